@@ -1,0 +1,9 @@
+import { defineConfig } from 'drizzle-kit'
+
+// `bun run db:generate` compares src/db/schema.ts with the last migration and writes the next one.
+export default defineConfig({
+  dialect: 'postgresql',
+  schema: './src/db/schema.ts',
+  out: './drizzle',
+  strict: true,
+})

@@ -1,0 +1,64 @@
+/** Every failure that a client may meet: code -> status and text. The texts of the first service are kept to the letter. */
+const failures = {
+  bad_request: [400, 'Bad Request'],
+  email_taken: [400, 'Email already registered'],
+  incorrect_login: [401, 'Incorrect email or password'],
+  not_authenticated: [401, 'Not authenticated'],
+  invalid_token: [401, 'Could not validate credentials'],
+  not_authorized: [403, 'Not authorized'],
+  not_found: [404, 'Not Found'],
+  task_not_found: [404, 'Task not found'],
+  method_not_allowed: [405, 'Method Not Allowed'],
+  conflict: [409, 'Database integrity constraint violated'],
+  body_too_large: [413, 'Request body too large'],
+  unsupported_media_type: [415, 'Unsupported Media Type'],
+  validation_failed: [422, 'Validation failed'],
+  internal: [500, 'Internal server error'],
+  unavailable: [503, 'Service temporarily unavailable'],
+} as const
+
+export type ErrorCode = keyof typeof failures
+
+/** One thing that is wrong with a request; `loc` starts with body, query, path or header. */
+export interface Problem {
+  loc: (string | number)[]
+  msg: string
+  type: string
+}
+
+/** What an answer carries beside its code. */
+export interface ErrorDetails {
+  /** Replaces the code's text: the list of problems of a 422. */
+  detail?: Problem[]
+  /** What was sent, with secrets masked; only with a 422. */
+  body?: unknown
+  headers?: Record<string, string>
+  cause?: unknown
+}
+
+/** An expected failure: thrown anywhere, turned into a response in one place (`http/error-handler.ts`). */
+export class AppError extends Error {
+  override readonly name = 'AppError'
+  readonly status: number
+  readonly detail: string | Problem[]
+  readonly body: unknown
+  readonly headers: Record<string, string>
+
+  constructor(
+    readonly code: ErrorCode,
+    { detail, body, headers, cause }: ErrorDetails = {},
+  ) {
+    const [status, text] = failures[code]
+    super(text, { cause })
+    this.status = status
+    this.detail = detail ?? text
+    this.body = body
+    this.headers = { ...defaultHeaders[status], ...headers }
+  }
+}
+
+/** What RFC 9110 asks of a status, whoever raises it. Seconds in `Retry-After`. */
+const defaultHeaders: Record<number, Record<string, string>> = {
+  401: { 'www-authenticate': 'Bearer' },
+  503: { 'retry-after': '2' },
+}
