@@ -1,0 +1,78 @@
+import postgres from 'postgres'
+import { openDriver } from '../../src/db/client.ts'
+import { migrate, migrations } from '../../src/db/migrate.ts'
+import { execute, startPostgresServer } from './postgres-server.ts'
+
+/** A database of the caller's own, with every migration applied. */
+export interface PrivateDatabase {
+  url: string
+  /** Ends every session of it and deletes it. */
+  drop(): Promise<void>
+}
+
+/** Makes one, as a copy of a template that the first caller migrates. */
+export async function privateDatabase(): Promise<PrivateDatabase> {
+  const server = await serverUrl()
+  ready ??= makeTemplate(server)
+  await ready
+  return create(server, template)
+}
+
+/** The same without any migration, for tests of the migrations themselves. */
+export async function emptyDatabase(): Promise<PrivateDatabase> {
+  return create(await serverUrl(), 'template1')
+}
+
+async function create(server: string, copyOf: string): Promise<PrivateDatabase> {
+  const name = `test_${crypto.randomUUID().replaceAll('-', '')}`
+  await execute(server, `create database ${name} template ${copyOf}`)
+  return {
+    url: withDatabase(server, name),
+    async drop() {
+      await execute(server, `drop database if exists ${name} with (force)`)
+    },
+  }
+}
+
+let own: Promise<string> | undefined
+let ready: Promise<void> | undefined
+
+/** The runner's server; without the runner (plain `bun test`) one for this process, which ends with it. */
+function serverUrl(): Promise<string> {
+  const given = process.env.TEST_POSTGRES_URL
+  own ??= given ? Promise.resolve(given) : startPostgresServer().then(server => server.url)
+  return own
+}
+
+/** Changes with the migrations, so that a server that lives longer than a run never has an old one. */
+const template = `template_${Bun.hash(migrations.map(migration => migration.hash).join()).toString(16)}`
+
+/** Several test processes share a server: the first one makes the template, the others wait for it. */
+async function makeTemplate(server: string) {
+  const sql = postgres(server, { max: 1, onnotice: () => {}, fetch_types: false })
+  try {
+    await sql`select pg_advisory_lock(1)`
+    // Marked as a template only when it is complete: a run that was killed leaves one without the mark.
+    const [found] = await sql`select datistemplate as complete from pg_database where datname = ${template}`
+    if (found?.complete) return
+    await sql.unsafe(`drop database if exists ${template} with (force)`)
+    await sql.unsafe(`create database ${template}`)
+    const driver = await openDriver({
+      kind: 'postgres',
+      url: withDatabase(server, template),
+      poolSize: 1,
+      prepare: true,
+    })
+    await migrate(driver)
+    await driver.close()
+    await sql.unsafe(`alter database ${template} is_template true`)
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
+}
+
+function withDatabase(url: string, name: string): string {
+  const address = new URL(url)
+  address.pathname = `/${name}`
+  return address.href
+}
