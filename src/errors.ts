@@ -62,3 +62,5 @@ const defaultHeaders: Record<number, Record<string, string>> = {
   401: { 'www-authenticate': 'Bearer' },
   503: { 'retry-after': '2' },
 }
+
+export const statusOf = (code: ErrorCode): number => failures[code][0]

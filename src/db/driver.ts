@@ -65,7 +65,8 @@ export function parseTextArray(value: string): string[] {
   return items
 }
 
-/** Writes the text form of `text[]`, every item quoted. */
-export function formatTextArray(items: readonly string[]): string {
+/** Writes the text form of `text[]`, every item quoted. Drizzle hands over the text form itself. */
+export function formatTextArray(items: readonly string[] | string): string {
+  if (typeof items === 'string') return items
   return `{${items.map(item => `"${item.replace(/["\\]/g, '\\$&')}"`).join(',')}}`
 }

@@ -1,0 +1,161 @@
+import { readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import type { DatabaseSettings } from './db/client.ts'
+import type { LogLevel } from './log.ts'
+
+export type Env = Record<string, string | undefined>
+export type Algorithm = (typeof algorithms)[number]
+
+/** Everything that can be set, typed. Made once, by `parseConfig`; nothing else reads the environment. */
+export interface Config {
+  environment: (typeof environments)[number]
+  host: string
+  port: number
+  database: DatabaseSettings
+  /** Where the embedded database and a generated secret live. */
+  dataDir: string
+  /** `undefined`: to be generated once and kept in `dataDir`. */
+  secretKey: string | undefined
+  algorithm: Algorithm
+  accessTokenLifetimeSeconds: number
+  /** Origins of browsers' pages that may call with credentials. */
+  frontendUrls: string[]
+  bcryptCost: number
+  /** How many passwords are hashed at a time, and how many more may wait. */
+  hashing: { atOnce: number; waiting: number }
+  logLevel: LogLevel
+}
+
+const algorithms = ['HS256', 'HS384', 'HS512'] as const
+const environments = ['development', 'production', 'test'] as const
+const logLevels = ['debug', 'info', 'warn', 'error'] as const
+
+/** Secrets that stand in documents and examples, the first service's among them. */
+const knownSecrets = [
+  'your-secret-key-here',
+  'your-secret-key-here-use-openssl-rand-hex-32',
+  'reference-secret-reference-secret-0123',
+  'secret',
+  'changeme',
+  'change-me',
+]
+const secretLengthMin = 32
+
+/** All mistakes in the settings at once, by name, without the values. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+  constructor(readonly mistakes: string[]) {
+    super(`Settings:\n${mistakes.map(mistake => `  ${mistake}`).join('\n')}`)
+  }
+}
+
+/**
+ * Reads every setting from `env`; an empty value counts as unset. A secret may come from a file named by `NAME_FILE`.
+ * Throws `ConfigError` with all mistakes.
+ */
+export function parseConfig(env: Env): Config {
+  const mistakes: string[] = []
+  const mistake = (message: string) => {
+    mistakes.push(message)
+    return undefined
+  }
+
+  const text = (name: string) => env[name]?.trim() || undefined
+
+  function secret(name: string): string | undefined {
+    const file = text(`${name}_FILE`)
+    if (!file) return text(name)
+    if (text(name)) return mistake(`${name} and ${name}_FILE are both set; keep one`)
+    try {
+      return readFileSync(file, 'utf8').trim() || mistake(`${name}_FILE names an empty file`)
+    } catch (error) {
+      return mistake(`${name}_FILE cannot be read (${(error as NodeJS.ErrnoException).code})`)
+    }
+  }
+
+  function oneOf<const T extends string>(name: string, allowed: readonly T[], fallback: T): T {
+    const value = text(name) ?? fallback
+    if (allowed.includes(value as T)) return value as T
+    mistake(`${name} must be one of ${allowed.join(', ')}`)
+    return fallback
+  }
+
+  function integer(name: string, fallback: number, min: number, max: number): number {
+    const value = text(name)
+    if (value === undefined) return fallback
+    const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN
+    if (number >= min && number <= max) return number
+    mistake(`${name} must be a whole number from ${min} to ${max}`)
+    return fallback
+  }
+
+  function flag(name: string, fallback: boolean): boolean {
+    return oneOf(name, ['true', 'false'], fallback ? 'true' : 'false') === 'true'
+  }
+
+  function databaseUrl(): string | undefined {
+    const value = secret('DATABASE_URL')
+    if (value === undefined) return undefined
+    // Several hosts (for failover) are not an URL in the sense of the URL class: look at the first one.
+    const first = value.replace(/^([^@]*@)?([^/,]+)(,[^/]+)?/, (_, login = '', host) => `${login}${host}`)
+    const valid = /^postgres(ql)?:\/\/[^/\s]+/.test(value) && URL.canParse(first)
+    return valid ? value : mistake('DATABASE_URL must look like postgres://user:password@host:5432/name')
+  }
+
+  function frontendUrls(): string[] {
+    const urls = (text('FRONTEND_URL') ?? 'http://localhost:3000').split(',').map(url => url.trim().replace(/\/$/, ''))
+    if (urls.some(url => !/^https?:\/\//.test(url) || !URL.canParse(url) || new URL(url).origin !== url)) {
+      mistake('FRONTEND_URL must be a comma list of origins such as https://app.example.com (no path, no *)')
+    }
+    return urls
+  }
+
+  function secretKey(required: boolean): string | undefined {
+    const value = secret('SECRET_KEY')
+    if (value === undefined) {
+      if (required) mistake('SECRET_KEY must be set in production with DATABASE_URL: every replica needs the same one')
+      return undefined
+    }
+    if (knownSecrets.includes(value.toLowerCase())) {
+      return mistake('SECRET_KEY is a published example; make one with: openssl rand -hex 32')
+    }
+    if ([...value].length < secretLengthMin) {
+      return mistake(`SECRET_KEY must have at least ${secretLengthMin} characters; make one with: openssl rand -hex 32`)
+    }
+    return value
+  }
+
+  const environment = oneOf('ENVIRONMENT', environments, 'development')
+  const url = databaseUrl()
+  const dataDir = text('DATA_DIR') ?? './data'
+  const database: DatabaseSettings = url
+    ? {
+        kind: 'postgres',
+        url,
+        poolSize: integer('DATABASE_POOL_SIZE', 10, 1, 1000),
+        prepare: flag('DATABASE_PREPARE', true),
+      }
+    : { kind: 'embedded', dataDir }
+
+  const bcryptCost = integer('BCRYPT_COST', 12, 4, 16)
+  if (bcryptCost < 12 && environment !== 'test') {
+    mistake('BCRYPT_COST under 12 is for ENVIRONMENT=test only')
+  }
+
+  const config: Config = {
+    environment,
+    host: text('HOST') ?? '127.0.0.1',
+    port: integer('PORT', 8000, 0, 65535),
+    database,
+    dataDir,
+    secretKey: secretKey(environment === 'production' && database.kind === 'postgres'),
+    algorithm: oneOf('ALGORITHM', algorithms, 'HS256'),
+    accessTokenLifetimeSeconds: 60 * integer('ACCESS_TOKEN_EXPIRE_MINUTES', 1440, 1, 525_600),
+    frontendUrls: frontendUrls(),
+    bcryptCost,
+    hashing: { atOnce: Math.max(1, availableParallelism() - 1), waiting: 50 },
+    logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
+  }
+  if (mistakes.length > 0) throw new ConfigError(mistakes)
+  return config
+}

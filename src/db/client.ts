@@ -1,0 +1,45 @@
+import { SQL } from 'drizzle-orm'
+import { PgDialect } from 'drizzle-orm/pg-core'
+import { drizzle, type PgRemoteDatabase } from 'drizzle-orm/pg-proxy'
+import { Placeholder, type Query } from 'drizzle-orm/sql/sql'
+import type { Driver } from './driver.ts'
+
+/** A Drizzle database: the same type and the same queries on PostgreSQL and on the embedded one. */
+export type Db = PgRemoteDatabase<Record<string, never>>
+
+/** Where the data is: an address of a PostgreSQL, or a folder for the embedded one. */
+export type DatabaseSettings =
+  | { kind: 'postgres'; url: string; poolSize: number; prepare: boolean }
+  | { kind: 'embedded'; dataDir: string }
+
+/** Opens the database that the settings name. Only the driver that is needed is loaded. */
+export async function openDriver(settings: DatabaseSettings): Promise<Driver> {
+  if (settings.kind === 'postgres') {
+    const { openPostgres } = await import('./postgres.ts')
+    return openPostgres(settings)
+  }
+  const { openEmbedded } = await import('./embedded.ts')
+  return openEmbedded(settings)
+}
+
+/** Drizzle on top of a driver. `db.transaction()` does not exist there, on purpose (see `Driver`). */
+export function createDb(driver: Driver): Db {
+  return drizzle(async (text, values) => ({ rows: await driver.query(text, values) }))
+}
+
+type Values = Record<string, unknown>
+
+/**
+ * Turns a query into a function, once: its text is made here and never again, which matters on the paths that
+ * every request takes. Values come by the names of the query's placeholders; rows come as arrays in the order of
+ * the select list. Anything that is called less often is ordinary Drizzle.
+ */
+export function statement<Row extends unknown[] = unknown[]>(driver: Driver, query: SQL | { toSQL(): Query }) {
+  const { sql: text, params } = query instanceof SQL ? new PgDialect().sqlToQuery(query) : query.toSQL()
+  const bind = params.map(param => (param instanceof Placeholder ? (param.name as string) : null))
+  return (values: Values): Promise<Row[]> =>
+    driver.query(
+      text,
+      bind.map((name, i) => (name === null ? params[i] : values[name])),
+    ) as Promise<Row[]>
+}

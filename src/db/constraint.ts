@@ -1,0 +1,27 @@
+interface DatabaseError {
+  code: string
+  constraint?: string
+  constraint_name?: string
+}
+
+/** The PostgreSQL error behind a failure, whichever driver or wrapper threw it; `undefined` for anything else. */
+export function databaseError(error: unknown): DatabaseError | undefined {
+  for (let e = error; e instanceof Error; e = e.cause) {
+    if ('code' in e && typeof e.code === 'string' && /^[0-9A-Z]{5}$/.test(e.code)) return e as Error & DatabaseError
+  }
+  return undefined
+}
+
+/** The name of the constraint that a failed statement broke (SQLSTATE class 23), `''` when it has no name. */
+export function brokenConstraint(error: unknown): string | undefined {
+  const failure = databaseError(error)
+  if (!failure?.code.startsWith('23')) return undefined
+  return failure.constraint_name ?? failure.constraint ?? ''
+}
+
+/** Whether a statement met a database without our tables or columns: its migrations have not run yet. */
+export function isSchemaMissing(error: unknown): boolean {
+  const [undefinedTable, undefinedColumn] = ['42P01', '42703']
+  const code = databaseError(error)?.code
+  return code === undefinedTable || code === undefinedColumn
+}

@@ -1,0 +1,23 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+export interface Migration {
+  tag: string
+  /** When drizzle-kit wrote it, in milliseconds: its identity in the journal, as Drizzle's own tools have it. */
+  when: number
+  hash: string
+  sql: string
+}
+
+/**
+ * Reads the folder that drizzle-kit writes. Imported as a macro: Bun runs it while it builds and puts the result into
+ * the program, so that the executable needs no folder beside it.
+ */
+export function readMigrations(): Migration[] {
+  const folder = join(import.meta.dir, '../../drizzle')
+  const journal = JSON.parse(readFileSync(join(folder, 'meta/_journal.json'), 'utf8'))
+  return journal.entries.map(({ tag, when }: { tag: string; when: number }) => {
+    const sql = readFileSync(join(folder, `${tag}.sql`), 'utf8')
+    return { tag, when, hash: new Bun.CryptoHasher('sha256').update(sql).digest('hex'), sql }
+  })
+}

@@ -1,0 +1,173 @@
+import { sql } from 'drizzle-orm'
+import {
+  bigint,
+  check,
+  customType,
+  foreignKey,
+  index,
+  pgTable,
+  primaryKey,
+  smallint,
+  text,
+  unique,
+  uniqueIndex,
+  uuid,
+} from 'drizzle-orm/pg-core'
+
+/**
+ * A moment: `timestamptz` in the database, RFC 3339 in UTC with microseconds in the program and on the wire.
+ * Text on both sides, because a JavaScript Date knows no microseconds and costs four times as much.
+ */
+export const instant = customType<{ data: string; driverData: string }>({
+  dataType: () => 'timestamp with time zone',
+  fromDriver: toInstant,
+})
+
+/** PostgreSQL's `2026-11-23 05:46:14.12+00` (session time zone UTC) as `2026-11-23T05:46:14.120000Z`. */
+export function toInstant(value: string): string {
+  const fraction = value.slice(20, -3)
+  return `${value.slice(0, 10)}T${value.slice(11, 19)}.${fraction.padEnd(6, '0')}Z`
+}
+
+const now = sql`now()`
+
+export const users = pgTable(
+  'users',
+  {
+    id: uuid('id').primaryKey(),
+    /** As the person wrote it. */
+    email: text('email').notNull(),
+    /** The same address as it is compared: one account per address, whatever the case. */
+    emailKey: text('email_key').notNull(),
+    passwordHash: text('password_hash').notNull(),
+    createdAt: instant('created_at').notNull().default(now),
+    updatedAt: instant('updated_at').notNull().default(now),
+  },
+  users => [
+    unique('users_email_key_unique').on(users.emailKey),
+    check('users_email_length', sql`char_length(${users.email}) between 3 and 254`),
+  ],
+)
+
+/** One sign-in of one person. It ends when its row goes; access and refresh tokens name it. */
+export const sessions = pgTable(
+  'sessions',
+  {
+    id: uuid('id').primaryKey(),
+    userId: uuid('user_id').notNull(),
+    /** SHA-256 of the refresh token in force, hex. The token itself is never stored. */
+    tokenHash: text('token_hash').notNull(),
+    /** SHA-256 of the token before it, which is taken for a few seconds more. */
+    previousHash: text('previous_hash'),
+    rotatedAt: instant('rotated_at').notNull().default(now),
+    createdAt: instant('created_at').notNull().default(now),
+    lastUsedAt: instant('last_used_at').notNull().default(now),
+    expiresAt: instant('expires_at').notNull(),
+    userAgent: text('user_agent'),
+    ip: text('ip'),
+  },
+  sessions => [
+    foreignKey({ name: 'sessions_user_fk', columns: [sessions.userId], foreignColumns: [users.id] }).onDelete(
+      'cascade',
+    ),
+    index('sessions_user').on(sessions.userId),
+    index('sessions_expiry').on(sessions.expiresAt),
+  ],
+)
+
+/**
+ * One row a person: the number of that person's last change. Whoever writes a task takes the next number here first,
+ * which locks the row: so numbers are committed in order and a reader of the changes never misses a late one.
+ */
+export const taskCounters = pgTable(
+  'task_counters',
+  {
+    userId: uuid('user_id').primaryKey(),
+    seq: bigint('seq', { mode: 'number' }).notNull().default(0),
+    /** Deletions up to this number are forgotten; a cursor before it is too old. */
+    prunedThrough: bigint('pruned_through', { mode: 'number' }).notNull().default(0),
+  },
+  counters => [
+    foreignKey({
+      name: 'task_counters_user_fk',
+      columns: [counters.userId],
+      foreignColumns: [users.id],
+    }).onDelete('cascade'),
+  ],
+)
+
+/** Live tasks and those in the trash (`deleted_at`). */
+export const tasks = pgTable(
+  'tasks',
+  {
+    id: uuid('id').notNull(),
+    userId: uuid('user_id').notNull(),
+    title: text('title').notNull(),
+    description: text('description'),
+    status: text('status', { enum: ['pending', 'in_progress', 'completed'] })
+      .notNull()
+      .default('pending'),
+    priority: smallint('priority').notNull().default(0),
+    dueAt: instant('due_at'),
+    tags: text('tags').array().notNull().default(sql`'{}'`),
+    position: text('position').notNull().default(''),
+    completedAt: instant('completed_at'),
+    createdAt: instant('created_at').notNull().default(now),
+    updatedAt: instant('updated_at').notNull().default(now),
+    /** The number of the change that made the row what it is. */
+    version: bigint('version', { mode: 'number' }).notNull(),
+    deletedAt: instant('deleted_at'),
+  },
+  tasks => [
+    // The person is part of the key, so that the table can be split by person over several servers.
+    primaryKey({ name: 'tasks_pkey', columns: [tasks.id, tasks.userId] }),
+    foreignKey({
+      name: 'tasks_user_fk',
+      columns: [tasks.userId],
+      foreignColumns: [taskCounters.userId],
+    }).onDelete('cascade'),
+    check('tasks_title_length', sql`char_length(${tasks.title}) between 1 and 200`),
+    check('tasks_title_not_blank', sql`${tasks.title} ~ '\\S'`),
+    check('tasks_description_length', sql`char_length(${tasks.description}) <= 2000`),
+    check('tasks_status_known', sql`${tasks.status} in ('pending', 'in_progress', 'completed')`),
+    check('tasks_priority_range', sql`${tasks.priority} between 0 and 4`),
+    check('tasks_position_length', sql`char_length(${tasks.position}) <= 255`),
+    check('tasks_tags_count', sql`cardinality(${tasks.tags}) <= 20`),
+    check(
+      'tasks_completed_at_matches',
+      sql`(${tasks.status} = 'completed') = (${tasks.completedAt} is not null)`,
+    ),
+    uniqueIndex('tasks_feed').on(tasks.userId, tasks.version),
+    // Plain ascending columns: PostgreSQL reads an index backwards as fast, and `.desc()` here would mean NULLS LAST,
+    // which no ORDER BY of ours asks for.
+    index('tasks_created').on(tasks.userId, tasks.createdAt, tasks.id).where(sql`${tasks.deletedAt} is null`),
+    index('tasks_status')
+      .on(tasks.userId, tasks.status, tasks.createdAt, tasks.id)
+      .where(sql`${tasks.deletedAt} is null`),
+    index('tasks_trash')
+      .on(tasks.userId, tasks.deletedAt, tasks.id)
+      .where(sql`${tasks.deletedAt} is not null`),
+  ],
+)
+
+/** What is gone for good: kept a while, so that a client that was away learns of it. */
+export const taskTombstones = pgTable(
+  'task_tombstones',
+  {
+    id: uuid('id').notNull(),
+    userId: uuid('user_id').notNull(),
+    /** The number with which the task left the list. */
+    version: bigint('version', { mode: 'number' }).notNull(),
+    deletedAt: instant('deleted_at').notNull(),
+  },
+  stones => [
+    primaryKey({ name: 'task_tombstones_pkey', columns: [stones.id, stones.userId] }),
+    foreignKey({
+      name: 'task_tombstones_user_fk',
+      columns: [stones.userId],
+      foreignColumns: [taskCounters.userId],
+    }).onDelete('cascade'),
+    uniqueIndex('task_tombstones_feed').on(stones.userId, stones.version),
+    index('task_tombstones_age').on(stones.deletedAt),
+  ],
+)

@@ -1,0 +1,117 @@
+import type { TSchema } from '@sinclair/typebox'
+import { type AnyElysia, Elysia, ValidationError } from 'elysia'
+import { brokenConstraint, isSchemaMissing } from '../db/constraint.ts'
+import { AppError } from '../errors.ts'
+import { errorFields, type Log } from '../log.ts'
+import { findProblems, type Sections } from './problems.ts'
+
+interface Failed {
+  request: Request
+  path: string
+  route?: string
+  params?: unknown
+  query?: unknown
+  headers?: unknown
+  body?: unknown
+}
+
+type Routes = AnyElysia['routes']
+
+/** The one place where a failure becomes a response. `routes` is asked for the app's routes when something fails. */
+export const errorHandler = (log: Log, routes: () => Routes) =>
+  new Elysia({ name: 'error-handler' })
+    .decorate({ requestId: '' })
+    .onError({ as: 'global' }, context => {
+      const { code, error, set, requestId } = context
+      const failure = toAppError(code, error, context as Failed, routes())
+      if (failure.status >= 500) report(log, failure, requestId)
+      set.status = failure.status
+      Object.assign(set.headers, failure.headers, { 'content-type': 'application/json' })
+      return {
+        detail: failure.detail,
+        code: failure.code,
+        request_id: requestId,
+        ...(failure.body !== undefined && { body: failure.body }),
+      }
+    })
+
+/**
+ * Decides by what was thrown, never by its `code` or `status`: Elysia reads those off any object, so that a database
+ * error or a stray `{ status: 200 }` would choose the answer.
+ */
+function toAppError(code: unknown, error: unknown, failed: Failed, routes: Routes): AppError {
+  if (error instanceof AppError) return withBody(error, failed)
+  if (error instanceof ValidationError) {
+    // An answer of ours that breaks its own schema arrives here as well: that is our mistake, not the client's.
+    if (error.type === 'response') return new AppError('internal', { cause: error })
+    return withBody(new AppError('validation_failed', { detail: problemsOf(error, failed, routes) }), failed)
+  }
+  if (code === 'NOT_FOUND') return notFound(failed, routes)
+  if (code === 'PARSE') return new AppError('bad_request', { cause: error })
+  if (isSchemaMissing(error)) return new AppError('unavailable', { cause: error })
+  if (brokenConstraint(error) !== undefined) return new AppError('conflict', { cause: error })
+  return new AppError('internal', { cause: error })
+}
+
+function report(log: Log, failure: AppError, requestId: string) {
+  const { cause } = failure
+  // A response that breaks its schema: the validator's text would repeat the person's data.
+  const fields = cause instanceof ValidationError ? { error: 'ResponseMismatch' } : errorFields(cause ?? failure)
+  if (failure.status === 500) log.error('request failed', { request_id: requestId, ...fields })
+  else log.warn('request refused', { request_id: requestId, reason: failure.code, ...fields })
+}
+
+function withBody(error: AppError, { body }: Failed): AppError {
+  if (error.code !== 'validation_failed' || body === undefined || body === null) return error
+  return new AppError(error.code, { detail: error.detail as never, body: maskSecrets(body) })
+}
+
+/** Elysia stops at the first part of a request that is wrong; the client wants to hear of all of them. */
+function problemsOf(error: ValidationError, failed: Failed, routes: Routes) {
+  const route = routes.find(
+    ({ method, path }) => path === failed.route && (method === failed.request.method || method === 'ALL'),
+  )
+  const schemas = (route?.hooks ?? {}) as Partial<Record<'params' | 'query' | 'headers' | 'body', TSchema>>
+  const sections: Sections = {
+    ...(schemas.params && { path: { schema: schemas.params, value: failed.params } }),
+    ...(schemas.query && { query: { schema: schemas.query, value: failed.query } }),
+    ...(schemas.headers && { header: { schema: schemas.headers, value: failed.headers } }),
+    ...(schemas.body && { body: { schema: schemas.body, value: failed.body ?? undefined } }),
+  }
+  const problems = findProblems(sections)
+  if (problems.length > 0) return problems
+  const section = { params: 'path', headers: 'header' }[error.type as string] ?? error.type
+  return [{ loc: [section], msg: 'Input should be valid', type: 'value_error' }]
+}
+
+function notFound({ path, request }: Failed, routes: Routes): AppError {
+  const allowed = new Set(
+    routes.filter(route => route.path !== '/*' && matches(route.path, path)).map(route => route.method),
+  )
+  if (allowed.has('GET')) allowed.add('HEAD')
+  allowed.delete('OPTIONS')
+  if (allowed.size === 0 || allowed.has(request.method)) return new AppError('not_found')
+  return new AppError('method_not_allowed', { headers: { allow: [...allowed].sort().join(', ') } })
+}
+
+/** Whether an address fits a route's pattern (`/tasks/:id`), with or without a slash at the end. */
+function matches(pattern: string, path: string): boolean {
+  const parts = (text: string) => text.replace(/\/$/, '').split('/')
+  const wanted = parts(pattern)
+  const given = parts(path)
+  return (
+    wanted.length === given.length &&
+    wanted.every((part, i) => (part.startsWith(':') ? given[i] !== '' : part === given[i]))
+  )
+}
+
+const secrets = new Set(['password', 'current_password', 'new_password', 'refresh_token', 'client_secret'])
+
+/** What was sent, with every secret replaced, at any depth. */
+function maskSecrets(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(maskSecrets)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(
+    Object.entries(value).map(([name, item]) => [name, secrets.has(name) ? '********' : maskSecrets(item)]),
+  )
+}

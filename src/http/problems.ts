@@ -1,0 +1,86 @@
+import { Kind, type TObject, type TSchema } from '@sinclair/typebox'
+import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors'
+import { Value } from '@sinclair/typebox/value'
+import type { Problem } from '../errors.ts'
+import { textProblem } from './schema.ts'
+
+/** The parts of a request that have a schema, by the name that `loc` starts with. */
+export type Sections = Partial<Record<'path' | 'query' | 'header' | 'body', { schema: TSchema; value: unknown }>>
+
+/** Everything that is wrong with a request, in all its parts at once. */
+export function findProblems(sections: Sections): Problem[] {
+  return Object.entries(sections).flatMap(([section, { schema, value }]) => {
+    // What comes in an address or a header is text; a number in it is taken as Elysia takes it.
+    const input = section === 'body' ? value : withNumbers(schema as TObject, value)
+    return distinct([...Value.Errors(schema, input)].map(error => toProblem(section, error)))
+  })
+}
+
+function withNumbers(schema: TObject, value: unknown): unknown {
+  return Object.fromEntries(
+    Object.entries(value as Record<string, unknown>).map(([name, item]) => {
+      const type = schema.properties?.[name]?.[Kind]
+      const isNumber = type === 'Integer' || type === 'Number' || type === 'Union'
+      return [name, isNumber && typeof item === 'string' && item.trim() !== '' && Number.isFinite(+item) ? +item : item]
+    }),
+  )
+}
+
+/** TypeBox reports a missing property twice: as missing, and as being of the wrong type. One line each is enough. */
+function distinct(problems: Problem[]): Problem[] {
+  return [...new Map(problems.toReversed().map(problem => [problem.loc.join('/'), problem])).values()].toReversed()
+}
+
+function toProblem(section: string, { type, path, schema, value }: ValueError): Problem {
+  const loc = [section, ...path.split('/').slice(1).map(unescapePointer)]
+  return { loc, ...describe(type, schema, value) }
+}
+
+/** RFC 6901 names; numbers are places in a list. */
+function unescapePointer(part: string): string | number {
+  return /^\d+$/.test(part) ? Number(part) : part.replaceAll('~1', '/').replaceAll('~0', '~')
+}
+
+function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
+  const is = (name: string) => `Input should be ${name}`
+  if (value === undefined) return { type: 'missing', msg: 'Field required' }
+  if (schema[Kind] === 'Text') return textProblem(schema, value) ?? { type: 'string_type', msg: is('a valid string') }
+  switch (type) {
+    case ValueErrorType.Object:
+      return { type: 'object_type', msg: is('an object') }
+    case ValueErrorType.Array:
+      return { type: 'list_type', msg: is('a list') }
+    case ValueErrorType.ArrayMaxItems:
+      return { type: 'too_long', msg: `List should have at most ${schema.maxItems} items` }
+    case ValueErrorType.ArrayMinItems:
+      return { type: 'too_short', msg: `List should have at least ${schema.minItems} items` }
+    case ValueErrorType.Integer:
+      return { type: 'int_type', msg: is('a whole number') }
+    case ValueErrorType.Number:
+      return { type: 'float_type', msg: is('a number') }
+    case ValueErrorType.IntegerMinimum:
+    case ValueErrorType.NumberMinimum:
+      return { type: 'greater_than_equal', msg: is(`at least ${schema.minimum}`) }
+    case ValueErrorType.IntegerMaximum:
+    case ValueErrorType.NumberMaximum:
+      return { type: 'less_than_equal', msg: is(`at most ${schema.maximum}`) }
+    case ValueErrorType.Boolean:
+      return { type: 'bool_type', msg: is('true or false') }
+    case ValueErrorType.Union:
+      return describeUnion(schema, value)
+    case ValueErrorType.Literal:
+      return { type: 'literal_error', msg: is(`'${schema.const}'`) }
+    default:
+      return { type: 'value_error', msg: is('valid') }
+  }
+}
+
+/** A choice of texts, or something that may be null: then what is wrong is what is wrong with that. */
+function describeUnion(schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
+  const choices: TSchema[] = schema.anyOf
+  const literals = choices.flatMap(choice => (choice.const === undefined ? [] : [`'${choice.const}'`]))
+  if (literals.length > 0) return { type: 'literal_error', msg: `Input should be one of ${literals.join(', ')}` }
+  const [main] = choices.filter(choice => choice[Kind] !== 'Null')
+  const error = main && Value.Errors(main, value).First()
+  return error ? describe(error.type, error.schema, error.value) : { type: 'value_error', msg: 'Input should be valid' }
+}

@@ -1,0 +1,25 @@
+import { Elysia } from 'elysia'
+import { AppError } from '../errors.ts'
+
+/** Finds out who a bearer token speaks for; throws `invalid_token`. */
+export type Authenticate<User> = (token: string) => User | Promise<User>
+
+/**
+ * Everything registered after it needs a bearer token (RFC 6750) and finds `user`. A `derive`, because that runs
+ * before validation: a stranger gets 401 and learns nothing about what the route takes.
+ */
+export const requireUser = <User extends object>(authenticate: Authenticate<User>) =>
+  new Elysia({ name: 'require-user' })
+    .guard({ as: 'scoped', detail: { security: [{ password: [] }] } })
+    .derive({ as: 'scoped' }, ({ headers }) => {
+      const token = bearerToken(headers.authorization)
+      if (token === undefined) throw new AppError('not_authenticated')
+      const user = authenticate(token)
+      // A remembered token needs no promise, and then the whole request takes none here.
+      return user instanceof Promise ? user.then(user => ({ user })) : { user }
+    })
+
+function bearerToken(authorization: string | undefined): string | undefined {
+  if (!authorization || authorization.slice(0, 7).toLowerCase() !== 'bearer ') return undefined
+  return authorization.slice(7).trim() || undefined
+}

@@ -1,0 +1,141 @@
+import { Kind, type StaticDecode, type TString, Type, TypeRegistry } from '@sinclair/typebox'
+import { t } from 'elysia'
+import { type ErrorCode, statusOf } from '../errors.ts'
+
+/** What the wire is made of: the few schema types that TypeBox does not have in the form that a document of JSON needs. */
+
+interface TextOptions {
+  minLength?: number
+  maxLength?: number
+  /** Texts of nothing but white space are refused. */
+  notBlank?: boolean
+  /** Counts bytes of UTF-8 rather than code points against this. */
+  maxBytes?: number
+  pattern?: RegExp
+  [annotation: string]: unknown
+}
+
+/**
+ * A text whose length counts Unicode code points, as JSON Schema says and as PostgreSQL counts (TypeBox counts UTF-16
+ * units). NUL and lone surrogates are refused: PostgreSQL can store neither.
+ */
+export function text({ pattern, notBlank, maxBytes, ...options }: TextOptions = {}): TString {
+  return Type.Unsafe<string>({
+    ...options,
+    ...(pattern && { pattern: pattern.source }),
+    ...(notBlank && { notBlank }),
+    ...(maxBytes && { maxBytes }),
+    [Kind]: 'Text',
+    type: 'string',
+  }) as unknown as TString
+}
+
+/** What is wrong with a text, `undefined` when nothing is. */
+export function textProblem(schema: TextOptions, value: unknown): { type: string; msg: string } | undefined {
+  if (typeof value !== 'string') return { type: 'string_type', msg: 'Input should be a valid string' }
+  if (value.includes('\0') || !value.isWellFormed()) {
+    return { type: 'string_unicode', msg: 'String must not hold NUL or lone surrogates' }
+  }
+  const { minLength = 0, maxLength = Number.POSITIVE_INFINITY, maxBytes, notBlank } = schema
+  if (value.length < minLength) {
+    return { type: 'string_too_short', msg: `String should have at least ${plural(minLength, 'character')}` }
+  }
+  if (value.length > maxLength && codePoints(value) > maxLength) {
+    return { type: 'string_too_long', msg: `String should have at most ${plural(maxLength, 'character')}` }
+  }
+  if (minLength > 1 && codePoints(value) < minLength) {
+    return { type: 'string_too_short', msg: `String should have at least ${plural(minLength, 'character')}` }
+  }
+  if (notBlank && !/\S/.test(value)) return { type: 'string_blank', msg: 'String should not be blank' }
+  if (maxBytes && Buffer.byteLength(value) > maxBytes) {
+    return { type: 'string_too_long', msg: `String should have at most ${maxBytes} bytes of UTF-8` }
+  }
+  const pattern = schema.pattern as unknown as string | undefined
+  if (pattern && !new RegExp(pattern, 'u').test(value)) {
+    return { type: 'string_pattern_mismatch', msg: `String should be a valid ${schema.format ?? 'value'}` }
+  }
+  return undefined
+}
+
+TypeRegistry.Set<TextOptions>('Text', (schema, value) => textProblem(schema, value) === undefined)
+
+function codePoints(value: string): number {
+  let count = 0
+  for (const _ of value) count++
+  return count
+}
+
+const plural = (count: number, noun: string) => `${count} ${noun}${count === 1 ? '' : 's'}`
+
+/** One of a few texts. */
+export const oneOf = <const T extends readonly string[]>(values: T, options: object = {}) =>
+  t.Union(
+    values.map(value => t.Literal(value)),
+    options,
+  ) as unknown as ReturnType<typeof t.Unsafe<T[number]>>
+
+/** A whole number in a JSON body: a number, never a text that looks like one. */
+export const integer = Type.Integer
+
+/** A moment as the service writes it. */
+export const instant = (options: object = {}) =>
+  t.String({ format: 'date-time', examples: ['2026-11-23T05:46:14.120000Z'], ...options })
+
+export const uuid = (options: object = {}) =>
+  t.String({ format: 'uuid', examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
+
+export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
+  t.Union([schema, t.Null()])
+
+export type { StaticDecode }
+
+/** The one shape of an error (see `errors.ts`). */
+export const errorBody = t.Object(
+  { detail: t.String(), code: t.String(), request_id: t.String() },
+  { title: 'Error', description: 'What went wrong. `code` is stable, for programs; `detail` is for people.' },
+)
+
+export const validationErrorBody = t.Object(
+  {
+    detail: t.Array(
+      t.Object(
+        {
+          loc: t.Array(t.Union([t.String(), t.Number()])),
+          msg: t.String(),
+          type: t.String(),
+        },
+        { title: 'Problem' },
+      ),
+    ),
+    code: t.String(),
+    request_id: t.String(),
+    body: t.Optional(t.Unknown({ description: 'What was sent, with secrets masked.' })),
+  },
+  { title: 'ValidationError', description: 'Everything that is wrong with the request, at once.' },
+)
+
+/** What fails on a kind of route, beside what it names itself: every route may meet the last ones. */
+const failureGroups = {
+  /** Routes for signed-in people. */
+  user: [401],
+  /** Routes that take a body. */
+  body: [413, 415, 422],
+  /** Routes with a query or headers that are checked. */
+  query: [422],
+  always: [500, 503],
+} as const
+
+type Group = Exclude<keyof typeof failureGroups, 'always'>
+type ErrorResponses = Record<400 | 401 | 403 | 404 | 409 | 412 | 413 | 415 | 500 | 503, typeof errorBody> &
+  Record<422, typeof validationErrorBody>
+
+/**
+ * The failures of a route, for its `response`: codes of its own, and groups that it belongs to. Elysia strips and
+ * checks only answers whose status is declared, and the document shows what stands here.
+ */
+export function errors(...names: (ErrorCode | Group)[]): Partial<ErrorResponses> {
+  const statuses = [...names, 'always' as const].flatMap(name =>
+    name in failureGroups ? [...failureGroups[name as Group]] : [statusOf(name as ErrorCode)],
+  )
+  return Object.fromEntries(statuses.map(status => [status, status === 422 ? validationErrorBody : errorBody]))
+}

@@ -1,0 +1,49 @@
+import { t } from 'elysia'
+import { instant, text, uuid } from '../../http/schema.ts'
+import { passwordBytesMax } from './passwords.ts'
+
+/** `local@domain.tld`, white space around it allowed (it is trimmed); the whole at most 254 characters (RFC 5321). */
+export const email = text({
+  pattern: /^\s*(?=\S{3,254}\s*$)[^\s@"(),:;<>[\]\\\p{C}]{1,64}@[^\s@"(),:;<>[\]\\\p{C}.]+(\.[^\s@"(),:;<>[\]\\\p{C}.]+)+\s*$/u,
+  format: 'email',
+  examples: ['ada@example.com'],
+})
+
+export const newPassword = text({
+  minLength: 8,
+  maxBytes: passwordBytesMax,
+  format: 'password',
+  description: `At least 8 characters, at most ${passwordBytesMax} bytes of UTF-8 (bcrypt takes no more).`,
+  examples: ['correct horse battery'],
+})
+
+export const registration = t.Object({ email, password: newPassword }, { title: 'Registration' })
+
+export const account = t.Object(
+  { id: uuid(), email: t.String({ examples: ['ada@example.com'] }), created_at: instant() },
+  { title: 'Account' },
+)
+
+/** The OAuth 2 password grant (RFC 6749, 4.3.2); as JSON also with `email` in the place of `username`. */
+export const login = t.Object(
+  {
+    username: t.Optional(text({ description: 'The e-mail address.', examples: ['ada@example.com'] })),
+    email: t.Optional(text({ description: 'The same as `username`, for JSON clients.' })),
+    password: text({ format: 'password', examples: ['correct horse battery'] }),
+    grant_type: t.Optional(t.Literal('password')),
+    scope: t.Optional(text()),
+    client_id: t.Optional(text()),
+    client_secret: t.Optional(text({ format: 'password' })),
+  },
+  { title: 'Login' },
+)
+
+export const tokenPair = t.Object(
+  {
+    access_token: t.String({ description: 'A JWT; send it as `Authorization: Bearer …`.' }),
+    token_type: t.Literal('bearer'),
+    expires_in: t.Integer({ description: 'Seconds until the access token ends.', examples: [86_400] }),
+    refresh_token: t.String({ description: 'Good once, for 30 days, for the next pair of tokens.' }),
+  },
+  { title: 'TokenPair' },
+)

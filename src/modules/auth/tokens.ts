@@ -1,0 +1,42 @@
+import { jwt } from '@elysiajs/jwt'
+import type { Algorithm } from '../../config.ts'
+
+/** Who a token speaks for, and until when (seconds since 1970). */
+export interface Claims {
+  sub: string
+  sid: string
+  exp: number
+}
+
+export type Tokens = ReturnType<typeof createTokens>
+
+interface TokenSettings {
+  secretKey: string
+  algorithm: Algorithm
+  lifetimeSeconds: number
+}
+
+/** Access tokens: JWTs (RFC 7519) that name a person (`sub`) and one of that person's sessions (`sid`). */
+export function createTokens({ secretKey, algorithm, lifetimeSeconds }: TokenSettings) {
+  const { accessToken } = jwt({ name: 'accessToken', secret: secretKey, alg: algorithm }).decorator
+
+  return {
+    lifetimeSeconds,
+
+    sign(sub: string, sid: string): Promise<string> {
+      const exp = Math.floor(Date.now() / 1000) + lifetimeSeconds
+      return accessToken.sign({ sub, sid, exp })
+    },
+
+    /** The claims of a token that we signed and that has not ended, else `undefined`. */
+    async verify(token: string): Promise<Claims | undefined> {
+      // Without `algorithms` every HMAC would do, and without `requiredClaims` a token that never ends.
+      const claims = await accessToken.verify(token, {
+        algorithms: [algorithm],
+        requiredClaims: ['sub', 'sid', 'exp'],
+      })
+      if (!claims || typeof claims.sub !== 'string' || typeof claims.sid !== 'string') return undefined
+      return { sub: claims.sub, sid: claims.sid, exp: claims.exp as number }
+    },
+  }
+}

@@ -1,0 +1,21 @@
+import { createApp } from './app.ts'
+import { parseConfig } from './config.ts'
+import type { Driver } from './db/driver.ts'
+import { createLog } from './log.ts'
+
+/** The OpenAPI document as `/openapi.json` serves it, made without a database and without listening. */
+export async function openApiDocument(): Promise<unknown> {
+  const app = createApp({
+    config: parseConfig({}),
+    secretKey: 'unused: nobody signs in to a document',
+    driver: noDatabase,
+    log: createLog({ level: 'error', pretty: false, write: () => {} }),
+    readiness: async () => ({ ready: false, reason: 'this is only a document' }),
+    clientIp: () => null,
+  })
+  const response = await app.handle(new Request('http://localhost/openapi.json'))
+  return response.json()
+}
+
+const refuse = () => Promise.reject(new Error('there is no database here'))
+const noDatabase: Driver = { kind: 'embedded', query: refuse, session: refuse, close: async () => {} }

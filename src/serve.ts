@@ -1,0 +1,95 @@
+import { createApp } from './app.ts'
+import type { Config } from './config.ts'
+import { openDriver } from './db/client.ts'
+import { databaseError } from './db/constraint.ts'
+import type { Driver } from './db/driver.ts'
+import { migrate, pendingMigrations } from './db/migrate.ts'
+import { AppError } from './errors.ts'
+import type { Readiness } from './http/health.ts'
+import { errorFields, type Log } from './log.ts'
+import { loadSecretKey } from './secret-key.ts'
+
+/** Seconds that requests in flight may take once a stop has begun. */
+const stopWithinSeconds = 10
+
+/** Bun's own limit, far over ours: `http/body.ts` answers in our shape before it is reached. */
+const bodyBytesMaxOfServer = 1024 * 1024 * 1024
+
+/** The service: it listens at once, brings the database up to date, and runs until it is stopped. */
+export async function serve(config: Config, log: Log) {
+  // 1. The database, and the secret that signs tokens.
+  const driver = await openDriver(config.database)
+  const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
+
+  // 2. The app, on a port of its own: a second listener there is an error, not a way to share the load.
+  let stopping = false
+  const app = createApp({
+    config,
+    secretKey,
+    driver,
+    log,
+    readiness: readinessOf(driver, () => stopping),
+    clientIp: request => app.server?.requestIP(request)?.address ?? null,
+  })
+  try {
+    const { host: hostname, port } = config
+    app.listen({ hostname, port, reusePort: false, maxRequestBodySize: bodyBytesMaxOfServer })
+  } catch (error) {
+    await driver.close()
+    throw error
+  }
+  const url = app.server!.url.href
+  log.info('listening', { url, docs: `${url}docs`, database: driver.kind })
+
+  // 3. Stop cleanly, whatever state we are in.
+  async function stop(reason: string): Promise<void> {
+    if (stopping) return
+    stopping = true
+    log.info('stopping', { reason })
+    // `stop()` closes the door and waits for what is in flight; what takes too long is cut off.
+    await Promise.race([app.server!.stop(), Bun.sleep(stopWithinSeconds * 1000)])
+    await app.server!.stop(true)
+    await driver.close()
+    log.info('stopped')
+  }
+
+  // 4. Migrations. Until they have run, requests that need the database are told to come back.
+  const migrated = migrateWhenPossible(driver, log, () => stopping)
+
+  return { url, stop, migrated }
+}
+
+const retryEveryMs = 500
+
+/** Waits for a database that is away; throws when it is there but the migrations cannot be applied. */
+async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => boolean): Promise<void> {
+  for (let attempt = 0; !isStopping(); attempt++) {
+    try {
+      const applied = await migrate(driver)
+      if (applied.length > 0) log.info('migrated', { applied })
+      return
+    } catch (error) {
+      if (!isAway(error)) throw error
+      if (attempt % 20 === 0) log.warn('waiting for the database', errorFields(error))
+      await Bun.sleep(retryEveryMs)
+    }
+  }
+}
+
+/** Whether a failure may pass by itself: no connection, or a server that is starting, stopping or full. */
+function isAway(error: unknown): boolean {
+  const code = databaseError(error)?.code
+  return code ? /^(08|53|57)/.test(code) : error instanceof AppError || error instanceof Error
+}
+
+function readinessOf(driver: Driver, isStopping: () => boolean): Readiness {
+  return async () => {
+    if (isStopping()) return { ready: false, reason: 'the service is stopping' }
+    try {
+      const pending = await pendingMigrations(driver)
+      return pending.length === 0 ? { ready: true } : { ready: false, reason: 'migrations are pending' }
+    } catch {
+      return { ready: false, reason: 'the database does not answer' }
+    }
+  }
+}
