@@ -1,0 +1,76 @@
+/**
+ * `bun run test [--no-build] [arguments of bun test]`: builds the executable, starts a PostgreSQL, runs the tests with
+ * both, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of them passed.
+ */
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { constants } from 'node:os'
+import { dirname, join } from 'node:path'
+import { type PostgresServer, startPostgresServer } from '../tests/support/postgres-server.ts'
+
+const root = join(import.meta.dir, '..')
+const running = new Set<Bun.Subprocess>()
+let interrupted: NodeJS.Signals | undefined
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    interrupted = signal
+    for (const child of running) child.kill('SIGTERM')
+  })
+}
+
+process.exitCode = await main(process.argv.slice(2))
+
+async function main(args: string[]): Promise<number> {
+  const wantsBuild = !args.includes('--no-build')
+  const server = await startPostgresServer()
+  try {
+    const built = !wantsBuild || (await run([join(import.meta.dir, 'build.ts')])) === 0
+    const result = built && !interrupted ? await test(server, args) : { passed: 0, failed: 1, skipped: 0 }
+    if (interrupted) return 128 + constants.signals[interrupted]
+    const { passed, failed, skipped } = result
+    console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
+    return failed > 0 ? 1 : 0
+  } finally {
+    await server.close()
+  }
+}
+
+async function test(server: PostgresServer, args: string[]) {
+  // Inside the server's folder, which goes away however this run ends: no test leaves a file behind.
+  const temporary = join(dirname(server.dataDir), 'tmp')
+  mkdirSync(temporary)
+  const report = join(temporary, 'junit.xml')
+  const exitCode = await run(
+    [
+      ...['test', '--parallel', '--no-orphans'],
+      ...['--reporter=junit', `--reporter-outfile=${report}`],
+      ...args.filter(arg => arg !== '--no-build'),
+    ],
+    { TEST_POSTGRES_URL: server.url, TMPDIR: temporary },
+  )
+  const { tests, failures, skipped } = readReport(report)
+  // A file that does not load is not in the report, and neither is a run without any test: the exit code tells.
+  const failed = Math.max(failures, exitCode === 0 ? 0 : 1)
+  return { passed: tests - failures - skipped, failed, skipped }
+}
+
+/** Runs Bun with these arguments, showing what it prints. */
+async function run(args: string[], env: Record<string, string> = {}): Promise<number> {
+  const child = Bun.spawn([process.execPath, ...args], {
+    cwd: root,
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'inherit', 'inherit'],
+  })
+  running.add(child)
+  const exitCode = await child.exited
+  running.delete(child)
+  return exitCode
+}
+
+/** The totals that stand in the first element of a JUnit report. */
+function readReport(path: string) {
+  const report = existsSync(path) ? readFileSync(path, 'utf8') : ''
+  const total = (name: string) =>
+    Number(report.match(new RegExp(`<testsuites [^>]*\\b${name}="(\\d+)"`))?.[1] ?? 0)
+  return { tests: total('tests'), failures: total('failures'), skipped: total('skipped') }
+}
