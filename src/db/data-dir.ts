@@ -1,0 +1,110 @@
+import { Database } from 'bun:sqlite'
+import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync, readdirSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+
+/** A data folder that belongs to this process until `close`, or until the process ends in whatever way. */
+export interface DataDir {
+  /** Absolute. */
+  readonly path: string
+  /** Lets the next process in. */
+  close(): void
+}
+
+/**
+ * Makes the folder with mode 0700 if it is not there, on disk before the call returns.
+ * Throws an Error with one line for the person who set `DATA_DIR`.
+ */
+export function prepareDataDir(path: string): void {
+  try {
+    const made = mkdirSync(path, { recursive: true, mode: 0o700 })
+    if (made) syncUpTo(dirname(resolve(made)), resolve(path))
+    // An empty folder is a fresh volume, and ours. One with other things in it may be anybody's: leave its mode alone.
+    else if (readdirSync(path).length === 0) allowOnlyUs(path)
+  } catch (cause) {
+    throw unusable(path, cause)
+  }
+}
+
+/**
+ * Makes the folder if need be and claims it: two engines on one database destroy it without a word.
+ * Throws an Error with one line that names the folder when another process has it.
+ *
+ * The lock is an SQLite file, because SQLite brings the right call for each system and the kernel
+ * releases it when the process dies. It lies beside the database's folder, not in it: a process loses such a lock
+ * when it closes any other handle on the file, as a copy of the folder would.
+ */
+export function openDataDir(path: string): DataDir {
+  prepareDataDir(path)
+  const lock = lockFile(path)
+  held.add(lock)
+  const close = () => {
+    held.delete(lock)
+    lock.close()
+  }
+  return { path: resolve(path), close }
+}
+
+/** A lock that nothing refers to is garbage, and collecting it would let others in. */
+const held = new Set<Database>()
+
+/** Puts a folder's list of names on disk; what is in the files is another matter. */
+export function syncFolder(path: string): void {
+  const folder = openSync(path, 'r')
+  try {
+    fsyncSync(folder)
+  } finally {
+    closeSync(folder)
+  }
+}
+
+function lockFile(path: string): Database {
+  let lock: Database | undefined
+  try {
+    lock = new Database(join(path, 'lock'), { create: true })
+    lock.run('PRAGMA journal_mode = MEMORY')
+    lock.run('PRAGMA locking_mode = EXCLUSIVE')
+    lock.run('BEGIN EXCLUSIVE')
+    return lock
+  } catch (cause) {
+    lock?.close()
+    const busy = codeOf(cause).startsWith('SQLITE_BUSY')
+    throw busy ? new Error(`DATA_DIR ${path} is in use by another todo-api process`) : unusable(path, cause)
+  }
+}
+
+function allowOnlyUs(path: string): void {
+  try {
+    chmodSync(path, 0o700)
+  } catch {
+    // A volume that we may write to but do not own. What lies inside has modes of its own.
+  }
+}
+
+function syncUpTo(top: string, path: string): void {
+  for (let folder = dirname(path); folder.length >= top.length; folder = dirname(folder)) {
+    syncFolder(folder)
+    if (folder === dirname(folder)) return
+  }
+}
+
+function unusable(path: string, cause: unknown): Error {
+  const reason = reasons[codeOf(cause)] ?? (cause instanceof Error ? cause.message : String(cause))
+  return new Error(`DATA_DIR ${path} cannot be used: ${reason}`, { cause })
+}
+
+const reasons: Record<string, string> = {
+  EACCES: 'permission denied',
+  EPERM: 'permission denied',
+  EROFS: 'the file system is read-only',
+  EEXIST: 'a file is in the way',
+  ENOTDIR: 'a file is in the way',
+  ENOSPC: 'the disk is full',
+  SQLITE_CANTOPEN: 'files cannot be made in it',
+  SQLITE_READONLY: 'files cannot be made in it',
+  SQLITE_NOTADB: 'its file "lock" is something else',
+  SQLITE_FULL: 'the disk is full',
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : ''
+}

@@ -1,0 +1,117 @@
+import { statfsSync } from 'node:fs'
+import { join } from 'node:path'
+import { AppError } from '../errors.ts'
+import { ensureCluster, type FileSystem, openCluster } from './cluster.ts'
+import { Connection } from './connection.ts'
+import { type DataDir, openDataDir } from './data-dir.ts'
+import type { Driver, Session } from './driver.ts'
+import { keepTidy } from './upkeep.ts'
+
+export interface EmbeddedOptions {
+  /** A path is claimed here and let go by `close`; an open folder stays its owner's. */
+  dataDir: string | DataDir
+  /** Bytes. Writes are refused when less is free: a disk that is really full ends the engine. */
+  freeBytesMin?: number
+}
+
+const freeBytesMin = 64 * 1024 * 1024
+
+/**
+ * Opens PostgreSQL inside this process, on a folder; makes the database at the first start. An answered write is on
+ * disk. One statement runs at a time and nothing else meanwhile (docs/decisions/0002-embedded-database.md).
+ * Throws an Error with one line when the folder cannot be used. `fileSystem` is for tests of power cuts.
+ */
+export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSystem): Promise<Driver> {
+  const owned = typeof options.dataDir === 'string'
+  const dataDir = typeof options.dataDir === 'string' ? openDataDir(options.dataDir) : options.dataDir
+  const release = () => {
+    if (owned) dataDir.close()
+  }
+  try {
+    const folder = join(dataDir.path, 'cluster')
+    await ensureCluster(folder)
+    const engine = await openCluster(folder, fileSystem)
+    const floor = options.freeBytesMin ?? freeBytesMin
+    return createDriver(engine, () => freeBytes(folder) >= floor, release)
+  } catch (error) {
+    release()
+    throw error
+  }
+}
+
+type Engine = Awaited<ReturnType<typeof openCluster>>
+
+function createDriver(engine: Engine, hasSpace: () => boolean, release: () => void): Driver {
+  const connection = new Connection(engine)
+  let closing: Promise<void> | undefined
+  let changed = false
+
+  /** There is one connection, so each statement, and each session, has it to itself. */
+  const alone = <T>(work: () => Promise<T>) => {
+    if (closing) throw new AppError('unavailable')
+    return engine.runExclusive(work)
+  }
+
+  const stopUpkeep = keepTidy(
+    statement => alone(() => connection.execute(statement)),
+    () => {
+      const worthIt = changed && hasSpace()
+      if (worthIt) changed = false
+      return worthIt
+    },
+  )
+
+  const shutDown = async () => {
+    stopUpkeep()
+    await engine.close()
+    release()
+  }
+
+  return {
+    kind: 'embedded',
+
+    async query(text, values) {
+      const writes = !onlyReads(text)
+      if (writes && !hasSpace()) throw new AppError('unavailable')
+      changed ||= writes
+      return alone(() => connection.query(text, values))
+    },
+
+    async session<T>(work: (session: Session) => Promise<T>) {
+      return alone(async () => {
+        changed = true
+        try {
+          return await work({ execute: script => connection.execute(script) })
+        } finally {
+          await connection.reset()
+        }
+      })
+    },
+
+    async close(seconds = 10) {
+      closing ??= shutDown()
+      await atMost(seconds, closing)
+    },
+  }
+}
+
+/** Whether a statement changes nothing, by its words. In doubt it is taken for a write. */
+export function onlyReads(text: string): boolean {
+  return /^\s*(select|with|values|show|explain)\b/i.test(text) && !writeWords.test(text)
+}
+
+const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
+
+/** Waits for the work, but not longer: the process is about to end, and the next start recovers. */
+async function atMost(seconds: number, work: Promise<void>): Promise<void> {
+  let timer: Timer | undefined
+  const late = new Promise<void>(resolve => {
+    timer = setTimeout(resolve, seconds * 1000)
+  })
+  await Promise.race([work, late]).finally(() => clearTimeout(timer))
+}
+
+function freeBytes(folder: string): number {
+  const { bavail, bsize } = statfsSync(folder)
+  return bavail * bsize
+}

@@ -1,0 +1,312 @@
+import { afterAll, afterEach, beforeAll, expect, test } from 'bun:test'
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { openDataDir, prepareDataDir } from '../src/db/data-dir.ts'
+import type { Driver } from '../src/db/driver.ts'
+import { onlyReads, openEmbedded } from '../src/db/embedded.ts'
+import { tidy } from '../src/db/upkeep.ts'
+
+const undo: (() => unknown)[] = []
+
+/** For the tests that neither close nor break it; each makes tables of its own. */
+let driver: Driver
+let home: string
+
+beforeAll(async () => {
+  home = mkdtempSync(join(tmpdir(), 'todo-embedded-'))
+  driver = await openEmbedded({ dataDir: home })
+})
+
+afterAll(async () => {
+  await driver.close()
+  rmSync(home, { recursive: true })
+})
+
+afterEach(async () => {
+  for (const step of undo.splice(0).reverse()) await step()
+})
+
+function folder(): string {
+  const path = mkdtempSync(join(tmpdir(), 'todo-embedded-'))
+  undo.push(() => rmSync(path, { recursive: true, force: true }))
+  return join(path, 'data')
+}
+
+async function open(dataDir: string, freeBytesMin?: number): Promise<Driver> {
+  const driver = await openEmbedded({ dataDir, ...(freeBytesMin !== undefined && { freeBytesMin }) })
+  undo.push(() => driver.close())
+  return driver
+}
+
+/** Another process, running `code` after the imports that it needs. */
+function program(code: string) {
+  const source = (name: string) => JSON.stringify(join(import.meta.dir, '..', 'src', 'db', name))
+  const imports = `
+    import { openEmbedded } from ${source('embedded.ts')}
+    import { openDataDir } from ${source('data-dir.ts')}
+    import { DurableFS } from ${source('durable-fs.ts')}
+  `
+  const child = Bun.spawn([process.execPath, '-e', imports + code], { stdout: 'pipe', stderr: 'pipe' })
+  undo.push(() => child.kill('SIGKILL'))
+  return child
+}
+
+/** Reads the lines that a process prints, one by one. */
+async function* lines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+  const decoder = new TextDecoder()
+  let rest = ''
+  for await (const bytes of stream) {
+    const parts = (rest + decoder.decode(bytes, { stream: true })).split('\n')
+    rest = parts.pop()!
+    yield* parts
+  }
+}
+
+test('a second process on the same folder is refused by name, and let in as soon as the first is killed', async () => {
+  const dataDir = folder()
+  const first = program(
+    `openDataDir(${JSON.stringify(dataDir)}); console.log('held'); setInterval(() => {}, 1000)`,
+  )
+  await lines(first.stdout).next()
+
+  expect(() => openDataDir(dataDir)).toThrow(`DATA_DIR ${dataDir} is in use by another todo-api process`)
+  first.kill('SIGKILL')
+  await first.exited
+
+  openDataDir(dataDir).close()
+})
+
+test('one process cannot open a folder twice', async () => {
+  const dataDir = folder()
+  const held = openDataDir(dataDir)
+
+  await expect(openEmbedded({ dataDir })).rejects.toThrow('is in use')
+
+  held.close()
+})
+
+test('the folder is for its owner only', () => {
+  const dataDir = folder()
+
+  prepareDataDir(dataDir)
+
+  expect(statSync(dataDir).mode & 0o777).toBe(0o700)
+})
+
+test('a file in the way is told in one line', () => {
+  const dataDir = folder()
+  writeFileSync(dataDir, 'not a folder')
+
+  expect(() => openDataDir(dataDir)).toThrow(`DATA_DIR ${dataDir} cannot be used: a file is in the way`)
+  expect(() => openDataDir(join(dataDir, 'below'))).toThrow('cannot be used: a file is in the way')
+})
+
+test('each kind of value comes back as it was', async () => {
+  const list = ['a', 'b "c"', 'back\\slash', '{}', ',', '', 'ünï']
+  const values = [
+    true,
+    null,
+    2 ** 40,
+    '2026-02-03 04:05:06.123456+00',
+    list,
+    { a: [1, null, 'x'] },
+    7,
+    'té"xt',
+  ]
+
+  const [row] = await driver.query(
+    `select $1::bool, $2::text, $3::int8, $4::timestamptz, $5::text[], $6::jsonb, $7::int4, $8::text, 1.5::numeric`,
+    values,
+  )
+
+  expect(row).toEqual([...values, '1.5'])
+})
+
+test('times are in UTC and just in time compilation is off', async () => {
+  expect(await driver.query(`select current_setting('TimeZone'), current_setting('jit')`, [])).toEqual([
+    ['UTC', 'off'],
+  ])
+})
+
+test('an error carries its SQLSTATE and constraint, and the next statement works', async () => {
+  await driver.session(session => session.execute('create table unique_t (a int constraint t_once unique)'))
+  const insert = () => driver.query('insert into unique_t values ($1)', [1])
+  await insert()
+
+  const error = await insert().catch(error => error)
+
+  expect(error).toMatchObject({ code: '23505', constraint: 't_once' })
+  await expect(driver.query('selec 1', [])).rejects.toMatchObject({ code: '42601' })
+  await expect(driver.query('insert into unique_t values ($1)', ['x'])).rejects.toMatchObject({
+    code: '22P02',
+  })
+  expect(await driver.query('select count(*) from unique_t', [])).toEqual([[1]])
+})
+
+test('a session gives the rows of the last statement', async () => {
+  const rows = await driver.session(session => session.execute('select 1; select 2 union all select 3'))
+
+  expect(rows).toEqual([[2], [3]])
+})
+
+test('a session that fails half-way leaves nothing, whether the script fails or the work does', async () => {
+  await driver.session(session => session.execute('create table half_t (a int)'))
+  const half = () =>
+    driver.session(session => session.execute('begin; insert into half_t values (1); select 1/0; commit'))
+  const thrown = () =>
+    driver.session(async session => {
+      await session.execute('begin; insert into half_t values (2)')
+      throw new Error('the work failed')
+    })
+
+  await expect(half()).rejects.toMatchObject({ code: '22012' })
+  await expect(thrown()).rejects.toThrow('the work failed')
+  expect(await driver.query('select count(*) from half_t', [])).toEqual([[0]])
+})
+
+test('a query waits while a session runs, and does not see its settings afterwards', async () => {
+  const order: string[] = []
+  const session = driver.session(async session => {
+    await session.execute(`set application_name = 'session'; begin; create table waited as select 1 as a`)
+    await Bun.sleep(50)
+    order.push('session')
+    await session.execute('commit')
+  })
+  const query = driver.query(`select a, current_setting('application_name') from waited`, []).then(rows => {
+    order.push('query')
+    return rows
+  })
+
+  await session
+
+  expect(await query).toEqual([[1, '']])
+  expect(order).toEqual(['session', 'query'])
+})
+
+test('a statement that is known keeps working after a session has changed its table', async () => {
+  await driver.session(session => session.execute('create table altered as select 1 as a'))
+  const all = () => driver.query('select * from altered', [])
+  expect(await all()).toEqual([[1]])
+
+  await driver.session(session => session.execute(`alter table altered add column b text default 'new'`))
+
+  expect(await all()).toEqual([[1, 'new']])
+})
+
+test('closing answers what is under way, then refuses, and can be repeated', async () => {
+  const driver = await open(folder())
+  const underWay = driver.query('select 1', [])
+
+  await Promise.all([driver.close(), driver.close()])
+
+  expect(await underWay).toEqual([[1]])
+  await expect(driver.query('select 1', [])).rejects.toMatchObject({ code: 'unavailable' })
+  await expect(driver.session(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
+})
+
+test('rows are there after a restart, and a first start that was cut off is begun anew', async () => {
+  const dataDir = folder()
+  mkdirSync(join(dataDir, 'cluster.new', 'base'), { recursive: true })
+  writeFileSync(join(dataDir, 'cluster.new', 'PG_VERSION'), '')
+  const first = await open(dataDir)
+  await first.session(session => session.execute('create table t as select 42 as a'))
+  await first.close()
+
+  const second = await open(dataDir)
+
+  expect(await second.query('select a from t', [])).toEqual([[42]])
+  expect(existsSync(join(dataDir, 'cluster.new'))).toBe(false)
+})
+
+test('every answered row is there after kill -9', async () => {
+  const dataDir = folder()
+  const writer = program(`
+    const driver = await openEmbedded({ dataDir: ${JSON.stringify(dataDir)} })
+    await driver.session(session => session.execute('create table t (a int primary key)'))
+    for (let a = 1; ; a++) {
+      await driver.query('insert into t values ($1)', [a])
+      console.log(a)
+      await Bun.sleep(0)
+    }
+  `)
+  let answered = 0
+  for await (const line of lines(writer.stdout)) {
+    answered = Number(line)
+    if (answered >= 300) break
+  }
+  writer.kill('SIGKILL')
+  await writer.exited
+
+  const driver = await open(dataDir)
+
+  const [[count, highest] = []] = await driver.query('select count(*), max(a) from t', [])
+  expect(count).toBe(highest)
+  expect(count).toBeGreaterThanOrEqual(answered)
+})
+
+test('a disk that fails ends the process at once with a clear line, and nothing answered is lost', async () => {
+  const dataDir = folder()
+  const writer = program(`
+    let failing = false
+    class FailingFS extends DurableFS {
+      mend(module) {
+        super.mend(module)
+        const { fsync } = module.NODEFS.stream_ops
+        module.NODEFS.stream_ops.fsync = stream => {
+          if (failing) throw new module.FS.ErrnoError(29)
+          return fsync(stream)
+        }
+      }
+    }
+    const driver = await openEmbedded({ dataDir: ${JSON.stringify(dataDir)} }, folder => new FailingFS(folder))
+    await driver.session(session => session.execute('create table t as select 1 as a'))
+    failing = true
+    await driver.query('insert into t values (2)', [])
+    console.log('answered')
+  `)
+
+  const [code, out, err] = await Promise.all([writer.exited, writer.stdout.text(), writer.stderr.text()])
+
+  expect(err).toMatch(/^todo-api: the embedded database stopped \(could not fsync .*\); .*\n$/)
+  expect({ code, out }).toEqual({ code: 1, out: '' })
+  const driver = await open(dataDir)
+  expect((await driver.query('select a from t order by a', []))[0]).toEqual([1])
+})
+
+test('when space runs low writes are refused and reads go on', async () => {
+  const dataDir = folder()
+  const driver = await open(dataDir, Number.MAX_SAFE_INTEGER)
+  await driver.session(session => session.execute('create table t as select 1 as a'))
+
+  await expect(driver.query('insert into t values ($1)', [2])).rejects.toMatchObject({ code: 'unavailable' })
+  expect(await driver.query('select a from t', [])).toEqual([[1]])
+})
+
+test('statements that write are told from those that only read', () => {
+  const reads = ['select updated_at from t', ' with a as (select 1) select * from a', 'show server_version']
+  const writes = [
+    'insert into t values (1)',
+    'with a as (delete from t returning *) select * from a',
+    'vacuum',
+  ]
+
+  expect(reads.filter(text => !onlyReads(text))).toEqual([])
+  expect(writes.filter(onlyReads)).toEqual([])
+})
+
+test('the upkeep clears dead rows and tells the planner how much there is', async () => {
+  await driver.session(session =>
+    session.execute('create table untidy as select a from generate_series(1, 5000) a'),
+  )
+  await driver.query('delete from untidy where a > 1000', [])
+
+  await tidy(statement => driver.session(session => session.execute(statement)))
+
+  const [[rows, dead] = []] = await driver.query(
+    `select reltuples::int, n_dead_tup from pg_class join pg_stat_user_tables on relid = pg_class.oid
+     where pg_class.relname = 'untidy'`,
+    [],
+  )
+  expect([rows, dead]).toEqual([1000, 0])
+})
