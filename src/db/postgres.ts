@@ -1,0 +1,257 @@
+import { once } from 'node:events'
+import { connect as dial, type Socket } from 'node:net'
+import postgres from 'postgres'
+import { type Driver, parsers, type Session, serializers } from './driver.ts'
+import { type Connection, createPool, openingSecondsMax, unavailable } from './pool.ts'
+
+interface PostgresSettings {
+  /** `postgres://user:password@host:port/database?sslmode=…`; several `host:port` with commas between them. */
+  url: string
+  poolSize: number
+  /** False behind a proxy that pools transactions and knows no prepared statements (PgBouncer before 1.21). */
+  prepare?: boolean
+}
+
+/** A PostgreSQL server, or the one of several that takes writes. Connects when the first query comes. */
+export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings): Driver {
+  const server = createServer(url)
+  const pool = createPool({
+    size: poolSize,
+    connect: async () => connection(await server.connect(limits), prepare),
+  })
+
+  return {
+    kind: 'postgres',
+    query: pool.query,
+    close: pool.close,
+    async session(work) {
+      const own = await server.connect(noLimits)
+      try {
+        return await work(session(own))
+      } finally {
+        await own.end()
+      }
+    },
+  }
+}
+
+/** What every session needs to give the same answers as the embedded database. PgBouncer lets these through. */
+const basics = { application_name: 'todo-api', TimeZone: 'UTC', DateStyle: 'ISO, MDY' }
+
+/**
+ * How long the server works on a statement, in milliseconds, and how it plans. It answers before the pool's own
+ * limit, so that a slow statement costs nobody a connection.
+ *
+ * Generic plans: every statement here reads by a key or walks one person's index, so no value calls for a plan of
+ * its own. Left alone, PostgreSQL plans a statement with a LIMIT parameter anew on every call, a third of its work.
+ */
+const limits = {
+  statement_timeout: '1800',
+  lock_timeout: '1000',
+  idle_in_transaction_session_timeout: '5000',
+  jit: 'off',
+  plan_cache_mode: 'force_generic_plan',
+}
+
+/** For migrations, whatever the role's own settings are. */
+const noLimits = { statement_timeout: '0', lock_timeout: '0' }
+
+type Parameters = Record<string, string>
+type Wire = Awaited<ReturnType<ReturnType<typeof createServer>['connect']>>
+
+/** Opens wires to whoever the address names. Throws when the address cannot be right. */
+function createServer(url: string) {
+  const address = readAddress(url)
+  const { host: hosts, port: ports } = postgres(address).options
+  if (ports.some(port => !(Number.isInteger(port) && port > 0 && port < 65536))) {
+    throw new Error('The address of the database has a port that is no number from 1 to 65535')
+  }
+  let current = 0
+  let takesParameters = true
+
+  /** One try, at most `openingSecondsMax`; the next one goes to the next host. Rejects with `AppError('unavailable')`. */
+  async function connect(parameters: Parameters) {
+    const index = current
+    try {
+      return await openWire(index, parameters)
+    } catch (error) {
+      if (current === index) current = (index + 1) % hosts.length
+      throw unavailable(error)
+    }
+  }
+
+  async function openWire(index: number, parameters: Parameters) {
+    const wire = createWire(address, index, takesParameters ? { ...basics, ...parameters } : basics)
+    try {
+      const [row] = await wire.greet()
+      // Of several hosts only the one that takes writes is of use.
+      if (hosts.length > 1 && row?.[0] === 'on') throw new ReadOnlyError()
+      return wire
+    } catch (error) {
+      wire.destroy()
+      if (!(takesParameters && refusesParameters(error))) throw error
+      takesParameters = false
+      return openWire(index, parameters)
+    }
+  }
+
+  return { connect }
+}
+
+/** postgres.js asks for the state of a server in a query whose failure nobody catches; we ask ourselves. */
+function readAddress(url: string): string {
+  return url.replace(/([?&])target_session_attrs=[^&]*&?/, '$1')
+}
+
+class ReadOnlyError extends Error {
+  override readonly name = 'ReadOnlyError'
+  readonly code = '25006'
+  constructor() {
+    super('the server takes no writes')
+  }
+}
+
+/** PgBouncer refuses parameters that it does not know. Then the limits must be set with `alter role … set`. */
+function refusesParameters(error: unknown): boolean {
+  return isServerError(error) && error.code === '08P01' && /startup parameter/.test(error.message)
+}
+
+/**
+ * One postgres.js client with one connection that is never opened again.
+ *
+ * The socket is ours for that reason: left alone, postgres.js tries a host that closes the door at once again and
+ * again without a pause, keeps bytes of the lost connection for the next one, and cannot drop a silent one.
+ */
+function createWire(address: string, index: number, parameters: Parameters) {
+  let socket: Socket | undefined
+  let lost = false
+
+  const options = {
+    max: 1,
+    fetch_types: false,
+    onnotice: () => {},
+    connection: parameters,
+    onclose: () => {
+      lost = true
+    },
+    async socket({ host, port, path }: { host: string[]; port: number[]; path: string | false }) {
+      if (socket) throw Object.assign(new Error('the connection was lost'), { code: 'CONNECTION_CLOSED' })
+      const name = host[index]!
+      socket = path ? dial(path) : dial({ host: name, port: port[index]! })
+      await once(socket, 'connect')
+      // Where postgres.js looks for the name that the server's certificate must carry.
+      return Object.assign(socket, { host: name, port: port[index] })
+    },
+  }
+  const client = postgres(address, options)
+  Object.assign(client.options.parsers, parsers)
+  Object.assign(client.options.serializers, serializers)
+
+  const wire = {
+    client,
+    get lost() {
+      return lost
+    },
+    /** Connects; the answer says `on` when the server takes no writes. */
+    async greet() {
+      const question = client.unsafe("select current_setting('transaction_read_only')").values()
+      return within(openingSecondsMax, question) as Promise<string[][]>
+    },
+    async end() {
+      await client.end({ timeout: 1 })
+      wire.destroy()
+    },
+    destroy() {
+      lost = true
+      socket?.destroy()
+    },
+  }
+  return wire
+}
+
+async function within<T>(seconds: number, promise: Promise<T>): Promise<T> {
+  let timer: Timer | undefined
+  const timeout = new Promise<never>((_, reject) => {
+    const error = Object.assign(new Error('the server did not answer'), { code: 'CONNECT_TIMEOUT' })
+    timer = setTimeout(() => reject(error), seconds * 1000)
+  })
+  return Promise.race([promise, timeout]).finally(() => clearTimeout(timer))
+}
+
+/** Each prepared statement costs the server memory for as long as the connection lives. */
+const preparedMax = 256
+
+/** A wire as the pool wants it: one statement after the other. */
+function connection(wire: Wire, prepare: boolean): Connection {
+  const prepared = new Set<string>()
+
+  /** postgres.js would tell the server a type after the look of these; the server knows better (`[true]` in a jsonb). */
+  function untyped(value: unknown) {
+    const looks = typeof value === 'boolean' || Array.isArray(value)
+    return (looks ? wire.client.typed(value, 0) : value) as string
+  }
+
+  function isPrepared(text: string): boolean {
+    return (
+      prepare && (prepared.has(text) || (prepared.size < preparedMax && prepared.add(text) !== undefined))
+    )
+  }
+
+  return {
+    get lost() {
+      return wire.lost
+    },
+    run(text, values) {
+      const how = { prepare: isPrepared(text), simple: false }
+      return wire.client.unsafe(text, values.map(untyped), how).values()
+    },
+    failure(error) {
+      if (!isServerError(error) || error.code === '25006') wire.destroy()
+      return isUnavailable(error) ? unavailable(error) : error
+    },
+    end: wire.end,
+    destroy: wire.destroy,
+  }
+}
+
+function session(wire: Wire): Session {
+  return {
+    async execute(script) {
+      // postgres.js would open another connection, and half a script would run outside its transaction.
+      if (wire.lost) throw unavailable('the connection was lost')
+      try {
+        const result = await wire.client.unsafe(script).values()
+        // Several statements with rows: a list of results.
+        return ('command' in result ? result : (result as unknown[][][]).at(-1)) as unknown[][]
+      } catch (error) {
+        throw isUnavailable(error) ? unavailable(error) : error
+      }
+    },
+  }
+}
+
+interface ServerError extends Error {
+  /** SQLSTATE. */
+  code: string
+  severity: string
+}
+
+/** True for what the server said, as opposed to what happened to the connection. */
+function isServerError(error: unknown): error is ServerError {
+  return error instanceof Error && 'severity' in error && 'code' in error
+}
+
+/**
+ * SQLSTATEs that say nothing about the statement, only that it cannot be answered now: connection (08), resources (53),
+ * operator (57: shut down, starting up, statement_timeout), lock_timeout, deadlock, serialization, a server that
+ * takes no writes, and no way in (28, 3D).
+ */
+const unavailableStates = /^(08|28|3D|53|57)|^(25006|40001|40P01|55P03)$/
+
+/** Whether a failure of postgres.js means that the database is away or overloaded, and not that the statement is wrong. */
+export function isUnavailable(error: unknown): boolean {
+  if (isServerError(error)) return unavailableStates.test(error.code)
+  // Sockets, TLS and postgres.js give a code to what happens on the way; these two are mistakes of the caller.
+  if (!(error instanceof Error && 'code' in error)) return false
+  return error.code !== 'UNDEFINED_VALUE' && error.code !== 'MAX_PARAMETERS_EXCEEDED'
+}
