@@ -14,7 +14,7 @@ export interface Connection {
 }
 
 interface PoolOptions {
-  /** Rejects within `openingSecondsMax`, with what the callers of `query` are told. */
+  /** Rejects within `openingSecondsMax`. */
   connect: () => Promise<Connection>
   size: number
 }

@@ -25,7 +25,9 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
     query: pool.query,
     close: pool.close,
     async session(work) {
-      const own = await server.connect(noLimits)
+      const own = await server.connect(noLimits).catch(error => {
+        throw unavailable(error)
+      })
       try {
         return await work(session(own))
       } finally {
@@ -56,34 +58,44 @@ const limits = {
 /** For migrations, whatever the role's own settings are. */
 const noLimits = { statement_timeout: '0', lock_timeout: '0' }
 
+interface Host {
+  /** A name or, for a Unix socket, a folder. */
+  host: string
+  port: number
+}
+
 type Parameters = Record<string, string>
 type Wire = Awaited<ReturnType<ReturnType<typeof createServer>['connect']>>
 
 /** Opens wires to whoever the address names. Throws when the address cannot be right. */
 function createServer(url: string) {
   const address = readAddress(url)
-  const { host: hosts, port: ports } = postgres(address).options
-  if (ports.some(port => !(Number.isInteger(port) && port > 0 && port < 65536))) {
+  const { host, port } = postgres(address).options
+  const hosts = host.map((name, i) => ({ host: name, port: port[i]! }))
+  if (!port.every(number => number > 0 && number < 65536)) {
     throw new Error('The address of the database has a port that is no number from 1 to 65535')
   }
   let current = 0
   let takesParameters = true
 
-  /** One try, at most `openingSecondsMax`; the next one goes to the next host. Rejects with `AppError('unavailable')`. */
+  /** Tries each host once, beginning with the one that was good last; at most `openingSecondsMax` in all. */
   async function connect(parameters: Parameters) {
-    const index = current
-    try {
-      return await openWire(index, parameters)
-    } catch (error) {
-      if (current === index) current = (index + 1) % hosts.length
-      throw unavailable(error)
+    const until = performance.now() + openingSecondsMax * 1000
+    for (let left = hosts.length - 1; ; left--) {
+      const index = current
+      try {
+        return await openWire(index, parameters, until)
+      } catch (error) {
+        if (current === index) current = (index + 1) % hosts.length
+        if (left === 0 || performance.now() >= until) throw error
+      }
     }
   }
 
-  async function openWire(index: number, parameters: Parameters) {
-    const wire = createWire(address, index, takesParameters ? { ...basics, ...parameters } : basics)
+  async function openWire(index: number, parameters: Parameters, until: number) {
+    const wire = createWire(address, hosts[index]!, takesParameters ? { ...basics, ...parameters } : basics)
     try {
-      const [row] = await wire.greet()
+      const [row] = await wire.greet(until - performance.now())
       // Of several hosts only the one that takes writes is of use.
       if (hosts.length > 1 && row?.[0] === 'on') throw new ReadOnlyError()
       return wire
@@ -91,7 +103,7 @@ function createServer(url: string) {
       wire.destroy()
       if (!(takesParameters && refusesParameters(error))) throw error
       takesParameters = false
-      return openWire(index, parameters)
+      return openWire(index, parameters, until)
     }
   }
 
@@ -119,14 +131,16 @@ function refusesParameters(error: unknown): boolean {
 /**
  * One postgres.js client with one connection that is never opened again.
  *
- * The socket is ours for that reason: left alone, postgres.js tries a host that closes the door at once again and
- * again without a pause, keeps bytes of the lost connection for the next one, and cannot drop a silent one.
+ * The socket is ours for that reason: left alone, postgres.js tries a host that closes the door at once (of several
+ * hosts, one that refuses too) again and again without a pause, keeps bytes of the lost connection for the next one,
+ * and cannot drop a silent one.
  */
-function createWire(address: string, index: number, parameters: Parameters) {
+function createWire(address: string, host: Host, parameters: Parameters) {
   let socket: Socket | undefined
   let lost = false
 
   const options = {
+    ...host,
     max: 1,
     fetch_types: false,
     onnotice: () => {},
@@ -134,13 +148,12 @@ function createWire(address: string, index: number, parameters: Parameters) {
     onclose: () => {
       lost = true
     },
-    async socket({ host, port, path }: { host: string[]; port: number[]; path: string | false }) {
+    async socket({ path }: { path: string | false }) {
       if (socket) throw Object.assign(new Error('the connection was lost'), { code: 'CONNECTION_CLOSED' })
-      const name = host[index]!
-      socket = path ? dial(path) : dial({ host: name, port: port[index]! })
+      socket = path ? dial(path) : dial(host)
       await once(socket, 'connect')
       // Where postgres.js looks for the name that the server's certificate must carry.
-      return Object.assign(socket, { host: name, port: port[index] })
+      return Object.assign(socket, host)
     },
   }
   const client = postgres(address, options)
@@ -153,9 +166,9 @@ function createWire(address: string, index: number, parameters: Parameters) {
       return lost
     },
     /** Connects; the answer says `on` when the server takes no writes. */
-    async greet() {
+    async greet(milliseconds: number) {
       const question = client.unsafe("select current_setting('transaction_read_only')").values()
-      return within(openingSecondsMax, question) as Promise<string[][]>
+      return within(milliseconds, question) as Promise<string[][]>
     },
     async end() {
       await client.end({ timeout: 1 })
@@ -169,11 +182,11 @@ function createWire(address: string, index: number, parameters: Parameters) {
   return wire
 }
 
-async function within<T>(seconds: number, promise: Promise<T>): Promise<T> {
+async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T> {
   let timer: Timer | undefined
   const timeout = new Promise<never>((_, reject) => {
     const error = Object.assign(new Error('the server did not answer'), { code: 'CONNECT_TIMEOUT' })
-    timer = setTimeout(() => reject(error), seconds * 1000)
+    timer = setTimeout(() => reject(error), milliseconds)
   })
   return Promise.race([promise, timeout]).finally(() => clearTimeout(timer))
 }

@@ -1,0 +1,289 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { createServer, type Server, type Socket } from 'node:net'
+import type { Driver } from '../src/db/driver.ts'
+import { openPostgres } from '../src/db/postgres.ts'
+import { AppError } from '../src/errors.ts'
+import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
+
+/** What this file promises, in milliseconds: nobody waits longer, and it is well again soon after. */
+const answerMax = 2500
+const recoveryMax = 2000
+
+let server: PostgresServer
+beforeAll(async () => {
+  server = await startPostgresServer()
+}, 60_000)
+afterAll(() => server.close())
+
+describe('under load, when the server', () => {
+  test('is stopped, every query is settled in time and it is well again soon after the start', async () => {
+    await outage({ begin: () => server.stop('fast'), end: () => server.start() })
+  }, 20_000)
+
+  test('is killed with all its backends, every query is settled in time and it is well again soon', async () => {
+    await outage({ begin: () => server.kill(), end: () => server.start() })
+  }, 20_000)
+
+  test('is frozen, every query is settled in time and it is well again soon after the thaw', async () => {
+    await outage({ begin: () => server.freeze(), end: () => server.thaw(), milliseconds: 4500 })
+  }, 20_000)
+
+  test('loses its backends one after another, only what ran on them is lost', async () => {
+    const load = startLoad(openPostgres({ url: server.url, poolSize: 4 }))
+    const killer = openPostgres({ url: server.url, poolSize: 1 })
+    const others = `select pid from pg_stat_activity where application_name = 'todo-api' and pid <> pg_backend_pid()`
+    for (let i = 0; i < 40; i++) {
+      await killer.query(
+        `select pg_terminate_backend(pid) from (${others} order by random() limit 1) one`,
+        [],
+      )
+      await Bun.sleep(25)
+    }
+    await killer.close()
+    const { answered, turnedAway, slowest } = await load.end()
+
+    expect(turnedAway).toBeLessThanOrEqual(40)
+    expect(answered).toBeGreaterThan(turnedAway * 10)
+    expect(slowest).toBeLessThan(answerMax)
+  }, 20_000)
+
+  test('loses all its backends at once, it is well again at once', async () => {
+    const load = startLoad(openPostgres({ url: server.url, poolSize: 4 }))
+    await load.answers(100)
+    const killer = openPostgres({ url: server.url, poolSize: 1 })
+    const others = `select pid from pg_stat_activity where application_name = 'todo-api' and pid <> pg_backend_pid()`
+    await killer.query(`select pg_terminate_backend(pid) from (${others}) them`, [])
+    await killer.close()
+    const recovery = await load.answers(100)
+    const { slowest } = await load.end()
+
+    expect(recovery).toBeLessThan(recoveryMax)
+    expect(slowest).toBeLessThan(answerMax)
+  }, 20_000)
+})
+
+test('a server that is not there is away at once, with the reason as the cause', async () => {
+  const db = openPostgres({ url: 'postgres://nobody@127.0.0.1:1/nothing', poolSize: 2 })
+  const { error, milliseconds } = await settle(db)
+  await db.close()
+
+  expect(error).toMatchObject({ code: 'unavailable', cause: { code: 'ECONNREFUSED' } })
+  expect(milliseconds).toBeLessThan(500)
+})
+
+test('a wrong password and an unknown database are told apart by the cause', async () => {
+  const wrong = new URL(server.url)
+  wrong.password = 'wrong'
+  for (const [url, code] of [
+    [wrong.href, '28P01'],
+    [server.urlOf('nothing'), '3D000'],
+  ] as const) {
+    const db = openPostgres({ url, poolSize: 1 })
+    const { error } = await settle(db)
+    await db.close()
+    expect(error).toMatchObject({ code: 'unavailable', cause: { code } })
+  }
+})
+
+test('a server that takes connections and says nothing is away within the limit', async () => {
+  const hole = await listen(() => {})
+  const db = openPostgres({ url: hole.url, poolSize: 2 })
+  const first = await settle(db)
+  const second = await settle(db)
+  await db.close()
+  hole.close()
+
+  expect(first).toMatchObject({ error: { code: 'unavailable', cause: { code: 'CONNECT_TIMEOUT' } } })
+  expect(first.milliseconds).toBeLessThan(answerMax)
+  expect(second.milliseconds).toBeLessThan(100)
+})
+
+test('a proxy that closes the door at once is not besieged', async () => {
+  const proxy = await listen(socket => socket.destroy())
+  const db = openPostgres({ url: proxy.url, poolSize: 10 })
+  const until = performance.now() + 1000
+  while (performance.now() < until) {
+    const { error } = await settle(db)
+    expect(error).toMatchObject({ code: 'unavailable' })
+    await Bun.sleep(5)
+  }
+  await db.close()
+  proxy.close()
+
+  expect(proxy.connections()).toBeLessThan(15)
+})
+
+test('connections cut at any moment crash nothing and lose only what ran on them', async () => {
+  const cutter = await listen(client => {
+    const { hostname, port } = new URL(server.url)
+    const upstream = Bun.connect({
+      hostname,
+      port: Number(port),
+      socket: {
+        data: (_, bytes) => void client.write(bytes),
+        close: () => void client.destroy(),
+        error: () => void client.destroy(),
+      },
+    })
+    client.on('data', async bytes => (await upstream).write(bytes))
+    client.on('close', async () => (await upstream).end())
+    const cut = () => (Math.random() < 0.5 ? client.resetAndDestroy() : client.destroy())
+    setTimeout(cut, Math.random() * 40)
+  })
+  const url = new URL(server.url)
+  url.port = new URL(cutter.url).port
+  const load = startLoad(openPostgres({ url: url.href, poolSize: 4 }))
+  await Bun.sleep(2000)
+  const { answered, slowest } = await load.end()
+  cutter.close()
+
+  expect(cutter.connections()).toBeGreaterThan(20)
+  expect(answered).toBeGreaterThan(0)
+  expect(slowest).toBeLessThan(answerMax)
+}, 20_000)
+
+test('of several hosts the one that answers is found, and found again when they change places', async () => {
+  const { port, password } = new URL(server.url)
+  const dead = '127.0.0.1:1'
+  const alive = `127.0.0.1:${port}`
+  for (const hosts of [`${dead},${alive}`, `${alive},${dead}`]) {
+    const db = openPostgres({ url: `postgres://postgres:${password}@${hosts}/postgres`, poolSize: 2 })
+    const began = performance.now()
+    while ((await settle(db)).error) await Bun.sleep(20)
+    await db.close()
+    expect(performance.now() - began).toBeLessThan(recoveryMax)
+  }
+})
+
+test('a table that somebody has locked costs only those who need it', async () => {
+  const db = openPostgres({ url: server.url, poolSize: 2 })
+  await db.session(session => session.execute('create table if not exists locked (id int)'))
+  const { promise: released, resolve: release } = Promise.withResolvers<void>()
+  const { promise: held, resolve: hold } = Promise.withResolvers<void>()
+  const holder = db.session(async session => {
+    await session.execute('begin; lock table locked')
+    hold()
+    await released
+  })
+  await held
+
+  const blocked = await settle(db, 'select * from locked')
+  const other = await settle(db)
+  release()
+  await holder
+  const after = await settle(db, 'select * from locked')
+  await db.close()
+
+  expect(blocked).toMatchObject({ error: { code: 'unavailable', cause: { code: '55P03' } } })
+  expect(other.error).toBeUndefined()
+  expect(after.error).toBeUndefined()
+})
+
+test('when every connection is busy the next ones wait, so many and no more, and no longer than the limit', async () => {
+  const db = openPostgres({ url: server.url, poolSize: 2 })
+  const calls = Array.from({ length: 300 }, () => settle(db, 'select pg_sleep(1.2)'))
+  const results = await Promise.all(calls)
+  const well = await settle(db)
+  await db.close()
+
+  const atOnce = results.filter(({ error, milliseconds }) => error && milliseconds < 500)
+  expect(atOnce).toHaveLength(100)
+  expect(results.filter(({ error }) => !error)).toHaveLength(2)
+  expect(Math.max(...results.map(({ milliseconds }) => milliseconds))).toBeLessThan(answerMax)
+  expect(well.error).toBeUndefined()
+})
+
+/** Puts load on a database before, during and after an outage and checks the promises. */
+async function outage(phase: {
+  begin: () => Promise<void> | void
+  end: () => Promise<void> | void
+  milliseconds?: number
+}) {
+  const load = startLoad(openPostgres({ url: server.url, poolSize: 4 }))
+  await load.answers(200)
+
+  await phase.begin()
+  await Bun.sleep(phase.milliseconds ?? 2500)
+  const away = await load.turnedAway(200)
+
+  await phase.end()
+  const recovery = await load.answers(200)
+  const { slowest } = await load.end()
+
+  expect(away).toBeLessThan(answerMax)
+  expect(recovery).toBeLessThan(recoveryMax)
+  expect(slowest).toBeLessThan(answerMax)
+}
+
+const callers = 50
+
+/** So many callers, each asking again and again: the driver's own promises are what is looked at. */
+function startLoad(db: Driver) {
+  const seen = { answered: 0, turnedAway: 0, slowest: 0 }
+  let ending = false
+
+  const loops = Array.from({ length: callers }, async () => {
+    while (!ending) {
+      const { error, milliseconds } = await settle(db, 'select i, $1::text from generate_series(1, 20) i', [
+        'x',
+      ])
+      seen.slowest = Math.max(seen.slowest, milliseconds)
+      seen[error ? 'turnedAway' : 'answered']++
+      // A refused caller comes again, though not in the same instant.
+      if (error) await Bun.sleep(5)
+    }
+  })
+
+  async function more(what: 'answered' | 'turnedAway', count: number): Promise<number> {
+    const began = performance.now()
+    const wanted = seen[what] + count
+    while (seen[what] < wanted && performance.now() - began < 10_000) await Bun.sleep(5)
+    return performance.now() - began
+  }
+
+  return {
+    /** Waits for so many more answers; gives the milliseconds that it took. */
+    answers: (count: number) => more('answered', count),
+    turnedAway: (count: number) => more('turnedAway', count),
+    async end() {
+      ending = true
+      await Promise.all(loops)
+      await db.close()
+      return seen
+    },
+  }
+}
+
+/** Asks once. A failure that is not `unavailable` is a failure of the test. */
+async function settle(db: Driver, text = 'select 1', values: unknown[] = []) {
+  const began = performance.now()
+  const error = await db.query(text, values).then(
+    () => undefined,
+    error => error,
+  )
+  if (error !== undefined && !(error instanceof AppError && error.code === 'unavailable')) throw error
+  return { error, milliseconds: performance.now() - began }
+}
+
+/** A listener on a free port that is no PostgreSQL. */
+async function listen(greet: (socket: Socket) => void) {
+  const sockets = new Set<Socket>()
+  let count = 0
+  const listener: Server = createServer(socket => {
+    count++
+    sockets.add(socket)
+    socket.on('error', () => {})
+    greet(socket)
+  })
+  await new Promise<void>(resolve => listener.listen(0, '127.0.0.1', resolve))
+  const address = listener.address()
+  const port = typeof address === 'object' && address ? address.port : 0
+  return {
+    url: `postgres://nobody@127.0.0.1:${port}/nothing`,
+    connections: () => count,
+    close() {
+      for (const socket of sockets) socket.destroy()
+      listener.close()
+    },
+  }
+}
