@@ -67,7 +67,14 @@ const crossOrigin = (origin: string[]) =>
   cors({
     origin,
     methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
-    allowedHeaders: ['authorization', 'content-type', 'if-match', 'if-none-match', 'idempotency-key', 'x-request-id'],
+    allowedHeaders: [
+      'authorization',
+      'content-type',
+      'if-match',
+      'if-none-match',
+      'idempotency-key',
+      'x-request-id',
+    ],
     exposeHeaders: ['etag', 'link', 'location', 'retry-after', 'x-request-id', 'x-total-count'],
     maxAge: 600,
   })

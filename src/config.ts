@@ -103,7 +103,9 @@ export function parseConfig(env: Env): Config {
   }
 
   function frontendUrls(): string[] {
-    const urls = (text('FRONTEND_URL') ?? 'http://localhost:3000').split(',').map(url => url.trim().replace(/\/$/, ''))
+    const urls = (text('FRONTEND_URL') ?? 'http://localhost:3000')
+      .split(',')
+      .map(url => url.trim().replace(/\/$/, ''))
     if (urls.some(url => !/^https?:\/\//.test(url) || !URL.canParse(url) || new URL(url).origin !== url)) {
       mistake('FRONTEND_URL must be a comma list of origins such as https://app.example.com (no path, no *)')
     }
@@ -113,14 +115,17 @@ export function parseConfig(env: Env): Config {
   function secretKey(required: boolean): string | undefined {
     const value = secret('SECRET_KEY')
     if (value === undefined) {
-      if (required) mistake('SECRET_KEY must be set in production with DATABASE_URL: every replica needs the same one')
+      if (required)
+        mistake('SECRET_KEY must be set in production with DATABASE_URL: every replica needs the same one')
       return undefined
     }
     if (knownSecrets.includes(value.toLowerCase())) {
       return mistake('SECRET_KEY is a published example; make one with: openssl rand -hex 32')
     }
     if ([...value].length < secretLengthMin) {
-      return mistake(`SECRET_KEY must have at least ${secretLengthMin} characters; make one with: openssl rand -hex 32`)
+      return mistake(
+        `SECRET_KEY must have at least ${secretLengthMin} characters; make one with: openssl rand -hex 32`,
+      )
     }
     return value
   }

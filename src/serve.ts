@@ -56,7 +56,7 @@ export async function serve(config: Config, log: Log) {
   // 4. Migrations. Until they have run, requests that need the database are told to come back.
   const migrated = migrateWhenPossible(driver, log, () => stopping)
 
-  return { url, stop, migrated }
+  return { url, driver, stop, migrated }
 }
 
 const retryEveryMs = 500

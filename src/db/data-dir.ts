@@ -61,6 +61,8 @@ function lockFile(path: string): Database {
   let lock: Database | undefined
   try {
     lock = new Database(join(path, 'lock'), { create: true })
+    // A process that was killed a moment ago may still be on its way out.
+    lock.run('PRAGMA busy_timeout = 1000')
     lock.run('PRAGMA journal_mode = MEMORY')
     lock.run('PRAGMA locking_mode = EXCLUSIVE')
     lock.run('BEGIN EXCLUSIVE')

@@ -63,7 +63,11 @@ function decode(bytes: Uint8Array): string {
 function readJson(text: string): unknown {
   // Before it is parsed: whatever looks at a value 30,000 levels deep takes a second for it.
   if (depth(text) > depthMax) {
-    throw invalid({ loc: ['body'], msg: `JSON is nested deeper than ${depthMax} levels`, type: 'json_too_deep' })
+    throw invalid({
+      loc: ['body'],
+      msg: `JSON is nested deeper than ${depthMax} levels`,
+      type: 'json_too_deep',
+    })
   }
   try {
     return JSON.parse(text)

@@ -19,21 +19,19 @@ type Routes = AnyElysia['routes']
 
 /** The one place where a failure becomes a response. `routes` is asked for the app's routes when something fails. */
 export const errorHandler = (log: Log, routes: () => Routes) =>
-  new Elysia({ name: 'error-handler' })
-    .decorate({ requestId: '' })
-    .onError({ as: 'global' }, context => {
-      const { code, error, set, requestId } = context
-      const failure = toAppError(code, error, context as Failed, routes())
-      if (failure.status >= 500) report(log, failure, requestId)
-      set.status = failure.status
-      Object.assign(set.headers, failure.headers, { 'content-type': 'application/json' })
-      return {
-        detail: failure.detail,
-        code: failure.code,
-        request_id: requestId,
-        ...(failure.body !== undefined && { body: failure.body }),
-      }
-    })
+  new Elysia({ name: 'error-handler' }).decorate({ requestId: '' }).onError({ as: 'global' }, context => {
+    const { code, error, set, requestId } = context
+    const failure = toAppError(code, error, context as Failed, routes())
+    if (failure.status >= 500) report(log, failure, requestId)
+    set.status = failure.status
+    Object.assign(set.headers, failure.headers, { 'content-type': 'application/json' })
+    return {
+      detail: failure.detail,
+      code: failure.code,
+      request_id: requestId,
+      ...(failure.body !== undefined && { body: failure.body }),
+    }
+  })
 
 /**
  * Decides by what was thrown, never by its `code` or `status`: Elysia reads those off any object, so that a database
@@ -56,7 +54,8 @@ function toAppError(code: unknown, error: unknown, failed: Failed, routes: Route
 function report(log: Log, failure: AppError, requestId: string) {
   const { cause } = failure
   // A response that breaks its schema: the validator's text would repeat the person's data.
-  const fields = cause instanceof ValidationError ? { error: 'ResponseMismatch' } : errorFields(cause ?? failure)
+  const fields =
+    cause instanceof ValidationError ? { error: 'ResponseMismatch' } : errorFields(cause ?? failure)
   if (failure.status === 500) log.error('request failed', { request_id: requestId, ...fields })
   else log.warn('request refused', { request_id: requestId, reason: failure.code, ...fields })
 }

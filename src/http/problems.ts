@@ -5,7 +5,9 @@ import type { Problem } from '../errors.ts'
 import { textProblem } from './schema.ts'
 
 /** The parts of a request that have a schema, by the name that `loc` starts with. */
-export type Sections = Partial<Record<'path' | 'query' | 'header' | 'body', { schema: TSchema; value: unknown }>>
+export type Sections = Partial<
+  Record<'path' | 'query' | 'header' | 'body', { schema: TSchema; value: unknown }>
+>
 
 /** Everything that is wrong with a request, in all its parts at once. */
 export function findProblems(sections: Sections): Problem[] {
@@ -21,14 +23,19 @@ function withNumbers(schema: TObject, value: unknown): unknown {
     Object.entries(value as Record<string, unknown>).map(([name, item]) => {
       const type = schema.properties?.[name]?.[Kind]
       const isNumber = type === 'Integer' || type === 'Number' || type === 'Union'
-      return [name, isNumber && typeof item === 'string' && item.trim() !== '' && Number.isFinite(+item) ? +item : item]
+      return [
+        name,
+        isNumber && typeof item === 'string' && item.trim() !== '' && Number.isFinite(+item) ? +item : item,
+      ]
     }),
   )
 }
 
 /** TypeBox reports a missing property twice: as missing, and as being of the wrong type. One line each is enough. */
 function distinct(problems: Problem[]): Problem[] {
-  return [...new Map(problems.toReversed().map(problem => [problem.loc.join('/'), problem])).values()].toReversed()
+  return [
+    ...new Map(problems.toReversed().map(problem => [problem.loc.join('/'), problem])).values(),
+  ].toReversed()
 }
 
 function toProblem(section: string, { type, path, schema, value }: ValueError): Problem {
@@ -44,7 +51,8 @@ function unescapePointer(part: string): string | number {
 function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
   const is = (name: string) => `Input should be ${name}`
   if (value === undefined) return { type: 'missing', msg: 'Field required' }
-  if (schema[Kind] === 'Text') return textProblem(schema, value) ?? { type: 'string_type', msg: is('a valid string') }
+  if (schema[Kind] === 'Text')
+    return textProblem(schema, value) ?? { type: 'string_type', msg: is('a valid string') }
   switch (type) {
     case ValueErrorType.Object:
       return { type: 'object_type', msg: is('an object') }
@@ -79,8 +87,13 @@ function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<P
 function describeUnion(schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
   const choices: TSchema[] = schema.anyOf
   const literals = choices.flatMap(choice => (choice.const === undefined ? [] : [`'${choice.const}'`]))
-  if (literals.length > 0) return { type: 'literal_error', msg: `Input should be one of ${literals.join(', ')}` }
-  const [main] = choices.filter(choice => choice[Kind] !== 'Null')
+  if (literals.length > 0)
+    return { type: 'literal_error', msg: `Input should be one of ${literals.join(', ')}` }
+  // Elysia's number in an address is a choice, too: the number itself, or a text that looks like one.
+  const isNumber = (choice: TSchema) => choice.type === 'integer' || choice.type === 'number'
+  const main = choices.find(isNumber) ?? choices.find(choice => choice[Kind] !== 'Null')
   const error = main && Value.Errors(main, value).First()
-  return error ? describe(error.type, error.schema, error.value) : { type: 'value_error', msg: 'Input should be valid' }
+  return error
+    ? describe(error.type, error.schema, error.value)
+    : { type: 'value_error', msg: 'Input should be valid' }
 }

@@ -12,13 +12,13 @@ export const requestLog = (log: Log) =>
       context.set.headers['x-request-id'] = context.requestId
     })
     .onAfterResponse({ as: 'global' }, context => {
-      const { requestId, startedAt, request, route, set } = context
+      const { requestId, startedAt, request, route, set, responseValue } = context
       log.info('request', {
         request_id: requestId,
         method: request.method,
         // The pattern, never the path: a path may hold what a person typed.
         route: route ?? 'unknown',
-        status: set.status ?? 200,
+        status: responseValue instanceof Response ? responseValue.status : (set.status ?? 200),
         ms: Math.round((performance.now() - startedAt) * 1000) / 1000,
         user_id: (context as { user?: { id: string } }).user?.id,
       })

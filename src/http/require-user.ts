@@ -11,12 +11,10 @@ export type Authenticate<User> = (token: string) => User | Promise<User>
 export const requireUser = <User extends object>(authenticate: Authenticate<User>) =>
   new Elysia({ name: 'require-user' })
     .guard({ as: 'scoped', detail: { security: [{ password: [] }] } })
-    .derive({ as: 'scoped' }, ({ headers }) => {
+    .derive({ as: 'scoped' }, async ({ headers }) => {
       const token = bearerToken(headers.authorization)
       if (token === undefined) throw new AppError('not_authenticated')
-      const user = authenticate(token)
-      // A remembered token needs no promise, and then the whole request takes none here.
-      return user instanceof Promise ? user.then(user => ({ user })) : { user }
+      return { user: await authenticate(token) }
     })
 
 function bearerToken(authorization: string | undefined): string | undefined {

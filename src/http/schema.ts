@@ -137,5 +137,7 @@ export function errors(...names: (ErrorCode | Group)[]): Partial<ErrorResponses>
   const statuses = [...names, 'always' as const].flatMap(name =>
     name in failureGroups ? [...failureGroups[name as Group]] : [statusOf(name as ErrorCode)],
   )
-  return Object.fromEntries(statuses.map(status => [status, status === 422 ? validationErrorBody : errorBody]))
+  return Object.fromEntries(
+    statuses.map(status => [status, status === 422 ? validationErrorBody : errorBody]),
+  )
 }

@@ -4,7 +4,8 @@ import { passwordBytesMax } from './passwords.ts'
 
 /** `local@domain.tld`, white space around it allowed (it is trimmed); the whole at most 254 characters (RFC 5321). */
 export const email = text({
-  pattern: /^\s*(?=\S{3,254}\s*$)[^\s@"(),:;<>[\]\\\p{C}]{1,64}@[^\s@"(),:;<>[\]\\\p{C}.]+(\.[^\s@"(),:;<>[\]\\\p{C}.]+)+\s*$/u,
+  pattern:
+    /^\s*(?=\S{3,254}\s*$)[^\s@"(),:;<>[\]\\\p{C}]{1,64}@[^\s@"(),:;<>[\]\\\p{C}.]+(\.[^\s@"(),:;<>[\]\\\p{C}.]+)+\s*$/u,
   format: 'email',
   examples: ['ada@example.com'],
 })

@@ -9,7 +9,15 @@ export type Passwords = ReturnType<typeof createPasswords>
  * Hashes and checks passwords with bcrypt. A hash fills a core for a fifth of a second, so only `atOnce` run at a
  * time and `waiting` more may queue; beyond that, 503: the reads of everybody else go on.
  */
-export function createPasswords({ cost, atOnce, waiting }: { cost: number; atOnce: number; waiting: number }) {
+export function createPasswords({
+  cost,
+  atOnce,
+  waiting,
+}: {
+  cost: number
+  atOnce: number
+  waiting: number
+}) {
   const inTurn = createQueue(atOnce, waiting)
   // Well formed, of the same cost, and the hash of nothing that anybody knows.
   const nobodysHash = `$2b$${String(cost).padStart(2, '0')}$${'.'.repeat(53)}`
@@ -25,7 +33,9 @@ export function createPasswords({ cost, atOnce, waiting }: { cost: number; atOnc
     async verify(password: string, hash: string | undefined): Promise<boolean> {
       const bytes = Buffer.byteLength(password)
       const usable = bytes > 0 && bytes <= passwordBytesMax
-      const matches = await inTurn(() => Bun.password.verify(usable ? password : 'x', hash ?? nobodysHash, 'bcrypt'))
+      const matches = await inTurn(() =>
+        Bun.password.verify(usable ? password : 'x', hash ?? nobodysHash, 'bcrypt'),
+      )
       return matches && usable && hash !== undefined
     },
   }

@@ -27,7 +27,8 @@ export const authRoutes = (auth: AuthService, clientIp: (request: Request) => st
         detail: {
           operationId: 'login',
           summary: 'Sign in',
-          description: 'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too.',
+          description:
+            'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too.',
         },
       },
     )

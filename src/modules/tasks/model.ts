@@ -18,7 +18,9 @@ export const task = t.Object(
     due_at: nullable(instant()),
     tags: t.Array(t.String(), { examples: [['home', 'errands']] }),
     position: t.String({ description: 'Where a person put the task: compared as text.', examples: ['a0'] }),
-    completed_at: nullable(instant({ description: 'When `status` became `completed`; the server keeps it.' })),
+    completed_at: nullable(
+      instant({ description: 'When `status` became `completed`; the server keeps it.' }),
+    ),
     created_at: instant(),
     updated_at: instant(),
     version: t.Integer({ description: 'Grows with each change; also in the `ETag`.', examples: [7] }),
@@ -48,7 +50,9 @@ export const taskUpdate = t.Object(
 )
 
 export const listQuery = t.Object({
-  limit: t.Optional(t.Integer({ minimum: 1, maximum: 200, description: 'At most this many tasks; 50 if not said.' })),
+  limit: t.Optional(
+    t.Integer({ minimum: 1, maximum: 200, description: 'At most this many tasks; 50 if not said.' }),
+  ),
   offset: t.Optional(t.Integer({ minimum: 0, maximum: 10_000, description: 'Skip this many.' })),
   status: t.Optional(
     t.Array(oneOf(taskStatuses), { maxItems: 3, description: 'Only these; may be given more than once.' }),

@@ -70,6 +70,10 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller
           permanent: t.Optional(t.BooleanString({ description: 'For good, not into the trash.' })),
         }),
         response: { 204: t.Void(), ...errors('user', 'not_authorized', 'task_not_found', 'query') },
-        detail: { operationId: 'deleteTask', summary: 'Delete a task', description: 'Puts it into the trash.' },
+        detail: {
+          operationId: 'deleteTask',
+          summary: 'Delete a task',
+          description: 'Puts it into the trash.',
+        },
       },
     )

@@ -193,7 +193,11 @@ export function createTaskService(db: Db, driver: Driver) {
   // The one query without a person: it decides between 403 and 404, and gives nothing else away.
   const owner = statement<[userId: string]>(
     driver,
-    db.select({ userId: tasks.userId }).from(tasks).where(eq(tasks.id, placeholder('id'))).limit(1),
+    db
+      .select({ userId: tasks.userId })
+      .from(tasks)
+      .where(eq(tasks.id, placeholder('id')))
+      .limit(1),
   )
 
   /** Why a person cannot have a task: somebody else's is 403, none (or one in the trash) 404. */

@@ -6,7 +6,12 @@ import { AppError } from '../../errors.ts'
 export type UserService = ReturnType<typeof createUserService>
 
 export function createUserService(db: Db) {
-  const profile = { id: users.id, email: users.email, created_at: users.createdAt, updated_at: users.updatedAt }
+  const profile = {
+    id: users.id,
+    email: users.email,
+    created_at: users.createdAt,
+    updated_at: users.updatedAt,
+  }
 
   return {
     /** The caller's account. Throws `invalid_token` when it has gone since the token was checked. */

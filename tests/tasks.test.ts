@@ -1,0 +1,197 @@
+import { expect, test } from 'bun:test'
+import { onBothDatabases } from './support/harness.ts'
+
+const moment = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/
+
+onBothDatabases('tasks', api => {
+  test('a created task is answered whole, with its address and its ETag', async () => {
+    const ada = await api.user()
+
+    const made = await api.post('/tasks', {
+      token: ada.token,
+      json: { title: 'Buy milk', description: 'two litres' },
+    })
+
+    expect(made.status).toBe(201)
+    expect(made.body).toEqual({
+      id: expect.any(String),
+      user_id: ada.id,
+      title: 'Buy milk',
+      description: 'two litres',
+      status: 'pending',
+      priority: 0,
+      due_at: null,
+      tags: [],
+      position: '',
+      completed_at: null,
+      created_at: expect.stringMatching(moment),
+      updated_at: expect.stringMatching(moment),
+      version: 1,
+    })
+    expect(made.headers.get('location')).toBe(`/api/v1/tasks/${made.body.id}`)
+    expect(made.headers.get('etag')).toBe('"1"')
+  })
+
+  test('the list is an array, newest first, of the caller’s live tasks only', async () => {
+    const ada = await api.user()
+    const bob = await api.user()
+    const first = await api.task(ada, { title: 'first' })
+    const second = await api.task(ada, { title: 'second' })
+    const gone = await api.task(ada, { title: 'gone' })
+    await api.task(bob, { title: 'not yours' })
+    await api.delete(`/tasks/${gone.id}`, { token: ada.token })
+
+    const list = await api.get('/tasks', { token: ada.token })
+
+    expect(list.status).toBe(200)
+    expect(list.body).toEqual([second, first])
+  })
+
+  test('limit and offset cut pages out of the list, and a limit over 200 is refused', async () => {
+    const ada = await api.user()
+    for (const title of ['a', 'b', 'c', 'd']) await api.task(ada, { title })
+
+    const page = await api.get('/tasks?limit=2&offset=1', { token: ada.token })
+    const tooMany = await api.get('/tasks?limit=201', { token: ada.token })
+
+    expect(page.body.map((task: { title: string }) => task.title)).toEqual(['c', 'b'])
+    expect(tooMany.status).toBe(422)
+    expect(tooMany.body.detail).toEqual([
+      { loc: ['query', 'limit'], msg: 'Input should be at most 200', type: 'less_than_equal' },
+    ])
+  })
+
+  test('status picks one status or several', async () => {
+    const ada = await api.user()
+    await api.task(ada, { title: 'open' })
+    await api.task(ada, { title: 'doing', status: 'in_progress' })
+    await api.task(ada, { title: 'done', status: 'completed' })
+    const titles = async (query: string) =>
+      (await api.get(`/tasks?${query}`, { token: ada.token })).body.map(
+        (task: { title: string }) => task.title,
+      )
+
+    expect(await titles('status=pending')).toEqual(['open'])
+    expect(await titles('status=completed&status=in_progress')).toEqual(['done', 'doing'])
+    expect(await titles('status=pending&status=in_progress&status=completed')).toEqual([
+      'done',
+      'doing',
+      'open',
+    ])
+  })
+
+  test.each(['put', 'patch'] as const)('%s changes what is sent and leaves the rest', async method => {
+    const ada = await api.user()
+    const task = await api.task(ada, { description: 'two litres' })
+
+    const done = await api[method](`/tasks/${task.id}`, { token: ada.token, json: { status: 'completed' } })
+    const cleared = await api[method](`/tasks/${task.id}`, { token: ada.token, json: { description: null } })
+    const reopened = await api[method](`/tasks/${task.id}`, { token: ada.token, json: { status: 'pending' } })
+
+    expect(done.body).toMatchObject({
+      title: 'Buy milk',
+      description: 'two litres',
+      status: 'completed',
+      version: 2,
+    })
+    expect(done.body.completed_at).toMatch(moment)
+    expect(cleared.body).toMatchObject({
+      title: 'Buy milk',
+      description: null,
+      status: 'completed',
+      version: 3,
+    })
+    expect(cleared.body.completed_at).toBe(done.body.completed_at)
+    expect(reopened.body).toMatchObject({ status: 'pending', completed_at: null, version: 4 })
+  })
+
+  test('an empty change changes nothing, unknown fields are ignored, and nobody can give a task away', async () => {
+    const ada = await api.user()
+    const bob = await api.user()
+    const task = await api.task(ada)
+
+    const empty = await api.patch(`/tasks/${task.id}`, { token: ada.token, json: {} })
+    const unknown = await api.patch(`/tasks/${task.id}`, {
+      token: ada.token,
+      json: { user_id: bob.id, id: bob.id, version: 99, created_at: '2000-01-01T00:00:00Z', nonsense: true },
+    })
+
+    expect(empty.body).toEqual(task)
+    expect(unknown.body).toEqual(task)
+  })
+
+  test('null is refused where a task needs a value', async () => {
+    const ada = await api.user()
+    const task = await api.task(ada)
+
+    const answer = await api.patch(`/tasks/${task.id}`, {
+      token: ada.token,
+      json: { title: null, status: null },
+    })
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.detail.map((problem: { loc: string[] }) => problem.loc)).toEqual([
+      ['body', 'title'],
+      ['body', 'status'],
+    ])
+  })
+
+  test('lengths count code points, and texts that PostgreSQL cannot hold are refused', async () => {
+    const ada = await api.user()
+    const create = (title: string) => api.post('/tasks', { token: ada.token, json: { title } })
+
+    expect((await create('🦆'.repeat(200))).status).toBe(201)
+    expect((await create('🦆'.repeat(201))).body.detail[0].type).toBe('string_too_long')
+    expect((await create('')).body.detail[0].type).toBe('string_too_short')
+    expect((await create(' \t\u3000')).body.detail[0].type).toBe('string_blank')
+    expect((await create('a\0b')).body.detail[0].type).toBe('string_unicode')
+    expect((await create('a\ud800b')).body.detail[0].type).toBe('string_unicode')
+  })
+
+  test('a deleted task is gone for its owner, at once and at every address', async () => {
+    const ada = await api.user()
+    for (const query of ['', '?permanent=true']) {
+      const task = await api.task(ada)
+
+      const deleted = await api.delete(`/tasks/${task.id}${query}`, { token: ada.token })
+
+      expect(deleted.status).toBe(204)
+      expect(deleted.body).toBeUndefined()
+      for (const method of ['get', 'delete'] as const) {
+        const again = await api[method](`/tasks/${task.id}`, { token: ada.token })
+        expect(again).toMatchObject({
+          status: 404,
+          body: { detail: 'Task not found', code: 'task_not_found' },
+        })
+      }
+      const change = await api.put(`/tasks/${task.id}`, { token: ada.token, json: { title: 'x' } })
+      expect(change.status).toBe(404)
+    }
+  })
+
+  test.each(['nonsense', '%00', '%ZZ', "1' or '1'='1", crypto.randomUUID()])(
+    'there is no task %p',
+    async id => {
+      const ada = await api.user()
+      for (const [method, json] of [['GET'], ['PUT', {}], ['PATCH', {}], ['DELETE']] as [string, object?][]) {
+        const answer = await api.request(method, `/tasks/${id}`, { token: ada.token, json })
+        expect(answer).toMatchObject({ status: 404, body: { detail: 'Task not found' } })
+      }
+    },
+  )
+
+  test('twenty changes at once are all applied, each with a version of its own', async () => {
+    const ada = await api.user()
+    const task = await api.task(ada)
+
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_, i) =>
+        api.patch(`/tasks/${task.id}`, { token: ada.token, json: { title: `title ${i}` } }),
+      ),
+    )
+
+    expect(answers.map(answer => answer.status)).toEqual(Array(20).fill(200))
+    const versions = answers.map(answer => answer.body.version).sort((a, b) => a - b)
+    expect(versions).toEqual(Array.from({ length: 20 }, (_, i) => i + 2))
+  })
+})
