@@ -34,7 +34,10 @@ type Values = Record<string, unknown>
  * every request takes. Values come by the names of the query's placeholders; rows come as arrays in the order of
  * the select list. Anything that is called less often is ordinary Drizzle.
  */
-export function statement<Row extends unknown[] = unknown[]>(driver: Driver, query: SQL | { toSQL(): Query }) {
+export function statement<Row extends unknown[] = unknown[]>(
+  driver: Driver,
+  query: SQL | { toSQL(): Query },
+) {
   const { sql: text, params } = query instanceof SQL ? new PgDialect().sqlToQuery(query) : query.toSQL()
   const bind = params.map(param => (param instanceof Placeholder ? (param.name as string) : null))
   return (values: Values): Promise<Row[]> =>

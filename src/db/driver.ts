@@ -25,7 +25,15 @@ export interface Session {
 }
 
 /** PostgreSQL's type numbers (`select oid from pg_type`) that need the same look on both drivers. */
-const oid = { int8: 20, json: 114, date: 1082, textArray: 1009, timestamp: 1114, timestamptz: 1184, jsonb: 3802 }
+const oid = {
+  int8: 20,
+  json: 114,
+  date: 1082,
+  textArray: 1009,
+  timestamp: 1114,
+  timestamptz: 1184,
+  jsonb: 3802,
+}
 
 const text = (value: string) => value
 

@@ -1,6 +1,7 @@
 import { databaseError } from './constraint.ts'
 import type { Driver, Session } from './driver.ts'
-import { type Migration, readMigrations } from './migrations.macro.ts' with { type: 'macro' }
+import { readMigrations } from './migrations.macro.ts' with { type: 'macro' }
+import type { Migration } from './migrations.macro.ts'
 
 /** The migrations that this program brings along, oldest first. */
 export const migrations: readonly Migration[] = readMigrations()

@@ -30,7 +30,7 @@ export const body = (bytesMax = bodyBytesMax) =>
 export async function readBody(request: Request, bytesMax: number): Promise<unknown> {
   const bytes = await readBytes(request, bytesMax)
   if (bytes.length === 0) return undefined
-  const type = request.headers.get('content-type')?.split(';')[0]!.trim().toLowerCase() ?? 'application/json'
+  const [type = ''] = (request.headers.get('content-type') ?? 'application/json').toLowerCase().split(/[;\s]/)
   const reader = readers[type]
   if (!reader) throw new AppError('unsupported_media_type')
   return reader(decode(bytes))
