@@ -1,9 +1,16 @@
 /** `bun run build`: makes dist/todo-api, the whole program in one file. */
-import { mkdirSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 
 process.chdir(join(import.meta.dir, '..'))
 const outfile = 'dist/todo-api'
+const cluster = 'build/cluster.tar.gz'
+
+if (
+  isOutdated(cluster, ['bun.lock', 'src/db/cluster.ts', 'src/db/durable-fs.ts', 'scripts/make-cluster.ts'])
+) {
+  await Bun.$`${process.execPath} scripts/make-cluster.ts`
+}
 
 // Built aside and moved in one step: another build, or a program that runs from the last one, is not disturbed.
 mkdirSync('dist', { recursive: true })
@@ -13,10 +20,14 @@ try {
     entrypoints: ['src/main.ts'],
     target: 'bun',
     minify: true,
+    // 5 MB more, and the service answers in 60 ms instead of 120.
+    bytecode: true,
+    format: 'esm',
     // The executable carries its source map: a stack in the log names files and lines of src/.
     sourcemap: 'inline',
     compile: {
       outfile: join(folder, 'todo-api'),
+      assets: [cluster],
       // What lies in the folder that it is started from must not change what it does.
       autoloadBunfig: false,
       autoloadDotenv: false,
@@ -27,3 +38,10 @@ try {
   rmSync(folder, { recursive: true })
 }
 console.log(`${outfile}  ${Math.round(statSync(outfile).size / 1e6)} MB`)
+
+/** Making the cluster takes 3 s, and only these files decide what comes out. */
+function isOutdated(product: string, sources: string[]): boolean {
+  if (!existsSync(product)) return true
+  const made = statSync(product).mtimeMs
+  return sources.some(source => statSync(source).mtimeMs > made)
+}
