@@ -8,6 +8,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -39,7 +40,7 @@ const defaultParameters = [
 /** Makes a cluster and starts a server on it; `parameters` are `name=value`, later ones win. */
 export async function startPostgresServer(options: { parameters?: string[] } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-postgres-'))
-  const guardian = startGuardian(folder)
+  startGuardian(folder)
   const dataDir = join(folder, 'data')
   const logFile = join(folder, 'log')
   const owner = serverUser()
@@ -56,8 +57,7 @@ export async function startPostgresServer(options: { parameters?: string[] } = {
     return server(bin, port, password)
   } catch (error) {
     child?.kill('SIGKILL')
-    guardian.stdin.end()
-    await guardian.exited
+    rmSync(folder, { recursive: true })
     throw error
   }
 
@@ -121,8 +121,7 @@ export async function startPostgresServer(options: { parameters?: string[] } = {
 
   /** Tells the guardian what to do when this process is gone: arguments of `kill -s`, or nothing. */
   function guard(order: string) {
-    guardian.stdin.write(`${order}\n`)
-    guardian.stdin.flush()
+    writeFileSync(join(folder, 'order'), order && `${order}\n`)
   }
 
   function server(bin: string, port: number, password: string) {
@@ -193,8 +192,7 @@ export async function startPostgresServer(options: { parameters?: string[] } = {
       /** Stops the server and deletes its folder. */
       async close() {
         await self.stop('immediate')
-        guardian.stdin.end()
-        await guardian.exited
+        rmSync(folder, { recursive: true })
       },
 
       /** Makes a database, a copy of `template` when one is named (nobody may be connected to it); gives its address. */
@@ -233,26 +231,25 @@ function serverUser(): { uid: number; gid: number } | undefined {
 }
 
 /**
- * A shell that outlives this process, however it ends: it reads orders until the pipe closes, carries out the last one
- * and deletes the folder. In a session of its own, so that a signal to the group (Ctrl-C) does not reach it.
+ * A shell that waits until this process is gone or the folder is, carries out the order that stands in the folder then
+ * (arguments of `kill -s`), and deletes it. Neither a signal to the group (Ctrl-C) nor `bun --no-orphans` reaches it:
+ * it has a session of its own and is nobody's child.
  */
 function startGuardian(folder: string) {
   const script = `
-    while read -r line; do order=$line; done
-    if [ -n "$order" ]; then
-      kill -s $order
-      for i in $(seq 100); do kill -0 \${order#* } && sleep 0.05 || break; done
-    fi
-    rm -rf "$0"`
-  const guardian = Bun.spawn(['/bin/sh', '-c', script, folder], {
+    {
+      while [ -d "$1" ] && kill -0 $2; do sleep 0.5; done
+      read -r order < "$1/order" && {
+        kill -s $order
+        for i in $(seq 100); do kill -0 \${order#* } && sleep 0.05 || break; done
+      }
+      rm -rf "$1"
+    } &`
+  Bun.spawn(['/bin/sh', '-c', script, 'guardian', folder, String(process.pid)], {
     cwd: '/',
     detached: true,
-    stdin: 'pipe',
-    stdout: 'ignore',
-    stderr: 'ignore',
+    stdio: ['ignore', 'ignore', 'ignore'],
   })
-  guardian.unref()
-  return guardian
 }
 
 /** The folder of `initdb` and `postgres`: from the package for this platform, else from the machine. */
