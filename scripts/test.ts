@@ -8,6 +8,9 @@ import { dirname, join } from 'node:path'
 import { type PostgresServer, startPostgresServer } from '../tests/support/postgres-server.ts'
 
 const root = join(import.meta.dir, '..')
+/** For tests that set none of their own: Bun's 5 s are short for a start of the service on a busy machine. */
+const testMillisecondsMax = 30_000
+
 const running = new Set<Bun.Subprocess>()
 let interrupted: NodeJS.Signals | undefined
 
@@ -42,7 +45,7 @@ async function test(server: PostgresServer, args: string[]) {
   const report = join(temporary, 'junit.xml')
   const exitCode = await run(
     [
-      ...['test', '--parallel', '--no-orphans'],
+      ...['test', '--parallel', '--no-orphans', `--timeout=${testMillisecondsMax}`],
       ...['--reporter=junit', `--reporter-outfile=${report}`],
       ...args.filter(arg => arg !== '--no-build'),
     ],
