@@ -5,6 +5,7 @@ import {
   customType,
   foreignKey,
   index,
+  integer,
   pgTable,
   primaryKey,
   smallint,
@@ -40,6 +41,8 @@ export const users = pgTable(
     /** The same address as it is compared: one account per address, whatever the case. */
     emailKey: text('email_key').notNull(),
     passwordHash: text('password_hash').notNull(),
+    /** Since when the account may not be used; its sessions have ended then. */
+    disabledAt: instant('disabled_at'),
     createdAt: instant('created_at').notNull().default(now),
     updatedAt: instant('updated_at').notNull().default(now),
   },
@@ -73,6 +76,31 @@ export const sessions = pgTable(
     index('sessions_user').on(sessions.userId),
     index('sessions_expiry').on(sessions.expiresAt),
   ],
+)
+
+/**
+ * Sessions that ended a moment ago, written by a trigger on `sessions` whatever the reason. Every replica reads it
+ * several times a second, so that a token that it remembers stops working (modules/auth/remembered-tokens.ts).
+ */
+export const sessionEnds = pgTable(
+  'session_ends',
+  {
+    sessionId: uuid('session_id').notNull(),
+    endedAt: instant('ended_at').notNull(),
+  },
+  ends => [index('session_ends_ended_at').on(ends.endedAt)],
+)
+
+/** Counters of the throttles that all replicas share; the columns are rate-limiter-flexible's. */
+export const rateLimits = pgTable(
+  'rate_limits',
+  {
+    key: text('key').primaryKey(),
+    points: integer('points').notNull().default(0),
+    /** Milliseconds since 1970. */
+    expire: bigint('expire', { mode: 'number' }),
+  },
+  limits => [index('rate_limits_expire').on(limits.expire)],
 )
 
 /**
