@@ -74,7 +74,11 @@ function createDriver(engine: Engine, hasSpace: () => boolean, release: () => vo
       const writes = !onlyReads(text)
       if (writes && !hasSpace()) throw new AppError('unavailable')
       changed ||= writes
-      return alone(() => connection.query(text, values))
+      try {
+        return await alone(() => connection.query(text, values))
+      } catch (cause) {
+        throw isOutOfResources(cause) ? new AppError('unavailable', { cause }) : cause
+      }
     },
 
     async session<T>(work: (session: Session) => Promise<T>) {
@@ -101,6 +105,11 @@ export function onlyReads(text: string): boolean {
 }
 
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
+
+/** SQLSTATE class 53: no space for a temporary file, say. The engine goes on. */
+function isOutOfResources(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && String(error.code).startsWith('53')
+}
 
 /** Waits for the work, but not longer: the process is about to end, and the next start recovers. */
 async function atMost(seconds: number, work: Promise<void>): Promise<void> {
