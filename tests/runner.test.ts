@@ -1,0 +1,84 @@
+import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+let folder: string
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'todo-api-runner-'))
+})
+
+afterAll(() => rmSync(folder, { recursive: true }))
+
+test('a failed test makes the run fail, and the last line counts every test', async () => {
+  const file = testFile(`
+    test('passes', () => {})
+    test('fails', () => { throw new Error('as it should') })
+    test.skip('is skipped', () => {})`)
+
+  const { exitCode, lastLine } = await run([file])
+
+  expect({ exitCode, lastLine }).toEqual({ exitCode: 1, lastLine: '1 passed, 1 failed, 1 skipped' })
+})
+
+test('tests get the address of a PostgreSQL, and arguments reach bun test', async () => {
+  const file = testFile(`
+    import postgres from ${JSON.stringify(Bun.resolveSync('postgres', import.meta.dir))}
+    test('wanted', async () => {
+      const sql = postgres(process.env.TEST_POSTGRES_URL!)
+      expect((await sql\`select 1 as one\`)[0]!.one).toBe(1)
+      await sql.end()
+    })
+    test('not wanted', () => { throw new Error('must not run') })`)
+
+  const { exitCode, lastLine } = await run([file, '-t', '^wanted'])
+
+  expect({ exitCode, lastLine }).toEqual({ exitCode: 0, lastLine: '1 passed, 0 failed, 1 skipped' })
+})
+
+test('a file that does not load is a failure, and so is a run without tests', async () => {
+  const runs = await Promise.all([
+    run([testFile(`import './missing.ts'`)]),
+    run([join(folder, 'none.test.ts')]),
+  ])
+
+  for (const { exitCode, lastLine } of runs) {
+    expect({ exitCode, lastLine }).toEqual({ exitCode: 1, lastLine: '0 passed, 1 failed' })
+  }
+})
+
+test('a run that is terminated stops its server and deletes what it wrote', async () => {
+  const started = join(folder, 'started')
+  const file = testFile(`
+    test('never ends', async () => {
+      await Bun.write(${JSON.stringify(started)}, process.env.TMPDIR!)
+      await Bun.sleep(60_000)
+    }, 90_000)`)
+
+  const runner = start([file])
+  while (!existsSync(started)) await Bun.sleep(20)
+  const temporary = await Bun.file(started).text()
+  expect(existsSync(temporary)).toBe(true)
+  runner.kill('SIGTERM')
+
+  expect(await runner.exited).toBe(128 + 15)
+  expect(existsSync(temporary)).toBe(false)
+})
+
+function testFile(body: string): string {
+  const file = join(folder, `${crypto.randomUUID()}.test.ts`)
+  writeFileSync(file, body)
+  return file
+}
+
+async function run(args: string[]) {
+  const runner = start(args)
+  const output = await new Response(runner.stdout).text()
+  return { exitCode: await runner.exited, lastLine: output.trimEnd().split('\n').at(-1) }
+}
+
+function start(args: string[]) {
+  const script = join(import.meta.dir, '../scripts/test.ts')
+  return Bun.spawn([process.execPath, script, '--no-build', ...args], { stdout: 'pipe', stderr: 'ignore' })
+}
