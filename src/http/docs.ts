@@ -1,8 +1,115 @@
-import { swagger } from '@elysiajs/swagger'
 import { Elysia } from 'elysia'
+import favicon from 'swagger-ui-dist/favicon-32x32.png' with { type: 'file' }
+import swaggerStyles from 'swagger-ui-dist/swagger-ui.css' with { type: 'file' }
+import bundle from 'swagger-ui-dist/swagger-ui-bundle.js' with { type: 'file' }
+import { AppError } from '../errors.ts'
+import { createDocument } from './openapi-document.ts'
 
-/** The OpenAPI document and the Swagger page. */
-export const docs = () =>
-  new Elysia({ name: 'docs' })
-    .use(swagger({ path: '/docs', documentation: { info: { title: 'todo-api', version: '0.1.0' } } }))
-    .get('/', ({ redirect }) => redirect('/docs'), { detail: { hide: true } })
+/** The Swagger page at `/docs` and the document at `/openapi.json`. Nothing comes from another machine. */
+export const docs = () => {
+  const app = new Elysia({ name: 'docs', detail: { hide: true } })
+  // Made when somebody asks, and then kept: the routes do not change while we run.
+  let document: Promise<{ text: string; etag: string }> | undefined
+
+  return app
+    .get('/openapi.json', async ({ headers, status, set }) => {
+      document ??= createDocument(app).then(withTag)
+      const { text, etag } = await document
+      Object.assign(set.headers, { etag, 'cache-control': 'no-cache' })
+      if (headers['if-none-match'] === etag) return status(304, undefined)
+      set.headers['content-type'] = 'application/json'
+      return text
+    })
+    .get('/docs', () => new Response(page, { headers: pageHeaders }))
+    .get('/docs/assets/:version/:file', ({ params }) => {
+      const asset = params.version === assetsVersion ? assets[params.file] : undefined
+      if (!asset) throw new AppError('not_found')
+      return new Response(asset.content(), { headers: { ...assetHeaders, 'content-type': asset.type } })
+    })
+    .get('/', ({ redirect }) => redirect('/docs'))
+    .get('/swagger', ({ redirect }) => redirect('/docs'))
+    .get('/swagger/json', ({ redirect }) => redirect('/openapi.json'))
+}
+
+function withTag(document: object) {
+  const text = JSON.stringify(document)
+  return { text, etag: `"${Bun.hash(text).toString(36)}"` }
+}
+
+/** Starts Swagger UI. A file of its own, because the page's policy allows no script in the page. */
+const script = `
+SwaggerUIBundle({
+  url: '/openapi.json',
+  dom_id: '#swagger-ui',
+  deepLinking: true,
+  displayRequestDuration: true,
+  tryItOutEnabled: true,
+  persistAuthorization: true,
+  defaultModelsExpandDepth: 0,
+  // Otherwise the page would send the address of the document to a validator on the internet.
+  validatorUrl: null,
+  // There is one server, the one that serves this page.
+  plugins: [{ wrapComponents: { ServersContainer: () => () => null } }],
+})
+`
+
+const styles = `
+body { margin: 0 }
+`
+
+/** In the address of every file, so that a browser keeps it for as long as it is the same. */
+const assetsVersion = Bun.hash(script + styles + bundle + swaggerStyles).toString(36)
+
+/** Read from the package, or from inside the executable, when somebody asks for it. */
+const assets: Record<string, { type: string; content: () => string | Blob }> = {
+  'swagger-ui-bundle.js': { type: 'text/javascript; charset=utf-8', content: () => Bun.file(bundle) },
+  'swagger-ui.css': { type: 'text/css; charset=utf-8', content: () => Bun.file(swaggerStyles) },
+  'start.js': { type: 'text/javascript; charset=utf-8', content: () => script },
+  'page.css': { type: 'text/css; charset=utf-8', content: () => styles },
+  'favicon.png': { type: 'image/png', content: () => Bun.file(favicon) },
+}
+
+const asset = (file: keyof typeof assets) => `/docs/assets/${assetsVersion}/${file}`
+
+const page = `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>todo-api</title>
+<link rel="icon" type="image/png" href="${asset('favicon.png')}">
+<link rel="stylesheet" href="${asset('swagger-ui.css')}">
+<link rel="stylesheet" href="${asset('page.css')}">
+<script src="${asset('swagger-ui-bundle.js')}" defer></script>
+<script src="${asset('start.js')}" defer></script>
+</head>
+<body>
+<div id="swagger-ui"></div>
+<noscript>This page needs JavaScript. The document itself is at <a href="/openapi.json">/openapi.json</a>.</noscript>
+</body>
+</html>
+`
+
+const contentPolicy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join('; ')
+
+const pageHeaders = {
+  'content-type': 'text/html; charset=utf-8',
+  'content-security-policy': contentPolicy,
+  'cache-control': 'no-cache',
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff',
+}
+
+const assetHeaders = {
+  'cache-control': 'public, max-age=31536000, immutable',
+  'x-content-type-options': 'nosniff',
+}

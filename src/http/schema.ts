@@ -1,6 +1,6 @@
 import { Kind, type StaticDecode, type TString, Type, TypeRegistry } from '@sinclair/typebox'
 import { t } from 'elysia'
-import { type ErrorCode, statusOf } from '../errors.ts'
+import { AppError, type ErrorCode, statusOf } from '../errors.ts'
 
 /** What the wire is made of: the few schema types that TypeBox does not have in the form that a document of JSON needs. */
 
@@ -89,10 +89,26 @@ export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema
 
 export type { StaticDecode }
 
+/** For the `detail` of a module whose routes use `requireUser`: what the document says about them. */
+export const signedIn = { security: [{ password: [] }] }
+
+/** The same schema for an answer that also carries these headers; they are for the document only. */
+export const withHeaders = <Schema extends object>(schema: Schema, ...headers: string[]): Schema => ({
+  ...schema,
+  headers,
+})
+
+const requestIdExample = '019a9c3e-7b1f-7000-9a51-0d5f2f6f8b11'
+const requestId = t.String({ examples: [requestIdExample] })
+
 /** The one shape of an error (see `errors.ts`). */
 export const errorBody = t.Object(
-  { detail: t.String(), code: t.String(), request_id: t.String() },
-  { title: 'Error', description: 'What went wrong. `code` is stable, for programs; `detail` is for people.' },
+  {
+    detail: t.String({ description: 'For people.', examples: ['Task not found'] }),
+    code: t.String({ description: 'For programs: it stays as it is.', examples: ['task_not_found'] }),
+    request_id: requestId,
+  },
+  { title: 'Error' },
 )
 
 export const validationErrorBody = t.Object(
@@ -100,33 +116,42 @@ export const validationErrorBody = t.Object(
     detail: t.Array(
       t.Object(
         {
-          loc: t.Array(t.Union([t.String(), t.Number()])),
-          msg: t.String(),
-          type: t.String(),
+          loc: t.Array(t.Union([t.String(), integer()]), {
+            description: 'Where: `body`, `query`, `path` or `header`, and from there on.',
+            examples: [['body', 'title']],
+          }),
+          msg: t.String({
+            description: 'For people.',
+            examples: ['String should have at least 1 character'],
+          }),
+          type: t.String({ description: 'For programs.', examples: ['string_too_short'] }),
         },
         { title: 'Problem' },
       ),
+      { description: 'Everything that is wrong with the request, at once.' },
     ),
-    code: t.String(),
-    request_id: t.String(),
-    body: t.Optional(t.Unknown({ description: 'What was sent, with secrets masked.' })),
+    code: t.String({ description: 'For programs.', examples: ['validation_failed'] }),
+    request_id: requestId,
+    body: t.Optional(
+      t.Unknown({ description: 'What was sent, with secrets masked.', examples: [{ title: '' }] }),
+    ),
   },
-  { title: 'ValidationError', description: 'Everything that is wrong with the request, at once.' },
+  { title: 'ValidationError' },
 )
 
 /** What fails on a kind of route, beside what it names itself: every route may meet the last ones. */
 const failureGroups = {
   /** Routes for signed-in people. */
-  user: [401],
+  user: ['not_authenticated', 'invalid_token'],
   /** Routes that take a body. */
-  body: [413, 415, 422],
+  body: ['body_too_large', 'unsupported_media_type', 'validation_failed'],
   /** Routes with a query or headers that are checked. */
-  query: [422],
-  always: [500, 503],
-} as const
+  query: ['validation_failed'],
+  always: ['internal', 'unavailable'],
+} as const satisfies Record<string, ErrorCode[]>
 
 type Group = Exclude<keyof typeof failureGroups, 'always'>
-type ErrorResponses = Record<400 | 401 | 403 | 404 | 409 | 412 | 413 | 415 | 500 | 503, typeof errorBody> &
+type ErrorResponses = Record<400 | 401 | 403 | 404 | 409 | 412 | 413 | 415 | 429 | 500 | 503, typeof errorBody> &
   Record<422, typeof validationErrorBody>
 
 /**
@@ -134,10 +159,18 @@ type ErrorResponses = Record<400 | 401 | 403 | 404 | 409 | 412 | 413 | 415 | 500
  * checks only answers whose status is declared, and the document shows what stands here.
  */
 export function errors(...names: (ErrorCode | Group)[]): Partial<ErrorResponses> {
-  const statuses = [...names, 'always' as const].flatMap(name =>
-    name in failureGroups ? [...failureGroups[name as Group]] : [statusOf(name as ErrorCode)],
+  const codes = [...names, 'always' as const].flatMap((name): readonly ErrorCode[] =>
+    name in failureGroups ? failureGroups[name as Group] : [name as ErrorCode],
   )
   return Object.fromEntries(
-    statuses.map(status => [status, status === 422 ? validationErrorBody : errorBody]),
+    Object.entries(Object.groupBy(codes, statusOf)).map(([status, codes]) => [status, failureOf(codes!)]),
   )
+}
+
+function failureOf(codes: ErrorCode[]) {
+  const texts = codes.map(code => new AppError(code).message)
+  const description = texts.join(', or: ')
+  if (codes.includes('validation_failed')) return { ...validationErrorBody, description }
+  const examples = codes.map((code, i) => ({ detail: texts[i], code, request_id: requestIdExample }))
+  return { ...errorBody, description, examples }
 }

@@ -18,11 +18,23 @@ export const newPassword = text({
   examples: ['correct horse battery'],
 })
 
-export const registration = t.Object({ email, password: newPassword }, { title: 'Registration' })
+export const registration = t.Object(
+  { email, password: newPassword },
+  { title: 'Registration', examples: [{ email: 'ada@example.com', password: 'correct horse battery' }] },
+)
 
 export const account = t.Object(
-  { id: uuid(), email: t.String({ examples: ['ada@example.com'] }), created_at: instant() },
-  { title: 'Account' },
+  { id: uuid(), email: t.String({ format: 'email' }), created_at: instant() },
+  {
+    title: 'Account',
+    examples: [
+      {
+        id: '019a9c3d-52e0-7d1b-8c77-3f4a5b6c7d8e',
+        email: 'ada@example.com',
+        created_at: '2026-11-23T05:46:14.120000Z',
+      },
+    ],
+  },
 )
 
 /** The OAuth 2 password grant (RFC 6749, 4.3.2); as JSON also with `email` in the place of `username`. */
@@ -36,7 +48,11 @@ export const login = t.Object(
     client_id: t.Optional(text()),
     client_secret: t.Optional(text({ format: 'password' })),
   },
-  { title: 'Login' },
+  {
+    title: 'Login',
+    form: true,
+    examples: [{ username: 'ada@example.com', password: 'correct horse battery' }],
+  },
 )
 
 export const tokenPair = t.Object(
@@ -46,5 +62,15 @@ export const tokenPair = t.Object(
     expires_in: t.Integer({ description: 'Seconds until the access token ends.', examples: [86_400] }),
     refresh_token: t.String({ description: 'Good once, for 30 days, for the next pair of tokens.' }),
   },
-  { title: 'TokenPair' },
+  {
+    title: 'TokenPair',
+    examples: [
+      {
+        access_token: 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIwMTlhOWMzZCJ9.c2lnbmF0dXJl',
+        token_type: 'bearer',
+        expires_in: 86_400,
+        refresh_token: 'pP0cVxU1m4m6ZkzJm3m0Yw7c1xJ2l0y5u8R3n9bT6qA',
+      },
+    ],
+  },
 )

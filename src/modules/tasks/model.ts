@@ -7,6 +7,22 @@ const title = text({ minLength: 1, maxLength: 200, notBlank: true, examples: ['B
 const description = nullable(text({ maxLength: 2000, examples: ['Two litres, the blue one'] }))
 const status = oneOf(taskStatuses, { examples: ['in_progress'] })
 
+const taskExample = {
+  id: '019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11',
+  user_id: '019a9c3d-52e0-7d1b-8c77-3f4a5b6c7d8e',
+  title: 'Buy milk',
+  description: 'Two litres, the blue one',
+  status: 'pending',
+  priority: 2,
+  due_at: '2026-11-24T18:00:00.000000Z',
+  tags: ['home', 'errands'],
+  position: 'a0',
+  completed_at: null,
+  created_at: '2026-11-23T05:46:14.120000Z',
+  updated_at: '2026-11-23T05:46:14.120000Z',
+  version: 1,
+}
+
 export const task = t.Object(
   {
     id: uuid(),
@@ -25,10 +41,10 @@ export const task = t.Object(
     updated_at: instant(),
     version: t.Integer({ description: 'Grows with each change; also in the `ETag`.', examples: [7] }),
   },
-  { title: 'Task' },
+  { title: 'Task', examples: [taskExample] },
 )
 
-export const taskList = t.Array(task)
+export const taskList = t.Array(task, { examples: [[taskExample]] })
 
 export const taskCreate = t.Object(
   {
@@ -36,7 +52,10 @@ export const taskCreate = t.Object(
     description: t.Optional(description),
     status: t.Optional(status),
   },
-  { title: 'TaskCreate' },
+  {
+    title: 'TaskCreate',
+    examples: [{ title: 'Buy milk', description: 'Two litres, the blue one', status: 'pending' }],
+  },
 )
 
 /** What is absent stays as it is; null clears where null is allowed. */
@@ -46,7 +65,7 @@ export const taskUpdate = t.Object(
     description: t.Optional(description),
     status: t.Optional(status),
   },
-  { title: 'TaskUpdate' },
+  { title: 'TaskUpdate', examples: [{ status: 'completed' }] },
 )
 
 export const listQuery = t.Object({

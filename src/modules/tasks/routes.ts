@@ -1,13 +1,13 @@
 import { Elysia, t } from 'elysia'
 import { body } from '../../http/body.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors } from '../../http/schema.ts'
+import { errors, signedIn, withHeaders } from '../../http/schema.ts'
 import type { Caller } from '../auth/service.ts'
 import { listQuery, task, taskCreate, taskList, taskParams, taskUpdate } from './model.ts'
 import type { TaskService } from './service.ts'
 
 export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
-  new Elysia({ prefix: '/tasks', tags: ['tasks'] })
+  new Elysia({ prefix: '/tasks', tags: ['tasks'], detail: signedIn })
     .use(requireUser(authenticate))
     .use(body())
     .get('', ({ user, query }) => tasks.list(user.id, query), {
@@ -25,7 +25,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller
       },
       {
         body: taskCreate,
-        response: { 201: task, ...errors('user', 'body') },
+        response: { 201: withHeaders(task, 'ETag', 'Location'), ...errors('user', 'body') },
         detail: { operationId: 'createTask', summary: 'Create a task' },
       },
     )
@@ -38,7 +38,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller
       },
       {
         params: taskParams,
-        response: { 200: task, ...errors('user', 'not_authorized', 'task_not_found') },
+        response: { 200: withHeaders(task, 'ETag'), ...errors('user', 'not_authorized', 'task_not_found') },
         detail: { operationId: 'readTask', summary: 'Show a task' },
       },
     )

@@ -1,0 +1,282 @@
+import { STATUS_CODES } from 'node:http'
+import type { AnyElysia } from 'elysia'
+import { version } from '../../package.json'
+
+/**
+ * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
+ * @elysiajs/swagger collects the routes, and `mend` puts right what it does not know (docs/decisions/0004-swagger-plugin.md).
+ */
+export async function createDocument(app: AnyElysia): Promise<Document> {
+  // Only when somebody asks: with the themes it brings, it costs as much time as a third of our start.
+  const { swagger } = await import('@elysiajs/swagger')
+  const specPath = '/as-collected.json'
+  const collector = app.use(swagger({ path: '/unused-page', specPath }))
+  const response = await collector.handle(new Request(`http://localhost${specPath}`))
+  return mend((await response.json()) as Collected)
+}
+
+export interface Document {
+  openapi: string
+  info: object
+  servers: object[]
+  tags: { name: string; description: string }[]
+  paths: Record<string, Record<string, Operation>>
+  components: { schemas: Record<string, Schema>; [section: string]: object }
+}
+
+/** JSON Schema, and the annotations that our models add to it (`http/schema.ts`). */
+export interface Schema {
+  title?: string
+  description?: string
+  type?: string | string[]
+  format?: string
+  const?: unknown
+  enum?: unknown[]
+  examples?: unknown[]
+  anyOf?: Schema[]
+  items?: Schema
+  properties?: Record<string, Schema>
+  $ref?: string
+  notBlank?: boolean
+  maxBytes?: number
+  form?: boolean
+  [keyword: string]: unknown
+}
+
+interface Media {
+  schema: Schema
+  example?: unknown
+  examples?: Record<string, { value: unknown }>
+}
+
+interface Response {
+  description: string
+  headers: Record<string, Schema>
+  content?: Record<string, Media>
+}
+
+export interface Operation {
+  operationId: string
+  tags: string[]
+  security: object[]
+  parameters?: { name: string; in: string; description?: string; schema: Schema }[]
+  requestBody?: { required: boolean; content: Record<string, Media> }
+  responses: Record<string, Response>
+}
+
+/** What the plugin makes of a response: some parts of the schema stand in it, and no longer beside the others. */
+interface CollectedResponse {
+  title?: string
+  description?: string
+  examples?: unknown[]
+  headers?: string[]
+  content?: Record<string, Media>
+}
+
+interface Collected {
+  paths: Record<string, Record<string, CollectedOperation>>
+}
+
+interface CollectedOperation extends Omit<Operation, 'security' | 'responses' | 'parameters'> {
+  hide?: boolean
+  security?: object[]
+  parameters?: { name: string; in: string; schema: Schema; examples?: unknown[] }[]
+  responses: Record<string, CollectedResponse>
+}
+
+const json = 'application/json'
+const form = 'application/x-www-form-urlencoded'
+
+const info = {
+  title: 'todo-api',
+  version,
+  summary: 'Your tasks, over HTTP.',
+  description: [
+    'To try it here:',
+    '1. Create an account with **POST /api/v1/auth/register**.',
+    '2. Press **Authorize** and sign in with the e-mail address (as *username*) and the password.',
+    '3. Create a task with **POST /api/v1/tasks**, and see it in **GET /api/v1/tasks**.',
+    '',
+    'Every error has the same shape: `detail` is for people, `code` for programs, and `request_id` is also the header ' +
+      '`X-Request-Id` of the response.',
+  ].join('\n'),
+}
+
+const tags = [
+  { name: 'auth', description: 'Create an account and sign in' },
+  { name: 'users', description: 'Your account' },
+  { name: 'tasks', description: 'Your tasks; nobody else sees them' },
+  { name: 'health', description: 'For whoever runs the service' },
+]
+
+const securitySchemes = {
+  password: {
+    type: 'oauth2',
+    description: 'Sign in with the e-mail address as `username`; leave the client fields empty.',
+    flows: { password: { tokenUrl: '/api/v1/auth/login', scopes: {} } },
+  },
+}
+
+/** Every header that a response may carry, by name; a route names its own with `withHeaders` (`http/schema.ts`). */
+const headers: Record<string, object> = {
+  'X-Request-Id': {
+    description: 'Names the request in our log. A sane one that you send is kept.',
+    schema: { type: 'string', examples: ['019a9c3e-7b1f-7000-9a51-0d5f2f6f8b11'] },
+  },
+  'WWW-Authenticate': {
+    description: 'What to sign in with (RFC 6750).',
+    schema: { type: 'string', const: 'Bearer' },
+  },
+  'Retry-After': {
+    description: 'Try again after this many seconds.',
+    schema: { type: 'integer', examples: [2] },
+  },
+  ETag: {
+    description: 'The version of the task.',
+    schema: { type: 'string', examples: ['"1"'] },
+  },
+  Location: {
+    description: 'The address of what was made.',
+    schema: {
+      type: 'string',
+      format: 'uri-reference',
+      examples: ['/api/v1/tasks/019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'],
+    },
+  },
+}
+
+/** Headers that come with a status, whatever the route. */
+const headersOfStatus: Record<string, string[]> = {
+  401: ['WWW-Authenticate'],
+  429: ['Retry-After'],
+  503: ['Retry-After'],
+}
+
+/** The whole document from the collected routes: OpenAPI 3.1, real media types, named schemas, headers, security. */
+function mend(collected: Collected): Document {
+  const schemas: Record<string, Schema> = {}
+
+  const paths = mapValues(collected.paths, operations =>
+    mapValues(operations, ({ hide, parameters = [], requestBody, responses, security = [], ...rest }) => ({
+      ...rest,
+      security,
+      ...(parameters.length > 0 && { parameters: parameters.map(mendParameter) }),
+      ...(requestBody && { requestBody: { required: true, content: mendBody(requestBody.content) } }),
+      responses: mapValues(responses, mendResponse),
+    })),
+  )
+
+  function mendParameter({
+    examples,
+    schema,
+    ...parameter
+  }: NonNullable<CollectedOperation['parameters']>[number]) {
+    const { description: _, ...plain } = toJsonSchema(schema, schemas)
+    return { ...parameter, schema: { ...plain, ...(examples && { examples }) } }
+  }
+
+  function mendBody(content: Record<string, Media>) {
+    const { schema } = Object.values(content)[0]!
+    const types = schema.form ? [form, json] : [json]
+    return Object.fromEntries(types.map(type => [type, toMedia(schema)]))
+  }
+
+  function mendResponse(response: CollectedResponse, status: string): Response {
+    const { title, description, examples, content, headers: own = [] } = response
+    const schema = content && Object.values(content)[0]?.schema
+    const names = ['X-Request-Id', ...(headersOfStatus[status] ?? []), ...own]
+    return {
+      description: description ?? STATUS_CODES[status] ?? status,
+      headers: Object.fromEntries(names.map(name => [name, { $ref: `#/components/headers/${name}` }])),
+      ...(schema && {
+        content: { [json]: toMedia({ ...schema, ...(title && { title }), ...(examples && { examples }) }) },
+      }),
+    }
+  }
+
+  /** The examples of a body stand beside its schema, where every tool finds them; an error's by its code. */
+  function toMedia({ examples = [], ...schema }: Schema): Media {
+    const media = { schema: toJsonSchema(schema, schemas) }
+    if (examples.length < 2) return { ...media, ...(examples.length === 1 && { example: examples[0] }) }
+    const named = examples.map((value, i) => [
+      (value as { code?: string }).code ?? `example ${i + 1}`,
+      { value },
+    ])
+    return { ...media, examples: Object.fromEntries(named) }
+  }
+
+  return {
+    openapi: '3.1.0',
+    info,
+    servers: [{ url: '/' }],
+    tags,
+    paths: Object.fromEntries(Object.entries(paths).sort(byTag)),
+    components: { securitySchemes, headers, schemas: Object.fromEntries(Object.entries(schemas).sort()) },
+  }
+}
+
+/** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
+function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
+  const { title, notBlank, maxBytes, form, anyOf, items, properties, ...rest } = schema
+  const convert = (part: Schema) => toJsonSchema(part, schemas)
+  const plain: Schema = {
+    ...rest,
+    ...(notBlank && { pattern: '\\S' }),
+    // Not the whole truth (bytes, not characters): the description has the rest.
+    ...(maxBytes && { maxLength: maxBytes }),
+    ...(items && { items: convert(items) }),
+    ...(properties && { properties: mapValues(properties, convert) }),
+    ...(anyOf && toUnion(rest, anyOf.filter(isNotCoercion).map(convert))),
+  }
+  if (title === undefined) return plain
+  // Examples stand beside the body, and the plugin keeps the description of a response's schema for the response.
+  const { examples: _, ...shared } = plain
+  const known = schemas[title] ?? shared
+  if (!Bun.deepEquals({ ...known, description: '' }, { ...shared, description: '' })) {
+    throw new Error(`Two schemas are called ${title}`)
+  }
+  schemas[title] = { ...known, ...shared }
+  return { $ref: `#/components/schemas/${title}` }
+}
+
+/** The shortest form of a choice: one of some texts, something or null, or what it is. */
+function toUnion({ type: _, ...rest }: Schema, choices: Schema[]): Schema {
+  const [first, second] = choices
+  if (choices.length === 1) return { ...first, ...rest }
+  if (choices.every(choice => 'const' in choice)) {
+    return { type: first!.type!, enum: choices.map(choice => choice.const) }
+  }
+  if (choices.length === 2 && second!.type === 'null' && typeof first!.type === 'string') {
+    return {
+      ...first,
+      ...rest,
+      type: [first!.type, 'null'],
+      ...(first!.enum && { enum: [...first!.enum, null] }),
+    }
+  }
+  return { anyOf: choices }
+}
+
+/** In addresses, Elysia's number is "a text that looks like one, or a number": the first half is how, not what. */
+const coercions = new Set(['integer', 'numeric', 'boolean'])
+const isNotCoercion = ({ type, format }: Schema) => !(type === 'string' && format && coercions.has(format))
+
+/** In the order of `tags`, and within a tag as registered. */
+function byTag(
+  [, a]: [string, Record<string, Operation>],
+  [, b]: [string, Record<string, Operation>],
+): number {
+  return tagOf(a) - tagOf(b)
+}
+
+function tagOf(operations: Record<string, Operation>): number {
+  const [name] = Object.values(operations)[0]!.tags
+  return tags.findIndex(tag => tag.name === name)
+}
+
+function mapValues<From, To>(
+  object: Record<string, From>,
+  change: (value: From, key: string) => To,
+): Record<string, To> {
+  return Object.fromEntries(Object.entries(object).map(([key, value]) => [key, change(value, key)]))
+}
