@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, expect, test } from 'bun:test'
+import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from 'bun:test'
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,6 +6,9 @@ import { openDataDir, prepareDataDir } from '../src/db/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded.ts'
 import { tidy } from '../src/db/upkeep.ts'
+
+// Milliseconds: opening takes one second, and on a busy machine several.
+setDefaultTimeout(60_000)
 
 const undo: (() => unknown)[] = []
 
@@ -84,6 +87,16 @@ test('one process cannot open a folder twice', async () => {
   await expect(openEmbedded({ dataDir })).rejects.toThrow('is in use')
 
   held.close()
+})
+
+test('a folder that is open already is used as it is and stays its owner’s', async () => {
+  const dataDir = openDataDir(folder())
+  const driver = await openEmbedded({ dataDir })
+
+  await driver.close()
+
+  expect(() => openDataDir(dataDir.path)).toThrow('is in use')
+  dataDir.close()
 })
 
 test('the folder is for its owner only', () => {
@@ -192,6 +205,18 @@ test('a statement that is known keeps working after a session has changed its ta
   await driver.session(session => session.execute(`alter table altered add column b text default 'new'`))
 
   expect(await all()).toEqual([[1, 'new']])
+})
+
+test('the process does other things while many statements wait', async () => {
+  let answered = 0
+  const statements = Array.from({ length: 300 }, () =>
+    driver.query('select count(*) from generate_series(1, 5000)', []).then(() => answered++),
+  )
+
+  const answeredAtTimer = await new Promise(resolve => setTimeout(() => resolve(answered), 1))
+  await Promise.all(statements)
+
+  expect(answeredAtTimer).toBeLessThan(300)
 })
 
 test('closing answers what is under way, then refuses, and can be repeated', async () => {

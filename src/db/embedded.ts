@@ -5,7 +5,7 @@ import { ensureCluster, type FileSystem, openCluster } from './cluster.ts'
 import { Connection } from './connection.ts'
 import { type DataDir, openDataDir } from './data-dir.ts'
 import type { Driver, Session } from './driver.ts'
-import { keepTidy } from './upkeep.ts'
+import { startUpkeep } from './upkeep.ts'
 
 export interface EmbeddedOptions {
   /** A path is claimed here and let go by `close`; an open folder stays its owner's. */
@@ -43,26 +43,25 @@ type Engine = Awaited<ReturnType<typeof openCluster>>
 
 function createDriver(engine: Engine, hasSpace: () => boolean, release: () => void): Driver {
   const connection = new Connection(engine)
+  const takeTurns = turnTaker()
   let closing: Promise<void> | undefined
-  let changed = false
 
   /** There is one connection, so each statement, and each session, has it to itself. */
-  const alone = <T>(work: () => Promise<T>) => {
+  const alone = async <T>(work: () => Promise<T>): Promise<T> => {
     if (closing) throw new AppError('unavailable')
-    return engine.runExclusive(work)
+    return engine.runExclusive(async () => {
+      await takeTurns()
+      return work()
+    })
   }
 
-  const stopUpkeep = keepTidy(
-    statement => alone(() => connection.execute(statement)),
-    () => {
-      const worthIt = changed && hasSpace()
-      if (worthIt) changed = false
-      return worthIt
-    },
-  )
+  const upkeep = startUpkeep(async statement => {
+    if (!hasSpace()) throw new AppError('unavailable')
+    return alone(() => connection.execute(statement))
+  })
 
   const shutDown = async () => {
-    stopUpkeep()
+    upkeep.stop()
     await engine.close()
     release()
   }
@@ -73,7 +72,7 @@ function createDriver(engine: Engine, hasSpace: () => boolean, release: () => vo
     async query(text, values) {
       const writes = !onlyReads(text)
       if (writes && !hasSpace()) throw new AppError('unavailable')
-      changed ||= writes
+      if (writes) upkeep.due = true
       try {
         return await alone(() => connection.query(text, values))
       } catch (cause) {
@@ -83,7 +82,7 @@ function createDriver(engine: Engine, hasSpace: () => boolean, release: () => vo
 
     async session<T>(work: (session: Session) => Promise<T>) {
       return alone(async () => {
-        changed = true
+        upkeep.due = true
         try {
           return await work({ execute: script => connection.execute(script) })
         } finally {
@@ -105,6 +104,21 @@ export function onlyReads(text: string): boolean {
 }
 
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
+
+/**
+ * The engine blocks the event loop, and a queue of statements would go on blocking it. So now and then what came in
+ * meanwhile is looked at first.
+ */
+function turnTaker(): () => Promise<void> {
+  let last = 0
+  return async () => {
+    if (performance.now() - last < turnMs) return
+    await new Promise<void>(resolve => setImmediate(resolve))
+    last = performance.now()
+  }
+}
+
+const turnMs = 5
 
 /** SQLSTATE class 53: no space for a temporary file, say. The engine goes on. */
 function isOutOfResources(error: unknown): boolean {

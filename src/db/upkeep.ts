@@ -1,29 +1,40 @@
 /** Runs one statement when no other runs. */
 type Run = (statement: string) => Promise<unknown[][]>
 
+/** The chores of a running database. */
+export interface Upkeep {
+  /** Set after each change: a database at rest is left at rest. */
+  due: boolean
+  stop(): void
+}
+
 const everyMs = 60_000
 const logBytesMax = 64 * 1024 * 1024
 
 /**
- * Does what PostgreSQL's background processes do and the embedded engine, which has none, does not: without
- * checkpoints the log grows for ever and a restart after a crash takes long; without `vacuum` and `analyze` changed
- * rows pile up and queries are planned blind. Gives a function that stops it.
+ * Does each minute what PostgreSQL's background processes do; the embedded engine has none. Without checkpoints the
+ * log grows for ever and the start after a crash takes long; without `vacuum` and `analyze` dead rows pile up and
+ * queries are planned blind.
  */
-export function keepTidy(run: Run, mayWork: () => boolean): () => void {
-  let busy = false
-  const timer = setInterval(async () => {
-    if (busy || !mayWork()) return
-    busy = true
+export function startUpkeep(run: Run): Upkeep {
+  let underWay = false
+  const round = async () => {
+    if (underWay || !upkeep.due) return
+    underWay = true
+    upkeep.due = false
+    // What could not be done now is tried again after the next change. An engine that is broken says so elsewhere.
     await tidy(run).catch(() => {})
-    busy = false
-  }, everyMs)
+    underWay = false
+  }
+  const timer = setInterval(round, everyMs)
   timer.unref()
-  return () => clearInterval(timer)
+  const upkeep: Upkeep = { due: false, stop: () => clearInterval(timer) }
+  return upkeep
 }
 
 /** One round, in short steps: other statements get their turn in between. */
 export async function tidy(run: Run): Promise<void> {
-  // Counts of changed rows are held back for up to a second.
+  // The counts of changed rows are held back for up to a second.
   await run('select pg_stat_force_next_flush()')
   for (const [vacuum] of await run(worthVacuuming)) await run(String(vacuum))
   const [[logBytes] = []] = await run(logSinceCheckpoint)
