@@ -18,18 +18,27 @@ const readers: Record<string, Reader> = {
  */
 export const body = (bytesMax = bodyBytesMax) =>
   new Elysia({ name: 'body', seed: bytesMax })
+    .decorate({ sent: undefined as unknown })
     // Whatever is not `undefined` tells Elysia that the body has been dealt with.
     .onParse({ as: 'scoped' }, () => null)
     .onTransform({ as: 'scoped' }, async context => {
       const { request } = context
       if (request.method === 'GET' || request.method === 'HEAD') return
-      context.body = await readBody(request, bytesMax)
+      // Twice: Elysia takes unknown fields out of `body` before it looks whether the rest is right.
+      context.sent = await readBody(request, bytesMax)
+      context.body = context.sent
+      // Elysia would take a list or a number for an object without fields.
+      if (!isObject(context.sent))
+        throw invalid({ loc: ['body'], msg: 'Input should be an object', type: 'object_type' })
     })
 
-/** The body of a request, `undefined` when there is none. Throws 413, 415 or 422. */
+/** The body of a request, `undefined` when there is none. Throws 400 (it did not come whole), 413, 415 or 422. */
 export async function readBody(request: Request, bytesMax: number): Promise<unknown> {
   const bytes = await readBytes(request, bytesMax)
   if (bytes.length === 0) return undefined
+  if ((request.headers.get('content-encoding') ?? 'identity') !== 'identity') {
+    throw new AppError('unsupported_media_type')
+  }
   const [type = ''] = (request.headers.get('content-type') ?? 'application/json').toLowerCase().split(/[;\s]/)
   const reader = readers[type]
   if (!reader) throw new AppError('unsupported_media_type')
@@ -39,12 +48,19 @@ export async function readBody(request: Request, bytesMax: number): Promise<unkn
 async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array> {
   const announced = Number(request.headers.get('content-length') ?? Number.NaN)
   if (announced > bytesMax) throw new AppError('body_too_large')
-  if (announced >= 0) return request.bytes()
-  if (!request.body) return new Uint8Array()
-  // Of unknown length (chunked): count while it comes, and stop where it is too much.
+  try {
+    return announced >= 0 ? await request.bytes() : await readStream(request, bytesMax)
+  } catch (error) {
+    // The client went away, or what it sent is not HTTP: no fault of ours.
+    throw error instanceof AppError ? error : new AppError('bad_request', { cause: error })
+  }
+}
+
+/** A body of unknown length (chunked): counted while it comes, and left where it is too much. */
+async function readStream({ body }: Request, bytesMax: number): Promise<Uint8Array> {
   const chunks: Uint8Array[] = []
   let length = 0
-  for await (const chunk of request.body as ReadableStream<Uint8Array> & AsyncIterable<Uint8Array>) {
+  for await (const chunk of (body ?? []) as AsyncIterable<Uint8Array>) {
     length += chunk.length
     if (length > bytesMax) throw new AppError('body_too_large')
     chunks.push(chunk)
@@ -91,6 +107,11 @@ function depth(text: string): number {
     else if (char === 0x7d || char === 0x5d) level--
   }
   return deepest
+}
+
+/** Nothing (absent, `null`) is for the route's schema to judge. */
+function isObject(value: unknown): boolean {
+  return value === undefined || (typeof value === 'object' && !Array.isArray(value))
 }
 
 const invalid = (problem: Problem) => new AppError('validation_failed', { detail: [problem] })

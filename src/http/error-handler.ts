@@ -1,9 +1,14 @@
 import type { TSchema } from '@sinclair/typebox'
+import { TransformDecodeCheckError, TransformDecodeError } from '@sinclair/typebox/value'
 import { type AnyElysia, Elysia, ValidationError } from 'elysia'
 import { brokenConstraint, isSchemaMissing } from '../db/constraint.ts'
 import { AppError } from '../errors.ts'
 import { errorFields, type Log } from '../log.ts'
 import { findProblems, type Sections } from './problems.ts'
+
+// Elysia knows this failure by the name of its class, which a minified program has lost: then a query that is wrong
+// would reach the handlers as it is.
+Object.defineProperty(TransformDecodeError, 'name', { value: 'TransformDecodeError' })
 
 interface Failed {
   request: Request
@@ -13,6 +18,8 @@ interface Failed {
   query?: unknown
   headers?: unknown
   body?: unknown
+  /** The body as it came, set by `http/body.ts`: `body` may have lost fields by now. */
+  sent?: unknown
 }
 
 type Routes = AnyElysia['routes']
@@ -42,8 +49,10 @@ function toAppError(code: unknown, error: unknown, failed: Failed, routes: Route
   if (error instanceof ValidationError) {
     // An answer of ours that breaks its own schema arrives here as well: that is our mistake, not the client's.
     if (error.type === 'response') return new AppError('internal', { cause: error })
-    return withBody(new AppError('validation_failed', { detail: problemsOf(error, failed, routes) }), failed)
+    return invalid(error.type, failed, routes)
   }
+  // The only lists that Elysia decodes are those in a query.
+  if (error instanceof TransformDecodeCheckError) return invalid('query', failed, routes)
   if (code === 'NOT_FOUND') return notFound(failed, routes)
   if (code === 'PARSE') return new AppError('bad_request', { cause: error })
   if (isSchemaMissing(error)) return new AppError('unavailable', { cause: error })
@@ -60,13 +69,17 @@ function report(log: Log, failure: AppError, requestId: string) {
   else log.warn('request refused', { request_id: requestId, reason: failure.code, ...fields })
 }
 
-function withBody(error: AppError, { body }: Failed): AppError {
-  if (error.code !== 'validation_failed' || body === undefined || body === null) return error
-  return new AppError(error.code, { detail: error.detail as never, body: maskSecrets(body) })
+function invalid(part: string, failed: Failed, routes: Routes): AppError {
+  return withBody(new AppError('validation_failed', { detail: problemsOf(part, failed, routes) }), failed)
+}
+
+function withBody(error: AppError, { sent }: Failed): AppError {
+  if (error.code !== 'validation_failed' || sent === undefined || sent === null) return error
+  return new AppError(error.code, { detail: error.detail as never, body: maskSecrets(sent) })
 }
 
 /** Elysia stops at the first part of a request that is wrong; the client wants to hear of all of them. */
-function problemsOf(error: ValidationError, failed: Failed, routes: Routes) {
+function problemsOf(part: string, failed: Failed, routes: Routes) {
   const route = routes.find(
     ({ method, path }) => path === failed.route && (method === failed.request.method || method === 'ALL'),
   )
@@ -75,11 +88,11 @@ function problemsOf(error: ValidationError, failed: Failed, routes: Routes) {
     ...(schemas.params && { path: { schema: schemas.params, value: failed.params } }),
     ...(schemas.query && { query: { schema: schemas.query, value: failed.query } }),
     ...(schemas.headers && { header: { schema: schemas.headers, value: failed.headers } }),
-    ...(schemas.body && { body: { schema: schemas.body, value: failed.body ?? undefined } }),
+    ...(schemas.body && { body: { schema: schemas.body, value: failed.sent ?? undefined } }),
   }
   const problems = findProblems(sections)
   if (problems.length > 0) return problems
-  const section = { params: 'path', headers: 'header' }[error.type as string] ?? error.type
+  const section = { params: 'path', headers: 'header' }[part] ?? part
   return [{ loc: [section], msg: 'Input should be valid', type: 'value_error' }]
 }
 

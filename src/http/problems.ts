@@ -9,26 +9,41 @@ export type Sections = Partial<
   Record<'path' | 'query' | 'header' | 'body', { schema: TSchema; value: unknown }>
 >
 
+/** More than a person reads. Without an end, a list of 16,000 wrong items would keep everybody waiting. */
+const problemsMax = 100
+
 /** Everything that is wrong with a request, in all its parts at once. */
 export function findProblems(sections: Sections): Problem[] {
-  return Object.entries(sections).flatMap(([section, { schema, value }]) => {
-    // What comes in an address or a header is text; a number in it is taken as Elysia takes it.
-    const input = section === 'body' ? value : withNumbers(schema as TObject, value)
-    return distinct([...Value.Errors(schema, input)].map(error => toProblem(section, error)))
+  const problems = Object.entries(sections).flatMap(([section, { schema, value }]) => {
+    // What comes in an address or a header is text; it is read as Elysia reads it.
+    const input = section === 'body' ? value : fromText(schema as TObject, value)
+    return distinct(firstErrors(schema, input).map(error => toProblem(section, error)))
   })
+  return problems.slice(0, problemsMax)
 }
 
-function withNumbers(schema: TObject, value: unknown): unknown {
+function firstErrors(schema: TSchema, value: unknown): ValueError[] {
+  const errors: ValueError[] = []
+  for (const error of Value.Errors(schema, value)) {
+    // Unknown fields are ignored everywhere.
+    if (error.type === ValueErrorType.ObjectAdditionalProperties) continue
+    if (errors.push(error) > problemsMax) break
+  }
+  return errors
+}
+
+function fromText(schema: TObject, value: unknown): unknown {
+  const read = (name: string, item: unknown) =>
+    typeof item === 'string' ? readText(schema.properties?.[name], item) : item
   return Object.fromEntries(
-    Object.entries(value as Record<string, unknown>).map(([name, item]) => {
-      const type = schema.properties?.[name]?.[Kind]
-      const isNumber = type === 'Integer' || type === 'Number' || type === 'Union'
-      return [
-        name,
-        isNumber && typeof item === 'string' && item.trim() !== '' && Number.isFinite(+item) ? +item : item,
-      ]
-    }),
+    Object.entries(value as Record<string, unknown>).map(([name, item]) => [name, read(name, item)]),
   )
+}
+
+function readText(schema: TSchema | undefined, item: string): unknown {
+  if (schema?.elysiaMeta === 'ArrayQuery' || schema?.[Kind] === 'Array') return item.split(',')
+  const mayBeNumber = ['Integer', 'Number', 'Union'].includes(schema?.[Kind] ?? '')
+  return mayBeNumber && item.trim() !== '' && Number.isFinite(+item) ? +item : item
 }
 
 /** TypeBox reports a missing property twice: as missing, and as being of the wrong type. One line each is enough. */
@@ -40,7 +55,8 @@ function distinct(problems: Problem[]): Problem[] {
 
 function toProblem(section: string, { type, path, schema, value }: ValueError): Problem {
   const loc = [section, ...path.split('/').slice(1).map(unescapePointer)]
-  return { loc, ...describe(type, schema, value) }
+  const { msg, type: problem } = describe(type, schema, value)
+  return { loc, msg, type: problem }
 }
 
 /** RFC 6901 names; numbers are places in a list. */
