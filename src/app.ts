@@ -1,5 +1,6 @@
 import { cors } from '@elysiajs/cors'
 import { type AnyElysia, Elysia } from 'elysia'
+import { createClientAddress } from './client-address.ts'
 import type { Config } from './config.ts'
 import { createDb } from './db/client.ts'
 import type { Driver } from './db/driver.ts'
@@ -9,13 +10,16 @@ import { health, type Readiness } from './http/health.ts'
 import { requestLog } from './http/request-log.ts'
 import type { Log } from './log.ts'
 import { createPasswords } from './modules/auth/passwords.ts'
-import { authRoutes } from './modules/auth/routes.ts'
+import { createRefreshTokens } from './modules/auth/refresh-tokens.ts'
+import { authRoutes, sessionRoutes } from './modules/auth/routes.ts'
 import { createAuthService } from './modules/auth/service.ts'
+import { createThrottle } from './modules/auth/throttle.ts'
 import { createTokens } from './modules/auth/tokens.ts'
 import { taskRoutes } from './modules/tasks/routes.ts'
 import { createTaskService } from './modules/tasks/service.ts'
 import { userRoutes } from './modules/users/routes.ts'
 import { createUserService } from './modules/users/service.ts'
+import type { Job } from './schedule.ts'
 
 export interface AppParts {
   config: Config
@@ -23,28 +27,38 @@ export interface AppParts {
   driver: Driver
   log: Log
   readiness: Readiness
-  /** The address of whoever sent a request; injected, because only a listening server knows it. */
-  clientIp: (request: Request) => string | null
+  /** The other end of a request's connection; injected, because only a listening server knows it. */
+  peerOf: (request: Request) => string | null
 }
 
 /**
- * The whole service as one Elysia app; it listens to nothing yet. The order matters: a hook covers only what is
+ * The whole service as one Elysia app, and what it does by itself now and then. Nothing listens or runs yet. The order matters: a hook covers only what is
  * registered after it.
  */
-export function createApp({ config, secretKey, driver, log, readiness, clientIp }: AppParts) {
+export function createApp({ config, secretKey, driver, log, readiness, peerOf }: AppParts) {
   const db = createDb(driver)
   const { algorithm, accessTokenLifetimeSeconds: lifetimeSeconds } = config
   const tokens = createTokens({ secretKey, algorithm, lifetimeSeconds })
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
-  const auth = createAuthService({ db, driver, tokens, passwords })
-  const users = createUserService(db)
+  const refreshTokens = createRefreshTokens(secretKey)
+  const throttle = createThrottle(driver, config.throttle)
+  const auth = createAuthService({ db, driver, tokens, refreshTokens, passwords, throttle })
+  const users = createUserService({ db, driver, passwords, throttle, auth })
   const tasks = createTaskService(db, driver)
+
+  const { authenticate } = auth
+  const addressOf = createClientAddress(config.trustedProxies)
+  const clientOf = (request: Request) => ({
+    ip: addressOf(peerOf(request), request.headers.get('x-forwarded-for')),
+    userAgent: request.headers.get('user-agent')?.slice(0, 500) ?? null,
+  })
 
   const api = (prefix: string, { hide }: { hide: boolean }) =>
     new Elysia({ prefix, detail: { hide } })
-      .use(authRoutes(auth, clientIp))
-      .use(userRoutes(users, auth.authenticate))
-      .use(taskRoutes(tasks, auth.authenticate))
+      .use(authRoutes({ auth, throttle, clientOf }))
+      .use(sessionRoutes(auth, authenticate))
+      .use(userRoutes({ users, authenticate, clientOf }))
+      .use(taskRoutes(tasks, authenticate))
 
   let routes: AnyElysia['routes'] = []
   const app = new Elysia()
@@ -57,10 +71,12 @@ export function createApp({ config, secretKey, driver, log, readiness, clientIp 
     // The same again for clients of the first service, which had no version in its addresses.
     .use(api('/api', { hide: true }))
   routes = app.routes
-  return app
+
+  const jobs: Job[] = [{ name: 'clean up sessions', everySeconds: 600, run: auth.cleanUp }]
+  return { app, jobs }
 }
 
-export type App = ReturnType<typeof createApp>
+export type App = ReturnType<typeof createApp>['app']
 
 /** Everything is named: the plugin's defaults would let any page call with the person's credentials. */
 const crossOrigin = (origin: string[]) =>

@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
+import { type Network, parseNetwork } from './client-address.ts'
 import type { DatabaseSettings } from './db/client.ts'
 import type { LogLevel } from './log.ts'
+import type { ThrottleSettings } from './modules/auth/throttle.ts'
 
 export type Env = Record<string, string | undefined>
 export type Algorithm = (typeof algorithms)[number]
@@ -23,6 +25,9 @@ export interface Config {
   bcryptCost: number
   /** How many passwords are hashed at a time, and how many more may wait. */
   hashing: { atOnce: number; waiting: number }
+  throttle: ThrottleSettings
+  /** Proxies whose `X-Forwarded-For` is believed. */
+  trustedProxies: Network[]
   logLevel: LogLevel
 }
 
@@ -130,6 +135,16 @@ export function parseConfig(env: Env): Config {
     return value
   }
 
+  function trustedProxies(): Network[] {
+    const networks = text('TRUSTED_PROXIES')?.split(',') ?? []
+    try {
+      return networks.map(network => parseNetwork(network.trim()))
+    } catch {
+      mistake('TRUSTED_PROXIES must be a comma list of addresses or networks such as 10.0.0.0/8')
+      return []
+    }
+  }
+
   const environment = oneOf('ENVIRONMENT', environments, 'development')
   const url = databaseUrl()
   const dataDir = text('DATA_DIR') ?? './data'
@@ -159,6 +174,12 @@ export function parseConfig(env: Env): Config {
     frontendUrls: frontendUrls(),
     bcryptCost,
     hashing: { atOnce: Math.max(1, availableParallelism() - 1), waiting: 50 },
+    throttle: {
+      loginsPerMinute: integer('LOGIN_LIMIT', 120, 0, 1_000_000),
+      failuresPerAccount: integer('LOGIN_FAILURE_LIMIT', 10, 0, 1_000_000),
+      registrationsPerHour: integer('REGISTER_LIMIT', 200, 0, 1_000_000),
+    },
+    trustedProxies: trustedProxies(),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
   }
   if (mistakes.length > 0) throw new ConfigError(mistakes)

@@ -1,6 +1,7 @@
 /** Every failure that a client may meet: code -> status and text. The texts of the first service are kept to the letter. */
 const failures = {
   bad_request: [400, 'Bad Request'],
+  incorrect_password: [400, 'Incorrect password'],
   email_taken: [400, 'Email already registered'],
   incorrect_login: [401, 'Incorrect email or password'],
   not_authenticated: [401, 'Not authenticated'],
@@ -8,11 +9,13 @@ const failures = {
   not_authorized: [403, 'Not authorized'],
   not_found: [404, 'Not Found'],
   task_not_found: [404, 'Task not found'],
+  session_not_found: [404, 'Session not found'],
   method_not_allowed: [405, 'Method Not Allowed'],
   conflict: [409, 'Database integrity constraint violated'],
   body_too_large: [413, 'Request body too large'],
   unsupported_media_type: [415, 'Unsupported Media Type'],
   validation_failed: [422, 'Validation failed'],
+  too_many_requests: [429, 'Too many requests'],
   internal: [500, 'Internal server error'],
   unavailable: [503, 'Service temporarily unavailable'],
 } as const

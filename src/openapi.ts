@@ -5,13 +5,13 @@ import { createLog } from './log.ts'
 
 /** The OpenAPI document as `/openapi.json` serves it, made without a database and without listening. */
 export async function openApiDocument(): Promise<unknown> {
-  const app = createApp({
+  const { app } = createApp({
     config: parseConfig({}),
     secretKey: 'unused: nobody signs in to a document',
     driver: noDatabase,
     log: createLog({ level: 'error', pretty: false, write: () => {} }),
     readiness: async () => ({ ready: false, reason: 'this is only a document' }),
-    clientIp: () => null,
+    peerOf: () => null,
   })
   const response = await app.handle(new Request('http://localhost/openapi.json'))
   return response.json()

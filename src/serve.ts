@@ -7,6 +7,7 @@ import { migrate, pendingMigrations } from './db/migrate.ts'
 import { AppError } from './errors.ts'
 import type { Readiness } from './http/health.ts'
 import { errorFields, type Log } from './log.ts'
+import { schedule } from './schedule.ts'
 import { loadSecretKey } from './secret-key.ts'
 
 /** Seconds that requests in flight may take once a stop has begun. */
@@ -23,13 +24,13 @@ export async function serve(config: Config, log: Log) {
 
   // 2. The app, on a port of its own: a second listener there is an error, not a way to share the load.
   let stopping = false
-  const app = createApp({
+  const { app, jobs } = createApp({
     config,
     secretKey,
     driver,
     log,
     readiness: readinessOf(driver, () => stopping),
-    clientIp: request => app.server?.requestIP(request)?.address ?? null,
+    peerOf: request => app.server?.requestIP(request)?.address ?? null,
   })
   try {
     const { host: hostname, port } = config
@@ -41,7 +42,10 @@ export async function serve(config: Config, log: Log) {
   const url = app.server!.url.href
   log.info('listening', { url, docs: `${url}docs`, database: driver.kind })
 
-  // 3. Stop cleanly, whatever state we are in.
+  // 3. What it does by itself: the first turn comes long after the migrations.
+  const background = schedule(jobs, log)
+
+  // 4. Stop cleanly, whatever state we are in.
   async function stop(reason: string): Promise<void> {
     if (stopping) return
     stopping = true
@@ -49,11 +53,12 @@ export async function serve(config: Config, log: Log) {
     // `stop()` closes the door and waits for what is in flight; what takes too long is cut off.
     await Promise.race([app.server!.stop(), Bun.sleep(stopWithinSeconds * 1000)])
     await app.server!.stop(true)
+    await background.stop()
     await driver.close()
     log.info('stopped')
   }
 
-  // 4. Migrations. Until they have run, requests that need the database are told to come back.
+  // 5. Migrations. Until they have run, requests that need the database are told to come back.
   const migrated = migrateWhenPossible(driver, log, () => stopping)
 
   return { url, driver, stop, migrated }
@@ -79,7 +84,7 @@ async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => b
 /** Whether a failure may pass by itself: no connection, or a server that is starting, stopping or full. */
 function isAway(error: unknown): boolean {
   const code = databaseError(error)?.code
-  return code ? /^(08|53|57)/.test(code) : error instanceof AppError || error instanceof Error
+  return code ? /^(08|53|57)/.test(code) : error instanceof AppError
 }
 
 function readinessOf(driver: Driver, isStopping: () => boolean): Readiness {

@@ -80,8 +80,15 @@ interface Collected {
 interface CollectedOperation extends Omit<Operation, 'security' | 'responses' | 'parameters'> {
   hide?: boolean
   security?: object[]
-  parameters?: { name: string; in: string; schema: Schema; examples?: unknown[] }[]
+  parameters?: CollectedParameter[]
   responses: Record<string, CollectedResponse>
+}
+
+interface CollectedParameter {
+  name: string
+  in: string
+  schema: Schema
+  examples?: unknown[]
 }
 
 const json = 'application/json'
@@ -166,11 +173,7 @@ function mend(collected: Collected): Document {
     })),
   )
 
-  function mendParameter({
-    examples,
-    schema,
-    ...parameter
-  }: NonNullable<CollectedOperation['parameters']>[number]) {
+  function mendParameter({ examples, schema, ...parameter }: CollectedParameter) {
     const { description: _, ...plain } = toJsonSchema(schema, schemas)
     return { ...parameter, schema: { ...plain, ...(examples && { examples }) } }
   }

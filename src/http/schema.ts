@@ -1,6 +1,7 @@
 import { Kind, type StaticDecode, type TString, Type, TypeRegistry } from '@sinclair/typebox'
 import { t } from 'elysia'
 import { AppError, type ErrorCode, statusOf } from '../errors.ts'
+import { parseInstant } from '../instant.ts'
 
 /** What the wire is made of: the few schema types that TypeBox does not have in the form that a document of JSON needs. */
 
@@ -12,6 +13,8 @@ interface TextOptions {
   /** Counts bytes of UTF-8 rather than code points against this. */
   maxBytes?: number
   pattern?: RegExp
+  /** `date-time`: must be a moment that exists (`instant.ts`). */
+  format?: string
   [annotation: string]: unknown
 }
 
@@ -50,6 +53,10 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
   if (maxBytes && Buffer.byteLength(value) > maxBytes) {
     return { type: 'string_too_long', msg: `String should have at most ${maxBytes} bytes of UTF-8` }
   }
+  if (schema.format === 'date-time' && parseInstant(value) === undefined) {
+    const msg = 'Input should be a moment with an offset (RFC 3339), such as 2026-11-23T18:00:00+01:00'
+    return { type: 'datetime', msg }
+  }
   const pattern = schema.pattern as unknown as string | undefined
   if (pattern && !new RegExp(pattern, 'u').test(value)) {
     return { type: 'string_pattern_mismatch', msg: `String should be a valid ${schema.format ?? 'value'}` }
@@ -80,6 +87,10 @@ export const integer = Type.Integer
 /** A moment as the service writes it. */
 export const instant = (options: object = {}) =>
   t.String({ format: 'date-time', examples: ['2026-11-23T05:46:14.120000Z'], ...options })
+
+/** A moment as a client writes it: checked RFC 3339 with an offset. `parseInstant` reads it. */
+export const instantInput = (options: TextOptions = {}) =>
+  text({ format: 'date-time', examples: ['2026-11-24T18:00:00Z'], ...options })
 
 export const uuid = (options: object = {}) =>
   t.String({ format: 'uuid', examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
@@ -151,7 +162,10 @@ const failureGroups = {
 } as const satisfies Record<string, ErrorCode[]>
 
 type Group = Exclude<keyof typeof failureGroups, 'always'>
-type ErrorResponses = Record<400 | 401 | 403 | 404 | 409 | 412 | 413 | 415 | 429 | 500 | 503, typeof errorBody> &
+type ErrorResponses = Record<
+  400 | 401 | 403 | 404 | 409 | 412 | 413 | 415 | 429 | 500 | 503,
+  typeof errorBody
+> &
   Record<422, typeof validationErrorBody>
 
 /**
@@ -174,3 +188,6 @@ function failureOf(codes: ErrorCode[]) {
   const examples = codes.map((code, i) => ({ detail: texts[i], code, request_id: requestIdExample }))
   return { ...errorBody, description, examples }
 }
+
+/** For `response: { 204: noContent }`. */
+export const noContent = t.Void()

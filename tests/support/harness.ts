@@ -15,6 +15,9 @@ const testSettings: Env = {
   ENVIRONMENT: 'test',
   PORT: '0',
   BCRYPT_COST: '4',
+  LOGIN_LIMIT: '0',
+  REGISTER_LIMIT: '0',
+  LOGIN_FAILURE_LIMIT: '0',
   SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
 }
 
@@ -30,7 +33,7 @@ export interface Sent {
   json?: unknown
   form?: Record<string, string>
   /** Sent as it is. */
-  raw?: BodyInit
+  raw?: string | Uint8Array<ArrayBuffer> | ReadableStream
   headers?: Record<string, string>
 }
 

@@ -1,5 +1,5 @@
 import { t } from 'elysia'
-import { instant, text, uuid } from '../../http/schema.ts'
+import { instant, nullable, oneOf, text, uuid } from '../../http/schema.ts'
 import { passwordBytesMax } from './passwords.ts'
 
 /** `local@domain.tld`, white space around it allowed (it is trimmed); the whole at most 254 characters (RFC 5321). */
@@ -74,3 +74,44 @@ export const tokenPair = t.Object(
     ],
   },
 )
+
+/** The OAuth 2 refresh grant (RFC 6749, 6). */
+export const refresh = t.Object(
+  {
+    refresh_token: text({ format: 'password', description: 'The one that came last.' }),
+    grant_type: t.Optional(t.Literal('refresh_token')),
+    scope: t.Optional(text()),
+    client_id: t.Optional(text()),
+    client_secret: t.Optional(text({ format: 'password' })),
+  },
+  {
+    title: 'Refresh',
+    form: true,
+    examples: [{ grant_type: 'refresh_token', refresh_token: 'AaIHBzUNdgCokPR7KK0BR1tQkG5Q…' }],
+  },
+)
+
+export const logoutQuery = t.Object({
+  scope: t.Optional(
+    oneOf(['local', 'all', 'others'], {
+      description: 'This session (if not said), every one of yours, or every one but this.',
+    }),
+  ),
+})
+
+export const sessionParams = t.Object({ id: t.String({ description: 'The id of a session.' }) })
+
+export const session = t.Object(
+  {
+    id: uuid(),
+    created_at: instant(),
+    last_used_at: instant({ description: 'To within a few minutes.' }),
+    expires_at: instant({ description: 'Each refresh moves it on.' }),
+    user_agent: nullable(t.String({ examples: ['Mozilla/5.0 …'] })),
+    ip: nullable(t.String({ examples: ['203.0.113.7'] })),
+    current: t.Boolean({ description: 'Whether it is the one that asks.' }),
+  },
+  { title: 'Session' },
+)
+
+export const sessionList = t.Array(session)

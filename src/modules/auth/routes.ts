@@ -1,34 +1,105 @@
 import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
-import { errors } from '../../http/schema.ts'
-import { account, login, registration, tokenPair } from './model.ts'
-import type { AuthService } from './service.ts'
+import { type Authenticate, requireUser } from '../../http/require-user.ts'
+import { errors, noContent, signedIn } from '../../http/schema.ts'
+import {
+  account,
+  login,
+  logoutQuery,
+  refresh,
+  registration,
+  sessionList,
+  sessionParams,
+  tokenPair,
+} from './model.ts'
+import type { AuthService, Caller, Client } from './service.ts'
+import type { Throttle } from './throttle.ts'
 
-/** Addresses under `/auth`: what a person without a token may call. `clientIp` says where a request came from. */
-export const authRoutes = (auth: AuthService, clientIp: (request: Request) => string | null) =>
-  new Elysia({ prefix: '/auth', tags: ['auth'] })
+interface Parts {
+  auth: AuthService
+  throttle: Throttle
+  /** Where a request came from. */
+  clientOf: (request: Request) => Client
+}
+
+/** What a person without an access token may call. */
+export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
+  /** Before the work: counts the call, says in headers what is left, and refuses what is too much. */
+  const limited =
+    (kind: 'login' | 'register') =>
+    async ({ request, set }: { request: Request; set: { headers: object } }) => {
+      Object.assign(set.headers, await throttle.address(kind, clientOf(request).ip))
+    }
+
+  return new Elysia({ prefix: '/auth', tags: ['auth'] })
     .use(body())
     .post('/register', async ({ body, status }) => status(201, await auth.register(body)), {
+      beforeHandle: limited('register'),
       body: registration,
-      response: { 201: account, ...errors('email_taken', 'body') },
+      response: { 201: account, ...errors('email_taken', 'body', 'too_many_requests') },
       detail: {
         operationId: 'register',
         summary: 'Create an account',
         description: 'One account per e-mail address, whatever the case of its letters.',
       },
     })
+    .post('/login', ({ body, request }) => auth.login(body, clientOf(request)), {
+      beforeHandle: limited('login'),
+      body: login,
+      response: { 200: tokenPair, ...errors('incorrect_login', 'body', 'too_many_requests') },
+      detail: {
+        operationId: 'login',
+        summary: 'Sign in',
+        description:
+          'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too.',
+      },
+    })
+    .post('/refresh', ({ body }) => auth.refresh(body.refresh_token), {
+      body: refresh,
+      response: { 200: tokenPair, ...errors('invalid_token', 'body') },
+      detail: {
+        operationId: 'refresh',
+        summary: 'Get the next pair of tokens',
+        description:
+          'The OAuth 2 refresh grant, as a form or as JSON. A refresh token is good once. For ten seconds it gives the ' +
+          'same pair again (two tabs, a lost answer); used later, it ends the whole session.',
+      },
+    })
+}
+
+/** The caller's own sessions. */
+export const sessionRoutes = (auth: AuthService, authenticate: Authenticate<Caller>) =>
+  new Elysia({ prefix: '/auth', tags: ['auth'], detail: signedIn })
+    .use(requireUser(authenticate))
     .post(
-      '/login',
-      ({ body, request, headers }) =>
-        auth.login(body, { ip: clientIp(request), userAgent: headers['user-agent']?.slice(0, 500) ?? null }),
+      '/logout',
+      async ({ user, query, status }) => {
+        await auth.logout(user, query.scope ?? 'local')
+        return status(204, undefined)
+      },
       {
-        body: login,
-        response: { 200: tokenPair, ...errors('incorrect_login', 'body') },
+        query: logoutQuery,
+        response: { 204: noContent, ...errors('user', 'query') },
         detail: {
-          operationId: 'login',
-          summary: 'Sign in',
-          description:
-            'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too.',
+          operationId: 'logout',
+          summary: 'Sign out',
+          description: 'The tokens of the ended sessions stop working on every replica within a second.',
         },
+      },
+    )
+    .get('/sessions', ({ user }) => auth.sessions(user), {
+      response: { 200: sessionList, ...errors('user') },
+      detail: { operationId: 'listSessions', summary: 'List your sessions', description: 'Newest first.' },
+    })
+    .delete(
+      '/sessions/:id',
+      async ({ user, params, status }) => {
+        await auth.endSession(user, params.id)
+        return status(204, undefined)
+      },
+      {
+        params: sessionParams,
+        response: { 204: noContent, ...errors('user', 'session_not_found') },
+        detail: { operationId: 'endSession', summary: 'End one of your sessions' },
       },
     )

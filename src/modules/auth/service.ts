@@ -1,11 +1,14 @@
-import { and, eq, gt, placeholder, sql } from 'drizzle-orm'
+import { and, desc, eq, gt, ne, placeholder, sql } from 'drizzle-orm'
 import { type Db, statement } from '../../db/client.ts'
 import { brokenConstraint } from '../../db/constraint.ts'
 import type { Driver } from '../../db/driver.ts'
-import { sessions, taskCounters, toInstant, users } from '../../db/schema.ts'
+import { sessionEnds, sessions, taskCounters, toInstant, users } from '../../db/schema.ts'
 import { AppError } from '../../errors.ts'
 import { isUuid } from '../../uuid.ts'
 import type { Passwords } from './passwords.ts'
+import type { RefreshTokens } from './refresh-tokens.ts'
+import { createRememberedTokens, endsWindowSeconds } from './remembered-tokens.ts'
+import type { Throttle } from './throttle.ts'
 import type { Tokens } from './tokens.ts'
 
 /** Who calls: what a verified token says, and nothing more. */
@@ -14,7 +17,7 @@ export interface Caller {
   sessionId: string
 }
 
-/** Where a sign-in came from, for the list of sessions. */
+/** Where a sign-in comes from. */
 export interface Client {
   ip: string | null
   userAgent: string | null
@@ -27,9 +30,13 @@ export interface TokenPair {
   refresh_token: string
 }
 
-/** Days that a refresh token is good for, counted from its making. */
-export const sessionLifetimeDays = 30
-const sessionEnd = sql`now() + make_interval(days => ${sessionLifetimeDays}::int)`
+/** Which of a person's sessions a sign-out ends: the caller's, every one, or every other one. */
+export type LogoutScope = 'local' | 'all' | 'others'
+
+/** A refresh token is good for so long after it was made. */
+const sessionLifetime = sql`interval '30 days'`
+/** The refresh token before the last one is taken for so long: two tabs, a lost answer. */
+const refreshGrace = sql`interval '10 seconds'`
 
 export type AuthService = ReturnType<typeof createAuthService>
 
@@ -37,10 +44,22 @@ interface Parts {
   db: Db
   driver: Driver
   tokens: Tokens
+  refreshTokens: RefreshTokens
   passwords: Passwords
+  throttle: Throttle
 }
 
-export function createAuthService({ db, driver, tokens, passwords }: Parts) {
+export function createAuthService({ db, driver, tokens, refreshTokens, passwords, throttle }: Parts) {
+  const remembered = createRememberedTokens(async () => {
+    const rows = await recentEnds({})
+    return rows.map(([id]) => id)
+  })
+
+  const recentEnds = statement<[sessionId: string]>(
+    driver,
+    sql`select session_id from ${sessionEnds} where ended_at > now() - make_interval(secs => ${endsWindowSeconds}::int)`,
+  )
+
   // The counter comes with the person, in one statement: without it nobody can write tasks.
   const insertUser = statement<[createdAt: string]>(
     driver,
@@ -55,32 +74,81 @@ export function createAuthService({ db, driver, tokens, passwords }: Parts) {
     select created_at from person`,
   )
 
-  const sessionInForce = statement<[true]>(
+  // Only for the password that was checked: it may have been changed, or the account disabled, in the meantime.
+  const insertSession = statement<[id: string]>(
     driver,
-    db
-      .select({ inForce: sql`true` })
-      .from(sessions)
-      .where(
-        and(
-          eq(sessions.id, placeholder('session')),
-          eq(sessions.userId, placeholder('user')),
-          gt(sessions.expiresAt, sql`now()`),
-        ),
-      ),
+    sql`
+    insert into ${sessions} (id, user_id, token_hash, expires_at, ip, user_agent)
+    select ${placeholder('id')}::uuid, u.id, ${placeholder('tokenHash')}::text, now() + ${sessionLifetime},
+           ${placeholder('ip')}::text, ${placeholder('userAgent')}::text
+    from ${users} u
+    where u.id = ${placeholder('user')}::uuid and u.password_hash = ${placeholder('hash')}::text and u.disabled_at is null
+    for share of u
+    returning id`,
   )
 
-  async function startSession(userId: string, { ip, userAgent }: Client): Promise<TokenPair> {
-    const id = Bun.randomUUIDv7()
-    const refreshToken = crypto.getRandomValues(Buffer.alloc(32)).toString('base64url')
-    await db
-      .insert(sessions)
-      .values({ id, userId, tokenHash: sha256(refreshToken), expiresAt: sessionEnd, ip, userAgent })
+  // `last_used_at` is for people: written at most every five minutes, in the statement that is needed anyway.
+  const liveSession = statement<[expiresInMs: number]>(
+    driver,
+    sql`
+    with live as (
+      select id, last_used_at, expires_at from ${sessions}
+      where id = ${placeholder('session')}::uuid and user_id = ${placeholder('user')}::uuid and expires_at > now()
+    ), touched as (
+      update ${sessions} s set last_used_at = now() from live
+      where s.id = live.id and live.last_used_at < now() - interval '5 minutes'
+    )
+    select (extract(epoch from expires_at - now()) * 1000)::bigint from live`,
+  )
+
+  // Whoever comes second with the same token waits for the row, finds itself the previous one, and gets the same child.
+  const rotate = statement<[userId: string]>(
+    driver,
+    sql`
+    update ${sessions} s set
+      previous_hash = ${placeholder('hash')}::text,
+      token_hash = ${placeholder('next')}::text,
+      rotated_at = case when s.token_hash = ${placeholder('hash')}::text then now() else s.rotated_at end,
+      expires_at = case when s.token_hash = ${placeholder('hash')}::text then now() + ${sessionLifetime} else s.expires_at end,
+      last_used_at = now()
+    where s.id = ${placeholder('session')}::uuid and s.expires_at > now()
+      and (s.token_hash = ${placeholder('hash')}::text
+        or (s.previous_hash = ${placeholder('hash')}::text and s.rotated_at > now() - ${refreshGrace}))
+    returning s.user_id`,
+  )
+
+  async function issue(userId: string, sessionId: string, refreshToken: string): Promise<TokenPair> {
     return {
-      access_token: await tokens.sign(userId, id),
+      access_token: await tokens.sign(userId, sessionId),
       token_type: 'bearer',
       expires_in: tokens.lifetimeSeconds,
       refresh_token: refreshToken,
     }
+  }
+
+  async function endSessions(...which: Parameters<typeof and>): Promise<string[]> {
+    const ended = await db
+      .delete(sessions)
+      .where(and(...which))
+      .returning({ id: sessions.id })
+    const ids = ended.map(session => session.id)
+    remembered.forgetSessions(ids)
+    return ids
+  }
+
+  /** Asks the database whether the session of a token is alive; no more often than `remembered` wants. */
+  async function check(token: string): Promise<Caller> {
+    const checkedAt = Date.now()
+    const claims = remembered.claims(token) ?? (await tokens.verify(token))
+    if (!claims || !isUuid(claims.sub) || !isUuid(claims.sid)) throw new AppError('invalid_token')
+    const [session] = await liveSession({ session: claims.sid, user: claims.sub })
+    if (!session) {
+      remembered.forget(token)
+      throw new AppError('invalid_token')
+    }
+    const caller = { id: claims.sub, sessionId: claims.sid }
+    remembered.remember(token, caller, Math.min(claims.exp * 1000, checkedAt + session[0]), checkedAt)
+    return caller
   }
 
   return {
@@ -90,8 +158,8 @@ export function createAuthService({ db, driver, tokens, passwords }: Parts) {
       const id = Bun.randomUUIDv7()
       const hash = await passwords.hash(input.password)
       try {
-        const rows = await insertUser({ id, email, key: emailKey(email), hash })
-        return { id, email, created_at: toInstant(rows[0]![0]) }
+        const [row] = await insertUser({ id, email, key: emailKey(email), hash })
+        return { id, email, created_at: toInstant(row![0]) }
       } catch (error) {
         if (brokenConstraint(error) === 'users_email_key_unique') throw new AppError('email_taken')
         throw error
@@ -99,29 +167,94 @@ export function createAuthService({ db, driver, tokens, passwords }: Parts) {
     },
 
     /** Signs a person in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
-    async login(input: { username?: string; email?: string; password: string }, client: Client) {
-      const address = input.username ?? input.email
-      if (address === undefined) {
-        throw new AppError('validation_failed', {
-          detail: [{ loc: ['body', 'username'], msg: 'Field required', type: 'missing' }],
-        })
-      }
-      const [user] = await db
-        .select({ id: users.id, hash: users.passwordHash })
-        .from(users)
-        .where(eq(users.emailKey, emailKey(address)))
-      const matches = await passwords.verify(input.password, user?.hash)
+    async login(input: { username?: string; email?: string; password: string }, { ip, userAgent }: Client) {
+      const key = emailKey(addressOf(input))
+      const matches = await throttle.guess(key, ip, async () => {
+        const [found] = await db
+          .select({ id: users.id, hash: users.passwordHash })
+          .from(users)
+          .where(eq(users.emailKey, key))
+        return (await passwords.verify(input.password, found?.hash)) ? found : undefined
+      })
       if (!matches) throw new AppError('incorrect_login')
-      return startSession(user!.id, client)
+      const id = Bun.randomUUIDv7()
+      const refreshToken = refreshTokens.first(id)
+      const [session] = await insertSession({
+        id,
+        user: matches.id,
+        hash: matches.hash,
+        tokenHash: refreshTokens.hash(refreshToken),
+        ip,
+        userAgent,
+      })
+      if (!session) throw new AppError('incorrect_login')
+      return issue(matches.id, id, refreshToken)
+    },
+
+    /**
+     * The next pair of tokens. The token before the last one gives the same pair for ten seconds; an older one means
+     * that a token was stolen, and ends the session. Throws `invalid_token`.
+     */
+    async refresh(refreshToken: string): Promise<TokenPair> {
+      const read = refreshTokens.read(refreshToken)
+      if (!read) throw new AppError('invalid_token')
+      const { sessionId, next } = read
+      const hash = refreshTokens.hash(refreshToken)
+      const [session] = await rotate({ session: sessionId, hash, next: refreshTokens.hash(next) })
+      if (session) return issue(session[0], sessionId, next)
+      await endSessions(eq(sessions.id, sessionId))
+      throw new AppError('invalid_token')
+    },
+
+    /** Ends sessions of the caller; their tokens stop working. */
+    async logout({ id, sessionId }: Caller, scope: LogoutScope): Promise<void> {
+      const which = {
+        local: eq(sessions.id, sessionId),
+        others: ne(sessions.id, sessionId),
+        all: undefined,
+      }
+      await endSessions(eq(sessions.userId, id), which[scope])
+    },
+
+    /** The caller's sessions, newest first. */
+    async sessions({ id, sessionId }: Caller) {
+      const rows = await db
+        .select({
+          id: sessions.id,
+          created_at: sessions.createdAt,
+          last_used_at: sessions.lastUsedAt,
+          expires_at: sessions.expiresAt,
+          user_agent: sessions.userAgent,
+          ip: sessions.ip,
+        })
+        .from(sessions)
+        .where(and(eq(sessions.userId, id), gt(sessions.expiresAt, sql`now()`)))
+        .orderBy(desc(sessions.id))
+        .limit(1000)
+      return rows.map(session => ({ ...session, current: session.id === sessionId }))
+    },
+
+    /** Ends one session of the caller. Throws `session_not_found`. */
+    async endSession({ id }: Caller, sessionId: string): Promise<void> {
+      const ended = isUuid(sessionId)
+        ? await endSessions(eq(sessions.userId, id), eq(sessions.id, sessionId))
+        : []
+      if (ended.length === 0) throw new AppError('session_not_found')
     },
 
     /** Who a bearer token speaks for. Throws `invalid_token` when it is not ours, has ended, or its session has. */
-    async authenticate(token: string): Promise<Caller> {
-      const claims = await tokens.verify(token)
-      if (!claims || !isUuid(claims.sub) || !isUuid(claims.sid)) throw new AppError('invalid_token')
-      const [row] = await sessionInForce({ session: claims.sid, user: claims.sub })
-      if (!row) throw new AppError('invalid_token')
-      return { id: claims.sub, sessionId: claims.sid }
+    authenticate: (token: string): Caller | Promise<Caller> => remembered.caller(token) ?? check(token),
+
+    /** Tells this process that sessions have ended; the other replicas read it in the database. */
+    forgetSessions: remembered.forgetSessions,
+
+    /** Removes what has had its time: sessions, notes of their end, counters. */
+    async cleanUp(): Promise<void> {
+      await endSessions(
+        sql`${sessions.id} in (select id from ${sessions} where expires_at < now() limit 1000)`,
+      )
+      await db.delete(sessionEnds).where(sql`${sessionEnds.endedAt} < now() - interval '5 minutes'`)
+      await throttle.cleanUp()
     },
   }
 }
@@ -129,4 +262,11 @@ export function createAuthService({ db, driver, tokens, passwords }: Parts) {
 /** An address as it is compared: without regard to case. */
 export const emailKey = (email: string) => email.trim().normalize('NFC').toLowerCase()
 
-const sha256 = (text: string) => new Bun.CryptoHasher('sha256').update(text).digest('hex')
+/** OAuth 2 says `username`; clients with JSON may say `email`. Throws `validation_failed` when neither is there. */
+function addressOf({ username, email }: { username?: string; email?: string }): string {
+  const address = username ?? email
+  if (address !== undefined) return address
+  throw new AppError('validation_failed', {
+    detail: [{ loc: ['body', 'username'], msg: 'Field required', type: 'missing' }],
+  })
+}

@@ -1,5 +1,6 @@
 import { t } from 'elysia'
-import { instant, uuid } from '../../http/schema.ts'
+import { instant, text, uuid } from '../../http/schema.ts'
+import { email, newPassword } from '../auth/model.ts'
 
 export const profile = t.Object(
   {
@@ -19,4 +20,27 @@ export const profile = t.Object(
       },
     ],
   },
+)
+
+const currentPassword = text({ format: 'password', examples: ['correct horse battery'] })
+
+export const emailChange = t.Object(
+  { email, current_password: currentPassword },
+  {
+    title: 'EmailChange',
+    examples: [{ email: 'lovelace@example.com', current_password: 'correct horse battery' }],
+  },
+)
+
+export const passwordChange = t.Object(
+  { current_password: currentPassword, new_password: newPassword },
+  {
+    title: 'PasswordChange',
+    examples: [{ current_password: 'correct horse battery', new_password: 'staple my new battery' }],
+  },
+)
+
+export const accountDeletion = t.Object(
+  { password: currentPassword },
+  { title: 'AccountDeletion', examples: [{ password: 'correct horse battery' }] },
 )

@@ -1,0 +1,43 @@
+import ipaddr from 'ipaddr.js'
+
+export type Network = [address: ipaddr.IPv4 | ipaddr.IPv6, bits: number]
+
+/** Parses a CIDR or a single address. Throws when it is neither. */
+export function parseNetwork(text: string): Network {
+  if (text.includes('/')) return ipaddr.parseCIDR(text)
+  const address = ipaddr.parse(text)
+  return [address, address.kind() === 'ipv4' ? 32 : 128]
+}
+
+/**
+ * The address that a request came from. `X-Forwarded-For` counts only as far as proxies of ours wrote it: from the
+ * right, past every trusted one, up to the first that is not; what stands left of it may be forged.
+ */
+export function createClientAddress(trustedProxies: readonly Network[]) {
+  const isTrusted = (address: ipaddr.IPv4 | ipaddr.IPv6) =>
+    trustedProxies.some(
+      ([network, bits]) => address.kind() === network.kind() && address.match(network as never, bits),
+    )
+
+  return (peer: string | null, forwardedFor: string | null): string | null => {
+    if (peer === null || !ipaddr.isValid(peer)) return null
+    let address = ipaddr.process(peer)
+    const hops = forwardedFor?.split(',').map(hop => hop.trim()) ?? []
+    while (isTrusted(address) && hops.length > 0) {
+      const hop = hops.pop()!
+      if (!ipaddr.isValid(hop)) break
+      address = ipaddr.process(hop)
+    }
+    return address.toString()
+  }
+}
+
+/** What to count by: an IPv6 customer has a whole /64 to call from. */
+export function networkOf(ip: string): string {
+  const address = ipaddr.process(ip)
+  if (address.kind() === 'ipv4') return address.toString()
+  return (address as ipaddr.IPv6).parts
+    .slice(0, 4)
+    .map(part => part.toString(16))
+    .join(':')
+}

@@ -1,0 +1,115 @@
+import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
+import { networkOf } from '../../client-address.ts'
+import type { Driver } from '../../db/driver.ts'
+import { AppError } from '../../errors.ts'
+
+/** How often who may try; 0 turns a limit off. */
+export interface ThrottleSettings {
+  /** Sign-ins a minute from one address. */
+  loginsPerMinute: number
+  /** Wrong passwords for one account in 15 minutes, from everywhere together. */
+  failuresPerAccount: number
+  /** Registrations an hour from one address. */
+  registrationsPerHour: number
+}
+
+/** Headers for an answer: what is left (draft-ietf-httpapi-ratelimit-headers-10). */
+export type LimitHeaders = Record<string, string>
+
+export type Throttle = ReturnType<typeof createThrottle>
+
+const accountSeconds = 15 * 60
+const strangerSeconds = 60
+
+/**
+ * Slows down guessing. The counting is rate-limiter-flexible's: of addresses in this process, of accounts in the
+ * database, where all replicas share it.
+ *
+ * Somebody else's guesses never lock a person out. When an account has seen too many wrong passwords, each address
+ * still has one try a minute on it: so the right password works at the first try from wherever its owner is, and a
+ * guesser has one guess a minute and address instead of many.
+ */
+export function createThrottle(driver: Driver, settings: ThrottleSettings) {
+  const client = {
+    query: async ({ text, values }: { text: string; values: unknown[] }) => ({
+      rows: (await driver.query(text, values)).map(([points, expire]) => ({ points, expire })),
+    }),
+  }
+  const shared = (keyPrefix: string, points: number, duration: number) =>
+    new RateLimiterPostgres({
+      storeClient: client,
+      storeType: 'client',
+      tableName: 'rate_limits',
+      tableCreated: true,
+      clearExpiredByTimeout: false,
+      keyPrefix,
+      points,
+      duration,
+    })
+
+  const byAddress = {
+    login: new RateLimiterMemory({ points: settings.loginsPerMinute, duration: 60 }),
+    register: new RateLimiterMemory({ points: settings.registrationsPerHour, duration: 3600 }),
+  }
+  const failures = shared('account', settings.failuresPerAccount, accountSeconds)
+  const strangers = shared('stranger', 1, strangerSeconds)
+
+  return {
+    /** Counts a call from an address. Throws `too_many_requests`. */
+    async address(kind: keyof typeof byAddress, ip: string | null): Promise<LimitHeaders> {
+      const limiter = byAddress[kind]
+      if (limiter.points === 0 || ip === null) return {}
+      const policy = `"${kind}";q=${limiter.points};w=${limiter.duration}`
+      const result = await consume(limiter, networkOf(ip))
+      const headers = {
+        'ratelimit-policy': policy,
+        ratelimit: `"${kind}";r=${result.remainingPoints};t=${seconds(result)}`,
+      }
+      if (result.refused) throw tooMany(result, headers)
+      return headers
+    },
+
+    /**
+     * Runs a check of a password for an account, counting it as wrong until it turns out right: so that a hundred
+     * guesses at once do not all pass before the first is counted. Gives what the check gives. Throws
+     * `too_many_requests`.
+     */
+    async guess<T>(account: string, ip: string | null, check: () => Promise<T>): Promise<T> {
+      if (settings.failuresPerAccount === 0) return check()
+      const key = digest(account)
+      const counted = await consume(failures, key)
+      if (counted.refused) {
+        const stranger = await consume(strangers, `${key}:${digest(ip === null ? '' : networkOf(ip))}`)
+        if (stranger.refused) throw tooMany(stranger)
+      }
+      const right = await check()
+      if (right) await failures.reward(key)
+      return right
+    },
+
+    /** Removes counters that have run out. */
+    async cleanUp(): Promise<void> {
+      await driver.query('delete from rate_limits where expire < $1', [Date.now()])
+    },
+  }
+}
+
+type Limiter = RateLimiterMemory | RateLimiterPostgres
+
+/** The library throws its refusals; a failure of the database is thrown on. */
+async function consume(limiter: Limiter, key: string): Promise<RateLimiterRes & { refused: boolean }> {
+  try {
+    return Object.assign(await limiter.consume(key), { refused: false })
+  } catch (result) {
+    if (result instanceof RateLimiterRes) return Object.assign(result, { refused: true })
+    throw result
+  }
+}
+
+const seconds = ({ msBeforeNext }: RateLimiterRes) => Math.max(1, Math.ceil(msBeforeNext / 1000))
+
+const tooMany = (result: RateLimiterRes, headers: LimitHeaders = {}) =>
+  new AppError('too_many_requests', { headers: { ...headers, 'retry-after': String(seconds(result)) } })
+
+/** Keys are hashed: a counter says nothing about who has an account, and fits its column. */
+const digest = (text: string) => new Bun.CryptoHasher('sha256').update(text).digest('hex').slice(0, 32)

@@ -1,0 +1,230 @@
+import { expect, test } from 'bun:test'
+import { onBothDatabases, type Person } from './support/harness.ts'
+
+onBothDatabases('sessions', api => {
+  const signIn = async ({ email, password }: Person, headers = {}): Promise<Person> => {
+    const { body } = await api.post('/auth/login', { form: { username: email, password }, headers })
+    return { ...({} as Person), email, password, token: body.access_token, refreshToken: body.refresh_token }
+  }
+  const works = async ({ token }: { token: string }) => (await api.get('/users/me', { token })).status === 200
+  const refresh = (refreshToken: string) =>
+    api.post('/auth/refresh', { json: { refresh_token: refreshToken } })
+
+  test('a sign-out ends the caller’s session and no other', async () => {
+    const here = await api.user()
+    const there = await signIn(here)
+
+    const answer = await api.post('/auth/logout', { token: here.token })
+
+    expect(answer.status).toBe(204)
+    const refused = await api.get('/users/me', { token: here.token })
+    expect(refused).toMatchObject({ status: 401, body: { detail: 'Could not validate credentials' } })
+    expect((await refresh(here.refreshToken)).status).toBe(401)
+    expect(await works(there)).toBe(true)
+  })
+
+  test('scope=others keeps only the caller’s session, scope=all none', async () => {
+    const here = await api.user()
+    const there = await signIn(here)
+
+    await api.post('/auth/logout?scope=others', { token: here.token })
+    expect([await works(here), await works(there)]).toEqual([true, false])
+
+    const again = await signIn(here)
+    await api.post('/auth/logout?scope=all', { token: here.token })
+    expect([await works(here), await works(again)]).toEqual([false, false])
+    expect((await api.post('/auth/logout?scope=none', { token: (await signIn(here)).token })).status).toBe(
+      422,
+    )
+  })
+
+  test('the list names every session of the caller, and one of them can be ended', async () => {
+    const here = await api.user()
+    const there = await signIn(here, { 'user-agent': 'a phone' })
+    const stranger = await api.user()
+
+    const list = await api.get('/auth/sessions', { token: here.token })
+
+    expect(list.status).toBe(200)
+    expect(list.body).toHaveLength(2)
+    expect(list.body[0]).toEqual({
+      id: expect.any(String),
+      created_at: expect.any(String),
+      last_used_at: expect.any(String),
+      expires_at: expect.any(String),
+      user_agent: 'a phone',
+      ip: '127.0.0.1',
+      current: false,
+    })
+    expect(list.body[1].current).toBe(true)
+
+    const path = `/auth/sessions/${list.body[0].id}`
+    expect((await api.delete(path, { token: stranger.token })).status).toBe(404)
+    expect((await api.delete(path, { token: here.token })).status).toBe(204)
+    expect(await works(there)).toBe(false)
+    expect(await api.delete(path, { token: here.token })).toMatchObject({
+      status: 404,
+      body: { code: 'session_not_found' },
+    })
+    expect((await api.delete('/auth/sessions/nonsense', { token: here.token })).status).toBe(404)
+  })
+
+  test('a refresh gives a new pair, and the same pair again for a short while', async () => {
+    const ada = await api.user()
+
+    const first = await refresh(ada.refreshToken)
+    const again = await api.post('/auth/refresh', {
+      form: { grant_type: 'refresh_token', refresh_token: ada.refreshToken },
+    })
+
+    expect(first.status).toBe(200)
+    expect(Object.keys(first.body).sort()).toEqual([
+      'access_token',
+      'expires_in',
+      'refresh_token',
+      'token_type',
+    ])
+    expect(first.body.refresh_token).not.toBe(ada.refreshToken)
+    expect(again.body.refresh_token).toBe(first.body.refresh_token)
+    expect(await works({ token: first.body.access_token })).toBe(true)
+  })
+
+  test('fifty refreshes at the same instant give one child, and nobody is signed out', async () => {
+    const ada = await api.user()
+
+    const answers = await Promise.all(Array.from({ length: 50 }, () => refresh(ada.refreshToken)))
+
+    expect(answers.map(answer => answer.status)).toEqual(Array(50).fill(200))
+    expect(new Set(answers.map(answer => answer.body.refresh_token)).size).toBe(1)
+    expect((await refresh(answers[0]!.body.refresh_token)).status).toBe(200)
+  })
+
+  test('an older token that comes back ends the whole session', async () => {
+    const ada = await api.user()
+    const second = (await refresh(ada.refreshToken)).body
+    const third = (await refresh(second.refresh_token)).body
+
+    const stolen = await refresh(ada.refreshToken)
+
+    expect(stolen).toMatchObject({ status: 401, body: { detail: 'Could not validate credentials' } })
+    expect((await refresh(third.refresh_token)).status).toBe(401)
+    expect(await works({ token: third.access_token })).toBe(false)
+  })
+
+  test('the token before the last one is too old after ten seconds', async () => {
+    const ada = await api.user()
+    const next = (await refresh(ada.refreshToken)).body
+    await api.sql(`update sessions set rotated_at = now() - interval '11 seconds' where user_id = $1`, [
+      ada.id,
+    ])
+
+    expect((await refresh(ada.refreshToken)).status).toBe(401)
+    expect((await refresh(next.refresh_token)).status).toBe(401)
+  })
+
+  test('a session that has had its thirty days is over', async () => {
+    const ada = await api.user()
+    await api.sql(`update sessions set expires_at = now() - interval '1 second' where user_id = $1`, [ada.id])
+
+    expect((await refresh(ada.refreshToken)).status).toBe(401)
+  })
+
+  test('an invented token ends nobody’s session', async () => {
+    const ada = await api.user()
+    const bytes = Buffer.from(ada.refreshToken, 'base64url')
+    bytes[20]! ^= 1
+
+    expect((await refresh(bytes.toString('base64url'))).status).toBe(401)
+    expect((await refresh('nonsense')).status).toBe(401)
+    expect((await refresh(ada.refreshToken)).status).toBe(200)
+  })
+
+  test('the database holds no token, only hashes', async () => {
+    const ada = await api.user()
+    const rows = await api.sql(`select to_jsonb(s)::text from sessions s where user_id = $1`, [ada.id])
+
+    const secret = Buffer.from(ada.refreshToken, 'base64url').subarray(16, 48)
+    for (const form of [ada.refreshToken, ada.token, secret.toString('hex'), secret.toString('base64')]) {
+      expect(String(rows[0]![0])).not.toContain(form)
+    }
+  })
+
+  test('a new password ends every other session, and the old password works no more', async () => {
+    const here = await api.user()
+    const there = await signIn(here)
+
+    const wrong = await api.post('/users/me/password', {
+      token: here.token,
+      json: { current_password: 'not it at all', new_password: 'staple my battery' },
+    })
+    const right = await api.post('/users/me/password', {
+      token: here.token,
+      json: { current_password: here.password, new_password: 'staple my battery' },
+    })
+
+    expect(wrong).toMatchObject({ status: 400, body: { detail: 'Incorrect password' } })
+    expect(right.status).toBe(204)
+    expect([await works(here), await works(there)]).toEqual([true, false])
+    expect(
+      (await api.post('/auth/login', { form: { username: here.email, password: here.password } })).status,
+    ).toBe(401)
+    expect(await works(await signIn({ ...here, password: 'staple my battery' }))).toBe(true)
+  })
+
+  test('an address can be changed to one that is free, whatever the case of its letters', async () => {
+    const ada = await api.user()
+    const bob = await api.user()
+    const change = (email: string, current_password = ada.password) =>
+      api.patch('/users/me', { token: ada.token, json: { email, current_password } })
+
+    expect(await change(bob.email.toUpperCase())).toMatchObject({
+      status: 400,
+      body: { code: 'email_taken' },
+    })
+    expect(await change('new@example.com', 'wrong')).toMatchObject({
+      status: 400,
+      body: { code: 'incorrect_password' },
+    })
+    const mine = `Ada.${crypto.randomUUID()}@Example.com`
+    expect(await change(mine)).toMatchObject({ status: 200, body: { id: ada.id, email: mine } })
+    expect(await works(await signIn({ ...ada, email: mine.toLowerCase() }))).toBe(true)
+  })
+
+  test('a deleted account takes its sessions and tasks along', async () => {
+    const ada = await api.user()
+    await api.task(ada)
+
+    expect((await api.delete('/users/me', { token: ada.token, json: { password: 'wrong' } })).status).toBe(
+      400,
+    )
+    expect(
+      (await api.delete('/users/me', { token: ada.token, json: { password: ada.password } })).status,
+    ).toBe(204)
+
+    expect(await works(ada)).toBe(false)
+    expect((await refresh(ada.refreshToken)).status).toBe(401)
+    const rows = await api.sql('select count(*) from tasks where user_id = $1', [ada.id])
+    expect(rows).toEqual([[0]])
+    await api.user(ada.email)
+  })
+
+  test('a disabled account cannot sign in', async () => {
+    const ada = await api.user()
+    await api.sql('update users set disabled_at = now() where id = $1', [ada.id])
+
+    const answer = await api.post('/auth/login', { form: { username: ada.email, password: ada.password } })
+
+    expect(answer).toMatchObject({ status: 401, body: { detail: 'Incorrect email or password' } })
+  })
+
+  test('a session that an operator deletes ends within a second, also for a token in use', async () => {
+    const ada = await api.user()
+    expect(await works(ada)).toBe(true)
+    await api.sql('delete from sessions where user_id = $1', [ada.id])
+
+    const until = performance.now() + 1000
+    while (performance.now() < until && (await works(ada))) await Bun.sleep(20)
+
+    expect(await works(ada)).toBe(false)
+  })
+})
