@@ -53,8 +53,13 @@ SwaggerUIBundle({
 })
 `
 
+/** Leaves out what has no meaning here: OAuth 2 clients and scopes, links between operations. */
 const styles = `
 body { margin: 0 }
+.swagger-ui .info { margin: 30px 0 }
+.swagger-ui .scope-def,
+.swagger-ui .auth-container .wrapper:has(> [for=password_type], > [for^=client_]),
+.swagger-ui .response-col_links { display: none }
 `
 
 /** In the address of every file, so that a browser keeps it for as long as it is the same. */

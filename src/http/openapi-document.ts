@@ -119,8 +119,10 @@ const tags = [
 const securitySchemes = {
   password: {
     type: 'oauth2',
-    description: 'Sign in with the e-mail address as `username`; leave the client fields empty.',
-    flows: { password: { tokenUrl: '/api/v1/auth/login', scopes: {} } },
+    description: 'Sign in with the e-mail address as `username`.',
+    flows: {
+      password: { tokenUrl: '/api/v1/auth/login', refreshUrl: '/api/v1/auth/refresh', scopes: {} },
+    },
   },
 }
 

@@ -37,16 +37,21 @@ export const account = t.Object(
   },
 )
 
+const ignored = { description: 'OAuth 2 clients send it; it does nothing here.', examples: [''] }
+const oauthClient = {
+  scope: t.Optional(text(ignored)),
+  client_id: t.Optional(text(ignored)),
+  client_secret: t.Optional(text({ ...ignored, format: 'password' })),
+}
+
 /** The OAuth 2 password grant (RFC 6749, 4.3.2); as JSON also with `email` in the place of `username`. */
 export const login = t.Object(
   {
     username: t.Optional(text({ description: 'The e-mail address.', examples: ['ada@example.com'] })),
-    email: t.Optional(text({ description: 'The same as `username`, for JSON clients.' })),
+    email: t.Optional(text({ description: 'The same as `username`, for JSON clients.', examples: [''] })),
     password: text({ format: 'password', examples: ['correct horse battery'] }),
     grant_type: t.Optional(t.Literal('password')),
-    scope: t.Optional(text()),
-    client_id: t.Optional(text()),
-    client_secret: t.Optional(text({ format: 'password' })),
+    ...oauthClient,
   },
   {
     title: 'Login',
@@ -80,9 +85,7 @@ export const refresh = t.Object(
   {
     refresh_token: text({ format: 'password', description: 'The one that came last.' }),
     grant_type: t.Optional(t.Literal('refresh_token')),
-    scope: t.Optional(text()),
-    client_id: t.Optional(text()),
-    client_secret: t.Optional(text({ format: 'password' })),
+    ...oauthClient,
   },
   {
     title: 'Refresh',
