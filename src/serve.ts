@@ -34,7 +34,15 @@ export async function serve(config: Config, log: Log) {
   })
   try {
     const { host: hostname, port } = config
-    app.listen({ hostname, port, reusePort: false, maxRequestBodySize: bodyBytesMaxOfServer })
+    app.listen({
+      hostname,
+      port,
+      reusePort: false,
+      maxRequestBodySize: bodyBytesMaxOfServer,
+      // Bun's page for developers would show the source.
+      development: false,
+      error: error => lastResort(error, log),
+    })
   } catch (error) {
     await driver.close()
     throw error
@@ -62,6 +70,17 @@ export async function serve(config: Config, log: Log) {
   const migrated = migrateWhenPossible(driver, log, () => stopping)
 
   return { url, driver, stop, migrated }
+}
+
+/** For what fails outside of the app's own handler: the same shape, so that a client needs to know no other. */
+function lastResort(error: unknown, log: Log): Response {
+  const { status, code, detail } = new AppError('internal')
+  const requestId = Bun.randomUUIDv7()
+  log.error('request failed', { request_id: requestId, ...errorFields(error) })
+  return new Response(JSON.stringify({ detail, code, request_id: requestId }), {
+    status,
+    headers: { 'content-type': 'application/json', 'x-request-id': requestId },
+  })
 }
 
 const retryEveryMs = 500

@@ -1,6 +1,6 @@
 import type { TSchema } from '@sinclair/typebox'
 import { TransformDecodeCheckError, TransformDecodeError } from '@sinclair/typebox/value'
-import { type AnyElysia, Elysia, ValidationError } from 'elysia'
+import { type AnyElysia, Elysia, NotFoundError, ParseError, ValidationError } from 'elysia'
 import { brokenConstraint, isSchemaMissing } from '../db/constraint.ts'
 import { AppError } from '../errors.ts'
 import { errorFields, type Log } from '../log.ts'
@@ -27,8 +27,8 @@ type Routes = AnyElysia['routes']
 /** The one place where a failure becomes a response. `routes` is asked for the app's routes when something fails. */
 export const errorHandler = (log: Log, routes: () => Routes) =>
   new Elysia({ name: 'error-handler' }).decorate({ requestId: '' }).onError({ as: 'global' }, context => {
-    const { code, error, set, requestId } = context
-    const failure = toAppError(code, error, context as Failed, routes())
+    const { error, set, requestId } = context
+    const failure = toAppError(error, context as Failed, routes())
     if (failure.status >= 500) report(log, failure, requestId)
     set.status = failure.status
     Object.assign(set.headers, failure.headers, { 'content-type': 'application/json' })
@@ -44,7 +44,7 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
  * Decides by what was thrown, never by its `code` or `status`: Elysia reads those off any object, so that a database
  * error or a stray `{ status: 200 }` would choose the answer.
  */
-function toAppError(code: unknown, error: unknown, failed: Failed, routes: Routes): AppError {
+function toAppError(error: unknown, failed: Failed, routes: Routes): AppError {
   if (error instanceof AppError) return withBody(error, failed)
   if (error instanceof ValidationError) {
     // An answer of ours that breaks its own schema arrives here as well: that is our mistake, not the client's.
@@ -53,8 +53,8 @@ function toAppError(code: unknown, error: unknown, failed: Failed, routes: Route
   }
   // The only lists that Elysia decodes are those in a query.
   if (error instanceof TransformDecodeCheckError) return invalid('query', failed, routes)
-  if (code === 'NOT_FOUND') return notFound(failed, routes)
-  if (code === 'PARSE') return new AppError('bad_request', { cause: error })
+  if (error instanceof NotFoundError) return notFound(failed, routes)
+  if (error instanceof ParseError) return new AppError('bad_request', { cause: error })
   if (isSchemaMissing(error)) return new AppError('unavailable', { cause: error })
   if (brokenConstraint(error) !== undefined) return new AppError('conflict', { cause: error })
   return new AppError('internal', { cause: error })

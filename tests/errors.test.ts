@@ -1,0 +1,779 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { Type } from '@sinclair/typebox'
+import { type AnyElysia, Elysia, t } from 'elysia'
+import fc from 'fast-check'
+import { body } from '../src/http/body.ts'
+import { errorHandler } from '../src/http/error-handler.ts'
+import { requestLog } from '../src/http/request-log.ts'
+import { text } from '../src/http/schema.ts'
+import { createLog } from '../src/log.ts'
+import {
+  type Client,
+  client,
+  onBothDatabases,
+  type Person,
+  type Service,
+  startService,
+} from './support/harness.ts'
+import { allRoutes, expectError, send } from './support/wire.ts'
+
+const json = 'Content-Type: application/json'
+const form = 'Content-Type: application/x-www-form-urlencoded'
+const nowhere = '00000000-0000-4000-8000-000000000000'
+
+describe('over the wire', () => {
+  const api = {} as Service
+  const ada = {} as Person
+  beforeAll(async () => {
+    Object.assign(api, await startService('postgres'))
+    Object.assign(ada, await api.user())
+  }, 30_000)
+  afterAll(() => api.stop?.())
+
+  /** A POST to /tasks as Ada. */
+  const post = (content: string | Uint8Array, headers = [json], chunkBytes = 0) =>
+    send(api.url, {
+      line: 'POST /api/v1/tasks',
+      headers: [`Authorization: Bearer ${ada.token}`, ...headers],
+      body: content,
+      ...(chunkBytes && { chunkBytes }),
+    })
+
+  test.each([
+    '/nope',
+    '/api',
+    '/api/v1',
+    '/api/v2/tasks',
+    '/API/v1/tasks',
+    '/api/v1/tasksx',
+    '/health/nope',
+    '/%00',
+    '/%ZZ',
+    '/api/v1/tasks/1/2',
+    '//health',
+    '/..%2f..%2fetc/passwd',
+    '/.env',
+    '/api/v1/__proto__',
+  ])('there is no address %p', async path => {
+    for (const method of ['GET', 'POST', 'DELETE']) {
+      const answer = await send(api.url, { line: `${method} ${path}` })
+      expectError(answer, 404, 'not_found', 'Not Found')
+    }
+  })
+
+  test.each([
+    ['/health', 'GET, HEAD'],
+    ['/health/ready/', 'GET, HEAD'],
+    ['/docs', 'GET, HEAD'],
+    ['/openapi.json', 'GET, HEAD'],
+    ['/', 'GET, HEAD'],
+    ['/api/v1/auth/login', 'POST'],
+    ['/api/auth/register/', 'POST'],
+    ['/api/v1/tasks', 'GET, HEAD, POST'],
+    ['/api/tasks/', 'GET, HEAD, POST'],
+    [`/api/v1/tasks/${nowhere}`, 'DELETE, GET, HEAD, PATCH, PUT'],
+    ['/api/v1/tasks/nonsense/', 'DELETE, GET, HEAD, PATCH, PUT'],
+  ])('%s answers only %s', async (path, allowed) => {
+    const others = [
+      'GET',
+      'HEAD',
+      'POST',
+      'PUT',
+      'PATCH',
+      'DELETE',
+      'TRACE',
+      'PROPFIND',
+      'CONNECT',
+      'MKCOL',
+      'LOCK',
+    ]
+    for (const method of others.filter(method => !allowed.split(', ').includes(method))) {
+      const answer = await send(api.url, { line: `${method} ${path}` })
+      expect(answer.status).toBe(405)
+      expect(answer.headers.get('allow')).toBe(allowed)
+      if (method !== 'HEAD') expectError(answer, 405, 'method_not_allowed', 'Method Not Allowed')
+    }
+  })
+
+  test('a slash at the end of an address changes nothing', async () => {
+    const task = await api.task(ada)
+    for (const path of [
+      '/health',
+      '/health/live',
+      '/health/ready',
+      '/api/v1/users/me',
+      '/api/tasks',
+      `/api/tasks/${task.id}`,
+    ]) {
+      const plain = await api.get(api.url + path, { token: ada.token })
+      const slashed = await api.get(`${api.url}${path}/`, { token: ada.token })
+      expect(plain.status).toBe(200)
+      expect([slashed.status, slashed.body]).toEqual([200, plain.body])
+    }
+    for (const path of ['/docs', '/openapi.json', '/swagger']) {
+      const plain = await api.get(api.url + path)
+      const slashed = await api.get(`${api.url}${path}/`)
+      expect([slashed.status, slashed.body]).toEqual([plain.status, plain.body])
+    }
+  })
+
+  test('HEAD answers like GET, without a body', async () => {
+    const task = await api.task(ada)
+    for (const { path } of allRoutes().filter(route => route.method === 'GET')) {
+      const address = api.url + path.replace(':id', task.id)
+      const get = await api.get(address, { token: ada.token })
+      const head = await api.request('HEAD', address, { token: ada.token })
+      expect([path, head.status, head.body]).toEqual([path, get.status, undefined])
+      expect(head.headers.get('content-type')).toBe(get.headers.get('content-type'))
+    }
+  })
+
+  test.each([
+    ['{', 'json_invalid'],
+    ['{"title":"x"} and more', 'json_invalid'],
+    ["{'title':'x'}", 'json_invalid'],
+    ['NaN', 'json_invalid'],
+    ['title=x', 'json_invalid'],
+    ['', 'missing'],
+    ['null', 'missing'],
+    ['[]', 'object_type'],
+    ['[{"title":"x"}]', 'object_type'],
+    ['"x"', 'object_type'],
+    ['5', 'object_type'],
+    ['true', 'object_type'],
+    ['['.repeat(17) + ']'.repeat(17), 'json_too_deep'],
+    [`{"title":${'['.repeat(16)}${']'.repeat(16)}}`, 'json_too_deep'],
+  ])('a body %p is refused', async (content, type) => {
+    const answer = await post(content)
+
+    expectError(answer, 422, 'validation_failed', [{ loc: ['body'], msg: expect.any(String), type }])
+  })
+
+  test('brackets in a text do not count as nesting, and 16 levels are taken', async () => {
+    const inText = await post(JSON.stringify({ title: '['.repeat(100), x: '\\"[{' }))
+    const deep = await post(`{"title":"x","unknown":${'['.repeat(15)}${']'.repeat(15)}}`)
+
+    expect([inText.status, deep.status]).toEqual([201, 201])
+  })
+
+  test.each([
+    ['1e999', 'string_type'],
+    ['9223372036854775808', 'string_type'],
+    ['null', 'string_type'],
+    ['["x"]', 'string_type'],
+    ['{}', 'string_type'],
+    ['"a\\u0000"', 'string_unicode'],
+    ['"\\ud800"', 'string_unicode'],
+    ['"\\udfff\\ud83e"', 'string_unicode'],
+  ])('a title %s is refused', async (title, type) => {
+    const answer = await post(`{"title":${title}}`)
+
+    expectError(answer, 422, 'validation_failed', [{ loc: ['body', 'title'], msg: expect.any(String), type }])
+  })
+
+  test('bytes that are no UTF-8 are refused', async () => {
+    for (const bytes of [[0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xf4, 0x90, 0x80, 0x80], [0xe2, 0x82]]) {
+      const content = Buffer.concat([Buffer.from('{"title":"'), Buffer.from(bytes), Buffer.from('"}')])
+      const answer = await post(content)
+      expectError(answer, 422, 'validation_failed', [
+        { loc: ['body'], msg: 'Body is not valid UTF-8', type: 'encoding_invalid' },
+      ])
+    }
+  })
+
+  test.each([
+    'text/plain',
+    'application/xml',
+    'multipart/form-data; boundary=x',
+    'application/octet-stream',
+    'garbage',
+    'application/vnd.api+json',
+  ])('a body of type %s is refused', async type => {
+    const answer = await post('{"title":"x"}', [`Content-Type: ${type}`])
+
+    expectError(answer, 415, 'unsupported_media_type', 'Unsupported Media Type')
+  })
+
+  test('a compressed body is refused; JSON may have a charset, any case, or no type at all', async () => {
+    const compressed = await post(Bun.gzipSync('{"title":"x"}'), [json, 'Content-Encoding: gzip'])
+    const statuses = await Promise.all(
+      [
+        ['Content-Type: APPLICATION/JSON; charset=UTF-8'],
+        ['Content-Type: application/json;charset=utf-8'],
+        [],
+      ].map(async headers => (await post('{"title":"x"}', headers)).status),
+    )
+
+    expectError(compressed, 415, 'unsupported_media_type')
+    expect(statuses).toEqual([201, 201, 201])
+  })
+
+  test('a body of 32 KiB is taken, one byte more is 413, announced or not', async () => {
+    const whole = JSON.stringify({ title: 'x' }).padEnd(32 * 1024)
+
+    expect((await post(whole)).status).toBe(201)
+    expect((await post(whole, [json], 5000)).status).toBe(201)
+    expectError(await post(`${whole} `), 413, 'body_too_large', 'Request body too large')
+    expectError(await post(`${whole} `, [json], 5000), 413, 'body_too_large', 'Request body too large')
+  })
+
+  test('a body of 64 MB is turned away at once and not kept', async () => {
+    const before = process.memoryUsage.rss()
+    const megabyte = new Uint8Array(1024 * 1024).fill(0x78)
+    let sent = 0
+    const endless = new ReadableStream({
+      pull(controller) {
+        if (++sent > 64) controller.close()
+        else controller.enqueue(megabyte)
+      },
+    })
+
+    const answer = await api.post('/tasks', {
+      token: ada.token,
+      raw: endless,
+      headers: { 'content-type': 'application/json' },
+    })
+
+    expectError(answer, 413, 'body_too_large')
+    expect(process.memoryUsage.rss() - before).toBeLessThan(48 * 1024 * 1024)
+    expect((await api.get('/health')).status).toBe(200)
+  })
+
+  test('nesting 32,000 deep keeps nobody waiting', async () => {
+    const texts = [
+      '['.repeat(32_000),
+      '{"a":'.repeat(6000),
+      `{"title":"x","y":${'['.repeat(16_000)}${']'.repeat(16_000)}}`,
+    ]
+    for (const content of texts) {
+      let quickest = Number.POSITIVE_INFINITY
+      for (let i = 0; i < 5; i++) {
+        const start = performance.now()
+        expectError(await post(content), 422, 'validation_failed')
+        quickest = Math.min(quickest, performance.now() - start)
+      }
+      expect(quickest).toBeLessThan(50)
+    }
+  })
+
+  test('a list of thousands of mistakes keeps nobody waiting and is not told to its end', async () => {
+    const query = Array(1000).fill('status=x').join('&')
+    const start = performance.now()
+
+    const answer = await send(api.url, {
+      line: `GET /api/v1/tasks?${query}`,
+      headers: [`Authorization: Bearer ${ada.token}`],
+    })
+
+    expectError(answer, 422, 'validation_failed')
+    expect(answer.body.detail.length).toBeLessThanOrEqual(100)
+    expect(performance.now() - start).toBeLessThan(500)
+  })
+
+  test('what was sent is repeated, unknown fields and all, with every secret masked', async () => {
+    const sent = {
+      status: 'bad',
+      title: 5,
+      password: 'geheim',
+      unknown: [
+        { new_password: 'geheim', refresh_token: ['geheim'] },
+        { deep: { client_secret: 'geheim', current_password: 1 } },
+      ],
+    }
+
+    const answer = await post(JSON.stringify(sent))
+
+    expectError(answer, 422, 'validation_failed')
+    expect(answer.body.detail.map((problem: { loc: string[] }) => problem.loc.join('.'))).toEqual([
+      'body.title',
+      'body.status',
+    ])
+    const masked = '********'
+    expect(answer.body.body).toEqual({
+      ...sent,
+      password: masked,
+      unknown: [
+        { new_password: masked, refresh_token: masked },
+        { deep: { client_secret: masked, current_password: masked } },
+      ],
+    })
+  })
+
+  test('keys that name a prototype are ordinary keys', async () => {
+    const refused = await post('{"__proto__":{"title":"x"},"constructor":{"prototype":{"title":"x"}}}')
+    const made = await post('{"title":"x","__proto__":{"status":"completed","polluted":1},"toString":1}')
+    const login = await send(api.url, {
+      line: 'POST /api/v1/auth/login',
+      headers: [form],
+      body: '__proto__=1&constructor=2&username=a&password=b',
+    })
+
+    expectError(refused, 422, 'validation_failed', [
+      { loc: ['body', 'title'], msg: 'Field required', type: 'missing' },
+    ])
+    expect(JSON.stringify(refused.body.body)).toContain('__proto__')
+    expect([made.status, made.body.status]).toEqual([201, 'pending'])
+    expectError(login, 401, 'incorrect_login')
+    expect(({} as Record<string, unknown>).polluted).toBeUndefined()
+  })
+
+  test('of a field that a form or an object holds twice, the last one counts', async () => {
+    const { email, password } = ada
+    const fields = (last: string) =>
+      `username=nobody&username=${encodeURIComponent(email)}&password=wrong&password=${last}`
+    const login = (last: string) =>
+      send(api.url, { line: 'POST /api/v1/auth/login', headers: [form], body: fields(last) })
+
+    expect((await login(encodeURIComponent(password))).status).toBe(200)
+    expect((await login('other')).status).toBe(401)
+    expect((await post('{"title":"x","title":"y"}')).body.title).toBe('y')
+  })
+
+  test('broken percent-encoding is text like any other', async () => {
+    const headers = [`Authorization: Bearer ${ada.token}`]
+    const get = (path: string) => send(api.url, { line: `GET ${path}`, headers })
+
+    expectError(await get('/api/v1/tasks/%ZZ'), 404, 'task_not_found')
+    expectError(await get('/api/v1/tasks/%E0%A4%A'), 404, 'task_not_found')
+    expectError(await get('/api/v1/tasks/%00'), 404, 'task_not_found')
+    expectError(await get('/api/v1/tasks/a%2Fb'), 404, 'task_not_found')
+    expectError(await get('/api/v1/tasks?limit=%ZZ'), 422, 'validation_failed')
+    expectError(await get('/api/v1/tasks?status=%00'), 422, 'validation_failed')
+    expectError(await get('/api/v1/tasks?status=\xff'), 422, 'validation_failed')
+    expect((await get('/api/v1/tasks?%ZZ=%')).status).toBe(200)
+  })
+
+  test.each([
+    ['limit=0', 'limit', 'greater_than_equal'],
+    ['limit=201', 'limit', 'less_than_equal'],
+    ['limit=-1', 'limit', 'greater_than_equal'],
+    ['limit=9223372036854775808', 'limit', 'less_than_equal'],
+    ['limit=1.5', 'limit', 'int_type'],
+    ['limit=x', 'limit', 'int_type'],
+    ['limit=', 'limit', 'int_type'],
+    ['limit=1e999', 'limit', 'int_type'],
+    ['offset=-1', 'offset', 'greater_than_equal'],
+    ['status=bogus', 'status', 'literal_error'],
+    ['status=', 'status', 'literal_error'],
+    ['status=Pending', 'status', 'literal_error'],
+  ])('?%s is refused', async (query, name, type) => {
+    const answer = await api.get(`/tasks?${query}`, { token: ada.token })
+
+    expectError(answer, 422, 'validation_failed')
+    expect(answer.body.detail).toHaveLength(1)
+    expect(answer.body.detail[0]).toMatchObject({ type })
+    expect(answer.body.detail[0].loc.slice(0, 2)).toEqual(['query', name])
+    expect(answer.body.body).toBeUndefined()
+  })
+
+  test('every problem of a query is told at once', async () => {
+    const answer = await api.get('/tasks?limit=0&offset=x&status=a', { token: ada.token })
+
+    expect(answer.body.detail.map((problem: { loc: string[] }) => problem.loc[1])).toEqual([
+      'limit',
+      'offset',
+      'status',
+    ])
+  })
+
+  test('an address and headers of 12 KB are fine', async () => {
+    const long = await send(api.url, {
+      line: `GET /health?${'a'.repeat(6000)}`,
+      headers: [`X-Long: ${'b'.repeat(6000)}`],
+    })
+
+    expect(long.status).toBe(200)
+  })
+
+  test('a stranger hears 401 before anything else, whatever is sent and however much', async () => {
+    const bodies = ['{', '[]', '\xff', 'x'.repeat(40_000), '['.repeat(32_000)]
+    for (const content of bodies) {
+      for (const type of [json, 'Content-Type: text/plain', form]) {
+        const answer = await send(api.url, {
+          line: 'POST /api/v1/tasks?limit=x',
+          headers: [type],
+          body: content,
+        })
+        expectError(answer, 401, 'not_authenticated', 'Not authenticated')
+      }
+    }
+    expectError(await api.get('/tasks?limit=x&status=y'), 401, 'not_authenticated')
+    expectError(await api.patch('/tasks/nonsense', { json: { title: 5 } }), 401, 'not_authenticated')
+    // Announced and never sent: nobody waits for it.
+    const unsent = await send(api.url, {
+      line: 'POST /api/v1/tasks',
+      headers: [json, 'Content-Length: 1000'],
+    })
+    expectError(unsent, 401, 'not_authenticated')
+  })
+
+  test('X-Request-Id is on every answer, and a sane one is taken over', async () => {
+    for (const path of ['/health', '/nope', '/docs', '/openapi.json', '/api/v1/tasks', '/']) {
+      const own = await api.get(api.url + path)
+      const taken = await api.get(api.url + path, { headers: { 'x-request-id': 'Trace-1.2:3_4' } })
+      expect(own.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
+      expect(taken.headers.get('x-request-id')).toBe('Trace-1.2:3_4')
+    }
+    for (const id of ['a b', 'a"b', '{}', 'x'.repeat(129), '<script>', 'é']) {
+      const answer = await send(api.url, { line: 'GET /nope', headers: [`X-Request-Id: ${id}`] })
+      expectError(answer, 404, 'not_found')
+      expect(answer.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
+    }
+  })
+
+  test('a client that hangs up in the middle of a body is not a failure of ours', async () => {
+    const head = `POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\n${json}\r\nAuthorization: Bearer ${ada.token}\r\nContent-Length: 1000\r\n\r\n{`
+    await new Promise<void>(resolve => {
+      const { hostname, port } = new URL(api.url)
+      Bun.connect({
+        hostname,
+        port: Number(port),
+        socket: {
+          open(socket) {
+            socket.write(head)
+            setTimeout(() => socket.terminate(), 50)
+          },
+          close: () => resolve(),
+          data() {},
+        },
+      })
+    })
+    await Bun.sleep(50)
+
+    expect(api.logs().filter(line => line.level === 'error')).toEqual([])
+    expect((await api.get('/health')).status).toBe(200)
+  })
+})
+
+describe('in the framework', () => {
+  const lines: string[] = []
+  const lab = startLab(lines)
+  const api: Client = client(lab.server!.url.href.replace(/\/$/, ''), '')
+  afterAll(() => lab.stop())
+
+  test('problems of path, query, header and body are told all at once', async () => {
+    const answer = await api.post('/all/x?n=many&flags=no', {
+      headers: { 'x-count': 'few' },
+      json: { name: '', password: 'geheim' },
+    })
+
+    expectError(answer, 422, 'validation_failed')
+    expect(answer.body.detail.map((problem: { loc: unknown[] }) => problem.loc)).toEqual([
+      ['path', 'id'],
+      ['query', 'n'],
+      ['query', 'flags', 0],
+      ['header', 'x-count'],
+      ['body', 'name'],
+      ['body', 'age'],
+    ])
+    expect(answer.body.body).toEqual({ name: '', password: '********' })
+  })
+
+  test('what is right everywhere is answered', async () => {
+    const answer = await api.post('/all/7?n=1&flags=yes', {
+      headers: { 'x-count': '3' },
+      json: { name: 'a', age: 1 },
+    })
+
+    expect([answer.status, answer.body]).toEqual([200, { fine: true }])
+  })
+
+  test.each(['error', 'text', 'status 200', 'status 404', 'not found', 'validation', 'promise'])(
+    'a thrown %s is a 500 that says nothing',
+    async what => {
+      lines.length = 0
+
+      const answer = await api.get(`/throw/${encodeURIComponent(what)}`)
+
+      expectError(answer, 500, 'internal', 'Internal server error')
+      const [logged] = lines.map(line => JSON.parse(line)).filter(line => line.level === 'error')
+      expect(logged).toMatchObject({ msg: 'request failed', request_id: answer.body.request_id })
+      expect(JSON.stringify(answer.body)).not.toContain('geheim')
+      expect(answer.headers.get('x-leak')).toBeNull()
+    },
+  )
+
+  test('the log of a thrown error has the stack', async () => {
+    lines.length = 0
+
+    await api.get('/throw/error')
+
+    const logged = lines.map(line => JSON.parse(line)).find(line => line.level === 'error')
+    expect(logged).toMatchObject({ error: 'TypeError', message: 'broken inside' })
+    expect(logged.stack).toContain('errors.test.ts')
+  })
+
+  test('an answer that breaks its own schema is a 500, and the log does not repeat it', async () => {
+    lines.length = 0
+
+    const answer = await api.get('/mismatch')
+
+    expectError(answer, 500, 'internal', 'Internal server error')
+    expect(lines.join('')).toContain('ResponseMismatch')
+    expect(lines.join('')).not.toContain('geheim')
+  })
+
+  test('a list of 16,000 wrong items keeps nobody waiting and is not told to its end', async () => {
+    let quickest = Number.POSITIVE_INFINITY
+    for (let i = 0; i < 5; i++) {
+      const start = performance.now()
+      const answer = await api.post('/list', { json: { items: Array(15_000).fill(1) } })
+      quickest = Math.min(quickest, performance.now() - start)
+      expectError(answer, 422, 'validation_failed')
+      expect(answer.body.detail).toHaveLength(100)
+    }
+    expect(quickest).toBeLessThan(100)
+  })
+})
+
+function startLab(lines: string[]) {
+  const log = createLog({
+    level: 'debug',
+    pretty: false,
+    write: text => void lines.push(...text.trim().split('\n')),
+  })
+  const thrown: Record<string, () => unknown> = {
+    error: () => new TypeError('broken inside'),
+    text: () => 'geheim',
+    'status 200': () => ({ status: 200, code: 'geheim', headers: { 'x-leak': 'geheim' } }),
+    'status 404': () => Object.assign(new Error('geheim'), { status: 404 }),
+    'not found': () => Object.assign(new Error('geheim'), { code: 'NOT_FOUND' }),
+    validation: () => Object.assign(new Error('geheim'), { code: 'VALIDATION', type: 'body' }),
+    promise: () => Promise.reject(new Error('geheim')),
+  }
+  let routes: AnyElysia['routes'] = []
+  const lab = new Elysia()
+    .use(requestLog(log))
+    .use(errorHandler(log, () => routes))
+    .use(body())
+    .post('/all/:id', () => ({ fine: true }), {
+      params: t.Object({ id: t.Integer() }),
+      query: t.Object({ n: t.Integer(), flags: t.Array(t.Union([t.Literal('yes'), t.Literal('maybe')])) }),
+      headers: t.Object({ 'x-count': t.Integer() }),
+      body: t.Object({ name: text({ minLength: 1 }), age: Type.Integer(), password: t.Optional(text()) }),
+    })
+    .post('/list', () => ({}), {
+      body: t.Object({ items: t.Array(text({ maxLength: 1 }), { maxItems: 20 }) }),
+    })
+    .get('/throw/:what', async ({ params }) => {
+      throw await thrown[decodeURIComponent(params.what)]!()
+    })
+    // biome-ignore lint/suspicious/noExplicitAny: an answer that the types would not let pass
+    .get('/mismatch', () => ({ secret: 'geheim' }) as any, {
+      response: { 200: t.Object({ count: t.Number() }) },
+    })
+    .listen({ port: 0, hostname: '127.0.0.1' })
+  routes = lab.routes
+  return lab
+}
+
+onBothDatabases('a damaged database', api => {
+  test('a statement that fails is a 500 that says nothing, and the log has the reason without the values', async () => {
+    const ada = await api.user()
+    await api.sql(
+      `create or replace function fail() returns trigger language plpgsql as $$ begin raise exception 'row %', new.title; end $$`,
+      [],
+    )
+    await api.sql(
+      `create trigger fail before insert on tasks for each row when (new.title = 'geheim') execute function fail()`,
+      [],
+    )
+
+    const answer = await api.post('/tasks', { token: ada.token, json: { title: 'geheim' } })
+
+    expectError(answer, 500, 'internal', 'Internal server error')
+    expect(answer.body.body).toBeUndefined()
+    const logged = api
+      .logs()
+      .find(line => line.level === 'error' && line.request_id === answer.body.request_id)
+    expect(logged).toMatchObject({ msg: 'request failed', code: 'P0001' })
+    expect(JSON.stringify(api.logs())).not.toContain('geheim')
+    expect(
+      api.logs().find(line => line.msg === 'request' && line.request_id === answer.body.request_id),
+    ).toMatchObject({ status: 500 })
+  })
+
+  test('a constraint that nobody knows is 409', async () => {
+    const ada = await api.user()
+    await api.sql(`alter table tasks add constraint nobody_knows check (title <> 'taboo')`, [])
+
+    const answer = await api.post('/tasks', { token: ada.token, json: { title: 'taboo' } })
+
+    expectError(answer, 409, 'conflict', 'Database integrity constraint violated')
+    expect(JSON.stringify(answer.body)).not.toContain('nobody_knows')
+  })
+
+  test('a row that no answer can hold is a 500, and the log does not repeat it', async () => {
+    const ada = await api.user()
+    await api.sql(`alter table tasks drop constraint if exists tasks_status_known`, [])
+    const task = await api.task(ada)
+    await api.sql(`update tasks set status = 'geheim' where id = $1`, [task.id])
+
+    const answer = await api.get(`/tasks/${task.id}`, { token: ada.token })
+
+    expectError(answer, 500, 'internal', 'Internal server error')
+    expect(JSON.stringify(api.logs())).not.toContain('geheim')
+  })
+
+  test('a database without its tables is 503 until they are there', async () => {
+    const ada = await api.user()
+    await api.sql('alter table tasks rename to tasks_away', [])
+
+    const away = await api.get('/tasks', { token: ada.token })
+    await api.sql('alter table tasks_away rename to tasks', [])
+    const back = await api.get('/tasks', { token: ada.token })
+
+    expectError(away, 503, 'unavailable', 'Service temporarily unavailable')
+    expect(back.status).toBe(200)
+  })
+})
+
+onBothDatabases('whatever is sent', api => {
+  test('no request gets a 5xx or an answer in another shape', async () => {
+    const ada = await api.user()
+    const task = await api.task(ada)
+    const routes = allRoutes().filter(
+      route => route.path.startsWith('/api') && !route.path.includes('sessions/'),
+    )
+    // Not the calls that end Ada's session or account: the rest would be nothing but 401.
+    const safe = routes.filter(
+      ({ method, path }) => !path.endsWith('/logout') && !(method === 'DELETE' && path.endsWith('/me')),
+    )
+    const encode = (text: string) => encodeURIComponent(text.toWellFormed())
+    const value = fc.oneof(
+      fc.string({ unit: 'binary', maxLength: 300 }),
+      fc.constantFrom(
+        null,
+        true,
+        0,
+        -1,
+        1e308,
+        2 ** 63,
+        1.5,
+        '',
+        '\0',
+        '\ud800',
+        'pending',
+        ada.email,
+        task.id,
+        '2026-02-30T00:00:00Z',
+        '+275760-09-13T00:00:00Z',
+      ),
+      fc.jsonValue({ maxDepth: 3 }),
+    )
+    const names = [
+      'title',
+      'description',
+      'status',
+      'priority',
+      'tags',
+      'due_at',
+      'position',
+      'email',
+      'username',
+      'password',
+      'refresh_token',
+      'grant_type',
+      'scope',
+      'current_password',
+      'new_password',
+      '__proto__',
+      'id',
+      'version',
+    ]
+    const object = fc.dictionary(fc.oneof(fc.constantFrom(...names), fc.string({ maxLength: 5 })), value, {
+      maxKeys: 6,
+    })
+    const content = fc.oneof(
+      object.map(sent => JSON.stringify(sent)),
+      object.map(sent =>
+        Object.entries(sent)
+          .map(([name, item]) => `${encode(name)}=${encode(String(JSON.stringify(item)))}`)
+          .join('&'),
+      ),
+      fc.string({ unit: 'binary' }),
+      fc.uint8Array({ maxLength: 50 }),
+    )
+    const query = fc.array(
+      fc.tuple(
+        fc.constantFrom(
+          'limit',
+          'offset',
+          'status',
+          'permanent',
+          'scope',
+          'cursor',
+          'q',
+          'sort',
+          'tag',
+          'due_before',
+          'since',
+          'x',
+        ),
+        fc.oneof(
+          fc.constantFrom(
+            '1',
+            '-1',
+            '1e9',
+            '%00',
+            '%ff',
+            '%',
+            'true',
+            'pending',
+            '2026-02-30',
+            '{}',
+            '[]',
+            '99999999999999999999',
+          ),
+          fc.string({ maxLength: 20 }).map(encodeURIComponent),
+        ),
+      ),
+      { maxLength: 4 },
+    )
+    const request = fc.record({
+      route: fc.constantFrom(...safe),
+      id: fc.oneof(
+        fc.constantFrom(task.id, nowhere, 'x', '%00', '%ZZ', '..', "'"),
+        fc.webSegment().filter(id => id !== ''),
+      ),
+      query,
+      type: fc.constantFrom(
+        json,
+        form,
+        'Content-Type: text/plain',
+        'Content-Type: multipart/form-data; boundary=x',
+      ),
+      token: fc.constantFrom(ada.token, ada.token, ada.token, 'x', ''),
+      header: fc.constantFrom(
+        'If-Match: "1"',
+        'If-Match: \xff',
+        'If-None-Match: *',
+        'Idempotency-Key: x',
+        'X-Forwarded-For: x,,1',
+        'Origin: null',
+        'Expect: x',
+        'Range: bytes=0-1',
+      ),
+      content,
+      chunkBytes: fc.constantFrom(0, 0, 7),
+    })
+
+    await fc.assert(
+      fc.asyncProperty(request, async ({ route, id, query, type, token, header, content, chunkBytes }) => {
+        const search = query.map(([name, item]) => `${name}=${item}`).join('&')
+        const answer = await send(api.url, {
+          line: `${route.method} ${route.path.replace(':id', id)}?${search}`,
+          headers: [type, `Authorization: Bearer ${token}`, header],
+          body: content,
+          ...(chunkBytes && { chunkBytes }),
+        })
+        expect(answer.status).toBeGreaterThanOrEqual(200)
+        expect(answer.status).toBeLessThan(500)
+        expect(answer.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
+        if (answer.status >= 400) expectError(answer, answer.status, answer.body.code)
+      }),
+      { numRuns: 400 },
+    )
+    expect(api.logs().filter(line => line.level === 'error')).toEqual([])
+  }, 60_000)
+})

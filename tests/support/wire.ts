@@ -1,0 +1,96 @@
+import { expect } from 'bun:test'
+import { connect } from 'node:net'
+import { createApp } from '../../src/app.ts'
+import { parseConfig } from '../../src/config.ts'
+import type { Driver } from '../../src/db/driver.ts'
+import { createLog } from '../../src/log.ts'
+import type { Answer } from './harness.ts'
+
+export interface RawRequest {
+  /** `GET /health`; the rest of the line is added. */
+  line: string
+  /** Whole lines, without the end of line. */
+  headers?: string[]
+  body?: string | Uint8Array
+  /** Send the body in chunks of this many bytes, without a `Content-Length`. */
+  chunkBytes?: number
+}
+
+/** Sends a request as it is, over a connection of its own: what `fetch` would mend or refuse. */
+export async function send(url: string, request: RawRequest): Promise<Answer> {
+  const text = await exchange(url, bytesOf(request))
+  const [head = '', ...rest] = text.split('\r\n\r\n')
+  const [statusLine = '', ...lines] = head.split('\r\n')
+  const headers = new Headers(
+    lines.map(line => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trim()]),
+  )
+  const body = rest.join('\r\n\r\n')
+  const isJson = headers.get('content-type')?.startsWith('application/json') && body !== ''
+  return { status: Number(statusLine.split(' ')[1] ?? 0), headers, body: isJson ? JSON.parse(body) : body }
+}
+
+/** Writes bytes and gives what comes back until the other side closes, as UTF-8. */
+export function exchange(url: string, bytes: Uint8Array, timeoutMs = 10_000): Promise<string> {
+  const { hostname, port } = new URL(url)
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    const socket = connect(Number(port), hostname, () => socket.write(bytes))
+    socket.setTimeout(timeoutMs, () => socket.destroy(new Error('no answer in time')))
+    socket.on('data', chunk => chunks.push(Buffer.from(chunk)))
+    socket.on('error', error =>
+      'code' in error && error.code === 'ECONNRESET' ? socket.destroy() : reject(error),
+    )
+    socket.on('close', () => resolve(Buffer.concat(chunks).toString()))
+  })
+}
+
+function bytesOf({ line, headers = [], body = '', chunkBytes }: RawRequest): Uint8Array {
+  const content = Buffer.from(body)
+  const length = content.length > 0 ? [`Content-Length: ${content.length}`] : []
+  const framing = chunkBytes ? ['Transfer-Encoding: chunked'] : length
+  const lines = [`${line} HTTP/1.1`, 'Host: localhost', 'Connection: close', ...headers, ...framing, '', '']
+  return Buffer.concat([
+    Buffer.from(lines.join('\r\n'), 'latin1'),
+    chunkBytes ? chunked(content, chunkBytes) : content,
+  ])
+}
+
+function chunked(content: Buffer, size: number): Buffer {
+  const parts: Buffer[] = []
+  for (let at = 0; at < content.length; at += size) {
+    const part = content.subarray(at, at + size)
+    parts.push(Buffer.from(`${part.length.toString(16)}\r\n`), part, Buffer.from('\r\n'))
+  }
+  return Buffer.concat([...parts, Buffer.from('0\r\n\r\n')])
+}
+
+/** The one shape of every error, and what its headers must say. */
+export function expectError(answer: Answer, status: number, code: string, detail?: unknown) {
+  expect(answer.body).toEqual({
+    detail: detail ?? expect.anything(),
+    code,
+    request_id: answer.headers.get('x-request-id'),
+    ...(status === 422 && 'body' in answer.body && { body: answer.body.body }),
+  })
+  expect(answer.status).toBe(status)
+  expect(answer.headers.get('content-type')).toBe('application/json')
+  expect(answer.headers.get('www-authenticate')).toBe(status === 401 ? 'Bearer' : null)
+  if (status === 429 || status === 503) expect(answer.headers.get('retry-after')).toMatch(/^\d+$/)
+}
+
+/** Every route of the service: no database is needed to know them. */
+export function allRoutes() {
+  const refuse = () => Promise.reject(new Error('there is no database here'))
+  const driver: Driver = { kind: 'embedded', query: refuse, session: refuse, close: async () => {} }
+  const { app } = createApp({
+    config: parseConfig({}),
+    secretKey: 'nobody signs in here, nobody signs in here',
+    driver,
+    log: createLog({ level: 'error', pretty: false, write: () => {} }),
+    readiness: async () => ({ ready: false, reason: 'this is only a list' }),
+    peerOf: () => null,
+  })
+  return app.routes
+    .filter(route => route.method !== 'OPTIONS')
+    .map(({ method, path, hooks }) => ({ method, path, hooks }))
+}
