@@ -1,5 +1,6 @@
-import { closeSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, linkSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { prepareDataDir } from './db/data-dir.ts'
 
 /**
  * The secret that this installation made for itself: generated once, kept in `dataDir` (0700) for its owner alone
@@ -7,7 +8,7 @@ import { join } from 'node:path'
  */
 export function loadSecretKey(dataDir: string): string {
   const file = join(dataDir, 'secret_key')
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 })
+  prepareDataDir(dataDir)
   const draft = `${file}.${process.pid}`
   try {
     return readSecret(file)

@@ -82,9 +82,15 @@ export function createThrottle(driver: Driver, settings: ThrottleSettings) {
         const stranger = await consume(strangers, `${key}:${digest(ip === null ? '' : networkOf(ip))}`)
         if (stranger.refused) throw tooMany(stranger)
       }
-      const right = await check()
-      if (right) await failures.reward(key)
-      return right
+      // A check that could not be made (too busy, the database away) was no guess.
+      let wasGuess = false
+      try {
+        const right = await check()
+        wasGuess = !right
+        return right
+      } finally {
+        if (!wasGuess) await failures.reward(key)
+      }
     },
 
     /** Removes counters that have run out. */

@@ -1,0 +1,107 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { type Running, startExecutable } from './support/executable.ts'
+import type { Client, Person } from './support/harness.ts'
+import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+
+/** What crosses replicas: two executables, real sockets, one PostgreSQL. */
+describe('two replicas', () => {
+  let database: PrivateDatabase
+  let one: Running
+  let two: Running
+
+  beforeAll(async () => {
+    database = await privateDatabase()
+    const env = {
+      DATABASE_URL: database.url,
+      SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
+      ENVIRONMENT: 'test',
+      BCRYPT_COST: '4',
+      LOGIN_FAILURE_LIMIT: '5',
+      TRUSTED_PROXIES: '127.0.0.1',
+    }
+    ;[one, two] = await Promise.all([startExecutable(env), startExecutable(env)])
+    await Promise.all([one, two].map(replica => isReady(replica)))
+  }, 60_000)
+
+  afterAll(async () => {
+    await Promise.all([one?.stop(), two?.stop()])
+    await database?.drop()
+  })
+
+  const me = (replica: Client, token: string) => replica.get('/users/me', { token })
+
+  /** Uses a token all the time, and says how long after `end` it was refused first; fails if it was taken once more. */
+  async function refusedAfter(replica: Client, token: string, end: () => Promise<unknown>): Promise<number> {
+    while ((await me(replica, token)).status !== 200) await Bun.sleep(10)
+    const ended = end().then(() => performance.now())
+    while ((await me(replica, token)).status === 200) await Bun.sleep(5)
+    const refused = performance.now()
+    for (let i = 0; i < 20; i++) expect((await me(replica, token)).status).toBe(401)
+    return refused - (await ended)
+  }
+
+  const signIn = async ({ email, password }: Person) =>
+    (await one.post('/auth/login', { form: { username: email, password } })).body.access_token as string
+
+  test('a token of one works on the other', async () => {
+    const ada = await one.user()
+    expect(await me(two, ada.token)).toMatchObject({ status: 200, body: { id: ada.id } })
+  })
+
+  test.each([
+    ['a sign-out', (ada: Person) => one.post('/auth/logout', { token: ada.token })],
+    ['a sign-out everywhere', (ada: Person) => one.post('/auth/logout?scope=all', { token: ada.token })],
+    [
+      'the end of that session',
+      async (ada: Person) => {
+        const { body } = await one.get('/auth/sessions', { token: ada.token })
+        return one.delete(`/auth/sessions/${body[0].id}`, { token: ada.token })
+      },
+    ],
+    [
+      'a new password',
+      async (ada: Person) =>
+        one.post('/users/me/password', {
+          token: await signIn(ada),
+          json: { current_password: ada.password, new_password: 'staple my battery' },
+        }),
+    ],
+    [
+      'the end of the account',
+      (ada: Person) => one.delete('/users/me', { token: ada.token, json: { password: ada.password } }),
+    ],
+  ])('%s on one stops a busy token on the other within a second', async (_, end) => {
+    const ada = await one.user()
+    expect(await refusedAfter(two, ada.token, () => end(ada))).toBeLessThan(1000)
+  })
+
+  test('refreshes of one token on both give one child', async () => {
+    const ada = await one.user()
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, (_, i) =>
+        (i % 2 ? one : two).post('/auth/refresh', { json: { refresh_token: ada.refreshToken } }),
+      ),
+    )
+    expect(answers.map(answer => answer.status)).toEqual(Array(50).fill(200))
+    expect(new Set(answers.map(answer => answer.body.refresh_token)).size).toBe(1)
+  })
+
+  test('wrong passwords on one count on the other', async () => {
+    const ada = await one.user()
+    const guess = (replica: Client) =>
+      replica.post('/auth/login', {
+        form: { username: ada.email, password: 'a guess' },
+        headers: { 'x-forwarded-for': '203.0.113.9' },
+      })
+    for (let i = 0; i < 6; i++) expect((await guess(one)).status).toBe(401)
+    expect((await guess(two)).status).toBe(429)
+  })
+})
+
+async function isReady(replica: Client) {
+  for (let i = 0; i < 200; i++) {
+    if ((await replica.get('/health/ready')).status === 200) return
+    await Bun.sleep(25)
+  }
+  throw new Error('a replica did not become ready')
+}

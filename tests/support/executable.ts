@@ -1,0 +1,86 @@
+import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Glob } from 'bun'
+import type { Env } from '../../src/config.ts'
+import { type Client, client } from './harness.ts'
+
+const root = join(import.meta.dir, '../..')
+
+/** The built program; built now if it is absent or older than the sources (`bun run test` builds it before). */
+export async function executablePath(): Promise<string> {
+  const path = join(root, 'dist/todo-api')
+  if (existsSync(path) && newestSource() < statSync(path).mtimeMs) return path
+  const build = Bun.spawn([process.execPath, 'scripts/build.ts'], {
+    cwd: root,
+    stdout: 'ignore',
+    stderr: 'pipe',
+  })
+  if ((await build.exited) !== 0)
+    throw new Error(`the build failed: ${await new Response(build.stderr).text()}`)
+  return path
+}
+
+function newestSource(): number {
+  const files = [...new Glob('{src,drizzle}/**/*').scanSync({ cwd: root }), 'package.json', 'bun.lock']
+  return Math.max(...files.map(file => statSync(join(root, file)).mtimeMs))
+}
+
+export interface Running extends Client {
+  process: Bun.Subprocess<'ignore', 'pipe', 'pipe'>
+  /** The folder that it was started in. */
+  folder: string
+  /** Every line that it has logged so far. */
+  lines: string[]
+  /** Asks it to stop; the exit code. */
+  stop(): Promise<number>
+}
+
+/**
+ * Starts the built executable in an empty folder of its own, with nothing in its environment but `PATH` and `env`, on
+ * a free port; resolves when it listens.
+ */
+export async function startExecutable(env: Env = {}): Promise<Running> {
+  const folder = mkdtempSync(join(tmpdir(), 'todo-api-run-'))
+  const child = Bun.spawn([await executablePath(), 'serve'], {
+    cwd: folder,
+    env: { PATH: process.env.PATH, PORT: '0', ...env },
+    stdin: 'ignore',
+    stdout: 'pipe',
+    stderr: 'pipe',
+  })
+  const lines: string[] = []
+  const listening = Promise.withResolvers<string>()
+  const reading = readLines(child.stdout, line => {
+    lines.push(line)
+    const event = JSON.parse(line)
+    if (event.msg === 'listening') listening.resolve(event.url)
+  })
+  child.exited.then(async code => {
+    listening.reject(new Error(`exit code ${code}: ${await new Response(child.stderr).text()}`))
+  })
+  const url = await listening.promise
+  return {
+    ...client(url.replace(/\/$/, '')),
+    process: child,
+    folder,
+    lines,
+    async stop() {
+      child.kill('SIGTERM')
+      const code = await child.exited
+      await reading
+      rmSync(folder, { recursive: true, force: true })
+      return code
+    },
+  }
+}
+
+async function readLines(stream: ReadableStream<Uint8Array>, take: (line: string) => void) {
+  const decoder = new TextDecoder()
+  let rest = ''
+  for await (const chunk of stream as ReadableStream<Uint8Array> & AsyncIterable<Uint8Array>) {
+    const parts = (rest + decoder.decode(chunk, { stream: true })).split('\n')
+    rest = parts.pop()!
+    for (const line of parts) if (line !== '') take(line)
+  }
+}
