@@ -5,6 +5,13 @@ import { createLog } from './log.ts'
 
 /** The OpenAPI document as `/openapi.json` serves it, made without a database and without listening. */
 export async function openApiDocument(): Promise<unknown> {
+  const response = await appWithoutDatabase().handle(new Request('http://localhost/openapi.json'))
+  if (!response.ok) throw new Error('the document cannot be made; the tests say why')
+  return response.json()
+}
+
+/** All routes of the service, and nothing behind them. */
+export function appWithoutDatabase() {
   const { app } = createApp({
     config: parseConfig({}),
     secretKey: 'unused: nobody signs in to a document',
@@ -13,8 +20,7 @@ export async function openApiDocument(): Promise<unknown> {
     readiness: async () => ({ ready: false, reason: 'this is only a document' }),
     peerOf: () => null,
   })
-  const response = await app.handle(new Request('http://localhost/openapi.json'))
-  return response.json()
+  return app
 }
 
 const refuse = () => Promise.reject(new Error('there is no database here'))

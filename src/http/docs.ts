@@ -22,9 +22,10 @@ export const docs = () => {
     })
     .get('/docs', () => new Response(page, { headers: pageHeaders }))
     .get('/docs/assets/:version/:file', ({ params }) => {
-      const asset = params.version === assetsVersion ? assets[params.file] : undefined
-      if (!asset) throw new AppError('not_found')
-      return new Response(asset.content(), { headers: { ...assetHeaders, 'content-type': asset.type } })
+      const { version, file } = params
+      if (version !== assetsVersion || !isAsset(file)) throw new AppError('not_found')
+      const { type, content } = assets[file]
+      return new Response(content(), { headers: { ...assetHeaders, 'content-type': type } })
     })
     .get('/', ({ redirect }) => redirect('/docs'))
     .get('/swagger', ({ redirect }) => redirect('/docs'))
@@ -66,7 +67,7 @@ body { margin: 0 }
 const assetsVersion = Bun.hash(script + styles + bundle + swaggerStyles).toString(36)
 
 /** Read from the package, or from inside the executable, when somebody asks for it. */
-const assets: Record<string, { type: string; content: () => string | Blob }> = {
+const assets = {
   'swagger-ui-bundle.js': { type: 'text/javascript; charset=utf-8', content: () => Bun.file(bundle) },
   'swagger-ui.css': { type: 'text/css; charset=utf-8', content: () => Bun.file(swaggerStyles) },
   'start.js': { type: 'text/javascript; charset=utf-8', content: () => script },
@@ -74,7 +75,10 @@ const assets: Record<string, { type: string; content: () => string | Blob }> = {
   'favicon.png': { type: 'image/png', content: () => Bun.file(favicon) },
 }
 
-const asset = (file: keyof typeof assets) => `/docs/assets/${assetsVersion}/${file}`
+type AssetName = keyof typeof assets
+const isAsset = (file: string): file is AssetName => Object.hasOwn(assets, file)
+
+const asset = (file: AssetName) => `/docs/assets/${assetsVersion}/${file}`
 
 const page = `<!doctype html>
 <html lang="en">

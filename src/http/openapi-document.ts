@@ -57,6 +57,7 @@ interface Response {
 
 export interface Operation {
   operationId: string
+  summary: string
   tags: string[]
   security: object[]
   parameters?: { name: string; in: string; description?: string; schema: Schema }[]
@@ -140,6 +141,14 @@ const headers: Record<string, object> = {
     description: 'Try again after this many seconds.',
     schema: { type: 'integer', examples: [2] },
   },
+  RateLimit: {
+    description: 'What is left: `r` calls in the next `t` seconds (draft-ietf-httpapi-ratelimit-headers).',
+    schema: { type: 'string', examples: ['"login";r=9;t=60'] },
+  },
+  'RateLimit-Policy': {
+    description: 'The limit: `q` calls in `w` seconds.',
+    schema: { type: 'string', examples: ['"login";q=10;w=60'] },
+  },
   ETag: {
     description: 'The version of the task.',
     schema: { type: 'string', examples: ['"1"'] },
@@ -157,7 +166,7 @@ const headers: Record<string, object> = {
 /** Headers that come with a status, whatever the route. */
 const headersOfStatus: Record<string, string[]> = {
   401: ['WWW-Authenticate'],
-  429: ['Retry-After'],
+  429: ['Retry-After', 'RateLimit', 'RateLimit-Policy'],
   503: ['Retry-After'],
 }
 
@@ -222,7 +231,8 @@ function mend(collected: Collected): Document {
 
 /** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
 function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
-  const { title, notBlank, maxBytes, form, anyOf, items, properties, ...rest } = schema
+  // `additionalProperties` is no word of ours: Elysia writes it into a schema when its route is first called.
+  const { title, notBlank, maxBytes, form, additionalProperties, anyOf, items, properties, ...rest } = schema
   const convert = (part: Schema) => toJsonSchema(part, schemas)
   const plain: Schema = {
     ...rest,

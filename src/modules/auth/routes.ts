@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, noContent, signedIn } from '../../http/schema.ts'
+import { errors, noContent, signedIn, withHeaders } from '../../http/schema.ts'
 import {
   account,
   login,
@@ -22,6 +22,9 @@ interface Parts {
   clientOf: (request: Request) => Client
 }
 
+/** What is left of a limit, see `throttle.ts`. */
+const limitHeaders = ['RateLimit', 'RateLimit-Policy']
+
 /** What a person without an access token may call. */
 export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
   /** Before the work: counts the call, says in headers what is left, and refuses what is too much. */
@@ -36,7 +39,10 @@ export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
     .post('/register', async ({ body, status }) => status(201, await auth.register(body)), {
       beforeHandle: limited('register'),
       body: registration,
-      response: { 201: account, ...errors('email_taken', 'body', 'too_many_requests') },
+      response: {
+        201: withHeaders(account, ...limitHeaders),
+        ...errors('email_taken', 'body', 'too_many_requests'),
+      },
       detail: {
         operationId: 'register',
         summary: 'Create an account',
@@ -46,7 +52,10 @@ export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
     .post('/login', ({ body, request }) => auth.login(body, clientOf(request)), {
       beforeHandle: limited('login'),
       body: login,
-      response: { 200: tokenPair, ...errors('incorrect_login', 'body', 'too_many_requests') },
+      response: {
+        200: withHeaders(tokenPair, ...limitHeaders),
+        ...errors('incorrect_login', 'body', 'too_many_requests'),
+      },
       detail: {
         operationId: 'login',
         summary: 'Sign in',

@@ -1,0 +1,272 @@
+import { describe, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Validator } from '@seriousme/openapi-schema-validator'
+import type { TSchema } from '@sinclair/typebox'
+import { Value } from '@sinclair/typebox/value'
+import type { Document, Operation, Schema } from '../src/http/openapi-document.ts'
+import { appWithoutDatabase } from '../src/openapi.ts'
+
+const app = appWithoutDatabase()
+const get = (path: string, headers: Record<string, string> = {}) =>
+  app.handle(new Request(`http://localhost${path}`, { headers }))
+const document = (await (await get('/openapi.json')).json()) as Document
+
+/** Routes that are for browsers, and the addresses of the first service. */
+const hidden = ['/', '/docs', '/docs/assets/:version/:file', '/openapi.json', '/swagger', '/swagger/json']
+const isHidden = (path: string) => hidden.includes(path) || /^\/api\/(?!v1\/)/.test(path)
+
+interface Hooks {
+  body?: TSchema
+  response?: Record<string, TSchema>
+}
+
+const routes = app.routes
+  .filter(({ method, path }) => method !== 'OPTIONS' && !isHidden(path))
+  .map(({ method, path, hooks }) => ({
+    name: `${method} ${path.replace(/:(\w+)/g, '{$1}')}`,
+    hooks: hooks as Hooks,
+  }))
+
+const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
+  Object.entries(methods).map(([method, operation]) => ({
+    name: `${method.toUpperCase()} ${path}`,
+    method: method.toUpperCase(),
+    path,
+    operation,
+  })),
+)
+const operationOf = (name: string) => operations.find(operation => operation.name === name)!.operation
+
+describe('the OpenAPI document', () => {
+  test('passes a validator of OpenAPI 3.1', async () => {
+    const result = await new Validator().validate({ ...document })
+    expect(result).toEqual({ valid: true })
+    expect(document.openapi).toBe('3.1.0')
+  })
+
+  test('lists every route but the hidden ones, once', () => {
+    expect(operations.map(({ name }) => name).sort()).toEqual(routes.map(({ name }) => name).sort())
+    expect(routes.length).toBeGreaterThan(10)
+  })
+
+  test('gives every operation a name of its own, a summary and a known tag', () => {
+    const names = operations.map(({ operation }) => operation.operationId)
+    expect(new Set(names).size).toBe(names.length)
+
+    const tags = document.tags.map(({ name }) => name)
+    for (const { operation } of operations) {
+      expect(operation.summary).not.toBeEmpty()
+      expect(tags).toContain(operation.tags[0]!)
+    }
+  })
+
+  test.each(routes)('shows every status that $name declares', ({ name, hooks }) => {
+    expect(Object.keys(operationOf(name).responses)).toEqual(Object.keys(hooks.response ?? {}))
+  })
+
+  test.each(operations)('says truly whether $name needs a token', async ({ method, path, operation }) => {
+    const address = path.replace(/{\w+}/g, '019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11')
+    const response = await app.handle(new Request(`http://localhost${address}`, { method }))
+    const { code } = (await response.json()) as { code?: string }
+
+    const needsToken = code === 'not_authenticated'
+    expect(operation.security).toEqual(needsToken ? [{ password: [] }] : [])
+    if (needsToken) expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
+  })
+
+  test('names what comes in the headers of an answer', () => {
+    for (const { operation } of operations) {
+      for (const [status, { headers }] of Object.entries(operation.responses)) {
+        expect(headers).toContainKey('X-Request-Id')
+        if (status === '503' || status === '429') expect(headers).toContainKey('Retry-After')
+      }
+    }
+    const { headers } = operationOf('POST /api/v1/tasks').responses[201]!
+    expect(headers).toContainKeys(['ETag', 'Location'])
+  })
+
+  test('offers only media types that are really taken and given', () => {
+    const forms = ['login', 'refresh']
+    for (const { operation } of operations) {
+      const { operationId, requestBody, responses } = operation
+      const json = ['application/json']
+      if (requestBody) {
+        const types = forms.includes(operationId) ? ['application/x-www-form-urlencoded', ...json] : json
+        expect(Object.keys(requestBody.content)).toEqual(types)
+      }
+      for (const [status, { content }] of Object.entries(responses)) {
+        expect(Object.keys(content ?? {})).toEqual(/204|304/.test(status) ? [] : json)
+      }
+    }
+  })
+
+  test('names the schema of every object', () => {
+    const nameless = schemasOf(document).filter(({ place, schema }) => schema.properties && !isNamed(place))
+    expect(nameless).toEqual([])
+  })
+
+  test('refers only to what is there', () => {
+    const references = [...JSON.stringify(document).matchAll(/"\$ref":"#\/([^"]+)"/g)].map(
+      ([, path]) => path!,
+    )
+    expect(references.length).toBeGreaterThan(100)
+    for (const path of new Set(references)) {
+      const target = path
+        .split('/')
+        .reduce<unknown>((at, key) => (at as Record<string, unknown>)?.[key], document)
+      expect(target, path).toBeDefined()
+    }
+  })
+
+  test('holds JSON Schema and no trace of the library that checks it', () => {
+    const keywords = [
+      ...['type', 'format', 'const', 'enum', 'pattern', '$ref', 'anyOf', 'items', 'properties', 'required'],
+      ...['minimum', 'maximum', 'minLength', 'maxLength', 'minItems', 'maxItems', 'uniqueItems'],
+      ...['title', 'description', 'default', 'examples'],
+    ]
+    const used = new Set(schemasOf(document).flatMap(({ schema }) => Object.keys(schema)))
+    expect([...used].filter(keyword => !keywords.includes(keyword))).toEqual([])
+    expect(document.components.schemas.TaskCreate?.properties).toMatchObject({
+      title: { type: 'string', minLength: 1, maxLength: 200, pattern: '\\S' },
+      description: { type: ['string', 'null'], maxLength: 2000 },
+      status: { type: 'string', enum: ['pending', 'in_progress', 'completed'] },
+    })
+  })
+
+  const withBody = routes.filter(({ hooks }) => hooks.body)
+  test.each(withBody)('shows an example for $name that its own schema takes', ({ name, hooks }) => {
+    const { examples } = hooks.body!
+    expect(examples).not.toBeEmpty()
+    for (const example of examples) expect([...Value.Errors(hooks.body!, example)]).toEqual([])
+
+    const contents = Object.values(operationOf(name).requestBody!.content)
+    for (const { example } of contents) expect(example).toEqual(examples[0])
+  })
+
+  test.each(routes)('shows examples of answers of $name that are possible', ({ name, hooks }) => {
+    for (const [status, schema] of Object.entries(hooks.response!)) {
+      for (const { example, examples } of Object.values(operationOf(name).responses[status]!.content ?? {})) {
+        const values = examples ? Object.values(examples).map(({ value }) => value) : [example]
+        for (const value of values) {
+          if (value !== undefined) expect([...Value.Errors(schema, value)]).toEqual([])
+        }
+      }
+    }
+  })
+
+  test('is the same from the command, which needs no database and no settings', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'todo-api-openapi-'))
+    try {
+      const main = join(import.meta.dir, '../src/main.ts')
+      const command = Bun.spawn([process.execPath, main, 'openapi'], {
+        cwd: folder,
+        env: {},
+        stderr: 'inherit',
+      })
+      expect(await command.stdout.json()).toEqual(document)
+      expect(await command.exited).toBe(0)
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+
+  test('is the same when it is made after other requests', async () => {
+    const used = appWithoutDatabase()
+    for (const { method, path } of operations)
+      await used.handle(new Request(`http://localhost${path}`, { method }))
+
+    const response = await used.handle(new Request('http://localhost/openapi.json'))
+
+    expect(await response.json()).toEqual(document)
+  })
+
+  test('is not sent again to whoever has it', async () => {
+    const etag = (await get('/openapi.json')).headers.get('etag')!
+
+    const again = await get('/openapi.json', { 'if-none-match': etag })
+
+    expect(again.status).toBe(304)
+    expect(await again.text()).toBe('')
+  })
+})
+
+describe('the Swagger page', () => {
+  test('takes everything from this service, under a policy that allows nothing else', async () => {
+    const response = await get('/docs')
+    const page = await response.text()
+
+    expect(response.status).toBe(200)
+    expect(response.headers.get('content-type')).toBe('text/html; charset=utf-8')
+    const policy = response.headers.get('content-security-policy')
+    expect(policy).toStartWith("default-src 'none'; script-src 'self'; style-src 'self';")
+    expect(policy).not.toContain('unsafe')
+    expect(page).not.toMatch(/https?:|<style|<script>| on\w+=/)
+  })
+
+  test('has files that a browser keeps, at addresses that change with them', async () => {
+    const page = await (await get('/docs')).text()
+    const addresses = [...page.matchAll(/(?:src|href)="(\/docs\/assets\/[^"]+)"/g)].map(([, path]) => path!)
+
+    expect(addresses).toHaveLength(5)
+    for (const address of addresses) {
+      const response = await get(address)
+      expect(response.status).toBe(200)
+      expect(response.headers.get('cache-control')).toBe('public, max-age=31536000, immutable')
+      expect((await response.bytes()).length).toBeGreaterThan(20)
+      expect((await get(address.replace(/assets\/\w+/, 'assets/old'))).status).toBe(404)
+    }
+    expect((await get(addresses[0]!.replace(/[^/]+$/, 'constructor'))).status).toBe(404)
+  })
+
+  test.each([
+    ['/', '/docs'],
+    ['/swagger', '/docs'],
+    ['/swagger/json', '/openapi.json'],
+  ])('is found from %s', async (from, to) => {
+    const response = await get(from)
+    expect([response.status, response.headers.get('location')]).toEqual([302, to])
+  })
+
+  test('does not mind a slash at the end', async () => {
+    expect((await get('/docs/')).status).toBe(200)
+    expect((await get('/openapi.json/')).status).toBe(200)
+  })
+})
+
+interface Placed {
+  place: string
+  schema: Schema
+}
+
+const isNamed = (place: string) => /^components\.schemas\.\w+$/.test(place)
+
+/** Every schema in the document, at any depth, and where it stands. */
+function schemasOf({ components, paths }: Document): Placed[] {
+  const ofOperation = (name: string, { parameters, requestBody, responses }: Operation): Placed[] => [
+    ...(parameters ?? []).map(({ schema }, i) => ({ place: `${name} parameter ${i}`, schema })),
+    ...Object.values(requestBody?.content ?? {}).map(({ schema }) => ({ place: `${name} body`, schema })),
+    ...Object.entries(responses).flatMap(([status, { content }]) =>
+      Object.values(content ?? {}).map(({ schema }) => ({ place: `${name} ${status}`, schema })),
+    ),
+  ]
+  return [
+    ...Object.entries(components.schemas).map(([name, schema]) => ({
+      place: `components.schemas.${name}`,
+      schema,
+    })),
+    ...Object.entries(paths).flatMap(([path, methods]) =>
+      Object.entries(methods).flatMap(([method, operation]) => ofOperation(`${method} ${path}`, operation)),
+    ),
+  ].flatMap(withParts)
+}
+
+function withParts({ place, schema }: Placed): Placed[] {
+  const { properties = {}, items, anyOf = [] } = schema
+  const parts = [
+    ...Object.entries(properties).map(([name, schema]) => ({ place: `${place}.${name}`, schema })),
+    ...[...(items ? [items] : []), ...anyOf].map((schema, i) => ({ place: `${place}[${i}]`, schema })),
+  ]
+  return [{ place, schema }, ...parts.flatMap(withParts)]
+}
