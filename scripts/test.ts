@@ -45,7 +45,7 @@ async function test(server: PostgresServer, args: string[]) {
   const report = join(temporary, 'junit.xml')
   const exitCode = await run(
     [
-      ...['test', '--parallel', '--no-orphans', `--timeout=${testMillisecondsMax}`],
+      ...['test', '--no-orphans', `--timeout=${testMillisecondsMax}`],
       ...['--reporter=junit', `--reporter-outfile=${report}`],
       ...args.filter(arg => arg !== '--no-build'),
     ],
