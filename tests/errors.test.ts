@@ -363,7 +363,7 @@ describe('over the wire', () => {
     expect(answer.body.detail).toHaveLength(1)
     expect(answer.body.detail[0]).toMatchObject({ type })
     expect(answer.body.detail[0].loc.slice(0, 2)).toEqual(['query', name])
-    expect(answer.body.body).toBeUndefined()
+    expect(answer.body.body).toBeNull()
   })
 
   test('every problem of a query is told at once', async () => {

@@ -36,6 +36,7 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
       detail: failure.detail,
       code: failure.code,
       request_id: requestId,
+      ...(failure.index !== undefined && { index: failure.index }),
       ...(failure.body !== undefined && { body: failure.body }),
     }
   })
@@ -73,8 +74,9 @@ function invalid(part: string, failed: Failed, routes: Routes): AppError {
   return withBody(new AppError('validation_failed', { detail: problemsOf(part, failed, routes) }), failed)
 }
 
-function withBody(error: AppError, { sent }: Failed): AppError {
-  if (error.code !== 'validation_failed' || sent === undefined || sent === null) return error
+/** A 422 repeats what was sent, `null` when there was nothing that could be read. */
+function withBody(error: AppError, { sent = null }: Failed): AppError {
+  if (error.code !== 'validation_failed') return error
   return new AppError(error.code, { detail: error.detail as never, body: maskSecrets(sent) })
 }
 
