@@ -44,7 +44,7 @@ export function createApp({ config, secretKey, driver, log, readiness, peerOf }:
   const throttle = createThrottle(driver, config.throttle)
   const auth = createAuthService({ db, driver, tokens, refreshTokens, passwords, throttle })
   const users = createUserService({ db, driver, passwords, throttle, auth })
-  const tasks = createTaskService(db, driver)
+  const tasks = createTaskService({ db, driver, secretKey })
 
   const { authenticate } = auth
   const addressOf = createClientAddress(config.trustedProxies)
@@ -72,7 +72,10 @@ export function createApp({ config, secretKey, driver, log, readiness, peerOf }:
     .use(api('/api', { hide: true }))
   routes = app.routes
 
-  const jobs: Job[] = [{ name: 'clean up sessions', everySeconds: 600, run: auth.cleanUp }]
+  const jobs: Job[] = [
+    { name: 'clean up sessions', everySeconds: 600, run: auth.cleanUp },
+    { name: 'purge the trash', everySeconds: 3600, run: tasks.purge },
+  ]
   return { app, jobs }
 }
 

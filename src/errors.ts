@@ -12,6 +12,9 @@ const failures = {
   session_not_found: [404, 'Session not found'],
   method_not_allowed: [405, 'Method Not Allowed'],
   conflict: [409, 'Database integrity constraint violated'],
+  idempotency_key_used: [409, 'The task of this Idempotency-Key was deleted for good'],
+  cursor_expired: [410, 'Cursor is too old: start again without one'],
+  precondition_failed: [412, 'The task has changed since'],
   body_too_large: [413, 'Request body too large'],
   unsupported_media_type: [415, 'Unsupported Media Type'],
   validation_failed: [422, 'Validation failed'],
@@ -35,6 +38,8 @@ export interface ErrorDetails {
   detail?: Problem[]
   /** What was sent, with secrets masked; only with a 422. */
   body?: unknown
+  /** Which of several operations it is about, from 0. */
+  index?: number
   headers?: Record<string, string>
   cause?: unknown
 }
@@ -45,17 +50,19 @@ export class AppError extends Error {
   readonly status: number
   readonly detail: string | Problem[]
   readonly body: unknown
+  readonly index: number | undefined
   readonly headers: Record<string, string>
 
   constructor(
     readonly code: ErrorCode,
-    { detail, body, headers, cause }: ErrorDetails = {},
+    { detail, body, index, headers, cause }: ErrorDetails = {},
   ) {
     const [status, text] = failures[code]
     super(text, { cause })
     this.status = status
     this.detail = detail ?? text
     this.body = body
+    this.index = index
     this.headers = { ...defaultHeaders[status], ...headers }
   }
 }

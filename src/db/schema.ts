@@ -30,6 +30,9 @@ export function toInstant(value: string): string {
   return `${value.slice(0, 10)}T${value.slice(11, 19)}.${fraction.padEnd(6, '0')}Z`
 }
 
+/** Text whose order is that of its bytes: the same on every database, whatever its locale. */
+const plainText = customType<{ data: string }>({ dataType: () => 'text COLLATE "C"' })
+
 const now = sql`now()`
 
 export const users = pgTable(
@@ -138,7 +141,10 @@ export const tasks = pgTable(
     priority: smallint('priority').notNull().default(0),
     dueAt: instant('due_at'),
     tags: text('tags').array().notNull().default(sql`'{}'`),
-    position: text('position').notNull().default(''),
+    position: plainText('position').notNull().default(''),
+    /** What a search looks at: the words of both texts as `modules/tasks/words.ts` folds them. */
+    titleWords: plainText('title_words').notNull().default(''),
+    descriptionWords: plainText('description_words').notNull().default(''),
     completedAt: instant('completed_at'),
     createdAt: instant('created_at').notNull().default(now),
     updatedAt: instant('updated_at').notNull().default(now),
@@ -155,26 +161,55 @@ export const tasks = pgTable(
       foreignColumns: [taskCounters.userId],
     }).onDelete('cascade'),
     check('tasks_title_length', sql`char_length(${tasks.title}) between 1 and 200`),
-    check('tasks_title_not_blank', sql`${tasks.title} ~ '\\S'`),
+    // In the locale "C" only ASCII counts as space: never stricter than the check at the door, whatever the server.
+    check('tasks_title_not_blank', sql`${tasks.title} collate "C" ~ '\\S'`),
     check('tasks_description_length', sql`char_length(${tasks.description}) <= 2000`),
     check('tasks_status_known', sql`${tasks.status} in ('pending', 'in_progress', 'completed')`),
     check('tasks_priority_range', sql`${tasks.priority} between 0 and 4`),
     check('tasks_position_length', sql`char_length(${tasks.position}) <= 255`),
     check('tasks_tags_count', sql`cardinality(${tasks.tags}) <= 20`),
+    // One tag a line (none holds a line break): no line may be blank or longer than 50.
+    check(
+      'tasks_tags_items',
+      sql`cardinality(${tasks.tags}) = 0 or (array_position(${tasks.tags}, null) is null and array_to_string(${tasks.tags}, chr(10)) collate "C" !~ '(?n)^\\s*$|.{51}')`,
+    ),
+    // What RFC 3339 can write; infinity is neither before nor after it.
+    check(
+      'tasks_due_at_range',
+      sql`${tasks.dueAt} >= '0001-01-01 00:00:00+00' and ${tasks.dueAt} < '10000-01-01 00:00:00+00'`,
+    ),
     check(
       'tasks_completed_at_matches',
       sql`(${tasks.status} = 'completed') = (${tasks.completedAt} is not null)`,
     ),
+    // The change feed, and the rule that no two rows share a number.
     uniqueIndex('tasks_feed').on(tasks.userId, tasks.version),
-    // Plain ascending columns: PostgreSQL reads an index backwards as fast, and `.desc()` here would mean NULLS LAST,
-    // which no ORDER BY of ours asks for.
+    // The default order and its cursor. Plain ascending columns here and below: PostgreSQL reads an index backwards as
+    // fast, and `.desc()` would mean NULLS LAST, which no ORDER BY of ours asks for.
     index('tasks_created').on(tasks.userId, tasks.createdAt, tasks.id).where(sql`${tasks.deletedAt} is null`),
+    // One status, sorted by status, and the counts.
     index('tasks_status')
       .on(tasks.userId, tasks.status, tasks.createdAt, tasks.id)
       .where(sql`${tasks.deletedAt} is null`),
+    // What is still to be done, overdue included: few tasks of a person who has completed thousands.
+    index('tasks_open')
+      .on(tasks.userId, tasks.createdAt, tasks.id)
+      .where(sql`${tasks.deletedAt} is null and ${tasks.status} <> 'completed'`),
+    // One priority.
+    index('tasks_priority')
+      .on(tasks.userId, tasks.priority, tasks.createdAt, tasks.id)
+      .where(sql`${tasks.deletedAt} is null`),
+    // What is due when. Without a date is after all dates, so that a cursor need not know of nulls.
+    index('tasks_due')
+      .on(tasks.userId, sql`coalesce(${tasks.dueAt}, 'infinity')`, tasks.id)
+      .where(sql`${tasks.deletedAt} is null`),
+    // What changed lately.
+    index('tasks_updated').on(tasks.userId, tasks.updatedAt, tasks.id).where(sql`${tasks.deletedAt} is null`),
+    // The trash of a person, and what has been there for so long that it goes.
     index('tasks_trash')
       .on(tasks.userId, tasks.deletedAt, tasks.id)
       .where(sql`${tasks.deletedAt} is not null`),
+    index('tasks_purge').on(tasks.deletedAt).where(sql`${tasks.deletedAt} is not null`),
   ],
 )
 

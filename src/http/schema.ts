@@ -66,6 +66,36 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
 
 TypeRegistry.Set<TextOptions>('Text', (schema, value) => textProblem(schema, value) === undefined)
 
+interface TextsOptions extends TextOptions {
+  maxItems: number
+  description: string
+}
+
+/**
+ * A parameter that may come several times in an address. Elysia's own list would cut a text at its commas; the route
+ * hands over what `repeated` reads.
+ */
+export const texts = ({ maxItems, description, ...item }: TextsOptions) =>
+  Type.Unsafe<string[]>({
+    [Kind]: 'Texts',
+    type: 'array',
+    maxItems,
+    items: text(item),
+    description,
+  })
+
+TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
+  'Texts',
+  ({ maxItems, items }, value) =>
+    Array.isArray(value) &&
+    value.length <= maxItems &&
+    value.every(item => textProblem(items, item) === undefined),
+)
+
+/** Every value of one parameter of an address, as it was sent. */
+export const repeated = (request: Request, name: string): string[] =>
+  new URL(request.url).searchParams.getAll(name)
+
 function codePoints(value: string): number {
   let count = 0
   for (const _ of value) count++

@@ -1,0 +1,18 @@
+/** The headers of a page of a list: where the next one is (RFC 8288), and how many there are in all. */
+export function pageHeaders(
+  request: Request,
+  page: { next: string | undefined; total?: number | undefined },
+) {
+  const headers: Record<string, string> = {}
+  if (page.next !== undefined) headers.link = `<${nextAddress(request.url, page.next)}>; rel="next"`
+  if (page.total !== undefined) headers['x-total-count'] = String(page.total)
+  return headers
+}
+
+/** The address that was asked for, from the path on: which scheme and host the client sees, a proxy does not tell us. */
+function nextAddress(url: string, cursor: string): string {
+  const { pathname, searchParams } = new URL(url)
+  searchParams.delete('offset')
+  searchParams.set('cursor', cursor)
+  return `${pathname}?${searchParams}`
+}

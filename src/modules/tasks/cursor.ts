@@ -1,0 +1,38 @@
+import { timingSafeEqual } from 'node:crypto'
+import { AppError } from '../../errors.ts'
+
+const macBytes = 16
+
+/**
+ * Cursors: a place in a list, which the client carries and cannot change. Each is bound to a person and to a kind of
+ * list by an HMAC-SHA256 under a key that only this service knows.
+ */
+export function createCursors(secretKey: string) {
+  const key = new Bun.CryptoHasher('sha256', secretKey).update('todo-api: cursors').digest()
+
+  /** `content` as a cursor: base64url of the MAC and the content. */
+  function seal(kind: string, userId: string, content: string): string {
+    const mac = new Bun.CryptoHasher('sha256', key).update(`${kind}\0${userId}\0${content}`).digest()
+    return Buffer.concat([mac.subarray(0, macBytes), Buffer.from(content)]).toString('base64url')
+  }
+
+  /** What was sealed; `undefined` when it was not by us, for this person and this kind of list. */
+  function open(kind: string, userId: string, cursor: string): string | undefined {
+    const content = Buffer.from(cursor, 'base64url').subarray(macBytes).toString()
+    // Sealed again and compared whole: base64 has several texts for the same bytes, and we take only ours.
+    const given = Buffer.from(cursor)
+    const expected = Buffer.from(seal(kind, userId, content))
+    return given.length === expected.length && timingSafeEqual(given, expected) ? content : undefined
+  }
+
+  return { seal, open }
+}
+
+export type Cursors = ReturnType<typeof createCursors>
+
+/** A 422 about one parameter of the address. */
+export const wrongParameter = (name: string, type: string, msg: string) =>
+  new AppError('validation_failed', { detail: [{ loc: ['query', name], msg, type }] })
+
+export const wrongCursor = (name: string) =>
+  wrongParameter(name, 'cursor_invalid', 'Input should be a cursor that was given to you for this list')

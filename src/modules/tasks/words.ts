@@ -1,0 +1,42 @@
+/** Letters that are written without spaces between words (and Hangul, whose endings cling): each is a word. */
+const alone =
+  /([\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Hangul}\p{scx=Thai}\p{scx=Lao}\p{scx=Khmer}\p{scx=Myanmar}\p{Extended_Pictographic}])/gu
+
+/** Accents and vowel signs that people leave out when they search: Latin, Greek and Cyrillic, Hebrew, Arabic. */
+const marks = /[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670]/g
+
+const betweenWords = /[^\p{L}\p{N}\p{M}\p{Extended_Pictographic}]+/gu
+
+/** Upper case first: it knows that `ß` is `ss` and `ﬁ` is `fi`. */
+const fold = (text: string) =>
+  text
+    .normalize('NFKC')
+    .toUpperCase()
+    .toLowerCase()
+    .normalize('NFD')
+    .replace(marks, '')
+    .normalize('NFC')
+    .replaceAll('ς', 'σ')
+
+/**
+ * The words of a text as they are searched: case and accents folded, a space before each word and none after the last.
+ * Made here and stored, so that both databases find the same, whatever their locale.
+ */
+export function wordsOf(text: string): string {
+  const words = fold(text).replace(betweenWords, ' ').replace(alone, ' $1 ').trim()
+  return words === '' ? '' : ` ${words.replace(/ +/g, ' ')}`
+}
+
+/** What stands between the words of the title and those of the description; never in a word. */
+export const wordsSeparator = '|'
+
+/**
+ * What is typed into a search field as LIKE patterns that must all match: each word, or its beginning. The patterns
+ * hold letters, digits and spaces only, so nothing in them is a wildcard but what stands here.
+ */
+export function searchPatterns(search: string): string[] {
+  const parts = fold(search).split(betweenWords).map(wordsOf)
+  const patterns = [...new Set(parts)].filter(part => part !== '').map(part => `%${part}%`)
+  // Nothing to look for in it, such as `!!!`: it is found nowhere.
+  return patterns.length > 0 ? patterns : ['%\n%']
+}
