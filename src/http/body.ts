@@ -12,15 +12,13 @@ const readers: Record<string, Reader> = {
 }
 
 /**
- * Reads the body of the routes that come after it, in the place of Elysia's parser. That one answers before anybody
- * was asked who they are, takes 128 MB, and needs a second for a deeply nested text. This one runs in the order of
- * registration: after `requireUser`, so that a stranger gets 401 whatever he sends.
+ * Reads the body of the routes that come after it, in the place of Elysia's parser (off, see `error-handler.ts`), which
+ * answers before anybody was asked who they are, takes 128 MB, and needs a second for a deeply nested text. This one
+ * runs in the order of registration: after `requireUser`, so that a stranger gets 401 whatever he sends.
  */
 export const body = (bytesMax = bodyBytesMax) =>
   new Elysia({ name: 'body', seed: bytesMax })
     .decorate({ sent: undefined as unknown })
-    // Whatever is not `undefined` tells Elysia that the body has been dealt with.
-    .onParse({ as: 'scoped' }, () => null)
     .onTransform({ as: 'scoped' }, async context => {
       const { request } = context
       if (request.method === 'GET' || request.method === 'HEAD') return

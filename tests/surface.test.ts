@@ -1,0 +1,229 @@
+import { expect, test } from 'bun:test'
+import { SignJWT, UnsecuredJWT } from 'jose'
+import { onBothDatabases, type Person } from './support/harness.ts'
+import { allRoutes, expectError, send } from './support/wire.ts'
+
+/** Everything that a person may call without a token. */
+const publicRoutes = [
+  'GET /',
+  'GET /docs',
+  'GET /docs/assets/:version/:file',
+  'GET /health',
+  'GET /health/live',
+  'GET /health/ready',
+  'GET /openapi.json',
+  'GET /swagger',
+  'GET /swagger/json',
+  ...['/api', '/api/v1'].flatMap(prefix =>
+    ['login', 'refresh', 'register'].map(name => `POST ${prefix}/auth/${name}`),
+  ),
+]
+
+const guarded = allRoutes().filter(({ method, path }) => !publicRoutes.includes(`${method} ${path}`))
+const secretKey = 'test-secret-test-secret-test-secret-0123'
+
+onBothDatabases(
+  'every route',
+  api => {
+    /** The answers of every guarded route to these headers; nothing in the request but them is right. */
+    async function answers(...headers: string[]) {
+      return Promise.all(
+        guarded.map(({ method, path }) =>
+          send(api.url, {
+            line: `${method === 'HEAD' ? 'GET' : method} ${path.replace(':id', 'nonsense')}?limit=nonsense`,
+            headers: ['Content-Type: application/json', ...headers],
+            body: '{"title":',
+          }),
+        ),
+      )
+    }
+
+    const expectRefusal = async (headers: string[], code: string, detail: string) => {
+      for (const answer of await answers(...headers)) expectError(answer, 401, code, detail)
+    }
+
+    const claimsOf = (person: Person) =>
+      JSON.parse(Buffer.from(person.token.split('.')[1]!, 'base64url').toString())
+
+    const signed = (claims: object, { alg = 'HS256', secret = secretKey } = {}) =>
+      new SignJWT({ ...claims }).setProtectedHeader({ alg }).sign(new TextEncoder().encode(secret))
+
+    test('that is not on the list of public ones is guarded, and the list is complete', () => {
+      const all = allRoutes().map(({ method, path }) => `${method} ${path}`)
+
+      expect(publicRoutes.filter(route => !all.includes(route))).toEqual([])
+      expect(guarded.length).toBeGreaterThan(10)
+      expect(new Set(all).size).toBe(all.length)
+    })
+
+    test('stands under /api/v1 and under /api alike', () => {
+      const under = (prefix: string) =>
+        allRoutes()
+          .filter(
+            ({ path }) =>
+              path.startsWith(`${prefix}/`) && (prefix !== '/api' || !path.startsWith('/api/v1/')),
+          )
+          .map(({ method, path }) => `${method} ${path.slice(prefix.length)}`)
+          .sort()
+
+      expect(under('/api')).toEqual(under('/api/v1'))
+    })
+
+    test('says "Not authenticated" without a bearer token', async () => {
+      const ada = await api.user()
+      for (const headers of [
+        [],
+        ['Authorization: '],
+        ['Authorization: Bearer'],
+        ['Authorization: Bearer  '],
+        ['Authorization: Basic Og=='],
+        [`Authorization: ${ada.token}`],
+        [`Authorization: Token ${ada.token}`],
+        [`Cookie: access_token=${ada.token}`],
+        [`X-Authorization: Bearer ${ada.token}`],
+      ]) {
+        await expectRefusal(headers, 'not_authenticated', 'Not authenticated')
+      }
+    })
+
+    test('refuses a forged token', async () => {
+      const ada = await api.user()
+      const bob = await api.user()
+      const claims = claimsOf(ada)
+      const { exp: _, ...withoutExp } = claims
+      const { sub: __, ...withoutSub } = claims
+      const { sid: ___, ...withoutSid } = claims
+      const now = Math.floor(Date.now() / 1000)
+      const [head, body, signature] = ada.token.split('.') as [string, string, string]
+      const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+      const nobody = Bun.randomUUIDv7()
+      const forged = {
+        'alg none': new UnsecuredJWT({ ...claims }).encode(),
+        'alg NONE with a signature': `${encode({ alg: 'NONE' })}.${body}.${signature}`,
+        'no alg': `${encode({ typ: 'JWT' })}.${body}.${signature}`,
+        'alg of another family': `${encode({ alg: 'RS256' })}.${body}.${signature}`,
+        HS384: await signed(claims, { alg: 'HS384' }),
+        HS512: await signed(claims, { alg: 'HS512' }),
+        'another secret': await signed(claims, { secret: 'another-secret-another-secret-another-01' }),
+        'an empty secret': await signed(claims, { secret: ' ' }),
+        expired: await signed({ ...claims, exp: now - 1 }),
+        'expires this second': await signed({ ...claims, exp: now }),
+        'not yet': await signed({ ...claims, nbf: now + 1000 }),
+        'no exp': await signed(withoutExp),
+        'exp no number': await signed({ ...claims, exp: String(claims.exp) }),
+        'no sub': await signed(withoutSub),
+        'no sid': await signed(withoutSid),
+        'sub of nobody': await signed({ ...claims, sub: nobody }),
+        'sub no uuid': await signed({ ...claims, sub: "' or 1=1 --" }),
+        'sub no text': await signed({ ...claims, sub: 5 }),
+        'sub a list': await signed({ ...claims, sub: [claims.sub] }),
+        'sid no uuid': await signed({ ...claims, sid: 'nonsense' }),
+        'sid no text': await signed({ ...claims, sid: { $ne: null } }),
+        'sid of nobody': await signed({ ...claims, sid: nobody }),
+        'sid of somebody else': await signed({ ...claims, sid: claimsOf(bob).sid }),
+        'sub of somebody else': await signed({ ...claims, sub: bob.id }),
+        'changed body': `${head}.${encode({ ...claims, sub: bob.id })}.${signature}`,
+        'no signature': `${head}.${body}.`,
+        'two parts': `${head}.${body}`,
+        'four parts': `${ada.token}.x`,
+        'a refresh token': ada.refreshToken,
+        garbage: 'garbage',
+        'not even text': '\xff\xfe',
+        'very long': 'x'.repeat(10_000),
+        'a letter too many': `${ada.token}x`,
+        'its own token twice': `${ada.token}, Bearer ${ada.token}`,
+      }
+      for (const token of Object.values(forged)) {
+        await expectRefusal(
+          [`Authorization: Bearer ${token}`],
+          'invalid_token',
+          'Could not validate credentials',
+        )
+      }
+      await expectRefusal(
+        [`Authorization: Bearer ${ada.token}`, `Authorization: Bearer ${bob.token}`],
+        'invalid_token',
+        'Could not validate credentials',
+      )
+      // The same means make a token that is taken: the refusals above have the reasons that they name.
+      const genuine = await signed({ ...claims, exp: now + 60 })
+      expect((await api.get('/users/me', { token: genuine })).body.id).toBe(ada.id)
+    }, 30_000)
+
+    test('takes the word Bearer in any case', async () => {
+      const ada = await api.user()
+
+      const answer = await api.get('/users/me', { headers: { authorization: `bEARER ${ada.token}` } })
+
+      expect(answer.status).toBe(200)
+    })
+
+    test('with a task’s id says 403 to everybody but its owner', async () => {
+      const ada = await api.user()
+      const bob = await api.user()
+      const task = await api.task(ada)
+      const routes = guarded.filter(({ path }) => path.includes('/tasks/:id'))
+
+      for (const { method, path } of routes) {
+        const answer = await api.request(method, api.url + path.replace(':id', task.id), {
+          token: bob.token,
+          ...(method !== 'GET' && method !== 'DELETE' && { json: {} }),
+        })
+        expectError(answer, 403, 'not_authorized', 'Not authorized')
+      }
+      expect(routes.length).toBeGreaterThanOrEqual(8)
+      expect((await api.get(`/tasks/${task.id}`, { token: ada.token })).body).toEqual(task)
+    })
+
+    test('lets a listed origin call with credentials, and no other', async () => {
+      const paths = ['/health', '/nope', '/api/v1/tasks', '/api/auth/login']
+      for (const path of paths) {
+        const from = async (origin: string) =>
+          (await api.get(api.url + path, { headers: { origin } })).headers
+        for (const origin of ['https://app.example.com', 'http://localhost:5173']) {
+          const headers = await from(origin)
+          expect(headers.get('access-control-allow-origin')).toBe(origin)
+          expect(headers.get('access-control-allow-credentials')).toBe('true')
+          expect(headers.get('vary')?.toLowerCase()).toContain('origin')
+        }
+        for (const origin of [
+          'null',
+          '*',
+          'http://app.example.com',
+          'https://app.example.com:8443',
+          'https://app.example.com.evil.example',
+          'https://evil-app.example.com',
+          'https://app_example.com',
+          'https://appXexample.com',
+          'https://APP.example.com/',
+          'file://',
+        ]) {
+          expect([origin, (await from(origin)).get('access-control-allow-origin')]).toEqual([origin, null])
+        }
+        expect((await api.get(api.url + path)).headers.get('access-control-allow-origin')).toBeNull()
+      }
+    })
+
+    test('answers a preflight, for listed origins with what they may do', async () => {
+      const preflight = (origin: string, path: string) =>
+        api.request('OPTIONS', api.url + path, {
+          headers: {
+            origin,
+            'access-control-request-method': 'PATCH',
+            'access-control-request-headers': 'authorization,content-type,if-match',
+          },
+        })
+
+      const ours = await preflight('https://app.example.com', '/api/v1/tasks/x')
+      const other = await preflight('https://evil.example', '/api/v1/tasks/x')
+
+      expect(ours.status).toBeLessThan(300)
+      expect(ours.headers.get('access-control-allow-origin')).toBe('https://app.example.com')
+      expect(ours.headers.get('access-control-allow-methods')).toContain('PATCH')
+      expect(ours.headers.get('access-control-allow-headers')).toContain('authorization')
+      expect(ours.headers.get('access-control-allow-headers')).toContain('if-match')
+      expect(other.headers.get('access-control-allow-origin')).toBeNull()
+    })
+  },
+  { FRONTEND_URL: 'https://app.example.com, http://localhost:5173/' },
+)
