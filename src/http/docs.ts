@@ -1,5 +1,6 @@
 import { Elysia } from 'elysia'
 import favicon from 'swagger-ui-dist/favicon-32x32.png' with { type: 'file' }
+import { version as swaggerUiVersion } from 'swagger-ui-dist/package.json'
 import swaggerStyles from 'swagger-ui-dist/swagger-ui.css' with { type: 'file' }
 import bundle from 'swagger-ui-dist/swagger-ui-bundle.js' with { type: 'file' }
 import { AppError } from '../errors.ts'
@@ -64,7 +65,7 @@ body { margin: 0 }
 `
 
 /** In the address of every file, so that a browser keeps it for as long as it is the same. */
-const assetsVersion = Bun.hash(script + styles + bundle + swaggerStyles).toString(36)
+const assetsVersion = Bun.hash(script + styles + swaggerUiVersion).toString(36)
 
 /** Read from the package, or from inside the executable, when somebody asks for it. */
 const assets = {

@@ -153,6 +153,14 @@ const headers: Record<string, object> = {
     description: 'The version of the task.',
     schema: { type: 'string', examples: ['"1"'] },
   },
+  Link: {
+    description: 'Where the next page is (RFC 8288); absent on the last one.',
+    schema: { type: 'string', examples: ['</api/v1/tasks?cursor=q83vEjRWeJA>; rel="next"'] },
+  },
+  'X-Total-Count': {
+    description: 'How many there are in all; only when asked for.',
+    schema: { type: 'integer', examples: [120] },
+  },
   Location: {
     description: 'The address of what was made.',
     schema: {

@@ -159,7 +159,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
         headers: ifNoneMatchHeader,
         response: {
           200: withHeaders(task, 'ETag'),
-          304: t.Void(),
+          304: withHeaders(t.Void(), 'ETag'),
           ...errors('user', 'not_authorized', 'task_not_found', 'query'),
         },
         detail: { operationId: 'readTask', summary: 'Show a task' },
