@@ -4,6 +4,8 @@ import { AppError, type Problem } from '../errors.ts'
 /** The most that a request's body may weigh, in bytes. */
 export const bodyBytesMax = 32 * 1024
 const depthMax = 16
+/** Five times what the largest batch needs; Elysia takes 60 ms to say what is wrong with 200,000. */
+const valuesMax = 20_000
 
 type Reader = (text: string) => unknown
 const readers: Record<string, Reader> = {
@@ -76,13 +78,15 @@ function decode(bytes: Uint8Array): string {
 
 function readJson(text: string): unknown {
   // Before it is parsed: whatever looks at a value 30,000 levels deep takes a second for it.
-  if (depth(text) > depthMax) {
+  const { depth, values } = measure(text)
+  if (depth > depthMax) {
     throw invalid({
       loc: ['body'],
       msg: `JSON is nested deeper than ${depthMax} levels`,
       type: 'json_too_deep',
     })
   }
+  if (values > valuesMax) throw new AppError('body_too_large')
   try {
     return JSON.parse(text)
   } catch {
@@ -90,9 +94,10 @@ function readJson(text: string): unknown {
   }
 }
 
-/** How deep brackets are nested outside of strings. */
-function depth(text: string): number {
-  let deepest = 0
+/** How deep brackets are nested, and how many values there are at most, outside of strings. */
+function measure(text: string) {
+  let depth = 0
+  let values = 1
   let level = 0
   let inString = false
   for (let i = 0; i < text.length; i++) {
@@ -101,10 +106,13 @@ function depth(text: string): number {
       if (char === 0x5c) i++
       else if (char === 0x22) inString = false
     } else if (char === 0x22) inString = true
-    else if (char === 0x7b || char === 0x5b) deepest = Math.max(deepest, ++level)
-    else if (char === 0x7d || char === 0x5d) level--
+    else if (char === 0x2c) values++
+    else if (char === 0x7b || char === 0x5b) {
+      values++
+      depth = Math.max(depth, ++level)
+    } else if (char === 0x7d || char === 0x5d) level--
   }
-  return deepest
+  return { depth, values }
 }
 
 /** Nothing (absent, `null`) is for the route's schema to judge. */
