@@ -62,8 +62,8 @@ export const columnsOf = (from: string): SQL =>
     sql`, `,
   )
 
-/** As many nulls, for a row that stands for no task. */
-export const noColumns: SQL = sql.raw(columns.map(() => 'null').join(', '))
+/** As many nulls, for a row that stands for no task. With types, for a UNION in which such rows come first. */
+export const noColumns: SQL = sql.raw(columns.map(column => `null::${column.getSQLType()}`).join(', '))
 
 /** A value of the request, by name; the type keeps PostgreSQL from guessing. */
 export const value = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`
