@@ -1,11 +1,12 @@
-import { existsSync, readFileSync } from 'node:fs'
-import { parseEnv } from 'node:util'
 import { Command, CommanderError } from 'commander'
 import { version } from '../package.json'
-import { type Config, ConfigError, type Env, parseConfig } from './config.ts'
+import { readConfig } from './commands/settings.ts'
+import { say, UsageError } from './commands/terminal.ts'
+import { type Config, ConfigError } from './config.ts'
 import { openDriver } from './db/client.ts'
 import { databaseError } from './db/constraint.ts'
 import { migrate, pendingMigrations } from './db/migrate.ts'
+import { AppError } from './errors.ts'
 import { createLog, type Log } from './log.ts'
 import { serve } from './serve.ts'
 
@@ -90,19 +91,37 @@ program
   })
 
 program
+  .command('import')
+  .description('take over the database of the first service, or what `export` wrote')
+  .argument('[file]', 'what `export` wrote; - is stdin')
+  .option(
+    '--from <url>',
+    'the database of the first service; better set FROM_DATABASE_URL, which nobody sees',
+  )
+  .addHelpText(
+    'after',
+    `
+What is here already stays as it is, so running it twice changes nothing more. What cannot come in is
+reported, one line each, and the exit code is 1 then.
+
+Examples:
+  FROM_DATABASE_URL_FILE=/run/secrets/old todo-api import    the first service's users and tasks
+  todo-api import --from postgres:///todo?host=/run/postgresql
+  todo-api import todo.ndjson                                what \`todo-api export todo.ndjson\` wrote`,
+  )
+  .action(async (file: string | undefined, options: { from?: string }) => {
+    const { importCommand } = await import('./commands/import.ts')
+    finish(await importCommand(file, options))
+  })
+
+program
   .command('version')
   .description('print the version')
   .action(() => void process.stdout.write(`${version}\n`))
 
-/** Messages for people go to stderr; stdout is for results. */
-function say(message: string) {
-  process.stderr.write(`${message}\n`)
-}
-
-/** The environment, and below it the `.env` of the folder we were started in. */
-function readConfig(): Config {
-  const file = existsSync('.env') ? parseEnv(readFileSync('.env', 'utf8')) : {}
-  return parseConfig({ ...file, ...process.env } as Env)
+/** Ends a command whose work is done but not all is well. */
+function finish(isWell: boolean) {
+  process.exitCode = isWell ? exitCode.ok : exitCode.failure
 }
 
 function logTo({ logLevel }: Config): Log {
@@ -121,6 +140,9 @@ function logTo({ logLevel }: Config): Log {
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return 'unknown failure'
   if ('code' in error && error.code === 'EADDRINUSE') return 'HOST and PORT are in use by another process'
+  if (error instanceof AppError && error.code === 'unavailable') {
+    return `the database cannot be reached${error.cause instanceof Error ? `: ${error.cause.message}` : ''}`
+  }
   if (databaseError(error) && error.name !== 'MigrationError') return `the database says: ${error.message}`
   return error.message
 }
@@ -130,5 +152,7 @@ try {
 } catch (error) {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? exitCode.ok : exitCode.usage)
   say(explain(error))
-  process.exit(error instanceof ConfigError ? exitCode.usage : exitCode.failure)
+  process.exit(
+    error instanceof ConfigError || error instanceof UsageError ? exitCode.usage : exitCode.failure,
+  )
 }

@@ -1,0 +1,18 @@
+import type { Session } from '../db/driver.ts'
+
+const rowsAtOnce = 1000
+
+/** The rows of a query, a batch at a time and never more in memory. The session must be in a transaction. */
+export async function* readRows(session: Session, name: string, query: string): AsyncGenerator<unknown[][]> {
+  await session.execute(`declare ${name} no scroll cursor for ${query}`)
+  while (true) {
+    const rows = await session.execute(`fetch forward ${rowsAtOnce} from ${name}`)
+    if (rows.length > 0) yield rows
+    if (rows.length < rowsAtOnce) break
+  }
+  await session.execute(`close ${name}`)
+}
+
+/** One moment of the database for all that is read in a session, however long it takes. */
+export const beginSnapshot =
+  'begin isolation level repeatable read read only; set local idle_in_transaction_session_timeout = 0'
