@@ -1,0 +1,133 @@
+import { drive } from './load.ts'
+import { cpuSeconds } from './measure.ts'
+import { median, table } from './report.ts'
+import { type Person, seed, signedIn } from './seed.ts'
+import { type Server, startService } from './servers.ts'
+
+interface ScaleOptions {
+  executable: string
+  newDatabase: (name: string) => Promise<string>
+  postgresPid: number
+  /** The largest table. */
+  max: number
+  settings: Record<string, string>
+  say: (text: string) => void
+}
+
+/** What may get slower as tables grow; `limit` is always 20. */
+const pages: { name: string; query: string }[] = [
+  { name: 'newest', query: '' },
+  { name: 'one status', query: '&status=in_progress' },
+  { name: 'by due date', query: '&sort=due_at' },
+  { name: 'by priority', query: '&priority=2&sort=-created_at' },
+  { name: 'total', query: '&total=true' },
+]
+
+interface Point {
+  /** Tasks in the table, or of the person who asks. */
+  tasks: number
+  page: string
+  p50: number
+  perSecond: number
+  postgresCpu: number
+}
+
+/** The same page for people with 200 tasks in larger and larger tables, then for people with more and more in one table. */
+export async function measureScale({
+  executable,
+  newDatabase,
+  postgresPid,
+  max,
+  settings,
+  say,
+}: ScaleOptions) {
+  const url = await newDatabase('scale')
+  const service = await startService(executable, url, settings)
+  const byTable: Point[] = []
+  const byPerson: Point[] = []
+  try {
+    while (!(await fetch(`${service.url}/health/ready`)).ok) await Bun.sleep(50)
+    let people = 0
+    for (const tasks of [10_000, 1_000_000, 10_000_000].filter(size => size <= max)) {
+      say(`growing to ${tasks.toLocaleString('en')} tasks`)
+      await seed(url, { from: people + 1, people: tasks / 200 - people, tasksOf: '200' })
+      people = tasks / 200
+      // As many people as the smallest table has, spread over the whole: what differs is the table alone.
+      const asking = await spread(url, people, 50)
+      byTable.push(...(await measure(service, asking, tasks, postgresPid)))
+    }
+    const sizes = [10, 100, 1000, 10_000, 100_000]
+    say(`people with ${sizes.join(', ')} tasks`)
+    await seed(url, {
+      from: people + 1,
+      people: sizes.length,
+      tasksOf: `(10 ^ (p.i - ${people}))::int`,
+    })
+    const big = await signedIn(url, { from: people + 1, people: sizes.length })
+    for (const [i, tasks] of sizes.entries())
+      byPerson.push(...(await measure(service, [big[i]!], tasks, postgresPid)))
+  } finally {
+    await service.stop()
+  }
+  console.log(`${show('tasks in the table', byTable)}\n\n${show('tasks of the person', byPerson)}`)
+  return { kind: 'scale', at: new Date().toISOString(), byTable, byPerson }
+}
+
+async function spread(url: string, people: number, count: number): Promise<Person[]> {
+  const step = Math.floor(people / count)
+  const found = await Promise.all(
+    Array.from({ length: count }, (_, i) => signedIn(url, { from: 1 + i * step, people: 1 })),
+  )
+  return found.flat()
+}
+
+async function measure(
+  { url, prefix }: Server,
+  people: Person[],
+  tasks: number,
+  postgresPid: number,
+): Promise<Point[]> {
+  const points: Point[] = []
+  for (const { name, query } of pages) {
+    const calls = people.map(({ token }) => ({
+      method: 'GET',
+      path: `${prefix}/tasks?limit=20${query}`,
+      headers: { authorization: `Bearer ${token}` },
+    }))
+    const { ok } = await fetch(url + calls[0]!.path, { headers: calls[0]!.headers })
+    if (!ok) continue
+    // One connection: how long the answer takes, not how long the queue is.
+    await drive(url, calls, 1, 1)
+    const rounds: Omit<Point, 'tasks' | 'page'>[] = []
+    for (let i = 0; i < 5; i++) {
+      const before = cpuSeconds(postgresPid)
+      const { requests, seconds, p50 } = await drive(url, calls, 1, 1)
+      rounds.push({
+        p50,
+        perSecond: requests / seconds,
+        postgresCpu: ((cpuSeconds(postgresPid) - before) / requests) * 1e6,
+      })
+    }
+    const middle = (of: (round: (typeof rounds)[number]) => number) => median(rounds.map(of))
+    points.push({
+      tasks,
+      page: name,
+      p50: middle(r => r.p50),
+      perSecond: middle(r => r.perSecond),
+      postgresCpu: middle(r => r.postgresCpu),
+    })
+  }
+  return points
+}
+
+function show(what: string, points: Point[]): string {
+  const sizes = [...new Set(points.map(({ tasks }) => tasks))]
+  const names = [...new Set(points.map(({ page }) => page))]
+  const of = (page: string, tasks: number) =>
+    points.find(point => point.page === page && point.tasks === tasks)!
+  const rows = names.map(name => {
+    const times = sizes.map(size => of(name, size).p50)
+    return [name, ...times.map(time => time.toFixed(2)), (times.at(-1)! / times[0]!).toFixed(2)]
+  })
+  return `p50 in ms by ${what}\n\n${table([['page', ...sizes.map(size => size.toLocaleString('en')), 'last ÷ first'], ...rows])}`
+}

@@ -1,0 +1,97 @@
+import { createHmac } from 'node:crypto'
+import postgres from 'postgres'
+
+export const secretKey = 'bench-secret-bench-secret-bench-secret-01'
+export const password = 'correct horse'
+/** What is made by a run is newer than this, and what was seeded older. */
+const seededUntil = '2026-06-01 00:00:00+00'
+
+/** Somebody who is signed in, and some of whose tasks are known. */
+export interface Person {
+  id: string
+  email: string
+  token: string
+  tasks: string[]
+}
+
+/** Ids of the same look as the service makes (UUIDv7), from a moment and a text: the same at every run. */
+const uuidOf = (moment: string, seed: string) => `(
+  lpad(to_hex((extract(epoch from ${moment}) * 1000)::bigint), 12, '0') || '7' || substr(md5(${seed}), 1, 3) || '8' ||
+  substr(md5(${seed}), 4, 15))::uuid`
+
+const personId = (i: string) =>
+  uuidOf(`timestamptz '2026-01-01' + ${i} * interval '1 minute'`, `'person ' || ${i}`)
+const sessionId = (i: string) =>
+  uuidOf(`timestamptz '2026-05-01' + ${i} * interval '1 minute'`, `'session ' || ${i}`)
+
+/**
+ * People who are signed in, each with tasks that look like people's: made by the database itself, the same at every
+ * run. `tasksOf` is SQL that says how many tasks person `p.i` (from 1) has. People that exist are left alone.
+ */
+export async function seed(
+  url: string,
+  { from = 1, people, tasksOf }: { from?: number; people: number; tasksOf: string },
+) {
+  const sql = postgres(url, { max: 1, onnotice: () => {} })
+  const hash = await Bun.password.hash(password, { algorithm: 'bcrypt', cost: 12 })
+  const range = `generate_series(${from}, ${from + people - 1}) as p(i)`
+  // As a machine with 2 GB would be loaded: the indexes are made row by row, as they grow in real life.
+  await sql.unsafe(`
+    set synchronous_commit = off;
+    insert into users (id, email, email_key, password_hash, created_at, updated_at)
+      select ${personId('p.i')}, 'person' || p.i || '@example.com', 'person' || p.i || '@example.com', '${hash}', '2026-01-01', '2026-01-01'
+      from ${range};
+    insert into sessions (id, user_id, token_hash, expires_at)
+      select ${sessionId('p.i')}, ${personId('p.i')}, md5('a' || p.i) || md5('b' || p.i), now() + interval '30 days' from ${range};
+    insert into task_counters (user_id, seq) select ${personId('p.i')}, ${tasksOf} from ${range};
+    insert into tasks (id, user_id, title, description, status, priority, due_at, tags, position, completed_at, created_at, updated_at, version)
+    select ${uuidOf('t.at', `p.i || ' ' || n`)}, ${personId('p.i')},
+      'Task ' || n || ': ' || (array['buy milk for the week', 'call the dentist back', 'write the report', 'water the plants', 'book a table for six'])[1 + t.r % 5],
+      case when t.r % 3 > 0 then 'Remember to ' || (array['take the blue one, two litres of it', 'ask about Thursday afternoon', 'send a copy to everybody who was there'])[1 + t.r % 3] || ', as we said on the phone.' end,
+      t.status, t.r % 5, case when t.r % 2 = 0 then t.at + (t.r % 40) * interval '1 day' end,
+      (array['{}', '{home}', '{work}', '{home,errands}']::text[][])[1 + t.r % 4]::text[], 'a' || n,
+      case when t.status = 'completed' then t.at + interval '1 day' end, t.at, t.at, n
+    from ${range}, generate_series(1, ${tasksOf}) as n,
+      lateral (select ('x' || substr(md5(p.i || ' ' || n), 1, 7))::bit(28)::int as r) x,
+      lateral (select r, (array['pending', 'pending', 'in_progress', 'completed'])[1 + r / 7 % 4] as status,
+        timestamptz '${seededUntil}' - (${tasksOf} - n) * interval '1 hour' - r % 3600000 * interval '1 millisecond' as at) t`)
+  await sql.end()
+  await settle(url)
+}
+
+/** Takes away what a run has made, and leaves the tables as autovacuum would: the next server finds what this one found. */
+export async function tidy(url: string) {
+  const sql = postgres(url, { max: 1, onnotice: () => {} })
+  const table = (await sql`select to_regclass('tasks') is not null as ours`)[0]?.ours ? 'tasks' : 'task'
+  await sql`delete from ${sql(table)} where created_at > ${seededUntil}`
+  await sql.end()
+  await settle(url)
+}
+
+async function settle(url: string) {
+  const sql = postgres(url, { max: 1, onnotice: () => {} })
+  await sql.unsafe('vacuum (analyze)')
+  await sql.unsafe('checkpoint')
+  await sql.end()
+}
+
+/** The people `from`, `from + 1`, … with a token each, and some of their tasks. */
+export async function signedIn(
+  url: string,
+  { from = 1, people }: { from?: number; people: number },
+): Promise<Person[]> {
+  const sql = postgres(url, { max: 1, onnotice: () => {} })
+  const rows = await sql.unsafe(`
+    select u.id, u.email, ${sessionId('p.i')} as sid,
+      array(select id::text from tasks t where t.user_id = u.id and deleted_at is null order by created_at desc, id desc limit 20) as tasks
+    from generate_series(${from}, ${from + people - 1}) as p(i) join users u on u.id = ${personId('p.i')} order by p.i`)
+  await sql.end()
+  return rows.map(({ id, email, sid, tasks }) => ({ id, email, tasks, token: tokenOf(id, sid) }))
+}
+
+function tokenOf(sub: string, sid: string): string {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const exp = Math.floor(Date.now() / 1000) + 24 * 3600
+  const text = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ sub, sid, exp })}`
+  return `${text}.${createHmac('sha256', secretKey).update(text).digest('base64url')}`
+}
