@@ -1,0 +1,340 @@
+import { expect, test } from 'bun:test'
+import { onBothDatabases, type Person, type Service } from './support/harness.ts'
+
+/** Every page from an address on, by following `Link`. */
+async function pages(api: Service, token: string, address: string) {
+  const all: any[][] = []
+  for (let next: string | undefined = address; next !== undefined; ) {
+    const answer = await api.get(next, { token })
+    if (answer.status !== 200)
+      throw new Error(`${next} answered ${answer.status}: ${JSON.stringify(answer.body)}`)
+    all.push(answer.body)
+    const link = answer.headers.get('link')
+    next = link?.match(/^<\/api\/v1(\/[^>]*)>; rel="next"$/)?.[1]
+    if (link && next === undefined) throw new Error(`strange link ${link}`)
+    if (all.length > 100) throw new Error('pages without an end')
+  }
+  return all
+}
+
+onBothDatabases('lists', api => {
+  const titles = async (token: string, query: string) => {
+    const { status, body } = await api.get(`/tasks?${query}`, { token })
+    expect(status).toBe(200)
+    return body.map((task: { title: string }) => task.title)
+  }
+
+  /** Thirty tasks that differ in everything, with ties. */
+  async function many(): Promise<Person> {
+    const ada = await api.user()
+    const operations = Array.from({ length: 30 }, (_, i) => ({
+      op: 'create',
+      task: {
+        title: ['b', 'a', 'B', 'ä', '🦆'][i % 5],
+        status: ['pending', 'in_progress', 'completed'][i % 3],
+        priority: i % 4,
+        position: ['', 'a', 'a0', 'B'][i % 4],
+        due_at: i % 3 === 0 ? null : `2026-11-${10 + (i % 7)}T00:00:00.00000${i % 2}Z`,
+        tags: [`t${i % 2}`, 'all'],
+      },
+    }))
+    // In three batches: the tasks of one are made at the same moment.
+    for (const at of [0, 10, 20]) {
+      const { status } = await api.post('/tasks/batch', {
+        token: ada.token,
+        json: { operations: operations.slice(at, at + 10) },
+      })
+      expect(status).toBe(200)
+    }
+    return ada
+  }
+
+  test('the pages of every order are its one big page, cut', async () => {
+    const ada = await many()
+    const orders = [
+      '',
+      'created_at',
+      '-created_at',
+      'updated_at',
+      '-updated_at',
+      'due_at',
+      '-due_at',
+      'priority',
+      '-priority',
+      'title',
+      '-title',
+      'status',
+      '-status',
+      'position',
+      '-position',
+      '-priority,due_at',
+      'due_at,-priority,title',
+      'status,priority,-title,position,due_at,updated_at,-created_at',
+      '-status,-due_at',
+      'title,title,-title',
+    ]
+    for (const sort of orders) {
+      const query = sort && `sort=${sort}&`
+      const { body: whole } = await api.get(`/tasks?${query}limit=200`, { token: ada.token })
+
+      const cut = await pages(api, ada.token, `/tasks?${query}limit=7`)
+
+      expect(whole).toHaveLength(30)
+      expect(new Set(whole.map((task: { id: string }) => task.id)).size).toBe(30)
+      expect(cut.map(page => page.length)).toEqual([7, 7, 7, 7, 2])
+      expect(cut.flat()).toEqual(whole)
+    }
+  })
+
+  test('an order is that of its keys, texts byte by byte, no date last', async () => {
+    const ada = await many()
+    const values = async (sort: string, field: string) => {
+      const { body } = await api.get(`/tasks?sort=${sort}&limit=200`, { token: ada.token })
+      return [...new Set(body.map((task: Record<string, unknown>) => task[field]))]
+    }
+
+    expect(await values('title', 'title')).toEqual(['B', 'a', 'b', 'ä', '🦆'])
+    expect(await values('-position', 'position')).toEqual(['a0', 'a', 'B', ''])
+    expect(await values('-priority', 'priority')).toEqual([3, 2, 1, 0])
+    expect(await values('status', 'status')).toEqual(['completed', 'in_progress', 'pending'])
+    const due = (await values('due_at', 'due_at')) as (string | null)[]
+    expect(due.at(-1)).toBeNull()
+    expect(due.slice(0, -1)).toEqual(due.slice(0, -1).toSorted())
+    expect((await values('-due_at', 'due_at'))[0]).toBeNull()
+  })
+
+  test('a page is not moved by what is made, changed or deleted in front of it', async () => {
+    const ada = await api.user()
+    const tasks = []
+    for (const title of ['a', 'b', 'c', 'd']) tasks.push(await api.task(ada, { title }))
+    const first = await api.get('/tasks?limit=2', { token: ada.token })
+    await api.task(ada, { title: 'e' })
+    await api.delete(`/tasks/${tasks[3].id}`, { token: ada.token })
+    await api.delete(`/tasks/${tasks[2].id}?permanent=true`, { token: ada.token })
+
+    const second = await pages(api, ada.token, first.headers.get('link')!.match(/v1([^>]*)/)![1]!)
+
+    expect(second.flat()).toEqual([tasks[1], tasks[0]])
+  })
+
+  test('the address of the next page keeps the filters and the prefix, and drops the offset', async () => {
+    const ada = await many()
+
+    const answer = await fetch(
+      `${api.url}/api/tasks/?offset=3&status=pending&tag=all&tag=t%2C&limit=2&total=true`,
+      {
+        headers: { authorization: `Bearer ${ada.token}` },
+      },
+    )
+
+    const [, address] = answer.headers.get('link')!.match(/^<([^>]*)>; rel="next"$/)!
+    expect(address).toMatch(
+      /^\/api\/tasks\/\?status=pending&tag=all&tag=t%2C&limit=2&total=true&cursor=[\w-]+$/,
+    )
+    expect(answer.headers.get('x-total-count')).toBe('10')
+    const next = await fetch(api.url + address, { headers: { authorization: `Bearer ${ada.token}` } })
+    expect(await next.json()).toEqual(
+      (await api.get('/tasks?status=pending&offset=5&limit=2', { token: ada.token })).body,
+    )
+  })
+
+  test('a page that ends the list has no next one, and only who asks gets a total', async () => {
+    const ada = await api.user()
+    await api.task(ada)
+    await api.task(ada)
+
+    const exact = await api.get('/tasks?limit=2', { token: ada.token })
+    const empty = await api.get('/tasks?status=completed&total=true', { token: ada.token })
+
+    expect([exact.headers.has('link'), exact.headers.has('x-total-count')]).toEqual([false, false])
+    expect(empty.headers.get('x-total-count')).toBe('0')
+  })
+
+  test('a cursor is for its person and its order, and not for an offset', async () => {
+    const ada = await many()
+    const bob = await many()
+    const { headers } = await api.get('/tasks?limit=2&sort=title', { token: ada.token })
+    const cursor = new URLSearchParams(headers.get('link')!.match(/\?([^>]*)/)![1]).get('cursor')!
+    const get = (query: string, token = ada.token) => api.get(`/tasks?${query}`, { token })
+
+    expect((await get(`sort=title&cursor=${cursor}`)).status).toBe(200)
+    for (const refused of [
+      await get(`sort=title&cursor=${cursor}`, bob.token),
+      await get(`sort=-title&cursor=${cursor}`),
+      await get(`cursor=${cursor}`),
+      await get(`sort=title&cursor=${cursor.slice(0, -2)}`),
+      await get(`sort=title&cursor=${cursor}%00`),
+      await get('cursor='),
+      await get(`cursor=${'A'.repeat(8001)}`),
+    ]) {
+      expect(refused).toMatchObject({ status: 422, body: { detail: [{ loc: ['query', 'cursor'] }] } })
+    }
+    expect(await get(`sort=title&cursor=${cursor}&offset=1`)).toMatchObject({
+      status: 422,
+      body: { detail: [{ loc: ['query', 'offset'] }] },
+    })
+  })
+
+  test('every filter picks what it says, and all of them can be combined', async () => {
+    const ada = await api.user()
+    const at = (title: string, json: object) => api.task(ada, { title, ...json })
+    await at('late', { due_at: '2020-01-01T00:00:00Z', priority: 1, tags: ['home'] })
+    await at('done', { due_at: '2020-01-02T00:00:00Z', status: 'completed', tags: ['work, mine', 'home'] })
+    const doing = await at('doing', { due_at: '2999-01-01T00:00:00Z', status: 'in_progress', priority: 4 })
+    const plain = await at('plain', { tags: ['[x]'] })
+    const get = (query: string) => titles(ada.token, query)
+
+    expect(await get('status=pending')).toEqual(['plain', 'late'])
+    expect(await get('status=pending&status=in_progress')).toEqual(['plain', 'doing', 'late'])
+    expect(await get('status=pending&status=completed')).toEqual(['plain', 'done', 'late'])
+    expect(await get('priority=4')).toEqual(['doing'])
+    expect(await get('priority=0')).toEqual(['plain', 'done'])
+    expect(await get('tag=home')).toEqual(['done', 'late'])
+    expect(await get('tag=work,%20mine')).toEqual(['done'])
+    expect(await get('tag=work')).toEqual([])
+    expect(await get('tag=%5Bx%5D&tag=home')).toEqual(['plain', 'done', 'late'])
+    expect(await get('overdue=true')).toEqual(['late'])
+    expect(await get('overdue=false')).toEqual(['plain', 'doing', 'done', 'late'])
+    expect(await get('due_before=2020-01-02T00:00:00Z')).toEqual(['late'])
+    expect(await get('due_after=2020-01-01T00:00:00Z')).toEqual(['doing', 'done'])
+    expect(await get('due_after=2020-01-01T01:00:00%2B01:00')).toEqual(['doing', 'done'])
+    expect(await get('due_after=2020-01-01T01:00:00+01:00')).toEqual(['doing', 'done'])
+    expect(await get(`created_before=${doing.created_at}`)).toEqual(['done', 'late'])
+    expect(await get(`created_after=${doing.created_at}`)).toEqual(['plain'])
+    await api.patch(`/tasks/${doing.id}`, { token: ada.token, json: { title: 'did' } })
+    expect(await get(`updated_after=${plain.updated_at}`)).toEqual(['did'])
+    expect(
+      await get(
+        'status=pending&priority=1&tag=home&q=lat&due_before=2021-01-01T00:00:00Z&due_after=2019-01-01T00:00:00Z&created_after=2019-01-01T00:00:00Z&created_before=2999-01-01T00:00:00Z&updated_after=2019-01-01T00:00:00Z&overdue=true&sort=-priority,title&total=true',
+      ),
+    ).toEqual(['late'])
+  })
+
+  test('q finds words and beginnings of words, in any letters, in title and description', async () => {
+    const ada = await api.user()
+    const bob = await api.user()
+    for (const [title, description] of [
+      ['Buy milk', 'two litres'],
+      ['Crème brûlée', null],
+      ['Straße fegen', null],
+      ['买牛奶', '今天'],
+      ['ОТЧЁТ сдать', null],
+      ['100% sure_thing', 'a\\b'],
+      ['feed the 🦆', null],
+    ]) {
+      await api.task(ada, { title, description })
+    }
+    await api.task(bob, { title: 'milk of bob' })
+    const find = (q: string) => titles(ada.token, `q=${encodeURIComponent(q)}`)
+
+    expect(await find('MILK')).toEqual(['Buy milk'])
+    expect(await find('mil')).toEqual(['Buy milk'])
+    expect(await find('ilk')).toEqual([])
+    expect(await find('litr bu')).toEqual(['Buy milk'])
+    expect(await find('milk bread')).toEqual([])
+    expect(await find('creme')).toEqual(['Crème brûlée'])
+    expect(await find('CRÈME, BRUL')).toEqual(['Crème brûlée'])
+    expect(await find('strasse')).toEqual(['Straße fegen'])
+    expect(await find('牛奶')).toEqual(['买牛奶'])
+    expect(await find('奶今')).toEqual([])
+    expect(await find('отчет')).toEqual(['ОТЧЁТ сдать'])
+    expect(await find('100')).toEqual(['100% sure_thing'])
+    for (const nothing of ['%', '_', '\\', '!!!', '%%%milk_']) {
+      expect(await find(nothing)).toEqual(nothing.includes('milk') ? ['Buy milk'] : [])
+    }
+    expect(await find('🦆')).toEqual(['feed the 🦆'])
+    expect(await find(' ')).toHaveLength(7)
+    expect(await find('')).toHaveLength(7)
+  })
+
+  test('what is searched follows every change', async () => {
+    const ada = await api.user()
+    const task = await api.task(ada, { title: 'old title', description: 'old text' })
+    const change = (json: object) => api.patch(`/tasks/${task.id}`, { token: ada.token, json })
+
+    await change({ title: 'new title' })
+    expect(await titles(ada.token, 'q=old+text')).toEqual(['new title'])
+    await change({ description: null })
+    expect(await titles(ada.token, 'q=old')).toEqual([])
+    await api.post('/tasks/batch', {
+      token: ada.token,
+      json: { operations: [{ op: 'update', id: task.id, task: { description: 'other' } }] },
+    })
+    expect(await titles(ada.token, 'q=other+new')).toEqual(['new title'])
+  })
+
+  test.each([
+    ['limit=0', 'limit'],
+    ['limit=201', 'limit'],
+    ['limit=x', 'limit'],
+    ['limit=', 'limit'],
+    ['limit=1.5', 'limit'],
+    ['limit=1e400', 'limit'],
+    ['limit=99999999999999999999', 'limit'],
+    ['offset=-1', 'offset'],
+    ['offset=10001', 'offset'],
+    ['sort=', 'sort'],
+    ['sort=id', 'sort'],
+    ['sort=title,', 'sort'],
+    ['sort=--title', 'sort'],
+    ['sort=title;drop', 'sort'],
+    ['sort=user_id', 'sort'],
+    [`sort=${'title,'.repeat(50)}title`, 'sort'],
+    ['status=done', 'status'],
+    ['priority=5', 'priority'],
+    ['priority=high', 'priority'],
+    [`tag=${'x'.repeat(51)}`, 'tag'],
+    ['tag=%00', 'tag'],
+    [Array(21).fill('tag=x').join('&'), 'tag'],
+    [`q=${'x'.repeat(201)}`, 'q'],
+    ['q=%00', 'q'],
+    ['due_before=tomorrow', 'due_before'],
+    ['due_after=2026-02-31T00:00:00Z', 'due_after'],
+    ['created_before=infinity', 'created_before'],
+    ['created_after=', 'created_after'],
+    ['updated_after=10000-01-01T00:00:00Z', 'updated_after'],
+    ['overdue=perhaps', 'overdue'],
+    ['total=1', 'total'],
+  ])('%s is refused', async (query, name) => {
+    const ada = await api.user()
+
+    const answer = await api.get(`/tasks?${query}`, { token: ada.token })
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.detail[0].loc.slice(0, 2)).toEqual(['query', name])
+  })
+
+  test.each([
+    'limit=1&limit=2',
+    'q=%ZZ%',
+    'q=%F0%9F',
+    'tag=%ZZ&tag=%FF',
+    'sort=title&sort=priority',
+    'q=a&q=b',
+    'cursor=a&cursor=b',
+    'status=pending,completed',
+    'unknown=1&__proto__=2&constructor=3',
+    '%00=%00',
+    '&&&=&=',
+    'due_before=2020-01-01T00:00:00Z&due_before=x',
+    `q=${encodeURIComponent('ﷺ'.repeat(200))}`,
+    `q=${encodeURIComponent('a '.repeat(100))}`,
+  ])('%s never fails', async query => {
+    const ada = await api.user()
+    await api.task(ada)
+
+    const answer = await api.get(`/tasks?${query}`, { token: ada.token })
+
+    expect([200, 422]).toContain(answer.status)
+  })
+
+  test('hundreds of different lists are answered, more than are remembered', async () => {
+    const ada = await api.user()
+    await api.task(ada, { title: 'x', priority: 1 })
+    const keys = ['title', 'status', 'priority', 'position', 'due_at', 'updated_at', 'created_at']
+    const sorts = keys.flatMap(a => keys.flatMap(b => keys.map(c => `${a},-${b},${c}`)))
+
+    for (const sort of sorts) expect(await titles(ada.token, `sort=${sort}&priority=1`)).toEqual(['x'])
+    expect(await titles(ada.token, '')).toEqual(['x'])
+  }, 30_000)
+})

@@ -1,0 +1,66 @@
+import { expect, test } from 'bun:test'
+import { onBothDatabases } from './support/harness.ts'
+
+onBothDatabases('the counts', api => {
+  test('count by status, what is overdue, what is due today, and the trash', async () => {
+    const ada = await api.user()
+    const bob = await api.user()
+    const now = Temporal.Now.zonedDateTimeISO('UTC')
+    const [dawn, midnight] = [now.startOfDay(), now.add({ days: 1 }).startOfDay()].map(at =>
+      at!.toInstant().toString(),
+    )
+    await api.task(ada, { due_at: dawn })
+    await api.task(ada, { due_at: dawn, status: 'completed' })
+    await api.task(ada, { due_at: midnight, status: 'in_progress' })
+    await api.task(ada, { due_at: '2020-01-01T00:00:00Z' })
+    await api.task(ada)
+    await api.task(bob)
+    const trashed = await api.task(ada, { due_at: dawn })
+    await api.delete(`/tasks/${trashed.id}`, { token: ada.token })
+
+    const { status, body } = await api.get('/tasks/stats', { token: ada.token })
+
+    expect(status).toBe(200)
+    expect(body).toEqual({
+      total: 5,
+      pending: 3,
+      in_progress: 1,
+      completed: 1,
+      overdue: 2,
+      due_today: 1,
+      trash: 1,
+    })
+    const nobody = await api.user()
+    expect(Object.values((await api.get('/tasks/stats', { token: nobody.token })).body)).toEqual(
+      Array(7).fill(0),
+    )
+  })
+
+  test.each(['Pacific/Kiritimati', 'america/new_york', 'Asia/Kathmandu'])(
+    'today is the day in %s',
+    async zone => {
+      const ada = await api.user()
+      const start = Temporal.Now.zonedDateTimeISO(zone).startOfDay()
+      const end = start.add({ days: 1 })
+      const second = { seconds: 1 }
+      for (const at of [start.subtract(second), start, end.subtract(second), end]) {
+        await api.task(ada, { due_at: at.toInstant().toString() })
+      }
+
+      const { body } = await api.get(`/tasks/stats?tz=${zone}`, { token: ada.token })
+
+      expect(body.due_today).toBe(2)
+    },
+  )
+
+  test.each(['Nowhere/Land', '', "' or 1", '%00', 'x'.repeat(65), 'UTC[u-ca=hebrew]'])(
+    'there is no time zone %p',
+    async zone => {
+      const ada = await api.user()
+
+      const answer = await api.get(`/tasks/stats?tz=${zone}`, { token: ada.token })
+
+      expect(answer).toMatchObject({ status: 422, body: { detail: [{ loc: ['query', 'tz'] }] } })
+    },
+  )
+})
