@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { type Browser, chromium, type Locator, type Page } from 'playwright-core'
-import { type Service, startService } from './support/harness.ts'
+import { type Running, startExecutable } from './support/executable.ts'
 
 const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome']
 const executablePath = names.map(name => Bun.which(name)).find(path => path !== null)
@@ -19,12 +19,14 @@ const flags = [
 ]
 
 describe.skipIf(!executablePath)('with the Swagger page, in a browser without a network', () => {
-  let service: Service
+  let service: Running
   let browser: Browser
   beforeAll(async () => {
-    service = await startService('embedded')
+    // The built one: the page has to come out of it.
+    service = await startExecutable()
+    while ((await service.get('/health/ready')).status !== 200) await Bun.sleep(50)
     browser = await chromium.launch({ executablePath: executablePath!, args: flags })
-  }, 60_000)
+  }, 120_000)
   afterAll(async () => {
     await browser?.close()
     await service?.stop()
@@ -60,7 +62,7 @@ describe.skipIf(!executablePath)('with the Swagger page, in a browser without a 
     expect(JSON.parse((await tryOut(page, 'tasks-listTasks')).body)).toHaveLength(1)
 
     expect(complaints).toEqual([])
-  }, 60_000)
+  }, 120_000)
 
   test('a form offers only what has a meaning, and login works as it stands', async () => {
     const { page, complaints } = await open(browser, service.url)
@@ -72,7 +74,7 @@ describe.skipIf(!executablePath)('with the Swagger page, in a browser without a 
     expect(answer.status).toBe('200')
     expect(JSON.parse(answer.body)).toMatchObject({ token_type: 'bearer' })
     expect(complaints).toEqual([])
-  }, 60_000)
+  }, 120_000)
 
   test('what belongs together stands together, what comes first stands first', async () => {
     const { page, complaints } = await open(browser, service.url)
@@ -85,7 +87,7 @@ describe.skipIf(!executablePath)('with the Swagger page, in a browser without a 
     ])
     expect(await page.locator('.opblock').first().getAttribute('id')).toBe('operations-auth-register')
     expect(complaints).toEqual([])
-  }, 60_000)
+  }, 120_000)
 })
 
 /** Opens the page; `complaints` fills with whatever the browser has to say and every request to somewhere else. */

@@ -186,15 +186,19 @@ function mend(collected: Collected): Document {
     mapValues(operations, ({ hide, parameters = [], requestBody, responses, security = [], ...rest }) => ({
       ...rest,
       security,
-      ...(parameters.length > 0 && { parameters: parameters.map(mendParameter) }),
+      ...(parameters.length > 0 && { parameters: parameters.sort(byPlace).map(mendParameter) }),
       ...(requestBody && { requestBody: { required: true, content: mendBody(requestBody.content) } }),
       responses: mapValues(responses, mendResponse),
     })),
   )
 
-  function mendParameter({ examples, schema, ...parameter }: CollectedParameter) {
+  function mendParameter({ name, examples, schema, ...parameter }: CollectedParameter) {
     const { description: _, ...plain } = toJsonSchema(schema, schemas)
-    return { ...parameter, schema: { ...plain, ...(examples && { examples }) } }
+    return {
+      name: parameter.in === 'header' ? capitalize(name) : name,
+      ...parameter,
+      schema: { ...plain, ...(examples && { examples }) },
+    }
   }
 
   function mendBody(content: Record<string, Media>) {
@@ -283,6 +287,12 @@ function toUnion({ type: _, ...rest }: Schema, choices: Schema[]): Schema {
 /** In addresses, Elysia's number is "a text that looks like one, or a number": the first half is how, not what. */
 const coercions = new Set(['integer', 'numeric', 'boolean'])
 const isNotCoercion = ({ type, format }: Schema) => !(type === 'string' && format && coercions.has(format))
+
+const places = ['path', 'query', 'header']
+const byPlace = (a: CollectedParameter, b: CollectedParameter) => places.indexOf(a.in) - places.indexOf(b.in)
+
+/** A header's name as people write it: `If-Match`. */
+const capitalize = (name: string) => name.replace(/\b\w/g, letter => letter.toUpperCase())
 
 /** In the order of `tags`, and within a tag as registered. */
 function byTag(
