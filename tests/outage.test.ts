@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { createServer, type Server, type Socket } from 'node:net'
+import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { Driver } from '../src/db/driver.ts'
 import { openPostgres } from '../src/db/postgres.ts'
 import { AppError } from '../src/errors.ts'
@@ -42,7 +42,8 @@ describe('under load, when the server', () => {
     await killer.close()
     const { answered, turnedAway, slowest } = await load.end()
 
-    expect(turnedAway).toBeLessThanOrEqual(40)
+    // A few statements may be on their way on one connection.
+    expect(turnedAway).toBeLessThanOrEqual(40 * 4)
     expect(answered).toBeGreaterThan(turnedAway * 10)
     expect(slowest).toBeLessThan(answerMax)
   }, 20_000)
@@ -113,22 +114,24 @@ test('a proxy that closes the door at once is not besieged', async () => {
   expect(proxy.connections()).toBeLessThan(15)
 })
 
-test('connections cut at any moment crash nothing and lose only what ran on them', async () => {
+test('connections cut at any byte crash nothing, and no row of a lost answer turns up in another one', async () => {
   const cutter = await listen(client => {
-    const { hostname, port } = new URL(server.url)
-    const upstream = Bun.connect({
-      hostname,
-      port: Number(port),
-      socket: {
-        data: (_, bytes) => void client.write(bytes),
-        close: () => void client.destroy(),
-        error: () => void client.destroy(),
-      },
-    })
-    client.on('data', async bytes => (await upstream).write(bytes))
-    client.on('close', async () => (await upstream).end())
-    const cut = () => (Math.random() < 0.5 ? client.resetAndDestroy() : client.destroy())
-    setTimeout(cut, Math.random() * 40)
+    let bytesLeft = Math.random() * 20_000
+    const upstream = connect(server.port, '127.0.0.1')
+    const pass = (from: Socket, to: Socket) =>
+      from.on('data', (data: Buffer) => {
+        bytesLeft -= data.length
+        if (bytesLeft > 0) to.write(data)
+        // The first half of it, and then nothing more.
+        else to.write(data.subarray(0, data.length / 2), () => end())
+      })
+    const end = () => {
+      client.destroy()
+      upstream.destroy()
+    }
+    pass(client, upstream)
+    pass(upstream, client)
+    for (const socket of [client, upstream]) socket.on('error', () => {}).on('close', end)
   })
   const url = new URL(server.url)
   url.port = new URL(cutter.url).port
@@ -216,17 +219,20 @@ async function outage(phase: {
 }
 
 const callers = 50
+const question = 'select i, $1::int from generate_series(1, 20) i'
 
 /** So many callers, each asking again and again: the driver's own promises are what is looked at. */
 function startLoad(db: Driver) {
   const seen = { answered: 0, turnedAway: 0, slowest: 0 }
+  let asked = 0
+  let wrong = 0
   let ending = false
 
   const loops = Array.from({ length: callers }, async () => {
     while (!ending) {
-      const { error, milliseconds } = await settle(db, 'select i, $1::text from generate_series(1, 20) i', [
-        'x',
-      ])
+      const mark = ++asked
+      const { rows, error, milliseconds } = await settle(db, question, [mark])
+      if (rows && (rows.length !== 20 || rows.some(row => row[1] !== mark))) wrong++
       seen.slowest = Math.max(seen.slowest, milliseconds)
       seen[error ? 'turnedAway' : 'answered']++
       // A refused caller comes again, though not in the same instant.
@@ -249,6 +255,7 @@ function startLoad(db: Driver) {
       ending = true
       await Promise.all(loops)
       await db.close()
+      expect(wrong).toBe(0)
       return seen
     },
   }
@@ -257,12 +264,13 @@ function startLoad(db: Driver) {
 /** Asks once. A failure that is not `unavailable` is a failure of the test. */
 async function settle(db: Driver, text = 'select 1', values: unknown[] = []) {
   const began = performance.now()
-  const error = await db.query(text, values).then(
-    () => undefined,
-    error => error,
-  )
-  if (error !== undefined && !(error instanceof AppError && error.code === 'unavailable')) throw error
-  return { error, milliseconds: performance.now() - began }
+  try {
+    const rows = await db.query(text, values)
+    return { rows, error: undefined, milliseconds: performance.now() - began }
+  } catch (error) {
+    if (!(error instanceof AppError && error.code === 'unavailable')) throw error
+    return { rows: undefined, error, milliseconds: performance.now() - began }
+  }
 }
 
 /** A listener on a free port that is no PostgreSQL. */

@@ -19,11 +19,22 @@ interface PoolOptions {
   size: number
 }
 
+/** A connection and how it is getting on. */
+interface Line {
+  connection: Connection
+  /** Statements that were sent and not answered. */
+  sent: number
+  /** When it last answered, or was asked after a rest; and how long its last answer took, in milliseconds. */
+  heard: number
+  pace: number
+  /** When it is closed, so that names are looked up again and the server's memory for it is freed. */
+  until: number
+}
+
 interface Job {
   text: string
   values: readonly unknown[]
-  asked: number
-  started: number
+  deadline: number
   resolve: (rows: unknown[][]) => void
   reject: (error: unknown) => void
 }
@@ -38,25 +49,31 @@ const silenceMs = 2000
 /** Pause between two looks at the clock, and after a connection that could not be opened. */
 const tickMs = 50
 const restMs = 250
-const waitingPerConnection = 100
+const lifetimeMs = 30 * 60 * 1000
+const pendingPerConnection = 100
+/** So many statements may be on their way on one connection, as long as its answers come this fast. */
+const depthMax = 4
+const fluentMs = 20
 
 /**
  * Connections for many short statements, built so that an outage of the database stays the database's.
  *
- * - One statement at a time on a connection: nobody queues behind another's slow statement, and what has not been
- *   sent can be withdrawn.
  * - Every query is settled within 2 s: answered, rejected with the database's error, or `AppError('unavailable')`.
  *   One clock looks after all of them.
- * - So many may wait and no more: whoever comes then is turned away at once.
- * - A connection that stays silent is dropped, and so are the idle ones, which are of the same age.
+ * - So many may be under way or wait, and no more: whoever comes then is turned away at once.
+ * - When every connection is busy, statements are sent behind others, which saves a quarter of the work; but never
+ *   behind one that takes long, and what has not been sent is withdrawn when its time is over.
+ * - A connection that stays silent is dropped, and so are the idle ones, which may be as dead.
  * - When no connection is left and none can be opened, the database is away: all are turned away at once, while
  *   one connection at a time is tried. The first that opens ends that.
  *
  * A statement that was sent is never sent again: nobody knows whether it was executed.
  */
 export function createPool({ connect, size }: PoolOptions) {
-  const idle: Connection[] = []
-  const busy = new Map<Connection, Job>()
+  const pendingMax = size * pendingPerConnection
+  let lines: Line[] = []
+  /** Everyone who has no answer yet, in the order of their deadlines, and those of them who have not been sent. */
+  const pending = new Set<Job>()
   const waiting: Job[] = []
   let opening = 0
   let restUntil = 0
@@ -67,62 +84,68 @@ export function createPool({ connect, size }: PoolOptions) {
   function query(text: string, values: readonly unknown[]): Promise<unknown[][]> {
     if (closed) return Promise.reject(unavailable('the database is closed'))
     if (away) return Promise.reject(unavailable(away.cause))
-    if (waiting.length >= size * waitingPerConnection)
-      return Promise.reject(unavailable('too many are waiting'))
+    if (pending.size >= pendingMax) return Promise.reject(unavailable('too many are waiting'))
     return new Promise((resolve, reject) => {
-      const job = { text, values, asked: performance.now(), started: 0, resolve, reject }
-      const connection = takeIdle()
-      if (connection) run(connection, job)
-      else {
-        waiting.push(job)
-        open()
-      }
+      const now = performance.now()
+      const job = { text, values, deadline: now + answerMs, resolve, reject }
+      pending.add(job)
+      waiting.push(job)
+      dispatch(now)
       clock ??= setInterval(tick, tickMs).unref()
     })
   }
 
-  function run(connection: Connection, job: Job) {
-    job.started = performance.now()
-    busy.set(connection, job)
-    connection.run(job.text, job.values).then(
+  /** Sends what waits, as far as there is room for it. */
+  function dispatch(now: number) {
+    while (waiting.length > 0) {
+      const line = findRoom(now)
+      if (!line) return open(now)
+      const job = waiting.shift()!
+      if (pending.has(job)) send(line, job, now)
+    }
+  }
+
+  /** The line with the fewest statements on it; of equals the first, so that under light load few are used. */
+  function findRoom(now: number): Line | undefined {
+    const canGrow = lines.length + opening < size && now >= restUntil
+    let best: Line | undefined
+    for (const line of lines) {
+      if (line.connection.lost || line.until <= now || line.sent >= (best?.sent ?? depthMax)) continue
+      if (line.sent === 0) return line
+      if (!canGrow && line.pace < fluentMs && now - line.heard < fluentMs) best = line
+    }
+    return best
+  }
+
+  function send(line: Line, job: Job, now: number) {
+    if (line.sent++ === 0) line.heard = now
+    line.connection.run(job.text, job.values).then(
       rows => {
+        pending.delete(job)
         job.resolve(rows)
-        release(connection)
+        answered(line)
       },
       error => {
-        job.reject(connection.failure(error))
-        release(connection)
+        pending.delete(job)
+        job.reject(line.connection.failure(error))
+        answered(line)
       },
     )
   }
 
-  function release(connection: Connection) {
-    // Whoever was dropped for its silence is no longer among us.
-    if (!busy.delete(connection)) return
-    give(connection)
-  }
-
-  /** The next one who waits gets the connection; nobody waits: it rests on top of the pile. */
-  function give(connection: Connection) {
-    if (connection.lost) return open()
-    const job = waiting.shift()
-    if (job) run(connection, job)
-    else if (closed) void connection.end()
-    else idle.push(connection)
-  }
-
-  /** The one used last: under light load few connections are used, and the server's caches stay warm. */
-  function takeIdle(): Connection | undefined {
-    let connection = idle.pop()
-    while (connection?.lost) connection = idle.pop()
-    return connection
+  function answered(line: Line) {
+    const now = performance.now()
+    line.sent--
+    line.pace = now - line.heard
+    line.heard = now
+    dispatch(now)
   }
 
   /** Opens as many connections as there are callers waiting; one while the database is away. */
-  function open() {
-    if (performance.now() < restUntil) return
+  function open(now: number) {
+    lines = lines.filter(line => !line.connection.lost)
     const wanted = away ? 1 : waiting.length
-    while (opening < wanted && opening + busy.size + idle.length < size) {
+    while (now >= restUntil && opening < wanted && opening + lines.length < size) {
       opening++
       connect().then(opened, refused)
     }
@@ -130,57 +153,64 @@ export function createPool({ connect, size }: PoolOptions) {
 
   function opened(connection: Connection) {
     opening--
+    if (closed && pending.size === 0) return connection.destroy()
     away = undefined
     restUntil = 0
-    busy.delete(connection)
-    give(connection)
+    const now = performance.now()
+    const until = now + lifetimeMs * (1 + Math.random())
+    lines.push({ connection, sent: 0, heard: now, pace: Number.POSITIVE_INFINITY, until })
+    dispatch(now)
   }
 
   function refused(cause: unknown) {
     opening--
     restUntil = performance.now() + restMs
-    if (busy.size > 0 || idle.some(connection => !connection.lost)) return
+    if (lines.some(line => !line.connection.lost)) return
     away = { cause }
-    rejectWaiting(cause)
+    rejectAll(cause)
   }
 
   function tick() {
     const now = performance.now()
-    while (waiting.length > 0 && waiting[0]!.asked + answerMs <= now) {
-      waiting.shift()!.reject(unavailable('no connection was free in time'))
-    }
-    for (const [connection, job] of busy) {
-      if (job.asked + answerMs > now) continue
+    for (const job of pending) {
+      if (job.deadline > now) break
+      pending.delete(job)
       job.reject(unavailable('no answer in time'))
-      if (job.started + silenceMs <= now) {
-        busy.delete(connection)
-        connection.destroy()
-        dropIdle()
-      }
     }
-    open()
-    if (busy.size + waiting.length === 0 && (!away || closed)) {
-      clearInterval(clock)
-      clock = undefined
+    if (lines.some(line => isSilent(line, now))) {
+      for (const line of lines) if (line.sent === 0 || isSilent(line, now)) line.connection.destroy()
     }
+    for (const line of lines) if (line.sent === 0 && line.until <= now) void line.connection.end()
+    dispatch(now)
+    if (away) open(now)
+    else if (pending.size === 0) stopClock()
   }
 
-  function dropIdle() {
-    for (const connection of idle.splice(0)) connection.destroy()
+  function isSilent(line: Line, now: number): boolean {
+    return line.sent > 0 && line.heard + silenceMs <= now
   }
 
-  function rejectWaiting(cause: unknown) {
-    for (const job of waiting.splice(0)) job.reject(unavailable(cause))
+  function stopClock() {
+    clearInterval(clock)
+    clock = undefined
+  }
+
+  function rejectAll(cause: unknown) {
+    for (const job of pending) job.reject(unavailable(cause))
+    pending.clear()
+    waiting.length = 0
   }
 
   /** Takes no more, waits for what is under way (at most `seconds`), then closes every connection. */
   async function close(seconds = 5) {
     closed = true
     const until = performance.now() + seconds * 1000
-    while (busy.size + waiting.length > 0 && performance.now() < until) await Bun.sleep(10)
-    rejectWaiting('the database is closed')
-    for (const connection of busy.keys()) connection.destroy()
-    await Promise.all(idle.splice(0).map(connection => connection.end()))
+    while (pending.size > 0 && performance.now() < until) await Bun.sleep(10)
+    rejectAll('the database is closed')
+    stopClock()
+    await Promise.all(
+      lines.map(({ connection, sent }) => (sent > 0 ? connection.destroy() : connection.end())),
+    )
   }
 
   return { query, close }

@@ -22,7 +22,9 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
 
   return {
     kind: 'postgres',
-    query: pool.query,
+    // postgres.js would tell somebody else: whoever is being answered on that connection.
+    query: (text, values) =>
+      values.includes(undefined) ? Promise.reject(undefinedValue()) : pool.query(text, values),
     close: pool.close,
     async session(work) {
       const own = await server.connect(noLimits).catch(error => {
@@ -59,7 +61,6 @@ const limits = {
 const noLimits = { statement_timeout: '0', lock_timeout: '0' }
 
 interface Host {
-  /** A name or, for a Unix socket, a folder. */
   host: string
   port: number
 }
@@ -69,12 +70,7 @@ type Wire = Awaited<ReturnType<ReturnType<typeof createServer>['connect']>>
 
 /** Opens wires to whoever the address names. Throws when the address cannot be right. */
 function createServer(url: string) {
-  const address = readAddress(url)
-  const { host, port } = postgres(address).options
-  const hosts = host.map((name, i) => ({ host: name, port: port[i]! }))
-  if (!port.every(number => number > 0 && number < 65536)) {
-    throw new Error('The address of the database has a port that is no number from 1 to 65535')
-  }
+  const { address, hosts } = readAddress(url)
   let current = 0
   let takesParameters = true
 
@@ -93,15 +89,16 @@ function createServer(url: string) {
   }
 
   async function openWire(index: number, parameters: Parameters, until: number) {
-    const wire = createWire(address, hosts[index]!, takesParameters ? { ...basics, ...parameters } : basics)
+    const all = takesParameters ? { ...basics, ...parameters } : basics
+    const wire = createWire(address, hosts[index]!, all)
     try {
       const [row] = await wire.greet(until - performance.now())
       // Of several hosts only the one that takes writes is of use.
-      if (hosts.length > 1 && row?.[0] === 'on') throw new ReadOnlyError()
+      if (hosts.length > 1 && row?.[0] === 'on') throw failure('the server takes no writes', '25006')
       return wire
     } catch (error) {
       wire.destroy()
-      if (!(takesParameters && refusesParameters(error))) throw error
+      if (all === basics || !refusesParameters(error)) throw error
       takesParameters = false
       return openWire(index, parameters, until)
     }
@@ -110,17 +107,21 @@ function createServer(url: string) {
   return { connect }
 }
 
-/** postgres.js asks for the state of a server in a query whose failure nobody catches; we ask ourselves. */
-function readAddress(url: string): string {
-  return url.replace(/([?&])target_session_attrs=[^&]*&?/, '$1')
-}
-
-class ReadOnlyError extends Error {
-  override readonly name = 'ReadOnlyError'
-  readonly code = '25006'
-  constructor() {
-    super('the server takes no writes')
+function readAddress(url: string) {
+  // postgres.js asks for the state of a server in a query whose failure nobody catches; we ask ourselves.
+  const address = url.replace(/([?&])target_session_attrs=[^&]*&?/, '$1')
+  let options: { host: string[]; port: number[] }
+  try {
+    options = postgres(address).options
+  } catch {
+    // Without the cause: it holds the address, and that holds the password.
+    throw new Error('The address of the database is not a URL')
   }
+  const hosts = options.host.map((host, i): Host => ({ host, port: options.port[i]! }))
+  if (!hosts.every(({ port }) => port > 0 && port < 65536)) {
+    throw new Error('The address of the database has a port that is no number from 1 to 65535')
+  }
+  return { address, hosts }
 }
 
 /** PgBouncer refuses parameters that it does not know. Then the limits must be set with `alter role … set`. */
@@ -132,8 +133,8 @@ function refusesParameters(error: unknown): boolean {
  * One postgres.js client with one connection that is never opened again.
  *
  * The socket is ours for that reason: left alone, postgres.js tries a host that closes the door at once (of several
- * hosts, one that refuses too) again and again without a pause, keeps bytes of the lost connection for the next one,
- * and cannot drop a silent one.
+ * hosts, one that refuses too) again and again without a pause, mixes rows and bytes of a lost connection into the
+ * answers of the next one, and cannot drop a silent one.
  */
 function createWire(address: string, host: Host, parameters: Parameters) {
   let socket: Socket | undefined
@@ -145,12 +146,12 @@ function createWire(address: string, host: Host, parameters: Parameters) {
     fetch_types: false,
     onnotice: () => {},
     connection: parameters,
-    onclose: () => {
-      lost = true
-    },
-    async socket({ path }: { path: string | false }) {
-      if (socket) throw Object.assign(new Error('the connection was lost'), { code: 'CONNECTION_CLOSED' })
-      socket = path ? dial(path) : dial(host)
+    // A connection that ends itself would drop what is queued behind; the pool sees to its age.
+    max_lifetime: null,
+    onclose: () => wire.destroy(),
+    async socket() {
+      if (socket) throw failure('the connection was lost', 'CONNECTION_CLOSED')
+      socket = dial(host)
       await once(socket, 'connect')
       // Where postgres.js looks for the name that the server's certificate must carry.
       return Object.assign(socket, host)
@@ -171,22 +172,33 @@ function createWire(address: string, host: Host, parameters: Parameters) {
       return within(milliseconds, question) as Promise<string[][]>
     },
     async end() {
+      lost = true
       await client.end({ timeout: 1 })
-      wire.destroy()
+      socket?.destroy()
     },
     destroy() {
       lost = true
       socket?.destroy()
+      // Rejects what postgres.js still holds.
+      void client.end({ timeout: 0 })
     },
   }
   return wire
 }
 
+function failure(message: string, code: string): Error {
+  return Object.assign(new Error(message), { code })
+}
+
+/** A mistake of ours, told before anything is sent. */
+function undefinedValue(): Error {
+  return new TypeError('A value of a statement is undefined')
+}
+
 async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T> {
   let timer: Timer | undefined
   const timeout = new Promise<never>((_, reject) => {
-    const error = Object.assign(new Error('the server did not answer'), { code: 'CONNECT_TIMEOUT' })
-    timer = setTimeout(() => reject(error), milliseconds)
+    timer = setTimeout(() => reject(failure('the server did not answer', 'CONNECT_TIMEOUT')), milliseconds)
   })
   return Promise.race([promise, timeout]).finally(() => clearTimeout(timer))
 }
@@ -194,7 +206,7 @@ async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T> 
 /** Each prepared statement costs the server memory for as long as the connection lives. */
 const preparedMax = 256
 
-/** A wire as the pool wants it: one statement after the other. */
+/** A wire as the pool wants it. */
 function connection(wire: Wire, prepare: boolean): Connection {
   const prepared = new Set<string>()
 
@@ -219,6 +231,7 @@ function connection(wire: Wire, prepare: boolean): Connection {
       return wire.client.unsafe(text, values.map(untyped), how).values()
     },
     failure(error) {
+      // Whatever else fails, postgres.js may have lost count of whom it answers.
       if (!isServerError(error) || error.code === '25006') wire.destroy()
       return isUnavailable(error) ? unavailable(error) : error
     },
@@ -243,15 +256,9 @@ function session(wire: Wire): Session {
   }
 }
 
-interface ServerError extends Error {
-  /** SQLSTATE. */
-  code: string
-  severity: string
-}
-
 /** True for what the server said, as opposed to what happened to the connection. */
-function isServerError(error: unknown): error is ServerError {
-  return error instanceof Error && 'severity' in error && 'code' in error
+function isServerError(error: unknown): error is postgres.PostgresError {
+  return error instanceof postgres.PostgresError
 }
 
 /**
@@ -264,7 +271,6 @@ const unavailableStates = /^(08|28|3D|53|57)|^(25006|40001|40P01|55P03)$/
 /** Whether a failure of postgres.js means that the database is away or overloaded, and not that the statement is wrong. */
 export function isUnavailable(error: unknown): boolean {
   if (isServerError(error)) return unavailableStates.test(error.code)
-  // Sockets, TLS and postgres.js give a code to what happens on the way; these two are mistakes of the caller.
-  if (!(error instanceof Error && 'code' in error)) return false
-  return error.code !== 'UNDEFINED_VALUE' && error.code !== 'MAX_PARAMETERS_EXCEEDED'
+  // Sockets, TLS and postgres.js give a code to what happens on the way; this one is a mistake of the caller.
+  return error instanceof Error && 'code' in error && error.code !== 'MAX_PARAMETERS_EXCEEDED'
 }

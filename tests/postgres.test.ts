@@ -1,0 +1,248 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import type { Driver } from '../src/db/driver.ts'
+import { isUnavailable, openPostgres } from '../src/db/postgres.ts'
+import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
+
+let server: PostgresServer
+let db: Driver
+beforeAll(async () => {
+  server = await startPostgresServer()
+  db = openPostgres({ url: server.url, poolSize: 2 })
+  await db.session(session =>
+    session.execute(`
+      create table parents (id int primary key, name text constraint names_are_unique unique);
+      create table children (parent int constraint has_a_parent references parents (id));
+    `),
+  )
+}, 60_000)
+afterAll(async () => {
+  await db.close()
+  await server.close()
+})
+
+describe('a value comes back as it was sent, when it is', () => {
+  for (const [what, type, value] of [
+    ['a text', 'text', 'é 🙂 \' " \\ $1'],
+    ['a text that looks like JSON', 'text', '{"a": [1]}'],
+    ['a text that looks like an array', 'text', '{a,b}'],
+    ['an empty text', 'text', ''],
+    ['null', 'text', null],
+    ['true', 'boolean', true],
+    ['false', 'boolean', false],
+    ['a large int8', 'int8', 2 ** 53 - 1],
+    ['an int', 'int', -7],
+    ['a list of texts', 'text[]', ['', 'null', 'a,b', 'a"b', 'c\\d', '{}', ' e ', '🙂']],
+    ['an empty list', 'text[]', []],
+    ['a JSON object', 'jsonb', { a: [1, null, { b: 'é"\\' }] }],
+    ['a JSON list that begins with true', 'jsonb', [true, 'x']],
+    ['a JSON text', 'jsonb', 'x'],
+    ['a JSON true', 'jsonb', true],
+    ['a JSON null in json', 'json', { a: null }],
+    ['a moment with microseconds', 'timestamptz', '2026-02-28 23:59:59.123456+00'],
+    ['a date', 'date', '2026-02-28'],
+    ['a uuid', 'uuid', '0193e0f0-0000-7000-8000-000000000000'],
+  ] as const) {
+    for (const prepare of [true, false]) {
+      test(`${what}, ${prepare ? 'prepared' : 'not prepared'}`, async () => {
+        const driver = openPostgres({ url: server.url, poolSize: 1, prepare })
+        const first = await driver.query(`select $1::${type} as value`, [value])
+        const again = await driver.query(`select $1::${type} as value`, [value])
+        await driver.close()
+
+        expect(first).toEqual([[value]])
+        expect(again).toEqual([[value]])
+      })
+    }
+  }
+})
+
+test('a moment is told in UTC, whatever offset it came with', async () => {
+  const rows = await db.query('select $1::timestamptz', ['2026-03-01T01:59:59.5+02:00'])
+
+  expect(rows).toEqual([['2026-02-28 23:59:59.5+00']])
+})
+
+test('a statement without values is one statement, and prepared', async () => {
+  await expect(db.query('select 1; select 2', [])).rejects.toMatchObject({ code: '42601' })
+})
+
+test('a statement without rows gives none', async () => {
+  expect(await db.query('select 1 where false', [])).toEqual([])
+})
+
+describe('an error keeps its SQLSTATE, and the constraint its name:', () => {
+  for (const [what, text, values, error] of [
+    ['unique', 'insert into parents values (1, $1), (2, $1)', ['x'], ['23505', 'names_are_unique']],
+    ['foreign key', 'insert into children values ($1)', [404], ['23503', 'has_a_parent']],
+    ['NUL', 'select $1::text', ['a\0b'], ['22021', undefined]],
+    ['syntax', 'selec', [], ['42601', undefined]],
+  ] as const) {
+    test(what, async () => {
+      const [code, constraint_name] = error
+      const failure = await db.query(text, values).catch(error => error)
+
+      expect(failure.code).toBe(code)
+      expect(failure.constraint_name).toBe(constraint_name)
+    })
+  }
+})
+
+test('a statement that takes too long is ended by the server, and the connection is good for the next', async () => {
+  const one = openPostgres({ url: server.url, poolSize: 1 })
+  const [[before]] = (await one.query('select pg_backend_pid()', [])) as [[number]]
+  const failure = await one.query('select pg_sleep(10)', []).catch(error => error)
+  const [[after]] = (await one.query('select pg_backend_pid()', [])) as [[number]]
+  await one.close()
+
+  expect(failure).toMatchObject({ code: 'unavailable' })
+  expect(failure.cause.code).toBe('57014')
+  expect(after).toBe(before)
+})
+
+test('a value that cannot be written never gives its neighbours a wrong answer', async () => {
+  const one = openPostgres({ url: server.url, poolSize: 1 })
+  const unwritable = { toJSON: () => JSON.parse('no JSON') }
+  const statement = 'select $1::int, $2::jsonb'
+  for (let i = 0; i < 20; i++) await one.query(statement, [i, i])
+  const results = await Promise.allSettled(
+    Array.from({ length: 60 }, (_, i) => one.query(statement, [i, i % 10 === 5 ? unwritable : i])),
+  )
+  const after = await one.query(statement, [7, 7])
+  await one.close()
+
+  for (const [i, result] of results.entries()) {
+    if (result.status === 'fulfilled') expect(result.value).toEqual([[i, i]])
+  }
+  expect(results.filter(({ status }) => status === 'fulfilled').length).toBeGreaterThan(10)
+  expect(after).toEqual([[7, 7]])
+})
+
+test('an undefined value is refused before anything is sent', async () => {
+  await expect(db.query('select $1::text', [undefined])).rejects.toThrow('undefined')
+})
+
+test('one text with different values is prepared once, and planned once', async () => {
+  const one = openPostgres({ url: server.url, poolSize: 1 })
+  for (const value of [null, true, false, null, true, false, null, true]) {
+    await one.query('select $1::boolean, $2::text from parents limit $3', [value, 'x', 1])
+  }
+  const prepared = await one.query(
+    `select generic_plans, custom_plans from pg_prepared_statements where statement like 'select $1::boolean%'`,
+    [],
+  )
+  await one.close()
+
+  expect(prepared).toEqual([[8, 0]])
+})
+
+test('texts without number do not fill the memory of the server', async () => {
+  const one = openPostgres({ url: server.url, poolSize: 1 })
+  for (let i = 0; i < 300; i++) await one.query(`select $1::int + ${i}`, [1])
+  const rows = await one.query('select count(*) from pg_prepared_statements', [])
+  await one.close()
+
+  expect(rows).toEqual([[256]])
+})
+
+describe('a session', () => {
+  test('runs scripts and gives the rows of the last statement that has any', async () => {
+    const rows = await db.session(session => session.execute('select 1, 2; select array[$$a$$]; select 3'))
+
+    expect(rows).toEqual([[3]])
+  })
+
+  test('keeps its connection from one script to the next', async () => {
+    const rows = await db.session(async session => {
+      await session.execute('create temporary table mine (id int); insert into mine values (1)')
+      return session.execute('select id from mine')
+    })
+
+    expect(rows).toEqual([[1]])
+  })
+
+  test('has no limits', async () => {
+    const rows = await db.session(session =>
+      session.execute(`select current_setting('statement_timeout'), current_setting('lock_timeout')`),
+    )
+
+    expect(rows).toEqual([['0', '0']])
+  })
+
+  test('that fails between begin and commit leaves nothing behind, and its error arrives', async () => {
+    const work = db.session(session =>
+      session.execute('begin; create table half (id int); select 1/0; commit'),
+    )
+
+    await expect(work).rejects.toMatchObject({ code: '22012' })
+    await work.catch(() => {})
+    expect(await db.query(`select to_regclass('half')`, [])).toEqual([[null]])
+  })
+
+  test('that loses its connection fails, and does not go on over another one', async () => {
+    const failures: unknown[] = []
+    await db.session(async session => {
+      const [[pid]] = (await session.execute('begin; select pg_backend_pid()')) as [[number]]
+      await db.query('select pg_terminate_backend($1)', [pid])
+      for (let i = 0; i < 2; i++) await session.execute('select 1').catch(error => failures.push(error))
+    })
+
+    expect(failures).toMatchObject([{ code: 'unavailable' }, { code: 'unavailable' }])
+  })
+
+  test('is over when its work throws', async () => {
+    let pid: unknown
+    const work = db.session(async session => {
+      pid = (await session.execute('select pg_backend_pid()'))[0]![0]
+      throw new Error('enough')
+    })
+
+    await expect(work).rejects.toThrow('enough')
+    expect(await db.query('select 1 from pg_stat_activity where pid = $1', [pid])).toEqual([])
+  })
+
+  test('cannot be had from a server that is not there', async () => {
+    const nobody = openPostgres({ url: 'postgres://nobody@127.0.0.1:1/nothing', poolSize: 1 })
+
+    await expect(nobody.session(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
+  })
+})
+
+test('close answers what is under way and what waits, then refuses', async () => {
+  const one = openPostgres({ url: server.url, poolSize: 1 })
+  const calls = [1, 2, 3].map(i => one.query('select $1::int, pg_sleep(0.1)::text', [i]))
+  await one.close()
+
+  expect(await Promise.all(calls)).toEqual(
+    [
+      [1, ''],
+      [2, ''],
+      [3, ''],
+    ].map(row => [row]),
+  )
+  await expect(one.query('select 1', [])).rejects.toMatchObject({ code: 'unavailable' })
+})
+
+test('close does not wait longer than it was told', async () => {
+  const one = openPostgres({ url: server.url, poolSize: 1 })
+  const call = one.query('select pg_sleep(1.5)', []).catch(error => error)
+  await Bun.sleep(100)
+  const began = performance.now()
+  await one.close(0.2)
+
+  expect(performance.now() - began).toBeLessThan(1000)
+  expect(await call).toMatchObject({ code: 'unavailable' })
+})
+
+test('an address that cannot be right is refused at once, without repeating it', () => {
+  for (const url of ['nonsense secret', 'postgres://a:secret@b:99999/c', 'postgres://a:secret@b:1,c:x/d']) {
+    const open = () => openPostgres({ url, poolSize: 1 })
+
+    expect(open).toThrow('The address of the database')
+    expect(open).not.toThrow('secret')
+  }
+})
+
+test('a mistake of the program is not an outage', () => {
+  expect(isUnavailable(new TypeError('x is not a function'))).toBe(false)
+  expect(isUnavailable(Object.assign(new Error('refused'), { code: 'ECONNREFUSED' }))).toBe(true)
+})
