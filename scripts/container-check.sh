@@ -62,10 +62,11 @@ start() {
 }
 process() { tr -d ' ' < "/proc/$outer/task/$outer/children"; }
 stop() {
+  since=$(date +%s%N)
   kill -TERM "$(process)"
   status=0
   wait "$outer" || status=$?
-  expect 'exit code after SIGTERM' 0 "$status"
+  expect "exit code $((($(date +%s%N) - since) / 1000000)) ms after SIGTERM" 0 "$status"
 }
 
 expect 'healthcheck before the start' 1 "$(code todo_api healthcheck)"
