@@ -1,0 +1,303 @@
+import { describe, expect, test } from 'bun:test'
+import fc from 'fast-check'
+import { createDb } from '../src/db/client.ts'
+import { AppError } from '../src/errors.ts'
+import { createCursors } from '../src/modules/tasks/cursor.ts'
+import type { Task, TaskUpdate } from '../src/modules/tasks/model.ts'
+import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
+import { wordsOf } from '../src/modules/tasks/words.ts'
+import { onBothDatabases, type Service } from './support/harness.ts'
+
+describe('a cursor', () => {
+  const cursors = createCursors('a secret key for tests')
+  const anyText = fc.string({ unit: 'binary' })
+
+  test('opens to what was sealed', () => {
+    fc.assert(
+      fc.property(anyText, anyText, anyText, (kind, user, content) => {
+        expect(cursors.open(kind, user, cursors.seal(kind, user, content))).toBe(content)
+      }),
+    )
+  })
+
+  test('does not open for anybody or anything else, nor under another key', () => {
+    const others = createCursors('another secret key')
+    fc.assert(
+      fc.property(anyText, anyText, anyText, (a, b, content) => {
+        fc.pre(a !== b)
+        expect(cursors.open('list', b, cursors.seal('list', a, content))).toBeUndefined()
+        expect(cursors.open(b, 'user', cursors.seal(a, 'user', content))).toBeUndefined()
+        expect(others.open('list', a, cursors.seal('list', a, content))).toBeUndefined()
+      }),
+    )
+  })
+
+  test('does not open when anything in it was changed', () => {
+    const letter = fc.constantFrom(
+      ...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=+/ \n%',
+    )
+    fc.assert(
+      fc.property(anyText, fc.nat(), letter, fc.constantFrom(0, 1), (content, at, other, removed) => {
+        const cursor = cursors.seal('list', 'user', content)
+        const place = at % (cursor.length + 1)
+        const changed = cursor.slice(0, place) + other + cursor.slice(place + removed)
+        fc.pre(changed !== cursor)
+        expect(cursors.open('list', 'user', changed)).toBeUndefined()
+      }),
+    )
+  })
+
+  test('is nothing that somebody could make up', () => {
+    fc.assert(
+      fc.property(anyText, text => {
+        expect(cursors.open('list', 'user', text)).toBeUndefined()
+      }),
+    )
+  })
+})
+
+test('the words of words are the same words, and no text of any kind makes anything but words', () => {
+  fc.assert(
+    fc.property(fc.string({ unit: 'grapheme', maxLength: 200 }), text => {
+      const words = wordsOf(text)
+      expect(wordsOf(words)).toBe(words)
+      expect(words).toMatch(/^( [^\s%_\\|]+)*$/u)
+    }),
+  )
+})
+
+/** What the rules of tasks say, in the simplest form: everything in one map. */
+class Model {
+  readonly all = new Map<string, { task: Task; trashed: number | undefined }>()
+  #clock = 0
+
+  get live() {
+    return [...this.all.values()].filter(({ trashed }) => trashed === undefined).map(({ task }) => task)
+  }
+  get trash() {
+    return [...this.all.values()]
+      .filter(({ trashed }) => trashed !== undefined)
+      .sort((a, b) => b.trashed! - a.trashed!)
+      .map(({ task }) => task)
+  }
+  isLive = (id: string) => this.all.has(id) && this.all.get(id)!.trashed === undefined
+  put = (task: Task) => this.all.set(task.id, { task, trashed: undefined })
+  moveToTrash(id: string) {
+    const entry = this.all.get(id)!
+    this.all.set(id, { ...entry, trashed: ++this.#clock })
+  }
+  empty() {
+    for (const [id, { trashed }] of this.all) if (trashed !== undefined) this.all.delete(id)
+  }
+}
+
+/** A client that knows nothing but the changes. */
+class Copy {
+  readonly tasks = new Map<string, Task>()
+  cursor: string | undefined
+
+  async sync(tasks: TaskService, user: string, limit: number) {
+    for (let more = true; more; ) {
+      const { has_more, cursor, ...page } = await tasks.changes(user, {
+        limit,
+        ...(this.cursor !== undefined && { since: this.cursor }),
+      })
+      for (const task of page.tasks) this.tasks.set(task.id, task)
+      for (const id of page.deleted) this.tasks.delete(id)
+      this.cursor = cursor
+      more = has_more
+    }
+  }
+}
+
+const fields = fc.record(
+  {
+    title: fc.constantFrom('a', 'b', '🦆', 'Straße'),
+    description: fc.constantFrom(null, 'x', ''),
+    status: fc.constantFrom('pending' as const, 'in_progress' as const, 'completed' as const),
+    priority: fc.integer({ min: 0, max: 4 }),
+    due_at: fc.constantFrom(null, '2020-01-01T00:00:00.000000Z', '2999-01-01T00:00:00.000001Z'),
+    tags: fc.uniqueArray(fc.constantFrom('home', 'work', '"', '{,}')),
+    position: fc.constantFrom('', 'a', 'B'),
+  },
+  { requiredKeys: [] },
+)
+
+const which = fc.nat({ max: 7 })
+const operation = fc.oneof(
+  fc.record({ op: fc.constant('create' as const), which, fields }),
+  fc.record({ op: fc.constant('update' as const), which, fields }),
+  fc.record({ op: fc.constant('delete' as const), which }),
+)
+const step = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ do: fc.constant('create' as const), fields }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('createOnce' as const), which, fields }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({ do: fc.constant('update' as const), which, fields, stale: fc.boolean() }),
+  },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('trash' as const), which }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('restore' as const), which }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('erase' as const), which }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('empty' as const) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant('batch' as const),
+      operations: fc.array(operation, { minLength: 1, maxLength: 5 }),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({ do: fc.constant('sync' as const), limit: fc.integer({ min: 1, max: 4 }) }),
+  },
+)
+type Step = typeof step extends fc.Arbitrary<infer T> ? T : never
+
+onBothDatabases('any sequence of changes', (api: Service) => {
+  test('leaves list, trash, counts, search and changes in agreement with the rules', async () => {
+    const driver = { kind: api.kind, query: api.sql } as never
+    const tasks = createTaskService({ db: createDb(driver), driver, secretKey: 'for cursors' })
+
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 40, size: 'max' }), async steps => {
+        const user = (await api.user()).id
+        const model = new Model()
+        const copy = new Copy()
+        for (const step of steps) await carryOut(step, user, model, copy)
+        await copy.sync(tasks, user, 3)
+
+        await agree(user, model, copy)
+      }),
+      { numRuns: 30, endOnFailure: true },
+    )
+
+    async function carryOut(step: Step, user: string, model: Model, copy: Copy) {
+      const ids = [...model.all.keys()]
+      const idOf = (which: number) => ids[which % Math.max(1, ids.length)] ?? crypto.randomUUID()
+      const statusOf = (work: Promise<unknown>) =>
+        work.then(
+          () => 200,
+          error => (error instanceof AppError ? error.status : error),
+        )
+
+      if (step.do === 'create') {
+        const made = await tasks.create(user, { title: 'new', ...step.fields })
+        expect(made).toMatchObject(step.fields)
+        expect(made.completed_at !== null).toBe(made.status === 'completed')
+        model.put(made)
+      } else if (step.do === 'createOnce') {
+        const key = `${step.which % 2}`
+        const work = tasks.create(user, { title: 'once', ...step.fields }, key)
+        const made = await work.catch(() => undefined)
+        const known = made && model.all.get(made.id)
+        if (known) expect(made).toMatchObject({ id: known.task.id, title: known.task.title })
+        else if (made) model.put(made)
+        else expect(await statusOf(work)).toBe(409)
+      } else if (step.do === 'update') {
+        const id = idOf(step.which)
+        const before = model.all.get(id)?.task
+        const version = before ? before.version - Number(step.stale) : 0
+        const work = tasks.update(user, id, step.fields, [`${version}`])
+        if (!model.isLive(id)) return expect(await statusOf(work)).toBe(404)
+        if (step.stale) return expect(await statusOf(work)).toBe(412)
+        expectChange(before!, await work, step.fields)
+        model.put(await work)
+      } else if (step.do === 'trash') {
+        const id = idOf(step.which)
+        const status = await statusOf(tasks.remove(user, id, false, null))
+        expect(status).toBe(model.isLive(id) ? 200 : 404)
+        if (model.isLive(id)) model.moveToTrash(id)
+      } else if (step.do === 'restore') {
+        const id = idOf(step.which)
+        const work = tasks.restore(user, id, null)
+        if (!model.all.has(id)) return expect(await statusOf(work)).toBe(404)
+        model.put(await work)
+      } else if (step.do === 'erase') {
+        const id = idOf(step.which)
+        const status = await statusOf(tasks.remove(user, id, true, null))
+        expect(status).toBe(model.all.delete(id) ? 200 : 404)
+      } else if (step.do === 'empty') {
+        await tasks.emptyTrash(user)
+        model.empty()
+      } else if (step.do === 'batch') {
+        const operations = step.operations.map(operation =>
+          operation.op === 'create'
+            ? { op: operation.op, task: { title: 'batch', ...operation.fields } }
+            : {
+                op: operation.op,
+                id: idOf(operation.which),
+                ...(operation.op === 'update' && { task: operation.fields }),
+              },
+        )
+        const named = operations.flatMap(({ id }) => id ?? [])
+        const work = tasks.batch(user, operations)
+        if (new Set(named).size < named.length) return expect(await statusOf(work)).toBe(422)
+        if (!named.every(model.isLive)) return expect(await statusOf(work)).toBe(404)
+        for (const { op, id, task } of await work) {
+          if (op === 'delete') model.moveToTrash(id)
+          else model.put(task!)
+        }
+      } else {
+        await copy.sync(tasks, user, step.limit)
+      }
+    }
+
+    function expectChange(before: Task, after: Task, change: TaskUpdate) {
+      const expected = { ...before, ...change }
+      const isChanged = !Bun.deepEquals(expected, before)
+      expect(after.version > before.version).toBe(isChanged)
+      expect(after).toMatchObject(change)
+      expect(after.completed_at !== null).toBe(after.status === 'completed')
+      expect({ ...after, ...change, completed_at: null, updated_at: '', version: 0 }).toEqual({
+        ...expected,
+        completed_at: null,
+        updated_at: '',
+        version: 0,
+      })
+    }
+
+    async function agree(user: string, model: Model, copy: Copy) {
+      const byId = (list: Task[]) => new Map(list.map(task => [task.id, task]))
+      const newestFirst = (a: Task, b: Task) =>
+        `${a.created_at} ${a.id}` < `${b.created_at} ${b.id}` ? 1 : -1
+
+      const { items, total } = await tasks.list(user, { limit: 200, total: true })
+      expect(items).toEqual(model.live.toSorted(newestFirst))
+      expect(total).toBe(model.live.length)
+      expect(copy.tasks).toEqual(byId(model.live))
+
+      const { items: trash } = await tasks.trash(user, { limit: 200 })
+      expect(trash.map(task => task.title).toSorted()).toEqual(model.trash.map(task => task.title).toSorted())
+      expect(trash.map(task => task.deleted_at)).toEqual(
+        trash
+          .map(task => task.deleted_at)
+          .toSorted()
+          .toReversed(),
+      )
+      expect(new Set(trash.map(task => task.id))).toEqual(new Set(model.trash.map(task => task.id)))
+
+      const count = (matches: (task: Task) => boolean) => model.live.filter(matches).length
+      const isOverdue = (task: Task) =>
+        task.status !== 'completed' && task.due_at !== null && task.due_at < '2021'
+      expect(await tasks.stats(user)).toEqual({
+        total: model.live.length,
+        pending: count(task => task.status === 'pending'),
+        in_progress: count(task => task.status === 'in_progress'),
+        completed: count(task => task.status === 'completed'),
+        overdue: count(isOverdue),
+        due_today: 0,
+        trash: model.trash.length,
+      })
+      const some = async (query: Parameters<typeof tasks.list>[1]) =>
+        new Set((await tasks.list(user, { limit: 200, ...query })).items.map(task => task.id))
+      const ids = (matches: (task: Task) => boolean) =>
+        new Set(model.live.filter(matches).map(task => task.id))
+      expect(await some({ overdue: true })).toEqual(ids(isOverdue))
+      expect(await some({ q: 'strasse' })).toEqual(ids(task => task.title === 'Straße'))
+      expect(await some({ tag: ['"', '{,}'] })).toEqual(
+        ids(task => task.tags.includes('"') || task.tags.includes('{,}')),
+      )
+    }
+  }, 60_000)
+})
