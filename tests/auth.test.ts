@@ -1,0 +1,300 @@
+import { describe, expect, test } from 'bun:test'
+import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose'
+import { onBothDatabases } from './support/harness.ts'
+import { expectError } from './support/wire.ts'
+
+const password = 'correct horse battery'
+const newAddress = () => `${crypto.randomUUID()}@example.com`
+const secretKey = new TextEncoder().encode('test-secret-test-secret-test-secret-0123')
+
+onBothDatabases(
+  'accounts',
+  api => {
+    const register = (json: object) => api.post('/auth/register', { json })
+    const login = (form: Record<string, string>) => api.post('/auth/login', { form })
+
+    describe('registering', () => {
+      test('answers the account and nothing more', async () => {
+        const email = newAddress()
+
+        const made = await register({
+          email,
+          password,
+          id: crypto.randomUUID(),
+          is_admin: true,
+          created_at: '2000-01-01T00:00:00Z',
+        })
+
+        expect(made.status).toBe(201)
+        expect(made.body).toEqual({ id: expect.any(String), email, created_at: expect.any(String) })
+        expect(Math.abs(Date.parse(made.body.created_at) - Date.now())).toBeLessThan(60_000)
+      })
+
+      test('trims the address, keeps its letters, and takes it once whatever their case', async () => {
+        const email = `Ada.${crypto.randomUUID()}@Example.COM`
+
+        const made = await register({ email: ` \t${email}\n`, password })
+
+        expect([made.status, made.body.email]).toEqual([201, email])
+        for (const again of [email, email.toLowerCase(), email.toUpperCase(), ` ${email} `]) {
+          expectError(
+            await register({ email: again, password }),
+            400,
+            'email_taken',
+            'Email already registered',
+          )
+        }
+        expect((await login({ username: email.toUpperCase(), password })).status).toBe(200)
+        expect((await login({ username: ` ${email.toLowerCase()} `, password })).status).toBe(200)
+      })
+
+      test.each([
+        'plain',
+        '@example.com',
+        'a@',
+        'a@b',
+        'a b@example.com',
+        'a@exa mple.com',
+        'a@@example.com',
+        'a@example..com',
+        'a@.example.com',
+        'a@example.com.',
+        '',
+        ' ',
+        'a@example.com, b@example.com',
+        'Ada <a@example.com>',
+        'a\u0000@example.com',
+        'a\u202e@example.com',
+        `${'a'.repeat(65)}@example.com`,
+        `a@${'b'.repeat(250)}.com`,
+      ])('refuses the address %p', async email => {
+        const answer = await register({ email, password })
+
+        expectError(answer, 422, 'validation_failed')
+        expect(answer.body.detail).toHaveLength(1)
+        expect(answer.body.detail[0].loc).toEqual(['body', 'email'])
+      })
+
+      test('takes unusual addresses, up to 254 characters', async () => {
+        const unique = crypto.randomUUID().slice(0, 8)
+        const longest = `${unique}${'a'.repeat(56)}@${'b.'.repeat(93)}com`
+        expect(longest).toHaveLength(254)
+        for (const email of [
+          `a+tag.${unique}@sub.example.co.uk`,
+          `o'brien-${unique}@example.com`,
+          `日本${unique}@例え.jp`,
+          `x_${unique}@xn--r8jz45g.jp`,
+          longest,
+        ]) {
+          expect([email, (await register({ email, password })).status]).toEqual([email, 201])
+        }
+        expect((await register({ email: longest.replace('@', '@c'), password })).status).toBe(422)
+      })
+
+      test.each([
+        ['', 'string_too_short'],
+        ['1234567', 'string_too_short'],
+        ['🦆'.repeat(7), 'string_too_short'],
+        ['x'.repeat(73), 'string_too_long'],
+        ['🦆'.repeat(19), 'string_too_long'],
+        ['with\0nul-inside', 'string_unicode'],
+        ['lone\ud800surrogate', 'string_unicode'],
+      ])('refuses the password %p', async (weak, type) => {
+        const answer = await register({ email: newAddress(), password: weak })
+
+        expectError(answer, 422, 'validation_failed', [
+          { loc: ['body', 'password'], msg: expect.any(String), type },
+        ])
+        expect(answer.body.body.password).toBe('********')
+      })
+
+      test.each([
+        '12345678',
+        'x'.repeat(72),
+        '🦆'.repeat(8),
+        '🦆'.repeat(18),
+        '        ',
+        ' padded pass ',
+        'päßwörter',
+        'e\u0301'.repeat(8),
+      ])('takes the password %p as it is sent', async secret => {
+        const email = newAddress()
+
+        expect((await register({ email, password: secret })).status).toBe(201)
+        expect((await login({ username: email, password: secret })).status).toBe(200)
+        expect((await login({ username: email, password: `${secret} ` })).status).toBe(401)
+        expect((await login({ username: email, password: secret.slice(0, -1) })).status).toBe(401)
+      })
+
+      test('needs both fields and tells of both', async () => {
+        const answer = await register({})
+
+        expect(answer.body.detail.map((problem: { loc: string[] }) => problem.loc[1])).toEqual([
+          'email',
+          'password',
+        ])
+      })
+
+      test('twenty times at once makes one account', async () => {
+        const email = newAddress()
+
+        const answers = await Promise.all(
+          Array.from({ length: 20 }, (_, i) =>
+            register({ email: i % 2 ? email : email.toUpperCase(), password }),
+          ),
+        )
+
+        expect(answers.map(({ status }) => status).sort()).toEqual([201, ...Array(19).fill(400)])
+        for (const answer of answers.filter(({ status }) => status === 400))
+          expectError(answer, 400, 'email_taken')
+        const rows = await api.sql('select count(*)::int from users where email_key = $1', [email])
+        expect(rows).toEqual([[1]])
+      })
+
+      test('leaves nothing of the password in the database but a bcrypt hash', async () => {
+        const email = newAddress()
+        await register({ email, password })
+
+        const [[hash]] = (await api.sql('select password_hash from users where email_key = $1', [email])) as [
+          [string],
+        ]
+
+        expect(hash).toMatch(/^\$2b\$04\$/)
+        expect(await Bun.password.verify(password, hash)).toBe(true)
+      })
+    })
+
+    describe('signing in', () => {
+      test('gives a token of this algorithm with just the claims that it should have', async () => {
+        const ada = await api.user()
+        const { sub, sid, iat, exp, ...others } = decodeJwt(ada.token)
+
+        expect(decodeProtectedHeader(ada.token)).toEqual({ alg: 'HS256', typ: 'JWT' })
+        expect(others).toEqual({})
+        expect(sub).toBe(ada.id)
+        expect(sid).toMatch(/^[0-9a-f-]{36}$/)
+        expect(exp! - iat!).toBe(1440 * 60)
+        expect(Math.abs(iat! - Date.now() / 1000)).toBeLessThan(30)
+        await jwtVerify(ada.token, secretKey, { algorithms: ['HS256'] })
+      })
+
+      test('answers with a pair of tokens', async () => {
+        const ada = await api.user()
+
+        const { status, body, headers } = await login({ username: ada.email, password: ada.password })
+
+        expect(status).toBe(200)
+        expect(body).toEqual({
+          access_token: expect.any(String),
+          token_type: 'bearer',
+          expires_in: 86_400,
+          refresh_token: expect.any(String),
+        })
+        expect(headers.get('set-cookie')).toBeNull()
+      })
+
+      test('takes a form, an OAuth 2 form, and JSON with either name', async () => {
+        const { email, password } = await api.user()
+        const oauth = { grant_type: 'password', scope: 'a b', client_id: 'x', client_secret: 'y' }
+        const answers = [
+          await login({ username: email, password }),
+          await login({ username: email, password, ...oauth }),
+          await login({ username: email, password, ...oauth, scope: '', client_id: '', client_secret: '' }),
+          await api.post('/auth/login', { json: { email, password } }),
+          await api.post('/auth/login', { json: { username: email, password } }),
+          await api.post('/auth/login', {
+            form: { username: email, password },
+            headers: { authorization: 'Basic Og==' },
+          }),
+        ]
+
+        expect(answers.map(({ status }) => status)).toEqual(Array(6).fill(200))
+      })
+
+      test('refuses every reason in the same words', async () => {
+        const { email } = await api.user()
+        const attempts = [
+          { username: email, password: 'wrong horse' },
+          { username: email, password: '' },
+          { username: email, password: 'x'.repeat(73) },
+          { username: email, password: 'x'.repeat(5000) },
+          { username: newAddress(), password: 'correct horse' },
+          { username: newAddress(), password: '' },
+          { username: 'no address at all', password: 'correct horse' },
+          { username: '', password: 'correct horse' },
+        ]
+
+        const answers = await Promise.all(attempts.map(login))
+
+        for (const answer of answers)
+          expectError(answer, 401, 'incorrect_login', 'Incorrect email or password')
+        const seen = answers.map(({ body, headers }) => {
+          const { request_id, ...rest } = body
+          const named = [...headers].filter(([name]) => !/^(date|x-request-id|ratelimit.*)$/.test(name))
+          return JSON.stringify([rest, named.sort()])
+        })
+        expect(new Set(seen).size).toBe(1)
+      })
+
+      test('verifies hashes that passlib wrote', async () => {
+        // passlib 1.7.4, CryptContext(schemes=['bcrypt']).hash(…)
+        const written = {
+          'correct horse battery': '$2b$12$ZHSCYllUHqAqreWiKf1lTehlVpWGm5B18uV8kn8VsDnSfUGWoSauy',
+          'пароль-äöü-🦆': '$2b$12$EX5a3Bn9zWDiGeHMOYufleiqJeeJ06Dcp4bd3o9XCPqbGA6WK1zmS',
+        }
+        for (const [secret, hash] of Object.entries(written)) {
+          const { email } = await api.user()
+          await api.sql('update users set password_hash = $1 where email_key = $2', [hash, email])
+
+          expect((await login({ username: email, password: secret })).status).toBe(200)
+          expect((await login({ username: email, password: `${secret}x` })).status).toBe(401)
+        }
+      }, 30_000)
+    })
+
+    describe('the own account', () => {
+      test('is shown to its person', async () => {
+        const ada = await api.user()
+
+        const { status, body } = await api.get('/users/me', { token: ada.token })
+
+        expect(status).toBe(200)
+        expect(body).toEqual({
+          id: ada.id,
+          email: ada.email,
+          created_at: body.created_at,
+          updated_at: body.created_at,
+        })
+      })
+
+      test('is gone with its person, and so is the token', async () => {
+        const ada = await api.user()
+        await api.sql('delete from users where id = $1', [ada.id])
+        await Bun.sleep(1100)
+
+        expectError(await api.get('/users/me', { token: ada.token }), 401, 'invalid_token')
+        expectError(
+          await api.post('/tasks', { token: ada.token, json: { title: 'x' } }),
+          401,
+          'invalid_token',
+        )
+      })
+    })
+  },
+  { LOGIN_LIMIT: '0', LOGIN_FAILURE_LIMIT: '0', REGISTER_LIMIT: '0' },
+)
+
+onBothDatabases(
+  'other settings of tokens',
+  api => {
+    test('decide their algorithm and how long they last', async () => {
+      const ada = await api.user()
+      const { iat, exp } = decodeJwt(ada.token)
+
+      expect(decodeProtectedHeader(ada.token).alg).toBe('HS512')
+      expect(exp! - iat!).toBe(300)
+      expect((await api.get('/users/me', { token: ada.token })).status).toBe(200)
+    })
+  },
+  { ALGORITHM: 'HS512', ACCESS_TOKEN_EXPIRE_MINUTES: '5' },
+)
