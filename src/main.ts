@@ -115,6 +115,27 @@ Examples:
   })
 
 program
+  .command('export')
+  .description('write all users and tasks, or those of one person, as lines of JSON')
+  .argument('[file]', 'where to; without it, or with -, stdout', '-')
+  .option('--user <email>', 'only what belongs to this person; an id will do, too')
+  .addHelpText(
+    'after',
+    `
+The file holds password hashes: keep it as you keep the database. \`import\` reads it on any database, so this is the
+road from the embedded database to PostgreSQL and back. Sessions stay behind: people sign in again.
+
+Examples:
+  todo-api export todo.ndjson
+  todo-api export --user ada@example.com ada.ndjson
+  todo-api export | DATABASE_URL=postgres://… todo-api import -`,
+  )
+  .action(async (file: string, options: { user?: string }) => {
+    const { exportCommand } = await import('./commands/export.ts')
+    await exportCommand(file, options)
+  })
+
+program
   .command('version')
   .description('print the version')
   .action(() => void process.stdout.write(`${version}\n`))
@@ -131,7 +152,8 @@ function logTo({ logLevel }: Config): Log {
     pretty: process.stdout.isTTY === true,
     write: lines => {
       stdout.write(lines)
-      stdout.flush()
+      // Whoever read the log may have gone: the service goes on without one.
+      Promise.resolve(stdout.flush()).catch(() => {})
     },
   })
 }

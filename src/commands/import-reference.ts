@@ -65,7 +65,7 @@ const checkEmail = createCheck(t.Object({ email }))
 const checkTask = createCheck(taskCreate)
 
 const toPerson: Reader<IncomingPerson> = ([id, address, hash, createdAt]) => {
-  const label = `user ${id}`
+  const label = `user ${id} (${address})`
   if (!id || !isUuid(id)) return { label, problem: 'its id is no UUID' }
   const problem = checkEmail({ email: address })
   if (problem) return { label, problem }

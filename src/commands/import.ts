@@ -1,8 +1,9 @@
-import { readFileSync } from 'node:fs'
+import { createReadStream, readFileSync } from 'node:fs'
 import type { Env } from '../config.ts'
 import type { Driver } from '../db/driver.ts'
 import { migrate, pendingMigrations } from '../db/migrate.ts'
 import { openPostgres } from '../db/postgres.ts'
+import { importFile } from './import-file.ts'
 import { countReference, importReference } from './import-reference.ts'
 import { createLoader, type Loader } from './load.ts'
 import { openDatabase } from './open.ts'
@@ -82,6 +83,17 @@ function readSecretFile(path: string | undefined): string | undefined {
   }
 }
 
-async function fromFile(_driver: Driver, _file: string): Promise<boolean> {
-  throw new Error('soon')
+async function fromFile(driver: Driver, path: string): Promise<boolean> {
+  const progress = createProgress('rows')
+  const loader = createLoader(driver, (label, reason) => reportSkipped(progress, label, reason))
+  const chunks = path === '-' ? Bun.stdin.stream() : createReadStream(path)
+  try {
+    await importFile(chunks, loader, rows => progress.add(rows))
+  } catch (error) {
+    progress.clear()
+    summarize(loader)
+    throw error
+  }
+  progress.clear()
+  return summarize(loader)
 }

@@ -6,3 +6,8 @@ import type { Driver } from '../db/driver.ts'
 export async function openDatabase({ database }: Config): Promise<Driver> {
   return openDriver(database)
 }
+
+/** A database to read from, as it is at one moment: `session` works on it. */
+export async function openSnapshot({ database }: Config): Promise<Driver> {
+  return openDriver(database)
+}

@@ -11,9 +11,9 @@ export class UsageError extends Error {
 }
 
 /** Writes a result, and waits until it has gone: a pipe may be slower than we are. */
-export async function print(text: string): Promise<void> {
+export async function print(data: string | Uint8Array): Promise<void> {
   await new Promise<void>((resolve, reject) => {
-    process.stdout.write(text, error => (error ? reject(error) : resolve()))
+    process.stdout.write(data, error => (error ? reject(error) : resolve()))
   })
 }
 

@@ -1,0 +1,86 @@
+import { getTableColumns } from 'drizzle-orm'
+import { version } from '../../package.json'
+import { createDb } from '../db/client.ts'
+import type { Session } from '../db/driver.ts'
+import { tasks, taskTombstones, users } from '../db/schema.ts'
+import { toPatch } from '../modules/tasks/rows.ts'
+import { openSnapshot } from './open.ts'
+import { type Output, writeOutput } from './output.ts'
+import { findPerson } from './people.ts'
+import { beginSnapshot, readRows } from './rows.ts'
+import { readConfig } from './settings.ts'
+import { createProgress, say } from './terminal.ts'
+
+/** What stands in the first line of an export. */
+export const exportFormat = { format: 'todo-api-export', version: 1 } as const
+
+/** What the other lines are about, in the order of the file. */
+export type LineType = 'user' | 'task' | 'tombstone'
+
+/** Everything that belongs to people, or to one of them, as lines of JSON into a file; `-` is stdout. */
+export async function exportCommand(file: string, { user }: { user?: string }): Promise<void> {
+  const driver = await openSnapshot(readConfig())
+  try {
+    const id = user === undefined ? undefined : (await findPerson(createDb(driver), user)).id
+    const counts = await writeOutput(file, output =>
+      driver.session(session => exportRows(session, id, output)),
+    )
+    say(`exported ${counts.user} users, ${counts.task} tasks, ${counts.tombstone} notes of deleted tasks`)
+  } finally {
+    await driver.close()
+  }
+}
+
+/**
+ * First a header, then users, tasks (those in the trash, too) and the notes of deleted tasks, at last a line that
+ * says how many of each: without it a file is not complete. All as they were at one moment.
+ */
+async function exportRows(session: Session, userId: string | undefined, output: Output) {
+  const counts = { user: 0, task: 0, tombstone: 0 }
+  const progress = createProgress('rows')
+  await session.execute(beginSnapshot)
+  const made = { program: version, exported_at: new Date().toISOString() }
+  await output.write(`${JSON.stringify({ type: 'header', ...exportFormat, ...made })}\n`)
+  for (const [type, query] of Object.entries(queries(userId)) as [LineType, string][]) {
+    for await (const rows of readRows(session, `export_${type}`, query)) {
+      await output.write(`${rows.join('\n')}\n`)
+      counts[type] += rows.length
+      progress.add(rows.length)
+    }
+  }
+  await session.execute('commit')
+  await output.write(`${JSON.stringify({ type: 'end', ...counts })}\n`)
+  progress.clear()
+  return counts
+}
+
+/** The database writes the lines: what is not taken apart here need not be put together again. */
+function queries(userId: string | undefined): Record<LineType, string> {
+  // An id from the database itself.
+  const only = (column: string) => (userId === undefined ? '' : `where ${column} = '${userId}'`)
+  const lines = (type: LineType, columns: string, from: string) =>
+    `select row_to_json(line)::text from (select '${type}' as type, ${columns} from ${from}) line`
+  return {
+    user: lines(
+      'user',
+      `${columnsOf(users, ['email_key'], 'u')}, c.seq, c.pruned_through`,
+      `users u join task_counters c on c.user_id = u.id ${only('u.id')} order by u.created_at, u.id`,
+    ),
+    task: lines('task', columnsOf(tasks, computed), `tasks ${only('user_id')} order by user_id, version`),
+    tombstone: lines(
+      'tombstone',
+      columnsOf(taskTombstones, []),
+      `task_tombstones ${only('user_id')} order by user_id, version`,
+    ),
+  }
+}
+
+/** The columns of a task that follow from others: `import` makes them anew. */
+const given = { title: '', description: '' }
+const computed = Object.keys(toPatch(given)).filter(name => !(name in given))
+
+function columnsOf(table: Parameters<typeof getTableColumns>[0], without: string[], from?: string): string {
+  const names = Object.values(getTableColumns(table)).map(column => column.name)
+  const wanted = names.filter(name => !without.includes(name))
+  return wanted.map(name => (from ? `${from}.${name}` : name)).join(', ')
+}

@@ -1,0 +1,172 @@
+import { t } from 'elysia'
+import { instantInput, integer, nullable, text } from '../http/schema.ts'
+import { email } from '../modules/auth/model.ts'
+import { emailKey } from '../modules/auth/service.ts'
+import { taskCreate } from '../modules/tasks/model.ts'
+import { toPatch } from '../modules/tasks/rows.ts'
+import { createCheck, isPasswordHash } from './checks.ts'
+import { exportFormat, type LineType } from './export.ts'
+import { batchRows, type IncomingPerson, type IncomingTask, type Loader } from './load.ts'
+
+/** Far longer than any line that `export` writes. */
+const lineBytesMax = 1024 * 1024
+
+/** What a person reads of a line that is wrong. The batch that holds it did not go in; what came before did. */
+export class LineError extends Error {
+  override readonly name = 'LineError'
+}
+
+interface Line {
+  number: number
+  type: string
+  value: Record<string, unknown>
+}
+
+/** Reads what `export` wrote and writes it, a batch at a time. Throws `LineError` at the first batch with a fault. */
+export async function importFile(
+  chunks: AsyncIterable<Uint8Array>,
+  loader: Loader,
+  done: (rows: number) => void,
+) {
+  const seen: Record<LineType, number> = { user: 0, task: 0, tombstone: 0 }
+  let batch: Line[] = []
+  let end: Line | undefined
+
+  async function flush() {
+    const lines = batch
+    batch = []
+    if (lines.length === 0) return
+    const type = lines[0]!.type as LineType
+    check(lines)
+    if (type === 'user') await loader.people(lines.map(toPerson))
+    else await loader.rows(type, lines.map(type === 'task' ? toTask : toTombstone))
+    seen[type] += lines.length
+    done(lines.length)
+  }
+
+  for await (const line of parse(splitLines(chunks))) {
+    if (line.number === 1) {
+      checkHeader(line)
+      continue
+    }
+    if (end) throw new LineError(`line ${line.number}: nothing may follow the line of type "end"`)
+    if (batch.length === batchRows || batch[0]?.type !== line.type) await flush()
+    if (line.type === 'end') end = line
+    else if (line.type in checks) batch.push(line)
+    else throw new LineError(`line ${line.number}: its type is none that this program knows`)
+  }
+  await flush()
+  const isComplete = end && Object.entries(seen).every(([type, count]) => end.value[type] === count)
+  if (!isComplete) throw new LineError('the file is not complete: its last line does not say what is in it')
+}
+
+function checkHeader({ value }: Line) {
+  if (value.format !== exportFormat.format) throw new LineError('line 1: this is no file that `export` wrote')
+  if (value.version !== exportFormat.version) {
+    throw new LineError('line 1: a newer program wrote this file; import it with that one')
+  }
+}
+
+const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
+const id = text({ pattern: uuidPattern, format: 'uuid' })
+const moment = instantInput()
+const number = integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
+
+const checks: Record<LineType, (value: unknown) => string | undefined> = {
+  user: createCheck(
+    t.Object({
+      id,
+      email,
+      password_hash: text(),
+      disabled_at: nullable(moment),
+      created_at: moment,
+      updated_at: moment,
+      seq: number,
+      pruned_through: number,
+    }),
+  ),
+  task: createCheck(
+    t.Composite([
+      taskCreate,
+      t.Object({
+        id,
+        user_id: id,
+        completed_at: nullable(moment),
+        created_at: moment,
+        updated_at: moment,
+        deleted_at: nullable(moment),
+        version: number,
+      }),
+    ]),
+  ),
+  tombstone: createCheck(t.Object({ id, user_id: id, version: number, deleted_at: moment })),
+}
+
+/** Throws with everything that is wrong in a batch. */
+function check(lines: readonly Line[]) {
+  const problems = lines.flatMap(({ number, type, value }) => {
+    const problem = checks[type as LineType](value) ?? hashProblem(type, value)
+    return problem ? [`line ${number}: ${problem}`] : []
+  })
+  if (problems.length > 0) throw new LineError(problems.join('\n'))
+}
+
+const hashProblem = (type: string, value: Record<string, unknown>) =>
+  type === 'user' && !isPasswordHash(value.password_hash as string)
+    ? 'password_hash: no bcrypt hash'
+    : undefined
+
+function toPerson({ number, value }: Line): IncomingPerson {
+  const row = { ...value, email_key: emailKey(value.email as string) } as unknown as IncomingPerson['row']
+  return { label: `line ${number}`, row }
+}
+
+function toTask({ number, value }: Line): IncomingTask {
+  return { label: `line ${number}`, row: { ...value, ...toPatch(value) } as unknown as IncomingTask['row'] }
+}
+
+const toTombstone = ({ number, value }: Line): IncomingTask => ({
+  label: `line ${number}`,
+  row: value as unknown as IncomingTask['row'],
+})
+
+async function* parse(lines: AsyncIterable<string>): AsyncGenerator<Line> {
+  let number = 0
+  for await (const line of lines) {
+    number++
+    const value = parseObject(line)
+    if (!value) throw new LineError(`line ${number}: this is no JSON object`)
+    yield { number, type: String(value.type), value }
+  }
+}
+
+function parseObject(line: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(line)
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** One line at a time, whatever the pieces are that the file comes in. */
+async function* splitLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
+  const decoder = new TextDecoder('utf-8', { fatal: true })
+  let rest = ''
+  let count = 0
+  try {
+    for await (const chunk of chunks) {
+      const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n')
+      rest = lines.pop()!
+      count += lines.length
+      yield* lines
+      if (rest.length > lineBytesMax)
+        throw new LineError(`line ${count + 1}: longer than ${lineBytesMax} bytes`)
+    }
+    decoder.decode()
+  } catch (error) {
+    throw error instanceof TypeError ? new LineError(`after line ${count}: this is no UTF-8`) : error
+  }
+  // Without a line break at its end the file was cut off, which `import` says of a file without its last line.
+  if (rest !== '') yield rest
+}
