@@ -94,6 +94,15 @@ const crossOrigin = (origin: string[]) =>
       'idempotency-key',
       'x-request-id',
     ],
-    exposeHeaders: ['etag', 'link', 'location', 'retry-after', 'x-request-id', 'x-total-count'],
+    exposeHeaders: [
+      'etag',
+      'link',
+      'location',
+      'ratelimit',
+      'ratelimit-policy',
+      'retry-after',
+      'x-request-id',
+      'x-total-count',
+    ],
     maxAge: 600,
   })

@@ -20,6 +20,7 @@ const failures = {
   validation_failed: [422, 'Validation failed'],
   too_many_requests: [429, 'Too many requests'],
   internal: [500, 'Internal server error'],
+  not_ready: [503, 'Not ready'],
   unavailable: [503, 'Service temporarily unavailable'],
 } as const
 
@@ -34,8 +35,8 @@ export interface Problem {
 
 /** What an answer carries beside its code. */
 export interface ErrorDetails {
-  /** Replaces the code's text: the list of problems of a 422. */
-  detail?: Problem[]
+  /** Replaces the code's text: the list of problems of a 422, or a reason. */
+  detail?: string | Problem[]
   /** What was sent, with secrets masked; only with a 422. */
   body?: unknown
   /** Which of several operations it is about, from 0. */

@@ -150,10 +150,13 @@ function logTo({ logLevel }: Config): Log {
   return createLog({
     level: logLevel,
     pretty: process.stdout.isTTY === true,
-    write: lines => {
-      stdout.write(lines)
-      // Whoever read the log may have gone: the service goes on without one.
-      Promise.resolve(stdout.flush()).catch(() => {})
+    async write(lines) {
+      try {
+        stdout.write(lines)
+        await stdout.flush()
+      } catch {
+        // Whoever read the log has gone: the service goes on without one.
+      }
     },
   })
 }

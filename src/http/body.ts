@@ -7,10 +7,13 @@ const depthMax = 16
 /** Five times what the largest batch needs; Elysia takes 60 ms to say what is wrong with 200,000. */
 const valuesMax = 20_000
 
-type Reader = (text: string) => unknown
-const readers: Record<string, Reader> = {
-  'application/json': readJson,
-  'application/x-www-form-urlencoded': text => Object.fromEntries(new URLSearchParams(text)),
+const json = 'application/json'
+const form = 'application/x-www-form-urlencoded'
+
+interface BodyOptions {
+  bytesMax?: number
+  /** Whether a form does as well as JSON. */
+  forms?: boolean
 }
 
 /**
@@ -18,14 +21,14 @@ const readers: Record<string, Reader> = {
  * answers before anybody was asked who they are, takes 128 MB, and needs a second for a deeply nested text. This one
  * runs in the order of registration: after `requireUser`, so that a stranger gets 401 whatever he sends.
  */
-export const body = (bytesMax = bodyBytesMax) =>
-  new Elysia({ name: 'body', seed: bytesMax })
+export const body = ({ bytesMax = bodyBytesMax, forms = false }: BodyOptions = {}) =>
+  new Elysia({ name: 'body', seed: { bytesMax, forms } })
     .decorate({ sent: undefined as unknown })
     .onTransform({ as: 'scoped' }, async context => {
       const { request } = context
       if (request.method === 'GET' || request.method === 'HEAD') return
       // Twice: Elysia takes unknown fields out of `body` before it looks whether the rest is right.
-      context.sent = await readBody(request, bytesMax)
+      context.sent = await readBody(request, bytesMax, forms)
       context.body = context.sent
       // Elysia would take a list or a number for an object without fields.
       if (!isObject(context.sent))
@@ -33,16 +36,16 @@ export const body = (bytesMax = bodyBytesMax) =>
     })
 
 /** The body of a request, `undefined` when there is none. Throws 400 (it did not come whole), 413, 415 or 422. */
-export async function readBody(request: Request, bytesMax: number): Promise<unknown> {
+async function readBody(request: Request, bytesMax: number, forms: boolean): Promise<unknown> {
   const bytes = await readBytes(request, bytesMax)
   if (bytes.length === 0) return undefined
   if ((request.headers.get('content-encoding') ?? 'identity') !== 'identity') {
     throw new AppError('unsupported_media_type')
   }
-  const [type = ''] = (request.headers.get('content-type') ?? 'application/json').toLowerCase().split(/[;\s]/)
-  const reader = readers[type]
-  if (!reader) throw new AppError('unsupported_media_type')
-  return reader(decode(bytes))
+  const [type = ''] = (request.headers.get('content-type') ?? json).toLowerCase().split(/[;\s]/)
+  if (type === json) return readJson(decode(bytes))
+  if (type === form && forms) return Object.fromEntries(new URLSearchParams(decode(bytes)))
+  throw new AppError('unsupported_media_type')
 }
 
 async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array> {

@@ -1,4 +1,6 @@
 import { Elysia, t } from 'elysia'
+import { AppError } from '../errors.ts'
+import { errors } from './schema.ts'
 
 /** Whether the service can do its work now; otherwise why not, in words without secrets. */
 export type Readiness = () => Promise<{ ready: true } | { ready: false; reason: string }>
@@ -9,23 +11,25 @@ const answerWithinMs = 1500
 export const health = (readiness: Readiness) =>
   new Elysia({ prefix: '/health', tags: ['health'] })
     .get('', () => ({ status: 'healthy' as const }), {
-      response: { 200: alive },
+      response: { 200: alive, ...errors() },
       detail: { operationId: 'health', summary: 'Does the process answer?' },
     })
     .get('/live', () => ({ status: 'healthy' as const }), {
-      response: { 200: alive },
+      response: { 200: alive, ...errors() },
       detail: { operationId: 'live', summary: 'The same, for a liveness probe' },
     })
     .get(
       '/ready',
-      async ({ status }) => {
+      async () => {
         const state = await Promise.race([readiness(), tooSlow()])
-        return state.ready
-          ? { status: 'ready' as const }
-          : status(503, { status: 'unavailable' as const, reason: state.reason })
+        if (!state.ready) throw new AppError('not_ready', { detail: state.reason })
+        return { status: 'ready' as const }
       },
       {
-        response: { 200: t.Object({ status: t.Literal('ready') }, { title: 'Ready' }), 503: notReady },
+        response: {
+          200: t.Object({ status: t.Literal('ready') }, { title: 'Ready' }),
+          ...errors('not_ready'),
+        },
         detail: {
           operationId: 'ready',
           summary: 'Can it do its work?',
@@ -35,7 +39,6 @@ export const health = (readiness: Readiness) =>
     )
 
 const alive = t.Object({ status: t.Literal('healthy') }, { title: 'Health' })
-const notReady = t.Object({ status: t.Literal('unavailable'), reason: t.String() }, { title: 'NotReady' })
 
 async function tooSlow() {
   await Bun.sleep(answerWithinMs)

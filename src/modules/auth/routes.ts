@@ -35,7 +35,7 @@ export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
     }
 
   return new Elysia({ prefix: '/auth', tags: ['auth'] })
-    .use(body())
+    .use(body({ forms: true }))
     .post('/register', async ({ body, status }) => status(201, await auth.register(body)), {
       beforeHandle: limited('register'),
       body: registration,

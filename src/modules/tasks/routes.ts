@@ -40,7 +40,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller
 const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
   new Elysia({ prefix: '/tasks', tags: ['tasks'], detail: signedIn })
     .use(requireUser(authenticate))
-    .use(body(batchBytesMax))
+    .use(body({ bytesMax: batchBytesMax }))
     .post('/batch', async ({ user, body }) => ({ results: await tasks.batch(user.id, body.operations) }), {
       body: batch,
       response: {
