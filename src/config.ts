@@ -13,6 +13,8 @@ export interface Config {
   environment: (typeof environments)[number]
   host: string
   port: number
+  /** How long a load balancer has to notice that we are stopping, before the door closes. */
+  shutdownDelaySeconds: number
   database: DatabaseSettings
   /** Where the embedded database and a generated secret live. */
   dataDir: string
@@ -166,6 +168,7 @@ export function parseConfig(env: Env): Config {
     environment,
     host: text('HOST') ?? '127.0.0.1',
     port: integer('PORT', 8000, 0, 65535),
+    shutdownDelaySeconds: integer('SHUTDOWN_DELAY_SECONDS', 0, 0, 60),
     database,
     dataDir,
     secretKey: secretKey(environment === 'production' && database.kind === 'postgres'),

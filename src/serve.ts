@@ -32,6 +32,10 @@ export async function serve(config: Config, log: Log) {
     readiness: readinessOf(driver, () => stopping),
     peerOf: request => app.server?.requestIP(request)?.address ?? null,
   })
+  // A client that keeps its connection would send the next request to nobody.
+  app.onRequest(({ set }) => {
+    if (stopping) set.headers.connection = 'close'
+  })
   try {
     const { host: hostname, port } = config
     app.listen({
@@ -58,6 +62,8 @@ export async function serve(config: Config, log: Log) {
     if (stopping) return
     stopping = true
     log.info('stopping', { reason })
+    // `/health/ready` says no from now on; whoever has not heard it yet is still answered.
+    await Bun.sleep(config.shutdownDelaySeconds * 1000)
     // `stop()` closes the door and waits for what is in flight; what takes too long is cut off.
     await Promise.race([app.server!.stop(), Bun.sleep(stopWithinSeconds * 1000)])
     await app.server!.stop(true)
