@@ -232,7 +232,9 @@ function connection(wire: Wire, prepare: boolean): Connection {
     },
     failure(error) {
       // Whatever else fails, postgres.js may have lost count of whom it answers.
-      if (!isServerError(error) || error.code === '25006') wire.destroy()
+      if (!isServerError(error)) wire.destroy()
+      // It has become a standby, or the name now means another server.
+      else if (error.code === '25006') void wire.end()
       return isUnavailable(error) ? unavailable(error) : error
     },
     end: wire.end,
