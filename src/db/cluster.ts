@@ -71,7 +71,7 @@ async function unpack(archive: string, folder: string): Promise<void> {
 }
 
 /** Puts everything in a folder on disk, readable by its owner only. Side by side, because each sync is a wait. */
-async function syncTree(folder: string): Promise<void> {
+export async function syncTree(folder: string): Promise<void> {
   const entries = readdirSync(folder, { recursive: true, withFileTypes: true })
   const paths = (wanted: typeof entries) => wanted.map(entry => join(entry.parentPath, entry.name))
   const files = paths(entries.filter(entry => entry.isFile())).values()

@@ -14,6 +14,11 @@ export interface Driver {
   query(text: string, values: readonly unknown[]): Promise<unknown[][]>
   /** Opens a session of its own for migrations: several statements, no deadline. */
   session<T>(work: (session: Session) => Promise<T>): Promise<T>
+  /**
+   * Embedded only: copies the database's folder, as it is between two statements; the others wait meanwhile. The copy
+   * holds all that was answered, and opens as after a crash. Throws an Error with one line when space is short.
+   */
+  copyTo?(folder: string): Promise<void>
   /** Answers what is under way (at most `seconds`), then lets go of the database. */
   close(seconds?: number): Promise<void>
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { AppError } from '../errors.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster.ts'
 import { Connection } from './connection.ts'
+import { copyFolder } from './copy.ts'
 import { type DataDir, openDataDir } from './data-dir.ts'
 import type { Driver, Session } from './driver.ts'
 import { startUpkeep } from './upkeep.ts'
@@ -32,7 +33,8 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
     await ensureCluster(folder)
     const engine = await openCluster(folder, fileSystem)
     const floor = options.freeBytesMin ?? freeBytesMin
-    return createDriver(engine, () => freeBytes(folder) >= floor, release)
+    const copyTo = (target: string) => copyFolder(folder, target, floor)
+    return createDriver(engine, { hasSpace: () => freeBytes(folder) >= floor, copyTo, release })
   } catch (error) {
     release()
     throw error
@@ -41,7 +43,14 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
 
 type Engine = Awaited<ReturnType<typeof openCluster>>
 
-function createDriver(engine: Engine, hasSpace: () => boolean, release: () => void): Driver {
+/** What a driver needs to know of the folder. */
+interface Folder {
+  hasSpace(): boolean
+  copyTo(target: string): Promise<void>
+  release(): void
+}
+
+function createDriver(engine: Engine, { hasSpace, copyTo, release }: Folder): Driver {
   const connection = new Connection(engine)
   const takeTurns = turnTaker()
   let closing: Promise<void> | undefined
@@ -90,6 +99,8 @@ function createDriver(engine: Engine, hasSpace: () => boolean, release: () => vo
         }
       })
     },
+
+    copyTo: target => alone(() => copyTo(target)),
 
     async close(seconds = 10) {
       closing ??= shutDown()
