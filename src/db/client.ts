@@ -30,19 +30,37 @@ export function createDb(driver: Driver): Db {
 type Values = Record<string, unknown>
 
 /**
- * Turns a query into a function, once: its text is made here and never again, which matters on the paths that
- * every request takes. Values come by the names of the query's placeholders; rows come as arrays in the order of
- * the select list. Anything that is called less often is ordinary Drizzle.
+ * Turns a query into a function. Its text is made at the first call and never again, which matters on the paths that
+ * every request takes. Values come by the names of the query's placeholders; rows come as arrays in the order of the
+ * select list. Anything that is called less often is ordinary Drizzle.
  */
 export function statement<Row extends unknown[] = unknown[]>(
   driver: Driver,
   query: SQL | { toSQL(): Query },
 ) {
-  const { sql: text, params } = query instanceof SQL ? new PgDialect().sqlToQuery(query) : query.toSQL()
-  const bind = params.map(param => (param instanceof Placeholder ? (param.name as string) : null))
-  return (values: Values): Promise<Row[]> =>
-    driver.query(
+  let compiled: Compiled | undefined
+  return (values: Values): Promise<Row[]> => {
+    compiled ??= compile(query)
+    const { text, params, names } = compiled
+    return driver.query(
       text,
-      bind.map((name, i) => (name === null ? params[i] : values[name])),
+      names.map((name, i) => (name === undefined ? params[i] : values[name])),
     ) as Promise<Row[]>
+  }
+}
+
+interface Compiled {
+  text: string
+  params: unknown[]
+  /** The names of those params that are placeholders, at their places. */
+  names: (string | undefined)[]
+}
+
+function compile(query: SQL | { toSQL(): Query }): Compiled {
+  const { sql: text, params } = query instanceof SQL ? new PgDialect().sqlToQuery(query) : query.toSQL()
+  return {
+    text,
+    params,
+    names: params.map(param => (param instanceof Placeholder ? (param.name as string) : undefined)),
+  }
 }
