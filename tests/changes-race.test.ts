@@ -50,7 +50,7 @@ async function write(api: Service, token: string, until: number, ids: string[]):
 
 /** Keeps a copy from the changes alone; `pause` in milliseconds between two looks. */
 function createReader(api: Service, token: string, pause: number) {
-  const copy = new Map<string, { version: number }>()
+  const copy = new Map<string, { id: string; version: number }>()
   let cursor = ''
   let newest = 0
   let polls = 0
@@ -112,9 +112,8 @@ onBothDatabases('eight writers and four readers', api => {
         [user],
       )
       for (const { copy } of readers) {
-        expect(
-          [...copy].map(([id, { version }]) => [id, version] as const).toSorted((a, b) => a[1] - b[1]),
-        ).toEqual(rows)
+        const tasks = [...copy.values()].toSorted((a, b) => a.version - b.version)
+        expect(tasks.map(({ id, version }): unknown[] => [id, version])).toEqual(rows)
       }
       if (Bun.env.RACE_SECONDS) {
         console.log(`${api.kind}: ${written.reduce((a, b) => a + b)} writes, ${rows.length} tasks`)

@@ -1,9 +1,10 @@
 import { expect, test } from 'bun:test'
+import type { Task } from '../src/modules/tasks/model.ts'
 import { onBothDatabases, type Person, type Service } from './support/harness.ts'
 
 /** Every page from an address on, by following `Link`. */
 async function pages(api: Service, token: string, address: string) {
-  const all: any[][] = []
+  const all: Task[][] = []
   for (let next: string | undefined = address; next !== undefined; ) {
     const answer = await api.get(next, { token })
     if (answer.status !== 200)

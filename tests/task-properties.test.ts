@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { createDb } from '../src/db/client.ts'
 import { AppError } from '../src/errors.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
-import type { Task, TaskUpdate } from '../src/modules/tasks/model.ts'
+import type { Operation, Task, TaskUpdate } from '../src/modules/tasks/model.ts'
 import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
 import { wordsOf } from '../src/modules/tasks/words.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
@@ -221,14 +221,15 @@ onBothDatabases('any sequence of changes', (api: Service) => {
         await tasks.emptyTrash(user)
         model.empty()
       } else if (step.do === 'batch') {
-        const operations = step.operations.map(operation =>
-          operation.op === 'create'
-            ? { op: operation.op, task: { title: 'batch', ...operation.fields } }
-            : {
-                op: operation.op,
-                id: idOf(operation.which),
-                ...(operation.op === 'update' && { task: operation.fields }),
-              },
+        const operations = step.operations.map(
+          (operation): Operation =>
+            operation.op === 'create'
+              ? { op: operation.op, task: { title: 'batch', ...operation.fields } }
+              : {
+                  op: operation.op,
+                  id: idOf(operation.which),
+                  ...(operation.op === 'update' && { task: operation.fields }),
+                },
         )
         const named = operations.flatMap(({ id }) => id ?? [])
         const work = tasks.batch(user, operations)

@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import type { Task } from '../src/modules/tasks/model.ts'
 import { onBothDatabases } from './support/harness.ts'
 
 onBothDatabases('a batch', api => {
@@ -47,7 +48,7 @@ onBothDatabases('a batch', api => {
 
     const { body } = await send(ada.token, operations)
 
-    expect(body.results.map(({ task }: any) => [task.title, task.version])).toEqual(
+    expect(body.results.map(({ task }: { task: Task }) => [task.title, task.version])).toEqual(
       operations.map(({ task }, i) => [task.title, i + 1]),
     )
   })

@@ -152,6 +152,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
       async ({ user, params, headers, set, status }) => {
         const task = await tasks.read(user.id, params.id)
         set.headers.etag = entityTag(task.version)
+        set.headers['cache-control'] = 'private, no-cache'
         return isKnown(headers['if-none-match'], task.version) ? status(304, undefined) : task
       },
       {
