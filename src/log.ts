@@ -56,9 +56,13 @@ function formatJson(time: string, level: LogLevel, msg: string, fields?: Fields)
 function formatForPeople(time: string, level: LogLevel, msg: string, fields: Fields = {}): string {
   const rest = Object.entries(fields)
     .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
+    .map(([name, value]) => `${name}=${isPlain(name, value) ? value : JSON.stringify(value)}`)
   return `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${msg} ${rest.join(' ')}\n`
 }
+
+/** Whether a terminal may get a text as it is: with no control character in it, but a stack keeps its lines. */
+const isPlain = (name: string, value: unknown) =>
+  typeof value === 'string' && (name === 'stack' || !/\p{Cc}/u.test(value))
 
 /**
  * What may be said of a failure. Drizzle puts the SQL and its parameters into the message, and PostgreSQL repeats

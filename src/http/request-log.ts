@@ -1,8 +1,22 @@
 import { Elysia } from 'elysia'
-import type { Log } from '../log.ts'
+import type { Fields, Log } from '../log.ts'
+
+/** A request that has been answered. */
+export interface Answered {
+  requestId: string
+  method: string
+  /** The pattern, never the path: a path may hold what a person typed. */
+  route: string
+  status: number
+  /** From the first hook to after the answer. */
+  milliseconds: number
+}
+
+/** Hears of every answered request; what it gives stands in the access line, too. */
+export type Observer = (answered: Answered) => Fields | undefined
 
 /** Gives every request an id, and writes its access line when it has been answered. */
-export const requestLog = (log: Log) =>
+export const requestLog = (log: Log, observers: readonly Observer[] = []) =>
   new Elysia({ name: 'request-log' })
     .decorate({ requestId: '', startedAt: 0 })
     .onRequest(context => {
@@ -13,15 +27,21 @@ export const requestLog = (log: Log) =>
     })
     .onAfterResponse({ as: 'global' }, context => {
       const { requestId, startedAt, request, route, set, responseValue } = context
-      log.info('request', {
+      const { method } = request
+      const status = responseValue instanceof Response ? responseValue.status : Number(set.status ?? 200)
+      const milliseconds = performance.now() - startedAt
+      const fields: Fields = {
         request_id: requestId,
-        method: request.method,
-        // The pattern, never the path: a path may hold what a person typed.
+        method,
         route: route ?? 'unknown',
-        status: responseValue instanceof Response ? responseValue.status : (set.status ?? 200),
-        ms: Math.round((performance.now() - startedAt) * 1000) / 1000,
+        status,
+        ms: Math.round(milliseconds * 1000) / 1000,
         user_id: (context as { user?: { id: string } }).user?.id,
-      })
+      }
+      for (const observe of observers) {
+        Object.assign(fields, observe({ requestId, method, route: route ?? 'unknown', status, milliseconds }))
+      }
+      log.info('request', fields)
     })
 
 /** An id from outside is taken over when it cannot do harm in a log. */

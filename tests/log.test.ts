@@ -1,0 +1,223 @@
+import { describe, expect, test } from 'bun:test'
+import { createLog, errorFields, type LogLevel } from '../src/log.ts'
+import { onBothDatabases, type Service } from './support/harness.ts'
+import { send } from './support/wire.ts'
+
+/** The access line of a request, which is written after its answer. */
+async function accessLine(api: Service, requestId: string) {
+  for (let i = 0; i < 100; i++) {
+    const line = api.logs().find(line => line.msg === 'request' && line.request_id === requestId)
+    if (line) return line
+    await Bun.sleep(10)
+  }
+  throw new Error(`no access line for ${requestId}`)
+}
+
+onBothDatabases('the log', api => {
+  test('has one line for each request, with these fields', async () => {
+    const ada = await api.user()
+    const task = await api.task(ada)
+    const calls = [
+      ['GET', `/tasks/${task.id}`, '/api/v1/tasks/:id', 200],
+      ['GET', '/tasks?limit=0', '/api/v1/tasks', 422],
+      ['HEAD', '/tasks', '/api/v1/tasks', 200],
+      ['DELETE', `/tasks/${task.id}`, '/api/v1/tasks/:id', 204],
+      ['GET', `/tasks/${task.id}/`, '/api/v1/tasks/:id', 404],
+    ] as const
+    for (const [method, path, route, status] of calls) {
+      const id = `log-${crypto.randomUUID()}`
+      await api.request(method, path, { token: ada.token, headers: { 'x-request-id': id } })
+      const line = await accessLine(api, id)
+
+      expect(line).toEqual({
+        time: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
+        level: 'info',
+        msg: 'request',
+        request_id: id,
+        method,
+        route: expect.any(String),
+        status,
+        ms: expect.any(Number),
+        user_id: ada.id,
+      })
+      expect(String(line.route).replace(/\/$/, '')).toBe(route)
+      expect(api.logs().filter(line => line.request_id === id)).toHaveLength(1)
+    }
+  })
+
+  test('names the answer’s status for everything that never reaches a route', async () => {
+    const cases = [
+      ['GET', '/nope/what-a-person-typed', 404],
+      ['POST', '/health', 405],
+      ['PROPFIND', '/api/v1/tasks', 405],
+      ['GET', '/', 302],
+      ['GET', '/docs', 200],
+      ['GET', '/api/v1/tasks', 401],
+      ['GET', '/health', 200],
+      ['OPTIONS', '/api/v1/tasks', 204],
+    ] as const
+    for (const [method, path, status] of cases) {
+      const id = `log-${crypto.randomUUID()}`
+      const answer = await send(api.url, {
+        line: `${method} ${path}`,
+        headers: [
+          `X-Request-Id: ${id}`,
+          'Origin: http://localhost:3000',
+          'Access-Control-Request-Method: GET',
+        ],
+      })
+      const line = await accessLine(api, id)
+
+      expect([method, path, answer.status, line.status]).toEqual([method, path, status, status])
+      expect(line.user_id).toBeUndefined()
+      expect(JSON.stringify(line)).not.toContain('typed')
+    }
+  })
+
+  test('never has a body, a password, a token, a header or a value of a query', async () => {
+    const secret = (name: string) => `geheim-${name}-${crypto.randomUUID()}`
+    const password = secret('password')
+    const email = `${secret('email')}@example.com`
+    const ada = await api.user(email, password)
+    const { token } = ada
+    const words = Object.fromEntries(
+      ['title', 'query', 'path', 'wrong', 'key', 'agent', 'unknown', 'cookie', 'tag'].map(name => [
+        name,
+        secret(name),
+      ]),
+    ) as Record<string, string>
+    const headers = {
+      'user-agent': words.agent!,
+      cookie: `session=${words.cookie}`,
+      'idempotency-key': words.key!,
+    }
+
+    const made = await api.post('/tasks', {
+      token,
+      json: { title: words.title, tags: [words.tag!.slice(0, 50)] },
+      headers,
+    })
+    await api.get(`/tasks?q=${words.query}&limit=${words.query}`, { token })
+    await api.get(`/tasks?tag=${words.query}`, { token })
+    await api.get(`/tasks/${words.path}`, { token })
+    await api.get(`/${words.path}`)
+    await api.patch(`/tasks/${made.body.id}`, { token, json: { title: 5, unknown: words.unknown } })
+    await api.post('/auth/login', { form: { username: email, password: words.wrong! } })
+    await api.post('/auth/login', { json: { username: email, password: [password] } })
+    await api.post('/auth/register', { json: { email, password } })
+    const refreshed = await api.post('/auth/refresh', { json: { refresh_token: ada.refreshToken } })
+    await api.post('/users/me/password', {
+      token,
+      json: { current_password: words.wrong, new_password: words.unknown },
+    })
+    await api.get('/tasks', { token: `${token}x` })
+    // And a failure inside, whose text in the database repeats the row.
+    await api.sql(
+      `alter table tasks add constraint refuse check (title not like 'geheim-title%') not valid`,
+      [],
+    )
+    expect(
+      (await api.patch(`/tasks/${made.body.id}`, { token, json: { description: words.unknown } })).status,
+    ).toBe(409)
+    await api.sql('alter table tasks drop constraint refuse', [])
+    await api.sql('alter table tasks drop column description', [])
+    expect((await api.post('/tasks', { token, json: { title: words.title } })).status).toBe(503)
+    await Bun.sleep(50)
+
+    const logged = JSON.stringify(api.logs())
+    expect(api.logs().length).toBeGreaterThan(12)
+    expect(logged).not.toContain('geheim')
+    for (const part of [
+      ada.token,
+      ada.refreshToken,
+      refreshed.body.refresh_token,
+      refreshed.body.access_token,
+    ]) {
+      expect(logged).not.toContain(part)
+      expect(logged).not.toContain(part.split('.').at(-1))
+    }
+  })
+
+  test('is JSON, line by line, whatever is in it', () => {
+    for (const line of api.logs())
+      expect(line).toMatchObject({
+        time: expect.any(String),
+        level: expect.any(String),
+        msg: expect.any(String),
+      })
+  })
+})
+
+describe('a log', () => {
+  const written = (level: LogLevel, pretty = false) => {
+    const lines: string[] = []
+    const log = createLog({ level, pretty, write: text => void lines.push(text) })
+    const all = () => {
+      log.flush()
+      return lines.join('').split('\n').filter(Boolean)
+    }
+    return { log, lines: all }
+  }
+
+  test('leaves out what is below its level', () => {
+    const { log, lines } = written('warn')
+    for (const level of ['debug', 'info', 'warn', 'error'] as const) log[level](level)
+
+    expect(lines().map(line => JSON.parse(line).level)).toEqual(['warn', 'error'])
+  })
+
+  test('gathers lines for a moment, but never a warning or an error', async () => {
+    const texts: string[] = []
+    const log = createLog({ level: 'debug', pretty: false, write: text => void texts.push(text) })
+    log.info('one')
+    log.info('two')
+    expect(texts).toEqual([])
+    log.error('three')
+    expect(texts.join('').split('\n')).toHaveLength(4)
+    log.info('four')
+    await Bun.sleep(200)
+    expect(texts).toHaveLength(2)
+  })
+
+  test('is one line per event for people, too', () => {
+    const { log, lines } = written('info', true)
+    log.info('request', { route: '/x', status: 200, user_id: undefined })
+
+    expect(lines()).toHaveLength(1)
+    expect(lines()[0]).toMatch(/^\d\d:\d\d:\d\d\.\d{3} INFO {2}request route=\/x status=200$/)
+  })
+
+  test('of a line break or a control character makes no second line and no terminal command', () => {
+    const nasty = 'a\nb\r\nc\u001b[31mred\u0007'
+    for (const pretty of [false, true]) {
+      const { log, lines } = written('info', pretty)
+      log.info('x', { nasty })
+      expect(lines()).toHaveLength(1)
+      expect(lines()[0]).not.toContain('\u001b')
+    }
+  })
+
+  test('says of a database’s failure its code and names, never its words', () => {
+    const cause = Object.assign(new Error('value "geheim" is wrong'), {
+      name: 'PostgresError',
+      code: '23505',
+      constraint_name: 'users_key',
+      detail: 'Key (geheim)',
+      query: 'geheim',
+      parameters: ['geheim'],
+    })
+    const fields = errorFields(new Error('Failed query: insert … params: geheim', { cause }))
+
+    expect(fields).toMatchObject({ error: 'PostgresError', code: '23505', constraint: 'users_key' })
+    expect(JSON.stringify(fields)).not.toContain('geheim')
+  })
+
+  test('says of any other failure its words and where it happened', () => {
+    const fields = errorFields(new TypeError('broken'))
+
+    expect(fields).toMatchObject({ error: 'TypeError', message: 'broken' })
+    expect(fields.stack).toContain('log.test.ts')
+    expect(errorFields('geheim')).toEqual({ error: 'string' })
+    expect(errorFields(undefined)).toEqual({ error: 'undefined' })
+  })
+})
