@@ -7,7 +7,8 @@ import type { Driver } from './db/driver.ts'
 import { docs } from './http/docs.ts'
 import { errorHandler } from './http/error-handler.ts'
 import { health, type Readiness } from './http/health.ts'
-import { requestLog } from './http/request-log.ts'
+import { type Observer, requestLog } from './http/request-log.ts'
+import { securityHeaders } from './http/security-headers.ts'
 import type { Log } from './log.ts'
 import { createPasswords } from './modules/auth/passwords.ts'
 import { createRefreshTokens } from './modules/auth/refresh-tokens.ts'
@@ -29,13 +30,15 @@ export interface AppParts {
   readiness: Readiness
   /** The other end of a request's connection; injected, because only a listening server knows it. */
   peerOf: (request: Request) => string | null
+  /** Who hears of every request that was answered. */
+  observers?: Observer[]
 }
 
 /**
  * The whole service as one Elysia app, and what it does by itself now and then. Nothing listens or runs yet. The order matters: a hook covers only what is
  * registered after it.
  */
-export function createApp({ config, secretKey, driver, log, readiness, peerOf }: AppParts) {
+export function createApp({ config, secretKey, driver, log, readiness, peerOf, observers }: AppParts) {
   const db = createDb(driver)
   const { algorithm, accessTokenLifetimeSeconds: lifetimeSeconds } = config
   const tokens = createTokens({ secretKey, algorithm, lifetimeSeconds })
@@ -62,7 +65,8 @@ export function createApp({ config, secretKey, driver, log, readiness, peerOf }:
 
   let routes: AnyElysia['routes'] = []
   const app = new Elysia()
-    .use(requestLog(log))
+    .headers(securityHeaders)
+    .use(requestLog(log, observers))
     .use(errorHandler(log, () => routes))
     .use(crossOrigin(config.frontendUrls))
     .use(health(readiness))
@@ -83,26 +87,36 @@ export type App = ReturnType<typeof createApp>['app']
 
 /** Everything is named: the plugin's defaults would let any page call with the person's credentials. */
 const crossOrigin = (origin: string[]) =>
-  cors({
-    origin,
-    methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
-    allowedHeaders: [
-      'authorization',
-      'content-type',
-      'if-match',
-      'if-none-match',
-      'idempotency-key',
-      'x-request-id',
-    ],
-    exposeHeaders: [
-      'etag',
-      'link',
-      'location',
-      'ratelimit',
-      'ratelimit-policy',
-      'retry-after',
-      'x-request-id',
-      'x-total-count',
-    ],
-    maxAge: 600,
-  })
+  new Elysia()
+    .use(cors({ ...corsRules, origin }))
+    // A route, because the plugin would answer before there is an access line.
+    .options('/', preflight, { detail: { hide: true } })
+    .options('/*', preflight, { detail: { hide: true } })
+
+function preflight({ set }: { set: { status?: number | string; headers: Record<string, unknown> } }) {
+  set.status = 204
+  set.headers['access-control-max-age'] = 600
+}
+
+const corsRules = {
+  preflight: false,
+  methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
+  allowedHeaders: [
+    'authorization',
+    'content-type',
+    'if-match',
+    'if-none-match',
+    'idempotency-key',
+    'x-request-id',
+  ],
+  exposeHeaders: [
+    'etag',
+    'link',
+    'location',
+    'ratelimit',
+    'ratelimit-policy',
+    'retry-after',
+    'x-request-id',
+    'x-total-count',
+  ],
+}
