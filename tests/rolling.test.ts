@@ -1,0 +1,146 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Running, startExecutable } from './support/executable.ts'
+import { type Client, client, type Person } from './support/harness.ts'
+import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+
+const haproxy = Bun.which('haproxy') ?? Bun.which('haproxy', { PATH: '/usr/sbin' })
+if (!haproxy) {
+  process.stderr.write('\nNOT RUN: the test of a rolling restart needs HAProxy, and there is none in PATH.\n')
+}
+
+/** Three copies behind the load balancer of deploy/haproxy.cfg, on one PostgreSQL. */
+describe.skipIf(!haproxy)('three replicas behind HAProxy', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'todo-api-haproxy-'))
+  const [front, ...ports] = takePorts(4) as [number, number, number, number]
+  let database: PrivateDatabase
+  let replicas: Running[]
+  let balancer: Bun.Subprocess
+
+  const start = (port: number) =>
+    startExecutable({
+      PORT: String(port),
+      DATABASE_URL: database.url,
+      SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
+      ENVIRONMENT: 'test',
+      BCRYPT_COST: '4',
+      TRUSTED_PROXIES: '127.0.0.1',
+      SHUTDOWN_DELAY_SECONDS: '3',
+    })
+
+  beforeAll(async () => {
+    database = await privateDatabase()
+    replicas = await Promise.all(ports.map(start))
+    const config = readFileSync(join(import.meta.dir, '../deploy/haproxy.cfg'), 'utf8')
+      .replace('bind :8080', `bind 127.0.0.1:${front}`)
+      .replace(/127\.0\.0\.1:800(\d)/g, (_, number) => `127.0.0.1:${ports[number - 1]}`)
+    const file = join(folder, 'haproxy.cfg')
+    writeFileSync(file, config)
+    balancer = Bun.spawn([haproxy!, '-q', '-db', '-f', file], { stdio: ['ignore', 'ignore', 'inherit'] })
+  }, 60_000)
+
+  afterAll(async () => {
+    balancer?.kill()
+    await Promise.all((replicas ?? []).map(replica => replica.stop()))
+    await database?.drop()
+    rmSync(folder, { recursive: true })
+  })
+
+  test('restart one after another under load, and no request fails', async () => {
+    const api = client(`http://127.0.0.1:${front}`)
+    await until(
+      () => replicas.every(isServing),
+      () => api.get('/tasks').catch(() => {}),
+    )
+    const people = await Promise.all(Array.from({ length: 8 }, () => api.user()))
+    const load = people.map(person => useUntilStopped(api, person))
+
+    for (const [i, port] of ports.entries()) {
+      expect(await replicas[i]!.stop()).toBe(0)
+      replicas[i] = await start(port)
+      await until(() => isServing(replicas[i]!))
+    }
+
+    const results = await Promise.all(load.map(({ stop }) => stop()))
+    expect(results.flatMap(({ failures }) => failures)).toEqual([])
+    const requests = results.reduce((sum, result) => sum + result.requests, 0)
+    expect(requests).toBeGreaterThan(500)
+    // Nothing that was answered is lost, and nothing was done twice.
+    for (const [i, { created }] of results.entries()) {
+      const { headers } = await api.get('/tasks?limit=1&total=true', { token: people[i]!.token })
+      expect(Number(headers.get('x-total-count'))).toBe(created)
+    }
+  }, 120_000)
+})
+
+/** Has HAProxy sent it anything but its own questions? */
+const isServing = ({ lines }: Running) => lines.some(line => /"route":"(?!\/health)/.test(line))
+
+/** Reads and writes without a pause until it is told to stop; everything but the expected answer is a failure. */
+function useUntilStopped(api: Client, { token }: Person) {
+  const failures: string[] = []
+  let requests = 0
+  let created = 0
+  let stopped = false
+
+  async function expectStatus(status: number, method: string, path: string, json?: object) {
+    requests++
+    try {
+      const answer = await api.request(method, path, { token, json })
+      if (answer.status === status) return answer
+      failures.push(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`)
+    } catch (error) {
+      failures.push(`${method} ${path}: ${error}`)
+    }
+  }
+
+  async function use() {
+    while (!stopped) {
+      const made = await expectStatus(201, 'POST', '/tasks', { title: 'Buy milk' })
+      if (!made) continue
+      created++
+      await expectStatus(200, 'PATCH', `/tasks/${made.body.id}`, { status: 'completed' })
+      await expectStatus(200, 'GET', `/tasks/${made.body.id}`)
+      await expectStatus(200, 'GET', '/tasks?limit=10')
+      // Eight people at work, not eight machines.
+      await Bun.sleep(20)
+    }
+  }
+
+  const done = use()
+  return {
+    async stop() {
+      stopped = true
+      await done
+      return { failures, requests, created }
+    },
+  }
+}
+
+async function until(condition: () => boolean, meanwhile: () => Promise<unknown> = async () => {}) {
+  const deadline = Date.now() + 30_000
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error('it did not happen in 30 s')
+    await meanwhile()
+    await Bun.sleep(50)
+  }
+}
+
+/** Below the range from which the system takes ports for outgoing connections: they must be free once more later. */
+function takePorts(count: number): number[] {
+  const servers: { port?: number; stop(): unknown }[] = []
+  while (servers.length < count) {
+    const port = 10_000 + Math.floor(Math.random() * 20_000)
+    try {
+      servers.push(Bun.listen({ hostname: '127.0.0.1', port, socket: { data() {} } }))
+    } catch {
+      // Somebody has it.
+    }
+  }
+  return servers.map(server => {
+    server.stop()
+    return server.port!
+  })
+}
