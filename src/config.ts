@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { type Network, parseNetwork } from './client-address.ts'
 import type { DatabaseSettings } from './db/client.ts'
@@ -113,7 +114,8 @@ export function parseConfig(env: Env): Config {
     const urls = (text('FRONTEND_URL') ?? 'http://localhost:3000')
       .split(',')
       .map(url => url.trim().replace(/\/$/, ''))
-    if (urls.some(url => !/^https?:\/\//.test(url) || !URL.canParse(url) || new URL(url).origin !== url)) {
+    const isOrigin = (url: string) => /^https?:\/\/[^*]+$/.test(url) && URL.parse(url)?.origin === url
+    if (!urls.every(isOrigin)) {
       mistake('FRONTEND_URL must be a comma list of origins such as https://app.example.com (no path, no *)')
     }
     return urls
@@ -140,6 +142,8 @@ export function parseConfig(env: Env): Config {
   function trustedProxies(): Network[] {
     const networks = text('TRUSTED_PROXIES')?.split(',') ?? []
     try {
+      // The parser below takes 10.0.0 for 10.0.0.0, and 010.0.0.1 for octal digits.
+      if (!networks.every(network => isIP(network.trim().replace(/\/.*/, '')))) throw new Error()
       return networks.map(network => parseNetwork(network.trim()))
     } catch {
       mistake('TRUSTED_PROXIES must be a comma list of addresses or networks such as 10.0.0.0/8')

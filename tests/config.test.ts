@@ -1,0 +1,300 @@
+import { afterAll, describe, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type ConfigError, type Env, parseConfig } from '../src/config.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'todo-api-config-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+
+const secret = '0123456789abcdef0123456789abcdef'
+const url = 'postgres://user:geheim@db.example.com:5432/todo'
+
+/** The mistakes that these settings hold. */
+function mistakes(env: Env): string[] {
+  try {
+    parseConfig(env)
+    return []
+  } catch (error) {
+    return (error as ConfigError).mistakes
+  }
+}
+
+function fileWith(content: string): string {
+  const path = join(folder, crypto.randomUUID())
+  writeFileSync(path, content)
+  return path
+}
+
+test('without any setting everything has its documented default', () => {
+  expect(parseConfig({})).toMatchObject({
+    environment: 'development',
+    host: '127.0.0.1',
+    port: 8000,
+    database: { kind: 'embedded', dataDir: './data' },
+    dataDir: './data',
+    secretKey: undefined,
+    algorithm: 'HS256',
+    accessTokenLifetimeSeconds: 1440 * 60,
+    frontendUrls: ['http://localhost:3000'],
+    bcryptCost: 12,
+    logLevel: 'info',
+    trustedProxies: [],
+  })
+  expect(parseConfig({ DATABASE_URL: url }).database).toMatchObject({ kind: 'postgres', url, poolSize: 10 })
+})
+
+test('an empty value, and one of nothing but white space, count as not set', () => {
+  const names = [
+    'DATABASE_URL',
+    'SECRET_KEY',
+    'SECRET_KEY_FILE',
+    'PORT',
+    'HOST',
+    'ALGORITHM',
+    'FRONTEND_URL',
+    'LOG_LEVEL',
+    'BCRYPT_COST',
+    'ENVIRONMENT',
+    'DATA_DIR',
+  ]
+  for (const nothing of ['', ' ', '\t\n']) {
+    expect(parseConfig(Object.fromEntries(names.map(name => [name, nothing])))).toEqual(parseConfig({}))
+  }
+})
+
+test('every setting can be set', () => {
+  const config = parseConfig({
+    ENVIRONMENT: 'production',
+    HOST: '0.0.0.0',
+    PORT: '80',
+    DATABASE_URL: url,
+    DATABASE_POOL_SIZE: '25',
+    DATA_DIR: '/var/lib/todo',
+    SECRET_KEY: secret,
+    ALGORITHM: 'HS512',
+    ACCESS_TOKEN_EXPIRE_MINUTES: '30',
+    FRONTEND_URL: 'https://app.example.com/, http://localhost:5173',
+    BCRYPT_COST: '13',
+    LOG_LEVEL: 'debug',
+    TRUSTED_PROXIES: '10.0.0.0/8, ::1',
+  })
+
+  expect(config).toMatchObject({
+    environment: 'production',
+    host: '0.0.0.0',
+    port: 80,
+    database: { kind: 'postgres', url, poolSize: 25 },
+    dataDir: '/var/lib/todo',
+    secretKey: secret,
+    algorithm: 'HS512',
+    accessTokenLifetimeSeconds: 1800,
+    frontendUrls: ['https://app.example.com', 'http://localhost:5173'],
+    bcryptCost: 13,
+    logLevel: 'debug',
+  })
+  expect(config.trustedProxies).toHaveLength(2)
+})
+
+test.each([
+  ['PORT', ['0', '1', '65535'], ['-1', '65536', '80a', '8e3', '0x50', '1.5', ' ٨', '99999999999999999999']],
+  ['DATABASE_POOL_SIZE', ['1', '1000'], ['0', '1001', 'many', '-5']],
+  ['ACCESS_TOKEN_EXPIRE_MINUTES', ['1', '525600'], ['0', '-1', '1.5', 'day', '525601']],
+  ['BCRYPT_COST', ['12', '16'], ['11', '3', '17', '31', 'high']],
+  ['ALGORITHM', ['HS256', 'HS384', 'HS512'], ['none', 'RS256', 'hs256', 'HS256,none']],
+  ['ENVIRONMENT', ['development', 'test', 'production'], ['prod', 'Production', 'staging']],
+  ['LOG_LEVEL', ['debug', 'info', 'warn', 'error'], ['trace', 'INFO', 'silent']],
+  [
+    'FRONTEND_URL',
+    ['https://a.example', 'http://[::1]:3000', 'https://a.example,https://b.example'],
+    [
+      '*',
+      'null',
+      'a.example',
+      'ftp://a.example',
+      'https://a.example/path',
+      'https://a.example, *',
+      'https://*.example.com',
+      'https://user:pw@a.example',
+      'https://a.example,,',
+      'https://A.example',
+    ],
+  ],
+  ['TRUSTED_PROXIES', ['10.0.0.0/8', '::1', '127.0.0.1'], ['everyone', '10.0.0.0/33', '10.0.0', '*']],
+  [
+    'DATABASE_URL',
+    [
+      url,
+      'postgresql://h/d',
+      'postgres://u:p@h1:5432,h2:5433/d?sslmode=require',
+      'postgres://h1,h2/d',
+      'postgres://u:p%40w@h/d',
+    ],
+    ['mysql://h/d', 'h:5432', 'postgres://', 'postgres:///', 'http://h/d', 'sqlite:x', 'postgres://h:port/d'],
+  ],
+  [
+    'SECRET_KEY',
+    [secret, 'x'.repeat(32), '🦆'.repeat(32)],
+    [
+      'x'.repeat(31),
+      'your-secret-key-here',
+      'your-secret-key-here-use-openssl-rand-hex-32',
+      'YOUR-SECRET-KEY-HERE-USE-OPENSSL-RAND-HEX-32',
+      'reference-secret-reference-secret-0123',
+      'changeme',
+    ],
+  ],
+])('%s is checked', (name, right, wrong) => {
+  for (const value of right)
+    expect([
+      value,
+      mistakes({
+        [name]: value,
+        DATABASE_URL: name.startsWith('DATABASE_POOL') ? url : undefined,
+        [name]: value,
+      }),
+    ]).toEqual([value, []])
+  for (const value of wrong) {
+    const found = mistakes({ ...(name === 'DATABASE_POOL_SIZE' && { DATABASE_URL: url }), [name]: value })
+    expect([value, found]).toEqual([value, [expect.stringContaining(name)]])
+    // By name, never by value.
+    if (value.length > 3)
+      expect(found[0]!.replace(/such as .*|must look like .*|one of .*/, '')).not.toContain(value)
+  }
+})
+
+describe('the secret', () => {
+  test('is needed in production on PostgreSQL only, where replicas must share it', () => {
+    const needed = [expect.stringContaining('SECRET_KEY')]
+    expect(mistakes({ ENVIRONMENT: 'production', DATABASE_URL: url })).toEqual(needed)
+    expect(mistakes({ ENVIRONMENT: 'production' })).toEqual([])
+    expect(mistakes({ DATABASE_URL: url })).toEqual([])
+    expect(mistakes({ ENVIRONMENT: 'production', DATABASE_URL: url, SECRET_KEY: secret })).toEqual([])
+  })
+
+  test('and the address of the database may come from files', () => {
+    const config = parseConfig({
+      SECRET_KEY_FILE: fileWith(`${secret}\n`),
+      DATABASE_URL_FILE: fileWith(`  ${url}\r\n`),
+    })
+
+    expect(config).toMatchObject({ secretKey: secret, database: { kind: 'postgres', url } })
+  })
+
+  test('from a file is checked like any other, and a file that cannot be used is a mistake', () => {
+    const missing = join(folder, 'geheim-is-not-here')
+    for (const [file, reason] of [
+      [missing, 'ENOENT'],
+      [folder, 'EISDIR'],
+      [fileWith(''), 'empty'],
+      [fileWith(' \n'), 'empty'],
+      [fileWith('changeme'), 'published'],
+      [fileWith('short'), '32'],
+    ] as const) {
+      const found = mistakes({ SECRET_KEY_FILE: file })
+      expect(found).toEqual([expect.stringContaining(reason)])
+      expect(found[0]).toContain('SECRET_KEY')
+      expect(found[0]).not.toContain('geheim')
+    }
+  })
+
+  test('cannot be given twice', () => {
+    expect(mistakes({ SECRET_KEY: secret, SECRET_KEY_FILE: fileWith(secret) })).toEqual([
+      expect.stringContaining('both'),
+    ])
+  })
+})
+
+test('a cheap hash is for tests', () => {
+  expect(mistakes({ ENVIRONMENT: 'test', BCRYPT_COST: '4' })).toEqual([])
+  expect(mistakes({ ENVIRONMENT: 'test', BCRYPT_COST: '3' })).toHaveLength(1)
+  for (const ENVIRONMENT of ['development', 'production']) {
+    expect(mistakes({ ENVIRONMENT, BCRYPT_COST: '11' })).toEqual([expect.stringContaining('BCRYPT_COST')])
+  }
+})
+
+const wrong = {
+  PORT: 'geheim-1',
+  DATABASE_URL: 'geheim-2',
+  SECRET_KEY: 'geheim-3',
+  ALGORITHM: 'geheim-4',
+  ENVIRONMENT: 'geheim-5',
+  LOG_LEVEL: 'geheim-6',
+  FRONTEND_URL: 'geheim-7',
+  BCRYPT_COST: 'geheim-8',
+  ACCESS_TOKEN_EXPIRE_MINUTES: 'geheim-9',
+  TRUSTED_PROXIES: 'geheim-10',
+}
+
+test('all mistakes are told at once, by name and without the values', () => {
+  const found = mistakes(wrong)
+
+  for (const name of Object.keys(wrong)) expect(found.filter(line => line.startsWith(name))).toHaveLength(1)
+  expect(found).toHaveLength(Object.keys(wrong).length)
+  expect(found.join()).not.toContain('geheim')
+})
+
+describe('the program', () => {
+  const main = join(import.meta.dir, '../src/main.ts')
+
+  /** Runs it in a folder with this `.env`. */
+  async function run(args: string[], env: Record<string, string>, dotEnv?: string) {
+    const cwd = mkdtempSync(join(folder, 'run-'))
+    if (dotEnv !== undefined) writeFileSync(join(cwd, '.env'), dotEnv)
+    const child = Bun.spawn([process.execPath, '--no-env-file', main, ...args], {
+      cwd,
+      env: { PATH: process.env.PATH ?? '', ...env },
+      stdout: 'pipe',
+      stderr: 'pipe',
+      timeout: 20_000,
+    })
+    const [stdout, stderr] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+    ])
+    return { exitCode: await child.exited, stdout, stderr }
+  }
+
+  test.each(['serve', 'migrate', 'healthcheck'])(
+    '%s with wrong settings exits 2 and names every mistake on stderr',
+    async command => {
+      const { exitCode, stdout, stderr } = await run([command], wrong)
+
+      expect([exitCode, stdout]).toEqual([2, ''])
+      for (const name of Object.keys(wrong)) expect(stderr).toContain(name)
+      expect(stderr).not.toContain('geheim')
+      expect(stderr).not.toContain('    at ')
+    },
+  )
+
+  test('reads .env, and the environment wins', async () => {
+    const dotEnv = '# settings\nPORT=geheim-1\nexport LOG_LEVEL="geheim-6"\nALGORITHM=\'HS512\'\n'
+    const fromFile = await run(['migrate'], {}, dotEnv)
+    const overruled = await run(['migrate'], { PORT: '0', ENVIRONMENT: 'nonsense' }, dotEnv)
+
+    expect([fromFile.exitCode, overruled.exitCode]).toEqual([2, 2])
+    expect(fromFile.stderr).toContain('PORT')
+    expect(fromFile.stderr).toContain('LOG_LEVEL')
+    expect(fromFile.stderr).not.toContain('ALGORITHM')
+    expect(overruled.stderr).toContain('ENVIRONMENT')
+    expect(overruled.stderr).not.toContain('PORT')
+  })
+
+  test('reads no other file than .env', async () => {
+    const cwd = mkdtempSync(join(folder, 'run-'))
+    for (const name of ['.env.local', '.env.production', '.env.development', '.env.test']) {
+      writeFileSync(join(cwd, name), 'PORT=wrong')
+    }
+    writeFileSync(join(cwd, '.env'), 'ENVIRONMENT=wrong')
+    const child = Bun.spawn([process.execPath, '--no-env-file', main, 'migrate'], {
+      cwd,
+      env: { PATH: '' },
+      stderr: 'pipe',
+    })
+    const stderr = await new Response(child.stderr).text()
+
+    expect(await child.exited).toBe(2)
+    expect(stderr).toContain('ENVIRONMENT')
+    expect(stderr).not.toContain('PORT')
+  })
+})
