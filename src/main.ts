@@ -5,6 +5,7 @@ import { say, UsageError } from './commands/terminal.ts'
 import { type Config, ConfigError } from './config.ts'
 import { openDriver } from './db/client.ts'
 import { databaseError } from './db/constraint.ts'
+import type { Driver } from './db/driver.ts'
 import { migrate, pendingMigrations } from './db/migrate.ts'
 import { AppError } from './errors.ts'
 import { createLog, type Log } from './log.ts'
@@ -26,11 +27,13 @@ program
     const config = readConfig()
     const log = logTo(config)
     const service = await serve(config, log)
+    const commands = await answerOtherCommands(config, service.driver, log)
 
     let signals = 0
     const onSignal = async (signal: string) => {
       // Whoever asks twice does not want to wait.
       if (++signals > 1) process.exit(exitCode.failure)
+      await commands?.stop()
       await service.stop(signal)
       log.flush()
       process.exit(exitCode.ok)
@@ -136,9 +139,112 @@ Examples:
   })
 
 program
+  .command('backup')
+  .description('pack the embedded database into one file, also while the service runs')
+  .argument('<file>', 'such as todo.tar.gz; - is stdout')
+  .addHelpText(
+    'after',
+    `
+The file holds all that was answered before the command began, and the secret that the service made for itself.
+It needs space for a copy of the database in DATA_DIR while it works. For PostgreSQL, use pg_dump.
+
+Examples:
+  todo-api backup /backups/todo-$(date +%F).tar.gz
+  docker exec todo-api todo-api backup - > todo.tar.gz`,
+  )
+  .action(async (file: string) => {
+    const { backupCommand } = await import('./commands/backup.ts')
+    await backupCommand(file)
+  })
+
+program
+  .command('restore')
+  .description('put a backup in the place of the embedded database; the service must be stopped')
+  .argument('<file>', 'what `backup` wrote; - is stdin')
+  .option('--force', 'set the database that is there aside, and take the backup instead')
+  .addHelpText(
+    'after',
+    `
+The backup is unpacked, opened and read through before anything is touched. With --force, what was there is kept in
+DATA_DIR under a name that the command prints.
+
+Examples:
+  DATA_DIR=/new todo-api restore /backups/todo-2026-11-23.tar.gz
+  todo-api restore --force todo.tar.gz`,
+  )
+  .action(async (file: string, options: { force?: boolean }) => {
+    const { restoreCommand } = await import('./commands/restore.ts')
+    await restoreCommand(file, options)
+  })
+
+const user = program
+  .command('user')
+  .description('look after accounts: list, create, reset-password, disable, enable, delete')
+  .helpCommand(false)
+  .addHelpText(
+    'after',
+    `
+USER is an e-mail address, in any case, or an id. Passwords are typed without an echo, or come as the first line of
+stdin; they are never an argument. A running service takes notice within a second.
+
+Examples:
+  todo-api user list
+  todo-api user create ada@example.com
+  openssl rand -base64 18 | tee /dev/stderr | todo-api user reset-password ada@example.com
+  todo-api user disable ada@example.com
+  todo-api user list --json | jq -r 'select(.disabled_at).email'`,
+  )
+
+user
+  .command('list')
+  .description('every account: a table at a terminal, else lines of JSON')
+  .option('--json', 'lines of JSON at a terminal, too')
+  .action(async (options: { json?: boolean }) => (await users()).listUsers(options))
+
+user
+  .command('create')
+  .description('make an account; prints its id')
+  .argument('<email>')
+  .action(async (email: string) => (await users()).createUser(email))
+
+user
+  .command('reset-password')
+  .description('set a new password and end the sessions of the account')
+  .argument('<user>')
+  .action(async (who: string) => (await users()).resetPassword(who))
+
+user
+  .command('disable')
+  .description('let nobody sign in to the account, and end its sessions; its tasks stay')
+  .argument('<user>')
+  .action(async (who: string) => (await users()).disableUser(who))
+
+user
+  .command('enable')
+  .description('undo `disable`')
+  .argument('<user>')
+  .action(async (who: string) => (await users()).enableUser(who))
+
+user
+  .command('delete')
+  .description('delete the account, its sessions and its tasks for good')
+  .argument('<user>')
+  .option('--yes', 'do not ask')
+  .action(async (who: string, options: { yes?: boolean }) => (await users()).deleteUser(who, options))
+
+program
   .command('version')
   .description('print the version')
   .action(() => void process.stdout.write(`${version}\n`))
+
+const users = () => import('./commands/user.ts')
+
+/** The embedded database has one process: other commands come to the service with what they want of it. */
+async function answerOtherCommands({ database }: Config, driver: Driver, log: Log) {
+  if (database.kind !== 'embedded') return undefined
+  const { answerCommands } = await import('./commands/control.ts')
+  return answerCommands(database.dataDir, driver, log)
+}
 
 /** Ends a command whose work is done but not all is well. */
 function finish(isWell: boolean) {

@@ -1,13 +1,45 @@
+import { existsSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Config } from '../config.ts'
 import { openDriver } from '../db/client.ts'
 import type { Driver } from '../db/driver.ts'
+import { connectToService, newCopy } from './control.ts'
 
-/** The database of the settings, for a command. */
+/** The database of the settings, for a command: through the service when that has the embedded one. */
 export async function openDatabase({ database }: Config): Promise<Driver> {
-  return openDriver(database)
+  const service = database.kind === 'embedded' ? await connectToService(database.dataDir) : undefined
+  return service ?? openDriver(database)
 }
 
-/** A database to read from, as it is at one moment: `session` works on it. */
-export async function openSnapshot({ database }: Config): Promise<Driver> {
-  return openDriver(database)
+/** The same, for commands that make no sense on a database that is not there. Throws an Error with one line then. */
+export async function openExisting(config: Config): Promise<Driver> {
+  const { database } = config
+  if (database.kind === 'embedded' && !existsSync(join(database.dataDir, 'cluster'))) {
+    throw new Error(
+      `there is no database in DATA_DIR ${database.dataDir}; set DATA_DIR or DATABASE_URL as the service has them`,
+    )
+  }
+  return openDatabase(config)
+}
+
+/** A database to read from: of the embedded one that a service has, a copy, so that nobody waits for us. */
+export async function openSnapshot(config: Config): Promise<Driver> {
+  const { database } = config
+  const service = database.kind === 'embedded' ? await connectToService(database.dataDir) : undefined
+  if (database.kind === 'postgres' || !service) return openExisting(config)
+  const folder = newCopy(database.dataDir)
+  const remove = () => rmSync(folder, { recursive: true, force: true })
+  try {
+    await service.copyTo!(join(folder, 'cluster'))
+    const { openEmbedded } = await import('../db/embedded.ts')
+    const copy = await openEmbedded({ dataDir: { path: folder, close: remove } })
+    const close = async (seconds?: number) => {
+      await copy.close(seconds)
+      remove()
+    }
+    return { ...copy, close }
+  } catch (error) {
+    remove()
+    throw error
+  }
 }

@@ -1,0 +1,95 @@
+import { createReadStream, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { extract } from 'tar'
+import { syncTree } from '../db/cluster.ts'
+import { openDataDir, syncFolder } from '../db/data-dir.ts'
+import { openEmbedded } from '../db/embedded.ts'
+import { migrations } from '../db/migrate.ts'
+import { clusterName, requireEmbedded, secretName } from './backup.ts'
+import { readConfig } from './settings.ts'
+import { createProgress, say } from './terminal.ts'
+
+/**
+ * Puts a backup in the place of the embedded database. It is unpacked beside it, opened once and read through before
+ * anything is touched; with `force` what was there is set aside, not deleted.
+ */
+export async function restoreCommand(file: string, { force = false }: { force?: boolean }): Promise<void> {
+  const path = requireEmbedded(readConfig(), 'pg_restore --clean --if-exists --dbname="$DATABASE_URL" FILE')
+  const claimed = openDataDir(path)
+  const staging = join(claimed.path, 'restore.new')
+  try {
+    if (existsSync(join(claimed.path, clusterName)) && !force) {
+      throw new Error(`DATA_DIR ${path} holds a database; --force sets it aside and takes the backup instead`)
+    }
+    rmSync(staging, { recursive: true, force: true })
+    mkdirSync(staging, { mode: 0o700 })
+    await unpack(file, staging)
+    const { people, tasks } = await verify(staging)
+    await syncTree(staging)
+    const aside = putInPlace(claimed.path, staging)
+    say(`restored ${people} users and ${tasks} tasks`)
+    if (aside) say(`what was there is in ${aside}; delete it when all is well`)
+  } finally {
+    rmSync(staging, { recursive: true, force: true })
+    claimed.close()
+  }
+}
+
+async function unpack(file: string, folder: string): Promise<void> {
+  const progress = createProgress('files')
+  const source = file === '-' ? Readable.from(Bun.stdin.stream()) : createReadStream(file)
+  const filter = (path: string, entry: { type?: string }) => {
+    const belongs = path === secretName || path.startsWith(`${clusterName}/`)
+    if (!belongs || !['File', 'Directory'].includes(entry.type ?? ''))
+      throw new Error('it holds other things')
+    progress.add(1)
+    return true
+  }
+  try {
+    await pipeline(source, extract({ cwd: folder, strict: true, preserveOwner: false, filter } as object))
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' && !existsSync(file)) throw new Error(`there is no file ${file}`)
+    if (code === 'ENOSPC') throw new Error('the disk is full; nothing was changed')
+    throw new Error(`${file} is no backup, or is damaged: ${message}`, { cause: error })
+  } finally {
+    progress.clear()
+  }
+  if (!existsSync(join(folder, clusterName, 'PG_VERSION'))) {
+    throw new Error(`${file} is no backup, or is damaged: it holds no database`)
+  }
+}
+
+/** Opens the database, which recovers it, and reads every row. Throws when a newer program made it. */
+async function verify(folder: string): Promise<{ people: number; tasks: number }> {
+  const driver = await openEmbedded({ dataDir: { path: folder, close() {} } })
+  try {
+    const applied = await driver.query('select created_at from drizzle.__drizzle_migrations', [])
+    const known = new Set(migrations.map(({ when }) => when))
+    if (!applied.every(([when]) => known.has(Number(when)))) {
+      throw new Error('a newer todo-api made this backup; restore it with that one')
+    }
+    // The length of each row as text, so that every value is read.
+    const read = (table: string) =>
+      driver.query(`select count(*), sum(octet_length(${table}::text)) from ${table}`, [])
+    const [people, tasks] = [await read('users'), await read('tasks')]
+    await read('task_tombstones')
+    return { people: Number(people[0]![0]), tasks: Number(tasks[0]![0]) }
+  } finally {
+    await driver.close()
+  }
+}
+
+/** What is replaced goes aside first. Gives where to. */
+function putInPlace(dataDir: string, staging: string): string | undefined {
+  const aside = join(dataDir, `replaced-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}Z`)
+  const names = [secretName, clusterName].filter(name => existsSync(join(staging, name)))
+  const old = names.filter(name => existsSync(join(dataDir, name)))
+  if (old.length > 0) mkdirSync(aside, { mode: 0o700 })
+  for (const name of old) renameSync(join(dataDir, name), join(aside, name))
+  for (const name of names) renameSync(join(staging, name), join(dataDir, name))
+  syncFolder(dataDir)
+  return old.length > 0 ? aside : undefined
+}
