@@ -21,6 +21,21 @@ export interface Driver {
   copyTo?(folder: string): Promise<void>
   /** Answers what is under way (at most `seconds`), then lets go of the database. */
   close(seconds?: number): Promise<void>
+  /** How its connections are doing. */
+  stats?(): DatabaseStats
+}
+
+/** The connections to a database at one moment. */
+export interface DatabaseStats {
+  /** Connections at most; those with a statement on them, without one, and being opened. */
+  size: number
+  inUse: number
+  idle: number
+  opening: number
+  /** Statements that have not been sent yet. */
+  waiting: number
+  /** Nobody answers: everyone is turned away at once. */
+  away: boolean
 }
 
 /** One connection that belongs to the caller. */

@@ -54,14 +54,20 @@ function createDriver(engine: Engine, { hasSpace, copyTo, release }: Folder): Dr
   const connection = new Connection(engine)
   const takeTurns = turnTaker()
   let closing: Promise<void> | undefined
+  let present = 0
 
   /** There is one connection, so each statement, and each session, has it to itself. */
   const alone = async <T>(work: () => Promise<T>): Promise<T> => {
     if (closing) throw new AppError('unavailable')
-    return engine.runExclusive(async () => {
-      await takeTurns()
-      return work()
-    })
+    present++
+    try {
+      return await engine.runExclusive(async () => {
+        await takeTurns()
+        return work()
+      })
+    } finally {
+      present--
+    }
   }
 
   const upkeep = startUpkeep(async statement => {
@@ -105,6 +111,11 @@ function createDriver(engine: Engine, { hasSpace, copyTo, release }: Folder): Dr
     async close(seconds = 10) {
       closing ??= shutDown()
       await atMost(seconds, closing)
+    },
+
+    stats() {
+      const inUse = Math.min(present, 1)
+      return { size: 1, inUse, idle: 1 - inUse, opening: 0, waiting: present - inUse, away: false }
     },
   }
 }

@@ -1,4 +1,5 @@
 import { AppError } from '../errors.ts'
+import type { DatabaseStats } from './driver.ts'
 
 /** One session with a database. It never comes back: when it is lost, another one is opened. */
 export interface Connection {
@@ -213,7 +214,21 @@ export function createPool({ connect, size }: PoolOptions) {
     )
   }
 
-  return { query, close }
+  function stats(): DatabaseStats {
+    const open = lines.filter(line => !line.connection.lost)
+    const inUse = open.filter(line => line.sent > 0).length
+    return {
+      size,
+      inUse,
+      idle: open.length - inUse,
+      opening,
+      // Who gave up waiting still stands in the list.
+      waiting: waiting.filter(job => pending.has(job)).length,
+      away: away !== undefined,
+    }
+  }
+
+  return { query, close, stats }
 }
 
 /** What a caller is told when the database cannot answer; `cause` is for the log. */

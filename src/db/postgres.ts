@@ -26,6 +26,7 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
     query: (text, values) =>
       values.includes(undefined) ? Promise.reject(undefinedValue()) : pool.query(text, values),
     close: pool.close,
+    stats: pool.stats,
     async session(work) {
       const own = await server.connect(noLimits).catch(error => {
         throw unavailable(error)

@@ -38,6 +38,9 @@ export function createPasswords({
       )
       return matches && usable && hash !== undefined
     },
+
+    /** How many are being hashed or checked, and how many wait. */
+    stats: inTurn.stats,
   }
 }
 
@@ -45,7 +48,7 @@ function createQueue(atOnce: number, waitingMax: number) {
   let running = 0
   const waiting: (() => void)[] = []
 
-  return async <T>(work: () => Promise<T>): Promise<T> => {
+  const inTurn = async <T>(work: () => Promise<T>): Promise<T> => {
     if (running < atOnce) running++
     else if (waiting.length >= waitingMax) throw new AppError('unavailable')
     // Whoever finishes hands its place over, so `running` stays as it is.
@@ -58,4 +61,5 @@ function createQueue(atOnce: number, waitingMax: number) {
       else running--
     }
   }
+  return Object.assign(inTurn, { stats: () => ({ running, waiting: waiting.length }) })
 }

@@ -245,6 +245,9 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
     /** Who a bearer token speaks for. Throws `invalid_token` when it is not ours, has ended, or its session has. */
     authenticate: (token: string): Caller | Promise<Caller> => remembered.caller(token) ?? check(token),
 
+    /** How many tokens need no look into the database. */
+    rememberedTokens: () => remembered.size,
+
     /** Tells this process that sessions have ended; the other replicas read it in the database. */
     forgetSessions: remembered.forgetSessions,
 

@@ -53,6 +53,7 @@ export function createThrottle(driver: Driver, settings: ThrottleSettings) {
   }
   const failures = shared('account', settings.failuresPerAccount, accountSeconds)
   const strangers = shared('stranger', 1, strangerSeconds)
+  const refused = { login: 0, register: 0, account: 0 }
 
   return {
     /** Counts a call from an address. Throws `too_many_requests`. */
@@ -65,7 +66,10 @@ export function createThrottle(driver: Driver, settings: ThrottleSettings) {
         'ratelimit-policy': policy,
         ratelimit: `"${kind}";r=${result.remainingPoints};t=${seconds(result)}`,
       }
-      if (result.refused) throw tooMany(result, headers)
+      if (result.refused) {
+        refused[kind]++
+        throw tooMany(result, headers)
+      }
       return headers
     },
 
@@ -80,7 +84,10 @@ export function createThrottle(driver: Driver, settings: ThrottleSettings) {
       const counted = await consume(failures, key)
       if (counted.refused) {
         const stranger = await consume(strangers, `${key}:${digest(ip === null ? '' : networkOf(ip))}`)
-        if (stranger.refused) throw tooMany(stranger)
+        if (stranger.refused) {
+          refused.account++
+          throw tooMany(stranger)
+        }
       }
       // A check that could not be made (too busy, the database away) was no guess.
       let wasGuess = false
@@ -92,6 +99,9 @@ export function createThrottle(driver: Driver, settings: ThrottleSettings) {
         if (!wasGuess) await failures.reward(key)
       }
     },
+
+    /** How many calls each limit has refused since the start. */
+    stats: (): Readonly<typeof refused> => refused,
 
     /** Removes counters that have run out. */
     async cleanUp(): Promise<void> {
