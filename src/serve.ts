@@ -74,6 +74,8 @@ export async function serve(config: Config, log: Log) {
 
   // 5. Migrations. Until they have run, requests that need the database are told to come back.
   const migrated = migrateWhenPossible(driver, log, () => stopping)
+  // Whoever started us waits for it, but not yet: a failure before that would be reported as nobody's.
+  migrated.catch(() => {})
 
   return { url, driver, stop, migrated }
 }

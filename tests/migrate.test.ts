@@ -1,0 +1,280 @@
+import { describe, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type DatabaseSettings, openDriver } from '../src/db/client.ts'
+import type { Driver } from '../src/db/driver.ts'
+import { migrate, migrations, pendingMigrations } from '../src/db/migrate.ts'
+import { client, type DatabaseKind } from './support/harness.ts'
+import { emptyDatabase, type PrivateDatabase } from './support/template.ts'
+
+const allTags = migrations.map(({ tag }) => tag)
+const main = join(import.meta.dir, '../src/main.ts')
+
+/** An empty database of this kind, and the environment that names it; gone when the work is done. */
+async function withEmptyDatabase(
+  kind: DatabaseKind,
+  work: (settings: DatabaseSettings, env: Record<string, string>) => Promise<void>,
+) {
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-migrate-'))
+  let database: PrivateDatabase | undefined
+  try {
+    if (kind === 'postgres') database = await emptyDatabase()
+    const settings: DatabaseSettings = database
+      ? { kind: 'postgres', url: database.url, poolSize: 2, prepare: true }
+      : { kind: 'embedded', dataDir }
+    await work(settings, { DATA_DIR: dataDir, ...(database && { DATABASE_URL: database.url }) })
+  } finally {
+    await database?.drop()
+    rmSync(dataDir, { recursive: true, force: true })
+  }
+}
+
+async function withDriver(settings: DatabaseSettings, work: (driver: Driver) => Promise<void>) {
+  const driver = await openDriver(settings)
+  try {
+    await work(driver)
+  } finally {
+    await driver.close()
+  }
+}
+
+/** Starts the program. */
+function start(args: string[], env: Record<string, string>) {
+  return Bun.spawn([process.execPath, '--no-env-file', main, ...args], {
+    cwd: tmpdir(),
+    env: { PATH: process.env.PATH ?? '', TMPDIR: tmpdir(), PORT: '0', ENVIRONMENT: 'test', ...env },
+    stdout: 'pipe',
+    stderr: 'pipe',
+    timeout: 60_000,
+  })
+}
+
+/** Runs it to its end. */
+async function run(args: string[], env: Record<string, string>) {
+  const child = start(args, env)
+  const [stdout, stderr] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ])
+  return { exitCode: await child.exited, stdout, stderr }
+}
+
+const journal = 'select created_at::text, hash from drizzle.__drizzle_migrations order by created_at'
+const tables = "select count(*)::int from information_schema.tables where table_schema = 'public'"
+
+for (const kind of ['postgres', 'embedded'] as const) {
+  describe(`migrations (${kind})`, () => {
+    test(
+      'are applied once, in order, as Drizzle’s own journal has it',
+      () =>
+        withEmptyDatabase(kind, settings =>
+          withDriver(settings, async driver => {
+            expect(await pendingMigrations(driver)).toEqual(allTags)
+            expect(await migrate(driver)).toEqual(allTags)
+            expect(await migrate(driver)).toEqual([])
+            expect(await pendingMigrations(driver)).toEqual([])
+            expect(await driver.query(journal, [])).toEqual(
+              migrations.map(({ when, hash }) => [String(when), hash]),
+            )
+          }),
+        ),
+      60_000,
+    )
+
+    test(
+      'one that fails leaves nothing half-done, and the ones before it stay',
+      () =>
+        withEmptyDatabase(kind, settings =>
+          withDriver(settings, async driver => {
+            const when = migrations.at(-1)!.when + 1
+            const sql = 'create table half_done (id int); insert into half_done values (1); select 1 / 0'
+            const broken = [...migrations, { tag: '9999_broken', when, hash: 'x', sql }]
+
+            await expect(migrate(driver, broken)).rejects.toThrow('9999_broken')
+
+            expect(await driver.query("select to_regclass('half_done')", [])).toEqual([[null]])
+            expect(await pendingMigrations(driver, broken)).toEqual(['9999_broken'])
+            // Mended, it goes on where it was.
+            const mended = broken.map(migration => ({
+              ...migration,
+              sql: migration.sql.replace('1 / 0', '1'),
+            }))
+            expect(await migrate(driver, mended)).toEqual(['9999_broken'])
+          }),
+        ),
+      60_000,
+    )
+
+    test(
+      'a later one that was merged late is applied, too',
+      () =>
+        withEmptyDatabase(kind, settings =>
+          withDriver(settings, async driver => {
+            const [first, ...others] = migrations
+            const late = {
+              tag: '0000_late',
+              when: first!.when + 1,
+              hash: 'x',
+              sql: 'create table late (id int)',
+            }
+            await migrate(driver, migrations)
+
+            expect(await migrate(driver, [first!, late, ...others])).toEqual(['0000_late'])
+          }),
+        ),
+      60_000,
+    )
+
+    test(
+      'the command applies them and says which; --status only looks',
+      () =>
+        withEmptyDatabase(kind, async (_, env) => {
+          const before = await run(['migrate', '--status'], env)
+          const applied = await run(['migrate'], env)
+          const after = await run(['migrate', '--status'], env)
+
+          expect([before.exitCode, applied.exitCode, after.exitCode]).toEqual([1, 0, 0])
+          for (const tag of allTags) {
+            expect(before.stderr).toContain(`pending ${tag}`)
+            expect(applied.stderr).toContain(`applied ${tag}`)
+          }
+          expect(after.stderr).toBe('up to date\n')
+          expect(before.stdout + applied.stdout + after.stdout).toBe('')
+        }),
+      60_000,
+    )
+
+    test(
+      'a failed one ends the program with 1, names itself, and changes nothing',
+      () =>
+        withEmptyDatabase(kind, async (settings, env) => {
+          // In the way of the first migration.
+          await withDriver(
+            settings,
+            async driver => void (await driver.query('create table users (geheim text)', [])),
+          )
+
+          for (const command of ['migrate', 'serve']) {
+            const { exitCode, stderr } = await run([command], env)
+            expect([command, exitCode]).toEqual([command, 1])
+            expect(stderr).toContain(`Migration ${allTags[0]} failed`)
+            expect(stderr.trim().split('\n')).toHaveLength(1)
+          }
+          await withDriver(settings, async driver => {
+            expect(await driver.query(tables, [])).toEqual([[1]])
+            expect(await pendingMigrations(driver)).toEqual(allTags)
+          })
+        }),
+      60_000,
+    )
+  })
+}
+
+describe('many copies', () => {
+  test(
+    'started at once on an empty PostgreSQL all come up, and each migration is applied once',
+    () =>
+      withEmptyDatabase('postgres', async (settings, env) => {
+        const copies = Array.from({ length: 5 }, () =>
+          start(['serve'], { ...env, SECRET_KEY: 'x'.repeat(40) }),
+        )
+        try {
+          const urls = await Promise.all(copies.map(urlOf))
+          const ready = await Promise.all(urls.map(untilReady))
+
+          expect(ready).toEqual(Array(5).fill(true))
+          await withDriver(settings, async driver => {
+            expect(await driver.query(journal, [])).toHaveLength(migrations.length)
+          })
+        } finally {
+          for (const copy of copies) copy.kill()
+          await Promise.all(copies.map(copy => copy.exited))
+        }
+        expect(copies.map(copy => copy.exitCode)).toEqual(Array(5).fill(0))
+      }),
+    60_000,
+  )
+
+  test(
+    'of the command do the same, forty at once in one process',
+    () =>
+      withEmptyDatabase('postgres', async settings => {
+        const drivers = await Promise.all(Array.from({ length: 40 }, () => openDriver(settings)))
+
+        const applied = await Promise.all(drivers.map(driver => migrate(driver)))
+        const recorded = await drivers[0]!.query(journal, [])
+        await Promise.all(drivers.map(driver => driver.close()))
+
+        expect(applied.flat().sort()).toEqual([...allTags].sort())
+        expect(recorded).toHaveLength(migrations.length)
+      }),
+    60_000,
+  )
+})
+
+test(
+  'while a migration is pending the service is alive, not ready, and says 503',
+  () =>
+    withEmptyDatabase('postgres', async (settings, env) => {
+      // Somebody else is at it: holds the lock that `migrate` waits for.
+      const own = await openDriver(settings)
+      let release = () => {}
+      const held = new Promise<void>(resolve => {
+        release = resolve
+      })
+      let locked = () => {}
+      const isLocked = new Promise<void>(resolve => {
+        locked = resolve
+      })
+      const holding = own.session(async session => {
+        await session.execute('begin; select pg_advisory_xact_lock(8389754676633104489)')
+        locked()
+        await held
+        await session.execute('commit')
+      })
+      await isLocked
+      const child = start(['serve'], { ...env, SECRET_KEY: 'x'.repeat(40) })
+      try {
+        const url = await urlOf(child)
+        const api = client(url)
+        const live = await api.get('/health/live')
+        const waiting = await api.get('/health/ready')
+        const login = await api.post('/auth/login', { json: { username: 'a', password: 'b' } })
+        release()
+        await holding
+
+        expect([live.status, live.body]).toEqual([200, { status: 'healthy' }])
+        expect(waiting.status).toBe(503)
+        expect(JSON.stringify(waiting.body)).toContain('migrations are pending')
+        expect(login.status).toBe(503)
+        expect(login.headers.get('retry-after')).toMatch(/^\d+$/)
+        expect(await untilReady(url)).toBe(true)
+      } finally {
+        release()
+        child.kill()
+        await child.exited
+        await own.close()
+      }
+    }),
+  60_000,
+)
+
+/** Where a started program listens, from its log. */
+async function urlOf(child: ReturnType<typeof start>): Promise<string> {
+  let text = ''
+  for await (const chunk of child.stdout as unknown as AsyncIterable<Uint8Array>) {
+    text += new TextDecoder().decode(chunk)
+    const url = text.match(/"url":"([^"]+)\/"/)?.[1]
+    if (url) return url
+  }
+  throw new Error(`it did not listen: ${text}${await new Response(child.stderr as ReadableStream).text()}`)
+}
+
+async function untilReady(url: string): Promise<boolean> {
+  for (let i = 0; i < 400; i++) {
+    if ((await fetch(`${url}/health/ready`)).ok) return true
+    await Bun.sleep(50)
+  }
+  return false
+}
