@@ -177,6 +177,28 @@ Examples:
     await restoreCommand(file, options)
   })
 
+program
+  .command('config')
+  .description('every setting in force and where it comes from; secrets are hidden')
+  .option('--json', 'one line of JSON each')
+  .addHelpText('after', '\nExamples:\n  todo-api config\n  todo-api config --json | jq -r .name')
+  .action(async (options: { json?: boolean }) => {
+    const { configCommand } = await import('./commands/config.ts')
+    await configCommand(options)
+  })
+
+program
+  .command('doctor')
+  .description('check settings, data folder, database, migrations and clock, and say what to do')
+  .addHelpText(
+    'after',
+    '\nChanges nothing. Exit code 1 when a line begins with fail.\n\nExample:\n  todo-api doctor',
+  )
+  .action(async () => {
+    const { doctorCommand } = await import('./commands/doctor.ts')
+    finish(await doctorCommand())
+  })
+
 const user = program
   .command('user')
   .description('look after accounts: list, create, reset-password, disable, enable, delete')
