@@ -32,13 +32,24 @@ export interface AppParts {
   peerOf: (request: Request) => string | null
   /** Who hears of every request that was answered. */
   observers?: Observer[]
+  /** What stands around every request; `/metrics`. */
+  extras?: AnyElysia[]
 }
 
 /**
  * The whole service as one Elysia app, and what it does by itself now and then. Nothing listens or runs yet. The order matters: a hook covers only what is
  * registered after it.
  */
-export function createApp({ config, secretKey, driver, log, readiness, peerOf, observers }: AppParts) {
+export function createApp({
+  config,
+  secretKey,
+  driver,
+  log,
+  readiness,
+  peerOf,
+  observers,
+  extras = [],
+}: AppParts) {
   const db = createDb(driver)
   const { algorithm, accessTokenLifetimeSeconds: lifetimeSeconds } = config
   const tokens = createTokens({ secretKey, algorithm, lifetimeSeconds })
@@ -74,13 +85,20 @@ export function createApp({ config, secretKey, driver, log, readiness, peerOf, o
     .use(api('/api/v1', { hide: false }))
     // The same again for clients of the first service, which had no version in its addresses.
     .use(api('/api', { hide: true }))
+  for (const extra of extras) app.use(extra)
   routes = app.routes
 
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: auth.cleanUp },
     { name: 'purge the trash', everySeconds: 3600, run: tasks.purge },
   ]
-  return { app, jobs }
+  /** What the app knows of itself, for the metrics. */
+  const stats = {
+    hashing: passwords.stats,
+    throttled: throttle.stats,
+    rememberedTokens: auth.rememberedTokens,
+  }
+  return { app, jobs, stats }
 }
 
 export type App = ReturnType<typeof createApp>['app']

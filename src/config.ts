@@ -32,6 +32,17 @@ export interface Config {
   /** Proxies whose `X-Forwarded-For` is believed. */
   trustedProxies: Network[]
   logLevel: LogLevel
+  /** `undefined`: nobody asks for metrics. */
+  metrics: MetricsSettings | undefined
+  /** The variables of OpenTelemetry; `undefined`: nobody asks for traces. */
+  tracing: Env | undefined
+}
+
+/** Where `/metrics` is: on a port of its own, or else on the API's. One of the two is there. */
+export interface MetricsSettings {
+  host: string
+  port: number | undefined
+  token: string | undefined
 }
 
 const algorithms = ['HS256', 'HS384', 'HS512'] as const
@@ -48,6 +59,7 @@ const knownSecrets = [
   'change-me',
 ]
 const secretLengthMin = 32
+const tokenLengthMin = 16
 
 /** All mistakes in the settings at once, by name, without the values. */
 export class ConfigError extends Error {
@@ -151,6 +163,36 @@ export function parseConfig(env: Env): Config {
     }
   }
 
+  function metrics(): MetricsSettings | undefined {
+    const token = secret('METRICS_TOKEN')
+    const host = text('METRICS_HOST')
+    const port = text('METRICS_PORT') === undefined ? undefined : integer('METRICS_PORT', 0, 0, 65535)
+    if (host && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
+    if (port && port === integer('PORT', 8000, 0, 65535)) mistake('METRICS_PORT and PORT must differ')
+    if (token && token.length < tokenLengthMin) {
+      mistake(`METRICS_TOKEN must have at least ${tokenLengthMin} characters`)
+    }
+    if (token === undefined && port === undefined) return undefined
+    return { host: host ?? '127.0.0.1', port, token }
+  }
+
+  /** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */
+  function tracing(): Env | undefined {
+    const endpoint = text('OTEL_EXPORTER_OTLP_TRACES_ENDPOINT') ?? text('OTEL_EXPORTER_OTLP_ENDPOINT')
+    const exporter = oneOf('OTEL_TRACES_EXPORTER', ['otlp', 'none'], endpoint ? 'otlp' : 'none')
+    const protocol = text('OTEL_EXPORTER_OTLP_TRACES_PROTOCOL') ?? text('OTEL_EXPORTER_OTLP_PROTOCOL')
+    if (exporter === 'none' || text('OTEL_SDK_DISABLED')?.toLowerCase() === 'true') return undefined
+    if (protocol === 'grpc') {
+      mistake(
+        'OTEL_EXPORTER_OTLP_PROTOCOL must be http/json: traces go over HTTP, which a collector takes on 4318',
+      )
+    }
+    if (endpoint && !(/^https?:/.test(endpoint) && URL.canParse(endpoint))) {
+      mistake('OTEL_EXPORTER_OTLP_ENDPOINT must look like http://collector:4318')
+    }
+    return Object.fromEntries(Object.entries(env).filter(([name]) => name.startsWith('OTEL_')))
+  }
+
   const environment = oneOf('ENVIRONMENT', environments, 'development')
   const url = databaseUrl()
   const dataDir = text('DATA_DIR') ?? './data'
@@ -188,6 +230,8 @@ export function parseConfig(env: Env): Config {
     },
     trustedProxies: trustedProxies(),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
+    metrics: metrics(),
+    tracing: tracing(),
   }
   if (mistakes.length > 0) throw new ConfigError(mistakes)
   return config

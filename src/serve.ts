@@ -1,17 +1,22 @@
+import type { AnyElysia } from 'elysia'
+import { version } from '../package.json'
 import { createApp } from './app.ts'
 import type { Config } from './config.ts'
 import { openDriver } from './db/client.ts'
 import { databaseError } from './db/constraint.ts'
 import type { Driver } from './db/driver.ts'
 import { migrate, pendingMigrations } from './db/migrate.ts'
+import { observeDriver } from './db/observed.ts'
 import { AppError } from './errors.ts'
 import type { Readiness } from './http/health.ts'
+import { metricsRoute, serveMetrics } from './http/metrics.ts'
 import { errorFields, type Log } from './log.ts'
 import { schedule } from './schedule.ts'
 import { loadSecretKey } from './secret-key.ts'
 
-/** Seconds that requests in flight may take once a stop has begun. */
-const stopWithinSeconds = 10
+/** Seconds that requests in flight may take once the door is closed, and that everything may take together. */
+const inFlightSecondsMax = 10
+const stopSecondsMax = 14
 
 /** Bun's own limit, far over ours: `http/body.ts` answers in our shape before it is reached. */
 const bodyBytesMaxOfServer = 1024 * 1024 * 1024
@@ -19,18 +24,27 @@ const bodyBytesMaxOfServer = 1024 * 1024 * 1024
 /** The service: it listens at once, brings the database up to date, and runs until it is stopped. */
 export async function serve(config: Config, log: Log) {
   // 1. The database, and the secret that signs tokens.
-  const driver = await openDriver(config.database)
+  const database = await openDriver(config.database)
+  const observation = await observe(config, database, log)
+  const { driver, metrics } = observation
   const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
 
   // 2. The app, on a port of its own: a second listener there is an error, not a way to share the load.
   let stopping = false
-  const { app, jobs } = createApp({
+  const { app, jobs, stats } = createApp({
     config,
     secretKey,
     driver,
     log,
     readiness: readinessOf(driver, () => stopping),
     peerOf: request => app.server?.requestIP(request)?.address ?? null,
+    observers: observation.observers,
+    extras: observation.extras,
+  })
+  metrics?.watch({
+    ...stats,
+    inFlight: () => app.server?.pendingRequests ?? 0,
+    database: () => database.stats?.(),
   })
   // A client that keeps its connection would send the next request to nobody.
   app.onRequest(({ set }) => {
@@ -47,7 +61,12 @@ export async function serve(config: Config, log: Log) {
       development: false,
       error: error => lastResort(error, log),
     })
+    if (metrics && config.metrics?.port !== undefined) {
+      const { url } = serveMetrics(metrics, { ...config.metrics, port: config.metrics.port })
+      log.info('metrics', { url: `${url}metrics` })
+    }
   } catch (error) {
+    await app.server?.stop(true)
     await driver.close()
     throw error
   }
@@ -64,11 +83,13 @@ export async function serve(config: Config, log: Log) {
     log.info('stopping', { reason })
     // `/health/ready` says no from now on; whoever has not heard it yet is still answered.
     await Bun.sleep(config.shutdownDelaySeconds * 1000)
+    const until = performance.now() + stopSecondsMax * 1000
     // `stop()` closes the door and waits for what is in flight; what takes too long is cut off.
-    await Promise.race([app.server!.stop(), Bun.sleep(stopWithinSeconds * 1000)])
+    await Promise.race([app.server!.stop(), Bun.sleep(inFlightSecondsMax * 1000)])
     await app.server!.stop(true)
-    await background.stop()
-    await driver.close()
+    await Promise.race([background.stop(), Bun.sleep(1000)])
+    const secondsLeft = Math.max(1, (until - performance.now()) / 1000)
+    await Promise.all([driver.close(secondsLeft), observation.stop()])
     log.info('stopped')
   }
 
@@ -78,6 +99,31 @@ export async function serve(config: Config, log: Log) {
   migrated.catch(() => {})
 
   return { url, driver, stop, migrated }
+}
+
+/** Metrics and traces, as far as somebody asks for them; otherwise nothing of theirs is even loaded. */
+async function observe(config: Config, database: Driver, log: Log) {
+  const metrics =
+    config.metrics && (await import('./metrics.ts')).createMetrics({ version, database: database.kind })
+  const tracing =
+    config.tracing && (await import('./tracing.ts')).createTracing({ env: config.tracing, version, log })
+  const watchers = [metrics, tracing].filter(watcher => watcher !== undefined)
+  const extras: AnyElysia[] = []
+  if (tracing) extras.push(tracing.requests)
+  if (metrics && config.metrics?.port === undefined)
+    extras.push(metricsRoute(metrics, config.metrics!.token!))
+  return {
+    metrics,
+    extras,
+    driver: watchers.reduce(
+      (driver, { aroundStatement }) => observeDriver(driver, aroundStatement),
+      database,
+    ),
+    observers: watchers.map(watcher => watcher.observe),
+    async stop() {
+      await Promise.all(watchers.map(watcher => watcher.stop()))
+    },
+  }
 }
 
 /** For what fails outside of the app's own handler: the same shape, so that a client needs to know no other. */
