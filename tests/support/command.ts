@@ -1,0 +1,62 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Env } from '../../src/config.ts'
+import { executablePath } from './executable.ts'
+import type { DatabaseKind } from './harness.ts'
+import { privateDatabase } from './template.ts'
+
+export interface Outcome {
+  exitCode: number
+  stdout: string
+  stderr: string
+}
+
+/** Runs a command of the built executable to its end, with nothing in its environment but `PATH` and `env`. */
+export async function runCommand(
+  args: string[],
+  { env = {}, stdin = '', cwd = tmpdir() }: { env?: Env; stdin?: string; cwd?: string } = {},
+): Promise<Outcome> {
+  const child = Bun.spawn([await executablePath(), ...args], {
+    cwd,
+    env: { PATH: process.env.PATH, ...env },
+    stdin: Buffer.from(stdin),
+    stdout: 'pipe',
+    stderr: 'pipe',
+    timeout: 60_000,
+  })
+  const [stdout, stderr] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ])
+  return { exitCode: await child.exited, stdout, stderr }
+}
+
+/** A database of one kind, without a service, and the settings that name it. */
+export interface Place {
+  env: Env
+  /** A folder for the test's files; the embedded database is in `data` there. */
+  folder: string
+  remove(): Promise<void>
+}
+
+/** Makes a place for commands to work on. */
+export async function newPlace(kind: DatabaseKind): Promise<Place> {
+  const folder = mkdtempSync(join(tmpdir(), 'todo-api-place-'))
+  const database = kind === 'postgres' ? await privateDatabase() : undefined
+  const env: Env = {
+    ENVIRONMENT: 'test',
+    BCRYPT_COST: '4',
+    DATA_DIR: join(folder, 'data'),
+    SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
+    ...(database && { DATABASE_URL: database.url }),
+  }
+  return {
+    env,
+    folder,
+    async remove() {
+      await database?.drop()
+      rmSync(folder, { recursive: true, force: true })
+    },
+  }
+}
