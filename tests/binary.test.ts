@@ -1,0 +1,421 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { version } from '../package.json'
+import { type Client, client, type DatabaseKind } from './support/harness.ts'
+import { privateDatabase } from './support/template.ts'
+
+const root = join(import.meta.dir, '..')
+const built = join(root, 'dist/todo-api')
+const base = mkdtempSync(join(tmpdir(), 'todo-api-binary-'))
+/** Nobody in particular: owns nothing but the folder that the program is started in. */
+const stranger = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {}
+const running = new Set<Bun.Subprocess>()
+
+beforeAll(async () => {
+  chmodSync(base, 0o755)
+  if (!isCurrent()) await build()
+  copyFileSync(built, join(base, 'todo-api'))
+  chmodSync(join(base, 'todo-api'), 0o755)
+}, 120_000)
+
+async function build() {
+  const child = Bun.spawn([process.execPath, join(root, 'scripts/build.ts')], {
+    stdout: 'ignore',
+    stderr: 'inherit',
+  })
+  expect(await child.exited).toBe(0)
+}
+
+afterAll(async () => {
+  for (const child of running) child.kill('SIGKILL')
+  await Promise.all([...running].map(child => child.exited))
+  rmSync(base, { recursive: true, force: true })
+}, 30_000)
+
+function isCurrent(): boolean {
+  if (!existsSync(built)) return false
+  const made = statSync(built).mtimeMs
+  const files = [...new Bun.Glob('{src,drizzle}/**/*').scanSync(root), 'scripts/build.ts', 'bun.lock']
+  return files.every(file => statSync(join(root, file)).mtimeMs <= made)
+}
+
+/** A folder with nothing in it but the executable. */
+function emptyFolder(): string {
+  const folder = mkdtempSync(join(base, 'run-'))
+  // A second name of one copy: 134 MB each would fill the disk.
+  linkSync(join(base, 'todo-api'), join(folder, 'todo-api'))
+  if (stranger.uid !== undefined) chownSync(folder, stranger.uid, stranger.gid)
+  return folder
+}
+
+/** `env -i PATH=… ./todo-api …` */
+function spawn(folder: string, args: string[], env: Record<string, string> = {}) {
+  const child = Bun.spawn(['./todo-api', ...args], {
+    cwd: folder,
+    env: { PATH: '/usr/bin:/bin', ...env },
+    stdin: 'ignore',
+    stdout: 'pipe',
+    stderr: 'pipe',
+    ...stranger,
+  })
+  running.add(child)
+  void child.exited.then(() => running.delete(child))
+  return child
+}
+
+async function run(folder: string, args: string[], env: Record<string, string> = {}) {
+  const child = spawn(folder, args, env)
+  const [stdout, stderr] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ])
+  return { exitCode: await child.exited, stdout, stderr }
+}
+
+interface Running extends Client {
+  child: Bun.Subprocess
+  port: string
+  /** Sends the signal and gives the exit code. */
+  stop(signal?: NodeJS.Signals): Promise<number | null>
+  log(): string
+}
+
+/** Starts it and waits until it is ready. */
+async function serve(folder: string, env: Record<string, string> = {}): Promise<Running> {
+  const child = spawn(folder, [], { PORT: '0', ...env })
+  let text = ''
+  const listening = Promise.withResolvers<string>()
+  void (async () => {
+    for await (const chunk of child.stdout) {
+      text += new TextDecoder().decode(chunk)
+      const url = text.match(/"url":"([^"]+)\/"/)?.[1]
+      if (url) listening.resolve(url)
+    }
+    listening.reject(new Error(`it ended: ${text}${await new Response(child.stderr).text()}`))
+  })()
+  const url = await listening.promise
+  const api = client(url)
+  while ((await api.get('/health/ready')).status !== 200) await Bun.sleep(20)
+  return {
+    ...api,
+    child,
+    port: new URL(url).port,
+    log: () => text,
+    async stop(signal = 'SIGTERM') {
+      child.kill(signal)
+      await child.exited
+      return child.exitCode
+    },
+  }
+}
+
+for (const kind of ['postgres', 'embedded'] satisfies DatabaseKind[]) {
+  describe(`alone in an empty folder (${kind})`, () => {
+    let env: Record<string, string> = {}
+    let drop = async () => {}
+    beforeAll(async () => {
+      if (kind === 'embedded') return
+      const database = await privateDatabase()
+      env = { DATABASE_URL: database.url }
+      drop = database.drop
+    }, 30_000)
+    afterAll(() => drop())
+
+    test('it serves a person from the first call to the last', async () => {
+      const folder = emptyFolder()
+      const api = await serve(folder, env)
+
+      const ada = await api.user()
+      const task = await api.task(ada, { title: 'Buy milk' })
+      const done = await api.patch(`/tasks/${task.id}`, { token: ada.token, json: { status: 'completed' } })
+      const list = await api.get('/tasks?status=completed', { token: ada.token })
+      const pages = await Promise.all(
+        ['/docs', '/openapi.json', '/health', '/api/v1/users/me'].map(path =>
+          api.get(api.url + path, { token: ada.token }),
+        ),
+      )
+
+      expect(list.body).toEqual([done.body])
+      expect(pages.map(({ status }) => status)).toEqual([200, 200, 200, 200])
+      expect(pages[1]!.body.info.version).toBe(version)
+      expect(await api.stop()).toBe(0)
+      expect(readdirSync(folder).sort()).toEqual(['data', 'todo-api'])
+      expect(api.log()).not.toContain('"level":"error"')
+    }, 60_000)
+
+    test('it checks what is sent as the sources do', async () => {
+      // The build takes the names of classes away, and Elysia looks at some: a query went unchecked.
+      const api = await serve(emptyFolder(), env)
+      const { token } = await api.user()
+      const wrong = [
+        'limit=0',
+        'limit=201',
+        'limit=-5',
+        'limit=x',
+        'offset=-1',
+        'status=bogus',
+        'status=%00',
+        'status=x&status=y',
+        'priority=9',
+        'overdue=maybe',
+        'due_before=2026-02-30',
+      ]
+      for (const query of wrong) {
+        const answer = await api.get(`/tasks?${query}`, { token })
+        expect([query, answer.status]).toEqual([query, 422])
+        expect(answer.body.detail[0].loc.slice(0, 2)).toEqual(['query', query.split('=')[0]!])
+      }
+      const body = await api.post('/tasks', { token, json: { title: '', status: 1, password: 'x' } })
+      const malformed = await api.post('/tasks', {
+        token,
+        raw: '{',
+        headers: { 'content-type': 'application/json' },
+      })
+      const unknown = await api.get('/nope')
+      const wrongMethod = await api.post('/users/me', { token })
+
+      expect(body.status).toBe(422)
+      expect(body.body.detail.map((problem: { loc: string[] }) => problem.loc[1])).toEqual([
+        'title',
+        'status',
+      ])
+      expect(body.body.body).toEqual({ title: '', status: 1, password: '********' })
+      expect([malformed.status, unknown.status, wrongMethod.status]).toEqual([422, 404, 405])
+      expect(await api.stop('SIGINT')).toBe(0)
+    }, 60_000)
+
+    test.each(['SIGTERM', 'SIGINT'] as const)(
+      '%s lets what is in flight be answered, and exits 0',
+      async signal => {
+        const api = await serve(emptyFolder(), env)
+        const { email, password } = await api.user()
+        // A hash at cost 12 takes a fifth of a second.
+        const login = api.post('/auth/login', { form: { username: email, password } })
+        await Bun.sleep(50)
+
+        const exitCode = api.stop(signal)
+        const answer = await login
+
+        expect([answer.status, await exitCode]).toEqual([200, 0])
+        await expect(api.get('/health')).rejects.toThrow()
+        expect(api.log()).toContain(`"reason":"${signal}"`)
+        expect(api.log()).toContain('"msg":"stopped"')
+      },
+      60_000,
+    )
+
+    test('kill -9 loses nothing that was answered', async () => {
+      const folder = emptyFolder()
+      const first = await serve(folder, env)
+      const ada = await first.user()
+      const tasks = await Promise.all(
+        Array.from({ length: 20 }, (_, i) => first.task(ada, { title: `${i}` })),
+      )
+      await first.stop('SIGKILL')
+
+      const second = await serve(folder, env)
+      const list = await second.get('/tasks?limit=200', { token: ada.token })
+
+      // The token is good, too: the secret was kept.
+      expect(list.status).toBe(200)
+      expect(new Set(list.body.map(({ id }: { id: string }) => id))).toEqual(
+        new Set(tasks.map(({ id }) => id)),
+      )
+      expect(await second.stop()).toBe(0)
+    }, 60_000)
+
+    test('a second copy on the same port is refused in one line', async () => {
+      const first = await serve(emptyFolder(), env)
+
+      const second = await run(emptyFolder(), ['serve'], { ...env, PORT: first.port })
+
+      expect(second.exitCode).toBe(1)
+      expect(second.stderr).toMatch(/^.*PORT.*in use.*\n$/)
+      expect((await first.get('/health')).status).toBe(200)
+      expect(await first.stop()).toBe(0)
+    }, 60_000)
+  })
+}
+
+describe('the data folder', () => {
+  test('is for its owner alone, and so is the secret in it', async () => {
+    const folder = emptyFolder()
+    const api = await serve(folder)
+    const mode = (path: string) => (statSync(join(folder, path)).mode & 0o777).toString(8)
+
+    expect([mode('data'), mode('data/secret_key')]).toEqual(['700', '600'])
+    expect(readFileSync(join(folder, 'data/secret_key'), 'utf8')).toMatch(/^[0-9a-f]{64}$/)
+    expect(api.log()).not.toContain(readFileSync(join(folder, 'data/secret_key'), 'utf8'))
+    await api.stop()
+  }, 60_000)
+
+  test('belongs to one process: a second one is refused in one line, and the first goes on', async () => {
+    const folder = emptyFolder()
+    const api = await serve(folder)
+    const ada = await api.user()
+
+    for (const command of ['serve', 'migrate']) {
+      const second = await run(folder, [command], { PORT: '0' })
+      expect([command, second.exitCode]).toEqual([command, 1])
+      expect(second.stderr).toMatch(/^DATA_DIR .* is in use by another todo-api process\n$/)
+    }
+
+    expect((await api.post('/tasks', { token: ada.token, json: { title: 'x' } })).status).toBe(201)
+    await api.stop()
+  }, 60_000)
+
+  test('that cannot be made is told in one line', async () => {
+    const folder = emptyFolder()
+    writeFileSync(join(folder, 'file'), '')
+    const { exitCode, stderr } = await run(folder, ['serve'], { PORT: '0', DATA_DIR: 'file/data' })
+
+    expect([exitCode, stderr.trim().split('\n').length]).toEqual([1, 1])
+    expect(stderr).toContain('DATA_DIR')
+  }, 30_000)
+})
+
+describe('the folder that it is started in', () => {
+  test('has no influence, whatever lies there', async () => {
+    const folder = emptyFolder()
+    const trap = `require('node:fs').writeFileSync('${join(folder, 'trapped')}', ''); process.exit(99)`
+    mkdirSync(join(folder, 'node_modules/elysia'), { recursive: true })
+    mkdirSync(join(folder, 'drizzle/meta'), { recursive: true })
+    mkdirSync(join(folder, 'src'))
+    const traps: Record<string, string> = {
+      'bunfig.toml':
+        'preload = ["./trap.js"]\nlogLevel = "debug"\n[serve]\nport = 1\n[define]\n"process.env.PORT" = "1"\n',
+      'trap.js': trap,
+      'node_modules/elysia/index.js': trap,
+      'node_modules/elysia/package.json': '{"name":"elysia","main":"index.js"}',
+      'src/main.ts': trap,
+      'index.ts': trap,
+      'package.json': '{"name":"trap","version":"9.9.9","main":"trap.js","imports":{"#*":"./trap.js"}}',
+      'tsconfig.json': '{"compilerOptions":{"paths":{"*":["./trap.js"]}}}',
+      'drizzle/0000_init.sql': 'drop table users; nonsense',
+      'drizzle/meta/_journal.json': 'nonsense',
+      '.env.local': 'PORT=nonsense\nSECRET_KEY=short',
+      '.env.production': 'PORT=nonsense',
+      '.env.development': 'PORT=nonsense',
+      'cluster.tar.gz': 'nonsense',
+    }
+    for (const [name, content] of Object.entries(traps)) writeFileSync(join(folder, name), content)
+
+    const told = await run(folder, ['version'])
+    const api = await serve(folder)
+    const ada = await api.user()
+    const task = await api.task(ada)
+
+    expect([told.exitCode, told.stdout]).toEqual([0, `${version}\n`])
+    expect(task.title).toBe('Buy milk')
+    expect(await api.stop()).toBe(0)
+    expect(existsSync(join(folder, 'trapped'))).toBe(false)
+  }, 60_000)
+
+  test('may hold an .env, which is read, and the environment wins over it', async () => {
+    const folder = emptyFolder()
+    writeFileSync(join(folder, '.env'), 'DATA_DIR=elsewhere\nLOG_LEVEL=nonsense\n')
+
+    const wrong = await run(folder, ['serve'], { PORT: '0' })
+    const api = await serve(folder, { LOG_LEVEL: 'info' })
+
+    expect([wrong.exitCode, wrong.stderr.includes('LOG_LEVEL')]).toEqual([2, true])
+    expect(readdirSync(folder).sort()).toEqual(['.env', 'elsewhere', 'todo-api'])
+    expect(await api.stop()).toBe(0)
+  }, 60_000)
+})
+
+describe('the commands', () => {
+  test('version and help answer on stdout and leave nothing behind', async () => {
+    const folder = emptyFolder()
+    for (const args of [['help'], ['--help'], ['-h'], ['help', 'migrate'], ['migrate', '--help']]) {
+      const { exitCode, stdout, stderr } = await run(folder, args)
+      expect([args, exitCode, stderr]).toEqual([args, 0, ''])
+      expect(stdout).toContain('Usage: todo-api')
+    }
+    const help = (await run(folder, ['help'])).stdout
+    for (const command of ['serve', 'migrate', 'healthcheck', 'openapi', 'version', 'help'])
+      expect(help).toContain(command)
+    expect(await run(folder, ['version'])).toEqual({ exitCode: 0, stdout: `${version}\n`, stderr: '' })
+    expect(readdirSync(folder)).toEqual(['todo-api'])
+  }, 30_000)
+
+  test.each([
+    [['nonsense']],
+    [['serve', 'nonsense']],
+    [['--nonsense']],
+    [['migrate', '--nonsense']],
+    [['serve', '--port', '1']],
+    [['help', 'nonsense']],
+  ])('%p is wrong use: exit 2, told on stderr', async args => {
+    const folder = emptyFolder()
+    const { exitCode, stdout, stderr } = await run(folder, args, { PORT: '0' })
+
+    expect([exitCode, stdout]).toEqual([2, ''])
+    expect(stderr).not.toBe('')
+    expect(readdirSync(folder)).toEqual(['todo-api'])
+  })
+
+  test('openapi prints the document that is served, without a database or a setting', async () => {
+    const folder = emptyFolder()
+    const { exitCode, stdout } = await run(folder, ['openapi'], {
+      DATABASE_URL: 'postgres://nobody.invalid/x',
+      PORT: 'nonsense',
+    })
+    const api = await serve(folder)
+    const served = await api.get(`${api.url}/openapi.json`)
+
+    expect(exitCode).toBe(0)
+    expect(JSON.parse(stdout)).toEqual(served.body)
+    await api.stop()
+  }, 30_000)
+
+  test('healthcheck asks the service on this machine', async () => {
+    const folder = emptyFolder()
+    const api = await serve(folder)
+    const check = () => run(folder, ['healthcheck'], { PORT: api.port })
+
+    const up = await check()
+    await api.stop()
+    const down = await check()
+
+    expect([up.exitCode, down.exitCode]).toEqual([0, 1])
+    expect(down.stderr.trim().split('\n')).toHaveLength(1)
+    expect(up.stdout + down.stdout).toBe('')
+  }, 60_000)
+
+  test('migrate brings the database of the folder up to date, and serve finds it so', async () => {
+    const folder = emptyFolder()
+
+    const before = await run(folder, ['migrate', '--status'])
+    const migrated = await run(folder, ['migrate'])
+    const after = await run(folder, ['migrate', '--status'])
+
+    expect([before.exitCode, migrated.exitCode, after.exitCode]).toEqual([1, 0, 0])
+    expect(migrated.stderr).toContain('applied 0000_init')
+    expect(after.stderr).toBe('up to date\n')
+  }, 60_000)
+
+  test('a database that is not there is told in one line by migrate', async () => {
+    const { exitCode, stderr } = await run(emptyFolder(), ['migrate'], {
+      DATABASE_URL: 'postgres://geheim:geheim@127.0.0.1:1/x',
+    })
+
+    expect([exitCode, stderr.trim().split('\n').length]).toEqual([1, 1])
+    expect(stderr).not.toContain('geheim')
+  }, 30_000)
+})
