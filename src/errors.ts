@@ -75,3 +75,9 @@ const defaultHeaders: Record<number, Record<string, string>> = {
 }
 
 export const statusOf = (code: ErrorCode): number => failures[code][0]
+
+/** The expected failure that an error is or stands for: Drizzle wraps whatever its queries have thrown. */
+export function findAppError(error: unknown): AppError | undefined {
+  for (let e = error; e instanceof Error; e = e.cause) if (e instanceof AppError) return e
+  return undefined
+}

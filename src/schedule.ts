@@ -1,4 +1,4 @@
-import { AppError } from './errors.ts'
+import { findAppError } from './errors.ts'
 import { errorFields, type Log } from './log.ts'
 
 /** Work that the service does by itself now and then. */
@@ -34,7 +34,7 @@ export function schedule(jobs: readonly Job[], log: Log): { stop(): Promise<void
     try {
       await run()
     } catch (error) {
-      const isAway = error instanceof AppError && error.code === 'unavailable'
+      const isAway = findAppError(error)?.code === 'unavailable'
       if (!isAway) log.error('job failed', { job: name, ...errorFields(error) })
     }
   }

@@ -2,7 +2,7 @@ import type { TSchema } from '@sinclair/typebox'
 import { TransformDecodeCheckError, TransformDecodeError } from '@sinclair/typebox/value'
 import { type AnyElysia, Elysia, NotFoundError, ParseError, ValidationError } from 'elysia'
 import { brokenConstraint, isSchemaMissing } from '../db/constraint.ts'
-import { AppError } from '../errors.ts'
+import { AppError, findAppError } from '../errors.ts'
 import { errorFields, type Log } from '../log.ts'
 import { findProblems, type Sections } from './problems.ts'
 
@@ -51,7 +51,8 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
  * error or a stray `{ status: 200 }` would choose the answer.
  */
 function toAppError(error: unknown, failed: Failed, routes: Routes): AppError {
-  if (error instanceof AppError) return withBody(error, failed)
+  const expected = findAppError(error)
+  if (expected) return withBody(expected, failed)
   if (error instanceof ValidationError) {
     // An answer of ours that breaks its own schema arrives here as well: that is our mistake, not the client's.
     if (error.type === 'response') return new AppError('internal', { cause: error })
