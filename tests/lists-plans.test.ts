@@ -55,7 +55,8 @@ describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the tab
     }
     await driver.session(async session => {
       await session.execute(fill)
-      // Outside of the script, which is one transaction.
+      // What is not in the log yet (the test server does not wait for it) is not yet visible to all for `vacuum`.
+      await session.execute('checkpoint')
       await session.execute('vacuum analyze tasks')
     })
   }, 600_000)
@@ -217,7 +218,6 @@ describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the tab
     ['odd', { status: ['pending', 'in_progress'] }],
     ['odd', { priority: 4 }],
     ['odd', { overdue: true }],
-    ['many', { tag: ['common'] }],
     ['many', { q: 'task' }],
     ['many', { sort: '-updated_at' }],
     ['odd', { sort: 'due_at' }],
@@ -227,6 +227,20 @@ describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the tab
     expect(types(plan)).toEqual(['Limit', 'Index Scan'])
     expect(plan.read).toBeLessThanOrEqual(200)
   })
+
+  test.each([
+    ['many', { tag: ['rare'] }],
+    ['odd', { tag: ['none'] }],
+    ['odd', { updated_after: '2026-11-22T00:00:00Z' }],
+  ] as ['many' | 'odd', ListQuery][])(
+    '%s %j finds its few tasks by an index of their own',
+    async (who, query) => {
+      const plan = await page(who, query)
+
+      expect(types(plan)).not.toContain('Seq Scan')
+      expect(plan.read).toBeLessThanOrEqual(200)
+    },
+  )
 
   test('changes and counts are read from indexes', async () => {
     const changes = await explain(changesQuery, { user: people.many, since: 3000, limit: 51 })

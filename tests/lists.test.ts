@@ -87,6 +87,44 @@ onBothDatabases('lists', api => {
     }
   })
 
+  test('a filter with an index of its own gives the same pages, whether it finds few tasks or many', async () => {
+    const ada = await api.user()
+    for (const tags of [['some', 'most'], ['most'], ['most'], []]) {
+      const operations = Array.from({ length: 75 }, (_, i) => ({
+        op: 'create',
+        task: { title: `${i}`, tags, due_at: `2026-11-${10 + (i % 15)}T00:00:00Z`, priority: i % 2 },
+      }))
+      await api.post('/tasks/batch', { token: ada.token, json: { operations } })
+    }
+    const { body: one } = await api.get('/tasks?limit=200', { token: ada.token })
+    const { body: two } = await api.get('/tasks?limit=200&offset=200', { token: ada.token })
+    const all: Task[] = [...one, ...two]
+    const cases: [string, (task: Task) => boolean][] = [
+      ['tag=some', task => task.tags.includes('some')],
+      ['tag=most', task => task.tags.includes('most')],
+      ['tag=most&tag=some&priority=1', task => task.tags.includes('most') && task.priority === 1],
+      ['due_before=2026-11-11T00:00:00Z', task => task.due_at! < '2026-11-11'],
+      ['due_after=2026-11-10T00:00:00Z', task => task.due_at! > '2026-11-10T00:00:00.0'],
+      ['updated_after=2020-01-01T00:00:00Z&tag=most', task => task.tags.includes('most')],
+      ['updated_after=2020-01-01T00:00:00Z', () => true],
+      [`updated_after=${all[50]!.updated_at}`, task => task.updated_at > all[50]!.updated_at],
+    ]
+    for (const [query, matches] of cases) {
+      const expected = all.filter(matches)
+
+      const cut = await pages(api, ada.token, `/tasks?${query}&limit=60&total=true`)
+      const byPriority = await pages(api, ada.token, `/tasks?${query}&limit=70&sort=priority,-created_at`)
+      const behind = await api.get(`/tasks?${query}&limit=5&offset=3`, { token: ada.token })
+
+      expect(cut.flat()).toEqual(expected)
+      expect(byPriority.flat().map(task => task.priority)).toEqual(
+        expected.map(task => task.priority).toSorted((a, b) => a - b),
+      )
+      expect(new Set(byPriority.flat().map(task => task.id)).size).toBe(expected.length)
+      expect(behind.body).toEqual(expected.slice(3, 8))
+    }
+  })
+
   test('an order is that of its keys, texts byte by byte, no date last', async () => {
     const ada = await many()
     const values = async (sort: string, field: string) => {

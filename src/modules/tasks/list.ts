@@ -14,6 +14,8 @@ import { searchPatterns, wordsSeparator } from './words.ts'
  * (docs/decisions/0006-lists.md).
  */
 
+const user = value('user', 'uuid')
+
 /** The date to sort and compare by. Never null, so that a cursor is a plain comparison: no date is after all dates. */
 const dueKey = sql`coalesce(t.due_at, 'infinity')`
 
@@ -41,8 +43,27 @@ const conditions = {
   created_before: sql`t.created_at < ${value('created_before', 'timestamptz')}`,
   created_after: sql`t.created_at > ${value('created_after', 'timestamptz')}`,
   updated_after: sql`t.updated_at > ${value('updated_after', 'timestamptz')}`,
-  overdue: sql`t.status <> 'completed' and ${dueKey} < now()`,
+  overdue: sql`t.status <> 'completed' and t.due_at < now()`,
 } satisfies Record<string, SQL>
+
+type Filter = keyof typeof conditions
+
+/**
+ * Filters with an index that is in another order than the list. It is best when few tasks are in it, and the list's own
+ * order when many are, of which a page is soon full; only the database knows, and only when it looks. So the statement
+ * takes a few from the index first, and goes the other way when there are more.
+ */
+const probes: { filters: Filter[]; rows?: SQL }[] = [
+  {
+    filters: ['tag'],
+    // Not by the person's id as well: PostgreSQL would rather read all of the person's tasks. The keys hold it.
+    rows: sql`from ${tasks} t where task_tag_keys(t.user_id, t.tags) && task_tag_keys(${user}, ${value('tag', 'text[]')})
+      and t.deleted_at is null and cardinality(t.tags) > 0`,
+  },
+  { filters: ['due_before', 'due_after'] },
+  { filters: ['updated_after'] },
+]
+const fewMax = sql.raw('200')
 
 /** What can be sorted by: never null, and compared the same way on every database. */
 const orders: Record<SortKey | 'id', { by: SQL; type: string; of: (task: Task) => string | number }> = {
@@ -64,7 +85,7 @@ interface Sort {
 
 /** What a list asks for, without the values. */
 export interface Shape {
-  filters: (keyof typeof conditions)[]
+  filters: Filter[]
   sort: Sort[]
   /** How the page begins. */
   from: 'start' | 'offset' | 'cursor'
@@ -73,14 +94,31 @@ export interface Shape {
 const comma = sql.raw(', ')
 const all = (parts: SQL[]) => sql.join(parts, sql.raw(' and '))
 
-const whose = sql`from ${tasks} t where t.user_id = ${value('user', 'uuid')} and t.deleted_at is null`
+const whose = sql`from ${tasks} t where t.user_id = ${user} and t.deleted_at is null`
 const filtered = (filters: Shape['filters']) => all([whose, ...filters.map(filter => conditions[filter])])
 
 /** The statement of a page. */
-export function pageQuery({ filters, sort, from }: Shape): SQL {
+export function pageQuery(shape: Shape): SQL {
+  const { filters } = shape
+  const probe = probes.find(probe => probe.filters.some(filter => filters.includes(filter)))
+  if (!probe) return page(shape, filtered(filters))
+
+  const inside = filters.filter(filter => probe.filters.includes(filter))
+  const others = filters.filter(filter => !inside.includes(filter)).map(filter => conditions[filter])
+  const inOrder = inside.map(filter => inPassing(conditions[filter]))
+  return sql`
+    with few as materialized (select t.* ${probe.rows ?? filtered(inside)} limit ${fewMax} + 1),
+         size as materialized (select count(*) <= ${fewMax} as is_small from few)
+    (${page(shape, all([sql`from few t where (select is_small from size)`, ...others]))})
+    union all
+    (${page(shape, all([whose, sql`not (select is_small from size)`, ...inOrder, ...others]))})`
+}
+
+/** One page of the rows that `from` names, in the order of the shape. */
+function page({ sort, from }: Shape, rows: SQL): SQL {
   const order = sort.map(({ key, down }) => sql`${orders[key].by} ${sql.raw(down ? 'desc' : 'asc')}`)
   return sql`
-    select ${columnsOf('t')} ${filtered(filters)}${from === 'cursor' ? sql` and ${behind(sort)}` : sql``}
+    select ${columnsOf('t')} ${rows}${from === 'cursor' ? sql` and ${behind(sort)}` : sql``}
     order by ${sql.join(order, comma)} limit ${value('limit', 'int')}${
       from === 'offset' ? sql` offset ${value('offset', 'int')}` : sql``
     }`
@@ -207,7 +245,7 @@ function parseSort(text: string): Sort[] {
 function filtersOf(query: ListQuery) {
   const filters: Shape['filters'] = []
   const values: Record<string, unknown> = {}
-  const add = (filter: keyof typeof conditions, value?: unknown) => {
+  const add = (filter: Filter, value?: unknown) => {
     filters.push(filter)
     if (value !== undefined) values[filter] = value
   }

@@ -6,18 +6,21 @@ import { wrongParameter } from './cursor.ts'
 import type { Stats } from './model.ts'
 import { value } from './rows.ts'
 
-const live = sql`select count(*) from ${tasks} where user_id = ${value('user', 'uuid')} and deleted_at is null`
-const due = sql`coalesce(due_at, 'infinity')`
+const user = value('user', 'uuid')
+const live = sql`select count(*) from ${tasks} where user_id = ${user} and deleted_at is null`
+const isToday = sql`due_at >= ${value('from', 'timestamptz')} and due_at < ${value('to', 'timestamptz')}`
 
-/** Each count is a range of an index. One `group by` over everything would read the tasks themselves. */
+/** Each count is a range of an index alone. One `group by` over everything would read the tasks themselves. */
 export const statsQuery = sql`
   select (${live} and status = 'pending'),
          (${live} and status = 'in_progress'),
          (${live} and status = 'completed'),
-         (${live} and status <> 'completed' and ${due} < now()),
-         (${live} and status <> 'completed'
-            and ${due} >= ${value('from', 'timestamptz')} and ${due} < ${value('to', 'timestamptz')}),
-         (select count(*) from ${tasks} where user_id = ${value('user', 'uuid')} and deleted_at is not null)`
+         open.overdue, open.today,
+         (select count(*) from ${tasks} where user_id = ${user} and deleted_at is not null)
+  from (
+    select count(*) filter (where due_at < now()) as overdue, count(*) filter (where ${isToday}) as today
+    from ${tasks} where user_id = ${user} and deleted_at is null and status <> 'completed'
+  ) open`
 
 export function createStats(driver: Driver) {
   const counts = statement<[number, number, number, number, number, number]>(driver, statsQuery)
