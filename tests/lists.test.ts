@@ -104,7 +104,7 @@ onBothDatabases('lists', api => {
       ['tag=most', task => task.tags.includes('most')],
       ['tag=most&tag=some&priority=1', task => task.tags.includes('most') && task.priority === 1],
       ['due_before=2026-11-11T00:00:00Z', task => task.due_at! < '2026-11-11'],
-      ['due_after=2026-11-10T00:00:00Z', task => task.due_at! > '2026-11-10T00:00:00.0'],
+      ['due_after=2026-11-10T00:00:00Z', task => task.due_at! > '2026-11-10T00:00:00.000000Z'],
       ['updated_after=2020-01-01T00:00:00Z&tag=most', task => task.tags.includes('most')],
       ['updated_after=2020-01-01T00:00:00Z', () => true],
       [`updated_after=${all[50]!.updated_at}`, task => task.updated_at > all[50]!.updated_at],
@@ -123,7 +123,7 @@ onBothDatabases('lists', api => {
       expect(new Set(byPriority.flat().map(task => task.id)).size).toBe(expected.length)
       expect(behind.body).toEqual(expected.slice(3, 8))
     }
-  })
+  }, 30_000)
 
   test('an order is that of its keys, texts byte by byte, no date last', async () => {
     const ada = await many()
