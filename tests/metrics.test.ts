@@ -1,0 +1,223 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { parseConfig } from '../src/config.ts'
+import { readKind } from '../src/db/observed.ts'
+import { type Running, startExecutable } from './support/executable.ts'
+import { onBothDatabases, type Service, startService } from './support/harness.ts'
+import { readPrometheus, sampled } from './support/prometheus.ts'
+import { expectError, send } from './support/wire.ts'
+
+const token = 'metrics-token-metrics-token'
+
+const scrape = async (api: Service) => {
+  const answer = await api.get(`${api.url}/metrics`, { token })
+  expect([answer.status, answer.headers.get('content-type')]).toEqual([
+    200,
+    'text/plain; version=0.0.4; charset=utf-8',
+  ])
+  return readPrometheus(answer.body)
+}
+
+onBothDatabases(
+  'metrics',
+  api => {
+    test('are for whoever has the token', async () => {
+      const nobody = await api.get(`${api.url}/metrics`)
+      const stranger = await api.get(`${api.url}/metrics`, { token: `${token}x` })
+      const { token: ada } = await api.user()
+      const person = await api.get(`${api.url}/metrics`, { token: ada })
+
+      expectError(nobody, 401, 'not_authenticated', 'Not authenticated')
+      expectError(stranger, 401, 'invalid_token', 'Could not validate credentials')
+      expectError(person, 401, 'invalid_token', 'Could not validate credentials')
+    })
+
+    test('are a text that a strict reader takes, with everything in it', async () => {
+      const families = await scrape(api)
+
+      const types = Object.fromEntries([...families].map(([name, { type }]) => [name, type]))
+      expect(types).toEqual({
+        http_requests_total: 'counter',
+        http_request_duration_seconds: 'histogram',
+        http_requests_in_flight: 'gauge',
+        database_statement_duration_seconds: 'histogram',
+        database_connections: 'gauge',
+        database_connections_max: 'gauge',
+        database_statements_waiting: 'gauge',
+        database_up: 'gauge',
+        password_hashes_running: 'gauge',
+        password_hashes_waiting: 'gauge',
+        remembered_tokens: 'gauge',
+        throttled_requests_total: 'counter',
+        event_loop_lag_seconds: 'histogram',
+        process_cpu_seconds_total: 'counter',
+        process_resident_memory_bytes: 'gauge',
+        process_open_fds: 'gauge',
+        process_start_time_seconds: 'gauge',
+        todo_api_build_info: 'gauge',
+      })
+      expect(sampled(families, 'todo_api_build_info', { database: api.kind, bun: Bun.version })).toBe(1)
+      expect(sampled(families, 'process_resident_memory_bytes')).toBeGreaterThan(20e6)
+      expect(Math.abs(sampled(families, 'process_start_time_seconds') - Date.now() / 1000)).toBeLessThan(3600)
+      // The one that asks.
+      expect(sampled(families, 'http_requests_in_flight')).toBe(1)
+    })
+
+    test('count requests by pattern and status, and know no path and no invented method', async () => {
+      const ada = await api.user()
+      const task = await api.task(ada)
+      const labels = { method: 'GET', route: '/api/v1/tasks/:id' }
+      const before = await scrape(api)
+
+      for (let i = 0; i < 3; i++) await api.get(`/tasks/${task.id}`, { token: ada.token })
+      await api.get('/tasks/geheim', { token: ada.token })
+      await api.get('/geheim/geheim')
+      await send(api.url, { line: 'GEHEIM /geheim' })
+      await send(api.url, { line: 'PROPFIND /health' })
+      const after = await scrape(api)
+
+      const grown = (name: string, labels: Record<string, string>) =>
+        sampled(after, name, labels) - sampled(before, name, labels)
+      expect(grown('http_requests_total', { ...labels, status: '200' })).toBe(3)
+      expect(grown('http_requests_total', { ...labels, status: '404' })).toBe(1)
+      expect(grown('http_request_duration_seconds_count', labels)).toBe(4)
+      expect(grown('http_request_duration_seconds_sum', labels)).toBeGreaterThan(0)
+      expect(grown('http_requests_total', { method: 'other', status: '405' })).toBe(1)
+      expect(JSON.stringify([...after]).toLowerCase()).not.toContain('geheim')
+      expect(JSON.stringify([...after])).not.toContain(task.id)
+    })
+
+    test('tell how the database does', async () => {
+      const ada = await api.user()
+      const before = await scrape(api)
+
+      await Promise.all(Array.from({ length: 20 }, () => api.task(ada)))
+      const after = await scrape(api)
+
+      const writes = { operation: 'update', outcome: 'ok' }
+      const count = (families: typeof after) =>
+        sampled(families, 'database_statement_duration_seconds_count', writes)
+      expect(count(after) - count(before)).toBeGreaterThanOrEqual(20)
+      const connections = (state: string) => sampled(after, 'database_connections', { state })
+      const open = connections('in_use') + connections('idle')
+      expect(open).toBeGreaterThan(0)
+      expect(open + connections('opening')).toBeLessThanOrEqual(sampled(after, 'database_connections_max'))
+      expect(sampled(after, 'database_statements_waiting')).toBe(0)
+      expect(sampled(after, 'database_up')).toBe(1)
+      expect(sampled(after, 'remembered_tokens')).toBeGreaterThan(0)
+    })
+
+    test('count what a limit refused', async () => {
+      const ada = await api.user()
+      const login = () =>
+        api.post('/auth/login', { form: { username: ada.email, password: 'wrong password' } })
+
+      const statuses = []
+      for (let i = 0; i < 4; i++) statuses.push((await login()).status)
+      const families = await scrape(api)
+
+      expect(statuses).toEqual([401, 401, 401, 429])
+      expect(sampled(families, 'throttled_requests_total', { limit: 'account' })).toBe(1)
+      expect(sampled(families, 'throttled_requests_total', { limit: 'login' })).toBe(0)
+    })
+  },
+  { METRICS_TOKEN: token, LOGIN_FAILURE_LIMIT: '2' },
+)
+
+test('the queue of password hashes is seen while it is there', async () => {
+  const api = await startService('embedded', { METRICS_TOKEN: token, BCRYPT_COST: '12' })
+  const json = (i: number) => ({ email: `${i}@example.com`, password: 'correct horse' })
+
+  const registrations = Array.from({ length: 6 }, (_, i) => api.post('/auth/register', { json: json(i) }))
+  await Bun.sleep(100)
+  const during = await scrape(api)
+  await Promise.all(registrations)
+  const after = await scrape(api)
+  await api.stop()
+
+  expect(sampled(during, 'password_hashes_running')).toBeGreaterThan(0)
+  expect(sampled(during, 'password_hashes_waiting')).toBeGreaterThan(0)
+  expect(sampled(after, 'password_hashes_running')).toBe(0)
+  expect(sampled(after, 'password_hashes_waiting')).toBe(0)
+})
+
+test('nobody finds metrics that were not asked for', async () => {
+  const api = await startService('embedded')
+  const answer = await api.get(`${api.url}/metrics`)
+  await api.stop()
+
+  expectError(answer, 404, 'not_found', 'Not Found')
+})
+
+describe('the executable, with metrics on a port of their own and a database that is away', () => {
+  let api: Running
+  let url: string
+  beforeAll(async () => {
+    api = await startExecutable({ METRICS_PORT: '0', DATABASE_URL: 'postgres://nobody@127.0.0.1:1/nothing' })
+    url = JSON.parse(await lineOf(api, '"metrics"')).url
+  })
+  afterAll(async () => void (await api.stop()))
+
+  test('shows them there and nowhere else', async () => {
+    await api.get('/tasks', { token: 'x.y.z' })
+    const answer = await fetch(url)
+    const families = readPrometheus(await answer.text())
+
+    expect(new URL(url).hostname).toBe('127.0.0.1')
+    expect(answer.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
+    expect(sampled(families, 'http_requests_total', { route: '/api/v1/tasks', status: '401' })).toBe(1)
+    expect((await fetch(new URL('/api/v1/tasks', url))).status).toBe(404)
+    expect((await api.get(`${api.url}/metrics`)).status).toBe(404)
+  })
+
+  test('says that the database is away', async () => {
+    await api.get('/health/ready')
+    const families = readPrometheus(await (await fetch(url)).text())
+
+    expect(sampled(families, 'database_up')).toBe(0)
+    expect(sampled(families, 'database_connections', { state: 'idle' })).toBe(0)
+  })
+})
+
+test('the executable asks for the token on the other port, too', async () => {
+  const api = await startExecutable({ METRICS_PORT: '0', METRICS_TOKEN: token })
+  const { url } = JSON.parse(await lineOf(api, '"metrics"'))
+  const get = async (authorization?: string) =>
+    (await fetch(url, { headers: { ...(authorization && { authorization }) } })).status
+
+  const statuses = [await get(), await get('Bearer nonsense'), await get(`Bearer ${token}`)]
+  await api.stop()
+
+  expect(statuses).toEqual([401, 401, 200])
+})
+
+test.each([
+  [{ METRICS_HOST: '0.0.0.0' }, 'METRICS_HOST needs METRICS_PORT'],
+  [{ METRICS_PORT: '8000' }, 'METRICS_PORT and PORT must differ'],
+  [{ METRICS_PORT: 'many' }, 'METRICS_PORT must be a whole number'],
+  [{ METRICS_TOKEN: 'geheim' }, 'METRICS_TOKEN must have at least 16 characters'],
+])('the settings %p are refused', (env, mistake) => {
+  expect(() => parseConfig(env)).toThrow(mistake)
+})
+
+test.each([
+  ['select id from "users" where id = $1 for update', 'select', 'users'],
+  ['insert into "users" (id) values ($1) on conflict (id) do update set id = $1', 'insert', 'users'],
+  ['with a as (select 1 from tasks for no key update) delete from "tasks" using a', 'delete', 'tasks'],
+  [
+    'with b as (update "task_counters" set seq = 1 returning seq) select seq from b',
+    'update',
+    'task_counters',
+  ],
+  ['select 1', 'select', undefined],
+])('%p is known as %p', (text, operation, table) => {
+  expect(readKind(text)).toEqual({ operation, table } as never)
+})
+
+async function lineOf({ lines }: Running, text: string): Promise<string> {
+  for (let i = 0; i < 200; i++) {
+    const line = lines.find(line => line.includes(`"msg":${text}`))
+    if (line) return line
+    await Bun.sleep(20)
+  }
+  throw new Error(`no line with ${text}`)
+}
