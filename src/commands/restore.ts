@@ -1,13 +1,12 @@
 import { createReadStream, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
-import { extract } from 'tar'
+import { Unpack } from 'tar'
 import { syncTree } from '../db/cluster.ts'
 import { openDataDir, syncFolder } from '../db/data-dir.ts'
 import { openEmbedded } from '../db/embedded.ts'
 import { migrations } from '../db/migrate.ts'
 import { clusterName, requireEmbedded, secretName } from './backup.ts'
+import { connectToService } from './control.ts'
 import { readConfig } from './settings.ts'
 import { createProgress, say } from './terminal.ts'
 
@@ -17,6 +16,9 @@ import { createProgress, say } from './terminal.ts'
  */
 export async function restoreCommand(file: string, { force = false }: { force?: boolean }): Promise<void> {
   const path = requireEmbedded(readConfig(), 'pg_restore --clean --if-exists --dbname="$DATABASE_URL" FILE')
+  if (await connectToService(path)) {
+    throw new Error(`a service runs on DATA_DIR ${path}; stop the service first`)
+  }
   const claimed = openDataDir(path)
   const staging = join(claimed.path, 'restore.new')
   try {
@@ -39,16 +41,19 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
 
 async function unpack(file: string, folder: string): Promise<void> {
   const progress = createProgress('files')
-  const source = file === '-' ? Readable.from(Bun.stdin.stream()) : createReadStream(file)
-  const filter = (path: string, entry: { type?: string }) => {
+  let foreign = false
+  const filter = (path: string, entry: object) => {
     const belongs = path === secretName || path.startsWith(`${clusterName}/`)
-    if (!belongs || !['File', 'Directory'].includes(entry.type ?? ''))
-      throw new Error('it holds other things')
+    const isOurs = belongs && 'type' in entry && (entry.type === 'File' || entry.type === 'Directory')
+    if (!isOurs) foreign = true
     progress.add(1)
-    return true
+    return isOurs
   }
   try {
-    await pipeline(source, extract({ cwd: folder, strict: true, preserveOwner: false, filter } as object))
+    await feed(
+      file === '-' ? Bun.stdin.stream() : createReadStream(file),
+      new Unpack({ cwd: folder, strict: true, preserveOwner: false, filter }),
+    )
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
     if (code === 'ENOENT' && !existsSync(file)) throw new Error(`there is no file ${file}`)
@@ -57,9 +62,29 @@ async function unpack(file: string, folder: string): Promise<void> {
   } finally {
     progress.clear()
   }
-  if (!existsSync(join(folder, clusterName, 'PG_VERSION'))) {
-    throw new Error(`${file} is no backup, or is damaged: it holds no database`)
+  if (foreign || !existsSync(join(folder, clusterName, 'PG_VERSION'))) {
+    throw new Error(`${file} is no backup, or is damaged: it does not hold what a backup holds`)
   }
+}
+
+/** Writes to the unpacker, which is no stream in the sense of Node's `pipeline`. */
+async function feed(source: AsyncIterable<Uint8Array>, unpacker: Unpack): Promise<void> {
+  let failure: unknown
+  const done = new Promise<void>((resolve, reject) => {
+    unpacker.once('close', resolve)
+    unpacker.once('error', error => {
+      failure = error
+      reject(error)
+    })
+  })
+  done.catch(() => {})
+  for await (const chunk of source) {
+    if (failure) throw failure
+    const drained = new Promise<void>(resolve => unpacker.once('drain', resolve))
+    if (!unpacker.write(Buffer.from(chunk))) await Promise.race([drained, done])
+  }
+  unpacker.end()
+  await done
 }
 
 /** Opens the database, which recovers it, and reads every row. Throws when a newer program made it. */

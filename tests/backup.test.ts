@@ -1,0 +1,240 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { create } from 'tar'
+import { openDriver } from '../src/db/client.ts'
+import { newPlace, type Place, runCommand } from './support/command.ts'
+import { executablePath, type Running, startExecutable } from './support/executable.ts'
+
+const root = mkdtempSync(join(tmpdir(), 'todo-api-backup-'))
+afterAll(() => rmSync(root, { recursive: true }))
+
+/** Settings of a service on a data folder of its own, without a secret: the service makes one. */
+const on = (dataDir: string) => ({
+  ENVIRONMENT: 'test',
+  BCRYPT_COST: '4',
+  DATA_DIR: dataDir,
+  LOGIN_LIMIT: '0',
+})
+
+const newFolder = (name: string) => join(mkdtempSync(join(root, 'run-')), name)
+
+describe('a backup of a service that is being written to', () => {
+  const [dataDir, file, restored] = ['data', 'todo.tar.gz', 'restored'].map(name => newFolder(name)) as [
+    string,
+    string,
+    string,
+  ]
+  let token: string
+  let answered: string[]
+
+  beforeAll(async () => {
+    const api = await startExecutable(on(dataDir))
+    const ada = await api.user('ada@example.com')
+    token = ada.token
+    const written: string[] = []
+    let writing = true
+    const writers = [1, 2, 3, 4].map(async writer => {
+      for (let n = 0; writing; n++) {
+        const task = await api.task(ada, {
+          title: `Task ${n} of writer ${writer}`,
+          description: 'x'.repeat(1000),
+        })
+        written.push(task.id)
+      }
+    })
+    while (written.length < 200) await Bun.sleep(10)
+    answered = [...written]
+    const backup = await runCommand(['backup', file], { env: on(dataDir) })
+    writing = false
+    await Promise.all(writers)
+    expect(backup).toMatchObject({ exitCode: 0, stdout: '' })
+    expect(readdirSync(dataDir).sort()).toEqual(['cluster', 'control', 'lock', 'secret_key'])
+    expect(await api.stop()).toBe(0)
+    expect(existsSync(join(dataDir, 'control'))).toBe(false)
+  }, 60_000)
+
+  test('holds everything that was answered before, and every number once', async () => {
+    expect(await runCommand(['restore', file], { env: on(restored) })).toMatchObject({
+      exitCode: 0,
+      stdout: '',
+      stderr: expect.stringMatching(/^restored 1 users and \d+ tasks\n$/),
+    })
+    const driver = await openDriver({ kind: 'embedded', dataDir: restored })
+    try {
+      const rows = await driver.query('select id, version from tasks', [])
+      const ids = new Set(rows.map(([id]) => id))
+      const [[seq] = []] = await driver.query('select seq from task_counters', [])
+
+      expect(answered.filter(id => !ids.has(id))).toEqual([])
+      expect(rows.map(([, version]) => Number(version)).sort((a, b) => a - b)).toEqual(
+        Array.from({ length: Number(seq) }, (_, i) => i + 1),
+      )
+    } finally {
+      await driver.close()
+    }
+  }, 30_000)
+
+  test('brings the secret along: who was signed in still is', async () => {
+    const api = await startExecutable(on(restored))
+
+    expect((await api.get('/users/me', { token })).body).toMatchObject({ email: 'ada@example.com' })
+    expect(
+      (await api.post('/auth/login', { json: { email: 'ada@example.com', password: 'correct horse' } }))
+        .status,
+    ).toBe(200)
+    expect(await api.stop()).toBe(0)
+  }, 30_000)
+
+  test('is readable by its owner only', () => {
+    expect(statSync(file).mode & 0o777).toBe(0o600)
+    expect(statSync(restored).mode & 0o777).toBe(0o700)
+    expect(statSync(join(restored, 'secret_key')).mode & 0o777).toBe(0o600)
+    expect(statSync(join(restored, 'cluster', 'PG_VERSION')).mode & 0o777).toBe(0o600)
+  })
+
+  test('is written whole or not at all', async () => {
+    const before = readFileSync(file)
+    const missing = await runCommand(['backup', join(root, 'nowhere', 'x.tar.gz')], { env: on(dataDir) })
+
+    expect([missing.exitCode, missing.stderr]).toEqual([1, expect.stringContaining('ENOENT')])
+    expect(readFileSync(file).equals(before)).toBe(true)
+  })
+
+  test('goes to stdout and comes from stdin, without a service, too', async () => {
+    const target = newFolder('data')
+    const through = Bun.spawn(
+      ['sh', '-c', '"$0" backup - | DATA_DIR="$TARGET" "$0" restore -', await executablePath()],
+      { env: { PATH: process.env.PATH, ...on(dataDir), TARGET: target }, stderr: 'pipe' },
+    )
+    const stderr = await new Response(through.stderr).text()
+
+    expect(stderr).toContain('restored 1 users')
+    expect(await through.exited).toBe(0)
+  }, 30_000)
+})
+
+describe('restore', () => {
+  const [dataDir, file] = ['data', 'todo.tar.gz'].map(name => newFolder(name)) as [string, string]
+  const place = { env: on(dataDir) }
+  const users = async () => (await runCommand(['user', 'list'], place)).stdout.trim().split('\n').length
+
+  beforeAll(async () => {
+    await runCommand(['user', 'create', 'ada@example.com'], { ...place, stdin: 'correct horse\n' })
+    expect((await runCommand(['backup', file], place)).exitCode).toBe(0)
+    await runCommand(['user', 'create', 'bob@example.com'], { ...place, stdin: 'correct horse\n' })
+  }, 30_000)
+
+  test('leaves a database alone unless it is told to; then it sets it aside', async () => {
+    const refused = await runCommand(['restore', file], place)
+    expect([refused.exitCode, refused.stderr]).toEqual([1, expect.stringContaining('--force')])
+    expect(await users()).toBe(2)
+
+    const forced = await runCommand(['restore', '--force', file], place)
+    expect([forced.exitCode, forced.stderr]).toEqual([
+      0,
+      expect.stringContaining('delete it when all is well'),
+    ])
+    expect(await users()).toBe(1)
+
+    const aside = readdirSync(dataDir).find(name => name.startsWith('replaced-'))!
+    const old = await runCommand(['user', 'list'], { env: on(join(dataDir, aside)) })
+    expect(old.stdout).toContain('bob@example.com')
+  }, 30_000)
+
+  const cut = (path: string) => {
+    writeFileSync(path, readFileSync(file))
+    truncateSync(path, statSync(file).size - 1000)
+  }
+  const garbled = (path: string) => {
+    const bytes = readFileSync(file)
+    const middle = bytes.length >> 1
+    bytes.fill(0x55, middle, middle + 64)
+    writeFileSync(path, bytes)
+  }
+  const text = (path: string) => writeFileSync(path, 'not an archive at all\n'.repeat(100))
+  const empty = (path: string) => writeFileSync(path, '')
+  const otherArchive = (path: string) => {
+    const folder = newFolder('other')
+    mkdirSync(folder)
+    writeFileSync(join(folder, 'letter'), 'Dear Ada')
+    create({ file: path, cwd: folder, gzip: true, sync: true }, ['letter'])
+  }
+  const missing = () => {}
+
+  test.each([
+    ['cut off', cut],
+    ['garbled', garbled],
+    ['of text', text],
+    ['empty', empty],
+    ['of another archive', otherArchive],
+    ['that is not there', missing],
+  ])('refuses a file %s and changes nothing', async (_, make) => {
+    const bad = newFolder('bad.tar.gz')
+    make(bad)
+    const before = readdirSync(dataDir).sort()
+    const { exitCode, stderr } = await runCommand(['restore', '--force', bad], place)
+
+    expect([exitCode, stderr]).toEqual([
+      1,
+      expect.stringMatching(/is no backup, or is damaged|there is no file/),
+    ])
+    expect(stderr.trim().split('\n')).toHaveLength(1)
+    expect(readdirSync(dataDir).sort()).toEqual(before)
+    expect(await users()).toBe(1)
+  })
+
+  test('refuses a backup that a newer program made', async () => {
+    const newer = newFolder('data')
+    await runCommand(['restore', file], { env: on(newer) })
+    const driver = await openDriver({ kind: 'embedded', dataDir: newer })
+    await driver.query(
+      `insert into drizzle.__drizzle_migrations (hash, created_at) values ('later', 9999999999999)`,
+      [],
+    )
+    await driver.close()
+    const bad = newFolder('newer.tar.gz')
+    await runCommand(['backup', bad], { env: on(newer) })
+    const { exitCode, stderr } = await runCommand(['restore', '--force', bad], place)
+
+    expect([exitCode, stderr]).toEqual([1, 'a newer todo-api made this backup; restore it with that one\n'])
+  }, 30_000)
+
+  test('waits for nobody: a running service is told of', async () => {
+    const api: Running = await startExecutable(on(dataDir))
+    const { exitCode, stderr } = await runCommand(['restore', '--force', file], place)
+
+    expect([exitCode, stderr]).toEqual([1, expect.stringContaining('stop the service first')])
+    expect(await api.stop()).toBe(0)
+  }, 30_000)
+})
+
+test('with DATABASE_URL, backup and restore name the tools of PostgreSQL', async () => {
+  const place: Place = await newPlace('postgres')
+  const backup = await runCommand(['backup', 'x'], place)
+  const restore = await runCommand(['restore', 'x'], place)
+  await place.remove()
+
+  expect([backup.exitCode, restore.exitCode]).toEqual([2, 2])
+  expect(backup.stderr).toContain('pg_dump')
+  expect(restore.stderr).toContain('pg_restore')
+})
+
+test('without a database there is nothing to back up, and nothing is made', async () => {
+  const dataDir = newFolder('data')
+  const { exitCode, stderr } = await runCommand(['backup', 'x'], { env: on(dataDir) })
+
+  expect([exitCode, stderr]).toEqual([1, expect.stringContaining('there is no database')])
+  expect(existsSync(dataDir)).toBe(false)
+})
