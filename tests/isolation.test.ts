@@ -120,7 +120,7 @@ onBothDatabases(
       expect(ofTasks.filter(text => !namesOwner.test(text))).toEqual([exception])
       expect(ofAccounts.length).toBeGreaterThan(5)
       expect(ofAccounts.filter(text => !namesPerson.test(text))).toEqual([])
-    })
+    }, 30_000)
   },
   { DATABASE_POOL_SIZE: '1' },
 )

@@ -70,6 +70,7 @@ onBothDatabases('the log', api => {
 
       expect([method, path, answer.status, line.status]).toEqual([method, path, status, status])
       expect(line.user_id).toBeUndefined()
+      expect(api.logs().filter(line => line.request_id === id)).toHaveLength(1)
       expect(JSON.stringify(line)).not.toContain('typed')
     }
   })

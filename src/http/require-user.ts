@@ -16,5 +16,6 @@ export const requireUser = <User extends object>(authenticate: Authenticate<User
   })
 
 function bearerToken(authorization = ''): string | undefined {
-  return /^bearer +(\S+) *$/i.exec(authorization)?.[1]
+  // Whatever stands behind the word: what is no token there is a wrong one, and not a missing one.
+  return /^bearer +(\S.*)$/i.exec(authorization)?.[1]
 }
