@@ -50,6 +50,7 @@ export async function serve(config: Config, log: Log) {
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
   })
+  let metricsServer: Bun.Server<undefined> | undefined
   try {
     const { host: hostname, port } = config
     app.listen({
@@ -62,8 +63,8 @@ export async function serve(config: Config, log: Log) {
       error: error => lastResort(error, log),
     })
     if (metrics && config.metrics?.port !== undefined) {
-      const { url } = serveMetrics(metrics, { ...config.metrics, port: config.metrics.port })
-      log.info('metrics', { url: `${url}metrics` })
+      metricsServer = serveMetrics(metrics, { ...config.metrics, port: config.metrics.port })
+      log.info('metrics', { url: `${metricsServer.url}metrics` })
     }
   } catch (error) {
     await app.server?.stop(true)
@@ -90,6 +91,7 @@ export async function serve(config: Config, log: Log) {
     await Promise.race([background.stop(), Bun.sleep(1000)])
     const secondsLeft = Math.max(1, (until - performance.now()) / 1000)
     await Promise.all([driver.close(secondsLeft), observation.stop()])
+    await metricsServer?.stop(true)
     log.info('stopped')
   }
 

@@ -1,0 +1,326 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { parseConfig } from '../src/config.ts'
+import { type Running, startExecutable } from './support/executable.ts'
+import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+
+interface Span {
+  traceId: string
+  spanId: string
+  parentSpanId?: string
+  name: string
+  kind: number
+  startTimeUnixNano: string
+  endTimeUnixNano: string
+  attributes: Record<string, unknown>
+  status: { code?: number }
+}
+
+type Attribute = { key: string; value: Record<string, unknown> & { arrayValue?: { values: object[] } } }
+
+interface Otlp {
+  resourceSpans: {
+    resource: { attributes: Attribute[] }
+    scopeSpans: { spans: (Omit<Span, 'attributes'> & { attributes: Attribute[] })[] }[]
+  }[]
+}
+
+const server = 2
+const client = 3
+const hex = (bytes: number) => Buffer.from(crypto.getRandomValues(new Uint8Array(bytes))).toString('hex')
+
+/** What an OpenTelemetry collector does with `POST /v1/traces`: OTLP in its JSON form. */
+function startCollector() {
+  const spans: Span[] = []
+  const seen = { resource: {} as Record<string, unknown>, headers: new Headers(), raw: '' }
+  const listener = Bun.serve({
+    port: 0,
+    hostname: '127.0.0.1',
+    routes: {
+      '/v1/traces': {
+        async POST(request) {
+          const body = (await request.json()) as Otlp
+          seen.raw += JSON.stringify(body)
+          seen.headers = request.headers
+          for (const { resource, scopeSpans } of body.resourceSpans) {
+            seen.resource = read(resource.attributes)
+            for (const { spans: some } of scopeSpans) {
+              for (const span of some) spans.push({ ...span, attributes: read(span.attributes) })
+            }
+          }
+          return Response.json({ partialSuccess: {} })
+        },
+      },
+    },
+    fetch: () => new Response(null, { status: 404 }),
+  })
+  return {
+    seen,
+    spans,
+    url: listener.url.href.replace(/\/$/, ''),
+    stop: () => listener.stop(true),
+    /** The spans of a trace, as soon as the one of the request is among them. */
+    async trace(traceId: string): Promise<{ request: Span; statements: Span[] }> {
+      for (let i = 0; i < 250; i++) {
+        const own = spans.filter(span => span.traceId === traceId)
+        const request = own.find(span => span.kind === server)
+        if (request) return { request, statements: own.filter(span => span.kind === client) }
+        await Bun.sleep(20)
+      }
+      throw new Error(`no trace ${traceId}`)
+    },
+  }
+}
+
+const read = (attributes: Attribute[]) =>
+  Object.fromEntries(
+    attributes.map(({ key, value }) => [
+      key,
+      value.arrayValue
+        ? value.arrayValue.values.map(item => Object.values(item)[0])
+        : Object.values(value)[0],
+    ]),
+  )
+
+describe('the executable, with a collector', () => {
+  const collector = startCollector()
+  let database: PrivateDatabase
+  let api: Running
+  beforeAll(async () => {
+    database = await privateDatabase()
+    api = await startExecutable({
+      DATABASE_URL: database.url,
+      ENVIRONMENT: 'test',
+      BCRYPT_COST: '4',
+      OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+      OTEL_EXPORTER_OTLP_HEADERS: 'x-tenant=acme',
+      OTEL_SERVICE_NAME: 'todo',
+      OTEL_RESOURCE_ATTRIBUTES: 'deployment.environment.name=lab',
+      OTEL_BSP_SCHEDULE_DELAY: '100',
+    })
+    await ready(api)
+  })
+  afterAll(async () => {
+    await api?.stop()
+    await database?.drop()
+    collector.stop()
+  })
+
+  /** A call with a trace of its own, and what became of that. */
+  async function traced(method: string, path: string, sent: Parameters<Running['request']>[2] = {}) {
+    const traceId = hex(16)
+    const parent = hex(8)
+    const traceparent = `00-${traceId}-${parent}-01`
+    const answer = await api.request(method, path, { ...sent, headers: { ...sent.headers, traceparent } })
+    return { answer, parent, traceId, ...(await collector.trace(traceId)) }
+  }
+
+  test('a request is a span in the trace of its caller, its statements are spans inside', async () => {
+    const ada = await api.user()
+
+    const { answer, parent, request, statements } = await traced('POST', '/tasks?x=1', {
+      token: ada.token,
+      json: { title: 'Buy milk' },
+    })
+
+    expect(request).toMatchObject({ name: 'POST /api/v1/tasks', kind: server, parentSpanId: parent })
+    expect(request.attributes).toEqual({
+      'http.request.method': 'POST',
+      'http.route': '/api/v1/tasks',
+      'http.response.status_code': 201,
+      'http.response.header.x-request-id': [answer.headers.get('x-request-id')],
+    })
+    const write = statements.find(span => span.name.startsWith('update'))!
+    expect(write.parentSpanId).toBe(request.spanId)
+    expect(write.attributes).toMatchObject({ 'db.system.name': 'postgresql', 'db.operation.name': 'update' })
+    expect(BigInt(write.startTimeUnixNano)).toBeGreaterThanOrEqual(BigInt(request.startTimeUnixNano))
+    expect(BigInt(write.endTimeUnixNano)).toBeLessThanOrEqual(BigInt(request.endTimeUnixNano))
+  })
+
+  test('the access line names the trace', async () => {
+    const { answer, traceId } = await traced('GET', '/nope')
+
+    const line = api.lines
+      .map(line => JSON.parse(line))
+      .find(line => line.request_id === answer.headers.get('x-request-id'))
+    expect(line).toMatchObject({ status: 404, trace_id: traceId })
+  })
+
+  test('without a trace from outside, or with a broken one, a new one begins', async () => {
+    for (const traceparent of [undefined, 'nonsense', `00-${'0'.repeat(32)}-${hex(8)}-01`]) {
+      const answer = await api.get('/tasks', { headers: { ...(traceparent && { traceparent }) } })
+      const id = answer.headers.get('x-request-id')
+      const line = await lineWith(api, id!)
+      const { request } = await collector.trace(line.trace_id)
+
+      expect(line.trace_id).toMatch(/^(?!0+$)[0-9a-f]{32}$/)
+      expect(request.parentSpanId).toBeFalsy()
+      expect(request.attributes['http.response.status_code']).toBe(401)
+    }
+  })
+
+  test('what the caller does not want to be kept is not sent', async () => {
+    const traceId = hex(16)
+    const before = collector.spans.length
+    const { headers } = await api.get('/tasks', { headers: { traceparent: `00-${traceId}-${hex(8)}-00` } })
+    // A later one that is sent.
+    await traced('GET', '/tasks')
+
+    expect((await lineWith(api, headers.get('x-request-id')!)).trace_id).toBe(traceId)
+    expect(collector.spans.slice(before).filter(span => span.traceId === traceId)).toEqual([])
+  })
+
+  test('a hundred requests at once keep their statements apart', async () => {
+    const people = await Promise.all([api.user(), api.user()])
+
+    const results = await Promise.all(
+      Array.from({ length: 100 }, (_, i) =>
+        traced('POST', '/tasks', { token: people[i % 2]!.token, json: { title: `${i}` } }),
+      ),
+    )
+
+    for (const { request, statements } of results) {
+      expect(statements.filter(span => span.name.startsWith('update task_counters'))).toHaveLength(1)
+      expect(statements.every(span => span.parentSpanId === request.spanId)).toBe(true)
+    }
+  })
+
+  test('a failure is marked, by its code alone', async () => {
+    const email = `geheim-${hex(4)}@example.com`
+    const json = { email, password: 'geheim geheim' }
+    await traced('POST', '/auth/register', { json })
+
+    const { answer, request, statements } = await traced('POST', '/auth/register', { json })
+
+    expect(answer.status).toBe(400)
+    expect(request.status.code ?? 0).toBe(0)
+    const failed = statements.find(span => span.name === 'insert users')!
+    expect(failed.status.code).toBe(2)
+    expect(failed.attributes['error.type']).toBe('23505')
+  })
+
+  test('nothing that a person sent is in any of it', async () => {
+    const ada = await api.user(`geheim-${hex(4)}@example.com`, 'geheim geheim')
+    const task = await api.task(ada, { title: 'geheim', tags: ['geheim'] })
+    await api.get('/tasks?q=geheim&tag=geheim', { token: ada.token })
+    await api.get('/tasks/geheim', { token: ada.token })
+    await api.patch(`/tasks/${task.id}`, { token: ada.token, json: { description: 'geheim' } })
+    await traced('GET', '/tasks', { token: ada.token, headers: { 'user-agent': 'geheim' } })
+
+    expect(collector.seen.raw).toContain('select')
+    for (const secret of ['geheim', ada.token, ada.refreshToken, ada.id, task.id]) {
+      expect(collector.seen.raw).not.toContain(secret)
+    }
+  })
+
+  test('probes leave no traces', async () => {
+    const traceId = hex(16)
+    const headers = { traceparent: `00-${traceId}-${hex(8)}-01` }
+    await api.get('/health', { headers })
+    await api.get('/health/ready', { headers })
+    await traced('GET', '/tasks')
+
+    expect(collector.spans.filter(span => span.traceId === traceId)).toEqual([])
+  })
+
+  test('the usual variables say who we are and what goes along', async () => {
+    await traced('GET', '/tasks')
+
+    expect(collector.seen.resource).toMatchObject({
+      'service.name': 'todo',
+      'service.version': expect.any(String),
+      'deployment.environment.name': 'lab',
+      'telemetry.sdk.name': 'opentelemetry',
+    })
+    expect(collector.seen.headers.get('x-tenant')).toBe('acme')
+    expect(collector.seen.headers.get('content-type')).toBe('application/json')
+  })
+})
+
+test('what has not been sent yet is sent before the end', async () => {
+  const collector = startCollector()
+  const api = await startExecutable({
+    OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+    OTEL_BSP_SCHEDULE_DELAY: '60000',
+  })
+  await api.get('/nope')
+  await Bun.sleep(50)
+  const before = collector.spans.length
+  const code = await api.stop()
+  collector.stop()
+
+  expect([before, code]).toEqual([0, 0])
+  expect(collector.spans.map(span => span.name)).toContain('GET unknown')
+})
+
+test('a collector that is away costs one warning and no request', async () => {
+  const api = await startExecutable({
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1',
+    OTEL_BSP_SCHEDULE_DELAY: '50',
+  })
+  for (let i = 0; i < 20; i++) {
+    expect((await api.get('/nope')).status).toBe(404)
+    await Bun.sleep(20)
+  }
+  const start = performance.now()
+  const code = await api.stop()
+
+  expect(code).toBe(0)
+  expect(performance.now() - start).toBeLessThan(5000)
+  expect(api.lines.filter(line => line.includes('"traces are lost"')).length).toBeLessThanOrEqual(1)
+}, 30_000)
+
+test('a sampler may be chosen', async () => {
+  const collector = startCollector()
+  const api = await startExecutable({
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: `${collector.url}/v1/traces`,
+    OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
+    OTEL_TRACES_SAMPLER_ARG: '0',
+  })
+  const traceId = hex(16)
+  await api.get('/nope')
+  await api.get('/nope', { headers: { traceparent: `00-${traceId}-${hex(8)}-01` } })
+  await Bun.sleep(50)
+  await api.stop()
+  collector.stop()
+
+  expect(collector.spans.map(span => span.traceId)).toEqual([traceId])
+})
+
+test('traces are off unless the variables ask for them', () => {
+  const endpoint = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://localhost:4318' }
+
+  expect(parseConfig({}).tracing).toBeUndefined()
+  expect(parseConfig({ OTEL_SERVICE_NAME: 'todo' }).tracing).toBeUndefined()
+  expect(parseConfig({ ...endpoint, OTEL_SDK_DISABLED: 'true' }).tracing).toBeUndefined()
+  expect(parseConfig({ ...endpoint, OTEL_TRACES_EXPORTER: 'none' }).tracing).toBeUndefined()
+  expect(parseConfig(endpoint).tracing).toEqual(endpoint)
+  expect(parseConfig({ OTEL_TRACES_EXPORTER: 'otlp' }).tracing).toEqual({ OTEL_TRACES_EXPORTER: 'otlp' })
+})
+
+test.each([
+  [{ OTEL_TRACES_EXPORTER: 'zipkin' }, 'OTEL_TRACES_EXPORTER must be one of otlp, none'],
+  [{ OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4317' }, 'OTEL_EXPORTER_OTLP_ENDPOINT must look like'],
+  [
+    { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c:4317', OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' },
+    'OTEL_EXPORTER_OTLP_PROTOCOL must be http/json',
+  ],
+])('the variables %p are refused', (env, mistake) => {
+  expect(() => parseConfig(env)).toThrow(mistake)
+})
+
+async function ready(api: Running) {
+  for (let i = 0; i < 200; i++) {
+    if ((await api.get('/health/ready')).status === 200) return
+    await Bun.sleep(25)
+  }
+  throw new Error('it does not get ready')
+}
+
+async function lineWith({ lines }: Running, requestId: string) {
+  for (let i = 0; i < 100; i++) {
+    const line = lines.map(line => JSON.parse(line)).find(line => line.request_id === requestId)
+    if (line) return line
+    await Bun.sleep(20)
+  }
+  throw new Error(`no access line for ${requestId}`)
+}
