@@ -9,17 +9,16 @@ export const entityTag = (version: number) => `"${version}"`
 const tags = /^(\*|(W\/)?"[^"\s]*"(\s*,\s*(W\/)?"[^"\s]*")*)$/
 const anyTag = /(W\/)?"([^"]*)"/g
 
-const header = (description: string, example: string) =>
-  t.Optional(text({ maxLength: 1000, pattern: tags, description, examples: [example] }))
+const header = (description: string) => t.Optional(text({ maxLength: 1000, pattern: tags, description }))
 
 /** The header of a request that changes something only if it is what the caller thinks it is. */
 export const ifMatchHeader = t.Object({
-  'if-match': header('Only if the task still has one of these `ETag`s, or `*`; otherwise 412.', '"7"'),
+  'if-match': header('Only if the task still has one of these `ETag`s, or `*`; otherwise 412.'),
 })
 
 /** The header of a request that wants something only if it is new. */
 export const ifNoneMatchHeader = t.Object({
-  'if-none-match': header('304 if the task still has one of these `ETag`s.', '"7"'),
+  'if-none-match': header('304 if the task still has one of these `ETag`s.'),
 })
 
 /**

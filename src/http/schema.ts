@@ -151,6 +151,7 @@ export const errorBody = t.Object(
     detail: t.String({ description: 'For people.', examples: ['Task not found'] }),
     code: t.String({ description: 'For programs: it stays as it is.', examples: ['task_not_found'] }),
     request_id: requestId,
+    index: t.Optional(integer({ description: 'Which operation of a batch it is about, from 0.' })),
   },
   { title: 'Error' },
 )
