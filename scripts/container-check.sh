@@ -82,6 +82,9 @@ expect 'login' 200 "$(call --json "$person" $api/auth/login)"
 token=$(field access_token)
 expect 'create a task' 201 "$(call --json '{"title":"Buy milk"}' -H "Authorization: Bearer $token" $api/tasks)"
 task=$(field id)
+expect 'user list, beside the service' 0 "$(code todo_api user list)"
+grep -q ada@example.com "$work/out" || fail 'the list lacks the person'
+expect 'backup, while it serves' 0 "$(code todo_api backup -)"
 stop
 start
 expect 'the task after a restart, with the same token' 200 "$(call -H "Authorization: Bearer $token" "$api/tasks/$task")"
