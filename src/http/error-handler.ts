@@ -17,8 +17,7 @@ interface Failed {
   params?: unknown
   query?: unknown
   headers?: unknown
-  body?: unknown
-  /** The body as it came, set by `http/body.ts`: `body` may have lost fields by now. */
+  /** The body as it came, set by `http/body.ts`: Elysia's may have lost fields by now. */
   sent?: unknown
 }
 
@@ -27,24 +26,28 @@ type Routes = AnyElysia['routes']
 /** The one place where a failure becomes a response. `routes` is asked for the app's routes when something fails. */
 export const errorHandler = (log: Log, routes: () => Routes) =>
   new Elysia({ name: 'error-handler' })
-    .decorate({ requestId: '' })
+    .decorate({ requestId: '', sent: undefined as unknown })
     // Elysia's own parser would fail, or need a second, before a person was asked who they are: see `http/body.ts`.
     // Whatever is not `undefined` tells Elysia that the body has been dealt with.
     .onParse({ as: 'global' }, () => null)
-    .onError({ as: 'global' }, context => {
-      const { error, set, requestId } = context
-      const failure = toAppError(error, context as Failed, routes())
-      if (failure.status >= 500) report(log, failure, requestId)
-      set.status = failure.status
-      Object.assign(set.headers, failure.headers, { 'content-type': 'application/json' })
-      return {
-        detail: failure.detail,
-        code: failure.code,
-        request_id: requestId,
-        ...(failure.index !== undefined && { index: failure.index }),
-        ...(failure.body !== undefined && { body: failure.body }),
-      }
-    })
+    // Destructured here and nowhere later: Elysia reads this list, and prepares for every request what stands in it;
+    // of a hook that hands the whole context on it believes that it needs cookies and all.
+    .onError(
+      { as: 'global' },
+      ({ error, set, requestId, request, path, route, params, query, headers, sent }) => {
+        const failure = toAppError(error, { request, path, route, params, query, headers, sent }, routes())
+        if (failure.status >= 500) report(log, failure, requestId)
+        set.status = failure.status
+        Object.assign(set.headers, failure.headers, { 'content-type': 'application/json' })
+        return {
+          detail: failure.detail,
+          code: failure.code,
+          request_id: requestId,
+          ...(failure.index !== undefined && { index: failure.index }),
+          ...(failure.body !== undefined && { body: failure.body }),
+        }
+      },
+    )
 
 /**
  * Decides by what was thrown, never by its `code` or `status`: Elysia reads those off any object, so that a database

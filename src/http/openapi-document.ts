@@ -39,6 +39,8 @@ export interface Schema {
   $ref?: string
   notBlank?: boolean
   maxBytes?: number
+  /** What the document says and nobody checks. */
+  documented?: Schema
   form?: boolean
   [keyword: string]: unknown
 }
@@ -244,9 +246,21 @@ function mend(collected: Collected): Document {
 /** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
 function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
   // `additionalProperties` is no word of ours: Elysia writes it into a schema when its route is first called.
-  const { title, notBlank, maxBytes, form, additionalProperties, anyOf, items, properties, ...rest } = schema
+  const {
+    title,
+    notBlank,
+    maxBytes,
+    documented,
+    form,
+    additionalProperties,
+    anyOf,
+    items,
+    properties,
+    ...rest
+  } = schema
   const convert = (part: Schema) => toJsonSchema(part, schemas)
   const plain: Schema = {
+    ...documented,
     ...rest,
     ...(notBlank && { pattern: '\\S' }),
     // Not the whole truth (bytes, not characters): the description has the rest.

@@ -60,7 +60,7 @@ export const task = t.Object(
     title: t.String({ examples: ['Buy milk'] }),
     description: nullable(t.String({ examples: ['Two litres, the blue one'] })),
     status: oneOf(taskStatuses),
-    priority: t.Integer({ description: '0 none, 1 low, 2 medium, 3 high, 4 urgent', examples: [2] }),
+    priority: integer({ description: '0 none, 1 low, 2 medium, 3 high, 4 urgent', examples: [2] }),
     due_at: nullable(instant()),
     tags: t.Array(t.String(), { examples: [['home', 'errands']] }),
     position: t.String({ description: 'Where a person put the task: compared as text.', examples: ['a0'] }),
@@ -69,7 +69,7 @@ export const task = t.Object(
     ),
     created_at: instant(),
     updated_at: instant(),
-    version: t.Integer({ description: 'Grows with each change; also in the `ETag`.', examples: [7] }),
+    version: integer({ description: 'Grows with each change; also in the `ETag`.', examples: [7] }),
   },
   { title: 'Task', examples: [taskExample] },
 )
@@ -280,7 +280,7 @@ export const statsQuery = t.Object({
   ),
 })
 
-const count = (description: string) => t.Integer({ description })
+const count = (description: string) => integer({ description })
 
 export const stats = t.Object(
   {
