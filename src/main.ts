@@ -1,4 +1,5 @@
 import { Command, CommanderError } from 'commander'
+import { DrizzleQueryError } from 'drizzle-orm/errors'
 import { version } from '../package.json'
 import { readConfig } from './commands/settings.ts'
 import { say, UsageError } from './commands/terminal.ts'
@@ -296,6 +297,8 @@ function explain(error: unknown): string {
   if (error instanceof AppError && error.code === 'unavailable') {
     return `the database cannot be reached${error.cause instanceof Error ? `: ${error.cause.message}` : ''}`
   }
+  // Drizzle's own message holds the statement and its values.
+  if (error instanceof DrizzleQueryError) return explain(error.cause)
   if (databaseError(error) && error.name !== 'MigrationError') return `the database says: ${error.message}`
   return error.message
 }
@@ -304,7 +307,8 @@ try {
   await program.parseAsync()
 } catch (error) {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? exitCode.ok : exitCode.usage)
-  say(explain(error))
+  // Whoever read our output has gone, and needs no explanation.
+  if (!(error instanceof Error && 'code' in error && error.code === 'EPIPE')) say(explain(error))
   process.exit(
     error instanceof ConfigError || error instanceof UsageError ? exitCode.usage : exitCode.failure,
   )

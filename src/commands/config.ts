@@ -29,12 +29,16 @@ export function listSettings({ env, file }: { env: Env; file: Env }): Setting[] 
       names.add(name)
       return target[name]
     },
+    // Whoever looks through all of the environment asks for no setting in particular.
+    ownKeys: () => [],
   })
   const config = parseConfig(noted)
-  const isSecret = (name: string) => names.has(`${name}_FILE`)
+  // OpenTelemetry reads its own variables: those that are set are in force.
+  if (config.tracing) for (const name of Object.keys(env)) if (name.startsWith('OTEL_')) names.add(name)
+  const hasFile = (name: string) => names.has(`${name}_FILE`)
   return [...names]
-    .filter(name => !(name.endsWith('_FILE') && names.has(name.slice(0, -5))))
-    .map(name => describe(name, { env, file, config, isSecret: isSecret(name) }))
+    .filter(name => !(name.endsWith('_FILE') && names.has(name.slice(0, -'_FILE'.length))))
+    .map(name => describe(name, { env, file, config, isSecret: hasFile(name) || name.endsWith('_HEADERS') }))
 }
 
 interface Known {
@@ -46,7 +50,7 @@ interface Known {
 
 function describe(name: string, { env, file, config, isSecret }: Known): Setting {
   const source = [name, ...(isSecret ? [`${name}_FILE`] : [])].find(name => env[name]?.trim())
-  if (!source) return { name, value: defaults[name]?.(config) ?? '(default)', from: 'default' }
+  if (!source) return { name, value: defaults[name]?.(config) ?? '(not set)', from: 'default' }
   const where = env[source] === file[source] ? '.env' : 'environment'
   return {
     name,
@@ -86,6 +90,5 @@ const defaults: Record<string, (config: Config) => string> = {
   LOGIN_LIMIT: config => String(config.throttle.loginsPerMinute),
   LOGIN_FAILURE_LIMIT: config => String(config.throttle.failuresPerAccount),
   REGISTER_LIMIT: config => String(config.throttle.registrationsPerHour),
-  TRUSTED_PROXIES: () => '(none)',
   LOG_LEVEL: config => config.logLevel,
 }

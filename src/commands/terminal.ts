@@ -12,6 +12,8 @@ export class UsageError extends Error {
 
 /** Writes a result, and waits until it has gone: a pipe may be slower than we are. */
 export async function print(data: string | Uint8Array): Promise<void> {
+  // The failure of a write is told twice, and an event that nobody listens to ends the program.
+  if (process.stdout.listenerCount('error') === 0) process.stdout.on('error', () => {})
   await new Promise<void>((resolve, reject) => {
     process.stdout.write(data, error => (error ? reject(error) : resolve()))
   })

@@ -7,7 +7,8 @@ interface DatabaseError {
 /** The PostgreSQL error behind a failure, whichever driver or wrapper threw it; `undefined` for anything else. */
 export function databaseError(error: unknown): DatabaseError | undefined {
   for (let e = error; e instanceof Error; e = e.cause) {
-    if ('code' in e && typeof e.code === 'string' && /^[0-9A-Z]{5}$/.test(e.code))
+    // A SQLSTATE holds a digit; EPIPE and EROFS are the system's.
+    if ('code' in e && typeof e.code === 'string' && /^(?=.*\d)[0-9A-Z]{5}$/.test(e.code))
       return e as Error & DatabaseError
   }
   return undefined

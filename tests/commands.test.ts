@@ -1,0 +1,347 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Env } from '../src/config.ts'
+import { newPlace, type Place, runCommand } from './support/command.ts'
+import { executablePath, type Running, startExecutable } from './support/executable.ts'
+import { execute } from './support/postgres-server.ts'
+import { emptyDatabase } from './support/template.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'todo-api-commands-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+
+const lines = (text: string) => text.trim().split('\n')
+
+describe.each(['postgres', 'embedded'] as const)('user commands beside a running service (%s)', kind => {
+  let place: Place
+  let api: Running
+  beforeAll(async () => {
+    place = await newPlace(kind)
+    api = await startExecutable(place.env)
+  }, 60_000)
+  afterAll(async () => {
+    expect(await api.stop()).toBe(0)
+    await place.remove()
+  })
+
+  const user = (args: string[], stdin = '') => runCommand(['user', ...args], { ...place, stdin })
+  const login = (username: string, password: string) =>
+    api.post('/auth/login', { form: { username, password } })
+
+  test('create makes an account that can sign in, and prints its id', async () => {
+    const made = await user(['create', 'Ada@example.com'], 'correct horse\n')
+
+    expect(made).toMatchObject({ exitCode: 0, stderr: 'made user Ada@example.com\n' })
+    const { body } = await login('ada@example.com', 'correct horse')
+    expect((await api.get('/users/me', { token: body.access_token })).body).toMatchObject({
+      id: made.stdout.trim(),
+      email: 'Ada@example.com',
+    })
+    expect((await api.task({ token: body.access_token })).version).toBe(1)
+  })
+
+  test('create refuses a second account of an address, and what registration refuses', async () => {
+    const taken = await user(['create', 'ADA@example.com'], 'correct horse')
+    const noAddress = await user(['create', 'ada'], 'correct horse')
+    const short = await user(['create', 'bob@example.com'], 'short')
+    const long = await user(['create', 'bob@example.com'], 'ü'.repeat(37))
+
+    expect([taken, noAddress, short, long].map(({ exitCode }) => exitCode)).toEqual([1, 2, 2, 2])
+    expect(taken.stderr).toContain('another account')
+    expect(short.stderr).toContain('at least 8 characters')
+    expect(long.stderr).toContain('at most 72 bytes')
+    expect(await user(['list'])).toMatchObject({ stdout: expect.not.stringContaining('bob') })
+  })
+
+  test('list gives one line of JSON for each account, the oldest first', async () => {
+    const bob = await api.user('bob@example.com')
+    await api.task(bob)
+    await api.task(bob)
+    const { stdout, exitCode } = await user(['list'])
+
+    expect(exitCode).toBe(0)
+    expect(lines(stdout).map(line => JSON.parse(line))).toMatchObject([
+      { email: 'Ada@example.com', tasks: 1, sessions: 1 },
+      { id: bob.id, email: 'bob@example.com', tasks: 2, sessions: 1, disabled_at: null },
+    ])
+  })
+
+  test('disable ends the sessions within a second and closes the door; enable opens it again', async () => {
+    const { token } = await api.user('carol@example.com')
+    expect((await api.get('/users/me', { token })).status).toBe(200)
+    const disabled = await user(['disable', 'CAROL@example.com'])
+    await Bun.sleep(1000)
+
+    expect(disabled).toMatchObject({
+      exitCode: 0,
+      stderr: 'carol@example.com is disabled; 1 sessions ended\n',
+    })
+    expect((await api.get('/users/me', { token })).status).toBe(401)
+    expect((await login('carol@example.com', 'correct horse')).status).toBe(401)
+
+    expect(await user(['enable', 'carol@example.com'])).toMatchObject({ exitCode: 0 })
+    expect((await api.get('/users/me', { token })).status).toBe(401)
+    expect((await login('carol@example.com', 'correct horse')).status).toBe(200)
+  })
+
+  test('reset-password changes the password and ends the sessions', async () => {
+    const dave = await api.user('dave@example.com')
+    const reset = await user(['reset-password', dave.id], 'staple battery\r\nignored\n')
+    await Bun.sleep(1000)
+
+    expect(reset).toMatchObject({
+      exitCode: 0,
+      stderr: 'dave@example.com has a new password; 1 sessions ended\n',
+    })
+    expect((await api.get('/users/me', dave)).status).toBe(401)
+    expect((await login(dave.email, 'correct horse')).status).toBe(401)
+    expect((await login(dave.email, 'staple battery')).status).toBe(200)
+  })
+
+  test('delete asks, or needs --yes, and takes everything with it', async () => {
+    const erin = await api.user('erin@example.com')
+    await api.task(erin)
+    const unsure = await user(['delete', 'erin@example.com'])
+    expect([unsure.exitCode, unsure.stderr]).toEqual([2, expect.stringContaining('--yes')])
+    expect((await api.get('/users/me', erin)).status).toBe(200)
+
+    expect(await user(['delete', 'erin@example.com', '--yes'])).toMatchObject({ exitCode: 0 })
+    await Bun.sleep(1000)
+    expect((await api.get('/tasks', erin)).status).toBe(401)
+    expect((await login('erin@example.com', 'correct horse')).status).toBe(401)
+    expect(await user(['delete', 'erin@example.com', '--yes'])).toMatchObject({
+      exitCode: 1,
+      stderr: 'there is no user erin@example.com\n',
+    })
+  })
+
+  test('doctor finds nothing wrong', async () => {
+    const { stdout, stderr, exitCode } = await runCommand(['doctor'], place)
+
+    expect([exitCode, stderr]).toEqual([0, ''])
+    expect(lines(stdout).filter(line => !line.startsWith('ok  '))).toEqual([])
+    for (const what of ['settings', 'database', 'encoding', 'time zone', 'clock', 'migrations', 'writing']) {
+      expect(stdout).toContain(`ok    ${what}`)
+    }
+  })
+})
+
+test('a command on the embedded database works without a service, and makes no database by accident', async () => {
+  const dataDir = join(folder, 'nothing')
+  const { exitCode, stderr } = await runCommand(['user', 'list'], { env: { DATA_DIR: dataDir } })
+
+  expect([exitCode, stderr]).toEqual([1, expect.stringContaining('there is no database in DATA_DIR')])
+  expect(existsSync(dataDir)).toBe(false)
+})
+
+test('a service that was killed is in nobody’s way', async () => {
+  const place = await newPlace('embedded')
+  const api = await startExecutable(place.env)
+  await api.user('ada@example.com')
+  api.process.kill('SIGKILL')
+  await api.process.exited
+
+  expect(existsSync(join(place.env.DATA_DIR!, 'control'))).toBe(true)
+  expect((await runCommand(['user', 'list'], place)).stdout).toContain('ada@example.com')
+  await place.remove()
+}, 60_000)
+
+describe('config', () => {
+  const config = async (env: Env, dotEnv = '') => {
+    const cwd = mkdtempSync(join(folder, 'config-'))
+    writeFileSync(join(cwd, '.env'), dotEnv)
+    const { stdout, ...rest } = await runCommand(['config', '--json'], { env, cwd })
+    const settings = stdout === '' ? [] : lines(stdout).map(line => JSON.parse(line))
+    return { ...rest, stdout, of: (name: string) => settings.find(setting => setting.name === name) }
+  }
+
+  test('says what is in force and where it comes from', async () => {
+    const { of, exitCode } = await config({ PORT: '9000' }, 'PORT=1\nLOG_LEVEL=warn\n')
+
+    expect(exitCode).toBe(0)
+    expect(of('PORT')).toEqual({ name: 'PORT', value: '9000', from: 'environment' })
+    expect(of('LOG_LEVEL')).toEqual({ name: 'LOG_LEVEL', value: 'warn', from: '.env' })
+    expect(of('HOST')).toEqual({ name: 'HOST', value: '127.0.0.1', from: 'default' })
+    expect(of('DATABASE_URL')).toMatchObject({ value: '(embedded database in ./data)', from: 'default' })
+  })
+
+  test('hides every secret', async () => {
+    const file = join(folder, 'secret')
+    writeFileSync(file, 'geheim-file-geheim-file-geheim-file-1\n')
+    const urls = [
+      'postgres://ada:geheim@db/todo',
+      'postgres://ada:geh%40eim@db1:1,db2:2/todo?password=geheim&a=b',
+    ]
+    for (const url of urls) {
+      const { stdout, of } = await config({ DATABASE_URL: url, SECRET_KEY_FILE: file })
+
+      expect(stdout).not.toMatch(/geheim|geh%40eim/)
+      expect(of('DATABASE_URL').value).toMatch(/^postgres:\/\/ada:\(hidden\)@db/)
+      expect(of('SECRET_KEY')).toEqual({
+        name: 'SECRET_KEY',
+        value: '(hidden)',
+        from: `file ${file}, named in environment`,
+      })
+    }
+  })
+
+  test('leaves no setting out, and shows what is in force for each', async () => {
+    const source = readFileSync(join(import.meta.dir, '../src/config.ts'), 'utf8')
+    const names = [...source.matchAll(/(?:text|secret|integer|flag|oneOf)\('([A-Z_]+)'/g)].map(
+      ([, name]) => name!,
+    )
+    const shown = [
+      await config({}),
+      await config({ DATABASE_URL: 'postgres://db/todo' }),
+      await config({ OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318' }),
+    ]
+    const shownOf = (name: string) => shown.map(({ of }) => of(name)?.value).find(Boolean)
+
+    expect(names.length).toBeGreaterThan(10)
+    expect(names.filter(name => shownOf(name) === undefined)).toEqual([])
+    // These are off when nothing is said; every other one has a value then, and src/commands/config.ts knows it.
+    const off = /^(METRICS_|OTEL_|TRUSTED_PROXIES$)/
+    expect(names.filter(name => shownOf(name) === '(not set)' && !off.test(name))).toEqual([])
+  })
+
+  test('with mistakes names them all and exits 2', async () => {
+    const { exitCode, stderr, stdout } = await config({ PORT: 'geheim', LOG_LEVEL: 'loud' })
+
+    expect([exitCode, stdout]).toEqual([2, ''])
+    expect(stderr).toContain('PORT')
+    expect(stderr).toContain('LOG_LEVEL')
+    expect(stderr).not.toContain('geheim')
+  })
+})
+
+describe('doctor fails, and says what to do', () => {
+  const secret = 'test-secret-test-secret-test-secret-0123'
+  const doctor = async (env: Env) => {
+    const { exitCode, stdout } = await runCommand(['doctor'], { env })
+    return { exitCode, problems: lines(stdout).filter(line => !line.startsWith('ok')) }
+  }
+
+  test('when settings are wrong: each mistake', async () => {
+    expect(await doctor({ PORT: 'x', ALGORITHM: 'none' })).toEqual({
+      exitCode: 1,
+      problems: [
+        expect.stringMatching(/^fail {2}settings .*PORT/),
+        expect.stringMatching(/^fail {2}settings .*ALGORITHM/),
+      ],
+    })
+  })
+
+  test('when the database is away', async () => {
+    const { exitCode, problems } = await doctor({
+      DATABASE_URL: 'postgres://ada:geheim@127.0.0.1:1/x',
+      SECRET_KEY: secret,
+    })
+
+    expect([exitCode, problems]).toEqual([1, [expect.stringMatching(/^fail {2}database .*ECONNREFUSED/)]])
+    expect(problems.join()).not.toContain('geheim')
+  })
+
+  test('when migrations are pending: only a warning', async () => {
+    const database = await emptyDatabase()
+    expect(await doctor({ DATABASE_URL: database.url, SECRET_KEY: secret })).toEqual({
+      exitCode: 0,
+      problems: [expect.stringMatching(/^warn {2}migrations .*pending/)],
+    })
+    await database.drop()
+  })
+
+  test('when the server takes no writes, or the role may not', async () => {
+    const place = await newPlace('postgres')
+    const url = new URL(place.env.DATABASE_URL!)
+    const name = url.pathname.slice(1)
+    await execute(url.href, `alter database ${name} set default_transaction_read_only = on`)
+    expect(await doctor(place.env)).toEqual({
+      exitCode: 1,
+      problems: [expect.stringMatching(/^fail {2}writing .*takes no writes/)],
+    })
+
+    await execute(
+      url.href,
+      `set transaction read write; alter database ${name} reset default_transaction_read_only`,
+    )
+    const role = `reader_${name}`
+    await execute(url.href, `create role ${role} login password 'x'`)
+    await execute(
+      url.href,
+      `grant usage on schema drizzle to ${role}; grant select on all tables in schema drizzle to ${role}`,
+    )
+    url.username = role
+    url.password = 'x'
+    expect(await doctor({ ...place.env, DATABASE_URL: url.href })).toEqual({
+      exitCode: 1,
+      problems: [expect.stringMatching(/^fail {2}writing .*permission denied/)],
+    })
+    await execute(place.env.DATABASE_URL!, `drop owned by ${role}; drop role ${role}`)
+    await place.remove()
+  })
+
+  test('when the data folder is open to others', async () => {
+    const dataDir = join(folder, 'open')
+    mkdirSync(dataDir)
+    writeFileSync(join(dataDir, 'letter'), '')
+    chmodSync(dataDir, 0o755)
+
+    expect(await doctor({ DATA_DIR: dataDir })).toEqual({
+      exitCode: 0,
+      problems: [expect.stringMatching(/^warn {2}data folder .*chmod 700/)],
+    })
+  })
+})
+
+describe('wrong use', () => {
+  test.each([
+    [['user', 'nosuch']],
+    [['user', 'create']],
+    [['user', 'create', 'a@example.com', 'password']],
+    [['user', 'create', 'a@example.com', '--password', 'x']],
+    [['import']],
+    [['import', 'a', '--from', 'postgres://db/x']],
+    [['import', '--from', 'mysql://db/x']],
+    [['backup']],
+    [['nosuch']],
+  ])('%p: exit code 2, one message on stderr, nothing on stdout', async args => {
+    const { exitCode, stdout, stderr } = await runCommand(args, { env: { DATA_DIR: join(folder, 'unused') } })
+
+    expect([exitCode, stdout]).toEqual([2, ''])
+    expect(lines(stderr)).toHaveLength(1)
+  })
+
+  test.each([['user'], ['import'], ['export'], ['backup'], ['restore'], ['config'], ['doctor']])(
+    'help %s shows examples',
+    async command => {
+      const { exitCode, stdout } = await runCommand(['help', command])
+
+      expect(exitCode).toBe(0)
+      expect(stdout).toMatch(/Examples?:\n {2}/)
+    },
+  )
+})
+
+test('a reader that goes away early is no failure', async () => {
+  const place = await newPlace('postgres')
+  await execute(
+    place.env.DATABASE_URL!,
+    `insert into users (id, email, email_key, password_hash)
+     select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' from generate_series(1, 5000) n`,
+  )
+  const pipe = Bun.spawn(['sh', '-c', '"$0" user list | head -n 1', await executablePath()], {
+    env: { PATH: process.env.PATH, ...place.env },
+    stdout: 'pipe',
+    stderr: 'pipe',
+  })
+  const [stdout, stderr] = await Promise.all([
+    new Response(pipe.stdout).text(),
+    new Response(pipe.stderr).text(),
+  ])
+  await pipe.exited
+  await place.remove()
+
+  expect(lines(stdout)).toHaveLength(1)
+  expect(stderr).toBe('')
+})
