@@ -211,6 +211,15 @@ onBothDatabases(
         expect(answers.map(({ status }) => status)).toEqual(Array(6).fill(200))
       })
 
+      test('names everything that is missing', async () => {
+        const { status, body } = await api.post('/auth/login', { json: {} })
+        expect(status).toBe(422)
+        expect(body.detail.map(({ loc, type }: { loc: string[]; type: string }) => [type, ...loc])).toEqual([
+          ['missing', 'body', 'username'],
+          ['missing', 'body', 'password'],
+        ])
+      })
+
       test('refuses every reason in the same words', async () => {
         const { email } = await api.user()
         const attempts = [

@@ -42,3 +42,7 @@ test('so many are hashed at a time, so many wait, and the next one is turned awa
   expect((results[5] as PromiseRejectedResult).reason).toMatchObject({ code: 'unavailable', status: 503 })
   expect(await hash('again')).toStartWith('$2b$08$')
 })
+
+test('a damaged hash matches nothing', async () => {
+  expect(await passwords().verify('correct horse', 'not a hash')).toBe(false)
+})

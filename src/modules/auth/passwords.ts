@@ -33,9 +33,7 @@ export function createPasswords({
     async verify(password: string, hash: string | undefined): Promise<boolean> {
       const bytes = Buffer.byteLength(password)
       const usable = bytes > 0 && bytes <= passwordBytesMax
-      const matches = await inTurn(() =>
-        Bun.password.verify(usable ? password : 'x', hash ?? nobodysHash, 'bcrypt'),
-      )
+      const matches = await inTurn(() => matchesHash(usable ? password : 'x', hash ?? nobodysHash))
       return matches && usable && hash !== undefined
     },
 
@@ -43,6 +41,10 @@ export function createPasswords({
     stats: inTurn.stats,
   }
 }
+
+/** A hash that is damaged or not bcrypt's matches nothing. */
+const matchesHash = (password: string, hash: string) =>
+  Bun.password.verify(password, hash, 'bcrypt').catch(() => false)
 
 function createQueue(atOnce: number, waitingMax: number) {
   let running = 0

@@ -6,6 +6,7 @@ import {
   account,
   login,
   logoutQuery,
+  nameFromEmail,
   refresh,
   registration,
   sessionList,
@@ -50,6 +51,7 @@ export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
       },
     })
     .post('/login', ({ body, request }) => auth.login(body, clientOf(request)), {
+      transform: nameFromEmail,
       beforeHandle: limited('login'),
       body: login,
       response: {

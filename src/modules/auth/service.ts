@@ -167,8 +167,8 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
     },
 
     /** Signs a person in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
-    async login(input: { username?: string; email?: string; password: string }, { ip, userAgent }: Client) {
-      const key = emailKey(addressOf(input))
+    async login(input: { username: string; password: string }, { ip, userAgent }: Client) {
+      const key = emailKey(input.username)
       const matches = await throttle.guess(key, ip, async () => {
         const [found] = await db
           .select({ id: users.id, hash: users.passwordHash })
@@ -264,12 +264,3 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
 
 /** An address as it is compared: without regard to case. */
 export const emailKey = (email: string) => email.trim().normalize('NFC').toLowerCase()
-
-/** OAuth 2 says `username`; clients with JSON may say `email`. Throws `validation_failed` when neither is there. */
-function addressOf({ username, email }: { username?: string; email?: string }): string {
-  const address = username ?? email
-  if (address !== undefined) return address
-  throw new AppError('validation_failed', {
-    detail: [{ loc: ['body', 'username'], msg: 'Field required', type: 'missing' }],
-  })
-}
