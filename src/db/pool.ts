@@ -1,5 +1,6 @@
 import { AppError } from '../errors.ts'
 import type { DatabaseStats } from './driver.ts'
+import { createSlowLane } from './slow-lane.ts'
 
 /** One session with a database. It never comes back: when it is lost, another one is opened. */
 export interface Connection {
@@ -36,6 +37,7 @@ interface Job {
   text: string
   values: readonly unknown[]
   deadline: number
+  isSuspect?: boolean
   resolve: (rows: unknown[][]) => void
   reject: (error: unknown) => void
 }
@@ -64,6 +66,7 @@ const fluentMs = 20
  * - So many may be under way or wait, and no more: whoever comes then is turned away at once.
  * - When every connection is busy, statements are sent behind others, which saves a quarter of the work; but never
  *   behind one that takes long, and what has not been sent is withdrawn when its time is over.
+ * - Statements that are slow (somebody has locked a table) share half of the connections, so that the others go on.
  * - A connection that stays silent is dropped, and so are the idle ones, which may be as dead.
  * - When no connection is left and none can be opened, the database is away: all are turned away at once, while
  *   one connection at a time is tried. The first that opens ends that.
@@ -72,6 +75,7 @@ const fluentMs = 20
  */
 export function createPool({ connect, size }: PoolOptions) {
   const pendingMax = size * pendingPerConnection
+  const slowLane = createSlowLane(size)
   let lines: Line[] = []
   /** Everyone who has no answer yet, in the order of their deadlines, and those of them who have not been sent. */
   const pending = new Set<Job>()
@@ -101,9 +105,17 @@ export function createPool({ connect, size }: PoolOptions) {
     while (waiting.length > 0) {
       const line = findRoom(now)
       if (!line) return open(now)
-      const job = waiting.shift()!
+      const job = next(now)
+      if (!job) return
       if (pending.has(job)) send(line, job, now)
     }
+  }
+
+  /** Who comes next: as a rule the one who has waited longest. */
+  function next(now: number): Job | undefined {
+    if (slowLane.admits(waiting[0]!.text, now)) return waiting.shift()
+    const first = waiting.findIndex(job => slowLane.admits(job.text, now) || !pending.has(job))
+    return first < 0 ? undefined : waiting.splice(first, 1)[0]
   }
 
   /** The line with the fewest statements on it; of equals the first, so that under light load few are used. */
@@ -120,25 +132,30 @@ export function createPool({ connect, size }: PoolOptions) {
 
   function send(line: Line, job: Job, now: number) {
     if (line.sent++ === 0) line.heard = now
+    job.isSuspect = slowLane.enter(job.text, now)
+    // Nobody is sent behind it.
+    if (job.isSuspect) line.pace = Number.POSITIVE_INFINITY
     line.connection.run(job.text, job.values).then(
       rows => {
         pending.delete(job)
         job.resolve(rows)
-        answered(line)
+        answered(line, job)
       },
       error => {
         pending.delete(job)
         job.reject(line.connection.failure(error))
-        answered(line)
+        answered(line, job)
       },
     )
   }
 
-  function answered(line: Line) {
+  function answered(line: Line, job: Job) {
     const now = performance.now()
     line.sent--
     line.pace = now - line.heard
     line.heard = now
+    if (job.isSuspect) slowLane.leave(job.text)
+    slowLane.learn(job.text, line.pace, now)
     dispatch(now)
   }
 
