@@ -90,7 +90,7 @@ export function createApp({
 
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: auth.cleanUp },
-    { name: 'purge the trash', everySeconds: 3600, run: tasks.purge },
+    { name: 'purge the trash', everySeconds: 900, run: tasks.purge },
   ]
   /** What the app knows of itself, for the metrics. */
   const stats = {

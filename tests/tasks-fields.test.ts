@@ -63,6 +63,23 @@ describe('the words of a text', () => {
     expect(wordsOf(text)).toBe(words)
   })
 
+  test('no text takes long, and none is cut in the middle of a letter', () => {
+    const hard = [
+      'ﷺ'.repeat(2000),
+      `a${'\u0316\u0301'.repeat(1000)}`,
+      '한'.repeat(2000),
+      `x${'𝔸'.repeat(1999)}`,
+      `x${'𐐷'.repeat(2000)}`,
+    ]
+    const since = performance.now()
+    for (const text of hard) {
+      const words = wordsOf(text)
+      expect(words.isWellFormed()).toBe(true)
+      expect(words.length).toBeLessThanOrEqual(8001)
+    }
+    expect(performance.now() - since).toBeLessThan(500)
+  })
+
   test('a search asks for every word, and for nothing that is a wildcard', () => {
     expect(searchPatterns('Milk% the_\\ milk')).toEqual(['% milk%', '% the%'])
     expect(searchPatterns('!!!')).toEqual(['%\n%'])

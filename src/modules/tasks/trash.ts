@@ -13,7 +13,7 @@ export const trashDays = 30
 export const tombstoneDays = 90
 
 /** Rows at a time: nobody waits long for the locks, nor for the embedded database. */
-const emptyAtOnce = 500
+const emptyAtOnce = 100
 const purgeAtOnce = 200
 
 /** Any number that nobody else locks. Whoever holds it purges; the lock ends with the statement. */

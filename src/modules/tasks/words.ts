@@ -7,10 +7,17 @@ const marks = /[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u
 
 const betweenWords = /[^\p{L}\p{N}\p{M}\p{Extended_Pictographic}]+/gu
 
+/** Long piles of marks on one letter take long to bring into order, and compatibility forms can be 18 times as long. */
+const pile = /(\p{M}{8})\p{M}+/gu
+const foldedMax = 4000
+
 /** Upper case first: it knows that `ß` is `ss` and `ﬁ` is `fi`. */
 const fold = (text: string) =>
   text
+    .replace(pile, '$1')
     .normalize('NFKC')
+    .slice(0, foldedMax)
+    .toWellFormed()
     .toUpperCase()
     .toLowerCase()
     .normalize('NFD')
@@ -18,13 +25,21 @@ const fold = (text: string) =>
     .normalize('NFC')
     .replaceAll('ς', 'σ')
 
+const ascii = /^[\0-\x7f]*$/
+
 /**
  * The words of a text as they are searched: case and accents folded, a space before each word and none after the last.
  * Made here and stored, so that both databases find the same, whatever their locale.
  */
 export function wordsOf(text: string): string {
-  const words = fold(text).replace(betweenWords, ' ').replace(alone, ' $1 ').trim()
-  return words === '' ? '' : ` ${words.replace(/ +/g, ' ')}`
+  // Most texts, and much less work.
+  if (ascii.test(text)) return spaced(text.toLowerCase().replace(/[^a-z0-9]+/g, ' '))
+  return spaced(fold(text).replace(betweenWords, ' ').replace(alone, ' $1 ').replace(/ +/g, ' '))
+}
+
+function spaced(words: string): string {
+  const trimmed = words.trim()
+  return trimmed === '' ? '' : ` ${trimmed}`
 }
 
 /** What stands between the words of the title and those of the description; never in a word. */
