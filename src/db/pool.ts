@@ -6,6 +6,8 @@ import { createSlowLane } from './slow-lane.ts'
 export interface Connection {
   /** True as soon as it is known that nothing more will come over it. */
   readonly lost: boolean
+  /** True when the server took no writes as it was opened: then it is soon opened anew. */
+  readonly isReadOnly: boolean
   run(text: string, values: readonly unknown[]): Promise<unknown[][]>
   /** What the caller of a failed `run` is told; notes when the failure was the end of the session. */
   failure(error: unknown): unknown
@@ -53,6 +55,7 @@ const silenceMs = 2000
 const tickMs = 50
 const restMs = 250
 const lifetimeMs = 30 * 60 * 1000
+const readOnlyLifetimeMs = 500
 const pendingPerConnection = 100
 /** So many statements may be on their way on one connection, as long as its answers come this fast. */
 const depthMax = 4
@@ -175,7 +178,8 @@ export function createPool({ connect, size }: PoolOptions) {
     away = undefined
     restUntil = 0
     const now = performance.now()
-    const until = now + lifetimeMs * (1 + Math.random())
+    const milliseconds = connection.isReadOnly ? readOnlyLifetimeMs : lifetimeMs
+    const until = now + milliseconds * (1 + Math.random())
     lines.push({ connection, sent: 0, heard: now, pace: Number.POSITIVE_INFINITY, until })
     dispatch(now)
   }

@@ -93,9 +93,9 @@ function createServer(url: string) {
     const all = takesParameters ? { ...basics, ...parameters } : basics
     const wire = createWire(address, hosts[index]!, all)
     try {
-      const [row] = await wire.greet(until - performance.now())
+      await wire.greet(until - performance.now())
       // Of several hosts only the one that takes writes is of use.
-      if (hosts.length > 1 && row?.[0] === 'on') throw failure('the server takes no writes', '25006')
+      if (hosts.length > 1 && wire.isReadOnly) throw failure('the server takes no writes', '25006')
       return wire
     } catch (error) {
       wire.destroy()
@@ -140,6 +140,7 @@ function refusesParameters(error: unknown): boolean {
 function createWire(address: string, host: Host, parameters: Parameters) {
   let socket: Socket | undefined
   let lost = false
+  let isReadOnly = false
 
   const options = {
     ...host,
@@ -167,10 +168,15 @@ function createWire(address: string, host: Host, parameters: Parameters) {
     get lost() {
       return lost
     },
-    /** Connects; the answer says `on` when the server takes no writes. */
+    /** Whether the server took no writes when it was greeted. */
+    get isReadOnly() {
+      return isReadOnly
+    },
+    /** Connects. */
     async greet(milliseconds: number) {
       const question = client.unsafe("select current_setting('transaction_read_only')").values()
-      return within(milliseconds, question) as Promise<string[][]>
+      const [row] = (await within(milliseconds, question)) as string[][]
+      isReadOnly = row?.[0] === 'on'
     },
     async end() {
       lost = true
@@ -227,6 +233,7 @@ function connection(wire: Wire, prepare: boolean): Connection {
     get lost() {
       return wire.lost
     },
+    isReadOnly: wire.isReadOnly,
     run(text, values) {
       const how = { prepare: isPrepared(text), simple: false }
       return wire.client.unsafe(text, values.map(untyped), how).values()
@@ -234,8 +241,8 @@ function connection(wire: Wire, prepare: boolean): Connection {
     failure(error) {
       // Whatever else fails, postgres.js may have lost count of whom it answers.
       if (!isServerError(error)) wire.destroy()
-      // It has become a standby, or the name now means another server.
-      else if (error.code === '25006') void wire.end()
+      // It has become a standby, or the name now means another server. What was so from the start is no news.
+      else if (error.code === '25006' && !wire.isReadOnly) void wire.end()
       return isUnavailable(error) ? unavailable(error) : error
     },
     end: wire.end,

@@ -19,6 +19,18 @@ export function createSlowLane(connections: number) {
 
   const isSuspect = (text: string, now: number) => now < troubleUntil && isQuick.get(text) !== true
 
+  /** A new trouble begins with empty books: whoever was not seen to leave the last one is not counted for ever. */
+  function forget() {
+    isQuick.clear()
+    sent.clear()
+    count = 0
+  }
+
+  function note(text: string, quick: boolean) {
+    if (isQuick.size >= textsMax) isQuick.clear()
+    isQuick.set(text, quick)
+  }
+
   return {
     /** Whether a statement may be sent now. */
     admits(text: string, now: number): boolean {
@@ -35,8 +47,9 @@ export function createSlowLane(connections: number) {
     },
 
     leave(text: string) {
+      const left = (sent.get(text) ?? 0) - 1
+      if (left < 0) return
       count--
-      const left = sent.get(text)! - 1
       if (left > 0) sent.set(text, left)
       else sent.delete(text)
     },
@@ -44,10 +57,10 @@ export function createSlowLane(connections: number) {
     /** Notes how long a statement took, in milliseconds, whatever came of it. */
     learn(text: string, took: number, now: number) {
       if (took >= slowMs) {
-        if (now >= troubleUntil || isQuick.size >= textsMax) isQuick.clear()
+        if (now >= troubleUntil) forget()
         troubleUntil = now + troubleMs
-        isQuick.set(text, false)
-      } else if (now < troubleUntil && isQuick.size < textsMax) isQuick.set(text, true)
+        note(text, false)
+      } else if (now < troubleUntil) note(text, true)
     },
   }
 }
