@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import postgres from 'postgres'
 import { type Running, startExecutable } from './support/executable.ts'
+import type { Answer, Person } from './support/harness.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { auditBooks, startProbes, startTraffic } from './support/traffic.ts'
 
@@ -116,6 +118,167 @@ describe('the executable under load, when PostgreSQL', () => {
     return { seen, health }
   }
 })
+
+describe('the executable, when PostgreSQL', () => {
+  let server: PostgresServer
+  let url: string
+  let api: Running
+  const users: Person[] = []
+
+  beforeAll(async () => {
+    server = await startPostgresServer({ parameters: ['synchronous_commit=on', 'max_connections=23'] })
+    // Not a superuser: those have connections that are kept for them.
+    await execute(server.url, `create role todo login password 'todo'`)
+    await execute(server.url, 'create database todo owner todo')
+    url = server.urlOf('todo').replace(/\/\/.*@/, '//todo:todo@')
+    api = await startExecutable(settings(url))
+    await isReady(api)
+    for (let i = 0; i < 5; i++) users.push(await api.user())
+  }, 60_000)
+  afterAll(async () => {
+    await api?.stop()
+    await server?.close()
+  })
+
+  /** A session of somebody else, in which `script` was run; ends with what it gives back. */
+  async function somebody(script: string) {
+    const sql = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false })
+    await sql.unsafe(script)
+    return () => sql.end({ timeout: 0 })
+  }
+
+  const sessions = (what: string) =>
+    rows(server.url, `select ${what} from pg_stat_activity where application_name = 'todo-api'`)
+
+  test('has a table locked by somebody, the rest goes on', async () => {
+    const traffic = startTraffic(api, users)
+    await traffic.more('answered', 300)
+    const release = await somebody('begin; lock table tasks in access exclusive mode')
+    // What was under way together with the first that were locked out has to be settled.
+    await Bun.sleep(3500)
+    const others = await timed(1500, () => api.get('/users/me', { token: users[0]!.token }))
+    await release()
+    const back = performance.now()
+    await traffic.more('answered', 300)
+    const seen = await traffic.end()
+
+    report('locked table', { ...figures(seen), recovery: traffic.refusedUntil(back), others })
+    expect(seen.faults).toEqual([])
+    expect(seen.refused).toBeGreaterThan(30)
+    // Two statements may have to wait: who asks, and what for.
+    expect(seen.slowest).toBeLessThan(2 * answerMax)
+    expect(traffic.refusedUntil(back)).toBeLessThan(recoveryMax)
+    expect(others).toMatchObject({ statuses: [200] })
+    expect(others.slowest).toBeLessThan(1000)
+    expect(await auditBooks(api, seen, text => rows(url, text))).toEqual([])
+  })
+
+  test('has no connection left for us, all are refused at once and served when there is one', async () => {
+    const traffic = startTraffic(api, users)
+    await traffic.more('answered', 300)
+    const leave = await takeEveryConnection()
+    const { refused } = traffic.seen
+    await traffic.more('refused', 60)
+    expect(traffic.seen.refused - refused).toBeGreaterThanOrEqual(60)
+    expect(await api.get('/health/ready')).toMatchObject({ status: 503 })
+
+    await leave()
+    const back = performance.now()
+    await traffic.more('answered', 300)
+    const seen = await traffic.end()
+    report('no connection left', { ...figures(seen), recovery: traffic.refusedUntil(back) })
+    expect(seen.faults).toEqual([])
+    expect(seen.slowest).toBeLessThan(answerMax)
+    expect(traffic.refusedUntil(back)).toBeLessThan(recoveryMax)
+    expect(await auditBooks(api, seen, text => rows(url, text))).toEqual([])
+  })
+
+  /** The service tries for them as well: until it has none. Gives what lets go of them. */
+  async function takeEveryConnection() {
+    const clients = Array.from({ length: 23 }, () =>
+      postgres(server.url, { max: 1, onnotice: () => {}, fetch_types: false }),
+    )
+    const [admin] = clients
+    const until = performance.now() + 10_000
+    do {
+      await admin!.unsafe(`select pg_terminate_backend(pid) from (${ours}) them`)
+      await Promise.allSettled(clients.map(client => client`select 1`))
+    } while ((await admin!.unsafe(ours)).length > 0 && performance.now() < until)
+    return () => Promise.all(clients.map(client => client.end({ timeout: 0 })))
+  }
+
+  test('has fewer connections left than the pool would like, nobody is refused', async () => {
+    await execute(server.url, `select pg_terminate_backend(pid) from (${ours}) them`)
+    await execute(server.url, 'alter role todo connection limit 3')
+    await isReady(api)
+    const traffic = startTraffic(api, users)
+    await traffic.more('answered', 600)
+    const seen = await traffic.end()
+    await execute(server.url, 'alter role todo connection limit -1')
+
+    report('few connections left', figures(seen))
+    expect(seen.faults).toEqual([])
+    expect(seen.refused).toBe(0)
+  })
+
+  test('takes no writes, reads go on', async () => {
+    const readers = startTraffic(api, users, { clients: 10, only: 'reads' })
+    const writers = startTraffic(api, users, { clients: 10, only: 'writes' })
+    await readers.more('answered', 100)
+    await execute(server.url, 'alter database todo set default_transaction_read_only = on')
+    await execute(server.url, `select pg_terminate_backend(pid) from (${ours}) them`)
+    await writers.more('refused', 10)
+    const { refused } = readers.seen
+    await Bun.sleep(1500)
+    await writers.more('refused', 50)
+    const refusedReaders = readers.seen.refused - refused
+
+    await execute(server.url, 'alter database todo set default_transaction_read_only = off')
+    const back = performance.now()
+    await writers.more('answered', 100)
+    const [read, written] = [await readers.end(), await writers.end()]
+    const recovery = writers.refusedUntil(back)
+    report('read-only', { refusedReaders, recovery, readers: figures(read), writers: figures(written) })
+    expect([...read.faults, ...written.faults]).toEqual([])
+    expect(refusedReaders).toBe(0)
+    expect(Math.max(read.slowest, written.slowest)).toBeLessThan(answerMax)
+    expect(recovery).toBeLessThan(recoveryMax)
+    expect(await auditBooks(api, written, text => rows(url, text))).toEqual([])
+  })
+
+  test('is asked by the service, statements and locks have their limits, and no transaction is left open', async () => {
+    const traffic = startTraffic(api, users)
+    const states = new Set<unknown>()
+    for (let i = 0; i < 20; i++) for (const [state] of await sessions('state')) states.add(state)
+    const holder = await somebody('begin; lock table tasks in access exclusive mode')
+    await Bun.sleep(2500)
+    const [[longest]] = (await sessions(
+      `coalesce(max(extract(epoch from now() - query_start)), 0)::float8`,
+    )) as [[number]]
+    await holder()
+    const seen = await traffic.end()
+
+    expect(seen.faults).toEqual([])
+    expect(longest).toBeLessThan(1.5)
+    expect([...states].filter(state => /transaction/.test(String(state)))).toEqual([])
+  })
+})
+
+/** Calls one after another for so long: which statuses came, how many answers, and how long the slowest took. */
+async function timed(milliseconds: number, call: () => Promise<Answer>) {
+  const until = performance.now() + milliseconds
+  const statuses = new Set<number>()
+  let slowest = 0
+  let count = 0
+  while (performance.now() < until) {
+    const at = performance.now()
+    statuses.add((await call()).status)
+    count++
+    slowest = Math.max(slowest, performance.now() - at)
+    await Bun.sleep(10)
+  }
+  return { statuses: [...statuses], count, slowest }
+}
 
 const ours = `select pid from pg_stat_activity where application_name = 'todo-api'`
 
