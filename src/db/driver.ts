@@ -85,6 +85,7 @@ export const serializers: Record<number, (value: never) => string> = {
 /** Reads PostgreSQL's text form of `text[]` (one dimension, no NULLs: our columns allow neither). */
 export function parseTextArray(value: string): string[] {
   if (value === '{}') return []
+  if (!value.includes('"')) return value.slice(1, -1).split(',')
   const items: string[] = []
   const pattern = /"((?:[^"\\]|\\.)*)"|([^,{}"]+)/g
   for (const [, quoted, plain] of value.matchAll(pattern)) {

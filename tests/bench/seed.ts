@@ -54,7 +54,7 @@ export async function seed(
     from ${range}, generate_series(1, ${tasksOf}) as n,
       lateral (select ('x' || substr(md5(p.i || ' ' || n), 1, 7))::bit(28)::int as r) x,
       lateral (select r, (array['pending', 'pending', 'in_progress', 'completed'])[1 + r / 7 % 4] as status,
-        timestamptz '${seededUntil}' - (${tasksOf} - n) * interval '1 hour' - r % 3600000 * interval '1 millisecond' as at) t`)
+        timestamptz '${seededUntil}' - (${tasksOf} - n) * interval '1 hour' - r % 3600000 * interval '1003 microseconds' as at) t`)
   await sql.end()
   await settle(url)
 }
