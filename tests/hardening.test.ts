@@ -1,0 +1,195 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { readdirSync, readlinkSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { type Running, startExecutable } from './support/executable.ts'
+import { type Person, type Service, startService } from './support/harness.ts'
+import { exchange, send } from './support/wire.ts'
+
+describe('every answer', () => {
+  const api = {} as Service
+  const ada = {} as Person
+  let task: { id: string }
+  beforeAll(async () => {
+    Object.assign(api, await startService('postgres', { METRICS_TOKEN: 'metrics-token-metrics-token' }))
+    Object.assign(ada, await api.user())
+    task = await api.task(ada)
+  }, 30_000)
+  afterAll(() => api.stop?.())
+
+  const bearer = () => `Authorization: Bearer ${ada.token}`
+  const json = 'Content-Type: application/json'
+
+  test('says what a browser must not do with it, whatever it is', async () => {
+    const cases: [line: string, status: number, headers?: string[], body?: string][] = [
+      ['GET /health', 200],
+      ['GET /health/ready', 200],
+      ['HEAD /health', 200],
+      ['GET /', 302],
+      ['GET /docs', 200],
+      ['GET /openapi.json', 200],
+      ['GET /nope', 404],
+      ['GET /docs/assets/x/y.js', 404],
+      ['POST /health', 405],
+      ['PROPFIND /health', 405],
+      ['GET /metrics', 401],
+      ['GET /metrics', 200, ['Authorization: Bearer metrics-token-metrics-token']],
+      ['OPTIONS /api/v1/tasks', 204, ['Origin: http://localhost:3000', 'Access-Control-Request-Method: PUT']],
+      ['OPTIONS /api/v1/tasks', 204, ['Origin: http://evil.example', 'Access-Control-Request-Method: PUT']],
+      ['GET /api/v1/tasks', 401],
+      ['GET /api/v1/tasks', 200, [bearer()]],
+      ['GET /api/v1/tasks?limit=0', 422, [bearer()]],
+      [`GET /api/v1/tasks/${task.id}`, 200, [bearer()]],
+      [`GET /api/v1/tasks/${task.id}`, 304, [bearer(), 'If-None-Match: *']],
+      ['GET /api/v1/tasks/nonsense', 404, [bearer()]],
+      ['POST /api/v1/tasks', 201, [bearer(), json], '{"title":"x"}'],
+      ['POST /api/v1/tasks', 422, [bearer(), json], '{"title":'],
+      ['POST /api/v1/tasks', 413, [bearer(), json], 'x'.repeat(40_000)],
+      ['POST /api/v1/tasks', 415, [bearer(), 'Content-Type: text/plain'], 'x'],
+      [`PATCH /api/v1/tasks/${task.id}`, 412, [bearer(), json, 'If-Match: "999"'], '{"title":"x"}'],
+      ['POST /api/v1/auth/login', 401, [json], '{"username":"x@example.com","password":"nonsense"}'],
+    ]
+    for (const [line, status, headers = [], body = ''] of cases) {
+      const answer = await send(api.url, { line, headers, body })
+      const header = (name: string) => answer.headers.get(name)
+
+      expect([line, answer.status]).toEqual([line, status])
+      expect({ line, nosniff: header('x-content-type-options') }).toEqual({ line, nosniff: 'nosniff' })
+      expect(header('referrer-policy')).toBe('no-referrer')
+      expect(header('x-frame-options')).toBe('DENY')
+      expect(header('cross-origin-resource-policy')).toBe('same-origin')
+      expect(header('content-security-policy')).toMatch(/^default-src 'none'; .*frame-ancestors 'none'$/)
+      expect(header('cache-control')).not.toBeNull()
+      expect(header('server')).toBeNull()
+      expect(header('x-powered-by')).toBeNull()
+    }
+  })
+
+  test('that is about a person stays out of every cache but the person’s own', async () => {
+    const signedIn = { token: ada.token }
+    const { refreshToken } = ada
+    const noStore = [
+      await api.post('/auth/login', { form: { username: ada.email, password: ada.password } }),
+      await api.post('/auth/refresh', { json: { refresh_token: refreshToken } }),
+      await api.get('/users/me', signedIn),
+      await api.get('/tasks', signedIn),
+      await api.get('/tasks/changes', signedIn),
+      await api.get('/tasks', { token: 'nonsense' }),
+    ]
+    const one = await api.get(`/tasks/${task.id}`, signedIn)
+    const page = await api.get(`${api.url}/docs`)
+    const [asset] = page.body.match(/\/docs\/assets\/[^"]+\.js/)
+
+    expect(noStore.map(answer => answer.headers.get('cache-control'))).toEqual(noStore.map(() => 'no-store'))
+    expect([one.headers.get('etag'), one.headers.get('cache-control')]).toEqual(['"1"', 'private, no-cache'])
+    expect(page.headers.get('cache-control')).toBe('no-cache')
+    expect((await api.get(api.url + asset)).headers.get('cache-control')).toContain('immutable')
+  })
+
+  test('to nonsense is short, and the connection is closed', async () => {
+    const nonsense: [string, number][] = [
+      [`GET /${'a'.repeat(17_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 431],
+      [`GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ${'a'.repeat(17_000)}\r\n\r\n`, 431],
+      [`GET /health HTTP/1.1\r\nHost: x\r\n${'X-Many: 1\r\n'.repeat(250)}\r\n`, 431],
+      ['GET /health HTTP/1.1\r\n\r\n', 400],
+      ['\x16\x03\x01\x02\r\n\r\n', 400],
+      ['GET /health HTTP/1.1\r\nHost: x\r\nX Y: z\r\n\r\n', 400],
+      // Two lengths: a proxy in front might see another request than we do.
+      [
+        'POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+        400,
+      ],
+      ['POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello', 400],
+    ]
+    for (const [bytes, status] of nonsense) {
+      const answer = await exchange(api.url, Buffer.from(bytes, 'latin1'))
+
+      expect([bytes.slice(0, 60), answer.slice(0, 12)]).toEqual([bytes.slice(0, 60), `HTTP/1.1 ${status}`])
+      expect(answer).toContain('Connection: close')
+    }
+    // Bun hangs up on a method that nobody has registered.
+    expect(await exchange(api.url, Buffer.from('NONSENSE /health HTTP/1.1\r\nHost: x\r\n\r\n'))).toBe('')
+    const longest = await send(api.url, { line: `GET /health?${'a'.repeat(12_000)}` })
+    expect(longest.status).toBe(200)
+  })
+})
+
+describe('slow clients', () => {
+  const count = 100
+  let api: Running
+  let ada: Person
+  /** The largest answer that there is: 1.4 MB. */
+  let large: string
+  beforeAll(async () => {
+    api = await startExecutable({ ENVIRONMENT: 'test', BCRYPT_COST: '4' })
+    while ((await api.get('/health/ready')).status !== 200) await Bun.sleep(25)
+    ada = await api.user()
+    const page = await api.get(`${api.url}/docs`)
+    ;[large] = page.body.match(/\/docs\/assets\/[^"]+bundle\.js/)
+  }, 60_000)
+  afterAll(async () => void (await api?.stop()))
+
+  /** How many connections the service holds; Linux tells. */
+  function connections() {
+    const folder = `/proc/${api.process.pid}/fd`
+    return readdirSync(folder).filter(name => {
+      try {
+        return readlinkSync(`${folder}/${name}`).startsWith('socket:')
+      } catch {
+        return false
+      }
+    }).length
+  }
+
+  /** A hundred connections that begin with `head` and then send `drip` every second, for as long as they may. */
+  function attack(head: string, drip = '', { reads = true } = {}): Socket[] {
+    const { hostname, port } = new URL(api.url)
+    return Array.from({ length: count }, () => {
+      const socket = connect(Number(port), hostname, () => socket.write(head))
+      if (!reads) socket.pause()
+      else socket.resume()
+      const timer = setInterval(() => drip !== '' && socket.writable && socket.write(drip), 1000)
+      socket.on('error', () => {}).on('close', () => clearInterval(timer))
+      return socket
+    })
+  }
+
+  test('by the hundred keep no reader out, and are closed in the end', async () => {
+    const before = connections()
+    const signedIn = `Host: x\r\nAuthorization: Bearer ${ada.token}\r\n`
+    const sockets = [
+      ...attack(''),
+      ...attack('GET /health HTTP/1.1\r\nHost: x\r\n\r\n'),
+      ...attack('GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ', 'a'),
+      ...attack('GET /health HTTP/1.1\r\nHost: x\r\n', 'X: a\r\n'),
+      ...attack(`POST /api/v1/tasks HTTP/1.1\r\n${signedIn}Content-Length: 9999\r\n\r\n`, 'a'),
+      ...attack(`POST /api/v1/tasks HTTP/1.1\r\n${signedIn}Transfer-Encoding: chunked\r\n\r\n`, '1\r\na\r\n'),
+      ...attack(`GET ${large} HTTP/1.1\r\nHost: x\r\n\r\n`, '', { reads: false }),
+    ]
+    await until(() => connections() >= before + 6 * count)
+
+    const times: number[] = []
+    await until(async () => {
+      const start = performance.now()
+      const answer = await api.get('/tasks?limit=1', { token: ada.token })
+      times.push(performance.now() - start)
+      expect(answer.status).toBe(200)
+      await Bun.sleep(50)
+      return connections() <= before + 10
+    }, 50)
+    for (const socket of sockets) socket.destroy()
+
+    times.sort((a, b) => a - b)
+    const median = times[times.length >> 1]!
+    expect(median).toBeLessThan(100)
+    expect(times.at(-1)).toBeLessThan(2000)
+    expect(api.lines.filter(line => line.includes('"level":"error"'))).toEqual([])
+  }, 90_000)
+})
+
+async function until(isSo: () => boolean | Promise<boolean>, seconds = 20) {
+  const end = performance.now() + seconds * 1000
+  while (!(await isSo())) {
+    if (performance.now() > end) throw new Error(`not so after ${seconds} s`)
+    await Bun.sleep(10)
+  }
+}
