@@ -75,7 +75,8 @@ export function createApp({
       .use(taskRoutes(tasks, authenticate))
 
   let routes: AnyElysia['routes'] = []
-  const app = new Elysia()
+  // Otherwise Elysia takes every host for longer than three letters, and finds nothing at http://api/.
+  const app = new Elysia({ handler: { standardHostname: false } })
     .headers(securityHeaders)
     .use(requestLog(log, observers))
     .use(errorHandler(log, () => routes))
