@@ -1,3 +1,5 @@
+import { createInterface } from 'node:readline'
+
 /** How a command talks to a person: messages on stderr, results on stdout. */
 
 /** A message for people. */
@@ -85,37 +87,45 @@ export async function readPassword(): Promise<string> {
 /** Asks for a line at the terminal; `undefined` when there is none. */
 export async function ask(question: string): Promise<string | undefined> {
   if (!process.stdin.isTTY) return undefined
-  process.stderr.write(question)
-  for await (const line of console) return line
-  return undefined
-}
-
-async function typeHidden(question: string): Promise<string> {
-  const { stdin } = process
-  process.stderr.write(question)
-  stdin.setRawMode(true)
-  stdin.setEncoding('utf8')
-  let typed = ''
+  const terminal = createInterface({ input: process.stdin, output: process.stderr })
   try {
-    for await (const chunk of stdinChunks()) {
-      for (const key of chunk) {
-        if (key === '\r' || key === '\n' || key === '\x04') return typed
-        if (key === '\x03') throw new Error('interrupted')
-        if (key === '\x7f' || key === '\b') typed = [...typed].slice(0, -1).join('')
-        else if (key === '\x15') typed = ''
-        else if (key >= ' ') typed += key
-      }
-    }
-    return typed
+    return await new Promise(resolve => {
+      terminal.question(question, resolve)
+      terminal.once('close', () => resolve(''))
+    })
   } finally {
-    stdin.setRawMode(false)
-    stdin.pause()
-    process.stderr.write('\n')
+    terminal.close()
   }
 }
 
-/** What is typed, piece by piece; unlike the stream's own iterator it leaves the stream open for a second question. */
-async function* stdinChunks(): AsyncGenerator<string> {
-  while (true)
-    yield await new Promise<string>(resolve => process.stdin.once('data', data => resolve(String(data))))
+const key = { interrupt: '\x03', end: '\x04', backspace: '\x7f', backspaceOfOld: '\b', eraseLine: '\x15' }
+
+/** A line that is typed without an echo. Throws when it is interrupted. */
+async function typeHidden(question: string): Promise<string> {
+  const { stdin } = process
+  process.stderr.write(question)
+  stdin.setEncoding('utf8')
+  stdin.setRawMode(true)
+  let typed: string[] = []
+  let take = (_: string) => {}
+  try {
+    return await new Promise((resolve, reject) => {
+      take = chunk => {
+        for (const char of chunk) {
+          if (char === '\r' || char === '\n' || char === key.end) return resolve(typed.join(''))
+          if (char === key.interrupt) return reject(new Error('interrupted'))
+          if (char === key.backspace || char === key.backspaceOfOld) typed.pop()
+          else if (char === key.eraseLine) typed = []
+          else if (char >= ' ') typed.push(char)
+        }
+      }
+      stdin.on('data', take)
+      stdin.resume()
+    })
+  } finally {
+    stdin.off('data', take)
+    stdin.pause()
+    stdin.setRawMode(false)
+    process.stderr.write('\n')
+  }
 }

@@ -1,4 +1,4 @@
-import { asc, eq, type SQL, sql } from 'drizzle-orm'
+import { asc, count, eq, type SQL, sql } from 'drizzle-orm'
 import { t } from 'elysia'
 import { createDb, type Db } from '../db/client.ts'
 import type { Driver } from '../db/driver.ts'
@@ -98,9 +98,9 @@ export async function deleteUser(who: string, { yes = false }: { yes?: boolean }
 }
 
 async function confirm(db: Db, { id, email }: { id: string; email: string }): Promise<void> {
-  const count = await db.$count(tasks, eq(tasks.userId, id))
+  const [found] = await db.select({ count: count() }).from(tasks).where(eq(tasks.userId, id))
   const typed = await ask(
-    `This deletes ${printable(email)} and ${count} tasks for good. Type the address to go on: `,
+    `This deletes ${printable(email)} and ${found!.count} tasks for good. Type the address to go on: `,
   )
   if (typed === undefined) throw new UsageError('--yes is needed where nobody can be asked')
   if (emailKey(typed) !== emailKey(email)) throw new Error('nothing was deleted')
