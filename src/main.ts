@@ -1,16 +1,9 @@
 import { Command, CommanderError } from 'commander'
-import { DrizzleQueryError } from 'drizzle-orm/errors'
 import { version } from '../package.json'
-import { readConfig } from './commands/settings.ts'
 import { say, UsageError } from './commands/terminal.ts'
-import { type Config, ConfigError } from './config.ts'
-import { openDriver } from './db/client.ts'
+import { ConfigError } from './config.ts'
 import { databaseError } from './db/constraint.ts'
-import type { Driver } from './db/driver.ts'
-import { migrate, pendingMigrations } from './db/migrate.ts'
 import { AppError } from './errors.ts'
-import { createLog, type Log } from './log.ts'
-import { serve } from './serve.ts'
 
 const exitCode = { ok: 0, failure: 1, usage: 2 }
 
@@ -25,65 +18,25 @@ program
   .command('serve', { isDefault: true })
   .description('run the service (this is what happens without a command)')
   .action(async () => {
-    const config = readConfig()
-    const log = logTo(config)
-    const service = await serve(config, log)
-    const commands = await answerOtherCommands(config, service.driver, log)
-
-    let signals = 0
-    const onSignal = async (signal: string) => {
-      // Whoever asks twice does not want to wait.
-      if (++signals > 1) process.exit(exitCode.failure)
-      await commands?.stop()
-      await service.stop(signal)
-      log.flush()
-      process.exit(exitCode.ok)
-    }
-    process.on('SIGTERM', onSignal)
-    process.on('SIGINT', onSignal)
-
-    try {
-      await service.migrated
-    } catch (error) {
-      await service.stop('the database cannot be brought up to date')
-      log.flush()
-      throw error
-    }
+    const { serveCommand } = await import('./commands/serve.ts')
+    await serveCommand()
   })
 
 program
   .command('migrate')
   .description('bring the database up to date and exit')
   .option('--status', 'only list what is pending; exit code 1 when something is')
-  .action(async ({ status }: { status?: boolean }) => {
-    const driver = await openDriver(readConfig().database)
-    try {
-      if (status) {
-        const pending = await pendingMigrations(driver)
-        for (const tag of pending) say(`pending ${tag}`)
-        say(pending.length === 0 ? 'up to date' : `${pending.length} pending`)
-        process.exitCode = pending.length === 0 ? exitCode.ok : exitCode.failure
-      } else {
-        const applied = await migrate(driver)
-        for (const tag of applied) say(`applied ${tag}`)
-        say('up to date')
-      }
-    } finally {
-      await driver.close()
-    }
+  .action(async (options: { status?: boolean }) => {
+    const { migrateCommand } = await import('./commands/migrate.ts')
+    finish(await migrateCommand(options))
   })
 
 program
   .command('healthcheck')
   .description('ask the service on this machine whether it is ready; exit code 0 or 1')
   .action(async () => {
-    const { host, port } = readConfig()
-    const everywhere: Record<string, string> = { '0.0.0.0': '127.0.0.1', '::': '[::1]' }
-    const response = await fetch(`http://${everywhere[host] ?? host}:${port}/health/ready`, {
-      signal: AbortSignal.timeout(3000),
-    })
-    say(await response.text())
-    if (!response.ok) process.exitCode = exitCode.failure
+    const { healthcheckCommand } = await import('./commands/healthcheck.ts')
+    finish(await healthcheckCommand())
   })
 
 program
@@ -262,32 +215,9 @@ program
 
 const users = () => import('./commands/user.ts')
 
-/** The embedded database has one process: other commands come to the service with what they want of it. */
-async function answerOtherCommands({ database }: Config, driver: Driver, log: Log) {
-  if (database.kind !== 'embedded') return undefined
-  const { answerCommands } = await import('./commands/control.ts')
-  return answerCommands(database.dataDir, driver, log)
-}
-
 /** Ends a command whose work is done but not all is well. */
 function finish(isWell: boolean) {
   process.exitCode = isWell ? exitCode.ok : exitCode.failure
-}
-
-function logTo({ logLevel }: Config): Log {
-  const stdout = Bun.stdout.writer()
-  return createLog({
-    level: logLevel,
-    pretty: process.stdout.isTTY === true,
-    async write(lines) {
-      try {
-        stdout.write(lines)
-        await stdout.flush()
-      } catch {
-        // Whoever read the log has gone: the service goes on without one.
-      }
-    },
-  })
 }
 
 /** What to tell a person about a failure that ends the program: one line, nothing that a setting holds. */
@@ -298,7 +228,7 @@ function explain(error: unknown): string {
     return `the database cannot be reached${error.cause instanceof Error ? `: ${error.cause.message}` : ''}`
   }
   // Drizzle's own message holds the statement and its values.
-  if (error instanceof DrizzleQueryError) return explain(error.cause)
+  if ('query' in error && error.cause) return explain(error.cause)
   if (databaseError(error) && error.name !== 'MigrationError') return `the database says: ${error.message}`
   return error.message
 }

@@ -1,16 +1,14 @@
-import type { AnyElysia } from 'elysia'
-import { version } from '../package.json'
 import { createApp } from './app.ts'
 import type { Config } from './config.ts'
 import { openDriver } from './db/client.ts'
 import { databaseError } from './db/constraint.ts'
 import type { Driver } from './db/driver.ts'
 import { migrate, pendingMigrations } from './db/migrate.ts'
-import { observeDriver } from './db/observed.ts'
+import { type Door, openDoor } from './door.ts'
 import { AppError } from './errors.ts'
 import type { Readiness } from './http/health.ts'
-import { metricsRoute, serveMetrics } from './http/metrics.ts'
 import { errorFields, type Log } from './log.ts'
+import { observe } from './observe.ts'
 import { schedule } from './schedule.ts'
 import { loadSecretKey } from './secret-key.ts'
 
@@ -18,18 +16,15 @@ import { loadSecretKey } from './secret-key.ts'
 const inFlightSecondsMax = 10
 const stopSecondsMax = 14
 
-/** Bun's own limit, far over ours: `http/body.ts` answers in our shape before it is reached. */
-const bodyBytesMaxOfServer = 1024 * 1024 * 1024
-
-/** The service: it listens at once, brings the database up to date, and runs until it is stopped. */
-export async function serve(config: Config, log: Log) {
+/** The service: behind a door that is taken already, it brings the database up to date, and runs until it is stopped. */
+export async function serve(config: Config, log: Log, { server, open }: Door = openDoor(config, log)) {
   // 1. The database, and the secret that signs tokens.
   const database = await openDriver(config.database)
   const observation = await observe(config, database, log)
-  const { driver, metrics } = observation
+  const { driver } = observation
   const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
 
-  // 2. The app, on a port of its own: a second listener there is an error, not a way to share the load.
+  // 2. The app.
   let stopping = false
   const { app, jobs, stats } = createApp({
     config,
@@ -37,41 +32,17 @@ export async function serve(config: Config, log: Log) {
     driver,
     log,
     readiness: readinessOf(driver, () => stopping),
-    peerOf: request => app.server?.requestIP(request)?.address ?? null,
+    peerOf: request => server.requestIP(request)?.address ?? null,
     observers: observation.observers,
     extras: observation.extras,
   })
-  metrics?.watch({
-    ...stats,
-    inFlight: () => app.server?.pendingRequests ?? 0,
-    database: () => database.stats?.(),
-  })
+  observation.watch({ ...stats, inFlight: () => server.pendingRequests })
   // A client that keeps its connection would send the next request to nobody.
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
   })
-  let metricsServer: Bun.Server<undefined> | undefined
-  try {
-    const { host: hostname, port } = config
-    app.listen({
-      hostname,
-      port,
-      reusePort: false,
-      maxRequestBodySize: bodyBytesMaxOfServer,
-      // Bun's page for developers would show the source.
-      development: false,
-      error: error => lastResort(error, log),
-    })
-    if (metrics && config.metrics?.port !== undefined) {
-      metricsServer = serveMetrics(metrics, { ...config.metrics, port: config.metrics.port })
-      log.info('metrics', { url: `${metricsServer.url}metrics` })
-    }
-  } catch (error) {
-    await app.server?.stop(true)
-    await driver.close()
-    throw error
-  }
-  const url = app.server!.url.href
+  open(app.fetch)
+  const url = server.url.href
   log.info('listening', { url, docs: `${url}docs`, database: driver.kind })
 
   // 3. What it does by itself: the first turn comes long after the migrations.
@@ -86,12 +57,13 @@ export async function serve(config: Config, log: Log) {
     await Bun.sleep(config.shutdownDelaySeconds * 1000)
     const until = performance.now() + stopSecondsMax * 1000
     // `stop()` closes the door and waits for what is in flight; what takes too long is cut off.
-    await Promise.race([app.server!.stop(), Bun.sleep(inFlightSecondsMax * 1000)])
-    await app.server!.stop(true)
+    await Promise.race([server.stop(), Bun.sleep(inFlightSecondsMax * 1000)])
+    await server.stop(true)
+    // The access lines of the last answers come one turn later.
+    await new Promise(setImmediate)
     await Promise.race([background.stop(), Bun.sleep(1000)])
     const secondsLeft = Math.max(1, (until - performance.now()) / 1000)
     await Promise.all([driver.close(secondsLeft), observation.stop()])
-    await metricsServer?.stop(true)
     log.info('stopped')
   }
 
@@ -101,42 +73,6 @@ export async function serve(config: Config, log: Log) {
   migrated.catch(() => {})
 
   return { url, driver, stop, migrated }
-}
-
-/** Metrics and traces, as far as somebody asks for them; otherwise nothing of theirs is even loaded. */
-async function observe(config: Config, database: Driver, log: Log) {
-  const metrics =
-    config.metrics && (await import('./metrics.ts')).createMetrics({ version, database: database.kind })
-  const tracing =
-    config.tracing && (await import('./tracing.ts')).createTracing({ env: config.tracing, version, log })
-  const watchers = [metrics, tracing].filter(watcher => watcher !== undefined)
-  const extras: AnyElysia[] = []
-  if (tracing) extras.push(tracing.requests)
-  if (metrics && config.metrics?.port === undefined)
-    extras.push(metricsRoute(metrics, config.metrics!.token!))
-  return {
-    metrics,
-    extras,
-    driver: watchers.reduce(
-      (driver, { aroundStatement }) => observeDriver(driver, aroundStatement),
-      database,
-    ),
-    observers: watchers.map(watcher => watcher.observe),
-    async stop() {
-      await Promise.all(watchers.map(watcher => watcher.stop()))
-    },
-  }
-}
-
-/** For what fails outside of the app's own handler: the same shape, so that a client needs to know no other. */
-function lastResort(error: unknown, log: Log): Response {
-  const { status, code, detail } = new AppError('internal')
-  const requestId = Bun.randomUUIDv7()
-  log.error('request failed', { request_id: requestId, ...errorFields(error) })
-  return new Response(JSON.stringify({ detail, code, request_id: requestId }), {
-    status,
-    headers: { 'content-type': 'application/json', 'x-request-id': requestId },
-  })
 }
 
 const retryEveryMs = 500

@@ -1,0 +1,14 @@
+import { readConfig } from './settings.ts'
+import { say } from './terminal.ts'
+
+const everywhere: Record<string, string> = { '0.0.0.0': '127.0.0.1', '::': '[::1]' }
+
+/** `todo-api healthcheck`: whether the service on this machine is ready. */
+export async function healthcheckCommand(): Promise<boolean> {
+  const { host, port } = readConfig()
+  const response = await fetch(`http://${everywhere[host] ?? host}:${port}/health/ready`, {
+    signal: AbortSignal.timeout(3000),
+  })
+  say(await response.text())
+  return response.ok
+}

@@ -1,0 +1,67 @@
+import { AppError } from './errors.ts'
+import { securityHeaders } from './http/security-headers.ts'
+import { errorFields, type Log } from './log.ts'
+
+type Handler = (request: Request) => Response | Promise<Response>
+
+export type Door = ReturnType<typeof openDoor>
+
+/** Bun's own limit, far over ours: `http/body.ts` answers in our shape before it is reached. */
+const bodyBytesMax = 1024 * 1024 * 1024
+
+/**
+ * Seconds that a connection may rest between two requests, a body may take to come, and an answer to be taken. Bun
+ * itself ends a connection whose headers take longer than 12 s. A proxy in front must let go of a resting
+ * connection earlier, or it may send a request into one that we are closing.
+ */
+const idleSeconds = 30
+
+/**
+ * Takes the port before what is behind it is loaded and its database opened: a port in use is found at once, and
+ * whoever comes early waits instead of being refused. Only `/health` and `/health/live`, which say no more than that
+ * the process answers, are answered before `open`. Throws when the port is in use.
+ */
+export function openDoor({ host, port }: { host: string; port: number }, log: Log) {
+  const opened = Promise.withResolvers<Handler>()
+  let handle: Handler = request =>
+    earlyProbe(request, log) ?? opened.promise.then(handler => handler(request))
+
+  const server = Bun.serve({
+    hostname: host,
+    port,
+    // A second listener on the port is an error, not a way to share the load.
+    reusePort: false,
+    maxRequestBodySize: bodyBytesMax,
+    idleTimeout: idleSeconds,
+    // Bun's page for developers would show the source.
+    development: false,
+    error: error => lastResort(error, log),
+    fetch: request => handle(request),
+  })
+
+  return {
+    server,
+    /** From now on `handler` answers, also those who have been waiting. */
+    open(handler: Handler) {
+      handle = handler
+      opened.resolve(handler)
+    },
+  }
+}
+
+function earlyProbe({ method, url }: Request, log: Log): Response | undefined {
+  const { pathname: route } = new URL(url)
+  if (method !== 'GET' || (route !== '/health' && route !== '/health/live')) return undefined
+  const requestId = Bun.randomUUIDv7()
+  log.info('request', { request_id: requestId, method, route, status: 200, ms: 0 })
+  return Response.json({ status: 'healthy' }, { headers: { ...securityHeaders, 'x-request-id': requestId } })
+}
+
+/** For what fails outside of the app's own handler: the same shape, so that a client needs to know no other. */
+function lastResort(error: unknown, log: Log): Response {
+  const { status, code, detail } = new AppError('internal')
+  const requestId = Bun.randomUUIDv7()
+  log.error('request failed', { request_id: requestId, ...errorFields(error) })
+  const headers = { ...securityHeaders, 'content-type': 'application/json', 'x-request-id': requestId }
+  return new Response(JSON.stringify({ detail, code, request_id: requestId }), { status, headers })
+}
