@@ -1,0 +1,223 @@
+import { describe, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Env } from '../src/config.ts'
+import { type Running, startExecutable } from './support/executable.ts'
+import type { DatabaseKind, Person } from './support/harness.ts'
+import { privateDatabase } from './support/template.ts'
+
+const signal = (api: Running) => api.process.kill('SIGTERM')
+const secret = 'test-secret-test-secret-test-secret-0123'
+
+/** Runs a test against the executable, which may be started again on the same data. */
+async function withData(kind: DatabaseKind, run: (start: (env?: Env) => Promise<Running>) => Promise<void>) {
+  const folder = mkdtempSync(join(tmpdir(), 'todo-api-stop-'))
+  const database = kind === 'postgres' ? await privateDatabase() : undefined
+  const started: Running[] = []
+  try {
+    await run(async env => {
+      const api = await startExecutable({
+        DATA_DIR: folder,
+        DATABASE_URL: database?.url,
+        SECRET_KEY: secret,
+        ENVIRONMENT: 'test',
+        BCRYPT_COST: '4',
+        ...env,
+      })
+      started.push(api)
+      await until(async () => (await api.get('/health/ready')).status === 200)
+      return api
+    })
+  } finally {
+    for (const api of started) {
+      api.process.kill('SIGKILL')
+      await api.stop()
+    }
+    await database?.drop()
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+describe.each(['postgres', 'embedded'] as const)('a stop (%s)', kind => {
+  test('under load loses nothing that was answered, and answers everything that was begun', async () => {
+    await withData(kind, async start => {
+      const api = await start({ SHUTDOWN_DELAY_SECONDS: '1' })
+      const ada = await api.user()
+      const made = new Set<string>()
+      const answered = new Set<string>()
+      const failed: string[] = []
+      let stopped = false
+      const load = Array.from({ length: 10 }, async () => {
+        while (!stopped) {
+          const id = crypto.randomUUID()
+          try {
+            const { status, body } = await api.post('/tasks', {
+              token: ada.token,
+              json: { title: 'Buy milk' },
+              headers: { 'x-request-id': id },
+            })
+            expect(status).toBe(201)
+            made.add(body.id)
+            answered.add(id)
+          } catch {
+            failed.push(id)
+            await Bun.sleep(20)
+          }
+        }
+      })
+
+      await Bun.sleep(500)
+      signal(api)
+      const begin = performance.now()
+      const code = await api.process.exited
+      const seconds = (performance.now() - begin) / 1000
+      stopped = true
+      await Promise.all(load)
+      await Bun.sleep(50)
+
+      expect(code).toBe(0)
+      expect(seconds).toBeGreaterThan(1)
+      expect(seconds).toBeLessThan(5)
+      expect(made.size).toBeGreaterThan(50)
+      // Whoever failed never got in: there is no access line for it.
+      const inLog = new Set(requestsOf(api).map(line => line.request_id))
+      expect(failed.filter(id => inLog.has(id))).toEqual([])
+      expect([...answered].filter(id => !inLog.has(id))).toEqual([])
+      const again = await start()
+      expect(await allTasks(again, ada)).toEqual(made)
+    })
+  }, 60_000)
+
+  test('is seen by the readiness probe at once, while everybody is still answered', async () => {
+    await withData(kind, async start => {
+      const api = await start({ SHUTDOWN_DELAY_SECONDS: '2' })
+      const ada = await api.user()
+
+      signal(api)
+      await until(async () => (await api.get('/health/ready')).status !== 200, 1)
+      const probe = await api.get('/health/ready')
+      const live = await api.get('/health/live')
+      const task = await api.post('/tasks', { token: ada.token, json: { title: 'Buy milk' } })
+      const preflight = await api.request('OPTIONS', `${api.url}/api/v1/tasks`)
+
+      expect([probe.status, probe.body.detail]).toEqual([503, 'the service is stopping'])
+      expect([live.status, task.status, preflight.status]).toEqual([200, 201, 204])
+      for (const { headers } of [probe, live, task, preflight])
+        expect(headers.get('connection')).toBe('close')
+      expect(await api.process.exited).toBe(0)
+    })
+  }, 60_000)
+})
+
+/** A POST whose body is on its way. */
+async function halfSent(api: Running, { token }: Person) {
+  const { hostname, port } = new URL(api.url)
+  let received = ''
+  const socket: Socket = connect(Number(port), hostname)
+  socket.on('data', data => {
+    received += data
+  })
+  socket.on('error', () => {})
+  const closed = new Promise(resolve => socket.on('close', resolve))
+  socket.write(
+    `POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\nContent-Length: 20\r\n\r\n{"title":`,
+  )
+  await Bun.sleep(100)
+  return {
+    async finish() {
+      socket.write('"Buy milk"}')
+      await closed
+      return received
+    },
+  }
+}
+
+test('a request that is under way is answered; nobody new comes in', async () => {
+  await withData('postgres', async start => {
+    const api = await start()
+    const slow = await halfSent(api, await api.user())
+
+    signal(api)
+    await Bun.sleep(300)
+    const refused = await fetch(`${api.url}/health`).catch(error => error.code)
+    const answer = await slow.finish()
+
+    expect(refused).toMatch(/refused/i)
+    expect(answer).toStartWith('HTTP/1.1 201')
+    expect(await api.process.exited).toBe(0)
+  })
+}, 60_000)
+
+test('a request that does not end is cut off, and the exit is clean all the same', async () => {
+  await withData('embedded', async start => {
+    const api = await start()
+    await halfSent(api, await api.user())
+
+    const begin = performance.now()
+    signal(api)
+    const code = await api.process.exited
+    const seconds = (performance.now() - begin) / 1000
+
+    expect(code).toBe(0)
+    expect(seconds).toBeGreaterThan(9)
+    expect(seconds).toBeLessThan(15)
+    expect(api.lines.at(-1)).toContain('"stopped"')
+  })
+}, 60_000)
+
+test('connections at rest hold up nobody', async () => {
+  await withData('postgres', async start => {
+    const api = await start()
+    const { hostname, port } = new URL(api.url)
+    const resting = Array.from({ length: 20 }, () => connect(Number(port), hostname))
+    for (const socket of resting)
+      socket.on('error', () => {}).write('GET /health HTTP/1.1\r\nHost: x\r\n\r\n')
+    await Promise.all(resting.map(socket => new Promise(resolve => socket.once('data', resolve))))
+
+    const begin = performance.now()
+    signal(api)
+
+    expect(await api.process.exited).toBe(0)
+    expect(performance.now() - begin).toBeLessThan(3000)
+  })
+}, 60_000)
+
+test('a second signal ends it at once', async () => {
+  await withData('postgres', async start => {
+    const api = await start()
+    await halfSent(api, await api.user())
+
+    signal(api)
+    await Bun.sleep(300)
+    const begin = performance.now()
+    signal(api)
+
+    expect(await api.process.exited).toBe(1)
+    expect(performance.now() - begin).toBeLessThan(1000)
+  })
+}, 60_000)
+
+const requestsOf = ({ lines }: Running) =>
+  lines.map(line => JSON.parse(line)).filter(line => line.msg === 'request')
+
+async function allTasks(api: Running, { token }: Person): Promise<Set<string>> {
+  const ids = new Set<string>()
+  let next: string | undefined = '/tasks?limit=200'
+  while (next) {
+    const { body, headers } = await api.get(next, { token })
+    for (const { id } of body) ids.add(id)
+    const link: string | undefined = headers.get('link')?.match(/<([^>]+)>/)?.[1]
+    next = link && new URL(link, api.url).href
+  }
+  return ids
+}
+
+async function until(isSo: () => Promise<boolean>, seconds = 20) {
+  const end = performance.now() + seconds * 1000
+  while (!(await isSo())) {
+    if (performance.now() > end) throw new Error(`not so after ${seconds} s`)
+    await Bun.sleep(10)
+  }
+}
