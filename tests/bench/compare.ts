@@ -51,7 +51,7 @@ async function compareAt(work: Work, contest: Contest): Promise<Result> {
     const calls = await work.calls(server, server.people ?? contest.people)
     if (calls[0] && (await isAnswered(server, calls[0]))) able.push({ server, calls })
   }
-  say(`${work.name}: ${able.map(({ server }) => server.name).join(', ') || 'nobody can do this yet'}`)
+  say(`${new Date().toTimeString().slice(0, 8)} ${work.name}: ${able.map(({ server }) => server.name).join(', ') || 'nobody can do this yet'}`)
   const at = work.connections ?? connections
 
   const measured = new Map(able.map(({ server }) => [server, [] as Round[]]))
@@ -95,10 +95,11 @@ async function oneRound({ url, pid }: Server, calls: Call[], at: number, contest
 }
 
 async function isAnswered({ url }: Server, { method, path, headers = {}, body }: Call): Promise<boolean> {
-  const { ok } = await fetch(url + path, {
+  const answer = await fetch(url + path, {
     method,
     headers,
     ...(body && { body: body.replace('########', '00000000') }),
   })
-  return ok
+  await answer.text()
+  return answer.ok
 }

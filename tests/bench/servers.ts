@@ -146,8 +146,9 @@ async function answers(url: string, seconds: number, isGone = () => false) {
   for (;;) {
     if (isGone()) throw new Error(`the server for ${url} has ended`)
     try {
-      const { ok } = await fetch(`${url}/health`)
-      if (ok) return
+      const answer = await fetch(`${url}/health`)
+      await answer.text()
+      if (answer.ok) return
     } catch {
       // Not yet.
     }

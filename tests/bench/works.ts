@@ -113,27 +113,37 @@ export const works: Work[] = [
 const sampled = 200
 
 /** Follows the link of each first page: cursors are the server's own. */
-async function secondPages({ url, prefix }: Server, people: Person[]): Promise<Call[]> {
-  const calls = people.slice(0, sampled).map(async person => {
-    const answer = await fetch(`${url}${prefix}/tasks?limit=20&status=pending`, { headers: as(person) })
-    const next = /<([^>]+)>; rel="next"/.exec(answer.headers.get('link') ?? '')?.[1]
-    if (!answer.ok || !next) return []
-    const { pathname, search } = new URL(next, url)
-    return [{ method: 'GET', path: pathname + search, headers: as(person) }]
-  })
-  return (await Promise.all(calls)).flat()
+async function secondPages(server: Server, people: Person[]): Promise<Call[]> {
+  const calls: Call[] = []
+  for (const person of people.slice(0, sampled)) {
+    const { ok, headers } = await ask(server, person, '/tasks?limit=20&status=pending')
+    const next = /<([^>]+)>; rel="next"/.exec(headers.get('link') ?? '')?.[1]
+    if (!ok || !next) return []
+    const { pathname, search } = new URL(next, server.url)
+    calls.push({ method: 'GET', path: pathname + search, headers: as(person) })
+  }
+  return calls
 }
 
-async function lastChanges({ url, prefix }: Server, people: Person[]): Promise<Call[]> {
-  const calls = people.slice(0, sampled).map(async person => {
-    for (let since = ''; ; ) {
-      const path = `${prefix}/tasks/changes${since && `?since=${encodeURIComponent(since)}`}`
-      const answer = await fetch(url + path, { headers: as(person) })
-      if (!answer.ok) return []
-      const { cursor, has_more: hasMore } = (await answer.json()) as { cursor: string; has_more: boolean }
-      if (since !== '' && !hasMore) return [{ method: 'GET', path, headers: as(person) }]
-      since = cursor
+/** Goes through all changes to the end: that is where clients are most of the time. */
+async function lastChanges(server: Server, people: Person[]): Promise<Call[]> {
+  const calls: Call[] = []
+  for (const person of people.slice(0, sampled)) {
+    let path = '/tasks/changes'
+    for (let hasMore = true; hasMore; ) {
+      const { ok, body } = await ask(server, person, path)
+      if (!ok) return []
+      const { cursor, has_more } = JSON.parse(body)
+      path = `/tasks/changes?since=${encodeURIComponent(cursor)}`
+      hasMore = has_more
     }
-  })
-  return (await Promise.all(calls)).flat()
+    calls.push({ method: 'GET', path: server.prefix + path, headers: as(person) })
+  }
+  return calls
+}
+
+async function ask({ url, prefix }: Server, person: Person, path: string) {
+  const answer = await fetch(url + prefix + path, { headers: as(person) })
+  // Always read: an answer that nobody reads keeps its connection.
+  return { ok: answer.ok, headers: answer.headers, body: await answer.text() }
 }
