@@ -55,7 +55,9 @@ test('every setting is documented, and every documented setting exists', async (
     [...(await read('docs/settings.md')).matchAll(/^\| `([A-Z_]+)`/gm)].map(match => match[1]!),
   )
   expect(inSources.size).toBeGreaterThan(15)
-  expect([...inSources].sort()).toEqual([...documented].sort())
+  // OpenTelemetry's own settings are documented by OpenTelemetry.
+  const ours = [...inSources].filter(name => !name.startsWith('OTEL_'))
+  expect(ours.sort()).toEqual([...documented].sort())
 })
 
 test('every link to a file of the repository leads somewhere', async () => {

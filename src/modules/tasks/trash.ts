@@ -47,7 +47,7 @@ export function createTrash(driver: Driver, cursors: Cursors) {
       select user_id from ${taskCounters} where user_id = ${user} for no key update
     ), old as (
       select t.id from ${tasks} t, person
-      where t.user_id = person.user_id and t.deleted_at is not null order by t.deleted_at limit ${limit}
+      where t.user_id = ${user} and t.deleted_at is not null order by t.deleted_at limit ${limit}
     ), gone as (
       delete from ${tasks} t using old
       where t.id = old.id and t.user_id = ${user} and t.deleted_at is not null
