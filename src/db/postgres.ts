@@ -67,35 +67,62 @@ interface Host {
 }
 
 type Parameters = Record<string, string>
-type Wire = Awaited<ReturnType<ReturnType<typeof createServer>['connect']>>
+type Wire = ReturnType<typeof createWire>
 
 /** Opens wires to whoever the address names. Throws when the address cannot be right. */
 function createServer(url: string) {
   const { address, hosts } = readAddress(url)
   let current = 0
   let takesParameters = true
+  let wires: Wire[] = []
 
-  /** Tries each host once, beginning with the one that was good last; at most `openingSecondsMax` in all. */
+  /**
+   * Tries each host once, beginning with the one that was good last; at most `openingSecondsMax` in all, so that one
+   * that says nothing leaves time for the others. As long as one wire is well, its host is the only one: an old primary
+   * that comes back and takes writes would get a part of them.
+   */
   async function connect(parameters: Parameters) {
     const until = performance.now() + openingSecondsMax * 1000
-    for (let left = hosts.length - 1; ; left--) {
-      const index = current
+    for (let left = liveHost() === undefined ? hosts.length : 1; ; left--) {
+      const index = liveHost() ?? current
+      const now = performance.now()
       try {
-        return await openWire(index, parameters, until)
+        return keep(await openWire(index, parameters, now + (until - now) / left))
       } catch (error) {
         if (current === index) current = (index + 1) % hosts.length
-        if (left === 0 || performance.now() >= until) throw error
+        if (left === 1) throw error
       }
     }
   }
 
-  async function openWire(index: number, parameters: Parameters, until: number) {
+  /** The host that wires lead to. */
+  function liveHost(): number | undefined {
+    wires = wires.filter(wire => !wire.lost)
+    return wires[0]?.index
+  }
+
+  function keep(wire: Wire): Wire {
+    const { index } = wire
+    if ((liveHost() ?? index) !== index) {
+      wire.destroy()
+      throw failure('another host is in use', 'CONNECTION_CLOSED')
+    }
+    wires.push(wire)
+    current = index
+    return wire
+  }
+
+  async function openWire(index: number, parameters: Parameters, until: number): Promise<Wire> {
     const all = takesParameters ? { ...basics, ...parameters } : basics
-    const wire = createWire(address, hosts[index]!, all)
+    const wire = createWire(address, hosts[index]!, index, all)
     try {
       await wire.greet(until - performance.now())
       // Of several hosts only the one that takes writes is of use.
-      if (hosts.length > 1 && wire.isReadOnly) throw failure('the server takes no writes', '25006')
+      if (hosts.length > 1 && wire.isReadOnly) {
+        // Whoever still reads there would keep the others from looking elsewhere.
+        for (const other of wires) if (other.index === index) void other.end()
+        throw failure('the server takes no writes', '25006')
+      }
       return wire
     } catch (error) {
       wire.destroy()
@@ -137,7 +164,7 @@ function refusesParameters(error: unknown): boolean {
  * hosts, one that refuses too) again and again without a pause, mixes rows and bytes of a lost connection into the
  * answers of the next one, and cannot drop a silent one.
  */
-function createWire(address: string, host: Host, parameters: Parameters) {
+function createWire(address: string, host: Host, index: number, parameters: Parameters) {
   let socket: Socket | undefined
   let lost = false
   let isReadOnly = false
@@ -165,6 +192,8 @@ function createWire(address: string, host: Host, parameters: Parameters) {
 
   const wire = {
     client,
+    /** Which of the hosts it leads to. */
+    index,
     get lost() {
       return lost
     },

@@ -37,8 +37,13 @@ const defaultParameters = [
   'unix_socket_directories=',
 ]
 
-/** Makes a cluster and starts a server on it; `parameters` are `name=value`, later ones win. */
-export async function startPostgresServer(options: { parameters?: string[] } = {}) {
+/**
+ * Makes a cluster, new or a copy of a server that is stopped, and starts a server on it; `parameters` are `name=value`,
+ * later ones win.
+ */
+export async function startPostgresServer(
+  options: { parameters?: string[]; copyOf?: { dataDir: string; url: string } } = {},
+) {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-postgres-'))
   startGuardian(folder)
   const dataDir = join(folder, 'data')
@@ -50,9 +55,11 @@ export async function startPostgresServer(options: { parameters?: string[] } = {
 
   try {
     chmodSync(folder, 0o755)
-    const password = crypto.randomUUID()
+    const { copyOf } = options
+    const password = copyOf ? new URL(copyOf.url).password : crypto.randomUUID()
     const bin = findBinaries(folder, owner !== undefined)
-    await initialize(bin, folder, password)
+    if (copyOf) copyCluster(copyOf.dataDir)
+    else await initialize(bin, folder, password)
     const port = await startOnFreePort(bin)
     return server(bin, port, password)
   } catch (error) {
@@ -83,6 +90,12 @@ export async function startPostgresServer(options: { parameters?: string[] } = {
     )
     const message = await new Response(initdb.stderr).text()
     if ((await initdb.exited) !== 0) throw new Error(`initdb failed: ${message}`)
+  }
+
+  function copyCluster(from: string) {
+    writeFileSync(logFile, '')
+    const { exitCode, stderr } = Bun.spawnSync(['cp', '-pR', from, dataDir])
+    if (exitCode !== 0) throw new Error(`the cluster could not be copied: ${stderr}`)
   }
 
   /** Another process may take the port between our look and the server's start: then look again. */
