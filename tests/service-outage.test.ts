@@ -1,9 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import postgres from 'postgres'
-import { type Running, startExecutable } from './support/executable.ts'
+import { openPostgres } from '../src/db/postgres.ts'
+import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import type { Answer, Person } from './support/harness.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
-import { auditBooks, startProbes, startTraffic } from './support/traffic.ts'
+import { auditBooks, isRefusal, startProbes, startTraffic } from './support/traffic.ts'
 
 /** What the service promises, in milliseconds: nobody waits longer, and it is well again soon after. */
 const answerMax = 2500
@@ -261,8 +265,130 @@ describe('the executable, when PostgreSQL', () => {
     expect(seen.faults).toEqual([])
     expect(longest).toBeLessThan(1.5)
     expect([...states].filter(state => /transaction/.test(String(state)))).toEqual([])
+
+    const driver = openPostgres({ url, poolSize: 1 })
+    const limits = 'select name, setting from pg_settings where name = any($1) order by 1'
+    const names = ['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout']
+    expect(await driver.query(limits, [names])).toEqual([
+      ['idle_in_transaction_session_timeout', '5000'],
+      ['lock_timeout', '1000'],
+      ['statement_timeout', '1800'],
+    ])
+    await driver.close()
   })
 })
+
+describe('the executable', () => {
+  let server: PostgresServer
+  beforeAll(async () => {
+    server = await startPostgresServer()
+  }, 60_000)
+  afterAll(() => server?.close())
+
+  test('started while the database is down comes up, refuses, and works as soon as the database does', async () => {
+    await server.stop('fast')
+    const api = await startExecutable(settings(server.url))
+    expect(await api.get('/health/live')).toMatchObject({ status: 200 })
+    const person = { json: { email: 'ada@example.com', password: 'correct horse' } }
+    for (const answer of [await api.get('/health/ready'), await api.post('/auth/register', person)]) {
+      expect(isRefusal(answer)).toBe(true)
+    }
+
+    await server.start()
+    const back = performance.now()
+    await isReady(api)
+    const recovery = performance.now() - back
+    report('started before the database', { recovery })
+    expect(recovery).toBeLessThan(recoveryMax)
+    expect(await api.post('/auth/register', person)).toMatchObject({ status: 201 })
+    expect(await api.stop()).toBe(0)
+  })
+
+  test.each([
+    [
+      'a wrong password',
+      () => server.url.replace(/:[^:@]*@/, ':hunter2hunter2@'),
+      /password authentication failed/,
+    ],
+    ['an unknown database', () => server.urlOf('nothing'), /database "nothing" does not exist/],
+  ])('started with %s ends with one line that says so', async (_, url, text) => {
+    const folder = mkdtempSync(join(tmpdir(), 'todo-api-run-'))
+    const child = Bun.spawn([await executablePath(), 'serve'], {
+      cwd: folder,
+      env: { PATH: process.env.PATH, PORT: '0', ...settings(url()) },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    const output = await Promise.all([child.stdout.text(), child.stderr.text()])
+    rmSync(folder, { recursive: true })
+
+    expect(await child.exited).toBe(1)
+    expect(output[1].trim().split('\n')).toHaveLength(1)
+    expect(output[1]).toMatch(text)
+    expect(output.join()).not.toContain('hunter2')
+    expect(output.join()).not.toContain(new URL(server.url).password)
+  })
+})
+
+// A file system of its own, because a full one is everybody's.
+const canMount = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0
+if (!canMount)
+  process.stderr.write('\nNOT RUN: the test of a full disk has to mount a file system, which needs root.\n')
+
+test.skipIf(!canMount)(
+  'with its tables on a full disk, PostgreSQL goes on reading, and writes when there is room',
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'todo-api-disk-'))
+    const disk = join(folder, 'disk')
+    mkdirSync(disk)
+    const server = await startPostgresServer({ parameters: ['synchronous_commit=on', 'autovacuum=off'] })
+    let api: Running | undefined
+    try {
+      run('mount', '-t', 'tmpfs', '-o', 'size=24m,mode=0777', 'todo-api-test', disk)
+      chmodSync(folder, 0o755)
+      const tables = join(disk, 'tables')
+      mkdirSync(tables, { mode: 0o777 })
+      const { uid, gid } = statSync(server.dataDir)
+      chownSync(tables, uid, gid)
+      await execute(server.url, `create tablespace small location '${tables}'`)
+      await execute(server.url, 'create database todo tablespace small')
+      const url = server.urlOf('todo')
+      api = await startExecutable(settings(url))
+      await isReady(api)
+      const users = await Promise.all(Array.from({ length: 5 }, () => api!.user()))
+      const traffic = startTraffic(api, users)
+      await traffic.more('answered', 300)
+
+      const ballast = join(disk, 'ballast')
+      run('sh', '-c', `dd if=/dev/zero of=${ballast} bs=64k 2> ${folder}/dd; true`)
+      const writers = startTraffic(api, users, { only: 'writes' })
+      await writers.more('refused', 50)
+      const readers = await timed(1000, () => api!.get('/tasks?limit=10', { token: users[0]!.token }))
+      const written = await writers.end()
+
+      rmSync(ballast)
+      const back = performance.now()
+      await traffic.more('answered', 300)
+      const seen = await traffic.end()
+      const recovery = traffic.refusedUntil(back)
+      report('full disk', { ...figures(seen), recovery, readers, writers: figures(written) })
+      expect([...seen.faults, ...written.faults]).toEqual([])
+      expect(readers.statuses).toEqual([200])
+      expect(seen.slowest).toBeLessThan(answerMax)
+      expect(recovery).toBeLessThan(recoveryMax)
+      expect(await auditBooks(api, seen, text => rows(url, text))).toEqual([])
+    } finally {
+      await api?.stop()
+      await server.close()
+      run('umount', disk)
+      rmSync(folder, { recursive: true })
+    }
+  },
+)
+
+function run(...command: string[]) {
+  const { exitCode, stderr } = Bun.spawnSync(command)
+  if (exitCode !== 0) throw new Error(`${command[0]}: ${stderr}`)
+}
 
 /** Calls one after another for so long: which statuses came, how many answers, and how long the slowest took. */
 async function timed(milliseconds: number, call: () => Promise<Answer>) {
