@@ -4,6 +4,7 @@ import { databaseError } from '../db/constraint.ts'
 import type { Driver } from '../db/driver.ts'
 import { taskCounters, tasks, taskTombstones, users } from '../db/schema.ts'
 import { AppError } from '../errors.ts'
+import { collectNowAndThen } from './rows.ts'
 
 /** One row on its way in: the columns by their names in the database, and what to call it when it cannot come in. */
 export interface Incoming {
@@ -77,6 +78,7 @@ export function createLoader(driver: Driver, skip: (label: string, reason: strin
     if (batch.length === 0) return
     try {
       await write(batch)
+      collectNowAndThen()
     } catch (error) {
       const reason = refusal(error)
       if (reason === undefined) throw error
