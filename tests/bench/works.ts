@@ -87,6 +87,7 @@ export const works: Work[] = [
     name: 'mix',
     says: '50 % list, 30 % read, 10 % create, 10 % update',
     writes: true,
+    only: server => !isReference(server),
     calls: (server, people) =>
       people.map((person, i) => {
         const turn = i % 10
