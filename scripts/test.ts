@@ -1,10 +1,12 @@
 /**
  * `bun run test [--no-build] [arguments of bun test]`: builds the executable, starts a PostgreSQL, runs the tests with
  * both, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of them passed.
+ * With TEST_PGBOUNCER=1 the services under test reach their databases through a PgBouncer that pools transactions.
  */
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { dirname, join } from 'node:path'
+import { startPgBouncer } from '../tests/support/pgbouncer.ts'
 import { type PostgresServer, startPostgresServer } from '../tests/support/postgres-server.ts'
 
 const root = join(import.meta.dir, '..')
@@ -43,14 +45,20 @@ async function test(server: PostgresServer, args: string[]) {
   const temporary = join(dirname(server.dataDir), 'tmp')
   mkdirSync(temporary)
   const report = join(temporary, 'junit.xml')
+  const proxy = process.env.TEST_PGBOUNCER ? await startPgBouncer(server.url) : undefined
   const exitCode = await run(
     [
       ...['test', '--no-orphans', `--timeout=${testMillisecondsMax}`],
       ...['--reporter=junit', `--reporter-outfile=${report}`],
       ...args.filter(arg => arg !== '--no-build'),
     ],
-    { TEST_POSTGRES_URL: server.url, TMPDIR: temporary },
+    {
+      TEST_POSTGRES_URL: server.url,
+      TMPDIR: temporary,
+      ...(proxy && { TEST_PROXY_PORT: String(proxy.port) }),
+    },
   )
+  await proxy?.stop()
   const { tests, failures, skipped } = readReport(report)
   // A file that does not load is not in the report, and neither is a run without any test: the exit code tells.
   const failed = Math.max(failures, exitCode === 0 ? 0 : 1)

@@ -34,7 +34,9 @@ export async function migrate(driver: Driver, wanted = migrations): Promise<stri
 }
 
 async function applyNext(session: Session, wanted: readonly Migration[]): Promise<string | undefined> {
-  await session.execute(`begin; select pg_advisory_xact_lock(${lockKey})`)
+  // A role may have limits for the service; through a proxy a session cannot be without them, a transaction can.
+  await session.execute('begin; set local statement_timeout = 0; set local lock_timeout = 0')
+  await session.execute(`select pg_advisory_xact_lock(${lockKey})`)
   await session.execute(`
     create schema if not exists drizzle;
     create table if not exists drizzle.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint)

@@ -8,7 +8,7 @@ interface PostgresSettings {
   /** `postgres://user:password@host:port/database?sslmode=…`; several `host:port` with commas between them. */
   url: string
   poolSize: number
-  /** False behind a proxy that pools transactions and knows no prepared statements (PgBouncer before 1.21). */
+  /** False behind a proxy that pools transactions and knows no prepared statements, unless it is seen to be one. */
   prepare?: boolean
 }
 
@@ -67,6 +67,15 @@ interface Host {
 }
 
 type Parameters = Record<string, string>
+
+interface Target extends Host {
+  /** Which of the hosts it is. */
+  index: number
+  parameters: Parameters
+  /** Whether it has refused the parameters of a server. */
+  isProxied: boolean
+}
+
 type Wire = ReturnType<typeof createWire>
 
 /** Opens wires to whoever the address names. Throws when the address cannot be right. */
@@ -114,7 +123,7 @@ function createServer(url: string) {
 
   async function openWire(index: number, parameters: Parameters, until: number): Promise<Wire> {
     const all = takesParameters ? { ...basics, ...parameters } : basics
-    const wire = createWire(address, hosts[index]!, index, all)
+    const wire = createWire(address, { ...hosts[index]!, index, parameters: all, isProxied: all === basics })
     try {
       await wire.greet(until - performance.now())
       // Of several hosts only the one that takes writes is of use.
@@ -126,7 +135,7 @@ function createServer(url: string) {
       return wire
     } catch (error) {
       wire.destroy()
-      if (all === basics || !refusesParameters(error)) throw error
+      if (wire.isProxied || !refusesParameters(error)) throw error
       takesParameters = false
       return openWire(index, parameters, until)
     }
@@ -152,7 +161,10 @@ function readAddress(url: string) {
   return { address, hosts }
 }
 
-/** PgBouncer refuses parameters that it does not know. Then the limits must be set with `alter role … set`. */
+/**
+ * PgBouncer refuses parameters that it does not know. Then the limits must be set with `alter role … set`, and nothing
+ * is prepared: the next statement may be another server connection's.
+ */
 function refusesParameters(error: unknown): boolean {
   return isServerError(error) && error.code === '08P01' && /startup parameter/.test(error.message)
 }
@@ -164,13 +176,14 @@ function refusesParameters(error: unknown): boolean {
  * hosts, one that refuses too) again and again without a pause, mixes rows and bytes of a lost connection into the
  * answers of the next one, and cannot drop a silent one.
  */
-function createWire(address: string, host: Host, index: number, parameters: Parameters) {
+function createWire(address: string, { host, port, index, parameters, isProxied }: Target) {
   let socket: Socket | undefined
   let lost = false
   let isReadOnly = false
 
   const options = {
-    ...host,
+    host,
+    port,
     max: 1,
     fetch_types: false,
     onnotice: () => {},
@@ -180,10 +193,10 @@ function createWire(address: string, host: Host, index: number, parameters: Para
     onclose: () => wire.destroy(),
     async socket() {
       if (socket) throw failure('the connection was lost', 'CONNECTION_CLOSED')
-      socket = dial(host)
+      socket = dial({ host, port })
       await once(socket, 'connect')
       // Where postgres.js looks for the name that the server's certificate must carry.
-      return Object.assign(socket, host)
+      return Object.assign(socket, { host, port })
     },
   }
   const client = postgres(address, options)
@@ -192,8 +205,8 @@ function createWire(address: string, host: Host, index: number, parameters: Para
 
   const wire = {
     client,
-    /** Which of the hosts it leads to. */
     index,
+    isProxied,
     get lost() {
       return lost
     },
@@ -253,9 +266,8 @@ function connection(wire: Wire, prepare: boolean): Connection {
   }
 
   function isPrepared(text: string): boolean {
-    return (
-      prepare && (prepared.has(text) || (prepared.size < preparedMax && prepared.add(text) !== undefined))
-    )
+    if (!prepare || wire.isProxied) return false
+    return prepared.has(text) || (prepared.size < preparedMax && prepared.add(text) !== undefined)
   }
 
   return {

@@ -27,7 +27,7 @@ async function create(server: string, copyOf: string): Promise<PrivateDatabase> 
   const name = `test_${crypto.randomUUID().replaceAll('-', '')}`
   await execute(server, `create database ${name} template ${copyOf}`)
   return {
-    url: withDatabase(server, name),
+    url: throughProxy(withDatabase(server, name)),
     async drop() {
       await execute(server, `drop database if exists ${name} with (force)`)
     },
@@ -74,5 +74,12 @@ async function makeTemplate(server: string) {
 function withDatabase(url: string, name: string): string {
   const address = new URL(url)
   address.pathname = `/${name}`
+  return address.href
+}
+
+/** With TEST_PGBOUNCER=1 the runner has put a proxy in front of its server, and the services under test talk to that. */
+function throughProxy(url: string): string {
+  const address = new URL(url)
+  address.port = process.env.TEST_PROXY_PORT ?? address.port
   return address.href
 }

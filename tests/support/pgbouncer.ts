@@ -1,0 +1,93 @@
+import { chownSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createConnection, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+/** The program, `undefined` when it is not installed. */
+export const pgbouncer = Bun.which('pgbouncer') ?? Bun.which('pgbouncer', { PATH: '/usr/sbin' }) ?? undefined
+
+export interface PgBouncer {
+  port: number
+  /** The same address of a database, through the proxy. */
+  through(url: string): string
+  stop(): Promise<void>
+}
+
+/** A PgBouncer that pools transactions in front of a server; `url` is its superuser's address. */
+export async function startPgBouncer(url: string, settings: Record<string, string> = {}): Promise<PgBouncer> {
+  const folder = mkdtempSync(join(tmpdir(), 'todo-api-pgbouncer-'))
+  const { hostname, port: serverPort, username, password } = new URL(url)
+  const port = await freePort()
+  const all = {
+    listen_addr: '127.0.0.1',
+    listen_port: String(port),
+    unix_socket_dir: '',
+    auth_type: 'plain',
+    auth_file: join(folder, 'users'),
+    pool_mode: 'transaction',
+    max_client_conn: '1000',
+    default_pool_size: '10',
+    // How soon a server that was away is tried again; its own default is 15 s.
+    server_login_retry: '1',
+    ...settings,
+  }
+  const lines = Object.entries(all).map(([name, value]) => `${name} = ${value}`)
+  writeFileSync(
+    join(folder, 'ini'),
+    `[databases]\n* = host=${hostname} port=${serverPort}\n[pgbouncer]\n${lines.join('\n')}\n`,
+  )
+  writeFileSync(join(folder, 'users'), `"${username}" "${password}"\n"todo" "todo"\n`)
+  const user = ownerForProxy(folder)
+  const child = Bun.spawn([pgbouncer!, '-q', ...user, join(folder, 'ini')], {
+    cwd: folder,
+    stdio: ['ignore', 'ignore', process.env.PGBOUNCER_LOG ? 'inherit' : 'ignore'],
+  })
+  await listening(port, child)
+
+  return {
+    port,
+    through(address) {
+      const proxied = new URL(address)
+      proxied.port = String(port)
+      return proxied.href
+    },
+    async stop() {
+      child.kill('SIGKILL')
+      await child.exited
+      rmSync(folder, { recursive: true })
+    },
+  }
+}
+
+/** It refuses to run as root, too. */
+function ownerForProxy(folder: string): string[] {
+  if (process.getuid?.() !== 0) return []
+  const { uid, gid } = { uid: 65534, gid: 65534 }
+  for (const path of [folder, join(folder, 'ini'), join(folder, 'users')]) chownSync(path, uid, gid)
+  return statSync(folder).uid === uid ? ['--user=nobody'] : []
+}
+
+async function listening(port: number, child: Bun.Subprocess) {
+  const until = performance.now() + 10_000
+  while (!(await answers(port))) {
+    if (child.exitCode !== null || performance.now() > until) throw new Error('PgBouncer did not start')
+    await Bun.sleep(10)
+  }
+}
+
+function answers(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = createConnection(port, '127.0.0.1')
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
+    socket.once('connect', () => socket.destroy())
+  })
+}
+
+function freePort(): Promise<number> {
+  return new Promise(resolve => {
+    const probe = createServer().listen(0, '127.0.0.1', () => {
+      const address = probe.address()
+      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
+    })
+  })
+}
