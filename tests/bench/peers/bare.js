@@ -49,10 +49,11 @@ Bun.serve({
       },
       async PATCH(request) {
         const user = request.headers.get('x-user')
-        const patch = await request.json()
+        const { title = null, status = null } = await request.json()
         const [row] = await sql`
           with bump as (update task_counters set seq = seq + 1 where user_id = ${user} returning seq)
-          update tasks t set ${sql(patch, ...Object.keys(patch))}, updated_at = now(), version = bump.seq from bump
+          update tasks t set title = coalesce(${title}, title), status = coalesce(${status}, status),
+            updated_at = now(), version = bump.seq from bump
           where id = ${request.params.id} and user_id = ${user} and deleted_at is null
           returning ${columns}`
         return row ? Response.json(row) : Response.json({ detail: 'Task not found' }, { status: 404 })
