@@ -36,7 +36,7 @@ export function openDoor({ host, port }: { host: string; port: number }, log: Lo
     // Bun's page for developers would show the source.
     development: false,
     error: error => lastResort(error, log),
-    fetch: request => handle(request),
+    fetch: request => handle(withHost(request)),
   })
 
   return {
@@ -47,6 +47,11 @@ export function openDoor({ host, port }: { host: string; port: number }, log: Lo
       opened.resolve(handler)
     },
   }
+}
+
+/** HTTP/1.0 needs no `Host` (a load balancer's health check has none); without one a request's address is no URL. */
+function withHost(request: Request): Request {
+  return request.url.startsWith('/') ? new Request(`http://localhost${request.url}`, request) : request
 }
 
 function earlyProbe({ method, url }: Request, log: Log): Response | undefined {

@@ -85,6 +85,11 @@ describe('every answer', () => {
     expect((await api.get(api.url + asset)).headers.get('cache-control')).toContain('immutable')
   })
 
+  test('a health check in HTTP/1.0, which names no host, is answered', async () => {
+    const answer = await exchange(api.url, Buffer.from('GET /health/ready HTTP/1.0\r\n\r\n'))
+    expect(answer).toStartWith('HTTP/1.1 200')
+  })
+
   test('to nonsense is short, and the connection is closed', async () => {
     const nonsense: [string, number][] = [
       [`GET /${'a'.repeat(17_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 431],

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { type Running, startExecutable } from './support/executable.ts'
+import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import type { Client, Person } from './support/harness.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
@@ -20,7 +20,7 @@ describe('two replicas', () => {
       TRUSTED_PROXIES: '127.0.0.1',
     }
     ;[one, two] = await Promise.all([startExecutable(env), startExecutable(env)])
-    await Promise.all([one, two].map(replica => isReady(replica)))
+    await Promise.all([one, two].map(untilReady))
   }, 60_000)
 
   afterAll(async () => {
@@ -97,11 +97,3 @@ describe('two replicas', () => {
     expect((await guess(two)).status).toBe(429)
   })
 })
-
-async function isReady(replica: Client) {
-  for (let i = 0; i < 200; i++) {
-    if ((await replica.get('/health/ready')).status === 200) return
-    await Bun.sleep(25)
-  }
-  throw new Error('a replica did not become ready')
-}

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Running, startExecutable } from './support/executable.ts'
+import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { type Client, client, type Person } from './support/harness.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
@@ -33,6 +33,7 @@ describe.skipIf(!haproxy)('three replicas behind HAProxy', () => {
   beforeAll(async () => {
     database = await privateDatabase()
     replicas = await Promise.all(ports.map(start))
+    await Promise.all(replicas.map(untilReady))
     const config = readFileSync(join(import.meta.dir, '../deploy/haproxy.cfg'), 'utf8')
       .replace('bind :8080', `bind 127.0.0.1:${front}`)
       .replace(/127\.0\.0\.1:800(\d)/g, (_, number) => `127.0.0.1:${ports[number - 1]}`)

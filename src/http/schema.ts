@@ -87,6 +87,15 @@ export const texts = ({ maxItems, description, ...item }: TextsOptions) =>
     description,
   })
 
+/**
+ * The id in an address. Nothing is wrong with it: what is no id, or broken percent-encoding, names nothing, which is a
+ * 404 of the service's and no 422.
+ */
+export const idInPath = (description: string) =>
+  Type.Unsafe<string>({ [Kind]: 'IdInPath', type: 'string', description })
+
+TypeRegistry.Set('IdInPath', () => true)
+
 TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
   'Texts',
   ({ maxItems, items }, value) =>

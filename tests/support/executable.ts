@@ -75,6 +75,15 @@ export async function startExecutable(env: Env = {}): Promise<Running> {
   }
 }
 
+/** Waits until a service is ready for work. */
+export async function untilReady(service: Client): Promise<void> {
+  for (let i = 0; i < 400; i++) {
+    if ((await service.get('/health/ready')).status === 200) return
+    await Bun.sleep(25)
+  }
+  throw new Error('the service did not become ready')
+}
+
 async function readLines(stream: ReadableStream<Uint8Array>, take: (line: string) => void) {
   const decoder = new TextDecoder()
   let rest = ''

@@ -1,5 +1,15 @@
 import { t } from 'elysia'
-import { instant, instantInput, integer, nullable, oneOf, text, texts, uuid } from '../../http/schema.ts'
+import {
+  idInPath,
+  instant,
+  instantInput,
+  integer,
+  nullable,
+  oneOf,
+  text,
+  texts,
+  uuid,
+} from '../../http/schema.ts'
 
 export const taskStatuses = ['pending', 'in_progress', 'completed'] as const
 
@@ -310,7 +320,7 @@ export const idempotencyHeader = t.Object({
   ),
 })
 
-export const taskParams = t.Object({ id: t.String({ description: 'The id of a task.' }) })
+export const taskParams = t.Object({ id: idInPath('The id of a task.') })
 
 export type TaskCreate = typeof taskCreate.static
 export type TaskUpdate = typeof taskUpdate.static
