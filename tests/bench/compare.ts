@@ -51,7 +51,9 @@ async function compareAt(work: Work, contest: Contest): Promise<Result> {
     const calls = await work.calls(server, server.people ?? contest.people)
     if (calls[0] && (await isAnswered(server, calls[0]))) able.push({ server, calls })
   }
-  say(`${new Date().toTimeString().slice(0, 8)} ${work.name}: ${able.map(({ server }) => server.name).join(', ') || 'nobody can do this yet'}`)
+  say(
+    `${new Date().toTimeString().slice(0, 8)} ${work.name}: ${able.map(({ server }) => server.name).join(', ') || 'nobody can do this yet'}`,
+  )
   const at = work.connections ?? connections
 
   const measured = new Map(able.map(({ server }) => [server, [] as Round[]]))
