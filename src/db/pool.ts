@@ -8,6 +8,8 @@ export interface Connection {
   readonly lost: boolean
   /** True when the server took no writes as it was opened: then it is soon opened anew. */
   readonly isReadOnly: boolean
+  /** So many statements may be on their way, as long as the answers come fast. */
+  readonly depthMax: number
   run(text: string, values: readonly unknown[]): Promise<unknown[][]>
   /** What the caller of a failed `run` is told; notes when the failure was the end of the session. */
   failure(error: unknown): unknown
@@ -57,8 +59,7 @@ const restMs = 250
 const lifetimeMs = 30 * 60 * 1000
 const readOnlyLifetimeMs = 500
 const pendingPerConnection = 100
-/** So many statements may be on their way on one connection, as long as its answers come this fast. */
-const depthMax = 4
+/** More than one statement is on its way on a connection only as long as its answers come this fast. */
 const fluentMs = 20
 
 /**
@@ -126,8 +127,10 @@ export function createPool({ connect, size }: PoolOptions) {
     const canGrow = lines.length + opening < size && now >= restUntil
     let best: Line | undefined
     for (const line of lines) {
-      if (line.connection.lost || line.until <= now || line.sent >= (best?.sent ?? depthMax)) continue
+      const { lost, depthMax } = line.connection
+      if (lost || line.until <= now) continue
       if (line.sent === 0) return line
+      if (line.sent >= depthMax || (best && line.sent >= best.sent)) continue
       if (!canGrow && line.pace < fluentMs && now - line.heard < fluentMs) best = line
     }
     return best

@@ -72,8 +72,6 @@ interface Target extends Host {
   /** Which of the hosts it is. */
   index: number
   parameters: Parameters
-  /** Whether it has refused the parameters of a server. */
-  isProxied: boolean
 }
 
 type Wire = ReturnType<typeof createWire>
@@ -123,7 +121,7 @@ function createServer(url: string) {
 
   async function openWire(index: number, parameters: Parameters, until: number): Promise<Wire> {
     const all = takesParameters ? { ...basics, ...parameters } : basics
-    const wire = createWire(address, { ...hosts[index]!, index, parameters: all, isProxied: all === basics })
+    const wire = createWire(address, { ...hosts[index]!, index, parameters: all })
     try {
       await wire.greet(until - performance.now())
       // Of several hosts only the one that takes writes is of use.
@@ -135,7 +133,7 @@ function createServer(url: string) {
       return wire
     } catch (error) {
       wire.destroy()
-      if (wire.isProxied || !refusesParameters(error)) throw error
+      if (all === basics || !refusesParameters(error)) throw error
       takesParameters = false
       return openWire(index, parameters, until)
     }
@@ -161,10 +159,7 @@ function readAddress(url: string) {
   return { address, hosts }
 }
 
-/**
- * PgBouncer refuses parameters that it does not know. Then the limits must be set with `alter role … set`, and nothing
- * is prepared: the next statement may be another server connection's.
- */
+/** PgBouncer refuses parameters that it does not know. Then the limits must be set with `alter role … set`. */
 function refusesParameters(error: unknown): boolean {
   return isServerError(error) && error.code === '08P01' && /startup parameter/.test(error.message)
 }
@@ -176,10 +171,11 @@ function refusesParameters(error: unknown): boolean {
  * hosts, one that refuses too) again and again without a pause, mixes rows and bytes of a lost connection into the
  * answers of the next one, and cannot drop a silent one.
  */
-function createWire(address: string, { host, port, index, parameters, isProxied }: Target) {
+function createWire(address: string, { host, port, index, parameters }: Target) {
   let socket: Socket | undefined
   let lost = false
   let isReadOnly = false
+  let isProxied = false
 
   const options = {
     host,
@@ -206,7 +202,6 @@ function createWire(address: string, { host, port, index, parameters, isProxied 
   const wire = {
     client,
     index,
-    isProxied,
     get lost() {
       return lost
     },
@@ -216,9 +211,17 @@ function createWire(address: string, { host, port, index, parameters, isProxied 
     },
     /** Connects. */
     async greet(milliseconds: number) {
-      const question = client.unsafe("select current_setting('transaction_read_only')").values()
-      const [row] = (await within(milliseconds, question)) as string[][]
-      isReadOnly = row?.[0] === 'on'
+      const question = client
+        .unsafe("select current_setting('transaction_read_only'), pg_backend_pid()")
+        .values()
+      const answer = await within(milliseconds, question)
+      const [readOnly, pid] = answer[0]!
+      isReadOnly = readOnly === 'on'
+      isProxied = pid !== answer.state.pid
+    },
+    /** Whether a proxy speaks for the server: it has a number of its own for the session. */
+    get isProxied() {
+      return isProxied
     },
     async end() {
       lost = true
@@ -255,8 +258,15 @@ async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T> 
 /** Each prepared statement costs the server memory for as long as the connection lives. */
 const preparedMax = 256
 
-/** A wire as the pool wants it. */
-function connection(wire: Wire, prepare: boolean): Connection {
+/**
+ * A wire as the pool wants it.
+ *
+ * Behind a proxy that pools transactions the next statement may go to another session of the server. So nothing is
+ * prepared there, and nothing is sent behind a statement that has no answer: PgBouncer before 1.21 forgets whose turn
+ * it is, and values meet somebody else's statement.
+ */
+function connection(wire: Wire, mayPrepare: boolean): Connection {
+  const prepare = mayPrepare && !wire.isProxied
   const prepared = new Set<string>()
 
   /** postgres.js would tell the server a type after the look of these; the server knows better (`[true]` in a jsonb). */
@@ -266,7 +276,7 @@ function connection(wire: Wire, prepare: boolean): Connection {
   }
 
   function isPrepared(text: string): boolean {
-    if (!prepare || wire.isProxied) return false
+    if (!prepare) return false
     return prepared.has(text) || (prepared.size < preparedMax && prepared.add(text) !== undefined)
   }
 
@@ -275,6 +285,7 @@ function connection(wire: Wire, prepare: boolean): Connection {
       return wire.lost
     },
     isReadOnly: wire.isReadOnly,
+    depthMax: prepare ? 4 : 1,
     run(text, values) {
       const how = { prepare: isPrepared(text), simple: false }
       return wire.client.unsafe(text, values.map(untyped), how).values()
