@@ -2,7 +2,7 @@ import { afterEach, expect, test } from 'bun:test'
 import { type Running, startExecutable } from './support/executable.ts'
 import { execute, type PostgresServer } from './support/postgres-server.ts'
 import { markAsStandby, promote, startPair } from './support/standby.ts'
-import { auditBooks, startProbes, startTraffic } from './support/traffic.ts'
+import { auditBooks, figures, report, startProbes, startTraffic } from './support/traffic.ts'
 
 const answerMax = 2500
 const recoveryMax = 2000
@@ -49,13 +49,13 @@ test.each([
 
     const seen = await traffic.end()
     const health = await probes.end()
-    const { answered, refused, slowest, created, unknown } = seen
     report(`primary ${how}`, {
-      ...{ answered, refused, slowest, created: created.size, unknown: unknown.size, recovery },
+      ...figures(seen),
+      recovery,
       ...{ slowestLive: health.slowestLive, slowestReady: health.slowestReady },
     })
     expect([...seen.faults, ...health.faults]).toEqual([])
-    expect(slowest).toBeLessThan(answerMax)
+    expect(seen.slowest).toBeLessThan(answerMax)
     expect(recovery).toBeLessThan(recoveryMax)
     const sql = async (text: string) => (await execute(standby.url, text)).map(row => Object.values(row))
     expect(await auditBooks(api, seen, sql)).toEqual([])
@@ -108,11 +108,4 @@ const writtenTo = ({ url }: PostgresServer) =>
 async function sessionsOf({ url }: PostgresServer, since = 'epoch'): Promise<number> {
   const sessions = `select 1 from pg_stat_activity where application_name = 'todo-api' and backend_start > '${since}'`
   return (await execute(url, sessions)).length
-}
-
-/** With OUTAGE_FIGURES set, says what was measured. */
-function report(name: string, values: Record<string, unknown>) {
-  if (!process.env.OUTAGE_FIGURES) return
-  const round = (_: string, value: unknown) => (typeof value === 'number' ? Math.round(value) : value)
-  process.stderr.write(`${name}: ${JSON.stringify(values, round)}\n`)
 }

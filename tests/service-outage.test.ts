@@ -7,7 +7,15 @@ import { openPostgres } from '../src/db/postgres.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import type { Answer, Person } from './support/harness.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
-import { auditBooks, isRefusal, startProbes, startTraffic } from './support/traffic.ts'
+import {
+  auditBooks,
+  figures,
+  holdOpen,
+  isRefusal,
+  report,
+  startProbes,
+  startTraffic,
+} from './support/traffic.ts'
 
 /** What the service promises, in milliseconds: nobody waits longer, and it is well again soon after. */
 const answerMax = 2500
@@ -144,20 +152,13 @@ describe('the executable, when PostgreSQL', () => {
     await server?.close()
   })
 
-  /** A session of somebody else, in which `script` was run; ends with what it gives back. */
-  async function somebody(script: string) {
-    const sql = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false })
-    await sql.unsafe(script)
-    return () => sql.end({ timeout: 0 })
-  }
-
   const sessions = (what: string) =>
     rows(server.url, `select ${what} from pg_stat_activity where application_name = 'todo-api'`)
 
   test('has a table locked by somebody, the rest goes on', async () => {
     const traffic = startTraffic(api, users)
     await traffic.more('answered', 300)
-    const release = await somebody('begin; lock table tasks in access exclusive mode')
+    const release = await holdOpen(url, 'lock table tasks in access exclusive mode')
     // What was under way together with the first that were locked out has to be settled.
     await Bun.sleep(3500)
     const others = await timed(1500, () => api.get('/users/me', { token: users[0]!.token }))
@@ -254,7 +255,7 @@ describe('the executable, when PostgreSQL', () => {
     const traffic = startTraffic(api, users)
     const states = new Set<unknown>()
     for (let i = 0; i < 20; i++) for (const [state] of await sessions('state')) states.add(state)
-    const holder = await somebody('begin; lock table tasks in access exclusive mode')
+    const holder = await holdOpen(url, 'lock table tasks in access exclusive mode')
     await Bun.sleep(2500)
     const [[longest]] = (await sessions(
       `coalesce(max(extract(epoch from now() - query_start)), 0)::float8`,
@@ -430,26 +431,4 @@ async function isReady(api: Running) {
     if (performance.now() > until) throw new Error('the service did not become ready')
     await Bun.sleep(25)
   }
-}
-
-const figures = ({
-  answered,
-  refused,
-  slowest,
-  created,
-  unknown,
-}: Awaited<ReturnType<ReturnType<typeof startTraffic>['end']>>) => ({
-  answered,
-  refused,
-  slowest,
-  created: created.size,
-  unknown: unknown.size,
-})
-
-/** With OUTAGE_FIGURES set, says what was measured. */
-function report(name: string, values: Record<string, unknown>) {
-  if (!process.env.OUTAGE_FIGURES) return
-  process.stderr.write(
-    `${name}: ${JSON.stringify(values, (_, value) => (typeof value === 'number' ? Math.round(value) : value))}\n`,
-  )
 }

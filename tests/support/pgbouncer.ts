@@ -10,6 +10,10 @@ export interface PgBouncer {
   port: number
   /** The same address of a database, through the proxy. */
   through(url: string): string
+  /** Ends it at once, with every connection. */
+  kill(): Promise<void>
+  /** Starts it again after `kill`, on the same port. */
+  start(): Promise<void>
   stop(): Promise<void>
 }
 
@@ -27,8 +31,8 @@ export async function startPgBouncer(url: string, settings: Record<string, strin
     pool_mode: 'transaction',
     max_client_conn: '1000',
     default_pool_size: '10',
-    // How soon a server that was away is tried again; its own default is 15 s.
-    server_login_retry: '1',
+    // How soon a server that was away is tried again, in seconds; its own default is 15.
+    server_login_retry: '0.5',
     ...settings,
   }
   const lines = Object.entries(all).map(([name, value]) => `${name} = ${value}`)
@@ -38,11 +42,22 @@ export async function startPgBouncer(url: string, settings: Record<string, strin
   )
   writeFileSync(join(folder, 'users'), `"${username}" "${password}"\n"todo" "todo"\n`)
   const user = ownerForProxy(folder)
-  const child = Bun.spawn([pgbouncer!, '-q', ...user, join(folder, 'ini')], {
-    cwd: folder,
-    stdio: ['ignore', 'ignore', process.env.PGBOUNCER_LOG ? 'inherit' : 'ignore'],
-  })
-  await listening(port, child)
+  let child: Bun.Subprocess
+
+  async function start() {
+    child = Bun.spawn([pgbouncer!, '-q', ...user, join(folder, 'ini')], {
+      cwd: folder,
+      stdio: ['ignore', 'ignore', 'ignore'],
+    })
+    await listening(port, child)
+  }
+
+  async function kill() {
+    child.kill('SIGKILL')
+    await child.exited
+  }
+
+  await start()
 
   return {
     port,
@@ -51,9 +66,10 @@ export async function startPgBouncer(url: string, settings: Record<string, strin
       proxied.port = String(port)
       return proxied.href
     },
+    start,
+    kill,
     async stop() {
-      child.kill('SIGKILL')
-      await child.exited
+      await kill()
       rmSync(folder, { recursive: true })
     },
   }

@@ -1,3 +1,4 @@
+import postgres from 'postgres'
 import type { Answer, Client, Person } from './harness.ts'
 
 /** What traffic saw. Times are milliseconds. */
@@ -218,4 +219,27 @@ export async function auditBooks(api: Client, seen: Seen, sql: Sql): Promise<str
       wrong.push(`repeated create ${title}: there ${after.get(title)?.count} times`)
   }
   return wrong
+}
+
+/** The numbers of a report. */
+export const figures = ({ answered, refused, slowest, created, unknown }: Seen) => ({
+  answered,
+  refused,
+  slowest,
+  created: created.size,
+  unknown: unknown.size,
+})
+
+/** With OUTAGE_FIGURES set, says what was measured. */
+export function report(name: string, values: Record<string, unknown>) {
+  if (!process.env.OUTAGE_FIGURES) return
+  const round = (_: string, value: unknown) => (typeof value === 'number' ? Math.round(value) : value)
+  process.stderr.write(`${name}: ${JSON.stringify(values, round)}\n`)
+}
+
+/** Runs a statement in a transaction of somebody else's and leaves that open; gives what ends it. */
+export async function holdOpen(url: string, statement: string) {
+  const sql = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false })
+  await sql.unsafe(`begin; ${statement}`)
+  return () => sql.end({ timeout: 0 })
 }
