@@ -11,13 +11,14 @@ const betweenWords = /[^\p{L}\p{N}\p{M}\p{Extended_Pictographic}]+/gu
 const pile = /(\p{M}{8})\p{M}+/gu
 const foldedMax = 4000
 
-/** Upper case first: it knows that `ß` is `ss` and `ﬁ` is `fi`. */
+/** Upper case in between: it knows that `ß` is `ss` and `ﬁ` is `fi`, and lower case before it that `ẞ` is `ß`. */
 const fold = (text: string) =>
   text
     .replace(pile, '$1')
     .normalize('NFKC')
     .slice(0, foldedMax)
     .toWellFormed()
+    .toLowerCase()
     .toUpperCase()
     .toLowerCase()
     .normalize('NFD')
