@@ -210,6 +210,9 @@ export function parseConfig(env: Env): Config {
     mistake('BCRYPT_COST under 12 is for ENVIRONMENT=test only')
   }
 
+  // One core is left for everything else, and nobody waits for much more than five seconds.
+  const hashesAtOnce = Math.max(1, availableParallelism() - 1)
+
   const config: Config = {
     environment,
     host: text('HOST') ?? '127.0.0.1',
@@ -222,7 +225,7 @@ export function parseConfig(env: Env): Config {
     accessTokenLifetimeSeconds: 60 * integer('ACCESS_TOKEN_EXPIRE_MINUTES', 1440, 1, 525_600),
     frontendUrls: frontendUrls(),
     bcryptCost,
-    hashing: { atOnce: Math.max(1, availableParallelism() - 1), waiting: 50 },
+    hashing: { atOnce: hashesAtOnce, waiting: 25 * hashesAtOnce },
     throttle: {
       loginsPerMinute: integer('LOGIN_LIMIT', 120, 0, 1_000_000),
       failuresPerAccount: integer('LOGIN_FAILURE_LIMIT', 10, 0, 1_000_000),
