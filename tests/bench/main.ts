@@ -22,7 +22,7 @@ import { type Contest, compare } from './compare.ts'
 import { generator } from './load.ts'
 import { canCountInstructions } from './measure.ts'
 import { showComparison } from './report.ts'
-import { measureScale } from './scale.ts'
+import { measureScale, scalePicture } from './scale.ts'
 import { seed, signedIn } from './seed.ts'
 import {
   type PeerName,
@@ -99,16 +99,10 @@ async function main() {
   const postgresPid = postgres.pid()
   const newDatabase = (name: string) => postgres.createDatabase(name)
   if (options.scale) {
-    return finish(
-      await measureScale({
-        executable,
-        newDatabase,
-        postgresPid,
-        max: Number(options['scale-max']),
-        settings,
-        say,
-      }),
-    )
+    const max = Number(options['scale-max'])
+    const figures = await measureScale({ executable, newDatabase, postgresPid, max, settings, say })
+    if (options.svg) writeFileSync(options.svg, scalePicture(figures))
+    return finish(figures)
   }
   if (options.start)
     return finish(await measureStart({ executable, newDatabase, settings, quick: options.quick, say }))

@@ -3,6 +3,7 @@ import { cpuSeconds } from './measure.ts'
 import { median, table } from './report.ts'
 import { type Person, seed, signedIn } from './seed.ts'
 import { type Server, startService } from './servers.ts'
+import { curvesPicture } from './svg.ts'
 
 interface ScaleOptions {
   executable: string
@@ -71,6 +72,19 @@ export async function measureScale({
   }
   console.log(`${show('tasks in the table', byTable)}\n\n${show('tasks of the person', byPerson)}`)
   return { kind: 'scale', at: new Date().toISOString(), byTable, byPerson }
+}
+
+/** p50 over the size of the table and over the size of the person's list, a line a page. */
+export function scalePicture({ byTable, byPerson }: { byTable: Point[]; byPerson: Point[] }): string {
+  const curves = (points: Point[]) =>
+    pages.map(({ name }) => ({
+      name,
+      points: points.filter(({ page }) => page === name).map(({ tasks, p50 }) => ({ x: tasks, y: p50 })),
+    }))
+  return curvesPicture([
+    { title: 'p50 in ms, by tasks in the table', curves: curves(byTable) },
+    { title: 'p50 in ms, by tasks of the person', curves: curves(byPerson) },
+  ])
 }
 
 async function spread(url: string, people: number, count: number): Promise<Person[]> {

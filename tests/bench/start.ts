@@ -104,8 +104,9 @@ async function measureMemory(
     }))
     let sent = 0
     for (const step of [0.05, 0.25, 0.5, 0.75, 1]) {
+      const before = sent
       while (sent < requests * step) sent += (await drive(service.url, calls, 5)).requests
-      note(`after ${sent.toLocaleString('en')} lists`)
+      if (sent > before) note(`after ${sent.toLocaleString('en')} lists`)
     }
     await Bun.sleep(10_000)
     note('10 s later')
