@@ -48,7 +48,7 @@ describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the tab
 
   beforeAll(async () => {
     const database = await privateDatabase()
-    driver = await openDriver({ kind: 'postgres', url: database.url, poolSize: 2, prepare: true })
+    driver = await openDriver({ kind: 'postgres', url: database.directUrl, poolSize: 2, prepare: true })
     drop = async () => {
       await driver.close()
       await database.drop()

@@ -6,6 +6,8 @@ import { execute, startPostgresServer } from './postgres-server.ts'
 /** A database of the caller's own, with every migration applied. */
 export interface PrivateDatabase {
   url: string
+  /** The same without the proxy that `url` may lead through: for tests that look into a session of the server. */
+  directUrl: string
   /** Ends every session of it and deletes it. */
   drop(): Promise<void>
 }
@@ -26,8 +28,10 @@ export async function emptyDatabase(): Promise<PrivateDatabase> {
 async function create(server: string, copyOf: string): Promise<PrivateDatabase> {
   const name = `test_${crypto.randomUUID().replaceAll('-', '')}`
   await execute(server, `create database ${name} template ${copyOf}`)
+  const directUrl = withDatabase(server, name)
   return {
-    url: throughProxy(withDatabase(server, name)),
+    url: throughProxy(directUrl),
+    directUrl,
     async drop() {
       await execute(server, `drop database if exists ${name} with (force)`)
     },
