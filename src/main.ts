@@ -1,6 +1,6 @@
 import { Command, CommanderError } from 'commander'
 import { version } from '../package.json'
-import { say, UsageError } from './commands/terminal.ts'
+import { print, say, UsageError } from './commands/terminal.ts'
 import { ConfigError } from './config.ts'
 import { databaseError } from './db/constraint.ts'
 import { AppError } from './errors.ts'
@@ -44,7 +44,7 @@ program
   .description('print the OpenAPI document; needs no database')
   .action(async () => {
     const { openApiDocument } = await import('./openapi.ts')
-    process.stdout.write(`${JSON.stringify(await openApiDocument(), null, 2)}\n`)
+    await print(`${JSON.stringify(await openApiDocument(), null, 2)}\n`)
   })
 
 program
@@ -211,7 +211,7 @@ user
 program
   .command('version')
   .description('print the version')
-  .action(() => void process.stdout.write(`${version}\n`))
+  .action(() => print(`${version}\n`))
 
 const users = () => import('./commands/user.ts')
 
