@@ -22,9 +22,6 @@ describe.skipIf(!pgbouncer)('through PgBouncer, which pools transactions,', () =
 
   beforeAll(async () => {
     server = await startPostgresServer({ parameters: ['synchronous_commit=on'] })
-    // As the guide says: a proxy does not pass our own limits on.
-    await execute(server.url, `alter role postgres set lock_timeout = '1s'`)
-    await execute(server.url, `alter role postgres set statement_timeout = '1800ms'`)
     proxy = await startPgBouncer(server.url)
   }, 60_000)
   afterAll(async () => {

@@ -17,6 +17,9 @@ export interface PgBouncer {
   stop(): Promise<void>
 }
 
+/** The limits that a service would set for itself: the proxy does not pass them on. */
+const limits = `connect_query='set statement_timeout = 1800; set lock_timeout = 1000'`
+
 /** A PgBouncer that pools transactions in front of a server; `url` is its superuser's address. */
 export async function startPgBouncer(url: string, settings: Record<string, string> = {}): Promise<PgBouncer> {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-pgbouncer-'))
@@ -38,7 +41,7 @@ export async function startPgBouncer(url: string, settings: Record<string, strin
   const lines = Object.entries(all).map(([name, value]) => `${name} = ${value}`)
   writeFileSync(
     join(folder, 'ini'),
-    `[databases]\n* = host=${hostname} port=${serverPort}\n[pgbouncer]\n${lines.join('\n')}\n`,
+    `[databases]\n* = host=${hostname} port=${serverPort} ${limits}\n[pgbouncer]\n${lines.join('\n')}\n`,
   )
   writeFileSync(join(folder, 'users'), `"${username}" "${password}"\n"todo" "todo"\n`)
   const user = ownerForProxy(folder)
