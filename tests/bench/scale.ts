@@ -76,8 +76,10 @@ export async function measureScale({
 
 /** p50 over the size of the table and over the size of the person's list, a line a page. */
 export function scalePicture({ byTable, byPerson }: { byTable: Point[]; byPerson: Point[] }): string {
+  // The count grows with the list, and would press all other lines to the ground.
+  const drawn = pages.filter(({ name }) => name !== 'total')
   const curves = (points: Point[]) =>
-    pages.map(({ name }) => ({
+    drawn.map(({ name }) => ({
       name,
       points: points.filter(({ page }) => page === name).map(({ tasks, p50 }) => ({ x: tasks, y: p50 })),
     }))
