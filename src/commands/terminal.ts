@@ -1,5 +1,3 @@
-import { createInterface } from 'node:readline'
-
 /** How a command talks to a person: messages on stderr, results on stdout. */
 
 /** A message for people. */
@@ -87,6 +85,8 @@ export async function readPassword(): Promise<string> {
 /** Asks for a line at the terminal; `undefined` when there is none. */
 export async function ask(question: string): Promise<string | undefined> {
   if (!process.stdin.isTTY) return undefined
+  // Loaded here: `serve`, which asks nobody, would start later for it.
+  const { createInterface } = await import('node:readline')
   const terminal = createInterface({ input: process.stdin, output: process.stderr })
   try {
     return await new Promise(resolve => {
