@@ -252,7 +252,8 @@ describe('doctor fails, and says what to do', () => {
   })
 
   test('when the server takes no writes, or the role may not', async () => {
-    const place = await newPlace('postgres')
+    // A pooling proxy would go on with sessions from before the change.
+    const place = await newPlace('postgres', { direct: true })
     const url = new URL(place.env.DATABASE_URL!)
     const name = url.pathname.slice(1)
     await execute(url.href, `alter database ${name} set default_transaction_read_only = on`)

@@ -123,6 +123,8 @@ onBothDatabases(
     }, 30_000)
   },
   { DATABASE_POOL_SIZE: '1' },
+  // Behind a proxy nothing is prepared.
+  { direct: true },
 )
 
 /** Each route once or more often, so that each statement has been prepared. */

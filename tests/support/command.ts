@@ -41,7 +41,7 @@ export interface Place {
 }
 
 /** Makes a place for commands to work on. */
-export async function newPlace(kind: DatabaseKind): Promise<Place> {
+export async function newPlace(kind: DatabaseKind, { direct = false } = {}): Promise<Place> {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-place-'))
   const database = kind === 'postgres' ? await privateDatabase() : undefined
   const env: Env = {
@@ -49,7 +49,7 @@ export async function newPlace(kind: DatabaseKind): Promise<Place> {
     BCRYPT_COST: '4',
     DATA_DIR: join(folder, 'data'),
     SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-    ...(database && { DATABASE_URL: database.url }),
+    ...(database && { DATABASE_URL: direct ? database.directUrl : database.url }),
   }
   return {
     env,

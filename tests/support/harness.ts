@@ -114,13 +114,21 @@ export interface Service extends Client {
   stop(): Promise<void>
 }
 
-/** The real service, listening on a port of its own, on a real and private database. */
-export async function startService(kind: DatabaseKind, settings: Env = {}): Promise<Service> {
+/**
+ * The real service, listening on a port of its own, on a real and private database. `direct`: past the proxy that
+ * `TEST_PGBOUNCER` puts in between.
+ */
+export async function startService(
+  kind: DatabaseKind,
+  settings: Env = {},
+  { direct = false } = {},
+): Promise<Service> {
   const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-test-'))
   const database = kind === 'postgres' ? await privateDatabase() : undefined
+  const url = direct ? database?.directUrl : database?.url
   const lines: string[] = []
   const log = createLog({ level: 'debug', pretty: false, write: text => void lines.push(text) })
-  const config = parseConfig({ ...testSettings, DATA_DIR: dataDir, DATABASE_URL: database?.url, ...settings })
+  const config = parseConfig({ ...testSettings, DATA_DIR: dataDir, DATABASE_URL: url, ...settings })
   const service = await serve(config, log)
   await service.migrated
   return {
@@ -144,12 +152,17 @@ export async function startService(kind: DatabaseKind, settings: Env = {}): Prom
 }
 
 /** The same tests against the service on PostgreSQL and on the embedded database. */
-export function onBothDatabases(name: string, tests: (api: Service) => void, settings: Env = {}) {
+export function onBothDatabases(
+  name: string,
+  tests: (api: Service) => void,
+  settings: Env = {},
+  options: { direct?: boolean } = {},
+) {
   for (const kind of ['postgres', 'embedded'] as const) {
     describe(`${name} (${kind})`, () => {
       const api = {} as Service
       beforeAll(async () => {
-        Object.assign(api, await startService(kind, settings))
+        Object.assign(api, await startService(kind, settings, options))
       }, 30_000)
       afterAll(() => api.stop?.())
       tests(api)
