@@ -37,8 +37,8 @@ export interface AppParts {
 }
 
 /**
- * The whole service as one Elysia app, and what it does by itself now and then. Nothing listens or runs yet. The order matters: a hook covers only what is
- * registered after it.
+ * The whole service as one Elysia app, and what it does by itself now and then. Nothing listens or runs yet. The order
+ * matters: a hook covers only what is registered after it.
  */
 export function createApp({
   config,

@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Env } from '../src/config.ts'
-import { type Running, startExecutable } from './support/executable.ts'
+import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import type { DatabaseKind, Person } from './support/harness.ts'
 import { privateDatabase } from './support/template.ts'
 
@@ -198,6 +198,34 @@ test('a second signal ends it at once', async () => {
     expect(performance.now() - begin).toBeLessThan(1000)
   })
 }, 60_000)
+
+test('a signal during the start, before the database is open, ends the service well', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'todo-api-stop-'))
+  const door = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: () => new Response() })
+  const { port } = door
+  await door.stop(true)
+  const child = Bun.spawn([await executablePath()], {
+    cwd: folder,
+    env: { PATH: process.env.PATH, PORT: String(port) },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  try {
+    const live = `http://127.0.0.1:${port}/health/live`
+    await until(() =>
+      fetch(live).then(
+        ({ ok }) => ok,
+        () => false,
+      ),
+    )
+    child.kill('SIGTERM')
+
+    expect(await child.exited).toBe(0)
+    expect(await new Response(child.stdout).text()).not.toContain('"listening"')
+  } finally {
+    child.kill('SIGKILL')
+    rmSync(folder, { recursive: true, force: true })
+  }
+})
 
 const requestsOf = ({ lines }: Running) =>
   lines.map(line => JSON.parse(line)).filter(line => line.msg === 'request')

@@ -4,28 +4,34 @@ import { openDoor } from '../door.ts'
 import { createLog, type Log } from '../log.ts'
 import { readConfig } from './settings.ts'
 
+type Service = Awaited<ReturnType<typeof import('../serve.ts').serve>>
+
 /** `todo-api serve`: runs until a signal comes. */
 export async function serveCommand() {
   const config = readConfig()
   const log = logTo(config)
   // The port first, the rest of the program after: so a probe that comes early is answered.
   const door = openDoor(config, log)
-  await loadInTurns()
-  const { serve } = await import('../serve.ts')
-  const service = await serve(config, log, door)
-  const commands = await answerOtherCommands(config, service.driver, log)
 
+  let service: Service | undefined
+  let commands: { stop(): Promise<void> } | undefined
   let signals = 0
   const onSignal = async (signal: string) => {
     // Whoever asks twice does not want to wait.
     if (++signals > 1) process.exit(1)
     await commands?.stop()
-    await service.stop(signal)
+    await service?.stop(signal)
     log.flush()
     process.exit(0)
   }
+  // Before the long part of the start: as process 1 of a container, nobody else ends us.
   process.on('SIGTERM', onSignal)
   process.on('SIGINT', onSignal)
+
+  await loadInTurns()
+  const { serve } = await import('../serve.ts')
+  service = await serve(config, log, door)
+  commands = await answerOtherCommands(config, service.driver, log)
 
   try {
     await service.migrated
