@@ -18,8 +18,7 @@ RUN mkdir /image \
 # No shell, no package manager: nothing to update but the program. Bun brings the usual certificate authorities along.
 FROM scratch
 LABEL org.opencontainers.image.title="todo-api" \
-      org.opencontainers.image.description="A to-do REST API with accounts and an embedded PostgreSQL" \
-      org.opencontainers.image.licenses="MIT"
+      org.opencontainers.image.description="A to-do REST API with accounts and an embedded PostgreSQL"
 COPY --from=build /image /
 # A fresh volume takes over owner and mode of the folder under it.
 COPY --from=build --chown=10001:10001 /volume /
