@@ -1,4 +1,5 @@
-import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto'
+import { createHmac, timingSafeEqual } from 'node:crypto'
+import { deriveKey } from '../../derive-key.ts'
 
 export type RefreshTokens = ReturnType<typeof createRefreshTokens>
 
@@ -42,11 +43,6 @@ export function createRefreshTokens(secretKey: string) {
     /** What the database keeps of a token: SHA-256, hex. */
     hash: (token: string) => new Bun.CryptoHasher('sha256').update(token).digest('hex'),
   }
-}
-
-/** A key for one purpose, from the one secret (HKDF, RFC 5869). */
-export function deriveKey(secretKey: string, purpose: string): Uint8Array {
-  return new Uint8Array(hkdfSync('sha256', secretKey, '', `todo-api ${purpose}`, 32))
 }
 
 const formatUuid = (hex: string) => hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')

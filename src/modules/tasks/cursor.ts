@@ -1,4 +1,5 @@
 import { timingSafeEqual } from 'node:crypto'
+import { deriveKey } from '../../derive-key.ts'
 import { AppError } from '../../errors.ts'
 
 const macBytes = 16
@@ -8,7 +9,7 @@ const macBytes = 16
  * list by an HMAC-SHA256 under a key that only this service knows.
  */
 export function createCursors(secretKey: string) {
-  const key = new Bun.CryptoHasher('sha256', secretKey).update('todo-api: cursors').digest()
+  const key = deriveKey(secretKey, 'cursors')
 
   /** `content` as a cursor: base64url of the MAC and the content. */
   function seal(kind: string, userId: string, content: string): string {
