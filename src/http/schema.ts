@@ -1,4 +1,4 @@
-import { FormatRegistry, Kind, type StaticDecode, type TString, Type, TypeRegistry } from '@sinclair/typebox'
+import { FormatRegistry, Kind, type TString, Type, TypeRegistry } from '@sinclair/typebox'
 import { t } from 'elysia'
 import { AppError, type ErrorCode, statusOf } from '../errors.ts'
 import { parseInstant } from '../instant.ts'
@@ -145,8 +145,6 @@ export const uuid = (options: object = {}) =>
 
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])
-
-export type { StaticDecode }
 
 /** For the `detail` of a module whose routes use `requireUser`: what the document says about them. */
 export const signedIn = { security: [{ password: [] }] }

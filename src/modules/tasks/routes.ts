@@ -9,7 +9,7 @@ import {
 } from '../../http/entity-tag.ts'
 import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, repeated, signedIn, withHeaders } from '../../http/schema.ts'
+import { errors, noContent, repeated, signedIn, withHeaders } from '../../http/schema.ts'
 import type { Caller } from '../auth/service.ts'
 import {
   batch,
@@ -21,6 +21,7 @@ import {
   moments,
   stats,
   statsQuery,
+  type TaskUpdate,
   task,
   taskCreate,
   taskList,
@@ -55,8 +56,14 @@ const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
       },
     })
 
-const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
-  new Elysia({ prefix: '/tasks', tags: ['tasks'], detail: signedIn })
+const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => {
+  async function update({ user, params, body, headers, set }: Update) {
+    const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
+    set.headers.etag = entityTag(task.version)
+    return task
+  }
+
+  return new Elysia({ prefix: '/tasks', tags: ['tasks'], detail: signedIn })
     .use(requireUser(authenticate))
     .use(body())
     .get(
@@ -139,7 +146,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
         return status(204, undefined)
       },
       {
-        response: { 204: t.Void(), ...errors('user') },
+        response: { 204: noContent, ...errors('user') },
         detail: {
           operationId: 'emptyTrash',
           summary: 'Empty the trash',
@@ -160,43 +167,27 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
         headers: ifNoneMatchHeader,
         response: {
           200: withHeaders(task, 'ETag'),
-          304: withHeaders(t.Void(), 'ETag'),
+          304: withHeaders(noContent, 'ETag'),
           ...errors('user', 'not_authorized', 'task_not_found', 'query'),
         },
         detail: { operationId: 'readTask', summary: 'Show a task' },
       },
     )
-    .put(
-      '/:id',
-      async ({ user, params, body, headers, set }) => {
-        const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
-        set.headers.etag = entityTag(task.version)
-        return task
+    .put('/:id', update, {
+      ...change,
+      body: taskUpdate,
+      detail: { operationId: 'replaceTask', summary: 'Change a task', description: 'The same as `PATCH`.' },
+    })
+    .patch('/:id', update, {
+      ...change,
+      body: taskUpdate,
+      detail: {
+        operationId: 'updateTask',
+        summary: 'Change a task',
+        description:
+          'Changes only the fields that are sent; `null` clears where null is allowed. With `If-Match`, only if nobody has changed the task since you read it.',
       },
-      {
-        ...change,
-        body: taskUpdate,
-        detail: { operationId: 'replaceTask', summary: 'Change a task', description: 'The same as `PATCH`.' },
-      },
-    )
-    .patch(
-      '/:id',
-      async ({ user, params, body, headers, set }) => {
-        const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
-        set.headers.etag = entityTag(task.version)
-        return task
-      },
-      {
-        ...change,
-        body: taskUpdate,
-        detail: {
-          operationId: 'updateTask',
-          summary: 'Change a task',
-          description:
-            'Changes only the fields that are sent; `null` clears where null is allowed. With `If-Match`, only if nobody has changed the task since you read it.',
-        },
-      },
-    )
+    })
     .delete(
       '/:id',
       async ({ user, params, query, headers, status }) => {
@@ -211,7 +202,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
         }),
         headers: ifMatchHeader,
         response: {
-          204: t.Void(),
+          204: noContent,
           ...errors('user', 'not_authorized', 'task_not_found', 'precondition_failed', 'query'),
         },
         detail: {
@@ -237,6 +228,15 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
         },
       },
     )
+}
+
+interface Update {
+  user: Caller
+  params: { id: string }
+  body: TaskUpdate
+  headers: { 'if-match'?: string }
+  set: { headers: { etag?: string | number } }
+}
 
 /** What the routes that change one task have in common. */
 const change = {

@@ -1,4 +1,4 @@
-import { and, eq, ne, placeholder, sql } from 'drizzle-orm'
+import { and, eq, placeholder, sql } from 'drizzle-orm'
 import { type Db, statement } from '../../db/client.ts'
 import { brokenConstraint } from '../../db/constraint.ts'
 import type { Driver } from '../../db/driver.ts'
@@ -15,7 +15,7 @@ interface Parts {
   driver: Driver
   passwords: Passwords
   throttle: Throttle
-  auth: Pick<AuthService, 'forgetSessions'>
+  auth: Pick<AuthService, 'forgetSessions' | 'logout'>
 }
 
 /** What a person does with the account. Whatever cannot be undone asks for the password once more. */
@@ -91,12 +91,9 @@ export function createUserService({ db, driver, passwords, throttle, auth }: Par
       const newHash = await passwords.hash(input.new_password)
       const ended = await setPassword({ user: caller.id, session: caller.sessionId, hash, newHash })
       if (ended.length === 0) throw new AppError('incorrect_password')
+      auth.forgetSessions(ended.flatMap(([id]) => (id ? [id] : [])))
       // Once more: a sign-in with the old password may have been under way, unseen by the statement before.
-      const late = await db
-        .delete(sessions)
-        .where(and(eq(sessions.userId, caller.id), ne(sessions.id, caller.sessionId)))
-        .returning({ id: sessions.id })
-      auth.forgetSessions([...ended.flatMap(([id]) => (id ? [id] : [])), ...late.map(({ id }) => id)])
+      await auth.logout(caller, 'others')
     },
 
     /** The account, its sessions and its tasks are gone for good. */
