@@ -139,9 +139,7 @@ describe('the executable, with a collector', () => {
   test('the access line names the trace', async () => {
     const { answer, traceId } = await traced('GET', '/nope')
 
-    const line = api.lines
-      .map(line => JSON.parse(line))
-      .find(line => line.request_id === answer.headers.get('x-request-id'))
+    const line = await lineWith(api, answer.headers.get('x-request-id')!)
     expect(line).toMatchObject({ status: 404, trace_id: traceId })
   })
 
