@@ -28,19 +28,26 @@ function uuid(n: number) {
 interface Plan {
   'Node Type': string
   'Index Name'?: string
+  'Relation Name'?: string
   'Actual Rows': number
   'Actual Loops': number
   'Rows Removed by Filter'?: number
   Plans?: Plan[]
 }
 
+/** What was carried out of a plan. */
 interface Explained {
   nodes: Plan[]
   indexes: string[]
   milliseconds: number
   /** Rows that were read from the table or an index, those in vain included. */
   read: number
+  /** Those of them that were looked up in the table. */
+  fetched: number
 }
+
+/** A moment, so many days from now. */
+const inDays = (days: number) => new Date(Date.now() + days * 86_400_000).toISOString()
 
 describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the table`, () => {
   let driver: Driver
@@ -113,22 +120,24 @@ describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the tab
         plan = explained.Plan
         times.push(explained['Execution Time'])
       }
-      const nodes = flatten(plan!)
-      const scans = nodes.filter(node => node['Node Type'].includes('Scan'))
-      const sum = (numbers: number[]) => numbers.reduce((a, b) => a + b, 0)
+      const nodes = flatten(plan!).filter(node => node['Actual Loops'] > 0)
+      const scans = nodes.filter(node => node['Index Name'] ?? node['Relation Name'])
       return {
         nodes,
         indexes: scans.flatMap(node => node['Index Name'] ?? []),
         milliseconds: times.toSorted((a, b) => a - b)[2]!,
-        read: sum(
-          scans.map(
-            node => (node['Actual Rows'] + (node['Rows Removed by Filter'] ?? 0)) * node['Actual Loops'],
-          ),
+        read: rowsOf(scans),
+        fetched: rowsOf(
+          scans.filter(node => node['Relation Name'] && node['Node Type'] !== 'Index Only Scan'),
         ),
       }
     })
   }
 
+  const rowsOf = (scans: Plan[]) =>
+    scans
+      .map(node => (node['Actual Rows'] + (node['Rows Removed by Filter'] ?? 0)) * node['Actual Loops'])
+      .reduce((a, b) => a + b, 0)
   const flatten = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(flatten)]
   const types = (plan: Explained) => plan.nodes.map(node => node['Node Type'])
 
@@ -221,6 +230,8 @@ describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the tab
     ['many', { q: 'task' }],
     ['many', { sort: '-updated_at' }],
     ['odd', { sort: 'due_at' }],
+    ['many', { due_before: inDays(0), sort: 'due_at' }],
+    ['many', { updated_after: inDays(-30), sort: '-updated_at' }],
   ] as ['many' | 'odd', ListQuery][])('%s %j reads little more than it gives', async (who, query) => {
     const plan = await page(who, query)
 
@@ -228,17 +239,42 @@ describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the tab
     expect(plan.read).toBeLessThanOrEqual(200)
   })
 
+  /** A page, with the task that says whether there is a next one, and how far a list is walked to fill it. */
+  const pageRows = 51
+  const walkedMax = 6 * pageRows
+
   test.each([
-    ['many', { tag: ['rare'] }],
-    ['odd', { tag: ['none'] }],
-    ['odd', { updated_after: '2026-11-22T00:00:00Z' }],
-  ] as ['many' | 'odd', ListQuery][])(
-    '%s %j finds its few tasks by an index of their own',
-    async (who, query) => {
+    ['many', { tag: ['common'] }],
+    ['odd', { tag: ['common'], sort: 'created_at' }],
+    ['many', { due_before: inDays(0) }],
+    ['many', { due_after: inDays(-62.5), due_before: inDays(-30) }],
+    ['many', { updated_after: inDays(-30) }],
+    ['odd', { updated_after: inDays(-30_000), sort: 'created_at' }],
+  ] as ['many' | 'odd', ListQuery][])('%s %j finds a page of many tasks nearby', async (who, query) => {
+    const plan = await page(who, query)
+
+    expect(plan.indexes).toEqual(['tasks_created'])
+    expect(plan.read).toBeLessThanOrEqual(walkedMax)
+  })
+
+  test.each([
+    ['many', { tag: ['rare'] }, 2 * 20],
+    ['odd', { tag: ['none'] }, 0],
+    ['many', { due_after: inDays(62) }, pageRows],
+    ['odd', { updated_after: inDays(-1) }, 0],
+    // Many, but none of them among the first ones: found in the index, and only the page is looked up.
+    ['many', { due_after: inDays(0) }, pageRows],
+    ['odd', { due_before: inDays(0), sort: 'created_at' }, pageRows],
+    ['many', { updated_after: inDays(-30), sort: 'created_at' }, pageRows],
+  ] as ['many' | 'odd', ListQuery, number][])(
+    '%s %j finds what is not nearby by an index of its own',
+    async (who, query, fetchedMax) => {
       const plan = await page(who, query)
 
+      report(`${who} ${JSON.stringify(query)}`, plan)
       expect(types(plan)).not.toContain('Seq Scan')
-      expect(plan.read).toBeLessThanOrEqual(200)
+      expect(types(plan)).not.toContain('Gather')
+      expect(plan.fetched).toBeLessThanOrEqual(walkedMax + fetchedMax)
     },
   )
 

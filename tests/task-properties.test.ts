@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { createDb } from '../src/db/client.ts'
 import { AppError } from '../src/errors.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
-import type { Operation, Task, TaskUpdate } from '../src/modules/tasks/model.ts'
+import type { ListQuery, Operation, Task, TaskUpdate } from '../src/modules/tasks/model.ts'
 import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
 import { wordsOf } from '../src/modules/tasks/words.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
@@ -301,4 +301,120 @@ onBothDatabases('any sequence of changes', (api: Service) => {
       )
     }
   }, 60_000)
+})
+
+/** What a list is by the rules: what its filters say of a task, and by what it is sorted. */
+const rules: { [name in keyof ListQuery]?: (task: Task, value: never) => boolean } = {
+  status: (task, value: Task['status'][]) => value.includes(task.status),
+  priority: (task, value: number) => task.priority === value,
+  tag: (task, value: string[]) => value.some(tag => task.tags.includes(tag)),
+  q: (task, value: string) => task.title === value,
+  due_before: (task, value: string) => task.due_at !== null && task.due_at < value,
+  due_after: (task, value: string) => task.due_at !== null && task.due_at > value,
+  created_before: (task, value: string) => task.created_at < value,
+  created_after: (task, value: string) => task.created_at > value,
+  updated_after: (task, value: string) => task.updated_at > value,
+  overdue: task => task.status !== 'completed' && task.due_at !== null && task.due_at < '2026',
+}
+const sortKeys = ['created_at', 'updated_at', 'due_at', 'priority', 'title', 'status', 'position'] as const
+
+onBothDatabases('any list', (api: Service) => {
+  test('is what its filters leave, in its order, cut into pages', async () => {
+    const driver = { kind: api.kind, query: api.sql } as never
+    const tasks = createTaskService({ db: createDb(driver), driver, secretKey: 'for cursors' })
+    const user = (await api.user()).id
+    // Far more than a page, so that a list is walked for a while only; what is old is unlike what is new.
+    for (let batch = 0; batch < 4; batch++) {
+      const create = (i: number): Operation => ({
+        op: 'create',
+        task: {
+          title: ['milk', 'bread', 'Oats'][i % 3]!,
+          status: (['pending', 'in_progress', 'completed'] as const)[(i >> batch) % 3]!,
+          priority: i % 5,
+          position: `${i % 7}`,
+          tags: [['even', 'odd'][i % 2]!, `batch ${batch}`, ...(i % 25 === 0 ? ['rare'] : [])],
+          due_at: i % 4 === 0 ? null : `20${20 + batch * 4}-01-${10 + (i % 9)}T00:00:00.000000Z`,
+        },
+      })
+      await tasks.batch(
+        user,
+        Array.from({ length: 50 }, (_, i) => create(i)),
+      )
+    }
+    const all: Task[] = (await tasks.list(user, { limit: 200 })).items
+    const first = all.filter(task => task.tags.includes('batch 0'))
+    for (const { id } of first.slice(10, 20)) await tasks.update(user, id, { position: 'moved' }, null)
+    all.splice(0, all.length, ...(await tasks.list(user, { limit: 200 })).items)
+
+    const moment = fc.constantFrom(...all.flatMap(task => [task.created_at, task.updated_at]))
+    const due = fc.constantFrom('2019-01-01T00:00:00Z', ...all.flatMap(task => task.due_at ?? []))
+    const filters = fc.record(
+      {
+        status: fc.uniqueArray(fc.constantFrom('pending', 'in_progress', 'completed'), { minLength: 1 }),
+        priority: fc.nat({ max: 4 }),
+        tag: fc.uniqueArray(fc.constantFrom('even', 'rare', 'batch 0', 'batch 3', 'none'), { minLength: 1 }),
+        q: fc.constantFrom('milk', 'Oats', 'none'),
+        due_before: due,
+        due_after: due,
+        created_before: moment,
+        created_after: moment,
+        updated_after: moment,
+        overdue: fc.constant(true),
+      },
+      { requiredKeys: [] },
+    ) as fc.Arbitrary<ListQuery>
+    // Few at a time: of many filters hardly anything is left.
+    const someFilters = fc
+      .tuple(filters, fc.shuffledSubarray(Object.keys(rules), { minLength: 1, maxLength: 3 }))
+      .map(([query, names]) => Object.fromEntries(names.map(name => [name, query[name as never]])))
+      .map(query => JSON.parse(JSON.stringify(query)) as ListQuery)
+    const sort = fc
+      .uniqueArray(fc.tuple(fc.constantFrom('', '-'), fc.constantFrom(...sortKeys)), {
+        minLength: 1,
+        maxLength: 3,
+        selector: ([, key]) => key,
+      })
+      .map(keys => keys.map(([way, key]) => way + key).join())
+
+    await fc.assert(
+      fc.asyncProperty(someFilters, sort, fc.integer({ min: 1, max: 9 }), async (query, sort, limit) => {
+        const matching = all.filter(task =>
+          Object.entries(query).every(([name, value]) =>
+            rules[name as keyof ListQuery]!(task, value as never),
+          ),
+        )
+        const expected = sorted(matching, sort).map(task => task.id)
+
+        const ids: string[] = []
+        let cursor: string | undefined
+        for (let page = 0; page < 4; page++) {
+          const { items, next } = await tasks.list(user, { ...query, sort, limit, ...(cursor && { cursor }) })
+          ids.push(...items.map(task => task.id))
+          cursor = next
+          if (!next) break
+        }
+        const behind = await tasks.list(user, { ...query, sort, limit, offset: 3, total: true })
+
+        expect(ids).toEqual(expected.slice(0, 4 * limit))
+        expect(cursor !== undefined).toBe(expected.length > 4 * limit)
+        expect(behind.items.map(task => task.id)).toEqual(expected.slice(3, 3 + limit))
+        expect(behind.total).toBe(expected.length)
+      }),
+      { numRuns: 300, endOnFailure: true },
+    )
+
+    function sorted(list: Task[], sort: string): Task[] {
+      const keys = sort.split(',')
+      const lastWay = keys.at(-1)!.startsWith('-') ? '-' : ''
+      return list.toSorted((a, b) => {
+        for (const key of [...keys, `${lastWay}id`]) {
+          const name = key.replace('-', '') as (typeof sortKeys)[number] | 'id'
+          // No date is after all dates.
+          const [x, y] = [a[name] ?? 'none', b[name] ?? 'none']
+          if (x !== y) return x < y === key.startsWith('-') ? 1 : -1
+        }
+        return 0
+      })
+    }
+  }, 120_000)
 })

@@ -202,9 +202,10 @@ export const tasks = pgTable(
     index('tasks_priority')
       .on(tasks.userId, tasks.priority, tasks.createdAt, tasks.id)
       .where(sql`${tasks.deletedAt} is null`),
-    // What is due when. Without a date is after all dates, so that a cursor need not know of nulls.
+    // What is due when. Without a date is after all dates, so that a cursor need not know of nulls. With what the
+    // newest of many can be found by without a look at the tasks, here and in `tasks_updated`.
     index('tasks_due')
-      .on(tasks.userId, sql`coalesce(${tasks.dueAt}, 'infinity')`, tasks.id)
+      .on(tasks.userId, sql`coalesce(${tasks.dueAt}, 'infinity')`, tasks.id, tasks.createdAt, tasks.dueAt)
       .where(sql`${tasks.deletedAt} is null`),
     // A tag, however rare. The keys hold the person, so that a search in it meets nobody else's tasks; the function
     // stands in the migration. Without a list of pending entries: each write pays for itself.
@@ -213,7 +214,9 @@ export const tasks = pgTable(
       .with({ fastupdate: false })
       .where(sql`${tasks.deletedAt} is null and cardinality(${tasks.tags}) > 0`),
     // What changed lately.
-    index('tasks_updated').on(tasks.userId, tasks.updatedAt, tasks.id).where(sql`${tasks.deletedAt} is null`),
+    index('tasks_updated')
+      .on(tasks.userId, tasks.updatedAt, tasks.id, tasks.createdAt)
+      .where(sql`${tasks.deletedAt} is null`),
     // The trash of a person, and what has been there for so long that it goes.
     index('tasks_trash')
       .on(tasks.userId, tasks.deletedAt, tasks.id)

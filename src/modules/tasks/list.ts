@@ -15,6 +15,7 @@ import { searchPatterns, wordsSeparator } from './words.ts'
  */
 
 const user = value('user', 'uuid')
+const limit = value('limit', 'int')
 
 /** The date to sort and compare by. Never null, so that a cursor is a plain comparison: no date is after all dates. */
 const dueKey = sql`coalesce(t.due_at, 'infinity')`
@@ -48,22 +49,31 @@ const conditions = {
 
 type Filter = keyof typeof conditions
 
-/**
- * Filters with an index that is in another order than the list. It is best when few tasks are in it, and the list's own
- * order when many are, of which a page is soon full; only the database knows, and only when it looks. So the statement
- * takes a few from the index first, and goes the other way when there are more.
- */
-const probes: { filters: Filter[]; rows?: SQL }[] = [
+/** An index that knows what some filters find, but has it in an order of its own. */
+interface OwnIndex {
+  filters: Filter[]
+  /** What the index is sorted by. */
+  order?: SortKey
+  /** What is read from it, where the filters do not say it as the index does. */
+  rows?: SQL
+}
+
+const ownIndexes: OwnIndex[] = [
   {
     filters: ['tag'],
     // Not by the person's id as well: PostgreSQL would rather read all of the person's tasks. The keys hold it.
     rows: sql`from ${tasks} t where task_tag_keys(t.user_id, t.tags) && task_tag_keys(${user}, ${value('tag', 'text[]')})
       and t.deleted_at is null and cardinality(t.tags) > 0`,
   },
-  { filters: ['due_before', 'due_after'] },
-  { filters: ['updated_after'] },
+  { filters: ['due_before', 'due_after'], order: 'due_at' },
+  { filters: ['updated_after'], order: 'updated_at' },
 ]
-const fewMax = sql.raw('200')
+
+/** What a list can be sorted by without reading all of it: the index has the order, and few tasks are equal in it. */
+const walkable: Sort['key'][] = ['created_at', 'updated_at', 'due_at']
+
+/** How far a list is walked before a filter's own index is asked, in pages. */
+const nearPages = sql.raw('6')
 
 /** What can be sorted by: never null, and compared the same way on every database. */
 const orders: Record<SortKey | 'id', { by: SQL; type: string; of: (task: Task) => string | number }> = {
@@ -95,34 +105,64 @@ const comma = sql.raw(', ')
 const all = (parts: SQL[]) => sql.join(parts, sql.raw(' and '))
 
 const whose = sql`from ${tasks} t where t.user_id = ${user} and t.deleted_at is null`
-const filtered = (filters: Shape['filters']) => all([whose, ...filters.map(filter => conditions[filter])])
+const filtered = (filters: Filter[]) => all([whose, ...filters.map(filter => conditions[filter])])
 
 /** The statement of a page. */
 export function pageQuery(shape: Shape): SQL {
-  const { filters } = shape
-  const probe = probes.find(probe => probe.filters.some(filter => filters.includes(filter)))
-  if (!probe) return page(shape, filtered(filters))
+  const { filters, sort, from } = shape
+  const index = ownIndexes.find(index => index.filters.some(filter => filters.includes(filter)))
+  if (!index || index.order === sort[0]!.key) {
+    return sql`select ${columnsOf('t')} ${inOrder(shape, filtered(filters))} ${cut(shape)}`
+  }
+  return from !== 'offset' && walkable.includes(sort[0]!.key)
+    ? nearFirst(shape, index)
+    : indexFirst(shape, index)
+}
 
-  const inside = filters.filter(filter => probe.filters.includes(filter))
-  const others = filters.filter(filter => !inside.includes(filter)).map(filter => conditions[filter])
-  const inOrder = inside.map(filter => inPassing(conditions[filter]))
+/**
+ * A filter that finds many tasks fills a page soon, when the list is walked in its order. When a few pages were walked
+ * and this one is not full, there are few such tasks or they are far away, and the filter's own index is better. Only
+ * the database knows, and only when it looks.
+ */
+function nearFirst(shape: Shape, index: OwnIndex): SQL {
+  const nearest = sql`select t.* ${inOrder(shape, whose)} limit ${nearPages} * ${limit}`
+  const matching = all(shape.filters.map(filter => conditions[filter]))
   return sql`
-    with few as materialized (select t.* ${probe.rows ?? filtered(inside)} limit ${fewMax} + 1),
-         size as materialized (select count(*) <= ${fewMax} as is_small from few)
-    (${page(shape, all([sql`from few t where (select is_small from size)`, ...others]))})
+    with near as materialized (select t.* from (${nearest}) t where ${matching} limit ${limit}),
+         size as materialized (select count(*) = ${limit} as is_full from near)
+    (select ${columnsOf('t')} ${inOrder(shape, sql`from near t where (select is_full from size)`)})
     union all
-    (${page(shape, all([whose, sql`not (select is_small from size)`, ...inOrder, ...others]))})`
+    (${indexFirst(shape, index, sql`not (select is_full from size)`)})`
 }
 
-/** One page of the rows that `from` names, in the order of the shape. */
-function page({ sort, from }: Shape, rows: SQL): SQL {
-  const order = sort.map(({ key, down }) => sql`${orders[key].by} ${sql.raw(down ? 'desc' : 'asc')}`)
+/**
+ * All that a filter's own index has, sorted. The tasks themselves are looked up for the page only, so that PostgreSQL
+ * can find it by the index alone; `offset 0` keeps it from taking another one.
+ */
+function indexFirst(shape: Shape, index: OwnIndex, condition = sql`true`): SQL {
+  const inside = shape.filters.filter(filter => index.filters.includes(filter))
+  const others = shape.filters.filter(filter => !inside.includes(filter)).map(filter => conditions[filter])
+  const found = sql`select t.* ${all([index.rows ?? filtered(inside), ...others])} offset 0`
+  const ids = sql`select t.id ${inOrder(shape, sql`from (${found}) t where ${condition}`)} ${cut(shape)}`
   return sql`
-    select ${columnsOf('t')} ${rows}${from === 'cursor' ? sql` and ${behind(sort)}` : sql``}
-    order by ${sql.join(order, comma)} limit ${value('limit', 'int')}${
-      from === 'offset' ? sql` offset ${value('offset', 'int')}` : sql``
-    }`
+    select ${columnsOf('t')} from (${ids}) page,
+      lateral (select * from ${tasks} t where t.id = page.id and t.user_id = ${user} limit 1) t
+    order by ${keysOf(shape)}`
 }
+
+/** How many of the rows a page has. */
+const cut = ({ from }: Shape) =>
+  from === 'offset' ? sql`limit ${limit} offset ${value('offset', 'int')}` : sql`limit ${limit}`
+
+/** The rows behind the cursor, in the order of the list. */
+const inOrder = (shape: Shape, rows: SQL) =>
+  sql`${shape.from === 'cursor' ? all([rows, behind(shape.sort)]) : rows} order by ${keysOf(shape)}`
+
+const keysOf = ({ sort }: Shape) =>
+  sql.join(
+    sort.map(({ key, down }) => sql`${orders[key].by} ${sql.raw(down ? 'desc' : 'asc')}`),
+    comma,
+  )
 
 /** How many tasks a list has in all. */
 const countQuery = ({ filters }: Shape) => sql`select count(*) ${filtered(filters)}`
