@@ -150,7 +150,7 @@ describe('the OpenAPI document', () => {
       for (const { example, examples } of Object.values(operationOf(name).responses[status]!.content ?? {})) {
         const values = examples ? Object.values(examples).map(({ value }) => value) : [example]
         for (const value of values) {
-          if (value !== undefined) expect([...Value.Errors(schema, value)]).toEqual([])
+          if (value !== undefined) expect([...Value.Errors(schema.jsonOf ?? schema, value)]).toEqual([])
         }
       }
     }

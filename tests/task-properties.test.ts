@@ -1,9 +1,19 @@
 import { describe, expect, test } from 'bun:test'
+import { Value } from '@sinclair/typebox/value'
 import fc from 'fast-check'
 import { createDb } from '../src/db/client.ts'
+import { toInstant } from '../src/db/schema.ts'
 import { AppError } from '../src/errors.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
-import type { ListQuery, Operation, Task, TaskUpdate } from '../src/modules/tasks/model.ts'
+import {
+  type ListQuery,
+  type Operation,
+  type Task,
+  type TaskUpdate,
+  task,
+  taskStatuses,
+} from '../src/modules/tasks/model.ts'
+import type { ReadyTask } from '../src/modules/tasks/rows.ts'
 import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
 import { wordsOf } from '../src/modules/tasks/words.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
@@ -96,7 +106,7 @@ class Copy {
   readonly tasks = new Map<string, Task>()
   cursor: string | undefined
 
-  async sync(tasks: TaskService, user: string, limit: number) {
+  async sync(tasks: Pick<TaskService, 'changes'>, user: string, limit: number) {
     for (let more = true; more; ) {
       const { has_more, cursor, ...page } = await tasks.changes(user, {
         limit,
@@ -156,8 +166,7 @@ type Step = typeof step extends fc.Arbitrary<infer T> ? T : never
 
 onBothDatabases('any sequence of changes', (api: Service) => {
   test('leaves list, trash, counts, search and changes in agreement with the rules', async () => {
-    const driver = { kind: api.kind, query: api.sql } as never
-    const tasks = createTaskService({ db: createDb(driver), driver, secretKey: 'for cursors' })
+    const tasks = serviceOf(api)
 
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 40, size: 'max' }), async steps => {
@@ -303,6 +312,91 @@ onBothDatabases('any sequence of changes', (api: Service) => {
   }, 60_000)
 })
 
+/** The service, with its answers read. */
+function serviceOf(api: Service) {
+  const driver = { kind: api.kind, query: api.sql } as never
+  const service = createTaskService({ db: createDb(driver), driver, secretKey: 'for cursors' })
+  const read = ({ id, version, json }: ReadyTask): Task => {
+    const task: Task = JSON.parse(json)
+    expect([task.id, task.version]).toEqual([id, version])
+    return task
+  }
+  return {
+    ...service,
+    create: async (...given: Parameters<TaskService['create']>) => read(await service.create(...given)),
+    update: async (...given: Parameters<TaskService['update']>) => read(await service.update(...given)),
+    restore: async (...given: Parameters<TaskService['restore']>) => read(await service.restore(...given)),
+    async list(...given: Parameters<TaskService['list']>) {
+      const { items, ...page } = await service.list(...given)
+      return { ...page, items: items.map((json): Task => JSON.parse(json)) }
+    },
+  }
+}
+
+onBothDatabases('what the database makes of a task', (api: Service) => {
+  test('is what JSON.stringify would make of its columns, whatever is in them', async () => {
+    const user = (await api.user()).id
+    const driver = { kind: api.kind, query: api.sql } as never
+    const service = createTaskService({ db: createDb(driver), driver, secretKey: 'for cursors' })
+    // Every character of its own meaning in JSON, then anything that a client may send.
+    const special = Array.from({ length: 160 }, (_, i) => String.fromCharCode(i + 1)).join('')
+    const anyText = (maxLength: number) =>
+      fc.string({ unit: 'binary', maxLength }).map(text => text.replaceAll('\0', ''))
+    const anyTask = fc.record({
+      title: anyText(150).map(text => `x${text}`),
+      description: fc.option(fc.oneof(fc.constant(`${special}\u2028\u2029\ufeff\u{1f600}`), anyText(500))),
+      status: fc.constantFrom(...taskStatuses),
+      priority: fc.integer({ min: 0, max: 4 }),
+      due_at: fc.option(
+        fc
+          .date({ min: new Date('0001-01-01'), max: new Date('9999-12-31'), noInvalidDate: true })
+          .map(date => `${date.toISOString().slice(0, -1)}120Z`),
+      ),
+      tags: fc.array(
+        fc.string({ unit: 'grapheme', minLength: 1, maxLength: 9 }).map(tag => `t${tag}`),
+        {
+          maxLength: 5,
+        },
+      ),
+      position: anyText(60),
+    })
+
+    await fc.assert(
+      fc.asyncProperty(anyTask, async input => {
+        const { id, json } = await service.create(user, input)
+        const [row] = await api.sql(
+          `select id, user_id, title, description, status, priority, due_at, tags, position, completed_at, created_at,
+             updated_at, version from tasks where id = $1`,
+          [id],
+        )
+        const moment = (text: unknown) => text && toInstant(text as string)
+        const [, user_id, title, description, status, priority, due, tags, position, completed, ...rest] =
+          row!
+        const expected = {
+          id,
+          user_id,
+          title,
+          description,
+          status,
+          priority,
+          due_at: moment(due),
+          tags,
+          position,
+          completed_at: moment(completed),
+          created_at: moment(rest[0]),
+          updated_at: moment(rest[1]),
+          version: rest[2],
+        }
+
+        expect(json).toBe(JSON.stringify(expected))
+        expect(expected).toMatchObject({ ...input, tags: [...new Set(input.tags)] })
+        expect(Value.Check(task, JSON.parse(json))).toBe(true)
+      }),
+      { numRuns: 150 },
+    )
+  })
+})
+
 /** What a list is by the rules: what its filters say of a task, and by what it is sorted. */
 const rules: { [name in keyof ListQuery]?: (task: Task, value: never) => boolean } = {
   status: (task, value: Task['status'][]) => value.includes(task.status),
@@ -320,8 +414,7 @@ const sortKeys = ['created_at', 'updated_at', 'due_at', 'priority', 'title', 'st
 
 onBothDatabases('any list', (api: Service) => {
   test('is what its filters leave, in its order, cut into pages', async () => {
-    const driver = { kind: api.kind, query: api.sql } as never
-    const tasks = createTaskService({ db: createDb(driver), driver, secretKey: 'for cursors' })
+    const tasks = serviceOf(api)
     const user = (await api.user()).id
     // Far more than a page, so that a list is walked for a while only; what is old is unlike what is new.
     for (let batch = 0; batch < 4; batch++) {

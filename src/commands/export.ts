@@ -80,7 +80,7 @@ const given = { title: '', description: '' }
 const computed = Object.keys(toPatch(given)).filter(name => !(name in given))
 
 function columnsOf(table: Parameters<typeof getTableColumns>[0], without: string[], from?: string): string {
-  const names = Object.values(getTableColumns(table)).map(column => column.name)
-  const wanted = names.filter(name => !without.includes(name))
+  const columns = Object.values(getTableColumns(table)).filter(column => !column.generated)
+  const wanted = columns.map(column => column.name).filter(name => !without.includes(name))
   return wanted.map(name => (from ? `${from}.${name}` : name)).join(', ')
 }

@@ -117,7 +117,9 @@ async function patiently<T>(work: () => Promise<T>): Promise<T> {
 
 /** The columns of a table by name, and their values in `from`, or the table's own where a row says nothing. */
 function columnsOf(table: typeof users | Table, from: string, without?: string): { names: SQL; values: SQL } {
-  const columns = Object.values(getTableColumns(table)).filter(column => column.name !== without)
+  const columns = Object.values(getTableColumns(table)).filter(
+    ({ name, generated }) => name !== without && !generated,
+  )
   const value = ({ name, notNull, default: fallback }: (typeof columns)[number]) => {
     const given = sql.raw(`${from}.${name}`)
     return notNull && fallback !== undefined ? sql`coalesce(${given}, ${fallback})` : given

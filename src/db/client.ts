@@ -56,11 +56,33 @@ interface Compiled {
   names: (string | undefined)[]
 }
 
+/** Drizzle gives a placeholder a number wherever it stands. Here each name has one, so that its value travels once. */
 function compile(query: SQL | { toSQL(): Query }): Compiled {
-  const { sql: text, params } = query instanceof SQL ? new PgDialect().sqlToQuery(query) : query.toSQL()
-  return {
-    text,
-    params,
-    names: params.map(param => (param instanceof Placeholder ? (param.name as string) : undefined)),
+  const made = query instanceof SQL ? new PgDialect().sqlToQuery(query) : query.toSQL()
+  const params: unknown[] = []
+  const names: (string | undefined)[] = []
+  const numbers = made.params.map(param => {
+    const name = param instanceof Placeholder ? (param.name as string) : undefined
+    const known = name === undefined ? -1 : names.indexOf(name)
+    if (known >= 0) return known + 1
+    names.push(name)
+    return params.push(param)
+  })
+  return { text: made.sql.replace(/\$(\d+)/g, (_, n) => `$${numbers[n - 1]}`), params, names }
+}
+
+/** So many shapes are remembered; the one that was not used for longest goes first. */
+const shapesMax = 128
+
+/** Makes a statement for each shape of a question, by the text of the shape; no client can fill the memory with them. */
+export function byShape<Shape, Run>(make: (shape: Shape) => Run) {
+  const known = new Map<string, Run>()
+  return (shape: Shape, text: string): Run => {
+    const run = known.get(text) ?? make(shape)
+    // The order of a Map is that of insertion: put back at the end.
+    known.delete(text)
+    known.set(text, run)
+    if (known.size > shapesMax) known.delete(known.keys().next().value!)
+    return run
   }
 }

@@ -129,6 +129,9 @@ export const taskCounters = pgTable(
   ],
 )
 
+const taskJsonOf =
+  'id, user_id, title, description, status, priority, due_at, tags, position, completed_at, created_at, updated_at, version'
+
 /** Live tasks and those in the trash (`deleted_at`). */
 export const tasks = pgTable(
   'tasks',
@@ -153,6 +156,10 @@ export const tasks = pgTable(
     /** The number of the change that made the row what it is. */
     version: bigint('version', { mode: 'number' }).notNull(),
     deletedAt: instant('deleted_at'),
+    /** The task as it is sent: made once, when it is written, and not at each reading (the function is in a migration). */
+    json: text('json')
+      .notNull()
+      .generatedAlwaysAs(sql.raw(`task_json(${taskJsonOf})`)),
   },
   tasks => [
     // The person is part of the key, so that the table can be split by person over several servers.

@@ -71,9 +71,11 @@ async function readStream({ body }: Request, bytesMax: number): Promise<Uint8Arr
   return Buffer.concat(chunks)
 }
 
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
 function decode(bytes: Uint8Array): string {
   try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    return utf8.decode(bytes)
   } catch {
     throw invalid({ loc: ['body'], msg: 'Body is not valid UTF-8', type: 'encoding_invalid' })
   }

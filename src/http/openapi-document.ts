@@ -42,6 +42,8 @@ export interface Schema {
   /** What the document says and nobody checks. */
   documented?: Schema
   form?: boolean
+  /** The text is JSON, and this is what stands in it. */
+  jsonOf?: Schema
   [keyword: string]: unknown
 }
 
@@ -223,7 +225,8 @@ function mend(collected: Collected): Document {
   }
 
   /** The examples of a body stand beside its schema, where every tool finds them; an error's by its code. */
-  function toMedia({ examples = [], ...schema }: Schema): Media {
+  function toMedia({ jsonOf, examples = [], ...schema }: Schema): Media {
+    if (jsonOf) return toMedia(jsonOf)
     const media = { schema: toJsonSchema(schema, schemas) }
     if (examples.length < 2) return { ...media, ...(examples.length === 1 && { example: examples[0] }) }
     const named = examples.map((value, i) => [

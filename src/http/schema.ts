@@ -1,4 +1,4 @@
-import { FormatRegistry, Kind, type TString, Type, TypeRegistry } from '@sinclair/typebox'
+import { FormatRegistry, Kind, type TSchema, type TString, Type, TypeRegistry } from '@sinclair/typebox'
 import { t } from 'elysia'
 import { AppError, type ErrorCode, statusOf } from '../errors.ts'
 import { parseInstant } from '../instant.ts'
@@ -148,6 +148,12 @@ export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema
 
 /** For the `detail` of a module whose routes use `requireUser`: what the document says about them. */
 export const signedIn = { security: [{ password: [] }] }
+
+/**
+ * An answer that is JSON text already, and is sent unread. The document says what `schema` says; whoever makes the text
+ * sees to it that it is so.
+ */
+export const jsonText = (schema: TSchema) => t.String({ jsonOf: schema })
 
 /** The same schema for an answer that also carries these headers; they are for the document only. */
 export const withHeaders = <Schema extends object>(schema: Schema, ...headers: string[]): Schema => ({

@@ -5,7 +5,7 @@ import type { Driver } from '../../db/driver.ts'
 import { taskCounters, tasks } from '../../db/schema.ts'
 import { AppError, type Problem } from '../../errors.ts'
 import { isUuid } from '../../uuid.ts'
-import type { Operation, OperationResult } from './model.ts'
+import type { Operation, OperationResult, TaskCreate } from './model.ts'
 import {
   changedColumns,
   changedValues,
@@ -14,6 +14,7 @@ import {
   insertValues,
   noColumns,
   type TaskRow,
+  toNewRow,
   toPatch,
   toTask,
   value,
@@ -49,11 +50,12 @@ const batchQuery = sql`
     returning c.seq - w.n as base
   ), made as (
     insert into ${tasks} as t (${insertColumns})
-    select w.id, ${user}, ${insertValues}, bump.base + w.n
+    select w.id, ${user}, ${insertValues(field => sql.raw(`r.${field}`))}, bump.base + w.n
     from bump, numbered w, jsonb_populate_record(null::${tasks}, w.patch) r where w.op = 'create'
     returning ${columnsOf('t')}
   ), changed as (
-    update ${tasks} t set (${changedColumns}) = (${changedValues(sql`coalesce(w.patch, '{}')`)}),
+    update ${tasks} t set (${changedColumns}) =
+        (select ${changedValues} from jsonb_populate_record(t, coalesce(w.patch, '{}')) r),
       deleted_at = case when w.op = 'delete' then now() end,
       updated_at = case when w.op = 'delete' then t.updated_at else now() end,
       version = bump.base + w.n
@@ -106,7 +108,7 @@ export function createBatch(driver: Driver, ownerOf: (values: { id: string }) =>
         op,
         id: ids[i],
         version,
-        patch: op === 'delete' ? undefined : toPatch(task!),
+        patch: patchOf(op, task),
       })),
     })
     const fault = rows.find(
@@ -114,9 +116,9 @@ export function createBatch(driver: Driver, ownerOf: (values: { id: string }) =>
     )
     if (fault) return refuse(userId, ids[fault[0]]!, fault)
     if (rows[0]![1] === 'user_gone') throw new AppError('invalid_token')
-    return rows.slice(1).map(([i, , ...row]) => {
+    return rows.slice(1).map(([i, , , , json]) => {
       const { op } = operations[i]!
-      return { op, id: ids[i]!, task: op === 'delete' ? null : toTask(row, userId) }
+      return { op, id: ids[i]!, task: op === 'delete' ? null : toTask(json) }
     })
   }
 
@@ -129,6 +131,11 @@ export function createBatch(driver: Driver, ownerOf: (values: { id: string }) =>
     const [row] = await ownerOf({ id })
     throw new AppError(row && row[0] !== userId ? 'not_authorized' : 'task_not_found', { index })
   }
+}
+
+function patchOf(op: Operation['op'], task: Operation['task']) {
+  if (op === 'delete') return undefined
+  return op === 'create' ? toNewRow(task as TaskCreate) : toPatch(task!)
 }
 
 /** What the schema cannot say: what each kind of operation needs, and that no task may come twice. */

@@ -70,9 +70,9 @@ export function createChanges(driver: Driver, cursors: Cursors) {
     const hasMore = rows.length > limit
     const page = rows.slice(0, limit).filter(([, , gone]) => gone !== null)
     const last = page.at(-1)
-    const place = { since: hasMore ? (last!.at(-1) as number) : seq, base }
+    const place = { since: hasMore ? last![4] : seq, base }
     return {
-      tasks: page.filter(([, , gone]) => !gone).map(row => toTask(row.slice(3) as TaskRow, userId)),
+      tasks: page.filter(([, , gone]) => !gone).map(row => toTask(row[5])),
       deleted: page.filter(([, , gone]) => gone).map(row => row[3]),
       cursor: cursors.seal('changes', userId, `${place.since}.${place.base}`),
       has_more: hasMore,

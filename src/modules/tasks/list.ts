@@ -1,12 +1,12 @@
 import { type SQL, sql } from 'drizzle-orm'
 import { PgDialect } from 'drizzle-orm/pg-core'
-import { statement } from '../../db/client.ts'
+import { byShape, statement } from '../../db/client.ts'
 import type { Driver } from '../../db/driver.ts'
 import { tasks } from '../../db/schema.ts'
 import { parseInstant } from '../../instant.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
 import { type ListQuery, type SortKey, type Task, taskStatuses } from './model.ts'
-import { columnsOf, type TaskRow, toTask, value } from './rows.ts'
+import { toTask, value } from './rows.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
 /**
@@ -112,7 +112,7 @@ export function pageQuery(shape: Shape): SQL {
   const { filters, sort, from } = shape
   const index = ownIndexes.find(index => index.filters.some(filter => filters.includes(filter)))
   if (!index || index.order === sort[0]!.key) {
-    return sql`select ${columnsOf('t')} ${inOrder(shape, filtered(filters))} ${cut(shape)}`
+    return sql`select t.json ${inOrder(shape, filtered(filters))} ${cut(shape)}`
   }
   return from !== 'offset' && walkable.includes(sort[0]!.key)
     ? nearFirst(shape, index)
@@ -130,7 +130,7 @@ function nearFirst(shape: Shape, index: OwnIndex): SQL {
   return sql`
     with near as materialized (select t.* from (${nearest}) t where ${matching} limit ${limit}),
          size as materialized (select count(*) = ${limit} as is_full from near)
-    (select ${columnsOf('t')} ${inOrder(shape, sql`from near t where (select is_full from size)`)})
+    (select t.json ${inOrder(shape, sql`from near t where (select is_full from size)`)})
     union all
     (${indexFirst(shape, index, sql`not (select is_full from size)`)})`
 }
@@ -145,7 +145,7 @@ function indexFirst(shape: Shape, index: OwnIndex, condition = sql`true`): SQL {
   const found = sql`select t.* ${all([index.rows ?? filtered(inside), ...others])} offset 0`
   const ids = sql`select t.id ${inOrder(shape, sql`from (${found}) t where ${condition}`)} ${cut(shape)}`
   return sql`
-    select ${columnsOf('t')} from (${ids}) page,
+    select t.json from (${ids}) page,
       lateral (select * from ${tasks} t where t.id = page.id and t.user_id = ${user} limit 1) t
     order by ${keysOf(shape)}`
 }
@@ -191,24 +191,8 @@ function behind(sort: Sort[]): SQL {
   return sql`${first!.by} ${first!.beyond}= ${first!.at} and (${sql.join(steps, sql.raw(' or '))})`
 }
 
-/** So many shapes are remembered; the one that was not used for longest goes first. */
-const shapesMax = 100
-
-/** Functions by the text of their shape, so that no client can fill the memory with permutations. */
-function remember<Run>(make: (shape: Shape) => Run) {
-  const known = new Map<string, Run>()
-  return (shape: Shape, text: string): Run => {
-    const run = known.get(text) ?? make(shape)
-    // The order of a Map is that of insertion: put back at the end.
-    known.delete(text)
-    known.set(text, run)
-    if (known.size > shapesMax) known.delete(known.keys().next().value!)
-    return run
-  }
-}
-
-/** One page of a list. */
-export interface Page<Item = Task> {
+/** One page of a list; of tasks that can be sent as they are, if not said otherwise. */
+export interface Page<Item = string> {
   items: Item[]
   /** Where the next page begins; `undefined` on the last one. */
   next: string | undefined
@@ -217,8 +201,8 @@ export interface Page<Item = Task> {
 }
 
 export function createLists(driver: Driver, cursors: Cursors) {
-  const pageOf = remember(shape => statement<TaskRow>(driver, pageQuery(shape)))
-  const countOf = remember(shape => statement<[count: number]>(driver, countQuery(shape)))
+  const pageOf = byShape((shape: Shape) => statement<[json: string]>(driver, pageQuery(shape)))
+  const countOf = byShape((shape: Shape) => statement<[count: number]>(driver, countQuery(shape)))
 
   /**
    * A page of the person's live tasks. Throws `validation_failed` for a cursor that is not from this list, and for a
@@ -238,10 +222,10 @@ export function createLists(driver: Driver, cursors: Cursors) {
       pageOf(shape, `${shape.filters}|${sortText}|${shape.from}`)(page),
       query.total ? countOf(shape, `${shape.filters}`)({ ...values, user: userId }) : undefined,
     ])
-    const items = rows.slice(0, limit).map(row => toTask(row, userId))
+    const items = rows.slice(0, limit).map(([json]) => json)
     return {
       items,
-      next: rows.length > limit ? sealCursor(userId, sortText, shape.sort, items.at(-1)!) : undefined,
+      next: rows.length > limit ? sealCursor(userId, sortText, shape.sort, toTask(items.at(-1)!)) : undefined,
       total: counted?.[0]?.[0],
     }
   }

@@ -9,7 +9,7 @@ import {
 } from '../../http/entity-tag.ts'
 import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, noContent, repeated, signedIn, withHeaders } from '../../http/schema.ts'
+import { errors, jsonText, noContent, repeated, signedIn, withHeaders } from '../../http/schema.ts'
 import type { Caller } from '../auth/service.ts'
 import {
   batch,
@@ -30,6 +30,7 @@ import {
   trashedTaskList,
   trashQuery,
 } from './model.ts'
+import type { ReadyTask } from './rows.ts'
 import type { TaskService } from './service.ts'
 
 const batchBytesMax = 1024 * 1024
@@ -59,8 +60,7 @@ const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
 const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => {
   async function update({ user, params, body, headers, set }: Update) {
     const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
-    set.headers.etag = entityTag(task.version)
-    return task
+    return answer(set, task)
   }
 
   return new Elysia({ prefix: '/tasks', tags: ['tasks'], detail: signedIn })
@@ -71,12 +71,16 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
       async ({ user, query, request, set }) => {
         const page = await tasks.list(user.id, query)
         Object.assign(set.headers, pageHeaders(request, page))
-        return page.items
+        set.headers['content-type'] = 'application/json'
+        return `[${page.items}]`
       },
       {
         transform: readListQuery,
         query: listQuery,
-        response: { 200: withHeaders(taskList, 'Link', 'X-Total-Count'), ...errors('user', 'query') },
+        response: {
+          200: withHeaders(jsonText(taskList), 'Link', 'X-Total-Count'),
+          ...errors('user', 'query'),
+        },
         detail: {
           operationId: 'listTasks',
           summary: 'List your tasks',
@@ -89,15 +93,14 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
       '',
       async ({ user, body, headers, status, set, path }) => {
         const task = await tasks.create(user.id, body, headers['idempotency-key'])
-        set.headers.etag = entityTag(task.version)
         set.headers.location = `${path.replace(/\/$/, '')}/${task.id}`
-        return status(201, task)
+        return status(201, answer(set, task))
       },
       {
         headers: idempotencyHeader,
         body: taskCreate,
         response: {
-          201: withHeaders(task, 'ETag', 'Location'),
+          201: withHeaders(jsonText(task), 'ETag', 'Location'),
           ...errors('user', 'idempotency_key_used', 'body'),
         },
         detail: {
@@ -158,15 +161,15 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
       '/:id',
       async ({ user, params, headers, set, status }) => {
         const task = await tasks.read(user.id, params.id)
-        set.headers.etag = entityTag(task.version)
+        const json = answer(set, task)
         set.headers['cache-control'] = 'private, no-cache'
-        return isKnown(headers['if-none-match'], task.version) ? status(304, undefined) : task
+        return isKnown(headers['if-none-match'], task.version) ? status(304, undefined) : json
       },
       {
         params: taskParams,
         headers: ifNoneMatchHeader,
         response: {
-          200: withHeaders(task, 'ETag'),
+          200: withHeaders(jsonText(task), 'ETag'),
           304: withHeaders(noContent, 'ETag'),
           ...errors('user', 'not_authorized', 'task_not_found', 'query'),
         },
@@ -216,8 +219,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
       '/:id/restore',
       async ({ user, params, headers, set }) => {
         const task = await tasks.restore(user.id, params.id, wantedVersions(headers['if-match']))
-        set.headers.etag = entityTag(task.version)
-        return task
+        return answer(set, task)
       },
       {
         ...change,
@@ -230,12 +232,21 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
     )
 }
 
+/** Answers with a task; its version is the tag of its state. */
+function answer(set: { headers: Headers }, { version, json }: ReadyTask): string {
+  set.headers.etag = entityTag(version)
+  set.headers['content-type'] = 'application/json'
+  return json
+}
+
+type Headers = { etag?: string | number; 'content-type'?: string | number }
+
 interface Update {
   user: Caller
   params: { id: string }
   body: TaskUpdate
   headers: { 'if-match'?: string }
-  set: { headers: { etag?: string | number } }
+  set: { headers: Headers }
 }
 
 /** What the routes that change one task have in common. */
@@ -243,7 +254,7 @@ const change = {
   params: taskParams,
   headers: ifMatchHeader,
   response: {
-    200: withHeaders(task, 'ETag'),
+    200: withHeaders(jsonText(task), 'ETag'),
     ...errors('user', 'not_authorized', 'task_not_found', 'precondition_failed', 'body'),
   },
 }

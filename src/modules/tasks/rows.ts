@@ -1,59 +1,29 @@
-import { placeholder, type SQL, sql } from 'drizzle-orm'
-import { tasks, toInstant } from '../../db/schema.ts'
+import { getTableColumns, placeholder, type SQL, sql } from 'drizzle-orm'
+import { tasks } from '../../db/schema.ts'
 import { parseInstant } from '../../instant.ts'
-import type { Task, TaskUpdate } from './model.ts'
+import type { Task, TaskCreate, TaskUpdate } from './model.ts'
 import { wordsOf } from './words.ts'
 
 /** How a task crosses the border of the database: the columns that come out, the patch that goes in. */
 
-/** The columns that a person sees of a task, in the order of `toTask`; the person's own id is known. */
-export const columns = [
-  tasks.id,
-  tasks.title,
-  tasks.description,
-  tasks.status,
-  tasks.priority,
-  tasks.dueAt,
-  tasks.tags,
-  tasks.position,
-  tasks.completedAt,
-  tasks.createdAt,
-  tasks.updatedAt,
-  tasks.version,
-] as const
+const comma = sql.raw(', ')
 
-export type TaskRow = [
-  id: string,
-  title: string,
-  description: string | null,
-  status: Task['status'],
-  priority: number,
-  dueAt: string | null,
-  tags: string[],
-  position: string,
-  completedAt: string | null,
-  createdAt: string,
-  updatedAt: string,
-  version: number,
-]
+/** What comes out of a task: its JSON, which the database has made, and what headers say of it. */
+export const columns = [tasks.id, tasks.version, tasks.json] as const
 
-export function toTask(row: TaskRow, userId: string): Task {
-  return {
-    id: row[0],
-    user_id: userId,
-    title: row[1],
-    description: row[2],
-    status: row[3],
-    priority: row[4],
-    due_at: row[5] === null ? null : toInstant(row[5]),
-    tags: row[6],
-    position: row[7],
-    completed_at: row[8] === null ? null : toInstant(row[8]),
-    created_at: toInstant(row[9]),
-    updated_at: toInstant(row[10]),
-    version: row[11],
-  }
+export type TaskRow = [id: string, version: number, json: string]
+
+/** A task that can be sent as it is. */
+export interface ReadyTask {
+  id: string
+  version: number
+  /** What `task` of the model describes. */
+  json: string
 }
+
+export const toReady = ([id, version, json]: TaskRow): ReadyTask => ({ id, version, json })
+
+export const toTask = (json: string): Task => JSON.parse(json)
 
 /** The columns by name, as the fields of `from`. */
 export const columnsOf = (from: string): SQL =>
@@ -68,10 +38,7 @@ export const noColumns: SQL = sql.raw(columns.map(column => `null::${column.getS
 /** A value of the request, by name; the type keeps PostgreSQL from guessing. */
 export const value = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`
 
-/**
- * A change as the statements take it: a JSON object with the columns that it touches, which
- * `jsonb_populate_record` lays over a row: omitted keeps, null clears.
- */
+/** What a change touches, by column; what is absent stays as it is, and null clears. */
 export function toPatch({ title, description, status, priority, due_at, tags, position }: TaskUpdate) {
   return {
     ...(title !== undefined && { title, title_words: wordsOf(title) }),
@@ -84,19 +51,45 @@ export function toPatch({ title, description, status, priority, due_at, tags, po
   }
 }
 
-/** The columns that a new row gets, and what they get from `r`: a patch laid over nothing. */
-export const insertColumns = sql.raw(`
-  id, user_id, title, title_words, description, description_words, status, priority, due_at, tags, position,
-  completed_at, version`)
-export const insertValues = sql.raw(`
-  r.title, r.title_words, r.description, coalesce(r.description_words, ''), coalesce(r.status, 'pending'),
-  coalesce(r.priority, 0), r.due_at, coalesce(r.tags, '{}'), coalesce(r.position, ''),
-  case when r.status = 'completed' then now() end`)
+/** A new task by column: all of `toPatch`, with what it is if nothing is said. */
+export const toNewRow = (input: TaskCreate) => ({ ...blank, ...toPatch(input) })
 
-/** The columns that a change may touch, and the subquery that computes them from the row `t` and a patch. */
-export const changedColumns = sql.raw(`
-  title, title_words, description, description_words, status, priority, due_at, tags, position, completed_at`)
-export const changedValues = (patch: SQL) => sql`
-  select r.title, r.title_words, r.description, r.description_words, r.status, r.priority, r.due_at, r.tags,
-         r.position, case when r.status = 'completed' then coalesce(t.completed_at, now()) end
-  from jsonb_populate_record(t, ${patch}) r`
+const blank = {
+  title: '',
+  title_words: '',
+  description: null,
+  description_words: '',
+  status: 'pending',
+  priority: 0,
+  due_at: null,
+  tags: [],
+  position: '',
+}
+
+/** The columns that a person's words go to. */
+export const fields = Object.keys(blank)
+const fieldList = sql.raw(fields.join(', '))
+
+const types = Object.fromEntries(
+  Object.values(getTableColumns(tasks)).map(column => [column.name, column.getSQLType()]),
+)
+
+/** What a request says about a column. */
+export const fieldValue = (field: string): SQL => value(field, types[field]!)
+
+/** The columns that a new row gets, and their values, where `of` says which a person has given. */
+export const insertColumns = sql`id, user_id, ${fieldList}, completed_at, version`
+export const insertValues = (of: (field: string) => SQL): SQL =>
+  sql`${sql.join(fields.map(of), comma)}, case when ${of('status')} = 'completed' then now() end`
+
+/** The same for a change of the row `t`, to all of these columns at once; `r` is the row as it will be. */
+export const changedColumns = sql`${fieldList}, completed_at`
+export const changedValues = sql`${sql.join(
+  fields.map(field => sql.raw(`r.${field}`)),
+  comma,
+)}, ${completedAt(sql`r.status`)}`
+
+/** When the task was completed: what was completed before keeps its moment. */
+export function completedAt(status: SQL): SQL {
+  return sql`case when ${status} = 'completed' then coalesce(t.completed_at, now()) end`
+}

@@ -7,8 +7,8 @@ import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createCursors } from './cursor.ts'
 import { createLists } from './list.ts'
-import type { Task, TaskCreate, TaskUpdate } from './model.ts'
-import { type TaskRow, toPatch, toTask } from './rows.ts'
+import type { TaskCreate, TaskUpdate } from './model.ts'
+import { type ReadyTask, type TaskRow, toNewRow, toPatch, toReady } from './rows.ts'
 import { createStatements, type Outcome } from './statements.ts'
 import { createStats } from './stats.ts'
 import { createTrash } from './trash.ts'
@@ -48,30 +48,30 @@ export function createTaskService({ db, driver, secretKey }: Parts) {
     userId: string,
     taskId: string,
     row: [Outcome, ...TaskRow] | undefined,
-  ): Promise<Task> {
+  ): Promise<ReadyTask> {
     if (row?.[0] === 'moved') throw new AppError('precondition_failed')
     if (!row || row[0] === 'absent') return refuse(userId, taskId)
-    return toTask(row.slice(1) as TaskRow, userId)
+    return toReady(row.slice(1) as TaskRow)
   }
 
-  async function createOnce(userId: string, key: string, patch: object): Promise<Task> {
-    const values = { id: uuidOf(`todo-api: idempotency\0${userId}\0${key}`), user: userId, patch }
+  async function createOnce(task: { user: string }, key: string): Promise<ReadyTask> {
+    const values = { id: uuidOf(`todo-api: idempotency\0${task.user}\0${key}`), ...task }
     for (let attempt = 1; ; attempt++) {
       try {
         const [row] = await statements.insertOnce(values)
         if (!row) throw new AppError('invalid_token')
         if (row[0] === 'gone') throw new AppError('idempotency_key_used')
-        return toTask(row.slice(1) as TaskRow, userId)
+        return toReady(row.slice(1) as TaskRow)
       } catch (error) {
         if (brokenConstraint(error) !== 'tasks_pkey' || attempt === triesMax) throw error
       }
     }
   }
 
-  async function read(userId: string, taskId: string): Promise<Task> {
+  async function read(userId: string, taskId: string): Promise<ReadyTask> {
     wellFormed(taskId)
     const [row] = await statements.read({ id: taskId, user: userId })
-    return row ? toTask(row, userId) : refuse(userId, taskId)
+    return row ? toReady(row) : refuse(userId, taskId)
   }
 
   return {
@@ -90,18 +90,18 @@ export function createTaskService({ db, driver, secretKey }: Parts) {
      * Makes a task; with a key that was used before, gives the task of that time instead. Throws `invalid_token` when
      * the person has gone since the token was checked, `idempotency_key_used` when that task is gone for good.
      */
-    async create(userId: string, input: TaskCreate, key?: string): Promise<Task> {
-      const patch = toPatch(input)
-      if (key !== undefined) return createOnce(userId, key, patch)
-      const [row] = await statements.insert({ id: Bun.randomUUIDv7(), user: userId, patch })
+    async create(userId: string, input: TaskCreate, key?: string): Promise<ReadyTask> {
+      const task = { user: userId, ...toNewRow(input) }
+      if (key !== undefined) return createOnce(task, key)
+      const [row] = await statements.insert({ id: Bun.randomUUIDv7(), ...task })
       if (!row) throw new AppError('invalid_token')
-      return toTask(row, userId)
+      return toReady(row)
     },
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
-    async update(userId: string, taskId: string, input: TaskUpdate, ifMatch: Versions): Promise<Task> {
+    async update(userId: string, taskId: string, input: TaskUpdate, ifMatch: Versions): Promise<ReadyTask> {
       wellFormed(taskId)
-      const [row] = await statements.change({ id: taskId, user: userId, patch: toPatch(input), ifMatch })
+      const [row] = await statements.change(toPatch(input), { id: taskId, user: userId, ifMatch })
       return afterwards(userId, taskId, row)
     },
 
@@ -115,7 +115,7 @@ export function createTaskService({ db, driver, secretKey }: Parts) {
     },
 
     /** Brings a task back from the trash; one that is not there is left as it is. Throws as `update` does. */
-    async restore(userId: string, taskId: string, ifMatch: Versions): Promise<Task> {
+    async restore(userId: string, taskId: string, ifMatch: Versions): Promise<ReadyTask> {
       wellFormed(taskId)
       const [row] = await statements.restore({ id: taskId, user: userId, ifMatch })
       if (!row || row[0] === 'absent') return read(userId, taskId)

@@ -1,12 +1,12 @@
 import { and, eq, isNull, placeholder, type SQL, sql } from 'drizzle-orm'
-import { type Db, statement } from '../../db/client.ts'
+import { byShape, type Db, statement } from '../../db/client.ts'
 import type { Driver } from '../../db/driver.ts'
 import { taskCounters, tasks, taskTombstones } from '../../db/schema.ts'
 import {
-  changedColumns,
-  changedValues,
   columns,
   columnsOf,
+  completedAt,
+  fieldValue,
   insertColumns,
   insertValues,
   noColumns,
@@ -16,7 +16,6 @@ import {
 
 const user = value('user', 'uuid')
 const id = value('id', 'uuid')
-const patch = value('patch', 'jsonb')
 
 /** The versions that the caller will accept as text, null for any. */
 const ifMatch = value('ifMatch', 'text[]')
@@ -37,6 +36,10 @@ export type Outcome = 'written' | 'same' | 'moved' | 'absent'
  * the time `written` runs: values to write come only from the request and the row itself (`t`).
  */
 export function createStatements(db: Db, driver: Driver) {
+  const changeOf = byShape((fields: string[]) =>
+    statement<[Outcome, ...TaskRow]>(driver, changeQuery(fields)),
+  )
+
   return {
     read: statement<TaskRow>(
       driver,
@@ -60,8 +63,7 @@ export function createStatements(db: Db, driver: Driver) {
         update ${taskCounters} set seq = seq + 1 where user_id = ${user} returning seq
       )
       insert into ${tasks} as t (${insertColumns})
-      select ${id}, ${user}, ${insertValues}, bump.seq
-      from bump, jsonb_populate_record(null::${tasks}, ${patch}) r
+      select ${id}, ${user}, ${insertValues(fieldValue)}, bump.seq from bump
       returning ${columnsOf('t')}`,
     ),
 
@@ -82,8 +84,7 @@ export function createStatements(db: Db, driver: Driver) {
         returning seq
       ), made as (
         insert into ${tasks} as t (${insertColumns})
-        select ${id}, ${user}, ${insertValues}, bump.seq
-        from bump, jsonb_populate_record(null::${tasks}, ${patch}) r
+        select ${id}, ${user}, ${insertValues(fieldValue)}, bump.seq from bump
         returning ${columnsOf('t')}
       )
       select 'made', ${columnsOf('made')} from made
@@ -91,29 +92,11 @@ export function createStatements(db: Db, driver: Driver) {
       union all select 'gone', ${noColumns} from gone`,
     ),
 
-    /** `jsonb_populate_record(t, patch) is distinct from t` is "it changes something". */
-    change: statement<[Outcome, ...TaskRow]>(
-      driver,
-      sql`
-      with seen as (
-        select t.*, jsonb_populate_record(t, ${patch}) is distinct from t as changes
-        from ${tasks} t where t.id = ${id} and t.user_id = ${user} and t.deleted_at is null
-      ), bump as (
-        update ${taskCounters} c set seq = c.seq + 1 from seen
-        where c.user_id = ${user} and seen.changes and ${isWanted(sql`seen.version`)}
-        returning c.seq
-      ), written as (
-        update ${tasks} t set (${changedColumns}) = (${changedValues(patch)}), updated_at = now(), version = bump.seq
-        from bump
-        where t.id = ${id} and t.user_id = ${user} and t.deleted_at is null and ${isWanted(sql`t.version`)}
-        returning ${columnsOf('t')}
-      )
-      select 'written', ${columnsOf('written')} from written
-      union all
-      select case when ${ifMatch} is not null and (not ${isWanted(sql`seen.version`)} or exists (select from bump)) then 'moved'
-                  when exists (select from bump) then 'absent' else 'same' end, ${columnsOf('seen')}
-      from seen where not exists (select from written)`,
-    ),
+    /** Changes the columns of `patch` and no others: a statement for each set of columns. */
+    change(patch: object, task: { id: string; user: string; ifMatch: string[] | null }) {
+      const fields = Object.keys(patch)
+      return changeOf(fields, fields.join())({ ...task, ...patch })
+    },
 
     trash: statement<[Outcome, ...TaskRow]>(driver, intoOrOutOfTrash('into')),
     restore: statement<[Outcome, ...TaskRow]>(driver, intoOrOutOfTrash('out of')),
@@ -152,6 +135,31 @@ export function createStatements(db: Db, driver: Driver) {
         .limit(1),
     ),
   }
+}
+
+function changeQuery(fields: string[]): SQL {
+  const given = fields.map(field => ({ column: sql.raw(field), value: fieldValue(field) }))
+  const changes = given.map(({ column, value }) => sql`t.${column} is distinct from ${value}`)
+  const assignments = given.map(({ column, value }) => sql`${column} = ${value},`)
+  if (fields.includes('status')) assignments.push(sql`completed_at = ${completedAt(fieldValue('status'))},`)
+  return sql`
+    with seen as (
+      select ${columnsOf('t')}, ${changes.length > 0 ? sql.join(changes, sql` or `) : sql`false`} as changes
+      from ${tasks} t where t.id = ${id} and t.user_id = ${user} and t.deleted_at is null
+    ), bump as (
+      update ${taskCounters} c set seq = c.seq + 1 from seen
+      where c.user_id = ${user} and seen.changes and ${isWanted(sql`seen.version`)}
+      returning c.seq
+    ), written as (
+      update ${tasks} t set ${sql.join(assignments, sql` `)} updated_at = now(), version = bump.seq from bump
+      where t.id = ${id} and t.user_id = ${user} and t.deleted_at is null and ${isWanted(sql`t.version`)}
+      returning ${columnsOf('t')}
+    )
+    select 'written', ${columnsOf('written')} from written
+    union all
+    select case when ${ifMatch} is not null and (not ${isWanted(sql`seen.version`)} or exists (select from bump)) then 'moved'
+                when exists (select from bump) then 'absent' else 'same' end, ${columnsOf('seen')}
+    from seen where not exists (select from written)`
 }
 
 function intoOrOutOfTrash(way: 'into' | 'out of'): SQL {

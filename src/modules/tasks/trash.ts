@@ -5,7 +5,7 @@ import { taskCounters, tasks, taskTombstones, toInstant } from '../../db/schema.
 import { type Cursors, wrongCursor } from './cursor.ts'
 import type { Page } from './list.ts'
 import type { TrashedTask, TrashQuery } from './model.ts'
-import { columnsOf, type TaskRow, toTask, value } from './rows.ts'
+import { toTask, value } from './rows.ts'
 
 /** Days that a task stays in the trash before it goes for good. */
 export const trashDays = 30
@@ -24,12 +24,12 @@ const limit = value('limit', 'int')
 const days = sql`make_interval(days => ${value('days', 'int')})`
 
 const trashQuery = (condition: SQL) => sql`
-  select t.deleted_at, ${columnsOf('t')} from ${tasks} t
+  select t.deleted_at, t.json from ${tasks} t
   where t.user_id = ${user} and t.deleted_at is not null ${condition}
   order by t.deleted_at desc, t.id desc limit ${limit}`
 
 export function createTrash(driver: Driver, cursors: Cursors) {
-  type TrashRow = [deletedAt: string, ...TaskRow]
+  type TrashRow = [deletedAt: string, json: string]
   const firstPage = statement<TrashRow>(driver, trashQuery(sql``))
   const nextPage = statement<TrashRow>(
     driver,
@@ -119,8 +119,8 @@ export function createTrash(driver: Driver, cursors: Cursors) {
       const rows = await (cursor === undefined
         ? firstPage(page)
         : nextPage({ ...page, ...openCursor(userId, cursor) }))
-      const items = rows.slice(0, limit).map(([deletedAt, ...row]) => ({
-        ...toTask(row, userId),
+      const items = rows.slice(0, limit).map(([deletedAt, json]) => ({
+        ...toTask(json),
         deleted_at: toInstant(deletedAt),
       }))
       return { items, next: rows.length > limit ? sealCursor(userId, items.at(-1)!) : undefined }
