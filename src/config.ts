@@ -14,6 +14,8 @@ export interface Config {
   environment: (typeof environments)[number]
   host: string
   port: number
+  /** Processes that share the port; with more than one, another starts them and watches over them. */
+  workers: number
   /** How long a load balancer has to notice that we are stopping, before the door closes. */
   shutdownDelaySeconds: number
   database: DatabaseSettings
@@ -26,7 +28,7 @@ export interface Config {
   /** Origins of browsers' pages that may call with credentials. */
   frontendUrls: string[]
   bcryptCost: number
-  /** How many passwords are hashed at a time, and how many more may wait. */
+  /** How many passwords a process hashes at a time, and how many more may wait. */
   hashing: { atOnce: number; waiting: number }
   throttle: ThrottleSettings
   /** Proxies whose `X-Forwarded-For` is believed. */
@@ -59,6 +61,7 @@ const knownSecrets = [
   'change-me',
 ]
 const secretLengthMin = 32
+const workersMax = 64
 const tokenLengthMin = 16
 
 /** All mistakes in the settings at once, by name, without the values. */
@@ -205,18 +208,24 @@ export function parseConfig(env: Env): Config {
       }
     : { kind: 'embedded', dataDir }
 
+  const workers = integer('WORKERS', 1, 1, workersMax)
+  if (workers > 1 && database.kind === 'embedded') {
+    mistake('WORKERS over 1 needs DATABASE_URL: the embedded database belongs to one process')
+  }
+
   const bcryptCost = integer('BCRYPT_COST', 12, 4, 16)
   if (bcryptCost < 12 && environment !== 'test') {
     mistake('BCRYPT_COST under 12 is for ENVIRONMENT=test only')
   }
 
   // One core is left for everything else, and nobody waits for much more than five seconds.
-  const hashesAtOnce = Math.max(1, availableParallelism() - 1)
+  const hashesAtOnce = Math.max(1, Math.floor((availableParallelism() - 1) / workers))
 
   const config: Config = {
     environment,
     host: text('HOST') ?? '127.0.0.1',
     port: integer('PORT', 8000, 0, 65535),
+    workers,
     shutdownDelaySeconds: integer('SHUTDOWN_DELAY_SECONDS', 0, 0, 60),
     database,
     dataDir,

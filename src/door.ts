@@ -1,3 +1,4 @@
+import type { Config } from './config.ts'
 import { AppError } from './errors.ts'
 import { securityHeaders } from './http/security-headers.ts'
 import { errorFields, type Log } from './log.ts'
@@ -21,7 +22,7 @@ const idleSeconds = 30
  * whoever comes early waits instead of being refused. Only `/health` and `/health/live`, which say no more than that
  * the process answers, are answered before `open`. Throws when the port is in use.
  */
-export function openDoor({ host, port }: { host: string; port: number }, log: Log) {
+export function openDoor({ host, port, workers }: Pick<Config, 'host' | 'port' | 'workers'>, log: Log) {
   const opened = Promise.withResolvers<Handler>()
   let handle: Handler = request =>
     earlyProbe(request, log) ?? opened.promise.then(handler => handler(request))
@@ -29,8 +30,8 @@ export function openDoor({ host, port }: { host: string; port: number }, log: Lo
   const server = Bun.serve({
     hostname: host,
     port,
-    // A second listener on the port is an error, not a way to share the load.
-    reusePort: false,
+    // A second listener on the port is an error, unless both are workers of one supervisor.
+    reusePort: workers > 1,
     maxRequestBodySize: bodyBytesMax,
     idleTimeout: idleSeconds,
     // Bun's page for developers would show the source.

@@ -2,11 +2,19 @@ export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 export type Fields = Record<string, unknown>
 
 /** Where lines go: one call a batch of whole lines. */
-export type Write = (lines: string) => void
+export type Write = (lines: string) => unknown
 
 const weight = { debug: 10, info: 20, warn: 30, error: 40 }
 const flushAfterMs = 100
 const flushAtLength = 64 * 1024
+
+export interface LogOptions {
+  level: LogLevel
+  pretty: boolean
+  write: Write
+  /** Stands in every line. */
+  about?: Fields
+}
 
 export type Log = ReturnType<typeof createLog>
 
@@ -17,24 +25,26 @@ export type Log = ReturnType<typeof createLog>
  * Nothing here hides secrets: the callers hand over only fields that hold none (never a body, a query value, a
  * token or an SQL parameter), and errors pass through `errorFields`.
  */
-export function createLog({ level, pretty, write }: { level: LogLevel; pretty: boolean; write: Write }) {
+export function createLog({ level, pretty, write, about }: LogOptions) {
   const threshold = weight[level]
   const format = pretty ? formatForPeople : formatJson
   let buffer = ''
+  let written: unknown
   let timer: Timer | undefined
 
-  function flush() {
+  function flush(): unknown {
     if (timer) clearTimeout(timer)
     timer = undefined
-    if (buffer === '') return
+    if (buffer === '') return written
     const lines = buffer
     buffer = ''
-    write(lines)
+    written = write(lines)
+    return written
   }
 
   function line(at: LogLevel, msg: string, fields?: Fields) {
     if (weight[at] < threshold) return
-    buffer += format(new Date().toISOString(), at, msg, fields)
+    buffer += format(new Date().toISOString(), at, msg, about ? { ...about, ...fields } : fields)
     if (weight[at] >= weight.warn || buffer.length > flushAtLength) flush()
     else timer ??= setTimeout(flush, flushAfterMs).unref()
   }
@@ -44,7 +54,7 @@ export function createLog({ level, pretty, write }: { level: LogLevel; pretty: b
     info: (msg: string, fields?: Fields) => line('info', msg, fields),
     warn: (msg: string, fields?: Fields) => line('warn', msg, fields),
     error: (msg: string, fields?: Fields) => line('error', msg, fields),
-    /** Writes what is gathered; call it before the process ends. */
+    /** Writes what is gathered; call it before the process ends, and await what it gives, if `write` gives a promise. */
     flush,
   }
 }

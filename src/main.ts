@@ -23,6 +23,15 @@ program
   })
 
 program
+  .command('worker', { hidden: true })
+  .description('one of several processes that `serve` starts when WORKERS is more than 1')
+  .action(async () => {
+    if (!process.send) throw new UsageError('`worker` is for `serve` to start')
+    const { workerCommand } = await import('./commands/serve.ts')
+    await workerCommand()
+  })
+
+program
   .command('migrate')
   .description('bring the database up to date and exit')
   .option('--status', 'only list what is pending; exit code 1 when something is')

@@ -1,5 +1,5 @@
 import { readdirSync } from 'node:fs'
-import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { type Aggregator, AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { DatabaseStats } from './db/driver.ts'
 import type { AroundStatement } from './db/observed.ts'
 import type { Observer } from './http/request-log.ts'
@@ -16,6 +16,9 @@ export interface Sources {
 }
 
 export type Metrics = ReturnType<typeof createMetrics>
+
+/** What a process has counted, as it goes from one process to another. */
+export type Counts = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
 
 const requestSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
 const statementSeconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
@@ -58,13 +61,18 @@ export function createMetrics(about: { version: string; database: string }) {
     registers,
   })
 
-  /** A value that is looked up when asked for; of several, one for each label. */
-  function gauge(name: string, help: string, read: (from: Sources) => number | undefined) {
+  /** A value that is looked up when asked for; `aggregator` says what several workers' values make together. */
+  function gauge(
+    name: string,
+    help: string,
+    read: (from: Sources) => number | undefined,
+    aggregator: Aggregator = 'sum',
+  ) {
     const collect = () => {
       const value = sources && read(sources)
       if (value !== undefined) metric.set(value)
     }
-    const metric = new Gauge({ name, help, registers, collect })
+    const metric = new Gauge({ name, help, registers, collect, aggregator })
   }
 
   const info = new Gauge({
@@ -72,6 +80,7 @@ export function createMetrics(about: { version: string; database: string }) {
     help: 'Always 1; the labels say what runs.',
     labelNames: ['version', 'bun', 'database'],
     registers,
+    aggregator: 'first',
   })
   info.set({ ...about, bun: Bun.version }, 1)
 
@@ -95,10 +104,11 @@ export function createMetrics(about: { version: string; database: string }) {
     'Statements that wait for a connection.',
     from => from.database()?.waiting,
   )
-  gauge('database_up', '0 while nobody answers.', from => {
+  const isUp = (from: Sources) => {
     const stats = from.database()
     return stats && Number(!stats.away)
-  })
+  }
+  gauge('database_up', '0 while nobody answers.', isUp, 'min')
   gauge('password_hashes_running', 'Passwords being hashed or checked.', from => from.hashing().running)
   gauge('password_hashes_waiting', 'Passwords that wait for their turn.', from => from.hashing().waiting)
   gauge('remembered_tokens', 'Access tokens that need no look-up.', from => from.rememberedTokens())
@@ -150,8 +160,31 @@ export function createMetrics(about: { version: string; database: string }) {
     /** The Prometheus text format 0.0.4. */
     contentType: registry.contentType,
     text: () => registry.metrics(),
+    counts: () => registry.getMetricsAsJSON(),
     async stop() {
       clearInterval(watchLag)
+    },
+  }
+}
+
+/** Adds up what several processes have counted, the one that adds included. */
+export function createTotals() {
+  const registry = new Registry()
+  addProcessMetrics([registry])
+  /** Of workers that have ended: a counter must not fall, or Prometheus takes all of it for new. */
+  let past: object[] = []
+
+  return {
+    contentType: registry.contentType,
+    /** `living` is asked at the end, so that nobody is in it who is in `past` already. */
+    async text(living: () => Counts[]): Promise<string> {
+      const own = await registry.getMetricsAsJSON()
+      return AggregatorRegistry.aggregate([own, past, ...living()]).metrics()
+    },
+    /** What a worker that has ended had counted when it was last asked. */
+    keep(counts: Counts) {
+      const lasting = counts.filter(({ type }) => String(type) !== 'gauge')
+      past = AggregatorRegistry.aggregate([past, lasting]).getMetricsAsArray()
     },
   }
 }
@@ -192,6 +225,8 @@ function addProcessMetrics(registers: Registry[]) {
     name: 'process_start_time_seconds',
     help: 'Since 1970.',
     registers,
+    // So that one can see when a worker was started again.
+    aggregator: 'max',
   })
   start.set(Date.now() / 1000 - process.uptime())
 }

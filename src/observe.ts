@@ -6,9 +6,10 @@ import { observeDriver } from './db/observed.ts'
 import { metricsRoute, serveMetrics } from './http/metrics.ts'
 import type { Log } from './log.ts'
 import type { Sources } from './metrics.ts'
+import type { Supervisor } from './worker.ts'
 
 /** Metrics and traces, as far as somebody asks for them; otherwise nothing of theirs is even loaded. */
-export async function observe(config: Config, database: Driver, log: Log) {
+export async function observe(config: Config, database: Driver, log: Log, supervisor?: Supervisor) {
   const metrics =
     config.metrics && (await import('./metrics.ts')).createMetrics({ version, database: database.kind })
   const tracing =
@@ -21,8 +22,12 @@ export async function observe(config: Config, database: Driver, log: Log) {
   if (tracing) extras.push(tracing.requests)
   if (metrics && config.metrics) {
     const { port, token } = config.metrics
-    if (port === undefined) extras.push(metricsRoute(metrics, token!))
-    else {
+    supervisor?.onCount(metrics.counts)
+    if (port === undefined) {
+      // One worker's numbers are of no use to whoever cannot choose the worker.
+      const { contentType } = metrics
+      extras.push(metricsRoute(supervisor ? { contentType, text: supervisor.metrics } : metrics, token!))
+    } else if (!supervisor) {
       server = serveMetrics(metrics, { ...config.metrics, port })
       log.info('metrics', { url: `${server.url}metrics` })
     }

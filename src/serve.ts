@@ -11,16 +11,22 @@ import { errorFields, type Log } from './log.ts'
 import { observe } from './observe.ts'
 import { schedule } from './schedule.ts'
 import { loadSecretKey } from './secret-key.ts'
+import type { Supervisor } from './worker.ts'
 
 /** Seconds that requests in flight may take once the door is closed, and that everything may take together. */
 const inFlightSecondsMax = 10
 const stopSecondsMax = 14
 
 /** The service: behind a door that is taken already, it brings the database up to date, and runs until it is stopped. */
-export async function serve(config: Config, log: Log, { server, open }: Door = openDoor(config, log)) {
+export async function serve(
+  config: Config,
+  log: Log,
+  { server, open }: Door = openDoor(config, log),
+  supervisor?: Supervisor,
+) {
   // 1. The database, and the secret that signs tokens.
   const database = await openDriver(config.database)
-  const observation = await observe(config, database, log)
+  const observation = await observe(config, database, log, supervisor)
   const { driver } = observation
   const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
 
@@ -42,19 +48,17 @@ export async function serve(config: Config, log: Log, { server, open }: Door = o
     if (stopping) set.headers.connection = 'close'
   })
   open(app.fetch)
-  const url = server.url.href
-  log.info('listening', { url, docs: `${url}docs`, database: driver.kind })
 
   // 3. What it does by itself: the first turn comes long after the migrations.
   const background = schedule(jobs, log)
 
   // 4. Stop cleanly, whatever state we are in.
-  async function stop(reason: string): Promise<void> {
+  async function stop(reason: string, delaySeconds = config.shutdownDelaySeconds): Promise<void> {
     if (stopping) return
     stopping = true
     log.info('stopping', { reason })
     // `/health/ready` says no from now on; whoever has not heard it yet is still answered.
-    await Bun.sleep(config.shutdownDelaySeconds * 1000)
+    await Bun.sleep(delaySeconds * 1000)
     const until = performance.now() + stopSecondsMax * 1000
     // `stop()` closes the door and waits for what is in flight; what takes too long is cut off.
     await Promise.race([server.stop(), Bun.sleep(inFlightSecondsMax * 1000)])
@@ -72,7 +76,7 @@ export async function serve(config: Config, log: Log, { server, open }: Door = o
   // Whoever started us waits for it, but not yet: a failure before that would be reported as nobody's.
   migrated.catch(() => {})
 
-  return { url, driver, stop, migrated }
+  return { url: server.url.href, driver, stop, migrated }
 }
 
 const retryEveryMs = 500

@@ -85,6 +85,7 @@ const defaults: Record<string, (config: Config) => string> = {
   FRONTEND_URL: config => config.frontendUrls.join(','),
   HOST: config => config.host,
   PORT: config => String(config.port),
+  WORKERS: config => String(config.workers),
   SHUTDOWN_DELAY_SECONDS: config => String(config.shutdownDelaySeconds),
   BCRYPT_COST: config => String(config.bcryptCost),
   LOGIN_LIMIT: config => String(config.throttle.loginsPerMinute),

@@ -1,4 +1,5 @@
 import { accessSync, constants, existsSync, mkdtempSync, rmdirSync, statfsSync, statSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { type Config, ConfigError, parseConfig } from '../config.ts'
 import { databaseError } from '../db/constraint.ts'
@@ -49,12 +50,21 @@ function examineSettings(tell: Tell): Config | undefined {
   try {
     const config = parseConfig(readEnv().env)
     tell('ok', 'settings', 'valid; `todo-api config` lists them')
+    examineWorkers(config, tell)
     return config
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     for (const mistake of error.mistakes) tell('fail', 'settings', mistake)
     return undefined
   }
+}
+
+function examineWorkers({ workers }: Config, tell: Tell): void {
+  if (workers === 1) return
+  const cores = availableParallelism()
+  const about = `${workers} on ${cores} ${cores === 1 ? 'core' : 'cores'}`
+  if (workers <= cores) tell('ok', 'workers', about)
+  else tell('warn', 'workers', `${about}; more than cores gain nothing: lower WORKERS`)
 }
 
 /** Needed for the embedded database, and for a secret that the service makes for itself. */
@@ -102,7 +112,7 @@ async function openQuietly(config: Config, tell: Tell): Promise<Driver | undefin
   return openDatabase(config)
 }
 
-async function examineDatabase(driver: Driver, { database }: Config, tell: Tell): Promise<void> {
+async function examineDatabase(driver: Driver, { database, workers }: Config, tell: Tell): Promise<void> {
   // Connecting takes its time, and what is measured here is the answer.
   await driver.query('select 1', [])
   const begun = performance.now()
@@ -143,9 +153,9 @@ async function examineDatabase(driver: Driver, { database }: Config, tell: Tell)
     if (timeLimit === '0') {
       tell('warn', 'time limits', `a proxy drops them: alter role … set statement_timeout = '1800ms'`)
     }
-    const share = `up to ${database.poolSize} of ${connectionsMax} connections a replica`
-    if (database.poolSize > connectionsMax * 0.8)
-      tell('warn', 'connections', `${share}; lower DATABASE_POOL_SIZE`)
+    const connections = workers * database.poolSize
+    const share = `up to ${connections} of ${connectionsMax} connections a replica`
+    if (connections > connectionsMax * 0.8) tell('warn', 'connections', `${share}; lower DATABASE_POOL_SIZE`)
     else tell('ok', 'connections', share)
   }
   examineClock(clock - (asked + ms / 2), tell)

@@ -1,43 +1,81 @@
-import type { Config } from '../config.ts'
+import { type Config, parseConfig } from '../config.ts'
 import type { Driver } from '../db/driver.ts'
 import { openDoor } from '../door.ts'
 import { createLog, type Log } from '../log.ts'
-import { readConfig } from './settings.ts'
+import type { Supervisor } from '../worker.ts'
+import { readEnv } from './settings.ts'
+
+const lastLinesMsMax = 1000
 
 type Service = Awaited<ReturnType<typeof import('../serve.ts').serve>>
 
 /** `todo-api serve`: runs until a signal comes. */
 export async function serveCommand() {
-  const config = readConfig()
-  const log = logTo(config)
+  const { env } = readEnv()
+  const config = parseConfig(env)
+  const write = openOutput()
+  const pretty = isTerminal()
+  const log = createLog({ level: config.logLevel, pretty, write })
+  if (config.workers === 1) return run(config, log)
+
+  const { supervise } = await import('../supervisor.ts')
+  const exitCode = await supervise(config, env, { log, pretty, write })
+  await writeRest(log)
+  process.exit(exitCode)
+}
+
+/** One of several processes; `serve` has started it. */
+export async function workerCommand() {
+  const { meetSupervisor } = await import('../worker.ts')
+  const supervisor = await meetSupervisor()
+  const { env, pretty, worker } = supervisor
+  const config = parseConfig(env)
+  await run(
+    config,
+    createLog({ level: config.logLevel, pretty, write: openOutput(), about: { worker } }),
+    supervisor,
+  )
+}
+
+async function run(config: Config, log: Log, supervisor?: Supervisor) {
   // The port first, the rest of the program after: so a probe that comes early is answered.
   const door = openDoor(config, log)
 
   let service: Service | undefined
   let commands: { stop(): Promise<void> } | undefined
   let signals = 0
-  const onSignal = async (signal: string) => {
-    // Whoever asks twice does not want to wait.
-    if (++signals > 1) process.exit(1)
+  const end = async (reason: string, delaySeconds?: number) => {
+    if (++signals > 1) {
+      // Whoever asks twice does not want to wait. But a worker hears one signal twice: from its supervisor, and from a
+      // terminal or systemd, which tell every process.
+      if (!supervisor) process.exit(1)
+      return
+    }
     await commands?.stop()
-    await service?.stop(signal)
-    log.flush()
+    await service?.stop(reason, delaySeconds)
+    await writeRest(log)
     process.exit(0)
   }
   // Before the long part of the start: as process 1 of a container, nobody else ends us.
-  process.on('SIGTERM', onSignal)
-  process.on('SIGINT', onSignal)
+  process.on('SIGTERM', signal => end(signal))
+  process.on('SIGINT', signal => end(signal))
+  // The next supervisor may be waiting for the port.
+  supervisor?.onGone(() => end('the supervisor is gone', 0))
 
   await loadInTurns()
   const { serve } = await import('../serve.ts')
-  service = await serve(config, log, door)
-  commands = await answerOtherCommands(config, service.driver, log)
+  service = await serve(config, log, door, supervisor)
+  const { url, driver } = service
+  if (supervisor) supervisor.report({ kind: 'listening' })
+  else log.info('listening', { url, docs: `${url}docs`, database: driver.kind })
+  commands = await answerOtherCommands(config, driver, log)
 
   try {
     await service.migrated
+    supervisor?.report({ kind: 'migrated' })
   } catch (error) {
     await service.stop('the database cannot be brought up to date')
-    log.flush()
+    await writeRest(log)
     throw error
   }
 }
@@ -64,18 +102,19 @@ async function answerOtherCommands({ database }: Config, driver: Driver, log: Lo
   return answerCommands(database.dataDir, driver, log)
 }
 
-function logTo({ logLevel }: Config): Log {
+/** The last lines, but a reader who takes none keeps nobody from ending. */
+const writeRest = (log: Log) => Promise.race([log.flush(), Bun.sleep(lastLinesMsMax)])
+
+const isTerminal = () => process.stdout.isTTY === true
+
+function openOutput() {
   const stdout = Bun.stdout.writer()
-  return createLog({
-    level: logLevel,
-    pretty: process.stdout.isTTY === true,
-    async write(lines) {
-      try {
-        stdout.write(lines)
-        await stdout.flush()
-      } catch {
-        // Whoever read the log has gone: the service goes on without one.
-      }
-    },
-  })
+  return async (lines: string | Uint8Array) => {
+    try {
+      stdout.write(lines)
+      await stdout.flush()
+    } catch {
+      // Whoever read the log has gone: the service goes on without one.
+    }
+  }
 }

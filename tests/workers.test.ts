@@ -1,0 +1,666 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { closeSync, linkSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Env, parseConfig } from '../src/config.ts'
+import { passLines } from '../src/supervisor.ts'
+import { descendants } from './bench/measure.ts'
+import { runCommand } from './support/command.ts'
+import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
+import type { Answer } from './support/harness.ts'
+import { freePort } from './support/postgres-server.ts'
+import { readPrometheus, sampled } from './support/prometheus.ts'
+import { emptyDatabase, type PrivateDatabase, privateDatabase } from './support/template.ts'
+
+const metricsToken = 'metrics-token-metrics-token'
+let database: PrivateDatabase
+beforeAll(async () => {
+  database = await privateDatabase()
+}, 60_000)
+afterAll(() => database?.drop())
+
+const settings = (): Env => ({
+  DATABASE_URL: database.url,
+  SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
+  ENVIRONMENT: 'test',
+  BCRYPT_COST: '4',
+  WORKERS: '2',
+})
+
+/** Runs a test against a service whose workers have all started; nothing of it is left afterwards. */
+async function withWorkers(env: Env, run: (api: Running) => Promise<void>) {
+  const all = { ...settings(), ...env }
+  const api = await startExecutable(all)
+  const workers = descendants(api.process.pid)
+  try {
+    await untilReady(api)
+    await until(() => events(api, 'worker started').length === Number(all.WORKERS))
+    workers.push(...descendants(api.process.pid))
+    await run(api)
+  } finally {
+    api.process.kill('SIGKILL')
+    for (const pid of workers) if (isAlive(pid)) process.kill(pid, 'SIGKILL')
+    await api.stop()
+  }
+}
+
+const parsed = ({ lines }: Running) => lines.map(line => JSON.parse(line))
+const events = (api: Running, msg: string) => parsed(api).filter(line => line.msg === msg)
+const pidOf = (api: Running, worker: number): number =>
+  events(api, 'worker started').findLast(line => line.worker === worker).pid
+
+/** A process that has ended but whom nobody has asked about counts as dead. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+  } catch {
+    return false
+  }
+}
+
+/** The same call over so many connections: the kernel gives each to one of the workers. */
+const overNewConnections = (api: Running, count: number, path: string, token = ''): Promise<Answer[]> =>
+  Promise.all(Array.from({ length: count }, () => api.get(path, { token, headers: { connection: 'close' } })))
+
+/** Which workers have answered `path` with `status`. */
+async function answeredBy(api: Running, route: string, status: number): Promise<number[]> {
+  // Access lines are gathered for a tenth of a second.
+  await Bun.sleep(250)
+  const lines = events(api, 'request').filter(line => line.route === route && line.status === status)
+  return [...new Set(lines.map(line => line.worker as number))].sort()
+}
+
+/** Calls without a pause until `stop`, each over a connection of its own; what was answered, and who got no answer. */
+function startLoad(api: Running, token: string) {
+  const answered = new Map<string, number>()
+  const failed: string[] = []
+  let stopped = false
+  const loops = Array.from({ length: 10 }, async () => {
+    while (!stopped) {
+      const id = crypto.randomUUID()
+      try {
+        const headers = { 'x-request-id': id, connection: 'close' }
+        answered.set(id, (await api.post('/tasks', { token, json: { title: 'Buy milk' }, headers })).status)
+      } catch {
+        failed.push(id)
+        await Bun.sleep(20)
+      }
+    }
+  })
+  return {
+    answered,
+    failed,
+    async stop() {
+      stopped = true
+      await Promise.all(loops)
+    },
+  }
+}
+
+describe('two workers', () => {
+  test('share one port, and each says in the log which it is', async () => {
+    await withWorkers({}, async api => {
+      const answers = await overNewConnections(api, 60, '/health')
+
+      expect(answers.map(({ status }) => status)).toEqual(Array(60).fill(200))
+      expect(await answeredBy(api, '/health', 200)).toEqual([1, 2])
+      expect(events(api, 'listening')).toMatchObject([{ url: `${api.url}/`, workers: 2 }])
+      expect(descendants(api.process.pid).sort()).toEqual([pidOf(api, 1), pidOf(api, 2)].sort())
+    })
+  }, 60_000)
+
+  test('are replaced when they die, while the other goes on', async () => {
+    await withWorkers({}, async api => {
+      const { token } = await api.user()
+      const load = startLoad(api, token)
+      await Bun.sleep(200)
+      const killed = pidOf(api, 1)
+      process.kill(killed, 'SIGKILL')
+      await until(() => pidOf(api, 1) !== killed)
+      const failedByThen = load.failed.length
+      const answeredByThen = load.answered.size
+      await Bun.sleep(500)
+      await load.stop()
+
+      // Only who was talking to the one that was killed.
+      expect(failedByThen).toBeLessThanOrEqual(10)
+      expect(load.failed.length).toBe(failedByThen)
+      expect(load.answered.size).toBeGreaterThan(answeredByThen)
+      expect(new Set(load.answered.values())).toEqual(new Set([201]))
+      expect(events(api, 'worker ended')).toMatchObject([
+        { level: 'warn', worker: 1, pid: killed, signal: 'SIGKILL', again_in_ms: 100 },
+      ])
+      await overNewConnections(api, 60, '/health')
+      expect(await answeredBy(api, '/health', 200)).toEqual([1, 2])
+    })
+  }, 60_000)
+
+  test('that die again and again are started less and less often', async () => {
+    await withWorkers({}, async api => {
+      for (let deaths = 1; deaths <= 4; deaths++) {
+        process.kill(pidOf(api, 2), 'SIGKILL')
+        await until(() => events(api, 'worker started').length === 2 + deaths)
+      }
+      expect(events(api, 'worker ended').map(line => line.again_in_ms)).toEqual([100, 200, 400, 800])
+    })
+  }, 60_000)
+
+  test('answer everything that was begun when they are stopped under load', async () => {
+    await withWorkers({ SHUTDOWN_DELAY_SECONDS: '1' }, async api => {
+      const { token } = await api.user()
+      const workers = descendants(api.process.pid)
+      const load = startLoad(api, token)
+      await Bun.sleep(500)
+
+      const began = performance.now()
+      api.process.kill('SIGTERM')
+      const code = await api.process.exited
+      const seconds = (performance.now() - began) / 1000
+      await load.stop()
+      await Bun.sleep(50)
+
+      expect(code).toBe(0)
+      expect(seconds).toBeGreaterThan(1)
+      expect(seconds).toBeLessThan(5)
+      expect(load.answered.size).toBeGreaterThan(50)
+      expect(new Set(load.answered.values())).toEqual(new Set([201]))
+      const inLog = new Set(events(api, 'request').map(line => line.request_id))
+      expect(load.failed.filter(id => inLog.has(id))).toEqual([])
+      expect([...load.answered.keys()].filter(id => !inLog.has(id))).toEqual([])
+      expect(events(api, 'stopped').map(line => line.worker)).toEqual(expect.arrayContaining([1, 2]))
+      expect(workers.filter(isAlive)).toEqual([])
+    })
+  }, 60_000)
+
+  test('finish their work when a terminal or systemd signals every process', async () => {
+    await withWorkers({}, async api => {
+      const slow = await halfSent(api, (await api.user()).token)
+      const workers = descendants(api.process.pid)
+
+      for (const pid of [...workers, api.process.pid]) process.kill(pid, 'SIGINT')
+      await Bun.sleep(300)
+      const answer = await slow.finish()
+
+      expect(answer).toStartWith('HTTP/1.1 201')
+      expect(await api.process.exited).toBe(0)
+      expect(workers.filter(isAlive)).toEqual([])
+    })
+  }, 60_000)
+
+  test('are ended at once by a second signal', async () => {
+    await withWorkers({}, async api => {
+      await halfSent(api, (await api.user()).token)
+      const workers = descendants(api.process.pid)
+
+      api.process.kill('SIGTERM')
+      await Bun.sleep(300)
+      const began = performance.now()
+      api.process.kill('SIGTERM')
+
+      expect(await api.process.exited).toBe(1)
+      expect(performance.now() - began).toBeLessThan(1000)
+      await until(() => !workers.some(isAlive), 1)
+    })
+  }, 60_000)
+
+  test('leave the port when the process that watches over them is killed', async () => {
+    await withWorkers({ SHUTDOWN_DELAY_SECONDS: '60' }, async api => {
+      const slow = await halfSent(api, (await api.user()).token)
+      const workers = descendants(api.process.pid)
+      expect(workers).toHaveLength(2)
+
+      api.process.kill('SIGKILL')
+      await until(async () => !(await canConnect(api.url)), 5)
+      const answer = await slow.finish()
+
+      expect(answer).toStartWith('HTTP/1.1 201')
+      await until(() => !workers.some(isAlive), 5)
+    })
+  }, 60_000)
+
+  test('refuse a token within a second after a sign-out that either of them heard', async () => {
+    await withWorkers({}, async api => {
+      const { token } = await api.user()
+      const statuses = async () =>
+        new Set((await overNewConnections(api, 40, '/users/me', token)).map(({ status }) => status))
+      expect(await statuses()).toEqual(new Set([200]))
+      expect(await answeredBy(api, '/api/v1/users/me', 200)).toEqual([1, 2])
+      expect(await statuses()).toEqual(new Set([200]))
+
+      await api.post('/auth/logout', { token })
+      await Bun.sleep(1000)
+
+      expect(await statuses()).toEqual(new Set([401]))
+      expect(await answeredBy(api, '/api/v1/users/me', 401)).toEqual([1, 2])
+    })
+  }, 60_000)
+
+  test('share the processor between their password hashes', () => {
+    const atOnce = (WORKERS: string) => parseConfig({ ...settings(), WORKERS }).hashing.atOnce
+    expect(atOnce('2')).toBe(Math.max(1, Math.floor(atOnce('1') / 2)))
+    expect(atOnce('64')).toBe(1)
+  })
+
+  test('run from the sources, too', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'todo-api-workers-'))
+    const child = Bun.spawn([process.execPath, join(import.meta.dir, '../src/main.ts'), 'serve'], {
+      cwd: folder,
+      env: { PATH: process.env.PATH, PORT: '0', ...settings() },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    try {
+      let log = ''
+      for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
+        log += chunk
+        if (log.split('"worker started"').length === 3) break
+      }
+      const url = JSON.parse(log.split('\n').find(line => line.includes('"listening"'))!).url
+      expect((await fetch(`${url}health/ready`)).status).toBe(200)
+      child.kill('SIGTERM')
+      expect(await child.exited).toBe(0)
+    } finally {
+      child.kill('SIGKILL')
+      rmSync(folder, { recursive: true })
+    }
+  }, 60_000)
+})
+
+describe('the metrics', () => {
+  const labels = { method: 'GET', route: '/health', status: '200' }
+
+  test.each([
+    ['on the port of the API', { METRICS_TOKEN: metricsToken }],
+    ['on a port of their own', { METRICS_PORT: '0' }],
+  ])(
+    '%s are those of all workers, and no counter falls when one dies',
+    async (_, env) => {
+      await withWorkers(env, async api => {
+        const port = events(api, 'metrics')[0]?.url
+        const read = async () => {
+          const answer = await api.get(port ?? `${api.url}/metrics`, {
+            token: metricsToken,
+            headers: { connection: 'close' },
+          })
+          expect(answer.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
+          return readPrometheus(answer.body)
+        }
+        await overNewConnections(api, 60, '/health')
+        expect(await answeredBy(api, '/health', 200)).toEqual([1, 2])
+
+        const began = performance.now()
+        const all = await Promise.all(Array.from({ length: 8 }, read))
+        const milliseconds = performance.now() - began
+        const counts = all.map(families => sampled(families, 'http_requests_total', labels))
+        const [before] = all
+        const killed = pidOf(api, 2)
+        process.kill(killed, 'SIGKILL')
+        await until(() => pidOf(api, 2) !== killed)
+        const after = await read()
+
+        expect(counts).toEqual(Array(8).fill(60))
+        expect(milliseconds).toBeLessThan(900)
+        expect(sampled(before!, 'http_request_duration_seconds_count', { route: '/health' })).toBe(60)
+        expect(sampled(before!, 'database_connections_max')).toBe(20)
+        expect(sampled(before!, 'database_up')).toBe(1)
+        expect(sampled(before!, 'todo_api_build_info', { database: 'postgres' })).toBe(1)
+        // Three processes.
+        expect(sampled(before!, 'process_resident_memory_bytes')).toBeGreaterThan(100e6)
+        expect(sampled(after, 'http_requests_total', labels)).toBe(60)
+        expect(sampled(after, 'http_request_duration_seconds_count', { route: '/health' })).toBe(60)
+        expect(sampled(after, 'process_cpu_seconds_total')).toBeGreaterThan(
+          sampled(before!, 'process_cpu_seconds_total'),
+        )
+        expect(sampled(after, 'process_start_time_seconds')).toBeGreaterThan(
+          sampled(before!, 'process_start_time_seconds'),
+        )
+        expect(sampled(after, 'todo_api_build_info', { database: 'postgres' })).toBe(1)
+      })
+    },
+    60_000,
+  )
+
+  test('do not wait for a worker that hangs', async () => {
+    await withWorkers({ METRICS_PORT: '0' }, async api => {
+      const [{ url }] = events(api, 'metrics')
+      const read = async () => readPrometheus(await (await fetch(url)).text())
+      await overNewConnections(api, 60, '/health')
+      await read()
+      process.kill(pidOf(api, 1), 'SIGSTOP')
+
+      const families = await read()
+
+      expect(sampled(families, 'http_requests_total', labels)).toBe(60)
+      process.kill(pidOf(api, 1), 'SIGCONT')
+      expect(sampled(await read(), 'http_requests_total', labels)).toBe(60)
+    })
+  }, 60_000)
+})
+
+describe('the log', () => {
+  let folder: string
+  let pipe: string
+  let ends: number[] = []
+  let api: Bun.Subprocess | undefined
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'todo-api-workers-'))
+    pipe = join(folder, 'log')
+    Bun.spawnSync(['mkfifo', pipe])
+    // The first end is for nobody: with it the second one opens, though nobody reads.
+    ends = [openSync(pipe, 'r+'), openSync(pipe, 'w')]
+  })
+  afterEach(() => {
+    api?.kill('SIGKILL')
+    closeEnds()
+    rmSync(folder, { recursive: true })
+  })
+  const closeEnds = () => {
+    for (const end of ends.splice(0)) closeSync(end)
+  }
+
+  /** A service that writes its log into the pipe, which nobody reads, and has been asked for each of these ids. */
+  async function startUnread(ids: string[]) {
+    const port = await freePort()
+    const child = Bun.spawn([await executablePath(), 'serve'], {
+      env: { PATH: process.env.PATH, PORT: String(port), ...settings(), WORKERS: '3' },
+      stdio: ['ignore', ends[1]!, 'inherit'],
+    })
+    api = child
+    const url = `http://127.0.0.1:${port}`
+    await until(async () => (await canConnect(url)) && descendants(child.pid).length === 3)
+    await Bun.sleep(500)
+    const rest = [...ids]
+    const clients = Array.from({ length: 30 }, async () => {
+      for (let id = rest.pop(); id; id = rest.pop()) {
+        await fetch(`${url}/health`, { headers: { 'x-request-id': id, connection: 'close' } })
+      }
+    })
+    await Promise.all(clients)
+    await Bun.sleep(200)
+    return child
+  }
+
+  // Some 2 MB of lines: more than the pipes on the way hold.
+  const newIds = () => Array.from({ length: 6000 }, () => `${crypto.randomUUID()}.${'x'.repeat(90)}`)
+
+  test('has every line whole, also when its reader is slow', async () => {
+    const ids = newIds()
+    const api = await startUnread(ids)
+
+    const end = openSync(pipe, 'r')
+    const reader = Bun.spawn(['cat'], { stdin: end, stdout: 'pipe' })
+    closeEnds()
+    closeSync(end)
+    api.kill('SIGTERM')
+    const text = await new Response(reader.stdout).text()
+
+    expect(await api.exited).toBe(0)
+    const lines = text
+      .trimEnd()
+      .split('\n')
+      .map(line => JSON.parse(line))
+    const requests = lines.filter(line => line.msg === 'request')
+    expect(requests.map(line => line.request_id).sort()).toEqual(ids.sort())
+    expect(new Set(requests.map(line => line.worker))).toEqual(new Set([1, 2, 3]))
+  }, 60_000)
+
+  test('that nobody reads keeps nobody from stopping', async () => {
+    const api = await startUnread(newIds())
+
+    const began = performance.now()
+    api.kill('SIGTERM')
+
+    expect(await api.exited).toBe(0)
+    expect(performance.now() - began).toBeLessThan(5000)
+  }, 60_000)
+
+  test('has lines of any length from several processes, and no half of one', async () => {
+    const writer = `
+      for (let i = 0; i < 60; i++) {
+        const line = JSON.stringify({ from: process.argv[1], i, text: process.argv[1].repeat(i * i * 60) }) + '\\n'
+        await Bun.write(Bun.stdout, line)
+      }
+      await Bun.write(Bun.stdout, '{"never":"en')`
+    const chunks: (string | Uint8Array)[] = []
+    const write = async (lines: string | Uint8Array) => {
+      chunks.push(lines)
+      await Bun.sleep(0)
+    }
+
+    await Promise.all(
+      ['a', 'b', 'c'].map(from => {
+        const child = Bun.spawn([process.execPath, '-e', writer, from], { stdout: 'pipe' })
+        return passLines(child.stdout, write)
+      }),
+    )
+
+    const lines = Buffer.concat(chunks.map(chunk => Buffer.from(chunk as Uint8Array)))
+      .toString()
+      .trimEnd()
+      .split('\n')
+      .map(line => JSON.parse(line))
+    expect(lines).toHaveLength(180)
+    for (const from of ['a', 'b', 'c']) {
+      const own = lines.filter(line => line.from === from)
+      expect(own.map(line => line.i)).toEqual(Array.from({ length: 60 }, (_, i) => i))
+      expect(own.map(line => line.text.length)).toEqual(own.map(({ i }) => i * i * 60))
+    }
+  }, 60_000)
+})
+
+describe('a start', () => {
+  const inUse = { exitCode: 1, stdout: '', stderr: 'HOST and PORT are in use by another process\n' }
+
+  test('on an empty database migrates once and makes one secret', async () => {
+    const empty = await emptyDatabase()
+    const env = { DATABASE_URL: empty.url, SECRET_KEY: undefined, WORKERS: '4' }
+    try {
+      await withWorkers(env, async api => {
+        const { token } = await api.user()
+        const answers = await overNewConnections(api, 80, '/users/me', token)
+
+        expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]))
+        expect(await answeredBy(api, '/api/v1/users/me', 200)).toEqual([1, 2, 3, 4])
+        expect(events(api, 'migrated')).toHaveLength(1)
+        expect(readdirSync(join(api.folder, 'data'))).toEqual(['secret_key'])
+      })
+    } finally {
+      await empty.drop()
+    }
+  }, 60_000)
+
+  test('is refused when somebody else listens on the port', async () => {
+    const other = Bun.serve({ hostname: '127.0.0.1', port: 0, fetch: () => new Response() })
+    const outcome = await runCommand(['serve'], { env: { ...settings(), PORT: String(other.port) } })
+    await other.stop(true)
+
+    expect(outcome).toEqual(inUse)
+  })
+
+  test('is refused when the port has workers already, and they go on', async () => {
+    await withWorkers({}, async api => {
+      const { port } = new URL(api.url)
+      for (const WORKERS of ['2', '1']) {
+        const outcome = await runCommand(['serve'], { env: { ...settings(), PORT: port, WORKERS } })
+        expect(outcome).toEqual(inUse)
+      }
+      expect(await overNewConnections(api, 10, '/health')).toHaveLength(10)
+    })
+  }, 60_000)
+
+  test('is refused when another begins in the same instant', async () => {
+    const port = await freePort()
+    const copies = await Promise.all(
+      Array.from({ length: 4 }, async () =>
+        Bun.spawn([await executablePath(), 'serve'], {
+          env: { PATH: process.env.PATH, ...settings(), PORT: String(port) },
+          stdio: ['ignore', 'ignore', 'pipe'],
+        }),
+      ),
+    )
+    try {
+      await until(() => copies.filter(copy => copy.exitCode === null).length === 1)
+      const refused = copies.filter(copy => copy.exitCode !== null)
+      for (const copy of refused) {
+        expect([copy.exitCode, await new Response(copy.stderr).text()]).toEqual([1, inUse.stderr])
+      }
+      await until(() => canConnect(`http://127.0.0.1:${port}`))
+    } finally {
+      for (const copy of copies) copy.kill('SIGTERM')
+      await Promise.all(copies.map(copy => copy.exited))
+    }
+  }, 60_000)
+
+  test('ends with the message and the exit code of one process when the database refuses', async () => {
+    const url = new URL(database.directUrl)
+    url.pathname = '/no_such_database'
+    const outcome = await runCommand(['serve'], { env: { ...settings(), DATABASE_URL: url.href, PORT: '0' } })
+
+    expect(outcome.exitCode).toBe(1)
+    expect(outcome.stderr).toBe(
+      'the database cannot be reached: database "no_such_database" does not exist\n',
+    )
+  }, 60_000)
+
+  test('is heard by a signal before it is over', async () => {
+    const child = Bun.spawn([await executablePath(), 'serve'], {
+      env: { PATH: process.env.PATH, PORT: '0', ...settings(), DATABASE_URL: 'postgres://x@127.0.0.1:1/x' },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    await child.stdout.getReader().read()
+    child.kill('SIGTERM')
+
+    expect(await child.exited).toBe(0)
+  }, 60_000)
+
+  test.each([
+    [
+      { DATABASE_URL: undefined, ALGORITHM: 'none' },
+      ['WORKERS over 1 needs DATABASE_URL', 'ALGORITHM must be one of'],
+    ],
+    [{ WORKERS: '0' }, ['WORKERS must be a whole number from 1 to 64']],
+    [{ WORKERS: 'many' }, ['WORKERS must be a whole number from 1 to 64']],
+  ])('with %p is refused with every mistake', async (env, mistakes) => {
+    const { exitCode, stderr } = await runCommand(['serve'], { env: { ...settings(), ...env } })
+
+    expect(exitCode).toBe(2)
+    for (const mistake of mistakes) expect(stderr).toContain(mistake)
+  })
+
+  test('is judged by doctor, and config shows the setting', async () => {
+    const doctor = async (WORKERS: string) =>
+      (await runCommand(['doctor'], { env: { ...settings(), WORKERS } })).stdout
+    const config = await runCommand(['config', '--json'], { env: settings() })
+
+    expect(await doctor('1')).not.toContain('workers')
+    expect(await doctor('2')).toMatch(/up to 20 of \d+ connections a replica/)
+    expect(await doctor('64')).toMatch(/^warn {2}workers {6}64 on \d+ cores?; .* lower WORKERS$/m)
+    expect(config.stdout).toContain('{"name":"WORKERS","value":"2","from":"environment"}')
+  }, 60_000)
+
+  test('of a worker by hand is refused', async () => {
+    const { exitCode, stderr } = await runCommand(['worker'], { env: settings() })
+    expect([exitCode, stderr]).toEqual([2, '`worker` is for `serve` to start\n'])
+  })
+})
+
+test('a worker that comes later is of the same version and has the same settings', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'todo-api-workers-'))
+  const file = join(folder, 'todo-api')
+  const secret = join(folder, 'secret')
+  linkSync(await executablePath(), file)
+  await Bun.write(secret, `${settings().SECRET_KEY}\n`)
+  const env = {
+    ...settings(),
+    SECRET_KEY: undefined,
+    SECRET_KEY_FILE: secret,
+    PORT: String(await freePort()),
+  }
+  const child = Bun.spawn([file, 'serve'], {
+    cwd: folder,
+    env: { PATH: process.env.PATH, ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  try {
+    let log = ''
+    const started = async (count: number) => {
+      for (;;) {
+        const lines = log
+          .split('\n')
+          .slice(0, -1)
+          .map(line => JSON.parse(line))
+        const found = lines.filter(line => line.msg === 'worker started')
+        if (found.length >= count) return found
+        log += new TextDecoder().decode((await reader.read()).value)
+      }
+    }
+    const reader = child.stdout.getReader()
+    const [one, two] = await started(2)
+    // What an upgrade does before it restarts the service.
+    rmSync(file)
+    await Bun.write(file, '#!/bin/sh\nexit 1\n')
+    await Bun.write(secret, 'another-secret-another-secret-another-012')
+    process.kill(one.pid, 'SIGKILL')
+    await started(3)
+    process.kill(two.pid, 'SIGKILL')
+    const [, , , last] = await started(4)
+
+    expect(last.worker).toBe(2)
+    const environment = readFileSync(`/proc/${last.pid}/environ`, 'utf8')
+    expect(environment).not.toContain(settings().SECRET_KEY!)
+    const commandLine = readFileSync(`/proc/${last.pid}/cmdline`, 'utf8')
+    expect(commandLine).toBe('todo-api\0worker\0')
+    const api = await startExecutable({ ...settings(), WORKERS: '1' })
+    const { token } = await api.user()
+    await api.stop()
+    const answer = await fetch(`http://127.0.0.1:${env.PORT}/api/v1/users/me`, {
+      headers: { authorization: `Bearer ${token}` },
+    })
+    expect(answer.status).toBe(200)
+    child.kill('SIGTERM')
+    expect(await child.exited).toBe(0)
+  } finally {
+    child.kill('SIGKILL')
+    rmSync(folder, { recursive: true })
+  }
+}, 60_000)
+
+/** A POST whose body is on its way. */
+async function halfSent(api: Running, token: string) {
+  const { hostname, port } = new URL(api.url)
+  let received = ''
+  const socket = connect(Number(port), hostname)
+  socket.on('data', data => {
+    received += data
+  })
+  socket.on('error', () => {})
+  const closed = new Promise(resolve => socket.on('close', resolve))
+  socket.write(
+    `POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\nContent-Length: 20\r\n\r\n{"title":`,
+  )
+  await Bun.sleep(100)
+  return {
+    async finish() {
+      socket.write('"Buy milk"}')
+      await closed
+      return received
+    },
+  }
+}
+
+function canConnect(url: string): Promise<boolean> {
+  const { hostname, port } = new URL(url)
+  return new Promise(resolve => {
+    const socket = connect(Number(port), hostname)
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
+    socket.once('connect', () => socket.destroy())
+  })
+}
+
+async function until(isSo: () => boolean | Promise<boolean>, seconds = 20) {
+  const end = performance.now() + seconds * 1000
+  while (!(await isSo())) {
+    if (performance.now() > end) throw new Error(`not so after ${seconds} s`)
+    await Bun.sleep(10)
+  }
+}
