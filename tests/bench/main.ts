@@ -11,6 +11,7 @@
  *   --no-build             the executable in dist/ as it is
  *   --scale                the same page in tables of 10,000 to 10,000,000 tasks instead (--scale-max N)
  *   --start                the start and the memory instead
+ *   --workers              WORKERS=2 against WORKERS=1 instead, for lists (--only), also with PostgreSQL held to one core
  *   --json FILE --svg FILE where the figures go
  */
 import { writeFileSync } from 'node:fs'
@@ -20,7 +21,7 @@ import { parseArgs } from 'node:util'
 import { startPostgresServer } from '../support/postgres-server.ts'
 import { type Contest, compare } from './compare.ts'
 import { generator } from './load.ts'
-import { canCountInstructions } from './measure.ts'
+import { canCountInstructions, descendants } from './measure.ts'
 import { showComparison } from './report.ts'
 import { measureScale, scalePicture } from './scale.ts'
 import { seed, signedIn } from './seed.ts'
@@ -36,6 +37,7 @@ import {
 } from './servers.ts'
 import { measureStart } from './start.ts'
 import { comparisonPicture } from './svg.ts'
+import { measureWorkers } from './workers.ts'
 import { works } from './works.ts'
 
 const { values: options } = parseArgs({
@@ -53,6 +55,7 @@ const { values: options } = parseArgs({
     scale: { type: 'boolean', default: false },
     'scale-max': { type: 'string', default: '10000000' },
     start: { type: 'boolean', default: false },
+    workers: { type: 'boolean', default: false },
     json: { type: 'string' },
     svg: { type: 'string' },
   },
@@ -115,10 +118,19 @@ async function main() {
   await seed(url, { people: 1000, tasksOf: '200' })
   const people = await signedIn(url, { people: 1000 })
 
-  const only = options.only?.split(',') ?? []
+  const only = options.only?.split(',') ?? (options.workers ? ['list'] : [])
   const wanted = (name: string, among: string[]) =>
     !only.some(one => among.includes(one)) || only.includes(name)
-  const servers = [service, ...(await others())]
+  const servers = options.workers ? [await two(), service] : [service, ...(await others())]
+  async function two(): Promise<Server> {
+    service.name = 'WORKERS=1'
+    const server = await startService(executable, url, { ...settings, WORKERS: '2' }, 'WORKERS=2')
+    stops.push(server.stop)
+    // The first worker answers at once, the second follows.
+    await until(async () => descendants(server.pid!).length === 2)
+    await Bun.sleep(1000)
+    return server
+  }
   async function others(): Promise<Server[]> {
     const found: Server[] = []
     const keep = (server: Server | undefined, name: string) => {
@@ -159,6 +171,10 @@ async function main() {
   }
   if (!contest.instructions)
     say('instructions: the processor’s counters cannot be read here, so CPU time has to do')
+  if (options.workers) {
+    const figures = await measureWorkers(contest)
+    return finish({ kind: 'workers', at: new Date().toISOString(), machine, rounds, seconds, figures })
+  }
   const results = await compare(contest)
   console.log(showComparison(results))
   finish({ kind: 'comparison', at: new Date().toISOString(), machine, parameters, rounds, seconds, results })

@@ -4,9 +4,9 @@ import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 const ticksPerSecond = 100
 
 /** CPU seconds of a process and all its descendants so far; children that have ended count with their parent. */
-export function cpuSeconds(pid: number): number {
+export function cpuSeconds(pid: number, pids = [pid, ...descendants(pid)]): number {
   let ticks = 0
-  for (const each of [pid, ...descendants(pid)]) {
+  for (const each of pids) {
     // "pid (name) state ppid … utime stime cutime cstime": fields 14 to 17.
     const fields = statOf(each)
     ticks += [11, 12, 13, 14].reduce((sum, i) => sum + Number(fields[i] ?? 0), 0)
@@ -15,9 +15,9 @@ export function cpuSeconds(pid: number): number {
 }
 
 /** Resident memory in MB, without the pages that are shared with others (PostgreSQL's buffers). */
-export function privateMegabytes(pid: number): number {
+export function privateMegabytes(pid: number, pids = [pid, ...descendants(pid)]): number {
   let kilobytes = 0
-  for (const each of [pid, ...descendants(pid)]) {
+  for (const each of pids) {
     const status = read(`/proc/${each}/status`)
     kilobytes += Number(/RssAnon:\s+(\d+)/.exec(status)?.[1] ?? 0)
   }
@@ -25,9 +25,9 @@ export function privateMegabytes(pid: number): number {
 }
 
 /** Resident memory in MB as `ps` shows it. */
-export function residentMegabytes(pid: number): number {
+export function residentMegabytes(pid: number, pids = [pid, ...descendants(pid)]): number {
   let kilobytes = 0
-  for (const each of [pid, ...descendants(pid)]) {
+  for (const each of pids) {
     kilobytes += Number(/VmRSS:\s+(\d+)/.exec(read(`/proc/${each}/status`))?.[1] ?? 0)
   }
   return kilobytes / 1024
