@@ -24,8 +24,9 @@ import { generator } from './load.ts'
 import { canCountInstructions, descendants } from './measure.ts'
 import { showComparison } from './report.ts'
 import { measureScale, scalePicture } from './scale.ts'
-import { seed, signedIn } from './seed.ts'
+import { dropReadyJson, seed, signedIn } from './seed.ts'
 import {
+  migrate,
   type PeerName,
   peers,
   root,
@@ -111,12 +112,16 @@ async function main() {
     return finish(await measureStart({ executable, newDatabase, settings, quick: options.quick, say }))
 
   const url = await newDatabase('bench')
-  const service = await startService(executable, url, settings)
-  stops.push(service.stop)
-  await until(async () => (await fetch(`${service.url}/health/ready`)).ok)
+  await migrate(executable, url)
   say('seeding 1,000 people with 200 tasks each')
   await seed(url, { people: 1000, tasksOf: '200' })
   const people = await signedIn(url, { people: 1000 })
+  // What only ours reads, the others need not write.
+  const plainUrl = await postgres.createDatabase('bench_plain', 'bench')
+  await dropReadyJson(plainUrl)
+  const service = await startService(executable, url, settings)
+  stops.push(service.stop)
+  await until(async () => (await fetch(`${service.url}/health/ready`)).ok)
 
   const only = options.only?.split(',') ?? (options.workers ? ['list'] : [])
   const wanted = (name: string, among: string[]) =>
@@ -143,10 +148,10 @@ async function main() {
       const [name, path] = split(pair)
       keep(await startService(path, url, settings, name), name)
     }
-    for (const name of names) if (wanted(name, names)) keep(await startPeer(name, url), name)
+    for (const name of names) if (wanted(name, names)) keep(await startPeer(name, plainUrl), name)
     for (const pair of options.peer) {
       const [name, what] = split(pair)
-      keep(await startGiven(name, what, url), name)
+      keep(await startGiven(name, what, plainUrl), name)
     }
     if (options.reference) {
       const own = await newDatabase('reference')
@@ -162,7 +167,7 @@ async function main() {
     servers,
     works: works.filter(({ name }) => wanted(name, workNames)),
     people,
-    databases: [url, ...(options.reference ? [postgres.urlOf('reference')] : [])],
+    databases: [url, plainUrl, ...(options.reference ? [postgres.urlOf('reference')] : [])],
     postgresPid,
     rounds,
     seconds,

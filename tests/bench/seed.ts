@@ -68,6 +68,15 @@ export async function tidy(url: string) {
   await settle(url)
 }
 
+/** Takes away the column of ready answers and all that it costs. */
+export async function dropReadyJson(url: string) {
+  const sql = postgres(url, { max: 1, onnotice: () => {} })
+  await sql.unsafe('alter table tasks drop column json')
+  await sql.unsafe('vacuum full tasks')
+  await sql.end()
+  await settle(url)
+}
+
 async function settle(url: string) {
   const sql = postgres(url, { max: 1, onnotice: () => {} })
   await sql.unsafe('vacuum (analyze)')

@@ -54,6 +54,13 @@ export const startService = (
     },
   })
 
+/** Brings a database up to date. */
+export async function migrate(executable: string, databaseUrl: string) {
+  const env = { PATH: process.env.PATH ?? '', DATABASE_URL: databaseUrl }
+  const child = Bun.spawn([executable, 'migrate'], { env, stdio: ['ignore', 'ignore', 'inherit'] })
+  if ((await child.exited) !== 0) throw new Error('the database could not be brought up to date')
+}
+
 export async function startPeer(name: PeerName, databaseUrl: string): Promise<Server | undefined> {
   const [runtime, file] = peers[name].command
   const program = runtime === 'bun' ? process.execPath : Bun.which(runtime)

@@ -8,6 +8,8 @@ export interface Work {
   says: string
   /** Leaves tasks behind. */
   writes?: true
+  /** Every server must give the same tasks, with the same fields and values. */
+  sameAnswers?: true
   /** Who can do it, when not all can. */
   only?: (server: Server) => boolean
   connections?: number
@@ -54,16 +56,19 @@ export const works: Work[] = [
   {
     name: 'list',
     says: 'the newest 20 of a person’s 200 tasks',
+    sameAnswers: true,
     calls: (server, people) => people.map(person => list(server, person)),
   },
   {
     name: 'filter',
     says: 'the second page of 20 of the pending ones, by cursor',
+    sameAnswers: true,
     calls: secondPages,
   },
   {
     name: 'read',
     says: 'one task',
+    sameAnswers: true,
     calls: (server, people) => people.map((person, i) => read(server, person, i)),
   },
   {
