@@ -144,6 +144,43 @@ test('texts without number do not fill the memory of the server', async () => {
   expect(rows).toEqual([[256]])
 })
 
+describe('ten connections', () => {
+  let ten: Driver
+  beforeAll(() => {
+    ten = openPostgres({ url: server.url, poolSize: 10 })
+  })
+  afterAll(() => ten.close())
+
+  const who = async (text: string) => (await ten.query(text, []))[0]![0] as number
+  const atOnce = (count: number, text: string) => Promise.all(Array.from({ length: count }, () => who(text)))
+
+  test('are all used for what takes long', async () => {
+    const pids = await atOnce(10, 'select pg_backend_pid() from pg_sleep(0.1)')
+
+    expect(new Set(pids).size).toBe(10)
+  })
+
+  test('are not needed for what is quick: four answer nearly all', async () => {
+    const count = new Map<number, number>()
+    for (let round = 0; round < 200; round++) {
+      for (const pid of await atOnce(12, 'select pg_backend_pid()')) count.set(pid, (count.get(pid) ?? 0) + 1)
+    }
+
+    const [a = 0, b = 0, c = 0, d = 0] = [...count.values()].sort((a, b) => b - a)
+    // Not all: now and then something is slow, and the others are there for that.
+    expect((a + b + c + d) / 2400).toBeGreaterThan(0.8)
+  })
+
+  test('do not let the quick wait for the slow', async () => {
+    const slow = atOnce(4, 'select pg_backend_pid() from pg_sleep(0.5)')
+    const begun = performance.now()
+    const quick = await atOnce(6, 'select pg_backend_pid()')
+
+    expect(performance.now() - begun).toBeLessThan(400)
+    expect(new Set(quick).intersection(new Set(await slow)).size).toBe(0)
+  })
+})
+
 describe('a session', () => {
   test('runs scripts and gives the rows of the last statement that has any', async () => {
     const rows = await db.session(session => session.execute('select 1, 2; select array[$$a$$]; select 3'))

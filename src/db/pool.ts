@@ -33,6 +33,8 @@ interface Line {
   /** When it last answered, or was asked after a rest; and how long its last answer took, in milliseconds. */
   heard: number
   pace: number
+  /** Whether all that is on its way is of a kind that was quick when it was last asked. */
+  isQuick: boolean
   /** When it is closed, so that names are looked up again and the server's memory for it is freed. */
   until: number
 }
@@ -61,6 +63,14 @@ const readOnlyLifetimeMs = 500
 const pendingPerConnection = 100
 /** More than one statement is on its way on a connection only as long as its answers come this fast. */
 const fluentMs = 20
+/**
+ * So many connections do as long as statements are quick: one process cannot ask more of such than four sessions answer.
+ * What costs is that processes wait for each other, and the fewer there are, the less.
+ */
+const fewLines = 4
+/** A statement that takes less is quick: it waits for no disk and no lock. */
+const quickMs = 1
+const quickTextsMax = 1000
 
 /**
  * Connections for many short statements, built so that an outage of the database stays the database's.
@@ -68,8 +78,9 @@ const fluentMs = 20
  * - Every query is settled within 2 s: answered, rejected with the database's error, or `AppError('unavailable')`.
  *   One clock looks after all of them.
  * - So many may be under way or wait, and no more: whoever comes then is turned away at once.
- * - When every connection is busy, statements are sent behind others, which saves a quarter of the work; but never
- *   behind one that takes long, and what has not been sent is withdrawn when its time is over.
+ * - Quick statements share a few connections, one sent behind the other, which saves a tenth of the work, the server's
+ *   included. The others are for what takes longer. When every connection is busy, statements are sent behind others,
+ *   too; but never behind one that takes long, and what has not been sent is withdrawn when its time is over.
  * - Statements that are slow (somebody has locked a table) share half of the connections, so that the others go on.
  * - A connection that stays silent is dropped, and so are the idle ones, which may be as dead.
  * - When no connection is left and none can be opened, the database is away: all are turned away at once, while
@@ -80,6 +91,7 @@ const fluentMs = 20
 export function createPool({ connect, size }: PoolOptions) {
   const pendingMax = size * pendingPerConnection
   const slowLane = createSlowLane(size)
+  const quickTexts = new Set<string>()
   let lines: Line[] = []
   /** Everyone who has no answer yet, in the order of their deadlines, and those of them who have not been sent. */
   const pending = new Set<Job>()
@@ -122,25 +134,43 @@ export function createPool({ connect, size }: PoolOptions) {
     return first < 0 ? undefined : waiting.splice(first, 1)[0]
   }
 
-  /** The line with the fewest statements on it; of equals the first, so that under light load few are used. */
+  /** Where the next statement goes: see above. Of equals the first, so that under light load few are used. */
   function findRoom(now: number): Line | undefined {
     const canGrow = lines.length + opening < size && now >= restUntil
-    let best: Line | undefined
+    let usable = 0
+    let quick: Line | undefined
+    let spare: Line | undefined
+    let fluent: Line | undefined
     for (const line of lines) {
       const { lost, depthMax } = line.connection
       if (lost || line.until <= now) continue
-      if (line.sent === 0) return line
-      if (line.sent >= depthMax || (best && line.sent >= best.sent)) continue
-      if (!canGrow && line.pace < fluentMs && now - line.heard < fluentMs) best = line
+      const isOfTheFew = ++usable <= fewLines
+      if (line.sent === 0) {
+        if (isOfTheFew) return line
+        spare ??= line
+      } else if (line.sent < depthMax) {
+        const since = now - line.heard
+        if (isOfTheFew && line.isQuick && since < quickMs && line.sent < (quick?.sent ?? depthMax))
+          quick = line
+        if (line.pace < fluentMs && since < fluentMs && line.sent < (fluent?.sent ?? depthMax)) fluent = line
+      }
     }
-    return best
+    if (quick && (usable >= fewLines || !canGrow)) return quick
+    return spare ?? (canGrow ? undefined : fluent)
   }
 
   function send(line: Line, job: Job, now: number) {
-    if (line.sent++ === 0) line.heard = now
+    if (line.sent++ === 0) {
+      line.heard = now
+      line.isQuick = true
+    }
+    line.isQuick &&= quickTexts.has(job.text)
     job.isSuspect = slowLane.enter(job.text, now)
     // Nobody is sent behind it.
-    if (job.isSuspect) line.pace = Number.POSITIVE_INFINITY
+    if (job.isSuspect) {
+      line.isQuick = false
+      line.pace = Number.POSITIVE_INFINITY
+    }
     line.connection.run(job.text, job.values).then(
       rows => {
         pending.delete(job)
@@ -162,7 +192,13 @@ export function createPool({ connect, size }: PoolOptions) {
     line.heard = now
     if (job.isSuspect) slowLane.leave(job.text)
     slowLane.learn(job.text, line.pace, now)
+    learnQuick(job.text, line.pace)
     dispatch(now)
+  }
+
+  function learnQuick(text: string, took: number) {
+    if (took >= quickMs) quickTexts.delete(text)
+    else if (quickTexts.size < quickTextsMax) quickTexts.add(text)
   }
 
   /** Opens as many connections as there are callers waiting; one while the database is away. */
@@ -183,7 +219,7 @@ export function createPool({ connect, size }: PoolOptions) {
     const now = performance.now()
     const milliseconds = connection.isReadOnly ? readOnlyLifetimeMs : lifetimeMs
     const until = now + milliseconds * (1 + Math.random())
-    lines.push({ connection, sent: 0, heard: now, pace: Number.POSITIVE_INFINITY, until })
+    lines.push({ connection, sent: 0, heard: now, pace: Number.POSITIVE_INFINITY, isQuick: false, until })
     dispatch(now)
   }
 
