@@ -195,7 +195,10 @@ export const tasks = pgTable(
     uniqueIndex('tasks_feed').on(tasks.userId, tasks.version),
     // The default order and its cursor. Plain ascending columns here and below: PostgreSQL reads an index backwards as
     // fast, and `.desc()` would mean NULLS LAST, which no ORDER BY of ours asks for.
-    index('tasks_created').on(tasks.userId, tasks.createdAt, tasks.id).where(sql`${tasks.deletedAt} is null`),
+    // With the date, so that a list can be walked for what is due without a look at the tasks.
+    index('tasks_created')
+      .on(tasks.userId, tasks.createdAt, tasks.id, tasks.dueAt)
+      .where(sql`${tasks.deletedAt} is null`),
     // One status, sorted by status, and the counts.
     index('tasks_status')
       .on(tasks.userId, tasks.status, tasks.createdAt, tasks.id)

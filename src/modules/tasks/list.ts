@@ -56,6 +56,8 @@ interface OwnIndex {
   order?: SortKey
   /** What is read from it, where the filters do not say it as the index does. */
   rows?: SQL
+  /** How far the default order is walked for these filters alone, in pages, when `tasks_created` knows what they ask. */
+  nearPages?: number
 }
 
 const ownIndexes: OwnIndex[] = [
@@ -65,15 +67,15 @@ const ownIndexes: OwnIndex[] = [
     rows: sql`from ${tasks} t where task_tag_keys(t.user_id, t.tags) && task_tag_keys(${user}, ${value('tag', 'text[]')})
       and t.deleted_at is null and cardinality(t.tags) > 0`,
   },
-  { filters: ['due_before', 'due_after'], order: 'due_at' },
+  { filters: ['due_before', 'due_after'], order: 'due_at', nearPages: 40 },
   { filters: ['updated_after'], order: 'updated_at' },
 ]
 
 /** What a list can be sorted by without reading all of it: the index has the order, and few tasks are equal in it. */
 const walkable: Sort['key'][] = ['created_at', 'updated_at', 'due_at']
 
-/** How far a list is walked before a filter's own index is asked, in pages. */
-const nearPages = sql.raw('6')
+/** How far a list is walked before a filter's own index is asked, in pages, when each task must be looked at. */
+const nearPages = 6
 
 /** What can be sorted by: never null, and compared the same way on every database. */
 const orders: Record<SortKey | 'id', { by: SQL; type: string; of: (task: Task) => string | number }> = {
@@ -116,7 +118,7 @@ export function pageQuery(shape: Shape): SQL {
   }
   return from !== 'offset' && walkable.includes(sort[0]!.key)
     ? nearFirst(shape, index)
-    : indexFirst(shape, index)
+    : lookedUp(shape, found(shape, index))
 }
 
 /**
@@ -125,30 +127,37 @@ export function pageQuery(shape: Shape): SQL {
  * the database knows, and only when it looks.
  */
 function nearFirst(shape: Shape, index: OwnIndex): SQL {
-  const nearest = sql`select t.* ${inOrder(shape, whose)} limit ${nearPages} * ${limit}`
-  const matching = all(shape.filters.map(filter => conditions[filter]))
+  const { filters, sort } = shape
+  const isDefault = sort[0]!.key === 'created_at' && filters.every(filter => index.filters.includes(filter))
+  const pagesByIndex = isDefault ? index.nearPages : undefined
+  const pages = sql.raw(`${pagesByIndex ?? nearPages}`)
+  // More than the index knows, where it does not know enough: or PostgreSQL would read another one to its end, and sort.
+  const known = sql.raw(pagesByIndex ? 'id' : '*')
+  const nearest = sql`select t.* ${inOrder(shape, whose)} limit ${pages} * ${limit}`
+  const matching = all(filters.map(filter => conditions[filter]))
   return sql`
-    with near as materialized (select t.* from (${nearest}) t where ${matching} limit ${limit}),
+    with near as materialized (select t.${known} from (${nearest}) t where ${matching} limit ${limit}),
          size as materialized (select count(*) = ${limit} as is_full from near)
-    (select t.json ${inOrder(shape, sql`from near t where (select is_full from size)`)})
-    union all
-    (${indexFirst(shape, index, sql`not (select is_full from size)`)})`
+    ${lookedUp(
+      shape,
+      sql`(select id from near where (select is_full from size))
+          union all (${found(shape, index, sql`not (select is_full from size)`)})`,
+    )}`
 }
 
-/**
- * All that a filter's own index has, sorted. The tasks themselves are looked up for the page only, so that PostgreSQL
- * can find it by the index alone; `offset 0` keeps it from taking another one.
- */
-function indexFirst(shape: Shape, index: OwnIndex, condition = sql`true`): SQL {
+/** The page of all that a filter's own index has, sorted; `offset 0` keeps PostgreSQL from taking another index. */
+function found(shape: Shape, index: OwnIndex, condition = sql`true`): SQL {
   const inside = shape.filters.filter(filter => index.filters.includes(filter))
   const others = shape.filters.filter(filter => !inside.includes(filter)).map(filter => conditions[filter])
-  const found = sql`select t.* ${all([index.rows ?? filtered(inside), ...others])} offset 0`
-  const ids = sql`select t.id ${inOrder(shape, sql`from (${found}) t where ${condition}`)} ${cut(shape)}`
-  return sql`
-    select t.json from (${ids}) page,
-      lateral (select * from ${tasks} t where t.id = page.id and t.user_id = ${user} limit 1) t
-    order by ${keysOf(shape)}`
+  const rows = sql`select t.* ${all([index.rows ?? filtered(inside), ...others])} offset 0`
+  return sql`select t.id ${inOrder(shape, sql`from (${rows}) t where ${condition}`)} ${cut(shape)}`
 }
+
+/** The tasks of a page. They are looked up for the page only, so that PostgreSQL can find it by an index alone. */
+const lookedUp = (shape: Shape, ids: SQL) => sql`
+  select t.json from (${ids}) page,
+    lateral (select * from ${tasks} t where t.id = page.id and t.user_id = ${user} limit 1) t
+  order by ${keysOf(shape)}`
 
 /** How many of the rows a page has. */
 const cut = ({ from }: Shape) =>
