@@ -3,6 +3,7 @@ import { readdirSync, readlinkSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { type Running, startExecutable } from './support/executable.ts'
 import { type Person, type Service, startService } from './support/harness.ts'
+import { until } from './support/until.ts'
 import { exchange, send } from './support/wire.ts'
 
 describe('every answer', () => {
@@ -190,11 +191,3 @@ describe('slow clients', () => {
     expect(api.lines.filter(line => line.includes('"level":"error"'))).toEqual([])
   }, 90_000)
 })
-
-async function until(isSo: () => boolean | Promise<boolean>, seconds = 20) {
-  const end = performance.now() + seconds * 1000
-  while (!(await isSo())) {
-    if (performance.now() > end) throw new Error(`not so after ${seconds} s`)
-    await Bun.sleep(10)
-  }
-}

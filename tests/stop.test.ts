@@ -1,12 +1,15 @@
 import { describe, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { connect, type Socket } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Env } from '../src/config.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import type { DatabaseKind, Person } from './support/harness.ts'
+import { freePort } from './support/ports.ts'
 import { privateDatabase } from './support/template.ts'
+import { until } from './support/until.ts'
+import { halfSent } from './support/wire.ts'
 
 const signal = (api: Running) => api.process.kill('SIGTERM')
 const secret = 'test-secret-test-secret-test-secret-0123'
@@ -111,33 +114,10 @@ describe.each(['postgres', 'embedded'] as const)('a stop (%s)', kind => {
   }, 60_000)
 })
 
-/** A POST whose body is on its way. */
-async function halfSent(api: Running, { token }: Person) {
-  const { hostname, port } = new URL(api.url)
-  let received = ''
-  const socket: Socket = connect(Number(port), hostname)
-  socket.on('data', data => {
-    received += data
-  })
-  socket.on('error', () => {})
-  const closed = new Promise(resolve => socket.on('close', resolve))
-  socket.write(
-    `POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\nContent-Length: 20\r\n\r\n{"title":`,
-  )
-  await Bun.sleep(100)
-  return {
-    async finish() {
-      socket.write('"Buy milk"}')
-      await closed
-      return received
-    },
-  }
-}
-
 test('a request that is under way is answered; nobody new comes in', async () => {
   await withData('postgres', async start => {
     const api = await start()
-    const slow = await halfSent(api, await api.user())
+    const slow = await halfSent(api.url, (await api.user()).token)
 
     signal(api)
     await Bun.sleep(300)
@@ -153,7 +133,7 @@ test('a request that is under way is answered; nobody new comes in', async () =>
 test('a request that does not end is cut off, and the exit is clean all the same', async () => {
   await withData('embedded', async start => {
     const api = await start()
-    await halfSent(api, await api.user())
+    await halfSent(api.url, (await api.user()).token)
 
     const begin = performance.now()
     signal(api)
@@ -187,7 +167,7 @@ test('connections at rest hold up nobody', async () => {
 test('a second signal ends it at once', async () => {
   await withData('postgres', async start => {
     const api = await start()
-    await halfSent(api, await api.user())
+    await halfSent(api.url, (await api.user()).token)
 
     signal(api)
     await Bun.sleep(300)
@@ -201,9 +181,7 @@ test('a second signal ends it at once', async () => {
 
 test('a signal during the start, before the database is open, ends the service well', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-stop-'))
-  const door = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: () => new Response() })
-  const { port } = door
-  await door.stop(true)
+  const port = await freePort()
   const child = Bun.spawn([await executablePath()], {
     cwd: folder,
     env: { PATH: process.env.PATH, PORT: String(port) },
@@ -240,12 +218,4 @@ async function allTasks(api: Running, { token }: Person): Promise<Set<string>> {
     next = link && new URL(link, api.url).href
   }
   return ids
-}
-
-async function until(isSo: () => Promise<boolean>, seconds = 20) {
-  const end = performance.now() + seconds * 1000
-  while (!(await isSo())) {
-    if (performance.now() > end) throw new Error(`not so after ${seconds} s`)
-    await Bun.sleep(10)
-  }
 }

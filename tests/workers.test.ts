@@ -1,6 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { closeSync, linkSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Env, parseConfig } from '../src/config.ts'
@@ -9,9 +8,11 @@ import { descendants } from './bench/measure.ts'
 import { runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
 import type { Answer } from './support/harness.ts'
-import { freePort } from './support/postgres-server.ts'
+import { freePort, isListening } from './support/ports.ts'
 import { readPrometheus, sampled } from './support/prometheus.ts'
 import { emptyDatabase, type PrivateDatabase, privateDatabase } from './support/template.ts'
+import { until } from './support/until.ts'
+import { halfSent } from './support/wire.ts'
 
 const metricsToken = 'metrics-token-metrics-token'
 let database: PrivateDatabase
@@ -49,6 +50,8 @@ const parsed = ({ lines }: Running) => lines.map(line => JSON.parse(line))
 const events = (api: Running, msg: string) => parsed(api).filter(line => line.msg === msg)
 const pidOf = (api: Running, worker: number): number =>
   events(api, 'worker started').findLast(line => line.worker === worker).pid
+
+const portOf = (url: string) => Number(new URL(url).port)
 
 /** A process that has ended but whom nobody has asked about counts as dead. */
 function isAlive(pid: number): boolean {
@@ -175,7 +178,7 @@ describe('two workers', () => {
 
   test('finish their work when a terminal or systemd signals every process', async () => {
     await withWorkers({}, async api => {
-      const slow = await halfSent(api, (await api.user()).token)
+      const slow = await halfSent(api.url, (await api.user()).token)
       const workers = descendants(api.process.pid)
 
       for (const pid of [...workers, api.process.pid]) process.kill(pid, 'SIGINT')
@@ -190,7 +193,7 @@ describe('two workers', () => {
 
   test('are ended at once by a second signal', async () => {
     await withWorkers({}, async api => {
-      await halfSent(api, (await api.user()).token)
+      await halfSent(api.url, (await api.user()).token)
       const workers = descendants(api.process.pid)
 
       api.process.kill('SIGTERM')
@@ -206,12 +209,12 @@ describe('two workers', () => {
 
   test('leave the port when the process that watches over them is killed', async () => {
     await withWorkers({ SHUTDOWN_DELAY_SECONDS: '60' }, async api => {
-      const slow = await halfSent(api, (await api.user()).token)
+      const slow = await halfSent(api.url, (await api.user()).token)
       const workers = descendants(api.process.pid)
       expect(workers).toHaveLength(2)
 
       api.process.kill('SIGKILL')
-      await until(async () => !(await canConnect(api.url)), 5)
+      await until(async () => !(await isListening(portOf(api.url))), 5)
       const answer = await slow.finish()
 
       expect(answer).toStartWith('HTTP/1.1 201')
@@ -367,7 +370,7 @@ describe('the log', () => {
     })
     api = child
     const url = `http://127.0.0.1:${port}`
-    await until(async () => (await canConnect(url)) && descendants(child.pid).length === 3)
+    await until(async () => (await isListening(portOf(url))) && descendants(child.pid).length === 3)
     await Bun.sleep(500)
     const rest = [...ids]
     const clients = Array.from({ length: 30 }, async () => {
@@ -504,7 +507,7 @@ describe('a start', () => {
       for (const copy of refused) {
         expect([copy.exitCode, await new Response(copy.stderr).text()]).toEqual([1, inUse.stderr])
       }
-      await until(() => canConnect(`http://127.0.0.1:${port}`))
+      await until(() => isListening(port))
     } finally {
       for (const copy of copies) copy.kill('SIGTERM')
       await Promise.all(copies.map(copy => copy.exited))
@@ -624,43 +627,3 @@ test('a worker that comes later is of the same version and has the same settings
     rmSync(folder, { recursive: true })
   }
 }, 60_000)
-
-/** A POST whose body is on its way. */
-async function halfSent(api: Running, token: string) {
-  const { hostname, port } = new URL(api.url)
-  let received = ''
-  const socket = connect(Number(port), hostname)
-  socket.on('data', data => {
-    received += data
-  })
-  socket.on('error', () => {})
-  const closed = new Promise(resolve => socket.on('close', resolve))
-  socket.write(
-    `POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\nContent-Length: 20\r\n\r\n{"title":`,
-  )
-  await Bun.sleep(100)
-  return {
-    async finish() {
-      socket.write('"Buy milk"}')
-      await closed
-      return received
-    },
-  }
-}
-
-function canConnect(url: string): Promise<boolean> {
-  const { hostname, port } = new URL(url)
-  return new Promise(resolve => {
-    const socket = connect(Number(port), hostname)
-    socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
-    socket.once('connect', () => socket.destroy())
-  })
-}
-
-async function until(isSo: () => boolean | Promise<boolean>, seconds = 20) {
-  const end = performance.now() + seconds * 1000
-  while (!(await isSo())) {
-    if (performance.now() > end) throw new Error(`not so after ${seconds} s`)
-    await Bun.sleep(10)
-  }
-}

@@ -1,8 +1,8 @@
 /** Starts the service and its peers, each as a process of its own on a free port. */
 import { existsSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import postgres from 'postgres'
+import { freePort } from '../support/ports.ts'
 import { listenerOf } from './measure.ts'
 import { type Person, password, secretKey } from './seed.ts'
 
@@ -171,14 +171,4 @@ async function installPeers() {
     stdio: ['ignore', 2, 2],
   })
   if ((await child.exited) !== 0) throw new Error('the peers could not be installed')
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer().once('error', reject)
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address()
-      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
 }

@@ -1,8 +1,7 @@
 import { chownSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort } from './postgres-server.ts'
+import { freePort, isListening } from './ports.ts'
 
 /** The program, `undefined` when it is not installed. */
 export const pgbouncer = Bun.which('pgbouncer') ?? Bun.which('pgbouncer', { PATH: '/usr/sbin' }) ?? undefined
@@ -89,16 +88,8 @@ function ownerForProxy(folder: string): string[] {
 
 async function listening(port: number, child: Bun.Subprocess) {
   const until = performance.now() + 10_000
-  while (!(await answers(port))) {
+  while (!(await isListening(port))) {
     if (child.exitCode !== null || performance.now() > until) throw new Error('PgBouncer did not start')
     await Bun.sleep(10)
   }
-}
-
-function answers(port: number): Promise<boolean> {
-  return new Promise(resolve => {
-    const socket = createConnection(port, '127.0.0.1')
-    socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
-    socket.once('connect', () => socket.destroy())
-  })
 }

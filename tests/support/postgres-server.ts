@@ -13,10 +13,10 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import postgres from 'postgres'
+import { freePort } from './ports.ts'
 
 /** A PostgreSQL server of its own: a private folder, a free port on 127.0.0.1, gone when this process is gone. */
 export type PostgresServer = Awaited<ReturnType<typeof startPostgresServer>>
@@ -366,16 +366,4 @@ function signal(pids: readonly number[], name: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL'
       // It ended by itself.
     }
   }
-}
-
-/** A port on 127.0.0.1 that nobody listens on at the moment. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer()
-    probe.once('error', reject)
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address()
-      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
 }

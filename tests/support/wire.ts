@@ -44,6 +44,29 @@ export function exchange(url: string, bytes: Uint8Array, timeoutMs = 10_000): Pr
   })
 }
 
+/** A POST whose body is on its way. */
+export async function halfSent(url: string, token: string) {
+  const { hostname, port } = new URL(url)
+  let received = ''
+  const socket = connect(Number(port), hostname)
+  socket.on('data', data => {
+    received += data
+  })
+  socket.on('error', () => {})
+  const closed = new Promise(resolve => socket.on('close', resolve))
+  socket.write(
+    `POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\nContent-Length: 20\r\n\r\n{"title":`,
+  )
+  await Bun.sleep(100)
+  return {
+    async finish() {
+      socket.write('"Buy milk"}')
+      await closed
+      return received
+    },
+  }
+}
+
 function bytesOf({ line, headers = [], body = '', chunkBytes }: RawRequest): Uint8Array {
   const content = Buffer.from(body)
   const length = content.length > 0 ? [`Content-Length: ${content.length}`] : []
