@@ -29,6 +29,7 @@ onBothDatabases('tasks and other people', api => {
     for (const tag of ['"1"', 'W/"1"', '*', '"0", W/"1"']) {
       const answer = await read(tag)
       expect([answer.status, answer.body, answer.headers.get('etag')]).toEqual([304, undefined, '"1"'])
+      expect(answer.headers.get('content-type')).toBeNull()
     }
     for (const tag of ['"2"', '"01"', '"x", "y"', '""']) expect((await read(tag)).body).toEqual(task)
     expect(await read('1')).toMatchObject({

@@ -161,9 +161,11 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
       '/:id',
       async ({ user, params, headers, set, status }) => {
         const task = await tasks.read(user.id, params.id)
-        const json = answer(set, task)
         set.headers['cache-control'] = 'private, no-cache'
-        return isKnown(headers['if-none-match'], task.version) ? status(304, undefined) : json
+        if (!isKnown(headers['if-none-match'], task.version)) return answer(set, task)
+        // Without a body there is no type of one.
+        set.headers.etag = entityTag(task.version)
+        return status(304, undefined)
       },
       {
         params: taskParams,
