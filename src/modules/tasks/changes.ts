@@ -1,20 +1,15 @@
-import { type SQL, sql } from 'drizzle-orm'
+import { sql } from 'drizzle-orm'
 import { statement } from '../../db/client.ts'
 import type { Driver } from '../../db/driver.ts'
 import { taskCounters, tasks, taskTombstones } from '../../db/schema.ts'
 import { AppError } from '../../errors.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
 import type { Changes, ChangesQuery } from './model.ts'
-import { columns, columnsOf, type TaskRow, toTask, value } from './rows.ts'
+import { columnsOf, type TaskRow, toTask, value } from './rows.ts'
 
 const user = value('user', 'uuid')
 const since = value('since', 'bigint')
 const limit = value('limit', 'int')
-
-/** A deleted task as a row: its id, its number, and nothing between. */
-const stone: SQL = sql.raw(
-  columns.map(({ name }) => (/^(id|version)$/.test(name) ? `d.${name}` : 'null')).join(', '),
-)
 
 /**
  * What has a number above `since`, in the order of the numbers: two ranges of two indexes, merged. The counter comes
@@ -26,7 +21,7 @@ export const changesQuery = sql`
     (select t.deleted_at is not null as gone, ${columnsOf('t')} from ${tasks} t
      where t.user_id = ${user} and t.version > ${since} order by t.version limit ${limit})
     union all
-    (select true, ${stone} from ${taskTombstones} d
+    (select true, d.id, d.version, null from ${taskTombstones} d
      where d.user_id = ${user} and d.version > ${since} order by d.version limit ${limit})
     order by version limit ${limit}
   ) f on true

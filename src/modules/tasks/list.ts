@@ -6,7 +6,7 @@ import { tasks } from '../../db/schema.ts'
 import { parseInstant } from '../../instant.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
 import { type ListQuery, type SortKey, type Task, taskStatuses } from './model.ts'
-import { toTask, value } from './rows.ts'
+import { comma, toTask, value } from './rows.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
 /**
@@ -103,7 +103,6 @@ export interface Shape {
   from: 'start' | 'offset' | 'cursor'
 }
 
-const comma = sql.raw(', ')
 const all = (parts: SQL[]) => sql.join(parts, sql.raw(' and '))
 
 const whose = sql`from ${tasks} t where t.user_id = ${user} and t.deleted_at is null`

@@ -6,7 +6,7 @@ import { wordsOf } from './words.ts'
 
 /** How a task crosses the border of the database: the columns that come out, the patch that goes in. */
 
-const comma = sql.raw(', ')
+export const comma = sql.raw(', ')
 
 /** What comes out of a task: its JSON, which the database has made, and what headers say of it. */
 export const columns = [tasks.id, tasks.version, tasks.json] as const
@@ -21,15 +21,17 @@ export interface ReadyTask {
   json: string
 }
 
+/** A row as it goes to the routes. */
 export const toReady = ([id, version, json]: TaskRow): ReadyTask => ({ id, version, json })
 
+/** A task to be looked into, or put into a larger answer. */
 export const toTask = (json: string): Task => JSON.parse(json)
 
 /** The columns by name, as the fields of `from`. */
 export const columnsOf = (from: string): SQL =>
   sql.join(
     columns.map(column => sql.raw(`${from}.${column.name}`)),
-    sql`, `,
+    comma,
   )
 
 /** As many nulls, for a row that stands for no task. With types, for a UNION in which such rows come first. */
