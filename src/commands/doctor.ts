@@ -1,10 +1,13 @@
 import { accessSync, constants, existsSync, mkdtempSync, rmdirSync, statfsSync, statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
+import { getTableName, is } from 'drizzle-orm'
+import { PgTable } from 'drizzle-orm/pg-core'
 import { type Config, ConfigError, parseConfig } from '../config.ts'
 import { databaseError } from '../db/constraint.ts'
 import type { Driver } from '../db/driver.ts'
 import { migrations } from '../db/migrate.ts'
+import * as schema from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 import { connectToService } from './control.ts'
 import { openDatabase } from './open.ts'
@@ -194,15 +197,7 @@ async function examineMigrations(driver: Driver, tell: Tell, readOnly: boolean):
 
 /** A statement that would change rows if there were any: the rights are checked all the same. */
 async function examineRights(driver: Driver, tell: Tell): Promise<void> {
-  const tables = [
-    'users',
-    'sessions',
-    'session_ends',
-    'rate_limits',
-    'task_counters',
-    'tasks',
-    'task_tombstones',
-  ]
+  const tables = Object.values(schema).flatMap(item => (is(item, PgTable) ? getTableName(item) : []))
   try {
     for (const table of tables) await driver.query(`delete from ${table} where false`, [])
     await driver.query('insert into rate_limits (key) select null where false', [])
