@@ -48,6 +48,14 @@ async function write(api: Service, token: string, until: number, ids: string[]):
   return written
 }
 
+/** Searches now and then, so that the words are indexed all the while. */
+async function search(api: Service, token: string, until: number) {
+  while (performance.now() < until) {
+    expect((await api.get('/tasks?q=batch', { token })).status).toBe(200)
+    await Bun.sleep(50)
+  }
+}
+
 /** Keeps a copy from the changes alone; `pause` in milliseconds between two looks. */
 function createReader(api: Service, token: string, pause: number) {
   const copy = new Map<string, { id: string; version: number }>()
@@ -103,6 +111,7 @@ onBothDatabases('eight writers and four readers', api => {
 
       const [written] = await Promise.all([
         Promise.all(Array.from({ length: 8 }, () => write(api, token, until, ids))),
+        search(api, token, until),
         ...readers.map(reader => reader.follow(until)),
       ])
       for (const reader of readers) await reader.catchUp()

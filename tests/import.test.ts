@@ -394,6 +394,40 @@ describe('a file to import', () => {
     expect(row!.version).toBe(row!.seq)
   })
 
+  test('is found by searches, whether a person had an index of words before or not', async () => {
+    const other = await newPlace('postgres')
+    const url = other.env.DATABASE_URL!
+    const importAll = () => runCommand(['import', '-'], { ...other, stdin: good.join('\n') })
+    const through = async () =>
+      (await execute(url, 'select distinct through from task_word_lists order by 1')).map(row =>
+        Number(row.through),
+      )
+    await importAll()
+    expect(await through()).toEqual([-1])
+
+    // As if all was indexed: a task that comes late has a number from before that.
+    await execute(
+      url,
+      `delete from tasks where title = 'Task 4';
+       update task_word_lists l set through = seq from task_counters c where c.user_id = l.user_id and seq > 3`,
+    )
+    expect((await importAll()).stderr).toContain('added 0 users, 1 tasks')
+    expect(await through()).toEqual([-1])
+
+    // As if the tasks were made here, before there was an index.
+    await execute(url, `delete from task_word_lists; delete from tasks where title = 'Task 4'`)
+    await importAll()
+    expect(await through()).toEqual([-1])
+    const api = await startService('postgres', other.env)
+    const login = await api.post('/auth/login', {
+      form: { username: 'ada@example.com', password: 'correct horse' },
+    })
+    const found = await api.get('/tasks?q=task&sort=title&total=true', { token: login.body.access_token })
+    expect(found.headers.get('x-total-count')).toBe('2')
+    await api.stop()
+    await other.remove()
+  }, 60_000)
+
   test('can be read by a running service with the embedded database', async () => {
     const api = await startExecutable({ ...place.env, DATABASE_URL: '', DATA_DIR: 'data' })
     const env = { ...place.env, DATABASE_URL: '', DATA_DIR: join(api.folder, 'data') }

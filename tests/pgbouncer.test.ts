@@ -107,7 +107,7 @@ describe.skipIf(!pgbouncer)('through PgBouncer, which pools transactions,', () =
   })
 
   async function outage(name: string, phase: { begin: () => unknown; end: () => unknown }) {
-    await execute(server.url, 'truncate tasks')
+    await execute(server.url, 'truncate tasks cascade')
     const traffic = startTraffic(copies[0]!, people)
     const probes = startProbes(copies[0]!)
     await traffic.more('answered', 300)

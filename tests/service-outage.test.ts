@@ -106,7 +106,7 @@ describe('the executable under load, when PostgreSQL', () => {
   }
 
   async function startLoad() {
-    await execute(server.url, 'truncate tasks')
+    await execute(server.url, 'truncate tasks cascade')
     const people = await Promise.all(Array.from({ length: 5 }, () => api.user()))
     const traffic = startTraffic(api, people)
     const probes = startProbes(api)

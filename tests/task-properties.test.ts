@@ -159,10 +159,16 @@ const step = fc.oneof(
   },
   {
     weight: 2,
+    arbitrary: fc.record({ do: fc.constant('search' as const), q: fc.constantFrom('a', 'x', 'strasse') }),
+  },
+  {
+    weight: 2,
     arbitrary: fc.record({ do: fc.constant('sync' as const), limit: fc.integer({ min: 1, max: 4 }) }),
   },
 )
 type Step = typeof step extends fc.Arbitrary<infer T> ? T : never
+
+const newestFirst = (a: Task, b: Task) => (`${a.created_at} ${a.id}` < `${b.created_at} ${b.id}` ? 1 : -1)
 
 onBothDatabases('any sequence of changes', (api: Service) => {
   test('leaves list, trash, counts, search and changes in agreement with the rules', async () => {
@@ -248,9 +254,29 @@ onBothDatabases('any sequence of changes', (api: Service) => {
           if (op === 'delete') model.moveToTrash(id)
           else model.put(task!)
         }
+      } else if (step.do === 'search') {
+        await search(step.q, user, model)
+        // The next search of these words is answered from the index.
+        await tasks.indexWords(1)
+        await search(step.q, user, model)
       } else {
         await copy.sync(tasks, user, step.limit)
       }
+    }
+
+    async function search(q: string, user: string, model: Model) {
+      const matching = model.live.filter(({ title, description }) =>
+        [wordsOf(title), wordsOf(description ?? '')].some(words => words.includes(wordsOf(q))),
+      )
+      // One at a time, so that little of the list is walked before the index is asked.
+      const found: Task[] = []
+      for (let next: string | undefined, isFirst = true; next || isFirst; isFirst = false) {
+        const page = await tasks.list(user, { q, limit: 1, total: true, ...(next && { cursor: next }) })
+        expect(page.total).toBe(matching.length)
+        found.push(...page.items)
+        next = page.next
+      }
+      expect(found).toEqual(matching.toSorted(newestFirst))
     }
 
     function expectChange(before: Task, after: Task, change: TaskUpdate) {
@@ -269,9 +295,6 @@ onBothDatabases('any sequence of changes', (api: Service) => {
 
     async function agree(user: string, model: Model, copy: Copy) {
       const byId = (list: Task[]) => new Map(list.map(task => [task.id, task]))
-      const newestFirst = (a: Task, b: Task) =>
-        `${a.created_at} ${a.id}` < `${b.created_at} ${b.id}` ? 1 : -1
-
       const { items, total } = await tasks.list(user, { limit: 200, total: true })
       expect(items).toEqual(model.live.toSorted(newestFirst))
       expect(total).toBe(model.live.length)
@@ -435,7 +458,11 @@ onBothDatabases('any list', (api: Service) => {
       )
     }
     const all: Task[] = (await tasks.list(user, { limit: 200 })).items
+    // The index of words is behind what changes now.
+    await tasks.list(user, { q: 'milk' })
+    await tasks.indexWords(1)
     const first = all.filter(task => task.tags.includes('batch 0'))
+    for (const { id } of first.slice(20, 30)) await tasks.update(user, id, { title: 'Oats' }, null)
     for (const { id } of first.slice(10, 20)) await tasks.update(user, id, { position: 'moved' }, null)
     all.splice(0, all.length, ...(await tasks.list(user, { limit: 200 })).items)
 

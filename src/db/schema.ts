@@ -256,3 +256,48 @@ export const taskTombstones = pgTable(
     index('task_tombstones_age').on(stones.deletedAt),
   ],
 )
+
+/** One row for a person whose words are in `taskWords`. */
+export const taskWordLists = pgTable(
+  'task_word_lists',
+  {
+    userId: uuid('user_id').primaryKey(),
+    /** The number of the last change that is in there; negative when the list begins anew. */
+    through: bigint('through', { mode: 'number' }).notNull(),
+  },
+  lists => [
+    foreignKey({
+      name: 'task_word_lists_user_fk',
+      columns: [lists.userId],
+      foreignColumns: [taskCounters.userId],
+    }).onDelete('cascade'),
+  ],
+)
+
+/**
+ * The words of the tasks of people who search long lists, in an index. Not kept by the writes but after a search, up to
+ * some change (`taskWordLists`); what changed since then is read from the tasks (modules/tasks/search.ts). Without a
+ * foreign key to the tasks, which would cost their deletion more than all else: whoever deletes them deletes these.
+ */
+export const taskWords = pgTable(
+  'task_words',
+  {
+    userId: uuid('user_id').notNull(),
+    id: uuid('id').notNull(),
+    /** As in the task, which never changes it: the newest of many can be found without a look at the tasks. */
+    createdAt: instant('created_at').notNull(),
+    words: plainText('words').notNull(),
+  },
+  words => [
+    primaryKey({ name: 'task_words_pkey', columns: [words.userId, words.id] }),
+    foreignKey({
+      name: 'task_words_list_fk',
+      columns: [words.userId],
+      foreignColumns: [taskWordLists.userId],
+    }).onDelete('cascade'),
+    // The keys hold the person, as those of `tasks_tags` do.
+    index('task_words_keys')
+      .using('gin', sql`task_word_keys(${words.userId}, ${words.words})`)
+      .with({ fastupdate: false }),
+  ],
+)

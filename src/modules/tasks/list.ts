@@ -6,7 +6,8 @@ import { tasks } from '../../db/schema.ts'
 import { parseInstant } from '../../instant.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
 import { type ListQuery, type SortKey, type Task, taskStatuses } from './model.ts'
-import { comma, toTask, value } from './rows.ts'
+import { comma, taskOf, toTask, value } from './rows.ts'
+import { patterns, type SearchIndex, searchHits, searchSources } from './search.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
 /**
@@ -16,6 +17,7 @@ import { searchPatterns, wordsSeparator } from './words.ts'
 
 const user = value('user', 'uuid')
 const limit = value('limit', 'int')
+const offset = value('offset', 'int')
 
 /** The date to sort and compare by. Never null, so that a cursor is a plain comparison: no date is after all dates. */
 const dueKey = sql`coalesce(t.due_at, 'infinity')`
@@ -37,7 +39,7 @@ const conditions = {
   priority: sql`t.priority = ${value('priority', 'smallint')}`,
   tag: inPassing(sql`t.tags && ${value('tag', 'text[]')}`),
   q: inPassing(
-    sql`(t.title_words || ${sql.raw(`'${wordsSeparator}'`)} || t.description_words) like all (${value('q', 'text[]')})`,
+    sql`(t.title_words || ${sql.raw(`'${wordsSeparator}'`)} || t.description_words) like all (${patterns})`,
   ),
   due_before: sql`${dueKey} < ${value('due_before', 'timestamptz')}`,
   due_after: sql`${dueKey} > ${value('due_after', 'timestamptz')} and ${dueKey} < 'infinity'`,
@@ -56,8 +58,12 @@ interface OwnIndex {
   order?: SortKey
   /** What is read from it, where the filters do not say it as the index does. */
   rows?: SQL
-  /** How far the default order is walked for these filters alone, in pages, when `tasks_created` knows what they ask. */
-  nearPages?: number
+  /** The page by it, where it is no index of the tasks. */
+  find?: (shape: Shape, condition: SQL) => SQL
+  /** How far a list is walked before it is asked, in pages. */
+  nearPages: number
+  /** The same for the default order and these filters alone, when `tasks_created` knows what they ask. */
+  nearPagesByIndex?: number
 }
 
 const ownIndexes: OwnIndex[] = [
@@ -66,16 +72,19 @@ const ownIndexes: OwnIndex[] = [
     // Not by the person's id as well: PostgreSQL would rather read all of the person's tasks. The keys hold it.
     rows: sql`from ${tasks} t where task_tag_keys(t.user_id, t.tags) && task_tag_keys(${user}, ${value('tag', 'text[]')})
       and t.deleted_at is null and cardinality(t.tags) > 0`,
+    nearPages: 6,
   },
-  { filters: ['due_before', 'due_after'], order: 'due_at', nearPages: 40 },
-  { filters: ['updated_after'], order: 'updated_at' },
+  { filters: ['due_before', 'due_after'], order: 'due_at', nearPages: 6, nearPagesByIndex: 40 },
+  { filters: ['updated_after'], order: 'updated_at', nearPages: 6 },
+  // The last: what the others find can be looked through for words.
+  { filters: ['q'], find: foundByWords, nearPages: 3 },
 ]
 
 /** What a list can be sorted by without reading all of it: the index has the order, and few tasks are equal in it. */
 const walkable: Sort['key'][] = ['created_at', 'updated_at', 'due_at']
 
-/** How far a list is walked before a filter's own index is asked, in pages, when each task must be looked at. */
-const nearPages = 6
+/** Filters that have an index in the default order, so that only what they find is walked. */
+const walkedBy: Filter[] = ['status', 'open', 'priority', 'created_before', 'created_after', 'overdue']
 
 /** What can be sorted by: never null, and compared the same way on every database. */
 const orders: Record<SortKey | 'id', { by: SQL; type: string; of: (task: Task) => string | number }> = {
@@ -106,7 +115,8 @@ export interface Shape {
 const all = (parts: SQL[]) => sql.join(parts, sql.raw(' and '))
 
 const whose = sql`from ${tasks} t where t.user_id = ${user} and t.deleted_at is null`
-const filtered = (filters: Filter[]) => all([whose, ...filters.map(filter => conditions[filter])])
+const conditionsOf = (filters: Filter[]) => all(filters.map(filter => conditions[filter]))
+const filtered = (filters: Filter[]) => (filters.length > 0 ? all([whose, conditionsOf(filters)]) : whose)
 
 /** The statement of a page. */
 export function pageQuery(shape: Shape): SQL {
@@ -117,7 +127,7 @@ export function pageQuery(shape: Shape): SQL {
   }
   return from !== 'offset' && walkable.includes(sort[0]!.key)
     ? nearFirst(shape, index)
-    : lookedUp(shape, found(shape, index))
+    : sql`select t.json from (${found(shape, index)}) t order by ${keysOf(shape)}`
 }
 
 /**
@@ -127,40 +137,78 @@ export function pageQuery(shape: Shape): SQL {
  */
 function nearFirst(shape: Shape, index: OwnIndex): SQL {
   const { filters, sort } = shape
-  const isDefault = sort[0]!.key === 'created_at' && filters.every(filter => index.filters.includes(filter))
-  const pagesByIndex = isDefault ? index.nearPages : undefined
-  const pages = sql.raw(`${pagesByIndex ?? nearPages}`)
-  // More than the index knows, where it does not know enough: or PostgreSQL would read another one to its end, and sort.
-  const known = sql.raw(pagesByIndex ? 'id' : '*')
-  const nearest = sql`select t.* ${inOrder(shape, whose)} limit ${pages} * ${limit}`
-  const matching = all(filters.map(filter => conditions[filter]))
+  const isDefault = sort[0]!.key === 'created_at'
+  const isKnown = isDefault && filters.every(filter => index.filters.includes(filter))
+  const pagesByIndex = isKnown ? index.nearPagesByIndex : undefined
+  const inWalk = isDefault ? filters.filter(filter => walkedBy.includes(filter)) : []
+  const matching = conditionsOf(filters.filter(filter => !inWalk.includes(filter)))
+  const pages = sql`${sql.raw(`${pagesByIndex ?? index.nearPages}`)} * ${limit}`
+  // To walk far costs as much as to read some hundreds from the other index: if there are no more, it is asked at once.
+  const far = pagesByIndex
+    ? sql`case when exists (select ${filtered(filters)} offset 300) then ${pages} else 0 end`
+    : pages
+  const nearest = (columns: SQL) => sql`select ${columns} ${inOrder(shape, filtered(inWalk))} limit ${far}`
+  // Where only part of the list is walked, it may be at its end.
+  const isWhole =
+    inWalk.length > 0 ? sql`(select count(*) from (${nearest(sql`t.id`)}) t) < ${far}` : sql`false`
   return sql`
-    with near as materialized (select t.${known} from (${nearest}) t where ${matching} limit ${limit}),
-         size as materialized (select count(*) = ${limit} as is_full from near)
-    ${lookedUp(
-      shape,
-      sql`(select id from near where (select is_full from size))
-          union all (${found(shape, index, sql`not (select is_full from size)`)})`,
-    )}`
+    with near as materialized (
+      select ${pagesByIndex ? sql`t.id` : columnsOf(shape)} from (${nearest(sql`*`)}) t where ${matching} limit ${limit}
+    ), size as materialized (
+      select (select count(*) from near) = ${limit} or ${isWhole} as is_done
+    )
+    select t.json from (
+      (select ${columnsOf(shape)} from ${pagesByIndex ? lookedUp(sql`select id from near`) : sql`near t`} where (select is_done from size))
+      union all (${found(shape, index, sql`not (select is_done from size)`)})
+    ) t order by ${keysOf(shape)}`
 }
 
 /** The page of all that a filter's own index has, sorted; `offset 0` keeps PostgreSQL from taking another index. */
 function found(shape: Shape, index: OwnIndex, condition = sql`true`): SQL {
+  if (index.find) return index.find(shape, condition)
   const inside = shape.filters.filter(filter => index.filters.includes(filter))
   const others = shape.filters.filter(filter => !inside.includes(filter)).map(filter => conditions[filter])
-  const rows = sql`select t.* ${all([index.rows ?? filtered(inside), ...others])} offset 0`
-  return sql`select t.id ${inOrder(shape, sql`from (${rows}) t where ${condition}`)} ${cut(shape)}`
+  const rows = sql`from (select t.* ${all([index.rows ?? filtered(inside), ...others])} offset 0) t where ${condition}`
+  return index.order
+    ? sql`select ${columnsOf(shape)} from ${lookedUp(sql`select t.id ${inOrder(shape, rows)} ${cut(shape)}`)}`
+    : sql`select ${columnsOf(shape)} ${inOrder(shape, rows)} ${cut(shape)}`
 }
 
-/** The tasks of a page. They are looked up for the page only, so that PostgreSQL can find it by an index alone. */
-const lookedUp = (shape: Shape, ids: SQL) => sql`
-  select t.json from (${ids}) page,
-    lateral (select * from ${tasks} t where t.id = page.id and t.user_id = ${user} limit 1) t
-  order by ${keysOf(shape)}`
+/**
+ * The page by the index of words. In the default order its tasks come sorted from the index, and no more of them are
+ * looked at than the page takes.
+ */
+function foundByWords(shape: Shape, condition: SQL): SQL {
+  const { filters, sort, from } = shape
+  const isSorted = sort.every(({ key }) => key === 'created_at' || key === 'id')
+  const sources = searchSources(
+    filtered(filters),
+    conditionsOf(filters),
+    isSorted
+      ? { hits: inOrder(shape, sql`from hits t where true`), columns: sql`hit.*, task.json` }
+      : undefined,
+  )
+  const upTo = from === 'offset' ? sql`limit ${limit} + ${offset}` : sql`limit ${limit}`
+  const pages = sources.map(rows => sql`(select ${columnsOf(shape)} ${inOrder(shape, rows)} ${upTo})`)
+  return sql`
+    with ${searchHits(condition)}
+    select * from (${sql.join(pages, sql` union all `)}) t where ${condition} order by ${keysOf(shape)} ${cut(shape)}`
+}
+
+/** The tasks of these ids, as `t`. They are looked up for the page only, so that PostgreSQL can find it by an index alone. */
+const lookedUp = (ids: SQL) =>
+  sql`(${ids}) page, lateral (select * from ${taskOf('page')} t where t.user_id = ${user} limit 1) t`
+
+/**
+ * What is needed of a task to sort it and to send it. No index has the JSON: so the list is walked by the index that has
+ * its order, and not all of it by one that knows what a filter asks.
+ */
+const columnsOf = ({ sort }: Shape) =>
+  sql.raw(['json', ...sort.map(({ key }) => key)].map(name => `t.${name}`).join(', '))
 
 /** How many of the rows a page has. */
 const cut = ({ from }: Shape) =>
-  from === 'offset' ? sql`limit ${limit} offset ${value('offset', 'int')}` : sql`limit ${limit}`
+  from === 'offset' ? sql`limit ${limit} offset ${offset}` : sql`limit ${limit}`
 
 /** The rows behind the cursor, in the order of the list. */
 const inOrder = (shape: Shape, rows: SQL) =>
@@ -173,7 +221,12 @@ const keysOf = ({ sort }: Shape) =>
   )
 
 /** How many tasks a list has in all. */
-const countQuery = ({ filters }: Shape) => sql`select count(*) ${filtered(filters)}`
+export function countQuery({ filters }: Shape): SQL {
+  if (!filters.includes('q')) return sql`select count(*) ${filtered(filters)}`
+  const sources = searchSources(filtered(filters), conditionsOf(filters))
+  const counts = sources.map(rows => sql`(select count(*) ${rows})`)
+  return sql`with ${searchHits(sql`true`)} select ${sql.join(counts, sql` + `)}`
+}
 
 /**
  * The rows behind the cursor. In one direction it is a comparison of rows, which is a range of an index. Otherwise a
@@ -208,7 +261,7 @@ export interface Page<Item = string> {
   total?: number | undefined
 }
 
-export function createLists(driver: Driver, cursors: Cursors) {
+export function createLists(driver: Driver, cursors: Cursors, search: SearchIndex) {
   const pageOf = byShape((shape: Shape) => statement<[json: string]>(driver, pageQuery(shape)))
   const countOf = byShape((shape: Shape) => statement<[count: number]>(driver, countQuery(shape)))
 
@@ -230,6 +283,7 @@ export function createLists(driver: Driver, cursors: Cursors) {
       pageOf(shape, `${shape.filters}|${sortText}|${shape.from}`)(page),
       query.total ? countOf(shape, `${shape.filters}`)({ ...values, user: userId }) : undefined,
     ])
+    if (shape.filters.includes('q')) search.searched(userId)
     const items = rows.slice(0, limit).map(([json]) => json)
     return {
       items,

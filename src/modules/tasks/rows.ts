@@ -40,6 +40,13 @@ export const noColumns: SQL = sql.raw(columns.map(column => `null::${column.getS
 /** A value of the request, by name; the type keeps PostgreSQL from guessing. */
 export const value = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`
 
+/**
+ * The task that a row names, by the primary key: `offset 0` keeps PostgreSQL from taking another index for it, which knows
+ * the person, too, and reads a long list when most people have one task.
+ */
+export const taskOf = (row: string): SQL =>
+  sql`(select * from ${tasks} t where t.id = ${sql.raw(row)}.id offset 0)`
+
 /** What a change touches, by column; what is absent stays as it is, and null clears. */
 export function toPatch({ title, description, status, priority, due_at, tags, position }: TaskUpdate) {
   return {
