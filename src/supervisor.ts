@@ -22,6 +22,13 @@ const stopSecondsMax = 15
 /** How long whoever reads the log may take for the last lines of a worker. */
 const lastLinesMsMax = 1000
 
+/**
+ * How often each worker is asked for a sign of life, and how many such questions it may leave open: then it hangs, and the
+ * kernel goes on giving it connections that nobody answers. Questions, not seconds: a machine that slept has asked none.
+ */
+const pingEveryMs = 5000
+const unansweredMax = 3
+
 /** How long a worker that is busy may take to say what it has counted; then what it said last has to do. */
 const countMsMax = 1000
 
@@ -115,8 +122,18 @@ export async function supervise(config: Config, env: Env, { log, pretty, write }
     return server
   }
 
+  /** Whoever hangs is killed, and another starts in its place. */
+  function watch() {
+    for (const worker of living.values()) {
+      if (worker.ping() <= unansweredMax) continue
+      log.error('worker hangs', { worker: worker.number, pid: worker.pid })
+      worker.kill('SIGKILL')
+    }
+  }
+
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
+  setInterval(watch, pingEveryMs).unref()
   const server = await openMetrics()
   const first = keepRunning(1)
   await Promise.race([first, migrated.promise])
@@ -164,11 +181,13 @@ function startWorker(
   hear: (report: Report, worker: Worker) => Promise<void>,
 ) {
   let counts: Counts = []
+  let unanswered = 0
   const waiting: (() => void)[] = []
   const child = Bun.spawn([...program, 'worker'], {
     argv0: 'todo-api',
     stdio: ['ignore', 'pipe', 'inherit'],
     ipc(report: Report) {
+      unanswered = 0
       if (report.kind !== 'counts') return void hear(report, worker)
       counts = report.counts
       waiting.shift()?.()
@@ -185,6 +204,11 @@ function startWorker(
       }
     },
     kill: (signal: NodeJS.Signals) => child.kill(signal),
+    /** Asks for a sign of life; gives how many such questions are open. */
+    ping() {
+      worker.tell({ kind: 'ping' })
+      return ++unanswered
+    },
     /** Asks what it has counted; does not resolve when it ends before it answers. */
     count: () =>
       new Promise<void>(resolve => {

@@ -4,12 +4,12 @@ import type { Counts } from './metrics.ts'
 /** What the supervisor says to a worker, over the channel that Bun opens between a process and its child. */
 export type Order =
   | ({ kind: 'start' } & Start)
-  | { kind: 'count' }
+  | { kind: 'ping' | 'count' }
   | { kind: 'metrics'; id: number; text: string }
 
 /** What a worker says to the supervisor. */
 export type Report =
-  | { kind: 'listening' | 'migrated' }
+  | { kind: 'listening' | 'migrated' | 'pong' }
   | { kind: 'counts'; counts: Counts }
   | { kind: 'metrics'; id: number }
 
@@ -37,6 +37,7 @@ export async function meetSupervisor() {
   process.on('disconnect', () => end())
   process.on('message', async (order: Order) => {
     if (order.kind === 'start') started.resolve(order)
+    else if (order.kind === 'ping') report({ kind: 'pong' })
     else if (order.kind === 'metrics') {
       awaited.get(order.id)?.(order.text)
       awaited.delete(order.id)

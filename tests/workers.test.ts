@@ -139,6 +139,24 @@ describe('two workers', () => {
     })
   }, 60_000)
 
+  test('are replaced when they hang, and not when they are busy for a while', async () => {
+    await withWorkers({}, async api => {
+      const [busy, hung] = [pidOf(api, 1), pidOf(api, 2)]
+      process.kill(busy, 'SIGSTOP')
+      process.kill(hung, 'SIGSTOP')
+      // Two questions may come in this time, three may stay open.
+      await Bun.sleep(9000)
+      process.kill(busy, 'SIGCONT')
+      await until(() => pidOf(api, 2) !== hung)
+
+      expect(events(api, 'worker hangs')).toMatchObject([{ level: 'error', worker: 2, pid: hung }])
+      expect(events(api, 'worker ended')).toMatchObject([{ worker: 2, pid: hung, signal: 'SIGKILL' }])
+      expect(pidOf(api, 1)).toBe(busy)
+      await overNewConnections(api, 60, '/health')
+      expect(await answeredBy(api, '/health', 200)).toEqual([1, 2])
+    })
+  }, 60_000)
+
   test('that die again and again are started less and less often', async () => {
     await withWorkers({}, async api => {
       for (let deaths = 1; deaths <= 4; deaths++) {
