@@ -73,6 +73,9 @@ describe('over the wire', () => {
     ['/api/tasks/', 'GET, HEAD, POST'],
     [`/api/v1/tasks/${nowhere}`, 'DELETE, GET, HEAD, PATCH, PUT'],
     ['/api/v1/tasks/nonsense/', 'DELETE, GET, HEAD, PATCH, PUT'],
+    ['/api/v1/tasks/stats', 'GET, HEAD'],
+    ['/api/v1/tasks/batch', 'POST'],
+    ['/api/tasks/trash/', 'DELETE, GET, HEAD'],
   ])('%s answers only %s', async (path, allowed) => {
     const others = [
       'GET',
@@ -93,6 +96,15 @@ describe('over the wire', () => {
       expect(answer.headers.get('allow')).toBe(allowed)
       if (method !== 'HEAD') expectError(answer, 405, 'method_not_allowed', 'Method Not Allowed')
     }
+  })
+
+  test('a name is no id of a task, whatever is sent to it', async () => {
+    for (const json of [{ title: 'x' }, {}, undefined]) {
+      const answer = await api.put('/tasks/stats', { token: ada.token, json })
+      expectError(answer, 405, 'method_not_allowed', 'Method Not Allowed')
+      expect(answer.headers.get('allow')).toBe('GET, HEAD')
+    }
+    expect((await api.delete('/tasks/batch', { token: ada.token })).status).toBe(405)
   })
 
   test('a slash at the end of an address changes nothing', async () => {

@@ -55,6 +55,11 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
  */
 function toAppError(error: unknown, failed: Failed, routes: Routes): AppError {
   const expected = findAppError(error)
+  // `/tasks/:id` takes `/tasks/stats` for a task, whatever the method, and finds none.
+  if (failed.route?.includes(':')) {
+    const allowed = allowedMethods(failed.path, routes)
+    if (!allowed.has(failed.request.method)) return methodNotAllowed(allowed)
+  }
   if (expected) return withBody(expected, failed)
   if (error instanceof ValidationError) {
     // An answer of ours that breaks its own schema arrives here as well: that is our mistake, not the client's.
@@ -108,13 +113,23 @@ function problemsOf(part: string, failed: Failed, routes: Routes) {
 }
 
 function notFound({ path, request }: Failed, routes: Routes): AppError {
-  const allowed = new Set(
-    routes.filter(route => route.path !== '/*' && matches(route.path, path)).map(route => route.method),
-  )
+  const allowed = allowedMethods(path, routes)
+  return allowed.size === 0 || allowed.has(request.method)
+    ? new AppError('not_found')
+    : methodNotAllowed(allowed)
+}
+
+const methodNotAllowed = (allowed: Set<string>) =>
+  new AppError('method_not_allowed', { headers: { allow: [...allowed].sort().join(', ') } })
+
+/** What can be done with an address. Routes that name it come before those that take anything in a place. */
+function allowedMethods(path: string, routes: Routes): Set<string> {
+  const matching = routes.filter(route => route.path !== '/*' && matches(route.path, path))
+  const named = matching.filter(route => !route.path.includes(':'))
+  const allowed = new Set((named.length > 0 ? named : matching).map(route => route.method))
   if (allowed.has('GET')) allowed.add('HEAD')
   allowed.delete('OPTIONS')
-  if (allowed.size === 0 || allowed.has(request.method)) return new AppError('not_found')
-  return new AppError('method_not_allowed', { headers: { allow: [...allowed].sort().join(', ') } })
+  return allowed
 }
 
 /** Whether an address fits a route's pattern (`/tasks/:id`), with or without a slash at the end. */
