@@ -348,6 +348,19 @@ onBothDatabases('lists', api => {
     expect(answer.body.detail[0].loc.slice(0, 2)).toEqual(['query', name])
   })
 
+  test('what is refused is told in words that help', async () => {
+    const { token } = await api.user()
+    const problems = async (query: string) =>
+      (await api.get(`/tasks${query}`, { token })).body.detail.map((problem: { msg: string }) => problem.msg)
+
+    expect(await problems('?sort=size')).toEqual([
+      'String should be a comma list of created_at, updated_at, due_at, priority, title, status, position, each with - in front for descending',
+    ])
+    expect(await problems(`?tag=a&tag=${'x'.repeat(51)}`)).toEqual([
+      'String should have at most 50 characters',
+    ])
+  })
+
   test.each([
     'limit=1&limit=2',
     'q=%ZZ%',

@@ -9,7 +9,10 @@ export const entityTag = (version: number) => `"${version}"`
 const tags = /^(\*|(W\/)?"[^"\s]*"(\s*,\s*(W\/)?"[^"\s]*")*)$/
 const anyTag = /(W\/)?"([^"]*)"/g
 
-const header = (description: string) => t.Optional(text({ maxLength: 1000, pattern: tags, description }))
+const header = (description: string) =>
+  t.Optional(
+    text({ maxLength: 1000, pattern: tags, wanted: 'a list of entity tags such as "7", or *', description }),
+  )
 
 /** The header of a request that changes something only if it is what the caller thinks it is. */
 export const ifMatchHeader = t.Object({

@@ -147,11 +147,11 @@ const headers: Record<string, object> = {
   },
   RateLimit: {
     description: 'What is left: `r` calls in the next `t` seconds (draft-ietf-httpapi-ratelimit-headers).',
-    schema: { type: 'string', examples: ['"login";r=9;t=60'] },
+    schema: { type: 'string', examples: ['"login";r=119;t=60'] },
   },
   'RateLimit-Policy': {
     description: 'The limit: `q` calls in `w` seconds.',
-    schema: { type: 'string', examples: ['"login";q=10;w=60'] },
+    schema: { type: 'string', examples: ['"login";q=120;w=60'] },
   },
   ETag: {
     description: 'The version of the task.',
@@ -253,6 +253,7 @@ function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
     title,
     notBlank,
     maxBytes,
+    wanted: _wanted,
     documented,
     form,
     additionalProperties,

@@ -13,6 +13,8 @@ interface TextOptions {
   /** Counts bytes of UTF-8 rather than code points against this. */
   maxBytes?: number
   pattern?: RegExp
+  /** What the pattern asks for, in words: "String should be …". */
+  wanted?: string
   /** `date-time`: must be a moment that exists (`instant.ts`). */
   format?: string
   [annotation: string]: unknown
@@ -59,7 +61,10 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
   }
   const pattern = schema.pattern as unknown as string | undefined
   if (pattern && !new RegExp(pattern, 'u').test(value)) {
-    return { type: 'string_pattern_mismatch', msg: `String should be a valid ${schema.format ?? 'value'}` }
+    return {
+      type: 'string_pattern_mismatch',
+      msg: `String should be ${schema.wanted ?? `a valid ${schema.format ?? 'value'}`}`,
+    }
   }
   return undefined
 }

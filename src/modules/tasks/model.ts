@@ -16,7 +16,14 @@ export const taskStatuses = ['pending', 'in_progress', 'completed'] as const
 const title = text({ minLength: 1, maxLength: 200, notBlank: true, examples: ['Buy milk'] })
 const description = nullable(text({ maxLength: 2000, examples: ['Two litres, the blue one'] }))
 const status = oneOf(taskStatuses, { examples: ['in_progress'] })
-const tag = text({ minLength: 1, maxLength: 50, notBlank: true, pattern: /^\P{Cc}*$/u, examples: ['home'] })
+const tag = text({
+  minLength: 1,
+  maxLength: 50,
+  notBlank: true,
+  pattern: /^\P{Cc}*$/u,
+  wanted: 'without control characters',
+  examples: ['home'],
+})
 
 /** What a person may say about a task beside its title; all of it may be left out. */
 const fields = {
@@ -79,7 +86,10 @@ export const task = t.Object(
     ),
     created_at: instant(),
     updated_at: instant(),
-    version: integer({ description: 'Grows with each change; also in the `ETag`.', examples: [7] }),
+    version: integer({
+      description: 'Grows with each change of any of your tasks, so not from 1 for each; also in the `ETag`.',
+      examples: [7],
+    }),
   },
   { title: 'Task', examples: [taskExample] },
 )
@@ -143,6 +153,7 @@ export const listQuery = t.Object({
     text({
       maxLength: 200,
       pattern: new RegExp(`^${sortKey}(,${sortKey})*$`),
+      wanted: `a comma list of ${sortKeys.join(', ')}, each with - in front for descending`,
       description:
         '`-created_at` if not said. A comma list such as `-priority,due_at`, with `-` for descending. Ties are broken by `id`. No date is after all dates.',
     }),
@@ -170,7 +181,11 @@ export const listQuery = t.Object({
   created_before: moment('Created earlier than this.'),
   created_after: moment('Created later than this.'),
   updated_after: moment('Changed later than this.'),
-  overdue: t.Optional(t.BooleanString({ description: 'Due, and not completed.' })),
+  overdue: t.Optional(
+    t.BooleanString({
+      description: '`true`: only what is due and not completed. `false` is as if not said.',
+    }),
+  ),
 })
 
 /** The parameters of a list that are moments. */
@@ -314,6 +329,7 @@ export const idempotencyHeader = t.Object({
       minLength: 1,
       maxLength: 255,
       pattern: /^[\x20-\x7e]*$/,
+      wanted: 'printable ASCII',
       description:
         'Any text of your own, such as a UUID. Sent again with the same key, the request makes no second task and gives the first, as it is now.',
     }),

@@ -117,7 +117,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         operationId: 'listChanges',
         summary: 'What has changed since',
         description:
-          'Keeps a copy up to date: every change of your tasks in order, none missed, deletions included. Begin without `since`, keep the `cursor`, and ask with it again, at once while `has_more` is true. After a 410 throw the copy away and begin again.',
+          'Keeps a copy up to date: every change of your tasks in order, none missed, deletions included. Begin without `since`, keep the `cursor`, and ask with it again, at once while `has_more` is true. After a 410, or a 422 for `since`, throw the copy away and begin again. Deletions are remembered for 90 days.',
       },
     })
     .get('/stats', ({ user, query }) => tasks.stats(user.id, query.tz), {
