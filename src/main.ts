@@ -11,7 +11,8 @@ const program = new Command('todo-api')
   .description('A complete to-do backend in one file: REST API, accounts, embedded PostgreSQL.')
   .helpOption('-h, --help', 'show this help')
   .helpCommand('help [command]', 'show help for a command')
-  .addHelpText('after', '\nSettings come from the environment or from .env; the README lists them.')
+  .addHelpText('after', '\nSettings come from the environment or from .env; `todo-api config` lists them.')
+  .version(version, '-v, --version', 'print the version')
   .exitOverride()
 
 program
@@ -242,7 +243,15 @@ function explain(error: unknown): string {
   return error.message
 }
 
+/** Commander would take a word that it does not know for an argument of `serve`. */
+function refuseUnknownCommand([word]: string[]) {
+  const isKnown = program.commands.some(command => command.name() === word)
+  if (word === undefined || word.startsWith('-') || word === 'help' || isKnown) return
+  throw new UsageError(`there is no command ${word}; \`todo-api help\` shows them all`)
+}
+
 try {
+  refuseUnknownCommand(process.argv.slice(2))
   await program.parseAsync()
 } catch (error) {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? exitCode.ok : exitCode.usage)

@@ -6,8 +6,11 @@ const everywhere: Record<string, string> = { '0.0.0.0': '127.0.0.1', '::': '[::1
 /** `todo-api healthcheck`: whether the service on this machine is ready. */
 export async function healthcheckCommand(): Promise<boolean> {
   const { host, port } = readConfig()
-  const response = await fetch(`http://${everywhere[host] ?? host}:${port}/health/ready`, {
-    signal: AbortSignal.timeout(3000),
+  const url = `http://${everywhere[host] ?? host}:${port}/health/ready`
+  const response = await fetch(url, { signal: AbortSignal.timeout(3000) }).catch(error => {
+    throw new Error(
+      `${url} does not answer (${error.name === 'TimeoutError' ? 'for 3 s' : (error.code ?? error.message)})`,
+    )
   })
   say(await response.text())
   return response.ok
