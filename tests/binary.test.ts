@@ -402,12 +402,16 @@ describe('the commands', () => {
     const folder = emptyFolder()
 
     const before = await run(folder, ['migrate', '--status'])
+    expect(readdirSync(folder)).toEqual(['todo-api'])
     const migrated = await run(folder, ['migrate'])
     const after = await run(folder, ['migrate', '--status'])
 
     expect([before.exitCode, migrated.exitCode, after.exitCode]).toEqual([1, 0, 0])
     expect(migrated.stderr).toContain('applied 0000_init')
     expect(after.stderr).toBe('up to date\n')
+    const api = await serve(folder)
+    expect(await run(folder, ['migrate', '--status'])).toMatchObject({ exitCode: 0, stderr: 'up to date\n' })
+    await api.stop()
   }, 60_000)
 
   test('a database that is not there is told in one line by migrate', async () => {

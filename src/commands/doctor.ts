@@ -10,7 +10,7 @@ import { migrations } from '../db/migrate.ts'
 import * as schema from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 import { connectToService } from './control.ts'
-import { openDatabase } from './open.ts'
+import { isAbsent, openDatabase } from './open.ts'
 import { readEnv } from './settings.ts'
 import { print } from './terminal.ts'
 
@@ -105,7 +105,7 @@ function examineDataDir({ dataDir, database, secretKey }: Config, tell: Tell): v
 async function openQuietly(config: Config, tell: Tell): Promise<Driver | undefined> {
   const { database } = config
   if (database.kind === 'embedded') {
-    if (!existsSync(join(database.dataDir, 'cluster'))) {
+    if (isAbsent(config)) {
       tell('ok', 'database', 'embedded, made at the first start')
       return undefined
     }

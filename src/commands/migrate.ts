@@ -1,13 +1,16 @@
+import type { Config } from '../config.ts'
 import { openDriver } from '../db/client.ts'
-import { migrate, pendingMigrations } from '../db/migrate.ts'
+import { migrate, migrations, pendingMigrations } from '../db/migrate.ts'
+import { isAbsent, openDatabase } from './open.ts'
 import { readConfig } from './settings.ts'
 import { say } from './terminal.ts'
 
 /** `todo-api migrate [--status]`; whether the database is up to date at the end. */
 export async function migrateCommand({ status = false }: { status?: boolean }): Promise<boolean> {
-  const driver = await openDriver(readConfig().database)
+  const config = readConfig()
+  if (status) return report(await pending(config))
+  const driver = await openDriver(config.database)
   try {
-    if (status) return report(await pendingMigrations(driver))
     for (const tag of await migrate(driver)) say(`applied ${tag}`)
     say('up to date')
     return true
@@ -16,8 +19,19 @@ export async function migrateCommand({ status = false }: { status?: boolean }): 
   }
 }
 
-function report(pending: string[]): boolean {
-  for (const tag of pending) say(`pending ${tag}`)
-  say(pending.length === 0 ? 'up to date' : `${pending.length} pending`)
-  return pending.length === 0
+/** What is missing, without making a database to look into; of a service's embedded one, asked through the service. */
+async function pending(config: Config): Promise<string[]> {
+  if (isAbsent(config)) return migrations.map(({ tag }) => tag)
+  const driver = await openDatabase(config)
+  try {
+    return await pendingMigrations(driver)
+  } finally {
+    await driver.close()
+  }
+}
+
+function report(tags: string[]): boolean {
+  for (const tag of tags) say(`pending ${tag}`)
+  say(tags.length === 0 ? 'up to date' : `${tags.length} pending`)
+  return tags.length === 0
 }

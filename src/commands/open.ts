@@ -11,12 +11,15 @@ export async function openDatabase({ database }: Config): Promise<Driver> {
   return service ?? openDriver(database)
 }
 
+/** Whether the embedded database has not been made yet. */
+export const isAbsent = ({ database }: Config): boolean =>
+  database.kind === 'embedded' && !existsSync(join(database.dataDir, 'cluster'))
+
 /** The same, for commands that make no sense on a database that is not there. Throws an Error with one line then. */
 export async function openExisting(config: Config): Promise<Driver> {
-  const { database } = config
-  if (database.kind === 'embedded' && !existsSync(join(database.dataDir, 'cluster'))) {
+  if (isAbsent(config)) {
     throw new Error(
-      `there is no database in DATA_DIR ${database.dataDir}; set DATA_DIR or DATABASE_URL as the service has them`,
+      `there is no database in DATA_DIR ${config.dataDir}; set DATA_DIR or DATABASE_URL as the service has them`,
     )
   }
   return openDatabase(config)
