@@ -6,7 +6,7 @@ import { tasks } from '../../db/schema.ts'
 import { parseInstant } from '../../instant.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
 import { type ListQuery, type SortKey, type Task, taskStatuses } from './model.ts'
-import { comma, taskOf, toTask, value } from './rows.ts'
+import { comma, inPassing, taskOf, toTask, value } from './rows.ts'
 import { patterns, type SearchIndex, searchHits, searchSources } from './search.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
@@ -21,14 +21,6 @@ const offset = value('offset', 'int')
 
 /** The date to sort and compare by. Never null, so that a cursor is a plain comparison: no date is after all dates. */
 const dueKey = sql`coalesce(t.due_at, 'infinity')`
-
-/**
- * A condition without an index of its own, to be looked at while the list is read in its order. PostgreSQL would take
- * it for a rare one, and read and sort the whole list first; what stands in a `coalesce` it takes for true half the time.
- */
-function inPassing(condition: SQL): SQL {
-  return sql`coalesce(${condition}, false)`
-}
 
 /** One condition a filter. */
 const conditions = {
@@ -196,8 +188,7 @@ function foundByWords(shape: Shape, condition: SQL): SQL {
 }
 
 /** The tasks of these ids, as `t`. They are looked up for the page only, so that PostgreSQL can find it by an index alone. */
-const lookedUp = (ids: SQL) =>
-  sql`(${ids}) page, lateral (select * from ${taskOf('page')} t where t.user_id = ${user} limit 1) t`
+const lookedUp = (ids: SQL) => sql`(${ids}) page, ${taskOf('page', sql`t.user_id = ${user}`)} t`
 
 /**
  * What is needed of a task to sort it and to send it. No index has the JSON: so the list is walked by the index that has

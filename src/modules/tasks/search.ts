@@ -43,15 +43,14 @@ export function searchSources(
   const through = sql`(select coalesce(max(through), 0) from ${taskWordLists} where user_id = ${user})`
   // With an end to the range, PostgreSQL takes it for a small part of the table and not for a third.
   const changed = sql`t.version > ${through} and t.version <= ${sql.raw(`${Number.MAX_SAFE_INTEGER}`)}`
+  const upToDate = sql`t.user_id = ${user} and t.version <= ${through} and t.deleted_at is null and ${matching}`
   return [
     sql`from (
       select * from ${tasks} t where t.user_id = ${user} and ${changed} and ${areFew} offset 0
     ) t where t.deleted_at is null and ${matching}`,
     sql`from (
-      select ${columns} from (select * ${hits}) hit, lateral (
-        select * from ${taskOf('hit')} t
-        where t.user_id = ${user} and t.version <= ${through} and t.deleted_at is null and ${matching} limit 1
-      ) task where ${areFew}
+      select ${columns} from (select * ${hits}) hit, ${taskOf('hit', upToDate)}
+      task where ${areFew}
     ) t where true`,
     sql`${list} and not ${areFew}`,
   ]
