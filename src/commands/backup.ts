@@ -4,6 +4,7 @@ import { create } from 'tar'
 import type { Config } from '../config.ts'
 import { openDataDir } from '../db/data-dir.ts'
 import { connectToService, newCopy } from './control.ts'
+import { isAbsent } from './open.ts'
 import { type Output, writeOutput } from './output.ts'
 import { readConfig } from './settings.ts'
 import { createProgress, say, UsageError } from './terminal.ts'
@@ -26,8 +27,9 @@ export function requireEmbedded({ database, dataDir }: Config, instead: string):
  * between two statements, and the packing is ours; without a service nobody can come in meanwhile.
  */
 export async function backupCommand(file: string): Promise<void> {
-  const dataDir = requireEmbedded(readConfig(), 'pg_dump --format=custom --file=FILE "$DATABASE_URL"')
-  if (!existsSync(join(dataDir, clusterName))) {
+  const config = readConfig()
+  const dataDir = requireEmbedded(config, 'pg_dump --format=custom --file=FILE "$DATABASE_URL"')
+  if (isAbsent(config)) {
     throw new Error(`there is no database in DATA_DIR ${dataDir}; set it as the service has it`)
   }
   const bytes = await withQuietFolder(dataDir, folder => writeOutput(file, output => pack(folder, output)))

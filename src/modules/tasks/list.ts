@@ -108,7 +108,7 @@ const all = (parts: SQL[]) => sql.join(parts, sql.raw(' and '))
 
 const whose = sql`from ${tasks} t where t.user_id = ${user} and t.deleted_at is null`
 const conditionsOf = (filters: Filter[]) => all(filters.map(filter => conditions[filter]))
-const filtered = (filters: Filter[]) => (filters.length > 0 ? all([whose, conditionsOf(filters)]) : whose)
+const filtered = (filters: Filter[]) => all([whose, ...filters.map(filter => conditions[filter])])
 
 /** The statement of a page. */
 export function pageQuery(shape: Shape): SQL {
@@ -212,7 +212,7 @@ const keysOf = ({ sort }: Shape) =>
   )
 
 /** How many tasks a list has in all. */
-export function countQuery({ filters }: Shape): SQL {
+function countQuery({ filters }: Shape): SQL {
   if (!filters.includes('q')) return sql`select count(*) ${filtered(filters)}`
   const sources = searchSources(filtered(filters), conditionsOf(filters))
   const counts = sources.map(rows => sql`(select count(*) ${rows})`)
