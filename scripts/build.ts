@@ -1,16 +1,19 @@
 /** `bun run build`: makes dist/todo-api, the whole program in one file. */
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { collectNotices } from './notices.ts'
 
 process.chdir(join(import.meta.dir, '..'))
 const outfile = 'dist/todo-api'
 const cluster = 'build/cluster.tar.gz'
+const licenses = 'build/licenses.txt'
 
 if (
   isOutdated(cluster, ['bun.lock', 'src/db/cluster.ts', 'src/db/durable-fs.ts', 'scripts/make-cluster.ts'])
 ) {
   await Bun.$`${process.execPath} scripts/make-cluster.ts`
 }
+await Bun.write(licenses, await collectNotices())
 
 // Built aside and moved in one step: another build, or a program that runs from the last one, is not disturbed.
 mkdirSync('dist', { recursive: true })
@@ -30,7 +33,7 @@ try {
     sourcemap: 'inline',
     compile: {
       outfile: join(folder, 'todo-api'),
-      assets: [cluster],
+      assets: [cluster, licenses],
       // What lies in the folder that it is started from must not change what it does.
       autoloadBunfig: false,
       autoloadDotenv: false,

@@ -221,7 +221,11 @@ user
 program
   .command('version')
   .description('print the version')
-  .action(() => print(`${version}\n`))
+  .option('--licenses', 'print the licences of todo-api and of all software inside it')
+  .action(async (options: { licenses?: boolean }) => {
+    const { licenses } = await import('./commands/licenses.ts')
+    await print(options.licenses ? await licenses() : `${version}\n`)
+  })
 
 const users = () => import('./commands/user.ts')
 
