@@ -1,0 +1,57 @@
+import { expect, test } from 'bun:test'
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { parseEnv } from 'node:util'
+import { envExample } from '../scripts/env-example.ts'
+import { parseConfig } from '../src/config.ts'
+
+const root = join(import.meta.dir, '..')
+const read = (path: string) => readFileSync(join(root, path), 'utf8')
+
+test('.env.example is current; otherwise: bun run generate', async () => {
+  expect(read('.env.example')).toBe(await envExample())
+})
+
+test('.env.example shows the defaults: with every line in force nothing changes', () => {
+  const shown = parseEnv(read('.env.example').replace(/^#(?=[A-Z_]+=)/gm, ''))
+  // Some settings count only beside these.
+  const given = {
+    DATABASE_URL: 'postgres://todo@db.example.com/todo',
+    METRICS_PORT: '9100',
+  }
+
+  expect(Object.keys(shown).length).toBeGreaterThan(20)
+  expect(parseConfig({ ...shown, ...given })).toEqual(parseConfig(given))
+  expect(parseConfig({ ...shown, METRICS_HOST: '' })).toEqual(parseConfig({}))
+})
+
+test('.editorconfig says what biome.json says', () => {
+  const { formatter } = JSON.parse(read('biome.json'))
+  const settings = Object.fromEntries(
+    [...read('.editorconfig').matchAll(/^(\w+) = (.+)$/gm)].map(([, name, value]) => [name, value]),
+  )
+  expect(settings).toMatchObject({
+    indent_style: formatter.indentStyle,
+    indent_size: String(formatter.indentWidth ?? 2),
+    end_of_line: formatter.lineEnding ?? 'lf',
+    max_line_length: String(formatter.lineWidth),
+  })
+})
+
+test('the workflow runs .ci/run and nothing else', () => {
+  const workflow = Bun.YAML.parse(read('.github/workflows/ci.yml')) as {
+    jobs: Record<string, { steps: { run?: string }[] }>
+  }
+  const commands = Object.values(workflow.jobs).flatMap(({ steps }) => steps.flatMap(({ run }) => run ?? []))
+
+  expect(commands).toEqual(['.ci/run'])
+  expect(statSync(join(root, '.ci/run')).mode & 0o111).toBe(0o111)
+})
+
+test('every link in .github leads to a file', () => {
+  const links = [...new Bun.Glob('.github/**/*.md').scanSync({ cwd: root, dot: true })].flatMap(path =>
+    [...read(path).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, target]) => join(dirname(path), target!)),
+  )
+  expect(links.length).toBeGreaterThan(0)
+  expect(links.filter(path => !existsSync(join(root, path)))).toEqual([])
+})
