@@ -1,5 +1,5 @@
 /**
- * `bun scripts/release.ts VERSION [--dry-run]`: makes a release on this machine and uploads nothing. It sets the version,
+ * `bun run release VERSION [--dry-run]`: makes a release on this machine and uploads nothing. It sets the version,
  * gives the changelog's Unreleased section that version and a date, builds, runs all checks, writes the executable and
  * its SHA-256 sum into dist/release, commits and tags. If a step fails, the files are as before.
  */
@@ -95,7 +95,7 @@ async function runVisibly(cwd: string, command: string[]): Promise<void> {
 if (import.meta.main) {
   const args = process.argv.slice(2).filter(arg => arg !== '--dry-run')
   if (args.length !== 1) {
-    console.error('Usage: bun scripts/release.ts VERSION [--dry-run]')
+    console.error('Usage: bun run release VERSION [--dry-run]')
     process.exit(2)
   }
   try {
