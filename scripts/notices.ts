@@ -39,7 +39,7 @@ function besidesPackages(): Component[] {
       terms: ['bun', 'MIT', 'LGPL-2.0', 'LGPL-2.1', 'Apache-2.0'].map(text),
     },
     {
-      title: 'PostgreSQL 18, inside @electric-sql/pglite',
+      title: 'PostgreSQL, inside @electric-sql/pglite',
       details: ['https://www.postgresql.org'],
       terms: [text('PostgreSQL')],
     },

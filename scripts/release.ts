@@ -1,7 +1,7 @@
 /**
  * `bun run release VERSION [--dry-run]`: makes a release on this machine and uploads nothing. It sets the version,
- * gives the changelog's Unreleased section that version and a date, builds, runs all checks, writes the executable and
- * its SHA-256 sum into dist/release, commits and tags. If a step fails, the files are as before.
+ * puts version and date over the changelog's Unreleased section, builds, runs all checks, writes the executable and its
+ * SHA-256 sum to dist/release, commits and tags. If a step fails, the files are as before.
  */
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
