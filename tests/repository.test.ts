@@ -48,6 +48,16 @@ test('the workflow runs .ci/run and nothing else', () => {
   expect(statSync(join(root, '.ci/run')).mode & 0o111).toBe(0o111)
 })
 
+test('the pictures of README are small', () => {
+  const pictures = [...read('README.md').matchAll(/!\[[^\]]+\]\((docs\/images\/[^)]+)\)/g)].map(
+    ([, path]) => path!,
+  )
+  const bytes = pictures.reduce((sum, path) => sum + statSync(join(root, path)).size, 0)
+
+  expect(pictures.length).toBe(2)
+  expect(bytes).toBeLessThan(150_000)
+})
+
 test('every link in .github leads to a file', () => {
   const links = [...new Bun.Glob('.github/**/*.md').scanSync({ cwd: root, dot: true })].flatMap(path =>
     [...read(path).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, target]) => join(dirname(path), target!)),
