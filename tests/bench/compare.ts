@@ -4,6 +4,9 @@ import { type Person, tidy } from './seed.ts'
 import type { Server } from './servers.ts'
 import type { Work } from './works.ts'
 
+/** The most that a slow server is warmed, in milliseconds. */
+const warmUpMsMax = 60_000
+
 export interface Contest {
   servers: Server[]
   works: Work[]
@@ -12,6 +15,8 @@ export interface Contest {
   postgresPid: number
   rounds: number
   seconds: number
+  /** Requests of each kind to each server before a figure counts. */
+  warmUp: number
   instructions: boolean
   say: (text: string) => void
 }
@@ -45,16 +50,15 @@ export async function compare(contest: Contest): Promise<Result[]> {
 }
 
 async function compareAt(work: Work, contest: Contest): Promise<Result> {
-  const { servers, rounds, seconds, say } = contest
+  const { servers, rounds, say } = contest
   const able: { server: Server; calls: Call[] }[] = []
   let expected: unknown
   for (const server of servers.filter(server => work.only?.(server) ?? true)) {
-    const calls = await work.calls(server, server.people ?? contest.people)
+    const calls = await work.calls(server, contest.people)
     const content = calls[0] && (await answerTo(server, calls[0]))
     if (content === undefined) continue
     expected ??= content
-    // A server with tables of its own (`people`) has other tasks.
-    if (work.sameAnswers && !server.people && !Bun.deepEquals(content, expected)) {
+    if (work.sameAnswers && !Bun.deepEquals(content, expected)) {
       say(`${server.name} is left out: its answer is not that of ${servers[0]!.name}`)
     } else able.push({ server, calls })
   }
@@ -64,7 +68,11 @@ async function compareAt(work: Work, contest: Contest): Promise<Result> {
   const at = work.connections ?? connections
 
   const measured = new Map(able.map(({ server }) => [server, [] as Round[]]))
-  for (const { server, calls } of able) await drive(server.url, calls, Math.max(seconds, 2), at)
+  for (const { server, calls } of able) {
+    const needed = work.warmUp ?? contest.warmUp
+    for (let done = 0, until = Date.now() + warmUpMsMax; done < needed && Date.now() < until; )
+      done += (await drive(server.url, calls, 2, at)).requests
+  }
   for (let round = 0; round < rounds; round++) {
     if (work.writes) for (const url of contest.databases) await tidy(url)
     for (const { server, calls } of able)

@@ -2,12 +2,11 @@
  * `bun run bench`: how fast the service is, held against others that do the same work. docs/performance.md explains.
  *
  *   --quick                short rounds, few of them: to see that it works
- *   --rounds N --seconds N measured rounds for each server and work (5 of 3 s), after a warm-up
+ *   --rounds N --seconds N measured rounds for each server and work (5 of 3 s), after --warm-up requests (30,000)
  *   --only A,B             these works or servers only
  *   --peer NAME=WHAT       one more: a command that listens on PORT and reads DATABASE_URL and SECRET_KEY, or an address
  *   --executable NAME=PATH one more build of the service, as if it were a peer
  *   --set NAME=VALUE       a setting of the service
- *   --reference DIR        the FastAPI service in DIR; --python PATH is an interpreter that has its packages
  *   --no-build             the executable in dist/ as it is
  *   --scale                the same page in tables of 10,000 to 10,000,000 tasks instead (--scale-max N)
  *   --start                the start and the memory instead
@@ -24,7 +23,7 @@ import { generator } from './load.ts'
 import { canCountInstructions, descendants } from './measure.ts'
 import { showComparison } from './report.ts'
 import { measureScale, scalePicture } from './scale.ts'
-import { dropReadyJson, seed, signedIn } from './seed.ts'
+import { makePlain, seed, signedIn } from './seed.ts'
 import {
   migrate,
   type PeerName,
@@ -33,7 +32,6 @@ import {
   type Server,
   startGiven,
   startPeer,
-  startReference,
   startService,
 } from './servers.ts'
 import { measureStart } from './start.ts'
@@ -46,12 +44,11 @@ const { values: options } = parseArgs({
     quick: { type: 'boolean', default: false },
     rounds: { type: 'string' },
     seconds: { type: 'string' },
+    'warm-up': { type: 'string' },
     only: { type: 'string' },
     peer: { type: 'string', multiple: true, default: [] },
     executable: { type: 'string', multiple: true, default: [] },
     set: { type: 'string', multiple: true, default: [] },
-    reference: { type: 'string' },
-    python: { type: 'string', default: 'python3' },
     'no-build': { type: 'boolean', default: false },
     scale: { type: 'boolean', default: false },
     'scale-max': { type: 'string', default: '10000000' },
@@ -116,9 +113,8 @@ async function main() {
   say('seeding 1,000 people with 200 tasks each')
   await seed(url, { people: 1000, tasksOf: '200' })
   const people = await signedIn(url, { people: 1000 })
-  // What only ours reads, the others need not write.
   const plainUrl = await postgres.createDatabase('bench_plain', 'bench')
-  await dropReadyJson(plainUrl)
+  await makePlain(plainUrl)
   const service = await startService(executable, url, settings)
   stops.push(service.stop)
   await until(async () => (await fetch(`${service.url}/health/ready`)).ok)
@@ -153,10 +149,6 @@ async function main() {
       const [name, what] = split(pair)
       keep(await startGiven(name, what, plainUrl), name)
     }
-    if (options.reference) {
-      const own = await newDatabase('reference')
-      keep(await startReference(options.reference, options.python, own, people), 'FastAPI')
-    }
     return found
   }
 
@@ -167,10 +159,11 @@ async function main() {
     servers,
     works: works.filter(({ name }) => wanted(name, workNames)),
     people,
-    databases: [url, plainUrl, ...(options.reference ? [postgres.urlOf('reference')] : [])],
+    databases: [url, plainUrl],
     postgresPid,
     rounds,
     seconds,
+    warmUp: Number(options['warm-up'] ?? (options.quick ? 1000 : 30_000)),
     instructions: canCountInstructions(),
     say,
   }

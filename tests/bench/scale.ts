@@ -100,7 +100,7 @@ async function spread(url: string, people: number, count: number): Promise<Perso
 }
 
 async function measure(
-  { url, prefix }: Server,
+  { url }: Server,
   people: Person[],
   { tasks, limit }: { tasks: number; limit: number },
   postgresPid: number,
@@ -109,7 +109,7 @@ async function measure(
   for (const { name, query } of pages) {
     const calls = people.map(({ token }) => ({
       method: 'GET',
-      path: `${prefix}/tasks?limit=${limit}${query}`,
+      path: `/api/v1/tasks?limit=${limit}${query}`,
       headers: { authorization: `Bearer ${token}` },
     }))
     const answer = await fetch(url + calls[0]!.path, { headers: calls[0]!.headers })

@@ -1,20 +1,15 @@
 /** Starts the service and its peers, each as a process of its own on a free port. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import postgres from 'postgres'
 import { freePort } from '../support/ports.ts'
 import { listenerOf } from './measure.ts'
-import { type Person, password, secretKey } from './seed.ts'
+import { secretKey } from './seed.ts'
 
 export interface Server {
   name: string
   url: string
-  /** Where the tasks' addresses begin. */
-  prefix: string
   /** Unknown for a peer on another machine: then only the answers are measured. */
   pid: number | undefined
-  /** Its own tasks, where it has a database of its own. */
-  people?: Person[]
   /** Milliseconds from the start of the process to its first answer. */
   startMs?: number
   stop(): Promise<void>
@@ -23,13 +18,14 @@ export interface Server {
 const folder = join(import.meta.dir, 'peers')
 export const root = join(import.meta.dir, '../..')
 
-/** Names in the order of the tables. All but the first two and the last verify the token and look the session up. */
+/** Names in the order of the tables. All but the first two and the last verify the token and load the session or the user. */
 export const peers = {
   bare: { command: ['bun', 'bare.js'], says: 'bare Bun.serve + postgres.js, as written' },
   tuned: { command: ['bun', 'bare-tuned.js'], says: 'the same, tuned' },
   draft: { command: ['bun', 'elysia-drizzle.js'], says: 'the usual Elysia + Drizzle draft' },
   hono: { command: ['bun', 'hono.js'], says: 'Hono on Bun + postgres.js, tuned' },
   fastify: { command: ['node', 'fastify.js'], says: 'Fastify 5 on Node + pg, tuned' },
+  fastapi: { command: ['python3', 'fastapi'], says: 'the usual FastAPI + SQLModel service, one worker' },
   'bare hash': { command: ['bun', 'bare-hash.js'], says: 'nothing but the check of a password' },
 } as const satisfies Record<string, { command: string[]; says: string }>
 
@@ -43,7 +39,6 @@ export const startService = (
   name = 'todo-api',
 ) =>
   start(name, [executable], {
-    prefix: '/api/v1',
     env: {
       DATABASE_URL: databaseUrl,
       LOGIN_LIMIT: '0',
@@ -65,51 +60,37 @@ export async function startPeer(name: PeerName, databaseUrl: string): Promise<Se
   const [runtime, file] = peers[name].command
   const program = runtime === 'bun' ? process.execPath : Bun.which(runtime)
   if (!program) return undefined
+  const env = { DATABASE_URL: databaseUrl }
+  if (runtime === 'python3') return startPython(name, program, join(folder, file), env)
   await installPeers()
-  return start(name, [program, join(folder, file)], { prefix: '/api/v1', env: { DATABASE_URL: databaseUrl } })
+  return start(name, [program, join(folder, file)], { env })
+}
+
+/** In an environment of its own, so that nothing of the machine's Python is touched. */
+async function startPython(name: string, python: string, cwd: string, env: Record<string, string>) {
+  const environment = join(cwd, '.venv')
+  const program = join(environment, 'bin/python')
+  if (!existsSync(environment)) {
+    await run([python, '-m', 'venv', environment], cwd)
+    await run([program, '-m', 'pip', 'install', '--quiet', '--requirement', 'requirements.txt'], cwd)
+  }
+  const port = await freePort()
+  const command = [program, '-m', 'uvicorn', 'main:app', '--port', String(port), '--no-access-log']
+  return start(name, [...command, '--log-level', 'warning'], { cwd, port, env })
 }
 
 /** A peer of the caller's: a command that listens on `PORT` of 127.0.0.1, or the address of one that runs already. */
 export async function startGiven(name: string, what: string, databaseUrl: string): Promise<Server> {
-  if (!/^https?:/.test(what))
-    return start(name, what.split(' '), { prefix: '/api/v1', env: { DATABASE_URL: databaseUrl } })
+  if (!/^https?:/.test(what)) return start(name, what.split(' '), { env: { DATABASE_URL: databaseUrl } })
   const { origin, port } = new URL(what)
   console.error(
     `waiting for ${name} at ${what}; it needs DATABASE_URL=${databaseUrl} SECRET_KEY=${secretKey}`,
   )
   await answers(origin, 600)
-  return { name, url: origin, prefix: '/api/v1', pid: listenerOf(Number(port)), stop: async () => {} }
-}
-
-/** The FastAPI service that this one replaces, on tables of its own (it makes them), with 20 tasks a person: it has no pages. */
-export async function startReference(
-  path: string,
-  python: string,
-  databaseUrl: string,
-  people: Person[],
-): Promise<Server> {
-  const port = await freePort()
-  const command = [python, '-m', 'uvicorn', 'app:app', '--port', String(port), '--no-access-log']
-  const env = { DATABASE_URL: databaseUrl.replace('postgres:', 'postgresql:') }
-  const server = await start('FastAPI', command, { prefix: '/api', env, port, cwd: path })
-  const sql = postgres(databaseUrl, { max: 1, onnotice: () => {} })
-  const hash = await Bun.password.hash(password, { algorithm: 'bcrypt', cost: 12 })
-  const rows = people.map(({ id, email }) => ({ id, email, password_hash: hash, created_at: '2026-01-01' }))
-  await sql`insert into "user" ${sql(rows)}`
-  await sql`
-    insert into task (id, user_id, title, description, status, created_at, updated_at)
-    select gen_random_uuid(), id, 'Task ' || n || ': write the report',
-      'Remember to take the blue one, two litres of it, as we said on the phone.', 'pending', '2026-05-01', '2026-05-01'
-    from "user", generate_series(1, 20) n`
-  await sql`vacuum (analyze)`
-  const tasks = await sql`select user_id, array_agg(id::text) as ids from task group by user_id`
-  await sql.end()
-  const idsOf = new Map(tasks.map(({ user_id, ids }) => [user_id, ids]))
-  return { ...server, people: people.map(person => ({ ...person, tasks: idsOf.get(person.id) })) }
+  return { name, url: origin, pid: listenerOf(Number(port)), stop: async () => {} }
 }
 
 interface StartOptions {
-  prefix: string
   env: Record<string, string>
   port?: number
   cwd?: string
@@ -136,7 +117,6 @@ async function start(name: string, command: string[], options: StartOptions): Pr
   return {
     name,
     url,
-    prefix: options.prefix,
     pid: child.pid,
     startMs: performance.now() - begun,
     async stop() {
@@ -166,9 +146,10 @@ async function answers(url: string, seconds: number, isGone = () => false) {
 
 async function installPeers() {
   if (existsSync(join(folder, 'node_modules'))) return
-  const child = Bun.spawn([process.execPath, 'install', '--frozen-lockfile', '--silent'], {
-    cwd: folder,
-    stdio: ['ignore', 2, 2],
-  })
-  if ((await child.exited) !== 0) throw new Error('the peers could not be installed')
+  await run([process.execPath, 'install', '--frozen-lockfile', '--silent'], folder)
+}
+
+async function run(command: string[], cwd: string) {
+  const child = Bun.spawn(command, { cwd, stdio: ['ignore', 2, 2] })
+  if ((await child.exited) !== 0) throw new Error(`${command.join(' ')} failed`)
 }
