@@ -192,18 +192,20 @@ test('a connection that opens after the close is dropped', async () => {
   expect(late.made.filter(({ lost }) => !lost)).toEqual([])
 })
 
-test('when one connection is silent the idle ones are dropped, too', async () => {
+test('when one connection is silent the idle and the slow ones are dropped, too', async () => {
   const time = fakeTime()
-  const pool = scripted(3)
-  const three = Promise.all([1, 2, 3].map(() => ask(pool, 'wait 10')))
+  const pool = scripted(4)
+  const four = Promise.all([1, 2, 3, 4].map(i => ask(pool, `wait 10 for ${i}`)))
   await time.pass(20)
-  await three
+  await four
   void ask(pool, 'hang')
-  await time.pass(1500)
-  void ask(pool, 'hang')
-  await time.pass(600)
+  await time.pass(1000)
+  void ask(pool, 'hang a second later')
+  await time.pass(800)
+  void ask(pool, 'hang just now')
+  await time.pass(250)
 
-  expect(pool.made.map(({ destroyed }) => destroyed > 0)).toEqual([true, false, true])
+  expect(pool.made.map(({ destroyed }) => destroyed > 0)).toEqual([true, true, false, true])
 })
 
 test('nothing is sent over a connection that is lost', async () => {
@@ -244,20 +246,46 @@ test('a statement that is not prepared has its connection to itself', async () =
   expect(pool.made[0]!.asked).toEqual(['quick', 'wait 50', 'quick'])
 })
 
-test('statements of other texts go first while one waits for a lock', async () => {
+test('a text that waits for a lock costs one connection, and the others go on', async () => {
   const time = fakeTime()
   const pool = scripted(2)
   const order: string[] = []
   const note = (text: string) => void ask(pool, text).then(() => order.push(text))
   note('wait 1000 locked')
-  await time.pass(400)
-  note('wait 1000 locked')
-  await time.pass(10)
-  for (let i = 0; i < 4; i++) note('wait 1000 locked')
+  await time.pass(600)
+  for (let i = 0; i < 3; i++) note('wait 1000 locked')
   for (let i = 0; i < 4; i++) note('wait 5 other')
-  await time.pass(700)
+  await time.pass(200)
+  expect(order).toEqual(Array(4).fill('wait 5 other'))
+  await time.pass(300)
+  note('wait 5 other')
+  await time.pass(50)
 
-  expect(order).toEqual(['wait 1000 locked', ...Array(4).fill('wait 5 other')])
+  expect(order).toEqual([...Array(4).fill('wait 5 other'), 'wait 1000 locked', 'wait 5 other'])
+})
+
+test('a while after the lock all is as before', async () => {
+  const time = fakeTime()
+  const pool = scripted(2)
+  void ask(pool, 'wait 600 locked')
+  await time.pass(1700)
+  for (let i = 0; i < 2; i++) void ask(pool, 'wait 50 locked')
+  await time.pass(10)
+
+  expect(pool.made.map(({ asked }) => asked.at(-1))).toEqual(Array(2).fill('wait 50 locked'))
+})
+
+test('transactions have half of the connections at most', async () => {
+  const time = fakeTime()
+  const pool = scripted(4)
+  const transactions = [1, 2, 3].map(() => pool.transaction(query => query('wait 100', [])))
+  await time.pass(20)
+  expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 1 })
+  expect(await ask(pool)).toBe('answered')
+  await time.pass(300)
+  await Promise.all(transactions)
+
+  expect(pool.stats()).toMatchObject({ inUse: 0, waiting: 0 })
 })
 
 /** Time that passes only when told, in steps of `stepMs`; promises are settled in between. */

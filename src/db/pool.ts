@@ -51,7 +51,7 @@ const answerMs = 1900
 /** How long a server may say nothing at all: it ends a slow statement by itself long before. */
 const silenceMs = 2000
 /** A statement that is not answered by then waits for something, as a rule a lock. */
-const slowMs = 250
+const slowMs = 500
 /** A statement is sent behind others only on a connection whose last answer took less, and is no longer ago. */
 const quickMs = 1
 /** While statements are that quick, this many connections keep one process busy; fewer sessions contend less. */
@@ -70,9 +70,9 @@ const pendingPerConnection = 100
  *   a limit of pending jobs the next ones are refused at once.
  * - One queue, in the order of arrival. Each job goes to the least loaded connection. Prepared statements are sent behind
  *   each other, but never behind one that takes long; everything else has its connection to itself.
- * - While a statement is slow (its table is locked), others with its text yield to the rest of the queue.
- *   Transactions have at most half of the connections.
- * - A connection that stays silent is dropped, and with it the idle ones, which may be as dead.
+ * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is on its
+ *   way twice: a table that is locked costs a connection for each kind of statement, and the rest goes on.
+ * - A connection that stays silent is dropped, and with it the idle and the slow ones, which may be as dead.
  * - When no connection is left and none can be opened, the database is away: jobs are refused at once, while one
  *   connection at a time is tried. The first that opens ends that.
  *
@@ -86,6 +86,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   let queue: Job[] = []
   let opening = 0
   let restUntil = 0
+  let slowUntil = 0
   let away: { cause: unknown } | undefined
   let isClosed = false
   // It never stops: a pool that has no work must notice the return of the database, too.
@@ -125,13 +126,12 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
 
   /** The place in the queue of what is sent next; -1 when all of it must wait. */
   function pickJob(now: number): number {
-    const slow = connections.filter(pooled => isSilentFor(slowMs, pooled, now))
-    const mayTransact =
-      connections.filter(({ sent }) => sent[0]?.kind === 'transaction').length < transactionsMax
-    const isAllowed = (job: Job) => mayTransact || job.kind !== 'transaction'
-    const isPreferred = (job: Job) => isAllowed(job) && slow.every(({ sent }) => sent[0]!.text !== job.text)
-    const preferred = queue.findIndex(isPreferred)
-    return preferred < 0 ? queue.findIndex(isAllowed) : preferred
+    const heads = connections.map(({ sent }) => sent[0])
+    const mayTransact = heads.filter(job => job?.kind === 'transaction').length < transactionsMax
+    const isOnItsWay = ({ text }: Job) => connections.some(({ sent }) => sent.some(job => job.text === text))
+    return queue.findIndex(
+      job => (mayTransact || job.kind !== 'transaction') && (now >= slowUntil || !isOnItsWay(job)),
+    )
   }
 
   /** An idle one, else one that answers quickly. Of equals the first, so that under light load few are used. */
@@ -164,6 +164,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
       pooled.sent.shift()
       pooled.lastLatencyMs = now - pooled.lastAnswerAt
       pooled.lastAnswerAt = now
+      if (pooled.lastLatencyMs >= slowMs) slowUntil = now + 2 * slowMs
       dispatch(now)
     }
     job.run(pooled.connection).then(job.resolve, job.reject).then(settled)
@@ -209,10 +210,11 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
       if (job.kind === 'transaction') job.connection?.destroy()
     }
     queue = queue.filter(job => pending.has(job))
+    if (connections.some(pooled => isSilentFor(slowMs, pooled, now))) slowUntil = now + 2 * slowMs
     const areSilent = connections.some(pooled => isSilentFor(silenceMs, pooled, now))
     for (const pooled of connections) {
       const isIdle = pooled.sent.length === 0
-      if (areSilent && (isIdle || isSilentFor(silenceMs, pooled, now))) pooled.connection.destroy()
+      if (areSilent && (isIdle || isSilentFor(slowMs, pooled, now))) pooled.connection.destroy()
       else if (isIdle && pooled.closeAt <= now) void pooled.connection.end()
     }
     connections = connections.filter(({ connection }) => !connection.lost)
