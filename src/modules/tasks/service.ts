@@ -75,10 +75,10 @@ export function createTaskService({ db, driver, secretKey }: Parts) {
   }
 
   return {
-    list: createLists(driver, cursors),
+    list: createLists(db, cursors),
     changes: createChanges(driver, cursors),
     batch: createBatch(driver, statements.owner),
-    stats: createStats(driver),
+    stats: createStats(db),
     trash: trash.list,
     emptyTrash: trash.empty,
     purge: trash.purge,
