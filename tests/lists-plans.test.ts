@@ -69,7 +69,7 @@ async function serviceOn(fill: string) {
       value === null ? 'null' : `'${String(value).replaceAll("'", "''")}'`,
     )
     const [[answer] = []] = name
-      ? await driver.query(`explain (analyze, format json) execute ${name}(${literals})`, [])
+      ? await driver.query(`explain (analyze, format json) execute "${name}"(${literals})`, [])
       : await driver.query(`explain (analyze, format json) ${text}`, values)
     const nodes = flatten((answer as [{ Plan: Plan }])[0].Plan).filter(node => node['Actual Loops'] > 0)
     const scans = nodes.filter(node => node['Index Name'] ?? node['Relation Name'])
