@@ -3,10 +3,8 @@ import { statement } from '../../db/client.ts'
 import type { Driver } from '../../db/driver.ts'
 import { taskCounters, tasks, taskTombstones, toInstant } from '../../db/schema.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
-import type { Page } from './list.ts'
 import type { TrashedTask, TrashQuery } from './model.ts'
 import { toTask, value } from './rows.ts'
-import { wordsOfGone } from './search.ts'
 
 /** Days that a task stays in the trash before it goes for good. */
 export const trashDays = 30
@@ -56,7 +54,7 @@ export function createTrash(driver: Driver, cursors: Cursors) {
     ), stones as (
       insert into ${taskTombstones} (id, user_id, version, deleted_at)
       select id, user_id, version, deleted_at from gone returning 1
-    ), words as (${wordsOfGone})
+    )
     select count(*) from stones`,
   )
 
@@ -75,7 +73,7 @@ export function createTrash(driver: Driver, cursors: Cursors) {
     ), stones as (
       insert into ${taskTombstones} (id, user_id, version, deleted_at)
       select id, user_id, version, deleted_at from gone returning 1
-    ), words as (${wordsOfGone})
+    )
     select count(*) from stones`,
   )
 
@@ -115,7 +113,10 @@ export function createTrash(driver: Driver, cursors: Cursors) {
 
   return {
     /** A page of the person's trash, what went there last first. Throws `validation_failed` for a wrong cursor. */
-    async list(userId: string, { limit = 50, cursor }: TrashQuery): Promise<Page<TrashedTask>> {
+    async list(
+      userId: string,
+      { limit = 50, cursor }: TrashQuery,
+    ): Promise<{ items: TrashedTask[]; next: string | undefined }> {
       const page = { user: userId, limit: limit + 1 }
       const rows = await (cursor === undefined
         ? firstPage(page)
