@@ -1,14 +1,7 @@
 import { expect, test } from 'bun:test'
-import { createDb } from '../src/db/client.ts'
-import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
 import { byHand } from './support/by-hand.ts'
-import { onBothDatabases, type Service } from './support/harness.ts'
-
-/** The service on the same database, for what only the service itself does. */
-const serviceOf = (api: Service): TaskService => {
-  const driver = { kind: api.kind, query: api.sql } as never
-  return createTaskService({ db: createDb(driver), driver, secretKey: 'only for cursors' })
-}
+import { onBothDatabases } from './support/harness.ts'
+import { serviceOn } from './support/task-service.ts'
 
 onBothDatabases('the trash', api => {
   test('what is deleted is in the trash, last deleted first, and nobody else sees it', async () => {
@@ -128,7 +121,7 @@ onBothDatabases('the trash', api => {
     ])
     const { body: before } = await api.get('/tasks/changes', { token: ada.token })
 
-    const done = await Promise.all([serviceOf(api).purge(), serviceOf(api).purge(), serviceOf(api).purge()])
+    const done = await Promise.all([serviceOn(api).purge(), serviceOn(api).purge(), serviceOn(api).purge()])
 
     const { body: trash } = await api.get('/tasks/trash', { token: ada.token })
     const { body: after } = await api.get('/tasks/changes', { token: ada.token })
@@ -148,7 +141,7 @@ onBothDatabases('the trash', api => {
       gone.id,
     ])
 
-    const { forgotten } = await serviceOf(api).purge()
+    const { forgotten } = await serviceOn(api).purge()
 
     const since = (cursor: string) => api.get(`/tasks/changes?since=${cursor}`, { token: ada.token })
     expect(forgotten).toBe(1)

@@ -1,6 +1,7 @@
 import type { Db } from '../../db/client.ts'
 import { brokenConstraint } from '../../db/constraint.ts'
 import type { Driver } from '../../db/driver.ts'
+import { deriveKey } from '../../derive-key.ts'
 import { AppError } from '../../errors.ts'
 import { isUuid, uuidOf } from '../../uuid.ts'
 import { createBatch } from './batch.ts'
@@ -30,6 +31,7 @@ const triesMax = 3
 
 export function createTaskService({ db, driver, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
+  const idempotencyKey = deriveKey(secretKey, 'idempotency')
   const statements = createStatements(db, driver)
   const trash = createTrash(driver, cursors)
 
@@ -55,7 +57,7 @@ export function createTaskService({ db, driver, secretKey }: Parts) {
   }
 
   async function createOnce(task: { user: string }, key: string): Promise<ReadyTask> {
-    const values = { id: uuidOf(`todo-api: idempotency\0${task.user}\0${key}`), ...task }
+    const values = { id: uuidOf(`${task.user}\0${key}`, idempotencyKey), ...task }
     for (let attempt = 1; ; attempt++) {
       try {
         const [row] = await statements.insertOnce(values)
