@@ -2,7 +2,7 @@ import { asc, count, eq, type SQL, sql } from 'drizzle-orm'
 import { t } from 'elysia'
 import { createDb, type Db } from '../db/client.ts'
 import type { Driver } from '../db/driver.ts'
-import { migrate, pendingMigrations } from '../db/migrate.ts'
+import { migrate } from '../db/migrate.ts'
 import { sessions, tasks, users } from '../db/schema.ts'
 import { email, newPassword } from '../modules/auth/model.ts'
 import { createPasswords } from '../modules/auth/passwords.ts'
@@ -34,7 +34,7 @@ export async function createUser(address: string): Promise<void> {
   const password = await readNewPassword()
   const driver = await openDatabase(config)
   try {
-    if ((await pendingMigrations(driver)).length > 0) await migrate(driver)
+    await migrate(driver)
     const { hash } = createPasswords({ cost: config.bcryptCost, ...config.hashing })
     const trimmed = address.trim()
     const now = new Date().toISOString()
