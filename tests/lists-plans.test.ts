@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { SQL } from 'drizzle-orm'
 import { Placeholder } from 'drizzle-orm/sql/sql'
-import { openDriver } from '../src/db/client.ts'
+import { createDb, openDriver } from '../src/db/client.ts'
 import { type Driver, formatTextArray } from '../src/db/driver.ts'
 import { changesQuery } from '../src/modules/tasks/changes.ts'
 import { pageQuery, shapeOf, textOf } from '../src/modules/tasks/list.ts'
@@ -176,7 +176,12 @@ describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the tab
   })
 
   test('changes and counts are read from indexes', async () => {
-    const changes = await explain(changesQuery, { user: people.many, since: 3000, limit: 51 })
+    const changes = await explain(changesQuery(createDb(driver)).getSQL(), {
+      user: people.many,
+      since: 3000,
+      limit: 50,
+      more: 51,
+    })
     const counts = await explain(statsQuery, {
       user: people.many,
       from: '2026-11-23T00:00:00Z',

@@ -144,7 +144,8 @@ onBothDatabases('tasks and other people', api => {
 
   test('the id that a key makes cannot be computed without the secret of the service', async () => {
     const ada = await api.user()
-    const create = (secretKey: string) => serviceOn(api, secretKey).create(ada.id, { title: 'x' }, 'guessable')
+    const create = (secretKey: string) =>
+      serviceOn(api, secretKey).create(ada.id, { title: 'x' }, 'guessable')
 
     const [one, again, other] = [await create('one'), await create('one'), await create('another')]
 

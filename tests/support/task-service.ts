@@ -2,8 +2,12 @@ import { createDb } from '../../src/db/client.ts'
 import { createTaskService, type TaskService } from '../../src/modules/tasks/service.ts'
 import type { Service } from './harness.ts'
 
-/** The tasks' part of a service, on the same database: for what no route does. */
-export function serviceOn(api: Service, secretKey = 'a secret for cursors and ids'): TaskService {
-  const driver = { kind: api.kind, query: api.sql } as never
-  return createTaskService({ db: createDb(driver), driver, secretKey })
+/** The tasks' part of a service, on the same database, for what no route does; `report` hears of what is logged. */
+export function serviceOn(
+  api: Service,
+  secretKey = 'a secret for cursors and ids',
+  report: (message: string, fields?: Record<string, unknown>) => void = () => {},
+): TaskService {
+  const { driver } = api
+  return createTaskService({ db: createDb(driver), driver, secretKey, log: { error: report } })
 }

@@ -1,77 +1,96 @@
-import { sql } from 'drizzle-orm'
-import { statement } from '../../db/client.ts'
-import type { Driver } from '../../db/driver.ts'
+import { and, eq, gt, placeholder, sql } from 'drizzle-orm'
+import { unionAll } from 'drizzle-orm/pg-core'
+import type { Db } from '../../db/client.ts'
 import { taskCounters, tasks, taskTombstones } from '../../db/schema.ts'
 import { AppError } from '../../errors.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
-import type { Changes, ChangesQuery } from './model.ts'
-import { columnsOf, type TaskRow, toTask, value } from './rows.ts'
+import type { ChangesQuery } from './model.ts'
+import { value } from './rows.ts'
 
 const user = value('user', 'uuid')
 const since = value('since', 'bigint')
 const limit = value('limit', 'int')
+/** One more than asked for: whether there are more. */
+const more = placeholder('more')
 
 /**
- * What has a number above `since`, in the order of the numbers: two ranges of two indexes, merged. The counter comes
- * from the same snapshot: whatever has a number up to its own is in there too, because numbers are committed in order.
+ * What has a number above `since`, in the order of the numbers: two ranges of two indexes, merged, and as one row. The
+ * counter comes from the same snapshot: every change up to its number is in there, because numbers are committed in
+ * order.
  */
-export const changesQuery = sql`
-  select c.seq, c.pruned_through, f.gone, ${columnsOf('f')}
-  from ${taskCounters} c left join lateral (
-    (select t.deleted_at is not null as gone, ${columnsOf('t')} from ${tasks} t
-     where t.user_id = ${user} and t.version > ${since} order by t.version limit ${limit})
-    union all
-    (select true, d.id, d.version, null from ${taskTombstones} d
-     where d.user_id = ${user} and d.version > ${since} order by d.version limit ${limit})
-    order by version limit ${limit}
-  ) f on true
-  where c.user_id = ${user}
-  order by f.version`
+export function changesQuery(db: Db) {
+  const changed = db
+    .select({
+      version: tasks.version,
+      id: tasks.id,
+      json: sql<string | null>`case when ${tasks.deletedAt} is null then ${tasks.json} end`.as('json'),
+    })
+    .from(tasks)
+    .where(and(eq(tasks.userId, user), gt(tasks.version, since)))
+    .orderBy(tasks.version)
+    .limit(more)
+  const { version, id, userId } = taskTombstones
+  const deleted = db
+    .select({ version, id, json: sql<string | null>`null`.as('json') })
+    .from(taskTombstones)
+    .where(and(eq(userId, user), gt(version, since)))
+    .orderBy(version)
+    .limit(more)
+  const both = unionAll(changed, deleted).as('both')
+  const place = sql<number>`row_number() over (order by ${both.version})`.as('place')
+  const feed = db.select({ version: both.version, id: both.id, json: both.json, place }).from(both).as('feed')
+  const inPage = sql`${feed.place} <= ${limit}`
+  return db
+    .select({
+      seq: taskCounters.seq,
+      prunedThrough: taskCounters.prunedThrough,
+      tasks: sql<
+        string | null
+      >`string_agg(${feed.json}, ',' order by ${feed.place}) filter (where ${inPage})`,
+      deleted: sql<
+        string | null
+      >`string_agg('"' || ${feed.id} || '"', ',' order by ${feed.place}) filter (where ${inPage} and ${feed.json} is null)`,
+      last: sql<number>`max(${feed.version}) filter (where ${inPage})`,
+      hasMore: sql<boolean>`count(${feed.id}) > ${limit}`,
+    })
+    .from(taskCounters)
+    .leftJoin(feed, sql`true`)
+    .where(eq(taskCounters.userId, user))
+    .groupBy(taskCounters.userId)
+}
 
 /** A place in the sequence of changes. */
 interface Place {
   /** The number of the last change that the client knows. */
   since: number
   /**
-   * How far deletions were forgotten when the client began with nothing: what was gone by then it never had. Without
-   * this, whoever begins after a purge could never get past it.
+   * How far deletions were forgotten when the client began with nothing: it never had what was gone by then. Without
+   * this, a client that begins after a purge could never get past it.
    */
   base: number
 }
 
-export function createChanges(driver: Driver, cursors: Cursors) {
-  const query = statement<[seq: number, pruned: number, gone: boolean | null, ...TaskRow]>(
-    driver,
-    changesQuery,
-  )
+export function createChanges(db: Db, cursors: Cursors) {
+  const query = changesQuery(db).prepare('changes')
 
   /**
-   * What has changed since a cursor. Throws `validation_failed` for a cursor that is not this person's, and
+   * What has changed since a cursor, as JSON. Throws `validation_failed` for a cursor that is not this user's, and
    * `cursor_expired` when deletions after it are forgotten, or when the database is older than it (a restored backup).
    */
   return async function changes(
     userId: string,
     { since: cursor, limit = 50 }: ChangesQuery,
-  ): Promise<Changes> {
+  ): Promise<string> {
     const known = cursor === undefined ? undefined : open(userId, cursor)
     const from = known?.since ?? 0
-    const rows = await query({ user: userId, since: from, limit: limit + 1 })
-    const [counter] = rows
-    if (!counter) throw new AppError('invalid_token')
-    const [seq, pruned] = counter
-    const base = known?.base ?? pruned
-    if (from > seq || pruned > Math.max(from, base)) throw new AppError('cursor_expired')
+    const [page] = await query.execute({ user: userId, since: from, limit, more: limit + 1 })
+    if (!page) throw new AppError('invalid_token')
+    const base = known?.base ?? page.prunedThrough
+    if (from > page.seq || page.prunedThrough > Math.max(from, base)) throw new AppError('cursor_expired')
 
-    const hasMore = rows.length > limit
-    const page = rows.slice(0, limit).filter(([, , gone]) => gone !== null)
-    const last = page.at(-1)
-    const place = { since: hasMore ? last![4] : seq, base }
-    return {
-      tasks: page.filter(([, , gone]) => !gone).map(row => toTask(row[5])),
-      deleted: page.filter(([, , gone]) => gone).map(row => row[3]),
-      cursor: cursors.seal('changes', userId, `${place.since}.${place.base}`),
-      has_more: hasMore,
-    }
+    const place = { since: page.hasMore ? page.last : page.seq, base }
+    const next = cursors.seal('changes', userId, `${place.since}.${place.base}`)
+    return `{"tasks":[${page.tasks ?? ''}],"deleted":[${page.deleted ?? ''}],"cursor":"${next}","has_more":${page.hasMore}}`
   }
 
   function open(userId: string, cursor: string): Place {
