@@ -13,182 +13,153 @@ export const tombstoneDays = 90
 
 /** Rows that a step deletes: other requests wait neither long for its locks nor for the embedded database. */
 export const stepRows = 200
-const pageUsers = 100
+const usersAtOnce = 100
 
 const isTrashed = isNotNull(tasks.deletedAt)
-const before = (days: number) => sql`now() - make_interval(days => ${days})`
-const isOldTrash = and(isTrashed, lt(tasks.deletedAt, before(trashDays)))
-const isOldTombstone = lt(taskTombstones.deletedAt, before(tombstoneDays))
+const daysAgo = (days: number) => sql`now() - make_interval(days => ${days})`
+const isOldTrash = lt(tasks.deletedAt, daysAgo(trashDays))
+const isOldTombstone = lt(taskTombstones.deletedAt, daysAgo(tombstoneDays))
 
-/** A tombstone may be there already: an imported one of the same task. The later deletion counts. */
-const lastDeletion = {
-  target: [taskTombstones.id, taskTombstones.userId],
-  set: { version: sql`excluded.version`, deletedAt: sql`excluded.deleted_at` },
+type Lock = { skipLocked?: true }
+
+/** Deletes at most `stepRows` of a user's rows, those first that were deleted first. */
+async function deleteSome(tx: Db, table: typeof tasks | typeof taskTombstones, which: SQL | undefined) {
+  const { id, userId, version, deletedAt } = table
+  const some = tx.select({ id }).from(table).where(which).orderBy(deletedAt).limit(stepRows)
+  // The condition once more: a row may have changed since it was chosen.
+  return tx
+    .delete(table)
+    .where(and(which, inArray(id, some)))
+    .returning({ id, userId, version, deletedAt })
 }
 
-/**
- * What deletes for good: one task, the trash, what is old, and what a deleted account leaves behind. Each is a short
- * transaction, or several: in steps, the number of rows does not matter.
- */
-export function createErasure(db: Db, log: Pick<Log, 'error'>) {
-  /** Runs steps of `stepRows` rows until one finds less; returns how many rows there were. */
-  async function inSteps(step: (tx: Db) => Promise<number>, userId: string, lock?: { skipLocked: true }) {
-    let total = 0
-    for (let count = stepRows; count === stepRows; total += count) {
-      count = await db.transaction(async tx => ((await lockCounter(tx, userId, lock)) ? step(tx) : 0))
-    }
-    return total
-  }
+/** Notes deletions for clients that sync. There may be an imported one of the same task; the last one counts. */
+async function bury(
+  tx: Db,
+  gone: { id: string; userId: string; version: number; deletedAt?: string | null }[],
+) {
+  if (gone.length === 0) return
+  await tx
+    .insert(taskTombstones)
+    .values(gone.map(row => ({ ...row, deletedAt: row.deletedAt ?? sql`now()` })))
+    .onConflictDoUpdate({
+      target: [taskTombstones.id, taskTombstones.userId],
+      set: { version: sql`excluded.version`, deletedAt: sql`excluded.deleted_at` },
+    })
+}
 
-  /** Deletes tasks. A tombstone of each stays, with the number with which the task left the list. */
-  const bury = (userId: string, which: SQL | undefined) => async (tx: Db) => {
-    const condition = and(eq(tasks.userId, userId), which)
-    const { id, version, deletedAt } = tasks
-    const some = tx.select({ id }).from(tasks).where(condition).orderBy(deletedAt).limit(stepRows)
-    const gone = tx.$with('gone').as(
-      tx
-        .delete(tasks)
-        .where(and(condition, inArray(id, some)))
-        .returning({
-          id,
-          userId: tasks.userId,
-          version,
-          deletedAt: sql<string>`${deletedAt}`.as('deleted_at'),
-        }),
-    )
-    const tombstones = await tx
-      .with(gone)
-      .insert(taskTombstones)
-      .select(tx.select().from(gone))
-      .onConflictDoUpdate(lastDeletion)
-      .returning({ id: taskTombstones.id })
-    return tombstones.length
+/** Runs steps, each a transaction that holds the user's counter, until one finds less to do than it may. */
+async function inSteps(db: Db, userId: string, lock: Lock, step: (tx: Db) => Promise<number>) {
+  let total = 0
+  for (let count = stepRows; count === stepRows; total += count) {
+    count = await db.transaction(async tx => ((await lockCounter(tx, userId, lock)) ? step(tx) : 0))
   }
+  return total
+}
 
-  /** Forgets deletions, and notes how far: a cursor from before that is too old. */
-  const forget = (userId: string) => async (tx: Db) => {
-    const condition = and(eq(taskTombstones.userId, userId), isOldTombstone)
-    const { id, version, deletedAt } = taskTombstones
-    const some = tx.select({ id }).from(taskTombstones).where(condition).orderBy(deletedAt).limit(stepRows)
-    const gone = await tx
-      .delete(taskTombstones)
-      .where(and(condition, inArray(id, some)))
-      .returning({ version })
+/** Deletes trash for good. No number is taken: for the feed these tasks were gone before, and keep their last one. */
+function emptyTrash(db: Db, userId: string, which: SQL, lock: Lock = {}) {
+  return inSteps(db, userId, lock, async tx => {
+    const gone = await deleteSome(tx, tasks, and(eq(tasks.userId, userId), which))
+    await bury(tx, gone)
+    return gone.length
+  })
+}
+
+/** Forgets old deletions, and notes how far: cursors from before that are too old. */
+function forgetDeletions(db: Db, userId: string) {
+  return inSteps(db, userId, { skipLocked: true }, async tx => {
+    const gone = await deleteSome(tx, taskTombstones, and(eq(taskTombstones.userId, userId), isOldTombstone))
     const last = Math.max(0, ...gone.map(({ version }) => version))
     await tx
       .update(taskCounters)
       .set({ prunedThrough: sql`greatest(${taskCounters.prunedThrough}, ${last})` })
       .where(eq(taskCounters.userId, userId))
     return gone.length
-  }
+  })
+}
 
-  /** Deletes what is left of a user whose account is gone. */
-  async function eraseUser(userId: string): Promise<number> {
-    const hasNoAccount = notExists(db.select({ id: users.id }).from(users).where(eq(users.id, userId)))
+/** Deletes everything that a user without an account has left. Interrupted, it can be called again. */
+export async function eraseUser(db: Db, userId: string): Promise<number> {
+  let total = 0
+  for (const table of [tasks, taskTombstones]) {
+    const which = and(eq(table.userId, userId), hasNoAccount(db, table))
+    total += await inSteps(db, userId, {}, async tx => (await deleteSome(tx, table, which)).length)
+  }
+  await db.delete(taskCounters).where(and(eq(taskCounters.userId, userId), hasNoAccount(db, taskCounters)))
+  return total
+}
+
+type OwnedTable = typeof tasks | typeof taskTombstones | typeof taskCounters
+
+const hasNoAccount = (db: Db, table: OwnedTable) =>
+  notExists(db.select({ id: users.id }).from(users).where(eq(users.id, table.userId)))
+
+/** What deletes for good: one task, the trash, and by itself what is old. */
+export function createErasure(db: Db, log: Pick<Log, 'error'>) {
+  /** For each user who has such rows. What fails for one is logged, and the others have their turn. */
+  async function forEachUser(table: OwnedTable, which: SQL, work: (userId: string) => Promise<number>) {
     let total = 0
-    for (const table of [tasks, taskTombstones]) {
-      const condition = and(eq(table.userId, userId), hasNoAccount)
-      total += await inSteps(async tx => {
-        const some = tx.select({ id: table.id }).from(table).where(condition).limit(stepRows)
-        const gone = await tx
-          .delete(table)
-          .where(and(condition, inArray(table.id, some)))
-          .returning({ id: table.id })
-        return gone.length
-      }, userId)
-    }
-    await db.delete(taskCounters).where(and(eq(taskCounters.userId, userId), hasNoAccount))
-    return total
-  }
-
-  /** The users who have such rows, a page at a time. */
-  async function* usersWith(
-    table: typeof tasks | typeof taskTombstones | typeof taskCounters,
-    condition?: SQL,
-  ) {
     let page: { userId: string }[] = []
     do {
       const last = page.at(-1)
       page = await db
         .selectDistinct({ userId: table.userId })
         .from(table)
-        .where(and(condition, last && gt(table.userId, last.userId)))
+        .where(and(which, last && gt(table.userId, last.userId)))
         .orderBy(table.userId)
-        .limit(pageUsers)
-      yield* page
-    } while (page.length === pageUsers)
-  }
-
-  /** One user after the other: what fails for one is logged, and tried again at the next turn. */
-  async function forEachUser(
-    users: AsyncIterable<{ userId: string }>,
-    work: (userId: string) => Promise<number>,
-  ) {
-    let total = 0
-    for await (const { userId } of users) {
-      try {
-        total += await work(userId)
-      } catch (error) {
-        // Another writer, or no database: not worth a line.
-        if (findAppError(error)?.code === 'unavailable') continue
-        log.error('old tasks of a user cannot be deleted', { user_id: userId, ...errorFields(error) })
-      }
-    }
+        .limit(usersAtOnce)
+      for (const { userId } of page) total += await work(userId).catch(error => report(error, userId))
+    } while (page.length === usersAtOnce)
     return total
   }
 
-  const task: Change = {
-    write: ({ id, user, ifMatch }) =>
-      db.transaction(async tx => {
-        const counter = await lockCounter(tx, user)
-        if (!counter) return []
-        const isWanted = ifMatch ? inArray(tasks.version, ifMatch.map(Number)) : undefined
-        const gone = await tx
-          .delete(tasks)
-          .where(and(eq(tasks.id, id), eq(tasks.userId, user), isWanted))
-          .returning(serialized)
-        if (gone.length === 0) return []
-        const tombstone = { id, userId: user, version: counter.seq + 1, deletedAt: sql`now()` }
-        await tx.insert(taskTombstones).values(tombstone).onConflictDoUpdate(lastDeletion)
-        await tx.update(taskCounters).set({ seq: tombstone.version }).where(eq(taskCounters.userId, user))
-        return gone
-      }),
-    look: ({ id, user }) =>
-      db
-        .select({ ...serialized, differs: sql<boolean>`true` })
-        .from(tasks)
-        .where(and(eq(tasks.id, id), eq(tasks.userId, user))),
+  function report(error: unknown, userId: string): number {
+    // No database, or a lock that takes long: no reason for a line.
+    if (findAppError(error)?.code !== 'unavailable')
+      log.error('the old tasks of a user cannot be deleted', { user_id: userId, ...errorFields(error) })
+    return 0
   }
 
   return {
-    /** One task, from the list or from the trash. */
-    task,
+    /** One task, from the list or from the trash, with the next number. */
+    task: {
+      write: ({ id, user, ifMatch }) =>
+        db.transaction(async tx => {
+          const counter = await lockCounter(tx, user)
+          const isWanted = ifMatch ? inArray(tasks.version, ifMatch.map(Number)) : undefined
+          const which = and(eq(tasks.id, id), eq(tasks.userId, user), isWanted)
+          const gone = await tx.delete(tasks).where(which).returning(serialized)
+          if (!counter || gone.length === 0) return []
+          const version = counter.seq + 1
+          await bury(tx, [{ id, userId: user, version }])
+          await tx.update(taskCounters).set({ seq: version }).where(eq(taskCounters.userId, user))
+          return gone
+        }),
+      look: ({ id, user }) =>
+        db
+          .select({ ...serialized, differs: sql<boolean>`true` })
+          .from(tasks)
+          .where(and(eq(tasks.id, id), eq(tasks.userId, user))),
+    } satisfies Change,
 
-    /** Everything in the user's trash. No number is taken: for the feed these tasks were gone before. */
+    /** Everything in the user's trash. */
     async emptyTrash(userId: string): Promise<void> {
-      await inSteps(bury(userId, isTrashed), userId)
+      await emptyTrash(db, userId, isTrashed)
     },
 
-    eraseUser,
-
     /**
-     * Deletes what was in the trash for 30 days, forgets deletions after 90, and ends the deletion of accounts that was
-     * interrupted. Returns the numbers of rows. Replicas may run it at the same time: a user whose counter another
-     * writer holds is left for the next turn.
+     * Empties the trash of what was there for 30 days, forgets deletions after 90, and ends deletions of accounts that
+     * were interrupted. Returns the numbers of rows. Replicas may do it at the same time: a user whose counter is locked
+     * has the next turn.
      */
     async purge(): Promise<{ purged: number; forgotten: number; erased: number }> {
-      const free = { skipLocked: true } as const
-      const hasNoAccount = notExists(
-        db.select({ id: users.id }).from(users).where(eq(users.id, taskCounters.userId)),
-      )
       return {
-        purged: await forEachUser(usersWith(tasks, isOldTrash), userId =>
-          inSteps(bury(userId, isOldTrash), userId, free),
+        purged: await forEachUser(tasks, isOldTrash, id =>
+          emptyTrash(db, id, isOldTrash, { skipLocked: true }),
         ),
-        forgotten: await forEachUser(usersWith(taskTombstones, isOldTombstone), userId =>
-          inSteps(forget(userId), userId, free),
-        ),
-        erased: await forEachUser(usersWith(taskCounters, hasNoAccount), eraseUser),
+        forgotten: await forEachUser(taskTombstones, isOldTombstone, id => forgetDeletions(db, id)),
+        erased: await forEachUser(taskCounters, hasNoAccount(db, taskCounters), id => eraseUser(db, id)),
       }
     },
   }

@@ -84,7 +84,6 @@ export function createTaskService({ db, driver, log, secretKey }: Parts) {
     stats: createStats(driver),
     trash: createTrash(db, cursors),
     emptyTrash: erasure.emptyTrash,
-    eraseUser: erasure.eraseUser,
     purge: erasure.purge,
 
     /** One task. Throws `task_not_found`, or `not_authorized` when it is another user's. */
