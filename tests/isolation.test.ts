@@ -108,7 +108,7 @@ onBothDatabases('every statement', api => {
 
     const ofTasks = [...texts].filter(text => /\b(tasks|task_tombstones|task_counters)\b/.test(text))
     const ofAccounts = [...texts].filter(text => /\b(sessions|users)\b/.test(text) && !ofTasks.includes(text))
-    const namesOwner = /\buser_id"? = \$|^insert into /
+    const namesOwner = /\buser_id"? = (\(select )?\$|^insert into /
     const namesUser = /\b(user_id|id|email_key|token_hash|previous_hash)"? = (\$|\w)|insert into "sessions"/
 
     expect(ofTasks.length).toBeGreaterThan(20)

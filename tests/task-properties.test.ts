@@ -349,7 +349,7 @@ function serviceOf(api: Service) {
     restore: async (...given: Parameters<TaskService['restore']>) => read(await service.restore(...given)),
     async list(...given: Parameters<TaskService['list']>) {
       const { items, ...page } = await service.list(...given)
-      return { ...page, items: items.map((json): Task => JSON.parse(json)) }
+      return { ...page, items: JSON.parse(`[${items}]`) as Task[] }
     },
     trash: async (...given: Parameters<TaskService['trash']>): Promise<TrashedTask[]> =>
       JSON.parse(`[${(await service.trash(...given)).items}]`),

@@ -8,6 +8,5 @@ export function serviceOn(
   secretKey = 'a secret for cursors and ids',
   report: (message: string, fields?: Record<string, unknown>) => void = () => {},
 ): TaskService {
-  const { driver } = api
-  return createTaskService({ db: createDb(driver), driver, secretKey, log: { error: report } })
+  return createTaskService({ db: createDb(api.driver), secretKey, log: { error: report } })
 }

@@ -24,14 +24,6 @@ export const toTask = (json: string): Task => JSON.parse(json)
 /** A value of the request, by name; the type keeps PostgreSQL from guessing. */
 export const value = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`
 
-/**
- * A condition without an index of its own, to be looked at while the list is read in its order. PostgreSQL would take
- * it for a rare one, and read and sort the whole list first; what stands in a `coalesce` it takes for true half the time.
- */
-export function inPassing(condition: SQL): SQL {
-  return sql`coalesce(${condition}, false)`
-}
-
 /** What a change touches, by column; what is absent stays as it is, and null clears. */
 export function toPatch({ title, description, status, priority, due_at, tags, position }: TaskUpdate) {
   return {

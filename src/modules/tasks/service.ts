@@ -1,6 +1,5 @@
 import type { Db } from '../../db/client.ts'
 import { brokenConstraint } from '../../db/constraint.ts'
-import type { Driver } from '../../db/driver.ts'
 import { deriveKey } from '../../derive-key.ts'
 import { AppError } from '../../errors.ts'
 import type { Log } from '../../log.ts'
@@ -20,7 +19,6 @@ export type TaskService = ReturnType<typeof createTaskService>
 
 interface Parts {
   db: Db
-  driver: Driver
   log: Pick<Log, 'error'>
   /** Signs the cursors, and makes ids of idempotency keys. */
   secretKey: string
@@ -32,7 +30,7 @@ type Versions = string[] | null
 /** How often a change is tried whose task others change at the same moment. */
 const triesMax = 3
 
-export function createTaskService({ db, driver, log, secretKey }: Parts) {
+export function createTaskService({ db, log, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
   const idempotencyKey = deriveKey(secretKey, 'idempotency')
   const statements = createStatements(db)
@@ -78,10 +76,10 @@ export function createTaskService({ db, driver, log, secretKey }: Parts) {
   }
 
   return {
-    list: createLists(driver, cursors),
+    list: createLists(db, cursors),
     changes: createChanges(db, cursors),
     batch: createBatch(db),
-    stats: createStats(driver),
+    stats: createStats(db),
     trash: createTrash(db, cursors),
     emptyTrash: erasure.emptyTrash,
     purge: erasure.purge,

@@ -1,50 +1,30 @@
-import { and, desc, eq, isNotNull, sql } from 'drizzle-orm'
+import { and, eq, isNotNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/client.ts'
 import { tasks } from '../../db/schema.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
+import { isAfter, type Page, type PageRow, page } from './list.ts'
 import type { TrashQuery } from './model.ts'
 
-/** When a task was deleted, as the API writes moments. */
+/** The last deleted task first. */
+const order = [tasks.deletedAt, tasks.id].map(column => ({ by: sql`${column}`, isDescending: true }))
+
 const deletedAt = sql`to_char(${tasks.deletedAt} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
+const item = sql`left(${tasks.json}, -1) || ',"deleted_at":"' || ${deletedAt} || '"}'`
 
 export function createTrash(db: Db, cursors: Cursors) {
-  /**
-   * A page of the user's trash as JSON, the last deleted task first. Throws `validation_failed` for a cursor from
-   * elsewhere.
-   */
-  return async function trash(userId: string, { limit = 50, cursor }: TrashQuery) {
+  /** A page of the user's trash. Throws `validation_failed` for a cursor from elsewhere. */
+  return async function trash(userId: string, { limit = 50, cursor }: TrashQuery): Promise<Page> {
     const after = cursor === undefined ? undefined : openCursor(userId, cursor)
-    const page = db.$with('page').as(
-      db
-        .select({
-          json: sql<string>`left(${tasks.json}, -1) || ',"deleted_at":"' || ${deletedAt} || '"}'`.as('json'),
-          place: sql<string>`${deletedAt} || ' ' || ${tasks.id}`.as('place'),
-          n: sql<number>`row_number() over (order by ${tasks.deletedAt} desc, ${tasks.id} desc)`.as('n'),
-        })
-        .from(tasks)
-        .where(and(eq(tasks.userId, userId), isNotNull(tasks.deletedAt), after))
-        .orderBy(desc(tasks.deletedAt), desc(tasks.id))
-        // One more than asked for: whether there is a next page.
-        .limit(limit + 1),
-    )
-    const [row] = await db
-      .with(page)
-      .select({
-        items: sql<
-          string | null
-        >`string_agg(${page.json}, ',' order by ${page.n}) filter (where ${page.n} <= ${limit})`,
-        last: sql<string | null>`max(${page.place}) filter (where ${page.n} = ${limit})`,
-        hasMore: sql<boolean>`count(*) > ${limit}`,
-      })
-      .from(page)
-    const { items, last, hasMore } = row!
-    return { items: items ?? '', next: hasMore ? cursors.seal('trash', userId, last!) : undefined }
+    const where = and(eq(tasks.userId, userId), isNotNull(tasks.deletedAt), after)!
+    const parts = { where, order, item, size: sql`${limit}::int`, rows: sql`${limit + 1}::int` }
+    const [{ items, last, has_more }] = (await db.execute<PageRow>(page(parts))) as [PageRow]
+    return { items: items ?? '', next: has_more ? cursors.seal('trash', userId, last!) : undefined }
   }
 
   function openCursor(userId: string, cursor: string) {
-    const place = cursors.open('trash', userId, cursor)
-    if (place === undefined) throw wrongCursor('cursor')
-    const [deletedAt, id] = place.split(' ')
-    return sql`(${tasks.deletedAt}, ${tasks.id}) < (${deletedAt}::timestamptz, ${id}::uuid)`
+    const content = cursors.open('trash', userId, cursor)
+    if (content === undefined) throw wrongCursor('cursor')
+    const [deletedAt, id] = JSON.parse(content)
+    return isAfter(order, [sql`${deletedAt}::timestamptz`, sql`${id}::uuid`])
   }
 }
