@@ -62,6 +62,51 @@ onBothDatabases('two people', api => {
     expect((await api.get('/tasks', { token })).body).toEqual([])
   })
 
+  test('learn nothing from a deletion with If-Match, which takes no number', async () => {
+    const ada = await api.user()
+    const bob = await api.user()
+    const task = await api.task(ada)
+
+    for (const query of ['', '?permanent=true']) {
+      for (const tag of ['"9"', '"1"', '*']) {
+        const headers = { 'if-match': tag }
+        const answer = await api.delete(`/tasks/${task.id}${query}`, { token: bob.token, headers })
+        expectError(answer, 403, 'not_authorized')
+      }
+    }
+
+    expect(await api.sql('select seq from task_counters where user_id = $1', [bob.id])).toEqual([[0]])
+    expect((await api.get(`/tasks/${task.id}`, { token: ada.token })).body).toEqual(task)
+  })
+
+  test('do not meet when an import gave both a task of the same id', async () => {
+    const ada = await api.user()
+    const bob = await api.user()
+    const task = await api.task(ada)
+    await api.sql(`insert into tasks (id, user_id, title, version) values ($1, $2, 'his', 1)`, [
+      task.id,
+      bob.id,
+    ])
+    await api.sql('update task_counters set seq = 1 where user_id = $1', [bob.id])
+    const { token } = ada
+    const at = `/tasks/${task.id}`
+    const batch = (operation: object) =>
+      api.post('/tasks/batch', { token, json: { operations: [{ id: task.id, ...operation }] } })
+
+    const answers = [
+      await api.patch(at, { token, json: { title: 'hers' } }),
+      await batch({ op: 'update', task: { title: 'still hers' } }),
+      await batch({ op: 'delete' }),
+      await api.post(`${at}/restore`, { token }),
+      await api.delete(at, { token }),
+      await api.delete(`${at}?permanent=true`, { token }),
+    ]
+
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 204, 204])
+    expect((await api.get(at, { token: bob.token })).body).toMatchObject({ title: 'his', version: 1 })
+    expect((await api.get(at, { token })).status).toBe(403)
+  })
+
   test('cannot end each other’s sessions', async () => {
     const ada = await api.user()
     const bob = await api.user()

@@ -238,6 +238,42 @@ test('the purge leaves a user alone whose tasks are being written, and others no
   expect((await api.get('/tasks/trash', { token: bob.token })).body).toEqual([])
 })
 
+test('a task that is taken out of the trash by other means while the purge reaches it stays', async () => {
+  const { task, read, trash } = await begin()
+  await trash()()
+  await age([task], '31 days')
+
+  const [done] = await meeting.meet(
+    sql => sql`update tasks set deleted_at = null, version = version + 1 where id = ${task.id}`,
+    [() => serviceOn(api).purge()],
+  )
+
+  expect(done!.purged).toBe(0)
+  expect((await read()).status).toBe(200)
+})
+
+test('a step of the trash has 200 tasks, so that locks are short', async () => {
+  const ada = await api.user()
+  await api.sql(
+    `insert into tasks (id, user_id, title, version, deleted_at)
+     select gen_random_uuid(), $1, 'old', n, now() - n * interval '1 second' from generate_series(1, 450) n`,
+    [ada.id],
+  )
+  await api.sql('update task_counters set seq = 450 where user_id = $1', [ada.id])
+  const count = async (table: string) =>
+    Number((await api.sql(`select count(*) from ${table} where user_id = $1`, [ada.id]))[0]![0])
+
+  // The oldest go first. At the youngest of the second step it waits.
+  const [answer] = await meeting.meet(
+    sql => sql`select 1 from tasks where user_id = ${ada.id} and version = ${450 - 399} for update`,
+    [() => api.delete('/tasks/trash', { token: ada.token })],
+    async () => expect([await count('tasks'), await count('task_tombstones')]).toEqual([250, 200]),
+  )
+
+  expect(answer!.status).toBe(204)
+  expect([await count('tasks'), await count('task_tombstones')]).toEqual([0, 450])
+})
+
 /** As if the tasks had been put into the trash that long ago. */
 async function age(tasks: { id: string }[], interval: string) {
   for (const { id } of tasks) {
