@@ -98,7 +98,7 @@ export function createApp({
   const stats = {
     hashing: passwords.stats,
     throttled: throttle.stats,
-    rememberedTokens: auth.rememberedTokens,
+    rememberedTokens: auth.cachedTokens,
   }
   return { app, jobs, stats }
 }

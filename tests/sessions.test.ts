@@ -1,4 +1,4 @@
-import { expect, test } from 'bun:test'
+import { expect, setSystemTime, test } from 'bun:test'
 import { onBothDatabases, type Person } from './support/harness.ts'
 
 onBothDatabases('sessions', api => {
@@ -226,5 +226,21 @@ onBothDatabases('sessions', api => {
     while (performance.now() < until && (await works(ada))) await Bun.sleep(20)
 
     expect(await works(ada)).toBe(false)
+  })
+
+  test('so does one when the clock of the machine is set back, and its tokens stay refused', async () => {
+    const ada = await api.user()
+    expect(await works(ada)).toBe(true)
+    setSystemTime(Date.now() - 20_000)
+    try {
+      await api.sql('delete from sessions where user_id = $1', [ada.id])
+
+      const until = performance.now() + 1000
+      while (performance.now() < until && (await works(ada))) await Bun.sleep(20)
+
+      expect(await works(ada)).toBe(false)
+    } finally {
+      setSystemTime()
+    }
   })
 })

@@ -7,7 +7,7 @@ import { AppError } from '../../errors.ts'
 import { isUuid } from '../../uuid.ts'
 import type { Passwords } from './passwords.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
-import { createRememberedTokens, endsWindowSeconds } from './remembered-tokens.ts'
+import { createTokenCache, revocationWindowSeconds } from './remembered-tokens.ts'
 import type { Throttle } from './throttle.ts'
 import type { Tokens } from './tokens.ts'
 
@@ -50,14 +50,18 @@ interface Parts {
 }
 
 export function createAuthService({ db, driver, tokens, refreshTokens, passwords, throttle }: Parts) {
-  const remembered = createRememberedTokens(async () => {
-    const rows = await recentEnds({})
-    return rows.map(([id]) => id)
+  const tokenCache = createTokenCache(async () => {
+    const [[sessionIds, databaseTime]] = (await recentEnds({})) as [[string[], number]]
+    return { sessionIds, databaseTime }
   })
 
-  const recentEnds = statement<[sessionId: string]>(
+  const recentEnds = statement<[sessionIds: string[], databaseTime: number]>(
     driver,
-    sql`select session_id from ${sessionEnds} where ended_at > now() - make_interval(secs => ${endsWindowSeconds}::int)`,
+    sql`
+    select array(
+      select session_id::text from ${sessionEnds}
+      where ended_at > now() - make_interval(secs => ${revocationWindowSeconds}::int)
+    ), (extract(epoch from now()) * 1000)::bigint`,
   )
 
   // The counter comes with the person, in one statement: without it nobody can write tasks.
@@ -117,7 +121,11 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
     returning s.user_id`,
   )
 
-  async function issue(userId: string, sessionId: string, refreshToken: string): Promise<TokenPair> {
+  async function createTokenPair(
+    userId: string,
+    sessionId: string,
+    refreshToken: string,
+  ): Promise<TokenPair> {
     return {
       access_token: await tokens.sign(userId, sessionId),
       token_type: 'bearer',
@@ -132,22 +140,22 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
       .where(and(...which))
       .returning({ id: sessions.id })
     const ids = ended.map(session => session.id)
-    remembered.forgetSessions(ids)
+    tokenCache.revoke(ids)
     return ids
   }
 
-  /** Asks the database whether the session of a token is alive; no more often than `remembered` wants. */
-  async function check(token: string): Promise<Caller> {
-    const checkedAt = Date.now()
-    const claims = remembered.claims(token) ?? (await tokens.verify(token))
+  /** Looks the session of a token up in the database; called only when `tokenCache` does not know that it is alive. */
+  async function loadSession(token: string): Promise<Caller> {
+    const checkedAt = performance.now()
+    const claims = tokenCache.claims(token) ?? (await tokens.verify(token))
     if (!claims || !isUuid(claims.sub) || !isUuid(claims.sid)) throw new AppError('invalid_token')
     const [session] = await liveSession({ session: claims.sid, user: claims.sub })
     if (!session) {
-      remembered.forget(token)
+      tokenCache.forget(token)
       throw new AppError('invalid_token')
     }
     const caller = { id: claims.sub, sessionId: claims.sid }
-    remembered.remember(token, caller, Math.min(claims.exp * 1000, checkedAt + session[0]), checkedAt)
+    tokenCache.remember(token, { caller, exp: claims.exp, checkedAt, sessionMs: session[0] })
     return caller
   }
 
@@ -188,7 +196,7 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
         userAgent,
       })
       if (!session) throw new AppError('incorrect_login')
-      return issue(matches.id, id, refreshToken)
+      return createTokenPair(matches.id, id, refreshToken)
     },
 
     /**
@@ -201,7 +209,7 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
       const { sessionId, next } = read
       const hash = refreshTokens.hash(refreshToken)
       const [session] = await rotate({ session: sessionId, hash, next: refreshTokens.hash(next) })
-      if (session) return issue(session[0], sessionId, next)
+      if (session) return createTokenPair(session[0], sessionId, next)
       await endSessions(eq(sessions.id, sessionId))
       throw new AppError('invalid_token')
     },
@@ -243,13 +251,13 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
     },
 
     /** Who a bearer token speaks for. Throws `invalid_token` when it is not ours, has ended, or its session has. */
-    authenticate: (token: string): Caller | Promise<Caller> => remembered.caller(token) ?? check(token),
+    authenticate: (token: string): Caller | Promise<Caller> => tokenCache.caller(token) ?? loadSession(token),
 
     /** How many tokens need no look into the database. */
-    rememberedTokens: () => remembered.size,
+    cachedTokens: () => tokenCache.size,
 
     /** Tells this process that sessions have ended; the other replicas read it in the database. */
-    forgetSessions: remembered.forgetSessions,
+    revokeSessions: tokenCache.revoke,
 
     /** Removes what has had its time: sessions, notes of their end, counters. */
     async cleanUp(): Promise<void> {

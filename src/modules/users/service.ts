@@ -15,7 +15,7 @@ interface Parts {
   driver: Driver
   passwords: Passwords
   throttle: Throttle
-  auth: Pick<AuthService, 'forgetSessions' | 'logout'>
+  auth: Pick<AuthService, 'revokeSessions' | 'logout'>
 }
 
 /** What a person does with the account. Whatever cannot be undone asks for the password once more. */
@@ -91,7 +91,7 @@ export function createUserService({ db, driver, passwords, throttle, auth }: Par
       const newHash = await passwords.hash(input.new_password)
       const ended = await setPassword({ user: caller.id, session: caller.sessionId, hash, newHash })
       if (ended.length === 0) throw new AppError('incorrect_password')
-      auth.forgetSessions(ended.flatMap(([id]) => (id ? [id] : [])))
+      auth.revokeSessions(ended.flatMap(([id]) => (id ? [id] : [])))
       // Once more: a sign-in with the old password may have been under way, unseen by the statement before.
       await auth.logout(caller, 'others')
     },
@@ -104,7 +104,7 @@ export function createUserService({ db, driver, passwords, throttle, auth }: Par
         .where(and(eq(users.id, caller.id), eq(users.passwordHash, hash)))
         .returning({ id: users.id })
       if (gone.length === 0) throw new AppError('incorrect_password')
-      auth.forgetSessions([caller.sessionId])
+      auth.revokeSessions([caller.sessionId])
     },
   }
 }
