@@ -139,6 +139,27 @@ onBothDatabases('sessions', api => {
     expect((await refresh(ada.refreshToken)).status).toBe(200)
   })
 
+  test('what is not to the letter a refresh token of ours ends no session', async () => {
+    const ada = await api.user()
+    const token = ada.refreshToken
+    const forms = [
+      `${token}==`,
+      `${token}=`,
+      ` ${token}`,
+      `${token}\n`,
+      `"${token}"`,
+      `${token.slice(0, 9)} ${token.slice(9)}`,
+      `${token}*`,
+      token.replaceAll('-', '+').replaceAll('_', '/').padEnd(88, '='),
+      // 64 bytes leave four bits of the last character unused.
+      token.slice(0, -1) + String.fromCharCode(token.charCodeAt(token.length - 1) + 1),
+    ].filter(form => form !== token)
+
+    for (const form of forms) expect([form, (await refresh(form)).status]).toEqual([form, 401])
+    expect(await works(ada)).toBe(true)
+    expect((await refresh(token)).status).toBe(200)
+  })
+
   test('the database holds no token, only hashes', async () => {
     const ada = await api.user()
     const rows = await api.sql(`select to_jsonb(s)::text from sessions s where user_id = $1`, [ada.id])

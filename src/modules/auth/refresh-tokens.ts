@@ -34,6 +34,8 @@ export function createRefreshTokens(secretKey: string) {
     read(token: string): { sessionId: string; next: string } | undefined {
       const bytes = Buffer.from(token, 'base64url')
       if (bytes.length !== idBytes + secretBytes + sealBytes) return undefined
+      // Buffer also reads `=`, spaces and `+/`. Their hash is another one, which would look like an old token's.
+      if (bytes.toString('base64url') !== token) return undefined
       const body = bytes.subarray(0, idBytes + secretBytes)
       if (!timingSafeEqual(seal(body), bytes.subarray(body.length))) return undefined
       const sessionId = formatUuid(body.subarray(0, idBytes).toString('hex'))
