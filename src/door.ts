@@ -50,9 +50,15 @@ export function openDoor({ host, port, workers }: Pick<Config, 'host' | 'port' |
   }
 }
 
-/** HTTP/1.0 needs no `Host` (a load balancer's health check has none); without one a request's address is no URL. */
+/**
+ * HTTP/1.0 needs no `Host` (a load balancer's health check has none); without one a request's address is no URL. The
+ * request itself is mended: a copy of it would have no peer, and pass every limit of an address.
+ */
 function withHost(request: Request): Request {
-  return request.url.startsWith('/') ? new Request(`http://localhost${request.url}`, request) : request
+  const { url } = request
+  return url.startsWith('/')
+    ? Object.defineProperty(request, 'url', { value: `http://localhost${url}` })
+    : request
 }
 
 function earlyProbe({ method, url }: Request, log: Log): Response | undefined {

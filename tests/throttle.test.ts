@@ -1,5 +1,8 @@
 import { expect, test } from 'bun:test'
+import type { Driver } from '../src/db/driver.ts'
+import { createThrottle } from '../src/modules/auth/throttle.ts'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
+import { exchange } from './support/wire.ts'
 
 /** A sign-in that seems to come from `ip`, if whoever sends it is a trusted proxy. */
 const signIn = (api: Service, username: string, password: string, ip: string): Promise<Answer> =>
@@ -36,6 +39,14 @@ onBothDatabases(
       expect(await attempt('198.51.100.3, 203.0.113.10')).toBe(429)
     })
 
+    test('clients behind a proxy that names ports, too, are counted one by one', async () => {
+      for (const ip of ['203.0.113.30:1111', '203.0.113.31:1111', '[2001:db8:3::1]:1111', '2001:db8:4::1']) {
+        expect([ip, await attempt(ip)]).toEqual([ip, 401])
+      }
+      expect(await attempt('203.0.113.30:2222')).toBe(401)
+      expect(await attempt('203.0.113.30')).toBe(429)
+    })
+
     test('registrations are counted, too', async () => {
       const register = (ip: string) =>
         api.post('/auth/register', {
@@ -57,9 +68,33 @@ onBothDatabases(
       expect((await signIn(api, 'nobody@example.com', 'wrong', '203.0.113.1')).status).toBe(401)
       expect((await signIn(api, 'nobody@example.com', 'wrong', '203.0.113.2')).status).toBe(429)
     })
+
+    test('a client that speaks HTTP/1.0 and names no host is counted like any other', async () => {
+      const answers: string[] = []
+      for (let i = 0; i < 3; i++) {
+        const json = JSON.stringify({
+          email: `${crypto.randomUUID()}@example.com`,
+          password: 'correct horse',
+        })
+        const head = `POST /api/v1/auth/register HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: ${json.length}`
+        const answer = await exchange(api.url, Buffer.from(`${head}\r\n\r\n${json}`))
+        answers.push(answer.slice('HTTP/1.1 '.length, 'HTTP/1.1 200'.length))
+      }
+      expect(answers).toEqual(['201', '201', '429'])
+    })
   },
-  { TRUSTED_PROXIES: '10.0.0.0/8', LOGIN_LIMIT: '1' },
+  { TRUSTED_PROXIES: '10.0.0.0/8', LOGIN_LIMIT: '1', REGISTER_LIMIT: '2' },
 )
+
+test('clients whose address is not known any more, because they hung up, are counted together', async () => {
+  const throttle = createThrottle({} as Driver, {
+    loginsPerMinute: 1,
+    failuresPerAccount: 0,
+    registrationsPerHour: 0,
+  })
+  await throttle.address('login', null)
+  expect(throttle.address('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
+})
 
 onBothDatabases(
   'throttles of an account',

@@ -59,9 +59,9 @@ export function createThrottle(driver: Driver, settings: ThrottleSettings) {
     /** Counts a call from an address. Throws `too_many_requests`. */
     async address(kind: keyof typeof byAddress, ip: string | null): Promise<LimitHeaders> {
       const limiter = byAddress[kind]
-      if (limiter.points === 0 || ip === null) return {}
+      if (limiter.points === 0) return {}
       const policy = `"${kind}";q=${limiter.points};w=${limiter.duration}`
-      const result = await consume(limiter, networkOf(ip))
+      const result = await consume(limiter, bucketOf(ip))
       const headers = {
         'ratelimit-policy': policy,
         ratelimit: `"${kind}";r=${result.remainingPoints};t=${seconds(result)}`,
@@ -83,7 +83,7 @@ export function createThrottle(driver: Driver, settings: ThrottleSettings) {
       const key = digest(account)
       const counted = await consume(failures, key)
       if (counted.refused) {
-        const stranger = await consume(strangers, `${key}:${digest(ip === null ? '' : networkOf(ip))}`)
+        const stranger = await consume(strangers, `${key}:${digest(bucketOf(ip))}`)
         if (stranger.refused) {
           refused.account++
           throw tooMany(stranger)
@@ -109,6 +109,9 @@ export function createThrottle(driver: Driver, settings: ThrottleSettings) {
     },
   }
 }
+
+/** What is counted together. A client that hung up has no address any more: all of those are one. */
+const bucketOf = (ip: string | null) => (ip === null ? 'unknown' : networkOf(ip))
 
 type Limiter = RateLimiterMemory | RateLimiterPostgres
 
