@@ -65,6 +65,7 @@ export function createApp({
   const clientOf = (request: Request) => ({
     ip: addressOf(peerOf(request), request.headers.get('x-forwarded-for')),
     userAgent: request.headers.get('user-agent')?.slice(0, 500) ?? null,
+    signal: request.signal,
   })
 
   const api = (prefix: string, { hide }: { hide: boolean }) =>

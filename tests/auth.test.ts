@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose'
-import { onBothDatabases } from './support/harness.ts'
+import { onBothDatabases, type Person } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 
 const password = 'correct horse battery'
@@ -261,6 +261,57 @@ onBothDatabases(
       }, 30_000)
     })
 
+    describe('a hash of another cost than BCRYPT_COST', () => {
+      const setCost = async ({ id, password }: Person, cost: number) => {
+        const hash = await Bun.password.hash(password, { algorithm: 'bcrypt', cost })
+        await api.sql('update users set password_hash = $1 where id = $2', [hash, id])
+        return hash
+      }
+      const stored = async ({ id }: Person) => {
+        const [row] = await api.sql('select password_hash, updated_at from users where id = $1', [id])
+        return { hash: row![0] as string, updatedAt: row![1] }
+      }
+
+      test.each([5, 6])('%i is renewed by a good sign-in, and no session ends', async cost => {
+        const ada = await api.user()
+        await setCost(ada, cost)
+        const before = await stored(ada)
+
+        expect((await login({ username: ada.email, password: ada.password })).status).toBe(200)
+
+        const { hash, updatedAt } = await stored(ada)
+        expect(hash).toStartWith('$2b$04$')
+        expect(await Bun.password.verify(ada.password, hash)).toBe(true)
+        expect(updatedAt).toEqual(before.updatedAt)
+        expect((await api.get('/auth/sessions', { token: ada.token })).body).toHaveLength(2)
+        expect((await api.post('/auth/refresh', { json: { refresh_token: ada.refreshToken } })).status).toBe(
+          200,
+        )
+      })
+
+      test('stays after a bad one, and after a good one for a disabled account', async () => {
+        const ada = await api.user()
+        const hash = await setCost(ada, 5)
+
+        expect((await login({ username: ada.email, password: 'wrong horse' })).status).toBe(401)
+        await api.sql('update users set disabled_at = now() where id = $1', [ada.id])
+        expect((await login({ username: ada.email, password: ada.password })).status).toBe(401)
+
+        expect((await stored(ada)).hash).toBe(hash)
+      })
+
+      test('does not keep any of twenty sign-ins at once out', async () => {
+        const ada = await api.user()
+        await setCost(ada, 5)
+
+        const answers = await Promise.all(
+          Array.from({ length: 20 }, () => login({ username: ada.email, password: ada.password })),
+        )
+
+        expect(answers.map(({ status }) => status)).toEqual(Array(20).fill(200))
+      })
+    })
+
     describe('the own account', () => {
       test('is shown to its person', async () => {
         const ada = await api.user()
@@ -291,6 +342,40 @@ onBothDatabases(
     })
   },
   { LOGIN_LIMIT: '0', LOGIN_FAILURE_LIMIT: '0', REGISTER_LIMIT: '0' },
+)
+
+onBothDatabases(
+  'how long a sign-in takes',
+  api => {
+    test('does not tell whether the address is known, nor what the hash costs', async () => {
+      const signIn = (username: string) =>
+        api.post('/auth/login', { form: { username, password: 'wrong horse' } })
+      const { email } = await api.user()
+      const cheap = await api.user()
+      const hash = await Bun.password.hash(cheap.password, { algorithm: 'bcrypt', cost: 5 })
+      await api.sql('update users set password_hash = $1 where id = $2', [hash, cheap.id])
+      const quickest: Record<string, number> = {}
+
+      // In turns, and the quickest of each counts: what else the machine does only makes some of them slower.
+      for (let round = 0; round < 10; round++) {
+        for (const [name, username] of Object.entries({
+          known: email,
+          unknown: newAddress(),
+          cheap: cheap.email,
+        })) {
+          const start = performance.now()
+          expect((await signIn(username)).status).toBe(401)
+          quickest[name] = Math.min(quickest[name] ?? Number.POSITIVE_INFINITY, performance.now() - start)
+        }
+      }
+
+      const odd = Object.entries(quickest)
+        .map(([name, ms]) => [name, ms / quickest.known!] as const)
+        .filter(([, ratio]) => ratio < 0.75 || ratio > 1.35)
+      expect(odd).toEqual([])
+    })
+  },
+  { BCRYPT_COST: '9' },
 )
 
 onBothDatabases(

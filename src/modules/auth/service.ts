@@ -3,7 +3,7 @@ import { type Db, statement } from '../../db/client.ts'
 import { brokenConstraint } from '../../db/constraint.ts'
 import type { Driver } from '../../db/driver.ts'
 import { sessionEnds, sessions, taskCounters, toInstant, users } from '../../db/schema.ts'
-import { AppError } from '../../errors.ts'
+import { AppError, findAppError } from '../../errors.ts'
 import { isUuid } from '../../uuid.ts'
 import type { Passwords } from './passwords.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
@@ -17,10 +17,12 @@ export interface Caller {
   sessionId: string
 }
 
-/** Where a sign-in comes from. */
+/** Where a request comes from. */
 export interface Client {
   ip: string | null
   userAgent: string | null
+  /** Aborted when the client has hung up. */
+  signal: AbortSignal
 }
 
 export interface TokenPair {
@@ -134,6 +136,32 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
     }
   }
 
+  /** A new session; `undefined` when the password is no longer the one that was checked, or the account is disabled. */
+  async function openSession(user: { id: string; hash: string }, { ip, userAgent }: Client) {
+    const id = Bun.randomUUIDv7()
+    const refreshToken = refreshTokens.first(id)
+    const tokenHash = refreshTokens.hash(refreshToken)
+    const [session] = await insertSession({ id, user: user.id, hash: user.hash, tokenHash, ip, userAgent })
+    return session && createTokenPair(user.id, id, refreshToken)
+  }
+
+  /**
+   * After a good sign-in: a hash of another cost than the configured one becomes one of this cost, unless the password
+   * was changed meanwhile. Sessions stay. When it fails (too busy, the database away) the next sign-in tries again.
+   */
+  async function renewHash({ id, hash }: { id: string; hash: string }, password: string): Promise<void> {
+    if (!passwords.isOutdated(hash)) return
+    try {
+      const passwordHash = await passwords.hash(password)
+      await db
+        .update(users)
+        .set({ passwordHash })
+        .where(and(eq(users.id, id), eq(users.passwordHash, hash)))
+    } catch (error) {
+      if (!findAppError(error)) throw error
+    }
+  }
+
   async function endSessions(...which: Parameters<typeof and>): Promise<string[]> {
     const ended = await db
       .delete(sessions)
@@ -161,10 +189,10 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
 
   return {
     /** Makes an account. Throws `email_taken`, also when two requests for one address race: the database decides. */
-    async register(input: { email: string; password: string }) {
+    async register(input: { email: string; password: string }, { signal }: Pick<Client, 'signal'>) {
       const email = input.email.trim()
       const id = Bun.randomUUIDv7()
-      const hash = await passwords.hash(input.password)
+      const hash = await passwords.hash(input.password, signal)
       try {
         const [row] = await insertUser({ id, email, key: emailKey(email), hash })
         return { id, email, created_at: toInstant(row![0]) }
@@ -174,29 +202,26 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
       }
     },
 
-    /** Signs a person in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
-    async login(input: { username: string; password: string }, { ip, userAgent }: Client) {
+    /** Signs a user in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
+    async login(input: { username: string; password: string }, client: Client): Promise<TokenPair> {
       const key = emailKey(input.username)
-      const matches = await throttle.guess(key, ip, async () => {
-        const [found] = await db
-          .select({ id: users.id, hash: users.passwordHash })
-          .from(users)
-          .where(eq(users.emailKey, key))
-        return (await passwords.verify(input.password, found?.hash)) ? found : undefined
-      })
-      if (!matches) throw new AppError('incorrect_login')
-      const id = Bun.randomUUIDv7()
-      const refreshToken = refreshTokens.first(id)
-      const [session] = await insertSession({
-        id,
-        user: matches.id,
-        hash: matches.hash,
-        tokenHash: refreshTokens.hash(refreshToken),
-        ip,
-        userAgent,
-      })
-      if (!session) throw new AppError('incorrect_login')
-      return createTokenPair(matches.id, id, refreshToken)
+      // Twice at most: a sign-in at the same moment may have renewed the hash between the check and the new session.
+      for (let attempt = 1; attempt <= 2; attempt++) {
+        const user = await throttle.guess(key, client.ip, async () => {
+          const [found] = await db
+            .select({ id: users.id, hash: users.passwordHash })
+            .from(users)
+            .where(eq(users.emailKey, key))
+          const matches = await passwords.verify(input.password, found?.hash, client.signal)
+          return matches ? found : undefined
+        })
+        if (!user) break
+        const pair = await openSession(user, client)
+        if (!pair) continue
+        await renewHash(user, input.password)
+        return pair
+      }
+      throw new AppError('incorrect_login')
     },
 
     /**

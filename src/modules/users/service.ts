@@ -5,7 +5,7 @@ import type { Driver } from '../../db/driver.ts'
 import { sessions, users } from '../../db/schema.ts'
 import { AppError } from '../../errors.ts'
 import type { Passwords } from '../auth/passwords.ts'
-import { type AuthService, type Caller, emailKey } from '../auth/service.ts'
+import { type AuthService, type Caller, type Client, emailKey } from '../auth/service.ts'
 import type { Throttle } from '../auth/throttle.ts'
 
 export type UserService = ReturnType<typeof createUserService>
@@ -44,15 +44,33 @@ export function createUserService({ db, driver, passwords, throttle, auth }: Par
   )
 
   /** The hash behind the caller's password. Throws `incorrect_password`, `too_many_requests`, `invalid_token`. */
-  async function checkPassword(userId: string, password: string, ip: string | null): Promise<string> {
+  async function checkPassword(userId: string, password: string, { ip, signal }: Client): Promise<string> {
     const [user] = await db
       .select({ key: users.emailKey, hash: users.passwordHash })
       .from(users)
       .where(eq(users.id, userId))
     if (!user) throw new AppError('invalid_token')
-    const matches = await throttle.guess(user.key, ip, () => passwords.verify(password, user.hash))
+    const matches = await throttle.guess(user.key, ip, () => passwords.verify(password, user.hash, signal))
     if (!matches) throw new AppError('incorrect_password')
     return user.hash
+  }
+
+  /**
+   * Runs `write` with the hash that was checked; it returns `undefined` when the account has another one by now. Then
+   * once more: a sign-in may have renewed the hash (BCRYPT_COST), which is no other password. Throws what
+   * `checkPassword` throws.
+   */
+  async function withPassword<T>(
+    userId: string,
+    password: string,
+    client: Client,
+    write: (hash: string) => Promise<T | undefined>,
+  ): Promise<T> {
+    for (let attempt = 1; attempt <= 2; attempt++) {
+      const written = await write(await checkPassword(userId, password, client))
+      if (written !== undefined) return written
+    }
+    throw new AppError('incorrect_password')
   }
 
   return {
@@ -63,42 +81,43 @@ export function createUserService({ db, driver, passwords, throttle, auth }: Par
       return user
     },
 
-    /** Throws `email_taken`, also when two people race for an address, and what `checkPassword` throws. */
-    async changeEmail(userId: string, input: { email: string; current_password: string }, ip: string | null) {
+    /** Throws `email_taken`, also when two users race for an address, and what `withPassword` throws. */
+    async changeEmail(userId: string, input: { email: string; current_password: string }, client: Client) {
       const email = input.email.trim()
-      const hash = await checkPassword(userId, input.current_password, ip)
       try {
-        const [user] = await db
-          .update(users)
-          .set({ email, emailKey: emailKey(email), updatedAt: sql`now()` })
-          .where(and(eq(users.id, userId), eq(users.passwordHash, hash)))
-          .returning(profile)
-        if (!user) throw new AppError('incorrect_password')
-        return user
+        return await withPassword(userId, input.current_password, client, async hash => {
+          const [user] = await db
+            .update(users)
+            .set({ email, emailKey: emailKey(email), updatedAt: sql`now()` })
+            .where(and(eq(users.id, userId), eq(users.passwordHash, hash)))
+            .returning(profile)
+          return user
+        })
       } catch (error) {
         if (brokenConstraint(error) === 'users_email_key_unique') throw new AppError('email_taken')
         throw error
       }
     },
 
-    /** Every other session of the account ends. */
+    /** Every other session of the account ends. Throws what `withPassword` throws. */
     async changePassword(
       caller: Caller,
       input: { current_password: string; new_password: string },
-      ip: string | null,
+      client: Client,
     ): Promise<void> {
-      const hash = await checkPassword(caller.id, input.current_password, ip)
-      const newHash = await passwords.hash(input.new_password)
-      const ended = await setPassword({ user: caller.id, session: caller.sessionId, hash, newHash })
-      if (ended.length === 0) throw new AppError('incorrect_password')
+      const ended = await withPassword(caller.id, input.current_password, client, async hash => {
+        const newHash = await passwords.hash(input.new_password, client.signal)
+        const rows = await setPassword({ user: caller.id, session: caller.sessionId, hash, newHash })
+        return rows.length > 0 ? rows : undefined
+      })
       auth.revokeSessions(ended.flatMap(([id]) => (id ? [id] : [])))
       // Once more: a sign-in with the old password may have been under way, unseen by the statement before.
       await auth.logout(caller, 'others')
     },
 
     /** The account, its sessions and its tasks are gone for good. */
-    async remove(caller: Caller, password: string, ip: string | null): Promise<void> {
-      const hash = await checkPassword(caller.id, password, ip)
+    async remove(caller: Caller, password: string, client: Client): Promise<void> {
+      const hash = await checkPassword(caller.id, password, client)
       const gone = await db
         .delete(users)
         .where(and(eq(users.id, caller.id), eq(users.passwordHash, hash)))
