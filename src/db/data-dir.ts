@@ -57,14 +57,14 @@ export function syncFolder(path: string): void {
   }
 }
 
-function lockFile(path: string): Database {
+/** Locks a file in a data folder, which is made if need be, until it is closed or the process ends. */
+export function lockFile(path: string, name = 'lock'): Database {
   let lock: Database | undefined
   try {
-    lock = new Database(join(path, 'lock'), { create: true })
+    lock = new Database(join(path, name), { create: true })
     // A process that was killed a moment ago may still be on its way out.
     lock.run('PRAGMA busy_timeout = 1000')
     lock.run('PRAGMA journal_mode = MEMORY')
-    lock.run('PRAGMA locking_mode = EXCLUSIVE')
     lock.run('BEGIN EXCLUSIVE')
     return lock
   } catch (cause) {
