@@ -5,7 +5,8 @@ import { ensureCluster, type FileSystem, openCluster } from './cluster.ts'
 import { Connection } from './connection.ts'
 import { copyFolder } from './copy.ts'
 import { type DataDir, openDataDir } from './data-dir.ts'
-import type { Driver, Session } from './driver.ts'
+import type { Driver, Query, Session } from './driver.ts'
+import { runTransaction } from './transaction.ts'
 import { startUpkeep } from './upkeep.ts'
 
 export interface EmbeddedOptions {
@@ -81,18 +82,34 @@ function createDriver(engine: Engine, { hasSpace, copyTo, release }: Folder): Dr
     release()
   }
 
+  const run: Query = async (text, values, options) => {
+    try {
+      return await connection.query(text, values, options)
+    } catch (cause) {
+      throw isOutOfResources(cause) ? new AppError('unavailable', { cause }) : cause
+    }
+  }
+
+  const beforeWrite = () => {
+    if (!hasSpace()) throw new AppError('unavailable')
+    upkeep.due = true
+  }
+
   return {
     kind: 'embedded',
 
-    async query(text, values) {
-      const writes = !onlyReads(text)
-      if (writes && !hasSpace()) throw new AppError('unavailable')
-      if (writes) upkeep.due = true
-      try {
-        return await alone(() => connection.query(text, values))
-      } catch (cause) {
-        throw isOutOfResources(cause) ? new AppError('unavailable', { cause }) : cause
-      }
+    async query(text, values, options) {
+      if (!onlyReads(text)) beforeWrite()
+      return alone(() => run(text, values, options))
+    },
+
+    async transaction(work) {
+      beforeWrite()
+      // The engine never loses its connection; a rollback that fails is undone by `reset`.
+      const abandon = () => connection.reset()
+      return alone(() =>
+        runTransaction(run, abandon, query => atMost(transactionSecondsMax, work(query), tooLong)),
+      )
     },
 
     async session<T>(work: (session: Session) => Promise<T>) {
@@ -110,7 +127,8 @@ function createDriver(engine: Engine, { hasSpace, copyTo, release }: Folder): Dr
 
     async close(seconds = 10) {
       closing ??= shutDown()
-      await atMost(seconds, closing)
+      // Not longer: the process is about to end, and the next start recovers.
+      await atMost(seconds, closing, () => {})
     },
 
     stats() {
@@ -147,13 +165,20 @@ function isOutOfResources(error: unknown): boolean {
   return error instanceof Error && 'code' in error && String(error.code).startsWith('53')
 }
 
-/** Waits for the work, but not longer: the process is about to end, and the next start recovers. */
-async function atMost(seconds: number, work: Promise<void>): Promise<void> {
+/** Others wait for a transaction, so it is rolled back when it is not over by then, as on PostgreSQL. */
+const transactionSecondsMax = 1.9
+
+const tooLong = () => {
+  throw new AppError('unavailable', { cause: new Error('the transaction took too long') })
+}
+
+/** Waits for the work, but not longer; then `late` says what comes of it. */
+async function atMost<T>(seconds: number, work: Promise<T>, late: () => T): Promise<T> {
   let timer: Timer | undefined
-  const late = new Promise<void>(resolve => {
+  const timeUp = new Promise<void>(resolve => {
     timer = setTimeout(resolve, seconds * 1000)
-  })
-  await Promise.race([work, late]).finally(() => clearTimeout(timer))
+  }).then(late)
+  return Promise.race([work, timeUp]).finally(() => clearTimeout(timer))
 }
 
 function freeBytes(folder: string): number {
