@@ -55,9 +55,9 @@ export function createApp({
   const tokens = createTokens({ secretKey, algorithm, lifetimeSeconds })
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
   const refreshTokens = createRefreshTokens(secretKey)
-  const throttle = createThrottle(driver, config.throttle)
-  const auth = createAuthService({ db, driver, tokens, refreshTokens, passwords, throttle })
-  const users = createUserService({ db, driver, passwords, throttle, auth })
+  const throttle = createThrottle({ db, driver }, config.throttle)
+  const auth = createAuthService({ db, tokens, refreshTokens, passwords, throttle })
+  const users = createUserService({ db, passwords, throttle, auth })
   const tasks = createTaskService({ db, driver, secretKey })
 
   const { authenticate } = auth

@@ -1,5 +1,4 @@
 import { expect, test } from 'bun:test'
-import type { Driver } from '../src/db/driver.ts'
 import { createThrottle } from '../src/modules/auth/throttle.ts'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
 import { exchange } from './support/wire.ts'
@@ -87,7 +86,7 @@ onBothDatabases(
 )
 
 test('clients whose address is not known any more, because they hung up, are counted together', async () => {
-  const throttle = createThrottle({} as Driver, {
+  const throttle = createThrottle({} as Parameters<typeof createThrottle>[0], {
     loginsPerMinute: 1,
     failuresPerAccount: 0,
     registrationsPerHour: 0,

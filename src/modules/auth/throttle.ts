@@ -1,6 +1,9 @@
+import { lt } from 'drizzle-orm'
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
 import { networkOf } from '../../client-address.ts'
+import type { Db } from '../../db/client.ts'
 import type { Driver } from '../../db/driver.ts'
+import { rateLimits } from '../../db/schema.ts'
 import { AppError } from '../../errors.ts'
 
 /** How often who may try; 0 turns a limit off. */
@@ -11,6 +14,12 @@ export interface ThrottleSettings {
   failuresPerAccount: number
   /** Registrations an hour from one address. */
   registrationsPerHour: number
+}
+
+interface Parts {
+  db: Db
+  /** For the library, whose statements are its own. */
+  driver: Pick<Driver, 'query'>
 }
 
 /** Headers for an answer: what is left (draft-ietf-httpapi-ratelimit-headers-10). */
@@ -29,7 +38,7 @@ const strangerSeconds = 60
  * still has one try a minute on it: so the right password works at the first try from wherever its owner is, and a
  * guesser has one guess a minute and address instead of many.
  */
-export function createThrottle(driver: Driver, settings: ThrottleSettings) {
+export function createThrottle({ db, driver }: Parts, settings: ThrottleSettings) {
   const client = {
     query: async ({ text, values }: { text: string; values: unknown[] }) => ({
       rows: (await driver.query(text, values)).map(([points, expire]) => ({ points, expire })),
@@ -103,9 +112,9 @@ export function createThrottle(driver: Driver, settings: ThrottleSettings) {
     /** How many calls each limit has refused since the start. */
     stats: (): Readonly<typeof refused> => refused,
 
-    /** Removes counters that have run out. */
+    /** Removes counters that have run out; an hour late, because they end by the clock of the replica that made them. */
     async cleanUp(): Promise<void> {
-      await driver.query('delete from rate_limits where expire < $1', [Date.now()])
+      await db.delete(rateLimits).where(lt(rateLimits.expire, Date.now() - 3_600_000))
     },
   }
 }

@@ -1,7 +1,6 @@
-import { and, eq, placeholder, sql } from 'drizzle-orm'
-import { type Db, statement } from '../../db/client.ts'
+import { and, eq, inArray, ne, sql } from 'drizzle-orm'
+import type { Db } from '../../db/client.ts'
 import { brokenConstraint } from '../../db/constraint.ts'
-import type { Driver } from '../../db/driver.ts'
 import { sessions, users } from '../../db/schema.ts'
 import { AppError } from '../../errors.ts'
 import type { Passwords } from '../auth/passwords.ts'
@@ -12,14 +11,13 @@ export type UserService = ReturnType<typeof createUserService>
 
 interface Parts {
   db: Db
-  driver: Driver
   passwords: Passwords
   throttle: Throttle
   auth: Pick<AuthService, 'revokeSessions' | 'logout'>
 }
 
 /** What a person does with the account. Whatever cannot be undone asks for the password once more. */
-export function createUserService({ db, driver, passwords, throttle, auth }: Parts) {
+export function createUserService({ db, passwords, throttle, auth }: Parts) {
   const profile = {
     id: users.id,
     email: users.email,
@@ -27,21 +25,25 @@ export function createUserService({ db, driver, passwords, throttle, auth }: Par
     updated_at: users.updatedAt,
   }
 
-  // Only if the password is still the one that was checked; the other sessions end in the same statement.
-  const setPassword = statement<[sessionId: string | null]>(
-    driver,
-    sql`
-    with person as (
-      update ${users} set password_hash = ${placeholder('newHash')}::text, updated_at = now()
-      where id = ${placeholder('user')}::uuid and password_hash = ${placeholder('hash')}::text
-      returning id
-    ), ended as (
-      delete from ${sessions} s using person
-      where s.user_id = person.id and s.id <> ${placeholder('session')}::uuid
-      returning s.id
+  /**
+   * Only if the password is still the one that was checked; the other sessions end in the same statement. Returns a row
+   * for each session that ended, one without an id when there was none, and no row when the password is another.
+   */
+  function setPassword(caller: Caller, hash: string, newHash: string) {
+    const changed = db.$with('changed').as(
+      db
+        .update(users)
+        .set({ passwordHash: newHash, updatedAt: sql`now()` })
+        .where(and(eq(users.id, caller.id), eq(users.passwordHash, hash)))
+        .returning({ id: users.id }),
     )
-    select ended.id from person left join ended on true`,
-  )
+    const isOthers = and(
+      inArray(sessions.userId, db.select({ id: changed.id }).from(changed)),
+      ne(sessions.id, caller.sessionId),
+    )
+    const ended = db.$with('ended').as(db.delete(sessions).where(isOthers).returning({ id: sessions.id }))
+    return db.with(changed, ended).select({ sessionId: ended.id }).from(changed).leftJoin(ended, sql`true`)
+  }
 
   /** The hash behind the caller's password. Throws `incorrect_password`, `too_many_requests`, `invalid_token`. */
   async function checkPassword(userId: string, password: string, { ip, signal }: Client): Promise<string> {
@@ -107,10 +109,10 @@ export function createUserService({ db, driver, passwords, throttle, auth }: Par
     ): Promise<void> {
       const ended = await withPassword(caller.id, input.current_password, client, async hash => {
         const newHash = await passwords.hash(input.new_password, client.signal)
-        const rows = await setPassword({ user: caller.id, session: caller.sessionId, hash, newHash })
+        const rows = await setPassword(caller, hash, newHash)
         return rows.length > 0 ? rows : undefined
       })
-      auth.revokeSessions(ended.flatMap(([id]) => (id ? [id] : [])))
+      auth.revokeSessions(ended.flatMap(({ sessionId }) => sessionId ?? []))
       // Once more: a sign-in with the old password may have been under way, unseen by the statement before.
       await auth.logout(caller, 'others')
     },
