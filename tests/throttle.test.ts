@@ -1,7 +1,10 @@
 import { expect, test } from 'bun:test'
+import { createDb } from '../src/db/client.ts'
 import { createThrottle } from '../src/modules/auth/throttle.ts'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
 import { exchange } from './support/wire.ts'
+
+const noTransaction = () => Promise.reject(new Error('a throttle needs no transaction'))
 
 /** A sign-in that seems to come from `ip`, if whoever sends it is a trusted proxy. */
 const signIn = (api: Service, username: string, password: string, ip: string): Promise<Answer> =>
@@ -52,7 +55,8 @@ onBothDatabases(
           json: { email: `${crypto.randomUUID()}@example.com`, password: 'correct horse' },
           headers: { 'x-forwarded-for': ip },
         })
-      expect((await register('203.0.113.20')).status).toBe(201)
+      const first = await register('203.0.113.20')
+      expect([first.status, first.headers.get('ratelimit-policy')]).toEqual([201, '"register";q=1;w=3600'])
       expect((await register('203.0.113.20')).status).toBe(429)
       expect((await register('203.0.113.21')).status).toBe(201)
     })
@@ -118,6 +122,37 @@ onBothDatabases(
       for (let i = 0; i < 12; i++) {
         expect((await signIn(api, ada.email, ada.password, '203.0.113.1')).status).toBe(200)
       }
+    })
+
+    test('guesses count for 15 minutes, an address waits a minute, and no counter names an account', async () => {
+      const email = `${crypto.randomUUID()}@example.com`
+      await api.sql('delete from rate_limits', [])
+
+      for (let i = 0; i < 7; i++) await signIn(api, email, 'a guess', '203.0.113.67')
+
+      const rows = await api.sql(
+        'select key, ((expire - extract(epoch from now()) * 1000) / 1000)::float8 from rate_limits',
+        [],
+      )
+      const secondsLeft = (kind: string) => rows.find(([key]) => String(key).startsWith(kind))![1]
+      expect(rows).toHaveLength(2)
+      expect(secondsLeft('account')).toBeWithin(15 * 60 - 60, 15 * 60 + 1)
+      expect(secondsLeft('stranger')).toBeWithin(30, 61)
+      for (const [key] of rows) expect(key).not.toContain(email.slice(0, 8))
+    })
+
+    test('a check that could not be made is no guess', async () => {
+      const throttle = createThrottle(
+        { db: createDb({ query: api.sql, transaction: noTransaction }), driver: { query: api.sql } },
+        { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
+      )
+      const account = crypto.randomUUID()
+      const busy = () => Promise.reject(new Error('busy'))
+
+      for (let i = 0; i < 5; i++) {
+        await expect(throttle.guess(account, '203.0.113.1', busy)).rejects.toThrow('busy')
+      }
+      expect(await throttle.guess(account, '203.0.113.1', async () => 'right')).toBe('right')
     })
 
     test('a guess at the current password counts as one', async () => {
