@@ -16,7 +16,7 @@ export interface Config {
   port: number
   /** Processes that share the port; with more than one, another starts them and watches over them. */
   workers: number
-  /** How long a load balancer has to notice that we are stopping, before the door closes. */
+  /** How long a load balancer has to notice that we are stopping, before the port is closed. */
   shutdownDelaySeconds: number
   database: DatabaseSettings
   /** Where the embedded database and a generated secret live. */
@@ -34,9 +34,9 @@ export interface Config {
   /** Proxies whose `X-Forwarded-For` is believed. */
   trustedProxies: Network[]
   logLevel: LogLevel
-  /** `undefined`: nobody asks for metrics. */
+  /** `undefined`: no metrics. */
   metrics: MetricsSettings | undefined
-  /** The variables of OpenTelemetry; `undefined`: nobody asks for traces. */
+  /** The variables of OpenTelemetry; `undefined`: no traces. */
   tracing: Env | undefined
 }
 
@@ -242,7 +242,7 @@ export function parseConfig(env: Env): Config {
     mistake('BCRYPT_COST under 12 is for ENVIRONMENT=test only')
   }
 
-  // One core is left for everything else, and nobody waits for much more than five seconds.
+  // One core is left for everything else, and the wait for a hash stays near five seconds.
   const hashesAtOnce = Math.max(1, Math.floor((availableParallelism() - 1) / workers))
 
   const config: Config = {

@@ -58,7 +58,7 @@ function publish(draft: string, file: string): void {
 /** What a file system says that has no hard links: exFAT, SMB, some of FUSE. */
 const withoutLinks = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']
 
-/** A rename is never half written either, but would replace the other's file: so one process at a time looks and renames. */
+/** A rename is never half written either, but would replace the other's file: so one process at a time checks and renames. */
 function renameUnderLock(draft: string, file: string): void {
   const lock = lockFile(dirname(file), 'secret_key.lock')
   try {

@@ -1,29 +1,29 @@
 import { expect, test } from 'bun:test'
-import { createDb } from '../src/db/client.ts'
-import { createPasswords } from '../src/modules/auth/passwords.ts'
-import { createRefreshTokens } from '../src/modules/auth/refresh-tokens.ts'
-import { createAuthService } from '../src/modules/auth/service.ts'
-import { createThrottle } from '../src/modules/auth/throttle.ts'
-import { createTokens } from '../src/modules/auth/tokens.ts'
+import { createApp } from '../src/app.ts'
+import { parseConfig } from '../src/config.ts'
+import { createLog } from '../src/log.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 
-/** The service's own rules on its database, to run what it does by itself now. */
-function authServiceOf({ sql }: Service) {
-  const db = createDb({ query: sql, transaction: () => Promise.reject(new Error('not needed')) })
-  return createAuthService({
-    db,
-    tokens: createTokens({ secretKey: 'unused here', algorithm: 'HS256', lifetimeSeconds: 60 }),
-    refreshTokens: createRefreshTokens('unused here'),
-    passwords: createPasswords({ cost: 4, atOnce: 1, waiting: 1 }),
-    throttle: createThrottle(
-      { db, driver: { query: sql } },
-      { loginsPerMinute: 0, failuresPerAccount: 5, registrationsPerHour: 0 },
-    ),
+/** The job of a second service on the same database, to run now what it does by itself. */
+function cleanUpOf({ kind, sql }: Service) {
+  const unused = () => Promise.reject(new Error('not needed here'))
+  const { jobs } = createApp({
+    config: parseConfig({}),
+    secretKey: 'no token is signed here',
+    driver: { kind, query: sql, transaction: unused, session: unused, close: unused },
+    log: createLog({ level: 'error', pretty: false, write: () => {} }),
+    readiness: async () => ({ ready: true }),
+    peerOf: () => null,
   })
+  return jobs.find(({ name }) => name === 'clean up sessions')!
 }
 
 onBothDatabases('the clean-up', api => {
   const rows = async (sql: string) => (await api.sql(sql, [])).map(([first]) => first)
+
+  test('runs every ten minutes', () => {
+    expect(cleanUpOf(api).everySeconds).toBe(600)
+  })
 
   test('removes sessions that are over, and no other', async () => {
     const ada = await api.user()
@@ -31,7 +31,7 @@ onBothDatabases('the clean-up', api => {
     await api.sql(`update sessions set expires_at = now() + interval '1 minute' where user_id = $1`, [ada.id])
     await api.sql(`update sessions set expires_at = now() - interval '1 second' where user_id = $1`, [eve.id])
 
-    await authServiceOf(api).cleanUp()
+    await cleanUpOf(api).run()
 
     expect(await rows('select user_id from sessions')).toEqual([ada.id])
     expect((await api.get('/users/me', { token: ada.token })).status).toBe(200)
@@ -43,7 +43,7 @@ onBothDatabases('the clean-up', api => {
       await api.sql('insert into session_ends values (gen_random_uuid(), now() - $1::interval)', [age])
     }
 
-    await authServiceOf(api).cleanUp()
+    await cleanUpOf(api).run()
 
     expect(
       await rows(`select (extract(epoch from now() - ended_at) / 100)::int from session_ends order by 1`),
@@ -61,7 +61,7 @@ onBothDatabases('the clean-up', api => {
       await api.sql('insert into rate_limits values ($1, 1, $2)', [key, Date.now() + ms])
     }
 
-    await authServiceOf(api).cleanUp()
+    await cleanUpOf(api).run()
 
     expect(await rows('select key from rate_limits order by expire desc')).toEqual([
       'counting',

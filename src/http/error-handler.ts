@@ -27,7 +27,7 @@ type Routes = AnyElysia['routes']
 export const errorHandler = (log: Log, routes: () => Routes) =>
   new Elysia({ name: 'error-handler' })
     .decorate({ requestId: '', rawBody: undefined as unknown })
-    // Elysia's own parser would fail, or need a second, before a person was asked who they are: see `http/body.ts`.
+    // Elysia's own parser would fail, or need a second, before the caller is authenticated: see `http/body.ts`.
     // Whatever is not `undefined` tells Elysia that the body has been dealt with.
     .onParse({ as: 'global' }, () => null)
     // Destructured here and nowhere later: Elysia reads this list, and prepares for every request what stands in it;
@@ -77,7 +77,7 @@ function toAppError(error: unknown, failed: Failed, routes: Routes): AppError {
 
 function report(log: Log, failure: AppError, requestId: string) {
   const { cause } = failure
-  // A response that breaks its schema: the validator's text would repeat the person's data.
+  // A response that breaks its schema: the validator's text would repeat the user's data.
   const fields =
     cause instanceof ValidationError ? { error: 'ResponseMismatch' } : errorFields(cause ?? failure)
   if (failure.status === 500) log.error('request failed', { request_id: requestId, ...fields })

@@ -16,8 +16,8 @@ interface PasswordSettings {
 
 /**
  * Hashes and checks passwords with bcrypt. A hash fills a core for a fifth of a second, so only `atOnce` run at a
- * time and `waiting` more may queue; beyond that, 503: the reads of everybody else go on. Whatever takes a `signal`
- * leaves the queue when it is aborted, so that clients who hung up keep no place.
+ * time and `waiting` more may queue; beyond that, 503: all other requests go on. With a `signal`, work leaves the
+ * queue when it is aborted, so that clients that hung up keep no place.
  */
 export function createPasswords({ cost, atOnce, waiting }: PasswordSettings) {
   const inTurn = createQueue(atOnce, waiting)
@@ -67,7 +67,7 @@ const costOf = (hash = ''): number | undefined => {
   return cost === undefined ? undefined : Number(cost)
 }
 
-/** Runs work in turn, `atOnce` at a time; whoever waits may leave by its signal. */
+/** Runs work in turn, `atOnce` at a time; what still waits leaves by its signal. */
 function createQueue(atOnce: number, waitingMax: number) {
   let running = 0
   const waiting = new Set<() => void>()

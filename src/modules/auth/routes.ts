@@ -26,7 +26,7 @@ interface Parts {
 /** What is left of a limit, see `throttle.ts`. */
 const limitHeaders = ['RateLimit', 'RateLimit-Policy']
 
-/** What a person without an access token may call. */
+/** What may be called without an access token. */
 export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
   /** Before the work: counts the call, says in headers what is left, and refuses what is too much. */
   const limited =

@@ -10,7 +10,7 @@ import { createTokenCache, revocationWindowSeconds } from './remembered-tokens.t
 import type { Throttle } from './throttle.ts'
 import type { Tokens } from './tokens.ts'
 
-/** Who calls: what a verified token says, and nothing more. */
+/** The user and session behind a request: what a verified token says, and nothing more. */
 export interface Caller {
   id: string
   sessionId: string
@@ -31,7 +31,7 @@ export interface TokenPair {
   refresh_token: string
 }
 
-/** Which of a person's sessions a sign-out ends: the caller's, every one, or every other one. */
+/** Which of a user's sessions a sign-out ends: the caller's, every one, or every other one. */
 export type LogoutScope = 'local' | 'all' | 'others'
 
 const now = sql<string>`now()`
@@ -48,7 +48,7 @@ interface Parts {
   throttle: Throttle
 }
 
-/** Accounts come into being, users sign in and out, and requests are told who calls. */
+/** Registers users, signs them in and out, and authenticates requests. */
 export function createAuthService({ db, tokens, refreshTokens, passwords, throttle }: Parts) {
   const recentRevocations = prepareRevocations(db)
   const liveSession = prepareLiveSession(db)
@@ -188,7 +188,7 @@ export function createAuthService({ db, tokens, refreshTokens, passwords, thrott
       const key = emailKey(input.username)
       // Twice at most: a sign-in at the same moment may have renewed the hash between the check and the new session.
       for (let attempt = 1; attempt <= 2; attempt++) {
-        const user = await throttle.guess(key, client.ip, async () => {
+        const user = await throttle.limitAttempts(key, client.ip, async () => {
           const [found] = await db
             .select({ id: users.id, hash: users.passwordHash })
             .from(users)

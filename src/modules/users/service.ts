@@ -16,7 +16,7 @@ interface Parts {
   auth: Pick<AuthService, 'revokeSessions' | 'logout'>
 }
 
-/** What a person does with the account. Whatever cannot be undone asks for the password once more. */
+/** What a user does with the account. A change that cannot be undone asks for the password once more. */
 export function createUserService({ db, passwords, throttle, auth }: Parts) {
   const profile = {
     id: users.id,
@@ -52,7 +52,9 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
       .from(users)
       .where(eq(users.id, userId))
     if (!user) throw new AppError('invalid_token')
-    const matches = await throttle.guess(user.key, ip, () => passwords.verify(password, user.hash, signal))
+    const matches = await throttle.limitAttempts(user.key, ip, () =>
+      passwords.verify(password, user.hash, signal),
+    )
     if (!matches) throw new AppError('incorrect_password')
     return user.hash
   }
