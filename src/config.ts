@@ -16,7 +16,7 @@ export interface Config {
   port: number
   /** Processes that share the port; with more than one, another starts them and watches over them. */
   workers: number
-  /** How long a load balancer has to notice that we are stopping, before the port is closed. */
+  /** How long a load balancer has to notice that we are stopping, before the door closes. */
   shutdownDelaySeconds: number
   database: DatabaseSettings
   /** Where the embedded database and a generated secret live. */

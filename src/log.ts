@@ -66,13 +66,9 @@ function formatJson(time: string, level: LogLevel, msg: string, fields?: Fields)
 function formatForPeople(time: string, level: LogLevel, msg: string, fields: Fields = {}): string {
   const rest = Object.entries(fields)
     .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => `${name}=${isPlain(name, value) ? value : quote(value)}`)
+    .map(([name, value]) => `${name}=${isPlain(name, value) ? value : JSON.stringify(value)}`)
   return `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${msg} ${rest.join(' ')}\n`
 }
-
-/** JSON alone leaves control characters above ASCII as they are; one of them begins a terminal's commands, too. */
-const quote = (value: unknown) =>
-  JSON.stringify(value)?.replace(/\p{Cc}/gu, char => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
 
 /** Whether a terminal may get a text as it is: with no control character in it, but a stack keeps its lines. */
 const isPlain = (name: string, value: unknown) =>

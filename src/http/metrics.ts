@@ -8,7 +8,7 @@ interface Text {
   text(): Promise<string>
 }
 
-/** `/metrics` on the port of the API, for clients with the token. */
+/** `/metrics` on the port of the API, for whoever has the token. */
 export const metricsRoute = (metrics: Text, token: string) => {
   const isAllowed = tokenCheck(token)
   return new Elysia({ name: 'metrics', detail: { hide: true } }).get('/metrics', ({ headers, set }) => {
