@@ -1,31 +1,30 @@
-import { closeSync, fsyncSync, linkSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, linkSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { prepareDataDir } from './db/data-dir.ts'
+import { openDraft, prepareDataDir, secretName } from './db/data-dir.ts'
 
 /**
  * The secret that this installation made for itself: generated once, kept in `dataDir` (0700) for its owner alone
  * (0600). Two processes that start at once end up with the same one.
  */
 export function loadSecretKey(dataDir: string): string {
-  const file = join(dataDir, 'secret_key')
+  const file = join(dataDir, secretName)
   prepareDataDir(dataDir)
-  const draft = `${file}.${process.pid}`
   try {
     return readSecret(file)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
   }
-  const descriptor = openSync(draft, 'w', 0o600)
-  writeSync(descriptor, crypto.getRandomValues(Buffer.alloc(32)).toString('hex'))
-  fsyncSync(descriptor)
-  closeSync(descriptor)
+  const draft = openDraft(file)
+  writeSync(draft.file, crypto.getRandomValues(Buffer.alloc(32)).toString('hex'))
+  fsyncSync(draft.file)
+  closeSync(draft.file)
   try {
     // A link, not a rename: it fails when somebody else was first, and is never half written.
-    linkSync(draft, file)
+    linkSync(draft.path, file)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
   } finally {
-    rmSync(draft)
+    rmSync(draft.path)
   }
   return readSecret(file)
 }

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { databaseError } from '../db/constraint.ts'
+import { clusterName } from '../db/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
 import { AppError } from '../errors.ts'
 import { errorFields, type Log } from '../log.ts'
@@ -63,7 +64,7 @@ async function answer(request: Request, dataDir: string, driver: Driver): Promis
   if (pathname === '/copy') {
     const { name } = (await request.json()) as { name: string }
     if (!copyName.test(name)) throw new Error('no name for a copy')
-    return driver.copyTo!(join(dataDir, name, 'cluster'))
+    return driver.copyTo!(join(dataDir, name, clusterName))
   }
   return 'todo-api'
 }

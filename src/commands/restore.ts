@@ -1,11 +1,11 @@
-import { createReadStream, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { Unpack } from 'tar'
 import { syncTree } from '../db/cluster.ts'
-import { openDataDir, syncFolder } from '../db/data-dir.ts'
+import { clusterName, openDataDir, replaceDatabase, secretName } from '../db/data-dir.ts'
 import { openEmbedded } from '../db/embedded.ts'
 import { migrations } from '../db/migrate.ts'
-import { clusterName, requireEmbedded, secretName } from './backup.ts'
+import { requireEmbedded } from './backup.ts'
 import { connectToService } from './control.ts'
 import { readConfig } from './settings.ts'
 import { createProgress, say } from './terminal.ts'
@@ -30,7 +30,7 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
     await unpack(file, staging)
     const { people, tasks } = await verify(staging)
     await syncTree(staging)
-    const aside = putInPlace(claimed.path, staging)
+    const aside = replaceDatabase(claimed.path, staging)
     say(`restored ${people} users and ${tasks} tasks`)
     if (aside) say(`what was there is in ${aside}; delete it when all is well`)
   } finally {
@@ -105,16 +105,4 @@ async function verify(folder: string): Promise<{ people: number; tasks: number }
   } finally {
     await driver.close()
   }
-}
-
-/** What is replaced goes aside first. Gives where to. */
-function putInPlace(dataDir: string, staging: string): string | undefined {
-  const aside = join(dataDir, `replaced-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}Z`)
-  const names = [secretName, clusterName].filter(name => existsSync(join(staging, name)))
-  const old = names.filter(name => existsSync(join(dataDir, name)))
-  if (old.length > 0) mkdirSync(aside, { mode: 0o700 })
-  for (const name of old) renameSync(join(dataDir, name), join(aside, name))
-  for (const name of names) renameSync(join(staging, name), join(dataDir, name))
-  syncFolder(dataDir)
-  return old.length > 0 ? aside : undefined
 }
