@@ -2,7 +2,7 @@ import { getTableColumns, placeholder, type SQL, sql } from 'drizzle-orm'
 import { statement } from '../db/client.ts'
 import { databaseError } from '../db/constraint.ts'
 import type { Driver } from '../db/driver.ts'
-import { taskCounters, tasks, taskTombstones, taskWordLists, users } from '../db/schema.ts'
+import { taskCounters, tasks, taskTombstones, users } from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 import { collectNowAndThen } from './rows.ts'
 
@@ -163,15 +163,6 @@ function peopleStatement(driver: Driver) {
 }
 
 /**
- * A number that was given out long ago may have passed the index of words by: it begins anew. `through` gets smaller each
- * time, so that a step of the index that waits for us sees that it has moved.
- */
-const unindexed = sql`, unindexed as (
-      insert into ${taskWordLists} as l (user_id, through) select distinct user_id, -1 from made
-      on conflict (user_id) do update set through = least(l.through, 0) - 1
-    )`
-
-/**
  * A row keeps its number unless it has none or one that its person never gave out; then it gets the next ones of the
  * person's sequence, in the order of the rows. A task that was deleted here for good does not come back.
  */
@@ -200,7 +191,7 @@ function rowsStatement(driver: Driver, table: Table) {
       select ${values}, coalesce(f.own, b.base + f.place)
       from fresh f left join bump b on b.user_id = f.user_id
       on conflict do nothing returning id, user_id
-    )${table === tasks ? unindexed : sql``}
+    )
     select case when made.id is not null then 'made'
                 when k.seq is null then 'nobody'
                 when k.present then 'present'
