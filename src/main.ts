@@ -142,6 +142,24 @@ Examples:
   })
 
 program
+  .command('reset-sync')
+  .description('let every client sync from the beginning, after a restore or a fail-over that lost changes')
+  .addHelpText(
+    'after',
+    `
+For a database that has lost changes which clients have seen: after pg_restore, after a standby was promoted without the
+last changes, after the import of an old export. Old cursors are answered with 410 then, and old ETags fit nothing.
+The service may run meanwhile, and running it twice does no harm. \`restore\` does what is needed by itself.
+
+Example:
+  todo-api reset-sync`,
+  )
+  .action(async () => {
+    const { resetSyncCommand } = await import('./commands/reset-sync.ts')
+    await resetSyncCommand()
+  })
+
+program
   .command('config')
   .description('every setting in force and where it comes from; secrets are hidden')
   .option('--json', 'one line of JSON each')

@@ -103,7 +103,7 @@ function refusal(error: unknown): string | undefined {
 const patienceMs = 30_000
 
 /** Runs a statement again while the database is away: whatever came of the first try, running twice changes nothing. */
-async function patiently<T>(work: () => Promise<T>): Promise<T> {
+export async function patiently<T>(work: () => Promise<T>): Promise<T> {
   const until = performance.now() + patienceMs
   while (true) {
     try {

@@ -4,9 +4,10 @@ import { Unpack } from 'tar'
 import { syncTree } from '../db/cluster.ts'
 import { clusterName, openDataDir, replaceDatabase, secretName } from '../db/data-dir.ts'
 import { openEmbedded } from '../db/embedded.ts'
-import { migrations } from '../db/migrate.ts'
+import { migrate, migrations } from '../db/migrate.ts'
 import { requireEmbedded } from './backup.ts'
 import { connectToService } from './control.ts'
+import { skipNumbers } from './reset-sync.ts'
 import { readConfig } from './settings.ts'
 import { createProgress, say } from './terminal.ts'
 
@@ -28,7 +29,7 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
     rmSync(staging, { recursive: true, force: true })
     mkdirSync(staging, { mode: 0o700 })
     await unpack(file, staging)
-    const { people, tasks } = await verify(staging)
+    const { people, tasks } = await prepare(staging)
     await syncTree(staging)
     const aside = replaceDatabase(claimed.path, staging)
     say(`restored ${people} users and ${tasks} tasks`)
@@ -87,9 +88,12 @@ async function feed(source: AsyncIterable<Uint8Array>, unpacker: Unpack): Promis
   await done
 }
 
-/** Opens the database, which recovers it, and reads every row. Throws when a newer program made it. */
-async function verify(folder: string): Promise<{ people: number; tasks: number }> {
-  const driver = await openEmbedded({ dataDir: { path: folder, close() {} } })
+/**
+ * Opens the database, which recovers it, reads every row and brings it up to date. What clients were told after the
+ * backup is gone with what was replaced, so no number of then is given out again. Throws when a newer program made it.
+ */
+async function prepare(folder: string): Promise<{ people: number; tasks: number }> {
+  const driver = await openEmbedded({ dataDir: { path: folder, close() {} }, freeBytesMin: 0 })
   try {
     const applied = await driver.query('select created_at from drizzle.__drizzle_migrations', [])
     const known = new Set(migrations.map(({ when }) => when))
@@ -101,6 +105,8 @@ async function verify(folder: string): Promise<{ people: number; tasks: number }
       driver.query(`select count(*), sum(octet_length(${table}::text)) from ${table}`, [])
     const [people, tasks] = [await read('users'), await read('tasks')]
     await read('task_tombstones')
+    await migrate(driver)
+    await skipNumbers(driver)
     return { people: Number(people[0]![0]), tasks: Number(tasks[0]![0]) }
   } finally {
     await driver.close()
