@@ -24,4 +24,10 @@ export function appWithoutDatabase() {
 }
 
 const refuse = () => Promise.reject(new Error('there is no database here'))
-const noDatabase: Driver = { kind: 'embedded', query: refuse, session: refuse, close: async () => {} }
+const noDatabase: Driver = {
+  kind: 'embedded',
+  query: refuse,
+  transaction: refuse,
+  session: refuse,
+  close: async () => {},
+}

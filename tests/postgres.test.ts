@@ -44,9 +44,9 @@ describe('a value comes back as it was sent, when it is', () => {
   ] as const) {
     for (const prepare of [true, false]) {
       test(`${what}, ${prepare ? 'prepared' : 'not prepared'}`, async () => {
-        const driver = openPostgres({ url: server.url, poolSize: 1, prepare })
-        const first = await driver.query(`select $1::${type} as value`, [value])
-        const again = await driver.query(`select $1::${type} as value`, [value])
+        const driver = openPostgres({ url: server.url, poolSize: 1 })
+        const first = await driver.query(`select $1::${type} as value`, [value], { prepare })
+        const again = await driver.query(`select $1::${type} as value`, [value], { prepare })
         await driver.close()
 
         expect(first).toEqual([[value]])
@@ -103,9 +103,11 @@ test('a value that cannot be written never gives its neighbours a wrong answer',
   const one = openPostgres({ url: server.url, poolSize: 1 })
   const unwritable = { toJSON: () => JSON.parse('no JSON') }
   const statement = 'select $1::int, $2::jsonb'
-  for (let i = 0; i < 20; i++) await one.query(statement, [i, i])
+  for (let i = 0; i < 20; i++) await one.query(statement, [i, i], { prepare: true })
   const results = await Promise.allSettled(
-    Array.from({ length: 60 }, (_, i) => one.query(statement, [i, i % 10 === 5 ? unwritable : i])),
+    Array.from({ length: 60 }, (_, i) =>
+      one.query(statement, [i, i % 10 === 5 ? unwritable : i], { prepare: true }),
+    ),
   )
   const after = await one.query(statement, [7, 7])
   await one.close()
@@ -121,10 +123,10 @@ test('an undefined value is refused before anything is sent', async () => {
   await expect(db.query('select $1::text', [undefined])).rejects.toThrow('undefined')
 })
 
-test('one text with different values is prepared once, and planned once', async () => {
+test('a text that is to be prepared is prepared once, whatever its values, and soon has a generic plan', async () => {
   const one = openPostgres({ url: server.url, poolSize: 1 })
   for (const value of [null, true, false, null, true, false, null, true]) {
-    await one.query('select $1::boolean, $2::text from parents limit $3', [value, 'x', 1])
+    await one.query('select $1::boolean, $2::text from parents', [value, 'x'], { prepare: true })
   }
   const prepared = await one.query(
     `select generic_plans, custom_plans from pg_prepared_statements where statement like 'select $1::boolean%'`,
@@ -132,12 +134,34 @@ test('one text with different values is prepared once, and planned once', async 
   )
   await one.close()
 
-  expect(prepared).toEqual([[8, 0]])
+  expect(prepared).toEqual([[3, 5]])
+})
+
+test('any other text is planned with its values, and the server keeps no memory of it', async () => {
+  const one = openPostgres({ url: server.url, poolSize: 1 })
+  await one.query(
+    `create temporary table skewed as select (g > 1)::int as v from generate_series(1, 100000) g`,
+    [],
+  )
+  await one.query('create index on skewed (v)', [])
+  await one.query('analyze skewed', [])
+  const planFor = async (value: number) => {
+    const plan = await one.query('explain select * from skewed where v = $1', [value])
+    return plan.flat().join('\n')
+  }
+  const plans = [await planFor(0), await planFor(1)]
+  for (let i = 0; i < 20; i++) await one.query('select * from skewed where v = $1', [0])
+  const kept = await one.query('select count(*)::int from pg_prepared_statements', [])
+  await one.close()
+
+  expect(plans[0]).toContain('Index')
+  expect(plans[1]).toContain('Seq Scan')
+  expect(kept).toEqual([[0]])
 })
 
 test('texts without number do not fill the memory of the server', async () => {
   const one = openPostgres({ url: server.url, poolSize: 1 })
-  for (let i = 0; i < 300; i++) await one.query(`select $1::int + ${i}`, [1])
+  for (let i = 0; i < 300; i++) await one.query(`select $1::int + ${i}`, [1], { prepare: true })
   const rows = await one.query('select count(*) from pg_prepared_statements', [])
   await one.close()
 
@@ -151,13 +175,22 @@ describe('ten connections', () => {
   })
   afterAll(() => ten.close())
 
-  const who = async (text: string) => (await ten.query(text, []))[0]![0] as number
-  const atOnce = (count: number, text: string) => Promise.all(Array.from({ length: count }, () => who(text)))
+  const who = async (text: string, prepare = true) =>
+    (await ten.query(text, [], { prepare }))[0]![0] as number
+  const atOnce = (count: number, text: string, prepare?: boolean) =>
+    Promise.all(Array.from({ length: count }, () => who(text, prepare)))
 
   test('are all used for what takes long', async () => {
-    const pids = await atOnce(10, 'select pg_backend_pid() from pg_sleep(0.1)')
+    const pids = await atOnce(10, 'select pg_backend_pid() from pg_sleep(0.1)', false)
 
     expect(new Set(pids).size).toBe(10)
+  })
+
+  test('are all used when prepared statements turn out to take long', async () => {
+    await atOnce(100, 'select pg_backend_pid()')
+    const pids = await atOnce(60, 'select pg_backend_pid() from pg_sleep(0.01)')
+
+    expect(new Set(pids.slice(30)).size).toBe(10)
   })
 
   test('are not needed for what is quick: four answer nearly all', async () => {
@@ -172,7 +205,7 @@ describe('ten connections', () => {
   })
 
   test('do not let the quick wait for the slow', async () => {
-    const slow = atOnce(4, 'select pg_backend_pid() from pg_sleep(0.5)')
+    const slow = atOnce(4, 'select pg_backend_pid() from pg_sleep(0.5)', false)
     const begun = performance.now()
     const quick = await atOnce(6, 'select pg_backend_pid()')
 

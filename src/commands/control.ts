@@ -2,7 +2,7 @@ import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { databaseError } from '../db/constraint.ts'
 import { clusterName } from '../db/data-dir.ts'
-import type { Driver } from '../db/driver.ts'
+import type { Driver, QueryOptions, Rows } from '../db/driver.ts'
 import { AppError } from '../errors.ts'
 import { errorFields, type Log } from '../log.ts'
 
@@ -58,8 +58,9 @@ export function answerCommands(dataDir: string, driver: Driver, log: Log): { sto
 async function answer(request: Request, dataDir: string, driver: Driver): Promise<unknown> {
   const { pathname } = new URL(request.url)
   if (pathname === '/query') {
-    const { text, values } = (await request.json()) as { text: string; values: unknown[] }
-    return driver.query(text, values)
+    const { text, values, options } = (await request.json()) as QueryCall
+    const rows = await driver.query(text, values, options)
+    return { rows, columns: rows.columns }
   }
   if (pathname === '/copy') {
     const { name } = (await request.json()) as { name: string }
@@ -67,6 +68,12 @@ async function answer(request: Request, dataDir: string, driver: Driver): Promis
     return driver.copyTo!(join(dataDir, name, clusterName))
   }
   return 'todo-api'
+}
+
+interface QueryCall {
+  text: string
+  values: unknown[]
+  options?: QueryOptions
 }
 
 interface Failure {
@@ -103,7 +110,16 @@ export async function connectToService(dataDir: string): Promise<Driver | undefi
   }
   return {
     kind: 'embedded',
-    query: (text, values) => call('/query', { text, values }) as Promise<unknown[][]>,
+    async query(text, values, options) {
+      const { rows, columns } = (await call('/query', { text, values, options })) as {
+        rows: unknown[][]
+        columns?: Rows['columns']
+      }
+      return Object.assign(rows, { columns })
+    },
+    async transaction() {
+      throw new Error('a service runs on this database; stop it first')
+    },
     async copyTo(folder) {
       await call('/copy', { name: basename(dirname(folder)) })
     },

@@ -1,17 +1,19 @@
 /**
- * What both databases give the rest of the program: one statement in, rows out.
- *
- * There is deliberately no transaction here. A transaction that is held open between statements does not
- * survive a lost connection (docs/decisions/0003-one-statement.md), so whatever must be atomic is one statement.
+ * What both databases offer the rest of the program. Requests read and write in single statements, which need no
+ * transaction; `transaction` is for what is rare (docs/decisions/0003-one-statement.md). Queries are Drizzle's
+ * (`createDb` in client.ts); only the connections themselves and commands that inspect a database call `query`.
  */
 export interface Driver {
   readonly kind: 'postgres' | 'embedded'
+  query: Query
   /**
-   * Runs one statement. A row is an array in the order of the select list; `codecs` says what a cell looks like.
-   * Throws `AppError('unavailable')` when the database cannot answer in time, else the driver's error,
-   * with the SQLSTATE in `code`.
+   * Runs `work` in a transaction on a connection that is used for nothing else meanwhile, and commits when it resolves.
+   * When `work` or one of its statements fails, everything is rolled back and that error is thrown. A lost connection,
+   * a lost commit and a transaction that is not over within 2 s are `AppError('unavailable')`; it may then have been
+   * committed only if the commit itself was lost. The query function runs one statement at a time, and rejects as soon
+   * as the transaction is over, so a late statement never runs elsewhere.
    */
-  query(text: string, values: readonly unknown[]): Promise<unknown[][]>
+  transaction<T>(work: (query: Query) => Promise<T>): Promise<T>
   /** Opens a session of its own for migrations: several statements, no deadline. */
   session<T>(work: (session: Session) => Promise<T>): Promise<T>
   /**
@@ -21,10 +23,29 @@ export interface Driver {
   copyTo?(folder: string): Promise<void>
   /** Embedded only: resolves with the reason when the database cannot go on; the process should end then. */
   readonly lost?: Promise<string>
-  /** Answers what is under way (at most `seconds`), then lets go of the database. */
+  /** Answers what is under way (at most `seconds`), then closes the database. */
   close(seconds?: number): Promise<void>
   /** How its connections are doing. */
   stats?(): DatabaseStats
+}
+
+/**
+ * Runs one statement. Throws `AppError('unavailable')` when the database cannot answer in time, else the driver's
+ * error, with the SQLSTATE in `code`.
+ */
+export type Query = (text: string, values: readonly unknown[], options?: QueryOptions) => Promise<Rows>
+
+export interface QueryOptions {
+  /**
+   * Keeps the statement in the server, parsed, and soon with a generic plan: for the few texts that run all the time,
+   * whose plan does not depend on the values. Otherwise PostgreSQL plans at each call, knowing the values.
+   */
+  prepare?: boolean
+}
+
+/** A row is an array in the order of the select list (`parsers` says how a cell arrives); `columns` has the names. */
+export interface Rows extends Array<unknown[]> {
+  columns?: readonly { name: string }[] | undefined
 }
 
 /** The connections to a database at one moment. */
@@ -36,13 +57,13 @@ export interface DatabaseStats {
   opening: number
   /** Statements that have not been sent yet. */
   waiting: number
-  /** Nobody answers: everyone is turned away at once. */
+  /** No connection can be opened: every query is refused at once. */
   away: boolean
 }
 
 /** One connection that belongs to the caller. */
 export interface Session {
-  /** Runs a script of one or several statements without values; gives the rows of the last one. */
+  /** Runs a script of one or several statements without values; returns the rows of the last one. */
   execute(script: string): Promise<unknown[][]>
 }
 

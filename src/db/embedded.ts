@@ -5,7 +5,8 @@ import { ensureCluster, type FileSystem, openCluster } from './cluster.ts'
 import { Connection } from './connection.ts'
 import { copyFolder } from './copy.ts'
 import { clusterName, type DataDir, openDataDir } from './data-dir.ts'
-import type { Driver, Session } from './driver.ts'
+import type { Driver, Query, Session } from './driver.ts'
+import { runTransaction } from './transaction.ts'
 import { startUpkeep } from './upkeep.ts'
 
 export interface EmbeddedOptions {
@@ -106,22 +107,36 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
     release()
   }
 
+  const run: Query = async (text, values, options) => {
+    try {
+      return await connection.query(text, values, options)
+    } catch (cause) {
+      checkFolder()
+      throw isLost || isOfTheSystem(cause) ? new AppError('unavailable', { cause }) : cause
+    }
+  }
+
+  const beforeWrite = () => {
+    requireSpace()
+    upkeep.due = true
+  }
+
   return {
     kind: 'embedded',
     lost: lost.promise,
 
-    async query(text, values) {
-      const writes = !onlyReads(text)
-      if (writes) {
-        requireSpace()
-        upkeep.due = true
-      }
-      try {
-        return await alone(() => connection.query(text, values))
-      } catch (cause) {
-        checkFolder()
-        throw isLost || isOfTheSystem(cause) ? new AppError('unavailable', { cause }) : cause
-      }
+    async query(text, values, options) {
+      if (!onlyReads(text)) beforeWrite()
+      return alone(() => run(text, values, options))
+    },
+
+    async transaction(work) {
+      beforeWrite()
+      // The engine never loses its connection; a rollback that fails is undone by `reset`.
+      const abandon = () => connection.reset()
+      return alone(() =>
+        runTransaction(run, abandon, query => atMost(transactionSecondsMax, work(query), tooLong)),
+      )
     },
 
     async session<T>(work: (session: Session) => Promise<T>) {
@@ -139,7 +154,8 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
 
     async close(seconds = 10) {
       closing ??= shutDown()
-      await atMost(seconds, closing)
+      // Not longer: the process is about to end, and the next start recovers.
+      await atMost(seconds, closing, () => {})
     },
 
     stats() {
@@ -176,13 +192,20 @@ function isOfTheSystem(error: unknown): boolean {
   return error instanceof Error && 'code' in error && /^(53|58|XX)/.test(String(error.code))
 }
 
-/** Waits for the work, but not longer: the process is about to end, and the next start recovers. */
-async function atMost(seconds: number, work: Promise<void>): Promise<void> {
+/** Others wait for a transaction, so it is rolled back when it is not over by then, as on PostgreSQL. */
+const transactionSecondsMax = 1.9
+
+const tooLong = () => {
+  throw new AppError('unavailable', { cause: new Error('the transaction took too long') })
+}
+
+/** Waits for the work, but not longer; then `late` says what comes of it. */
+async function atMost<T>(seconds: number, work: Promise<T>, late: () => T): Promise<T> {
   let timer: Timer | undefined
-  const late = new Promise<void>(resolve => {
+  const timeUp = new Promise<void>(resolve => {
     timer = setTimeout(resolve, seconds * 1000)
-  })
-  await Promise.race([work, late]).finally(() => clearTimeout(timer))
+  }).then(late)
+  return Promise.race([work, timeUp]).finally(() => clearTimeout(timer))
 }
 
 /** Takes 3 µs. None in a folder that was deleted a moment ago. */

@@ -1,4 +1,4 @@
-import type { Driver } from './driver.ts'
+import type { Driver, Query } from './driver.ts'
 
 /** What a statement does, and to which table. */
 export interface StatementKind {
@@ -6,14 +6,19 @@ export interface StatementKind {
   table: string | undefined
 }
 
-/** Runs a statement and takes note of it; hears neither its values nor its rows. */
+/** Runs a statement and records it; is not shown its values or rows. */
 export type AroundStatement = <T>(kind: StatementKind, text: string, run: () => Promise<T>) => Promise<T>
 
-/** The same driver with every statement inside `around`. For metrics and traces; nobody else needs it. */
+/** The same driver with every statement inside `around`, also in transactions. For metrics and traces. */
 export function observeDriver(driver: Driver, around: AroundStatement): Driver {
+  const observe =
+    (query: Query): Query =>
+    (text, values, options) =>
+      around(kindOf(text), text, () => query(text, values, options))
   return {
     ...driver,
-    query: (text, values) => around(kindOf(text), text, () => driver.query(text, values)),
+    query: observe(driver.query),
+    transaction: work => driver.transaction(query => work(observe(query))),
   }
 }
 

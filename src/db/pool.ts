@@ -1,18 +1,17 @@
 import { AppError } from '../errors.ts'
-import type { DatabaseStats } from './driver.ts'
-import { createSlowLane } from './slow-lane.ts'
+import type { DatabaseStats, Query } from './driver.ts'
+import { runTransaction } from './transaction.ts'
 
 /** One session with a database. It never comes back: when it is lost, another one is opened. */
-export interface Connection {
+export interface PoolConnection {
   /** True as soon as it is known that nothing more will come over it. */
   readonly lost: boolean
-  /** True when the server took no writes as it was opened: then it is soon opened anew. */
+  /** True when the server refused writes as it was opened: then it is soon replaced. */
   readonly isReadOnly: boolean
-  /** So many statements may be on their way, as long as the answers come fast. */
+  /** At most this many statements may be on their way. */
   readonly depthMax: number
-  run(text: string, values: readonly unknown[]): Promise<unknown[][]>
-  /** What the caller of a failed `run` is told; notes when the failure was the end of the session. */
-  failure(error: unknown): unknown
+  /** Rejects with the error that the caller will see. */
+  readonly run: Query
   /** Takes leave of the server; at most a second. */
   end(): Promise<void>
   /** Drops the connection at once; what is under way on it is rejected. */
@@ -21,37 +20,39 @@ export interface Connection {
 
 interface PoolOptions {
   /** Rejects within `openingSecondsMax`. */
-  connect: () => Promise<Connection>
+  connect: () => Promise<PoolConnection>
   size: number
 }
 
-/** A connection and how it is getting on. */
-interface Line {
-  connection: Connection
-  /** Statements that were sent and not answered. */
-  sent: number
-  /** When it last answered, or was asked after a rest; and how long its last answer took, in milliseconds. */
-  heard: number
-  pace: number
-  /** Whether all that is on its way is of a kind that was quick when it was last asked. */
-  isQuick: boolean
+interface PooledConnection {
+  connection: PoolConnection
+  /** What was sent and not answered, oldest first. */
+  sent: Job[]
+  /** When it last answered, or was asked while idle; and how long its last answer took. */
+  lastAnswerAt: number
+  lastLatencyMs: number
   /** When it is closed, so that names are looked up again and the server's memory for it is freed. */
-  until: number
+  closeAt: number
 }
 
+/** A statement, or a transaction, which has its connection to itself. */
 interface Job {
+  /** Of the statement, or `begin`. */
   text: string
-  values: readonly unknown[]
+  isTransaction: boolean
+  /** Whether it may be sent behind others, and others behind it: only prepared statements, which are quick as a rule. */
+  isShared: boolean
+  run: (connection: PoolConnection) => Promise<unknown>
   deadline: number
-  isSuspect?: boolean
-  resolve: (rows: unknown[][]) => void
+  connection?: PoolConnection
+  resolve: (result: unknown) => void
   reject: (error: unknown) => void
 }
 
 /** How long opening a connection may take. */
 export const openingSecondsMax = 1.5
 
-/** How long a query may take, waiting included. With the pause between two looks it stays below 2 s. */
+/** How long a query may take, waiting included. With the pause between two looks at the clock it stays below 2 s. */
 const answerMs = 1900
 /** How long a server may say nothing at all: it ends a slow statement by itself long before. */
 const silenceMs = 2000
@@ -61,194 +62,165 @@ const restMs = 250
 const lifetimeMs = 30 * 60 * 1000
 const readOnlyLifetimeMs = 500
 const pendingPerConnection = 100
-/** More than one statement is on its way on a connection only as long as its answers come this fast. */
-const fluentMs = 20
-/**
- * So many connections do as long as statements are quick: one process cannot ask more of such than four sessions answer.
- * What costs is that processes wait for each other, and the fewer there are, the less.
- */
-const fewLines = 4
-/** A statement that takes less is quick: it waits for no disk and no lock. */
+/** A statement is sent behind others only on a connection whose last answer took less, and is no longer ago. */
 const quickMs = 1
-const quickTextsMax = 1000
+/** While statements are that quick, this many connections keep one process busy; fewer sessions contend less. */
+const quickConnections = 4
+/** A statement that is not answered by then waits for something, as a rule a lock. */
+const slowMs = 250
 
 /**
  * Connections for many short statements, built so that an outage of the database stays the database's.
  *
  * - Every query is settled within 2 s: answered, rejected with the database's error, or `AppError('unavailable')`.
- *   One clock looks after all of them.
- * - So many may be under way or wait, and no more: whoever comes then is turned away at once.
- * - Quick statements share a few connections, one sent behind the other, which saves a tenth of the work, the server's
- *   included. The others are for what takes longer. When every connection is busy, statements are sent behind others,
- *   too; but never behind one that takes long, and what has not been sent is withdrawn when its time is over.
- * - Statements that are slow (somebody has locked a table) share half of the connections, so that the others go on.
- * - A connection that stays silent is dropped, and so are the idle ones, which may be as dead.
- * - When no connection is left and none can be opened, the database is away: all are turned away at once, while
- *   one connection at a time is tried. The first that opens ends that.
+ *   Beyond a limit of pending queries the next ones are refused at once.
+ * - One queue, in the order of arrival. Each job goes to the least loaded connection. Prepared statements are sent behind
+ *   each other, but never behind one that takes long; everything else has its connection to itself.
+ * - While a statement is slow (its table is locked), others with its text yield to the rest of the queue.
+ * - Transactions have at most half of the connections.
+ * - A connection that stays silent is dropped, and with it the idle ones, which may be as dead.
+ * - When no connection is left and none can be opened, the database is away: queries are refused at once, while one
+ *   connection at a time is tried. The first that opens ends that.
  *
- * A statement that was sent is never sent again: nobody knows whether it was executed.
+ * A statement that was sent is never sent again: it may have been executed.
  */
 export function createPool({ connect, size }: PoolOptions) {
   const pendingMax = size * pendingPerConnection
-  const slowLane = createSlowLane(size)
-  const quickTexts = new Set<string>()
-  let lines: Line[] = []
-  /** Everyone who has no answer yet, in the order of their deadlines, and those of them who have not been sent. */
+  const transactionsMax = Math.max(1, Math.floor(size / 2))
+  let connections: PooledConnection[] = []
+  /** Everything without an answer, in the order of its deadlines; and what of it was not sent yet. */
   const pending = new Set<Job>()
-  const waiting: Job[] = []
+  let queue: Job[] = []
   let opening = 0
   let restUntil = 0
   let away: { cause: unknown } | undefined
   let closed = false
   let clock: Timer | undefined
 
-  function query(text: string, values: readonly unknown[]): Promise<unknown[][]> {
+  function submit<T>(
+    job: Pick<Job, 'text' | 'isTransaction' | 'isShared'> & { run: (on: PoolConnection) => Promise<T> },
+  ) {
     if (closed) return Promise.reject(unavailable('the database is closed'))
     if (away) return Promise.reject(unavailable(away.cause))
     if (pending.size >= pendingMax) return Promise.reject(unavailable('too many are waiting'))
-    return new Promise((resolve, reject) => {
+    return new Promise<T>((resolve, reject) => {
       const now = performance.now()
-      const job = { text, values, deadline: now + answerMs, resolve, reject }
-      pending.add(job)
-      waiting.push(job)
+      const waiting = { ...job, deadline: now + answerMs, resolve: resolve as Job['resolve'], reject }
+      pending.add(waiting)
+      queue.push(waiting)
+      startClock()
       dispatch(now)
-      clock ??= setInterval(tick, tickMs).unref()
     })
   }
 
   /** Sends what waits, as far as there is room for it. */
   function dispatch(now: number) {
-    while (waiting.length > 0) {
-      const line = findRoom(now)
-      if (!line) return open(now)
-      const job = next(now)
-      if (!job) return
-      if (pending.has(job)) send(line, job, now)
+    while (queue.length > 0) {
+      const at = pickJob(now)
+      if (at < 0) return
+      const pooled = pickConnection(now, queue[at]!)
+      if (!pooled) return open(now)
+      send(pooled, at === 0 ? queue.shift()! : queue.splice(at, 1)[0]!, now)
     }
   }
 
-  /** Who comes next: as a rule the one who has waited longest. */
-  function next(now: number): Job | undefined {
-    if (slowLane.admits(waiting[0]!.text, now)) return waiting.shift()
-    const first = waiting.findIndex(job => slowLane.admits(job.text, now) || !pending.has(job))
-    return first < 0 ? undefined : waiting.splice(first, 1)[0]
+  /** The place in the queue of what is sent next; -1 when all of it must wait. */
+  function pickJob(now: number): number {
+    const slow = connections.filter(
+      ({ sent, lastAnswerAt }) => sent.length > 0 && lastAnswerAt + slowMs <= now,
+    )
+    const mayStart = transactionsRunning() < transactionsMax
+    const isFree = (job: Job) => !job.isTransaction || mayStart
+    const isQuick = (job: Job) => !slow.some(({ sent }) => sent[0]!.text === job.text)
+    const first = queue.findIndex(job => isFree(job) && isQuick(job))
+    return first >= 0 ? first : queue.findIndex(isFree)
   }
 
-  /** Where the next statement goes: see above. Of equals the first, so that under light load few are used. */
-  function findRoom(now: number): Line | undefined {
-    const canGrow = lines.length + opening < size && now >= restUntil
+  /** An idle one, else one that answers quickly. Of equals the first, so that under light load few are used. */
+  function pickConnection(now: number, { isShared }: Job): PooledConnection | undefined {
     let usable = 0
-    let quick: Line | undefined
-    let spare: Line | undefined
-    let fluent: Line | undefined
-    for (const line of lines) {
-      const { lost, depthMax } = line.connection
-      if (lost || line.until <= now) continue
-      const isOfTheFew = ++usable <= fewLines
-      if (line.sent === 0) {
-        if (isOfTheFew) return line
-        spare ??= line
-      } else if (line.sent < depthMax) {
-        const since = now - line.heard
-        if (isOfTheFew && line.isQuick && since < quickMs && line.sent < (quick?.sent ?? depthMax))
-          quick = line
-        if (line.pace < fluentMs && since < fluentMs && line.sent < (fluent?.sent ?? depthMax)) fluent = line
+    let idle: PooledConnection | undefined
+    let quick: PooledConnection | undefined
+    for (const pooled of connections) {
+      const { connection, sent, lastAnswerAt, lastLatencyMs, closeAt } = pooled
+      if (connection.lost || closeAt <= now) continue
+      const isOfTheFew = ++usable <= quickConnections
+      if (sent.length === 0) {
+        if (isOfTheFew) return pooled
+        idle ??= pooled
+      } else if (isOfTheFew && isShared && sent[0]!.isShared) {
+        const isQuick = Math.max(lastLatencyMs, now - lastAnswerAt) < quickMs
+        if (isQuick && sent.length < (quick?.sent.length ?? connection.depthMax)) quick = pooled
       }
     }
-    if (quick && (usable >= fewLines || !canGrow)) return quick
-    return spare ?? (canGrow ? undefined : fluent)
+    return quick && (usable >= quickConnections || !canOpen(now)) ? quick : idle
   }
 
-  function send(line: Line, job: Job, now: number) {
-    if (line.sent++ === 0) {
-      line.heard = now
-      line.isQuick = true
+  function send(pooled: PooledConnection, job: Job, now: number) {
+    if (pooled.sent.length === 0) pooled.lastAnswerAt = now
+    pooled.sent.push(job)
+    job.connection = pooled.connection
+    const settled = () => {
+      pending.delete(job)
+      pooled.sent.shift()
+      const now = performance.now()
+      pooled.lastLatencyMs = now - pooled.lastAnswerAt
+      pooled.lastAnswerAt = now
+      dispatch(now)
     }
-    line.isQuick &&= quickTexts.has(job.text)
-    job.isSuspect = slowLane.enter(job.text, now)
-    // Nobody is sent behind it.
-    if (job.isSuspect) {
-      line.isQuick = false
-      line.pace = Number.POSITIVE_INFINITY
-    }
-    line.connection.run(job.text, job.values).then(
-      rows => {
-        pending.delete(job)
-        job.resolve(rows)
-        answered(line, job)
+    job.run(pooled.connection).then(
+      result => {
+        job.resolve(result)
+        settled()
       },
       error => {
-        pending.delete(job)
-        job.reject(line.connection.failure(error))
-        answered(line, job)
+        job.reject(error)
+        settled()
       },
     )
   }
 
-  function answered(line: Line, job: Job) {
-    const now = performance.now()
-    line.sent--
-    line.pace = now - line.heard
-    line.heard = now
-    if (job.isSuspect) slowLane.leave(job.text)
-    slowLane.learn(job.text, line.pace, now)
-    learnQuick(job.text, line.pace)
-    dispatch(now)
-  }
+  const canOpen = (now: number) => now >= restUntil && opening + connections.length < size
 
-  function learnQuick(text: string, took: number) {
-    if (took >= quickMs) quickTexts.delete(text)
-    else if (quickTexts.size < quickTextsMax) quickTexts.add(text)
-  }
-
-  /** Opens as many connections as there are callers waiting; one while the database is away. */
+  /** Opens as many connections as there are jobs waiting; one while the database is away. */
   function open(now: number) {
-    lines = lines.filter(line => !line.connection.lost)
-    const wanted = away ? 1 : waiting.length
-    while (now >= restUntil && opening < wanted && opening + lines.length < size) {
+    connections = connections.filter(({ connection }) => !connection.lost)
+    const wanted = away ? 1 : queue.length
+    while (opening < wanted && canOpen(now)) {
       opening++
       connect().then(opened, refused)
     }
   }
 
-  function opened(connection: Connection) {
+  function opened(connection: PoolConnection) {
     opening--
     if (closed && pending.size === 0) return connection.destroy()
     away = undefined
     restUntil = 0
     const now = performance.now()
     const milliseconds = connection.isReadOnly ? readOnlyLifetimeMs : lifetimeMs
-    const until = now + milliseconds * (1 + Math.random())
-    lines.push({ connection, sent: 0, heard: now, pace: Number.POSITIVE_INFINITY, isQuick: false, until })
+    connections.push({
+      connection,
+      sent: [],
+      lastAnswerAt: now,
+      lastLatencyMs: Number.POSITIVE_INFINITY,
+      closeAt: now + milliseconds * (1 + Math.random()),
+    })
     dispatch(now)
   }
 
   function refused(cause: unknown) {
     opening--
     restUntil = performance.now() + restMs
-    if (lines.some(line => !line.connection.lost)) return
+    if (connections.some(({ connection }) => !connection.lost)) return
     away = { cause }
     rejectAll(cause)
+    // It is tried again, whether or not a query comes.
+    if (!closed) startClock()
   }
 
-  function tick() {
-    const now = performance.now()
-    for (const job of pending) {
-      if (job.deadline > now) break
-      pending.delete(job)
-      job.reject(unavailable('no answer in time'))
-    }
-    if (lines.some(line => isSilent(line, now))) {
-      for (const line of lines) if (line.sent === 0 || isSilent(line, now)) line.connection.destroy()
-    }
-    for (const line of lines) if (line.sent === 0 && line.until <= now) void line.connection.end()
-    dispatch(now)
-    if (away) open(now)
-    else if (pending.size === 0) stopClock()
-  }
-
-  function isSilent(line: Line, now: number): boolean {
-    return line.sent > 0 && line.heard + silenceMs <= now
+  function startClock() {
+    clock ??= setInterval(checkDeadlines, tickMs).unref()
   }
 
   function stopClock() {
@@ -256,42 +228,79 @@ export function createPool({ connect, size }: PoolOptions) {
     clock = undefined
   }
 
+  function checkDeadlines() {
+    const now = performance.now()
+    for (const job of pending) {
+      if (job.deadline > now) break
+      pending.delete(job)
+      job.reject(unavailable('no answer in time'))
+      if (job.isTransaction) job.connection?.destroy()
+    }
+    queue = queue.filter(job => pending.has(job))
+    const someAreSilent = connections.some(pooled => isSilent(pooled, now))
+    for (const pooled of connections) {
+      const isIdle = pooled.sent.length === 0
+      if (someAreSilent && (isIdle || isSilent(pooled, now))) pooled.connection.destroy()
+      else if (isIdle && pooled.closeAt <= now) void pooled.connection.end()
+    }
+    connections = connections.filter(({ connection }) => !connection.lost)
+    dispatch(now)
+    if (away) open(now)
+    else if (pending.size === 0 && connections.every(({ sent }) => sent.length === 0)) stopClock()
+  }
+
   function rejectAll(cause: unknown) {
     for (const job of pending) job.reject(unavailable(cause))
     pending.clear()
-    waiting.length = 0
+    queue = []
   }
 
-  /** Takes no more, waits for what is under way (at most `seconds`), then closes every connection. */
-  async function close(seconds = 5) {
-    closed = true
-    const until = performance.now() + seconds * 1000
-    while (pending.size > 0 && performance.now() < until) await Bun.sleep(10)
-    rejectAll('the database is closed')
-    stopClock()
-    await Promise.all(
-      lines.map(({ connection, sent }) => (sent > 0 ? connection.destroy() : connection.end())),
-    )
-  }
+  const transactionsRunning = () => connections.filter(({ sent }) => sent[0]?.isTransaction).length
 
-  function stats(): DatabaseStats {
-    const open = lines.filter(line => !line.connection.lost)
-    const inUse = open.filter(line => line.sent > 0).length
-    return {
-      size,
-      inUse,
-      idle: open.length - inUse,
-      opening,
-      // Who gave up waiting still stands in the list.
-      waiting: waiting.filter(job => pending.has(job)).length,
-      away: away !== undefined,
-    }
-  }
+  return {
+    query: ((text, values, options) =>
+      submit({
+        text,
+        isTransaction: false,
+        isShared: options?.prepare === true,
+        run: on => on.run(text, values, options),
+      })) satisfies Query,
 
-  return { query, close, stats }
+    transaction: <T>(work: (query: Query) => Promise<T>) =>
+      submit({
+        text: 'begin',
+        isTransaction: true,
+        isShared: false,
+        run: on => runTransaction(on.run, () => on.destroy(), work),
+      }),
+
+    /** Accepts no more, waits for what is under way (at most `seconds`), then closes every connection. */
+    async close(seconds = 5) {
+      closed = true
+      const until = performance.now() + seconds * 1000
+      while (pending.size > 0 && performance.now() < until) await Bun.sleep(10)
+      rejectAll('the database is closed')
+      stopClock()
+      await Promise.all(
+        connections.map(({ connection, sent }) =>
+          sent.length > 0 ? connection.destroy() : connection.end(),
+        ),
+      )
+    },
+
+    stats(): DatabaseStats {
+      const open = connections.filter(({ connection }) => !connection.lost)
+      const inUse = open.filter(({ sent }) => sent.length > 0).length
+      const idle = open.length - inUse
+      return { size, inUse, idle, opening, waiting: queue.length, away: away !== undefined }
+    },
+  }
 }
 
-/** What a caller is told when the database cannot answer; `cause` is for the log. */
+const isSilent = ({ sent, lastAnswerAt }: PooledConnection, now: number) =>
+  sent.length > 0 && lastAnswerAt + silenceMs <= now
+
+/** The 503 of a database that cannot answer; `cause` is for the log. */
 export function unavailable(cause: unknown): AppError {
   return new AppError('unavailable', { cause: typeof cause === 'string' ? new Error(cause) : cause })
 }

@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { connect as dial, type Socket } from 'node:net'
 import postgres from 'postgres'
-import { type Driver, parsers, type Session, serializers } from './driver.ts'
-import { type Connection, createPool, openingSecondsMax, unavailable } from './pool.ts'
+import { type Driver, parsers, type Rows, type Session, serializers } from './driver.ts'
+import { createPool, openingSecondsMax, type PoolConnection, unavailable } from './pool.ts'
 
 interface PostgresSettings {
   /** `postgres://user:password@host:port/database?sslmode=…`; several `host:port` with commas between them. */
@@ -22,9 +22,8 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
 
   return {
     kind: 'postgres',
-    // postgres.js would tell somebody else: whoever is being answered on that connection.
-    query: (text, values) =>
-      values.includes(undefined) ? Promise.reject(undefinedValue()) : pool.query(text, values),
+    query: pool.query,
+    transaction: pool.transaction,
     close: pool.close,
     stats: pool.stats,
     async session(work) {
@@ -44,18 +43,14 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
 const basics = { application_name: 'todo-api', TimeZone: 'UTC', DateStyle: 'ISO, MDY' }
 
 /**
- * How long the server works on a statement, in milliseconds, and how it plans. It answers before the pool's own
- * limit, so that a slow statement costs nobody a connection.
- *
- * Generic plans: every statement here reads by a key or walks one person's index, so no value calls for a plan of
- * its own. Left alone, PostgreSQL plans a statement with a LIMIT parameter anew on every call, a third of its work.
+ * How long the server works on a statement, in milliseconds. It answers before the pool's own limit, so that a slow
+ * statement costs no connection.
  */
 const limits = {
   statement_timeout: '1800',
   lock_timeout: '1000',
   idle_in_transaction_session_timeout: '5000',
   jit: 'off',
-  plan_cache_mode: 'force_generic_plan',
 }
 
 /** For migrations, whatever the role's own settings are. */
@@ -265,8 +260,8 @@ const preparedMax = 256
  * prepared there, and nothing is sent behind a statement that has no answer: PgBouncer before 1.21 forgets whose turn
  * it is, and values meet somebody else's statement.
  */
-function connection(wire: Wire, mayPrepare: boolean): Connection {
-  const prepare = mayPrepare && !wire.isProxied
+function connection(wire: Wire, mayPrepare: boolean): PoolConnection {
+  const canPrepare = mayPrepare && !wire.isProxied
   const prepared = new Set<string>()
 
   /** postgres.js would tell the server a type after the look of these; the server knows better (`[true]` in a jsonb). */
@@ -275,9 +270,18 @@ function connection(wire: Wire, mayPrepare: boolean): Connection {
     return (looks ? wire.client.typed(value, 0) : value) as string
   }
 
-  function isPrepared(text: string): boolean {
-    if (!prepare) return false
+  function keep(text: string): boolean {
+    if (!canPrepare) return false
     return prepared.has(text) || (prepared.size < preparedMax && prepared.add(text) !== undefined)
+  }
+
+  /** What the caller of a failed statement is told; notes when the failure was the end of the connection. */
+  function failed(error: unknown): unknown {
+    // Whatever else fails, postgres.js may have lost count of whom it answers.
+    if (!isServerError(error)) wire.destroy()
+    // It has become a standby, or the name now means another server. What was so from the start is no news.
+    else if (error.code === '25006' && !wire.isReadOnly) void wire.end()
+    return isUnavailable(error) ? unavailable(error) : error
   }
 
   return {
@@ -285,17 +289,17 @@ function connection(wire: Wire, mayPrepare: boolean): Connection {
       return wire.lost
     },
     isReadOnly: wire.isReadOnly,
-    depthMax: prepare ? 4 : 1,
-    run(text, values) {
-      const how = { prepare: isPrepared(text), simple: false }
-      return wire.client.unsafe(text, values.map(untyped), how).values()
-    },
-    failure(error) {
-      // Whatever else fails, postgres.js may have lost count of whom it answers.
-      if (!isServerError(error)) wire.destroy()
-      // It has become a standby, or the name now means another server. What was so from the start is no news.
-      else if (error.code === '25006' && !wire.isReadOnly) void wire.end()
-      return isUnavailable(error) ? unavailable(error) : error
+    depthMax: canPrepare ? 4 : 1,
+    async run(text, values, { prepare = false } = {}) {
+      if (wire.lost) throw unavailable('the connection was lost')
+      if (values.includes(undefined)) throw undefinedValue()
+      const how = { prepare: prepare && keep(text), simple: false }
+      try {
+        const answer = await wire.client.unsafe(text, values.map(untyped), how).values()
+        return answer as Rows
+      } catch (error) {
+        throw failed(error)
+      }
     },
     end: wire.end,
     destroy: wire.destroy,

@@ -105,7 +105,13 @@ export function expectError(answer: Answer, status: number, code: string, detail
 /** Every route of the service: no database is needed to know them. */
 export function allRoutes() {
   const refuse = () => Promise.reject(new Error('there is no database here'))
-  const driver: Driver = { kind: 'embedded', query: refuse, session: refuse, close: async () => {} }
+  const driver: Driver = {
+    kind: 'embedded',
+    query: refuse,
+    transaction: refuse,
+    session: refuse,
+    close: async () => {},
+  }
   const { app } = createApp({
     config: parseConfig({}),
     secretKey: 'nobody signs in here, nobody signs in here',

@@ -1,0 +1,291 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { eq, placeholder, sql } from 'drizzle-orm'
+import { integer, pgTable, text } from 'drizzle-orm/pg-core'
+import { createDb, type Db, prepareSql } from '../src/db/client.ts'
+import type { Driver, Query } from '../src/db/driver.ts'
+import { openEmbedded } from '../src/db/embedded.ts'
+import { openPostgres } from '../src/db/postgres.ts'
+import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
+
+const entries = pgTable('entries', { id: integer('id').primaryKey(), note: text('note').notNull() })
+
+let server: PostgresServer
+let folder: string
+beforeAll(async () => {
+  server = await startPostgresServer()
+  folder = mkdtempSync(join(tmpdir(), 'todo-api-transaction-'))
+}, 60_000)
+afterAll(async () => {
+  await server.close()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+const open = {
+  postgres: async () => openPostgres({ url: server.url, poolSize: 4 }),
+  embedded: () => openEmbedded({ dataDir: join(folder, 'data') }),
+}
+
+describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
+  let driver: Driver
+  let db: Db
+  beforeAll(async () => {
+    driver = await open[kind]()
+    db = createDb(driver)
+    await driver.query('create table entries (id int primary key, note text not null)', [])
+  }, 60_000)
+  afterAll(() => driver.close())
+
+  const notes = async () => (await db.select().from(entries).orderBy(entries.id)).map(({ note }) => note)
+  const empty = () => db.delete(entries)
+
+  test('keeps all of what its statements did', async () => {
+    await empty()
+    const found = await db.transaction(async tx => {
+      await tx.insert(entries).values({ id: 1, note: 'one' })
+      await tx.update(entries).set({ note: 'uno' }).where(eq(entries.id, 1))
+      return tx.select().from(entries)
+    })
+
+    expect(found).toEqual([{ id: 1, note: 'uno' }])
+    expect(await notes()).toEqual(['uno'])
+  })
+
+  test('keeps nothing when its work throws, and that error arrives', async () => {
+    await empty()
+    const work = db.transaction(async tx => {
+      await tx.insert(entries).values({ id: 1, note: 'one' })
+      throw new Error('enough')
+    })
+
+    await expect(work).rejects.toThrow('enough')
+    expect(await notes()).toEqual([])
+  })
+
+  test('keeps nothing when a statement fails, even if its work goes on, and the SQLSTATE arrives', async () => {
+    await empty()
+    const work = db.transaction(async tx => {
+      await tx.insert(entries).values({ id: 1, note: 'one' })
+      await tx
+        .insert(entries)
+        .values({ id: 1, note: 'again' })
+        .catch(() => {})
+      await tx
+        .insert(entries)
+        .values({ id: 2, note: 'two' })
+        .catch(() => {})
+      return 'done'
+    })
+
+    await expect(work).rejects.toMatchObject({ code: '23505' })
+    expect(await notes()).toEqual([])
+  })
+
+  test('runs one statement at a time, in the order in which they were asked', async () => {
+    await empty()
+    await db.transaction(async tx => {
+      await Promise.all([
+        tx.insert(entries).values({ id: 1, note: 'a' }),
+        tx.update(entries).set({ note: sql`${entries.note} || 'b'` }),
+        tx.update(entries).set({ note: sql`${entries.note} || 'c'` }),
+      ])
+    })
+
+    expect(await notes()).toEqual(['abc'])
+  })
+
+  test('includes a statement that its work did not wait for', async () => {
+    await empty()
+    await db.transaction(async tx => {
+      void tx.insert(entries).values({ id: 1, note: 'one' }).execute()
+    })
+
+    expect(await notes()).toEqual(['one'])
+  })
+
+  test.each(['commit', 'rollback'])('refuses statements after its %s', async end => {
+    await empty()
+    let late: Query | undefined
+    const work = driver.transaction(async query => {
+      late = query
+      if (end === 'rollback') throw new Error('enough')
+    })
+    await work.catch(() => {})
+
+    await expect(late!(`insert into entries values (1, 'late')`, [])).rejects.toThrow('is over')
+    expect(await notes()).toEqual([])
+  })
+
+  test('that takes too long is rolled back and unavailable, and others go on', async () => {
+    await empty()
+    const { promise: forever, resolve: endTest } = Promise.withResolvers<void>()
+    let late: Query | undefined
+    const failure = await driver
+      .transaction(async query => {
+        late = query
+        await query(`insert into entries values (1, 'one')`, [])
+        await forever
+      })
+      .catch(error => error)
+
+    expect(failure).toMatchObject({ code: 'unavailable' })
+    await expect(late!(`insert into entries values (2, 'two')`, [])).rejects.toBeInstanceOf(Error)
+    endTest()
+    expect(await notes()).toEqual([])
+  })
+
+  test('is not inside another one', async () => {
+    const work = db.transaction(tx => tx.transaction(async () => {}))
+
+    await expect(work).rejects.toThrow('Transactions are not supported')
+  })
+
+  test('has its own view: what others write meanwhile is theirs', async () => {
+    await empty()
+    const others = Promise.withResolvers<void>()
+    const first = db.transaction(async tx => {
+      await tx.insert(entries).values({ id: 1, note: 'first' })
+      others.resolve()
+      await tx.update(entries).set({ note: 'changed' }).where(eq(entries.id, 1))
+      throw new Error('enough')
+    })
+    await others.promise
+    await Promise.all([
+      expect(first).rejects.toThrow('enough'),
+      db.insert(entries).values({ id: 2, note: 'second' }),
+    ])
+
+    expect(await notes()).toEqual(['second'])
+  })
+
+  test('twenty at once are each all or nothing', async () => {
+    await empty()
+    const results = await Promise.allSettled(
+      Array.from({ length: 20 }, (_, i) =>
+        db.transaction(async tx => {
+          await tx.insert(entries).values({ id: 2 * i, note: 'half' })
+          if (i % 2) throw new Error('enough')
+          await tx.insert(entries).values({ id: 2 * i + 1, note: 'whole' })
+        }),
+      ),
+    )
+
+    expect(results.map(({ status }) => status === 'fulfilled')).toEqual(results.map((_, i) => i % 2 === 0))
+    expect((await notes()).length).toBe(20)
+  })
+
+  test('a prepared query returns named rows with the types of its columns', async () => {
+    await empty()
+    await db.insert(entries).values({ id: 1, note: 'one' })
+    const byId = db
+      .select()
+      .from(entries)
+      .where(eq(entries.id, placeholder('id')))
+      .prepare('by_id')
+
+    expect(await byId.execute({ id: 1 })).toEqual([{ id: 1, note: 'one' }])
+    expect(await byId.execute({ id: 2 })).toEqual([])
+  })
+
+  test('a prepared query is known to the server by its text, another is not', async () => {
+    const count = sql<{ count: number }>`
+      select count(*)::int as count from pg_prepared_statements where statement like '%' || ${'kept_'}::text || 'here%'`
+    await prepareSql(db, 'kept', sql`select 1 as kept_here`).execute()
+    await db.execute(sql`select 2 as kept_here`)
+
+    expect(await db.execute<{ count: number }>(count)).toEqual([{ count: 1 }])
+  })
+
+  test('raw SQL returns rows by the names of its columns', async () => {
+    const raw = sql`select ${placeholder('a')}::int as first, 'x' as "second one"`
+    const named = prepareSql<{ first: number; 'second one': string }>(db, 'raw', raw)
+
+    expect(await named.execute({ a: 7 })).toEqual([{ first: 7, 'second one': 'x' }])
+    expect(await db.execute<{ n: number }>(sql`select ${1}::int as n where false`)).toEqual([])
+  })
+
+  test('an error of a query is the one of the driver, without the values', async () => {
+    const failure = await db.execute(sql`select ${'geheim'}::int`).catch(error => error)
+
+    expect(failure).toMatchObject({ code: '22P02' })
+    expect(failure.name).not.toContain('Drizzle')
+  })
+})
+
+describe('on PostgreSQL, a transaction', () => {
+  let driver: Driver
+  beforeAll(async () => {
+    driver = openPostgres({ url: server.url, poolSize: 4 })
+    await driver.query('create table if not exists books (id int, note text)', [])
+  })
+  afterAll(() => driver.close())
+  const pid = async (query: Query) => (await query('select pg_backend_pid()', []))[0]![0] as number
+  const kill = (backend: number) => driver.query('select pg_terminate_backend($1)', [backend])
+  const count = async () => (await driver.query('select count(*)::int from books', []))[0]![0]
+
+  test('whose backend is killed between two statements is rolled back and unavailable', async () => {
+    let after: unknown[] = []
+    const work = driver.transaction(async query => {
+      await query(`insert into books values (1, 'half')`, [])
+      await kill(await pid(query))
+      after = await Promise.all(
+        [1, 2, 3].map(() => query(`insert into books values (2, 'late')`, []).catch(error => error)),
+      )
+      await query(`insert into books values (3, 'later')`, [])
+    })
+
+    await expect(work).rejects.toMatchObject({ code: 'unavailable' })
+    for (const failure of after) expect(failure).toMatchObject({ code: 'unavailable' })
+    expect(await count()).toBe(0)
+  })
+
+  test('whose backend is killed before the commit is unavailable', async () => {
+    const work = driver.transaction(async query => {
+      await query(`insert into books values (1, 'half')`, [])
+      await kill(await pid(query))
+    })
+
+    await expect(work).rejects.toMatchObject({ code: 'unavailable' })
+    expect(await count()).toBe(0)
+  })
+
+  test('has its connection to itself, and gives it back after commit and rollback', async () => {
+    const one = openPostgres({ url: server.url, poolSize: 1 })
+    const before = await pid(one.query)
+    const inside = await one.transaction(async query => {
+      const [mine, other] = [await pid(query), pid(one.query)]
+      expect(await Promise.race([other, Bun.sleep(50).then(() => 'waits')])).toBe('waits')
+      return mine
+    })
+    await one.transaction(query => query('select 1/0', [])).catch(() => {})
+    const after = await pid(one.query)
+    const [idle] = await one.query(`select pg_current_xact_id_if_assigned() is null`, [])
+    await one.close()
+
+    expect([inside, after]).toEqual([before, before])
+    expect(idle).toEqual([true])
+  })
+
+  test('of many only half have a connection, so that statements go on', async () => {
+    const { promise: released, resolve: release } = Promise.withResolvers<void>()
+    const pids = new Set<number>()
+    const held = Array.from({ length: 8 }, () =>
+      driver
+        .transaction(async query => {
+          pids.add(await pid(query))
+          await released
+        })
+        .catch(() => {}),
+    )
+    while (pids.size < 2) await Bun.sleep(5)
+    const statement = await driver.query('select 1', [])
+    const during = pids.size
+    release()
+    await Promise.all(held)
+
+    expect(statement).toEqual([[1]])
+    expect(during).toBe(2)
+  })
+})
