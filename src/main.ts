@@ -68,8 +68,8 @@ program
   .addHelpText(
     'after',
     `
-What is here already stays as it is, so running it twice changes nothing more. What cannot come in is
-reported, one line each, and the exit code is 1 then.
+Rows that are here already stay unchanged, so it may be run again. Rows that cannot come in are reported, one line
+each, and the exit code is 1 then.
 
 Examples:
   FROM_DATABASE_URL_FILE=/run/secrets/old todo-api import    the first service's users and tasks

@@ -4,10 +4,10 @@ import type { Config } from '../config.ts'
 import { openDriver } from '../db/client.ts'
 import { clusterName, holdsDatabase } from '../db/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
-import { connectToService, newCopy } from './control.ts'
+import { connectToService, newCopy, type ServiceDriver } from './control.ts'
 
 /** The database of the settings, for a command: through the service when that has the embedded one. */
-export async function openDatabase({ database }: Config): Promise<Driver> {
+export async function openDatabase({ database }: Config): Promise<Driver | ServiceDriver> {
   const service = database.kind === 'embedded' ? await connectToService(database.dataDir) : undefined
   return service ?? openDriver(database)
 }
