@@ -2,6 +2,7 @@ import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { Unpack } from 'tar'
 import { syncTree } from '../db/cluster.ts'
+import { databaseError } from '../db/constraint.ts'
 import { clusterName, openDataDir, replaceDatabase, secretName } from '../db/data-dir.ts'
 import { openEmbedded } from '../db/embedded.ts'
 import { migrate, migrations } from '../db/migrate.ts'
@@ -29,7 +30,7 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
     rmSync(staging, { recursive: true, force: true })
     mkdirSync(staging, { mode: 0o700 })
     await unpack(file, staging)
-    const { people, tasks } = await prepare(staging)
+    const { people, tasks } = await prepare(staging, file)
     await syncTree(staging)
     const aside = replaceDatabase(claimed.path, staging)
     say(`restored ${people} users and ${tasks} tasks`)
@@ -92,7 +93,7 @@ async function feed(source: AsyncIterable<Uint8Array>, unpacker: Unpack): Promis
  * Opens the database, which recovers it, reads every row and brings it up to date. What clients were told after the
  * backup is gone with what was replaced, so no number of then is given out again. Throws when a newer program made it.
  */
-async function prepare(folder: string): Promise<{ people: number; tasks: number }> {
+async function prepare(folder: string, file: string): Promise<{ people: number; tasks: number }> {
   const driver = await openEmbedded({ dataDir: { path: folder, close() {} }, freeBytesMin: 0 })
   try {
     const applied = await driver.query('select created_at from drizzle.__drizzle_migrations', [])
@@ -108,6 +109,10 @@ async function prepare(folder: string): Promise<{ people: number; tasks: number 
     await migrate(driver)
     await skipNumbers(driver)
     return { people: Number(people[0]![0]), tasks: Number(tasks[0]![0]) }
+  } catch (cause) {
+    const failure = databaseError(cause)
+    const isDamage = failure && /^(58|XX)/.test(failure.code)
+    throw isDamage ? new Error(`${file} is damaged: ${failure.message}`, { cause }) : cause
   } finally {
     await driver.close()
   }
