@@ -93,7 +93,6 @@ export function createApp({
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: auth.cleanUp },
     { name: 'purge the trash', everySeconds: 900, run: tasks.purge },
-    { name: 'index words', everySeconds: 1, run: tasks.indexWords },
   ]
   /** What the app knows of itself, for the metrics. */
   const stats = {

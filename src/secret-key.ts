@@ -3,14 +3,13 @@ import {
   existsSync,
   fsyncSync,
   linkSync,
-  openSync,
   readFileSync,
   renameSync,
   rmSync,
   writeSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { lockFile, prepareDataDir, syncFolder } from './db/data-dir.ts'
+import { lockFile, openDraft, prepareDataDir, secretName, syncFolder } from './db/data-dir.ts'
 
 const secretBytes = 32
 /** An operator may have put a secret of their own there. */
@@ -21,37 +20,35 @@ const lengthMin = 32
  * (0600). Processes that start at once end up with the same one, and a power cut leaves all of it or none.
  */
 export function loadSecretKey(dataDir: string): string {
-  const file = join(dataDir, 'secret_key')
+  const file = join(dataDir, secretName)
   prepareDataDir(dataDir)
   if (!existsSync(file)) makeSecret(file)
   return readSecret(file)
 }
 
-function makeSecret(file: string): void {
-  // Not by the process id: in containers that share the folder each process may be number 1.
-  const draft = `${file}.${crypto.randomUUID()}`
-  const descriptor = openSync(draft, 'wx', 0o600)
-  writeSync(descriptor, crypto.getRandomValues(Buffer.alloc(secretBytes)).toString('hex'))
-  fsyncSync(descriptor)
-  closeSync(descriptor)
+function makeSecret(path: string): void {
+  const draft = openDraft(path)
   try {
-    publish(draft, file)
+    writeSync(draft.file, crypto.getRandomValues(Buffer.alloc(secretBytes)).toString('hex'))
+    fsyncSync(draft.file)
+    closeSync(draft.file)
+    publish(draft.path, path)
   } finally {
-    rmSync(draft, { force: true })
+    rmSync(draft.path, { force: true })
   }
-  syncFolder(dirname(file))
+  syncFolder(dirname(path))
 }
 
 /** Gives the draft its name, unless another process was first. */
-function publish(draft: string, file: string): void {
+function publish(draft: string, path: string): void {
   try {
     // A link, not a rename: it fails when somebody else was first, and is never half written.
-    linkSync(draft, file)
+    linkSync(draft, path)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'EEXIST') return
     if (!withoutLinks.includes(code!)) throw error
-    renameUnderLock(draft, file)
+    renameUnderLock(draft, path)
   }
 }
 
@@ -59,10 +56,10 @@ function publish(draft: string, file: string): void {
 const withoutLinks = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']
 
 /** A rename is never half written either, but would replace the other's file: so one process at a time checks and renames. */
-function renameUnderLock(draft: string, file: string): void {
-  const lock = lockFile(dirname(file), 'secret_key.lock')
+function renameUnderLock(draft: string, path: string): void {
+  const lock = lockFile(dirname(path), `${secretName}.lock`)
   try {
-    if (!existsSync(file)) renameSync(draft, file)
+    if (!existsSync(path)) renameSync(draft, path)
   } finally {
     lock.close()
   }

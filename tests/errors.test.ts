@@ -7,6 +7,7 @@ import { errorHandler } from '../src/http/error-handler.ts'
 import { requestLog } from '../src/http/request-log.ts'
 import { text } from '../src/http/schema.ts'
 import { createLog } from '../src/log.ts'
+import { byHand } from './support/by-hand.ts'
 import {
   type Client,
   client,
@@ -715,7 +716,7 @@ onBothDatabases('a damaged database', api => {
     const ada = await api.user()
     await api.sql(`alter table tasks drop constraint if exists tasks_status_known`, [])
     const task = await api.task(ada)
-    await api.sql(`update tasks set status = 'geheim' where id = $1`, [task.id])
+    await byHand(api.sql, `update tasks set status = 'geheim' where id = $1`, [task.id])
 
     // Where a task is not sent as the database has it.
     const answer = await api.get('/tasks/changes', { token: ada.token })

@@ -6,7 +6,6 @@ import { type Driver, formatTextArray } from '../src/db/driver.ts'
 import { changesQuery } from '../src/modules/tasks/changes.ts'
 import { pageQuery, shapeOf, textOf } from '../src/modules/tasks/list.ts'
 import type { ListQuery } from '../src/modules/tasks/model.ts'
-import { createSearchIndex } from '../src/modules/tasks/search.ts'
 import { statsQuery } from '../src/modules/tasks/stats.ts'
 import { privateDatabase } from './support/template.ts'
 
@@ -15,13 +14,6 @@ const rows = Number(Bun.env.TABLE_ROWS ?? 100_000)
 
 /** People by name: somebody with 50 tasks; with 10,000 like everybody's; with 10,000 of which few are open. */
 const people = { few: uuid(1), many: uuid(2), odd: uuid(3) }
-const person = (from: number, count: number) => ({ from, count })
-const shares = {
-  [people.few]: person(0, 50),
-  [people.many]: person(50, 10_000),
-  [people.odd]: person(10_050, 10_000),
-}
-
 function uuid(n: number) {
   return `00000000-0000-7000-8000-${String(n).padStart(12, '0')}`
 }
@@ -47,9 +39,6 @@ interface Explained {
   fetched: number
 }
 
-/** A moment, so many days from now. */
-const inDays = (days: number) => new Date(Date.now() + days * 86_400_000).toISOString()
-
 describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the table`, () => {
   let driver: Driver
   let drop: () => Promise<void>
@@ -67,16 +56,8 @@ describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the tab
       await session.execute('checkpoint')
       await session.execute('vacuum analyze tasks')
     })
-    await indexWords()
   }, 600_000)
   afterAll(() => drop())
-
-  /** What the service does by itself after a search. */
-  async function indexWords() {
-    const search = createSearchIndex(driver)
-    for (const id of Object.values(people)) search.searched(id)
-    await search.catchUp()
-  }
 
   /** Everybody else has about 100 tasks. Rows of one person are spread over the table, as they would be. */
   const fill = `
@@ -193,118 +174,6 @@ describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the tab
       expect(plan.read).toBeLessThanOrEqual(51)
     }
   })
-
-  /** So many tasks are taken from the index of words before the list is read instead. */
-  const hitsMax = 2001
-
-  test.each([
-    [{ status: ['pending'] }],
-    [{ status: ['pending', 'in_progress'] }],
-    [{ status: ['pending', 'completed'] }],
-    [{ priority: 4 }],
-    [{ overdue: true }],
-    [{ due_before: '2026-11-24T00:00:00Z' }],
-    [{ due_after: '2026-11-24T00:00:00Z' }],
-    [{ created_before: '2026-11-01T00:00:00Z' }],
-    [{ created_after: '2026-11-22T00:00:00Z' }],
-    [{ updated_after: '2026-11-22T00:00:00Z' }],
-    [{ tag: ['common'] }],
-    [{ tag: ['rare'] }],
-    [{ tag: ['none'] }],
-    [{ q: 'task' }],
-    [{ q: 'nowhere' }],
-    [{ q: '1' }],
-    [{ q: '77' }],
-    [{ q: '9999' }],
-    [{ q: 'task 9999 lorem' }],
-    [{ q: '77', sort: '-priority' }],
-    [{ q: 'task', sort: '-priority' }],
-    [{ q: 'task', status: ['pending'] }],
-    [{ q: 'task', tag: ['rare'] }],
-    [{ q: 'nowhere', tag: ['common'] }],
-    [{ q: 'nowhere', offset: 100 }],
-    [{ q: 'task', status: ['pending', 'completed'] }],
-    [{ sort: 'created_at' }],
-    [{ sort: '-updated_at' }],
-    [{ sort: 'due_at' }],
-    [{ sort: '-priority' }],
-    [{ sort: 'status' }],
-    [{ sort: 'title' }],
-    [{ sort: 'position' }],
-    [{ sort: '-priority,due_at' }],
-    [{ offset: 9000 }],
-  ] as [ListQuery][])('%j is answered from an index', async query => {
-    for (const who of ['many', 'odd'] as const) {
-      const plan = await page(who, query)
-
-      report(`${who} ${JSON.stringify(query)}`, plan)
-      expect(types(plan)).not.toContain('Seq Scan')
-      // Whatever is asked: nobody else's rows.
-      expect(plan.read).toBeLessThanOrEqual(shares[people[who]]!.count * 2 + hitsMax)
-    }
-  })
-
-  test.each([
-    ['many', { status: ['pending'] }],
-    ['odd', { status: ['pending'] }],
-    ['odd', { status: ['pending', 'in_progress'] }],
-    ['odd', { priority: 4 }],
-    ['odd', { overdue: true }],
-    ['many', { sort: '-updated_at' }],
-    ['odd', { sort: 'due_at' }],
-    ['many', { due_before: inDays(0), sort: 'due_at' }],
-    ['many', { updated_after: inDays(-30), sort: '-updated_at' }],
-  ] as ['many' | 'odd', ListQuery][])('%s %j reads little more than it gives', async (who, query) => {
-    const plan = await page(who, query)
-
-    expect(types(plan)).toEqual(['Limit', 'Index Scan'])
-    expect(plan.read).toBeLessThanOrEqual(200)
-  })
-
-  /** A page, with the task that says whether there is a next one, and how far a list is walked to fill it. */
-  const pageRows = 51
-  const walkedMax = 6 * pageRows
-  /** The same where the index alone says what is asked, after a look at how many there are. */
-  const walkedByIndexMax = 40 * pageRows + 301
-
-  test.each([
-    ['many', { q: 'task' }],
-    ['odd', { q: 'lor', sort: 'created_at' }],
-    ['many', { tag: ['common'] }],
-    ['odd', { tag: ['common'], sort: 'created_at' }],
-    ['many', { due_before: inDays(0) }],
-    ['many', { due_after: inDays(-62.5), due_before: inDays(-30) }],
-    ['many', { updated_after: inDays(-30) }],
-    ['odd', { updated_after: inDays(-30_000), sort: 'created_at' }],
-  ] as ['many' | 'odd', ListQuery][])('%s %j finds a page of many tasks nearby', async (who, query) => {
-    const plan = await page(who, query)
-
-    const byIndex = Object.keys(query).every(name => name.startsWith('due_'))
-    expect(plan.indexes).toEqual(byIndex ? ['tasks_due', 'tasks_created', 'tasks_pkey'] : ['tasks_created'])
-    expect(types(plan).includes('Index Only Scan')).toBe(byIndex)
-    expect(plan.read).toBeLessThanOrEqual((byIndex ? walkedByIndexMax : walkedMax) + pageRows)
-  })
-
-  test.each([
-    ['many', { tag: ['rare'] }, 2 * 20],
-    ['odd', { tag: ['none'] }, 0],
-    ['many', { due_after: inDays(62) }, pageRows],
-    ['odd', { updated_after: inDays(-1) }, 0],
-    // Many, but none of them among the first ones: found in the index, and only the page is looked up.
-    ['many', { due_after: inDays(0) }, pageRows],
-    ['odd', { due_before: inDays(0), sort: 'created_at' }, pageRows],
-    ['many', { updated_after: inDays(-30), sort: 'created_at' }, pageRows],
-  ] as ['many' | 'odd', ListQuery, number][])(
-    '%s %j finds what is not nearby by an index of its own',
-    async (who, query, fetchedMax) => {
-      const plan = await page(who, query)
-
-      report(`${who} ${JSON.stringify(query)}`, plan)
-      expect(types(plan)).not.toContain('Seq Scan')
-      expect(types(plan)).not.toContain('Gather')
-      expect(plan.fetched).toBeLessThanOrEqual(walkedMax + fetchedMax)
-    },
-  )
 
   test('changes and counts are read from indexes', async () => {
     const changes = await explain(changesQuery, { user: people.many, since: 3000, limit: 51 })

@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import { createDb } from '../src/db/client.ts'
 import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
+import { byHand } from './support/by-hand.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 
 /** The service on the same database, for what only the service itself does. */
@@ -122,7 +123,9 @@ onBothDatabases('the trash', api => {
     const old = await api.task(ada, { title: 'old' })
     const recent = await api.task(ada, { title: 'recent' })
     for (const { id } of [old, recent]) await api.delete(`/tasks/${id}`, { token: ada.token })
-    await api.sql(`update tasks set deleted_at = now() - interval '30 days 1 minute' where id = $1`, [old.id])
+    await byHand(api.sql, `update tasks set deleted_at = now() - interval '30 days 1 minute' where id = $1`, [
+      old.id,
+    ])
     const { body: before } = await api.get('/tasks/changes', { token: ada.token })
 
     const done = await Promise.all([serviceOf(api).purge(), serviceOf(api).purge(), serviceOf(api).purge()])

@@ -69,6 +69,13 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
   if (supervisor) supervisor.report({ kind: 'listening' })
   else log.info('listening', { url, docs: `${url}docs`, database: driver.kind })
   commands = await answerOtherCommands(config, driver, log)
+  // A supervisor starts the service again, on whatever is in the folder then.
+  driver.lost?.then(async reason => {
+    log.error(reason, { data_dir: config.dataDir })
+    await service!.stop(reason, 0)
+    await writeRest(log)
+    process.exit(1)
+  })
 
   try {
     await service.migrated

@@ -107,7 +107,9 @@ export type Client = ReturnType<typeof client>
 
 export interface Service extends Client {
   kind: DatabaseKind
-  /** Runs SQL on the service's own database. */
+  /** The service's own database. */
+  driver: Driver
+  /** Runs SQL on it. */
   sql: Driver['query']
   /** Every line that the service has logged so far, parsed. */
   logs(): Record<string, unknown>[]
@@ -134,6 +136,7 @@ export async function startService(
   return {
     ...client(service.url.replace(/\/$/, '')),
     kind,
+    driver: service.driver,
     sql: service.driver.query,
     logs() {
       log.flush()

@@ -6,8 +6,7 @@ import { tasks } from '../../db/schema.ts'
 import { parseInstant } from '../../instant.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
 import { type ListQuery, type SortKey, type Task, taskStatuses } from './model.ts'
-import { comma, inPassing, taskOf, toTask, value } from './rows.ts'
-import { patterns, type SearchIndex, searchHits, searchSources } from './search.ts'
+import { comma, inPassing, toTask, value } from './rows.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
 /**
@@ -31,7 +30,7 @@ const conditions = {
   priority: sql`t.priority = ${value('priority', 'smallint')}`,
   tag: inPassing(sql`t.tags && ${value('tag', 'text[]')}`),
   q: inPassing(
-    sql`(t.title_words || ${sql.raw(`'${wordsSeparator}'`)} || t.description_words) like all (${patterns})`,
+    sql`(t.title_words || ${sql.raw(`'${wordsSeparator}'`)} || t.description_words) like all (${value('q', 'text[]')})`,
   ),
   due_before: sql`${dueKey} < ${value('due_before', 'timestamptz')}`,
   due_after: sql`${dueKey} > ${value('due_after', 'timestamptz')} and ${dueKey} < 'infinity'`,
@@ -42,41 +41,6 @@ const conditions = {
 } satisfies Record<string, SQL>
 
 type Filter = keyof typeof conditions
-
-/** An index that knows what some filters find, but has it in an order of its own. */
-interface OwnIndex {
-  filters: Filter[]
-  /** What the index is sorted by. */
-  order?: SortKey
-  /** What is read from it, where the filters do not say it as the index does. */
-  rows?: SQL
-  /** The page by it, where it is no index of the tasks. */
-  find?: (shape: Shape, condition: SQL) => SQL
-  /** How far a list is walked before it is asked, in pages. */
-  nearPages: number
-  /** The same for the default order and these filters alone, when `tasks_created` knows what they ask. */
-  nearPagesByIndex?: number
-}
-
-const ownIndexes: OwnIndex[] = [
-  {
-    filters: ['tag'],
-    // Not by the person's id as well: PostgreSQL would rather read all of the person's tasks. The keys hold it.
-    rows: sql`from ${tasks} t where task_tag_keys(t.user_id, t.tags) && task_tag_keys(${user}, ${value('tag', 'text[]')})
-      and t.deleted_at is null and cardinality(t.tags) > 0`,
-    nearPages: 6,
-  },
-  { filters: ['due_before', 'due_after'], order: 'due_at', nearPages: 6, nearPagesByIndex: 40 },
-  { filters: ['updated_after'], order: 'updated_at', nearPages: 6 },
-  // The last: what the others find can be looked through for words.
-  { filters: ['q'], find: foundByWords, nearPages: 3 },
-]
-
-/** What a list can be sorted by without reading all of it: the index has the order, and few tasks are equal in it. */
-const walkable: Sort['key'][] = ['created_at', 'updated_at', 'due_at']
-
-/** Filters that have an index in the default order, so that only what they find is walked. */
-const walkedBy: Filter[] = ['status', 'open', 'priority', 'created_before', 'created_after', 'overdue']
 
 /** What can be sorted by: never null, and compared the same way on every database. */
 const orders: Record<SortKey | 'id', { by: SQL; type: string; of: (task: Task) => string | number }> = {
@@ -107,95 +71,12 @@ export interface Shape {
 const all = (parts: SQL[]) => sql.join(parts, sql.raw(' and '))
 
 const whose = sql`from ${tasks} t where t.user_id = ${user} and t.deleted_at is null`
-const conditionsOf = (filters: Filter[]) => all(filters.map(filter => conditions[filter]))
 const filtered = (filters: Filter[]) => all([whose, ...filters.map(filter => conditions[filter])])
 
 /** The statement of a page. */
 export function pageQuery(shape: Shape): SQL {
-  const { filters, sort, from } = shape
-  const index = ownIndexes.find(index => index.filters.some(filter => filters.includes(filter)))
-  if (!index || index.order === sort[0]!.key) {
-    return sql`select t.json ${inOrder(shape, filtered(filters))} ${cut(shape)}`
-  }
-  return from !== 'offset' && walkable.includes(sort[0]!.key)
-    ? nearFirst(shape, index)
-    : sql`select t.json from (${found(shape, index)}) t order by ${keysOf(shape)}`
+  return sql`select t.json ${inOrder(shape, filtered(shape.filters))} ${cut(shape)}`
 }
-
-/**
- * A filter that finds many tasks fills a page soon, when the list is walked in its order. When a few pages were walked
- * and this one is not full, there are few such tasks or they are far away, and the filter's own index is better. Only
- * the database knows, and only when it looks.
- */
-function nearFirst(shape: Shape, index: OwnIndex): SQL {
-  const { filters, sort } = shape
-  const isDefault = sort[0]!.key === 'created_at'
-  const isKnown = isDefault && filters.every(filter => index.filters.includes(filter))
-  const pagesByIndex = isKnown ? index.nearPagesByIndex : undefined
-  const inWalk = isDefault ? filters.filter(filter => walkedBy.includes(filter)) : []
-  const matching = conditionsOf(filters.filter(filter => !inWalk.includes(filter)))
-  const pages = sql`${sql.raw(`${pagesByIndex ?? index.nearPages}`)} * ${limit}`
-  // To walk far costs as much as to read some hundreds from the other index: if there are no more, it is asked at once.
-  const far = pagesByIndex
-    ? sql`case when exists (select ${filtered(filters)} offset 300) then ${pages} else 0 end`
-    : pages
-  const nearest = (columns: SQL) => sql`select ${columns} ${inOrder(shape, filtered(inWalk))} limit ${far}`
-  // Where only part of the list is walked, it may be at its end.
-  const isWhole =
-    inWalk.length > 0 ? sql`(select count(*) from (${nearest(sql`t.id`)}) t) < ${far}` : sql`false`
-  return sql`
-    with near as materialized (
-      select ${pagesByIndex ? sql`t.id` : columnsOf(shape)} from (${nearest(sql`*`)}) t where ${matching} limit ${limit}
-    ), size as materialized (
-      select (select count(*) from near) = ${limit} or ${isWhole} as is_done
-    )
-    select t.json from (
-      (select ${columnsOf(shape)} from ${pagesByIndex ? lookedUp(sql`select id from near`) : sql`near t`} where (select is_done from size))
-      union all (${found(shape, index, sql`not (select is_done from size)`)})
-    ) t order by ${keysOf(shape)}`
-}
-
-/** The page of all that a filter's own index has, sorted; `offset 0` keeps PostgreSQL from taking another index. */
-function found(shape: Shape, index: OwnIndex, condition = sql`true`): SQL {
-  if (index.find) return index.find(shape, condition)
-  const inside = shape.filters.filter(filter => index.filters.includes(filter))
-  const others = shape.filters.filter(filter => !inside.includes(filter)).map(filter => conditions[filter])
-  const rows = sql`from (select t.* ${all([index.rows ?? filtered(inside), ...others])} offset 0) t where ${condition}`
-  return index.order
-    ? sql`select ${columnsOf(shape)} from ${lookedUp(sql`select t.id ${inOrder(shape, rows)} ${cut(shape)}`)}`
-    : sql`select ${columnsOf(shape)} ${inOrder(shape, rows)} ${cut(shape)}`
-}
-
-/**
- * The page by the index of words. In the default order its tasks come sorted from the index, and no more of them are
- * looked at than the page takes.
- */
-function foundByWords(shape: Shape, condition: SQL): SQL {
-  const { filters, sort, from } = shape
-  const isSorted = sort.every(({ key }) => key === 'created_at' || key === 'id')
-  const sources = searchSources(
-    filtered(filters),
-    conditionsOf(filters),
-    isSorted
-      ? { hits: inOrder(shape, sql`from hits t where true`), columns: sql`hit.*, task.json` }
-      : undefined,
-  )
-  const upTo = from === 'offset' ? sql`limit ${limit} + ${offset}` : sql`limit ${limit}`
-  const pages = sources.map(rows => sql`(select ${columnsOf(shape)} ${inOrder(shape, rows)} ${upTo})`)
-  return sql`
-    with ${searchHits(condition)}
-    select * from (${sql.join(pages, sql` union all `)}) t where ${condition} order by ${keysOf(shape)} ${cut(shape)}`
-}
-
-/** The tasks of these ids, as `t`. They are looked up for the page only, so that PostgreSQL can find it by an index alone. */
-const lookedUp = (ids: SQL) => sql`(${ids}) page, ${taskOf('page', sql`t.user_id = ${user}`)} t`
-
-/**
- * What is needed of a task to sort it and to send it. No index has the JSON: so the list is walked by the index that has
- * its order, and not all of it by one that knows what a filter asks.
- */
-const columnsOf = ({ sort }: Shape) =>
-  sql.raw(['json', ...sort.map(({ key }) => key)].map(name => `t.${name}`).join(', '))
 
 /** How many of the rows a page has. */
 const cut = ({ from }: Shape) =>
@@ -212,12 +93,7 @@ const keysOf = ({ sort }: Shape) =>
   )
 
 /** How many tasks a list has in all. */
-function countQuery({ filters }: Shape): SQL {
-  if (!filters.includes('q')) return sql`select count(*) ${filtered(filters)}`
-  const sources = searchSources(filtered(filters), conditionsOf(filters))
-  const counts = sources.map(rows => sql`(select count(*) ${rows})`)
-  return sql`with ${searchHits(sql`true`)} select ${sql.join(counts, sql` + `)}`
-}
+const countQuery = ({ filters }: Shape): SQL => sql`select count(*) ${filtered(filters)}`
 
 /**
  * The rows behind the cursor. In one direction it is a comparison of rows, which is a range of an index. Otherwise a
@@ -252,7 +128,7 @@ export interface Page<Item = string> {
   total?: number | undefined
 }
 
-export function createLists(driver: Driver, cursors: Cursors, search: SearchIndex) {
+export function createLists(driver: Driver, cursors: Cursors) {
   const pageOf = byShape((shape: Shape) => statement<[json: string]>(driver, pageQuery(shape)))
   const countOf = byShape((shape: Shape) => statement<[count: number]>(driver, countQuery(shape)))
 
@@ -274,7 +150,6 @@ export function createLists(driver: Driver, cursors: Cursors, search: SearchInde
       pageOf(shape, `${shape.filters}|${sortText}|${shape.from}`)(page),
       query.total ? countOf(shape, `${shape.filters}`)({ ...values, user: userId }) : undefined,
     ])
-    if (shape.filters.includes('q')) search.searched(userId)
     const items = rows.slice(0, limit).map(([json]) => json)
     return {
       items,

@@ -48,14 +48,6 @@ export function inPassing(condition: SQL): SQL {
   return sql`coalesce(${condition}, false)`
 }
 
-/**
- * The task that a row names, if the condition holds for it: by the primary key. PostgreSQL would take another index for as
- * good, which begins with the person, where most people have one task; and read the whole list of somebody who has many.
- */
-export const taskOf = (row: string, condition: SQL): SQL => sql`lateral (
-  select * from ${tasks} t where t.id = ${sql.raw(row)}.id and ${inPassing(condition)} limit 1
-)`
-
 /** What a change touches, by column; what is absent stays as it is, and null clears. */
 export function toPatch({ title, description, status, priority, due_at, tags, position }: TaskUpdate) {
   return {

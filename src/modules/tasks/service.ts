@@ -9,7 +9,6 @@ import { createCursors } from './cursor.ts'
 import { createLists } from './list.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
 import { type ReadyTask, type TaskRow, toNewRow, toPatch, toReady } from './rows.ts'
-import { createSearchIndex } from './search.ts'
 import { createStatements, type Outcome } from './statements.ts'
 import { createStats } from './stats.ts'
 import { createTrash } from './trash.ts'
@@ -33,7 +32,6 @@ export function createTaskService({ db, driver, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
   const statements = createStatements(db, driver)
   const trash = createTrash(driver, cursors)
-  const search = createSearchIndex(driver)
 
   /** Why a person cannot have a task: somebody else's is 403, none (or one in the trash) 404. */
   async function refuse(userId: string, taskId: string): Promise<never> {
@@ -77,14 +75,13 @@ export function createTaskService({ db, driver, secretKey }: Parts) {
   }
 
   return {
-    list: createLists(driver, cursors, search),
+    list: createLists(driver, cursors),
     changes: createChanges(driver, cursors),
     batch: createBatch(driver, statements.owner),
     stats: createStats(driver),
     trash: trash.list,
     emptyTrash: trash.empty,
     purge: trash.purge,
-    indexWords: search.catchUp,
 
     /** One task. Throws `task_not_found`, or `not_authorized` when it is somebody else's. */
     read,

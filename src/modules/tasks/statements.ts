@@ -13,7 +13,6 @@ import {
   type TaskRow,
   value,
 } from './rows.ts'
-import { wordsOfGone } from './search.ts'
 
 const user = value('user', 'uuid')
 const id = value('id', 'uuid')
@@ -119,7 +118,7 @@ export function createStatements(db: Db, driver: Driver) {
       ), stone as (
         insert into ${taskTombstones} (id, user_id, version, deleted_at)
         select id, user_id, version, now() from gone
-      ), words as (${wordsOfGone})
+      )
       select 'written' from gone
       union all
       select case when ${ifMatch} is not null then 'moved' else 'absent' end

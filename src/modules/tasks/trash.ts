@@ -6,7 +6,6 @@ import { type Cursors, wrongCursor } from './cursor.ts'
 import type { Page } from './list.ts'
 import type { TrashedTask, TrashQuery } from './model.ts'
 import { toTask, value } from './rows.ts'
-import { wordsOfGone } from './search.ts'
 
 /** Days that a task stays in the trash before it goes for good. */
 export const trashDays = 30
@@ -56,7 +55,7 @@ export function createTrash(driver: Driver, cursors: Cursors) {
     ), stones as (
       insert into ${taskTombstones} (id, user_id, version, deleted_at)
       select id, user_id, version, deleted_at from gone returning 1
-    ), words as (${wordsOfGone})
+    )
     select count(*) from stones`,
   )
 
@@ -75,7 +74,7 @@ export function createTrash(driver: Driver, cursors: Cursors) {
     ), stones as (
       insert into ${taskTombstones} (id, user_id, version, deleted_at)
       select id, user_id, version, deleted_at from gone returning 1
-    ), words as (${wordsOfGone})
+    )
     select count(*) from stones`,
   )
 
