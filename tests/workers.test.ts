@@ -423,7 +423,7 @@ describe('the metrics', () => {
   )
 })
 
-describe('the log', () => {
+describe.each(['1', '3'])('the log of WORKERS=%s', WORKERS => {
   let folder: string
   let pipe: string
   let ends: number[] = []
@@ -432,7 +432,7 @@ describe('the log', () => {
     folder = mkdtempSync(join(tmpdir(), 'todo-api-workers-'))
     pipe = join(folder, 'log')
     Bun.spawnSync(['mkfifo', pipe])
-    // The first end is for nobody: with it the second one opens, though nobody reads.
+    // The first end is not read from: it lets the second one open without a reader.
     ends = [openSync(pipe, 'r+'), openSync(pipe, 'w')]
   })
   afterEach(() => {
@@ -444,60 +444,121 @@ describe('the log', () => {
     for (const end of ends.splice(0)) closeSync(end)
   }
 
-  /** A service that writes its log into the pipe, which nobody reads, and has been asked for each of these ids. */
-  async function startUnread(ids: string[]) {
+  /** Starts a service that writes its log into the pipe, which is not read. */
+  async function startUnread() {
     const port = await freePort()
+    const metricsPort = await freePort()
     const child = Bun.spawn([await executablePath(), 'serve'], {
-      env: { PATH: process.env.PATH, PORT: String(port), ...settings(), WORKERS: '3' },
+      env: {
+        PATH: process.env.PATH,
+        PORT: String(port),
+        METRICS_PORT: String(metricsPort),
+        ...settings(),
+        WORKERS,
+      },
       stdio: ['ignore', ends[1]!, 'inherit'],
     })
     api = child
-    const url = `http://127.0.0.1:${port}`
-    await until(async () => (await isListening(portOf(url))) && descendants(child.pid).length === 3)
+    const processes = WORKERS === '1' ? 0 : Number(WORKERS)
+    await until(async () => (await isListening(port)) && descendants(child.pid).length === processes)
+    await until(async () => (await fetch(`http://127.0.0.1:${port}/health/ready`)).ok)
     await Bun.sleep(500)
-    const rest = [...ids]
-    const clients = Array.from({ length: 30 }, async () => {
-      for (let id = rest.pop(); id; id = rest.pop()) {
-        await fetch(`${url}/health`, { headers: { 'x-request-id': id, connection: 'close' } })
-      }
-    })
-    await Promise.all(clients)
-    await Bun.sleep(200)
-    return child
+    return {
+      child,
+      /** Calls it once for each id. */
+      async call(ids: string[]) {
+        const rest = [...ids]
+        const clients = Array.from({ length: 30 }, async () => {
+          for (let id = rest.pop(); id; id = rest.pop()) {
+            const headers = { 'x-request-id': id, connection: 'close' }
+            expect((await fetch(`http://127.0.0.1:${port}/health`, { headers })).status).toBe(200)
+          }
+        })
+        await Promise.all(clients)
+        await Bun.sleep(200)
+      },
+      async dropped() {
+        const families = readPrometheus(await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text())
+        return families.get('log_lines_dropped_total')!.samples.reduce((sum, { value }) => sum + value, 0)
+      },
+    }
   }
 
-  // Some 2 MB of lines: more than the pipes on the way hold.
-  const newIds = () => Array.from({ length: 6000 }, () => `${crypto.randomUUID()}.${'x'.repeat(90)}`)
-
-  test('has every line whole, also when its reader is slow', async () => {
-    const ids = newIds()
-    const api = await startUnread(ids)
-
+  /** Reads the pipe to its end: what was written. */
+  function readAll() {
     const end = openSync(pipe, 'r')
     const reader = Bun.spawn(['cat'], { stdin: end, stdout: 'pipe' })
     closeEnds()
     closeSync(end)
-    api.kill('SIGTERM')
-    const text = await new Response(reader.stdout).text()
+    return new Response(reader.stdout).text().then(text =>
+      text
+        .trimEnd()
+        .split('\n')
+        .map(line => JSON.parse(line)),
+    )
+  }
 
-    expect(await api.exited).toBe(0)
-    const lines = text
-      .trimEnd()
-      .split('\n')
-      .map(line => JSON.parse(line))
-    const requests = lines.filter(line => line.msg === 'request')
+  const newIds = (count: number) =>
+    Array.from({ length: count }, () => `${crypto.randomUUID()}.${'x'.repeat(90)}`)
+
+  test('has every line whole, also when its reader is slow', async () => {
+    // Less than 1 MiB, and more than a pipe holds.
+    const ids = newIds(2500)
+    const { child, call, dropped } = await startUnread()
+    await call(ids)
+    expect(await dropped()).toBe(0)
+
+    const reading = readAll()
+    child.kill('SIGTERM')
+    const lines = await reading
+
+    expect(await child.exited).toBe(0)
+    const requests = lines.filter(line => line.msg === 'request' && line.route === '/health')
     expect(requests.map(line => line.request_id).sort()).toEqual(ids.sort())
-    expect(new Set(requests.map(line => line.worker))).toEqual(new Set([1, 2, 3]))
+    expect(new Set(requests.map(line => line.worker))).toEqual(
+      new Set(WORKERS === '1' ? [undefined] : [1, 2, 3]),
+    )
+  }, 60_000)
+
+  test('that is not read drops lines, counts them, and says so when it is read again', async () => {
+    const ids = newIds(9000 + 4500 * Number(WORKERS))
+    const { child, call, dropped } = await startUnread()
+    await call(ids)
+    const count = await dropped()
+    expect(count).toBeGreaterThan(4000)
+
+    const reading = readAll()
+    await Bun.sleep(500)
+    child.kill('SIGTERM')
+    const lines = await reading
+
+    expect(await child.exited).toBe(0)
+    const requests = lines.filter(line => line.msg === 'request' && line.route === '/health')
+    const reports = lines.filter(line => line.msg === 'log lines dropped')
+    const reported = reports.reduce((sum, line) => sum + line.count, 0)
+    expect(reported).toBe(count)
+    expect(requests.length).toBe(ids.length - count)
+    expect(lines.filter(line => line.msg === 'stopped')).toHaveLength(Number(WORKERS))
   }, 60_000)
 
   test('that is not read does not keep the service from stopping', async () => {
-    const api = await startUnread(newIds())
+    const { child, call } = await startUnread()
+    await call(newIds(2500))
 
-    const began = performance.now()
-    api.kill('SIGTERM')
+    child.kill('SIGTERM')
+    expect(await child.exited).toBe(0)
+  }, 60_000)
 
-    expect(await api.exited).toBe(0)
-    expect(performance.now() - began).toBeLessThan(5000)
+  test('whose reader has gone costs lines and nothing else', async () => {
+    const { child, call, dropped } = await startUnread()
+    closeEnds()
+    await call(newIds(100))
+    await call(newIds(100))
+
+    // What the pipe held at that time was lost, too.
+    expect(await dropped()).toBeGreaterThanOrEqual(200)
+    child.kill('SIGTERM')
+    expect(await child.exited).toBe(0)
   }, 60_000)
 })
 
