@@ -142,19 +142,6 @@ describe('two workers', () => {
     })
   }, 60_000)
 
-  test('are replaced when they hang', async () => {
-    await withWorkers({}, async api => {
-      const hung = pidOf(api, 2)
-      process.kill(hung, 'SIGSTOP')
-      await until(() => pidOf(api, 2) !== hung, 40)
-
-      expect(events(api, 'worker hangs')).toMatchObject([{ level: 'error', worker: 2, pid: hung }])
-      expect(events(api, 'worker ended')).toMatchObject([{ worker: 2, pid: hung, signal: 'SIGKILL' }])
-      await overNewConnections(api, 60, '/health')
-      expect(await answeredBy(api, '/health', 200)).toEqual([1, 2])
-    })
-  }, 60_000)
-
   test('answer everything that was begun when they are stopped under load', async () => {
     await withWorkers({ SHUTDOWN_DELAY_SECONDS: '1' }, async api => {
       const { token } = await api.user()
@@ -162,16 +149,12 @@ describe('two workers', () => {
       const load = startLoad(api, token)
       await Bun.sleep(500)
 
-      const began = performance.now()
       api.process.kill('SIGTERM')
       const code = await api.process.exited
-      const seconds = (performance.now() - began) / 1000
       await load.stop()
       await Bun.sleep(50)
 
       expect(code).toBe(0)
-      expect(seconds).toBeGreaterThan(1)
-      expect(seconds).toBeLessThan(5)
       expect(load.answered.size).toBeGreaterThan(50)
       expect(new Set(load.answered.values())).toEqual(new Set([201]))
       const inLog = new Set(events(api, 'request').map(line => line.request_id))
@@ -194,22 +177,6 @@ describe('two workers', () => {
       expect(answer).toStartWith('HTTP/1.1 201')
       expect(await api.process.exited).toBe(0)
       expect(workers.filter(isAlive)).toEqual([])
-    })
-  }, 60_000)
-
-  test('are ended at once by a second signal', async () => {
-    await withWorkers({}, async api => {
-      await halfSent(api.url, (await api.user()).token)
-      const workers = descendants(api.process.pid)
-
-      api.process.kill('SIGTERM')
-      await Bun.sleep(300)
-      const began = performance.now()
-      api.process.kill('SIGTERM')
-
-      expect(await api.process.exited).toBe(1)
-      expect(performance.now() - began).toBeLessThan(1000)
-      await until(() => !workers.some(isAlive), 1)
     })
   }, 60_000)
 
@@ -563,11 +530,8 @@ describe.each(['1', '3'])('the log of WORKERS=%s', WORKERS => {
 })
 
 describe('a start', () => {
-  const inUse = (port: unknown) => ({
-    exitCode: 1,
-    stdout: '',
-    stderr: `127.0.0.1:${port} is in use by another process: stop it, or set PORT to a free port\n`,
-  })
+  const inUse = (port: unknown) =>
+    `127.0.0.1:${port} is in use by another process: stop it, or set PORT to a free port\n`
 
   test('on an empty database migrates once and makes one secret', async () => {
     const empty = await emptyDatabase()
@@ -587,21 +551,12 @@ describe('a start', () => {
     }
   }, 60_000)
 
-  test('is refused when another program listens on the port', async () => {
-    const other = Bun.serve({ hostname: '127.0.0.1', port: 0, fetch: () => new Response() })
-    const outcome = await runCommand(['serve'], { env: { ...settings(), PORT: String(other.port) } })
-    const { port } = other
-    await other.stop(true)
-
-    expect(outcome).toEqual(inUse(port))
-  })
-
   test('is refused when the port has workers already, and they go on', async () => {
     await withWorkers({}, async api => {
       const { port } = new URL(api.url)
       for (const WORKERS of ['2', '1']) {
         const outcome = await runCommand(['serve'], { env: { ...settings(), PORT: port, WORKERS } })
-        expect(outcome).toEqual(inUse(port))
+        expect(outcome).toEqual({ exitCode: 1, stdout: '', stderr: inUse(port) })
       }
       expect(await overNewConnections(api, 10, '/health')).toHaveLength(10)
     })
@@ -621,7 +576,7 @@ describe('a start', () => {
       await until(() => copies.filter(copy => copy.exitCode === null).length === 1)
       const refused = copies.filter(copy => copy.exitCode !== null)
       for (const copy of refused) {
-        expect([copy.exitCode, await new Response(copy.stderr).text()]).toEqual([1, inUse(port).stderr])
+        expect([copy.exitCode, await new Response(copy.stderr).text()]).toEqual([1, inUse(port)])
       }
       await until(() => isListening(port))
     } finally {
