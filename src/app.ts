@@ -33,7 +33,7 @@ export interface AppParts {
   /** Who hears of every request that was answered. */
   observers?: Observer[]
   /** What stands around every request; `/metrics`. */
-  extras?: AnyElysia[]
+  plugins?: AnyElysia[]
 }
 
 /**
@@ -48,7 +48,7 @@ export function createApp({
   readiness,
   peerOf,
   observers,
-  extras = [],
+  plugins = [],
 }: AppParts) {
   const db = createDb(driver)
   const { algorithm, accessTokenLifetimeSeconds: lifetimeSeconds } = config
@@ -87,7 +87,7 @@ export function createApp({
     .use(api('/api/v1', { hide: false }))
     // The same again for clients of the first service, which had no version in its addresses.
     .use(api('/api', { hide: true }))
-  for (const extra of extras) app.use(extra)
+  for (const plugin of plugins) app.use(plugin)
   routes = app.routes
 
   const jobs: Job[] = [

@@ -16,7 +16,7 @@ export interface Config {
   port: number
   /** Processes that share the port; with more than one, another starts them and watches over them. */
   workers: number
-  /** How long a load balancer has to notice that we are stopping, before the door closes. */
+  /** How long a load balancer has to notice that we are stopping, before the listener closes. */
   shutdownDelaySeconds: number
   database: DatabaseSettings
   /** Where the embedded database and a generated secret live. */
@@ -106,6 +106,9 @@ export function parseConfig(env: Env): Config {
 
   const text = (name: string) => env[name]?.trim() || undefined
 
+  /** An IPv6 address may be in brackets, as it is in an URL. */
+  const host = (name: string) => text(name)?.replace(/^\[(.+)\]$/, '$1')
+
   function secret(name: string): string | undefined {
     const file = text(`${name}_FILE`)
     if (!file) return text(name)
@@ -192,15 +195,15 @@ export function parseConfig(env: Env): Config {
 
   function metrics(): MetricsSettings | undefined {
     const token = secret('METRICS_TOKEN')
-    const host = text('METRICS_HOST')
+    const metricsHost = host('METRICS_HOST')
     const port = text('METRICS_PORT') === undefined ? undefined : integer('METRICS_PORT', 0, 0, 65535)
-    if (host && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
+    if (metricsHost && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
     if (port && port === integer('PORT', 8000, 0, 65535)) mistake('METRICS_PORT and PORT must differ')
     if (token && token.length < tokenLengthMin) {
       mistake(`METRICS_TOKEN must have at least ${tokenLengthMin} characters`)
     }
     if (token === undefined && port === undefined) return undefined
-    return { host: host ?? '127.0.0.1', port, token }
+    return { host: metricsHost ?? '127.0.0.1', port, token }
   }
 
   /** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */
@@ -247,7 +250,7 @@ export function parseConfig(env: Env): Config {
 
   const config: Config = {
     environment,
-    host: text('HOST') ?? '127.0.0.1',
+    host: host('HOST') ?? '127.0.0.1',
     port: integer('PORT', 8000, 0, 65535),
     workers,
     shutdownDelaySeconds: integer('SHUTDOWN_DELAY_SECONDS', 0, 0, 60),

@@ -251,7 +251,6 @@ function finish(isWell: boolean) {
 /** What to tell a person about a failure that ends the program: one line, nothing that a setting holds. */
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return 'unknown failure'
-  if ('code' in error && error.code === 'EADDRINUSE') return 'HOST and PORT are in use by another process'
   if (error instanceof AppError && error.code === 'unavailable') {
     return `the database cannot be reached${error.cause instanceof Error ? `: ${error.cause.message}` : ''}`
   }
