@@ -1,3 +1,4 @@
+import { Stream } from 'node:stream'
 import type postgres from 'postgres'
 import type { Rows } from './driver.ts'
 
@@ -88,16 +89,20 @@ export function createAnswers({ client, isServerError, destroy, retire }: Connec
         asked.shift()
         tell()
       }
-      query.resolve = answer =>
+      query.resolve = answer => {
+        // The data of a COPY, which nothing here asks for. Its failure would be an error without a listener.
+        if (answer instanceof Stream) answer.on('error', () => {})
         settle(faultOf(answer, rows.length) ?? strangerOf(answer, query, text), () => {
           rows.columns = answer.columns ?? []
           resolve(rows)
         })
+      }
       query.reject = error => {
         if (!isServerError(error)) return stop(error)
         settle(undefined, () => {
-          // What this connection had prepared has become wrong: the schema changed. A new connection knows it.
-          if (!query.prepared || !error.code.startsWith('42')) return reject(error)
+          const isOfTheSchema = /^(0A000|26|42)/.test(error.code)
+          if (!isOfTheSchema || !(query.prepared || isSecondTime)) return reject(error)
+          // What was right when it was prepared is wrong now: the schema changed. A new connection knows it.
           retire()
           reject(connectionLost(error))
         })

@@ -6,6 +6,7 @@ import { AppError } from '../../errors.ts'
 import type { Passwords } from '../auth/passwords.ts'
 import { type AuthService, type Caller, type Client, emailKey } from '../auth/service.ts'
 import type { Throttle } from '../auth/throttle.ts'
+import { eraseUser } from '../tasks/erasure.ts'
 
 export type UserService = ReturnType<typeof createUserService>
 
@@ -15,6 +16,9 @@ interface Parts {
   throttle: Throttle
   auth: Pick<AuthService, 'revokeSessions' | 'logout'>
 }
+
+/** How long the answer to a deletion waits for the tasks: for thousands of them, on any machine. */
+const eraseMsMax = 1000
 
 /** What a user does with the account. A change that cannot be undone asks for the password once more. */
 export function createUserService({ db, passwords, throttle, auth }: Parts) {
@@ -119,15 +123,21 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
       await auth.logout(caller, 'others')
     },
 
-    /** The account, its sessions and its tasks are gone for good. */
+    /**
+     * The account and its sessions are gone at once, and with them every way to its tasks. The tasks follow in steps; when
+     * they are very many, or the steps are interrupted, behind the answer: then the purge ends what is left.
+     */
     async remove(caller: Caller, password: string, client: Client): Promise<void> {
-      const hash = await checkPassword(caller.id, password, client)
-      const gone = await db
-        .delete(users)
-        .where(and(eq(users.id, caller.id), eq(users.passwordHash, hash)))
-        .returning({ id: users.id })
-      if (gone.length === 0) throw new AppError('incorrect_password')
+      await withPassword(caller.id, password, client, async hash => {
+        const [deleted] = await db
+          .delete(users)
+          .where(and(eq(users.id, caller.id), eq(users.passwordHash, hash)))
+          .returning({ id: users.id })
+        return deleted
+      })
       auth.revokeSessions([caller.sessionId])
+      const erased = eraseUser(db, caller.id).catch(() => {})
+      await Promise.race([erased, Bun.sleep(eraseMsMax)])
     },
   }
 }
