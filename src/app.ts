@@ -33,7 +33,7 @@ export interface AppParts {
   /** Who hears of every request that was answered. */
   observers?: Observer[]
   /** What stands around every request; `/metrics`. */
-  extras?: AnyElysia[]
+  plugins?: AnyElysia[]
 }
 
 /**
@@ -48,16 +48,16 @@ export function createApp({
   readiness,
   peerOf,
   observers,
-  extras = [],
+  plugins = [],
 }: AppParts) {
   const db = createDb(driver)
   const { algorithm, accessTokenLifetimeSeconds: lifetimeSeconds } = config
   const tokens = createTokens({ secretKey, algorithm, lifetimeSeconds })
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
   const refreshTokens = createRefreshTokens(secretKey)
-  const throttle = createThrottle(driver, config.throttle)
-  const auth = createAuthService({ db, driver, tokens, refreshTokens, passwords, throttle })
-  const users = createUserService({ db, driver, passwords, throttle, auth })
+  const throttle = createThrottle({ db, driver }, config.throttle)
+  const auth = createAuthService({ db, tokens, refreshTokens, passwords, throttle })
+  const users = createUserService({ db, passwords, throttle, auth })
   const tasks = createTaskService({ db, log, secretKey })
 
   const { authenticate } = auth
@@ -65,6 +65,7 @@ export function createApp({
   const clientOf = (request: Request) => ({
     ip: addressOf(peerOf(request), request.headers.get('x-forwarded-for')),
     userAgent: request.headers.get('user-agent')?.slice(0, 500) ?? null,
+    signal: request.signal,
   })
 
   const api = (prefix: string, { hide }: { hide: boolean }) =>
@@ -86,7 +87,7 @@ export function createApp({
     .use(api('/api/v1', { hide: false }))
     // The same again for clients of the first service, which had no version in its addresses.
     .use(api('/api', { hide: true }))
-  for (const extra of extras) app.use(extra)
+  for (const plugin of plugins) app.use(plugin)
   routes = app.routes
 
   const jobs: Job[] = [
@@ -97,7 +98,7 @@ export function createApp({
   const stats = {
     hashing: passwords.stats,
     throttled: throttle.stats,
-    rememberedTokens: auth.rememberedTokens,
+    rememberedTokens: auth.cachedTokens,
   }
   return { app, jobs, stats }
 }

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
 export type Network = [address: ipaddr.IPv4 | ipaddr.IPv6, bits: number]
@@ -22,15 +23,18 @@ export function createClientAddress(trustedProxies: readonly Network[]) {
   return (peer: string | null, forwardedFor: string | null): string | null => {
     if (peer === null || !ipaddr.isValid(peer)) return null
     let address = ipaddr.process(peer)
-    const hops = forwardedFor?.split(',').map(hop => hop.trim()) ?? []
+    const hops = forwardedFor?.split(',') ?? []
     while (isTrusted(address) && hops.length > 0) {
-      const hop = hops.pop()!
-      if (!ipaddr.isValid(hop)) break
+      const hop = addressOf(hops.pop()!.trim())
+      if (!isIP(hop)) break
       address = ipaddr.process(hop)
     }
     return address.toString()
   }
 }
+
+/** A hop without its port and brackets: proxies write `1.2.3.4`, `1.2.3.4:5678`, `::1`, `[::1]` and `[::1]:5678`. */
+const addressOf = (hop: string): string => hop.replace(/^(?:\[(.*)\]|([^:]*))(?::\d{1,5})?$/, '$1$2')
 
 /** What to count by: an IPv6 customer has a whole /64 to call from. */
 export function networkOf(ip: string): string {

@@ -16,7 +16,7 @@ export interface Config {
   port: number
   /** Processes that share the port; with more than one, another starts them and watches over them. */
   workers: number
-  /** How long a load balancer has to notice that we are stopping, before the door closes. */
+  /** How long a load balancer has to notice that we are stopping, before the listener closes. */
   shutdownDelaySeconds: number
   database: DatabaseSettings
   /** Where the embedded database and a generated secret live. */
@@ -34,9 +34,9 @@ export interface Config {
   /** Proxies whose `X-Forwarded-For` is believed. */
   trustedProxies: Network[]
   logLevel: LogLevel
-  /** `undefined`: nobody asks for metrics. */
+  /** `undefined`: no metrics. */
   metrics: MetricsSettings | undefined
-  /** The variables of OpenTelemetry; `undefined`: nobody asks for traces. */
+  /** The variables of OpenTelemetry; `undefined`: no traces. */
   tracing: Env | undefined
 }
 
@@ -51,15 +51,36 @@ const algorithms = ['HS256', 'HS384', 'HS512'] as const
 const environments = ['development', 'production', 'test'] as const
 const logLevels = ['debug', 'info', 'warn', 'error'] as const
 
-/** Secrets that stand in documents and examples, the first service's among them. */
-const knownSecrets = [
-  'your-secret-key-here',
-  'your-secret-key-here-use-openssl-rand-hex-32',
-  'reference-secret-reference-secret-0123',
+/** Words of placeholders and examples. A random secret of letters and digits holds one of them once in ten million times. */
+const placeholderWords = [
   'secret',
-  'changeme',
-  'change-me',
+  'change',
+  'example',
+  'password',
+  'replace',
+  'placeholder',
+  'default',
+  'insecure',
+  'openssl',
+  '12345678',
+  'abcdefgh',
 ]
+/** Published, and copied from there into many an installation: the FastAPI tutorial's. */
+const publishedSecrets = ['09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7']
+const differentCharactersMin = 8
+
+/** Whether a secret is one that a guesser tries first: a placeholder, a published one, a pattern that repeats. */
+function isGuessable(secret: string): boolean {
+  const text = secret.toLowerCase()
+  const repeats = (length: number) => text.slice(length) === text.slice(0, -length)
+  return (
+    publishedSecrets.includes(text) ||
+    placeholderWords.some(word => text.includes(word)) ||
+    new Set(text).size < differentCharactersMin ||
+    Array.from({ length: text.length >> 1 }, (_, i) => i + 1).some(repeats)
+  )
+}
+
 const secretLengthMin = 32
 const workersMax = 64
 const tokenLengthMin = 16
@@ -84,6 +105,9 @@ export function parseConfig(env: Env): Config {
   }
 
   const text = (name: string) => env[name]?.trim() || undefined
+
+  /** An IPv6 address may be in brackets, as it is in an URL. */
+  const host = (name: string) => text(name)?.replace(/^\[(.+)\]$/, '$1')
 
   function secret(name: string): string | undefined {
     const file = text(`${name}_FILE`)
@@ -143,12 +167,15 @@ export function parseConfig(env: Env): Config {
         mistake('SECRET_KEY must be set in production with DATABASE_URL: every replica needs the same one')
       return undefined
     }
-    if (knownSecrets.includes(value.toLowerCase())) {
-      return mistake('SECRET_KEY is a published example; make one with: openssl rand -hex 32')
-    }
     if ([...value].length < secretLengthMin) {
       return mistake(
         `SECRET_KEY must have at least ${secretLengthMin} characters; make one with: openssl rand -hex 32`,
+      )
+    }
+    // In tests a secret may say what it is.
+    if (environment !== 'test' && isGuessable(value)) {
+      return mistake(
+        'SECRET_KEY is a placeholder, a published example or a pattern; make one with: openssl rand -hex 32',
       )
     }
     return value
@@ -168,15 +195,15 @@ export function parseConfig(env: Env): Config {
 
   function metrics(): MetricsSettings | undefined {
     const token = secret('METRICS_TOKEN')
-    const host = text('METRICS_HOST')
+    const metricsHost = host('METRICS_HOST')
     const port = text('METRICS_PORT') === undefined ? undefined : integer('METRICS_PORT', 0, 0, 65535)
-    if (host && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
+    if (metricsHost && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
     if (port && port === integer('PORT', 8000, 0, 65535)) mistake('METRICS_PORT and PORT must differ')
     if (token && token.length < tokenLengthMin) {
       mistake(`METRICS_TOKEN must have at least ${tokenLengthMin} characters`)
     }
     if (token === undefined && port === undefined) return undefined
-    return { host: host ?? '127.0.0.1', port, token }
+    return { host: metricsHost ?? '127.0.0.1', port, token }
   }
 
   /** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */
@@ -218,12 +245,12 @@ export function parseConfig(env: Env): Config {
     mistake('BCRYPT_COST under 12 is for ENVIRONMENT=test only')
   }
 
-  // One core is left for everything else, and nobody waits for much more than five seconds.
+  // One core is left for everything else, and the wait for a hash stays near five seconds.
   const hashesAtOnce = Math.max(1, Math.floor((availableParallelism() - 1) / workers))
 
   const config: Config = {
     environment,
-    host: text('HOST') ?? '127.0.0.1',
+    host: host('HOST') ?? '127.0.0.1',
     port: integer('PORT', 8000, 0, 65535),
     workers,
     shutdownDelaySeconds: integer('SHUTDOWN_DELAY_SECONDS', 0, 0, 60),

@@ -1,3 +1,4 @@
+import { bind } from './bind.ts'
 import type { Config } from './config.ts'
 import { AppError } from './errors.ts'
 import { securityHeaders } from './http/security-headers.ts'
@@ -5,54 +6,78 @@ import { errorFields, type Log } from './log.ts'
 
 type Handler = (request: Request) => Response | Promise<Response>
 
-export type Door = ReturnType<typeof openDoor>
+export type Listener = ReturnType<typeof listen>
 
 /** Bun's own limit, far over ours: `http/body.ts` answers in our shape before it is reached. */
 const bodyBytesMax = 1024 * 1024 * 1024
 
 /**
  * Seconds that a connection may rest between two requests, a body may take to come, and an answer to be taken. Bun
- * itself ends a connection whose headers take longer than 12 s. A proxy in front must let go of a resting
- * connection earlier, or it may send a request into one that we are closing.
+ * itself ends a connection whose headers take longer than 12 s. A proxy in front must close a resting connection
+ * earlier, or it may send a request into one that we are closing.
  */
 const idleSeconds = 30
 
 /**
- * Takes the port before what is behind it is loaded and its database opened: a port in use is found at once, and
- * whoever comes early waits instead of being refused. Only `/health` and `/health/live`, which say no more than that
- * the process answers, are answered before `open`. Throws when the port is in use.
+ * Listens before the app is loaded and its database opened: a port in use is found at once, and a client that comes
+ * early waits instead of being refused. Only `/health` and `/health/live`, which say no more than that the process
+ * answers, are answered before `attach`. Throws when it cannot listen there.
  */
-export function openDoor({ host, port, workers }: Pick<Config, 'host' | 'port' | 'workers'>, log: Log) {
-  const opened = Promise.withResolvers<Handler>()
+export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | 'workers'>, log: Log) {
+  const attached = Promise.withResolvers<Handler>()
   let handle: Handler = request =>
-    earlyProbe(request, log) ?? opened.promise.then(handler => handler(request))
+    earlyProbe(request, log) ?? attached.promise.then(handler => handler(request))
 
-  const server = Bun.serve({
-    hostname: host,
-    port,
-    // A second listener on the port is an error, unless both are workers of one supervisor.
-    reusePort: workers > 1,
-    maxRequestBodySize: bodyBytesMax,
-    idleTimeout: idleSeconds,
-    // Bun's page for developers would show the source.
-    development: false,
-    error: error => lastResort(error, log),
-    fetch: request => handle(withHost(request)),
-  })
+  const server = bind({ host, port }, () =>
+    Bun.serve({
+      hostname: host,
+      port,
+      // A second listener on the port is an error, unless both are workers of one supervisor.
+      reusePort: workers > 1,
+      maxRequestBodySize: bodyBytesMax,
+      idleTimeout: idleSeconds,
+      // Bun's page for developers would show the source.
+      development: false,
+      error: error => lastResort(error, log),
+      fetch: request => handle(withHost(request)),
+    }),
+  )
 
   return {
     server,
-    /** From now on `handler` answers, also those who have been waiting. */
-    open(handler: Handler) {
+    /** From now on `handler` answers, also the requests that have been waiting. */
+    attach(handler: Handler) {
       handle = handler
-      opened.resolve(handler)
+      attached.resolve(handler)
     },
   }
 }
 
-/** HTTP/1.0 needs no `Host` (a load balancer's health check has none); without one a request's address is no URL. */
+/**
+ * Finds out that no process has the port of the workers, and keeps other supervisors from it: their workers could share
+ * it with ours. Throws when it is in use.
+ */
+export function claimPort({ host, port }: Pick<Config, 'host' | 'port'>): number {
+  return bind({ host, port }, () => {
+    // A name that the kernel knows as long as we live. First, because a look at the port would disturb its owner.
+    const unix = `\0todo-api ${host}:${port}`
+    if (port !== 0) Bun.listen({ unix, socket: { open: socket => void socket.end(), data() {} } })
+    const look = Bun.serve({ hostname: host, port, reusePort: false, fetch: () => new Response() })
+    const found = look.port!
+    void look.stop(true)
+    return found
+  })
+}
+
+/**
+ * HTTP/1.0 needs no `Host` (a load balancer's health check has none); without one a request's address is no URL. The
+ * request itself is mended: a copy of it would have no peer, and pass every limit of an address.
+ */
 function withHost(request: Request): Request {
-  return request.url.startsWith('/') ? new Request(`http://localhost${request.url}`, request) : request
+  const { url } = request
+  return url.startsWith('/')
+    ? Object.defineProperty(request, 'url', { value: `http://localhost${url}` })
+    : request
 }
 
 function earlyProbe({ method, url }: Request, log: Log): Response | undefined {

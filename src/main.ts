@@ -68,8 +68,8 @@ program
   .addHelpText(
     'after',
     `
-What is here already stays as it is, so running it twice changes nothing more. What cannot come in is
-reported, one line each, and the exit code is 1 then.
+Rows that are here already stay unchanged, so it may be run again. Rows that cannot come in are reported, one line
+each, and the exit code is 1 then.
 
 Examples:
   FROM_DATABASE_URL_FILE=/run/secrets/old todo-api import    the first service's users and tasks
@@ -139,6 +139,24 @@ Examples:
   .action(async (file: string, options: { force?: boolean }) => {
     const { restoreCommand } = await import('./commands/restore.ts')
     await restoreCommand(file, options)
+  })
+
+program
+  .command('reset-sync')
+  .description('let every client sync from the beginning, after a restore or a fail-over that lost changes')
+  .addHelpText(
+    'after',
+    `
+For a database that has lost changes which clients have seen: after pg_restore, after a standby was promoted without the
+last changes, after the import of an old export. Old cursors are answered with 410 then, and old ETags fit nothing.
+The service may run meanwhile, and running it twice does no harm. \`restore\` does what is needed by itself.
+
+Example:
+  todo-api reset-sync`,
+  )
+  .action(async () => {
+    const { resetSyncCommand } = await import('./commands/reset-sync.ts')
+    await resetSyncCommand()
   })
 
 program
@@ -237,7 +255,6 @@ function finish(isWell: boolean) {
 /** What to tell a person about a failure that ends the program: one line, nothing that a setting holds. */
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return 'unknown failure'
-  if ('code' in error && error.code === 'EADDRINUSE') return 'HOST and PORT are in use by another process'
   if (error instanceof AppError && error.code === 'unavailable') {
     return `the database cannot be reached${error.cause instanceof Error ? `: ${error.cause.message}` : ''}`
   }

@@ -1,10 +1,10 @@
 import { readdirSync } from 'node:fs'
-import { type Aggregator, AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { DatabaseStats } from './db/driver.ts'
 import type { AroundStatement } from './db/observed.ts'
 import type { Observer } from './http/request-log.ts'
 
-/** What is looked up when somebody asks for the metrics. */
+/** What is looked up when the metrics are read. */
 export interface Sources {
   /** Requests that have not been answered. */
   inFlight: () => number
@@ -13,12 +13,10 @@ export interface Sources {
   /** Refused calls by limit. */
   throttled: () => Readonly<Record<string, number>>
   rememberedTokens: () => number
+  logLinesDropped: () => number
 }
 
 export type Metrics = ReturnType<typeof createMetrics>
-
-/** What a process has counted, as it goes from one process to another. */
-export type Counts = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
 
 const requestSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
 const statementSeconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
@@ -28,9 +26,10 @@ const lagEveryMs = 100
 /** A client may invent methods; each would be a series of its own. */
 const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
 
-/** Counts for Prometheus, by prom-client. Loaded only when somebody wants them. */
-export function createMetrics(about: { version: string; database: string }) {
+/** Counts for Prometheus, by prom-client. Loaded only when they are asked for. A worker's have its number as a label. */
+export function createMetrics(about: { version: string; database: string }, worker?: number) {
   const registry = new Registry()
+  if (worker !== undefined) answerSupervisor(registry, worker)
   const registers = [registry]
   let sources: Sources | undefined
 
@@ -61,18 +60,13 @@ export function createMetrics(about: { version: string; database: string }) {
     registers,
   })
 
-  /** A value that is looked up when asked for; `aggregator` says what several workers' values make together. */
-  function gauge(
-    name: string,
-    help: string,
-    read: (from: Sources) => number | undefined,
-    aggregator: Aggregator = 'sum',
-  ) {
+  /** A value that is looked up when the metrics are read. */
+  function gauge(name: string, help: string, read: (from: Sources) => number | undefined) {
     const collect = () => {
       const value = sources && read(sources)
       if (value !== undefined) metric.set(value)
     }
-    const metric = new Gauge({ name, help, registers, collect, aggregator })
+    const metric = new Gauge({ name, help, registers, collect })
   }
 
   const info = new Gauge({
@@ -80,7 +74,6 @@ export function createMetrics(about: { version: string; database: string }) {
     help: 'Always 1; the labels say what runs.',
     labelNames: ['version', 'bun', 'database'],
     registers,
-    aggregator: 'first',
   })
   info.set({ ...about, bun: Bun.version }, 1)
 
@@ -108,7 +101,7 @@ export function createMetrics(about: { version: string; database: string }) {
     const stats = from.database()
     return stats && Number(!stats.away)
   }
-  gauge('database_up', '0 while nobody answers.', isUp, 'min')
+  gauge('database_up', '0 while the database does not answer.', isUp)
   gauge('password_hashes_running', 'Passwords being hashed or checked.', from => from.hashing().running)
   gauge('password_hashes_waiting', 'Passwords that wait for their turn.', from => from.hashing().waiting)
   gauge('remembered_tokens', 'Access tokens that need no look-up.', from => from.rememberedTokens())
@@ -120,6 +113,15 @@ export function createMetrics(about: { version: string; database: string }) {
     collect() {
       throttled.reset()
       for (const [limit, count] of Object.entries(sources?.throttled() ?? {})) throttled.inc({ limit }, count)
+    },
+  })
+  const dropped = new Counter({
+    name: 'log_lines_dropped_total',
+    help: 'Lines that were lost because the reader of the log is too slow or gone.',
+    registers,
+    collect() {
+      dropped.reset()
+      dropped.inc(sources?.logLinesDropped() ?? 0)
     },
   })
   addProcessMetrics(registers)
@@ -160,33 +162,24 @@ export function createMetrics(about: { version: string; database: string }) {
     /** The Prometheus text format 0.0.4. */
     contentType: registry.contentType,
     text: () => registry.metrics(),
-    counts: () => registry.getMetricsAsJSON(),
     async stop() {
       clearInterval(watchLag)
     },
   }
 }
 
-/** Adds up what several processes have counted, the one that adds included. */
-export function createTotals() {
-  const registry = new Registry()
-  addProcessMetrics([registry])
-  /** Of workers that have ended: a counter must not fall, or Prometheus takes all of it for new. */
-  let past: object[] = []
+/** The metrics of all workers, for the process that runs them. Refused when one of them does not answer in 5 s. */
+export function clusterMetrics() {
+  const registry = new AggregatorRegistry()
+  return { contentType: registry.contentType, text: () => registry.clusterMetrics() }
+}
 
-  return {
-    contentType: registry.contentType,
-    /** `living` is asked at the end, so that nobody is in it who is in `past` already. */
-    async text(living: () => Counts[]): Promise<string> {
-      const own = await registry.getMetricsAsJSON()
-      return AggregatorRegistry.aggregate([own, past, ...living()]).metrics()
-    },
-    /** What a worker that has ended had counted when it was last asked. */
-    keep(counts: Counts) {
-      const lasting = counts.filter(({ type }) => String(type) !== 'gauge')
-      past = AggregatorRegistry.aggregate([past, lasting]).getMetricsAsArray()
-    },
-  }
+/** The label keeps the workers' numbers apart: a counter of one that was started again begins at 0. */
+function answerSupervisor(registry: Registry, worker: number) {
+  registry.setDefaultLabels({ worker: String(worker) })
+  AggregatorRegistry.setRegistries([registry])
+  // Its constructor listens for the supervisor's question.
+  new AggregatorRegistry()
 }
 
 /** The usual names (prometheus.io/docs/instrumenting/writing_clientlibs). prom-client's own are Node's, and wrong here. */
@@ -225,8 +218,6 @@ function addProcessMetrics(registers: Registry[]) {
     name: 'process_start_time_seconds',
     help: 'Since 1970.',
     registers,
-    // So that one can see when a worker was started again.
-    aggregator: 'max',
   })
   start.set(Date.now() / 1000 - process.uptime())
 }

@@ -8,45 +8,43 @@ import type { Log } from './log.ts'
 import type { Sources } from './metrics.ts'
 import type { Supervisor } from './worker.ts'
 
-/** Metrics and traces, as far as somebody asks for them; otherwise nothing of theirs is even loaded. */
-export async function observe(config: Config, database: Driver, log: Log, supervisor?: Supervisor) {
-  const metrics =
-    config.metrics && (await import('./metrics.ts')).createMetrics({ version, database: database.kind })
+/** Metrics and traces, as far as the settings ask for them; otherwise nothing of theirs is even loaded. */
+export async function startTelemetry(config: Config, database: Driver, log: Log, supervisor?: Supervisor) {
+  const about = { version, database: database.kind }
+  const metrics = config.metrics && (await import('./metrics.ts')).createMetrics(about, supervisor?.worker)
   const tracing =
     config.tracing && (await import('./tracing.ts')).createTracing({ env: config.tracing, version, log })
-  const watchers = [metrics, tracing].filter(watcher => watcher !== undefined)
+  const instruments = [metrics, tracing].filter(instrument => instrument !== undefined)
 
   /** On a port of their own, or as a route of the app. */
-  const extras: AnyElysia[] = []
+  const plugins: AnyElysia[] = []
   let server: Bun.Server<undefined> | undefined
-  if (tracing) extras.push(tracing.requests)
+  if (tracing) plugins.push(tracing.requests)
   if (metrics && config.metrics) {
     const { port, token } = config.metrics
-    supervisor?.onCount(metrics.counts)
     if (port === undefined) {
-      // One worker's numbers are of no use to whoever cannot choose the worker.
+      // A scrape reaches any of the workers, and must not depend on which.
       const { contentType } = metrics
-      extras.push(metricsRoute(supervisor ? { contentType, text: supervisor.metrics } : metrics, token!))
+      plugins.push(metricsRoute(supervisor ? { contentType, text: supervisor.metrics } : metrics, token!))
     } else if (!supervisor) {
-      server = serveMetrics(metrics, { ...config.metrics, port })
-      log.info('metrics', { url: `${server.url}metrics` })
+      server = serveMetrics(metrics, config.metrics, log)
     }
   }
 
   return {
-    extras,
+    plugins,
     /** The database, with every statement observed. */
-    driver: watchers.reduce(
+    driver: instruments.reduce(
       (driver, { aroundStatement }) => observeDriver(driver, aroundStatement),
       database,
     ),
-    observers: watchers.map(watcher => watcher.observe),
-    /** Tells the metrics what to ask when they are read. */
-    watch(sources: Omit<Sources, 'database'>) {
-      metrics?.watch({ ...sources, database: () => database.stats?.() })
+    observers: instruments.map(instrument => instrument.observe),
+    /** Where the metrics look up what is not counted. */
+    watch(sources: Omit<Sources, 'database' | 'logLinesDropped'>) {
+      metrics?.watch({ ...sources, database: () => database.stats?.(), logLinesDropped: log.dropped })
     },
     async stop() {
-      await Promise.all(watchers.map(watcher => watcher.stop()))
+      await Promise.all(instruments.map(instrument => instrument.stop()))
       await server?.stop(true)
     },
   }

@@ -4,30 +4,37 @@ import { openDriver } from './db/client.ts'
 import { databaseError } from './db/constraint.ts'
 import type { Driver } from './db/driver.ts'
 import { migrate, pendingMigrations } from './db/migrate.ts'
-import { type Door, openDoor } from './door.ts'
+import { type Listener, listen } from './door.ts'
 import { AppError } from './errors.ts'
 import type { Readiness } from './http/health.ts'
 import { errorFields, type Log } from './log.ts'
-import { observe } from './observe.ts'
+import { startTelemetry } from './observe.ts'
 import { schedule } from './schedule.ts'
 import { loadSecretKey } from './secret-key.ts'
 import type { Supervisor } from './worker.ts'
 
-/** Seconds that requests in flight may take once the door is closed, and that everything may take together. */
-const inFlightSecondsMax = 10
-const stopSecondsMax = 14
+/** Seconds that a stop may take once the listener is closed. */
+export const stopLimits = {
+  /** For requests in flight. */
+  inFlight: 10,
+  /** For a background job that is under way. */
+  jobs: 1,
+  /** For everything together. */
+  all: 14,
+}
 
-/** The service: behind a door that is taken already, it brings the database up to date, and runs until it is stopped. */
+/** The service behind a listener: brings the database up to date, and runs until it is stopped. */
 export async function serve(
   config: Config,
   log: Log,
-  { server, open }: Door = openDoor(config, log),
+  { server, attach }: Listener = listen(config, log),
   supervisor?: Supervisor,
+  limits = stopLimits,
 ) {
   // 1. The database, and the secret that signs tokens.
   const database = await openDriver(config.database)
-  const observation = await observe(config, database, log, supervisor)
-  const { driver } = observation
+  const telemetry = await startTelemetry(config, database, log, supervisor)
+  const { driver } = telemetry
   const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
 
   // 2. The app.
@@ -39,15 +46,15 @@ export async function serve(
     log,
     readiness: readinessOf(driver, () => stopping),
     peerOf: request => server.requestIP(request)?.address ?? null,
-    observers: observation.observers,
-    extras: observation.extras,
+    observers: telemetry.observers,
+    plugins: telemetry.plugins,
   })
-  observation.watch({ ...stats, inFlight: () => server.pendingRequests })
-  // A client that keeps its connection would send the next request to nobody.
+  telemetry.watch({ ...stats, inFlight: () => server.pendingRequests })
+  // On a connection that is kept the next request would be lost.
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
   })
-  open(app.fetch)
+  attach(app.fetch)
 
   // 3. What it does by itself: the first turn comes long after the migrations.
   const background = schedule(jobs, log)
@@ -57,23 +64,23 @@ export async function serve(
     if (stopping) return
     stopping = true
     log.info('stopping', { reason })
-    // `/health/ready` says no from now on; whoever has not heard it yet is still answered.
+    // `/health/ready` says no from now on; until load balancers have noticed, requests are answered.
     await Bun.sleep(delaySeconds * 1000)
-    const until = performance.now() + stopSecondsMax * 1000
-    // `stop()` closes the door and waits for what is in flight; what takes too long is cut off.
-    await Promise.race([server.stop(), Bun.sleep(inFlightSecondsMax * 1000)])
+    const until = performance.now() + limits.all * 1000
+    // `stop()` closes the listener and waits for what is in flight; what takes too long is cut off.
+    await Promise.race([server.stop(), Bun.sleep(limits.inFlight * 1000)])
     await server.stop(true)
     // The access lines of the last answers come one turn later.
     await new Promise(setImmediate)
-    await Promise.race([background.stop(), Bun.sleep(1000)])
+    await Promise.race([background.stop(), Bun.sleep(limits.jobs * 1000)])
     const secondsLeft = Math.max(1, (until - performance.now()) / 1000)
-    await Promise.all([driver.close(secondsLeft), observation.stop()])
+    await Promise.all([driver.close(secondsLeft), telemetry.stop()])
     log.info('stopped')
   }
 
-  // 5. Migrations. Until they have run, requests that need the database are told to come back.
+  // 5. Migrations. Until they have run, requests that need the database get 503.
   const migrated = migrateWhenPossible(driver, log, () => stopping)
-  // Whoever started us waits for it, but not yet: a failure before that would be reported as nobody's.
+  // The caller awaits it, but later: a failure before that would be an unhandled rejection.
   migrated.catch(() => {})
 
   return { url: server.url.href, driver, stop, migrated }

@@ -165,8 +165,8 @@ function batchOptions() {
 function complainTo(log: Log) {
   let silentUntil = 0
   const complain = (message: string) => {
-    if (Date.now() < silentUntil) return
-    silentUntil = Date.now() + complainEveryMs
+    if (performance.now() < silentUntil) return
+    silentUntil = performance.now() + complainEveryMs
     log.warn('traces are lost', { reason: message.slice(0, 300) })
   }
   const ignore = () => {}

@@ -1,6 +1,16 @@
 import { describe, expect, test } from 'bun:test'
-import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose'
-import { onBothDatabases } from './support/harness.ts'
+import { createHmac } from 'node:crypto'
+import {
+  decodeJwt,
+  decodeProtectedHeader,
+  EncryptJWT,
+  exportJWK,
+  generateKeyPair,
+  jwtVerify,
+  SignJWT,
+} from 'jose'
+import { leastCpuMs, unlike } from './support/cpu.ts'
+import { onBothDatabases, type Person } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 
 const password = 'correct horse battery'
@@ -261,6 +271,174 @@ onBothDatabases(
       }, 30_000)
     })
 
+    describe('a forged token', () => {
+      const encode = (value: unknown) => Buffer.from(JSON.stringify(value) ?? '').toString('base64url')
+      /** A token with an HMAC, whatever its header says; by default with our own secret. */
+      const forge = (
+        header: object,
+        claims: unknown,
+        secret: string | Uint8Array = secretKey,
+        hash = 'sha256',
+      ) => {
+        const signed = `${encode(header)}.${encode(claims)}`
+        return `${signed}.${createHmac(hash, secret).update(signed).digest('base64url')}`
+      }
+      const hs256 = { alg: 'HS256', typ: 'JWT' }
+      const expectRefused = async (forged: Record<string, string>) => {
+        for (const [kind, token] of Object.entries(forged)) {
+          const { status, body } = await api.get('/users/me', { token })
+          expect([kind, status, body.code]).toEqual([kind, 401, 'invalid_token'])
+        }
+      }
+
+      test('with a header that asks for something else is refused, although the signature is right', async () => {
+        const ada = await api.user()
+        const claims = decodeJwt(ada.token)
+        const headers = {
+          'an unknown extension': { ...hs256, crit: ['x'], x: 1 },
+          'an empty list of extensions': { ...hs256, crit: [] },
+          'extensions that are no list': { ...hs256, crit: 'exp' },
+          'a registered name as an extension': { ...hs256, crit: ['alg'] },
+          'an unencoded payload': { ...hs256, crit: ['b64'], b64: false },
+          'alg in small letters': { ...hs256, alg: 'hs256' },
+          'alg with a space': { ...hs256, alg: 'HS256 ' },
+          'alg a list': { ...hs256, alg: ['HS256'] },
+          'alg null': { ...hs256, alg: null },
+          'alg none': { ...hs256, alg: 'none' },
+          'alg of a key wrap': { ...hs256, alg: 'A256KW' },
+        }
+        await expectRefused(
+          Object.fromEntries(Object.entries(headers).map(([kind, header]) => [kind, forge(header, claims)])),
+        )
+        await expectRefused({
+          'HS384 in name and deed': forge({ alg: 'HS384' }, claims, secretKey, 'sha384'),
+          'HS256 in name, HS512 in deed': forge(hs256, claims, secretKey, 'sha512'),
+        })
+        expect((await api.get('/users/me', { token: forge(hs256, claims) })).body.id).toBe(ada.id)
+      })
+
+      test('that brings or names its own key is refused', async () => {
+        const ada = await api.user()
+        const claims = decodeJwt(ada.token)
+        const own = crypto.getRandomValues(new Uint8Array(32))
+        const jwk = { kty: 'oct', k: Buffer.from(own).toString('base64url'), alg: 'HS256' }
+        const pair = async (alg: string) => {
+          const { publicKey, privateKey } = await generateKeyPair(alg, { extractable: true })
+          const header = { alg, jwk: await exportJWK(publicKey) }
+          return new SignJWT(claims).setProtectedHeader(header).sign(privateKey)
+        }
+        await expectRefused({
+          'a key in the header': forge({ ...hs256, jwk }, claims, own),
+          'the address of a key': forge({ ...hs256, jku: 'https://evil.example/keys.json' }, claims, own),
+          'the address of a certificate': forge({ ...hs256, x5u: 'https://evil.example/x.pem' }, claims, own),
+          'a certificate': forge({ ...hs256, x5c: [jwk.k] }, claims, own),
+          'a file as the key’s name': forge({ ...hs256, kid: '../../../../dev/null' }, claims, '\0'),
+          'SQL as the key’s name': forge({ ...hs256, kid: "x' union select 'k" }, claims, 'k'),
+          'our algorithm as the secret': forge(hs256, claims, 'HS256'),
+          'the secret cut': forge(hs256, claims, secretKey.subarray(0, -1)),
+          RS256: await pair('RS256'),
+          PS256: await pair('PS256'),
+          ES256: await pair('ES256'),
+          EdDSA: await pair('EdDSA'),
+          encrypted: await new EncryptJWT(claims)
+            .setProtectedHeader({ alg: 'dir', enc: 'A256GCM' })
+            .encrypt(own),
+        })
+      })
+
+      test('with claims of the wrong kind is refused, although the signature is right', async () => {
+        const ada = await api.user()
+        const claims = decodeJwt(ada.token)
+        const { exp } = claims
+        const wrong = {
+          'exp null': { ...claims, exp: null },
+          'exp true': { ...claims, exp: true },
+          'exp a text': { ...claims, exp: String(exp) },
+          'exp a list': { ...claims, exp: [exp] },
+          'exp an object': { ...claims, exp: { $gt: 0 } },
+          'exp zero': { ...claims, exp: 0 },
+          'exp negative': { ...claims, exp: -exp! },
+          'nbf a text': { ...claims, nbf: 'x' },
+          'nbf to come': { ...claims, nbf: exp },
+          'an empty sub': { ...claims, sub: '' },
+          'an empty sid': { ...claims, sid: '' },
+          'sub and sid changed over': { ...claims, sub: claims.sid, sid: claims.sub },
+          'sub in a list': { ...claims, sub: [claims.sub] },
+          'sid null': { ...claims, sid: null },
+          'a list': [claims],
+          'a text': 'claims',
+          null: null,
+          nothing: undefined,
+        }
+        await expectRefused(
+          Object.fromEntries(Object.entries(wrong).map(([kind, value]) => [kind, forge(hs256, value)])),
+        )
+        expect((await api.get('/users/me', { token: ada.token })).status).toBe(200)
+      })
+    })
+
+    describe('a hash of another cost than BCRYPT_COST', () => {
+      const setCost = async ({ id, password }: Person, cost: number) => {
+        const hash = await Bun.password.hash(password, { algorithm: 'bcrypt', cost })
+        await api.sql('update users set password_hash = $1 where id = $2', [hash, id])
+        return hash
+      }
+      const stored = async ({ id }: Person) => {
+        const [row] = await api.sql('select password_hash, updated_at from users where id = $1', [id])
+        return { hash: row![0] as string, updatedAt: row![1] }
+      }
+
+      test.each([5, 6])('%i is renewed by a good sign-in, and no session ends', async cost => {
+        const ada = await api.user()
+        await setCost(ada, cost)
+        const before = await stored(ada)
+
+        expect((await login({ username: ada.email, password: ada.password })).status).toBe(200)
+
+        const { hash, updatedAt } = await stored(ada)
+        expect(hash).toStartWith('$2b$04$')
+        expect(await Bun.password.verify(ada.password, hash)).toBe(true)
+        expect(updatedAt).toEqual(before.updatedAt)
+        expect((await api.get('/auth/sessions', { token: ada.token })).body).toHaveLength(2)
+        expect((await api.post('/auth/refresh', { json: { refresh_token: ada.refreshToken } })).status).toBe(
+          200,
+        )
+      })
+
+      test('stays after a bad one, and after a good one for a disabled account', async () => {
+        const ada = await api.user()
+        const hash = await setCost(ada, 5)
+
+        expect((await login({ username: ada.email, password: 'wrong horse' })).status).toBe(401)
+        await api.sql('update users set disabled_at = now() where id = $1', [ada.id])
+        expect((await login({ username: ada.email, password: ada.password })).status).toBe(401)
+
+        expect((await stored(ada)).hash).toBe(hash)
+      })
+
+      test('does not keep any of twenty sign-ins at once out', async () => {
+        const ada = await api.user()
+        await setCost(ada, 5)
+
+        const answers = await Promise.all(
+          Array.from({ length: 20 }, () => login({ username: ada.email, password: ada.password })),
+        )
+
+        expect(answers.map(({ status }) => status)).toEqual(Array(20).fill(200))
+      })
+    })
+
+    test('one address in two Unicode forms is one account', async () => {
+      const name = crypto.randomUUID()
+      const composed = `jos\u00e9.${name}@example.com`
+      const decomposed = `jose\u0301.${name}@example.com`
+
+      expect((await register({ email: composed, password })).status).toBe(201)
+
+      expectError(await register({ email: decomposed, password }), 400, 'email_taken')
+      expect((await login({ username: decomposed, password })).status).toBe(200)
+    })
+
     describe('the own account', () => {
       test('is shown to its person', async () => {
         const ada = await api.user()
@@ -291,6 +469,31 @@ onBothDatabases(
     })
   },
   { LOGIN_LIMIT: '0', LOGIN_FAILURE_LIMIT: '0', REGISTER_LIMIT: '0' },
+)
+
+onBothDatabases(
+  'how long a sign-in takes',
+  api => {
+    test('does not tell whether the address is known, nor what the hash costs', async () => {
+      const signIn = async (username: string) => {
+        const answer = await api.post('/auth/login', { form: { username, password: 'wrong horse' } })
+        expect(answer.status).toBe(401)
+      }
+      const { email } = await api.user()
+      const cheap = await api.user()
+      const hash = await Bun.password.hash(cheap.password, { algorithm: 'bcrypt', cost: 5 })
+      await api.sql('update users set password_hash = $1 where id = $2', [hash, cheap.id])
+      const names = { known: email, unknown: newAddress(), cheap: cheap.email }
+
+      const least = await leastCpuMs(
+        Object.fromEntries(Object.entries(names).map(([name, username]) => [name, () => signIn(username)])),
+        10,
+      )
+
+      expect(unlike('known', least)).toEqual([])
+    })
+  },
+  { BCRYPT_COST: '9' },
 )
 
 onBothDatabases(

@@ -13,9 +13,10 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { version } from '../package.json'
+import { bind } from '../src/bind.ts'
 import { type Client, client, type DatabaseKind } from './support/harness.ts'
 import { privateDatabase } from './support/template.ts'
 
@@ -245,7 +246,9 @@ for (const kind of ['postgres', 'embedded'] satisfies DatabaseKind[]) {
       const second = await run(emptyFolder(), ['serve'], { ...env, PORT: first.port })
 
       expect(second.exitCode).toBe(1)
-      expect(second.stderr).toMatch(/^.*PORT.*in use.*\n$/)
+      expect(second.stderr).toBe(
+        `127.0.0.1:${first.port} is in use by another process: stop it, or set PORT to a free port\n`,
+      )
       expect((await first.get('/health')).status).toBe(200)
       expect(await first.stop()).toBe(0)
     }, 60_000)
@@ -287,6 +290,60 @@ describe('the data folder', () => {
     expect([exitCode, stderr.trim().split('\n').length]).toEqual([1, 1])
     expect(stderr).toContain('DATA_DIR')
   }, 30_000)
+})
+
+describe.each([
+  ['one process', { WORKERS: '1' }],
+  // No database is needed to find out.
+  ['several', { WORKERS: '2', DATABASE_URL: 'postgres://x@127.0.0.1:1/x' }],
+])('an address that cannot be listened on is told in a sentence (%s)', (_, processes) => {
+  const start = (env: Record<string, string>) =>
+    run(emptyFolder(), ['serve'], { ...processes, PORT: '0', ...env })
+  const refused = (stderr: string) => ({ exitCode: 1, stdout: '', stderr: `${stderr}\n` })
+
+  test('in use', async () => {
+    const other = Bun.serve({ hostname: '127.0.0.1', port: 0, fetch: () => new Response() })
+    const { port } = other
+    const outcome = await start({ PORT: String(port) })
+    await other.stop(true)
+
+    expect(outcome).toEqual(
+      refused(`127.0.0.1:${port} is in use by another process: stop it, or set PORT to a free port`),
+    )
+  })
+
+  test('of another machine', async () => {
+    expect(await start({ HOST: '192.0.2.1', PORT: '8000' })).toEqual(
+      refused('192.0.2.1 is not an address of this machine: set HOST to one, or to 0.0.0.0 for all of them'),
+    )
+  })
+
+  test('of another machine (IPv6)', async () => {
+    const { stderr } = await start({ HOST: '[2001:db8::1]', PORT: '8000' })
+    expect(stderr).toMatch(/^2001:db8::1 is not an address of this machine: set HOST to one/)
+  })
+
+  test('in use, of the metrics', async () => {
+    const other = Bun.serve({ hostname: '127.0.0.1', port: 0, fetch: () => new Response() })
+    const { port } = other
+    const outcome = await start({ METRICS_PORT: String(port) })
+    await other.stop(true)
+
+    expect(outcome.exitCode).toBe(1)
+    expect(outcome.stderr).toBe(
+      `127.0.0.1:${port} is in use by another process: stop it, or set METRICS_PORT to a free port\n`,
+    )
+  })
+})
+
+test('a port that needs a privilege is told in a sentence', () => {
+  const refuse = (code: string) => () => {
+    throw Object.assign(new Error('listen'), { code })
+  }
+  expect(() => bind({ host: '::1', port: 80 }, refuse('EACCES'))).toThrow(
+    '[::1]:80 needs a privilege: set PORT to 1024 or more, or grant CAP_NET_BIND_SERVICE',
+  )
+  expect(() => bind({ host: '::1', port: 80 }, refuse('EMFILE'))).toThrow('listen')
 })
 
 describe('the folder that it is started in', () => {
@@ -397,6 +454,27 @@ describe('the commands', () => {
     expect(down.stderr.trim().split('\n')).toHaveLength(1)
     expect(up.stdout + down.stdout).toBe('')
   }, 60_000)
+
+  const hasIpv6 = Object.values(networkInterfaces()).some(of => of?.some(({ address }) => address === '::1'))
+  const hosts = [
+    '127.0.0.1',
+    '0.0.0.0',
+    'localhost',
+    ...(hasIpv6 ? ['::1', '[::1]', '::', '[::]', '0::0'] : []),
+  ]
+
+  test.each(hosts)(
+    'healthcheck finds the service with HOST=%s, and the URL in the log is good',
+    async HOST => {
+      const folder = emptyFolder()
+      const api = await serve(folder, { HOST })
+
+      expect((await run(folder, ['healthcheck'], { HOST, PORT: api.port })).exitCode).toBe(0)
+      expect((await fetch(`${api.url}/health`)).status).toBe(200)
+      await api.stop()
+    },
+    60_000,
+  )
 
   test('migrate brings the database of the folder up to date, and serve finds it so', async () => {
     const folder = emptyFolder()

@@ -216,7 +216,7 @@ describe('config', () => {
 })
 
 describe('doctor fails, and says what to do', () => {
-  const secret = 'test-secret-test-secret-test-secret-0123'
+  const secret = '58b49a2cb5ab63ce16b08e9c6b9fcee5'
   const doctor = async (env: Env) => {
     const { exitCode, stdout } = await runCommand(['doctor'], { env })
     return { exitCode, problems: lines(stdout).filter(line => !line.startsWith('ok')) }

@@ -7,7 +7,7 @@ import { type ConfigError, type Env, parseConfig } from '../src/config.ts'
 const folder = mkdtempSync(join(tmpdir(), 'todo-api-config-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 
-const secret = '0123456789abcdef0123456789abcdef'
+const secret = '58b49a2cb5ab63ce16b08e9c6b9fcee5'
 const url = 'postgres://user:geheim@db.example.com:5432/todo'
 
 /** The mistakes that these settings hold. */
@@ -134,14 +134,38 @@ test.each([
   ],
   [
     'SECRET_KEY',
-    [secret, 'x'.repeat(32), '🦆'.repeat(32)],
     [
-      'x'.repeat(31),
+      secret,
+      '7Q3wYJ5mK0vF8xLrB2nHcT6pZsD9aGeU',
+      `${'🦆🐢🦉🐝🦊🐙🦔🐌'.repeat(3)}🐞🦀🐳🦎🐸🦇🐿🦭`,
+      'four score and seven years ago our fathers',
+    ],
+    [
+      secret.slice(1),
+      '🦆🐢🦉🐝🦊🐙🦔🐌🐞',
+      'secret',
+      'changeme',
       'your-secret-key-here',
       'your-secret-key-here-use-openssl-rand-hex-32',
       'YOUR-SECRET-KEY-HERE-USE-OPENSSL-RAND-HEX-32',
+      'your-secret-key-here-change-in-production',
+      'Change-Me-To-Something-Random-Please',
+      'changemechangemechangemechangeme',
       'reference-secret-reference-secret-0123',
-      'changeme',
+      'super_secret_jwt_key_do_not_share_1',
+      'a-string-secret-at-least-256-bits-long',
+      'please-replace-this-with-a-random-key',
+      'this-is-only-an-EXAMPLE-key-for-local-use',
+      'django-insecure-3k!x)q8z$w@5m1v7p2r9t4y6',
+      'MyPassword-MyPassword-2024-MyPassword',
+      '09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7',
+      '0123456789abcdef0123456789abcdef',
+      'abcdefghijklmnopqrstuvwxyzABCDEFGHIJ',
+      'x'.repeat(32),
+      '🦆'.repeat(32),
+      'abc'.repeat(12),
+      'Tr0ub4dor&3xTr0ub4dor&3xTr0ub4dor&3x',
+      '10100011101011110010101100101010010110',
     ],
   ],
 ])('%s is checked', (name, right, wrong) => {
@@ -188,7 +212,7 @@ describe('the secret', () => {
       [folder, 'EISDIR'],
       [fileWith(''), 'empty'],
       [fileWith(' \n'), 'empty'],
-      [fileWith('changeme'), 'published'],
+      [fileWith('changeme-change-me-change-it-now-please'), 'published'],
       [fileWith('short'), '32'],
     ] as const) {
       const found = mistakes({ SECRET_KEY_FILE: file })
@@ -203,6 +227,25 @@ describe('the secret', () => {
       expect.stringContaining('both'),
     ])
   })
+})
+
+test('no random secret is taken for a placeholder', () => {
+  for (let i = 0; i < 2000; i++) {
+    const bytes = Buffer.from(crypto.getRandomValues(new Uint8Array(32)))
+    for (const value of [bytes.toString('hex'), bytes.toString('base64'), bytes.toString('hex', 16)]) {
+      expect([value, mistakes({ SECRET_KEY: value })]).toEqual([value, []])
+    }
+  }
+})
+
+test('a placeholder is for tests', () => {
+  const SECRET_KEY = 'test-secret-test-secret-test-secret-0123'
+  expect(mistakes({ ENVIRONMENT: 'test', SECRET_KEY })).toEqual([])
+  for (const ENVIRONMENT of ['development', 'production', undefined]) {
+    expect(mistakes({ ENVIRONMENT, SECRET_KEY })).toEqual([
+      expect.stringMatching(/^SECRET_KEY is a placeholder/),
+    ])
+  }
 })
 
 test('a cheap hash is for tests', () => {

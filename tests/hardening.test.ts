@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { readdirSync, readlinkSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
+import { parseConfig } from '../src/config.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import { type Person, type Service, startService } from './support/harness.ts'
 import { until } from './support/until.ts'
@@ -117,6 +118,43 @@ describe('every answer', () => {
     const longest = await send(api.url, { line: `GET /health?${'a'.repeat(12_000)}` })
     expect(longest.status).toBe(200)
   })
+})
+
+describe('when hashing is slow', () => {
+  const api = {} as Service
+  beforeAll(async () => {
+    // A hash takes two seconds here, and all that can wait a minute.
+    Object.assign(
+      api,
+      await startService('embedded', { BCRYPT_COST: '15', METRICS_TOKEN: 'metrics-token-metrics-token' }),
+    )
+  }, 30_000)
+  afterAll(() => api.stop?.())
+
+  const waiting = async () => {
+    const { body } = await api.get(`${api.url}/metrics`, { token: 'metrics-token-metrics-token' })
+    return Number(/^\S*password_hashes_waiting (\d+)$/m.exec(body)![1])
+  }
+
+  test('clients that hang up keep no place in the queue', async () => {
+    const { hostname, port } = new URL(api.url)
+    const json = '{"username":"nobody@example.com","password":"nonsense"}'
+    const requests = ['/api/v1/auth/login', '/api/v1/auth/register'].map(path => {
+      const body = path.endsWith('register') ? json.replace('username', 'email') : json
+      return `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`
+    })
+    const { atOnce } = parseConfig({}).hashing
+    const sockets = Array.from({ length: atOnce + 15 }, (_, i) => {
+      const socket = connect(Number(port), hostname, () => socket.write(requests[i % 2]!))
+      return socket.on('error', () => {}).resume()
+    })
+    await until(async () => (await waiting()) >= 10)
+
+    for (const socket of sockets) socket.destroy()
+
+    await until(async () => (await waiting()) === 0, 10)
+    expect(api.logs().filter(({ level }) => level === 'error' || level === 'warn')).toEqual([])
+  }, 60_000)
 })
 
 describe('slow clients', () => {

@@ -1,11 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { importFile } from '../src/commands/import-file.ts'
+import { createLoader, type Loader } from '../src/commands/load.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
-import { executablePath, startExecutable } from './support/executable.ts'
-import { type DatabaseKind, startService } from './support/harness.ts'
+import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
+import { type DatabaseKind, onBothDatabases, startService } from './support/harness.ts'
 import { execute } from './support/postgres-server.ts'
 import { emptyDatabase, type PrivateDatabase } from './support/template.ts'
+import { until } from './support/until.ts'
 
 /** What passlib 1.7.4 wrote for `correct horse`. */
 const passlibHash = '$2b$12$T.xn6dKSQZ3gXkAvTvAZJudmKrXXa2cb26eIlthPCWC.dzB4VYTaK'
@@ -340,19 +343,32 @@ describe('a file to import', () => {
       'line 5: this is no JSON',
     ],
     [
-      'a task without a title',
-      (lines: string[]) => lines.map(change('task', { title: ' ' })),
-      'line 4: title: String should not be blank',
+      'a task whose title is no text',
+      (lines: string[]) => lines.map(change('task', { title: 7 })),
+      'line 4: title: Input should be a valid string',
     ],
     [
       'a person with a password in the clear',
       (lines: string[]) => lines.map(change('user', { password_hash: 'x' })),
       'line 2: password_hash',
     ],
+    ...['note', 'constructor', '__proto__', 'toString', 7, ['task'], {}].map(
+      type =>
+        [
+          `the type ${JSON.stringify(type)}`,
+          (lines: string[]) => lines.map(change('tombstone', { type })),
+          'its type is none that this program knows',
+        ] as const,
+    ),
     [
-      'an unknown type',
-      (lines: string[]) => lines.map(change('tombstone', { type: 'note' })),
-      'its type is none that this program knows',
+      'a number that leaves no room for later changes',
+      (lines: string[]) => lines.map(change('task', { version: 2 ** 53 - 1 })),
+      'line 4: version: Input should be at most 4503599627370496',
+    ],
+    [
+      'a counter that leaves no room for later changes',
+      (lines: string[]) => lines.map(change('user', { seq: 2 ** 52 + 1 })),
+      'line 2: seq: Input should be at most 4503599627370496',
     ],
     [
       'a moment that is none',
@@ -368,10 +384,19 @@ describe('a file to import', () => {
   })
 
   test('of one person holds nothing of the others', async () => {
+    const url = place.env.DATABASE_URL!
+    const gone = crypto.randomUUID()
+    await execute(
+      url,
+      `insert into task_tombstones (id, user_id, version, deleted_at)
+       select '${gone}', id, 77, now() from users where email = 'bob@example.com'`,
+    )
     const { stdout } = await runCommand(['export', '--user', 'ADA@example.com'], place)
+    await execute(url, `delete from task_tombstones where id = '${gone}'`)
     const other = await newPlace('postgres')
 
     expect(stdout).not.toContain('bob')
+    expect(stdout).not.toContain(gone)
     expect(await runCommand(['import', '-'], { ...other, stdin: stdout })).toMatchObject({ exitCode: 0 })
     expect((await runCommand(['export', '--user', 'nobody@example.com'], place)).stderr).toBe(
       'there is no user nobody@example.com\n',
@@ -417,4 +442,412 @@ describe('a file to import', () => {
     expect(rowsOf(stdout)).toBe(good.slice(1).join('\n'))
     expect(await api.stop()).toBe(0)
   })
+})
+
+const moment = '2026-01-01T00:00:00Z'
+const header = { type: 'header', format: 'todo-api-export', version: 1 }
+const userLine = (id: string, fields: object = {}) => ({
+  ...{ type: 'user', id, email: 'eve@example.com', password_hash: passlibHash, disabled_at: null },
+  ...{ created_at: moment, updated_at: moment, seq: 0, pruned_through: 0, ...fields },
+})
+const taskLine = (user_id: string, version: number, fields: object = {}) => ({
+  ...{ type: 'task', id: crypto.randomUUID(), user_id, title: `Task ${version}`, description: null },
+  ...{ status: 'pending', priority: 0, due_at: null, tags: [], position: '', completed_at: null },
+  ...{ created_at: moment, updated_at: moment, version, deleted_at: null, ...fields },
+})
+const tombstoneLine = (user_id: string, version: number) => ({
+  ...{ type: 'tombstone', id: crypto.randomUUID(), user_id, version, deleted_at: new Date().toISOString() },
+})
+/** The lines of an export, with the line at its end. */
+const exportOf = (...lines: { type: string }[]) => {
+  const count = (type: string) => lines.filter(line => line.type === type).length
+  const end = { type: 'end', user: count('user'), task: count('task'), tombstone: count('tombstone') }
+  return [header, ...lines, end].map(line => `${JSON.stringify(line)}\n`)
+}
+
+describe.each([
+  ['postgres', 20_000],
+  ['embedded', 3_000],
+] as const)('an import into a running service (%s, %i tasks)', (kind, count) => {
+  let place: Place
+  let api: Running
+  beforeAll(async () => {
+    place = await newPlace(kind)
+    api = await startExecutable({ ...place.env, LOGIN_LIMIT: '0', BCRYPT_COST: '12' })
+    await untilReady(api)
+  }, 60_000)
+  afterAll(async () => {
+    await api.stop()
+    await place.remove()
+  })
+
+  /** Begins an import that gets its lines when they are written. */
+  async function begin() {
+    const child = Bun.spawn([await executablePath(), 'import', '-'], {
+      env: { PATH: process.env.PATH, ...place.env },
+      stdin: 'pipe',
+      stderr: 'pipe',
+    })
+    const write = async (lines: string[]) => {
+      child.stdin.write(lines.join(''))
+      await child.stdin.flush()
+    }
+    const finish = async () => {
+      await child.stdin.end()
+      return { stderr: await child.stderr.text(), exitCode: await child.exited }
+    }
+    return { write, finish, kill: () => child.kill('SIGKILL'), exited: child.exited }
+  }
+
+  const signIn = async (username: string) =>
+    (await api.post('/auth/login', { form: { username, password: 'correct horse' } })).body.access_token
+
+  /** Follows the feed from a cursor to its end, as a client does that begins again when it is told to. */
+  async function sync(token: string, known = new Map<string, number>(), cursor?: string) {
+    let since = cursor
+    let expired = 0
+    while (true) {
+      const { status, body } = await api.get(`/tasks/changes?limit=200${since ? `&since=${since}` : ''}`, {
+        token,
+      })
+      if (status === 410) {
+        expired++
+        known.clear()
+        since = undefined
+        continue
+      }
+      expect(status).toBe(200)
+      for (const task of body.tasks) known.set(task.id, task.version)
+      for (const id of body.deleted) known.delete(id)
+      since = body.cursor as string
+      if (!body.has_more) return { known, cursor: since, expired }
+    }
+  }
+
+  async function list(token: string) {
+    const tasks = new Map<string, number>()
+    for (let address: string | undefined = '/tasks?limit=200'; address; ) {
+      const { body, headers } = await api.get(address, { token })
+      for (const task of body) tasks.set(task.id, task.version)
+      const next = headers.get('link')?.match(/<(.+)>/)?.[1]
+      address = next && `/${next}`
+    }
+    return tasks
+  }
+
+  /** The numbers 1 to `count` of a user: tasks, and each tenth of them a tombstone. */
+  function history(email: string) {
+    const id = crypto.randomUUID()
+    const lines = Array.from({ length: count }, (_, n) =>
+      n % 10 === 9 ? tombstoneLine(id, n + 1) : taskLine(id, n + 1),
+    )
+    return { id, email, lines: exportOf(userLine(id, { email, seq: count + 5 }), ...lines) }
+  }
+
+  test.each([
+    ['reads', false],
+    ['also writes', true],
+  ])(
+    'a client that syncs in between and %s has everything in the end',
+    async (_, writes) => {
+      const { email, lines } = history(`${writes}@example.com`)
+      const half = count >> 1
+      const running = await begin()
+      await running.write(lines.slice(0, half))
+      let token = ''
+      await until(async () => {
+        token ||= await signIn(email)
+        return token !== undefined && (await list(token)).size > 100
+      })
+      const before = await sync(token)
+      if (writes) await api.task({ token }, { title: 'in between' })
+      const between = await sync(token, before.known, before.cursor)
+      await running.write(lines.slice(half))
+      expect(await running.finish()).toMatchObject({ exitCode: 0 })
+
+      const after = await sync(token, between.known, between.cursor)
+      const listed = await list(token)
+      expect(listed.size).toBe(count * 0.9 + (writes ? 1 : 0))
+      expect(after.known).toEqual(listed)
+      // The client goes on: nothing made it begin again.
+      expect(before.expired + between.expired + after.expired).toBe(0)
+      expect(new Set(listed.values()).size).toBe(listed.size)
+
+      const later = await api.task({ token })
+      expect((await sync(token, new Map(), after.cursor)).known).toEqual(new Map([[later.id, later.version]]))
+      expect(later.version).toBeGreaterThan(count + 5)
+    },
+    120_000,
+  )
+
+  test('that is killed and run again keeps every number', async () => {
+    const { id, email, lines } = history('killed@example.com')
+    const running = await begin()
+    await running.write(lines.slice(0, count >> 1))
+    let token = ''
+    await until(async () => {
+      token ||= await signIn(email)
+      return token !== undefined && (await list(token)).size > 100
+    })
+    running.kill()
+    await running.exited
+    const again = await begin()
+    await again.write(lines)
+    expect(await again.finish()).toMatchObject({ exitCode: 0 })
+
+    expect([...(await list(token)).values()].sort((a, b) => a - b)).toEqual(
+      Array.from({ length: count }, (_, n) => n + 1).filter(n => n % 10 !== 0),
+    )
+    const { stdout } = await runCommand(['export', '--user', id], place)
+    expect(stdout).toContain(`"seq":${count + 5},"pruned_through":0`)
+  }, 120_000)
+})
+
+test('cursors from elsewhere are too old until the import has run to its end, and if the user wrote here meanwhile', async () => {
+  const [from, to] = [await newPlace('embedded'), await newPlace('postgres')]
+  try {
+    const { ada, cursor } = await livedIn('embedded', from)
+    const lines = (await runCommand(['export'], from)).stdout.split(/(?<=\n)/)
+    const api = await startService('postgres', to.env)
+    const since = async () => {
+      const { body } = await api.post('/auth/login', {
+        form: { username: ada.email, password: ada.password },
+      })
+      return (await api.get(`/tasks/changes?since=${cursor}`, { token: body.access_token })).status
+    }
+    const half = lines.slice(0, -3)
+    expect(await runCommand(['import', '-'], { ...to, stdin: half.join('') })).toMatchObject({ exitCode: 1 })
+    expect(await since()).toBe(410)
+    expect(await runCommand(['import', '-'], { ...to, stdin: lines.join('') })).toMatchObject({ exitCode: 0 })
+    expect(await since()).toBe(200)
+
+    await api.sql('delete from users', [])
+    expect(await runCommand(['import', '-'], { ...to, stdin: half.join('') })).toMatchObject({ exitCode: 1 })
+    const { body } = await api.post('/auth/login', { form: { username: ada.email, password: ada.password } })
+    await api.task({ token: body.access_token }, { title: 'in between' })
+    expect(await runCommand(['import', '-'], { ...to, stdin: lines.join('') })).toMatchObject({ exitCode: 0 })
+    expect(await since()).toBe(410)
+    await api.stop()
+  } finally {
+    await from.remove()
+    await to.remove()
+  }
+}, 60_000)
+
+test('an old export, with the deleted tasks at its end, comes in as well', async () => {
+  const place = await newPlace('postgres')
+  const eve = crypto.randomUUID()
+  const rows = [taskLine(eve, 2), taskLine(eve, 4), tombstoneLine(eve, 1), tombstoneLine(eve, 3)]
+  const { stderr } = await runCommand(['import', '-'], {
+    ...place,
+    stdin: exportOf(userLine(eve, { seq: 4 }), ...rows).join(''),
+  })
+  expect(stderr).toContain('added 1 users, 2 tasks, 2 notes of deleted tasks; 0 were here already; 0 skipped')
+  const [row] = await execute(
+    place.env.DATABASE_URL!,
+    `select count(distinct version)::int as numbers, (select seq >= max(version) from task_counters) as is_last
+     from (select version from tasks union all select version from task_tombstones) v`,
+  )
+  expect(row).toEqual({ numbers: 4, is_last: true } as never)
+  await place.remove()
+})
+
+onBothDatabases('the loader', api => {
+  const load = async (work: (loader: Loader) => Promise<unknown>) => {
+    const skipped: string[] = []
+    const { driver } = api
+    await work(createLoader(driver, (label, reason) => skipped.push(`${label}: ${reason}`)))
+    return skipped
+  }
+  const row = (user_id: string, version: number | null, fields: object = {}) => {
+    const { type: _, ...columns } = { ...taskLine(user_id, 0, fields), version }
+    return { label: columns.title, table: 'task' as const, columns }
+  }
+  const numbers = async (userId: string) =>
+    (
+      await api.sql(
+        `select version from tasks where user_id = $1 union all
+         select version from task_tombstones where user_id = $1 order by 1`,
+        [userId],
+      )
+    ).map(([version]) => version)
+
+  test('gives no row the number of a deleted task, of another row, or of a change that is over', async () => {
+    const ada = await api.user()
+    const task = await api.task(ada)
+    await api.delete(`/tasks/${task.id}?permanent=true`, ada)
+    const trashed = await api.task(ada)
+    await api.delete(`/tasks/${trashed.id}`, ada)
+    expect(await numbers(ada.id)).toEqual([2, 4])
+
+    await load(loader => loader.rows([1, 2, 3, 4, 4].map(version => row(ada.id, version))))
+
+    expect(await numbers(ada.id)).toEqual([2, 4, 5, 6, 7, 8, 9])
+    expect((await api.task(ada)).version).toBe(10)
+    // The purge makes a tombstone of what is in the trash.
+    expect((await api.delete('/tasks/trash', ada)).status).toBe(204)
+    expect(await numbers(ada.id)).toEqual([2, 4, 5, 6, 7, 8, 9, 10])
+  })
+
+  test('moves the counter with a number that was never given out, so that no later task meets it', async () => {
+    const ada = await api.user()
+    await load(loader => loader.rows([row(ada.id, 99), row(ada.id, null), row(ada.id, 98)]))
+
+    expect(await numbers(ada.id)).toEqual([98, 99, 100])
+    expect((await api.task(ada)).version).toBe(101)
+  })
+
+  test('of a batch with rows that the database refuses, by its own rules, takes the others', async () => {
+    const ada = await api.user()
+    const titles: Record<number, string> = { 2: 'x'.repeat(300), 7: ' ' }
+    const rows = Array.from({ length: 10 }, (_, i) =>
+      row(ada.id, null, titles[i] ? { title: titles[i] } : {}),
+    )
+
+    expect(await load(loader => loader.rows(rows))).toEqual([
+      `${'x'.repeat(300)}: it breaks the rule tasks_title_length`,
+      ' : it breaks the rule tasks_title_not_blank',
+    ])
+    expect(await numbers(ada.id)).toHaveLength(8)
+  })
+
+  test('counts a row that comes twice once', async () => {
+    const ada = await api.user()
+    const twice = row(ada.id, 1)
+    await load(async loader => {
+      await loader.rows([twice, twice])
+      expect(loader.counts).toMatchObject({ added: { task: 1 }, present: 1 })
+    })
+  })
+})
+
+test('what was accepted once comes in, whatever requests may say today', async () => {
+  const place = await newPlace('postgres')
+  const eve = crypto.randomUUID()
+  const user = userLine(eve, { email: 'no-address', seq: 1 })
+  const task = taskLine(eve, 1, { tags: ['a\tb'] })
+  const outcome = await runCommand(['import', '-'], { ...place, stdin: exportOf(user, task).join('') })
+
+  expect(outcome).toMatchObject({ exitCode: 0, stderr: expect.stringContaining('added 1 users, 1 tasks') })
+  const { stdout } = await runCommand(['export'], place)
+  const [, exported, exportedTask] = stdout.split('\n')
+  expect(JSON.parse(exported!)).toMatchObject({ id: eve, email: 'no-address', seq: 1, pruned_through: 0 })
+  expect(JSON.parse(exportedTask!)).toMatchObject({ id: task.id, tags: ['a\tb'], version: 1 })
+  await place.remove()
+})
+
+test('a batch that takes the database too long goes in by smaller ones', async () => {
+  const place = await newPlace('postgres')
+  const url = place.env.DATABASE_URL!
+  await execute(
+    url,
+    `create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.005); return new; end $$;
+     create trigger slow before insert on tasks for each row execute function slow()`,
+  )
+  const eve = crypto.randomUUID()
+  const lines = exportOf(
+    userLine(eve, { seq: 600 }),
+    ...Array.from({ length: 600 }, (_, n) => taskLine(eve, n + 1)),
+  )
+  const { stderr, exitCode } = await runCommand(['import', '-'], { ...place, stdin: lines.join('') })
+
+  expect([exitCode, stderr]).toEqual([0, 'added 1 users, 600 tasks; 0 were here already; 0 skipped\n'])
+  const [row] = await execute(
+    url,
+    'select max(version)::int as max, count(distinct version)::int as numbers from tasks',
+  )
+  expect(row).toEqual({ max: 600, numbers: 600 } as never)
+  await place.remove()
+}, 60_000)
+
+test('an export is of one moment: it holds no task of a user that it lacks', async () => {
+  const place = await newPlace('postgres')
+  const url = place.env.DATABASE_URL!
+  const add = (from: string) =>
+    execute(
+      url,
+      `with made as (
+         insert into users (id, email, email_key, password_hash)
+         select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' from ${from} n returning id
+       ), counter as (insert into task_counters (user_id, seq) select id, 1 from made returning user_id)
+       insert into tasks (id, user_id, title, version) select gen_random_uuid(), user_id, 'Task', 1 from counter`,
+    )
+  await add('generate_series(1, 3000)')
+  const pipe = join(place.folder, 'pipe')
+  await Bun.$`mkfifo ${pipe}`
+  const child = Bun.spawn([await executablePath(), 'export', pipe], {
+    env: { PATH: '', ...place.env },
+    stderr: 'pipe',
+  })
+  // A pipe holds a small part of the users: the export waits until the others are read.
+  const reader = Bun.file(pipe).stream().getReader()
+  const chunks = [(await reader.read()).value!]
+  await add(`unnest(array['late'])`)
+  for (let part = await reader.read(); !part.done; part = await reader.read()) chunks.push(part.value)
+
+  expect(await child.exited).toBe(0)
+  const lines = Buffer.concat(chunks)
+    .toString()
+    .trim()
+    .split('\n')
+    .map(line => JSON.parse(line))
+  const users = new Set(lines.filter(({ type }) => type === 'user').map(({ id }) => id))
+  const tasks = lines.filter(({ type }) => type === 'task')
+  expect([users.size, tasks.length]).toEqual([3000, 3000])
+  expect(tasks.filter(({ user_id }) => !users.has(user_id))).toEqual([])
+  await place.remove()
+}, 60_000)
+
+describe('the lines of a file', () => {
+  const loader = { async users() {}, async rows() {}, async finish() {} } as unknown as Loader
+  async function read(chunks: Iterable<Uint8Array>) {
+    await importFile(
+      (async function* () {
+        yield* chunks
+      })(),
+      loader,
+      () => {},
+    )
+  }
+  const bytes = (lines: string[]) => [Buffer.from(lines.join(''))]
+  const eve = crypto.randomUUID()
+  const good = exportOf(userLine(eve), taskLine(eve, 1))
+
+  test('without an end are not read to their end', async () => {
+    let chunks = 0
+    function* endless() {
+      for (; chunks < 20; chunks++) yield Buffer.alloc(1_000_000, 'x')
+    }
+    await expect(read(endless())).rejects.toThrow('line 1: longer than 1048576 bytes')
+    expect(chunks).toBeLessThan(5)
+  })
+
+  test('must be UTF-8, however they are cut', async () => {
+    const whole = Buffer.from(good.join('').replace('Task 1', 'Täsk 1'))
+    await read([...whole].map(byte => Uint8Array.of(byte)))
+    whole[whole.indexOf('ä')] = 0xff
+    await expect(read([whole])).rejects.toThrow('no UTF-8')
+  })
+
+  test('end with the line that counts them, and it counts each kind', async () => {
+    await read(bytes(good))
+    await expect(read(bytes([...good, good[1]!]))).rejects.toThrow('line 5: nothing may follow')
+    const [head, user, task] = good as [string, string, string]
+    for (const wrong of [{ user: 2 }, { task: 2 }, { tombstone: 1 }]) {
+      const end = `${JSON.stringify({ type: 'end', user: 1, task: 1, tombstone: 0, ...wrong })}\n`
+      await expect(read(bytes([head, user, task, end]))).rejects.toThrow('not complete')
+    }
+  })
+})
+
+test('a file that is not there is told in one line', async () => {
+  const place = await newPlace('embedded')
+  const file = join(place.folder, 'missing.ndjson')
+
+  expect(await runCommand(['import', file], place)).toMatchObject({
+    exitCode: 1,
+    stderr: `there is no file ${file}\n`,
+  })
+  expect(existsSync(place.env.DATA_DIR!)).toBe(false)
+  await place.remove()
 })

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { createLog, errorFields, type LogLevel } from '../src/log.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
+import { until } from './support/until.ts'
 import { send } from './support/wire.ts'
 
 /** The access line of a request, which is written after its answer. */
@@ -180,6 +181,118 @@ describe('a log', () => {
     expect(texts).toHaveLength(2)
   })
 
+  test.each(['warn', 'error'] as const)('writes a line of level %s at once', level => {
+    const texts: string[] = []
+    const log = createLog({ level: 'debug', pretty: false, write: text => void texts.push(text) })
+    log.info('gathered')
+    log[level]('urgent')
+
+    expect(texts.join('').match(/"msg":"\w+"/g)).toEqual(['"msg":"gathered"', '"msg":"urgent"'])
+  })
+
+  test('writes 64 KiB at once, and less after 100 ms', async () => {
+    const texts: string[] = []
+    const log = createLog({ level: 'debug', pretty: false, write: text => void texts.push(text) })
+    for (let i = 0; i < 60; i++) log.info('x'.repeat(1000))
+    const before = texts.length
+    for (let i = 0; i < 2; i++) log.info('x'.repeat(1000))
+    expect(before).toBe(0)
+    expect(texts.join('').split('\n')).toHaveLength(63)
+
+    const began = performance.now()
+    log.info('later')
+    const count = texts.length
+    await until(() => texts.length > count)
+    expect(performance.now() - began).toBeGreaterThan(90)
+  })
+
+  test('writes whole lines, never more than a pipe keeps together when it is told so', () => {
+    const texts: string[] = []
+    const write = (text: string) => void texts.push(text)
+    const log = createLog({ level: 'debug', pretty: false, write, batchBytesMax: 4096 })
+    for (let i = 0; i < 200; i++) log.info('ä'.repeat(i * 9))
+    log.flush()
+
+    const lines = texts.flatMap(text => text.trimEnd().split('\n'))
+    expect(lines.map(line => JSON.parse(line).msg.length)).toEqual(
+      Array.from({ length: 200 }, (_, i) => i * 9),
+    )
+    expect(Math.max(...texts.map(text => Buffer.byteLength(text)))).toBeLessThanOrEqual(4096)
+    expect(texts.every(text => text.endsWith('\n'))).toBe(true)
+    // Two short lines share a batch.
+    expect(texts.length).toBeLessThan(130)
+  })
+
+  test('that is not read keeps a bounded number of lines, and says later how many it dropped', async () => {
+    const texts: string[] = []
+    const reader = Promise.withResolvers<void>()
+    const write = (text: string) => {
+      texts.push(text)
+      return reader.promise
+    }
+    const log = createLog({ level: 'info', pretty: false, write, waitingBytesMax: 256 * 1024 })
+    for (let i = 0; i < 10_000; i++) log.info(String(i), { padding: 'x'.repeat(100) })
+    const dropped = log.dropped()
+    expect(texts).toHaveLength(1)
+    expect(dropped).toBeGreaterThan(5000)
+
+    reader.resolve()
+    await log.flush()
+    log.info('goes on')
+    await log.flush()
+
+    const lines = texts
+      .join('')
+      .trimEnd()
+      .split('\n')
+      .map(line => JSON.parse(line))
+    const numbered = lines.filter(({ padding }) => padding)
+    expect(numbered.map(({ msg }) => Number(msg))).toEqual(numbered.map((_, i) => i))
+    expect(numbered).toHaveLength(10_000 - dropped)
+    expect(Buffer.byteLength(numbered.map(line => `${JSON.stringify(line)}\n`).join(''))).toBeWithin(
+      255 * 1024,
+      256 * 1024 + 1,
+    )
+    expect(lines.filter(({ msg }) => msg === 'log lines dropped')).toMatchObject([
+      { level: 'warn', count: dropped },
+    ])
+    expect(lines.at(-1)).toMatchObject({ msg: 'goes on' })
+  })
+
+  test('keeps 1 MiB for a reader that is slow', () => {
+    const write = () => new Promise<void>(() => {})
+    const log = createLog({ level: 'info', pretty: false, write })
+    const line = `${JSON.stringify({ time: new Date(), level: 'info', msg: 'x'.repeat(1000) })}\n`
+    const kept = Math.floor(1024 ** 2 / line.length)
+    for (let i = 0; i < kept; i++) log.info('x'.repeat(1000))
+    expect(log.dropped()).toBe(0)
+    log.info('x'.repeat(1000))
+    expect(log.dropped()).toBe(1)
+  })
+
+  test('whose reader has gone counts its lines as dropped, and says so when there is a reader again', async () => {
+    const texts: string[] = []
+    let isGone = true
+    const write = async (text: string) => {
+      if (isGone) throw Object.assign(new Error('broken pipe'), { code: 'EPIPE' })
+      texts.push(text)
+    }
+    const log = createLog({ level: 'info', pretty: false, write })
+    for (let i = 0; i < 5; i++) {
+      log.info('lost')
+      await log.flush()
+    }
+    expect(log.dropped()).toBe(5)
+
+    isGone = false
+    log.info('heard')
+    await log.flush()
+    expect(texts.map(text => JSON.parse(text))).toMatchObject([
+      { msg: 'heard' },
+      { msg: 'log lines dropped', count: 5 },
+    ])
+  })
+
   test('is one line per event for people, too', () => {
     const { log, lines } = written('info', true)
     log.info('request', { route: '/x', status: 200, user_id: undefined })
@@ -189,12 +302,14 @@ describe('a log', () => {
   })
 
   test('of a line break or a control character makes no second line and no terminal command', () => {
-    const nasty = 'a\nb\r\nc\u001b[31mred\u0007'
-    for (const pretty of [false, true]) {
-      const { log, lines } = written('info', pretty)
-      log.info('x', { nasty })
-      expect(lines()).toHaveLength(1)
-      expect(lines()[0]).not.toContain('\u001b')
+    for (const nasty of ['a\nb\r\nc\u001b[31mred\u0007', '\u001b[31mred', 'bell\u0007', 'c1\u009b31m']) {
+      for (const pretty of [false, true]) {
+        const { log, lines } = written('info', pretty)
+        log.info('x', { nasty })
+        expect(lines()).toHaveLength(1)
+        expect(lines()[0]).not.toContain('\u001b')
+        if (pretty) expect(lines()[0]).not.toMatch(/\p{Cc}/u)
+      }
     }
   })
 
@@ -211,6 +326,14 @@ describe('a log', () => {
 
     expect(fields).toMatchObject({ error: 'PostgresError', code: '23505', constraint: 'users_key' })
     expect(JSON.stringify(fields)).not.toContain('geheim')
+  })
+
+  test('of a long failure stays under 4 KiB, which processes that share a pipe need', () => {
+    const error = new Error('\n'.repeat(5000))
+    error.stack = '    at a (file.ts:1:1)\n'.repeat(1000)
+    const { log, lines } = written('info')
+    log.error('failed', errorFields(error))
+    expect(Buffer.byteLength(lines()[0]!)).toBeLessThan(4096)
   })
 
   test('says of any other failure its words and where it happened', () => {

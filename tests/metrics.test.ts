@@ -49,6 +49,7 @@ onBothDatabases(
         remembered_tokens: 'gauge',
         throttled_requests_total: 'counter',
         event_loop_lag_seconds: 'histogram',
+        log_lines_dropped_total: 'counter',
         process_cpu_seconds_total: 'counter',
         process_resident_memory_bytes: 'gauge',
         process_open_fds: 'gauge',

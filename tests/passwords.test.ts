@@ -1,7 +1,9 @@
 import { expect, test } from 'bun:test'
 import { createPasswords } from '../src/modules/auth/passwords.ts'
+import { leastCpuMs, unlike } from './support/cpu.ts'
 
-const passwords = (atOnce = 1, waiting = 10) => createPasswords({ cost: 4, atOnce, waiting })
+const passwords = (atOnce = 1, waiting = 10, cost = 4) => createPasswords({ cost, atOnce, waiting })
+const hashOf = (password: string, cost: number) => Bun.password.hash(password, { algorithm: 'bcrypt', cost })
 
 test('a password matches its own hash and no other', async () => {
   const { hash, verify } = passwords()
@@ -16,18 +18,54 @@ test.each(['', 'x'.repeat(73), 'ü'.repeat(37)])(
   'a password that bcrypt cannot take never matches (%#)',
   async password => {
     const { verify } = passwords()
-    const hash = await Bun.password.hash('x', { algorithm: 'bcrypt', cost: 4 })
+    const hash = await hashOf('x', 4)
     expect(await verify(password, hash)).toBe(false)
     expect(await verify(password, undefined)).toBe(false)
   },
 )
 
-test('nobody’s hash matches nothing, not even what stands in for an unusable password', async () => {
+test('an unknown address has a hash that matches nothing, not even what stands in for an unusable password', async () => {
   expect(await passwords().verify('x', undefined)).toBe(false)
 })
 
-test('so many are hashed at a time, so many wait, and the next one is turned away', async () => {
-  const { hash } = createPasswords({ cost: 8, atOnce: 1, waiting: 3 })
+test('a hash of another cost than the configured one matches, and is to be renewed', async () => {
+  const { verify, isOutdated } = passwords(1, 10, 5)
+  for (const cost of [4, 5, 6]) {
+    const hash = await hashOf('correct horse', cost)
+    expect(await verify('correct horse', hash)).toBe(true)
+    expect(await verify('correct horsf', hash)).toBe(false)
+    expect([cost, isOutdated(hash)]).toEqual([cost, cost !== 5])
+  }
+})
+
+test('a wrong password takes as long for an unknown address as for a hash of a lower cost, or a damaged one', async () => {
+  const cost = 8
+  const { verify } = passwords(1, 10, cost)
+  const hashes = {
+    configured: await hashOf('correct horse', cost),
+    unknown: undefined,
+    cheaper: await hashOf('correct horse', cost - 1),
+    'much cheaper': await hashOf('correct horse', 4),
+    damaged: 'not a hash',
+    'damaged inside': `$2b$08$${'!'.repeat(53)}`,
+  }
+  const wrong = (hash: string | undefined, password: string) => async () =>
+    expect(await verify(password, hash)).toBe(false)
+
+  const least = await leastCpuMs(
+    {
+      ...Object.fromEntries(Object.entries(hashes).map(([name, hash]) => [name, wrong(hash, 'wrong horse')])),
+      'an empty password': wrong(hashes.configured, ''),
+      'a long password': wrong(hashes.cheaper, 'x'.repeat(100)),
+    },
+    6,
+  )
+
+  expect(unlike('configured', least)).toEqual([])
+})
+
+test('a fixed number is hashed at a time, a fixed number waits, and the next one is turned away', async () => {
+  const { hash } = passwords(1, 3, 8)
 
   const results = await Promise.allSettled(Array.from({ length: 6 }, () => hash('correct horse')))
 
@@ -41,6 +79,25 @@ test('so many are hashed at a time, so many wait, and the next one is turned awa
   ])
   expect((results[5] as PromiseRejectedResult).reason).toMatchObject({ code: 'unavailable', status: 503 })
   expect(await hash('again')).toStartWith('$2b$08$')
+})
+
+test('a client that hangs up leaves the queue, and the others move up', async () => {
+  const { hash, verify, stats } = passwords(1, 2, 8)
+  const gone = new AbortController()
+  const first = hash('correct horse')
+  const second = verify('correct horse', undefined, gone.signal)
+  const third = hash('correct horse', new AbortController().signal)
+  expect(stats()).toEqual({ running: 1, waiting: 2 })
+
+  gone.abort()
+
+  expect(stats()).toEqual({ running: 1, waiting: 1 })
+  expect(second).rejects.toMatchObject({ code: 'bad_request' })
+  const fourth = hash('correct horse')
+  expect((await Promise.all([first, third, fourth])).length).toBe(3)
+  expect(stats()).toEqual({ running: 0, waiting: 0 })
+  expect(hash('correct horse', gone.signal)).rejects.toMatchObject({ code: 'bad_request' })
+  expect(stats()).toEqual({ running: 0, waiting: 0 })
 })
 
 test('a damaged hash matches nothing', async () => {

@@ -1,88 +1,230 @@
 import { expect, test } from 'bun:test'
-import { createRememberedTokens } from '../src/modules/auth/remembered-tokens.ts'
-
-/** The clock is the test's own; the question to the database is answered by `ends`. */
-function setUp() {
-  const world = { now: 1_000_000, ends: [] as string[], asked: 0, away: false }
-  const remembered = createRememberedTokens(
-    async () => {
-      world.asked++
-      if (world.away) throw new Error('the database is away')
-      return world.ends
-    },
-    () => world.now,
-  )
-  /** Lets time go by as it does under load: a request with the token every 50 ms. */
-  async function busy(token: string, milliseconds: number) {
-    let last: unknown
-    for (const until = world.now + milliseconds; world.now < until; world.now += 50) {
-      last = remembered.caller(token)
-      await Promise.resolve()
-      await Promise.resolve()
-    }
-    return last
-  }
-  return { world, remembered, busy }
-}
+import { createTokenCache, type Revocations } from '../src/modules/auth/remembered-tokens.ts'
 
 const caller = { id: 'ada', sessionId: 'one' }
-const inAnHour = (now: number) => now + 3_600_000
+const hour = 3_600_000
+
+/** The clocks are the test's own: one that only runs on, and those of the machine and the database, which may step. */
+function setUp() {
+  const world = {
+    elapsed: 1_000_000,
+    wall: 1_800_000_000_000,
+    database: 1_800_000_000_000,
+    ends: [] as string[],
+    polls: 0,
+    away: false,
+  }
+  const cache = createTokenCache(
+    async () => {
+      world.polls++
+      if (world.away) throw new Error('the database is away')
+      return { databaseTime: world.database, sessionIds: world.ends }
+    },
+    { elapsed: () => world.elapsed, wall: () => world.wall },
+  )
+
+  function pass(milliseconds: number) {
+    world.elapsed += milliseconds
+    world.wall += milliseconds
+    world.database += milliseconds
+  }
+
+  /** Lets time go by as it does under load: a request with the token every 50 ms. What each was told. */
+  async function busy(milliseconds: number) {
+    const seen = new Set<unknown>()
+    for (let passed = 0; passed < milliseconds; passed += 50) {
+      seen.add(cache.caller('token'))
+      await Promise.resolve()
+      await Promise.resolve()
+      pass(50)
+    }
+    return seen
+  }
+
+  /** The token was found good just now; by default it and its session have an hour left. */
+  function remember({ tokenMs = hour, sessionMs = hour, name = 'token' } = {}) {
+    const exp = (world.wall + tokenMs) / 1000
+    cache.remember(name, { caller, exp, sessionMs, checkedAt: world.elapsed })
+  }
+
+  return { world, cache, pass, busy, remember }
+}
+
+const known = new Set<unknown>([caller])
+const unknown = new Set<unknown>([undefined])
 
 test('a busy token costs four questions a second for all tokens together, and no look at its session', async () => {
-  const { world, remembered, busy } = setUp()
-  remembered.remember('token', caller, inAnHour(world.now), world.now)
+  const { world, busy, remember } = setUp()
+  remember()
 
-  expect(await busy('token', 60_000)).toBe(caller)
+  expect(await busy(60_000)).toEqual(known)
 
-  expect(world.asked).toBeWithin(150, 241)
+  expect(world.polls).toBeWithin(150, 241)
 })
 
-test('a token is not remembered past its end', async () => {
-  const { world, remembered, busy } = setUp()
-  remembered.remember('token', caller, world.now + 1000, world.now)
+test.each([
+  ['the token', { tokenMs: 1000 }],
+  ['its session', { sessionMs: 1000 }],
+])('nothing is known of a token when %s has ended', async (_, ends) => {
+  const { cache, busy, remember } = setUp()
+  remember(ends)
 
-  expect(await busy('token', 900)).toBe(caller)
-  expect(await busy('token', 200)).toBeUndefined()
-  expect(remembered.claims('token')).toBeUndefined()
+  expect(await busy(1000)).toEqual(known)
+  expect(await busy(200)).toEqual(unknown)
+  expect(cache.claims('token')).toBeUndefined()
 })
 
 test('a session that ended elsewhere is forgotten with the next answer', async () => {
-  const { world, remembered, busy } = setUp()
-  remembered.remember('token', caller, inAnHour(world.now), world.now)
-  await busy('token', 1000)
+  const { world, cache, busy, remember } = setUp()
+  remember()
+  await busy(1000)
 
   world.ends = ['one']
-  expect(await busy('token', 600)).toBeUndefined()
-  // Also by a look at the session that was under way when it ended.
-  remembered.remember('token', caller, inAnHour(world.now), world.now)
-  expect(remembered.caller('token')).toBeUndefined()
+  await busy(600)
+  expect(cache.caller('token')).toBeUndefined()
+})
+
+test('a token of a session that ended elsewhere does not come back when the note of the end is old', async () => {
+  const { world, busy, remember } = setUp()
+  remember()
+  await busy(1000)
+  world.ends = ['one']
+  await busy(15_000)
+
+  world.ends = []
+
+  expect(await busy(3000)).toEqual(unknown)
+})
+
+test('nor does one of a session that ended here', async () => {
+  const { cache, busy, remember } = setUp()
+  remember()
+  await busy(1000)
+
+  cache.revoke(['one'])
+
+  expect(await busy(3000)).toEqual(unknown)
+})
+
+test('nor one that was being looked up while its session ended', async () => {
+  const { world, busy, remember } = setUp()
+  world.ends = ['one']
+  await busy(1000)
+
+  remember()
+  world.ends = []
+
+  expect(await busy(3000)).toEqual(unknown)
+})
+
+test('an answer counts from the moment of its question', async () => {
+  let now = 0
+  const answers: ((revocations: Revocations) => void)[] = []
+  const cache = createTokenCache(() => new Promise(resolve => answers.push(resolve)), {
+    elapsed: () => now,
+    wall: () => now,
+  })
+  cache.remember('token', { caller, exp: hour, sessionMs: hour, checkedAt: 0 })
+  cache.caller('token')
+
+  now = 650
+  answers[0]!({ databaseTime: 0, sessionIds: [] })
+  await Promise.resolve()
+  now = 720
+
+  expect(cache.caller('token')).toBeUndefined()
 })
 
 test('while no answers come, every session is looked up by itself', async () => {
-  const { world, remembered, busy } = setUp()
-  remembered.remember('token', caller, inAnHour(world.now), world.now)
-  await busy('token', 1000)
+  const { world, cache, busy, remember } = setUp()
+  remember()
+  await busy(1000)
 
   world.away = true
-  expect(await busy('token', 1500)).toBeUndefined()
-  expect(remembered.claims('token')).toMatchObject({ sub: 'ada', sid: 'one' })
+  await busy(1500)
+  expect(cache.caller('token')).toBeUndefined()
+  expect(cache.claims('token')).toMatchObject({ sub: 'ada', sid: 'one' })
 })
 
 test('after a silence nothing from before it is trusted', async () => {
-  const { world, remembered, busy } = setUp()
-  remembered.remember('token', caller, inAnHour(world.now), world.now)
-  await busy('token', 1000)
+  const { pass, busy, remember } = setUp()
+  remember()
+  await busy(1000)
 
-  world.now += 60_000
+  pass(60_000)
 
-  expect(await busy('token', 1000)).toBeUndefined()
+  expect(await busy(1000)).toEqual(unknown)
+})
+
+test('a session is looked up again after five minutes, whatever the answers say', async () => {
+  const { busy, remember } = setUp()
+  remember()
+
+  expect(await busy(299_000)).toEqual(known)
+  await busy(1100)
+  expect(await busy(1000)).toEqual(unknown)
+})
+
+test('a clock that is set back switches no revocation off', async () => {
+  const { world, cache, busy, remember } = setUp()
+  remember()
+  await busy(1000)
+
+  world.wall -= 20_000
+  world.ends = ['one']
+
+  await busy(600)
+  expect(cache.caller('token')).toBeUndefined()
+  world.ends = []
+  expect(await busy(30_000)).toEqual(unknown)
+})
+
+test('a clock that is set back does not keep a token alive while no answers come', async () => {
+  const { world, cache, busy, remember } = setUp()
+  remember()
+  await busy(1000)
+
+  world.wall -= hour
+  world.away = true
+  await busy(1000)
+
+  expect(cache.caller('token')).toBeUndefined()
+})
+
+test('a clock that is set back prolongs no token, and one that is set forward ends it', async () => {
+  const back = setUp()
+  back.remember({ tokenMs: 1000 })
+  back.world.wall -= hour
+  await back.busy(1000)
+  expect(await back.busy(200)).toEqual(unknown)
+  expect(back.cache.claims('token')).toBeUndefined()
+
+  const forward = setUp()
+  forward.remember()
+  forward.world.wall += hour
+  expect(await forward.busy(200)).toEqual(unknown)
+  expect(forward.cache.claims('token')).toBeUndefined()
+})
+
+test('when the database’s clock has jumped over ends that no poll has seen, every session is looked up by itself', async () => {
+  const { world, cache, busy, remember } = setUp()
+  remember()
+  await busy(1000)
+
+  // This machine was suspended, or the database's clock set forward: the window begins after the end.
+  world.database += 20_000
+  await busy(1000)
+
+  expect(cache.caller('token')).toBeUndefined()
+  remember()
+  expect(await busy(1000)).toEqual(known)
 })
 
 test('the oldest of too many is forgotten', () => {
-  const { world, remembered } = setUp()
-  for (let i = 0; i < 10_001; i++) remembered.remember(`token ${i}`, caller, inAnHour(world.now), world.now)
+  const { cache, remember } = setUp()
+  for (let i = 0; i < 10_001; i++) remember({ name: `token ${i}` })
 
-  expect(remembered.size).toBe(10_000)
-  expect(remembered.caller('token 0')).toBeUndefined()
-  expect(remembered.caller('token 10000')).toBe(caller)
+  expect(cache.size).toBe(10_000)
+  expect(cache.caller('token 0')).toBeUndefined()
+  expect(cache.caller('token 10000')).toBe(caller)
 })

@@ -1,5 +1,6 @@
-import { expect, test } from 'bun:test'
+import { expect, setSystemTime, test } from 'bun:test'
 import { onBothDatabases, type Person } from './support/harness.ts'
+import { until } from './support/until.ts'
 
 onBothDatabases('sessions', api => {
   const signIn = async ({ email, password }: Person, headers = {}): Promise<Person> => {
@@ -111,6 +112,22 @@ onBothDatabases('sessions', api => {
     expect(await works({ token: third.access_token })).toBe(false)
   })
 
+  test('the token before the last one is good for ten seconds, which do not begin again with its use', async () => {
+    const ada = await api.user()
+    await refresh(ada.refreshToken)
+    await api.sql(`update sessions set rotated_at = now() - interval '9 seconds' where user_id = $1`, [
+      ada.id,
+    ])
+
+    expect((await refresh(ada.refreshToken)).status).toBe(200)
+
+    const rows = await api.sql(
+      `select rotated_at < now() - interval '8 seconds' from sessions where user_id = $1`,
+      [ada.id],
+    )
+    expect([...rows]).toEqual([[true]])
+  })
+
   test('the token before the last one is too old after ten seconds', async () => {
     const ada = await api.user()
     const next = (await refresh(ada.refreshToken)).body
@@ -129,6 +146,81 @@ onBothDatabases('sessions', api => {
     expect((await refresh(ada.refreshToken)).status).toBe(401)
   })
 
+  test('the access tokens of such a session are over as well', async () => {
+    const ada = await api.user()
+    await api.sql(`update sessions set expires_at = now() - interval '1 second' where user_id = $1`, [ada.id])
+
+    expect(await works(ada)).toBe(false)
+  })
+
+  test('so is one in use, when its time comes', async () => {
+    const ada = await api.user()
+    await api.sql(`update sessions set expires_at = now() + interval '700 ms' where user_id = $1`, [ada.id])
+    expect(await works(ada)).toBe(true)
+
+    await until(async () => {
+      const [row] = await api.sql('select expires_at < now() from sessions where user_id = $1', [ada.id])
+      await works(ada)
+      return row![0] === true
+    })
+    // Whatever other replicas would report, nobody has ended this session: only its own time can.
+    expect(await works(ada)).toBe(false)
+  })
+
+  test('such a session is not listed', async () => {
+    const here = await api.user()
+    const there = await signIn(here)
+    const [, { id }] = (await api.get('/auth/sessions', { token: there.token })).body
+    await api.sql(`update sessions set expires_at = now() - interval '1 second' where id = $1`, [id])
+
+    expect((await api.get('/auth/sessions', { token: there.token })).body).toEqual([
+      expect.objectContaining({ current: true }),
+    ])
+  })
+
+  test('a session lasts thirty days from its last refresh', async () => {
+    const ada = await api.user()
+    const secondsLeft = async () => {
+      const sql = 'select extract(epoch from expires_at - now())::float8 from sessions where user_id = $1'
+      return (await api.sql(sql, [ada.id]))[0]![0]
+    }
+    const days30 = 30 * 24 * 3600
+    expect(await secondsLeft()).toBeWithin(days30 - 60, days30 + 1)
+    await api.sql(`update sessions set expires_at = now() + interval '1 day' where user_id = $1`, [ada.id])
+
+    await refresh(ada.refreshToken)
+
+    expect(await secondsLeft()).toBeWithin(days30 - 60, days30 + 1)
+  })
+
+  test('the use of a session is noted when the last note is five minutes old', async () => {
+    const ada = await api.user()
+    /** Whether a request at a session last used so long ago is noted. */
+    const isNoted = async (age: string) => {
+      const { token } = await signIn(ada)
+      const [{ id }] = (await api.get('/auth/sessions', { token: ada.token })).body
+      await api.sql('update sessions set last_used_at = now() - $1::interval where id = $2', [age, id])
+      await works({ token })
+      const [row] = await api.sql(
+        `select last_used_at > now() - interval '1 minute' from sessions where id = $1`,
+        [id],
+      )
+      return row![0]
+    }
+
+    expect(await isNoted('4 minutes 50 seconds')).toBe(false)
+    expect(await isNoted('5 minutes 1 second')).toBe(true)
+  })
+
+  test('of a long user agent 500 characters are kept', async () => {
+    const ada = await api.user()
+    await signIn(ada, { 'user-agent': 'x'.repeat(2000) })
+
+    const { body } = await api.get('/auth/sessions', { token: ada.token })
+
+    expect(body[0].user_agent).toBe('x'.repeat(500))
+  })
+
   test('an invented token ends nobody’s session', async () => {
     const ada = await api.user()
     const bytes = Buffer.from(ada.refreshToken, 'base64url')
@@ -137,6 +229,27 @@ onBothDatabases('sessions', api => {
     expect((await refresh(bytes.toString('base64url'))).status).toBe(401)
     expect((await refresh('nonsense')).status).toBe(401)
     expect((await refresh(ada.refreshToken)).status).toBe(200)
+  })
+
+  test('what is not to the letter a refresh token of ours ends no session', async () => {
+    const ada = await api.user()
+    const token = ada.refreshToken
+    const forms = [
+      `${token}==`,
+      `${token}=`,
+      ` ${token}`,
+      `${token}\n`,
+      `"${token}"`,
+      `${token.slice(0, 9)} ${token.slice(9)}`,
+      `${token}*`,
+      token.replaceAll('-', '+').replaceAll('_', '/').padEnd(88, '='),
+      // 64 bytes leave four bits of the last character unused.
+      token.slice(0, -1) + String.fromCharCode(token.charCodeAt(token.length - 1) + 1),
+    ].filter(form => form !== token)
+
+    for (const form of forms) expect([form, (await refresh(form)).status]).toEqual([form, 401])
+    expect(await works(ada)).toBe(true)
+    expect((await refresh(token)).status).toBe(200)
   })
 
   test('the database holds no token, only hashes', async () => {
@@ -169,6 +282,37 @@ onBothDatabases('sessions', api => {
       (await api.post('/auth/login', { form: { username: here.email, password: here.password } })).status,
     ).toBe(401)
     expect(await works(await signIn({ ...here, password: 'staple my battery' }))).toBe(true)
+  })
+
+  test('a new password ends no session of anybody else', async () => {
+    const ada = await api.user()
+    const bob = await api.user()
+
+    await api.post('/users/me/password', {
+      token: ada.token,
+      json: { current_password: ada.password, new_password: 'staple my battery' },
+    })
+
+    expect(await works(bob)).toBe(true)
+    expect((await refresh(bob.refreshToken)).status).toBe(200)
+  })
+
+  test('a token in use stops at once when the password is changed or the account deleted', async () => {
+    const here = await api.user()
+    const there = await signIn(here)
+    const change = { current_password: here.password, new_password: 'staple my battery' }
+    await Promise.all([here, there].map(works))
+
+    await api.post('/users/me/password', { token: here.token, json: change })
+    expect(await works(there)).toBe(false)
+
+    await api.delete('/users/me', { token: here.token, json: { password: change.new_password } })
+    for (const path of ['/users/me', '/auth/sessions', '/tasks']) {
+      expect(await api.get(path, { token: here.token })).toMatchObject({
+        status: 401,
+        body: { code: 'invalid_token' },
+      })
+    }
   })
 
   test('an address can be changed to one that is free, whatever the case of its letters', async () => {
@@ -226,5 +370,39 @@ onBothDatabases('sessions', api => {
     while (performance.now() < until && (await works(ada))) await Bun.sleep(20)
 
     expect(await works(ada)).toBe(false)
+  })
+
+  test('so does one whose end is committed ten seconds after its time stamp', async () => {
+    const ada = await api.user()
+    expect(await works(ada)).toBe(true)
+    const [{ id }] = (await api.get('/auth/sessions', { token: ada.token })).body
+    await api.sql(
+      `do $$ begin
+        delete from sessions where id = '${id}';
+        update session_ends set ended_at = now() - interval '10 seconds' where session_id = '${id}';
+      end $$`,
+      [],
+    )
+
+    const until = performance.now() + 1000
+    while (performance.now() < until && (await works(ada))) await Bun.sleep(20)
+
+    expect(await works(ada)).toBe(false)
+  })
+
+  test('so does one when the clock of the machine is set back, and its tokens stay refused', async () => {
+    const ada = await api.user()
+    expect(await works(ada)).toBe(true)
+    setSystemTime(Date.now() - 20_000)
+    try {
+      await api.sql('delete from sessions where user_id = $1', [ada.id])
+
+      const until = performance.now() + 1000
+      while (performance.now() < until && (await works(ada))) await Bun.sleep(20)
+
+      expect(await works(ada)).toBe(false)
+    } finally {
+      setSystemTime()
+    }
   })
 })

@@ -1,5 +1,10 @@
 import { expect, test } from 'bun:test'
+import { createDb } from '../src/db/client.ts'
+import { createThrottle } from '../src/modules/auth/throttle.ts'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
+import { exchange } from './support/wire.ts'
+
+const noTransaction = () => Promise.reject(new Error('a throttle needs no transaction'))
 
 /** A sign-in that seems to come from `ip`, if whoever sends it is a trusted proxy. */
 const signIn = (api: Service, username: string, password: string, ip: string): Promise<Answer> =>
@@ -36,13 +41,22 @@ onBothDatabases(
       expect(await attempt('198.51.100.3, 203.0.113.10')).toBe(429)
     })
 
+    test('clients behind a proxy that names ports, too, are counted one by one', async () => {
+      for (const ip of ['203.0.113.30:1111', '203.0.113.31:1111', '[2001:db8:3::1]:1111', '2001:db8:4::1']) {
+        expect([ip, await attempt(ip)]).toEqual([ip, 401])
+      }
+      expect(await attempt('203.0.113.30:2222')).toBe(401)
+      expect(await attempt('203.0.113.30')).toBe(429)
+    })
+
     test('registrations are counted, too', async () => {
       const register = (ip: string) =>
         api.post('/auth/register', {
           json: { email: `${crypto.randomUUID()}@example.com`, password: 'correct horse' },
           headers: { 'x-forwarded-for': ip },
         })
-      expect((await register('203.0.113.20')).status).toBe(201)
+      const first = await register('203.0.113.20')
+      expect([first.status, first.headers.get('ratelimit-policy')]).toEqual([201, '"register";q=1;w=3600'])
       expect((await register('203.0.113.20')).status).toBe(429)
       expect((await register('203.0.113.21')).status).toBe(201)
     })
@@ -57,9 +71,33 @@ onBothDatabases(
       expect((await signIn(api, 'nobody@example.com', 'wrong', '203.0.113.1')).status).toBe(401)
       expect((await signIn(api, 'nobody@example.com', 'wrong', '203.0.113.2')).status).toBe(429)
     })
+
+    test('a client that speaks HTTP/1.0 and names no host is counted like any other', async () => {
+      const answers: string[] = []
+      for (let i = 0; i < 3; i++) {
+        const json = JSON.stringify({
+          email: `${crypto.randomUUID()}@example.com`,
+          password: 'correct horse',
+        })
+        const head = `POST /api/v1/auth/register HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: ${json.length}`
+        const answer = await exchange(api.url, Buffer.from(`${head}\r\n\r\n${json}`))
+        answers.push(answer.slice('HTTP/1.1 '.length, 'HTTP/1.1 200'.length))
+      }
+      expect(answers).toEqual(['201', '201', '429'])
+    })
   },
-  { TRUSTED_PROXIES: '10.0.0.0/8', LOGIN_LIMIT: '1' },
+  { TRUSTED_PROXIES: '10.0.0.0/8', LOGIN_LIMIT: '1', REGISTER_LIMIT: '2' },
 )
+
+test('clients whose address is not known any more, because they hung up, are counted together', async () => {
+  const throttle = createThrottle({} as Parameters<typeof createThrottle>[0], {
+    loginsPerMinute: 1,
+    failuresPerAccount: 0,
+    registrationsPerHour: 0,
+  })
+  await throttle.address('login', null)
+  expect(throttle.address('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
+})
 
 onBothDatabases(
   'throttles of an account',
@@ -84,6 +122,37 @@ onBothDatabases(
       for (let i = 0; i < 12; i++) {
         expect((await signIn(api, ada.email, ada.password, '203.0.113.1')).status).toBe(200)
       }
+    })
+
+    test('guesses count for 15 minutes, an address waits a minute, and no counter names an account', async () => {
+      const email = `${crypto.randomUUID()}@example.com`
+      await api.sql('delete from rate_limits', [])
+
+      for (let i = 0; i < 7; i++) await signIn(api, email, 'a guess', '203.0.113.67')
+
+      const rows = await api.sql(
+        'select key, ((expire - extract(epoch from now()) * 1000) / 1000)::float8 from rate_limits',
+        [],
+      )
+      const secondsLeft = (kind: string) => rows.find(([key]) => String(key).startsWith(kind))![1]
+      expect(rows).toHaveLength(2)
+      expect(secondsLeft('account')).toBeWithin(15 * 60 - 60, 15 * 60 + 1)
+      expect(secondsLeft('fallback')).toBeWithin(30, 61)
+      for (const [key] of rows) expect(key).not.toContain(email.slice(0, 8))
+    })
+
+    test('a check that could not be made is no guess', async () => {
+      const throttle = createThrottle(
+        { db: createDb({ query: api.sql, transaction: noTransaction }), driver: { query: api.sql } },
+        { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
+      )
+      const account = crypto.randomUUID()
+      const busy = () => Promise.reject(new Error('busy'))
+
+      for (let i = 0; i < 5; i++) {
+        await expect(throttle.limitAttempts(account, '203.0.113.1', busy)).rejects.toThrow('busy')
+      }
+      expect(await throttle.limitAttempts(account, '203.0.113.1', async () => 'right')).toBe('right')
     })
 
     test('a guess at the current password counts as one', async () => {

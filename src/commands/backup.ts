@@ -2,17 +2,12 @@ import { copyFileSync, existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { create } from 'tar'
 import type { Config } from '../config.ts'
-import { openDataDir } from '../db/data-dir.ts'
+import { clusterName, openDataDir, secretName } from '../db/data-dir.ts'
 import { connectToService, newCopy } from './control.ts'
 import { isAbsent } from './open.ts'
 import { type Output, writeOutput } from './output.ts'
 import { readConfig } from './settings.ts'
 import { createProgress, say, UsageError } from './terminal.ts'
-
-/** The folder of DATA_DIR where the embedded database is. */
-export const clusterName = 'cluster'
-/** The file of DATA_DIR with the secret that the service made for itself, if it did. */
-export const secretName = 'secret_key'
 
 /** Throws `UsageError` on PostgreSQL, which has tools of its own. */
 export function requireEmbedded({ database, dataDir }: Config, instead: string): string {

@@ -1,9 +1,11 @@
 import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { databaseError } from '../db/constraint.ts'
+import { clusterName } from '../db/data-dir.ts'
 import type { Driver, QueryOptions, Rows } from '../db/driver.ts'
 import { AppError } from '../errors.ts'
 import { errorFields, type Log } from '../log.ts'
+import { type Batch, type Outcome, type WriteBatch, writeBatch } from './load.ts'
 
 /**
  * The embedded database belongs to one process. While that is the service, other commands ask it, over a socket in
@@ -61,10 +63,11 @@ async function answer(request: Request, dataDir: string, driver: Driver): Promis
     const rows = await driver.query(text, values, options)
     return { rows, columns: rows.columns }
   }
+  if (pathname === '/load') return writeBatch(driver, (await request.json()) as Batch)
   if (pathname === '/copy') {
     const { name } = (await request.json()) as { name: string }
     if (!copyName.test(name)) throw new Error('no name for a copy')
-    return driver.copyTo!(join(dataDir, name, 'cluster'))
+    return driver.copyTo!(join(dataDir, name, clusterName))
   }
   return 'todo-api'
 }
@@ -88,8 +91,11 @@ function describe(error: unknown): Failure {
   return { message: error instanceof Error ? error.message : String(error), code, constraint }
 }
 
+/** What a running service does with its database for a command. */
+export type ServiceDriver = Driver & { load: WriteBatch }
+
 /** The database of a running service, from another process; `undefined` when none runs on this folder. */
-export async function connectToService(dataDir: string): Promise<Driver | undefined> {
+export async function connectToService(dataDir: string): Promise<ServiceDriver | undefined> {
   const unix = join(dataDir, socketName)
   if (!existsSync(unix)) return undefined
 
@@ -116,6 +122,7 @@ export async function connectToService(dataDir: string): Promise<Driver | undefi
       }
       return Object.assign(rows, { columns })
     },
+    load: batch => call('/load', batch) as Promise<Outcome[]>,
     async transaction() {
       throw new Error('a service runs on this database; stop it first')
     },

@@ -1,4 +1,4 @@
-import { getTableColumns } from 'drizzle-orm'
+import { getTableColumns, getTableName } from 'drizzle-orm'
 import { version } from '../../package.json'
 import { createDb } from '../db/client.ts'
 import type { Session } from '../db/driver.ts'
@@ -7,14 +7,14 @@ import { toPatch } from '../modules/tasks/rows.ts'
 import { openSnapshot } from './open.ts'
 import { type Output, writeOutput } from './output.ts'
 import { findPerson } from './people.ts'
-import { beginSnapshot, readRows } from './rows.ts'
+import { asJson, beginSnapshot, readTexts } from './rows.ts'
 import { readConfig } from './settings.ts'
 import { createProgress, say } from './terminal.ts'
 
 /** What stands in the first line of an export. */
 export const exportFormat = { format: 'todo-api-export', version: 1 } as const
 
-/** What the other lines are about, in the order of the file. */
+/** What the other lines are about. */
 export type LineType = 'user' | 'task' | 'tombstone'
 
 /** Everything that belongs to people, or to one of them, as lines of JSON into a file; `-` is stdout. */
@@ -32,8 +32,9 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
 }
 
 /**
- * First a header, then users, tasks (those in the trash, too) and the notes of deleted tasks, at last a line that
- * says how many of each: without it a file is not complete. All as they were at one moment.
+ * First a header, then users, then tasks (those in the trash, too) and the notes of deleted tasks, each user's in the
+ * order of their numbers; at last a line that says how many of each: without it a file is not complete. All as they
+ * were at one moment.
  */
 async function exportRows(session: Session, userId: string | undefined, output: Output) {
   const counts = { user: 0, task: 0, tombstone: 0 }
@@ -41,11 +42,11 @@ async function exportRows(session: Session, userId: string | undefined, output: 
   await session.execute(beginSnapshot)
   const made = { program: version, exported_at: new Date().toISOString() }
   await output.write(`${JSON.stringify({ type: 'header', ...exportFormat, ...made })}\n`)
-  for (const [type, query] of Object.entries(queries(userId)) as [LineType, string][]) {
-    for await (const rows of readRows(session, `export_${type}`, query)) {
-      await output.write(`${rows.join('\n')}\n`)
-      counts[type] += rows.length
-      progress.add(rows.length)
+  for (const [name, query] of Object.entries(queries(userId))) {
+    for await (const lines of readTexts(session, `export_${name}`, query)) {
+      await output.write(`${lines.join('\n')}\n`)
+      for (const line of lines) counts[typeOf(line)]++
+      progress.add(lines.length)
     }
   }
   await session.execute('commit')
@@ -54,24 +55,29 @@ async function exportRows(session: Session, userId: string | undefined, output: 
   return counts
 }
 
+/** Every line begins with its type. */
+const typeOf = (line: string) =>
+  line.slice('{"type":"'.length, line.indexOf('"', '{"type":"'.length)) as LineType
+
 /** The database writes the lines: what is not taken apart here need not be put together again. */
-function queries(userId: string | undefined): Record<LineType, string> {
+function queries(userId: string | undefined): Record<string, string> {
   // An id from the database itself.
   const only = (column: string) => (userId === undefined ? '' : `where ${column} = '${userId}'`)
   const lines = (type: LineType, columns: string, from: string) =>
-    `select row_to_json(line)::text from (select '${type}' as type, ${columns} from ${from}) line`
+    asJson(`select '${type}' as type, ${columns} from ${from}`)
+  const numbered = (type: LineType, table: typeof tasks | typeof taskTombstones, without: string[] = []) =>
+    `select user_id, version, row_to_json(r)::text as json
+     from (select '${type}' as type, ${columnsOf(table, without)} from ${getTableName(table)} ${only('user_id')}) r`
   return {
-    user: lines(
+    users: lines(
       'user',
       `${columnsOf(users, ['email_key'], 'u')}, c.seq, c.pruned_through`,
       `users u join task_counters c on c.user_id = u.id ${only('u.id')} order by u.created_at, u.id`,
     ),
-    task: lines('task', columnsOf(tasks, computed), `tasks ${only('user_id')} order by user_id, version`),
-    tombstone: lines(
-      'tombstone',
-      columnsOf(taskTombstones, []),
-      `task_tombstones ${only('user_id')} order by user_id, version`,
-    ),
+    // Merged by the database from two indexes: `import` can then move each user's counter with the rows.
+    rows: `
+      select json from (${numbered('task', tasks, computed)} union all ${numbered('tombstone', taskTombstones)}) rows
+      order by user_id, version`,
   }
 }
 

@@ -1,12 +1,15 @@
+import { urlHost } from '../bind.ts'
 import { readConfig } from './settings.ts'
 import { say } from './terminal.ts'
 
-const everywhere: Record<string, string> = { '0.0.0.0': '127.0.0.1', '::': '[::1]' }
+/** A service that listens on all addresses is asked on this machine's own. */
+const loopback: Record<string, string> = { '0.0.0.0': '127.0.0.1', '[::]': '[::1]' }
 
 /** `todo-api healthcheck`: whether the service on this machine is ready. */
 export async function healthcheckCommand(): Promise<boolean> {
   const { host, port } = readConfig()
-  const url = `http://${everywhere[host] ?? host}:${port}/health/ready`
+  const { hostname } = new URL(`http://${urlHost(host)}`)
+  const url = `http://${loopback[hostname] ?? hostname}:${port}/health/ready`
   const response = await fetch(url, { signal: AbortSignal.timeout(3000) }).catch(error => {
     throw new Error(
       `${url} does not answer (${error.name === 'TimeoutError' ? 'for 3 s' : (error.code ?? error.message)})`,

@@ -1,4 +1,4 @@
-import { createReadStream, readFileSync } from 'node:fs'
+import { createReadStream, existsSync, readFileSync } from 'node:fs'
 import type { Env } from '../config.ts'
 import type { Driver } from '../db/driver.ts'
 import { migrate } from '../db/migrate.ts'
@@ -16,6 +16,7 @@ import { createProgress, type Progress, printable, say, UsageError } from './ter
  */
 export async function importCommand(file: string | undefined, { from }: { from?: string }): Promise<boolean> {
   if (file !== undefined && from !== undefined) throw new UsageError('give a FILE or --from, not both')
+  if (file && file !== '-' && !existsSync(file)) throw new Error(`there is no file ${file}`)
   const source = file === undefined ? referenceUrl(from, readEnv().env) : undefined
   const driver = await openDatabase(readConfig())
   try {
@@ -30,8 +31,8 @@ export async function importCommand(file: string | undefined, { from }: { from?:
 async function fromReference(driver: Driver, url: string): Promise<boolean> {
   const source = openPostgres({ url, poolSize: 1 })
   return source.session(async session => {
-    const { people, tasks } = await countReference(session)
-    const progress = createProgress('rows', people + tasks)
+    const { users, tasks } = await countReference(session)
+    const progress = createProgress('rows', users + tasks)
     const loader = createLoader(driver, (label, reason) => reportSkipped(progress, label, reason))
     await importReference(session, loader, rows => progress.add(rows))
     progress.clear()
@@ -49,7 +50,7 @@ function summarize({ counts: { added, present, skipped } }: Loader): boolean {
     `added ${added.user} users, ${added.task} tasks${deletions}; ${present} were here already; ${skipped} skipped`,
   )
   if (skipped > 0)
-    say('mend what was skipped where it comes from and run this again: what is here stays as it is')
+    say('fix the skipped rows in the source and run import again; rows already imported stay unchanged')
   return skipped === 0
 }
 

@@ -1,41 +1,68 @@
-import { getTableColumns, placeholder, type SQL, sql } from 'drizzle-orm'
-import { statement } from '../db/client.ts'
+import { and, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
+import { createDb, type Db } from '../db/client.ts'
 import { databaseError } from '../db/constraint.ts'
 import type { Driver } from '../db/driver.ts'
 import { taskCounters, tasks, taskTombstones, users } from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 import { collectNowAndThen } from './rows.ts'
 
-/** One row on its way in: the columns by their names in the database, and what to call it when it cannot come in. */
-export interface Incoming {
-  label: string
-  row: { id: string } & Record<string, unknown>
+type Columns = { id: string } & Record<string, unknown>
+
+/** A user on the way in: the columns by their names in the database, and the counter to begin with. */
+export interface UserRow {
+  columns: Columns
+  counter: { seq: number; pruned_through: number }
 }
 
-export interface IncomingPerson extends Incoming {
-  row: Incoming['row'] & { seq: number; pruned_through: number }
+/** A task or a tombstone on the way in. `version` null: the next number of the user. */
+export interface VersionedRow {
+  table: 'task' | 'tombstone'
+  columns: Columns & { user_id: string; version: number | null }
 }
 
-/** `version` null: the next number of the person. */
-export interface IncomingTask extends Incoming {
-  row: Incoming['row'] & { user_id: string; version: number | null }
+/** The final counter of a user whose rows have all come in; `expected` is where those rows have left it. */
+export interface FinalCounter {
+  user_id: string
+  seq: number
+  pruned_through: number
+  expected: number
 }
 
-/** How many rows go in with one statement: all of them or none. */
+/** What is written in one transaction: all of it or nothing. */
+export type Batch = { users: UserRow[] } | { rows: VersionedRow[] } | { counters: FinalCounter[] }
+
+/**
+ * What became of each row, in their order. `taken`: another account has the e-mail address. `orphan`: the user is not
+ * here. `version`: the number that the row has here. `counter`: the user's counter before the batch.
+ */
+export interface Outcome {
+  kind: 'made' | 'present' | 'taken' | 'orphan'
+  version?: number | undefined
+  counter?: number | undefined
+}
+
+/** Writes a batch. A service that has the embedded database does it on behalf of a command (control.ts). */
+export type WriteBatch = (batch: Batch) => Promise<Outcome[]>
+
+/** A row on its way in, and what to call it when it cannot come in. */
+export type Incoming<Row> = Row & { label: string }
+
+/** How many rows go in with one transaction. */
 export const batchRows = 500
 
-type Table = typeof tasks | typeof taskTombstones
 export type Loader = ReturnType<typeof createLoader>
 
 /**
- * Writes people and tasks that come from elsewhere, each batch with one statement. What is there already stays as it
- * is, so that running twice changes nothing; what cannot come in goes to `skip`, one call a row.
+ * Writes users and tasks that come from elsewhere, a batch at a time, as any writer does: a service may run meanwhile.
+ * What is there already stays as it is, so that running twice changes nothing; a row that cannot come in goes to
+ * `skip`.
  */
-export function createLoader(driver: Driver, skip: (label: string, reason: string) => void) {
-  const peopleIn = peopleStatement(driver)
-  const rowsIn = { task: rowsStatement(driver, tasks), tombstone: rowsStatement(driver, taskTombstones) }
-  /** People whose tasks went on changing here: what comes late gets a new number, or their clients would miss it. */
-  const changedHere = new Set<string>()
+export function createLoader(
+  driver: Driver & { load?: WriteBatch },
+  skip: (label: string, reason: string) => void,
+) {
+  const write = driver.load ?? (batch => writeBatch(driver, batch))
+  const progress = createProgress()
   const counts = { added: { user: 0, task: 0, tombstone: 0 }, present: 0, skipped: 0 }
 
   function refuse(label: string, reason: string) {
@@ -43,53 +70,106 @@ export function createLoader(driver: Driver, skip: (label: string, reason: strin
     skip(label, reason)
   }
 
-  async function people(batch: readonly IncomingPerson[]): Promise<void> {
+  async function writeUsers(batch: readonly Incoming<UserRow>[]): Promise<void> {
     await inParts(batch, async part => {
-      const outcomes = await patiently(() => peopleIn({ rows: part.map(({ row }) => row) }))
-      for (const [i, [outcome]] of outcomes.entries()) {
-        const { label, row } = part[i]!
-        if (outcome === 'changed') changedHere.add(row.id)
-        if (outcome === 'made') counts.added.user++
-        else if (outcome === 'taken') refuse(label, 'another account here has this e-mail address')
+      const outcomes = await write({ users: part.map(({ columns, counter }) => ({ columns, counter })) })
+      for (const [i, { kind }] of outcomes.entries()) {
+        if (kind === 'made') counts.added.user++
+        else if (kind === 'taken') refuse(part[i]!.label, 'another account here has this e-mail address')
         else counts.present++
       }
     })
   }
 
-  async function rows(kind: 'task' | 'tombstone', batch: readonly IncomingTask[]): Promise<void> {
+  async function writeRows(batch: readonly Incoming<VersionedRow>[]): Promise<void> {
     await inParts(batch, async part => {
-      const values = part.map(({ row }) => (changedHere.has(row.user_id) ? { ...row, version: null } : row))
-      const outcomes = await patiently(() => rowsIn[kind]({ rows: values }))
-      for (const [i, [outcome]] of outcomes.entries()) {
-        const { label, row } = part[i]!
-        if (outcome === 'made') counts.added[kind]++
-        else if (outcome === 'present') counts.present++
-        else if (outcome === 'nobody') refuse(label, `its person ${row.user_id} is not here`)
-        else refuse(label, `its number ${row.version} belongs to another task here`)
+      const outcomes = await write({ rows: part.map(({ table, columns }) => ({ table, columns })) })
+      for (const [i, outcome] of outcomes.entries()) {
+        const { label, table, columns } = part[i]!
+        if (outcome.kind === 'made') counts.added[table]++
+        else if (outcome.kind === 'present') counts.present++
+        else refuse(label, `its user ${columns.user_id} is not here`)
       }
+      progress.follow(part, outcomes)
     })
   }
 
-  /** A batch that the database refuses is halved until the row is found that it refuses; the others go in. */
-  async function inParts<Row extends Incoming>(
+  /** Gives users whose rows are all here the counters that they had where they come from. */
+  async function finish(counters: readonly Omit<FinalCounter, 'expected'>[]): Promise<void> {
+    for (let at = 0; at < counters.length; at += batchRows) {
+      const part = counters.slice(at, at + batchRows).map(counter => {
+        const { here, isWhole } = progress.of(counter.user_id)
+        return { ...counter, expected: isWhole ? here : -1 }
+      })
+      await patiently(() => write({ counters: part }))
+    }
+  }
+
+  function refuseRow({ label, columns }: Incoming<UserRow | VersionedRow>, reason: string) {
+    if ('user_id' in columns) progress.spoil(String(columns.user_id))
+    refuse(label, reason)
+  }
+
+  /**
+   * A batch that the database refuses is halved until the row is found that it refuses; the others go in. So is one that
+   * takes the database too long.
+   */
+  async function inParts<Row extends Incoming<UserRow | VersionedRow>>(
     batch: readonly Row[],
     write: (part: readonly Row[]) => Promise<void>,
-  ) {
+    until = performance.now() + patienceMs,
+  ): Promise<void> {
     if (batch.length === 0) return
     try {
       await write(batch)
       collectNowAndThen()
     } catch (error) {
       const reason = refusal(error)
-      if (reason === undefined) throw error
-      if (batch.length === 1) return refuse(batch[0]!.label, reason)
+      const mayPass = error instanceof AppError && performance.now() < until
+      if (reason === undefined && !mayPass) throw error
+      if (batch.length === 1 && reason !== undefined) return refuseRow(batch[0]!, reason)
+      if (mayPass) await Bun.sleep(pauseMs)
+      if (batch.length === 1) return inParts(batch, write, until)
       const middle = batch.length >> 1
-      await inParts(batch.slice(0, middle), write)
+      await inParts(batch.slice(0, middle), write, mayPass ? until : undefined)
       await inParts(batch.slice(middle), write)
     }
   }
 
-  return { people, rows, refuse, counts }
+  return { users: writeUsers, rows: writeRows, finish, refuse, counts }
+}
+
+/** How far the rows of a user are here under the numbers that they bring along. */
+interface Progress {
+  /** The highest of these numbers. */
+  here: number
+  /** False as soon as a row is missing or changed, or the user has made changes here. */
+  isWhole: boolean
+}
+
+function createProgress() {
+  const known = new Map<string, Progress>()
+  const of = (userId: string) => known.get(userId) ?? { here: 0, isWhole: true }
+
+  return {
+    of,
+    spoil: (userId: string) => void known.set(userId, { ...of(userId), isWhole: false }),
+    follow(rows: readonly VersionedRow[], outcomes: readonly Outcome[]) {
+      const results = rows.map(({ columns }, i) => ({ columns, ...outcomes[i]! }))
+      for (const [userId, ofUser = []] of Object.entries(Object.groupBy(results, r => r.columns.user_id))) {
+        const made = ofUser.filter(({ kind }) => kind === 'made')
+        const same = ofUser.filter(({ columns, version }) => columns.version === version)
+        const highest = (results: typeof ofUser, from: number) =>
+          results.reduce((highest, { version }) => Math.max(highest, version!), from)
+        const before = highest(
+          same.filter(({ kind }) => kind === 'present'),
+          of(userId).here,
+        )
+        const goesOn = same.length === ofUser.length && made.every(({ counter }) => counter === before)
+        known.set(userId, { here: highest(same, before), isWhole: of(userId).isWhole && goesOn })
+      }
+    },
+  }
 }
 
 /** Why the database does not want a row: a rule of the table's (class 23), or a value it cannot read (22). */
@@ -101,102 +181,154 @@ function refusal(error: unknown): string | undefined {
 }
 
 const patienceMs = 30_000
+const pauseMs = 500
 
-/** Runs a statement again while the database is away: whatever came of the first try, running twice changes nothing. */
-async function patiently<T>(work: () => Promise<T>): Promise<T> {
+/** Repeats what may run twice while the database is away. */
+export async function patiently<T>(work: () => Promise<T>): Promise<T> {
   const until = performance.now() + patienceMs
   while (true) {
     try {
       return await work()
     } catch (error) {
       if (!(error instanceof AppError) || performance.now() > until) throw error
-      await Bun.sleep(500)
+      await Bun.sleep(pauseMs)
     }
   }
 }
 
-/** The columns of a table by name, and their values in `from`, or the table's own where a row says nothing. */
-function columnsOf(table: typeof users | Table, from: string, without?: string): { names: SQL; values: SQL } {
-  const columns = Object.values(getTableColumns(table)).filter(
-    ({ name, generated }) => name !== without && !generated,
+/** Writes a batch in a transaction of its own. */
+export function writeBatch(driver: Driver, batch: Batch): Promise<Outcome[]> {
+  return createDb(driver).transaction(tx => {
+    if ('users' in batch) return insertUsers(tx, batch.users)
+    if ('rows' in batch) return insertRows(tx, batch.rows)
+    return setCounters(tx, batch.counters)
+  })
+}
+
+/** A user comes with a counter, as at registration. */
+async function insertUsers(tx: Db, rows: readonly UserRow[]): Promise<Outcome[]> {
+  const made = await insert(
+    tx,
+    users,
+    rows.map(({ columns }) => columns),
   )
-  const value = ({ name, notNull, default: fallback }: (typeof columns)[number]) => {
-    const given = sql.raw(`${from}.${name}`)
+  const counters = rows.filter(({ columns }) => made.has(columns.id))
+  await insert(
+    tx,
+    taskCounters,
+    counters.map(({ columns, counter }) => ({ user_id: columns.id, ...counter })),
+  )
+  const ids = rows.map(({ columns }) => columns.id)
+  const found = await tx.select({ id: users.id }).from(users).where(inArray(users.id, ids))
+  const here = new Set(found.map(({ id }) => id))
+  return ids.map(id => {
+    if (made.delete(id)) return { kind: 'made' }
+    return { kind: here.has(id) ? 'present' : 'taken' }
+  })
+}
+
+/**
+ * A row keeps its number if it is ahead of the user's counter, which moves there; otherwise the number may have been
+ * given out, and the row gets the next one. A task that was deleted here for good does not come back.
+ */
+async function insertRows(tx: Db, rows: readonly VersionedRow[]): Promise<Outcome[]> {
+  const userIds = [...new Set(rows.map(({ columns }) => columns.user_id))]
+  const locked = await tx
+    .select({ id: taskCounters.userId, seq: taskCounters.seq })
+    .from(taskCounters)
+    .where(inArray(taskCounters.userId, userIds))
+    .orderBy(taskCounters.userId)
+    .for('no key update')
+  const before = new Map(locked.map(({ id, seq }) => [id, seq]))
+  const here = await findVersions(tx, rows, userIds)
+  const made = new Set<VersionedRow>()
+  for (const row of rows) {
+    if (!before.has(row.columns.user_id) || here.has(keyOf(row))) continue
+    made.add(row)
+    here.set(keyOf(row), 0)
+  }
+  const counters = new Map(before)
+  for (const [row, version] of takeNumbers([...made], counters)) here.set(keyOf(row), version)
+  for (const [kind, table] of Object.entries(tables)) {
+    const ofTable = [...made].filter(row => row.table === kind)
+    const numbered = ofTable.map(row => ({ ...row.columns, version: here.get(keyOf(row)) }))
+    await insert(tx, table, numbered)
+  }
+  const moved = [...counters].map(([user_id, seq]) => ({ user_id, seq }))
+  await tx.execute(sql`
+    update ${taskCounters} c set seq = n.seq
+    from jsonb_to_recordset(${sql.param(moved)}::jsonb) as n(user_id uuid, seq bigint)
+    where c.user_id = n.user_id and c.seq < n.seq`)
+  return rows.map(row => {
+    const counter = before.get(row.columns.user_id)
+    const kind = counter === undefined ? 'orphan' : made.has(row) ? 'made' : 'present'
+    return { kind, counter, version: here.get(keyOf(row)) }
+  })
+}
+
+const tables = { task: tasks, tombstone: taskTombstones }
+
+const keyOf = ({ columns: { id, user_id } }: VersionedRow) => `${user_id} ${id}`
+
+/** The numbers of new rows; moves the counters. */
+function takeNumbers(rows: VersionedRow[], counters: Map<string, number>): Map<VersionedRow, number> {
+  const numbers = new Map<VersionedRow, number>()
+  const take = (row: VersionedRow, number: number) => {
+    numbers.set(row, number)
+    counters.set(row.columns.user_id, number)
+  }
+  const ahead = ({ columns: { user_id, version } }: VersionedRow) => (version ?? 0) > counters.get(user_id)!
+  const sorted = rows.sort((a, b) => (a.columns.version ?? 0) - (b.columns.version ?? 0))
+  for (const row of sorted) if (ahead(row)) take(row, row.columns.version!)
+  for (const row of sorted) if (!numbers.has(row)) take(row, counters.get(row.columns.user_id)! + 1)
+  return numbers
+}
+
+/** The numbers of those tasks and tombstones that are here already. */
+async function findVersions(tx: Db, rows: readonly VersionedRow[], userIds: string[]) {
+  const ids = rows.map(({ columns }) => columns.id)
+  const found = new Map<string, number>()
+  for (const table of Object.values(tables)) {
+    const present = await tx
+      .select({ id: table.id, userId: table.userId, version: table.version })
+      .from(table)
+      .where(and(inArray(table.id, ids), inArray(table.userId, userIds)))
+    for (const { id, userId, version } of present) found.set(`${userId} ${id}`, version)
+  }
+  return found
+}
+
+/** Clients may go on with the cursors that they have from elsewhere, unless the user has made changes here meanwhile. */
+async function setCounters(tx: Db, counters: readonly FinalCounter[]): Promise<Outcome[]> {
+  await tx.execute(sql`
+    update ${taskCounters} c set
+      seq = greatest(c.seq, n.seq),
+      pruned_through = case when c.seq = n.expected and c.pruned_through = n.seq + 1
+        then n.pruned_through else c.pruned_through end
+    from jsonb_to_recordset(${sql.param(counters)}::jsonb)
+      as n(user_id uuid, seq bigint, pruned_through bigint, expected bigint)
+    where c.user_id = n.user_id`)
+  return []
+}
+
+/** The counter of a user whose rows are still on their way: cursors from elsewhere are too old until `finish`. */
+export const arrivingCounter = (seq: number) => ({ seq: 0, pruned_through: seq + 1 })
+
+type Table = typeof users | typeof taskCounters | typeof tasks | typeof taskTombstones
+
+/** Inserts rows that are not there yet, as one value however many they are. Returns the ids of those that were made. */
+async function insert(tx: Db, table: Table, rows: readonly Record<string, unknown>[]): Promise<Set<string>> {
+  if (rows.length === 0) return new Set()
+  const columns = Object.values(getTableColumns(table)).filter(({ generated }) => !generated)
+  const value = ({ name, notNull, default: fallback }: (typeof columns)[number]): SQL => {
+    const given = sql.raw(`i.${name}`)
     return notNull && fallback !== undefined ? sql`coalesce(${given}, ${fallback})` : given
   }
-  return {
-    names: sql.raw(columns.map(column => column.name).join(', ')),
-    values: sql.join(columns.map(value), sql`, `),
-  }
-}
-
-const incoming = sql`${placeholder('rows')}::jsonb`
-
-/**
- * A person comes with the counter, as at registration. `changed`: the person is here, and the counter is not where it
- * was. An address that another account has is `taken`, also by one that came before it in the same batch.
- */
-function peopleStatement(driver: Driver) {
-  const { names, values } = columnsOf(users, 'i')
-  return statement<['made' | 'present' | 'changed' | 'taken']>(
-    driver,
-    sql`
-    with input as (
-      select * from jsonb_populate_recordset(null::${users}, ${incoming}) with ordinality
-    ), numbers as (
-      select * from jsonb_to_recordset(${incoming}) as n(id uuid, seq bigint, pruned_through bigint)
-    ), made as (
-      insert into ${users} (${names}) select ${values} from input i order by i.ordinality
-      on conflict do nothing returning id
-    ), counter as (
-      insert into ${taskCounters} (user_id, seq, pruned_through)
-      select distinct on (n.id) n.id, n.seq, n.pruned_through from numbers n join made using (id)
-    )
-    select case when made.id is not null then 'made'
-                when u.id is null then 'taken'
-                when c.seq is distinct from (select max(n.seq) from numbers n where n.id = i.id) then 'changed'
-                else 'present' end
-    from input i left join made on made.id = i.id
-      left join ${users} u on u.id = i.id left join ${taskCounters} c on c.user_id = i.id
-    order by i.ordinality`,
-  )
-}
-
-/**
- * A row keeps its number unless it has none or one that its person never gave out; then it gets the next ones of the
- * person's sequence, in the order of the rows. A task that was deleted here for good does not come back.
- */
-function rowsStatement(driver: Driver, table: Table) {
-  const { names, values } = columnsOf(table, 'f', 'version')
-  return statement<['made' | 'present' | 'nobody' | 'refused']>(
-    driver,
-    sql`
-    with input as (
-      select * from jsonb_populate_recordset(null::${table}, ${incoming}) with ordinality
-    ), known as (
-      select i.ordinality, c.seq, case when i.version <= c.seq then i.version end as own,
-             exists (select from ${tasks} t where t.id = i.id and t.user_id = i.user_id)
-             or exists (select from ${taskTombstones} s where s.id = i.id and s.user_id = i.user_id) as present
-      from input i left join ${taskCounters} c on c.user_id = i.user_id
-    ), fresh as (
-      select i.*, k.own, row_number() over (partition by i.user_id, k.own is null order by i.ordinality) as place
-      from input i join known k using (ordinality) where k.seq is not null and not k.present
-    ), bump as (
-      update ${taskCounters} c set seq = c.seq + f.wanted
-      from (select user_id, count(*) as wanted from fresh where own is null group by user_id) f
-      where c.user_id = f.user_id
-      returning c.user_id, c.seq - f.wanted as base
-    ), made as (
-      insert into ${table} (${names}, version)
-      select ${values}, coalesce(f.own, b.base + f.place)
-      from fresh f left join bump b on b.user_id = f.user_id
-      on conflict do nothing returning id, user_id
-    )
-    select case when made.id is not null then 'made'
-                when k.seq is null then 'nobody'
-                when k.present then 'present'
-                else 'refused' end
-    from input i join known k using (ordinality) left join made on made.id = i.id and made.user_id = i.user_id
-    order by i.ordinality`,
-  )
+  const made = await tx.execute<{ id: string }>(sql`
+    insert into ${table} (${sql.raw(columns.map(({ name }) => name).join(', '))})
+    select ${sql.join(columns.map(value), sql`, `)}
+    from jsonb_populate_recordset(null::${table}, ${sql.param(rows)}::jsonb) with ordinality i
+    order by i.ordinality
+    on conflict do nothing returning ${sql.raw('id' in table ? 'id' : 'user_id')} as id`)
+  return new Set(made.map(({ id }) => id))
 }

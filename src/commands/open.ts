@@ -1,19 +1,20 @@
-import { existsSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Config } from '../config.ts'
 import { openDriver } from '../db/client.ts'
+import { clusterName, holdsDatabase } from '../db/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
-import { connectToService, newCopy } from './control.ts'
+import { connectToService, newCopy, type ServiceDriver } from './control.ts'
 
 /** The database of the settings, for a command: through the service when that has the embedded one. */
-export async function openDatabase({ database }: Config): Promise<Driver> {
+export async function openDatabase({ database }: Config): Promise<Driver | ServiceDriver> {
   const service = database.kind === 'embedded' ? await connectToService(database.dataDir) : undefined
   return service ?? openDriver(database)
 }
 
 /** Whether the embedded database has not been made yet. */
 export const isAbsent = ({ database }: Config): boolean =>
-  database.kind === 'embedded' && !existsSync(join(database.dataDir, 'cluster'))
+  database.kind === 'embedded' && !holdsDatabase(database.dataDir)
 
 /** The same, for commands that make no sense on a database that is not there. Throws an Error with one line then. */
 export async function openExisting(config: Config): Promise<Driver> {
@@ -33,7 +34,7 @@ export async function openSnapshot(config: Config): Promise<Driver> {
   const folder = newCopy(database.dataDir)
   const remove = () => rmSync(folder, { recursive: true, force: true })
   try {
-    await service.copyTo!(join(folder, 'cluster'))
+    await service.copyTo!(join(folder, clusterName))
     const { openEmbedded } = await import('../db/embedded.ts')
     const copy = await openEmbedded({ dataDir: { path: folder, close: remove } })
     const close = async (seconds?: number) => {

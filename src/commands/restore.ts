@@ -1,12 +1,14 @@
-import { createReadStream, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { Unpack } from 'tar'
 import { syncTree } from '../db/cluster.ts'
-import { openDataDir, syncFolder } from '../db/data-dir.ts'
+import { databaseError } from '../db/constraint.ts'
+import { clusterName, openDataDir, replaceDatabase, secretName } from '../db/data-dir.ts'
 import { openEmbedded } from '../db/embedded.ts'
-import { appliedMigrations, migrations } from '../db/migrate.ts'
-import { clusterName, requireEmbedded, secretName } from './backup.ts'
+import { appliedMigrations, migrate, migrations } from '../db/migrate.ts'
+import { requireEmbedded } from './backup.ts'
 import { connectToService } from './control.ts'
+import { skipNumbers } from './reset-sync.ts'
 import { readConfig } from './settings.ts'
 import { createProgress, say } from './terminal.ts'
 
@@ -28,9 +30,9 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
     rmSync(staging, { recursive: true, force: true })
     mkdirSync(staging, { mode: 0o700 })
     await unpack(file, staging)
-    const { people, tasks } = await verify(staging)
+    const { people, tasks } = await prepare(staging, file)
     await syncTree(staging)
-    const aside = putInPlace(claimed.path, staging)
+    const aside = replaceDatabase(claimed.path, staging)
     say(`restored ${people} users and ${tasks} tasks`)
     if (aside) say(`what was there is in ${aside}; delete it when all is well`)
   } finally {
@@ -87,9 +89,12 @@ async function feed(source: AsyncIterable<Uint8Array>, unpacker: Unpack): Promis
   await done
 }
 
-/** Opens the database, which recovers it, and reads every row. Throws when a newer program made it. */
-async function verify(folder: string): Promise<{ people: number; tasks: number }> {
-  const driver = await openEmbedded({ dataDir: { path: folder, close() {} } })
+/**
+ * Opens the database, which recovers it, reads every row and brings it up to date. What clients were told after the
+ * backup is gone with what was replaced, so no number of then is given out again. Throws when a newer program made it.
+ */
+async function prepare(folder: string, file: string): Promise<{ people: number; tasks: number }> {
+  const driver = await openEmbedded({ dataDir: { path: folder, close() {} }, freeBytesMin: 0 })
   try {
     const applied = await appliedMigrations(driver)
     const known = new Set(migrations.map(({ when }) => when))
@@ -101,20 +106,14 @@ async function verify(folder: string): Promise<{ people: number; tasks: number }
       driver.query(`select count(*), sum(octet_length(${table}::text)) from ${table}`, [])
     const [people, tasks] = [await read('users'), await read('tasks')]
     await read('task_tombstones')
+    await migrate(driver)
+    await skipNumbers(driver)
     return { people: Number(people[0]![0]), tasks: Number(tasks[0]![0]) }
+  } catch (cause) {
+    const failure = databaseError(cause)
+    const isDamage = failure && /^(58|XX)/.test(failure.code)
+    throw isDamage ? new Error(`${file} is damaged: ${failure.message}`, { cause }) : cause
   } finally {
     await driver.close()
   }
-}
-
-/** What is replaced goes aside first. Gives where to. */
-function putInPlace(dataDir: string, staging: string): string | undefined {
-  const aside = join(dataDir, `replaced-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}Z`)
-  const names = [secretName, clusterName].filter(name => existsSync(join(staging, name)))
-  const old = names.filter(name => existsSync(join(dataDir, name)))
-  if (old.length > 0) mkdirSync(aside, { mode: 0o700 })
-  for (const name of old) renameSync(join(dataDir, name), join(aside, name))
-  for (const name of names) renameSync(join(staging, name), join(dataDir, name))
-  syncFolder(dataDir)
-  return old.length > 0 ? aside : undefined
 }

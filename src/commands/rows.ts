@@ -2,12 +2,18 @@ import type { Session } from '../db/driver.ts'
 
 const rowsAtOnce = 1000
 
-/** The rows of a query, a batch at a time and never more in memory. The session must be in a transaction. */
-export async function* readRows(session: Session, name: string, query: string): AsyncGenerator<unknown[][]> {
+/** Each row of a query as JSON that the database makes, with the names of its columns. */
+export const asJson = (query: string) => `select row_to_json(r)::text as json from (${query}) r`
+
+/**
+ * The one column of a query, which holds text, a batch at a time and never more in memory. The session must be in a
+ * transaction.
+ */
+export async function* readTexts(session: Session, name: string, query: string): AsyncGenerator<string[]> {
   await session.execute(`declare ${name} no scroll cursor for ${query}`)
   while (true) {
-    const rows = await session.execute(`fetch forward ${rowsAtOnce} from ${name}`)
-    if (rows.length > 0) yield rows
+    const rows = (await session.execute(`fetch forward ${rowsAtOnce} from ${name}`)) as [string][]
+    if (rows.length > 0) yield rows.map(([text]) => text)
     collectNowAndThen()
     if (rows.length < rowsAtOnce) break
   }

@@ -39,21 +39,19 @@ export async function createUser(address: string): Promise<void> {
     const { hash } = createPasswords({ cost: config.bcryptCost, ...config.hashing })
     const trimmed = address.trim()
     const now = new Date().toISOString()
-    const row = {
+    const columns = {
       id: Bun.randomUUIDv7(),
       email: trimmed,
       email_key: emailKey(trimmed),
       password_hash: await hash(password),
       created_at: now,
       updated_at: now,
-      seq: 0,
-      pruned_through: 0,
     }
     const loader = createLoader(driver, (_, reason) => {
       throw new Error(reason)
     })
-    await loader.people([{ label: trimmed, row }])
-    await print(`${row.id}\n`)
+    await loader.users([{ label: trimmed, columns, counter: { seq: 0, pruned_through: 0 } }])
+    await print(`${columns.id}\n`)
     say(`made user ${printable(trimmed)}`)
   } finally {
     await driver.close()

@@ -1,4 +1,5 @@
 interface DatabaseError {
+  message: string
   code: string
   constraint?: string
   constraint_name?: string

@@ -1,6 +1,24 @@
 import { Database } from 'bun:sqlite'
-import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync, readdirSync } from 'node:fs'
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+} from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
+
+/** The folder of DATA_DIR where the embedded database is. */
+export const clusterName = 'cluster'
+/** The file of DATA_DIR with the secret that the service made for itself, if it did. */
+export const secretName = 'secret_key'
+/** A restored database, whole and checked, on its way to its place. */
+const arrivingName = 'restore.ready'
 
 /** A data folder that belongs to this process until `close`, or until the process ends in whatever way. */
 export interface DataDir {
@@ -41,7 +59,58 @@ export function openDataDir(path: string): DataDir {
     held.delete(lock)
     lock.close()
   }
+  try {
+    finishInterruptedRestore(resolve(path))
+  } catch (cause) {
+    close()
+    throw unusable(path, cause)
+  }
   return { path: resolve(path), close }
+}
+
+/** Whether a database is in the folder, or on its way there. */
+export function holdsDatabase(path: string): boolean {
+  return [clusterName, arrivingName].some(name => existsSync(join(path, name)))
+}
+
+/**
+ * Puts a folder with a database, and perhaps a secret, in the place of those of DATA_DIR, whole or not at all: the
+ * first rename decides, and whatever process next claims the folder finishes the rest. Returns where the replaced
+ * database is. The caller has claimed `dataDir`.
+ */
+export function replaceDatabase(dataDir: string, staging: string): string | undefined {
+  renameSync(staging, join(dataDir, arrivingName))
+  syncFolder(dataDir)
+  return finishReplacement(dataDir)
+}
+
+/** Each step can be repeated: what is still in `restore.ready` has yet to move. */
+function finishReplacement(dataDir: string): string | undefined {
+  const arriving = join(dataDir, arrivingName)
+  const replaced = join(arriving, 'replaced')
+  for (const name of [secretName, clusterName].filter(name => existsSync(join(arriving, name)))) {
+    if (existsSync(join(dataDir, name))) {
+      mkdirSync(replaced, { recursive: true, mode: 0o700 })
+      renameSync(join(dataDir, name), join(replaced, name))
+      syncFolder(replaced)
+    }
+    renameSync(join(arriving, name), join(dataDir, name))
+    syncFolder(arriving)
+    syncFolder(dataDir)
+  }
+  const aside = join(dataDir, `replaced-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}Z`)
+  const hasReplaced = existsSync(replaced)
+  if (hasReplaced) renameSync(replaced, aside)
+  rmSync(arriving, { recursive: true })
+  syncFolder(dataDir)
+  return hasReplaced ? aside : undefined
+}
+
+function finishInterruptedRestore(dataDir: string): void {
+  if (!existsSync(join(dataDir, arrivingName))) return
+  const aside = finishReplacement(dataDir)
+  const about = aside ? `; what was there before is in ${aside}` : ''
+  process.stderr.write(`todo-api: finished a restore that was interrupted${about}\n`)
 }
 
 /** A lock that nothing refers to is garbage, and collecting it would let others in. */
@@ -57,14 +126,24 @@ export function syncFolder(path: string): void {
   }
 }
 
-function lockFile(path: string): Database {
+/**
+ * Opens a new file beside the one that it will become, for its owner only. Its name is
+ * unpredictable and must be free: another user of the folder cannot put a file or a link in its way.
+ */
+export function openDraft(path: string): { path: string; file: number } {
+  const draft = `${path}.${crypto.randomUUID()}.part`
+  const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants
+  return { path: draft, file: openSync(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600) }
+}
+
+/** Locks a file in a data folder, which is made if need be, until it is closed or the process ends. */
+export function lockFile(path: string, name = 'lock'): Database {
   let lock: Database | undefined
   try {
-    lock = new Database(join(path, 'lock'), { create: true })
+    lock = new Database(join(path, name), { create: true })
     // A process that was killed a moment ago may still be on its way out.
     lock.run('PRAGMA busy_timeout = 1000')
     lock.run('PRAGMA journal_mode = MEMORY')
-    lock.run('PRAGMA locking_mode = EXCLUSIVE')
     lock.run('BEGIN EXCLUSIVE')
     return lock
   } catch (cause) {

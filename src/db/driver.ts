@@ -21,6 +21,8 @@ export interface Driver {
    * holds all that was answered, and opens as after a crash. Throws an Error with one line when space is short.
    */
   copyTo?(folder: string): Promise<void>
+  /** Embedded only: resolves with the reason when the database cannot go on; the process should end then. */
+  readonly lost?: Promise<string>
   /** Answers what is under way (at most `seconds`), then closes the database. */
   close(seconds?: number): Promise<void>
   /** How its connections are doing. */

@@ -1,10 +1,10 @@
-import { statfsSync } from 'node:fs'
+import { existsSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { AppError } from '../errors.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster.ts'
 import { Connection } from './connection.ts'
 import { copyFolder } from './copy.ts'
-import { type DataDir, openDataDir } from './data-dir.ts'
+import { clusterName, type DataDir, openDataDir } from './data-dir.ts'
 import type { Driver, Query, Session } from './driver.ts'
 import { runTransaction } from './transaction.ts'
 import { startUpkeep } from './upkeep.ts'
@@ -17,6 +17,7 @@ export interface EmbeddedOptions {
 }
 
 const freeBytesMin = 64 * 1024 * 1024
+const checkFolderMs = 1000
 
 /**
  * Opens PostgreSQL inside this process, on a folder; makes the database at the first start. An answered write is on
@@ -30,12 +31,16 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
     if (owned) dataDir.close()
   }
   try {
-    const folder = join(dataDir.path, 'cluster')
+    const folder = join(dataDir.path, clusterName)
     await ensureCluster(folder)
     const engine = await openCluster(folder, fileSystem)
     const floor = options.freeBytesMin ?? freeBytesMin
-    const copyTo = (target: string) => copyFolder(folder, target, floor)
-    return createDriver(engine, { hasSpace: () => freeBytes(folder) >= floor, copyTo, release })
+    return createDriver(engine, {
+      isThere: () => existsSync(join(folder, 'PG_VERSION')),
+      hasSpace: () => freeBytes(folder) >= floor,
+      copyTo: target => copyFolder(folder, target, floor),
+      release,
+    })
   } catch (error) {
     release()
     throw error
@@ -46,20 +51,33 @@ type Engine = Awaited<ReturnType<typeof openCluster>>
 
 /** What a driver needs to know of the folder. */
 interface Folder {
+  /** False when it was deleted or moved. */
+  isThere(): boolean
   hasSpace(): boolean
   copyTo(target: string): Promise<void>
   release(): void
 }
 
-function createDriver(engine: Engine, { hasSpace, copyTo, release }: Folder): Driver {
+function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Folder): Driver {
   const connection = new Connection(engine)
   const takeTurns = turnTaker()
+  const lost = Promise.withResolvers<string>()
+  let isLost = false
   let closing: Promise<void> | undefined
   let present = 0
 
+  /** Without its folder the engine answers from what it has open, and stores nothing. */
+  const checkFolder = () => {
+    if (isLost || closing || isThere()) return
+    isLost = true
+    lost.resolve('the folder of the embedded database is gone')
+  }
+  const watch = setInterval(checkFolder, checkFolderMs)
+  watch.unref()
+
   /** There is one connection, so each statement, and each session, has it to itself. */
   const alone = async <T>(work: () => Promise<T>): Promise<T> => {
-    if (closing) throw new AppError('unavailable')
+    if (closing || isLost) throw new AppError('unavailable')
     present++
     try {
       return await engine.runExclusive(async () => {
@@ -72,13 +90,20 @@ function createDriver(engine: Engine, { hasSpace, copyTo, release }: Folder): Dr
   }
 
   const upkeep = startUpkeep(async statement => {
-    if (!hasSpace()) throw new AppError('unavailable')
+    requireSpace()
     return alone(() => connection.execute(statement))
   })
 
+  const requireSpace = () => {
+    checkFolder()
+    if (isLost || !hasSpace()) throw new AppError('unavailable')
+  }
+
   const shutDown = async () => {
     upkeep.stop()
-    await engine.close()
+    clearInterval(watch)
+    // It would write a last checkpoint.
+    if (!isLost) await engine.close()
     release()
   }
 
@@ -86,17 +111,19 @@ function createDriver(engine: Engine, { hasSpace, copyTo, release }: Folder): Dr
     try {
       return await connection.query(text, values, options)
     } catch (cause) {
-      throw isOutOfResources(cause) ? new AppError('unavailable', { cause }) : cause
+      checkFolder()
+      throw isLost || isOfTheSystem(cause) ? new AppError('unavailable', { cause }) : cause
     }
   }
 
   const beforeWrite = () => {
-    if (!hasSpace()) throw new AppError('unavailable')
+    requireSpace()
     upkeep.due = true
   }
 
   return {
     kind: 'embedded',
+    lost: lost.promise,
 
     async query(text, values, options) {
       if (!onlyReads(text)) beforeWrite()
@@ -160,9 +187,9 @@ function turnTaker(): () => Promise<void> {
 
 const turnMs = 5
 
-/** SQLSTATE class 53: no space for a temporary file, say. The engine goes on. */
-function isOutOfResources(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && String(error.code).startsWith('53')
+/** SQLSTATE classes 53 (no space for a temporary file), 58 (a file that cannot be read) and XX (damaged). */
+function isOfTheSystem(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && /^(53|58|XX)/.test(String(error.code))
 }
 
 /** Others wait for a transaction, so it is rolled back when it is not over by then, as on PostgreSQL. */
@@ -181,7 +208,12 @@ async function atMost<T>(seconds: number, work: Promise<T>, late: () => T): Prom
   return Promise.race([work, timeUp]).finally(() => clearTimeout(timer))
 }
 
+/** Takes 3 µs. None in a folder that was deleted a moment ago. */
 function freeBytes(folder: string): number {
-  const { bavail, bsize } = statfsSync(folder)
-  return bavail * bsize
+  try {
+    const { bavail, bsize } = statfsSync(folder)
+    return bavail * bsize
+  } catch {
+    return 0
+  }
 }

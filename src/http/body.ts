@@ -1,5 +1,6 @@
 import { Elysia } from 'elysia'
 import { AppError, type Problem } from '../errors.ts'
+import { problemsMax } from './problems.ts'
 
 /** The most that a request's body may weigh, in bytes. */
 export const bodyBytesMax = 32 * 1024
@@ -18,20 +19,23 @@ interface BodyOptions {
 
 /**
  * Reads the body of the routes that come after it, in the place of Elysia's parser (off, see `error-handler.ts`), which
- * answers before anybody was asked who they are, takes 128 MB, and needs a second for a deeply nested text. This one
- * runs in the order of registration: after `requireUser`, so that a stranger gets 401 whatever he sends.
+ * answers before the caller is known, takes 128 MB, and needs a second for a deeply nested text. This one runs in the
+ * order of registration: after `requireUser`, so that a stranger gets 401 whatever he sends. So does the one check of
+ * an address that no schema can make: when a schema sees a text, bytes that are not UTF-8 have been replaced.
  */
 export const body = ({ bytesMax = bodyBytesMax, forms = false }: BodyOptions = {}) =>
   new Elysia({ name: 'body', seed: { bytesMax, forms } })
-    .decorate({ sent: undefined as unknown })
+    .decorate({ rawBody: undefined as unknown })
     .onTransform({ as: 'scoped' }, async context => {
       const { request } = context
+      const queryStart = request.url.indexOf('?')
+      if (queryStart >= 0) checkEncoding('query', request.url.slice(queryStart + 1))
       if (request.method === 'GET' || request.method === 'HEAD') return
       // Twice: Elysia takes unknown fields out of `body` before it looks whether the rest is right.
-      context.sent = await readBody(request, bytesMax, forms)
-      context.body = context.sent
+      context.rawBody = await readBody(request, bytesMax, forms)
+      context.body = context.rawBody
       // Elysia would take a list or a number for an object without fields.
-      if (!isObject(context.sent))
+      if (!isObject(context.rawBody))
         throw invalid({ loc: ['body'], msg: 'Input should be an object', type: 'object_type' })
     })
 
@@ -44,7 +48,7 @@ async function readBody(request: Request, bytesMax: number, forms: boolean): Pro
   }
   const [type = ''] = (request.headers.get('content-type') ?? json).toLowerCase().split(/[;\s]/)
   if (type === json) return readJson(decode(bytes))
-  if (type === form && forms) return Object.fromEntries(new URLSearchParams(decode(bytes)))
+  if (type === form && forms) return readForm(decode(bytes))
   throw new AppError('unsupported_media_type')
 }
 
@@ -78,6 +82,36 @@ function decode(bytes: Uint8Array): string {
     return utf8.decode(bytes)
   } catch {
     throw invalid({ loc: ['body'], msg: 'Body is not valid UTF-8', type: 'encoding_invalid' })
+  }
+}
+
+function readForm(text: string): unknown {
+  checkEncoding('body', text)
+  return Object.fromEntries(new URLSearchParams(text))
+}
+
+/**
+ * Refuses percent-encoded bytes that are not UTF-8: URLSearchParams reads each of them as U+FFFD, so that different
+ * passwords would be the same. What only looks like an escape (`%ZZ`) is text, as everywhere on the web.
+ */
+function checkEncoding(section: 'body' | 'query', encoded: string): void {
+  if (!/%[89a-f]/i.test(encoded)) return
+  const broken = encoded.split('&').filter(field => !isUtf8(field))
+  if (broken.length === 0) return
+  const problems = broken.slice(0, problemsMax).map(field => ({
+    loc: [section, field.split('=')[0]!],
+    msg: 'Percent-encoding is not valid UTF-8',
+    type: 'encoding_invalid',
+  }))
+  throw new AppError('validation_failed', { detail: problems })
+}
+
+function isUtf8(encoded: string): boolean {
+  try {
+    for (const [escapes] of encoded.matchAll(/(?:%[\da-f]{2})+/gi)) decodeURIComponent(escapes)
+    return true
+  } catch {
+    return false
   }
 }
 

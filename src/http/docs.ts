@@ -9,7 +9,7 @@ import { createDocument } from './openapi-document.ts'
 /** The Swagger page at `/docs` and the document at `/openapi.json`. Nothing comes from another machine. */
 export const docs = () => {
   const app = new Elysia({ name: 'docs', detail: { hide: true } })
-  // Made when somebody asks, and then kept: the routes do not change while we run.
+  // Made at the first request, and then kept: the routes do not change while we run.
   let document: Promise<{ text: string; etag: string }> | undefined
 
   return app
@@ -67,7 +67,7 @@ body { margin: 0 }
 /** In the address of every file, so that a browser keeps it for as long as it is the same. */
 const assetsVersion = Bun.hash(script + styles + swaggerUiVersion).toString(36)
 
-/** Read from the package, or from inside the executable, when somebody asks for it. */
+/** Read from the package, or from inside the executable, when they are requested. */
 const assets = {
   'swagger-ui-bundle.js': { type: 'text/javascript; charset=utf-8', content: () => Bun.file(bundle) },
   'swagger-ui.css': { type: 'text/css; charset=utf-8', content: () => Bun.file(swaggerStyles) },

@@ -18,7 +18,7 @@ interface Failed {
   query?: unknown
   headers?: unknown
   /** The body as it came, set by `http/body.ts`: Elysia's may have lost fields by now. */
-  sent?: unknown
+  rawBody?: unknown
 }
 
 type Routes = AnyElysia['routes']
@@ -26,16 +26,16 @@ type Routes = AnyElysia['routes']
 /** The one place where a failure becomes a response. `routes` is asked for the app's routes when something fails. */
 export const errorHandler = (log: Log, routes: () => Routes) =>
   new Elysia({ name: 'error-handler' })
-    .decorate({ requestId: '', sent: undefined as unknown })
-    // Elysia's own parser would fail, or need a second, before a person was asked who they are: see `http/body.ts`.
+    .decorate({ requestId: '', rawBody: undefined as unknown })
+    // Elysia's own parser would fail, or need a second, before the caller is authenticated: see `http/body.ts`.
     // Whatever is not `undefined` tells Elysia that the body has been dealt with.
     .onParse({ as: 'global' }, () => null)
     // Destructured here and nowhere later: Elysia reads this list, and prepares for every request what stands in it;
     // of a hook that hands the whole context on it believes that it needs cookies and all.
     .onError(
       { as: 'global' },
-      ({ error, set, requestId, request, path, route, params, query, headers, sent }) => {
-        const failure = toAppError(error, { request, path, route, params, query, headers, sent }, routes())
+      ({ error, set, requestId, request, path, route, params, query, headers, rawBody }) => {
+        const failure = toAppError(error, { request, path, route, params, query, headers, rawBody }, routes())
         if (failure.status >= 500) report(log, failure, requestId)
         set.status = failure.status
         Object.assign(set.headers, failure.headers, { 'content-type': 'application/json' })
@@ -60,7 +60,7 @@ function toAppError(error: unknown, failed: Failed, routes: Routes): AppError {
     const allowed = allowedMethods(failed.path, routes)
     if (!allowed.has(failed.request.method)) return methodNotAllowed(allowed)
   }
-  if (expected) return withBody(expected, failed)
+  if (expected) return withBody(expected, failed, routes)
   if (error instanceof ValidationError) {
     // An answer of ours that breaks its own schema arrives here as well: that is our mistake, not the client's.
     if (error.type === 'response') return new AppError('internal', { cause: error })
@@ -77,7 +77,7 @@ function toAppError(error: unknown, failed: Failed, routes: Routes): AppError {
 
 function report(log: Log, failure: AppError, requestId: string) {
   const { cause } = failure
-  // A response that breaks its schema: the validator's text would repeat the person's data.
+  // A response that breaks its schema: the validator's text would repeat the user's data.
   const fields =
     cause instanceof ValidationError ? { error: 'ResponseMismatch' } : errorFields(cause ?? failure)
   if (failure.status === 500) log.error('request failed', { request_id: requestId, ...fields })
@@ -85,13 +85,15 @@ function report(log: Log, failure: AppError, requestId: string) {
 }
 
 function invalid(part: string, failed: Failed, routes: Routes): AppError {
-  return withBody(new AppError('validation_failed', { detail: problemsOf(part, failed, routes) }), failed)
+  const error = new AppError('validation_failed', { detail: problemsOf(part, failed, routes) })
+  return withBody(error, failed, routes)
 }
 
 /** A 422 repeats what was sent, `null` when there was nothing that could be read. */
-function withBody(error: AppError, { sent = null }: Failed): AppError {
+function withBody(error: AppError, { rawBody = null }: Failed, routes: Routes): AppError {
   if (error.code !== 'validation_failed') return error
-  return new AppError(error.code, { detail: error.detail as never, body: maskSecrets(sent) })
+  const body = maskSecrets(rawBody, secretNames(routes))
+  return new AppError(error.code, { detail: error.detail as never, body })
 }
 
 /** Elysia stops at the first part of a request that is wrong; the client wants to hear of all of them. */
@@ -104,7 +106,7 @@ function problemsOf(part: string, failed: Failed, routes: Routes) {
     ...(schemas.params && { path: { schema: schemas.params, value: failed.params } }),
     ...(schemas.query && { query: { schema: schemas.query, value: failed.query } }),
     ...(schemas.headers && { header: { schema: schemas.headers, value: failed.headers } }),
-    ...(schemas.body && { body: { schema: schemas.body, value: failed.sent ?? undefined } }),
+    ...(schemas.body && { body: { schema: schemas.body, value: failed.rawBody ?? undefined } }),
   }
   const problems = findProblems(sections)
   if (problems.length > 0) return problems
@@ -143,13 +145,38 @@ function matches(pattern: string, path: string): boolean {
   )
 }
 
-const secrets = new Set(['password', 'current_password', 'new_password', 'refresh_token', 'client_secret'])
-
 /** What was sent, with every secret replaced, at any depth. */
-function maskSecrets(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(maskSecrets)
+function maskSecrets(value: unknown, secrets: ReadonlySet<string>): unknown {
+  if (Array.isArray(value)) return value.map(item => maskSecrets(item, secrets))
   if (typeof value !== 'object' || value === null) return value
   return Object.fromEntries(
-    Object.entries(value).map(([name, item]) => [name, secrets.has(name) ? '********' : maskSecrets(item)]),
+    Object.entries(value).map(([name, item]) => [
+      name,
+      secrets.has(name) ? '********' : maskSecrets(item, secrets),
+    ]),
   )
+}
+
+const namesOf = new WeakMap<Routes, ReadonlySet<string>>()
+
+/**
+ * The names of all fields that some route's schema declares as `format: 'password'`. By name and for all routes
+ * together, so that a password is masked even where it does not belong.
+ */
+function secretNames(routes: Routes): ReadonlySet<string> {
+  const known = namesOf.get(routes)
+  if (known) return known
+  const names = new Set<string>()
+  for (const { hooks } of routes) collectSecrets(hooks?.body, undefined, names)
+  namesOf.set(routes, names)
+  return names
+}
+
+/** Walks a schema, whatever it is made of, with the name of the field that it stands under. */
+function collectSecrets(schema: unknown, name: string | undefined, names: Set<string>): void {
+  if (typeof schema !== 'object' || schema === null) return
+  const { format, properties = {}, ...rest } = schema as { format?: unknown; properties?: object }
+  if (format === 'password' && name !== undefined) names.add(name)
+  for (const [property, part] of Object.entries(properties)) collectSecrets(part, property, names)
+  for (const part of Object.values(rest)) collectSecrets(part, name, names)
 }

@@ -9,8 +9,8 @@ export type Sections = Partial<
   Record<'path' | 'query' | 'header' | 'body', { schema: TSchema; value: unknown }>
 >
 
-/** More than a person reads. Without an end, a list of 16,000 wrong items would keep everybody waiting. */
-const problemsMax = 100
+/** More than a user reads. Without a limit, a list of 16,000 wrong items would delay every other request. */
+export const problemsMax = 100
 
 /** Everything that is wrong with a request, in all its parts at once. */
 export function findProblems(sections: Sections): Problem[] {

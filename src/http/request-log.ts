@@ -5,7 +5,7 @@ import type { Fields, Log } from '../log.ts'
 export interface Answered {
   requestId: string
   method: string
-  /** The pattern, never the path: a path may hold what a person typed. */
+  /** The pattern, never the path: a path may hold what a user typed. */
   route: string
   status: number
   /** From the first hook to after the answer. */

@@ -155,8 +155,8 @@ export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema
 export const signedIn = { security: [{ password: [] }] }
 
 /**
- * An answer that is JSON text already, and is sent unread. The document says what `schema` says; whoever makes the text
- * sees to it that it is so.
+ * An answer that is JSON text already, and is sent unread. The document says what `schema` says; the code that makes
+ * the text keeps to it.
  */
 export const jsonText = (schema: TSchema) => t.String({ jsonOf: schema })
 
@@ -172,7 +172,7 @@ const requestId = t.String({ examples: [requestIdExample] })
 /** The one shape of an error (see `errors.ts`). */
 export const errorBody = t.Object(
   {
-    detail: t.String({ description: 'For people.', examples: ['Task not found'] }),
+    detail: t.String({ description: 'For display.', examples: ['Task not found'] }),
     code: t.String({ description: 'For programs: it stays as it is.', examples: ['task_not_found'] }),
     request_id: requestId,
     index: t.Optional(integer({ description: 'Which operation of a batch it is about, from 0.' })),
@@ -190,7 +190,7 @@ export const validationErrorBody = t.Object(
             examples: [['body', 'title']],
           }),
           msg: t.String({
-            description: 'For people.',
+            description: 'For display.',
             examples: ['String should have at least 1 character'],
           }),
           type: t.String({ description: 'For programs.', examples: ['string_too_short'] }),
@@ -210,7 +210,7 @@ export const validationErrorBody = t.Object(
 
 /** What fails on a kind of route, beside what it names itself: every route may meet the last ones. */
 const failureGroups = {
-  /** Routes for signed-in people. */
+  /** Routes for signed-in users. */
   user: ['not_authenticated', 'invalid_token'],
   /** Routes that take a body. */
   body: ['body_too_large', 'unsupported_media_type', 'validation_failed'],

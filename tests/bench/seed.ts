@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto'
 import postgres from 'postgres'
 
-export const secretKey = 'bench-secret-bench-secret-bench-secret-01'
+export const secretKey = '58b49a2cb5ab63ce16b08e9c6b9fcee58d0f4b71'
 export const password = 'correct horse'
 /** What is made by a run is newer than this, and what was seeded older. */
 const seededUntil = '2026-06-01 00:00:00+00'

@@ -107,8 +107,9 @@ export type Client = ReturnType<typeof client>
 
 export interface Service extends Client {
   kind: DatabaseKind
+  /** The service's own database. */
   driver: Driver
-  /** Runs SQL on the service's own database. */
+  /** Runs SQL on it. */
   sql: Driver['query']
   /** Every line that the service has logged so far, parsed. */
   logs(): Record<string, unknown>[]

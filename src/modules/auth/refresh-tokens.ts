@@ -10,8 +10,8 @@ const sealBytes = 16
 /**
  * Refresh tokens: the session's id, 256 secret bits and a seal, in base64url. Opaque to clients.
  *
- * The first secret of a session is random; each later one is the HMAC of the one before it. So whoever asks twice with
- * one token (two tabs, a lost answer) gets the same next token, although only hashes are stored. The seal tells an old
+ * The first secret of a session is random; each later one is the HMAC of the one before it. So two requests with one
+ * token (two tabs, a lost answer) get the same next token, although only hashes are stored. The seal tells an old
  * token of ours, which ends its session, from an invented one, which must not.
  */
 export function createRefreshTokens(secretKey: string) {
@@ -34,6 +34,8 @@ export function createRefreshTokens(secretKey: string) {
     read(token: string): { sessionId: string; next: string } | undefined {
       const bytes = Buffer.from(token, 'base64url')
       if (bytes.length !== idBytes + secretBytes + sealBytes) return undefined
+      // Buffer also reads `=`, spaces and `+/`. Their hash is another one, which would look like an old token's.
+      if (bytes.toString('base64url') !== token) return undefined
       const body = bytes.subarray(0, idBytes + secretBytes)
       if (!timingSafeEqual(seal(body), bytes.subarray(body.length))) return undefined
       const sessionId = formatUuid(body.subarray(0, idBytes).toString('hex'))

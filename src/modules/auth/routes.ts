@@ -26,7 +26,7 @@ interface Parts {
 /** What is left of a limit, see `throttle.ts`. */
 const limitHeaders = ['RateLimit', 'RateLimit-Policy']
 
-/** What a person without an access token may call. */
+/** What may be called without an access token. */
 export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
   /** Before the work: counts the call, says in headers what is left, and refuses what is too much. */
   const limited =
@@ -37,19 +37,23 @@ export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
 
   return new Elysia({ prefix: '/auth', tags: ['auth'] })
     .use(body({ forms: true }))
-    .post('/register', async ({ body, status }) => status(201, await auth.register(body)), {
-      beforeHandle: limited('register'),
-      body: registration,
-      response: {
-        201: withHeaders(account, ...limitHeaders),
-        ...errors('email_taken', 'body', 'too_many_requests'),
+    .post(
+      '/register',
+      async ({ body, request, status }) => status(201, await auth.register(body, clientOf(request))),
+      {
+        beforeHandle: limited('register'),
+        body: registration,
+        response: {
+          201: withHeaders(account, ...limitHeaders),
+          ...errors('email_taken', 'body', 'too_many_requests'),
+        },
+        detail: {
+          operationId: 'register',
+          summary: 'Create an account',
+          description: 'One account per e-mail address, whatever the case of its letters.',
+        },
       },
-      detail: {
-        operationId: 'register',
-        summary: 'Create an account',
-        description: 'One account per e-mail address, whatever the case of its letters.',
-      },
-    })
+    )
     .post('/login', ({ body, request }) => auth.login(body, clientOf(request)), {
       transform: nameFromEmail,
       beforeHandle: limited('login'),

@@ -1,26 +1,27 @@
-import { and, desc, eq, gt, ne, placeholder, sql } from 'drizzle-orm'
-import { type Db, statement } from '../../db/client.ts'
+import { and, desc, eq, gt, inArray, isNull, lt, ne, or, placeholder, sql } from 'drizzle-orm'
+import type { Db } from '../../db/client.ts'
 import { brokenConstraint } from '../../db/constraint.ts'
-import type { Driver } from '../../db/driver.ts'
-import { sessionEnds, sessions, taskCounters, toInstant, users } from '../../db/schema.ts'
-import { AppError } from '../../errors.ts'
+import { sessionEnds, sessions, taskCounters, users } from '../../db/schema.ts'
+import { AppError, findAppError } from '../../errors.ts'
 import { isUuid } from '../../uuid.ts'
 import type { Passwords } from './passwords.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
-import { createRememberedTokens, endsWindowSeconds } from './remembered-tokens.ts'
+import { createTokenCache, revocationWindowSeconds } from './remembered-tokens.ts'
 import type { Throttle } from './throttle.ts'
 import type { Tokens } from './tokens.ts'
 
-/** Who calls: what a verified token says, and nothing more. */
+/** The user and session behind a request: what a verified token says, and nothing more. */
 export interface Caller {
   id: string
   sessionId: string
 }
 
-/** Where a sign-in comes from. */
+/** Where a request comes from. */
 export interface Client {
   ip: string | null
   userAgent: string | null
+  /** Aborted when the client has hung up. */
+  signal: AbortSignal
 }
 
 export interface TokenPair {
@@ -30,99 +31,115 @@ export interface TokenPair {
   refresh_token: string
 }
 
-/** Which of a person's sessions a sign-out ends: the caller's, every one, or every other one. */
+/** Which of a user's sessions a sign-out ends: the caller's, every one, or every other one. */
 export type LogoutScope = 'local' | 'all' | 'others'
 
-/** A refresh token is good for so long after it was made. */
-const sessionLifetime = sql`interval '30 days'`
-/** The refresh token before the last one is taken for so long: two tabs, a lost answer. */
-const refreshGrace = sql`interval '10 seconds'`
+const now = sql<string>`now()`
+/** A session ends 30 days after its last refresh token was made. */
+const endOfSession = sql<string>`now() + interval '30 days'`
 
 export type AuthService = ReturnType<typeof createAuthService>
 
 interface Parts {
   db: Db
-  driver: Driver
   tokens: Tokens
   refreshTokens: RefreshTokens
   passwords: Passwords
   throttle: Throttle
 }
 
-export function createAuthService({ db, driver, tokens, refreshTokens, passwords, throttle }: Parts) {
-  const remembered = createRememberedTokens(async () => {
-    const rows = await recentEnds({})
-    return rows.map(([id]) => id)
-  })
+/** Registers users, signs them in and out, and authenticates requests. */
+export function createAuthService({ db, tokens, refreshTokens, passwords, throttle }: Parts) {
+  const recentRevocations = prepareRevocations(db)
+  const liveSession = prepareLiveSession(db)
+  const tokenCache = createTokenCache(async () => (await recentRevocations.execute())[0]!)
 
-  const recentEnds = statement<[sessionId: string]>(
-    driver,
-    sql`select session_id from ${sessionEnds} where ended_at > now() - make_interval(secs => ${endsWindowSeconds}::int)`,
-  )
-
-  // The counter comes with the person, in one statement: without it nobody can write tasks.
-  const insertUser = statement<[createdAt: string]>(
-    driver,
-    sql`
-    with person as (
-      insert into ${users} (id, email, email_key, password_hash)
-      values (${placeholder('id')}, ${placeholder('email')}, ${placeholder('key')}, ${placeholder('hash')})
-      returning id, created_at
-    ), counter as (
-      insert into ${taskCounters} (user_id) select id from person
-    )
-    select created_at from person`,
-  )
-
-  // Only for the password that was checked: it may have been changed, or the account disabled, in the meantime.
-  const insertSession = statement<[id: string]>(
-    driver,
-    sql`
-    insert into ${sessions} (id, user_id, token_hash, expires_at, ip, user_agent)
-    select ${placeholder('id')}::uuid, u.id, ${placeholder('tokenHash')}::text, now() + ${sessionLifetime},
-           ${placeholder('ip')}::text, ${placeholder('userAgent')}::text
-    from ${users} u
-    where u.id = ${placeholder('user')}::uuid and u.password_hash = ${placeholder('hash')}::text and u.disabled_at is null
-    for share of u
-    returning id`,
-  )
-
-  // `last_used_at` is for people: written at most every five minutes, in the statement that is needed anyway.
-  const liveSession = statement<[expiresInMs: number]>(
-    driver,
-    sql`
-    with live as (
-      select id, last_used_at, expires_at from ${sessions}
-      where id = ${placeholder('session')}::uuid and user_id = ${placeholder('user')}::uuid and expires_at > now()
-    ), touched as (
-      update ${sessions} s set last_used_at = now() from live
-      where s.id = live.id and live.last_used_at < now() - interval '5 minutes'
-    )
-    select (extract(epoch from expires_at - now()) * 1000)::bigint from live`,
-  )
-
-  // Whoever comes second with the same token waits for the row, finds itself the previous one, and gets the same child.
-  const rotate = statement<[userId: string]>(
-    driver,
-    sql`
-    update ${sessions} s set
-      previous_hash = ${placeholder('hash')}::text,
-      token_hash = ${placeholder('next')}::text,
-      rotated_at = case when s.token_hash = ${placeholder('hash')}::text then now() else s.rotated_at end,
-      expires_at = case when s.token_hash = ${placeholder('hash')}::text then now() + ${sessionLifetime} else s.expires_at end,
-      last_used_at = now()
-    where s.id = ${placeholder('session')}::uuid and s.expires_at > now()
-      and (s.token_hash = ${placeholder('hash')}::text
-        or (s.previous_hash = ${placeholder('hash')}::text and s.rotated_at > now() - ${refreshGrace}))
-    returning s.user_id`,
-  )
-
-  async function issue(userId: string, sessionId: string, refreshToken: string): Promise<TokenPair> {
+  async function createTokenPair(
+    userId: string,
+    sessionId: string,
+    refreshToken: string,
+  ): Promise<TokenPair> {
     return {
       access_token: await tokens.sign(userId, sessionId),
       token_type: 'bearer',
       expires_in: tokens.lifetimeSeconds,
       refresh_token: refreshToken,
+    }
+  }
+
+  /** The counter comes with the user, in one statement: without it the user cannot write tasks. */
+  function insertUser(user: typeof users.$inferInsert) {
+    const inserted = db
+      .$with('inserted')
+      .as(db.insert(users).values(user).returning({ createdAt: users.createdAt }))
+    const counter = db
+      .$with('counter')
+      .as(db.insert(taskCounters).values({ userId: user.id }).returning({ userId: taskCounters.userId }))
+    return db.with(inserted, counter).select().from(inserted)
+  }
+
+  /** A new session; `undefined` when the password is no longer the one that was checked, or the account is disabled. */
+  async function openSession(user: { id: string; hash: string }, { ip, userAgent }: Client) {
+    const id = Bun.randomUUIDv7()
+    const refreshToken = refreshTokens.first(id)
+    const owner = db
+      .select({
+        id: sql<string>`${id}::uuid`.as('id'),
+        userId: users.id,
+        tokenHash: sql<string>`${refreshTokens.hash(refreshToken)}::text`.as('token_hash'),
+        previousHash: sql<null>`null::text`.as('previous_hash'),
+        rotatedAt: now.as('rotated_at'),
+        createdAt: now.as('created_at'),
+        lastUsedAt: now.as('last_used_at'),
+        expiresAt: endOfSession.as('expires_at'),
+        userAgent: sql<string | null>`${userAgent}::text`.as('user_agent'),
+        ip: sql<string | null>`${ip}::text`.as('ip'),
+      })
+      .from(users)
+      .where(and(eq(users.id, user.id), eq(users.passwordHash, user.hash), isNull(users.disabledAt)))
+      // A change of the password that is under way comes first, and is seen.
+      .for('share')
+    const [session] = await db.insert(sessions).select(owner).returning({ id: sessions.id })
+    return session && createTokenPair(user.id, id, refreshToken)
+  }
+
+  /**
+   * Puts the next refresh token in the place of the last one. Of two requests with one token the second waits for the
+   * row, finds its token to be the previous one, and gets the same child.
+   */
+  function rotate(sessionId: string, hash: string, nextHash: string) {
+    const isLast = eq(sessions.tokenHash, hash)
+    const isPrevious = and(
+      eq(sessions.previousHash, hash),
+      gt(sessions.rotatedAt, sql`now() - interval '10 seconds'`),
+    )
+    return db
+      .update(sessions)
+      .set({
+        previousHash: hash,
+        tokenHash: nextHash,
+        rotatedAt: sql`case when ${isLast} then ${now} else ${sessions.rotatedAt} end`,
+        expiresAt: sql`case when ${isLast} then ${endOfSession} else ${sessions.expiresAt} end`,
+        lastUsedAt: now,
+      })
+      .where(and(eq(sessions.id, sessionId), gt(sessions.expiresAt, now), or(isLast, isPrevious)))
+      .returning({ userId: sessions.userId })
+  }
+
+  /**
+   * After a good sign-in: a hash of another cost than the configured one becomes one of this cost, unless the password
+   * was changed meanwhile. Sessions stay. When it fails (too busy, the database away) the next sign-in tries again.
+   */
+  async function renewHash({ id, hash }: { id: string; hash: string }, password: string): Promise<void> {
+    if (!passwords.isOutdated(hash)) return
+    try {
+      const passwordHash = await passwords.hash(password)
+      await db
+        .update(users)
+        .set({ passwordHash })
+        .where(and(eq(users.id, id), eq(users.passwordHash, hash)))
+    } catch (error) {
+      if (!findAppError(error)) throw error
     }
   }
 
@@ -132,63 +149,61 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
       .where(and(...which))
       .returning({ id: sessions.id })
     const ids = ended.map(session => session.id)
-    remembered.forgetSessions(ids)
+    tokenCache.revoke(ids)
     return ids
   }
 
-  /** Asks the database whether the session of a token is alive; no more often than `remembered` wants. */
-  async function check(token: string): Promise<Caller> {
-    const checkedAt = Date.now()
-    const claims = remembered.claims(token) ?? (await tokens.verify(token))
+  /** Looks the session of a token up in the database; called only when `tokenCache` does not know that it is alive. */
+  async function loadSession(token: string): Promise<Caller> {
+    const checkedAt = performance.now()
+    const claims = tokenCache.claims(token) ?? (await tokens.verify(token))
     if (!claims || !isUuid(claims.sub) || !isUuid(claims.sid)) throw new AppError('invalid_token')
-    const [session] = await liveSession({ session: claims.sid, user: claims.sub })
+    const [session] = await liveSession.execute({ session: claims.sid, user: claims.sub })
     if (!session) {
-      remembered.forget(token)
+      tokenCache.forget(token)
       throw new AppError('invalid_token')
     }
     const caller = { id: claims.sub, sessionId: claims.sid }
-    remembered.remember(token, caller, Math.min(claims.exp * 1000, checkedAt + session[0]), checkedAt)
+    tokenCache.remember(token, { caller, exp: claims.exp, checkedAt, sessionMs: session.leftMs })
     return caller
   }
 
   return {
     /** Makes an account. Throws `email_taken`, also when two requests for one address race: the database decides. */
-    async register(input: { email: string; password: string }) {
+    async register(input: { email: string; password: string }, { signal }: Pick<Client, 'signal'>) {
       const email = input.email.trim()
       const id = Bun.randomUUIDv7()
-      const hash = await passwords.hash(input.password)
+      const hash = await passwords.hash(input.password, signal)
       try {
-        const [row] = await insertUser({ id, email, key: emailKey(email), hash })
-        return { id, email, created_at: toInstant(row![0]) }
+        const [row] = await insertUser({ id, email, emailKey: emailKey(email), passwordHash: hash })
+        return { id, email, created_at: row!.createdAt }
       } catch (error) {
         if (brokenConstraint(error) === 'users_email_key_unique') throw new AppError('email_taken')
         throw error
       }
     },
 
-    /** Signs a person in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
-    async login(input: { username: string; password: string }, { ip, userAgent }: Client) {
+    /** Signs a user in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
+    async login(input: { username: string; password: string }, client: Client): Promise<TokenPair> {
       const key = emailKey(input.username)
-      const matches = await throttle.guess(key, ip, async () => {
-        const [found] = await db
-          .select({ id: users.id, hash: users.passwordHash })
-          .from(users)
-          .where(eq(users.emailKey, key))
-        return (await passwords.verify(input.password, found?.hash)) ? found : undefined
-      })
-      if (!matches) throw new AppError('incorrect_login')
-      const id = Bun.randomUUIDv7()
-      const refreshToken = refreshTokens.first(id)
-      const [session] = await insertSession({
-        id,
-        user: matches.id,
-        hash: matches.hash,
-        tokenHash: refreshTokens.hash(refreshToken),
-        ip,
-        userAgent,
-      })
-      if (!session) throw new AppError('incorrect_login')
-      return issue(matches.id, id, refreshToken)
+      // Twice at most: a sign-in at the same moment may have renewed the hash between the check and the new session.
+      for (let attempt = 1; attempt <= 2; attempt++) {
+        const user = await throttle.limitAttempts(key, client.ip, async () => {
+          const [found] = await db
+            .select({ id: users.id, hash: users.passwordHash })
+            .from(users)
+            // A disabled account is as one that does not exist, in what is answered and in how long it takes.
+            .where(and(eq(users.emailKey, key), isNull(users.disabledAt)))
+          const matches = await passwords.verify(input.password, found?.hash, client.signal)
+          return matches ? found : undefined
+        })
+        if (!user) break
+        const pair = await openSession(user, client)
+        if (!pair) continue
+        await renewHash(user, input.password)
+        return pair
+      }
+      throw new AppError('incorrect_login')
     },
 
     /**
@@ -199,9 +214,8 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
       const read = refreshTokens.read(refreshToken)
       if (!read) throw new AppError('invalid_token')
       const { sessionId, next } = read
-      const hash = refreshTokens.hash(refreshToken)
-      const [session] = await rotate({ session: sessionId, hash, next: refreshTokens.hash(next) })
-      if (session) return issue(session[0], sessionId, next)
+      const [session] = await rotate(sessionId, refreshTokens.hash(refreshToken), refreshTokens.hash(next))
+      if (session) return createTokenPair(session.userId, sessionId, next)
       await endSessions(eq(sessions.id, sessionId))
       throw new AppError('invalid_token')
     },
@@ -228,7 +242,7 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
           ip: sessions.ip,
         })
         .from(sessions)
-        .where(and(eq(sessions.userId, id), gt(sessions.expiresAt, sql`now()`)))
+        .where(and(eq(sessions.userId, id), gt(sessions.expiresAt, now)))
         .orderBy(desc(sessions.id))
         .limit(1000)
       return rows.map(session => ({ ...session, current: session.id === sessionId }))
@@ -243,23 +257,64 @@ export function createAuthService({ db, driver, tokens, refreshTokens, passwords
     },
 
     /** Who a bearer token speaks for. Throws `invalid_token` when it is not ours, has ended, or its session has. */
-    authenticate: (token: string): Caller | Promise<Caller> => remembered.caller(token) ?? check(token),
+    authenticate: (token: string): Caller | Promise<Caller> => tokenCache.caller(token) ?? loadSession(token),
 
     /** How many tokens need no look into the database. */
-    rememberedTokens: () => remembered.size,
+    cachedTokens: () => tokenCache.size,
 
     /** Tells this process that sessions have ended; the other replicas read it in the database. */
-    forgetSessions: remembered.forgetSessions,
+    revokeSessions: tokenCache.revoke,
 
     /** Removes what has had its time: sessions, notes of their end, counters. */
     async cleanUp(): Promise<void> {
-      await endSessions(
-        sql`${sessions.id} in (select id from ${sessions} where expires_at < now() limit 1000)`,
-      )
-      await db.delete(sessionEnds).where(sql`${sessionEnds.endedAt} < now() - interval '5 minutes'`)
+      const over = db
+        .select({ id: sessions.id })
+        .from(sessions)
+        .where(lt(sessions.expiresAt, now))
+        .limit(1000)
+      await endSessions(inArray(sessions.id, over))
+      await db.delete(sessionEnds).where(lt(sessionEnds.endedAt, sql`now() - interval '5 minutes'`))
       await throttle.cleanUp()
     },
   }
+}
+
+/** Prepared, because it runs four times a second. An aggregate: one row, also when no session ended. */
+const prepareRevocations = (db: Db) =>
+  db
+    .select({
+      sessionIds: sql<string[]>`coalesce(array_agg(${sessionEnds.sessionId}::text), '{}')`,
+      databaseTime: sql<number>`(date_part('epoch', now()) * 1000)::bigint`,
+    })
+    .from(sessionEnds)
+    .where(gt(sessionEnds.endedAt, sql`now() - make_interval(secs => ${revocationWindowSeconds}::int)`))
+    .prepare('poll_revocations')
+
+/**
+ * Prepared, because every request may need it. `last_used_at` is for display: written at most every five minutes, in
+ * the statement that is needed anyway.
+ */
+function prepareLiveSession(db: Db) {
+  const isTheirs = and(eq(sessions.id, placeholder('session')), eq(sessions.userId, placeholder('user')))
+  const live = db.$with('live').as(
+    db
+      .select({ id: sessions.id, lastUsedAt: sessions.lastUsedAt, expiresAt: sessions.expiresAt })
+      .from(sessions)
+      .where(and(isTheirs, gt(sessions.expiresAt, now))),
+  )
+  const touched = db.$with('touched').as(
+    db
+      .update(sessions)
+      .set({ lastUsedAt: now })
+      .from(live)
+      .where(and(eq(sessions.id, live.id), lt(live.lastUsedAt, sql`now() - interval '5 minutes'`)))
+      .returning({ id: sessions.id }),
+  )
+  return db
+    .with(live, touched)
+    .select({ leftMs: sql<number>`(date_part('epoch', ${live.expiresAt} - now()) * 1000)::bigint` })
+    .from(live)
+    .prepare('live_session')
 }
 
 /** An address as it is compared: without regard to case. */

@@ -1,9 +1,12 @@
+import { lt } from 'drizzle-orm'
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
 import { networkOf } from '../../client-address.ts'
+import type { Db } from '../../db/client.ts'
 import type { Driver } from '../../db/driver.ts'
+import { rateLimits } from '../../db/schema.ts'
 import { AppError } from '../../errors.ts'
 
-/** How often who may try; 0 turns a limit off. */
+/** The limits on sign-ins and registrations; 0 turns one off. */
 export interface ThrottleSettings {
   /** Sign-ins a minute from one address. */
   loginsPerMinute: number
@@ -13,23 +16,29 @@ export interface ThrottleSettings {
   registrationsPerHour: number
 }
 
+interface Parts {
+  db: Db
+  /** For the library, whose statements are its own. */
+  driver: Pick<Driver, 'query'>
+}
+
 /** Headers for an answer: what is left (draft-ietf-httpapi-ratelimit-headers-10). */
 export type LimitHeaders = Record<string, string>
 
 export type Throttle = ReturnType<typeof createThrottle>
 
 const accountSeconds = 15 * 60
-const strangerSeconds = 60
+const fallbackSeconds = 60
 
 /**
  * Slows down guessing. The counting is rate-limiter-flexible's: of addresses in this process, of accounts in the
  * database, where all replicas share it.
  *
- * Somebody else's guesses never lock a person out. When an account has seen too many wrong passwords, each address
- * still has one try a minute on it: so the right password works at the first try from wherever its owner is, and a
- * guesser has one guess a minute and address instead of many.
+ * A guesser never locks the owner of an account out. After too many wrong passwords for an account, each address still
+ * has one try a minute on it: the right password works at the first try from wherever its owner is, and a guesser has
+ * one guess a minute and address.
  */
-export function createThrottle(driver: Driver, settings: ThrottleSettings) {
+export function createThrottle({ db, driver }: Parts, settings: ThrottleSettings) {
   const client = {
     query: async ({ text, values }: { text: string; values: unknown[] }) => ({
       rows: (await driver.query(text, values)).map(([points, expire]) => ({ points, expire })),
@@ -52,16 +61,16 @@ export function createThrottle(driver: Driver, settings: ThrottleSettings) {
     register: new RateLimiterMemory({ points: settings.registrationsPerHour, duration: 3600 }),
   }
   const failures = shared('account', settings.failuresPerAccount, accountSeconds)
-  const strangers = shared('stranger', 1, strangerSeconds)
+  const perAddressFallback = shared('fallback', 1, fallbackSeconds)
   const refused = { login: 0, register: 0, account: 0 }
 
   return {
     /** Counts a call from an address. Throws `too_many_requests`. */
     async address(kind: keyof typeof byAddress, ip: string | null): Promise<LimitHeaders> {
       const limiter = byAddress[kind]
-      if (limiter.points === 0 || ip === null) return {}
+      if (limiter.points === 0) return {}
       const policy = `"${kind}";q=${limiter.points};w=${limiter.duration}`
-      const result = await consume(limiter, networkOf(ip))
+      const result = await consume(limiter, bucketOf(ip))
       const headers = {
         'ratelimit-policy': policy,
         ratelimit: `"${kind}";r=${result.remainingPoints};t=${seconds(result)}`,
@@ -75,40 +84,43 @@ export function createThrottle(driver: Driver, settings: ThrottleSettings) {
 
     /**
      * Runs a check of a password for an account, counting it as wrong until it turns out right: so that a hundred
-     * guesses at once do not all pass before the first is counted. Gives what the check gives. Throws
+     * guesses at once do not all pass before the first is counted. Returns what the check returns. Throws
      * `too_many_requests`.
      */
-    async guess<T>(account: string, ip: string | null, check: () => Promise<T>): Promise<T> {
+    async limitAttempts<T>(account: string, ip: string | null, check: () => Promise<T>): Promise<T> {
       if (settings.failuresPerAccount === 0) return check()
       const key = digest(account)
       const counted = await consume(failures, key)
       if (counted.refused) {
-        const stranger = await consume(strangers, `${key}:${digest(ip === null ? '' : networkOf(ip))}`)
-        if (stranger.refused) {
+        const fallback = await consume(perAddressFallback, `${key}:${digest(bucketOf(ip))}`)
+        if (fallback.refused) {
           refused.account++
-          throw tooMany(stranger)
+          throw tooMany(fallback)
         }
       }
       // A check that could not be made (too busy, the database away) was no guess.
-      let wasGuess = false
+      let wasWrong = false
       try {
         const right = await check()
-        wasGuess = !right
+        wasWrong = !right
         return right
       } finally {
-        if (!wasGuess) await failures.reward(key)
+        if (!wasWrong) await failures.reward(key)
       }
     },
 
     /** How many calls each limit has refused since the start. */
     stats: (): Readonly<typeof refused> => refused,
 
-    /** Removes counters that have run out. */
+    /** Removes counters that have run out; an hour late, because they end by the clock of the replica that made them. */
     async cleanUp(): Promise<void> {
-      await driver.query('delete from rate_limits where expire < $1', [Date.now()])
+      await db.delete(rateLimits).where(lt(rateLimits.expire, Date.now() - 3_600_000))
     },
   }
 }
+
+/** What is counted together. A client that hung up has no address any more: all of those are one. */
+const bucketOf = (ip: string | null) => (ip === null ? 'unknown' : networkOf(ip))
 
 type Limiter = RateLimiterMemory | RateLimiterPostgres
 

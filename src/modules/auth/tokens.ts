@@ -16,7 +16,7 @@ interface TokenSettings {
   lifetimeSeconds: number
 }
 
-/** Access tokens: JWTs (RFC 7519) that name a person (`sub`) and one of that person's sessions (`sid`). */
+/** Access tokens: JWTs (RFC 7519) that name a user (`sub`) and one of that user's sessions (`sid`). */
 export function createTokens({ secretKey, algorithm, lifetimeSeconds }: TokenSettings) {
   const { accessToken } = jwt({ name: 'accessToken', secret: secretKey, alg: algorithm }).decorator
 

@@ -21,7 +21,7 @@ export const userRoutes = ({ users, authenticate, clientOf }: Parts) =>
       response: { 200: profile, ...errors('user') },
       detail: { operationId: 'getProfile', summary: 'Show your account' },
     })
-    .patch('/me', ({ user, body, request }) => users.changeEmail(user.id, body, clientOf(request).ip), {
+    .patch('/me', ({ user, body, request }) => users.changeEmail(user.id, body, clientOf(request)), {
       body: emailChange,
       response: { 200: profile, ...errors('user', 'body', 'email_taken', 'too_many_requests') },
       detail: { operationId: 'changeEmail', summary: 'Change your e-mail address' },
@@ -29,7 +29,7 @@ export const userRoutes = ({ users, authenticate, clientOf }: Parts) =>
     .post(
       '/me/password',
       async ({ user, body, request, status }) => {
-        await users.changePassword(user, body, clientOf(request).ip)
+        await users.changePassword(user, body, clientOf(request))
         return status(204, undefined)
       },
       {
@@ -45,7 +45,7 @@ export const userRoutes = ({ users, authenticate, clientOf }: Parts) =>
     .delete(
       '/me',
       async ({ user, body, request, status }) => {
-        await users.remove(user, body.password, clientOf(request).ip)
+        await users.remove(user, body.password, clientOf(request))
         return status(204, undefined)
       },
       {

@@ -1,0 +1,28 @@
+/** The settings that say where a server listens. */
+interface Names {
+  host: string
+  port: string
+}
+
+/** Starts a server; a failure says in a sentence which address it is about and what to do. */
+export function bind<Server>(
+  { host, port }: { host: string; port: number },
+  start: () => Server,
+  names: Names = { host: 'HOST', port: 'PORT' },
+): Server {
+  try {
+    return start()
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    const where = `${urlHost(host)}:${port}`
+    const sentences: Record<string, string> = {
+      EADDRINUSE: `${where} is in use by another process: stop it, or set ${names.port} to a free port`,
+      EACCES: `${where} needs a privilege: set ${names.port} to 1024 or more, or grant CAP_NET_BIND_SERVICE`,
+      EADDRNOTAVAIL: `${host} is not an address of this machine: set ${names.host} to one, or to 0.0.0.0 for all of them`,
+    }
+    throw sentences[code] ? new Error(sentences[code], { cause: error }) : error
+  }
+}
+
+/** A host as it stands in an URL. */
+export const urlHost = (host: string) => (host.includes(':') ? `[${host}]` : host)

@@ -1,0 +1,139 @@
+import { afterAll, beforeAll, expect, test } from 'bun:test'
+import type postgres from 'postgres'
+import { type Person, type Service, startService } from './support/harness.ts'
+import { createMeeting, type Meeting } from './support/meet.ts'
+import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+
+/** Races for an account, made to happen: another session changes its row, and a request waits for that. */
+let database: PrivateDatabase
+let api: Service
+let meeting: Meeting
+beforeAll(async () => {
+  database = await privateDatabase()
+  api = await startService('postgres', { DATABASE_URL: database.url })
+  meeting = createMeeting(database.directUrl)
+}, 60_000)
+afterAll(async () => {
+  await meeting?.close()
+  await api?.stop()
+  await database?.drop()
+})
+
+type Sql = postgres.TransactionSql
+
+const newPassword = 'staple my battery'
+const hashOf = (password: string, cost: number) => Bun.password.hash(password, { algorithm: 'bcrypt', cost })
+const setHash = (user: Person, hash: string) => (sql: Sql) =>
+  sql`update users set password_hash = ${hash} where id = ${user.id}`
+const storedHash = async (user: Person) => {
+  const [row] = await api.sql('select password_hash from users where id = $1', [user.id])
+  return row![0] as string
+}
+const signIn = ({ email, password }: Person) =>
+  api.post('/auth/login', { form: { username: email, password } })
+
+/** Every call that asks for the password, with the right one. */
+const calls: [
+  name: string,
+  refused: number,
+  done: number,
+  call: (user: Person) => Promise<{ status: number }>,
+][] = [
+  ['a sign-in', 401, 200, signIn],
+  [
+    'a change of the password',
+    400,
+    204,
+    ({ token, password }) =>
+      api.post('/users/me/password', {
+        token,
+        json: { current_password: password, new_password: 'yet another one' },
+      }),
+  ],
+  [
+    'a change of the address',
+    400,
+    200,
+    ({ token, password }) =>
+      api.patch('/users/me', {
+        token,
+        json: { current_password: password, email: `${crypto.randomUUID()}@example.com` },
+      }),
+  ],
+]
+
+test.each(calls)('%s that meets a change of the password is refused', async (_, refused, _done, call) => {
+  const ada = await api.user()
+  const changed = await hashOf(newPassword, 4)
+
+  const [answer] = await meeting.meet(setHash(ada, changed), [() => call(ada)])
+
+  expect(answer!.status).toBe(refused)
+  expect(await storedHash(ada)).toBe(changed)
+})
+
+test.each(calls)(
+  '%s that meets a renewed hash of the same password succeeds',
+  async (_, _refused, done, call) => {
+    const ada = await api.user()
+
+    const [answer] = await meeting.meet(setHash(ada, await hashOf(ada.password, 5)), [() => call(ada)])
+
+    expect(answer!.status).toBe(done)
+  },
+)
+
+test('a deletion of the account that meets a change of the password is refused', async () => {
+  const ada = await api.user()
+
+  const [answer] = await meeting.meet(setHash(ada, await hashOf(newPassword, 4)), [
+    () => api.delete('/users/me', { token: ada.token, json: { password: ada.password } }),
+  ])
+
+  expect(answer!.status).toBe(400)
+  expect((await api.get('/users/me', { token: ada.token })).status).toBe(200)
+})
+
+test('a hash that is renewed at a sign-in does not undo a change of the password', async () => {
+  const ada = await api.user()
+  await meeting.sql.begin(setHash(ada, await hashOf(ada.password, 5)))
+  const changed = await hashOf(newPassword, 4)
+  let other: Sql | undefined
+
+  // The new session needs the row as it is, and gets it; the new hash has to wait.
+  const [answer] = await meeting.meet(
+    sql => {
+      other = sql
+      return sql`select 1 from users where id = ${ada.id} for share`
+    },
+    [() => signIn(ada)],
+    () => setHash(ada, changed)(other!),
+  )
+
+  expect(answer!.status).toBe(200)
+  expect(await storedHash(ada)).toBe(changed)
+})
+
+test('a sign-in that was under way when the password was changed has no session', async () => {
+  const ada = await api.user()
+  const sessionId = Bun.randomUUIDv7()
+
+  const [answer] = await meeting.meet(
+    async sql => {
+      await sql`select 1 from users where id = ${ada.id} for share`
+      await sql`
+        insert into sessions (id, user_id, token_hash, expires_at)
+        values (${sessionId}, ${ada.id}, 'x', now() + interval '1 day')`
+    },
+    [
+      () =>
+        api.post('/users/me/password', {
+          token: ada.token,
+          json: { current_password: ada.password, new_password: newPassword },
+        }),
+    ],
+  )
+
+  expect(answer!.status).toBe(204)
+  expect(await api.sql('select 1 from sessions where id = $1', [sessionId])).toEqual([])
+})

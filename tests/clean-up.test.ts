@@ -1,0 +1,72 @@
+import { expect, test } from 'bun:test'
+import { createApp } from '../src/app.ts'
+import { parseConfig } from '../src/config.ts'
+import { createLog } from '../src/log.ts'
+import { onBothDatabases, type Service } from './support/harness.ts'
+
+/** The job of a second service on the same database, to run now what it does by itself. */
+function cleanUpOf({ kind, sql }: Service) {
+  const unused = () => Promise.reject(new Error('not needed here'))
+  const { jobs } = createApp({
+    config: parseConfig({}),
+    secretKey: 'no token is signed here',
+    driver: { kind, query: sql, transaction: unused, session: unused, close: unused },
+    log: createLog({ level: 'error', pretty: false, write: () => {} }),
+    readiness: async () => ({ ready: true }),
+    peerOf: () => null,
+  })
+  return jobs.find(({ name }) => name === 'clean up sessions')!
+}
+
+onBothDatabases('the clean-up', api => {
+  const rows = async (sql: string) => (await api.sql(sql, [])).map(([first]) => first)
+
+  test('runs every ten minutes', () => {
+    expect(cleanUpOf(api).everySeconds).toBe(600)
+  })
+
+  test('removes sessions that are over, and no other', async () => {
+    const ada = await api.user()
+    const eve = await api.user()
+    await api.sql(`update sessions set expires_at = now() + interval '1 minute' where user_id = $1`, [ada.id])
+    await api.sql(`update sessions set expires_at = now() - interval '1 second' where user_id = $1`, [eve.id])
+
+    await cleanUpOf(api).run()
+
+    expect(await rows('select user_id from sessions')).toEqual([ada.id])
+    expect((await api.get('/users/me', { token: ada.token })).status).toBe(200)
+  })
+
+  test('removes notes of ended sessions when every replica has long read them', async () => {
+    await api.sql('delete from session_ends', [])
+    for (const age of ['30 seconds', '4 minutes 50 seconds', '5 minutes 1 second', '1 day']) {
+      await api.sql('insert into session_ends values (gen_random_uuid(), now() - $1::interval)', [age])
+    }
+
+    await cleanUpOf(api).run()
+
+    expect(
+      await rows(`select (extract(epoch from now() - ended_at) / 100)::int from session_ends order by 1`),
+    ).toEqual([0, 3])
+  })
+
+  test('removes counters an hour after they have run out', async () => {
+    const ends = {
+      counting: 60_000,
+      'run out': -1000,
+      'nearly an hour ago': -59 * 60_000,
+      'an hour ago': -61 * 60_000,
+    }
+    for (const [key, ms] of Object.entries(ends)) {
+      await api.sql('insert into rate_limits values ($1, 1, $2)', [key, Date.now() + ms])
+    }
+
+    await cleanUpOf(api).run()
+
+    expect(await rows('select key from rate_limits order by expire desc')).toEqual([
+      'counting',
+      'run out',
+      'nearly an hour ago',
+    ])
+  })
+})

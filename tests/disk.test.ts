@@ -1,0 +1,303 @@
+import { afterAll, describe, expect, mock, test } from 'bun:test'
+import * as nodeFs from 'node:fs'
+import * as nodePromises from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { basename, dirname, join } from 'node:path'
+import { create } from 'tar'
+
+/**
+ * What must be on disk, and in which order. A crash of the machine cannot be made here, so the calls to the file system
+ * are recorded on their way through.
+ */
+const fs = { ...nodeFs }
+const promises = { ...nodePromises }
+const names = new Map<number, string>()
+let events: string[] = []
+
+mock.module('node:fs', () => ({
+  ...fs,
+  openSync(...args: Parameters<typeof fs.openSync>) {
+    const file = fs.openSync(...args)
+    names.set(file, String(args[0]))
+    return file
+  },
+  fsyncSync(file: number) {
+    events.push(`sync ${names.get(file)}`)
+    fs.fsyncSync(file)
+  },
+  renameSync(from: string, to: string) {
+    events.push(`rename ${to}`)
+    fs.renameSync(from, to)
+  },
+}))
+mock.module('node:fs/promises', () => ({
+  ...promises,
+  async open(...args: Parameters<typeof promises.open>) {
+    const file = await promises.open(...args)
+    const sync = file.sync.bind(file)
+    return Object.assign(file, {
+      async sync() {
+        events.push(`sync ${args[0]}`)
+        await sync()
+      },
+    })
+  },
+}))
+// Loaded now: they get the functions above.
+const { prepareDataDir } = await import('../src/db/data-dir.ts')
+const { DurableFS } = await import('../src/db/durable-fs.ts')
+const { ensureCluster } = await import('../src/db/cluster.ts')
+const { openEmbedded } = await import('../src/db/embedded.ts')
+const { migrate } = await import('../src/db/migrate.ts')
+const { writeOutput } = await import('../src/commands/output.ts')
+const { backupCommand } = await import('../src/commands/backup.ts')
+const { restoreCommand } = await import('../src/commands/restore.ts')
+
+const root = fs.mkdtempSync(join(tmpdir(), 'todo-api-disk-'))
+afterAll(() => {
+  mock.module('node:fs', () => fs)
+  mock.module('node:fs/promises', () => promises)
+  fs.rmSync(root, { recursive: true })
+})
+const folder = () => fs.mkdtempSync(join(root, 'test-'))
+
+const filesOf = (path: string) =>
+  fs
+    .readdirSync(path, { recursive: true, withFileTypes: true })
+    .filter(entry => entry.isFile())
+    .map(entry => join(entry.parentPath, entry.name))
+
+/** What happens on disk meanwhile. */
+async function during(work: () => unknown): Promise<string[]> {
+  events = []
+  await work()
+  return events
+}
+
+describe('a data folder', () => {
+  test('is on disk with every folder above it that was made', async () => {
+    const top = folder()
+
+    expect(await during(() => prepareDataDir(join(top, 'a/b/c')))).toEqual([
+      `sync ${top}/a/b`,
+      `sync ${top}/a`,
+      `sync ${top}`,
+    ])
+  })
+
+  test('that was empty and open to others is closed to them', () => {
+    const top = folder()
+    fs.chmodSync(top, 0o755)
+    prepareDataDir(top)
+
+    expect(fs.statSync(top).mode & 0o777).toBe(0o700)
+  })
+})
+
+test('a sync of the engine reaches the disk, and one that fails is reported to the engine', async () => {
+  class ErrnoError extends Error {
+    constructor(readonly errno: number) {
+      super(`errno ${errno}`)
+    }
+  }
+  const module = {
+    NODEFS: { stream_ops: {} as { fsync(stream: { nfd: number }): number } },
+    FS: { ErrnoError },
+  }
+  class Mended extends DurableFS {
+    constructor() {
+      super(root)
+      this.mend(module)
+    }
+  }
+  new Mended()
+  const path = join(folder(), 'file')
+  const file = fs.openSync(path, 'w')
+  names.set(file, path)
+  const { fsync } = module.NODEFS.stream_ops
+
+  expect(await during(() => fsync({ nfd: file }))).toEqual([`sync ${path}`])
+  fs.closeSync(file)
+  const inputOutputError = 29
+  expect(() => fsync({ nfd: 1_000_000 })).toThrow(expect.objectContaining({ errno: inputOutputError }))
+})
+
+test('a first database is on disk before it has its name, and its name after that', async () => {
+  const top = folder()
+  const seen = await during(() => ensureCluster(join(top, 'cluster')))
+  const renamed = seen.indexOf(`rename ${top}/cluster`)
+  const before = new Set(seen.slice(0, renamed))
+  const files = filesOf(join(top, 'cluster'))
+  const folders = [...new Set(files.map(dirname))]
+  const built = (path: string) => path.replace(`${top}/cluster`, `${top}/cluster.new`)
+
+  expect(files.length).toBeGreaterThan(100)
+  expect([...files, ...folders].filter(path => !before.has(`sync ${built(path)}`))).toEqual([])
+  expect(seen.slice(renamed + 1)).toEqual([`sync ${top}`])
+  expect(files.filter(path => (fs.statSync(path).mode & 0o077) !== 0)).toEqual([])
+}, 60_000)
+
+describe('the result of a command', () => {
+  test('is on disk before it has its name, and its name after that', async () => {
+    const top = folder()
+    const path = join(top, 'result')
+    const seen = await during(() => writeOutput(path, output => output.write('x')))
+
+    expect(seen).toEqual([
+      expect.stringMatching(/^sync .*\/result\.[0-9a-f-]{36}\.part$/),
+      `rename ${path}`,
+      `sync ${top}`,
+    ])
+    expect(fs.statSync(path).mode & 0o777).toBe(0o600)
+  })
+
+  test('that is not finished leaves what was there, and nothing else', async () => {
+    const top = folder()
+    const path = join(top, 'result')
+    fs.writeFileSync(path, 'before')
+    const half = writeOutput(path, async output => {
+      await output.write('half')
+      throw new Error('enough')
+    })
+
+    await expect(half).rejects.toThrow('enough')
+    expect([fs.readFileSync(path, 'utf8'), fs.readdirSync(top)]).toEqual(['before', ['result']])
+  })
+
+  test('never goes where a link leads, or into a file that was put in its way', async () => {
+    const top = folder()
+    const [path, victim] = [join(top, 'result'), join(top, 'victim')]
+    fs.writeFileSync(victim, 'untouched')
+    fs.symlinkSync(victim, path)
+    // What could be guessed is in the way of nothing.
+    for (const name of ['result.part', `result.${process.pid}`]) fs.symlinkSync(victim, join(top, name))
+    let drafts: string[] = []
+    await writeOutput(path, async output => {
+      await output.write('x')
+      drafts = fs.readdirSync(top).filter(name => /^result\.[0-9a-f-]{36}\.part$/.test(name))
+    })
+
+    expect(drafts).toHaveLength(1)
+    expect(fs.readFileSync(victim, 'utf8')).toBe('untouched')
+    expect(fs.lstatSync(path).isFile()).toBe(true)
+    expect(fs.readFileSync(path, 'utf8')).toBe('x')
+  })
+
+  test('goes into a device or a pipe, which stays what it is', async () => {
+    const pipe = join(folder(), 'pipe')
+    await Bun.$`mkfifo ${pipe}`
+    const reader = Bun.spawn(['cat', pipe], { stdout: 'pipe' })
+    await writeOutput(pipe, output => output.write('through the pipe'))
+
+    expect(await reader.stdout.text()).toBe('through the pipe')
+    expect(fs.statSync(pipe).isFIFO()).toBe(true)
+    await expect(writeOutput('/dev/full', output => output.write('x'))).rejects.toThrow(
+      'full was not written: the disk is full',
+    )
+    expect(fs.statSync('/dev/full').isCharacterDevice()).toBe(true)
+  })
+
+  test.each([
+    ['a folder that is not there', (top: string) => join(top, 'nowhere/result'), 'there is no folder'],
+    ['the name of a folder', (top: string) => top, 'it is a folder'],
+  ])('for %s is refused in words', async (_, target, reason) => {
+    const path = target(folder())
+    const result = writeOutput(path, output => output.write('x'))
+
+    await expect(result).rejects.toThrow(`${basename(path)} was not written: ${reason}`)
+  })
+})
+
+describe('a restore', () => {
+  const top = folder()
+  const file = join(top, 'backup')
+  const within = async (dataDir: string, work: () => Promise<unknown>) => {
+    const { DATA_DIR, DATABASE_URL } = process.env
+    Object.assign(process.env, { DATA_DIR: dataDir })
+    delete process.env.DATABASE_URL
+    try {
+      return await work()
+    } finally {
+      for (const [name, value] of Object.entries({ DATA_DIR, DATABASE_URL })) {
+        if (value === undefined) delete process.env[name]
+        else process.env[name] = value
+      }
+    }
+  }
+  const description = '🎉'.repeat(2000)
+  let toast = ''
+  const backup = async () => {
+    if (fs.existsSync(file)) return
+    const dataDir = join(top, 'data')
+    const driver = await openEmbedded({ dataDir })
+    await migrate(driver)
+    const [ada, id] = [crypto.randomUUID(), crypto.randomUUID()]
+    const make = [
+      `insert into users (id, email, email_key, password_hash) values ('${ada}', 'a@b.c', 'a@b.c', 'x')`,
+      `insert into task_counters (user_id, seq) values ('${ada}', 1)`,
+      `insert into tasks (id, user_id, title, description, version) values ('${id}', '${ada}', 'x', '${description}', 1)`,
+    ]
+    for (const statement of make) await driver.query(statement, [])
+    const [[path] = []] = await driver.query(
+      `select pg_relation_filepath(reltoastrelid) from pg_class where relname = 'tasks'`,
+      [],
+    )
+    toast = String(path)
+    await driver.close()
+    await within(dataDir, () => backupCommand(file))
+  }
+
+  test('is on disk before it is put in its place, and its name after that', async () => {
+    await backup()
+    const dataDir = join(top, 'other')
+    const seen = await during(() => within(dataDir, () => restoreCommand(file, {})))
+    const decided = seen.indexOf(`rename ${dataDir}/restore.ready`)
+    const before = new Set(seen.slice(0, decided))
+    const files = filesOf(join(dataDir, 'cluster'))
+    // The engine, which syncs in its own way, came before.
+    const unpacked = (path: string) => path.replace(dataDir, `${dataDir}/restore.new`)
+
+    expect(files.length).toBeGreaterThan(100)
+    expect(files.filter(path => !before.has(`sync ${unpacked(path)}`))).toEqual([])
+    expect(seen.slice(decided + 1)).toEqual([
+      `sync ${dataDir}`,
+      `rename ${dataDir}/cluster`,
+      `sync ${dataDir}/restore.ready`,
+      `sync ${dataDir}`,
+      `sync ${dataDir}`,
+    ])
+  }, 60_000)
+
+  /** The backup with something in it changed. */
+  const spoiled = async (spoil: (cluster: string) => void) => {
+    await backup()
+    const copy = folder()
+    fs.cpSync(join(top, 'data/cluster'), join(copy, 'cluster'), { recursive: true })
+    spoil(join(copy, 'cluster'))
+    const bad = join(copy, 'bad.tar.gz')
+    await create({ cwd: copy, gzip: true, file: bad }, ['cluster'])
+    return bad
+  }
+
+  test('takes no links, which may lead out of the folder', async () => {
+    const bad = await spoiled(cluster => fs.symlinkSync('/etc/passwd', join(cluster, 'link')))
+    const dataDir = join(folder(), 'data')
+
+    await expect(within(dataDir, () => restoreCommand(bad, {}))).rejects.toThrow('is no backup')
+    expect(fs.readdirSync(dataDir)).toEqual(['lock'])
+  }, 60_000)
+
+  test('notices a value that is damaged, wherever it is stored', async () => {
+    const bad = await spoiled(cluster => {
+      const path = join(cluster, toast)
+      const bytes = fs.readFileSync(path)
+      expect(bytes.includes('🎉')).toBe(true)
+      bytes[bytes.indexOf('🎉') + 400]! ^= 0xff
+      fs.writeFileSync(path, bytes)
+    })
+    const dataDir = join(folder(), 'data')
+
+    await expect(within(dataDir, () => restoreCommand(bad, {}))).rejects.toThrow('is damaged: invalid page')
+    expect(fs.readdirSync(dataDir)).toEqual(['lock'])
+  }, 60_000)
+})

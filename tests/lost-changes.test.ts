@@ -1,0 +1,206 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { cpSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { newPlace, type Place, runCommand } from './support/command.ts'
+import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import type { Person } from './support/harness.ts'
+import { execute } from './support/postgres-server.ts'
+
+/** A way to lose changes: what is saved, how it comes back, and whether the service writes before `reset-sync` runs. */
+interface Loss {
+  kind: 'postgres' | 'embedded'
+  save(place: Place): Promise<unknown>
+  bringBack(place: Place): Promise<unknown>
+  needsReset: boolean
+}
+
+const url = (place: Place) => place.env.DATABASE_URL!
+const nameOf = (place: Place) => new URL(url(place)).pathname.slice(1)
+const saved = (place: Place) => `${nameOf(place)}_saved`
+const besides = (place: Place, name: string) =>
+  Object.assign(new URL(url(place)), { pathname: `/${name}` }).href
+const backupOf = (place: Place) => join(place.folder, 'todo.tar.gz')
+
+/** Fails with what the command said. */
+async function run(place: Place, ...args: string[]) {
+  const { exitCode, stderr } = await runCommand(args, place)
+  expect([exitCode, stderr]).toEqual([0, stderr])
+}
+
+const losses: Record<string, Loss> = {
+  'a backup, restored': {
+    kind: 'embedded',
+    save: place => run(place, 'backup', backupOf(place)),
+    bringBack: place => run(place, 'restore', '--force', backupOf(place)),
+    needsReset: false,
+  },
+  'a copy of the folder, and reset-sync': {
+    kind: 'embedded',
+    save: async place =>
+      cpSync(place.env.DATA_DIR!, join(place.folder, 'copy'), { recursive: true, filter: isNoSocket }),
+    async bringBack(place) {
+      rmSync(place.env.DATA_DIR!, { recursive: true })
+      cpSync(join(place.folder, 'copy'), place.env.DATA_DIR!, { recursive: true })
+    },
+    needsReset: true,
+  },
+  'an older database of PostgreSQL, and reset-sync': {
+    kind: 'postgres',
+    save: place => execute(url(place), `create database ${saved(place)} template ${nameOf(place)}`),
+    async bringBack(place) {
+      const other = besides(place, saved(place))
+      await execute(other, `drop database ${nameOf(place)} with (force)`)
+      await execute(other, `create database ${nameOf(place)} template ${saved(place)}`)
+    },
+    needsReset: true,
+  },
+}
+
+const isNoSocket = (path: string) => !path.endsWith('/control')
+
+/** Everything that a client gets from a cursor on, or from nothing; the status when it is refused. */
+async function sync(api: Running, { token }: Person, cursor?: string) {
+  const tasks = new Map<string, unknown>()
+  let since = cursor
+  while (true) {
+    const { status, body } = await api.get(`/tasks/changes?limit=2${since ? `&since=${since}` : ''}`, {
+      token,
+    })
+    if (status !== 200) return { status, tasks, cursor: since, code: body.code }
+    for (const task of body.tasks) tasks.set(task.id, task)
+    for (const id of body.deleted) tasks.delete(id)
+    since = body.cursor as string
+    if (!body.has_more) return { status, tasks, cursor: since, code: undefined }
+  }
+}
+
+describe.each(Object.entries(losses))('%s', (_, { kind, save, bringBack, needsReset }) => {
+  let place: Place
+  let api: Running
+  let ada: Person
+  let task: { id: string }
+  /** What clients hold from before the backup, and from the changes that are lost. */
+  const held = { cursors: [] as string[], etags: [] as string[] }
+
+  const start = async () => {
+    api = await startExecutable({ ...place.env, LOGIN_LIMIT: '0' })
+    await untilReady(api)
+  }
+  /** Changes the task a few times and makes others, as a client does; returns the last ETag and cursor. */
+  const work = async (what: string) => {
+    let etag = ''
+    for (let n = 0; n < 4; n++) {
+      await api.task(ada, { title: `${what} ${n}` })
+      const { headers } = await api.patch(`/tasks/${task.id}`, {
+        ...ada,
+        json: { title: `${what}, change ${n}` },
+      })
+      etag = headers.get('etag')!
+      held.etags.push(etag)
+      held.cursors.push((await sync(api, ada)).cursor!)
+    }
+  }
+  const lose = async (what: string) => {
+    await api.stop()
+    await bringBack(place)
+    await start()
+    await work(what)
+    if (needsReset) await run(place, 'reset-sync')
+  }
+
+  beforeAll(async () => {
+    place = await newPlace(kind, { direct: true })
+    await start()
+    ada = await api.user('ada@example.com')
+    task = await api.task(ada)
+    const gone = await api.task(ada)
+    await api.delete(`/tasks/${gone.id}?permanent=true`, ada)
+    held.cursors.push((await sync(api, ada)).cursor!)
+    await api.stop()
+    await save(place)
+    await start()
+    await work('lost')
+  }, 120_000)
+  afterAll(async () => {
+    await api.stop()
+    if (kind === 'postgres') await execute(url(place), `drop database if exists ${saved(place)} with (force)`)
+    await place.remove()
+  })
+
+  test.each(['once', 'again'])(
+    'cursors and ETags of the lost changes are worth nothing (%s)',
+    async time => {
+      const { cursors, etags } = { cursors: [...held.cursors], etags: [...held.etags] }
+      await lose(time)
+
+      const outcomes = await Promise.all(cursors.map(cursor => sync(api, ada, cursor)))
+      expect(outcomes.map(({ status, code }) => [status, code])).toEqual(
+        cursors.map(() => [410, 'cursor_expired']),
+      )
+      for (const etag of etags) {
+        const read = await api.get(`/tasks/${task.id}`, { ...ada, headers: { 'if-none-match': etag } })
+        const written = await api.patch(`/tasks/${task.id}`, {
+          ...ada,
+          json: { title: 'x' },
+          headers: { 'if-match': etag },
+        })
+        expect([etag, read.status, written.status]).toEqual([etag, 200, 412])
+      }
+    },
+    120_000,
+  )
+
+  test('a client that begins again gets everything, and goes on from there', async () => {
+    const list = async () => (await api.get('/tasks?limit=200', ada)).body
+    const everything = await sync(api, ada)
+    expect([...everything.tasks.values()].sort(byId)).toEqual((await list()).sort(byId))
+
+    const later = await api.task(ada, { title: 'later' })
+    expect(Number.isSafeInteger(later.version)).toBe(true)
+    expect(
+      (await api.get(`/tasks/${later.id}`, { ...ada, headers: { 'if-none-match': `"${later.version}"` } }))
+        .status,
+    ).toBe(304)
+    const rest = await sync(api, ada, everything.cursor)
+    expect([rest.status, [...rest.tasks.keys()]]).toEqual([200, [later.id]])
+  })
+})
+
+const byId = (a: any, b: any) => (a.id < b.id ? -1 : 1)
+
+describe.each(['postgres', 'embedded'] as const)('reset-sync beside writers (%s)', kind => {
+  test('loses no write, and doubles no number', async () => {
+    const place = await newPlace(kind)
+    const api = await startExecutable(place.env)
+    await untilReady(api)
+    const people = [await api.user(), await api.user(), await api.user()]
+    for (const person of people) for (let n = 0; n < 30; n++) await api.task(person)
+    const titles = new Map<string, string>()
+    let isDone = false
+    const writers = people.map(async (person, i) => {
+      const { body } = await api.get('/tasks', person)
+      for (let n = 0; !isDone; n++) {
+        const { id } = body[n % body.length]
+        const title = `${i} ${n}`
+        const { status } = await api.patch(`/tasks/${id}`, { ...person, json: { title } })
+        if (status === 200) titles.set(id, title)
+      }
+    })
+    await run(place, 'reset-sync')
+    isDone = true
+    await Promise.all(writers)
+
+    for (const person of people) {
+      const { body } = await api.get('/tasks?limit=200', person)
+      const versions = body.map((task: { version: number }) => task.version)
+      expect(new Set(versions).size).toBe(30)
+      expect(Math.min(...versions)).toBeGreaterThan(2 ** 32)
+      for (const task of body) if (titles.has(task.id)) expect(task.title).toBe(titles.get(task.id))
+      expect([...(await sync(api, person)).tasks.keys()].sort()).toEqual(
+        body.map((t: { id: string }) => t.id).sort(),
+      )
+    }
+    await api.stop()
+    await place.remove()
+  }, 60_000)
+})
