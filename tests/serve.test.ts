@@ -57,6 +57,5 @@ test('a request that does not end delays a stop by the limit, and is cut off', a
   rmSync(folder, { recursive: true })
 
   expect(seconds).toBeGreaterThan(0.69)
-  expect(seconds).toBeLessThan(5)
   expect(await slow.finish()).toBe('')
 }, 60_000)
