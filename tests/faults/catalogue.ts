@@ -1,4 +1,6 @@
+import { untilReady } from '../support/executable.ts'
 import { execute } from '../support/postgres-server.ts'
+import { until } from '../support/until.ts'
 import { type Fault, type Stage, untilOver } from './stage.ts'
 
 const ours = `from pg_stat_activity where application_name = 'todo-api'`
@@ -44,19 +46,16 @@ const sessionCommands: Fault[] = ['deallocate all', 'discard all', 'discard plan
 const statements: Fault[] = [
   {
     name: 'statements are cancelled',
-    async run(stage) {
-      stage.proxy.flow.readEveryMs = 5
-      await untilOver(stage, sql => sql(`select pg_cancel_backend(pid) ${ours} and state = 'active'`))
-      stage.proxy.heal()
-    },
+    run: cancel,
   },
   {
     name: 'statements time out in mid-answer',
     async run(stage) {
       const { proxy, random } = stage
-      proxy.flow.readEveryMs = 5
-      await repeat(stage, 50, () => proxy.inject(`set statement_timeout = ${random.between(1, 20)}`))
-      proxy.heal()
+      await Promise.all([
+        repeat(stage, 50, () => proxy.inject(`set statement_timeout = ${random.between(1, 5)}`)),
+        readLongPages(stage),
+      ])
       await proxy.inject('reset statement_timeout')
     },
   },
@@ -130,7 +129,7 @@ const network: Fault[] = [
     },
   },
   { name: 'new connections are held, then all are dropped', run: holdThenDrop },
-  { name: 'the same while no client asks', run: holdThenDropUnasked },
+  { name: 'held connections are dropped while no client asks', run: holdThenDropUnasked },
   { name: 'the network does all of this at random', run: disturbAtRandom },
 ]
 
@@ -157,7 +156,7 @@ export const pooledFaults: Fault[] = [
   },
   {
     name: 'statements are cancelled',
-    run: stage => untilOver(stage, sql => sql(`select pg_cancel_backend(pid) ${ours} and state = 'active'`)),
+    run: cancel,
   },
   ...backends.slice(0, 1),
   ...server.slice(2, 3),
@@ -215,6 +214,16 @@ async function repeat({ seconds }: Stage, pauseMs: number, step: () => unknown) 
   }
 }
 
+/** Cancels whatever is being answered, again and again, while long pages are. */
+async function cancel(stage: Stage) {
+  await Promise.all([
+    untilOver(stage, sql => sql(`select pg_cancel_backend(pid) ${ours} and state = 'active'`)),
+    readLongPages(stage),
+  ])
+}
+
+const readLongPages = (stage: Stage) => repeat(stage, 20, () => stage.clients.burst('long pages'))
+
 /** A fifth of the writes fail as if they had lost a race: the service may answer them with 503 only. */
 async function withTrigger({ server, seconds }: Stage, create: string) {
   await execute(
@@ -254,7 +263,7 @@ async function holdThenDrop({ proxy, seconds }: Stage) {
   await Bun.sleep(seconds * 500)
   proxy.drop()
   await Bun.sleep(seconds * 700)
-  proxy.drop()
+  proxy.dropHeld()
   proxy.heal()
 }
 
@@ -262,11 +271,16 @@ async function holdThenDrop({ proxy, seconds }: Stage) {
 async function holdThenDropUnasked({ proxy, clients, api }: Stage) {
   await clients.pause()
   proxy.drop()
-  for (let i = 0; i < 100 && proxy.connections() === 0; i++) await api.get('/health/ready')
+  await until(() => proxy.connections() === 0)
+  await untilReady(api)
   proxy.receive('hold')
-  await clients.burst()
-  await Bun.sleep(300)
+  await clients.burst('short pages')
+  await until(() => proxy.held() > 0)
+  // Until the pool has nothing to look after.
+  await Bun.sleep(200)
   proxy.drop()
+  await Bun.sleep(100)
+  proxy.dropHeld()
   await Bun.sleep(100)
   proxy.heal()
   clients.resume()
@@ -292,6 +306,7 @@ async function disturbAtRandom(stage: Stage) {
     await Bun.sleep(random.between(10, 250))
   })
   proxy.drop()
+  proxy.dropHeld()
   proxy.heal()
   stage.clients.resume()
 }

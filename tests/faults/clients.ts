@@ -29,7 +29,12 @@ const ownTasksMax = 12
 /** One client of a user. */
 interface TaskClient {
   account: Account
-  session: { token: string; refreshToken: string }
+  session: {
+    token: string
+    refreshToken: string
+    /** When a refresh was sent that has no answer yet. */
+    refreshingSince: number | undefined
+  }
   random: Random
   own: Entry[]
   /** The first client of a user keeps a copy of all tasks. */
@@ -147,7 +152,11 @@ export async function startClients(api: Api, { seed, tally, stalled, losesConnec
     let tokens = 0
     return {
       account,
-      session: { token: body.access_token, refreshToken: body.refresh_token },
+      session: {
+        token: body.access_token,
+        refreshToken: body.refresh_token,
+        refreshingSince: undefined,
+      },
       random: randomFrom(seed + index),
       own: [],
       keepsCopy: index % clientsPerUser === 0,
@@ -168,7 +177,8 @@ export async function startClients(api: Api, { seed, tally, stalled, losesConnec
   }
 
   function act(client: TaskClient): Promise<void> {
-    const { random, own, keepsCopy } = client
+    const { random, own, keepsCopy, session } = client
+    if (session.refreshingSince !== undefined) return refresh(client)
     if (own.filter(isSettled).length > ownTasksMax) return erase(client)
     if (keepsCopy && random.chance(0.2)) return followChanges(client)
     return random.pick(actions)(client)
@@ -505,36 +515,22 @@ export async function startClients(api: Api, { seed, tally, stalled, losesConnec
   /** A refresh without an answer is sent again: the token before the last one is good for ten seconds. */
   async function refresh(client: TaskClient) {
     const { session } = client
-    const json = { refresh_token: session.refreshToken }
-    const until = performance.now() + 8000
-    while (performance.now() < until && !ending) {
-      const answer = await ask({
-        kind: 'refresh',
-        method: 'POST',
-        path: '/auth/refresh',
-        expected: [200],
-        json,
-      })
-      if (answer) return adoptSession(client, answer.body)
-      await Bun.sleep(100)
-    }
-    await signIn(client)
+    session.refreshingSince ??= performance.now()
+    if (performance.now() - session.refreshingSince > 8000) return signIn(client)
+    const answer = await ask({
+      ...{ kind: 'refresh', method: 'POST', path: '/auth/refresh', expected: [200] },
+      json: { refresh_token: session.refreshToken },
+    })
+    if (answer) adoptSession(client, answer.body)
   }
 
   async function signIn(client: TaskClient) {
     const { email, password } = client.account
-    const form = { username: email, password }
-    while (!ending) {
-      const answer = await ask({
-        kind: 'sign-in',
-        method: 'POST',
-        path: '/auth/login',
-        expected: [200],
-        form,
-      })
-      if (answer) return adoptSession(client, answer.body)
-      await Bun.sleep(100)
-    }
+    const answer = await ask({
+      ...{ kind: 'sign-in', method: 'POST', path: '/auth/login', expected: [200] },
+      form: { username: email, password },
+    })
+    if (answer) adoptSession(client, answer.body)
   }
 
   function adoptSession({ account, session }: TaskClient, body: unknown) {
@@ -545,7 +541,7 @@ export async function startClients(api: Api, { seed, tally, stalled, losesConnec
     const [, claims = ''] = access_token.split('.')
     const { sub } = JSON.parse(Buffer.from(claims, 'base64url').toString()) as { sub?: unknown }
     if (sub !== account.id) wrong('tokens', `${account.mark} got the token of ${sub}`)
-    Object.assign(session, { token: access_token, refreshToken: refresh_token })
+    Object.assign(session, { token: access_token, refreshToken: refresh_token, refreshingSince: undefined })
   }
 
   /** An error of the database in the middle of everything else: the address is taken. */
@@ -636,8 +632,11 @@ export async function startClients(api: Api, { seed, tally, stalled, losesConnec
     },
     /** Milliseconds from `since` until the last request began that was refused. */
     refusedUntil: (since: number) => Math.max(0, refusedAt - since),
-    /** One request of every client at the same moment, whatever it is answered. */
-    burst: () => Promise.all(clients.map(listShort)),
+    /** A request of every client, or a long page for every user, at the same moment. */
+    async burst(what: 'short pages' | 'long pages') {
+      if (what === 'short pages') await Promise.all(clients.map(listShort))
+      else await Promise.all(clients.slice(0, users).map(listLong))
+    },
     /** Compares the database with what the clients know, and notes what is wrong. Only while they pause. */
     async audit(readRows: () => Promise<TaskRow[]>) {
       await Promise.all(clients.filter(client => client.keepsCopy).map(followChanges))

@@ -11,7 +11,7 @@ const seconds = Number(process.env.FAULT_SECONDS ?? 0)
 const seed = Number(process.env.FAULT_SEED ?? crypto.getRandomValues(new Uint32Array(1))[0])
 const chosen = process.env.FAULTS?.split(',')
 /** How long one fault goes on, in seconds. */
-const faultSeconds = seconds > 0 ? 3 : 1
+const faultSeconds = seconds > 0 ? 3 : 0.6
 
 if (!pgbouncer)
   process.stderr.write('\nNOT RUN: the faults behind PgBouncer, because there is none in PATH.\n')

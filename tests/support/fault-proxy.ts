@@ -58,9 +58,12 @@ export async function startFaultProxy(serverPort: number) {
     receive(as: Reception) {
       reception = as
     },
-    /** Ends every connection at once, those that are held, too. */
+    /** Ends every connection to the server at once. */
     drop(how: Ending = 'close') {
       for (const link of links) link.end(how)
+    },
+    /** The same for those that are held. */
+    dropHeld(how: Ending = 'close') {
       for (const socket of held) endSocket(socket, how)
     },
     /** Each open connection passes on so many bytes of answers, then it ends. */
