@@ -20,7 +20,6 @@ import { textOf, titleOf } from './texts.ts'
 const answerMax = 2500
 const givesUpAfter = 10_000
 
-const users = 16
 const clientsPerUser = 4
 const shelfSize = 220
 /** A client with more tasks than this deletes some. */
@@ -54,6 +53,7 @@ interface Request extends Sent {
 
 interface Options {
   seed: number
+  users?: number
   tally: Tally
   /** Milliseconds that this process was busy with other things, in all; they are nobody's delay. */
   stalled: () => number
@@ -62,10 +62,13 @@ interface Options {
 }
 
 /**
- * 64 clients of 16 users, which use the service all the time, each task by task, and check every answer: whose it is,
+ * 64 clients of 16 users (or four of each), which use the service all the time, each task by task, and check every answer: whose it is,
  * whether it is whole, whether it is as new as what was seen before.
  */
-export async function startClients(api: Api, { seed, tally, stalled, losesConnections = false }: Options) {
+export async function startClients(
+  api: Api,
+  { seed, users = 16, tally, stalled, losesConnections = false }: Options,
+) {
   const entries = new Set<Entry>()
   let requests = 0
   let refusedAt = Number.NEGATIVE_INFINITY
@@ -100,7 +103,7 @@ export async function startClients(api: Api, { seed, tally, stalled, losesConnec
     if (took > answerMax && !(answer instanceof Error))
       tally.fail('late answer', `${name}: ${Math.round(took)} ms`)
     if (answer instanceof Error) {
-      tally.request(kind, losesConnections ? '503' : 'none', took)
+      tally.request(kind, losesConnections ? 'lost' : 'none', took)
       if (!losesConnections) tally.fail('no answer', `${name}: ${answer.message}`)
       return refused(began)
     }

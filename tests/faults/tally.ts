@@ -52,7 +52,7 @@ export function createTally() {
     request(kind: string, outcome: string, milliseconds: number) {
       const outcomes = requests.get(kind) ?? new Map<string, number>()
       requests.set(kind, outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1))
-      if (outcome === '503') current.refused++
+      if (outcome === '503' || outcome === 'lost') current.refused++
       else current.answered++
       current.slowest = Math.max(current.slowest, milliseconds)
     },
@@ -84,7 +84,10 @@ export function createTally() {
       )
       return [
         examples.join('\n'),
-        table([['fault', 'rounds', 'answered', '503', 'slowest ms', 'well after ms', 'failures'], ...faults]),
+        table([
+          ['fault', 'rounds', 'answered', '503 or lost', 'slowest ms', 'well after ms', 'failures'],
+          ...faults,
+        ]),
         table([['request', 'answers'], ...kinds.sort()]),
       ].join('\n\n')
     },
