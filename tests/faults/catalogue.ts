@@ -1,5 +1,6 @@
 import { untilReady } from '../support/executable.ts'
 import { execute } from '../support/postgres-server.ts'
+import { holdOpen } from '../support/traffic.ts'
 import { until } from '../support/until.ts'
 import { type Fault, type Stage, untilOver } from './stage.ts'
 
@@ -90,6 +91,22 @@ const server: Fault[] = [
     run: ({ server }) => server.stop('fast').then(() => server.start()),
   },
   {
+    name: 'the server takes no writes',
+    async run({ server, seconds }) {
+      await setReadOnly(server.url, 'on')
+      await Bun.sleep(seconds * 1000)
+      await setReadOnly(server.url, 'off')
+    },
+  },
+  {
+    name: 'a table is locked',
+    async run({ server, seconds }) {
+      const release = await holdOpen(server.url, 'lock table tasks in access exclusive mode')
+      await Bun.sleep(seconds * 1000)
+      await release()
+    },
+  },
+  {
     name: 'the server is frozen',
     async run({ server, seconds }) {
       server.freeze()
@@ -103,7 +120,10 @@ const server: Fault[] = [
 const network: Fault[] = [
   {
     name: 'answers are cut off in the middle',
-    run: stage => repeat(stage, 60, () => stage.proxy.cutAfter(() => 1 + stage.random.below(60_000))),
+    run: stage =>
+      repeat(stage, 60, () =>
+        stage.proxy.cutAfter(() => 1 + stage.random.below(stage.random.pick([300, 60_000]))),
+      ),
   },
   { name: 'connections are reset', run: stage => repeat(stage, 100, () => stage.proxy.drop('reset')) },
   {
@@ -214,12 +234,15 @@ async function repeat({ seconds }: Stage, pauseMs: number, step: () => unknown) 
   }
 }
 
-/** Cancels whatever is being answered, again and again, while long pages are. */
+/** Cancels whatever is being answered, again and again, while long pages are; the loop runs in the server. */
 async function cancel(stage: Stage) {
-  await Promise.all([
-    untilOver(stage, sql => sql(`select pg_cancel_backend(pid) ${ours} and state = 'active'`)),
-    readLongPages(stage),
-  ])
+  const loop = `do $$ begin
+    for i in 1..20 loop
+      perform pg_cancel_backend(pid) ${ours} and state = 'active';
+      perform pg_stat_clear_snapshot(), pg_sleep(random() * 0.004);
+    end loop;
+  end $$`
+  await Promise.all([untilOver(stage, sql => sql(loop)), readLongPages(stage)])
 }
 
 const readLongPages = (stage: Stage) => repeat(stage, 20, () => stage.clients.burst('long pages'))
@@ -248,6 +271,11 @@ async function away({ server, seconds }: Stage, leave: () => Promise<void>) {
   await leave()
   await Bun.sleep(seconds * 700)
   await server.start()
+}
+
+async function setReadOnly(url: string, value: 'on' | 'off') {
+  await execute(url, `alter system set default_transaction_read_only = ${value}`)
+  await execute(url, 'select pg_reload_conf()')
 }
 
 async function withFlow({ proxy }: Stage, flow: Partial<Stage['proxy']['flow']>, seconds: number) {
