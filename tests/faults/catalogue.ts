@@ -32,8 +32,8 @@ const changes: Fault[] = [
         await tolerant(sql, 'alter table tasks add column extra jsonb')
         await tolerant(sql, 'create index extra on sessions (last_used_at)')
         await Bun.sleep(50)
-        await tolerant(sql, 'alter table tasks drop column if exists extra')
-        await tolerant(sql, 'drop index if exists extra')
+        await insist(sql, 'alter table tasks drop column if exists extra')
+        await insist(sql, 'drop index if exists extra')
         await Bun.sleep(50)
       }),
   },
@@ -171,7 +171,7 @@ export const pooledFaults: Fault[] = [
     run: stage =>
       untilOver(
         { ...stage, server: { ...stage.server, url: stage.bouncer!.through(stage.server.url) } },
-        sql => tolerant(sql, stage.random.pick(['deallocate all', 'discard plans'])),
+        sql => sql(stage.random.pick(['deallocate all', 'discard plans'])),
       ),
   },
   {

@@ -55,7 +55,7 @@ interface Options {
   seed: number
   users?: number
   tally: Tally
-  /** Milliseconds that this process was busy with other things, in all; they are nobody's delay. */
+  /** Milliseconds that this process was busy with other things, in all; no answer is late because of them. */
   stalled: () => number
   /** Requests in flight lose their connection, because the service itself is killed. */
   losesConnections?: boolean
@@ -79,7 +79,7 @@ export async function startClients(
 
   const accounts = await Promise.all(Array.from({ length: users }, (_, i) => openAccount(i)))
   const clients: TaskClient[] = []
-  // One client of each user at a time: the service hashes only so many passwords at once.
+  // One client of each user at a time: the service limits how many passwords it hashes at once.
   for (let turn = 0; turn < clientsPerUser; turn++) {
     clients.push(
       ...(await Promise.all(accounts.map((account, i) => openClient(account, i * clientsPerUser + turn)))),
@@ -393,7 +393,7 @@ export async function startClients(
     if (!entry) return
     const { random } = client
     const version = client.account.seen.get(entry.id!)?.version
-    // Half of them only if nothing has changed; nobody else writes to this task, so nothing has.
+    // Half of them only if nothing has changed: no other client writes to this task, so nothing has.
     const headers = random.chance(0.5) ? { 'if-match': `"${version}"` } : {}
     await changeTask(client, entry, { kind: 'update', headers, expected: [200] })
   }

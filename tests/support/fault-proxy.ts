@@ -66,7 +66,7 @@ export async function startFaultProxy(serverPort: number) {
     dropHeld(how: Ending = 'close') {
       for (const socket of held) endSocket(socket, how)
     },
-    /** Each open connection passes on so many bytes of answers, then it ends. */
+    /** Each open connection passes on this number of bytes of answers, then it ends. */
     cutAfter(bytes: () => number) {
       for (const link of links) link.cutAfter(bytes())
     },
