@@ -55,7 +55,7 @@ interface Options {
   seed: number
   users?: number
   tally: Tally
-  /** Milliseconds that this process was busy with other things, in all; no answer is late because of them. */
+  /** Milliseconds that this process has waited for the processor so far; no answer is late because of them. */
   stalled: () => number
   /** Requests in flight lose their connection, because the service itself is killed. */
   losesConnections?: boolean

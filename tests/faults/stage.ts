@@ -188,15 +188,16 @@ export async function untilOver(
   }
 }
 
-/** How long this process could not do anything because it, or the machine, was busy. */
+/** How long this process waited for the processor: what a busy machine adds to every answer. */
 function measureStalls() {
   const everyMs = 20
   let total = 0
-  let last = performance.now()
-  const timer = setInterval(() => {
+  let timer = setTimeout(measure, everyMs, performance.now())
+
+  function measure(since: number) {
     const now = performance.now()
-    total += Math.max(0, now - last - 2 * everyMs)
-    last = now
-  }, everyMs)
-  return { total: () => total, stop: () => clearInterval(timer) }
+    total += Math.max(0, now - since - everyMs - 1)
+    timer = setTimeout(measure, everyMs, now)
+  }
+  return { total: () => total, stop: () => clearTimeout(timer) }
 }
