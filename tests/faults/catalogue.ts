@@ -234,15 +234,27 @@ async function repeat({ seconds }: Stage, pauseMs: number, step: () => unknown) 
   }
 }
 
-/** Cancels whatever is being answered, again and again, while long pages are; the loop runs in the server. */
+/**
+ * Cancels whatever is being answered, again and again, while long pages are. The loop runs in the server, and goes on
+ * until it has met some statements.
+ */
 async function cancel(stage: Stage) {
+  const { clients } = stage
   const loop = `do $$ begin
     for i in 1..20 loop
       perform pg_cancel_backend(pid) ${ours} and state = 'active';
       perform pg_stat_clear_snapshot(), pg_sleep(random() * 0.004);
     end loop;
   end $$`
-  await Promise.all([untilOver(stage, sql => sql(loop)), readLongPages(stage)])
+  const wanted = clients.refusals() + 10
+  await Promise.all([
+    untilOver(
+      stage,
+      sql => sql(loop),
+      () => clients.refusals() >= wanted,
+    ),
+    readLongPages(stage),
+  ])
 }
 
 const readLongPages = (stage: Stage) => repeat(stage, 20, () => stage.clients.burst('long pages'))

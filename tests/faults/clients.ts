@@ -71,6 +71,7 @@ export async function startClients(
 ) {
   const entries = new Set<Entry>()
   let requests = 0
+  let refusals = 0
   let refusedAt = Number.NEGATIVE_INFINITY
   let answeredInARow = 0
   let ending = false
@@ -115,6 +116,7 @@ export async function startClients(
   }
 
   function refused(began: number): undefined {
+    refusals++
     refusedAt = Math.max(refusedAt, began)
     answeredInARow = 0
   }
@@ -633,6 +635,8 @@ export async function startClients(
       while (answeredInARow < count && performance.now() < until) await Bun.sleep(5)
       return answeredInARow >= count
     },
+    /** How many requests were refused so far. */
+    refusals: () => refusals,
     /** Milliseconds from `since` until the last request began that was refused. */
     refusedUntil: (since: number) => Math.max(0, refusedAt - since),
     /** A request of every client, or a long page for every user, at the same moment. */

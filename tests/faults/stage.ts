@@ -174,15 +174,20 @@ function errorsOf({ lines }: Running): string[] {
   return [...new Set(errors)].slice(0, 3).map(line => line.slice(0, 400))
 }
 
-/** Runs statements one after another on one connection of a superuser until the time is over. */
+/**
+ * Runs statements one after another on one connection of a superuser until the time is over, and at most five seconds
+ * longer until there was enough.
+ */
 export async function untilOver(
   { server, seconds }: Stage,
   step: (sql: (statement: string) => Promise<unknown>) => Promise<unknown>,
+  isEnough = () => true,
 ) {
   const admin = postgres(server.url, { max: 1, onnotice: () => {}, fetch_types: false })
   const end = performance.now() + seconds * 1000
   try {
-    while (performance.now() < end) await step(statement => admin.unsafe(statement))
+    while (performance.now() < (isEnough() ? end : end + 5000))
+      await step(statement => admin.unsafe(statement))
   } finally {
     await admin.end({ timeout: 1 })
   }
