@@ -7,8 +7,12 @@ import { type Client, client } from './harness.ts'
 
 const root = join(import.meta.dir, '../..')
 
-/** The built program; built now if it is absent or older than the sources (`bun run test` builds it before). */
+/**
+ * The built program; built now if it is absent or older than the sources (`bun run test` builds it before).
+ * TEST_EXECUTABLE=PATH names another one, to run the tests against an older build.
+ */
 export async function executablePath(): Promise<string> {
+  if (process.env.TEST_EXECUTABLE) return process.env.TEST_EXECUTABLE
   const path = join(root, 'dist/todo-api')
   if (existsSync(path) && newestSource() < statSync(path).mtimeMs) return path
   const build = Bun.spawn([process.execPath, 'scripts/build.ts'], {
