@@ -31,7 +31,7 @@ function scripted(size: number, { isReadOnly = false } = {}) {
         const [, pause] = /^wait (\d+)/.exec(text) ?? []
         // One after another, as a session does.
         last = last.then(() =>
-          text === 'hang' || self.silent ? gone : pause ? Bun.sleep(Number(pause)) : undefined,
+          text.startsWith('hang') || self.silent ? gone : pause ? Bun.sleep(Number(pause)) : undefined,
         )
         await Promise.race([last, gone])
         return [[1]]
