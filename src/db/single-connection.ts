@@ -40,6 +40,7 @@ export function createSingleConnection(address: Address, { host, port, index, pa
     connection: merge(address.connection ?? {}, parameters),
     onclose: () => destroy(),
     async socket() {
+      // postgres.js would go on over another connection, with half of a script outside its transaction.
       if (socket) throw connectionLost()
       socket = dial({ host, port })
       await once(socket, 'connect')
@@ -98,15 +99,12 @@ export function createSingleConnection(address: Address, { host, port, index, pa
     },
     /** Runs one statement; `undefined` among its values is a mistake of the program. */
     ask(text: string, values: readonly unknown[], options: QueryOptions): Promise<Rows> {
-      if (lost) return Promise.reject(connectionLost())
       if (values.includes(undefined))
         return Promise.reject(new TypeError('A value of a statement is undefined'))
       return answers.ask({ text, values: () => values.map(untyped), options })
     },
     /** Runs a script without values; returns the rows of its last statement. */
     async execute(script: string): Promise<Rows> {
-      // postgres.js would open another connection, and half a script would run outside its transaction.
-      if (lost) throw connectionLost()
       const result = await client.unsafe(script).values()
       // Several statements with rows: a list of results.
       const last = 'command' in result ? result : (result as unknown as (typeof result)[]).at(-1)!
