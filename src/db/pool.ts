@@ -178,7 +178,6 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     pooled.sent.shift()
     pooled.lastLatencyMs = now - pooled.lastAnswerAt
     pooled.lastAnswerAt = now
-    if (pooled.lastLatencyMs >= slowMs) slowUntil = now + 2 * slowMs
     dispatch(now)
   }
 
