@@ -31,11 +31,12 @@ function scripted(size: number, { isReadOnly = false } = {}) {
         const [, pause] = /^wait (\d+)/.exec(text) ?? []
         // One after another, as a session does.
         last = last.then(() =>
-          text === 'hang' || self.silent ? gone : pause ? Bun.sleep(Number(pause)) : undefined,
+          text.startsWith('hang') || self.silent ? gone : pause ? Bun.sleep(Number(pause)) : undefined,
         )
         await Promise.race([last, gone])
         return [[1]]
       },
+      failure: (error: unknown) => error,
       async end() {
         self.lost = true
         self.ended++
@@ -218,19 +219,52 @@ test('nothing is sent over a connection that is lost', async () => {
   expect(pool.made.map(({ asked }) => asked.length)).toEqual([1, 1])
 })
 
-test('at most four statements are on their way on a connection, and none behind one that takes long', async () => {
+test('at most four statements are on their way on a connection', async () => {
   const time = fakeTime()
   const pool = scripted(1)
   await ask(pool, 'quick', true)
   for (let i = 0; i < 9; i++) void ask(pool, `wait 100 for ${i}`, true)
   await time.pass(0)
+
   expect(pool.made[0]!.asked).toHaveLength(1 + 4)
-  await time.pass(400)
-  const alone = pool.made[0]!.asked.length
+})
+
+test('nothing is sent behind a statement that takes long', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  await ask(pool, 'quick', true)
+  void ask(pool, 'wait 100', true)
+  await time.pass(20)
   void ask(pool, 'quick', true)
   await time.pass(50)
+  expect(pool.made[0]!.asked).toEqual(['quick', 'wait 100'])
+  await time.pass(50)
 
-  expect(pool.made[0]!.asked).toHaveLength(alone)
+  expect(pool.made[0]!.asked).toEqual(['quick', 'wait 100', 'quick'])
+})
+
+test('a connection that is always busy is replaced, too, when its time is over', async () => {
+  const time = fakeTime()
+  const pool = scripted(1, { isReadOnly: true })
+  for (let i = 0; i < 400; i++) {
+    void ask(pool, 'wait 4', true)
+    await time.pass(3, 1)
+  }
+
+  expect(pool.made[0]!.ended).toBe(1)
+  expect(pool.made.length).toBeGreaterThan(1)
+})
+
+test('a transaction that is not over in time loses its connection', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  void ask(pool, 'wait 1000')
+  await time.pass(10)
+  const outcome = pool.transaction(() => new Promise(() => {})).catch(error => error)
+  await time.pass(2000)
+
+  expect(await outcome).toMatchObject({ code: 'unavailable' })
+  expect(pool.made.map(({ destroyed }) => destroyed)).toEqual([1])
 })
 
 test('a statement that is not prepared has its connection to itself', async () => {
