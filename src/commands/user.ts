@@ -7,6 +7,7 @@ import { sessions, tasks, users } from '../db/schema.ts'
 import { email, newPassword } from '../modules/auth/model.ts'
 import { createPasswords } from '../modules/auth/passwords.ts'
 import { emailKey } from '../modules/auth/service.ts'
+import { eraseUser } from '../modules/tasks/erasure.ts'
 import { createCheck } from './checks.ts'
 import { createLoader } from './load.ts'
 import { openDatabase, openExisting } from './open.ts'
@@ -93,6 +94,7 @@ export async function deleteUser(who: string, { yes = false }: { yes?: boolean }
     const person = await findPerson(db, who)
     if (!yes) await confirm(db, person)
     await db.delete(users).where(eq(users.id, person.id))
+    await eraseUser(db, person.id)
     say(`${printable(person.email)} is deleted`)
   })
 }

@@ -107,6 +107,7 @@ export type Client = ReturnType<typeof client>
 
 export interface Service extends Client {
   kind: DatabaseKind
+  driver: Driver
   /** Runs SQL on the service's own database. */
   sql: Driver['query']
   /** Every line that the service has logged so far, parsed. */
@@ -134,6 +135,7 @@ export async function startService(
   return {
     ...client(service.url.replace(/\/$/, '')),
     kind,
+    driver: service.driver,
     sql: service.driver.query,
     logs() {
       log.flush()

@@ -38,7 +38,7 @@ export interface Page {
 }
 
 /** The row that the database makes of a page. */
-type PageRow = {
+export type PageRow = {
   items: string | null
   /** A JSON array: what the last task of the page is sorted by. */
   last: string | null
@@ -61,12 +61,16 @@ const sortColumns: Record<SortKey | 'id', { by: SQL; type: string }> = {
   id: { by: sql`${tasks.id}`, type: 'uuid' },
 }
 
-/** One key of an order. */
-interface Key {
-  name: SortKey | 'id'
+/** What rows are ordered by. */
+interface OrderKey {
   by: SQL
-  type: string
   isDescending: boolean
+}
+
+/** One key of an order that a client can ask for. */
+interface Key extends OrderKey {
+  name: SortKey | 'id'
+  type: string
 }
 
 export function createLists(db: Db, cursors: Cursors) {
@@ -166,19 +170,21 @@ function prepareHotPages(db: Db) {
 /** What a page is made of. */
 interface PageParts {
   where: SQL
-  order: Key[]
+  order: OrderKey[]
   /** How many tasks a page has. */
   size: SQL
   /** How many rows are read: one more, which says whether there is a next page. */
   rows: SQL
   skip?: SQL
+  /** What is sent of a task, as JSON. */
+  item?: SQL
 }
 
 /**
  * The statement of a page, whose answer is one row (`PageRow`): the database joins the JSON of the tasks, which is less
  * work for all than to take 50 rows apart. Raw SQL, because the builder has no words for aggregates with a filter.
  */
-function page({ where, order, size, rows, skip = sql`` }: PageParts): SQL {
+export function page({ where, order, size, rows, skip = sql``, item = sql`${tasks.json}` }: PageParts): SQL {
   const keys = sql.join(
     order.map(({ by }) => by),
     sql`, `,
@@ -188,7 +194,7 @@ function page({ where, order, size, rows, skip = sql`` }: PageParts): SQL {
     sql`, `,
   )
   return sql`
-    select string_agg(json, ',') filter (where place <= ${size}) as items,
+    select string_agg(${item}, ',') filter (where place <= ${size}) as items,
            max(json_build_array(${keys})::text) filter (where place = ${size}) as last,
            count(*) > ${size} as has_more
     from (
@@ -227,7 +233,7 @@ const hasWords = (patterns: string[]) =>
  * What comes after these values. If every key sorts the same way, a row comparison `(a, b) > (x, y)`, which an index
  * serves as a range. Otherwise `a >= x and (a > x or (a = x and b < y) …)`.
  */
-function isAfter(order: Key[], values: SQL[]): SQL {
+export function isAfter(order: OrderKey[], values: SQL[]): SQL {
   const beyond = order.map(({ isDescending }) => sql.raw(isDescending ? '<' : '>'))
   const by = order.map(key => key.by)
   if (order.every(({ isDescending }) => isDescending === order[0]!.isDescending)) {
