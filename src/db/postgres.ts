@@ -20,10 +20,8 @@ interface PostgresSettings {
 /** A PostgreSQL server, or the one of several that takes writes. Connects when the first query comes. */
 export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings): Driver {
   const server = createServer(url)
-  const pool = createPool({
-    size: poolSize,
-    connect: async () => pooled(await server.connect(statementLimits), prepare),
-  })
+  const connect = async () => pooled(await server.connect(statementLimits), prepare)
+  const pool = createPool(connect, poolSize)
 
   return {
     kind: 'postgres',
