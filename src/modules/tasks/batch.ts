@@ -63,19 +63,24 @@ function stepOf({ op, id, version, task }: Operation): Step {
   }
 }
 
+/** Steps as rows, and a task as the patch of its step would leave it. */
+const rowsOf = (steps: Pick<Step, 'id' | 'patch'>[]) =>
+  sql`jsonb_to_recordset(${sql.param(steps)}::jsonb) as step(id uuid, patch jsonb)`
+const patched = sql`jsonb_populate_record(${tasks}, step.patch)`
+
 /** The user's tasks that the steps name, and whether a step would make a difference. */
 async function look(tx: Db, userId: string, steps: Step[]) {
-  const step = sql`jsonb_to_recordset(${sql.param(steps)}::jsonb) as step(id uuid, patch jsonb)`
   const found = await tx
     .select({
       id: tasks.id,
       version: tasks.version,
       json: tasks.json,
       isTrashed: sql<boolean>`${isNotNull(tasks.deletedAt)}`,
-      differs: sql<boolean>`jsonb_populate_record(${tasks}, step.patch) is distinct from ${tasks}`,
+      differs: sql<boolean>`${patched} is distinct from ${tasks}`,
     })
     .from(tasks)
-    .innerJoin(step, eq(tasks.id, sql`step.id`))
+
+    .innerJoin(rowsOf(steps), eq(tasks.id, sql`step.id`))
     .where(eq(tasks.userId, userId))
   return new Map(found.map(task => [task.id, task]))
 }
@@ -93,23 +98,17 @@ async function write(tx: Db, userId: string, steps: (Step & { version: number })
     .select(sql`select ${row} from jsonb_populate_recordset(null::${tasks}, ${rows}::jsonb) r`)
     .returning(answer)
 
-  // The whole row as it will be: each patch names other columns. A deletion is no change of the task itself.
-  const patches = sql.param(
-    change.map(({ op, id, version, patch }) => ({
-      id,
-      patch: { ...patch, version, ...(op === 'update' && { updated_at: 'now' }) },
-    })),
-  )
-  const changed = tx.$with('changed', { id: tasks.id }).as(sql`
-    select r.* from jsonb_to_recordset(${patches}::jsonb) as step(id uuid, patch jsonb)
-    join ${tasks} t on t.id = step.id and t.user_id = ${userId}, jsonb_populate_record(t, step.patch) r`)
+  // Each patch names other columns, so all of them are set. A deletion is no change of the task itself.
+  const patches = change.map(({ op, id, version, patch }) => ({
+    id,
+    patch: { ...patch, version, ...(op === 'update' && { updated_at: 'now' }) },
+  }))
   const columns = [...fields, 'updated_at', 'deleted_at', 'version']
   const updated = await tx
-    .with(changed)
     .update(tasks)
-    .set(assignments(columns, column => sql`${changed}.${sql.identifier(column)}`))
-    .from(changed)
-    .where(and(eq(tasks.id, changed.id), eq(tasks.userId, userId), isNull(tasks.deletedAt)))
+    .set(assignments(columns, column => sql`(${patched}).${sql.identifier(column)}`))
+    .from(rowsOf(patches))
+    .where(and(eq(tasks.id, sql`step.id`), eq(tasks.userId, userId), isNull(tasks.deletedAt)))
     .returning(answer)
 
   const last = steps.at(-1)
