@@ -8,7 +8,7 @@ onBothDatabases('a change of a task without a number', api => {
       error => error.message as string,
     )
 
-  test('is refused whoever makes it, and the message says what to do', async () => {
+  test('is refused, and the message says what to do', async () => {
     const ada = await api.user()
     const task = await api.task(ada)
 
