@@ -27,7 +27,7 @@ export function startUpkeep(run: Run, everyMs = 60_000): Upkeep {
   }
   const timer = setInterval(round, everyMs)
   timer.unref()
-  // Once after the start, too: what was counted of changes before it is lost when the engine was not closed.
+  // Once after the start, too: the counts of changes do not outlive the engine.
   const upkeep: Upkeep = { due: true, stop: () => clearInterval(timer) }
   return upkeep
 }
