@@ -5,14 +5,14 @@ import type { Fields, Log } from '../log.ts'
 export interface Answered {
   requestId: string
   method: string
-  /** The pattern, never the path: a path may hold what a person typed. */
+  /** The pattern, never the path: a path may hold what a user typed. */
   route: string
   status: number
   /** From the first hook to after the answer. */
   milliseconds: number
 }
 
-/** Hears of every answered request; what it gives stands in the access line, too. */
+/** Called after every request; the fields that it returns are added to the access line. */
 export type Observer = (answered: Answered) => Fields | undefined
 
 /** Gives every request an id, and writes its access line when it has been answered. */
