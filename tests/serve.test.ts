@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseConfig } from '../src/config.ts'
+import { idleSeconds } from '../src/door.ts'
 import { AppError } from '../src/errors.ts'
 import { createLog } from '../src/log.ts'
 import { isAway, serve } from '../src/serve.ts'
@@ -39,6 +40,16 @@ describe('at the start', () => {
   test('a fault of ours is not waited for', () => {
     expect(isAway(new TypeError('broken'))).toBe(false)
   })
+})
+
+test('the proxies of deploy/ close a resting connection before the service does, as the documents say', () => {
+  const read = (file: string) => readFileSync(join(import.meta.dir, '..', file), 'utf8')
+  const seconds = (file: string, pattern: RegExp) => Number(read(file).match(pattern)?.[1])
+
+  expect(seconds('docs/observability.md', /A connection may rest for (\d+) s/)).toBe(idleSeconds)
+  expect(seconds('docs/deploy.md', /the service closes one that is quiet for (\d+) s/)).toBe(idleSeconds)
+  expect(seconds('deploy/nginx.conf', /keepalive_timeout (\d+)s/)).toBeLessThan(idleSeconds)
+  expect(seconds('deploy/haproxy.cfg', /pool-purge-delay (\d+)s/)).toBeLessThan(idleSeconds)
 })
 
 test('a request that does not end delays a stop by the limit, and is cut off', async () => {
