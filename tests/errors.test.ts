@@ -7,7 +7,6 @@ import { errorHandler } from '../src/http/error-handler.ts'
 import { requestLog } from '../src/http/request-log.ts'
 import { text } from '../src/http/schema.ts'
 import { createLog } from '../src/log.ts'
-import { byHand } from './support/by-hand.ts'
 import {
   type Client,
   client,
