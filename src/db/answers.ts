@@ -68,8 +68,6 @@ export function createAnswers({ client, isServerError, destroy, retire }: Connec
     for (const { reject } of asked.splice(0)) reject(stopped)
   }
 
-  guardSerializers(client, stop)
-
   function ask(statement: Statement, isSecondTime = false): Promise<Rows> {
     if (stopped) return Promise.reject(stopped)
     const { text, prepare } = statement
@@ -131,7 +129,7 @@ export function createAnswers({ client, isServerError, destroy, retire }: Connec
     })
   }
 
-  return { ask, stop }
+  return { ask }
 }
 
 /** What makes an answer unfit to be used. */
@@ -147,25 +145,6 @@ export function faultOf(
 function strangerOf({ statement }: PostgresAnswer, query: PostgresQuery, text: string): string | undefined {
   const isOwn = statement === query.statement && query.statement?.string === text
   return isOwn ? undefined : 'the answer to another statement'
-}
-
-/** After a serializer that throws, postgres.js would reject the statement that is being answered, and lose count. */
-function guardSerializers(client: PostgresClient, stop: (cause: unknown) => void) {
-  const { serializers } = client.options as unknown as {
-    serializers: Record<string, (value: never) => unknown>
-  }
-  for (const [type, serialize] of Object.entries(serializers)) {
-    serializers[type] = value => {
-      try {
-        const text = serialize(value)
-        if (typeof text === 'string') return text
-        stop(new TypeError('A value of a statement has the wrong type'))
-      } catch (error) {
-        stop(error)
-      }
-      return ''
-    }
-  }
 }
 
 /** An error of a connection: nothing is known of what was under way on it. */

@@ -73,15 +73,15 @@ const completedAt = (status: SQL) =>
   sql`case when ${status} = 'completed' then coalesce(${tasks.completedAt}, now()) end`
 
 /**
- * The select list of an insert, `of` a new row's columns: the builder wants every column of the table there. What `of`
- * does not know is what the table says.
+ * The select list of an insert: the builder wants every column of the table there. `given` are those that no request
+ * sets, `of` says the others; what neither has is what the table says.
  */
-export function newTask(of: (field: string) => SQL | undefined): SQL {
+export function newTask(given: Record<'id' | 'user_id' | 'version', SQL>, of: (field: string) => SQL): SQL {
   const completedAt = sql`case when ${of('status')} = 'completed' then now() end`
+  const values: Record<string, SQL> = { ...given, completed_at: completedAt }
+  for (const field of fields) values[field] = of(field)
   const list = columns
     .filter(([, column]) => !column.generated)
-    .map(([, { name, default: byTable }]) =>
-      name === 'completed_at' ? completedAt : (of(name) ?? (byTable as SQL | undefined) ?? sql`null`),
-    )
+    .map(([, { name, default: byTable }]) => values[name] ?? (byTable as SQL | undefined) ?? sql`null`)
   return sql.join(list, comma)
 }

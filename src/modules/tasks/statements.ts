@@ -2,7 +2,7 @@ import { and, eq, exists, isNotNull, isNull, notExists, or, type SQL, sql } from
 import type { Db } from '../../db/client.ts'
 import { taskCounters, tasks, taskTombstones } from '../../db/schema.ts'
 import { AppError } from '../../errors.ts'
-import { assignments, fields, fieldValue, newTask, type SerializedTask, serialized, value } from './rows.ts'
+import { assignments, fieldValue, newTask, type SerializedTask, serialized, value } from './rows.ts'
 
 /** The task that a statement is about; for a change, the versions that the caller accepts, null for any. */
 export interface Target {
@@ -18,8 +18,7 @@ const ownTombstone = and(eq(taskTombstones.id, id), eq(taskTombstones.userId, us
 const isLive = isNull(tasks.deletedAt)
 const isTrashed = isNotNull(tasks.deletedAt)
 
-const versions = value('ifMatch', 'text[]')
-const isWanted = or(sql`${versions} is null`, sql`${tasks.version} = any (${versions}::bigint[])`)
+const isWanted = sql`coalesce(${tasks.version} = any (${value('ifMatch', 'text[]')}::bigint[]), true)`
 
 /** A change of one task: what it does, and how to find out why it did nothing. */
 export interface Change {
@@ -50,8 +49,7 @@ export function createStatements(db: Db) {
 
   function insert(name: string, condition?: SQL) {
     const counter = nextNumber(condition)
-    const given: Record<string, SQL> = { id, user_id: user, version: sql`${counter.seq}` }
-    const row = newTask(column => given[column] ?? (fields.includes(column) ? fieldValue(column) : undefined))
+    const row = newTask({ id, user_id: user, version: sql`${counter.seq}` }, fieldValue)
     return db
       .with(counter)
       .insert(tasks)
