@@ -58,7 +58,7 @@ export function createApp({
   const throttle = createThrottle(driver, config.throttle)
   const auth = createAuthService({ db, driver, tokens, refreshTokens, passwords, throttle })
   const users = createUserService({ db, driver, passwords, throttle, auth })
-  const tasks = createTaskService({ db, driver, secretKey })
+  const tasks = createTaskService({ db, log, secretKey })
 
   const { authenticate } = auth
   const addressOf = createClientAddress(config.trustedProxies)

@@ -3,9 +3,9 @@ const pattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 /** Whether a text can be compared with a `uuid` column (RFC 9562); anything else would be an error of PostgreSQL's. */
 export const isUuid = (value: string) => pattern.test(value)
 
-/** The UUID of a text: always the same one (version 8 of RFC 9562, from its SHA-256). */
-export function uuidOf(text: string): string {
-  const bytes = new Bun.CryptoHasher('sha256').update(text).digest().subarray(0, 16)
+/** The UUID of a text under a secret key: always the same one (version 8 of RFC 9562, from an HMAC-SHA256). */
+export function uuidOf(text: string, key: Uint8Array): string {
+  const bytes = new Bun.CryptoHasher('sha256', key).update(text).digest().subarray(0, 16)
   bytes[6] = (bytes[6]! & 0x0f) | 0x80
   bytes[8] = (bytes[8]! & 0x3f) | 0x80
   return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')

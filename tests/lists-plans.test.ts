@@ -1,19 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import type { SQL } from 'drizzle-orm'
-import { Placeholder } from 'drizzle-orm/sql/sql'
-import { openDriver } from '../src/db/client.ts'
-import { type Driver, formatTextArray } from '../src/db/driver.ts'
-import { changesQuery } from '../src/modules/tasks/changes.ts'
-import { pageQuery, shapeOf, textOf } from '../src/modules/tasks/list.ts'
+import { createDb, openDriver } from '../src/db/client.ts'
+import type { Driver } from '../src/db/driver.ts'
 import type { ListQuery } from '../src/modules/tasks/model.ts'
-import { statsQuery } from '../src/modules/tasks/stats.ts'
+import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
 import { privateDatabase } from './support/template.ts'
 
-/** A million by hand, with times: `TABLE_ROWS=1000000 bun test tests/lists-plans.test.ts`. */
-const rows = Number(Bun.env.TABLE_ROWS ?? 100_000)
+/** Users by name: one with 50 tasks, one with 10,000, one with 10,000 of which few are open. */
+const users = { few: uuid(1), many: uuid(2), odd: uuid(3) }
 
-/** People by name: somebody with 50 tasks; with 10,000 like everybody's; with 10,000 of which few are open. */
-const people = { few: uuid(1), many: uuid(2), odd: uuid(3) }
 function uuid(n: number) {
   return `00000000-0000-7000-8000-${String(n).padStart(12, '0')}`
 }
@@ -25,168 +19,251 @@ interface Plan {
   'Actual Rows': number
   'Actual Loops': number
   'Rows Removed by Filter'?: number
+  'Sort Key'?: string[]
   Plans?: Plan[]
 }
 
 /** What was carried out of a plan. */
 interface Explained {
-  nodes: Plan[]
+  types: string[]
   indexes: string[]
-  milliseconds: number
   /** Rows that were read from the table or an index, those in vain included. */
   read: number
-  /** Those of them that were looked up in the table. */
-  fetched: number
+  sortKeys: string[]
 }
 
-describe(`the plans of lists, with ${rows.toLocaleString('en')} tasks in the table`, () => {
-  let driver: Driver
-  let drop: () => Promise<void>
+/** A service on a database that holds what `fill` makes; `explain` says how PostgreSQL answers its last statement. */
+async function serviceOn(fill: string) {
+  const database = await privateDatabase()
+  // One connection, so that what it has prepared can be looked into.
+  const driver = await openDriver({ kind: 'postgres', url: database.directUrl, poolSize: 1, prepare: true })
+  await driver.session(async session => {
+    await session.execute(fill)
+    // What is not in the log yet (the test server does not wait for it) is not yet visible to all for `vacuum`.
+    await session.execute('checkpoint')
+    await session.execute('vacuum analyze tasks')
+  })
+  let sent: Parameters<Driver['query']> | undefined
+  const spied: Driver = {
+    ...driver,
+    query: (...statement) => {
+      sent = statement
+      return driver.query(...statement)
+    },
+  }
+  const parts = { db: createDb(spied), driver: spied, secretKey: 'only for cursors' }
+  const tasks: TaskService = createTaskService(parts as never)
 
-  beforeAll(async () => {
-    const database = await privateDatabase()
-    driver = await openDriver({ kind: 'postgres', url: database.directUrl, poolSize: 2, prepare: true })
-    drop = async () => {
+  const prepared = async () => {
+    const [row] = await driver.query(
+      'select name, generic_plans, custom_plans from pg_prepared_statements where statement = $1',
+      [sent![0]],
+    )
+    return row as [name: string, genericPlans: number, customPlans: number] | undefined
+  }
+
+  async function explain(): Promise<Explained> {
+    const [text, values] = sent!
+    const name = (await prepared())?.[0]
+    const literals = values.map(value =>
+      value === null ? 'null' : `'${String(value).replaceAll("'", "''")}'`,
+    )
+    const [[answer] = []] = name
+      ? await driver.query(`explain (analyze, format json) execute "${name}"(${literals})`, [])
+      : await driver.query(`explain (analyze, format json) ${text}`, values)
+    const nodes = flatten((answer as [{ Plan: Plan }])[0].Plan).filter(node => node['Actual Loops'] > 0)
+    const scans = nodes.filter(node => node['Index Name'] ?? node['Relation Name'])
+    return {
+      types: nodes.map(node => node['Node Type']),
+      indexes: scans.flatMap(node => node['Index Name'] ?? []),
+      read: scans
+        .map(node => (node['Actual Rows'] + (node['Rows Removed by Filter'] ?? 0)) * node['Actual Loops'])
+        .reduce((a, b) => a + b, 0),
+      sortKeys: nodes.flatMap(node => node['Sort Key'] ?? []),
+    }
+  }
+
+  return {
+    tasks,
+    prepared,
+    explain,
+    async close() {
       await driver.close()
       await database.drop()
-    }
-    await driver.session(async session => {
-      await session.execute(fill)
-      // What is not in the log yet (the test server does not wait for it) is not yet visible to all for `vacuum`.
-      await session.execute('checkpoint')
-      await session.execute('vacuum analyze tasks')
-    })
-  }, 600_000)
-  afterAll(() => drop())
+    },
+  }
+}
 
-  /** Everybody else has about 100 tasks. Rows of one person are spread over the table, as they would be. */
-  const fill = `
-    create temporary table owners as
-      select row_number() over () as n, ('00000000-0000-7000-8000-' || lpad((k + 10)::text, 12, '0'))::uuid as id
-      from generate_series(1, ${Math.floor((rows - 20_050) / 100)}) k;
-    insert into users (id, email, email_key, password_hash)
-      select id, id || '@example.com', id || '@example.com', '' from
-      (select id from owners union all select unnest(array['${Object.values(people).join("','")}']::uuid[])) p;
-    insert into task_counters (user_id) select id from users;
-    insert into tasks (id, user_id, title, title_words, description_words, status, priority, due_at, tags, created_at,
-      updated_at, completed_at, version, deleted_at)
-    select gen_random_uuid(), who, 'task ' || i, ' task ' || i, repeat(' lorem ipsum', 5),
-      case when odd and i % 500 > 0 then 'completed' else (array['pending','in_progress','completed'])[1 + i % 3] end,
-      case when odd then (i % 500 = 7)::int * 4 else i % 5 end,
-      case when i % 4 > 0 then now() + (i % 3000 - 1500) * interval '1 hour' end,
-      case when i % 4 = 0 then '{common}'::text[] when i % 601 = 1 then '{rare}' else '{}' end,
-      at, at + interval '1 hour',
-      case when (odd and i % 500 > 0) or i % 3 = 2 then at end, i, case when i % 20 = 19 then at end
-    from (
-      select i, who, odd, now() - i * interval '7 minutes' as at from (
-        select i, case when i < 50 then '${people.few}'::uuid when i < 10050 then '${people.many}'
-                       when i < 20050 then '${people.odd}' else o.id end as who, i between 10050 and 20049 as odd
-        from generate_series(0, ${rows - 1}) i
-        left join owners o on i >= 20050 and o.n = 1 + i % (select count(*) from owners)) whose
-      order by random()) spread;
-    update task_counters c set seq = (select max(version) from tasks t where t.user_id = c.user_id);
-    analyze task_counters; analyze task_tombstones`
+const flatten = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(flatten)]
 
-  /** What PostgreSQL does for a statement as the service sends it: prepared, planned without the values. */
-  async function explain(query: SQL, values: Record<string, unknown>): Promise<Explained> {
-    const { sql, params } = textOf(query)
-    const literal = (param: unknown) => {
-      const value = param instanceof Placeholder ? values[param.name as string] : param
-      const text = Array.isArray(value) ? formatTextArray(value) : String(value)
-      return `'${text.replaceAll("'", "''")}'`
-    }
-    const run = `explain (analyze, buffers, format json) execute asked(${params.map(literal)})`
-    return driver.session(async session => {
-      await session.execute(
-        `set jit = off; set plan_cache_mode = force_generic_plan; prepare asked as ${sql}`,
-      )
-      const times: number[] = []
-      let plan: Plan | undefined
-      for (let i = 0; i < 5; i++) {
-        const [[answer] = []] = await session.execute(run)
-        const [explained] = (typeof answer === 'string' ? JSON.parse(answer) : answer) as [
-          { Plan: Plan; 'Execution Time': number },
-        ]
-        plan = explained.Plan
-        times.push(explained['Execution Time'])
+/** 100,000 tasks: most users have about 100. Rows of one user are spread over the table, as they would be. */
+const spread = `
+  create temporary table owners as
+    select row_number() over () as n, ('00000000-0000-7000-8000-' || lpad((k + 10)::text, 12, '0'))::uuid as id
+    from generate_series(1, 799) k;
+  insert into users (id, email, email_key, password_hash)
+    select id, id || '@example.com', id || '@example.com', '' from
+    (select id from owners union all select unnest(array['${Object.values(users).join("','")}']::uuid[])) p;
+  insert into task_counters (user_id) select id from users;
+  insert into tasks (id, user_id, title, title_words, description_words, status, priority, due_at, tags, created_at,
+    updated_at, completed_at, version, deleted_at)
+  select gen_random_uuid(), who, 'task ' || i, ' task ' || i, repeat(' lorem ipsum', 5),
+    case when odd and i % 500 > 0 then 'completed' else (array['pending','in_progress','completed'])[1 + i % 3] end,
+    case when odd then (i % 500 = 7)::int * 4 else i % 5 end,
+    case when i % 4 > 0 then now() + (i % 3000 - 1500) * interval '1 hour' end,
+    case when i % 4 = 0 then '{common}'::text[] when i % 601 = 1 then '{rare}' else '{}' end,
+    at, at + interval '1 hour',
+    case when (odd and i % 500 > 0) or i % 3 = 2 then at end, i, case when i % 20 = 19 then at end
+  from (
+    select i, who, odd, now() - i * interval '7 minutes' as at from (
+      select i, case when i < 50 then '${users.few}'::uuid when i < 10050 then '${users.many}'
+                     when i < 20050 then '${users.odd}' else o.id end as who, i between 10050 and 20049 as odd
+      from generate_series(0, 99999) i
+      left join owners o on i >= 20050 and o.n = 1 + i % (select count(*) from owners)) whose
+    order by random()) spread;
+  update task_counters c set seq = (select max(version) from tasks t where t.user_id = c.user_id)`
+
+describe('a page of a list, with 100,000 tasks in the table', () => {
+  let service: Awaited<ReturnType<typeof serviceOn>>
+  beforeAll(async () => {
+    service = await serviceOn(spread)
+  }, 60_000)
+  afterAll(() => service.close())
+
+  async function page(who: keyof typeof users, query: ListQuery) {
+    const { next } = await service.tasks.list(users[who], query)
+    return { next, ...(await service.explain()) }
+  }
+
+  /** The cursor behind this many tasks. */
+  async function cursorAfter(count: number, query: ListQuery = {}) {
+    const { next } = await service.tasks.list(users.many, { ...query, offset: count - 1, limit: 1 })
+    return next!
+  }
+
+  const inOrder = ['Aggregate', 'WindowAgg', 'Subquery Scan', 'Limit', 'Index Scan']
+  const withoutValues = (types: string[]) => types.filter(type => type !== 'Result')
+
+  test('costs the same in the default order, for 50 tasks and 10,000, first and last, by one plan', async () => {
+    const cursors = [await cursorAfter(99 * 50), await cursorAfter(189 * 50)]
+    for (let round = 0; round < 3; round++) {
+      for (const cursor of [undefined, ...cursors]) {
+        for (const limit of [50, 20, 200, 1]) {
+          const plan = await page('many', { limit, ...(cursor && { cursor }) })
+
+          expect(withoutValues(plan.types)).toEqual(inOrder)
+          expect(plan.indexes).toEqual(['tasks_created'])
+          expect(plan.read).toBeLessThanOrEqual(limit + 1)
+        }
       }
-      const nodes = flatten(plan!).filter(node => node['Actual Loops'] > 0)
-      const scans = nodes.filter(node => node['Index Name'] ?? node['Relation Name'])
-      return {
-        nodes,
-        indexes: scans.flatMap(node => node['Index Name'] ?? []),
-        milliseconds: times.toSorted((a, b) => a - b)[2]!,
-        read: rowsOf(scans),
-        fetched: rowsOf(
-          scans.filter(node => node['Relation Name'] && node['Node Type'] !== 'Index Only Scan'),
-        ),
+      expect((await page('few', {})).read).toBeLessThanOrEqual(51)
+    }
+    // PostgreSQL plans the first five executions with their values. From then on it keeps one plan.
+    const [, genericPlans, customPlans] = (await service.prepared())!
+    expect([genericPlans > 5, customPlans]).toEqual([true, 5])
+  })
+
+  test('of one status is walked in the order of the list, by one plan', async () => {
+    const cursor = await cursorAfter(500, { status: ['pending'] })
+    for (const query of [{}, { cursor }]) {
+      for (let round = 0; round < 12; round++) {
+        const plan = await page('many', { status: ['pending'], limit: 20, ...query })
+
+        expect(withoutValues(plan.types)).toEqual(inOrder)
+        // Every third task is pending.
+        expect(plan.read).toBeLessThanOrEqual(3 * 21)
       }
-    })
-  }
-
-  const rowsOf = (scans: Plan[]) =>
-    scans
-      .map(node => (node['Actual Rows'] + (node['Rows Removed by Filter'] ?? 0)) * node['Actual Loops'])
-      .reduce((a, b) => a + b, 0)
-  const flatten = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(flatten)]
-  const types = (plan: Explained) => plan.nodes.map(node => node['Node Type'])
-
-  function page(who: keyof typeof people, query: ListQuery, at: Record<string, unknown> = {}) {
-    const { shape, values } = shapeOf(query)
-    return explain(pageQuery(shape), {
-      user: people[who],
-      limit: (query.limit ?? 50) + 1,
-      offset: query.offset ?? 0,
-      ...values,
-      ...at,
-    })
-  }
-
-  /** Where a page begins that has so many tasks before it. */
-  async function cursorAfter(count: number) {
-    const [row] = await driver.query(
-      'select created_at, id from tasks where user_id = $1 and deleted_at is null order by created_at desc, id desc limit 1 offset $2',
-      [people.many, count - 1],
-    )
-    return { after_0: row![0], after_1: row![1] }
-  }
-
-  const report = (name: string, { milliseconds, read, indexes }: Explained) => {
-    if (!Bun.env.TABLE_ROWS) return
-    console.log(
-      `${name.padEnd(44)} ${milliseconds.toFixed(2).padStart(8)} ms ${String(read).padStart(7)} rows  ${indexes}`,
-    )
-  }
-
-  test('the default order is read from its index and not sorted, first page and last', async () => {
-    const few = await page('few', {})
-    const first = await page('many', {})
-    const hundredth = await page('many', { cursor: 'x' }, await cursorAfter(99 * 50))
-    const last = await page('many', { cursor: 'x' }, await cursorAfter(189 * 50))
-
-    report('page 1 of 50 tasks', few)
-    report('page 1 of 10,000', first)
-    report('page 100', hundredth)
-    report('page 190', last)
-    for (const plan of [few, first, hundredth, last]) {
-      expect(plan.indexes).toEqual(['tasks_created'])
-      expect(types(plan)).toEqual(['Limit', 'Index Scan'])
-      expect(plan.read).toBeLessThanOrEqual(51)
+      const [, genericPlans, customPlans] = (await service.prepared())!
+      expect([genericPlans > 5, customPlans]).toEqual([true, 5])
     }
   })
 
-  test('changes and counts are read from indexes', async () => {
-    const changes = await explain(changesQuery, { user: people.many, since: 3000, limit: 51 })
-    const counts = await explain(statsQuery, {
-      user: people.many,
-      from: '2026-11-23T00:00:00Z',
-      to: '2026-11-24T00:00:00Z',
-    })
+  test.each([
+    { status: ['pending'] },
+    { status: ['pending', 'in_progress'] },
+    { priority: 4 },
+    { overdue: true },
+    { due_before: '2026-11-24T00:00:00Z' },
+    { due_after: '2026-11-24T00:00:00Z' },
+    { created_before: '2026-11-01T00:00:00Z' },
+    { created_after: '2026-11-22T00:00:00Z' },
+    { updated_after: '2026-11-22T00:00:00Z' },
+    { tag: ['common'] },
+    { tag: ['none'] },
+    { q: 'task' },
+    { q: 'nowhere' },
+    { q: 'task 9999 lorem', tag: ['rare'], status: ['pending'] },
+    { q: '77', sort: '-priority' },
+    { q: 'nowhere', offset: 100 },
+    { sort: 'created_at' },
+    { sort: '-updated_at' },
+    { sort: 'due_at' },
+    { sort: '-priority' },
+    { sort: 'status' },
+    { sort: 'title' },
+    { sort: 'position' },
+    { sort: '-priority,due_at' },
+    { offset: 9000 },
+    { total: true },
+  ] as ListQuery[])('%j reads the tasks of one user at most', async query => {
+    for (const who of ['many', 'odd'] as const) {
+      const plan = await page(who, query)
 
-    report('changes', changes)
-    report('counts', counts)
+      expect(plan.types).not.toContain('Seq Scan')
+      expect(plan.types.join()).not.toContain('Gather')
+      expect(plan.read).toBeLessThanOrEqual(2 * 10_000)
+    }
+  })
+
+  test('titles are compared byte by byte, whatever the collation of the database', async () => {
+    const { sortKeys } = await page('many', { sort: 'title' })
+
+    expect(sortKeys[0]).toEndWith('COLLATE "C"')
+  })
+
+  test('a shape that is asked for now and then is planned with its values and not kept', async () => {
+    for (let round = 0; round < 7; round++)
+      await service.tasks.list(users.many, { sort: 'title', priority: 4 })
+
+    expect(await service.prepared()).toBeUndefined()
+  })
+
+  test('changes are read in their order, and counts from the tasks of one user', async () => {
+    const all = await service.tasks.changes(users.many, { limit: 1 })
+    const { cursor } = typeof all === 'string' ? JSON.parse(all) : all
+    await service.tasks.changes(users.many, { since: cursor })
+    const changes = await service.explain()
+    await service.tasks.stats(users.many)
+    const counts = await service.explain()
+
     expect(changes.indexes).toContain('tasks_feed')
-    expect(changes.read).toBeLessThan(200)
-    expect(types(counts)).not.toContain('Seq Scan')
+    expect(changes.read).toBeLessThan(300)
+    expect(counts.types).not.toContain('Seq Scan')
+    expect(counts.read).toBeLessThanOrEqual(2 * 10_000)
   })
 })
+
+test('the default order is read from its index, also where nearly all users have one task', async () => {
+  const service = await serviceOn(`
+    insert into users (id, email, email_key, password_hash)
+      select id, id, id, '' from
+      (select '${users.many}'::uuid as id union all select gen_random_uuid() from generate_series(1, 10000)) p;
+    insert into task_counters (user_id, seq) select id, 5000 from users;
+    insert into tasks (id, user_id, title, version, created_at)
+      select gen_random_uuid(), id, 'task', i, now() - i * interval '1 minute' from (
+        select id, 1 as i from users where id <> '${users.many}'
+        union all select '${users.many}', i from generate_series(1, 5000) i
+      ) t order by random()`)
+  try {
+    for (let round = 0; round < 7; round++) {
+      await service.tasks.list(users.many, {})
+      const { indexes, read } = await service.explain()
+
+      expect(indexes).toEqual(['tasks_created'])
+      expect(read).toBe(51)
+    }
+    expect((await service.prepared())![1]).toBeGreaterThan(0)
+  } finally {
+    await service.close()
+  }
+}, 60_000)

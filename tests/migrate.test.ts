@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type DatabaseSettings, openDriver } from '../src/db/client.ts'
@@ -40,10 +40,11 @@ async function withDriver(settings: DatabaseSettings, work: (driver: Driver) => 
 }
 
 /** Starts the program. */
-function start(args: string[], env: Record<string, string>) {
+function start(args: string[], env: Record<string, string>, stdin = '') {
   return Bun.spawn([process.execPath, '--no-env-file', main, ...args], {
     cwd: tmpdir(),
     env: { PATH: process.env.PATH ?? '', TMPDIR: tmpdir(), PORT: '0', ENVIRONMENT: 'test', ...env },
+    stdin: Buffer.from(stdin),
     stdout: 'pipe',
     stderr: 'pipe',
     timeout: 60_000,
@@ -51,8 +52,8 @@ function start(args: string[], env: Record<string, string>) {
 }
 
 /** Runs it to its end. */
-async function run(args: string[], env: Record<string, string>) {
-  const child = start(args, env)
+async function run(args: string[], env: Record<string, string>, stdin?: string) {
+  const child = start(args, env, stdin)
   const [stdout, stderr] = await Promise.all([
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),
@@ -170,6 +171,121 @@ for (const kind of ['postgres', 'embedded'] as const) {
     )
   })
 }
+
+describe.each(['postgres', 'embedded'] as const)('a database of before the first release (%s)', kind => {
+  const eight = readFileSync(join(import.meta.dir, 'fixtures/eight-migrations.sql'), 'utf8')
+  const content = `
+    insert into users (id, email, email_key, password_hash) values
+      ('01a21904-38ba-7284-8421-559998b5c5b9', 'ada@example.com', 'ada@example.com', '$2b$04$wGu6Km//GB6oAkqY1GFrkux70Tf4JQGkYza1Z1EFWFNz6oxRoU/la');
+    insert into task_counters (user_id, seq) select id, 3 from users;
+    insert into tasks (id, user_id, title, title_words, description, tags, version, deleted_at)
+      select gen_random_uuid(), id, 'Straße', ' strasse', 'zwei "Liter"', '{home,"a, b"}'::text[], 1, null::timestamptz from users
+      union all select gen_random_uuid(), id, 'in the trash', ' in the trash', null, '{}', 2, now() from users;
+    insert into task_tombstones (id, user_id, version, deleted_at) select gen_random_uuid(), id, 3, now() from users`
+
+  test(
+    'is left alone, and says in one line how its content comes over: by export and import',
+    () =>
+      withEmptyDatabase(kind, (old, oldEnv) =>
+        withEmptyDatabase(kind, async (_, newEnv) => {
+          await withDriver(old, async driver => {
+            await driver.session(session => session.execute(eight))
+            await driver.session(session => session.execute(content))
+          })
+          const before = await run(['export', '-'], oldEnv)
+
+          for (const command of [['migrate'], ['migrate', '--status'], ['serve'], ['import', '-']]) {
+            const { exitCode, stderr } = await run(command, oldEnv)
+            expect([command, exitCode]).toEqual([command, 1])
+            expect(stderr).toMatch(
+              /^this database is from before the first release.*todo-api export FILE.*\n$/,
+            )
+          }
+
+          expect(lines(await run(['export', '-'], oldEnv))).toEqual(lines(before))
+          const imported = await run(['import', '-'], newEnv, before.stdout)
+          expect([imported.exitCode, imported.stderr]).toEqual([
+            0,
+            expect.stringContaining(
+              'added 1 users, 2 tasks, 1 notes of deleted tasks; 0 were here already; 0 skipped',
+            ),
+          ])
+          expect(lines(await run(['export', '-'], newEnv))).toEqual(lines(before))
+        }),
+      ),
+    60_000,
+  )
+
+  /** An export but for its first line, which holds the time. */
+  const lines = ({ stdout }: { stdout: string }) => stdout.split('\n').slice(1)
+})
+
+test(
+  'a role with rights on the rows alone serves a database that is up to date, and migrates none',
+  () =>
+    withEmptyDatabase('postgres', async (settings, env) => {
+      const role = `rows_only_${crypto.randomUUID().slice(0, 8)}`
+      const url = new URL(env.DATABASE_URL!)
+      Object.assign(url, { username: role, password: 'only-rows' })
+      const rowsOnly = { DATABASE_URL: url.href, SECRET_KEY: 'x'.repeat(40) }
+      await withDriver(settings, async driver => {
+        await driver.query(`create role ${role} login password 'only-rows'`, [])
+        try {
+          const refused = await run(['migrate'], rowsOnly)
+          expect([refused.exitCode, refused.stderr]).toEqual([
+            1,
+            expect.stringMatching(/^the database says: permission denied .*\n$/),
+          ])
+
+          await migrate(driver)
+          await driver.query(`grant usage on schema drizzle to ${role}`, [])
+          await driver.query(`grant select on drizzle.__drizzle_migrations to ${role}`, [])
+          await driver.query(
+            `grant select, insert, update, delete on all tables in schema public to ${role}`,
+            [],
+          )
+          expect(await run(['migrate'], rowsOnly)).toMatchObject({ exitCode: 0, stderr: 'up to date\n' })
+          const child = start(['serve'], rowsOnly)
+          try {
+            const address = await urlOf(child)
+            expect(await untilReady(address)).toBe(true)
+            const api = client(address)
+            const ada = await api.user()
+            expect(await api.task(ada)).toMatchObject({ version: 1 })
+          } finally {
+            child.kill()
+            await child.exited
+          }
+        } finally {
+          await driver.query(`drop owned by ${role}`, [])
+          await driver.query(`drop role ${role}`, [])
+        }
+      })
+    }),
+  60_000,
+)
+
+test(
+  'a migration may take longer than the session lets a statement, as behind a proxy that drops our settings',
+  () =>
+    withEmptyDatabase('postgres', settings =>
+      withDriver(settings, async driver => {
+        const hasty: Driver = {
+          ...driver,
+          session: work =>
+            driver.session(async session => {
+              await session.execute('set statement_timeout = 50')
+              return work(session)
+            }),
+        }
+        const when = migrations.at(-1)!.when + 1
+        const slow = { tag: '9999_slow', when, hash: 'x', sql: 'select pg_sleep(0.2)' }
+
+        expect(await migrate(hasty, [...migrations, slow])).toEqual([...allTags, slow.tag])
+      }),
+    ),
+  60_000,
+)
 
 describe('many copies', () => {
   test(

@@ -1,5 +1,6 @@
 import { expect, test } from 'bun:test'
 import { onBothDatabases } from './support/harness.ts'
+import { serviceOn } from './support/task-service.ts'
 
 onBothDatabases('tasks and other people', api => {
   test('every answer with one task carries its version as the ETag', async () => {
@@ -139,6 +140,18 @@ onBothDatabases('tasks and other people', api => {
     expect(trashed).toMatchObject({ status: 201, body: { id: first.id } })
     expect(gone).toMatchObject({ status: 409, body: { code: 'idempotency_key_used' } })
     expect((await api.get('/tasks', { token: ada.token })).body).toEqual([])
+  })
+
+  test('the id that a key makes cannot be computed without the secret of the service', async () => {
+    const ada = await api.user()
+    const create = (secretKey: string) =>
+      serviceOn(api, secretKey).create(ada.id, { title: 'x' }, 'guessable')
+
+    const [one, again, other] = [await create('one'), await create('one'), await create('another')]
+
+    expect(again.id).toBe(one.id)
+    expect(other.id).not.toBe(one.id)
+    expect((await api.get('/tasks', { token: ada.token })).body).toHaveLength(2)
   })
 
   test('keys belong to their person, and no key is no key', async () => {

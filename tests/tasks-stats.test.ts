@@ -1,4 +1,6 @@
 import { expect, test } from 'bun:test'
+import { createDb } from '../src/db/client.ts'
+import { createStats } from '../src/modules/tasks/stats.ts'
 import { onBothDatabases } from './support/harness.ts'
 
 onBothDatabases('the counts', api => {
@@ -52,6 +54,33 @@ onBothDatabases('the counts', api => {
       expect(body.due_today).toBe(2)
     },
   )
+
+  test.each([
+    // The clocks change at midnight: these days begin at 01:00 and have 23 hours.
+    ['Africa/Cairo', '2026-04-24', 23],
+    ['Asia/Beirut', '2026-03-29', 23],
+    ['America/Havana', '2026-03-08', 23],
+    ['America/Santiago', '2026-09-06', 23],
+    ['Europe/Berlin', '2026-03-29', 23],
+    ['Europe/Berlin', '2026-10-25', 25],
+    ['America/Havana', '2026-11-01', 25],
+  ])('the day in %s on %s has %i hours', async (zone, day, hours) => {
+    const ada = await api.user()
+    const noon = Temporal.PlainDate.from(day).toZonedDateTime({ timeZone: zone, plainTime: '12:00' })
+    const start = noon.startOfDay().toInstant()
+    const end = start.add({ hours })
+    const second = { seconds: 1 }
+    for (const at of [start.subtract(second), start, end.subtract(second), end]) {
+      await api.task(ada, { due_at: at.toString() })
+    }
+    const db = createDb({ query: api.sql } as never)
+    const statsAt = (now: Temporal.Instant) => createStats(db, () => now)(ada.id, zone)
+
+    for (const now of [start, noon.toInstant(), end.subtract(second)]) {
+      expect((await statsAt(now)).due_today).toBe(2)
+    }
+    expect((await statsAt(end)).due_today).toBe(1)
+  })
 
   test.each(['Nowhere/Land', '', "' or 1", '%00', 'x'.repeat(65), 'UTC[u-ca=hebrew]'])(
     'there is no time zone %p',

@@ -1,14 +1,7 @@
 import { expect, test } from 'bun:test'
-import { createDb } from '../src/db/client.ts'
-import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
 import { byHand } from './support/by-hand.ts'
-import { onBothDatabases, type Service } from './support/harness.ts'
-
-/** The service on the same database, for what only the service itself does. */
-const serviceOf = (api: Service): TaskService => {
-  const driver = { kind: api.kind, query: api.sql } as never
-  return createTaskService({ db: createDb(driver), driver, secretKey: 'only for cursors' })
-}
+import { onBothDatabases } from './support/harness.ts'
+import { serviceOn } from './support/task-service.ts'
 
 onBothDatabases('the trash', api => {
   test('what is deleted is in the trash, last deleted first, and nobody else sees it', async () => {
@@ -114,9 +107,139 @@ onBothDatabases('the trash', api => {
     await api.delete('/tasks/trash', { token: ada.token })
 
     const left = await api.sql('select count(*) from tasks where user_id = $1', [ada.id])
-    const stones = await api.sql('select count(*) from task_tombstones where user_id = $1', [ada.id])
-    expect([left, stones]).toEqual([[[0]], [[1200]]])
+    const tombstones = await api.sql('select count(*) from task_tombstones where user_id = $1', [ada.id])
+    expect([left, tombstones]).toEqual([[[0]], [[1200]]])
   })
+
+  test('up to its thirtieth day a task is in the trash, and up to its ninetieth a deletion is known', async () => {
+    const ada = await api.user()
+    const [trashed, gone] = [await api.task(ada), await api.task(ada)]
+    await api.delete(`/tasks/${trashed.id}`, { token: ada.token })
+    await api.delete(`/tasks/${gone.id}?permanent=true`, { token: ada.token })
+    await age('tasks', trashed, '29 days 23 hours')
+    await age('task_tombstones', gone, '89 days 23 hours')
+
+    await serviceOn(api).purge()
+
+    expect((await api.get('/tasks/trash', { token: ada.token })).body).toHaveLength(1)
+    const { body } = await api.get('/tasks/changes', { token: ada.token })
+    expect(body.deleted).toEqual([trashed.id, gone.id].filter(id => body.deleted.includes(id)))
+    expect(body.deleted).toContain(gone.id)
+  })
+
+  test('a deletion is as old as the task was in the trash, however the trash is emptied', async () => {
+    const ada = await api.user()
+    const [emptied, purged] = [await api.task(ada), await api.task(ada)]
+    for (const { id } of [emptied, purged]) await api.delete(`/tasks/${id}`, { token: ada.token })
+    await age('tasks', purged, '40 days')
+    await serviceOn(api).purge()
+    await age('tasks', emptied, '9 days')
+    await api.delete('/tasks/trash', { token: ada.token })
+
+    const ages = await api.sql(
+      `select id, extract(day from now() - deleted_at)::int from task_tombstones where user_id = $1`,
+      [ada.id],
+    )
+
+    expect(new Map(ages as [string, number][])).toEqual(
+      new Map([
+        [purged.id, 40],
+        [emptied.id, 9],
+      ]),
+    )
+  })
+
+  test('a restored task has changed, and a deletion, alone or in a batch, is no change of the task', async () => {
+    const ada = await api.user()
+    const [one, two] = [await api.task(ada), await api.task(ada)]
+    await api.delete(`/tasks/${one.id}`, { token: ada.token })
+    const operations = [{ op: 'delete', id: two.id }]
+    await api.post('/tasks/batch', { token: ada.token, json: { operations } })
+
+    const { body: trash } = await api.get('/tasks/trash', { token: ada.token })
+    const { body: restored } = await api.post(`/tasks/${two.id}/restore`, { token: ada.token })
+
+    expect(trash.map((task: { updated_at: string }) => task.updated_at)).toEqual([
+      two.updated_at,
+      one.updated_at,
+    ])
+    expect(restored.updated_at > two.updated_at).toBe(true)
+  })
+
+  test('a deletion that came with an import does not stop the trash of the same task', async () => {
+    const ada = await api.user()
+    const tasks = [await api.task(ada), await api.task(ada)]
+    for (const { id } of tasks) {
+      await api.delete(`/tasks/${id}`, { token: ada.token })
+      await api.sql(
+        `insert into task_tombstones (id, user_id, version, deleted_at) values ($1, $2, 1, now() - interval '80 days')`,
+        [id, ada.id],
+      )
+    }
+    await age('tasks', tasks[0], '31 days')
+
+    await serviceOn(api).purge()
+    const emptied = await api.delete('/tasks/trash', { token: ada.token })
+
+    expect(emptied.status).toBe(204)
+    const versions = await api.sql('select version from task_tombstones where user_id = $1 order by 1', [
+      ada.id,
+    ])
+    expect(versions).toEqual([[3], [4]])
+  })
+
+  test('what cannot be purged of one user is logged, and keeps no other user waiting', async () => {
+    const [first, second, third] = [await api.user(), await api.user(), await api.user()]
+    const users = [first, second, third].toSorted((a, b) => (a.id < b.id ? -1 : 1))
+    for (const user of users) {
+      const task = await api.task(user)
+      await api.delete(`/tasks/${task.id}`, { token: user.token })
+      await age('tasks', task, '31 days')
+    }
+    const poisoned = users[0]!
+    await api.sql(
+      `create function refuse() returns trigger language plpgsql as $$ begin raise exception 'poisoned'; end $$`,
+      [],
+    )
+    await api.sql(
+      `create trigger poisoned before insert on task_tombstones for each row when (new.user_id = '${poisoned.id}')
+       execute function refuse()`,
+      [],
+    )
+    const lines: Record<string, unknown>[] = []
+    const service = serviceOn(api, 'a secret', (_, fields) => lines.push(fields!))
+    const trashOf = async ({ token }: { token: string }) =>
+      (await api.get('/tasks/trash', { token })).body.length
+
+    const { purged } = await service.purge()
+
+    expect(purged).toBe(2)
+    expect(lines).toMatchObject([{ user_id: poisoned.id, code: 'P0001' }])
+    expect(await Promise.all(users.map(trashOf))).toEqual([1, 0, 0])
+    await api.sql('drop trigger poisoned on task_tombstones', [])
+    await api.sql('drop function refuse', [])
+    expect((await service.purge()).purged).toBe(1)
+  })
+
+  test('the purge comes to every user, however many there are', async () => {
+    await api.sql(
+      `with counters as (
+         insert into task_counters (user_id, seq) select gen_random_uuid(), 1 from generate_series(1, 250) returning user_id
+       ), accounts as (
+         insert into users (id, email, email_key, password_hash)
+         select user_id, user_id || '@example.com', user_id || '@example.com', '' from counters returning id
+       )
+       insert into task_tombstones (id, user_id, version, deleted_at)
+       select gen_random_uuid(), id, 1, now() - interval '91 days' from accounts`,
+      [],
+    )
+
+    expect((await serviceOn(api).purge()).forgotten).toBe(250)
+  })
+
+  /** As if it had been deleted that long ago. */
+  const age = (table: 'tasks' | 'task_tombstones', { id }: { id: string }, interval: string) =>
+    byHand(api.sql, `update ${table} set deleted_at = now() - interval '${interval}' where id = $1`, [id])
 
   test('after thirty days a task goes by itself, and the changes say the same before and after', async () => {
     const ada = await api.user()
@@ -128,7 +251,7 @@ onBothDatabases('the trash', api => {
     ])
     const { body: before } = await api.get('/tasks/changes', { token: ada.token })
 
-    const done = await Promise.all([serviceOf(api).purge(), serviceOf(api).purge(), serviceOf(api).purge()])
+    const done = await Promise.all([serviceOn(api).purge(), serviceOn(api).purge(), serviceOn(api).purge()])
 
     const { body: trash } = await api.get('/tasks/trash', { token: ada.token })
     const { body: after } = await api.get('/tasks/changes', { token: ada.token })
@@ -148,7 +271,7 @@ onBothDatabases('the trash', api => {
       gone.id,
     ])
 
-    const { forgotten } = await serviceOf(api).purge()
+    const { forgotten } = await serviceOn(api).purge()
 
     const since = (cursor: string) => api.get(`/tasks/changes?since=${cursor}`, { token: ada.token })
     expect(forgotten).toBe(1)

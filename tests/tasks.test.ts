@@ -47,6 +47,20 @@ onBothDatabases('tasks', api => {
     expect(list.body).toEqual([second, first])
   })
 
+  test('the next page keeps every filter, whatever a value holds', async () => {
+    const ada = await api.user()
+    for (const status of ['pending', 'completed', 'pending', 'pending']) {
+      await api.task(ada, { title: 'why?', status })
+    }
+
+    const first = await api.get('/tasks?q=why?&status=pending&limit=2', { token: ada.token })
+
+    const [, next] = first.headers.get('link')!.match(/^<\/api\/v1(.*)>; rel="next"$/)!
+    expect(next).toStartWith('/tasks?q=why?&status=pending&limit=2&cursor=')
+    const second = await api.get(next!, { token: ada.token })
+    expect(second.body.map(({ status }: { status: string }) => status)).toEqual(['pending'])
+  })
+
   test('limit and offset cut pages out of the list, and a limit over 200 is refused', async () => {
     const ada = await api.user()
     for (const title of ['a', 'b', 'c', 'd']) await api.task(ada, { title })

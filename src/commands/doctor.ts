@@ -4,9 +4,8 @@ import { join } from 'node:path'
 import { getTableName, is } from 'drizzle-orm'
 import { PgTable } from 'drizzle-orm/pg-core'
 import { type Config, ConfigError, parseConfig } from '../config.ts'
-import { databaseError } from '../db/constraint.ts'
 import type { Driver } from '../db/driver.ts'
-import { migrations } from '../db/migrate.ts'
+import { appliedMigrations, migrations } from '../db/migrate.ts'
 import * as schema from '../db/schema.ts'
 import { AppError } from '../errors.ts'
 import { connectToService } from './control.ts'
@@ -174,14 +173,7 @@ function examineClock(differenceMs: number, tell: Tell): void {
 }
 
 async function examineMigrations(driver: Driver, tell: Tell, readOnly: boolean): Promise<void> {
-  const applied = new Set<number>()
-  try {
-    for (const [when] of await driver.query('select created_at from drizzle.__drizzle_migrations', [])) {
-      applied.add(Number(when))
-    }
-  } catch (error) {
-    if (databaseError(error)?.code !== '42P01') throw error
-  }
+  const applied = await appliedMigrations(driver)
   const pending = migrations.filter(({ when }) => !applied.has(when))
   const newer = applied.size - (migrations.length - pending.length)
   if (newer > 0) tell('warn', 'migrations', `${newer} from a newer todo-api are there; upgrade this one`)

@@ -1,7 +1,7 @@
 import { createReadStream, existsSync, readFileSync } from 'node:fs'
 import type { Env } from '../config.ts'
 import type { Driver } from '../db/driver.ts'
-import { migrate, pendingMigrations } from '../db/migrate.ts'
+import { migrate } from '../db/migrate.ts'
 import { openPostgres } from '../db/postgres.ts'
 import { importFile } from './import-file.ts'
 import { countReference, importReference } from './import-reference.ts'
@@ -20,7 +20,8 @@ export async function importCommand(file: string | undefined, { from }: { from?:
   const source = file === undefined ? referenceUrl(from, readEnv().env) : undefined
   const driver = await openDatabase(readConfig())
   try {
-    await bringUpToDate(driver)
+    // A program newer than the database would write the wrong columns.
+    await migrate(driver)
     return source === undefined ? await fromFile(driver, file!) : await fromReference(driver, source)
   } finally {
     await driver.close()
@@ -51,11 +52,6 @@ function summarize({ counts: { added, present, skipped } }: Loader): boolean {
   if (skipped > 0)
     say('fix the skipped rows in the source and run import again; rows already imported stay unchanged')
   return skipped === 0
-}
-
-/** A program older or newer than the database would write the wrong columns. */
-async function bringUpToDate(driver: Driver): Promise<void> {
-  if ((await pendingMigrations(driver)).length > 0) await migrate(driver)
 }
 
 /** The address of the first service's database: an argument, or a setting, which nobody else on the machine sees. */

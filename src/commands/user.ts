@@ -2,11 +2,12 @@ import { asc, count, eq, type SQL, sql } from 'drizzle-orm'
 import { t } from 'elysia'
 import { createDb, type Db } from '../db/client.ts'
 import type { Driver } from '../db/driver.ts'
-import { migrate, pendingMigrations } from '../db/migrate.ts'
+import { migrate } from '../db/migrate.ts'
 import { sessions, tasks, users } from '../db/schema.ts'
 import { email, newPassword } from '../modules/auth/model.ts'
 import { createPasswords } from '../modules/auth/passwords.ts'
 import { emailKey } from '../modules/auth/service.ts'
+import { eraseUser } from '../modules/tasks/erasure.ts'
 import { createCheck } from './checks.ts'
 import { createLoader } from './load.ts'
 import { openDatabase, openExisting } from './open.ts'
@@ -34,7 +35,7 @@ export async function createUser(address: string): Promise<void> {
   const password = await readNewPassword()
   const driver = await openDatabase(config)
   try {
-    if ((await pendingMigrations(driver)).length > 0) await migrate(driver)
+    await migrate(driver)
     const { hash } = createPasswords({ cost: config.bcryptCost, ...config.hashing })
     const trimmed = address.trim()
     const now = new Date().toISOString()
@@ -91,6 +92,7 @@ export async function deleteUser(who: string, { yes = false }: { yes?: boolean }
     const person = await findPerson(db, who)
     if (!yes) await confirm(db, person)
     await db.delete(users).where(eq(users.id, person.id))
+    await eraseUser(db, person.id)
     say(`${printable(person.email)} is deleted`)
   })
 }

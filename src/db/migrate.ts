@@ -18,11 +18,14 @@ export class MigrationError extends Error {
 const lockKey = '8389754676633104489'
 
 /**
- * Applies what is missing, each migration in a transaction of its own, and gives the tags that it applied.
- * The lock lasts as long as a transaction, so any number of copies may start at once, through a
- * transaction-pooling proxy too. Throws `MigrationError`, or the driver's error when the database is away.
+ * Applies what is missing, each migration in a transaction of its own, and returns the tags that it applied.
+ * The lock lasts as long as a transaction, so any number of copies may start at once, through a transaction-pooling
+ * proxy too. When nothing is missing it only reads, so that a role without the right to make tables can serve.
+ * Throws `MigrationError`, or the driver's error when the database is away.
  */
 export async function migrate(driver: Driver, wanted = migrations): Promise<string[]> {
+  const [first] = await pendingMigrations(driver, wanted)
+  if (first === undefined) return []
   return driver.session(async session => {
     const applied: string[] = []
     while (true) {
@@ -41,7 +44,7 @@ async function applyNext(session: Session, wanted: readonly Migration[]): Promis
     create schema if not exists drizzle;
     create table if not exists drizzle.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint)
   `)
-  const done = new Set((await session.execute(appliedQuery)).map(([when]) => Number(when)))
+  const done = new Set((await session.execute(journal)).map(([when]) => Number(when)))
   const next = wanted.find(migration => !done.has(migration.when))
   if (!next) {
     await session.execute('commit')
@@ -60,17 +63,30 @@ async function applyNext(session: Session, wanted: readonly Migration[]): Promis
   return next.tag
 }
 
-const appliedQuery = 'select created_at from drizzle.__drizzle_migrations'
+const journal = 'select created_at from drizzle.__drizzle_migrations'
 
-/** The tags of the migrations that the database lacks; asks the database each time. */
-export async function pendingMigrations(driver: Driver, wanted = migrations): Promise<string[]> {
-  let done: Set<number>
+/**
+ * The migrations that the database has, by `when`; asks the database each time. Throws when its first one is not ours:
+ * then no migration of ours fits on what is there.
+ */
+export async function appliedMigrations(driver: Driver, wanted = migrations): Promise<Set<number>> {
   try {
-    done = new Set((await driver.query(appliedQuery, [])).map(([when]) => Number(when)))
+    const done = new Set((await driver.query(journal, [])).map(([when]) => Number(when)))
+    if (done.size > 0 && !done.has(wanted[0]!.when)) throw new Error(otherHistory)
+    return done
   } catch (error) {
     const undefinedTable = '42P01'
     if (databaseError(error)?.code !== undefinedTable) throw error
-    done = new Set()
+    return new Set()
   }
+}
+
+const otherHistory =
+  'this database is from before the first release, and no migration leads here from it: ' +
+  'export it with the todo-api that made it (todo-api export FILE), then import FILE into a new database'
+
+/** The tags of the migrations that the database lacks; asks the database each time. */
+export async function pendingMigrations(driver: Driver, wanted = migrations): Promise<string[]> {
+  const done = await appliedMigrations(driver, wanted)
   return wanted.filter(migration => !done.has(migration.when)).map(migration => migration.tag)
 }

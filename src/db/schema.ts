@@ -120,25 +120,16 @@ export const rateLimits = pgTable(
 )
 
 /**
- * One row a person: the number of that person's last change. Whoever writes a task takes the next number here first,
- * which locks the row: so numbers are committed in order and a reader of the changes never misses a late one.
+ * One row a user: the number of the user's last change. Every write of a task takes the next number here first, which
+ * locks the row: so numbers are committed in order and a reader of the changes never misses a late one. Without a
+ * foreign key to `users`: an account goes at once, and its tasks after it in steps (modules/tasks/erasure.ts).
  */
-export const taskCounters = pgTable(
-  'task_counters',
-  {
-    userId: uuid('user_id').primaryKey(),
-    seq: bigint('seq', { mode: 'number' }).notNull().default(0),
-    /** Deletions up to this number are forgotten; a cursor before it is too old. */
-    prunedThrough: bigint('pruned_through', { mode: 'number' }).notNull().default(0),
-  },
-  counters => [
-    foreignKey({
-      name: 'task_counters_user_fk',
-      columns: [counters.userId],
-      foreignColumns: [users.id],
-    }).onDelete('cascade'),
-  ],
-)
+export const taskCounters = pgTable('task_counters', {
+  userId: uuid('user_id').primaryKey(),
+  seq: bigint('seq', { mode: 'number' }).notNull().default(0),
+  /** Deletions up to this number are forgotten; a cursor before it is too old. */
+  prunedThrough: bigint('pruned_through', { mode: 'number' }).notNull().default(0),
+})
 
 /** Every change of a user's tasks rewrites this row. Half-empty pages let PostgreSQL do that in place. */
 export const taskCountersFillfactor = 'ALTER TABLE "task_counters" SET (fillfactor = 50);'

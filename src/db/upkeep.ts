@@ -8,7 +8,6 @@ export interface Upkeep {
   stop(): void
 }
 
-const everyMs = 60_000
 const logBytesMax = 64 * 1024 * 1024
 
 /**
@@ -16,7 +15,7 @@ const logBytesMax = 64 * 1024 * 1024
  * log grows for ever and the start after a crash takes long; without `vacuum` and `analyze` dead rows pile up and
  * queries are planned blind.
  */
-export function startUpkeep(run: Run): Upkeep {
+export function startUpkeep(run: Run, everyMs = 60_000): Upkeep {
   let underWay = false
   const round = async () => {
     if (underWay || !upkeep.due) return

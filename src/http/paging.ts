@@ -12,7 +12,12 @@ export function pageHeaders(
 /** The address that was asked for, from the path on: which scheme and host the client sees, a proxy does not tell us. */
 function nextAddress(url: string, cursor: string): string {
   // Cut by hand: the URL class takes 8 µs for this, a seventh of what the whole answer costs apart from the database.
-  const [path, query = ''] = url.slice(url.indexOf('/', 'https://'.length)).split('?', 2)
-  const kept = query.split('&').filter(part => part !== '' && !/^(cursor|offset)=/.test(part))
+  const address = url.slice(url.indexOf('/', 'https://'.length))
+  // Only the first `?` ends the path: the others belong to values.
+  const [path] = address.split('?', 1)
+  const kept = address
+    .slice(path!.length + 1)
+    .split('&')
+    .filter(part => part !== '' && !/^(cursor|offset)=/.test(part))
   return `${path}?${[...kept, `cursor=${cursor}`].join('&')}`
 }

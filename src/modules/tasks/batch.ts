@@ -1,141 +1,120 @@
-import { sql } from 'drizzle-orm'
-import { statement } from '../../db/client.ts'
-import { databaseError } from '../../db/constraint.ts'
-import type { Driver } from '../../db/driver.ts'
+import { and, eq, isNotNull, isNull, sql } from 'drizzle-orm'
+import type { Db } from '../../db/client.ts'
 import { taskCounters, tasks } from '../../db/schema.ts'
 import { AppError, type Problem } from '../../errors.ts'
 import { isUuid } from '../../uuid.ts'
-import type { Operation, OperationResult, TaskCreate } from './model.ts'
-import {
-  changedColumns,
-  changedValues,
-  columnsOf,
-  insertColumns,
-  insertValues,
-  noColumns,
-  type TaskRow,
-  toNewRow,
-  toPatch,
-  toTask,
-  value,
-} from './rows.ts'
+import type { Operation, TaskCreate } from './model.ts'
+import { assignments, fields, newTask, toNewRow, toPatch } from './rows.ts'
+import { lockCounter, refusal } from './statements.ts'
 
-const user = value('user', 'uuid')
-
-type Outcome = 'ok' | 'user_gone' | 'exists' | 'absent' | 'moved' | 'written' | 'same'
+/** An operation as columns. The version is the one that the client expects, and in `write` the one that it gets. */
+interface Step {
+  op: Operation['op']
+  id: string
+  version: number | undefined
+  patch: object
+}
 
 /**
- * Up to 100 operations, all or nothing, in one statement: as in `statements.ts`, but `fault` lists what cannot be done,
- * and as soon as there is one nothing is numbered and nothing is written. A race that is lost after that check must
- * undo what is written already: the division by zero does, and the caller runs the statement again.
+ * Up to 100 operations in one transaction, all or nothing. The counter is locked first: from then on the tasks stay as
+ * they are, so that one look at them decides, and all that is written are two statements and the counter.
  */
-const batchQuery = sql`
-  with op as materialized (
-    select o.i, o.op, o.id, o.version, o.patch, t as task, t.id is not null as is_known,
-           t.id is not null and t.deleted_at is null as is_live,
-           o.op <> 'update' or jsonb_populate_record(t, o.patch) is distinct from t as changes
-    from jsonb_to_recordset(${value('operations', 'jsonb')}) as o(i int, op text, id uuid, version bigint, patch jsonb)
-    left join ${tasks} t on t.id = o.id and t.user_id = ${user}
-  ), fault as (
-    select i, case when op = 'create' then 'exists' when not is_live then 'absent' else 'moved' end as code
-    from op
-    where case op when 'create' then is_known else not is_live or (task).version <> version end
-  ), numbered as materialized (
-    select i, op, id, version, patch, row_number() over (order by i) as n
-    from op where changes and not exists (select from fault)
-  ), bump as (
-    update ${taskCounters} c set seq = c.seq + w.n
-    from (select count(*) as n from numbered) w
-    where c.user_id = ${user} and w.n > 0
-    returning c.seq - w.n as base
-  ), made as (
-    insert into ${tasks} as t (${insertColumns})
-    select w.id, ${user}, ${insertValues(field => sql.raw(`r.${field}`))}, bump.base + w.n
-    from bump, numbered w, jsonb_populate_record(null::${tasks}, w.patch) r where w.op = 'create'
-    returning ${columnsOf('t')}
-  ), changed as (
-    update ${tasks} t set (${changedColumns}) =
-        (select ${changedValues} from jsonb_populate_record(t, coalesce(w.patch, '{}')) r),
-      deleted_at = case when w.op = 'delete' then now() end,
-      updated_at = case when w.op = 'delete' then t.updated_at else now() end,
-      version = bump.base + w.n
-    from bump, numbered w
-    where w.op <> 'create' and t.id = w.id and t.user_id = ${user} and t.deleted_at is null
-      and (w.version is null or t.version = w.version)
-    returning ${columnsOf('t')}
-  ), tally as (
-    select (select count(*) from numbered) - (select count(*) from made) - (select count(*) from changed) as lost,
-           (select count(*) from bump) as bumped
-  )
-  select -1 as i, case when lost > 0 and bumped > 0 then (1 / (bumped - 1))::text
-                       when lost > 0 then 'user_gone' else 'ok' end as outcome, ${noColumns} from tally
-  union all select fault.i, fault.code, ${noColumns} from fault
-  union all select op.i, 'written', ${columnsOf('made')} from made join op on op.id = made.id
-  union all select op.i, 'written', ${columnsOf('changed')} from changed join op on op.id = changed.id
-  union all select op.i, 'same', ${columnsOf('(op.task)')} from op where not changes and not exists (select from fault)
-  order by i`
-
-const triesMax = 3
-
-export function createBatch(driver: Driver, ownerOf: (values: { id: string }) => Promise<[string][]>) {
-  const statementOf = statement<[i: number, outcome: Outcome, ...TaskRow]>(driver, batchQuery)
-
-  /** Again when a race was lost; when that goes on, somebody else is too busy with these tasks. */
-  async function run(values: { user: string; operations: object[] }) {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await statementOf(values)
-      } catch (error) {
-        const divisionByZero = '22012'
-        if (databaseError(error)?.code !== divisionByZero) throw error
-        if (attempt === triesMax) throw new AppError('unavailable', { cause: error })
-      }
-    }
-  }
-
+export function createBatch(db: Db) {
   /**
-   * Carries out all operations or none. Throws `validation_failed`; or, with the `index` of the first operation that
-   * cannot be done, `task_not_found`, `not_authorized` or `precondition_failed`.
+   * Carries out all operations or none, and returns the answer as JSON. Throws `validation_failed`; or, with the `index`
+   * of the first operation that cannot be done, `task_not_found`, `not_authorized` or `precondition_failed`.
    */
-  return async function batch(userId: string, operations: Operation[]): Promise<OperationResult[]> {
+  return async function batch(userId: string, operations: Operation[]): Promise<string> {
     const problems = problemsOf(operations)
     if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
-    const ids = operations.map(({ op, id }) => (op === 'create' ? Bun.randomUUIDv7() : id!.toLowerCase()))
-    const rows = await run({
-      user: userId,
-      operations: operations.map(({ op, version, task }, i) => ({
-        i,
-        op,
-        id: ids[i],
-        version,
-        patch: patchOf(op, task),
-      })),
+    const steps = operations.map(stepOf)
+    const tasks = await db.transaction(async tx => {
+      const counter = await lockCounter(tx, userId)
+      if (!counter) throw new AppError('invalid_token')
+      const known = await look(tx, userId, steps)
+      for (const [index, { op, id, version }] of steps.entries()) {
+        if (op === 'create') continue
+        const task = known.get(id)
+        if (!task || task.isTrashed) throw await refusal(tx, userId, id, { index })
+        if (version !== undefined && version !== task.version)
+          throw new AppError('precondition_failed', { index })
+      }
+      const changes = steps
+        .filter(({ op, id }) => op === 'create' || known.get(id)!.differs)
+        .map((step, i) => ({ ...step, version: counter.seq + 1 + i }))
+      const written = await write(tx, userId, changes)
+      return new Map([...known.values(), ...written].map(({ id, json }) => [id, json]))
     })
-    const fault = rows.find(
-      ([, outcome]) => outcome === 'absent' || outcome === 'moved' || outcome === 'exists',
+    const results = steps.map(
+      ({ op, id }) => `{"op":"${op}","id":"${id}","task":${op === 'delete' ? 'null' : tasks.get(id)}}`,
     )
-    if (fault) return refuse(userId, ids[fault[0]]!, fault)
-    if (rows[0]![1] === 'user_gone') throw new AppError('invalid_token')
-    return rows.slice(1).map(([i, , , , json]) => {
-      const { op } = operations[i]!
-      return { op, id: ids[i]!, task: op === 'delete' ? null : toTask(json) }
-    })
-  }
-
-  async function refuse(
-    userId: string,
-    id: string,
-    [index, outcome]: [number, Outcome, ...unknown[]],
-  ): Promise<never> {
-    if (outcome === 'moved') throw new AppError('precondition_failed', { index })
-    const [row] = await ownerOf({ id })
-    throw new AppError(row && row[0] !== userId ? 'not_authorized' : 'task_not_found', { index })
+    return `{"results":[${results}]}`
   }
 }
 
-function patchOf(op: Operation['op'], task: Operation['task']) {
-  if (op === 'delete') return undefined
-  return op === 'create' ? toNewRow(task as TaskCreate) : toPatch(task!)
+function stepOf({ op, id, version, task }: Operation): Step {
+  if (op === 'create') return { op, version, id: Bun.randomUUIDv7(), patch: toNewRow(task as TaskCreate) }
+  // PostgreSQL reads the text `now` as the moment at which the transaction began.
+  return {
+    op,
+    version,
+    id: id!.toLowerCase(),
+    patch: op === 'delete' ? { deleted_at: 'now' } : toPatch(task!),
+  }
+}
+
+/** The user's tasks that the steps name, and whether a step would make a difference. */
+async function look(tx: Db, userId: string, steps: Step[]) {
+  const step = sql`jsonb_to_recordset(${sql.param(steps)}::jsonb) as step(id uuid, patch jsonb)`
+  const found = await tx
+    .select({
+      id: tasks.id,
+      version: tasks.version,
+      json: tasks.json,
+      isTrashed: sql<boolean>`${isNotNull(tasks.deletedAt)}`,
+      differs: sql<boolean>`jsonb_populate_record(${tasks}, step.patch) is distinct from ${tasks}`,
+    })
+    .from(tasks)
+    .innerJoin(step, eq(tasks.id, sql`step.id`))
+    .where(eq(tasks.userId, userId))
+  return new Map(found.map(task => [task.id, task]))
+}
+
+/** Writes the steps, each with its number, and returns the tasks that are new or changed. */
+async function write(tx: Db, userId: string, steps: (Step & { version: number })[]) {
+  const { create = [], change = [] } = Object.groupBy(steps, ({ op }) => (op === 'create' ? op : 'change'))
+  const answer = { id: tasks.id, json: tasks.json }
+
+  const rows = sql.param(create.map(({ id, version, patch }) => ({ ...patch, id, version })))
+  const given = { id: sql`r.id`, user_id: sql`${userId}::uuid`, version: sql`r.version` }
+  const row = newTask(given, field => sql`r.${sql.identifier(field)}`)
+  const made = await tx
+    .insert(tasks)
+    .select(sql`select ${row} from jsonb_populate_recordset(null::${tasks}, ${rows}::jsonb) r`)
+    .returning(answer)
+
+  // The whole row as it will be: each patch names other columns. A deletion is no change of the task itself.
+  const patches = sql.param(
+    change.map(({ op, id, version, patch }) => ({
+      id,
+      patch: { ...patch, version, ...(op === 'update' && { updated_at: 'now' }) },
+    })),
+  )
+  const changed = tx.$with('changed', { id: tasks.id }).as(sql`
+    select r.* from jsonb_to_recordset(${patches}::jsonb) as step(id uuid, patch jsonb)
+    join ${tasks} t on t.id = step.id and t.user_id = ${userId}, jsonb_populate_record(t, step.patch) r`)
+  const columns = [...fields, 'updated_at', 'deleted_at', 'version']
+  const updated = await tx
+    .with(changed)
+    .update(tasks)
+    .set(assignments(columns, column => sql`${changed}.${sql.identifier(column)}`))
+    .from(changed)
+    .where(and(eq(tasks.id, changed.id), eq(tasks.userId, userId), isNull(tasks.deletedAt)))
+    .returning(answer)
+
+  const last = steps.at(-1)
+  if (last) await tx.update(taskCounters).set({ seq: last.version }).where(eq(taskCounters.userId, userId))
+  return [...made, ...updated]
 }
 
 /** What the schema cannot say: what each kind of operation needs, and that no task may come twice. */

@@ -1,230 +1,263 @@
-import { type SQL, sql } from 'drizzle-orm'
-import { PgDialect } from 'drizzle-orm/pg-core'
-import { byShape, statement } from '../../db/client.ts'
-import type { Driver } from '../../db/driver.ts'
+import {
+  type AnyColumn,
+  and,
+  arrayOverlaps,
+  asc,
+  count,
+  desc,
+  eq,
+  gt,
+  inArray,
+  isNull,
+  lt,
+  ne,
+  placeholder,
+  type SQL,
+  sql,
+} from 'drizzle-orm'
+import { type Db, prepareSql } from '../../db/client.ts'
 import { tasks } from '../../db/schema.ts'
 import { parseInstant } from '../../instant.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
-import { type ListQuery, type SortKey, type Task, taskStatuses } from './model.ts'
-import { comma, inPassing, toTask, value } from './rows.ts'
+import type { ListQuery, SortKey } from './model.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
 /**
- * Lists. A request is turned into a shape (what is asked) and values (with what); each shape is one statement
- * (docs/decisions/0006-lists.md).
+ * Lists. A user's tasks are read in the order of the list by `tasks_created`, or all of them and sorted; filters are
+ * looked at in passing (docs/decisions/0006-lists.md).
  */
 
-const user = value('user', 'uuid')
-const limit = value('limit', 'int')
-const offset = value('offset', 'int')
-
-/** The date to sort and compare by. Never null, so that a cursor is a plain comparison: no date is after all dates. */
-const dueKey = sql`coalesce(t.due_at, 'infinity')`
-
-/** One condition a filter. */
-const conditions = {
-  status: sql`t.status = ${value('status', 'text')}`,
-  // Not `= any (…)`, from which PostgreSQL before 17 takes no order; and word for word what `tasks_open` says.
-  open: sql`t.status <> 'completed'`,
-  statuses: sql`t.status = any (${value('statuses', 'text[]')})`,
-  priority: sql`t.priority = ${value('priority', 'smallint')}`,
-  tag: inPassing(sql`t.tags && ${value('tag', 'text[]')}`),
-  q: inPassing(
-    sql`(t.title_words || ${sql.raw(`'${wordsSeparator}'`)} || t.description_words) like all (${value('q', 'text[]')})`,
-  ),
-  due_before: sql`${dueKey} < ${value('due_before', 'timestamptz')}`,
-  due_after: sql`${dueKey} > ${value('due_after', 'timestamptz')} and ${dueKey} < 'infinity'`,
-  created_before: sql`t.created_at < ${value('created_before', 'timestamptz')}`,
-  created_after: sql`t.created_at > ${value('created_after', 'timestamptz')}`,
-  updated_after: sql`t.updated_at > ${value('updated_after', 'timestamptz')}`,
-  overdue: sql`t.status <> 'completed' and t.due_at < now()`,
-} satisfies Record<string, SQL>
-
-type Filter = keyof typeof conditions
-
-/** What can be sorted by: never null, and compared the same way on every database. */
-const orders: Record<SortKey | 'id', { by: SQL; type: string; of: (task: Task) => string | number }> = {
-  created_at: { by: sql`t.created_at`, type: 'timestamptz', of: task => task.created_at },
-  updated_at: { by: sql`t.updated_at`, type: 'timestamptz', of: task => task.updated_at },
-  due_at: { by: dueKey, type: 'timestamptz', of: task => task.due_at ?? 'infinity' },
-  priority: { by: sql`t.priority`, type: 'smallint', of: task => task.priority },
-  title: { by: sql`t.title collate "C"`, type: 'text', of: task => task.title },
-  // Its three values come in one order everywhere, so it needs no collation, with which its index would not fit.
-  status: { by: sql`t.status`, type: 'text', of: task => task.status },
-  position: { by: sql`t.position`, type: 'text', of: task => task.position },
-  id: { by: sql`t.id`, type: 'uuid', of: task => task.id },
-}
-
-interface Sort {
-  key: SortKey | 'id'
-  down: boolean
-}
-
-/** What a list asks for, without the values. */
-export interface Shape {
-  filters: Filter[]
-  sort: Sort[]
-  /** How the page begins. */
-  from: 'start' | 'offset' | 'cursor'
-}
-
-const all = (parts: SQL[]) => sql.join(parts, sql.raw(' and '))
-
-const whose = sql`from ${tasks} t where t.user_id = ${user} and t.deleted_at is null`
-const filtered = (filters: Filter[]) => all([whose, ...filters.map(filter => conditions[filter])])
-
-/** The statement of a page. */
-export function pageQuery(shape: Shape): SQL {
-  return sql`select t.json ${inOrder(shape, filtered(shape.filters))} ${cut(shape)}`
-}
-
-/** How many of the rows a page has. */
-const cut = ({ from }: Shape) =>
-  from === 'offset' ? sql`limit ${limit} offset ${offset}` : sql`limit ${limit}`
-
-/** The rows behind the cursor, in the order of the list. */
-const inOrder = (shape: Shape, rows: SQL) =>
-  sql`${shape.from === 'cursor' ? all([rows, behind(shape.sort)]) : rows} order by ${keysOf(shape)}`
-
-const keysOf = ({ sort }: Shape) =>
-  sql.join(
-    sort.map(({ key, down }) => sql`${orders[key].by} ${sql.raw(down ? 'desc' : 'asc')}`),
-    comma,
-  )
-
-/** How many tasks a list has in all. */
-const countQuery = ({ filters }: Shape): SQL => sql`select count(*) ${filtered(filters)}`
-
-/**
- * The rows behind the cursor. In one direction it is a comparison of rows, which is a range of an index. Otherwise a
- * bound on the first key, and a ladder: beyond in one key while equal in those before it.
- */
-function behind(sort: Sort[]): SQL {
-  const keys = sort.map(({ key, down }, i) => {
-    const { by, type } = orders[key]
-    return { by, at: value(`after_${i}`, type), beyond: sql.raw(down ? '<' : '>') }
-  })
-  const [first] = keys
-  if (sort.every(({ down }) => down === sort[0]!.down)) {
-    const list = (part: 'by' | 'at') =>
-      sql.join(
-        keys.map(key => key[part]),
-        comma,
-      )
-    return sql`(${list('by')}) ${first!.beyond} (${list('at')})`
-  }
-  const steps = keys.map(({ by, at, beyond }, i) =>
-    all([...keys.slice(0, i).map(key => sql`${key.by} = ${key.at}`), sql`${by} ${beyond} ${at}`]),
-  )
-  return sql`${first!.by} ${first!.beyond}= ${first!.at} and (${sql.join(steps, sql.raw(' or '))})`
-}
-
-/** One page of a list; of tasks that can be sent as they are, if not said otherwise. */
-export interface Page<Item = string> {
-  items: Item[]
-  /** Where the next page begins; `undefined` on the last one. */
+/** One page of a list. */
+export interface Page {
+  /** The JSON of its tasks, with commas between them. */
+  items: string
+  /** The cursor of the next page; `undefined` on the last one. */
   next: string | undefined
   /** Only when it was asked for. */
   total?: number | undefined
 }
 
-export function createLists(driver: Driver, cursors: Cursors) {
-  const pageOf = byShape((shape: Shape) => statement<[json: string]>(driver, pageQuery(shape)))
-  const countOf = byShape((shape: Shape) => statement<[count: number]>(driver, countQuery(shape)))
+/** The row that the database makes of a page. */
+export type PageRow = {
+  items: string | null
+  /** A JSON array: what the last task of the page is sorted by. */
+  last: string | null
+  has_more: boolean
+}
+
+/** The date to sort and compare by. Never null, so that a cursor is a plain comparison: no date is after all dates. */
+const due = sql`coalesce(${tasks.dueAt}, 'infinity')`
+
+/** What can be sorted by, compared the same way on every database, and the type that a cursor's value has. */
+const sortColumns: Record<SortKey | 'id', { by: SQL; type: string }> = {
+  created_at: { by: sql`${tasks.createdAt}`, type: 'timestamptz' },
+  updated_at: { by: sql`${tasks.updatedAt}`, type: 'timestamptz' },
+  due_at: { by: due, type: 'timestamptz' },
+  priority: { by: sql`${tasks.priority}`, type: 'smallint' },
+  title: { by: sql`${tasks.title} collate "C"`, type: 'text' },
+  // Its three values come in one order in every collation.
+  status: { by: sql`${tasks.status}`, type: 'text' },
+  position: { by: sql`${tasks.position}`, type: 'text' },
+  id: { by: sql`${tasks.id}`, type: 'uuid' },
+}
+
+/** What rows are ordered by. */
+interface OrderKey {
+  by: SQL
+  isDescending: boolean
+}
+
+/** One key of an order that a client can ask for. */
+interface Key extends OrderKey {
+  name: SortKey | 'id'
+  type: string
+}
+
+export function createLists(db: Db, cursors: Cursors) {
+  const hotPage = prepareHotPages(db)
 
   /**
-   * A page of the person's live tasks. Throws `validation_failed` for a cursor that is not from this list, and for a
+   * A page of the user's live tasks. Throws `validation_failed` for a cursor that is not from this list, and for a
    * cursor with an offset.
    */
   return async function list(userId: string, query: ListQuery): Promise<Page> {
-    const { limit = 50, offset = 0, cursor } = query
-    const { shape, values } = shapeOf(query)
-    const sortText = nameOf(shape.sort)
-    if (cursor !== undefined) {
-      if (offset > 0) throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
-      Object.assign(values, openCursor(userId, cursor, sortText, shape.sort))
+    const { offset = 0, cursor } = query
+    if (cursor !== undefined && offset > 0) {
+      throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
     }
-    // One more than asked for: whether there is a next page.
-    const page = { ...values, user: userId, limit: limit + 1, offset }
+    const order = parseSort(query.sort ?? '-created_at')
+    const after = cursor === undefined ? undefined : openCursor(userId, cursor, order)
     const [rows, counted] = await Promise.all([
-      pageOf(shape, `${shape.filters}|${sortText}|${shape.from}`)(page),
-      query.total ? countOf(shape, `${shape.filters}`)({ ...values, user: userId }) : undefined,
+      hotPage(userId, query, after) ?? db.execute<PageRow>(pageOf(userId, query, order, after)),
+      query.total ? db.select({ total: count() }).from(tasks).where(matching(userId, query)) : undefined,
     ])
-    const items = rows.slice(0, limit).map(([json]) => json)
+    const { items, last, has_more } = rows[0]!
     return {
-      items,
-      next: rows.length > limit ? sealCursor(userId, sortText, shape.sort, toTask(items.at(-1)!)) : undefined,
-      total: counted?.[0]?.[0],
+      items: items ?? '',
+      next: has_more ? cursors.seal('list', userId, `${nameOf(order)} ${last}`) : undefined,
+      total: counted?.[0]?.total,
     }
   }
 
-  /** A cursor holds the order that it belongs to, and the last task's values in it. */
-  function sealCursor(userId: string, sortText: string, sort: Sort[], last: Task): string {
-    const content = [sortText, ...sort.map(({ key }) => orders[key].of(last))]
-    return cursors.seal('list', userId, JSON.stringify(content))
-  }
-
-  function openCursor(userId: string, cursor: string, sortText: string, sort: Sort[]) {
+  /** The values of the last task of the page before. */
+  function openCursor(userId: string, cursor: string, order: Key[]): unknown[] {
     const content = cursors.open('list', userId, cursor)
-    if (content === undefined) throw wrongCursor('cursor')
-    const [its, ...at] = JSON.parse(content) as [string, ...(string | number)[]]
-    if (its !== sortText || at.length !== sort.length) throw wrongCursor('cursor')
-    return Object.fromEntries(at.map((value, i) => [`after_${i}`, value]))
+    const name = nameOf(order)
+    if (!content?.startsWith(`${name} `)) throw wrongCursor('cursor')
+    return JSON.parse(content.slice(name.length + 1))
   }
 }
 
-/** What a query asks for, and with which values. */
-export function shapeOf(query: ListQuery): { shape: Shape; values: Record<string, unknown> } {
-  const { filters, values } = filtersOf(query)
-  const from = query.cursor !== undefined ? 'cursor' : query.offset ? 'offset' : 'start'
-  return { shape: { filters, sort: parseSort(query.sort ?? '-created_at'), from }, values }
+/** A page that is asked for with its values: PostgreSQL plans it for them. */
+function pageOf(userId: string, query: ListQuery, order: Key[], after: unknown[] | undefined): SQL {
+  const { limit = 50, offset = 0 } = query
+  const values = after?.map((value, i) => sql`${value}::${sql.raw(order[i]!.type)}`)
+  const where = and(matching(userId, query), values && isAfter(order, values))!
+  return page({
+    where,
+    order,
+    size: sql`${limit}::int`,
+    rows: sql`${limit + 1}::int`,
+    skip: sql`offset ${offset}`,
+  })
 }
 
-const nameOf = (sort: Sort[]) => sort.map(({ key, down }) => (down ? `-${key}` : key)).join()
+/**
+ * The shapes that clients ask for most, prepared once each: the default order, with one status or none, from the start
+ * or by a cursor. `undefined` for any other query.
+ */
+function prepareHotPages(db: Db) {
+  const order = parseSort('-created_at')
+  /**
+   * A value that the planner does not see. So a plan with the values costs as much as one without, and PostgreSQL goes
+   * on with the one without; and it expects to read a tenth of the rows for `limit`, whatever the number is, for which
+   * an index in the order of the list is always best.
+   */
+  const hidden = (name: string, type: string) => sql`(select ${placeholder(name)}::${sql.raw(type)})`
+
+  const prepare = (name: string, hasStatus: boolean, hasCursor: boolean) => {
+    const after = hasCursor ? order.map(({ type }, i) => hidden(`after_${i}`, type)) : undefined
+    const where = and(
+      eq(tasks.userId, hidden('user', 'uuid')),
+      isNull(tasks.deletedAt),
+      hasStatus ? eq(tasks.status, hidden('status', 'text')) : undefined,
+      after && isAfter(order, after),
+    )!
+    const size = sql`${placeholder('limit')}::int`
+    return prepareSql<PageRow>(
+      db,
+      name,
+      page({ where, order, size, rows: sql`${hidden('limit', 'int')} + 1` }),
+    )
+  }
+  const all = [prepare('list', false, false), prepare('list_after', false, true)]
+  const byStatus = [prepare('list_status', true, false), prepare('list_status_after', true, true)]
+
+  return (userId: string, query: ListQuery, after: unknown[] | undefined) => {
+    const { limit = 50, cursor: _, status, total: __, ...others } = query
+    if (Object.keys(others).length > 0 || (status && status.length !== 1)) return undefined
+    const [start, next] = status ? byStatus : all
+    return (after ? next! : start!).execute({
+      user: userId,
+      limit,
+      status: status?.[0],
+      after_0: after?.[0],
+      after_1: after?.[1],
+    })
+  }
+}
+
+/** What a page is made of. */
+interface PageParts {
+  where: SQL
+  order: OrderKey[]
+  /** How many tasks a page has. */
+  size: SQL
+  /** How many rows are read: one more, which says whether there is a next page. */
+  rows: SQL
+  skip?: SQL
+  /** What is sent of a task, as JSON. */
+  item?: SQL
+}
+
+/**
+ * The statement of a page, whose answer is one row (`PageRow`): the database joins the JSON of the tasks, which is less
+ * work for all than to take 50 rows apart. Raw SQL, because the builder has no words for aggregates with a filter.
+ */
+export function page({ where, order, size, rows, skip = sql``, item = sql`${tasks.json}` }: PageParts): SQL {
+  const keys = sql.join(
+    order.map(({ by }) => by),
+    sql`, `,
+  )
+  const orderBy = sql.join(
+    order.map(({ by, isDescending }) => (isDescending ? desc(by) : asc(by))),
+    sql`, `,
+  )
+  return sql`
+    select string_agg(${item}, ',') filter (where place <= ${size}) as items,
+           max(json_build_array(${keys})::text) filter (where place = ${size}) as last,
+           count(*) > ${size} as has_more
+    from (
+      select *, row_number() over () as place
+      from (select * from ${tasks} where ${where} order by ${orderBy} limit ${rows} ${skip}) tasks
+    ) tasks`
+}
+
+/** The live tasks of a user that pass every filter of a query. */
+function matching(userId: string, query: ListQuery): SQL {
+  const { status, priority, tag, q, overdue } = query
+  const at = (compare: typeof lt, column: AnyColumn, moment: string | undefined) =>
+    moment === undefined ? undefined : compare(column, parseInstant(moment))
+  return and(
+    eq(tasks.userId, userId),
+    isNull(tasks.deletedAt),
+    status?.length ? inArray(tasks.status, status) : undefined,
+    priority === undefined ? undefined : eq(tasks.priority, priority),
+    tag?.length ? arrayOverlaps(tasks.tags, tag) : undefined,
+    // An empty search field is no search.
+    q?.trim() ? hasWords(searchPatterns(q)) : undefined,
+    at(lt, tasks.dueAt, query.due_before),
+    at(gt, tasks.dueAt, query.due_after),
+    at(lt, tasks.createdAt, query.created_before),
+    at(gt, tasks.createdAt, query.created_after),
+    at(gt, tasks.updatedAt, query.updated_after),
+    overdue ? and(ne(tasks.status, 'completed'), lt(tasks.dueAt, sql`now()`)) : undefined,
+  )!
+}
+
+/** Each pattern in the title or in the description. */
+const hasWords = (patterns: string[]) =>
+  sql`(${tasks.titleWords} || ${sql.raw(`'${wordsSeparator}'`)} || ${tasks.descriptionWords}) like all (${sql.param(patterns)}::text[])`
+
+/**
+ * What comes after these values. If every key sorts the same way, a row comparison `(a, b) > (x, y)`, which an index
+ * serves as a range. Otherwise `a >= x and (a > x or (a = x and b < y) …)`.
+ */
+export function isAfter(order: OrderKey[], values: SQL[]): SQL {
+  const beyond = order.map(({ isDescending }) => sql.raw(isDescending ? '<' : '>'))
+  const by = order.map(key => key.by)
+  if (order.every(({ isDescending }) => isDescending === order[0]!.isDescending)) {
+    return sql`(${sql.join(by, sql`, `)}) ${beyond[0]} (${sql.join(values, sql`, `)})`
+  }
+  const steps = by.map((key, i) => {
+    const equal = by.slice(0, i).map((before, j) => sql`${before} = ${values[j]}`)
+    return sql`(${sql.join([...equal, sql`${key} ${beyond[i]} ${values[i]}`], sql` and `)})`
+  })
+  return sql`${by[0]} ${beyond[0]}= ${values[0]} and (${sql.join(steps, sql` or `)})`
+}
 
 /** `-priority,due_at` as its keys, with `id` behind them, which goes the way of the last: so no two tasks are equal. */
-function parseSort(text: string): Sort[] {
-  const sort = text.split(',').map(part => ({
-    key: part.replace('-', '') as Sort['key'],
-    down: part.startsWith('-'),
+function parseSort(text: string): Key[] {
+  const keys = text.split(',').map(part => ({
+    name: part.replace('-', '') as SortKey | 'id',
+    isDescending: part.startsWith('-'),
   }))
+  const all = [...keys, { name: 'id' as const, isDescending: keys.at(-1)!.isDescending }]
   // A key that comes again decides nothing more.
-  const distinct = sort.filter(({ key }, i) => sort.findIndex(other => other.key === key) === i)
-  return [...distinct, { key: 'id', down: sort.at(-1)!.down }]
+  return all
+    .filter(({ name }, i) => all.findIndex(other => other.name === name) === i)
+    .map(key => ({ ...key, ...sortColumns[key.name] }))
 }
 
-/** The filters that a query asks for, in a fixed order, and their values. */
-function filtersOf(query: ListQuery) {
-  const filters: Shape['filters'] = []
-  const values: Record<string, unknown> = {}
-  const add = (filter: Filter, value?: unknown) => {
-    filters.push(filter)
-    if (value !== undefined) values[filter] = value
-  }
-
-  const statuses = new Set(query.status)
-  const isOpen = statuses.size === 2 && !statuses.has('completed')
-  if (statuses.size === 1) add('status', [...statuses][0])
-  else if (isOpen) add('open')
-  else if (statuses.size > 0 && statuses.size < taskStatuses.length) add('statuses', [...statuses])
-
-  if (query.priority !== undefined) add('priority', query.priority)
-  if (query.tag !== undefined) add('tag', query.tag)
-  // An empty search field is no search.
-  if (query.q?.trim()) add('q', searchPatterns(query.q))
-  for (const name of [
-    'due_before',
-    'due_after',
-    'created_before',
-    'created_after',
-    'updated_after',
-  ] as const) {
-    const moment = query[name]
-    if (moment !== undefined) add(name, parseInstant(moment))
-  }
-  if (query.overdue) add('overdue')
-  return { filters, values }
-}
-
-/** The text of a statement, for looking at its plan. */
-export const textOf = (query: SQL) => new PgDialect().sqlToQuery(query)
+const nameOf = (order: Key[]) =>
+  order.map(({ name, isDescending }) => (isDescending ? `-${name}` : name)).join()

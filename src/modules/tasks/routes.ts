@@ -30,7 +30,7 @@ import {
   trashedTaskList,
   trashQuery,
 } from './model.ts'
-import type { ReadyTask } from './rows.ts'
+import type { SerializedTask } from './rows.ts'
 import type { TaskService } from './service.ts'
 
 const batchBytesMax = 1024 * 1024
@@ -43,10 +43,10 @@ const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
   new Elysia({ prefix: '/tasks', tags: ['tasks'], detail: signedIn })
     .use(requireUser(authenticate))
     .use(body({ bytesMax: batchBytesMax }))
-    .post('/batch', async ({ user, body }) => ({ results: await tasks.batch(user.id, body.operations) }), {
+    .post('/batch', async ({ user, body, set }) => json(set, await tasks.batch(user.id, body.operations)), {
       body: batch,
       response: {
-        200: batchResult,
+        200: jsonText(batchResult),
         ...errors('user', 'not_authorized', 'task_not_found', 'precondition_failed', 'body'),
       },
       detail: {
@@ -71,8 +71,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
       async ({ user, query, request, set }) => {
         const page = await tasks.list(user.id, query)
         Object.assign(set.headers, pageHeaders(request, page))
-        set.headers['content-type'] = 'application/json'
-        return `[${page.items}]`
+        return json(set, `[${page.items}]`)
       },
       {
         transform: readListQuery,
@@ -110,9 +109,9 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         },
       },
     )
-    .get('/changes', ({ user, query }) => tasks.changes(user.id, query), {
+    .get('/changes', async ({ user, query, set }) => json(set, await tasks.changes(user.id, query)), {
       query: changesQuery,
-      response: { 200: changes, ...errors('user', 'cursor_expired', 'query') },
+      response: { 200: jsonText(changes), ...errors('user', 'cursor_expired', 'query') },
       detail: {
         operationId: 'listChanges',
         summary: 'What has changed since',
@@ -130,11 +129,11 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
       async ({ user, query, request, set }) => {
         const page = await tasks.trash(user.id, query)
         Object.assign(set.headers, pageHeaders(request, page))
-        return page.items
+        return json(set, `[${page.items}]`)
       },
       {
         query: trashQuery,
-        response: { 200: withHeaders(trashedTaskList, 'Link'), ...errors('user', 'query') },
+        response: { 200: withHeaders(jsonText(trashedTaskList), 'Link'), ...errors('user', 'query') },
         detail: {
           operationId: 'listTrash',
           summary: 'List the trash',
@@ -234,11 +233,16 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
     )
 }
 
-/** Answers with a task; its version is the tag of its state. */
-function answer(set: { headers: Headers }, { version, json }: ReadyTask): string {
-  set.headers.etag = entityTag(version)
+/** Answers with text that is JSON already. */
+function json(set: { headers: Headers }, text: string): string {
   set.headers['content-type'] = 'application/json'
-  return json
+  return text
+}
+
+/** Answers with a task; its version is the tag of its state. */
+function answer(set: { headers: Headers }, { version, json: text }: SerializedTask): string {
+  set.headers.etag = entityTag(version)
+  return json(set, text)
 }
 
 type Headers = { etag?: string | number; 'content-type'?: string | number }

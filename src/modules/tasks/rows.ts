@@ -8,45 +8,21 @@ import { wordsOf } from './words.ts'
 
 export const comma = sql.raw(', ')
 
-/** What comes out of a task: its JSON, which the database has made, and what headers say of it. */
-export const columns = [tasks.id, tasks.version, tasks.json] as const
-
-export type TaskRow = [id: string, version: number, json: string]
+/** What every statement returns of a task: its JSON, which the database has made, and what the `ETag` says. */
+export const serialized = { version: tasks.version, json: tasks.json }
 
 /** A task that can be sent as it is. */
-export interface ReadyTask {
-  id: string
+export interface SerializedTask {
   version: number
   /** What `task` of the model describes. */
   json: string
 }
 
-/** A row as it goes to the routes. */
-export const toReady = ([id, version, json]: TaskRow): ReadyTask => ({ id, version, json })
-
 /** A task to be looked into, or put into a larger answer. */
 export const toTask = (json: string): Task => JSON.parse(json)
 
-/** The columns by name, as the fields of `from`. */
-export const columnsOf = (from: string): SQL =>
-  sql.join(
-    columns.map(column => sql.raw(`${from}.${column.name}`)),
-    comma,
-  )
-
-/** As many nulls, for a row that stands for no task. With types, for a UNION in which such rows come first. */
-export const noColumns: SQL = sql.raw(columns.map(column => `null::${column.getSQLType()}`).join(', '))
-
 /** A value of the request, by name; the type keeps PostgreSQL from guessing. */
 export const value = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`
-
-/**
- * A condition without an index of its own, to be looked at while the list is read in its order. PostgreSQL would take
- * it for a rare one, and read and sort the whole list first; what stands in a `coalesce` it takes for true half the time.
- */
-export function inPassing(condition: SQL): SQL {
-  return sql`coalesce(${condition}, false)`
-}
 
 /** What a change touches, by column; what is absent stays as it is, and null clears. */
 export function toPatch({ title, description, status, priority, due_at, tags, position }: TaskUpdate) {
@@ -76,30 +52,36 @@ const blank = {
   position: '',
 }
 
-/** The columns that a person's words go to. */
+/** The columns that a request can set. */
 export const fields = Object.keys(blank)
-const fieldList = sql.raw(fields.join(', '))
 
-const types = Object.fromEntries(
-  Object.values(getTableColumns(tasks)).map(column => [column.name, column.getSQLType()]),
-)
+const columns = Object.entries(getTableColumns(tasks))
+const types = Object.fromEntries(columns.map(([, column]) => [column.name, column.getSQLType()]))
+const keys = Object.fromEntries(columns.map(([key, column]) => [column.name, key]))
 
 /** What a request says about a column. */
 export const fieldValue = (field: string): SQL => value(field, types[field]!)
 
-/** The columns that a new row gets, and their values, where `of` says which a person has given. */
-export const insertColumns = sql`id, user_id, ${fieldList}, completed_at, version`
-export const insertValues = (of: (field: string) => SQL): SQL =>
-  sql`${sql.join(fields.map(of), comma)}, case when ${of('status')} = 'completed' then now() end`
+/** For `set()` of an update: these columns, each as `of` says, and what follows from them. */
+export function assignments(fields: readonly string[], of: (field: string) => SQL): Record<string, SQL> {
+  const given = Object.fromEntries(fields.map(field => [keys[field]!, of(field)]))
+  return fields.includes('status') ? { ...given, completedAt: completedAt(of('status')) } : given
+}
 
-/** The same for a change of the row `t`, to all of these columns at once; `r` is the row as it will be. */
-export const changedColumns = sql`${fieldList}, completed_at`
-export const changedValues = sql`${sql.join(
-  fields.map(field => sql.raw(`r.${field}`)),
-  comma,
-)}, ${completedAt(sql`r.status`)}`
+/** When a task was completed: one that was completed before keeps its moment. */
+const completedAt = (status: SQL) =>
+  sql`case when ${status} = 'completed' then coalesce(${tasks.completedAt}, now()) end`
 
-/** When the task was completed: what was completed before keeps its moment. */
-export function completedAt(status: SQL): SQL {
-  return sql`case when ${status} = 'completed' then coalesce(t.completed_at, now()) end`
+/**
+ * The select list of an insert: the builder wants every column of the table there. `given` are those that no request
+ * sets, `of` says the others; what neither has is what the table says.
+ */
+export function newTask(given: Record<'id' | 'user_id' | 'version', SQL>, of: (field: string) => SQL): SQL {
+  const completedAt = sql`case when ${of('status')} = 'completed' then now() end`
+  const values: Record<string, SQL> = { ...given, completed_at: completedAt }
+  for (const field of fields) values[field] = of(field)
+  const list = columns
+    .filter(([, column]) => !column.generated)
+    .map(([, { name, default: byTable }]) => values[name] ?? (byTable as SQL | undefined) ?? sql`null`)
+  return sql.join(list, comma)
 }

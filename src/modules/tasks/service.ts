@@ -1,15 +1,17 @@
 import type { Db } from '../../db/client.ts'
 import { brokenConstraint } from '../../db/constraint.ts'
-import type { Driver } from '../../db/driver.ts'
+import { deriveKey } from '../../derive-key.ts'
 import { AppError } from '../../errors.ts'
+import type { Log } from '../../log.ts'
 import { isUuid, uuidOf } from '../../uuid.ts'
 import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createCursors } from './cursor.ts'
+import { createErasure } from './erasure.ts'
 import { createLists } from './list.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import { type ReadyTask, type TaskRow, toNewRow, toPatch, toReady } from './rows.ts'
-import { createStatements, type Outcome } from './statements.ts'
+import { type SerializedTask, toNewRow, toPatch } from './rows.ts'
+import { type Change, createStatements, refusal, type Target } from './statements.ts'
 import { createStats } from './stats.ts'
 import { createTrash } from './trash.ts'
 
@@ -17,109 +19,108 @@ export type TaskService = ReturnType<typeof createTaskService>
 
 interface Parts {
   db: Db
-  driver: Driver
-  /** Seals the cursors. */
+  log: Pick<Log, 'error'>
+  /** Signs the cursors, and makes ids of idempotency keys. */
   secretKey: string
 }
 
 /** The versions of a task that a change accepts, as text; null for any. */
 type Versions = string[] | null
 
-/** How often a create with an Idempotency-Key runs again when another one with the same key was faster. */
+/** How often a change is tried whose task others change at the same moment. */
 const triesMax = 3
 
-export function createTaskService({ db, driver, secretKey }: Parts) {
+export function createTaskService({ db, log, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
-  const statements = createStatements(db, driver)
-  const trash = createTrash(driver, cursors)
+  const idempotencyKey = deriveKey(secretKey, 'idempotency')
+  const statements = createStatements(db)
+  const erasure = createErasure(db, log)
 
-  /** Why a person cannot have a task: somebody else's is 403, none (or one in the trash) 404. */
-  async function refuse(userId: string, taskId: string): Promise<never> {
-    const [row] = await statements.owner({ id: taskId })
-    throw new AppError(row && row[0] !== userId ? 'not_authorized' : 'task_not_found')
-  }
-
-  function wellFormed(taskId: string) {
-    if (!isUuid(taskId)) throw new AppError('task_not_found')
-  }
-
-  /** The task that an operation has left, or the error that says why it did not. */
-  async function afterwards(
-    userId: string,
-    taskId: string,
-    row: [Outcome, ...TaskRow] | undefined,
-  ): Promise<ReadyTask> {
-    if (row?.[0] === 'moved') throw new AppError('precondition_failed')
-    if (!row || row[0] === 'absent') return refuse(userId, taskId)
-    return toReady(row.slice(1) as TaskRow)
-  }
-
-  async function createOnce(task: { user: string }, key: string): Promise<ReadyTask> {
-    const values = { id: uuidOf(`todo-api: idempotency\0${task.user}\0${key}`), ...task }
-    for (let attempt = 1; ; attempt++) {
-      try {
-        const [row] = await statements.insertOnce(values)
-        if (!row) throw new AppError('invalid_token')
-        if (row[0] === 'gone') throw new AppError('idempotency_key_used')
-        return toReady(row.slice(1) as TaskRow)
-      } catch (error) {
-        if (brokenConstraint(error) !== 'tasks_pkey' || attempt === triesMax) throw error
-      }
+  /**
+   * Writes, and looks only when nothing came back. Returns the task, or `undefined` when there is none to change. What
+   * another writer has made possible again since the write is written again.
+   */
+  async function carryOut<Values extends Target>(change: Change, values: Values) {
+    if (!isUuid(values.id)) throw new AppError('task_not_found')
+    for (let attempt = 1; attempt <= triesMax; attempt++) {
+      const [written] = await change.write(values)
+      if (written) return written
+      const [task] = await change.look(values)
+      if (!task) return undefined
+      if (values.ifMatch && !values.ifMatch.includes(`${task.version}`))
+        throw new AppError('precondition_failed')
+      if (!task.differs) return task
     }
+    throw new AppError('unavailable')
   }
 
-  async function read(userId: string, taskId: string): Promise<ReadyTask> {
-    wellFormed(taskId)
-    const [row] = await statements.read({ id: taskId, user: userId })
-    return row ? toReady(row) : refuse(userId, taskId)
+  async function read(userId: string, taskId: string): Promise<SerializedTask> {
+    if (!isUuid(taskId)) throw new AppError('task_not_found')
+    const [task] = await statements.read.execute({ id: taskId, user: userId })
+    if (!task) throw await refusal(db, userId, taskId)
+    return task
+  }
+
+  /** Makes a task of that id, or finds the one that was made before. Of two at once, one breaks the primary key. */
+  async function createOnce(values: Target): Promise<SerializedTask> {
+    try {
+      const [made] = await statements.insertOnce.execute({ ...values })
+      if (made) return made
+    } catch (error) {
+      if (brokenConstraint(error) !== 'tasks_pkey') throw error
+    }
+    const [prior] = await statements.prior.execute({ ...values })
+    if (prior) return prior
+    const [tombstone] = await statements.tombstone.execute({ ...values })
+    throw new AppError(tombstone ? 'idempotency_key_used' : 'invalid_token')
   }
 
   return {
-    list: createLists(driver, cursors),
-    changes: createChanges(driver, cursors),
-    batch: createBatch(driver, statements.owner),
-    stats: createStats(driver),
-    trash: trash.list,
-    emptyTrash: trash.empty,
-    purge: trash.purge,
+    list: createLists(db, cursors),
+    changes: createChanges(db, cursors),
+    batch: createBatch(db),
+    stats: createStats(db),
+    trash: createTrash(db, cursors),
+    emptyTrash: erasure.emptyTrash,
+    purge: erasure.purge,
 
-    /** One task. Throws `task_not_found`, or `not_authorized` when it is somebody else's. */
+    /** One task. Throws `task_not_found`, or `not_authorized` when it is another user's. */
     read,
 
     /**
-     * Makes a task; with a key that was used before, gives the task of that time instead. Throws `invalid_token` when
-     * the person has gone since the token was checked, `idempotency_key_used` when that task is gone for good.
+     * Makes a task; with a key that was used before, returns the task of that time instead. Throws `invalid_token` when
+     * the account has gone since the token was checked, `idempotency_key_used` when that task is gone for good.
      */
-    async create(userId: string, input: TaskCreate, key?: string): Promise<ReadyTask> {
-      const task = { user: userId, ...toNewRow(input) }
-      if (key !== undefined) return createOnce(task, key)
-      const [row] = await statements.insert({ id: Bun.randomUUIDv7(), ...task })
-      if (!row) throw new AppError('invalid_token')
-      return toReady(row)
+    async create(userId: string, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
+      const id = key === undefined ? Bun.randomUUIDv7() : uuidOf(`${userId}\0${key}`, idempotencyKey)
+      const values = { id, user: userId, ...toNewRow(input) }
+      if (key !== undefined) return { id, ...(await createOnce(values)) }
+      const [task] = await statements.insert.execute(values)
+      if (!task) throw new AppError('invalid_token')
+      return { id, ...task }
     },
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
-    async update(userId: string, taskId: string, input: TaskUpdate, ifMatch: Versions): Promise<ReadyTask> {
-      wellFormed(taskId)
-      const [row] = await statements.change(toPatch(input), { id: taskId, user: userId, ifMatch })
-      return afterwards(userId, taskId, row)
+    async update(userId: string, taskId: string, input: TaskUpdate, ifMatch: Versions) {
+      const patch = toPatch(input)
+      const change = statements.update(Object.keys(patch))
+      const values = { id: taskId, user: userId, ifMatch, ...patch }
+      const task = await carryOut(change, values)
+      if (!task) throw await refusal(db, userId, taskId)
+      return task
     },
 
-    /** Puts a task into the trash, or with `permanent` takes it away for good. Throws as `update` does. */
+    /** Puts a task into the trash, or with `permanent` deletes it for good. Throws as `update` does. */
     async remove(userId: string, taskId: string, permanent: boolean, ifMatch: Versions): Promise<void> {
-      wellFormed(taskId)
-      const statement = permanent ? statements.erase : statements.trash
-      const [row] = await statement({ id: taskId, user: userId, ifMatch })
-      if (row?.[0] === 'moved') throw new AppError('precondition_failed')
-      if (row?.[0] !== 'written') return refuse(userId, taskId)
+      const change = permanent ? erasure.task : statements.trash
+      const done = await carryOut(change, { id: taskId, user: userId, ifMatch })
+      if (!done) throw await refusal(db, userId, taskId)
     },
 
-    /** Brings a task back from the trash; one that is not there is left as it is. Throws as `update` does. */
-    async restore(userId: string, taskId: string, ifMatch: Versions): Promise<ReadyTask> {
-      wellFormed(taskId)
-      const [row] = await statements.restore({ id: taskId, user: userId, ifMatch })
-      if (!row || row[0] === 'absent') return read(userId, taskId)
-      return afterwards(userId, taskId, row)
+    /** Brings a task back from the trash; one that is not there stays as it is. Throws as `update` does. */
+    async restore(userId: string, taskId: string, ifMatch: Versions): Promise<SerializedTask> {
+      const restored = await carryOut(statements.restore, { id: taskId, user: userId, ifMatch })
+      return restored ?? read(userId, taskId)
     },
   }
 }

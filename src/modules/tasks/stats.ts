@@ -1,52 +1,41 @@
-import { sql } from 'drizzle-orm'
-import { statement } from '../../db/client.ts'
-import type { Driver } from '../../db/driver.ts'
+import { and, count, eq, gte, isNotNull, isNull, lt, ne, type SQL, sql } from 'drizzle-orm'
+import type { Db } from '../../db/client.ts'
 import { tasks } from '../../db/schema.ts'
 import { wrongParameter } from './cursor.ts'
 import type { Stats } from './model.ts'
-import { value } from './rows.ts'
 
-const user = value('user', 'uuid')
-const live = sql`select count(*) from ${tasks} where user_id = ${user} and deleted_at is null`
-const isToday = sql`due_at >= ${value('from', 'timestamptz')} and due_at < ${value('to', 'timestamptz')}`
+const isLive = isNull(tasks.deletedAt)
+const isOpen = ne(tasks.status, 'completed')
+const countIf = (...conditions: SQL[]) => sql<number>`${count()} filter (where ${and(...conditions)})`
 
-/** Each count is a range of an index alone. One `group by` over everything would read the tasks themselves. */
-export const statsQuery = sql`
-  select (${live} and status = 'pending'),
-         (${live} and status = 'in_progress'),
-         (${live} and status = 'completed'),
-         open.overdue, open.today,
-         (select count(*) from ${tasks} where user_id = ${user} and deleted_at is not null)
-  from (
-    select count(*) filter (where due_at < now()) as overdue, count(*) filter (where ${isToday}) as today
-    from ${tasks} where user_id = ${user} and deleted_at is null and status <> 'completed'
-  ) open`
-
-export function createStats(driver: Driver) {
-  const counts = statement<[number, number, number, number, number, number]>(driver, statsQuery)
-
-  /** The counts of a person's tasks; "today" is the day in `tz`. Throws `validation_failed` for an unknown zone. */
+/** `now` is for tests: the moment whose day is "today". */
+export function createStats(db: Db, now = Temporal.Now.instant) {
+  /** The counts of a user's tasks; "today" is the day in `tz`. Throws `validation_failed` for an unknown zone. */
   return async function stats(userId: string, tz = 'UTC'): Promise<Stats> {
-    const [row] = await counts({ user: userId, ...today(tz) })
-    const [pending, in_progress, completed, overdue, due_today, trash] = row!
-    return {
-      total: pending + in_progress + completed,
-      pending,
-      in_progress,
-      completed,
-      overdue,
-      due_today,
-      trash,
-    }
+    const { start, end } = dayOf(now(), tz)
+    const [counts] = await db
+      .select({
+        total: countIf(isLive),
+        pending: countIf(isLive, eq(tasks.status, 'pending')),
+        in_progress: countIf(isLive, eq(tasks.status, 'in_progress')),
+        completed: countIf(isLive, eq(tasks.status, 'completed')),
+        overdue: countIf(isLive, isOpen, lt(tasks.dueAt, sql`now()`)),
+        due_today: countIf(isLive, isOpen, gte(tasks.dueAt, start), lt(tasks.dueAt, end)),
+        trash: countIf(isNotNull(tasks.deletedAt)),
+      })
+      .from(tasks)
+      .where(eq(tasks.userId, userId))
+    return counts!
   }
 }
 
-/** When the day begins and ends in a time zone. Computed here: every database brings other names of zones. */
-function today(tz: string) {
+/** When the day of a moment begins and ends in a time zone. Computed here: every database has other names of zones. */
+function dayOf(moment: Temporal.Instant, tz: string) {
   try {
-    const start = Temporal.Now.zonedDateTimeISO(tz).startOfDay()
-    const end = start.add({ days: 1 })
-    return { from: start.toInstant().toString(), to: end.toInstant().toString() }
+    const start = moment.toZonedDateTimeISO(tz).startOfDay()
+    // The next day's own start: where the clocks change at midnight, a day begins at 01:00.
+    const end = start.add({ days: 1 }).startOfDay()
+    return { start: start.toInstant().toString(), end: end.toInstant().toString() }
   } catch {
     throw wrongParameter('tz', 'timezone', 'Input should be a time zone such as Europe/Berlin')
   }

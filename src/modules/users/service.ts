@@ -7,6 +7,7 @@ import { AppError } from '../../errors.ts'
 import type { Passwords } from '../auth/passwords.ts'
 import { type AuthService, type Caller, emailKey } from '../auth/service.ts'
 import type { Throttle } from '../auth/throttle.ts'
+import { eraseUser } from '../tasks/erasure.ts'
 
 export type UserService = ReturnType<typeof createUserService>
 
@@ -17,6 +18,9 @@ interface Parts {
   throttle: Throttle
   auth: Pick<AuthService, 'forgetSessions' | 'logout'>
 }
+
+/** How long the answer to a deletion waits for the tasks: for thousands of them, on any machine. */
+const eraseMsMax = 1000
 
 /** What a person does with the account. Whatever cannot be undone asks for the password once more. */
 export function createUserService({ db, driver, passwords, throttle, auth }: Parts) {
@@ -96,7 +100,10 @@ export function createUserService({ db, driver, passwords, throttle, auth }: Par
       await auth.logout(caller, 'others')
     },
 
-    /** The account, its sessions and its tasks are gone for good. */
+    /**
+     * The account and its sessions are gone at once, and with them every way to its tasks. The tasks follow in steps; when
+     * they are very many, or the steps are interrupted, behind the answer: then the purge ends what is left.
+     */
     async remove(caller: Caller, password: string, ip: string | null): Promise<void> {
       const hash = await checkPassword(caller.id, password, ip)
       const gone = await db
@@ -105,6 +112,8 @@ export function createUserService({ db, driver, passwords, throttle, auth }: Par
         .returning({ id: users.id })
       if (gone.length === 0) throw new AppError('incorrect_password')
       auth.forgetSessions([caller.sessionId])
+      const erased = eraseUser(db, caller.id).catch(() => {})
+      await Promise.race([erased, Bun.sleep(eraseMsMax)])
     },
   }
 }

@@ -1,0 +1,281 @@
+import { describe, expect, test } from 'bun:test'
+import postgres from 'postgres'
+import { createAnswers } from '../src/db/answers.ts'
+import { isUnavailable, openPostgres } from '../src/db/postgres.ts'
+import { createSingleConnection } from '../src/db/single-connection.ts'
+import {
+  authentication,
+  complete,
+  failed,
+  message,
+  readyForQuery,
+  row,
+  type Script,
+  startScriptedServer,
+} from './support/scripted-server.ts'
+
+/** Asks `count` times over one connection, each statement sent behind the others without a pause. */
+async function askAll(script: Script, { count = 12, value = String as (i: number) => unknown } = {}) {
+  using server = await startScriptedServer(script)
+  const single = await connect(server.url)
+  const ask = (i: number) => single.ask(`select $1 /* ${i % 3} */`, [value(i)], true)
+  // Each text is prepared.
+  for (let i = 0; i < 6; i++) await ask(i)
+  const results = await within1s(Array.from({ length: count }, (_, i) => ask(i)))
+  const after = single.lost ? 'lost' : await ask(1)
+  single.destroy()
+  return { results, after, received: server.received }
+}
+
+async function connect(url: string) {
+  const { hostname, port } = new URL(url)
+  const single = createSingleConnection(postgres(url).options, {
+    host: hostname,
+    port: Number(port),
+    index: 0,
+    parameters: {},
+  })
+  await single.handshake(1000)
+  return single
+}
+
+/** What the pool does with a connection that says no more. */
+function within1s(promises: Promise<unknown>[]) {
+  const late = () => Bun.sleep(1000).then(() => Promise.reject(Object.assign(new Error(), { code: 'LATE' })))
+  return Promise.allSettled(promises.map(promise => Promise.race([promise, late()])))
+}
+
+const answerTo = (i: number) => [[`select $1 /* ${i % 3} */|${i}`]]
+
+/** Every answer is the caller's own, every error says that the database is unavailable; how many of each there were. */
+function expectOwnAnswers(results: PromiseSettledResult<unknown>[]) {
+  let answered = 0
+  for (const [i, result] of results.entries()) {
+    if (result.status === 'rejected') expect(isUnavailable(result.reason)).toBe(true)
+    else {
+      expect(result.value).toEqual(answerTo(i))
+      answered++
+    }
+  }
+  return { answered, refused: results.length - answered }
+}
+
+/** Says something else once, at the fourth execution after the six that prepare. */
+const once4th = (type: string, answer: (usual: string) => Buffer): Script['on'] => {
+  let executions = 0
+  return (seen, { text, values }) => {
+    if (seen === type) executions++
+    return seen === type && executions === 10 ? answer(`${text}|${values}`) : undefined
+  }
+}
+
+const stale = (code: string, routine: string) => failed(code, 'the plan is stale', routine)
+
+describe('a prepared statement that no longer fits, with others sent behind it,', () => {
+  for (const [code, routine] of [
+    ['0A000', 'RevalidateCachedQuery'],
+    ['26000', 'FetchPreparedStatement'],
+    ['42804', 'transformAssignedExpr'],
+  ] as const) {
+    test(`is asked once more, and everyone gets their own answer (${code})`, async () => {
+      const { results, after } = await askAll({ on: once4th('B', () => stale(code, routine)) })
+
+      expect(expectOwnAnswers(results)).toEqual({ answered: 12, refused: 0 })
+      expect(after).toEqual(answerTo(1))
+    })
+  }
+
+  test('is sent with the values of the first time, not with their text encoded again', async () => {
+    const { received } = await askAll(
+      { on: once4th('B', () => stale('0A000', 'RevalidateCachedQuery')), takes: () => [3802] },
+      { value: i => ({ i }) },
+    )
+    const values = received.filter(line => line.startsWith('B')).map(line => line.split('*/ ')[1])
+
+    expect(values.length).toBe(20)
+    for (const sent of values) expect(JSON.parse(JSON.parse(sent!)[0])).toEqual({ i: expect.any(Number) })
+  })
+
+  test('is unavailable when it does not fit the second time either', async () => {
+    const on: Script['on'] = (type, { values }) =>
+      type === 'B' && values[0] === '8' ? stale('0A000', 'RevalidateCachedQuery') : undefined
+    const { results, after } = await askAll({ on })
+
+    expect(expectOwnAnswers(results)).toEqual({ answered: 11, refused: 1 })
+    expect(results[8]!.status).toBe('rejected')
+    expect(after).toBe('lost')
+  })
+
+  test('is unavailable when the schema makes it wrong, and its connection is used no more', async () => {
+    const wrong = failed('42883', 'operator does not exist: text = uuid')
+    const { results, after } = await askAll({ on: once4th('B', () => wrong) })
+
+    expect(expectOwnAnswers(results)).toEqual({ answered: 11, refused: 1 })
+    expect(after).toBe('lost')
+  })
+})
+
+test('a statement that fails after some of its rows leaves none of them in the next answer', async () => {
+  const cancelled = Buffer.concat([row('1'), row('2'), failed('57014', 'canceling statement')])
+  const { results, after } = await askAll({ on: once4th('E', () => cancelled) })
+
+  expect(expectOwnAnswers(results)).toEqual({ answered: 11, refused: 1 })
+  expect(after).toEqual(answerTo(1))
+})
+
+describe('no answer is wrong, and the connection is used no more, after', () => {
+  for (const [what, type, bytes] of [
+    ['a row less than the server counted', 'E', () => complete('SELECT 1')],
+    ['a row more', 'E', (text: string) => Buffer.concat([row(text), row(text), complete('SELECT 1')])],
+    ['an answer without an end', 'E', () => Buffer.alloc(0)],
+    ['an end too many', 'S', () => Buffer.concat([readyForQuery, readyForQuery])],
+    ['an end too few', 'S', () => Buffer.alloc(0)],
+    ['a portal that is suspended', 'E', (text: string) => Buffer.concat([row(text), message('s')])],
+    ['a copy out', 'E', () => message('H', Buffer.from([0, 0, 0]))],
+    ['a copy in', 'E', () => message('G', Buffer.from([0, 0, 0]))],
+    ['an empty query', 'E', () => message('I')],
+    ['a message that cannot be read', 'E', () => message('D', Buffer.from([0, 9]))],
+  ] as const) {
+    test(what, async () => {
+      const { results, after } = await askAll({ on: once4th(type, bytes) })
+
+      expect(expectOwnAnswers(results).answered).toBeOneOf([3, 4])
+      expect(after).toBe('lost')
+    }, 10_000)
+  }
+})
+
+describe('a value that cannot be sent is the mistake of its caller alone, and nothing of it is sent:', () => {
+  for (const [what, unwritable] of [
+    ['JSON that throws', { toJSON: () => JSON.parse('no JSON') }],
+    ['a circle', Object.assign([], { toJSON: undefined })],
+    ['nothing in JSON', () => {}],
+    ['a symbol', Symbol('x')],
+  ] as const) {
+    test(what, async () => {
+      const circle: unknown[] = []
+      circle.push(circle)
+      const bad = what === 'a circle' ? circle : unwritable
+      const isBad = (i: number) => i === 8
+      const { results, after, received } = await askAll(
+        { takes: () => [what === 'a symbol' ? 25 : 3802] },
+        { value: i => (isBad(i) ? bad : i) },
+      )
+
+      expect(results[8]!.status).toBe('rejected')
+      for (const [i, result] of results.entries()) {
+        if (result.status === 'fulfilled') expect(result.value).toEqual(answerTo(i))
+      }
+      expect(received.filter(line => line.startsWith('B') && line.includes('[""]'))).toEqual([])
+      expect(after).toBe('lost')
+    })
+  }
+
+  test('more values than the protocol can count', async () => {
+    using server = await startScriptedServer()
+    const single = await connect(server.url)
+    const ask = (i: number) => single.ask('select $1', [String(i)], true)
+    await ask(0)
+    const many = single.ask('select $1', new Array(70_000).fill(''), true)
+    const others = Promise.all([1, 2, 3].map(ask))
+
+    await expect(many).rejects.toThrow('too many values')
+    expect(await others).toEqual([1, 2, 3].map(i => [[`select $1|${i}`]]))
+    single.destroy()
+  })
+})
+
+describe('an assertion about postgres.js that fails ends the connection:', () => {
+  type Settle = (queries: Record<string, (argument?: unknown) => void>[]) => void
+  const answer = (text: string) => ({ command: 'SELECT', count: 0, columns: [], statement: { string: text } })
+
+  /** Two statements over a client that does what it should not. */
+  async function askTwo(misbehave: Settle) {
+    const queries: Record<string, (argument?: unknown) => void>[] = []
+    let isDestroyed = false
+    const client = {
+      unsafe(string: string) {
+        const query = { statement: { string }, prepared: true, state: null, forEach() {} }
+        queries.push(query as never)
+        return { values: () => query }
+      },
+    }
+    const { ask } = createAnswers({
+      client: client as never,
+      isServerError: (_error): _error is never => false,
+      destroy: () => {
+        isDestroyed = true
+      },
+      retire() {},
+    })
+    const asked = [ask({ text: 'a', values: () => [], prepare: true })]
+    asked.push(ask({ text: 'b', values: () => [], prepare: true }))
+    const settled = Promise.allSettled(asked)
+    misbehave(queries)
+    return { statuses: (await settled).map(({ status }) => status), isDestroyed }
+  }
+
+  const bothFail = { statuses: ['rejected', 'rejected'] as const, isDestroyed: true }
+
+  test('an answer out of turn', async () => {
+    const misbehave: Settle = ([, second]) => {
+      Object.assign(second!, { statement: answer('b').statement })
+      second!.resolve!({ ...answer('b'), statement: second!.statement })
+    }
+
+    expect(await askTwo(misbehave)).toMatchObject(bothFail)
+  })
+
+  test('the answer to another statement', async () => {
+    const misbehave: Settle = ([first]) => first!.resolve!(answer('b'))
+
+    expect(await askTwo(misbehave)).toMatchObject(bothFail)
+  })
+
+  test('a statement that is sent twice', async () => {
+    const misbehave: Settle = ([first]) => {
+      Object.assign(first!, { state: {} })
+      Object.assign(first!, { state: {} })
+    }
+
+    expect(await askTwo(misbehave)).toMatchObject(bothFail)
+  })
+})
+
+describe('a server that does not prove itself is away, without a word on stderr and without delay:', () => {
+  const nonce = (answer: string) => /r=([^,]*)/.exec(answer)![1]
+  for (const [what, authenticate] of [
+    ['a challenge without salt', (text?: string) => challenge(text, nonce => `r=${nonce}x`)],
+    ['a challenge that is no challenge', (text?: string) => challenge(text, () => 'nonsense')],
+    [
+      'a challenge that asks for two billion hashes',
+      (text?: string) => challenge(text, nonce => `r=${nonce}x,s=c2FsdA==,i=2147483647`),
+    ],
+    ['no mechanism that is known', () => authentication(10, 'SCRAM-SHA-1\0\0')],
+    [
+      'one that accepts without its own proof',
+      (text?: string) =>
+        text?.startsWith('c=') ? undefined : challenge(text, nonce => `r=${nonce}x,s=c2FsdA==,i=4096`),
+    ],
+  ] as const) {
+    test(what, async () => {
+      using server = await startScriptedServer({ authenticate })
+      const unheard: unknown[] = []
+      const hear = (error: unknown) => unheard.push(error)
+      process.on('unhandledRejection', hear)
+      const db = openPostgres({ url: server.url, poolSize: 1 })
+      const failure = await db.query('select 1', []).catch(error => error)
+      await db.close(0)
+      process.off('unhandledRejection', hear)
+
+      expect(failure).toMatchObject({ code: 'unavailable' })
+      expect(failure.cause.cause.message).toStartWith("the server's authentication:")
+      expect(unheard).toEqual([])
+    })
+  }
+
+  function challenge(answer: string | undefined, first: (nonce: string) => string) {
+    if (answer === undefined) return authentication(10, 'SCRAM-SHA-256\0\0')
+    return authentication(11, first(nonce(answer)!))
+  }
+})

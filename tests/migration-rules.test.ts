@@ -1,0 +1,92 @@
+import { describe, expect, test } from 'bun:test'
+import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
+import { Glob } from 'bun'
+import { handwritten } from '../src/db/schema.ts'
+import { breaches } from './support/migration-rules.ts'
+
+const root = join(import.meta.dir, '..')
+const folder = join(root, 'drizzle')
+const files = [...new Glob('*.sql').scanSync({ cwd: folder })].sort()
+const read = (file: string) => Bun.file(join(folder, file)).text()
+
+test.each(files)('%s does nothing that a replica of the release before would not survive', async file => {
+  expect(breaches(await read(file))).toEqual([])
+})
+
+describe('the rules refuse', () => {
+  test.each([
+    ['alter table "tasks" rename column "title" to "name"', 'old replicas ask for the old name'],
+    ['ALTER TABLE "tasks" DROP COLUMN "position";', 'old replicas still use it'],
+    ['DROP TABLE "rate_limits"', 'old replicas still use it'],
+    [
+      'ALTER TABLE "tasks" ALTER COLUMN "position" SET DATA TYPE text COLLATE "C"',
+      'changes its type or collation',
+    ],
+    ['alter table users alter column email type varchar(300)', 'changes its type or collation'],
+    ['ALTER TABLE "tasks" ADD COLUMN "list_id" uuid NOT NULL', 'give it a default'],
+    [
+      `ALTER TABLE "tasks" ADD COLUMN "json" text GENERATED ALWAYS AS (f(a, 'x;y')) STORED NOT NULL`,
+      'exclusive lock',
+    ],
+    ['ALTER TABLE "tasks" ALTER COLUMN "due_at" SET NOT NULL', 'rows without a value'],
+    ['ALTER TABLE "tasks" ALTER COLUMN "position" DROP DEFAULT', 'rows without a value'],
+    [
+      'ALTER TABLE "tasks" ADD CONSTRAINT "short" CHECK (char_length(title) < 9)',
+      'may write what it refuses',
+    ],
+    ['CREATE UNIQUE INDEX "one" ON "tasks" ("user_id","title")', 'may write what it refuses'],
+    ['CREATE INDEX CONCURRENTLY "quick" ON "tasks" ("title")', 'one transaction'],
+    ['delete from tasks', 'may still read'],
+    [
+      'CREATE TABLE "lists" ("id" uuid);\nALTER TABLE "tasks" DROP COLUMN "position"',
+      'old replicas still use it',
+    ],
+  ])('%s', (migration, why) => {
+    expect(breaches(migration)).toEqual([expect.stringContaining(why)])
+  })
+})
+
+test.each([
+  'ALTER TABLE "tasks" ADD COLUMN "list_id" uuid',
+  `ALTER TABLE "tasks" ADD COLUMN "color" text DEFAULT '' NOT NULL`,
+  'CREATE INDEX "tasks_color" ON "tasks" ("user_id","color")',
+  'ALTER TABLE "tasks" ADD CONSTRAINT "short" CHECK (char_length(title) < 9) NOT VALID',
+  'CREATE TABLE "lists" ("id" uuid);--> statement-breakpoint\nCREATE UNIQUE INDEX "l" ON "lists" USING btree ("id");--> statement-breakpoint\nALTER TABLE "lists" ADD CONSTRAINT "c" CHECK (true)',
+  '-- Allowed: no release since 0.3 reads it.\nALTER TABLE "tasks" DROP COLUMN "position"',
+  'CREATE FUNCTION "f"() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM "x"; COMMIT; END $$',
+])('the rules take %s', migration => {
+  expect(breaches(migration)).toEqual([])
+})
+
+test('the functions and triggers of src/db/schema.ts are those of the migrations', async () => {
+  const migrations = (await Promise.all(files.map(read))).join('\n')
+  const missing = handwritten.filter(text => !migrations.includes(text))
+  expect(missing).toEqual([])
+
+  // What is made last under a name counts: that must be the text beside the tables.
+  const made = (sql: string) =>
+    sql.match(/create (or replace )?(function|trigger) "\w+"[^;]*?(\$\$.*?\$\$)?;/gis) ?? []
+  const nameOf = (statement: string) => /(function|trigger) "\w+"/i.exec(statement)![0].toLowerCase()
+  expect(handwritten.flatMap(made)).toHaveLength(5)
+  const last = new Map(made(migrations).map(statement => [nameOf(statement), statement]))
+  expect([...last.values()].sort()).toEqual(handwritten.flatMap(made).sort())
+})
+
+test('the tables of src/db/schema.ts are those of the migrations', () => {
+  // In a copy: what drizzle-kit finds missing, it writes.
+  const copy = mkdtempSync(join(tmpdir(), 'todo-api-drizzle-'))
+  try {
+    cpSync(folder, copy, { recursive: true })
+    const out = relative(root, copy)
+    const options = ['--dialect', 'postgresql', '--schema', 'src/db/schema.ts', '--out', out]
+    const { stdout, exitCode } = Bun.spawnSync(
+      [process.execPath, 'node_modules/.bin/drizzle-kit', 'generate', ...options],
+      { cwd: root },
+    )
+    expect([exitCode, stdout.toString()]).toEqual([0, expect.stringContaining('No schema changes')])
+  } finally {
+    rmSync(copy, { recursive: true })
+  }
+})

@@ -1,0 +1,55 @@
+import postgres from 'postgres'
+import { until } from './until.ts'
+
+type Lock = (sql: postgres.TransactionSql) => Promise<unknown>
+
+/**
+ * Races that are made to happen: a second session holds a lock, each call begins as soon as the one before it waits
+ * for that lock, and when all of them wait the lock is released. `url` leads to the server itself, past any proxy.
+ */
+export function createMeeting(url: string) {
+  const sql = postgres(url, { max: 3, onnotice: () => {}, fetch_types: false })
+
+  /** The backends of this database that wait for a lock. */
+  async function waiting(): Promise<number[]> {
+    const rows = await sql<{ pid: number }[]>`
+      select pid from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock' order by query_start`
+    return rows.map(({ pid }) => pid)
+  }
+
+  return {
+    sql,
+    waiting,
+
+    /** Starts the calls while `lock` is held; `meanwhile` runs when all of them wait. Returns their answers. */
+    async meet<T>(lock: Lock, calls: (() => Promise<T>)[], meanwhile?: () => Promise<unknown>): Promise<T[]> {
+      const begun: Promise<T>[] = []
+      await sql.begin(async tx => {
+        await lock(tx)
+        for (const call of calls) {
+          begun.push(call())
+          await until(async () => (await waiting()).length >= begun.length, 1.5)
+        }
+        await meanwhile?.()
+      })
+      return Promise.all(begun)
+    },
+
+    close: () => sql.end({ timeout: 1 }),
+  }
+}
+
+export type Meeting = ReturnType<typeof createMeeting>
+
+/** What every write of a user's tasks waits for. */
+export const counterOf =
+  (user: { id: string }): Lock =>
+  sql =>
+    sql`select 1 from task_counters where user_id = ${user.id} for update`
+
+/** One task, which a write reaches after the counter. */
+export const rowOf =
+  (task: { id: string }): Lock =>
+  sql =>
+    sql`select 1 from tasks where id = ${task.id} for update`

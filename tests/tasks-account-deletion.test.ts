@@ -1,0 +1,110 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { onBothDatabases, type Person, type Service, startService } from './support/harness.ts'
+import { createMeeting, type Meeting } from './support/meet.ts'
+import { serviceOn } from './support/task-service.ts'
+import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+
+/** Tasks of a user, the n-th oldest deleted n seconds ago. */
+async function fill(api: Service, { id }: Person, count: number) {
+  await api.sql(
+    `insert into tasks (id, user_id, title, version, deleted_at)
+     select gen_random_uuid(), $1, 'old', n, now() - n * interval '1 second' from generate_series(1, ${count}) n`,
+    [id],
+  )
+  await api.sql('update task_counters set seq = $1 where user_id = $2', [count, id])
+}
+
+/** What the database holds of a user: tasks, tombstones, counters, accounts. */
+async function rowsOf(api: Service, { id }: Person): Promise<number[]> {
+  const counts = ['tasks', 'task_tombstones', 'task_counters'].map(
+    table => `(select count(*) from ${table} where user_id = $1)`,
+  )
+  const [row] = await api.sql(`select ${counts}, (select count(*) from users where id = $1)`, [id])
+  return row as number[]
+}
+
+const remove = (api: Service, { token, password }: Person) =>
+  api.delete('/users/me', { token, json: { password } })
+
+onBothDatabases('the deletion of an account', api => {
+  test('takes its tasks and deletions along, and those of no other user', async () => {
+    const [ada, bob] = [await api.user(), await api.user()]
+    for (const user of [ada, bob]) {
+      await fill(api, user, 1100)
+      const gone = await api.task(user)
+      await api.delete(`/tasks/${gone.id}?permanent=true`, { token: user.token })
+    }
+
+    expect((await remove(api, ada)).status).toBe(204)
+
+    expect(await rowsOf(api, ada)).toEqual([0, 0, 0, 0])
+    expect(await rowsOf(api, bob)).toEqual([1100, 1, 1, 1])
+  })
+
+  test('that was interrupted leaves no way in, frees the address, and is ended by the purge', async () => {
+    const [ada, bob] = [await api.user(), await api.user()]
+    await fill(api, ada, 450)
+    await fill(api, bob, 1)
+    // As when the process ends right after the account was deleted.
+    await api.sql('delete from users where id = $1', [ada.id])
+
+    const login = await api.post('/auth/login', { form: { username: ada.email, password: ada.password } })
+    const again = await api.user(ada.email)
+    const { erased } = await serviceOn(api).purge()
+
+    expect(login.status).toBe(401)
+    expect((await api.get('/tasks', { token: again.token })).body).toEqual([])
+    expect(erased).toBe(450)
+    expect(await rowsOf(api, ada)).toEqual([0, 0, 0, 0])
+    expect(await rowsOf(api, bob)).toEqual([1, 0, 1, 1])
+    expect(await rowsOf(api, again)).toEqual([0, 0, 1, 1])
+  })
+})
+
+describe('on PostgreSQL, the deletion of an account', () => {
+  let api: Service
+  let db: PrivateDatabase
+  let meeting: Meeting
+  beforeAll(async () => {
+    db = await privateDatabase()
+    api = await startService('postgres', { DATABASE_URL: db.url })
+    meeting = createMeeting(db.directUrl)
+  }, 60_000)
+  afterAll(async () => {
+    await meeting?.close()
+    await api?.stop()
+    await db?.drop()
+  })
+
+  test('is answered in time whatever holds its tasks, and what is left of them goes later', async () => {
+    const ada = await api.user()
+    await fill(api, ada, 450)
+
+    await meeting.sql.begin(async sql => {
+      // The youngest of the second step.
+      await sql`select 1 from tasks where user_id = ${ada.id} and version = ${450 - 399} for update`
+      expect((await remove(api, ada)).status).toBe(204)
+      expect((await api.get('/tasks', { token: ada.token })).status).toBe(401)
+      const [tasks, , , accounts] = await rowsOf(api, ada)
+      expect([tasks, accounts]).toEqual([250, 0])
+    })
+    await serviceOn(api).purge()
+
+    expect(await rowsOf(api, ada)).toEqual([0, 0, 0, 0])
+  })
+
+  test('does not fail because the purge is in the trash of the same user', async () => {
+    const ada = await api.user()
+    await fill(api, ada, 10)
+
+    await meeting.sql.begin(async sql => {
+      // What the purge does.
+      await sql`select 1 from task_counters where user_id = ${ada.id} for no key update`
+      await sql`delete from tasks where user_id = ${ada.id} and version < 5`
+      expect((await remove(api, ada)).status).toBe(204)
+    })
+    await serviceOn(api).purge()
+
+    expect(await rowsOf(api, ada)).toEqual([0, 0, 0, 0])
+  })
+})

@@ -1,0 +1,288 @@
+import { afterAll, beforeAll, expect, test } from 'bun:test'
+import type { Driver } from '../src/db/driver.ts'
+import { type Answer, type Person, type Service, startService } from './support/harness.ts'
+import { counterOf, createMeeting, type Meeting } from './support/meet.ts'
+import { serviceOn } from './support/task-service.ts'
+import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+
+// On PostgreSQL alone: the embedded database runs one statement or transaction after the other.
+let api: Service
+let db: PrivateDatabase
+let meeting: Meeting
+beforeAll(async () => {
+  db = await privateDatabase()
+  api = await startService('postgres', { DATABASE_URL: db.url })
+  meeting = createMeeting(db.directUrl)
+}, 60_000)
+afterAll(async () => {
+  await meeting?.close()
+  await api?.stop()
+  await db?.drop()
+})
+
+type Call = () => Promise<Answer>
+
+/** Requests of one user that all wait for the user's counter, and then run in this order. */
+const race = (user: Person, ...calls: Call[]) => meeting.meet(counterOf(user), calls)
+
+/** What one user does to one task. */
+function actions({ token }: Person, { id }: { id: string }) {
+  const at = `/tasks/${id}`
+  const headers = (ifMatch?: string) => ({ headers: ifMatch ? { 'if-match': ifMatch } : {} })
+  return {
+    read: () => api.get(at, { token }),
+    change: (json: object, ifMatch?: string) => () => api.patch(at, { token, json, ...headers(ifMatch) }),
+    trash: (ifMatch?: string) => () => api.delete(at, { token, ...headers(ifMatch) }),
+    erase: (ifMatch?: string) => () => api.delete(`${at}?permanent=true`, { token, ...headers(ifMatch) }),
+    restore: (ifMatch?: string) => () => api.post(`${at}/restore`, { token, ...headers(ifMatch) }),
+    batch:
+      (...operations: object[]) =>
+      () =>
+        api.post('/tasks/batch', { token, json: { operations } }),
+    emptyTrash: () => api.delete('/tasks/trash', { token }),
+  }
+}
+
+const statuses = (answers: Answer[]) => answers.map(({ status }) => status)
+const titles = async ({ token }: Person) =>
+  (await api.get('/tasks', { token })).body.map(({ title }: { title: string }) => title)
+const numberOf = async ({ id }: Person) =>
+  Number((await api.sql('select seq from task_counters where user_id = $1', [id]))[0]![0])
+
+async function begin() {
+  const ada = await api.user()
+  const task = await api.task(ada)
+  return { ada, task, ...actions(ada, task) }
+}
+
+test('of two changes of one version that meet, the second is refused', async () => {
+  const { ada, read, change } = await begin()
+
+  const answers = await race(ada, change({ title: 'a' }, '"1"'), change({ title: 'b' }, '"1"'))
+
+  expect(statuses(answers)).toEqual([200, 412])
+  expect((await read()).body).toMatchObject({ title: 'a', version: 2 })
+})
+
+test('a change that waited for another one changes what that one left', async () => {
+  const { ada, read, change } = await begin()
+
+  const answers = await race(ada, change({ title: 'new' }), change({ priority: 3 }))
+
+  expect(statuses(answers)).toEqual([200, 200])
+  expect((await read()).body).toEqual(answers[1]!.body)
+  expect(answers[1]!.body).toMatchObject({ title: 'new', priority: 3, version: 3 })
+})
+
+test('a change that waited for a deletion is a 404 and changes nothing in the trash', async () => {
+  const { ada, trash, change } = await begin()
+
+  const answers = await race(ada, trash(), change({ title: 'late' }))
+
+  expect(statuses(answers)).toEqual([204, 404])
+  const [trashed] = (await api.get('/tasks/trash', { token: ada.token })).body
+  expect(trashed).toMatchObject({ title: 'Buy milk', version: 2 })
+})
+
+test('a change that came to nothing because of a deletion is carried out when that is undone', async () => {
+  const { ada, task, read, trash, restore } = await begin()
+  const lookedAt: string[] = []
+  // The task is trashed before the change is written, and is back before the change looks why it came to nothing.
+  const service = serviceOn({ ...api, driver: { ...api.driver, query: interleaved } })
+  async function interleaved(...query: Parameters<Driver['query']>) {
+    const [text] = query
+    if (text.includes('as "differs"') || text.includes('is distinct from')) lookedAt.push(text)
+    if (lookedAt.length === 1 && text.startsWith('with')) await trash()()
+    if (lookedAt.length === 2 && text.startsWith('select')) await restore()()
+    return api.driver.query(...query)
+  }
+
+  await service.update(ada.id, task.id, { title: 'late' }, null)
+
+  expect(lookedAt).toHaveLength(3)
+  expect((await read()).body).toMatchObject({ title: 'late', version: 4 })
+})
+
+test.each(['trash', 'erase'] as const)('a deletion (%s) of a version that is gone is refused', async way => {
+  const { ada, read, change, ...actions } = await begin()
+
+  const answers = await race(ada, change({ title: 'new' }), actions[way]('"1"'))
+
+  expect(statuses(answers)).toEqual([200, 412])
+  expect((await read()).body).toMatchObject({ title: 'new', version: 2 })
+})
+
+test('of two deletions that meet, the second finds nothing, and the task keeps its moment', async () => {
+  const { ada, trash } = await begin()
+
+  const answers = await race(ada, trash(), trash())
+
+  expect(statuses(answers)).toEqual([204, 404])
+  expect((await api.get('/tasks/trash', { token: ada.token })).body).toMatchObject([{ version: 2 }])
+})
+
+test('of two permanent deletions that meet, the second finds nothing and takes no number', async () => {
+  const { ada, erase } = await begin()
+
+  const answers = await race(ada, erase(), erase())
+
+  expect(statuses(answers)).toEqual([204, 404])
+  expect(await numberOf(ada)).toBe(2)
+})
+
+test('of two that restore a version at once, the second gets the task as it is', async () => {
+  const { ada, trash, restore } = await begin()
+  await trash()()
+
+  const answers = await race(ada, restore('"2"'), restore('"2"'))
+
+  expect(statuses(answers)).toEqual([200, 200])
+  expect(answers[1]!.body).toEqual(answers[0]!.body)
+})
+
+test('a batch that waited for a change of a version it names changes nothing', async () => {
+  const { ada, task, change, batch } = await begin()
+
+  const answers = await race(
+    ada,
+    change({ title: 'new' }),
+    batch(
+      { op: 'create', task: { title: 'x' } },
+      { op: 'update', id: task.id, version: 1, task: { title: 'late' } },
+    ),
+  )
+
+  expect(statuses(answers)).toEqual([200, 412])
+  expect(answers[1]!.body.index).toBe(1)
+  expect(await titles(ada)).toEqual(['new'])
+  expect(await numberOf(ada)).toBe(2)
+})
+
+test('a batch that waited for a deletion changes nothing and is a 404', async () => {
+  const { ada, task, trash, batch } = await begin()
+
+  const answers = await race(
+    ada,
+    trash(),
+    batch({ op: 'create', task: { title: 'x' } }, { op: 'update', id: task.id, task: { title: 'late' } }),
+  )
+
+  expect(statuses(answers)).toEqual([204, 404])
+  expect(await titles(ada)).toEqual([])
+  expect((await api.get('/tasks/trash', { token: ada.token })).body).toMatchObject([{ title: 'Buy milk' }])
+})
+
+test('a batch that waited for a change without naming a version comes after it', async () => {
+  const { ada, task, change, batch } = await begin()
+
+  const answers = await race(
+    ada,
+    change({ title: 'new', tags: ['kept'] }),
+    batch({ op: 'update', id: task.id, task: { title: 'later' } }),
+  )
+
+  expect(statuses(answers)).toEqual([200, 200])
+  expect(answers[1]!.body.results[0].task).toMatchObject({ title: 'later', tags: ['kept'], version: 3 })
+})
+
+test('two batches on the same tasks in opposite order are carried out one after the other', async () => {
+  const { ada, task, batch } = await begin()
+  const other = await api.task(ada)
+  const change = (ids: string[], title: string) =>
+    batch(...ids.map(id => ({ op: 'update', id, task: { title } })))
+
+  const answers = await race(ada, change([task.id, other.id], 'one'), change([other.id, task.id], 'two'))
+
+  expect(statuses(answers)).toEqual([200, 200])
+  expect(await titles(ada)).toEqual(['two', 'two'])
+  expect(await numberOf(ada)).toBe(6)
+})
+
+test('two creates with one key that meet make one task, and neither is refused', async () => {
+  const ada = await api.user()
+  const create = () =>
+    api.post('/tasks', { token: ada.token, json: { title: 'x' }, headers: { 'idempotency-key': 'k' } })
+
+  const answers = await race(ada, create, create)
+
+  expect(statuses(answers)).toEqual([201, 201])
+  expect(answers[1]!.body).toEqual(answers[0]!.body)
+  expect(await numberOf(ada)).toBe(1)
+})
+
+test('a task that is restored while the trash is emptied stays', async () => {
+  const { ada, read, trash, restore, emptyTrash } = await begin()
+  await trash()()
+
+  const answers = await race(ada, restore(), emptyTrash)
+
+  expect(statuses(answers)).toEqual([200, 204])
+  expect((await read()).status).toBe(200)
+})
+
+test('the purge leaves a user alone whose tasks are being written, and others not', async () => {
+  const { ada, task, read, trash } = await begin()
+  const bob = await api.user()
+  const his = await api.task(bob)
+  await trash()()
+  await api.delete(`/tasks/${his.id}`, { token: bob.token })
+  await age([task, his], '31 days')
+
+  await meeting.sql.begin(async sql => {
+    await sql`update task_counters set seq = seq + 1 where user_id = ${ada.id}`
+    await sql`update tasks set deleted_at = null, version = version + 1 where id = ${task.id}`
+    await serviceOn(api).purge()
+  })
+
+  expect((await read()).status).toBe(200)
+  expect((await api.get('/tasks/trash', { token: bob.token })).body).toEqual([])
+})
+
+test('a task that is taken out of the trash by other means while the purge reaches it stays', async () => {
+  const { task, read, trash } = await begin()
+  await trash()()
+  await age([task], '31 days')
+
+  const [done] = await meeting.meet(
+    sql => sql`update tasks set deleted_at = null, version = version + 1 where id = ${task.id}`,
+    [() => serviceOn(api).purge()],
+  )
+
+  expect(done!.purged).toBe(0)
+  expect((await read()).status).toBe(200)
+})
+
+test('a step of the trash has 200 tasks, so that locks are short', async () => {
+  const ada = await api.user()
+  await api.sql(
+    `insert into tasks (id, user_id, title, version, deleted_at)
+     select gen_random_uuid(), $1, 'old', n, now() - n * interval '1 second' from generate_series(1, 450) n`,
+    [ada.id],
+  )
+  await api.sql('update task_counters set seq = 450 where user_id = $1', [ada.id])
+  const count = async (table: string) =>
+    Number((await api.sql(`select count(*) from ${table} where user_id = $1`, [ada.id]))[0]![0])
+
+  // The oldest go first. At the youngest of the second step it waits.
+  const [answer] = await meeting.meet(
+    sql => sql`select 1 from tasks where user_id = ${ada.id} and version = ${450 - 399} for update`,
+    [() => api.delete('/tasks/trash', { token: ada.token })],
+    async () => expect([await count('tasks'), await count('task_tombstones')]).toEqual([250, 200]),
+  )
+
+  expect(answer!.status).toBe(204)
+  expect([await count('tasks'), await count('task_tombstones')]).toEqual([0, 450])
+})
+
+/** As if the tasks had been put into the trash that long ago. */
+async function age(tasks: { id: string }[], interval: string) {
+  for (const { id } of tasks) {
+    await api.sql(
+      `with counter as (
+         update task_counters set seq = seq + 1 where user_id = (select user_id from tasks where id = $1) returning seq
+       )
+       update tasks set deleted_at = now() - $2::interval, version = counter.seq from counter where id = $1`,
+      [id, interval],
+    )
+  }
+}
