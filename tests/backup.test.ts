@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import {
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -14,6 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { create } from 'tar'
 import { openDriver } from '../src/db/client.ts'
+import { openDataDir } from '../src/db/data-dir.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
 
@@ -223,6 +225,97 @@ describe('restore', () => {
     expect(await api.stop()).toBe(0)
   }, 30_000)
 })
+
+describe('a restore that is killed', () => {
+  const [dataDir, file] = ['data', 'todo.tar.gz'].map(name => newFolder(name)) as [string, string]
+  const otherSecret = 'f'.repeat(64)
+
+  /** Restores in a process that kills itself before the n-th of the renames that put the backup in its place. */
+  async function restoreUntil(n: number, dataDir: string): Promise<boolean> {
+    const script = join(newFolder('killed.test.ts'))
+    const source = JSON.stringify(join(import.meta.dir, '../src/commands/restore.ts'))
+    writeFileSync(
+      script,
+      `import { mock, test } from 'bun:test'
+       import * as nodeFs from 'node:fs'
+       const fs = { ...nodeFs }
+       let left = ${n}
+       mock.module('node:fs', () => ({
+         ...fs,
+         renameSync(from, to) {
+           if (\`\${from} \${to}\`.includes('restore.ready') && --left === 0) process.kill(process.pid, 'SIGKILL')
+           fs.renameSync(from, to)
+         },
+       }))
+       test('restore', async () => {
+         const { restoreCommand } = await import(${source})
+         await restoreCommand(${JSON.stringify(file)}, { force: true })
+       }, 60_000)`,
+    )
+    const child = Bun.spawn([process.execPath, 'test', script], {
+      cwd: join(import.meta.dir, '..'),
+      env: { PATH: process.env.PATH, ...on(dataDir) },
+      stdout: 'ignore',
+      stderr: 'pipe',
+    })
+    const stderr = await child.stderr.text()
+    await child.exited
+    if (child.signalCode !== 'SIGKILL') expect([child.exitCode, stderr]).toEqual([0, stderr])
+    return child.signalCode === 'SIGKILL'
+  }
+
+  beforeAll(async () => {
+    const api = await startExecutable(on(dataDir))
+    await api.user('ada@example.com')
+    expect((await runCommand(['backup', file], { env: on(dataDir) })).exitCode).toBe(0)
+    await api.user('bob@example.com')
+    await api.stop()
+    writeFileSync(join(dataDir, 'secret_key'), otherSecret)
+  }, 60_000)
+
+  test('leaves the old database or the restored one, at each step, and the next start says so', async () => {
+    const found: string[] = []
+    for (let n = 1; ; n++) {
+      const copy = newFolder('data')
+      cpSync(dataDir, copy, { recursive: true })
+      const wasKilled = await restoreUntil(n, copy)
+      const { stdout, stderr, exitCode } = await runCommand(['user', 'list'], { env: on(copy) })
+      const accounts = stdout.trim().split('\n').length
+      const secret = readFileSync(join(copy, 'secret_key'), 'utf8')
+      const aside = readdirSync(copy).filter(name => name.startsWith('replaced-'))
+
+      expect(exitCode).toBe(0)
+      // Database and secret belong together, and what was replaced is whole.
+      expect(secret === otherSecret).toBe(accounts === 2)
+      expect(aside.map(name => readdirSync(join(copy, name)).sort())).toEqual(
+        accounts === 2 ? [] : [['cluster', 'secret_key']],
+      )
+      if (!wasKilled) {
+        expect(stderr).toBe('')
+        break
+      }
+      expect(stderr).toBe(
+        accounts === 2
+          ? ''
+          : `todo-api: finished a restore that was interrupted; what was there before is in ${join(copy, aside[0]!)}\n`,
+      )
+      found.push(accounts === 2 ? 'old' : 'restored')
+    }
+    // The first rename decides; five more move secret and database, and name what was replaced.
+    expect(found).toEqual(['old', ...Array(5).fill('restored')])
+  }, 240_000)
+})
+
+test('a backup waits for no process that has the folder: it would not be of one moment', async () => {
+  const dataDir = newFolder('data')
+  await runCommand(['user', 'create', 'ada@example.com'], { env: on(dataDir), stdin: 'correct horse\n' })
+  const claimed = openDataDir(dataDir)
+  const { exitCode, stderr } = await runCommand(['backup', `${dataDir}.tar.gz`], { env: on(dataDir) })
+  claimed.close()
+
+  expect([exitCode, stderr]).toEqual([1, expect.stringContaining(`DATA_DIR ${dataDir} is in use`)])
+  expect(existsSync(`${dataDir}.tar.gz`)).toBe(false)
+}, 60_000)
 
 test('with DATABASE_URL, backup and restore name the tools of PostgreSQL', async () => {
   const place: Place = await newPlace('postgres')

@@ -116,6 +116,28 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     })
   })
 
+  test('delete at a terminal takes nothing but the address for a yes', async () => {
+    const { id } = await api.user('fred@example.com')
+    const command = [await executablePath(), 'user', 'delete', id].join(' ')
+    const typing = async (answer: string) => {
+      const env = { PATH: process.env.PATH, ...place.env }
+      const terminal = Bun.spawn(['script', '-qec', command, '/dev/null'], {
+        env,
+        stdin: 'pipe',
+        stdout: 'pipe',
+      })
+      terminal.stdin.write(answer)
+      await terminal.stdin.flush()
+      const shown = await terminal.stdout.text()
+      return [await terminal.exited, shown]
+    }
+
+    expect(await typing('fred\n')).toEqual([1, expect.stringContaining('nothing was deleted')])
+    expect((await login('fred@example.com', 'correct horse')).status).toBe(200)
+    expect(await typing('FRED@example.com\n')).toEqual([0, expect.stringContaining('is deleted')])
+    expect((await login('fred@example.com', 'correct horse')).status).toBe(401)
+  })
+
   test('doctor finds nothing wrong', async () => {
     const { stdout, stderr, exitCode } = await runCommand(['doctor'], place)
 
@@ -313,15 +335,34 @@ describe('wrong use', () => {
     expect(lines(stderr)).toHaveLength(1)
   })
 
-  test.each([['user'], ['import'], ['export'], ['backup'], ['restore'], ['config'], ['doctor']])(
-    'help %s shows examples',
-    async command => {
-      const { exitCode, stdout } = await runCommand(['help', command])
+  test.each([
+    ['user'],
+    ['import'],
+    ['export'],
+    ['backup'],
+    ['restore'],
+    ['reset-sync'],
+    ['config'],
+    ['doctor'],
+  ])('help %s shows examples', async command => {
+    const { exitCode, stdout } = await runCommand(['help', command])
 
-      expect(exitCode).toBe(0)
-      expect(stdout).toMatch(/Examples?:\n {2}/)
-    },
+    expect(exitCode).toBe(0)
+    expect(stdout).toMatch(/Examples?:\n {2}/)
+  })
+})
+
+test('every account is listed, however many there are', async () => {
+  const place = await newPlace('postgres')
+  await execute(
+    place.env.DATABASE_URL!,
+    `insert into users (id, email, email_key, password_hash)
+     select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' from generate_series(1, 1200) n`,
   )
+  const { stdout } = await runCommand(['user', 'list'], place)
+  await place.remove()
+
+  expect(new Set(lines(stdout).map(line => JSON.parse(line).email)).size).toBe(1200)
 })
 
 test('a reader that goes away early is no failure', async () => {

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from 'bun:test'
+import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from 'bun:test'
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,6 +6,8 @@ import { openDataDir, prepareDataDir } from '../src/db/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded.ts'
 import { tidy } from '../src/db/upkeep.ts'
+import { type Running, startExecutable } from './support/executable.ts'
+import type { Person } from './support/harness.ts'
 
 // Milliseconds: opening takes one second, and on a busy machine several.
 setDefaultTimeout(60_000)
@@ -50,7 +52,11 @@ function program(code: string) {
     import { openDataDir } from ${source('data-dir.ts')}
     import { DurableFS } from ${source('durable-fs.ts')}
   `
-  const child = Bun.spawn([process.execPath, '-e', imports + code], { stdout: 'pipe', stderr: 'pipe' })
+  const child = Bun.spawn([process.execPath, '-e', imports + code], {
+    stdin: 'pipe',
+    stdout: 'pipe',
+    stderr: 'pipe',
+  })
   undo.push(() => child.kill('SIGKILL'))
   return child
 }
@@ -73,9 +79,24 @@ test('a second process on the same folder is refused by name, and let in as soon
   )
   await lines(first.stdout).next()
 
-  expect(() => openDataDir(dataDir)).toThrow(`DATA_DIR ${dataDir} is in use by another todo-api process`)
+  expect(() => openDataDir(dataDir)).toThrow(
+    `DATA_DIR ${dataDir} is in use by another todo-api process; stop that one, or set DATA_DIR to another folder`,
+  )
   first.kill('SIGKILL')
   await first.exited
+
+  openDataDir(dataDir).close()
+})
+
+test('a folder whose process is just ending is waited for', async () => {
+  const dataDir = folder()
+  const first = program(
+    `openDataDir(${JSON.stringify(dataDir)}); console.log('held'); process.stdin.once('data', () => process.exit())`,
+  )
+  await lines(first.stdout).next()
+  // The write is on its way when this process, which waits without a turn of its event loop, begins to ask.
+  first.stdin.write('end')
+  await first.stdin.flush()
 
   openDataDir(dataDir).close()
 })
@@ -244,6 +265,22 @@ test('rows are there after a restart, and a first start that was cut off is begu
   expect(existsSync(join(dataDir, 'cluster.new'))).toBe(false)
 })
 
+test('the folder is free when the engine has closed, not before, and after an open that failed', async () => {
+  const dataDir = folder()
+  const first = await openEmbedded({ dataDir })
+  const closing = first.close()
+  await Promise.resolve()
+  expect(() => openDataDir(dataDir)).toThrow('is in use')
+  await closing
+  openDataDir(dataDir).close()
+
+  const noFileSystem = () => {
+    throw new Error('no file system')
+  }
+  await expect(openEmbedded({ dataDir }, noFileSystem)).rejects.toThrow('no file system')
+  openDataDir(dataDir).close()
+})
+
 test('every answered row is there after kill -9', async () => {
   const dataDir = folder()
   const writer = program(`
@@ -308,6 +345,69 @@ test('when space runs low writes are refused and reads go on', async () => {
   expect(await driver.query('select a from t', [])).toEqual([[1]])
 })
 
+test.each([
+  ['53100', 'no space for a temporary file'],
+  ['58P01', 'a file of the database is missing'],
+  ['XX001', 'a page is damaged'],
+])('a fault of the database itself (%s, %s) is no fault of the request', async code => {
+  const failing = async () =>
+    driver.query(`with f as (select as_if($1)) select * from f`, [code]).catch(error => error)
+  await driver.session(session =>
+    session.execute(`
+      create or replace function as_if(code text) returns void language plpgsql
+      as $$ begin raise exception 'as if' using errcode = code; end $$`),
+  )
+
+  expect(await failing()).toMatchObject({ code: 'unavailable', cause: { code } })
+  expect(await driver.query('select 1', [])).toEqual([[1]])
+})
+
+describe('a service whose data folder is deleted', () => {
+  const start = async () => {
+    const dataDir = folder()
+    const api = await startExecutable({ ENVIRONMENT: 'test', BCRYPT_COST: '4', DATA_DIR: dataDir })
+    undo.push(() => api.process.kill('SIGKILL'))
+    const ada = await api.user()
+    await api.task(ada)
+    return { api, ada, dataDir }
+  }
+  /** For the answer of a process that is not there any more. */
+  const gone = () => ({ status: 0 })
+  const logged = (lines: string[]) =>
+    lines.map(line => JSON.parse(line)).filter(({ level }) => level === 'error')
+
+  test.each([
+    ['writes', (api: Running, ada: Person) => api.post('/tasks', { ...ada, json: { title: 'x' } })],
+    ['reads', (api: Running, ada: Person) => api.get('/tasks?q=milk', ada)],
+    ['asks whether it is ready', (api: Running) => api.get('/health/ready')],
+  ])('ends, so that it is started again, and answers no 500 to a client that %s', async (_, call) => {
+    const { api, ada, dataDir } = await start()
+    const statuses: number[] = []
+    const isOver = api.process.exited.then(() => true)
+    const asking = (async () => {
+      while (!(await Promise.race([isOver, Bun.sleep(1)])))
+        statuses.push((await call(api, ada).catch(gone)).status)
+    })()
+    rmSync(dataDir, { recursive: true })
+
+    expect(await api.process.exited).toBe(1)
+    await asking
+    expect(statuses.filter(status => ![0, 200, 201, 503].includes(status))).toEqual([])
+    expect(logged(api.lines)).toMatchObject([
+      { msg: 'the folder of the embedded database is gone', data_dir: dataDir },
+    ])
+  })
+
+  test('accepts no write from then on', async () => {
+    const { api, ada, dataDir } = await start()
+    rmSync(dataDir, { recursive: true })
+    const { status } = await api.post('/tasks', { ...ada, json: { title: 'x' } }).catch(gone)
+
+    expect([gone().status, 503]).toContain(status)
+    expect(await api.process.exited).toBe(1)
+  })
+})
+
 test('statements that write are told from those that only read', () => {
   const reads = ['select updated_at from t', ' with a as (select 1) select * from a', 'show server_version']
   const writes = [
@@ -318,6 +418,23 @@ test('statements that write are told from those that only read', () => {
 
   expect(reads.filter(text => !onlyReads(text))).toEqual([])
   expect(writes.filter(onlyReads)).toEqual([])
+})
+
+test('a change makes the upkeep of the next minute clear up', async () => {
+  const timers = spyOn(globalThis, 'setInterval')
+  const driver = await open(folder())
+  const [everyMinute] = timers.mock.calls.find(([, ms]) => ms === 60_000)!
+  timers.mockRestore()
+  const dead = async () =>
+    (await driver.query(`select n_dead_tup from pg_stat_user_tables where relname = 'kept'`, []))[0]![0]
+  await driver.query('create table kept as select a, 0 as n from generate_series(1, 500) a', [])
+  await driver.query('update kept set n = 1', [])
+  await driver.query('select pg_stat_force_next_flush()', [])
+  expect(await dead()).toBe(500)
+
+  await (everyMinute as () => Promise<void>)()
+
+  expect(await dead()).toBe(0)
 })
 
 test('the upkeep clears dead rows and tells the planner how much there is', async () => {

@@ -149,7 +149,11 @@ export function lockFile(path: string, name = 'lock'): Database {
   } catch (cause) {
     lock?.close()
     const busy = codeOf(cause).startsWith('SQLITE_BUSY')
-    throw busy ? new Error(`DATA_DIR ${path} is in use by another todo-api process`) : unusable(path, cause)
+    throw busy
+      ? new Error(
+          `DATA_DIR ${path} is in use by another todo-api process; stop that one, or set DATA_DIR to another folder`,
+        )
+      : unusable(path, cause)
   }
 }
 
