@@ -36,6 +36,7 @@ function scripted(size: number, { isReadOnly = false } = {}) {
         await Promise.race([last, gone])
         return [[1]]
       },
+      failure: (error: unknown) => error,
       async end() {
         self.lost = true
         self.ended++

@@ -132,10 +132,9 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
 
     async transaction(work) {
       beforeWrite()
-      // The engine never loses its connection; a rollback that fails is undone by `reset`.
-      const abandon = () => connection.reset()
+      const exclusive = { run, failure: (error: unknown) => error, destroy: () => connection.reset() }
       return alone(() =>
-        runTransaction(run, abandon, query => atMost(transactionSecondsMax, work(query), tooLong)),
+        runTransaction(exclusive, query => atMost(transactionSecondsMax, work(query), tooLong)),
       )
     },
 

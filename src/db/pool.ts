@@ -10,8 +10,9 @@ export interface PoolConnection {
   readonly isReadOnly: boolean
   /** At most this many statements may be on their way. */
   readonly depthMax: number
-  /** Rejects with the error that the caller will see. */
   readonly run: Query
+  /** The error for the caller of a failed `run`; notes when the failure was the end of the session. */
+  failure(error: unknown): unknown
   /** Takes leave of the server; at most a second. */
   end(): Promise<void>
   /** Drops the connection at once; what is under way on it is rejected. */
@@ -53,7 +54,7 @@ const silenceMs = 2000
 /** A statement that is not answered by then waits for something, as a rule a lock. */
 const slowMs = 500
 /** A statement is sent behind others only on a connection whose last answer took less, and is no longer ago. */
-const quickMs = 1
+const quickMs = 5
 /** While statements are that quick, this many connections keep one process busy; fewer sessions contend less. */
 const quickConnections = 4
 /** Pause between two looks at the clock, and after a connection that could not be opened. */
@@ -120,18 +121,19 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
       if (at < 0) return
       const pooled = pickConnection(queue[at]!, now)
       if (!pooled) return open(now)
-      send(queue.splice(at, 1)[0]!, pooled, now)
+      send(at === 0 ? queue.shift()! : queue.splice(at, 1)[0]!, pooled, now)
     }
   }
 
   /** The place in the queue of what is sent next; -1 when all of it must wait. */
   function pickJob(now: number): number {
-    const heads = connections.map(({ sent }) => sent[0])
-    const mayTransact = heads.filter(job => job?.kind === 'transaction').length < transactionsMax
-    const isOnItsWay = ({ text }: Job) => connections.some(({ sent }) => sent.some(job => job.text === text))
-    return queue.findIndex(
-      job => (mayTransact || job.kind !== 'transaction') && (now >= slowUntil || !isOnItsWay(job)),
-    )
+    if (now >= slowUntil && queue[0]!.kind !== 'transaction') return 0
+    const isOnItsWay = (text: string) => connections.some(({ sent }) => sent.some(job => job.text === text))
+    const transactions = connections.filter(({ sent }) => sent[0]?.kind === 'transaction').length
+    return queue.findIndex(({ kind, text }) => {
+      if (kind === 'transaction' && transactions >= transactionsMax) return false
+      return now >= slowUntil || !isOnItsWay(text)
+    })
   }
 
   /** An idle one, else one that answers quickly. Of equals the first, so that under light load few are used. */
@@ -158,16 +160,26 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     if (pooled.sent.length === 0) pooled.lastAnswerAt = now
     pooled.sent.push(job)
     job.connection = pooled.connection
-    const settled = () => {
-      const now = performance.now()
-      pending.delete(job)
-      pooled.sent.shift()
-      pooled.lastLatencyMs = now - pooled.lastAnswerAt
-      pooled.lastAnswerAt = now
-      if (pooled.lastLatencyMs >= slowMs) slowUntil = now + 2 * slowMs
-      dispatch(now)
-    }
-    job.run(pooled.connection).then(job.resolve, job.reject).then(settled)
+    job.run(pooled.connection).then(
+      result => {
+        job.resolve(result)
+        answered(job, pooled)
+      },
+      error => {
+        job.reject(job.kind === 'transaction' ? error : pooled.connection.failure(error))
+        answered(job, pooled)
+      },
+    )
+  }
+
+  function answered(job: Job, pooled: PooledConnection) {
+    const now = performance.now()
+    pending.delete(job)
+    pooled.sent.shift()
+    pooled.lastLatencyMs = now - pooled.lastAnswerAt
+    pooled.lastAnswerAt = now
+    if (pooled.lastLatencyMs >= slowMs) slowUntil = now + 2 * slowMs
+    dispatch(now)
   }
 
   const canOpen = (now: number) => now >= restUntil && opening + connections.length < size
@@ -232,7 +244,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     submit(options?.prepare ? 'prepared' : 'unprepared', text, on => on.run(text, values, options))
 
   const transaction: Driver['transaction'] = work =>
-    submit('transaction', 'begin', on => runTransaction(on.run, on.destroy, work))
+    submit('transaction', 'begin', on => runTransaction(on, work))
 
   /** Accepts no more, waits for what is under way (at most `seconds`), then closes every connection. */
   async function close(seconds = 5) {
