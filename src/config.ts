@@ -106,9 +106,6 @@ export function parseConfig(env: Env): Config {
 
   const text = (name: string) => env[name]?.trim() || undefined
 
-  /** An IPv6 address may be in brackets, as it is in an URL. */
-  const host = (name: string) => text(name)?.replace(/^\[(.+)\]$/, '$1')
-
   function secret(name: string): string | undefined {
     const file = text(`${name}_FILE`)
     if (!file) return text(name)
@@ -195,15 +192,15 @@ export function parseConfig(env: Env): Config {
 
   function metrics(): MetricsSettings | undefined {
     const token = secret('METRICS_TOKEN')
-    const metricsHost = host('METRICS_HOST')
+    const host = withoutBrackets(text('METRICS_HOST'))
     const port = text('METRICS_PORT') === undefined ? undefined : integer('METRICS_PORT', 0, 0, 65535)
-    if (metricsHost && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
+    if (host && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
     if (port && port === integer('PORT', 8000, 0, 65535)) mistake('METRICS_PORT and PORT must differ')
     if (token && token.length < tokenLengthMin) {
       mistake(`METRICS_TOKEN must have at least ${tokenLengthMin} characters`)
     }
     if (token === undefined && port === undefined) return undefined
-    return { host: metricsHost ?? '127.0.0.1', port, token }
+    return { host: host ?? '127.0.0.1', port, token }
   }
 
   /** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */
@@ -250,7 +247,7 @@ export function parseConfig(env: Env): Config {
 
   const config: Config = {
     environment,
-    host: host('HOST') ?? '127.0.0.1',
+    host: withoutBrackets(text('HOST')) ?? '127.0.0.1',
     port: integer('PORT', 8000, 0, 65535),
     workers,
     shutdownDelaySeconds: integer('SHUTDOWN_DELAY_SECONDS', 0, 0, 60),
@@ -275,3 +272,6 @@ export function parseConfig(env: Env): Config {
   if (mistakes.length > 0) throw new ConfigError(mistakes)
   return config
 }
+
+/** An IPv6 address may be written as in an URL. */
+const withoutBrackets = (host: string | undefined) => host?.replace(/^\[(.+)\]$/, '$1')

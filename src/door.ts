@@ -16,7 +16,7 @@ const bodyBytesMax = 1024 * 1024 * 1024
  * itself ends a connection whose headers take longer than 12 s. A proxy in front must close a resting connection
  * earlier, or it may send a request into one that we are closing.
  */
-const idleSeconds = 30
+export const idleSeconds = 30
 
 /**
  * Listens before the app is loaded and its database opened: a port in use is found at once, and a client that comes

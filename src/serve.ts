@@ -104,7 +104,7 @@ async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => b
 }
 
 /** Whether a failure may pass by itself: no connection, or a server that is starting, stopping, full or a standby. */
-function isAway(error: unknown): boolean {
+export function isAway(error: unknown): boolean {
   const code = databaseError(error)?.code
   return code ? /^(08|53|57|25006)/.test(code) : error instanceof AppError
 }

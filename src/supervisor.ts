@@ -13,7 +13,7 @@ export const supervisorLimits = {
   pauseMsMax: 10_000,
   steadyMs: 10_000,
   pingEveryMs: 5000,
-  /** With so many pings unanswered a worker hangs. Pings, not seconds: a machine that slept has sent none. */
+  /** A worker with this many pings unanswered hangs. Pings, not seconds: a machine that slept has sent none. */
   unansweredMax: 3,
 }
 

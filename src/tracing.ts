@@ -41,7 +41,7 @@ const requestHeaders = {
   keys: (carrier: unknown) => [...(carrier as Request).headers.keys()],
 }
 
-/** Nobody looks for these, and they come every few seconds. */
+/** These come every few seconds, and no trace of them is of use. */
 const isProbe = /^https?:\/\/[^/]+\/(health|metrics)\b/
 
 const flushSecondsMax = 2
@@ -137,7 +137,7 @@ export function createTracing({ env, version, log }: TracingOptions) {
   }
 }
 
-/** `OTEL_TRACES_SAMPLER`; the SDK leaves it to whoever wires it. */
+/** `OTEL_TRACES_SAMPLER`; the SDK reads it only with its own wiring. */
 function samplerOf(env: Env): Sampler {
   const ratio = Number(env.OTEL_TRACES_SAMPLER_ARG ?? 1)
   const [, parentBased, kind] =

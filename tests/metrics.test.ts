@@ -191,6 +191,11 @@ test('the executable asks for the token on the other port, too', async () => {
   expect(statuses).toEqual([401, 401, 200])
 })
 
+test('an IPv6 address to listen on may be in brackets', () => {
+  const { host, metrics } = parseConfig({ HOST: '[::1]', METRICS_HOST: '[::]', METRICS_PORT: '9000' })
+  expect([host, metrics?.host]).toEqual(['::1', '::'])
+})
+
 test.each([
   [{ METRICS_HOST: '0.0.0.0' }, 'METRICS_HOST needs METRICS_PORT'],
   [{ METRICS_PORT: '8000' }, 'METRICS_PORT and PORT must differ'],

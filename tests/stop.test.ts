@@ -83,9 +83,8 @@ describe.each(['postgres', 'embedded'] as const)('a stop (%s)', kind => {
 
       expect(code).toBe(0)
       expect(seconds).toBeGreaterThan(1)
-      expect(seconds).toBeLessThan(5)
       expect(made.size).toBeGreaterThan(50)
-      // Whoever failed never got in: there is no access line for it.
+      // A call that failed was never begun: there is no access line for it.
       const inLog = new Set(linesOf(api, 'request').map(line => line.request_id))
       expect(failed.filter(id => inLog.has(id))).toEqual([])
       expect([...answered].filter(id => !inLog.has(id))).toEqual([])
@@ -219,7 +218,8 @@ test('connections at rest do not delay it', async () => {
     signal(api)
 
     expect(await api.process.exited).toBe(0)
-    expect(performance.now() - begin).toBeLessThan(3000)
+    // What it would wait for a request.
+    expect(performance.now() - begin).toBeLessThan(stopLimits.inFlight * 1000)
   })
 }, 60_000)
 

@@ -278,7 +278,7 @@ describe('a supervisor', () => {
   test('starts a worker that ends again and again less and less often, and at once after a steady one', async () => {
     const { exitCode, lines } = await supervised(
       ['live 0', 'live 0', 'live 0', 'live 0', 'live 5500', 'live 0', 'live 0'],
-      { pauseMs: 20, pauseMsMax: 80, steadyMs: 5000 },
+      { pauseMs: 20, pauseMsMax: 80, steadyMs: 5000, pingEveryMs: 1000 },
       lines => lines.length === 7,
     )
 

@@ -12,7 +12,7 @@ export interface Answered {
   milliseconds: number
 }
 
-/** Hears of every answered request; what it gives stands in the access line, too. */
+/** Called after every request; the fields that it returns are added to the access line. */
 export type Observer = (answered: Answered) => Fields | undefined
 
 /** Gives every request an id, and writes its access line when it has been answered. */

@@ -1,0 +1,72 @@
+import { describe, expect, test } from 'bun:test'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseConfig } from '../src/config.ts'
+import { idleSeconds } from '../src/door.ts'
+import { AppError } from '../src/errors.ts'
+import { createLog } from '../src/log.ts'
+import { isAway, serve } from '../src/serve.ts'
+import { client } from './support/harness.ts'
+import { halfSent } from './support/wire.ts'
+
+describe('at the start', () => {
+  const failed = (code: string) => Object.assign(new Error('no'), { code, name: 'PostgresError' })
+
+  test.each([
+    ['08006', 'the connection failed'],
+    ['53300', 'too many connections'],
+    ['57P03', 'the server is starting'],
+    ['57P01', 'the server is stopping'],
+    ['25006', 'the server is a standby'],
+  ])('a database that says %s is waited for: %s', code => {
+    expect(isAway(failed(code))).toBe(true)
+    expect(isAway(new Error('Failed query', { cause: failed(code) }))).toBe(true)
+  })
+
+  test('a database that does not answer is waited for', () => {
+    expect(isAway(new AppError('unavailable'))).toBe(true)
+  })
+
+  test.each([
+    ['28P01', 'wrong password'],
+    ['3D000', 'no such database'],
+    ['42501', 'no permission'],
+    ['42601', 'wrong SQL'],
+  ])('a database that says %s is not waited for: %s', code => {
+    expect(isAway(failed(code))).toBe(false)
+  })
+
+  test('a fault of ours is not waited for', () => {
+    expect(isAway(new TypeError('broken'))).toBe(false)
+  })
+})
+
+test('the proxies of deploy/ close a resting connection before the service does, as the documents say', () => {
+  const read = (file: string) => readFileSync(join(import.meta.dir, '..', file), 'utf8')
+  const seconds = (file: string, pattern: RegExp) => Number(read(file).match(pattern)?.[1])
+
+  expect(seconds('docs/observability.md', /A connection may rest for (\d+) s/)).toBe(idleSeconds)
+  expect(seconds('docs/deploy.md', /the service closes one that is quiet for (\d+) s/)).toBe(idleSeconds)
+  expect(seconds('deploy/nginx.conf', /keepalive_timeout (\d+)s/)).toBeLessThan(idleSeconds)
+  expect(seconds('deploy/haproxy.cfg', /pool-purge-delay (\d+)s/)).toBeLessThan(idleSeconds)
+})
+
+test('a request that does not end delays a stop by the limit, and is cut off', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'todo-api-serve-'))
+  const log = createLog({ level: 'error', pretty: false, write: () => {} })
+  const config = parseConfig({ DATA_DIR: folder, PORT: '0', ENVIRONMENT: 'test', BCRYPT_COST: '4' })
+  const service = await serve(config, log, undefined, undefined, { inFlight: 0.7, jobs: 0.1, all: 5 })
+  await service.migrated
+  const url = service.url.replace(/\/$/, '')
+  const { token } = await client(url).user()
+  const slow = await halfSent(url, token)
+
+  const began = performance.now()
+  await service.stop('the test is over')
+  const seconds = (performance.now() - began) / 1000
+  rmSync(folder, { recursive: true })
+
+  expect(seconds).toBeGreaterThan(0.69)
+  expect(await slow.finish()).toBe('')
+}, 60_000)
