@@ -60,6 +60,12 @@ const calls: [
         json: { current_password: password, email: `${crypto.randomUUID()}@example.com` },
       }),
   ],
+  [
+    'a deletion of the account',
+    400,
+    204,
+    ({ token, password }) => api.delete('/users/me', { token, json: { password } }),
+  ],
 ]
 
 test.each(calls)('%s that meets a change of the password is refused', async (_, refused, _done, call) => {
@@ -83,15 +89,15 @@ test.each(calls)(
   },
 )
 
-test('a deletion of the account that meets a change of the password is refused', async () => {
+test('a sign-in that meets the disabling of the account is refused', async () => {
   const ada = await api.user()
 
-  const [answer] = await meeting.meet(setHash(ada, await hashOf(newPassword, 4)), [
-    () => api.delete('/users/me', { token: ada.token, json: { password: ada.password } }),
-  ])
+  const [answer] = await meeting.meet(
+    sql => sql`update users set disabled_at = now() where id = ${ada.id}`,
+    [() => signIn(ada)],
+  )
 
-  expect(answer!.status).toBe(400)
-  expect((await api.get('/users/me', { token: ada.token })).status).toBe(200)
+  expect(answer!.status).toBe(401)
 })
 
 test('a hash that is renewed at a sign-in does not undo a change of the password', async () => {

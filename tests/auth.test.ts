@@ -474,19 +474,25 @@ onBothDatabases(
 onBothDatabases(
   'how long a sign-in takes',
   api => {
-    test('does not tell whether the address is known, nor what the hash costs', async () => {
-      const signIn = async (username: string) => {
-        const answer = await api.post('/auth/login', { form: { username, password: 'wrong horse' } })
+    test('does not tell whether the address is known, what the hash costs, or that the account is disabled', async () => {
+      const signIn = async (username: string, password = 'wrong horse') => {
+        const answer = await api.post('/auth/login', { form: { username, password } })
         expect(answer.status).toBe(401)
       }
       const { email } = await api.user()
       const cheap = await api.user()
       const hash = await Bun.password.hash(cheap.password, { algorithm: 'bcrypt', cost: 5 })
       await api.sql('update users set password_hash = $1 where id = $2', [hash, cheap.id])
-      const names = { known: email, unknown: newAddress(), cheap: cheap.email }
+      const disabled = await api.user()
+      await api.sql('update users set disabled_at = now() where id = $1', [disabled.id])
 
       const least = await leastCpuMs(
-        Object.fromEntries(Object.entries(names).map(([name, username]) => [name, () => signIn(username)])),
+        {
+          known: () => signIn(email),
+          unknown: () => signIn(newAddress()),
+          cheap: () => signIn(cheap.email),
+          disabled: () => signIn(disabled.email, disabled.password),
+        },
         10,
       )
 

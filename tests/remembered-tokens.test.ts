@@ -29,7 +29,7 @@ function setUp() {
     world.database += milliseconds
   }
 
-  /** Lets time go by as it does under load: a request with the token every 50 ms. What each was told. */
+  /** Lets time go by as it does under load: a request with the token every 50 ms. Returns the answers. */
   async function busy(milliseconds: number) {
     const seen = new Set<unknown>()
     for (let passed = 0; passed < milliseconds; passed += 50) {

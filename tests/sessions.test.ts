@@ -163,7 +163,7 @@ onBothDatabases('sessions', api => {
       await works(ada)
       return row![0] === true
     })
-    // Whatever other replicas would report, nobody has ended this session: only its own time can.
+    // No sign-out has ended this session, which a poll would report: only its own time can.
     expect(await works(ada)).toBe(false)
   })
 
@@ -284,7 +284,7 @@ onBothDatabases('sessions', api => {
     expect(await works(await signIn({ ...here, password: 'staple my battery' }))).toBe(true)
   })
 
-  test('a new password ends no session of anybody else', async () => {
+  test('a new password ends no session of another user', async () => {
     const ada = await api.user()
     const bob = await api.user()
 

@@ -1,6 +1,6 @@
 import { t } from 'elysia'
 import { instantInput, integer, nullable, text } from '../http/schema.ts'
-import { emailKey } from '../modules/auth/service.ts'
+import { normalizeEmail } from '../modules/auth/service.ts'
 import { toPatch } from '../modules/tasks/rows.ts'
 import { createCheck, isPasswordHash } from './checks.ts'
 import { exportFormat, type LineType } from './export.ts'
@@ -140,7 +140,7 @@ const hashProblem = (type: string, value: Record<string, unknown>) =>
 type User = UserRow['columns'] & { email: string; seq: number; pruned_through: number }
 
 function toUser({ number, value }: Entry): Incoming<UserRow> & { columns: User } {
-  const columns = { ...value, email_key: emailKey(value.email as string) } as unknown as User
+  const columns = { ...value, email_key: normalizeEmail(value.email as string) } as unknown as User
   return { label: `line ${number}`, columns, counter: arrivingCounter(columns.seq) }
 }
 

@@ -2,7 +2,7 @@ import { t } from 'elysia'
 import { databaseError } from '../db/constraint.ts'
 import type { Session } from '../db/driver.ts'
 import { email } from '../modules/auth/model.ts'
-import { emailKey } from '../modules/auth/service.ts'
+import { normalizeEmail } from '../modules/auth/service.ts'
 import { taskCreate } from '../modules/tasks/model.ts'
 import { toPatch } from '../modules/tasks/rows.ts'
 import { isUuid } from '../uuid.ts'
@@ -84,7 +84,7 @@ const toUser: Reader<OldUser, UserRow> = ({ id, email: address, password_hash: h
     columns: {
       id,
       email,
-      email_key: emailKey(email),
+      email_key: normalizeEmail(email),
       password_hash: hash,
       created_at,
       updated_at: created_at,

@@ -6,7 +6,7 @@ import { migrate } from '../db/migrate.ts'
 import { sessions, tasks, users } from '../db/schema.ts'
 import { email, newPassword } from '../modules/auth/model.ts'
 import { createPasswords } from '../modules/auth/passwords.ts'
-import { emailKey } from '../modules/auth/service.ts'
+import { normalizeEmail } from '../modules/auth/service.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
 import { createCheck } from './checks.ts'
 import { createLoader } from './load.ts'
@@ -42,7 +42,7 @@ export async function createUser(address: string): Promise<void> {
     const columns = {
       id: Bun.randomUUIDv7(),
       email: trimmed,
-      email_key: emailKey(trimmed),
+      email_key: normalizeEmail(trimmed),
       password_hash: await hash(password),
       created_at: now,
       updated_at: now,
@@ -103,7 +103,7 @@ async function confirm(db: Db, { id, email }: { id: string; email: string }): Pr
     `This deletes ${printable(email)} and ${found!.count} tasks for good. Type the address to go on: `,
   )
   if (typed === undefined) throw new UsageError('--yes is needed where nobody can be asked')
-  if (emailKey(typed) !== emailKey(email)) throw new Error('nothing was deleted')
+  if (normalizeEmail(typed) !== normalizeEmail(email)) throw new Error('nothing was deleted')
 }
 
 async function withDb(work: (db: Db, driver: Driver) => Promise<void>): Promise<void> {

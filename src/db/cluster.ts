@@ -13,13 +13,19 @@ export type FileSystem = (folder: string) => DurableFS
 
 const durable: FileSystem = folder => new DurableFS(folder)
 
+/**
+ * All of the shared buffers is resident memory from the start on, and what is not in them is in the system's cache, a copy
+ * of 8 kB away.
+ */
+const parameters = ['TimeZone=UTC', 'jit=off', 'shared_buffers=16MB'].flatMap(setting => ['-c', setting])
+
 /** Starts PostgreSQL on a folder of its own; makes a database there if the folder is empty. */
 export async function openCluster(folder: string, fileSystem = durable): Promise<PGlite> {
   const fs = fileSystem(folder)
   const [pgliteWasmModule, initdbWasmModule] = await Promise.all([compile(pgliteWasm), compile(initdbWasm)])
   const options = {
     fs,
-    startParams: [...durableParams(PGlite.defaultStartParams), '-c', 'TimeZone=UTC', '-c', 'jit=off'],
+    startParams: [...durableParams(PGlite.defaultStartParams), ...parameters],
     pgliteWasmModule,
     initdbWasmModule,
     fsBundle: Bun.file(pgliteData),

@@ -175,7 +175,7 @@ export function createAuthService({ db, tokens, refreshTokens, passwords, thrott
       const id = Bun.randomUUIDv7()
       const hash = await passwords.hash(input.password, signal)
       try {
-        const [row] = await insertUser({ id, email, emailKey: emailKey(email), passwordHash: hash })
+        const [row] = await insertUser({ id, email, emailKey: normalizeEmail(email), passwordHash: hash })
         return { id, email, created_at: row!.createdAt }
       } catch (error) {
         if (brokenConstraint(error) === 'users_email_key_unique') throw new AppError('email_taken')
@@ -185,7 +185,7 @@ export function createAuthService({ db, tokens, refreshTokens, passwords, thrott
 
     /** Signs a user in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
     async login(input: { username: string; password: string }, client: Client): Promise<TokenPair> {
-      const key = emailKey(input.username)
+      const key = normalizeEmail(input.username)
       // Twice at most: a sign-in at the same moment may have renewed the hash between the check and the new session.
       for (let attempt = 1; attempt <= 2; attempt++) {
         const user = await throttle.limitAttempts(key, client.ip, async () => {
@@ -318,4 +318,4 @@ function prepareLiveSession(db: Db) {
 }
 
 /** An address as it is compared: without regard to case. */
-export const emailKey = (email: string) => email.trim().normalize('NFC').toLowerCase()
+export const normalizeEmail = (email: string) => email.trim().normalize('NFC').toLowerCase()

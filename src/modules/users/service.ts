@@ -4,7 +4,7 @@ import { brokenConstraint } from '../../db/constraint.ts'
 import { sessions, users } from '../../db/schema.ts'
 import { AppError } from '../../errors.ts'
 import type { Passwords } from '../auth/passwords.ts'
-import { type AuthService, type Caller, type Client, emailKey } from '../auth/service.ts'
+import { type AuthService, type Caller, type Client, normalizeEmail } from '../auth/service.ts'
 import type { Throttle } from '../auth/throttle.ts'
 import { eraseUser } from '../tasks/erasure.ts'
 
@@ -96,7 +96,7 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
         return await withPassword(userId, input.current_password, client, async hash => {
           const [user] = await db
             .update(users)
-            .set({ email, emailKey: emailKey(email), updatedAt: sql`now()` })
+            .set({ email, emailKey: normalizeEmail(email), updatedAt: sql`now()` })
             .where(and(eq(users.id, userId), eq(users.passwordHash, hash)))
             .returning(profile)
           return user
