@@ -721,6 +721,26 @@ onBothDatabases('the loader', api => {
   })
 })
 
+test('what a deleted account has left is not exported, takes in nothing, and is no part of an account that comes again', async () => {
+  const place = await newPlace('postgres')
+  const url = place.env.DATABASE_URL!
+  const eve = crypto.randomUUID()
+  const lines = exportOf(userLine(eve, { seq: 1 }), taskLine(eve, 1))
+  const take = (lines: string[]) => runCommand(['import', '-'], { ...place, stdin: lines.join('') })
+  await take(lines)
+  await take(exportOf(taskLine(eve, 2)))
+  await execute(url, 'delete from users')
+
+  expect((await runCommand(['export'], place)).stdout).toContain('"user":0,"task":0,"tombstone":0')
+  expect(await take(exportOf(taskLine(eve, 3)))).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringContaining('is not here'),
+  })
+  expect((await take(lines)).stderr).toContain('added 1 users, 1 tasks; 0 were here already')
+  expect((await runCommand(['export'], place)).stdout).toContain('"user":1,"task":1,"tombstone":0')
+  await place.remove()
+})
+
 test('what was accepted once comes in, whatever requests may say today', async () => {
   const place = await newPlace('postgres')
   const eve = crypto.randomUUID()

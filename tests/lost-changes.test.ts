@@ -173,16 +173,16 @@ describe.each(['postgres', 'embedded'] as const)('reset-sync beside writers (%s)
     const place = await newPlace(kind)
     const api = await startExecutable(place.env)
     await untilReady(api)
-    const people = [await api.user(), await api.user(), await api.user()]
-    for (const person of people) for (let n = 0; n < 30; n++) await api.task(person)
+    const users = [await api.user(), await api.user(), await api.user()]
+    for (const user of users) for (let n = 0; n < 30; n++) await api.task(user)
     const titles = new Map<string, string>()
     let isDone = false
-    const writers = people.map(async (person, i) => {
-      const { body } = await api.get('/tasks', person)
+    const writers = users.map(async (user, i) => {
+      const { body } = await api.get('/tasks', user)
       for (let n = 0; !isDone; n++) {
         const { id } = body[n % body.length]
         const title = `${i} ${n}`
-        const { status } = await api.patch(`/tasks/${id}`, { ...person, json: { title } })
+        const { status } = await api.patch(`/tasks/${id}`, { ...user, json: { title } })
         if (status === 200) titles.set(id, title)
       }
     })
@@ -190,13 +190,13 @@ describe.each(['postgres', 'embedded'] as const)('reset-sync beside writers (%s)
     isDone = true
     await Promise.all(writers)
 
-    for (const person of people) {
-      const { body } = await api.get('/tasks?limit=200', person)
+    for (const user of users) {
+      const { body } = await api.get('/tasks?limit=200', user)
       const versions = body.map((task: { version: number }) => task.version)
       expect(new Set(versions).size).toBe(30)
       expect(Math.min(...versions)).toBeGreaterThan(2 ** 32)
       for (const task of body) if (titles.has(task.id)) expect(task.title).toBe(titles.get(task.id))
-      expect([...(await sync(api, person)).tasks.keys()].sort()).toEqual(
+      expect([...(await sync(api, user)).tasks.keys()].sort()).toEqual(
         body.map((t: { id: string }) => t.id).sort(),
       )
     }

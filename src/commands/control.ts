@@ -1,10 +1,12 @@
 import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
+import { createDb } from '../db/client.ts'
 import { databaseError } from '../db/constraint.ts'
 import { clusterName } from '../db/data-dir.ts'
 import type { Driver, QueryOptions, Rows } from '../db/driver.ts'
 import { AppError } from '../errors.ts'
 import { errorFields, type Log } from '../log.ts'
+import { eraseUser } from '../modules/tasks/erasure.ts'
 import { type Batch, type Outcome, type WriteBatch, writeBatch } from './load.ts'
 
 /**
@@ -64,6 +66,10 @@ async function answer(request: Request, dataDir: string, driver: Driver): Promis
     return { rows, columns: rows.columns }
   }
   if (pathname === '/load') return writeBatch(driver, (await request.json()) as Batch)
+  if (pathname === '/erase') {
+    const { userId } = (await request.json()) as { userId: string }
+    return eraseUser(createDb(driver), userId)
+  }
   if (pathname === '/copy') {
     const { name } = (await request.json()) as { name: string }
     if (!copyName.test(name)) throw new Error('no name for a copy')
@@ -91,8 +97,14 @@ function describe(error: unknown): Failure {
   return { message: error instanceof Error ? error.message : String(error), code, constraint }
 }
 
-/** What a running service does with its database for a command. */
-export type ServiceDriver = Driver & { load: WriteBatch }
+/** What takes several statements, which a running service runs for a command: a command that hangs holds nothing. */
+export interface ServiceCalls {
+  load: WriteBatch
+  /** Deletes what a deleted account has left. */
+  erase(userId: string): Promise<number>
+}
+
+export type ServiceDriver = Driver & ServiceCalls
 
 /** The database of a running service, from another process; `undefined` when none runs on this folder. */
 export async function connectToService(dataDir: string): Promise<ServiceDriver | undefined> {
@@ -123,6 +135,7 @@ export async function connectToService(dataDir: string): Promise<ServiceDriver |
       return Object.assign(rows, { columns })
     },
     load: batch => call('/load', batch) as Promise<Outcome[]>,
+    erase: userId => call('/erase', { userId }) as Promise<number>,
     async transaction() {
       throw new Error('a service runs on this database; stop it first')
     },

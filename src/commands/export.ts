@@ -74,10 +74,11 @@ function queries(userId: string | undefined): Record<string, string> {
       `${columnsOf(users, ['email_key'], 'u')}, c.seq, c.pruned_through`,
       `users u join task_counters c on c.user_id = u.id ${only('u.id')} order by u.created_at, u.id`,
     ),
-    // Merged by the database from two indexes: `import` can then move each user's counter with the rows.
+    // Merged by the database from two indexes: `import` can then move each user's counter with the rows. What a deleted
+    // account has left for a moment belongs to no user.
     rows: `
       select json from (${numbered('task', tasks, computed)} union all ${numbered('tombstone', taskTombstones)}) rows
-      order by user_id, version`,
+      where exists (select from users u where u.id = rows.user_id) order by user_id, version`,
   }
 }
 

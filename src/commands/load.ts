@@ -1,4 +1,4 @@
-import { and, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
+import { and, eq, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
 import { createDb, type Db } from '../db/client.ts'
 import { databaseError } from '../db/constraint.ts'
 import type { Driver } from '../db/driver.ts'
@@ -212,6 +212,8 @@ async function insertUsers(tx: Db, rows: readonly UserRow[]): Promise<Outcome[]>
     users,
     rows.map(({ columns }) => columns),
   )
+  // An account of the same id may have been deleted here a moment ago, and what it left is no part of this one.
+  await tx.delete(taskCounters).where(inArray(taskCounters.userId, [...made]))
   const counters = rows.filter(({ columns }) => made.has(columns.id))
   await insert(
     tx,
@@ -236,9 +238,10 @@ async function insertRows(tx: Db, rows: readonly VersionedRow[]): Promise<Outcom
   const locked = await tx
     .select({ id: taskCounters.userId, seq: taskCounters.seq })
     .from(taskCounters)
+    .innerJoin(users, eq(users.id, taskCounters.userId))
     .where(inArray(taskCounters.userId, userIds))
     .orderBy(taskCounters.userId)
-    .for('no key update')
+    .for('no key update', { of: taskCounters })
   const before = new Map(locked.map(({ id, seq }) => [id, seq]))
   const here = await findVersions(tx, rows, userIds)
   const made = new Set<VersionedRow>()

@@ -4,10 +4,13 @@ import type { Config } from '../config.ts'
 import { openDriver } from '../db/client.ts'
 import { clusterName, holdsDatabase } from '../db/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
-import { connectToService, newCopy, type ServiceDriver } from './control.ts'
+import { connectToService, newCopy, type ServiceCalls } from './control.ts'
+
+/** A database, perhaps that of a running service, which has no transactions for others but does this on their behalf. */
+export type CommandDriver = Driver & Partial<ServiceCalls>
 
 /** The database of the settings, for a command: through the service when that has the embedded one. */
-export async function openDatabase({ database }: Config): Promise<Driver | ServiceDriver> {
+export async function openDatabase({ database }: Config): Promise<CommandDriver> {
   const service = database.kind === 'embedded' ? await connectToService(database.dataDir) : undefined
   return service ?? openDriver(database)
 }
@@ -17,7 +20,7 @@ export const isAbsent = ({ database }: Config): boolean =>
   database.kind === 'embedded' && !holdsDatabase(database.dataDir)
 
 /** The same, for commands that make no sense on a database that is not there. Throws an Error with one line then. */
-export async function openExisting(config: Config): Promise<Driver> {
+export async function openExisting(config: Config): Promise<CommandDriver> {
   if (isAbsent(config)) {
     throw new Error(
       `there is no database in DATA_DIR ${config.dataDir}; set DATA_DIR or DATABASE_URL as the service has them`,

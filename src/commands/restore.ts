@@ -30,10 +30,10 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
     rmSync(staging, { recursive: true, force: true })
     mkdirSync(staging, { mode: 0o700 })
     await unpack(file, staging)
-    const { people, tasks } = await prepare(staging, file)
+    const { users, tasks } = await prepare(staging, file)
     await syncTree(staging)
     const aside = replaceDatabase(claimed.path, staging)
-    say(`restored ${people} users and ${tasks} tasks`)
+    say(`restored ${users} users and ${tasks} tasks`)
     if (aside) say(`what was there is in ${aside}; delete it when all is well`)
   } finally {
     rmSync(staging, { recursive: true, force: true })
@@ -93,7 +93,7 @@ async function feed(source: AsyncIterable<Uint8Array>, unpacker: Unpack): Promis
  * Opens the database, which recovers it, reads every row and brings it up to date. What clients were told after the
  * backup is gone with what was replaced, so no number of then is given out again. Throws when a newer program made it.
  */
-async function prepare(folder: string, file: string): Promise<{ people: number; tasks: number }> {
+async function prepare(folder: string, file: string): Promise<{ users: number; tasks: number }> {
   const driver = await openEmbedded({ dataDir: { path: folder, close() {} }, freeBytesMin: 0 })
   try {
     const applied = await appliedMigrations(driver)
@@ -104,11 +104,11 @@ async function prepare(folder: string, file: string): Promise<{ people: number; 
     // The length of each row as text, so that every value is read.
     const read = (table: string) =>
       driver.query(`select count(*), sum(octet_length(${table}::text)) from ${table}`, [])
-    const [people, tasks] = [await read('users'), await read('tasks')]
+    const [users, tasks] = [await read('users'), await read('tasks')]
     await read('task_tombstones')
     await migrate(driver)
     await skipNumbers(driver)
-    return { people: Number(people[0]![0]), tasks: Number(tasks[0]![0]) }
+    return { users: Number(users[0]![0]), tasks: Number(tasks[0]![0]) }
   } catch (cause) {
     const failure = databaseError(cause)
     const isDamage = failure && /^(58|XX)/.test(failure.code)

@@ -1,7 +1,6 @@
 import { asc, count, eq, type SQL, sql } from 'drizzle-orm'
 import { t } from 'elysia'
 import { createDb, type Db } from '../db/client.ts'
-import type { Driver } from '../db/driver.ts'
 import { migrate } from '../db/migrate.ts'
 import { sessions, tasks, users } from '../db/schema.ts'
 import { email, newPassword } from '../modules/auth/model.ts'
@@ -10,7 +9,7 @@ import { normalizeEmail } from '../modules/auth/service.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
 import { createCheck } from './checks.ts'
 import { createLoader } from './load.ts'
-import { openDatabase, openExisting } from './open.ts'
+import { type CommandDriver, openDatabase, openExisting } from './open.ts'
 import { findPerson } from './people.ts'
 import { readConfig } from './settings.ts'
 import { ask, print, printable, readPassword, say, table, UsageError } from './terminal.ts'
@@ -88,11 +87,11 @@ export async function enableUser(who: string): Promise<void> {
 
 /** The account, its sessions and its tasks are gone for good. Asks first, unless `yes`. */
 export async function deleteUser(who: string, { yes = false }: { yes?: boolean }): Promise<void> {
-  await withDb(async db => {
+  await withDb(async (db, { erase = id => eraseUser(db, id) }) => {
     const person = await findPerson(db, who)
     if (!yes) await confirm(db, person)
     await db.delete(users).where(eq(users.id, person.id))
-    await eraseUser(db, person.id)
+    await erase(person.id)
     say(`${printable(person.email)} is deleted`)
   })
 }
@@ -106,7 +105,7 @@ async function confirm(db: Db, { id, email }: { id: string; email: string }): Pr
   if (normalizeEmail(typed) !== normalizeEmail(email)) throw new Error('nothing was deleted')
 }
 
-async function withDb(work: (db: Db, driver: Driver) => Promise<void>): Promise<void> {
+async function withDb(work: (db: Db, driver: CommandDriver) => Promise<void>): Promise<void> {
   const driver = await openExisting(readConfig())
   try {
     await work(createDb(driver), driver)
