@@ -11,7 +11,7 @@ const seconds = Number(process.env.FAULT_SECONDS ?? 0)
 const seed = Number(process.env.FAULT_SEED ?? crypto.getRandomValues(new Uint32Array(1))[0])
 const chosen = process.env.FAULTS?.split(',')
 /** How long one fault goes on, in seconds, in the tests of each and in the long run. */
-const faultSeconds = 0.6
+const faultSeconds = 0.5
 const longFaultSeconds = 3
 
 if (!pgbouncer)
