@@ -36,7 +36,7 @@ CREATE TABLE "task_tombstones" (
 	CONSTRAINT "task_tombstones_pkey" PRIMARY KEY("id","user_id")
 );
 --> statement-breakpoint
--- By hand (src/db/schema.ts has these texts beside their tables): the column "json" of the tasks calls it.
+-- By hand (src/db/tables.ts has these texts beside their tables): the column "json" of the tasks calls it.
 CREATE FUNCTION "task_json"(
   "id" uuid, "user_id" uuid, "title" text, "description" text, "status" text, "priority" smallint,
   "due_at" timestamp with time zone, "tags" text[], "position" text, "completed_at" timestamp with time zone,

@@ -9,7 +9,12 @@ const cluster = 'build/cluster.tar.gz'
 const licenses = 'build/licenses.txt'
 
 if (
-  isOutdated(cluster, ['bun.lock', 'src/db/cluster.ts', 'src/db/durable-fs.ts', 'scripts/make-cluster.ts'])
+  isOutdated(cluster, [
+    'bun.lock',
+    'src/db/embedded/cluster-files.ts',
+    'src/db/embedded/durable-fs.ts',
+    'scripts/make-cluster.ts',
+  ])
 ) {
   await Bun.$`${process.execPath} scripts/make-cluster.ts`
 }

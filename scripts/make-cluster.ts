@@ -4,7 +4,7 @@
  */
 import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { initialize } from '../src/db/cluster.ts'
+import { initialize } from '../src/db/embedded/cluster-files.ts'
 
 const build = join(import.meta.dir, '..', 'build')
 mkdirSync(build, { recursive: true })

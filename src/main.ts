@@ -1,9 +1,9 @@
 import { Command, CommanderError } from 'commander'
 import { version } from '../package.json'
-import { print, say, UsageError } from './commands/terminal.ts'
-import { ConfigError } from './config.ts'
-import { databaseError } from './db/constraint.ts'
-import { AppError } from './errors.ts'
+import { print, say, UsageError } from './cli/terminal.ts'
+import { ConfigError } from './config/config.ts'
+import { databaseError } from './db/pg-error.ts'
+import { AppError } from './lib/errors.ts'
 
 const exitCode = { ok: 0, failure: 1, usage: 2 }
 
@@ -19,7 +19,7 @@ program
   .command('serve', { isDefault: true })
   .description('run the service (this is what happens without a command)')
   .action(async () => {
-    const { serveCommand } = await import('./commands/serve.ts')
+    const { serveCommand } = await import('./cli/serve.ts')
     await serveCommand()
   })
 
@@ -28,7 +28,7 @@ program
   .description('one of several processes that `serve` starts when WORKERS is more than 1')
   .action(async () => {
     if (!process.send) throw new UsageError('`worker` is for `serve` to start')
-    const { workerCommand } = await import('./commands/serve.ts')
+    const { workerCommand } = await import('./cli/serve.ts')
     await workerCommand()
   })
 
@@ -37,7 +37,7 @@ program
   .description('bring the database up to date and exit')
   .option('--status', 'only list what is pending; exit code 1 when something is')
   .action(async (options: { status?: boolean }) => {
-    const { migrateCommand } = await import('./commands/migrate.ts')
+    const { migrateCommand } = await import('./cli/migrate.ts')
     finish(await migrateCommand(options))
   })
 
@@ -45,7 +45,7 @@ program
   .command('healthcheck')
   .description('ask the service on this machine whether it is ready; exit code 0 or 1')
   .action(async () => {
-    const { healthcheckCommand } = await import('./commands/healthcheck.ts')
+    const { healthcheckCommand } = await import('./cli/healthcheck.ts')
     finish(await healthcheckCommand())
   })
 
@@ -53,7 +53,7 @@ program
   .command('openapi')
   .description('print the OpenAPI document; needs no database')
   .action(async () => {
-    const { openApiDocument } = await import('./openapi.ts')
+    const { openApiDocument } = await import('./server/openapi.ts')
     await print(`${JSON.stringify(await openApiDocument(), null, 2)}\n`)
   })
 
@@ -77,7 +77,7 @@ Examples:
   todo-api import todo.ndjson                                what \`todo-api export todo.ndjson\` wrote`,
   )
   .action(async (file: string | undefined, options: { from?: string }) => {
-    const { importCommand } = await import('./commands/import.ts')
+    const { importCommand } = await import('./cli/transfer/import.ts')
     finish(await importCommand(file, options))
   })
 
@@ -98,7 +98,7 @@ Examples:
   todo-api export | DATABASE_URL=postgres://… todo-api import -`,
   )
   .action(async (file: string, options: { user?: string }) => {
-    const { exportCommand } = await import('./commands/export.ts')
+    const { exportCommand } = await import('./cli/transfer/export.ts')
     await exportCommand(file, options)
   })
 
@@ -117,7 +117,7 @@ Examples:
   docker exec todo-api todo-api backup - > todo.tar.gz`,
   )
   .action(async (file: string) => {
-    const { backupCommand } = await import('./commands/backup.ts')
+    const { backupCommand } = await import('./cli/backup/backup.ts')
     await backupCommand(file)
   })
 
@@ -137,7 +137,7 @@ Examples:
   todo-api restore --force todo.tar.gz`,
   )
   .action(async (file: string, options: { force?: boolean }) => {
-    const { restoreCommand } = await import('./commands/restore.ts')
+    const { restoreCommand } = await import('./cli/backup/restore.ts')
     await restoreCommand(file, options)
   })
 
@@ -155,7 +155,7 @@ Example:
   todo-api reset-sync`,
   )
   .action(async () => {
-    const { resetSyncCommand } = await import('./commands/reset-sync.ts')
+    const { resetSyncCommand } = await import('./cli/reset-sync.ts')
     await resetSyncCommand()
   })
 
@@ -165,7 +165,7 @@ program
   .option('--json', 'one line of JSON each')
   .addHelpText('after', '\nExamples:\n  todo-api config\n  todo-api config --json | jq -r .name')
   .action(async (options: { json?: boolean }) => {
-    const { configCommand } = await import('./commands/config.ts')
+    const { configCommand } = await import('./cli/show-config.ts')
     await configCommand(options)
   })
 
@@ -177,7 +177,7 @@ program
     '\nChanges nothing. Exit code 1 when a line begins with fail.\n\nExample:\n  todo-api doctor',
   )
   .action(async () => {
-    const { doctorCommand } = await import('./commands/doctor.ts')
+    const { doctorCommand } = await import('./cli/doctor.ts')
     finish(await doctorCommand())
   })
 
@@ -241,11 +241,11 @@ program
   .description('print the version')
   .option('--licenses', 'print the licences of todo-api and of all software inside it')
   .action(async (options: { licenses?: boolean }) => {
-    const { licenses } = await import('./commands/licenses.ts')
+    const { licenses } = await import('./cli/licenses.ts')
     await print(options.licenses ? await licenses() : `${version}\n`)
   })
 
-const users = () => import('./commands/user.ts')
+const users = () => import('./cli/user.ts')
 
 /** Ends a command whose work is done but not all is well. */
 function finish(isWell: boolean) {

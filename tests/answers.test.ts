@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'bun:test'
 import postgres from 'postgres'
-import { createAnswers } from '../src/db/answers.ts'
-import { isUnavailable, openPostgres } from '../src/db/postgres.ts'
-import { createSingleConnection } from '../src/db/single-connection.ts'
+import { createAnswers } from '../src/db/postgres/answers.ts'
+import { isUnavailable, openPostgres } from '../src/db/postgres/postgres.ts'
+import { createSingleConnection } from '../src/db/postgres/single-connection.ts'
 import {
   authentication,
   complete,

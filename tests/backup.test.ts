@@ -14,8 +14,8 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { create } from 'tar'
-import { openDriver } from '../src/db/client.ts'
-import { openDataDir } from '../src/db/data-dir.ts'
+import { openDataDir } from '../src/config/data-dir.ts'
+import { openDriver } from '../src/db/drizzle.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
 
@@ -233,7 +233,7 @@ describe('a restore that is killed', () => {
   /** Restores in a process that kills itself before the n-th of the renames that put the backup in its place. */
   async function restoreUntil(n: number, dataDir: string): Promise<boolean> {
     const script = join(newFolder('killed.test.ts'))
-    const source = JSON.stringify(join(import.meta.dir, '../src/commands/restore.ts'))
+    const source = JSON.stringify(join(import.meta.dir, '../src/cli/backup/restore.ts'))
     writeFileSync(
       script,
       `import { mock, test } from 'bun:test'

@@ -16,7 +16,7 @@ import {
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { version } from '../package.json'
-import { bind } from '../src/bind.ts'
+import { bind } from '../src/http/bind.ts'
 import { type Client, client, type DatabaseKind } from './support/harness.ts'
 import { privateDatabase } from './support/template.ts'
 

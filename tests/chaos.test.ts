@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { connect, createServer, type Socket } from 'node:net'
-import { databaseError } from '../src/db/constraint.ts'
 import type { Driver, Rows } from '../src/db/driver.ts'
-import { openPostgres } from '../src/db/postgres.ts'
-import { AppError } from '../src/errors.ts'
+import { databaseError } from '../src/db/pg-error.ts'
+import { openPostgres } from '../src/db/postgres/postgres.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 
 /** How long each kind of fault goes on; longer by hand. */

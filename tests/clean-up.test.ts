@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
-import { createApp } from '../src/app.ts'
-import { parseConfig } from '../src/config.ts'
-import { createLog } from '../src/log.ts'
+import { parseConfig } from '../src/config/config.ts'
+import { createApp } from '../src/server/app.ts'
+import { createLog } from '../src/telemetry/log.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 
 /** The job of a second service on the same database, to run now what it does by itself. */

@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test'
-import { createClientAddress, networkOf, parseNetwork } from '../src/client-address.ts'
+import { createClientAddress, networkOf, parseNetwork } from '../src/lib/client-address.ts'
 
 const addressOf = createClientAddress(['10.0.0.0/8', 'fd00::/8'].map(parseNetwork))
 

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Env } from '../src/config.ts'
+import type { Env } from '../src/config/config.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import { execute } from './support/postgres-server.ts'
@@ -209,7 +209,7 @@ describe('config', () => {
   })
 
   test('leaves no setting out, and shows what is in force for each', async () => {
-    const source = readFileSync(join(import.meta.dir, '../src/config.ts'), 'utf8')
+    const source = readFileSync(join(import.meta.dir, '../src/config/config.ts'), 'utf8')
     const names = [...source.matchAll(/(?:text|secret|integer|flag|oneOf)\('([A-Z_]+)'/g)].map(
       ([, name]) => name!,
     )
@@ -222,7 +222,7 @@ describe('config', () => {
 
     expect(names.length).toBeGreaterThan(10)
     expect(names.filter(name => shownOf(name) === undefined)).toEqual([])
-    // These are off when nothing is said; every other one has a value then, and src/commands/config.ts knows it.
+    // These are off when nothing is said; every other one has a value then, and src/cli/show-config.ts knows it.
     const off = /^(METRICS_|OTEL_|TRUSTED_PROXIES$)/
     expect(names.filter(name => shownOf(name) === '(not set)' && !off.test(name))).toEqual([])
   })

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type ConfigError, type Env, parseConfig } from '../src/config.ts'
+import { type ConfigError, type Env, parseConfig } from '../src/config/config.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'todo-api-config-'))
 afterAll(() => rmSync(folder, { recursive: true }))

@@ -44,14 +44,14 @@ mock.module('node:fs/promises', () => ({
   },
 }))
 // Loaded now: they get the functions above.
-const { prepareDataDir } = await import('../src/db/data-dir.ts')
-const { DurableFS } = await import('../src/db/durable-fs.ts')
-const { ensureCluster } = await import('../src/db/cluster.ts')
-const { openEmbedded } = await import('../src/db/embedded.ts')
-const { migrate } = await import('../src/db/migrate.ts')
-const { writeOutput } = await import('../src/commands/output.ts')
-const { backupCommand } = await import('../src/commands/backup.ts')
-const { restoreCommand } = await import('../src/commands/restore.ts')
+const { prepareDataDir } = await import('../src/config/data-dir.ts')
+const { DurableFS } = await import('../src/db/embedded/durable-fs.ts')
+const { ensureCluster } = await import('../src/db/embedded/cluster-files.ts')
+const { openEmbedded } = await import('../src/db/embedded/embedded.ts')
+const { migrate } = await import('../src/db/migrator.ts')
+const { writeOutput } = await import('../src/cli/atomic-file.ts')
+const { backupCommand } = await import('../src/cli/backup/backup.ts')
+const { restoreCommand } = await import('../src/cli/backup/restore.ts')
 
 const root = fs.mkdtempSync(join(tmpdir(), 'todo-api-disk-'))
 afterAll(() => {

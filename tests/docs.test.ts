@@ -6,7 +6,7 @@ import { Validator } from '@seriousme/openapi-schema-validator'
 import type { TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { Document, Operation, Schema } from '../src/http/openapi-document.ts'
-import { appWithoutDatabase } from '../src/openapi.ts'
+import { appWithoutDatabase } from '../src/server/openapi.ts'
 
 const app = appWithoutDatabase()
 const get = (path: string, headers: Record<string, string> = {}) =>

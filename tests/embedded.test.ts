@@ -2,10 +2,10 @@ import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, sp
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { openDataDir, prepareDataDir } from '../src/db/data-dir.ts'
+import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
-import { onlyReads, openEmbedded } from '../src/db/embedded.ts'
-import { tidy } from '../src/db/upkeep.ts'
+import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
+import { tidy } from '../src/db/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import type { Person } from './support/harness.ts'
 
@@ -46,11 +46,11 @@ async function open(dataDir: string, freeBytesMin?: number): Promise<Driver> {
 
 /** Another process, running `code` after the imports that it needs. */
 function program(code: string) {
-  const source = (name: string) => JSON.stringify(join(import.meta.dir, '..', 'src', 'db', name))
+  const source = (name: string) => JSON.stringify(join(import.meta.dir, '../src', name))
   const imports = `
-    import { openEmbedded } from ${source('embedded.ts')}
-    import { openDataDir } from ${source('data-dir.ts')}
-    import { DurableFS } from ${source('durable-fs.ts')}
+    import { openEmbedded } from ${source('db/embedded/embedded.ts')}
+    import { openDataDir } from ${source('config/data-dir.ts')}
+    import { DurableFS } from ${source('db/embedded/durable-fs.ts')}
   `
   const child = Bun.spawn([process.execPath, '-e', imports + code], {
     stdin: 'pipe',

@@ -6,7 +6,7 @@ import { body } from '../src/http/body.ts'
 import { errorHandler } from '../src/http/error-handler.ts'
 import { requestLog } from '../src/http/request-log.ts'
 import { text } from '../src/http/schema.ts'
-import { createLog } from '../src/log.ts'
+import { createLog } from '../src/telemetry/log.ts'
 import {
   type Client,
   client,

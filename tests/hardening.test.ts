@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { readdirSync, readlinkSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
-import { parseConfig } from '../src/config.ts'
+import { parseConfig } from '../src/config/config.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import { type Person, type Service, startService } from './support/harness.ts'
 import { until } from './support/until.ts'

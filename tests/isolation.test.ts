@@ -1,8 +1,8 @@
 import { expect, test } from 'bun:test'
-import { createApp } from '../src/app.ts'
-import { parseConfig } from '../src/config.ts'
-import { observeDriver } from '../src/db/observed.ts'
-import { createLog } from '../src/log.ts'
+import { parseConfig } from '../src/config/config.ts'
+import { observeDriver } from '../src/db/instrumented-driver.ts'
+import { createApp } from '../src/server/app.ts'
+import { createLog } from '../src/telemetry/log.ts'
 import { type Client, client, onBothDatabases, type Service } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { createDb, openDriver } from '../src/db/client.ts'
 import type { Driver } from '../src/db/driver.ts'
+import { createDb, openDriver } from '../src/db/drizzle.ts'
 import type { ListQuery } from '../src/modules/tasks/model.ts'
 import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
 import { privateDatabase } from './support/template.ts'

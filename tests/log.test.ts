@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { createLog, errorFields, type LogLevel } from '../src/log.ts'
+import { createLog, errorFields, type LogLevel } from '../src/telemetry/log.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 import { until } from './support/until.ts'
 import { send } from './support/wire.ts'

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { parseConfig } from '../src/config.ts'
-import { readKind } from '../src/db/observed.ts'
+import { parseConfig } from '../src/config/config.ts'
+import { readKind } from '../src/db/instrumented-driver.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import { onBothDatabases, type Service, startService } from './support/harness.ts'
 import { readPrometheus, sampled } from './support/prometheus.ts'

@@ -3,7 +3,7 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { Glob } from 'bun'
-import { handwritten } from '../src/db/schema.ts'
+import { handwritten } from '../src/db/tables.ts'
 import { breaches } from './support/migration-rules.ts'
 
 const root = join(import.meta.dir, '..')
@@ -60,7 +60,7 @@ test.each([
   expect(breaches(migration)).toEqual([])
 })
 
-test('the functions and triggers of src/db/schema.ts are those of the migrations', async () => {
+test('the functions and triggers of src/db/tables.ts are those of the migrations', async () => {
   const migrations = (await Promise.all(files.map(read))).join('\n')
   const missing = handwritten.filter(text => !migrations.includes(text))
   expect(missing).toEqual([])
@@ -74,13 +74,13 @@ test('the functions and triggers of src/db/schema.ts are those of the migrations
   expect([...last.values()].sort()).toEqual(handwritten.flatMap(made).sort())
 })
 
-test('the tables of src/db/schema.ts are those of the migrations', () => {
+test('the tables of src/db/tables.ts are those of the migrations', () => {
   // In a copy: what drizzle-kit finds missing, it writes.
   const copy = mkdtempSync(join(tmpdir(), 'todo-api-drizzle-'))
   try {
     cpSync(folder, copy, { recursive: true })
     const out = relative(root, copy)
-    const options = ['--dialect', 'postgresql', '--schema', 'src/db/schema.ts', '--out', out]
+    const options = ['--dialect', 'postgresql', '--schema', 'src/db/tables.ts', '--out', out]
     const { stdout, exitCode } = Bun.spawnSync(
       [process.execPath, 'node_modules/.bin/drizzle-kit', 'generate', ...options],
       { cwd: root },

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { Driver } from '../src/db/driver.ts'
-import { openPostgres } from '../src/db/postgres.ts'
-import { AppError } from '../src/errors.ts'
+import { openPostgres } from '../src/db/postgres/postgres.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 
 /** What this file promises, in milliseconds: nobody waits longer, and it is well again soon after. */

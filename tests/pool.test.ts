@@ -1,7 +1,7 @@
 import { afterEach, expect, jest, test } from 'bun:test'
 import fc from 'fast-check'
-import { createPool, openingSecondsMax, type PoolConnection } from '../src/db/pool.ts'
-import { AppError } from '../src/errors.ts'
+import { createPool, openingSecondsMax, type PoolConnection } from '../src/db/postgres/pool.ts'
+import { AppError } from '../src/lib/errors.ts'
 
 /** What a server does with a connection that is being opened. */
 type Opening = 'accepts' | 'refuses' | 'hangs'

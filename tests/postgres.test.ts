@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import postgres from 'postgres'
-import { databaseError, isSchemaMissing } from '../src/db/constraint.ts'
 import type { Driver } from '../src/db/driver.ts'
-import { isUnavailable, openPostgres } from '../src/db/postgres.ts'
+import { databaseError, isSchemaMissing } from '../src/db/pg-error.ts'
+import { isUnavailable, openPostgres } from '../src/db/postgres/postgres.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { startScriptedServer } from './support/scripted-server.ts'
 

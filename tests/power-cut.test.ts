@@ -3,8 +3,8 @@ import { existsSync, mkdtempSync, rmSync, statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Driver } from '../src/db/driver.ts'
-import { DurableFS } from '../src/db/durable-fs.ts'
-import { openEmbedded } from '../src/db/embedded.ts'
+import { DurableFS } from '../src/db/embedded/durable-fs.ts'
+import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { PowerCutFS } from './support/power-cut-fs.ts'
 
 /** POWER_CUTS=200 cuts more often than every run does; POWER_CUT_SEED=… repeats a run that failed. */

@@ -47,9 +47,9 @@ test('every script that the README names exists', async () => {
 
 test('every setting is documented, and every documented setting exists', async () => {
   const inSources = new Set(
-    [...(await read('src/config.ts')).matchAll(/(?:text|secret|integer|oneOf|flag)\('([A-Z_]+)'/g)].map(
-      match => match[1]!,
-    ),
+    [
+      ...(await read('src/config/config.ts')).matchAll(/(?:text|secret|integer|oneOf|flag)\('([A-Z_]+)'/g),
+    ].map(match => match[1]!),
   )
   const documented = new Set(
     [...(await read('docs/settings.md')).matchAll(/^\| `([A-Z_]+)`/gm)].map(match => match[1]!),

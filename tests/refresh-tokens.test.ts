@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test'
-import { deriveKey } from '../src/derive-key.ts'
+import { deriveKey } from '../src/lib/derive-key.ts'
 import { createRefreshTokens } from '../src/modules/auth/refresh-tokens.ts'
 
 const secretKey = '58b49a2cb5ab63ce16b08e9c6b9fcee5'

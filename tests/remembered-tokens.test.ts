@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test'
-import { createTokenCache, type Revocations } from '../src/modules/auth/remembered-tokens.ts'
+import { createTokenCache, type Revocations } from '../src/modules/auth/token-cache.ts'
 
 const caller = { id: 'ada', sessionId: 'one' }
 const hour = 3_600_000

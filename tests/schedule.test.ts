@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, spyOn, test } from 'bun:test'
-import { AppError } from '../src/errors.ts'
-import { createLog } from '../src/log.ts'
-import { type Job, schedule } from '../src/schedule.ts'
+import { AppError } from '../src/lib/errors.ts'
+import { type Job, schedule } from '../src/server/jobs.ts'
+import { createLog } from '../src/telemetry/log.ts'
 import { until } from './support/until.ts'
 
 const undo: (() => unknown)[] = []

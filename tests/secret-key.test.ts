@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from 'bun:test'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { loadSecretKey } from '../src/secret-key.ts'
+import { loadSecretKey } from '../src/config/secret-key.ts'
 
 const top = mkdtempSync(join(tmpdir(), 'todo-api-secret-'))
 afterAll(() => rmSync(top, { recursive: true }))
@@ -14,7 +14,7 @@ async function run(script: string, env: Record<string, string>) {
     [
       process.execPath,
       ...['--preload', join(import.meta.dir, 'support/recorded-fs.ts'), '-e'],
-      `import { loadSecretKey } from ${JSON.stringify(join(import.meta.dir, '../src/secret-key.ts'))}; ${script}`,
+      `import { loadSecretKey } from ${JSON.stringify(join(import.meta.dir, '../src/config/secret-key.ts'))}; ${script}`,
     ],
     { env: { PATH: process.env.PATH, ...env }, stdout: 'pipe', stderr: 'pipe', timeout: 30_000 },
   )

@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'bun:test'
 import { Value } from '@sinclair/typebox/value'
 import fc from 'fast-check'
-import { toInstant } from '../src/db/schema.ts'
-import { AppError } from '../src/errors.ts'
+import { toInstant } from '../src/db/tables.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
 import {
   type Changes,

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { parseInstant } from '../src/instant.ts'
+import { parseInstant } from '../src/lib/instant.ts'
 import { searchPatterns, wordsOf } from '../src/modules/tasks/words.ts'
 import { onBothDatabases } from './support/harness.ts'
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test'
-import { createDb } from '../src/db/client.ts'
+import { createDb } from '../src/db/drizzle.ts'
 import { createStats } from '../src/modules/tasks/stats.ts'
 import { onBothDatabases } from './support/harness.ts'
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test'
-import { createDb } from '../src/db/client.ts'
+import { createDb } from '../src/db/drizzle.ts'
 import { createThrottle } from '../src/modules/auth/throttle.ts'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
 import { exchange } from './support/wire.ts'

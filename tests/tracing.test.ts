@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { parseConfig } from '../src/config.ts'
+import { parseConfig } from '../src/config/config.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 

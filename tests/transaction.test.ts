@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { eq, placeholder, sql } from 'drizzle-orm'
 import { integer, pgTable, text } from 'drizzle-orm/pg-core'
-import { createDb, type Db, prepareSql } from '../src/db/client.ts'
 import type { Driver, Query } from '../src/db/driver.ts'
-import { openEmbedded } from '../src/db/embedded.ts'
-import { openPostgres } from '../src/db/postgres.ts'
+import { createDb, type Db, prepareSql } from '../src/db/drizzle.ts'
+import { openEmbedded } from '../src/db/embedded/embedded.ts'
+import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 
 const entries = pgTable('entries', { id: integer('id').primaryKey(), note: text('note').notNull() })

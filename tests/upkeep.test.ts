@@ -2,8 +2,8 @@ import { expect, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { openDriver } from '../src/db/client.ts'
-import { startUpkeep, tidy } from '../src/db/upkeep.ts'
+import { openDriver } from '../src/db/drizzle.ts'
+import { startUpkeep, tidy } from '../src/db/maintenance.ts'
 import { until } from './support/until.ts'
 
 /** A database whose log since the last checkpoint is this long, and the statements that it receives. */

@@ -1,3 +1,5 @@
+import type { DatabaseStats } from '../telemetry/observer.ts'
+
 /**
  * What both databases offer the rest of the program. Requests read and write in single statements, which need no
  * transaction; `transaction` is for what is rare (docs/decisions/0003-one-statement.md). Queries are Drizzle's
@@ -49,19 +51,6 @@ export interface QueryOptions {
 export interface Rows extends Array<unknown[]> {
   /** The names, where `QueryOptions.columns` asked for them. */
   columns?: readonly { name: string }[] | undefined
-}
-
-/** The connections to a database at one moment. */
-export interface DatabaseStats {
-  /** Connections at most; those with a statement on them, without one, and being opened. */
-  size: number
-  inUse: number
-  idle: number
-  opening: number
-  /** Statements that have not been sent yet. */
-  waiting: number
-  /** No connection can be opened: every query is refused at once. */
-  away: boolean
 }
 
 /** One connection that belongs to the caller. */

@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import { AppError, type Problem } from '../errors.ts'
+import { AppError, type Problem } from '../lib/errors.ts'
 import { problemsMax } from './problems.ts'
 
 /** The most that a request's body may weigh, in bytes. */

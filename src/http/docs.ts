@@ -3,7 +3,7 @@ import favicon from 'swagger-ui-dist/favicon-32x32.png' with { type: 'file' }
 import { version as swaggerUiVersion } from 'swagger-ui-dist/package.json'
 import swaggerStyles from 'swagger-ui-dist/swagger-ui.css' with { type: 'file' }
 import bundle from 'swagger-ui-dist/swagger-ui-bundle.js' with { type: 'file' }
-import { AppError } from '../errors.ts'
+import { AppError } from '../lib/errors.ts'
 import { createDocument } from './openapi-document.ts'
 
 /** The Swagger page at `/docs` and the document at `/openapi.json`. Nothing comes from another machine. */

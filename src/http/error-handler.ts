@@ -1,9 +1,9 @@
 import type { TSchema } from '@sinclair/typebox'
 import { TransformDecodeCheckError, TransformDecodeError } from '@sinclair/typebox/value'
 import { type AnyElysia, Elysia, NotFoundError, ParseError, ValidationError } from 'elysia'
-import { brokenConstraint, isSchemaMissing } from '../db/constraint.ts'
-import { AppError, findAppError } from '../errors.ts'
-import { errorFields, type Log } from '../log.ts'
+import { brokenConstraint, isSchemaMissing } from '../db/pg-error.ts'
+import { AppError, findAppError } from '../lib/errors.ts'
+import { errorFields, type Log } from '../telemetry/log.ts'
 import { findProblems, type Sections } from './problems.ts'
 
 // Elysia knows this failure by the name of its class, which a minified program has lost: then a query that is wrong

@@ -1,5 +1,5 @@
 import { Elysia, t } from 'elysia'
-import { AppError } from '../errors.ts'
+import { AppError } from '../lib/errors.ts'
 import { errors } from './schema.ts'
 
 /** Whether the service can do its work now; otherwise why not, in words without secrets. */

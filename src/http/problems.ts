@@ -1,7 +1,7 @@
 import { Kind, type TObject, type TSchema } from '@sinclair/typebox'
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors'
 import { Value } from '@sinclair/typebox/value'
-import type { Problem } from '../errors.ts'
+import type { Problem } from '../lib/errors.ts'
 import { textProblem } from './schema.ts'
 
 /** The parts of a request that have a schema, by the name that `loc` starts with. */

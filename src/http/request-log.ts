@@ -1,19 +1,6 @@
 import { Elysia } from 'elysia'
-import type { Fields, Log } from '../log.ts'
-
-/** A request that has been answered. */
-export interface Answered {
-  requestId: string
-  method: string
-  /** The pattern, never the path: a path may hold what a user typed. */
-  route: string
-  status: number
-  /** From the first hook to after the answer. */
-  milliseconds: number
-}
-
-/** Called after every request; the fields that it returns are added to the access line. */
-export type Observer = (answered: Answered) => Fields | undefined
+import type { Fields, Log } from '../telemetry/log.ts'
+import type { Observer } from '../telemetry/observer.ts'
 
 /** Gives every request an id, and writes its access line when it has been answered. */
 export const requestLog = (log: Log, observers: readonly Observer[] = []) =>

@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import { AppError } from '../errors.ts'
+import { AppError } from '../lib/errors.ts'
 
 /** Finds out who a bearer token speaks for; throws `invalid_token`. */
 export type Authenticate<User> = (token: string) => User | Promise<User>

@@ -1,7 +1,7 @@
 import { FormatRegistry, Kind, type TSchema, type TString, Type, TypeRegistry } from '@sinclair/typebox'
 import { t } from 'elysia'
-import { AppError, type ErrorCode, statusOf } from '../errors.ts'
-import { parseInstant } from '../instant.ts'
+import { AppError, type ErrorCode, statusOf } from '../lib/errors.ts'
+import { parseInstant } from '../lib/instant.ts'
 
 /** What the wire is made of: the few schema types that TypeBox does not have in the form that a document of JSON needs. */
 

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Env } from '../../src/config.ts'
+import type { Env } from '../../src/config/config.ts'
 import { executablePath } from './executable.ts'
 import type { DatabaseKind } from './harness.ts'
 import { privateDatabase } from './template.ts'

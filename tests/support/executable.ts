@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Glob } from 'bun'
-import type { Env } from '../../src/config.ts'
+import type { Env } from '../../src/config/config.ts'
 import { type Client, client } from './harness.ts'
 
 const root = join(import.meta.dir, '../..')

@@ -1,6 +1,6 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { DurableFS, type EngineModule, type Stream } from '../../src/db/durable-fs.ts'
+import { DurableFS, type EngineModule, type Stream } from '../../src/db/embedded/durable-fs.ts'
 
 const pageBytes = 4096
 

@@ -3,10 +3,10 @@
  * ones. The worker serves nothing: each line in the file `$SCRIPT` is what one worker after the other does.
  */
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs'
-import { parseConfig } from '../../src/config.ts'
-import { createLog } from '../../src/log.ts'
-import { supervise } from '../../src/supervisor.ts'
-import { connectToSupervisor } from '../../src/worker.ts'
+import { parseConfig } from '../../src/config/config.ts'
+import { supervise } from '../../src/server/cluster/supervisor.ts'
+import { connectToSupervisor } from '../../src/server/cluster/worker-channel.ts'
+import { createLog } from '../../src/telemetry/log.ts'
 
 if (process.argv.at(-1) === 'worker') await work()
 else {

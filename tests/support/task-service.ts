@@ -1,4 +1,4 @@
-import { createDb } from '../../src/db/client.ts'
+import { createDb } from '../../src/db/drizzle.ts'
 import { createTaskService, type TaskService } from '../../src/modules/tasks/service.ts'
 import type { Service } from './harness.ts'
 

@@ -1,6 +1,6 @@
 import postgres from 'postgres'
-import { openDriver } from '../../src/db/client.ts'
-import { migrate, migrations } from '../../src/db/migrate.ts'
+import { openDriver } from '../../src/db/drizzle.ts'
+import { migrate, migrations } from '../../src/db/migrator.ts'
 import { execute, startPostgresServer } from './postgres-server.ts'
 
 /** A database of the caller's own, with every migration applied. */

@@ -1,9 +1,9 @@
 import { expect } from 'bun:test'
 import { connect } from 'node:net'
-import { createApp } from '../../src/app.ts'
-import { parseConfig } from '../../src/config.ts'
+import { parseConfig } from '../../src/config/config.ts'
 import type { Driver } from '../../src/db/driver.ts'
-import { createLog } from '../../src/log.ts'
+import { createApp } from '../../src/server/app.ts'
+import { createLog } from '../../src/telemetry/log.ts'
 import type { Answer } from './harness.ts'
 
 export interface RawRequest {

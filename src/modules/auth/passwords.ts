@@ -1,4 +1,4 @@
-import { AppError } from '../../errors.ts'
+import { AppError } from '../../lib/errors.ts'
 
 /** bcrypt takes no more of a password than this many bytes of UTF-8. */
 export const passwordBytesMax = 72

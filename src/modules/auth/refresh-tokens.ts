@@ -1,5 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
-import { deriveKey } from '../../derive-key.ts'
+import { deriveKey } from '../../lib/derive-key.ts'
 
 export type RefreshTokens = ReturnType<typeof createRefreshTokens>
 

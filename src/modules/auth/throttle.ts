@@ -1,20 +1,11 @@
 import { lt } from 'drizzle-orm'
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
-import { networkOf } from '../../client-address.ts'
-import type { Db } from '../../db/client.ts'
+import type { ThrottleSettings } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
-import { rateLimits } from '../../db/schema.ts'
-import { AppError } from '../../errors.ts'
-
-/** The limits on sign-ins and registrations; 0 turns one off. */
-export interface ThrottleSettings {
-  /** Sign-ins a minute from one address. */
-  loginsPerMinute: number
-  /** Wrong passwords for one account in 15 minutes, from everywhere together. */
-  failuresPerAccount: number
-  /** Registrations an hour from one address. */
-  registrationsPerHour: number
-}
+import type { Db } from '../../db/drizzle.ts'
+import { rateLimits } from '../../db/tables.ts'
+import { networkOf } from '../../lib/client-address.ts'
+import { AppError } from '../../lib/errors.ts'
 
 interface Parts {
   db: Db

@@ -1,5 +1,5 @@
 import { jwt } from '@elysiajs/jwt'
-import type { Algorithm } from '../../config.ts'
+import type { Algorithm } from '../../config/config.ts'
 
 /** Who a token speaks for, and until when (seconds since 1970). */
 export interface Claims {

@@ -1,8 +1,8 @@
 import { and, eq, gt, inArray, isNotNull, lt, notExists, type SQL, sql } from 'drizzle-orm'
-import type { Db } from '../../db/client.ts'
-import { taskCounters, tasks, taskTombstones, users } from '../../db/schema.ts'
-import { findAppError } from '../../errors.ts'
-import { errorFields, type Log } from '../../log.ts'
+import type { Db } from '../../db/drizzle.ts'
+import { taskCounters, tasks, taskTombstones, users } from '../../db/tables.ts'
+import { findAppError } from '../../lib/errors.ts'
+import { errorFields, type Log } from '../../telemetry/log.ts'
 import { serialized } from './rows.ts'
 import { type Change, lockCounter } from './statements.ts'
 

@@ -15,9 +15,9 @@ import {
   type SQL,
   sql,
 } from 'drizzle-orm'
-import { type Db, prepareSql } from '../../db/client.ts'
-import { tasks } from '../../db/schema.ts'
-import { parseInstant } from '../../instant.ts'
+import { type Db, prepareSql } from '../../db/drizzle.ts'
+import { tasks } from '../../db/tables.ts'
+import { parseInstant } from '../../lib/instant.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
 import type { ListQuery, SortKey } from './model.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'

@@ -1,6 +1,6 @@
 import { getTableColumns, placeholder, type SQL, sql } from 'drizzle-orm'
-import { tasks } from '../../db/schema.ts'
-import { parseInstant } from '../../instant.ts'
+import { tasks } from '../../db/tables.ts'
+import { parseInstant } from '../../lib/instant.ts'
 import type { Task, TaskCreate, TaskUpdate } from './model.ts'
 import { wordsOf } from './words.ts'
 

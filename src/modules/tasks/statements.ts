@@ -1,7 +1,7 @@
 import { and, eq, exists, isNotNull, isNull, notExists, or, type SQL, sql } from 'drizzle-orm'
-import type { Db } from '../../db/client.ts'
-import { taskCounters, tasks, taskTombstones } from '../../db/schema.ts'
-import { AppError } from '../../errors.ts'
+import type { Db } from '../../db/drizzle.ts'
+import { taskCounters, tasks, taskTombstones } from '../../db/tables.ts'
+import { AppError } from '../../lib/errors.ts'
 import { assignments, fieldValue, newTask, type SerializedTask, serialized, value } from './rows.ts'
 
 /** The task that a statement is about; for a change, the versions that the caller accepts, null for any. */

@@ -1,6 +1,6 @@
 import { and, count, eq, gte, isNotNull, isNull, lt, ne, type SQL, sql } from 'drizzle-orm'
-import type { Db } from '../../db/client.ts'
-import { tasks } from '../../db/schema.ts'
+import type { Db } from '../../db/drizzle.ts'
+import { tasks } from '../../db/tables.ts'
 import { wrongParameter } from './cursor.ts'
 import type { Stats } from './model.ts'
 

@@ -1,6 +1,6 @@
 import { and, eq, isNotNull, sql } from 'drizzle-orm'
-import type { Db } from '../../db/client.ts'
-import { tasks } from '../../db/schema.ts'
+import type { Db } from '../../db/drizzle.ts'
+import { tasks } from '../../db/tables.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
 import { isAfter, type Page, type PageRow, page } from './list.ts'
 import type { TrashQuery } from './model.ts'

@@ -1,0 +1,99 @@
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  fsyncSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
+import { basename, dirname, resolve } from 'node:path'
+import { openDraft, syncFolder } from '../config/data-dir.ts'
+import { print } from './terminal.ts'
+
+/** Where a result goes: whole and on disk, or not at all. */
+export interface Output {
+  write(data: string | Uint8Array): Promise<void>
+}
+
+type Work<T> = (output: Output) => Promise<T>
+
+/** Opened again by its path, a redirected stdout would be written from its beginning. */
+const standardOutput = ['-', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']
+
+/**
+ * Writes a file that only its owner can read. It gets its name when everything is on disk, so what was there before
+ * stays until then; a symbolic link is replaced, not followed. A device or a pipe is written to. `-` is stdout.
+ */
+export async function writeOutput<T>(path: string, work: Work<T>): Promise<T> {
+  if (standardOutput.includes(path)) return work({ write: data => print(data) })
+  try {
+    const existing = statSync(path, { throwIfNoEntry: false })
+    return existing && !existing.isFile() ? await writeInto(path, work) : await replaceFile(path, work)
+  } catch (error) {
+    throw explained(error, path)
+  }
+}
+
+async function replaceFile<T>(path: string, work: Work<T>): Promise<T> {
+  const draft = openDraft(path)
+  let isOpen = true
+  try {
+    const result = await work({ write: async data => writeAll(draft.file, data) })
+    fsyncSync(draft.file)
+    closeSync(draft.file)
+    isOpen = false
+    renameSync(draft.path, path)
+    syncFolder(dirname(path))
+    return result
+  } catch (error) {
+    if (isOpen) closeSync(draft.file)
+    rmSync(draft.path, { force: true })
+    throw error
+  }
+}
+
+async function writeInto<T>(path: string, work: Work<T>): Promise<T> {
+  const file = openSync(path, constants.O_WRONLY)
+  try {
+    checkTarget(file, path)
+    return await work({ write: async data => writeAll(file, data) })
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** In a folder that others may write to, the target may be another one by now, or a trap from the start. */
+function checkTarget(file: number, path: string): void {
+  const target = fstatSync(file)
+  const isOurs = target.uid === process.getuid?.() || /^\/(dev|proc)\//.test(resolve(path))
+  if (target.isFile() || (target.isFIFO() && !isOurs)) throw new Error(`${path} belongs to another user`)
+}
+
+/** The system may take less than it is given. */
+function writeAll(file: number, data: string | Uint8Array): void {
+  const bytes = typeof data === 'string' ? Buffer.from(data) : data
+  for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at)
+}
+
+function explained(error: unknown, path: string): unknown {
+  const { code, path: failed } = error as NodeJS.ErrnoException
+  const reason = reasons[code ?? '']
+  // A failure of another file is the work's own.
+  const isOfTarget = failed === undefined || dirname(failed) === dirname(path) || failed === path
+  return reason && isOfTarget
+    ? new Error(`${basename(path)} was not written: ${reason(dirname(path))}`, { cause: error })
+    : error
+}
+
+const reasons: Record<string, (folder: string) => string> = {
+  ENOSPC: () => 'the disk is full',
+  ENOENT: folder => `there is no folder ${folder}`,
+  ENOTDIR: folder => `${folder} is no folder`,
+  EISDIR: () => 'it is a folder',
+  EACCES: folder => `permission denied in ${folder}`,
+  EPERM: folder => `permission denied in ${folder}`,
+  EROFS: folder => `the file system of ${folder} is read-only`,
+}

@@ -1,0 +1,119 @@
+import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { Unpack } from 'tar'
+import { clusterName, openDataDir, replaceDatabase, secretName } from '../../config/data-dir.ts'
+import { syncTree } from '../../db/embedded/cluster-files.ts'
+import { openEmbedded } from '../../db/embedded/embedded.ts'
+import { appliedMigrations, migrate, migrations } from '../../db/migrator.ts'
+import { databaseError } from '../../db/pg-error.ts'
+import { connectToService } from '../control.ts'
+import { readConfig } from '../env.ts'
+import { skipNumbers } from '../reset-sync.ts'
+import { createProgress, say } from '../terminal.ts'
+import { requireEmbedded } from './backup.ts'
+
+/**
+ * Puts a backup in the place of the embedded database. It is unpacked beside it, opened once and read through before
+ * anything is touched; with `force` what was there is set aside, not deleted.
+ */
+export async function restoreCommand(file: string, { force = false }: { force?: boolean }): Promise<void> {
+  const path = requireEmbedded(readConfig(), 'pg_restore --clean --if-exists --dbname="$DATABASE_URL" FILE')
+  if (await connectToService(path)) {
+    throw new Error(`a service runs on DATA_DIR ${path}; stop the service first`)
+  }
+  const claimed = openDataDir(path)
+  const staging = join(claimed.path, 'restore.new')
+  try {
+    if (existsSync(join(claimed.path, clusterName)) && !force) {
+      throw new Error(`DATA_DIR ${path} holds a database; --force sets it aside and takes the backup instead`)
+    }
+    rmSync(staging, { recursive: true, force: true })
+    mkdirSync(staging, { mode: 0o700 })
+    await unpack(file, staging)
+    const { users, tasks } = await prepare(staging, file)
+    await syncTree(staging)
+    const aside = replaceDatabase(claimed.path, staging)
+    say(`restored ${users} users and ${tasks} tasks`)
+    if (aside) say(`what was there is in ${aside}; delete it when all is well`)
+  } finally {
+    rmSync(staging, { recursive: true, force: true })
+    claimed.close()
+  }
+}
+
+async function unpack(file: string, folder: string): Promise<void> {
+  const progress = createProgress('files')
+  let foreign = false
+  const filter = (path: string, entry: object) => {
+    const belongs = path === secretName || path.startsWith(`${clusterName}/`)
+    const isOurs = belongs && 'type' in entry && (entry.type === 'File' || entry.type === 'Directory')
+    if (!isOurs) foreign = true
+    progress.add(1)
+    return isOurs
+  }
+  try {
+    await feed(
+      file === '-' ? Bun.stdin.stream() : createReadStream(file),
+      new Unpack({ cwd: folder, strict: true, preserveOwner: false, filter }),
+    )
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' && !existsSync(file)) throw new Error(`there is no file ${file}`)
+    if (code === 'ENOSPC') throw new Error('the disk is full; nothing was changed')
+    throw new Error(`${file} is no backup, or is damaged: ${message}`, { cause: error })
+  } finally {
+    progress.clear()
+  }
+  if (foreign || !existsSync(join(folder, clusterName, 'PG_VERSION'))) {
+    throw new Error(`${file} is no backup, or is damaged: it does not hold what a backup holds`)
+  }
+}
+
+/** Writes to the unpacker, which is no stream in the sense of Node's `pipeline`. */
+async function feed(source: AsyncIterable<Uint8Array>, unpacker: Unpack): Promise<void> {
+  let failure: unknown
+  const done = new Promise<void>((resolve, reject) => {
+    unpacker.once('close', resolve)
+    unpacker.once('error', error => {
+      failure = error
+      reject(error)
+    })
+  })
+  done.catch(() => {})
+  for await (const chunk of source) {
+    if (failure) throw failure
+    const drained = new Promise<void>(resolve => unpacker.once('drain', resolve))
+    if (!unpacker.write(Buffer.from(chunk))) await Promise.race([drained, done])
+  }
+  unpacker.end()
+  await done
+}
+
+/**
+ * Opens the database, which recovers it, reads every row and brings it up to date. What clients were told after the
+ * backup is gone with what was replaced, so no number of then is given out again. Throws when a newer program made it.
+ */
+async function prepare(folder: string, file: string): Promise<{ users: number; tasks: number }> {
+  const driver = await openEmbedded({ dataDir: { path: folder, close() {} }, freeBytesMin: 0 })
+  try {
+    const applied = await appliedMigrations(driver)
+    const known = new Set(migrations.map(({ when }) => when))
+    if (!applied.isSubsetOf(known)) {
+      throw new Error('a newer todo-api made this backup; restore it with that one')
+    }
+    // The length of each row as text, so that every value is read.
+    const read = (table: string) =>
+      driver.query(`select count(*), sum(octet_length(${table}::text)) from ${table}`, [])
+    const [users, tasks] = [await read('users'), await read('tasks')]
+    await read('task_tombstones')
+    await migrate(driver)
+    await skipNumbers(driver)
+    return { users: Number(users[0]![0]), tasks: Number(tasks[0]![0]) }
+  } catch (cause) {
+    const failure = databaseError(cause)
+    const isDamage = failure && /^(58|XX)/.test(failure.code)
+    throw isDamage ? new Error(`${file} is damaged: ${failure.message}`, { cause }) : cause
+  } finally {
+    await driver.close()
+  }
+}

@@ -1,0 +1,20 @@
+import { urlHost } from '../http/bind.ts'
+import { readConfig } from './env.ts'
+import { say } from './terminal.ts'
+
+/** A service that listens on all addresses is asked on this machine's own. */
+const loopback: Record<string, string> = { '0.0.0.0': '127.0.0.1', '[::]': '[::1]' }
+
+/** `todo-api healthcheck`: whether the service on this machine is ready. */
+export async function healthcheckCommand(): Promise<boolean> {
+  const { host, port } = readConfig()
+  const { hostname } = new URL(`http://${urlHost(host)}`)
+  const url = `http://${loopback[hostname] ?? hostname}:${port}/health/ready`
+  const response = await fetch(url, { signal: AbortSignal.timeout(3000) }).catch(error => {
+    throw new Error(
+      `${url} does not answer (${error.name === 'TimeoutError' ? 'for 3 s' : (error.code ?? error.message)})`,
+    )
+  })
+  say(await response.text())
+  return response.ok
+}

@@ -1,0 +1,93 @@
+import { getTableColumns, getTableName } from 'drizzle-orm'
+import { version } from '../../../package.json'
+import type { Session } from '../../db/driver.ts'
+import { createDb } from '../../db/drizzle.ts'
+import { tasks, taskTombstones, users } from '../../db/tables.ts'
+import { toPatch } from '../../modules/tasks/rows.ts'
+import { type Output, writeOutput } from '../atomic-file.ts'
+import { readConfig } from '../env.ts'
+import { findPerson } from '../find-user.ts'
+import { openSnapshot } from '../open-database.ts'
+import { createProgress, say } from '../terminal.ts'
+import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
+
+/** What stands in the first line of an export. */
+export const exportFormat = { format: 'todo-api-export', version: 1 } as const
+
+/** What the other lines are about. */
+export type LineType = 'user' | 'task' | 'tombstone'
+
+/** Everything that belongs to people, or to one of them, as lines of JSON into a file; `-` is stdout. */
+export async function exportCommand(file: string, { user }: { user?: string }): Promise<void> {
+  const driver = await openSnapshot(readConfig())
+  try {
+    const id = user === undefined ? undefined : (await findPerson(createDb(driver), user)).id
+    const counts = await writeOutput(file, output =>
+      driver.session(session => exportRows(session, id, output)),
+    )
+    say(`exported ${counts.user} users, ${counts.task} tasks, ${counts.tombstone} notes of deleted tasks`)
+  } finally {
+    await driver.close()
+  }
+}
+
+/**
+ * First a header, then users, then tasks (those in the trash, too) and the notes of deleted tasks, each user's in the
+ * order of their numbers; at last a line that says how many of each: without it a file is not complete. All as they
+ * were at one moment.
+ */
+async function exportRows(session: Session, userId: string | undefined, output: Output) {
+  const counts = { user: 0, task: 0, tombstone: 0 }
+  const progress = createProgress('rows')
+  await session.execute(beginSnapshot)
+  const made = { program: version, exported_at: new Date().toISOString() }
+  await output.write(`${JSON.stringify({ type: 'header', ...exportFormat, ...made })}\n`)
+  for (const [name, query] of Object.entries(queries(userId))) {
+    for await (const lines of readTexts(session, `export_${name}`, query)) {
+      await output.write(`${lines.join('\n')}\n`)
+      for (const line of lines) counts[typeOf(line)]++
+      progress.add(lines.length)
+    }
+  }
+  await session.execute('commit')
+  await output.write(`${JSON.stringify({ type: 'end', ...counts })}\n`)
+  progress.clear()
+  return counts
+}
+
+/** Every line begins with its type. */
+const typeOf = (line: string) =>
+  line.slice('{"type":"'.length, line.indexOf('"', '{"type":"'.length)) as LineType
+
+/** The database writes the lines: what is not taken apart here need not be put together again. */
+function queries(userId: string | undefined): Record<string, string> {
+  // An id from the database itself.
+  const only = (column: string) => (userId === undefined ? '' : `where ${column} = '${userId}'`)
+  const lines = (type: LineType, columns: string, from: string) =>
+    asJson(`select '${type}' as type, ${columns} from ${from}`)
+  const numbered = (type: LineType, table: typeof tasks | typeof taskTombstones, without: string[] = []) =>
+    `select user_id, version, row_to_json(r)::text as json
+     from (select '${type}' as type, ${columnsOf(table, without)} from ${getTableName(table)} ${only('user_id')}) r`
+  return {
+    users: lines(
+      'user',
+      `${columnsOf(users, ['email_key'], 'u')}, c.seq, c.pruned_through`,
+      `users u join task_counters c on c.user_id = u.id ${only('u.id')} order by u.created_at, u.id`,
+    ),
+    // Merged by the database from two indexes: `import` can then move each user's counter with the rows. What a deleted
+    // account has left for a moment belongs to no user.
+    rows: `
+      select json from (${numbered('task', tasks, computed)} union all ${numbered('tombstone', taskTombstones)}) rows
+      where exists (select from users u where u.id = rows.user_id) order by user_id, version`,
+  }
+}
+
+/** The columns of a task that follow from others: `import` makes them anew. */
+const given = { title: '', description: '' }
+const computed = Object.keys(toPatch(given)).filter(name => !(name in given))
+
+function columnsOf(table: Parameters<typeof getTableColumns>[0], without: string[], from?: string): string {
+  const columns = Object.values(getTableColumns(table)).filter(column => !column.generated)
+  const wanted = columns.map(column => column.name).filter(name => !without.includes(name))
+  return wanted.map(name => (from ? `${from}.${name}` : name)).join(', ')
+}

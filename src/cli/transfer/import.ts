@@ -1,0 +1,96 @@
+import { createReadStream, existsSync, readFileSync } from 'node:fs'
+import type { Env } from '../../config/config.ts'
+import type { Driver } from '../../db/driver.ts'
+import { migrate } from '../../db/migrator.ts'
+import { openPostgres } from '../../db/postgres/postgres.ts'
+import { readConfig, readEnv } from '../env.ts'
+import { openDatabase } from '../open-database.ts'
+import { createProgress, type Progress, printable, say, UsageError } from '../terminal.ts'
+import { createLoader, type Loader } from './bulk-insert.ts'
+import { countReference, importReference } from './import-fastapi.ts'
+import { importFile } from './import-file.ts'
+
+/**
+ * `import FILE` takes in what `export` wrote; without a file, `import` takes over the database of the first service.
+ * Gives whether everything came in.
+ */
+export async function importCommand(file: string | undefined, { from }: { from?: string }): Promise<boolean> {
+  if (file !== undefined && from !== undefined) throw new UsageError('give a FILE or --from, not both')
+  if (file && file !== '-' && !existsSync(file)) throw new Error(`there is no file ${file}`)
+  const source = file === undefined ? referenceUrl(from, readEnv().env) : undefined
+  const driver = await openDatabase(readConfig())
+  try {
+    // A program newer than the database would write the wrong columns.
+    await migrate(driver)
+    return source === undefined ? await fromFile(driver, file!) : await fromReference(driver, source)
+  } finally {
+    await driver.close()
+  }
+}
+
+async function fromReference(driver: Driver, url: string): Promise<boolean> {
+  const source = openPostgres({ url, poolSize: 1 })
+  return source.session(async session => {
+    const { users, tasks } = await countReference(session)
+    const progress = createProgress('rows', users + tasks)
+    const loader = createLoader(driver, (label, reason) => reportSkipped(progress, label, reason))
+    await importReference(session, loader, rows => progress.add(rows))
+    progress.clear()
+    return summarize(loader)
+  })
+}
+
+function reportSkipped(progress: Progress, label: string, reason: string) {
+  progress.say(printable(`skipped ${label}: ${reason}`))
+}
+
+function summarize({ counts: { added, present, skipped } }: Loader): boolean {
+  const deletions = added.tombstone > 0 ? `, ${added.tombstone} notes of deleted tasks` : ''
+  say(
+    `added ${added.user} users, ${added.task} tasks${deletions}; ${present} were here already; ${skipped} skipped`,
+  )
+  if (skipped > 0)
+    say('fix the skipped rows in the source and run import again; rows already imported stay unchanged')
+  return skipped === 0
+}
+
+/** The address of the first service's database: an argument, or a setting, which nobody else on the machine sees. */
+function referenceUrl(argument: string | undefined, env: Env): string {
+  const url = argument ?? env.FROM_DATABASE_URL ?? readSecretFile(env.FROM_DATABASE_URL_FILE)
+  if (!url) throw new UsageError('name a FILE, or set FROM_DATABASE_URL to take over the first service')
+  // SQLAlchemy names its driver in the address.
+  const address = url.trim().replace(/^postgres(ql)?(\+\w+)?:/, 'postgres:')
+  if (!/^postgres:\/\/[^\s]+$/.test(address)) {
+    throw new UsageError('the address to import from must look like postgres://user@host:5432/name')
+  }
+  if (argument && /^postgres:\/\/[^/@]*:[^/@]+@/.test(address)) {
+    say(
+      'warning: other users of this machine see the password in the list of processes; FROM_DATABASE_URL hides it',
+    )
+  }
+  return address
+}
+
+function readSecretFile(path: string | undefined): string | undefined {
+  if (!path) return undefined
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new UsageError(`FROM_DATABASE_URL_FILE cannot be read (${(error as NodeJS.ErrnoException).code})`)
+  }
+}
+
+async function fromFile(driver: Driver, path: string): Promise<boolean> {
+  const progress = createProgress('rows')
+  const loader = createLoader(driver, (label, reason) => reportSkipped(progress, label, reason))
+  const chunks = path === '-' ? Bun.stdin.stream() : createReadStream(path)
+  try {
+    await importFile(chunks, loader, rows => progress.add(rows))
+  } catch (error) {
+    progress.clear()
+    summarize(loader)
+    throw error
+  }
+  progress.clear()
+  return summarize(loader)
+}

@@ -1,0 +1,192 @@
+import { asc, count, eq, type SQL, sql } from 'drizzle-orm'
+import { t } from 'elysia'
+import { createDb, type Db } from '../db/drizzle.ts'
+import { migrate } from '../db/migrator.ts'
+import { sessions, tasks, users } from '../db/tables.ts'
+import { email, newPassword } from '../modules/auth/model.ts'
+import { createPasswords } from '../modules/auth/passwords.ts'
+import { normalizeEmail } from '../modules/auth/service.ts'
+import { eraseUser } from '../modules/tasks/erasure.ts'
+import { readConfig } from './env.ts'
+import { findPerson } from './find-user.ts'
+import { type CommandDriver, openDatabase, openExisting } from './open-database.ts'
+import { ask, print, printable, readPassword, say, table, UsageError } from './terminal.ts'
+import { createLoader } from './transfer/bulk-insert.ts'
+import { createCheck } from './transfer/check-schema.ts'
+
+/** Prints every account: a table at a terminal or, else and with `json`, one line of JSON each. */
+export async function listUsers({ json = !process.stdout.isTTY }: { json?: boolean }): Promise<void> {
+  await withDb(async db => {
+    const rows: Account[] = []
+    for await (const page of accounts(db)) {
+      if (json) await print(page.map(account => `${JSON.stringify(account)}\n`).join(''))
+      else rows.push(...page)
+    }
+    if (!json) await print(table([head, ...rows.map(toCells)]))
+  })
+}
+
+/** Makes an account. The password comes from stdin or is typed without an echo. */
+export async function createUser(address: string): Promise<void> {
+  const problem = createCheck(t.Object({ email }))({ email: address })
+  if (problem) throw new UsageError(problem)
+  const config = readConfig()
+  const password = await readNewPassword()
+  const driver = await openDatabase(config)
+  try {
+    await migrate(driver)
+    const { hash } = createPasswords({ cost: config.bcryptCost, ...config.hashing })
+    const trimmed = address.trim()
+    const now = new Date().toISOString()
+    const columns = {
+      id: Bun.randomUUIDv7(),
+      email: trimmed,
+      email_key: normalizeEmail(trimmed),
+      password_hash: await hash(password),
+      created_at: now,
+      updated_at: now,
+    }
+    const loader = createLoader(driver, (_, reason) => {
+      throw new Error(reason)
+    })
+    await loader.users([{ label: trimmed, columns, counter: { seq: 0, pruned_through: 0 } }])
+    await print(`${columns.id}\n`)
+    say(`made user ${printable(trimmed)}`)
+  } finally {
+    await driver.close()
+  }
+}
+
+/** Gives an account a new password, and ends its sessions. */
+export async function resetPassword(who: string): Promise<void> {
+  const config = readConfig()
+  await withDb(async db => {
+    const person = await findPerson(db, who)
+    const password = await readNewPassword()
+    const { hash } = createPasswords({ cost: config.bcryptCost, ...config.hashing })
+    await change(db, person, { passwordHash: await hash(password) }, 'has a new password')
+  })
+}
+
+/** Nobody signs in to the account any more, and its sessions end. Its data stays. */
+export async function disableUser(who: string): Promise<void> {
+  await withDb(async db => {
+    const person = await findPerson(db, who)
+    await change(db, person, { disabledAt: sql`coalesce(${users.disabledAt}, now())` }, 'is disabled')
+  })
+}
+
+/** The way back from `disableUser`. */
+export async function enableUser(who: string): Promise<void> {
+  await withDb(async db => {
+    const person = await findPerson(db, who)
+    await db.update(users).set({ disabledAt: null, updatedAt: sql`now()` }).where(eq(users.id, person.id))
+    say(`${printable(person.email)} is enabled`)
+  })
+}
+
+/** The account, its sessions and its tasks are gone for good. Asks first, unless `yes`. */
+export async function deleteUser(who: string, { yes = false }: { yes?: boolean }): Promise<void> {
+  await withDb(async (db, { erase = id => eraseUser(db, id) }) => {
+    const person = await findPerson(db, who)
+    if (!yes) await confirm(db, person)
+    await db.delete(users).where(eq(users.id, person.id))
+    await erase(person.id)
+    say(`${printable(person.email)} is deleted`)
+  })
+}
+
+async function confirm(db: Db, { id, email }: { id: string; email: string }): Promise<void> {
+  const [found] = await db.select({ count: count() }).from(tasks).where(eq(tasks.userId, id))
+  const typed = await ask(
+    `This deletes ${printable(email)} and ${found!.count} tasks for good. Type the address to go on: `,
+  )
+  if (typed === undefined) throw new UsageError('--yes is needed where nobody can be asked')
+  if (normalizeEmail(typed) !== normalizeEmail(email)) throw new Error('nothing was deleted')
+}
+
+async function withDb(work: (db: Db, driver: CommandDriver) => Promise<void>): Promise<void> {
+  const driver = await openExisting(readConfig())
+  try {
+    await work(createDb(driver), driver)
+  } finally {
+    await driver.close()
+  }
+}
+
+async function readNewPassword(): Promise<string> {
+  const password = await readPassword()
+  const problem = createCheck(t.Object({ password: newPassword }))({ password })
+  if (problem) throw new UsageError(problem)
+  return password
+}
+
+type Change = { passwordHash: string } | { disabledAt: SQL }
+
+/**
+ * Changes an account and then ends its sessions: whoever signs in after the change is asked for the new state, and
+ * whoever signed in before is found by the second statement. A trigger tells running services.
+ */
+async function change(db: Db, { id, email }: { id: string; email: string }, to: Change, what: string) {
+  await db
+    .update(users)
+    .set({ ...to, updatedAt: sql`now()` })
+    .where(eq(users.id, id))
+  const ended = await db.delete(sessions).where(eq(sessions.userId, id)).returning({ id: sessions.id })
+  say(`${printable(email)} ${what}; ${ended.length} sessions ended`)
+}
+
+const pageRows = 500
+
+/** All accounts, the oldest first, a page at a time. */
+async function* accounts(db: Db) {
+  const live = sql<number>`(select count(*) from ${tasks} t where t.user_id = ${users}.id and t.deleted_at is null)`
+  const signedIn = sql<number>`(select count(*) from ${sessions} s where s.user_id = ${users}.id and s.expires_at > now())`
+  const lastUsed = sql<
+    string | null
+  >`(select max(s.last_used_at) from ${sessions} s where s.user_id = ${users}.id)`
+  let after: Account | undefined
+  do {
+    const page: Account[] = await db
+      .select({
+        id: users.id,
+        email: users.email,
+        created_at: users.createdAt,
+        disabled_at: users.disabledAt,
+        tasks: live,
+        sessions: signedIn,
+        last_used_at: lastUsed.mapWith(sessions.lastUsedAt),
+      })
+      .from(users)
+      .where(
+        after &&
+          sql`(${users.createdAt}, ${users.id}) > (${after.created_at}::timestamptz, ${after.id}::uuid)`,
+      )
+      .orderBy(asc(users.createdAt), asc(users.id))
+      .limit(pageRows)
+    yield page
+    after = page.length === pageRows ? page.at(-1) : undefined
+  } while (after)
+}
+
+interface Account {
+  id: string
+  email: string
+  created_at: string
+  disabled_at: string | null
+  tasks: number
+  sessions: number
+  last_used_at: string | null
+}
+
+const head = ['ID', 'E-MAIL', 'CREATED', 'TASKS', 'SESSIONS', 'LAST USED', 'DISABLED']
+
+const toCells = (account: Account): string[] => [
+  account.id,
+  printable(account.email),
+  account.created_at.slice(0, 10),
+  String(account.tasks),
+  String(account.sessions),
+  account.last_used_at?.slice(0, 16).replace('T', ' ') ?? 'never',
+  account.disabled_at?.slice(0, 10) ?? '',
+]

@@ -1,0 +1,72 @@
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  linkSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
+import { lockFile, openDraft, prepareDataDir, secretName, syncFolder } from './data-dir.ts'
+
+const secretBytes = 32
+/** An operator may have put a secret of their own there. */
+const lengthMin = 32
+
+/**
+ * The secret that this installation made for itself: generated once, kept in `dataDir` (0700) for its owner alone
+ * (0600). Processes that start at once end up with the same one, and a power cut leaves all of it or none.
+ */
+export function loadSecretKey(dataDir: string): string {
+  const file = join(dataDir, secretName)
+  prepareDataDir(dataDir)
+  if (!existsSync(file)) makeSecret(file)
+  return readSecret(file)
+}
+
+function makeSecret(path: string): void {
+  const draft = openDraft(path)
+  try {
+    writeSync(draft.file, crypto.getRandomValues(Buffer.alloc(secretBytes)).toString('hex'))
+    fsyncSync(draft.file)
+    closeSync(draft.file)
+    publish(draft.path, path)
+  } finally {
+    rmSync(draft.path, { force: true })
+  }
+  syncFolder(dirname(path))
+}
+
+/** Gives the draft its name, unless another process was first. */
+function publish(draft: string, path: string): void {
+  try {
+    // A link, not a rename: it fails when somebody else was first, and is never half written.
+    linkSync(draft, path)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST') return
+    if (!withoutLinks.includes(code!)) throw error
+    renameUnderLock(draft, path)
+  }
+}
+
+/** What a file system says that has no hard links: exFAT, SMB, some of FUSE. */
+const withoutLinks = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']
+
+/** A rename is never half written either, but would replace the other's file: so one process at a time checks and renames. */
+function renameUnderLock(draft: string, path: string): void {
+  const lock = lockFile(dirname(path), `${secretName}.lock`)
+  try {
+    if (!existsSync(path)) renameSync(draft, path)
+  } finally {
+    lock.close()
+  }
+}
+
+function readSecret(file: string): string {
+  const secret = readFileSync(file, 'utf8').trim()
+  if (secret.length < lengthMin) throw new Error(`${file} is damaged: it should hold 64 hexadecimal digits`)
+  return secret
+}

@@ -1,0 +1,92 @@
+import type { Driver, Session } from './driver.ts'
+import { readMigrations } from './migrations.macro.ts' with { type: 'macro' }
+import type { Migration } from './migrations.macro.ts'
+import { databaseError } from './pg-error.ts'
+
+/** The migrations that this program brings along, oldest first. */
+export const migrations: readonly Migration[] = readMigrations()
+
+/** A migration that could not be applied; the database is as it was before it. */
+export class MigrationError extends Error {
+  override readonly name = 'MigrationError'
+  constructor(tag: string, cause: unknown) {
+    super(`Migration ${tag} failed: ${cause instanceof Error ? cause.message : cause}`, { cause })
+  }
+}
+
+/** Any number that no other user of the database takes for a lock: the bytes of "todo-api". */
+const lockKey = '8389754676633104489'
+
+/**
+ * Applies what is missing, each migration in a transaction of its own, and returns the tags that it applied.
+ * The lock lasts as long as a transaction, so any number of copies may start at once, through a transaction-pooling
+ * proxy too. When nothing is missing it only reads, so that a role without the right to make tables can serve.
+ * Throws `MigrationError`, or the driver's error when the database is away.
+ */
+export async function migrate(driver: Driver, wanted = migrations): Promise<string[]> {
+  const [first] = await pendingMigrations(driver, wanted)
+  if (first === undefined) return []
+  return driver.session(async session => {
+    const applied: string[] = []
+    while (true) {
+      const tag = await applyNext(session, wanted)
+      if (tag === undefined) return applied
+      applied.push(tag)
+    }
+  })
+}
+
+async function applyNext(session: Session, wanted: readonly Migration[]): Promise<string | undefined> {
+  // A role may have limits for the service; through a proxy a session cannot be without them, a transaction can.
+  await session.execute('begin; set local statement_timeout = 0; set local lock_timeout = 0')
+  await session.execute(`select pg_advisory_xact_lock(${lockKey})`)
+  await session.execute(`
+    create schema if not exists drizzle;
+    create table if not exists drizzle.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint)
+  `)
+  const done = new Set((await session.execute(journal)).map(([when]) => Number(when)))
+  const next = wanted.find(migration => !done.has(migration.when))
+  if (!next) {
+    await session.execute('commit')
+    return undefined
+  }
+  try {
+    await session.execute(next.sql)
+    await session.execute(
+      `insert into drizzle.__drizzle_migrations (hash, created_at) values ('${next.hash}', ${next.when}); commit`,
+    )
+  } catch (error) {
+    // Closing the session undoes the transaction as well; this is for a connection that goes on.
+    await session.execute('rollback').catch(() => {})
+    throw databaseError(error) ? new MigrationError(next.tag, error) : error
+  }
+  return next.tag
+}
+
+const journal = 'select created_at from drizzle.__drizzle_migrations'
+
+/**
+ * The migrations that the database has, by `when`; asks the database each time. Throws when its first one is not ours:
+ * then no migration of ours fits on what is there.
+ */
+export async function appliedMigrations(driver: Driver, wanted = migrations): Promise<Set<number>> {
+  try {
+    const done = new Set((await driver.query(journal, [])).map(([when]) => Number(when)))
+    if (done.size > 0 && !done.has(wanted[0]!.when)) throw new Error(otherHistory)
+    return done
+  } catch (error) {
+    const undefinedTable = '42P01'
+    if (databaseError(error)?.code !== undefinedTable) throw error
+    return new Set()
+  }
+}
+
+const otherHistory =
+  'this database is from before the first release, and no migration leads here from it: ' +
+  'export it with the todo-api that made it (todo-api export FILE), then import FILE into a new database'
+
+/** The tags of the migrations that the database lacks; asks the database each time. */
+export async function pendingMigrations(driver: Driver, wanted = migrations): Promise<string[]> {
+  const done = await appliedMigrations(driver, wanted)
+  return wanted.filter(migration => !done.has(migration.when)).map(migration => migration.tag)
+}

@@ -1,0 +1,221 @@
+import postgres from 'postgres'
+import type { Driver, Session } from '../driver.ts'
+import { connectionLost } from './answers.ts'
+import { createPool, openingSecondsMax, type PoolConnection, unavailable } from './pool.ts'
+import {
+  type Address,
+  createSingleConnection,
+  isServerError,
+  type SingleConnection,
+} from './single-connection.ts'
+
+interface PostgresSettings {
+  /** `postgres://user:password@host:port/database?sslmode=…`; several `host:port` with commas between them. */
+  url: string
+  poolSize: number
+  /** False behind a proxy that pools transactions and knows no prepared statements, unless it is seen to be one. */
+  prepare?: boolean
+}
+
+/** A PostgreSQL server, or the one of several that takes writes. Connects when the first query comes. */
+export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings): Driver {
+  const server = createServer(url)
+  const connect = async () => pooled(await server.connect(statementLimits), prepare)
+  const pool = createPool(connect, poolSize)
+
+  return {
+    kind: 'postgres',
+    query: pool.query,
+    transaction: pool.transaction,
+    close: pool.close,
+    stats: pool.stats,
+    async session(work) {
+      const own = await server.connect(migrationLimits).catch(error => {
+        throw unavailable(error)
+      })
+      try {
+        return await work(session(own))
+      } finally {
+        await own.end()
+      }
+    },
+  }
+}
+
+/** What every session needs to give the same answers as the embedded database. PgBouncer lets these through. */
+const sessionParameters = { client_encoding: 'UTF8', TimeZone: 'UTC', DateStyle: 'ISO, MDY' }
+
+/**
+ * How long the server works on a statement, in milliseconds. It answers before the pool's own limit, so that a slow
+ * statement costs no connection. And no parallel plans: for the list of a user who owns a tenth of the table, three
+ * processes would read all of the table, instead of one that reads the tenth.
+ */
+const statementLimits = {
+  statement_timeout: '1800',
+  lock_timeout: '1000',
+  idle_in_transaction_session_timeout: '5000',
+  jit: 'off',
+  max_parallel_workers_per_gather: '0',
+}
+
+/** For migrations, whatever the role's own settings are. */
+const migrationLimits = { statement_timeout: '0', lock_timeout: '0' }
+
+interface Host {
+  host: string
+  port: number
+}
+
+type Parameters = Record<string, string>
+
+/** Opens connections to the server that the address names. Throws when the address cannot be right. */
+function createServer(url: string) {
+  const { address, hosts } = readAddress(url)
+  let current = 0
+  let takesParameters = true
+  let connections: SingleConnection[] = []
+
+  /**
+   * Tries each host once, beginning with the one that was good last; at most `openingSecondsMax` in all, so that one
+   * that says nothing leaves time for the others. As long as one connection is well, its host is the only
+   * one: an old primary that comes back and accepts writes would get a part of them.
+   */
+  async function connect(parameters: Parameters) {
+    const until = performance.now() + openingSecondsMax * 1000
+    for (let left = currentHost() === undefined ? hosts.length : 1; ; left--) {
+      const index = currentHost() ?? current
+      const now = performance.now()
+      try {
+        return keep(await openSingle(index, parameters, now + (until - now) / left))
+      } catch (error) {
+        if (current === index) current = (index + 1) % hosts.length
+        if (left === 1) throw error
+      }
+    }
+  }
+
+  /** The host that connections lead to. */
+  function currentHost(): number | undefined {
+    connections = connections.filter(single => !single.lost)
+    return connections[0]?.index
+  }
+
+  function keep(single: SingleConnection): SingleConnection {
+    const { index } = single
+    if ((currentHost() ?? index) !== index) {
+      single.destroy()
+      throw connectionLost(new Error('another host is in use'))
+    }
+    connections.push(single)
+    current = index
+    return single
+  }
+
+  async function openSingle(index: number, parameters: Parameters, until: number): Promise<SingleConnection> {
+    const all = takesParameters ? { ...sessionParameters, ...parameters } : sessionParameters
+    const single = createSingleConnection(address, { ...hosts[index]!, index, parameters: all })
+    try {
+      await single.handshake(until - performance.now())
+      // Of several hosts only the one that takes writes is of use.
+      if (hosts.length > 1 && single.isReadOnly) {
+        // Whoever still reads there would keep the others from looking elsewhere.
+        for (const other of connections) if (other.index === index) void other.end()
+        throw Object.assign(new Error('the server accepts no writes'), { code: '25006' })
+      }
+      return single
+    } catch (error) {
+      single.destroy()
+      if (all === sessionParameters || !refusesParameters(error)) throw error
+      takesParameters = false
+      return openSingle(index, parameters, until)
+    }
+  }
+
+  return { connect }
+}
+
+function readAddress(url: string) {
+  const given = url.replace(/([?&])target_session_attrs=[^&]*&?/, '$1')
+  let address: Address
+  try {
+    // The environment's wish is as good as the address's (`libraryOptions`), and some of them throw.
+    const ignored = { target_session_attrs: 'primary' } as const
+    address = postgres(given, { ...ignored, connection: { application_name: 'todo-api' } }).options
+  } catch {
+    // Without the cause: it holds the address, and that holds the password.
+    throw new Error('The address of the database is not a URL')
+  }
+  const hosts = address.host.map((host, i): Host => ({ host, port: address.port[i]! }))
+  if (!hosts.every(({ port }) => port > 0 && port < 65536)) {
+    throw new Error('The address of the database has a port that is no number from 1 to 65535')
+  }
+  return { address, hosts }
+}
+
+/** PgBouncer refuses parameters that it does not know. Then the limits must be set with `alter role … set`. */
+function refusesParameters(error: unknown): boolean {
+  return isServerError(error) && error.code === '08P01' && /startup parameter/.test(error.message)
+}
+
+/** Each prepared statement costs the server memory for as long as the connection lives. */
+const preparedMax = 256
+
+/**
+ * A connection as the pool wants it.
+ *
+ * Behind a proxy that pools transactions the next statement may go to another session of the server. So nothing is
+ * prepared there, and nothing is sent behind a statement that has no answer: PgBouncer before 1.21 assigns answers by
+ * mistake then, and values meet another client's statement.
+ */
+function pooled(single: SingleConnection, mayPrepare: boolean): PoolConnection {
+  const canPrepare = mayPrepare && !single.isProxied
+  const prepared = new Set<string>()
+
+  function isKept(text: string): boolean {
+    if (!canPrepare) return false
+    return prepared.has(text) || (prepared.size < preparedMax && prepared.add(text) !== undefined)
+  }
+
+  return {
+    get lost() {
+      return single.lost
+    },
+    isReadOnly: single.isReadOnly,
+    depthMax: canPrepare ? 4 : 1,
+    run: (text, values, options) =>
+      single.ask(text, values, { ...options, prepare: options?.prepare === true && isKept(text) }),
+    failure(error) {
+      // It has become a standby, or the name now means another server. What was so from the start is no news.
+      if (isServerError(error) && error.code === '25006' && !single.isReadOnly) void single.end()
+      return isUnavailable(error) ? unavailable(error) : error
+    },
+    end: single.end,
+    destroy: single.destroy,
+  }
+}
+
+function session(single: SingleConnection): Session {
+  return {
+    async execute(script) {
+      try {
+        return await single.execute(script)
+      } catch (error) {
+        throw isUnavailable(error) ? unavailable(error) : error
+      }
+    },
+  }
+}
+
+/**
+ * SQLSTATEs that say nothing about the statement, only that it cannot be answered now: connection (08), resources (53),
+ * operator (57: shut down, starting up, statement_timeout), lock_timeout, deadlock, serialization, a server that
+ * takes no writes, and no way in (28, 3D).
+ */
+const unavailableStates = /^(08|28|3D|53|57)|^(25006|40001|40P01|55P03)$/
+
+/** Whether a failure of postgres.js means that the database is away or overloaded, and not that the statement is wrong. */
+export function isUnavailable(error: unknown): boolean {
+  if (isServerError(error)) return unavailableStates.test(error.code)
+  // Sockets, TLS and postgres.js give a code to what happens on the way; this one is a mistake of the caller.
+  return error instanceof Error && 'code' in error && error.code !== 'MAX_PARAMETERS_EXCEEDED'
+}

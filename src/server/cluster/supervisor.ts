@@ -1,0 +1,104 @@
+import cluster, { type Worker } from 'node:cluster'
+import { once } from 'node:events'
+import type { Config, Env } from '../../config/config.ts'
+import { loadSecretKey } from '../../config/secret-key.ts'
+import type { Log } from '../../telemetry/log.ts'
+import { claimPort } from '../listener.ts'
+import { onStopSignal } from '../stop-signal.ts'
+import type { SupervisorMessage, WorkerMessage } from './worker-channel.ts'
+
+/** A worker that ends within `steadyMs` is started again after a pause that doubles each time. */
+export const supervisorLimits = {
+  pauseMs: 100,
+  pauseMsMax: 10_000,
+  steadyMs: 10_000,
+  pingEveryMs: 5000,
+  /** A worker with this many pings unanswered hangs. Pings, not seconds: a machine that slept has sent none. */
+  unansweredMax: 3,
+}
+
+/**
+ * Runs WORKERS processes that share one port, and replaces one that ends or hangs. The first one alone brings the
+ * database up to date: what is wrong is reported once, and its exit code is ours. Resolves to the exit code.
+ */
+export async function supervise(
+  config: Config,
+  env: Env,
+  log: Log,
+  limits = supervisorLimits,
+): Promise<number> {
+  const settings = settingsAsRead(config, env, claimPort(config))
+  const metrics = config.metrics && (await import('../../telemetry/metrics.ts')).clusterMetrics()
+  const workers = new Map<number, Worker>()
+  const migrated = Promise.withResolvers<void>()
+  const stopped = Promise.withResolvers<void>()
+  let isUp = false
+  let exitCode: number | undefined
+
+  function stopAll(signal: NodeJS.Signals, code: number) {
+    exitCode = code
+    stopped.resolve()
+    for (const worker of workers.values()) worker.process.kill(signal)
+  }
+
+  /** One worker after the other under one number, until we stop. */
+  async function keepRunning(number: number): Promise<void> {
+    for (let pause = limits.pauseMs; exitCode === undefined; pause = Math.min(2 * pause, limits.pauseMsMax)) {
+      const began = performance.now()
+      const worker = cluster.fork()
+      const about = { worker: number, pid: worker.process.pid }
+      workers.set(number, worker)
+      const send = (message: SupervisorMessage) => worker.isConnected() && worker.send(message)
+      let unanswered = 0
+      worker.on('message', async ({ kind }: WorkerMessage) => {
+        unanswered = 0
+        if (kind === 'hello') send({ kind: 'start', worker: number, env: settings })
+        else if (kind === 'migrated') migrated.resolve()
+        else if (kind === 'metrics')
+          send({ kind: 'metrics', text: await metrics?.text().catch(() => undefined) })
+      })
+      const pinging = setInterval(() => {
+        if (unanswered++ < limits.unansweredMax) return void send({ kind: 'ping' })
+        log.error('worker hangs', about)
+        worker.process.kill('SIGKILL')
+      }, limits.pingEveryMs)
+      const [code, signal] = await once(worker, 'exit')
+      clearInterval(pinging)
+      workers.delete(number)
+      if (exitCode !== undefined) return
+      if (performance.now() - began > limits.steadyMs) pause = limits.pauseMs
+      log.warn('worker ended', { ...about, exit_code: code, signal, again_in_ms: isUp ? pause : undefined })
+      if (!isUp) return stopAll('SIGTERM', code ?? 1)
+      await Promise.race([Bun.sleep(pause), stopped.promise])
+    }
+  }
+
+  onStopSignal(
+    signal => stopAll(signal, 0),
+    () => stopAll('SIGKILL', 1),
+  )
+  // The file that runs, even when an upgrade has replaced it: all workers are of one version.
+  if (Bun.isStandaloneExecutable) process.execPath = '/proc/self/exe'
+  cluster.setupPrimary(
+    Bun.isStandaloneExecutable ? { exec: 'worker', args: [] } : { exec: Bun.main, args: ['worker'] },
+  )
+  const server =
+    metrics && (await import('../../http/metrics-endpoint.ts')).serveMetrics(metrics, config.metrics!, log)
+  const first = keepRunning(1)
+  isUp = await Promise.race([first.then(() => false), migrated.promise.then(() => true)])
+  const others = Array.from({ length: config.workers - 1 }, (_, i) => keepRunning(i + 2))
+  await Promise.all([first, ...others])
+  await server?.stop(true)
+  return exitCode ?? 1
+}
+
+/** The settings with the secrets that came from files: a worker that starts later has the same ones. */
+function settingsAsRead({ database, secretKey, dataDir, metrics }: Config, env: Env, port: number): Env {
+  const secrets: Env = {
+    DATABASE_URL: database.kind === 'postgres' ? database.url : undefined,
+    SECRET_KEY: secretKey ?? loadSecretKey(dataDir),
+    METRICS_TOKEN: metrics?.token,
+  }
+  const files = Object.keys(secrets).map(name => [`${name}_FILE`, undefined])
+  return { ...env, ...secrets, ...Object.fromEntries(files), PORT: String(port) }
+}

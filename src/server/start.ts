@@ -1,0 +1,122 @@
+import type { Config } from '../config/config.ts'
+import { loadSecretKey } from '../config/secret-key.ts'
+import type { Driver } from '../db/driver.ts'
+import { openDriver } from '../db/drizzle.ts'
+import { migrate, pendingMigrations } from '../db/migrator.ts'
+import { databaseError } from '../db/pg-error.ts'
+import type { Readiness } from '../http/health.ts'
+import { AppError } from '../lib/errors.ts'
+import { errorFields, type Log } from '../telemetry/log.ts'
+import { createApp } from './app.ts'
+import type { Supervisor } from './cluster/worker-channel.ts'
+import { schedule } from './jobs.ts'
+import { type Listener, listen } from './listener.ts'
+import { startTelemetry } from './telemetry.ts'
+
+/** Seconds that a stop may take once the listener is closed. */
+export const stopLimits = {
+  /** For requests in flight. */
+  inFlight: 10,
+  /** For a background job that is under way. */
+  jobs: 1,
+  /** For everything together. */
+  all: 14,
+}
+
+/** The service behind a listener: brings the database up to date, and runs until it is stopped. */
+export async function serve(
+  config: Config,
+  log: Log,
+  { server, attach }: Listener = listen(config, log),
+  supervisor?: Supervisor,
+  limits = stopLimits,
+) {
+  // 1. The database, and the secret that signs tokens.
+  const database = await openDriver(config.database)
+  const telemetry = await startTelemetry(config, database, log, supervisor)
+  const { driver } = telemetry
+  const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
+
+  // 2. The app.
+  let stopping = false
+  const { app, jobs, stats } = createApp({
+    config,
+    secretKey,
+    driver,
+    log,
+    readiness: readinessOf(driver, () => stopping),
+    peerOf: request => server.requestIP(request)?.address ?? null,
+    observers: telemetry.observers,
+    plugins: telemetry.plugins,
+  })
+  telemetry.watch({ ...stats, inFlight: () => server.pendingRequests })
+  // On a connection that is kept the next request would be lost.
+  app.onRequest(({ set }) => {
+    if (stopping) set.headers.connection = 'close'
+  })
+  attach(app.fetch)
+
+  // 3. What it does by itself: the first turn comes long after the migrations.
+  const background = schedule(jobs, log)
+
+  // 4. Stop cleanly, whatever state we are in.
+  async function stop(reason: string, delaySeconds = config.shutdownDelaySeconds): Promise<void> {
+    if (stopping) return
+    stopping = true
+    log.info('stopping', { reason })
+    // `/health/ready` says no from now on; until load balancers have noticed, requests are answered.
+    await Bun.sleep(delaySeconds * 1000)
+    const until = performance.now() + limits.all * 1000
+    // `stop()` closes the listener and waits for what is in flight; what takes too long is cut off.
+    await Promise.race([server.stop(), Bun.sleep(limits.inFlight * 1000)])
+    await server.stop(true)
+    // The access lines of the last answers come one turn later.
+    await new Promise(setImmediate)
+    await Promise.race([background.stop(), Bun.sleep(limits.jobs * 1000)])
+    const secondsLeft = Math.max(1, (until - performance.now()) / 1000)
+    await Promise.all([driver.close(secondsLeft), telemetry.stop()])
+    log.info('stopped')
+  }
+
+  // 5. Migrations. Until they have run, requests that need the database get 503.
+  const migrated = migrateWhenPossible(driver, log, () => stopping)
+  // The caller awaits it, but later: a failure before that would be an unhandled rejection.
+  migrated.catch(() => {})
+
+  return { url: server.url.href, driver, stop, migrated }
+}
+
+const retryEveryMs = 500
+
+/** Waits for a database that is away; throws when it is there but the migrations cannot be applied. */
+async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => boolean): Promise<void> {
+  for (let attempt = 0; !isStopping(); attempt++) {
+    try {
+      const applied = await migrate(driver)
+      if (applied.length > 0) log.info('migrated', { applied })
+      return
+    } catch (error) {
+      if (!isAway(error)) throw error
+      if (attempt % 20 === 0) log.warn('waiting for the database', errorFields(error))
+      await Bun.sleep(retryEveryMs)
+    }
+  }
+}
+
+/** Whether a failure may pass by itself: no connection, or a server that is starting, stopping, full or a standby. */
+export function isAway(error: unknown): boolean {
+  const code = databaseError(error)?.code
+  return code ? /^(08|53|57|25006)/.test(code) : error instanceof AppError
+}
+
+function readinessOf(driver: Driver, isStopping: () => boolean): Readiness {
+  return async () => {
+    if (isStopping()) return { ready: false, reason: 'the service is stopping' }
+    try {
+      const pending = await pendingMigrations(driver)
+      return pending.length === 0 ? { ready: true } : { ready: false, reason: 'migrations are pending' }
+    } catch {
+      return { ready: false, reason: 'the database does not answer' }
+    }
+  }
+}

@@ -1,0 +1,53 @@
+import type { AnyElysia } from 'elysia'
+import { version } from '../../package.json'
+import type { Config } from '../config/config.ts'
+import type { Driver } from '../db/driver.ts'
+import { observeDriver } from '../db/instrumented-driver.ts'
+import { metricsRoute, serveMetrics } from '../http/metrics-endpoint.ts'
+import type { Log } from '../telemetry/log.ts'
+import type { Sources } from '../telemetry/metrics.ts'
+import type { Supervisor } from './cluster/worker-channel.ts'
+
+/** Metrics and traces, as far as the settings ask for them; otherwise nothing of theirs is even loaded. */
+export async function startTelemetry(config: Config, database: Driver, log: Log, supervisor?: Supervisor) {
+  const about = { version, database: database.kind }
+  const metrics =
+    config.metrics && (await import('../telemetry/metrics.ts')).createMetrics(about, supervisor?.worker)
+  const tracing =
+    config.tracing &&
+    (await import('../telemetry/tracing.ts')).createTracing({ env: config.tracing, version, log })
+  const instruments = [metrics, tracing].filter(instrument => instrument !== undefined)
+
+  /** On a port of their own, or as a route of the app. */
+  const plugins: AnyElysia[] = []
+  let server: Bun.Server<undefined> | undefined
+  if (tracing) plugins.push(tracing.requests)
+  if (metrics && config.metrics) {
+    const { port, token } = config.metrics
+    if (port === undefined) {
+      // A scrape reaches any of the workers, and must not depend on which.
+      const { contentType } = metrics
+      plugins.push(metricsRoute(supervisor ? { contentType, text: supervisor.metrics } : metrics, token!))
+    } else if (!supervisor) {
+      server = serveMetrics(metrics, config.metrics, log)
+    }
+  }
+
+  return {
+    plugins,
+    /** The database, with every statement observed. */
+    driver: instruments.reduce(
+      (driver, { aroundStatement }) => observeDriver(driver, aroundStatement),
+      database,
+    ),
+    observers: instruments.map(instrument => instrument.observe),
+    /** Where the metrics look up what is not counted. */
+    watch(sources: Omit<Sources, 'database' | 'logLinesDropped'>) {
+      metrics?.watch({ ...sources, database: () => database.stats?.(), logLinesDropped: log.dropped })
+    },
+    async stop() {
+      await Promise.all(instruments.map(instrument => instrument.stop()))
+      await server?.stop(true)
+    },
+  }
+}
