@@ -7,6 +7,7 @@ import { integer, pgTable, text } from 'drizzle-orm/pg-core'
 import { createDb, type Db, prepareSql } from '../src/db/client.ts'
 import type { Driver, Query } from '../src/db/driver.ts'
 import { openEmbedded } from '../src/db/embedded.ts'
+import { observeDriver } from '../src/db/observed.ts'
 import { openPostgres } from '../src/db/postgres.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 
@@ -174,6 +175,24 @@ describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
 
     expect(results.map(({ status }) => status === 'fulfilled')).toEqual(results.map((_, i) => i % 2 === 0))
     expect((await notes()).length).toBe(20)
+  })
+
+  test('is observed statement by statement', async () => {
+    await empty()
+    const seen: unknown[] = []
+    const observed = observeDriver(driver, (kind, _text, run) => {
+      seen.push(kind)
+      return run()
+    })
+    await createDb(observed).transaction(async tx => {
+      await tx.insert(entries).values({ id: 1, note: 'one' })
+      await tx.delete(entries)
+    })
+
+    expect(seen).toEqual([
+      { operation: 'insert', table: 'entries' },
+      { operation: 'delete', table: 'entries' },
+    ])
   })
 
   test('a prepared query returns named rows with the types of its columns', async () => {
