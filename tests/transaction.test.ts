@@ -8,6 +8,7 @@ import type { Driver, Query } from '../src/db/driver.ts'
 import { createDb, type Db, prepareSql } from '../src/db/drizzle.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
+import { observeDriver } from '../src/db/instrumented-driver.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 
 const entries = pgTable('entries', { id: integer('id').primaryKey(), note: text('note').notNull() })
@@ -174,6 +175,24 @@ describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
 
     expect(results.map(({ status }) => status === 'fulfilled')).toEqual(results.map((_, i) => i % 2 === 0))
     expect((await notes()).length).toBe(20)
+  })
+
+  test('is observed statement by statement', async () => {
+    await empty()
+    const seen: unknown[] = []
+    const observed = observeDriver(driver, (kind, _text, run) => {
+      seen.push(kind)
+      return run()
+    })
+    await createDb(observed).transaction(async tx => {
+      await tx.insert(entries).values({ id: 1, note: 'one' })
+      await tx.delete(entries)
+    })
+
+    expect(seen).toEqual([
+      { operation: 'insert', table: 'entries' },
+      { operation: 'delete', table: 'entries' },
+    ])
   })
 
   test('a prepared query returns named rows with the types of its columns', async () => {
