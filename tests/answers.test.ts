@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import postgres from 'postgres'
+import { createAnswers } from '../src/db/answers.ts'
 import { isUnavailable, openPostgres } from '../src/db/postgres.ts'
 import { createSingleConnection } from '../src/db/single-connection.ts'
 import {
@@ -17,7 +18,7 @@ import {
 async function askAll(script: Script, { count = 12, value = String as (i: number) => unknown } = {}) {
   using server = await startScriptedServer(script)
   const single = await connect(server.url)
-  const ask = (i: number) => single.ask(`select $1 /* ${i % 3} */`, [value(i)], true)
+  const ask = (i: number) => single.ask(`select $1 /* ${i % 3} */`, [value(i)], { prepare: true })
   // Each text is prepared.
   for (let i = 0; i < 6; i++) await ask(i)
   const results = await within1s(Array.from({ length: count }, (_, i) => ask(i)))
@@ -144,7 +145,7 @@ describe('no answer is wrong, and the connection is used no more, after', () => 
   }
 })
 
-describe('a value that cannot be sent tells nobody else, and nothing of it is sent:', () => {
+describe('a value that cannot be sent is the mistake of its caller alone, and nothing of it is sent:', () => {
   for (const [what, unwritable] of [
     ['JSON that throws', { toJSON: () => JSON.parse('no JSON') }],
     ['a circle', Object.assign([], { toJSON: undefined })],
@@ -173,14 +174,68 @@ describe('a value that cannot be sent tells nobody else, and nothing of it is se
   test('more values than the protocol can count', async () => {
     using server = await startScriptedServer()
     const single = await connect(server.url)
-    const ask = (i: number) => single.ask('select $1', [String(i)], true)
+    const ask = (i: number) => single.ask('select $1', [String(i)], { prepare: true })
     await ask(0)
-    const many = single.ask('select $1', new Array(70_000).fill(''), true)
+    const many = single.ask('select $1', new Array(70_000).fill(''), { prepare: true })
     const others = Promise.all([1, 2, 3].map(ask))
 
     await expect(many).rejects.toThrow('too many values')
     expect(await others).toEqual([1, 2, 3].map(i => [[`select $1|${i}`]]))
     single.destroy()
+  })
+})
+
+describe('an assertion about postgres.js that fails ends the connection:', () => {
+  type Settle = (queries: Record<string, (argument?: unknown) => void>[]) => void
+  const answer = (text: string) => ({ command: 'SELECT', count: 0, columns: [], statement: { string: text } })
+
+  /** Two statements over a client that does what it should not. */
+  async function askTwo(misbehave: Settle) {
+    const queries: Record<string, (argument?: unknown) => void>[] = []
+    let isDestroyed = false
+    class FakeQuery {
+      statement: { string: string }
+      prepared = true
+      constructor(string: string) {
+        this.statement = { string }
+      }
+      forEach() {}
+      values() {
+        queries.push(this as never)
+        return this
+      }
+    }
+    const client = { unsafe: (string: string) => new FakeQuery(string) }
+    const { ask } = createAnswers({
+      client: client as never,
+      isServerError: (_error): _error is never => false,
+      destroy: () => {
+        isDestroyed = true
+      },
+      retire() {},
+    })
+    const asked = [ask({ text: 'a', values: () => [], options: { prepare: true } })]
+    asked.push(ask({ text: 'b', values: () => [], options: { prepare: true } }))
+    const settled = Promise.allSettled(asked)
+    misbehave(queries)
+    return { statuses: (await settled).map(({ status }) => status), isDestroyed }
+  }
+
+  const bothFail = { statuses: ['rejected', 'rejected'] as const, isDestroyed: true }
+
+  test('an answer out of turn', async () => {
+    const misbehave: Settle = ([, second]) => {
+      Object.assign(second!, { statement: answer('b').statement })
+      second!.resolve!({ ...answer('b'), statement: second!.statement })
+    }
+
+    expect(await askTwo(misbehave)).toMatchObject(bothFail)
+  })
+
+  test('the answer to another statement', async () => {
+    const misbehave: Settle = ([first]) => first!.resolve!(answer('b'))
+
+    expect(await askTwo(misbehave)).toMatchObject(bothFail)
   })
 })
 

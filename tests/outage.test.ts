@@ -145,6 +145,53 @@ test('connections cut at any byte crash nothing, and no row of a lost answer tur
   expect(slowest).toBeLessThan(answerMax)
 }, 20_000)
 
+test.each([true, false])(
+  'a proxy holds new connections, drops them all and comes back: it is well again soon (callers meanwhile: %p)',
+  async hasCallers => {
+    let mode: 'passes' | 'holds' | 'drops' = 'passes'
+    const sockets = new Set<Socket>()
+    const dropAll = () => {
+      for (const socket of sockets) socket.destroy()
+      sockets.clear()
+    }
+    const proxy = await listen(client => {
+      sockets.add(client)
+      if (mode === 'drops') client.destroy()
+      if (mode !== 'passes') return
+      const upstream = connect(server.port, '127.0.0.1')
+      sockets.add(upstream)
+      client.pipe(upstream).pipe(client)
+      upstream.on('error', () => {}).on('close', () => client.destroy())
+      client.on('close', () => upstream.destroy())
+    })
+    const url = new URL(server.url)
+    url.port = new URL(proxy.url).port
+    const db = openPostgres({ url: url.href, poolSize: 4 })
+    expect((await settle(db)).error).toBeUndefined()
+
+    // The connection that there is answers all of them, while the new ones that they call for are held.
+    mode = 'holds'
+    await Promise.all(Array.from({ length: 4 }, () => settle(db, 'select pg_sleep(0.05)')))
+    await Bun.sleep(200)
+    mode = 'drops'
+    dropAll()
+    for (let i = 0; i < 10; i++) {
+      if (hasCallers) await settle(db)
+      await Bun.sleep(50)
+    }
+    mode = 'passes'
+    const back = performance.now()
+    if (!hasCallers) await Bun.sleep(1000)
+    while ((await settle(db)).error && performance.now() - back < 10_000) await Bun.sleep(20)
+    const recovery = performance.now() - back
+    await db.close()
+    proxy.close()
+
+    expect(recovery).toBeLessThan(recoveryMax)
+  },
+  20_000,
+)
+
 test('of several hosts the one that answers is found, and found again when they change places', async () => {
   const { port, password } = new URL(server.url)
   const dead = '127.0.0.1:1'

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import type { Driver } from '../src/db/driver.ts'
+import type { Driver, Query } from '../src/db/driver.ts'
 import { migrations } from '../src/db/migrate.ts'
 import { openPostgres } from '../src/db/postgres.ts'
 import { type Running, startExecutable } from './support/executable.ts'
@@ -59,6 +59,36 @@ describe.skipIf(!pgbouncer)('through PgBouncer, which pools transactions,', () =
 
     expect(wrong).toEqual([])
     expect(asked).toBeGreaterThan(100)
+  })
+
+  test('a transaction is all or nothing, also when its backend is killed', async () => {
+    const driver = openPostgres({ url: proxy.through(server.url), poolSize: 4 })
+    await driver.query('create table if not exists pairs (id int, half text)', [])
+    const insertBoth = (id: number, between: (query: Query) => Promise<unknown> = async () => {}) =>
+      driver
+        .transaction(async query => {
+          await query(`insert into pairs values ($1, 'one')`, [id])
+          await between(query)
+          await query(`insert into pairs values ($1, 'two')`, [id])
+        })
+        .then(
+          () => 'done',
+          error => error.code,
+        )
+    const kill = async (query: Query) => {
+      const [[pid]] = (await query('select pg_backend_pid()', [])) as [[number]]
+      await execute(server.url, `select pg_terminate_backend(${pid})`)
+    }
+    const outcomes = await Promise.all([
+      ...Array.from({ length: 20 }, (_, id) => insertBoth(id)),
+      insertBoth(100, kill),
+      insertBoth(101, query => query('select 1/0', [])),
+    ])
+    const halves = await driver.query('select id, count(*)::int from pairs group by id order by id', [])
+    await driver.close()
+
+    expect(outcomes).toEqual([...Array(20).fill('done'), 'unavailable', '22012'])
+    expect(halves).toEqual(Array.from({ length: 20 }, (_, id) => [id, 2]))
   })
 
   test('a session that ended on one copy is refused by the other within a second', async () => {

@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import postgres from 'postgres'
+import { databaseError, isSchemaMissing } from '../src/db/constraint.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { isUnavailable, openPostgres } from '../src/db/postgres.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
+import { startScriptedServer } from './support/scripted-server.ts'
 
 let server: PostgresServer
 let db: Driver
@@ -181,7 +184,7 @@ describe('ten connections', () => {
     Promise.all(Array.from({ length: count }, () => who(text, prepare)))
 
   test('are all used for what takes long', async () => {
-    const pids = await atOnce(10, 'select pg_backend_pid() from pg_sleep(0.1)', false)
+    const pids = await atOnce(10, 'select pg_backend_pid() from pg_sleep(0.5)', false)
 
     expect(new Set(pids).size).toBe(10)
   })
@@ -310,6 +313,124 @@ test('an address that cannot be right is refused at once, without repeating it',
     expect(open).toThrow('The address of the database')
     expect(open).not.toThrow('secret')
   }
+})
+
+describe('the session is ours, whatever', () => {
+  const settings = `select current_setting('TimeZone'), current_setting('DateStyle'), current_setting('client_encoding'),
+    current_setting('statement_timeout'), '2026-02-28T01:00:00+02'::timestamptz, 'é'`
+  const ours = [['UTC', 'ISO, MDY', 'UTF8', '1800ms', '2026-02-27 23:00:00+00', 'é']]
+
+  test('the database is set to', async () => {
+    await db.query(`alter database postgres set timezone to 'Asia/Tokyo'`, [])
+    await db.query(`alter database postgres set datestyle to 'German'`, [])
+    const one = openPostgres({ url: server.url, poolSize: 1 })
+    const found = await one.query(settings, [])
+    await one.close()
+    await db.query('alter database postgres reset all', [])
+
+    expect(found).toEqual(ours)
+  })
+
+  test('the address says', async () => {
+    const url = new URL(server.url)
+    const parameters = { DateStyle: 'German', timezone: 'Asia/Tokyo', client_encoding: 'LATIN1' }
+    for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value)
+    url.searchParams.set('statement_timeout', '0')
+    const one = openPostgres({ url: url.href, poolSize: 1 })
+    const found = await one.query(settings, [])
+    await one.close()
+
+    expect(found).toEqual(ours)
+  })
+
+  test('the address and the environment want of the library', async () => {
+    const url = new URL(server.url)
+    for (const name of ['idle_timeout', 'max_lifetime']) url.searchParams.set(name, '0.05')
+    process.env.PGDEBUG = 'true'
+    process.env.PGTARGETSESSIONATTRS = 'any'
+    const one = openPostgres({ url: url.href, poolSize: 1 })
+    try {
+      const pid = () => one.query('select pg_backend_pid()', [])
+      const before = await pid()
+      await Bun.sleep(200)
+      expect(await pid()).toEqual(before)
+      const failure = await one.query('select $1::int', ['geheim']).catch(error => error)
+      expect(failure).toMatchObject({ code: '22P02' })
+      expect(Object.keys(failure)).not.toContain('parameters')
+    } finally {
+      delete process.env.PGDEBUG
+      delete process.env.PGTARGETSESSIONATTRS
+      await one.close()
+    }
+  })
+})
+
+test('prepared statements that were thrown away are prepared again, and no answer is lost', async () => {
+  const one = openPostgres({ url: server.url, poolSize: 1 })
+  const ask = (i: number) => one.query('select $1::int, $2::jsonb', [i, { i }], { prepare: true })
+  await ask(0)
+  for (const forget of ['deallocate all', 'discard all']) {
+    await one.query(forget, [])
+    const rows = await Promise.all([1, 2, 3, 4, 5].map(ask))
+    expect(rows).toEqual([1, 2, 3, 4, 5].map(i => [[i, { i }]]))
+  }
+  const zone = await one.query(`select current_setting('TimeZone')`, [])
+  await one.close()
+
+  expect(zone).toEqual([['UTC']])
+})
+
+test('a server that takes no more writes is left for one that does, by the next statement', async () => {
+  const one = openPostgres({ url: server.url, poolSize: 1 })
+  const pid = () => one.query('select pg_backend_pid()', [])
+  const before = await pid()
+  await one.query('set default_transaction_read_only = on', [])
+  const failure = await one.query('create table refused (id int)', []).catch(error => error)
+  const after = await pid()
+  await one.close()
+
+  expect(failure).toMatchObject({ code: 'unavailable', cause: { code: '25006' } })
+  expect(after).not.toEqual(before)
+})
+
+test('of two hosts that both take writes only one is used, also when the other answers late', async () => {
+  using late = await startScriptedServer({ authenticate: () => Buffer.alloc(0), rows: () => [['late']] })
+  using good = await startScriptedServer({ rows: () => [['good']] })
+  const [first, second] = [late, good].map(({ url }) => new URL(url).host)
+  const two = openPostgres({ url: `postgres://someone:secret@${first},${second}/anything`, poolSize: 2 })
+  const one = two.query('select 1', [])
+  // This one is still asking the first host when the other has given it up.
+  await Bun.sleep(400)
+  const other = two.query('select 2', [])
+  while (good.connections() === 0) await Bun.sleep(5)
+  await one
+  late.greet()
+  const answers = [await one, await other, await two.query('select 3', [])]
+  await two.close()
+
+  expect(answers).toEqual(Array(3).fill([['good']]))
+})
+
+test('a deadlock and a serialization failure are a moment, not a mistake', () => {
+  for (const code of ['40P01', '40001', '57014', '55P03', '53300', '08006', '25006']) {
+    expect(isUnavailable(new postgres.PostgresError({ code } as never))).toBe(true)
+  }
+  for (const code of ['23505', '42601', '22P02', '0A000']) {
+    expect(isUnavailable(new postgres.PostgresError({ code } as never))).toBe(false)
+  }
+})
+
+test('a code of the system is no SQLSTATE', () => {
+  const broken = (code: string) => Object.assign(new Error(code), { code })
+
+  expect(databaseError(broken('EPIPE'))).toBeUndefined()
+  expect(databaseError(new Error('query', { cause: broken('23505') }))?.code).toBe('23505')
+})
+
+test('a table or a column that is not there yet is a migration that has not run', () => {
+  const broken = (code: string) => Object.assign(new Error(code), { code })
+
+  expect(['42P01', '42703', '42601'].map(code => isSchemaMissing(broken(code)))).toEqual([true, true, false])
 })
 
 test('a mistake of the program is not an outage', () => {

@@ -1,15 +1,13 @@
 import { Stream } from 'node:stream'
 import type postgres from 'postgres'
-import type { Rows } from './driver.ts'
+import type { QueryOptions, Rows } from './driver.ts'
 
 /** A query of postgres.js 3.4.9, with the fields of its own (src/query.js, src/connection.js) that are watched here. */
 interface PostgresQuery {
   resolve(answer: PostgresAnswer): void
   reject(error: unknown): void
-  /** Set to the error after which the statement is sent again. */
-  retried: unknown
-  /** Set when the statement is sent. */
-  state: unknown
+  /** Called in place of sending the statement again: see `trapRetries`. */
+  onRetry(error: unknown): void
   /** A cancelled statement is not sent. */
   cancelled: unknown
   /** Whether the connection knew the statement before. */
@@ -41,7 +39,7 @@ interface Connection {
 export interface Statement {
   text: string
   values: () => postgres.ParameterOrJSON<never>[]
-  prepare: boolean
+  options: QueryOptions
 }
 
 /** The protocol counts values in 16 bits. */
@@ -55,9 +53,10 @@ const valuesMax = 65_533
  * a value cannot be written and when a statement fails in the middle of its rows (docs/decisions/0003-one-statement.md
  * lists each way). So the order is kept here a second time, each statement collects its own rows, and whatever does
  * not fit ends the connection: an answer out of turn, one to another text, one without an end, or with another number
- * of rows than the server counted; a statement sent twice; every failure that is not the server's.
+ * of rows than the server counted; and every failure that is not the server's.
  */
 export function createAnswers({ client, isServerError, destroy, retire }: Connection) {
+  trapRetries(client)
   const asked: { query: PostgresQuery; reject: (error: unknown) => void }[] = []
   let stopped: unknown
 
@@ -68,17 +67,18 @@ export function createAnswers({ client, isServerError, destroy, retire }: Connec
     for (const { reject } of asked.splice(0)) reject(stopped)
   }
 
-  guardSerializers(client, stop)
-
   function ask(statement: Statement, isSecondTime = false): Promise<Rows> {
     if (stopped) return Promise.reject(stopped)
-    const { text, prepare } = statement
+    const { text, options } = statement
     const values = statement.values()
     if (values.length > valuesMax) return Promise.reject(new RangeError('A statement has too many values'))
     return new Promise((resolve, reject) => {
       const rows: Rows = []
       const query = client
-        .unsafe(text, values, { prepare, simple: false } as postgres.UnsafeQueryOptions)
+        .unsafe(text, values, {
+          prepare: options.prepare === true,
+          simple: false,
+        } as postgres.UnsafeQueryOptions)
         .values() as unknown as PostgresQuery
       asked.push({ query, reject })
 
@@ -93,7 +93,8 @@ export function createAnswers({ client, isServerError, destroy, retire }: Connec
         // The data of a COPY, which nothing here asks for. Its failure would be an error without a listener.
         if (answer instanceof Stream) answer.on('error', () => {})
         settle(faultOf(answer, rows.length) ?? strangerOf(answer, query, text), () => {
-          rows.columns = answer.columns ?? []
+          // It changes the shape of the list, which takes a twentieth of a statement's time.
+          if (options.columns) rows.columns = answer.columns ?? []
           resolve(rows)
         })
       }
@@ -109,29 +110,32 @@ export function createAnswers({ client, isServerError, destroy, retire }: Connec
       }
       // The prepared statement no longer fits. The server has executed nothing, so it is asked once more, in its turn.
       // postgres.js would send it between what was sent since, with its values encoded twice.
-      Object.defineProperty(query, 'retried', {
-        get: () => undefined,
-        set(error: unknown) {
-          query.cancelled = true
-          settle(undefined, () =>
-            isSecondTime ? reject(connectionLost(error)) : ask(statement, true).then(resolve, reject),
-          )
-        },
-      })
-      let state: unknown = null
-      Object.defineProperty(query, 'state', {
-        get: () => state,
-        set(next: unknown) {
-          if (state) stop(new Error('postgres.js: a statement was sent twice'))
-          state = next
-        },
-      })
+      query.onRetry = error =>
+        settle(undefined, () =>
+          isSecondTime ? reject(connectionLost(error)) : ask(statement, true).then(resolve, reject),
+        )
       // A list of our own: postgres.js continues its list where a failed statement stopped.
       query.forEach(row => void rows.push(row))
     })
   }
 
-  return { ask, stop }
+  return { ask }
+}
+
+/**
+ * postgres.js notes in `retried` why it is about to send a statement again. A statement that is cancelled is not sent.
+ * The trap stands on the class, which is not exported, because it costs nothing there.
+ */
+function trapRetries(client: PostgresClient) {
+  const queries = Object.getPrototypeOf(client.unsafe(''))
+  if (Object.hasOwn(queries, 'retried')) return
+  Object.defineProperty(queries, 'retried', {
+    get: () => undefined,
+    set(this: PostgresQuery, error: unknown) {
+      this.cancelled = true
+      this.onRetry(error)
+    },
+  })
 }
 
 /** What makes an answer unfit to be used. */
@@ -147,25 +151,6 @@ export function faultOf(
 function strangerOf({ statement }: PostgresAnswer, query: PostgresQuery, text: string): string | undefined {
   const isOwn = statement === query.statement && query.statement?.string === text
   return isOwn ? undefined : 'the answer to another statement'
-}
-
-/** After a serializer that throws, postgres.js would reject the statement that is being answered, and lose count. */
-function guardSerializers(client: PostgresClient, stop: (cause: unknown) => void) {
-  const { serializers } = client.options as unknown as {
-    serializers: Record<string, (value: never) => unknown>
-  }
-  for (const [type, serialize] of Object.entries(serializers)) {
-    serializers[type] = value => {
-      try {
-        const text = serialize(value)
-        if (typeof text === 'string') return text
-        stop(new TypeError('A value of a statement has the wrong type'))
-      } catch (error) {
-        stop(error)
-      }
-      return ''
-    }
-  }
 }
 
 /** An error of a connection: nothing is known of what was under way on it. */

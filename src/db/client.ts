@@ -113,8 +113,9 @@ class Prepared<T extends PreparedQueryConfig> extends PreparedQuery<T> {
 
 function send(query: Query, prepare: boolean): RemoteCallback {
   return async (text, values, method) => {
-    const rows = await query(text, values, { prepare })
-    return { rows: method === 'execute' ? named(rows) : rows }
+    const columns = method === 'execute'
+    const rows = await query(text, values, { prepare, columns })
+    return { rows: columns ? named(rows) : rows }
   }
 }
 

@@ -39,10 +39,13 @@ export interface QueryOptions {
    * whose plan does not depend on the values. Otherwise PostgreSQL plans at each call, knowing the values.
    */
   prepare?: boolean
+  /** Makes the rows know the names of their columns. */
+  columns?: boolean
 }
 
-/** A row is an array in the order of the select list (`parsers` says how a cell arrives); `columns` has the names. */
+/** A row is an array in the order of the select list (`parsers` says how a cell arrives). */
 export interface Rows extends Array<unknown[]> {
+  /** The names, where `QueryOptions.columns` asked for them. */
   columns?: readonly { name: string }[] | undefined
 }
 

@@ -105,10 +105,9 @@ function createDriver(engine: Engine, { hasSpace, copyTo, release }: Folder): Dr
 
     async transaction(work) {
       beforeWrite()
-      // The engine never loses its connection; a rollback that fails is undone by `reset`.
-      const abandon = () => connection.reset()
+      const exclusive = { run, failure: (error: unknown) => error, destroy: () => connection.reset() }
       return alone(() =>
-        runTransaction(run, abandon, query => atMost(transactionSecondsMax, work(query), tooLong)),
+        runTransaction(exclusive, query => atMost(transactionSecondsMax, work(query), tooLong)),
       )
     },
 

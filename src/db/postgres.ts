@@ -20,10 +20,8 @@ interface PostgresSettings {
 /** A PostgreSQL server, or the one of several that takes writes. Connects when the first query comes. */
 export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings): Driver {
   const server = createServer(url)
-  const pool = createPool({
-    size: poolSize,
-    connect: async () => pooled(await server.connect(statementLimits), prepare),
-  })
+  const connect = async () => pooled(await server.connect(statementLimits), prepare)
+  const pool = createPool(connect, poolSize)
 
   return {
     kind: 'postgres',
@@ -182,14 +180,12 @@ function pooled(single: SingleConnection, mayPrepare: boolean): PoolConnection {
     },
     isReadOnly: single.isReadOnly,
     depthMax: canPrepare ? 4 : 1,
-    async run(text, values, { prepare = false } = {}) {
-      try {
-        return await single.ask(text, values, prepare && isKept(text))
-      } catch (error) {
-        // It has become a standby, or the name now means another server. What was so from the start is no news.
-        if (isServerError(error) && error.code === '25006' && !single.isReadOnly) void single.end()
-        throw isUnavailable(error) ? unavailable(error) : error
-      }
+    run: (text, values, options) =>
+      single.ask(text, values, { ...options, prepare: options?.prepare === true && isKept(text) }),
+    failure(error) {
+      // It has become a standby, or the name now means another server. What was so from the start is no news.
+      if (isServerError(error) && error.code === '25006' && !single.isReadOnly) void single.end()
+      return isUnavailable(error) ? unavailable(error) : error
     },
     end: single.end,
     destroy: single.destroy,

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect as dial, type Socket } from 'node:net'
 import postgres from 'postgres'
 import { connectionLost, createAnswers, faultOf } from './answers.ts'
-import { parsers, type Rows, serializers } from './driver.ts'
+import { parsers, type QueryOptions, type Rows, serializers } from './driver.ts'
 import { guardAuthentication } from './scram-guard.ts'
 
 /** The address as postgres.js reads it, with what the environment (`PGUSER`, …) adds. */
@@ -40,6 +40,7 @@ export function createSingleConnection(address: Address, { host, port, index, pa
     connection: merge(address.connection ?? {}, parameters),
     onclose: () => destroy(),
     async socket() {
+      // postgres.js would go on over another connection, with half of a script outside its transaction.
       if (socket) throw connectionLost()
       socket = dial({ host, port })
       await once(socket, 'connect')
@@ -97,16 +98,13 @@ export function createSingleConnection(address: Address, { host, port, index, pa
       isProxied = pid !== answer.state.pid
     },
     /** Runs one statement; `undefined` among its values is a mistake of the program. */
-    ask(text: string, values: readonly unknown[], prepare: boolean): Promise<Rows> {
-      if (lost) return Promise.reject(connectionLost())
+    ask(text: string, values: readonly unknown[], options: QueryOptions): Promise<Rows> {
       if (values.includes(undefined))
         return Promise.reject(new TypeError('A value of a statement is undefined'))
-      return answers.ask({ text, values: () => values.map(untyped), prepare })
+      return answers.ask({ text, values: () => values.map(untyped), options })
     },
     /** Runs a script without values; returns the rows of its last statement. */
     async execute(script: string): Promise<Rows> {
-      // postgres.js would open another connection, and half a script would run outside its transaction.
-      if (lost) throw connectionLost()
       const result = await client.unsafe(script).values()
       // Several statements with rows: a list of results.
       const last = 'command' in result ? result : (result as unknown as (typeof result)[]).at(-1)!

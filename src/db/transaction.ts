@@ -1,17 +1,29 @@
 import type { Query } from './driver.ts'
 
+/** What a transaction runs on: it never moves to another connection, and rejects once its own is lost. */
+interface Exclusive {
+  run: Query
+  /** The error for the caller of a failed `run`. */
+  failure(error: unknown): unknown
+  /** Ends the connection, or makes it as new. */
+  destroy(): void | Promise<void>
+}
+
 /**
- * Runs `work` between `begin` and `commit` on a connection that nothing else uses meanwhile. `run` never moves to
- * another connection: once its connection is lost, it rejects.
+ * Runs `work` between `begin` and `commit` on a connection that nothing else uses meanwhile.
  *
  * The first statement that fails decides: those behind it are not sent, and even if `work` goes on, all is rolled back.
- * When the rollback is not answered, `abandon` must end the connection.
+ * A rollback that is not answered ends the connection. Nothing is prepared: a plan that no longer fits is asked for
+ * once more, which is not possible in a transaction that has failed.
  */
 export async function runTransaction<T>(
-  run: Query,
-  abandon: () => void | Promise<void>,
+  connection: Exclusive,
   work: (query: Query) => Promise<T>,
 ): Promise<T> {
+  const run: Query = (text, values, options) =>
+    connection.run(text, values, { ...options, prepare: false }).catch(error => {
+      throw connection.failure(error)
+    })
   let isOver = false
   let failed: { error: unknown } | undefined
   /** Settles when the statements so far are answered. */
@@ -40,7 +52,7 @@ export async function runTransaction<T>(
     return result
   } catch (error) {
     await answered
-    await run('rollback', []).catch(abandon)
+    await run('rollback', []).catch(() => connection.destroy())
     throw error
   }
 }

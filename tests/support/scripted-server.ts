@@ -78,6 +78,10 @@ export async function startScriptedServer(script: Script = {}) {
     url: `postgres://someone:secret@127.0.0.1:${port}/anything`,
     received,
     connections: () => connections,
+    /** Greets those who were left waiting (`authenticate`). */
+    greet() {
+      for (const socket of sockets) socket.write(greeting)
+    },
     [Symbol.dispose]() {
       for (const socket of sockets) socket.destroy()
       server.close()

@@ -1,0 +1,340 @@
+import { afterEach, expect, jest, test } from 'bun:test'
+import fc from 'fast-check'
+import { createPool, openingSecondsMax, type PoolConnection } from '../src/db/pool.ts'
+import { AppError } from '../src/errors.ts'
+
+/** What a server does with a connection that is being opened. */
+type Opening = 'accepts' | 'refuses' | 'hangs'
+
+/** A pool on scripted connections; a statement's text says what becomes of it. */
+function scripted(size: number, { isReadOnly = false } = {}) {
+  let opening: Opening = 'accepts'
+  const made: (ReturnType<typeof connection> & { asked: string[] })[] = []
+  let refusals = 0
+
+  function connection() {
+    const { promise: gone, reject: lose } = Promise.withResolvers<never>()
+    gone.catch(() => {})
+    const asked: string[] = []
+    let last: Promise<unknown> = Promise.resolve()
+    const self = {
+      asked,
+      lost: false,
+      /** Says no more, as after a cable was cut. */
+      silent: false,
+      isReadOnly,
+      depthMax: 4,
+      ended: 0,
+      destroyed: 0,
+      async run(text: string) {
+        asked.push(text)
+        const [, pause] = /^wait (\d+)/.exec(text) ?? []
+        // One after another, as a session does.
+        last = last.then(() =>
+          text.startsWith('hang') || self.silent ? gone : pause ? Bun.sleep(Number(pause)) : undefined,
+        )
+        await Promise.race([last, gone])
+        return [[1]]
+      },
+      failure: (error: unknown) => error,
+      async end() {
+        self.lost = true
+        self.ended++
+        lose(new AppError('unavailable'))
+      },
+      destroy() {
+        self.lost = true
+        self.destroyed++
+        lose(new AppError('unavailable'))
+      },
+    }
+    return self satisfies PoolConnection
+  }
+
+  const connect = async () => {
+    const how = opening
+    if (how === 'hangs') await Bun.sleep(openingSecondsMax * 1000)
+    if (how !== 'accepts') {
+      refusals++
+      throw new Error('refused')
+    }
+    const self = connection()
+    made.push(self)
+    return self
+  }
+  return {
+    ...createPool(connect, size),
+    made,
+    refusals: () => refusals,
+    become(now: Opening) {
+      opening = now
+    },
+  }
+}
+
+const ask = ({ query }: ReturnType<typeof scripted>, text = 'quick', prepare = false) =>
+  query(text, [], { prepare }).then(
+    () => 'answered',
+    () => 'refused',
+  )
+
+afterEach(() => {
+  jest.useRealTimers()
+})
+
+test('after any losses, refusals and openings that hang, the pool is well within 2 s of the return', async () => {
+  const event = fc.oneof(
+    fc.record({ opening: fc.constantFrom<Opening>('accepts', 'refuses', 'hangs') }),
+    fc.record({ lose: fc.constantFrom('all', 'one') }),
+    fc.record({ silence: fc.constantFrom('all', 'one') }),
+    fc.record({ callers: fc.integer({ min: 1, max: 6 }) }),
+    fc.record({ pause: fc.integer({ min: 0, max: 2500 }) }),
+  )
+  await fc.assert(
+    fc.asyncProperty(fc.array(event, { maxLength: 12 }), fc.boolean(), async (events, hasCallers) => {
+      const time = fakeTime()
+      const pool = scripted(3)
+      for (const event of events) {
+        if ('opening' in event) pool.become(event.opening)
+        if ('lose' in event) for (const each of pool.made.slice(event.lose === 'all' ? 0 : -1)) each.destroy()
+        if ('silence' in event)
+          for (const each of pool.made.slice(event.silence === 'all' ? 0 : -1)) each.silent = true
+        if ('callers' in event) for (let i = 0; i < event.callers; i++) void ask(pool)
+        if ('pause' in event) await time.pass(event.pause)
+        else await time.pass(0)
+      }
+      pool.become('accepts')
+      // A connection that is silent and idle is noticed by its next caller, and by no one before.
+      const isNoticed = hasCallers || pool.made.some(({ silent, lost }) => silent && !lost)
+      for (let passed = 0; passed < 2100; passed += 100) {
+        if (isNoticed) void ask(pool)
+        await time.pass(100)
+      }
+      let outcome: string | undefined
+      void ask(pool).then(told => {
+        outcome = told
+      })
+      await time.pass(100)
+      expect(outcome).toBe('answered')
+      void pool.close(0)
+      await time.pass(100)
+    }),
+    { numRuns: 300 },
+  )
+}, 60_000)
+
+test('a job is settled within 2 s whatever its connection does', async () => {
+  const time = fakeTime()
+  const pool = scripted(2)
+  const outcomes = Promise.all(Array.from({ length: 9 }, () => ask(pool, 'hang')))
+  let settled = false
+  void outcomes.then(() => {
+    settled = true
+  })
+  await time.pass(1850)
+  expect(settled).toBe(false)
+  await time.pass(150)
+
+  expect(await outcomes).toEqual(Array(9).fill('refused'))
+})
+
+test('while the database is away it is asked one connection at a time, with a pause, and callers are refused', async () => {
+  const time = fakeTime()
+  const pool = scripted(5)
+  pool.become('refuses')
+  expect(await Promise.all(Array.from({ length: 5 }, () => ask(pool)))).toEqual(Array(5).fill('refused'))
+  expect(pool.stats().away).toBe(true)
+  const before = pool.refusals()
+  await time.pass(3000)
+
+  expect(await ask(pool)).toBe('refused')
+  expect(pool.refusals() - before).toBeWithin(8, 13)
+})
+
+test('a connection whose time is over is used no more, and ended', async () => {
+  const time = fakeTime()
+  const pool = scripted(2, { isReadOnly: true })
+  expect(await ask(pool)).toBe('answered')
+  await time.pass(1100)
+  expect(await ask(pool)).toBe('answered')
+
+  expect(pool.made.map(({ ended }) => ended)).toEqual([1, 0])
+})
+
+test('a connection is replaced after half an hour to an hour', async () => {
+  const time = fakeTime()
+  const pool = scripted(2)
+  await ask(pool)
+  await time.pass(29 * 60 * 1000, 60_000)
+  await ask(pool)
+  expect(pool.made).toHaveLength(1)
+  await time.pass(32 * 60 * 1000, 60_000)
+  await ask(pool)
+
+  expect(pool.made.map(({ ended }) => ended)).toEqual([1, 0])
+})
+
+test('a connection that opens after the close is dropped', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  pool.become('hangs')
+  const outcome = ask(pool)
+  const closed = pool.close(0.05)
+  pool.become('accepts')
+  await time.pass(60)
+  await closed
+  expect(await outcome).toBe('refused')
+
+  const late = scripted(1)
+  const call = ask(late)
+  void late.close(0)
+  await time.pass(100)
+  expect(await call).toBe('refused')
+  expect(late.made.filter(({ lost }) => !lost)).toEqual([])
+})
+
+test('when one connection is silent the idle and the slow ones are dropped, too', async () => {
+  const time = fakeTime()
+  const pool = scripted(4)
+  const four = Promise.all([1, 2, 3, 4].map(i => ask(pool, `wait 10 for ${i}`)))
+  await time.pass(20)
+  await four
+  void ask(pool, 'hang')
+  await time.pass(1000)
+  void ask(pool, 'hang a second later')
+  await time.pass(800)
+  void ask(pool, 'hang just now')
+  await time.pass(250)
+
+  expect(pool.made.map(({ destroyed }) => destroyed > 0)).toEqual([true, true, false, true])
+})
+
+test('nothing is sent over a connection that is lost', async () => {
+  const pool = scripted(2)
+  await ask(pool)
+  pool.made[0]!.lost = true
+  await ask(pool)
+  await pool.close()
+
+  expect(pool.made.map(({ asked }) => asked.length)).toEqual([1, 1])
+})
+
+test('at most four statements are on their way on a connection', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  await ask(pool, 'quick', true)
+  for (let i = 0; i < 9; i++) void ask(pool, `wait 100 for ${i}`, true)
+  await time.pass(0)
+
+  expect(pool.made[0]!.asked).toHaveLength(1 + 4)
+})
+
+test('nothing is sent behind a statement that takes long', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  await ask(pool, 'quick', true)
+  void ask(pool, 'wait 100', true)
+  await time.pass(20)
+  void ask(pool, 'quick', true)
+  await time.pass(50)
+  expect(pool.made[0]!.asked).toEqual(['quick', 'wait 100'])
+  await time.pass(50)
+
+  expect(pool.made[0]!.asked).toEqual(['quick', 'wait 100', 'quick'])
+})
+
+test('a connection that is always busy is replaced, too, when its time is over', async () => {
+  const time = fakeTime()
+  const pool = scripted(1, { isReadOnly: true })
+  for (let i = 0; i < 400; i++) {
+    void ask(pool, 'wait 4', true)
+    await time.pass(3, 1)
+  }
+
+  expect(pool.made[0]!.ended).toBe(1)
+  expect(pool.made.length).toBeGreaterThan(1)
+})
+
+test('a transaction that is not over in time loses its connection', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  void ask(pool, 'wait 1000')
+  await time.pass(10)
+  const outcome = pool.transaction(() => new Promise(() => {})).catch(error => error)
+  await time.pass(2000)
+
+  expect(await outcome).toMatchObject({ code: 'unavailable' })
+  expect(pool.made.map(({ destroyed }) => destroyed)).toEqual([1])
+})
+
+test('a statement that is not prepared has its connection to itself', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  await ask(pool, 'quick', true)
+  void ask(pool, 'wait 50', false)
+  void ask(pool, 'quick', true)
+  await time.pass(0)
+  expect(pool.made[0]!.asked).toEqual(['quick', 'wait 50'])
+  await time.pass(60)
+
+  expect(pool.made[0]!.asked).toEqual(['quick', 'wait 50', 'quick'])
+})
+
+test('a text that waits for a lock costs one connection, and the others go on', async () => {
+  const time = fakeTime()
+  const pool = scripted(2)
+  const order: string[] = []
+  const note = (text: string) => void ask(pool, text).then(() => order.push(text))
+  note('wait 1000 locked')
+  await time.pass(600)
+  for (let i = 0; i < 3; i++) note('wait 1000 locked')
+  for (let i = 0; i < 4; i++) note('wait 5 other')
+  await time.pass(200)
+  expect(order).toEqual(Array(4).fill('wait 5 other'))
+  await time.pass(300)
+  note('wait 5 other')
+  await time.pass(50)
+
+  expect(order).toEqual([...Array(4).fill('wait 5 other'), 'wait 1000 locked', 'wait 5 other'])
+})
+
+test('a while after the lock all is as before', async () => {
+  const time = fakeTime()
+  const pool = scripted(2)
+  void ask(pool, 'wait 600 locked')
+  await time.pass(1700)
+  for (let i = 0; i < 2; i++) void ask(pool, 'wait 50 locked')
+  await time.pass(10)
+
+  expect(pool.made.map(({ asked }) => asked.at(-1))).toEqual(Array(2).fill('wait 50 locked'))
+})
+
+test('transactions have half of the connections at most', async () => {
+  const time = fakeTime()
+  const pool = scripted(4)
+  const transactions = [1, 2, 3].map(() => pool.transaction(query => query('wait 100', [])))
+  await time.pass(20)
+  expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 1 })
+  expect(await ask(pool)).toBe('answered')
+  await time.pass(300)
+  await Promise.all(transactions)
+
+  expect(pool.stats()).toMatchObject({ inUse: 0, waiting: 0 })
+})
+
+/** Time that passes only when told, in steps of `stepMs`; promises are settled in between. */
+function fakeTime() {
+  jest.useFakeTimers()
+  const settle = async () => {
+    for (let i = 0; i < 30; i++) await Promise.resolve()
+  }
+  return {
+    async pass(milliseconds: number, stepMs = 10) {
+      await settle()
+      for (let passed = 0; passed < milliseconds; passed += stepMs) {
+        jest.advanceTimersByTime(Math.min(stepMs, milliseconds - passed))
+        await settle()
+      }
+    },
+  }
+}
