@@ -177,6 +177,17 @@ onBothDatabases('lists', api => {
     )
   })
 
+  test('a page has fifty tasks, if not said otherwise', async () => {
+    const ada = await api.user()
+    const operations = Array.from({ length: 51 }, () => ({ op: 'create', task: { title: 'x' } }))
+    await api.post('/tasks/batch', { token: ada.token, json: { operations } })
+
+    for (const query of ['', '?sort=title']) {
+      const { body, headers } = await api.get(`/tasks${query}`, { token: ada.token })
+      expect([body.length, headers.has('link')]).toEqual([50, true])
+    }
+  })
+
   test('a page that ends the list has no next one, and only who asks gets a total', async () => {
     const ada = await api.user()
     await api.task(ada)

@@ -60,6 +60,10 @@ describe('a cursor', () => {
     )
   })
 
+  test('has a seal of sixteen bytes, more than can be tried', () => {
+    expect(Buffer.from(cursors.seal('list', 'user', 'x'), 'base64url')).toHaveLength(17)
+  })
+
   test('is nothing that somebody could make up', () => {
     fc.assert(
       fc.property(anyText, text => {

@@ -41,7 +41,7 @@ export const users = pgTable(
   'users',
   {
     id: uuid('id').primaryKey(),
-    /** As the person wrote it. */
+    /** As the user wrote it. */
     email: text('email').notNull(),
     /** The same address as it is compared: one account per address, whatever the case. */
     emailKey: text('email_key').notNull(),
@@ -57,7 +57,7 @@ export const users = pgTable(
   ],
 )
 
-/** One sign-in of one person. It ends when its row goes; access and refresh tokens name it. */
+/** One sign-in of one user. It ends when its row goes; access and refresh tokens name it. */
 export const sessions = pgTable(
   'sessions',
   {
@@ -193,7 +193,7 @@ export const tasks = pgTable(
     json: text('json').notNull().generatedAlwaysAs(sql.raw(jsonOfTask)),
   },
   tasks => [
-    // The person is part of the key, so that the table can be split by person over several servers.
+    // The user is part of the key, so that the table can be split by user over several servers.
     primaryKey({ name: 'tasks_pkey', columns: [tasks.id, tasks.userId] }),
     foreignKey({
       name: 'tasks_user_fk',
@@ -239,7 +239,7 @@ export const tasks = pgTable(
 
 /**
  * Every change of a task takes a number, or clients that sync would never learn of it. This refuses an update that keeps
- * the number, whoever writes it: a statement of ours, psql, a foreign key's action. An AFTER trigger, because a BEFORE
+ * the number, whether a statement of ours makes it, psql or a foreign key. An AFTER trigger, because a BEFORE
  * trigger locks the row a second time and writes that to the log; its condition is all that a good update pays for.
  */
 export const tasksNumbered = `CREATE FUNCTION "refuse_unnumbered_update"() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -3,12 +3,11 @@ type Run = (statement: string) => Promise<unknown[][]>
 
 /** The chores of a running database. */
 export interface Upkeep {
-  /** Set after each change: a database at rest is left at rest. */
+  /** Set at the start and after each change: a database at rest is left at rest. */
   due: boolean
   stop(): void
 }
 
-const everyMs = 60_000
 const logBytesMax = 64 * 1024 * 1024
 
 /**
@@ -16,7 +15,7 @@ const logBytesMax = 64 * 1024 * 1024
  * log grows for ever and the start after a crash takes long; without `vacuum` and `analyze` dead rows pile up and
  * queries are planned blind.
  */
-export function startUpkeep(run: Run): Upkeep {
+export function startUpkeep(run: Run, everyMs = 60_000): Upkeep {
   let underWay = false
   const round = async () => {
     if (underWay || !upkeep.due) return
@@ -28,7 +27,8 @@ export function startUpkeep(run: Run): Upkeep {
   }
   const timer = setInterval(round, everyMs)
   timer.unref()
-  const upkeep: Upkeep = { due: false, stop: () => clearInterval(timer) }
+  // Once after the start, too: the counts of changes do not outlive the engine.
+  const upkeep: Upkeep = { due: true, stop: () => clearInterval(timer) }
   return upkeep
 }
 
@@ -41,10 +41,11 @@ export async function tidy(run: Run): Promise<void> {
   if (Number(logBytes) > logBytesMax) await run('checkpoint')
 }
 
-/** The thresholds are those of PostgreSQL's autovacuum. */
+/** The thresholds are those of PostgreSQL's autovacuum; and tables with rows that were never analyzed (`reltuples` -1). */
 const worthVacuuming = `
-  select format('vacuum (analyze) %I.%I', schemaname, relname) from pg_stat_user_tables
-  where n_dead_tup > 50 + 0.2 * n_live_tup or n_mod_since_analyze > 50 + 0.1 * n_live_tup`
+  select format('vacuum (analyze) %I.%I', schemaname, s.relname) from pg_stat_user_tables s join pg_class c on c.oid = relid
+  where n_dead_tup > 50 + 0.2 * n_live_tup or n_mod_since_analyze > 50 + 0.1 * n_live_tup
+    or (reltuples < 0 and pg_relation_size(relid) > 0)`
 
 const logSinceCheckpoint = `
   select pg_wal_lsn_diff(pg_current_wal_lsn(), redo_lsn) from pg_control_checkpoint()`

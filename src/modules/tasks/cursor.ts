@@ -5,7 +5,7 @@ import { AppError } from '../../errors.ts'
 const macBytes = 16
 
 /**
- * Cursors: a place in a list, which the client carries and cannot change. Each is bound to a person and to a kind of
+ * Cursors: a place in a list, which the client carries and cannot change. Each is bound to a user and to a kind of
  * list by an HMAC-SHA256 under a key that only this service knows.
  */
 export function createCursors(secretKey: string) {
@@ -17,7 +17,7 @@ export function createCursors(secretKey: string) {
     return Buffer.concat([mac.subarray(0, macBytes), Buffer.from(content)]).toString('base64url')
   }
 
-  /** What was sealed; `undefined` when it was not by us, for this person and this kind of list. */
+  /** The content of a cursor; `undefined` when this service did not make it for this user and this kind of list. */
   function open(kind: string, userId: string, cursor: string): string | undefined {
     const content = Buffer.from(cursor, 'base64url').subarray(macBytes).toString()
     // Sealed again and compared whole: base64 has several texts for the same bytes, and we take only ours.

@@ -45,6 +45,8 @@ export type PageRow = {
   has_more: boolean
 }
 
+const defaultSort = '-created_at'
+
 /** The date to sort and compare by. Never null, so that a cursor is a plain comparison: no date is after all dates. */
 const due = sql`coalesce(${tasks.dueAt}, 'infinity')`
 
@@ -85,7 +87,7 @@ export function createLists(db: Db, cursors: Cursors) {
     if (cursor !== undefined && offset > 0) {
       throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
     }
-    const order = parseSort(query.sort ?? '-created_at')
+    const order = parseSort(query.sort ?? defaultSort)
     const after = cursor === undefined ? undefined : openCursor(userId, cursor, order)
     const [rows, counted] = await Promise.all([
       hotPage(userId, query, after) ?? db.execute<PageRow>(pageOf(userId, query, order, after)),
@@ -127,7 +129,7 @@ function pageOf(userId: string, query: ListQuery, order: Key[], after: unknown[]
  * or by a cursor. `undefined` for any other query.
  */
 function prepareHotPages(db: Db) {
-  const order = parseSort('-created_at')
+  const order = parseSort(defaultSort)
   /**
    * A value that the planner does not see. So a plan with the values costs as much as one without, and PostgreSQL goes
    * on with the one without; and it expects to read a tenth of the rows for `limit`, whatever the number is, for which
@@ -154,8 +156,9 @@ function prepareHotPages(db: Db) {
   const byStatus = [prepare('list_status', true, false), prepare('list_status_after', true, true)]
 
   return (userId: string, query: ListQuery, after: unknown[] | undefined) => {
-    const { limit = 50, cursor: _, status, total: __, ...others } = query
-    if (Object.keys(others).length > 0 || (status && status.length !== 1)) return undefined
+    const { limit = 50, offset = 0, sort = defaultSort, status, cursor: _, total: __, ...filters } = query
+    if (offset > 0 || sort !== defaultSort || Object.keys(filters).length > 0) return undefined
+    if (status && status.length !== 1) return undefined
     const [start, next] = status ? byStatus : all
     return (after ? next! : start!).execute({
       user: userId,

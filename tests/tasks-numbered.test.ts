@@ -1,0 +1,56 @@
+import { expect, test } from 'bun:test'
+import { onBothDatabases } from './support/harness.ts'
+
+onBothDatabases('a change of a task without a number', api => {
+  const failure = (statement: string, values: unknown[]) =>
+    api.sql(statement, values).then(
+      () => undefined,
+      error => error.message as string,
+    )
+
+  test('is refused, and the message says what to do', async () => {
+    const ada = await api.user()
+    const task = await api.task(ada)
+
+    expect(await failure(`update tasks set title = 'by hand' where id = $1`, [task.id])).toBe(
+      `an update of task ${task.id} keeps its version 1: take the next number (update task_counters set seq = seq + 1 where user_id = '${ada.id}' returning seq) and set version to it`,
+    )
+    expect(
+      await failure(`update tasks set title = 'by hand', version = 0 where id = $1`, [task.id]),
+    ).toContain('keeps its version')
+    // As the message says.
+    await api.sql(
+      `with number as (update task_counters set seq = seq + 1 where user_id = $1 returning seq)
+       update tasks set title = 'by hand', version = seq from number where id = $2`,
+      [ada.id, task.id],
+    )
+    const { body } = await api.get(`/tasks/${task.id}`, { token: ada.token })
+    expect(body).toMatchObject({ title: 'by hand', version: 2 })
+  })
+
+  test('is refused when a foreign key makes it: `on delete set null` is no way to clear a column', async () => {
+    const ada = await api.user()
+    const task = await api.task(ada)
+    await api.sql('create table shelves (id int primary key)', [])
+    await api.sql('insert into shelves values (1)', [])
+    await api.sql('alter table tasks add column shelf int references shelves on delete set null', [])
+    await api.sql('update tasks set shelf = 1, version = version + 1 where id = $1', [task.id])
+
+    expect(await failure('delete from shelves', [])).toContain(
+      `an update of task ${task.id} keeps its version 2`,
+    )
+    const [row] = await api.sql('select shelf from tasks where id = $1', [task.id])
+    expect(row).toEqual([1])
+    await api.sql('alter table tasks drop column shelf', [])
+  })
+
+  test('is nothing that a deletion makes', async () => {
+    const ada = await api.user()
+    await api.task(ada)
+
+    await api.sql('delete from task_counters where user_id = $1', [ada.id])
+
+    const [row] = await api.sql('select count(*) from tasks where user_id = $1', [ada.id])
+    expect(row).toEqual([0])
+  })
+})

@@ -1,0 +1,82 @@
+import { expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { openDriver } from '../src/db/client.ts'
+import { startUpkeep, tidy } from '../src/db/upkeep.ts'
+import { until } from './support/until.ts'
+
+/** A database whose log since the last checkpoint is this long, and the statements that it receives. */
+function databaseWithLog(megabytes: number) {
+  const statements: string[] = []
+  return {
+    statements,
+    async run(statement: string): Promise<unknown[][]> {
+      statements.push(statement)
+      return statement.includes('pg_wal_lsn_diff') ? [[String(megabytes * 1024 * 1024)]] : []
+    },
+  }
+}
+
+test('a log of more than 64 MB since the last checkpoint is cut by another one', async () => {
+  for (const [megabytes, isCut] of [
+    [64, false],
+    [65, true],
+  ] as const) {
+    const { run, statements } = databaseWithLog(megabytes)
+
+    await tidy(run)
+
+    expect([megabytes, statements.includes('checkpoint')]).toEqual([megabytes, isCut])
+  }
+})
+
+test('what fails once is tried again after the next change, and harms no one', async () => {
+  let rounds = 0
+  const upkeep = startUpkeep(() => {
+    rounds++
+    return Promise.reject(new Error('the engine is broken'))
+  }, 1)
+  try {
+    for (const round of [1, 2, 3]) {
+      upkeep.due = true
+      await until(async () => rounds === round)
+      // A round that has failed is over a moment later.
+      await new Promise(setImmediate)
+    }
+  } finally {
+    upkeep.stop()
+  }
+})
+
+test('a table that was filled before the start is analyzed after it, without another change', async () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
+  try {
+    const filling = await openDriver({ kind: 'embedded', dataDir })
+    await filling.session(session =>
+      session.execute(
+        'create table filled as select n from generate_series(1, 5000) n; create table empty (n int)',
+      ),
+    )
+    await filling.close()
+
+    const driver = await openDriver({ kind: 'embedded', dataDir })
+    const size = async () =>
+      await driver.query(
+        `select reltuples from pg_class where relname in ('filled', 'empty') order by relname`,
+        [],
+      )
+    const before = (await size()).flat()
+    const upkeep = startUpkeep(statement => driver.session(session => session.execute(statement)), 1)
+    await until(async () => (await size()).flat()[1] === 5000)
+    upkeep.stop()
+
+    expect([before, (await size()).flat()]).toEqual([
+      [-1, -1],
+      [-1, 5000],
+    ])
+    await driver.close()
+  } finally {
+    rmSync(dataDir, { recursive: true })
+  }
+}, 60_000)
