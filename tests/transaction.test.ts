@@ -7,8 +7,8 @@ import { integer, pgTable, text } from 'drizzle-orm/pg-core'
 import type { Driver, Query } from '../src/db/driver.ts'
 import { createDb, type Db, prepareSql } from '../src/db/drizzle.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
-import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { observeDriver } from '../src/db/instrumented-driver.ts'
+import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 
 const entries = pgTable('entries', { id: integer('id').primaryKey(), note: text('note').notNull() })

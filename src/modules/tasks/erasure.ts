@@ -1,4 +1,5 @@
 import { and, eq, gt, inArray, isNotNull, lt, notExists, type SQL, sql } from 'drizzle-orm'
+import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
 import { taskCounters, tasks, taskTombstones, users } from '../../db/tables.ts'
 import { findAppError } from '../../lib/errors.ts'
@@ -22,14 +23,20 @@ const isOldTombstone = lt(taskTombstones.deletedAt, daysAgo(tombstoneDays))
 
 type Lock = { skipLocked?: true }
 
-/** Deletes at most `stepRows` of a user's rows, those first that were deleted first. */
-async function deleteSome(tx: Db, table: typeof tasks | typeof taskTombstones, which: SQL | undefined) {
+/** Deletes at most `stepRows` rows, in an order that an index has: else each step would read and sort all of them. */
+async function deleteSome(
+  tx: Db,
+  table: typeof tasks | typeof taskTombstones,
+  order: AnyPgColumn,
+  which: SQL | undefined,
+) {
   const { id, userId, version, deletedAt } = table
-  const some = tx.select({ id }).from(table).where(which).orderBy(deletedAt).limit(stepRows)
-  // The condition once more: a row may have changed since it was chosen.
+  const some = tx.select({ id }).from(table).where(which).orderBy(order).limit(stepRows)
+  // The condition once more: a row may have changed since it was chosen. An array is looked up by the key; of a subquery
+  // the planner may make a join with all of the table.
   return tx
     .delete(table)
-    .where(and(which, inArray(id, some)))
+    .where(and(which, sql`${id} = any (array(${some}))`))
     .returning({ id, userId, version, deletedAt })
 }
 
@@ -60,7 +67,7 @@ async function inSteps(db: Db, userId: string, lock: Lock, step: (tx: Db) => Pro
 /** Deletes trash for good. No number is taken: for the feed these tasks were gone before, and keep their last one. */
 function emptyTrash(db: Db, userId: string, which: SQL, lock: Lock = {}) {
   return inSteps(db, userId, lock, async tx => {
-    const gone = await deleteSome(tx, tasks, and(eq(tasks.userId, userId), which))
+    const gone = await deleteSome(tx, tasks, tasks.deletedAt, and(eq(tasks.userId, userId), which))
     await bury(tx, gone)
     return gone.length
   })
@@ -69,7 +76,8 @@ function emptyTrash(db: Db, userId: string, which: SQL, lock: Lock = {}) {
 /** Forgets old deletions, and notes how far: cursors from before that are too old. */
 function forgetDeletions(db: Db, userId: string) {
   return inSteps(db, userId, { skipLocked: true }, async tx => {
-    const gone = await deleteSome(tx, taskTombstones, and(eq(taskTombstones.userId, userId), isOldTombstone))
+    const { version, userId: owner } = taskTombstones
+    const gone = await deleteSome(tx, taskTombstones, version, and(eq(owner, userId), isOldTombstone))
     const last = Math.max(0, ...gone.map(({ version }) => version))
     await tx
       .update(taskCounters)
@@ -81,19 +89,22 @@ function forgetDeletions(db: Db, userId: string) {
 
 /** Deletes everything that a user without an account has left. Interrupted, it can be called again. */
 export async function eraseUser(db: Db, userId: string): Promise<number> {
+  const [account] = await db.select({ id: users.id }).from(users).where(eq(users.id, userId))
+  if (account) return 0
   let total = 0
   for (const table of [tasks, taskTombstones]) {
-    const which = and(eq(table.userId, userId), hasNoAccount(db, table))
-    total += await inSteps(db, userId, {}, async tx => (await deleteSome(tx, table, which)).length)
+    const which = eq(table.userId, userId)
+    const step = async (tx: Db) => (await deleteSome(tx, table, table.version, which)).length
+    total += await inSteps(db, userId, {}, step)
   }
-  await db.delete(taskCounters).where(and(eq(taskCounters.userId, userId), hasNoAccount(db, taskCounters)))
+  await db.delete(taskCounters).where(eq(taskCounters.userId, userId))
   return total
 }
 
 type OwnedTable = typeof tasks | typeof taskTombstones | typeof taskCounters
 
-const hasNoAccount = (db: Db, table: OwnedTable) =>
-  notExists(db.select({ id: users.id }).from(users).where(eq(users.id, table.userId)))
+const hasNoAccount = (db: Db) =>
+  notExists(db.select({ id: users.id }).from(users).where(eq(users.id, taskCounters.userId)))
 
 /** What deletes for good: one task, the trash, and by itself what is old. */
 export function createErasure(db: Db, log: Pick<Log, 'error'>) {
@@ -159,7 +170,7 @@ export function createErasure(db: Db, log: Pick<Log, 'error'>) {
           emptyTrash(db, id, isOldTrash, { skipLocked: true }),
         ),
         forgotten: await forEachUser(taskTombstones, isOldTombstone, id => forgetDeletions(db, id)),
-        erased: await forEachUser(taskCounters, hasNoAccount(db, taskCounters), id => eraseUser(db, id)),
+        erased: await forEachUser(taskCounters, hasNoAccount(db), id => eraseUser(db, id)),
       }
     },
   }
