@@ -40,6 +40,8 @@ async function exportRows(session: Session, userId: string | undefined, output: 
   const counts = { user: 0, task: 0, tombstone: 0 }
   const progress = createProgress('rows')
   await session.execute(beginSnapshot)
+  // Reads the rows in the order of their indexes: sorting them would take their size in temporary files.
+  await session.execute('set local enable_sort = off')
   const made = { program: version, exported_at: new Date().toISOString() }
   await output.write(`${JSON.stringify({ type: 'header', ...exportFormat, ...made })}\n`)
   for (const [name, query] of Object.entries(queries(userId))) {
@@ -78,7 +80,7 @@ function queries(userId: string | undefined): Record<string, string> {
     // account has left for a moment belongs to no user.
     rows: `
       select json from (${numbered('task', tasks, computed)} union all ${numbered('tombstone', taskTombstones)}) rows
-      where exists (select from users u where u.id = rows.user_id) order by user_id, version`,
+      where (select true from users u where u.id = rows.user_id) order by user_id, version`,
   }
 }
 
