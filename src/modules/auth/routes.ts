@@ -8,11 +8,12 @@ import {
   logoutQuery,
   nameFromEmail,
   refresh,
-  registration,
+  registration as registrationBody,
   sessionList,
   sessionParams,
   tokenPair,
 } from './model.ts'
+import { oauthErrors, withOAuthError } from './oauth.ts'
 import type { AuthService, Caller, Client } from './service.ts'
 import type { Throttle } from './throttle.ts'
 
@@ -35,14 +36,14 @@ export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
       Object.assign(set.headers, await throttle.address(kind, clientOf(request).ip))
     }
 
-  return new Elysia({ prefix: '/auth', tags: ['auth'] })
+  const registration = new Elysia({ prefix: '/auth', tags: ['auth'] })
     .use(body({ forms: true }))
     .post(
       '/register',
       async ({ body, request, status }) => status(201, await auth.register(body, clientOf(request))),
       {
         beforeHandle: limited('register'),
-        body: registration,
+        body: registrationBody,
         response: {
           201: withHeaders(account, ...limitHeaders),
           ...errors('email_taken', 'body', 'too_many_requests'),
@@ -54,24 +55,40 @@ export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
         },
       },
     )
-    .post('/login', ({ body, request }) => auth.login(body, clientOf(request)), {
-      transform: nameFromEmail,
-      beforeHandle: limited('login'),
-      body: login,
-      response: {
-        200: withHeaders(tokenPair, ...limitHeaders),
-        ...errors('incorrect_login', 'body', 'too_many_requests'),
+
+  const limitedLogin = limited('login')
+  const grants = new Elysia({ prefix: '/auth', tags: ['auth'] })
+    .use(oauthErrors)
+    .use(body({ forms: true }))
+    .post(
+      '/login',
+      async ({ body, request }) =>
+        body.grant_type === 'refresh_token'
+          ? auth.refresh(body.refresh_token)
+          : auth.login(body, clientOf(request)),
+      {
+        transform: nameFromEmail,
+        beforeHandle: async context => {
+          if (context.body.grant_type !== 'refresh_token') await limitedLogin(context)
+        },
+        body: login,
+        response: {
+          200: withHeaders(tokenPair, ...limitHeaders),
+          ...withOAuthError(errors('incorrect_login', 'invalid_token', 'body', 'too_many_requests')),
+        },
+        detail: {
+          operationId: 'login',
+          summary: 'Sign in',
+          description:
+            'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too. ' +
+            'It is the token endpoint, so a client with one address for both grants may refresh here: a form with ' +
+            '`grant_type=refresh_token` and `refresh_token`.',
+        },
       },
-      detail: {
-        operationId: 'login',
-        summary: 'Sign in',
-        description:
-          'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too.',
-      },
-    })
+    )
     .post('/refresh', ({ body }) => auth.refresh(body.refresh_token), {
       body: refresh,
-      response: { 200: tokenPair, ...errors('invalid_token', 'body') },
+      response: { 200: tokenPair, ...withOAuthError(errors('invalid_token', 'body')) },
       detail: {
         operationId: 'refresh',
         summary: 'Get the next pair of tokens',
@@ -80,6 +97,8 @@ export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
           'same pair again (two tabs, a lost answer); used later, it ends the whole session.',
       },
     })
+
+  return new Elysia().use(registration).use(grants)
 }
 
 /** The caller's own sessions. */
