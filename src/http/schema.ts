@@ -160,9 +160,6 @@ export const uuid = (options: object = {}) =>
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])
 
-/** For the `detail` of a module whose routes use `requireUser`: what the document says about them. */
-export const signedIn = { security: [{ password: [] }] }
-
 /**
  * A response that is JSON text already, and is sent as it is. For the OpenAPI document and for typed clients it is what
  * `schema` says; the code that writes the text keeps to it.

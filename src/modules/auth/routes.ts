@@ -3,7 +3,7 @@ import type { Db } from '../../db/drizzle.ts'
 import { body, query } from '../../http/body.ts'
 import type { ClientOf } from '../../http/client.ts'
 import { requireUser } from '../../http/require-user.ts'
-import { errors, noContent, signedIn } from '../../http/schema.ts'
+import { errors, noContent } from '../../http/schema.ts'
 import { logoutQuery, refresh, sessionList, sessionParams, tokenPair } from './model.ts'
 import { passwordSignIn } from './password.ts'
 import type { Passwords } from './password-hash.ts'
@@ -43,7 +43,7 @@ const refreshRoutes = (sessions: Sessions) =>
 
 /** The caller's own sessions. */
 const sessionRoutes = (sessions: Sessions) =>
-  new Elysia({ detail: signedIn })
+  new Elysia()
     .use(requireUser(sessions.authenticate))
     .get('/sessions', ({ user }) => sessions.list(user), {
       response: { 200: sessionList },

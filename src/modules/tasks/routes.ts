@@ -9,7 +9,7 @@ import {
 } from '../../http/entity-tag.ts'
 import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, jsonText, noContent, repeated, sendJson, signedIn, withHeaders } from '../../http/schema.ts'
+import { errors, jsonText, noContent, repeated, sendJson, withHeaders } from '../../http/schema.ts'
 import type { Caller } from '../auth/sessions.ts'
 import {
   batch,
@@ -43,7 +43,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller
 
 /** By itself, because it takes a larger body. */
 const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
-  new Elysia({ prefix: '/tasks', tags: ['tasks'], detail: signedIn })
+  new Elysia({ prefix: '/tasks', tags: ['tasks'] })
     .use(requireUser(authenticate))
     .use(body({ bytesMax: batchBytesMax }))
     .post(
@@ -71,7 +71,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
     return sendTask(set, task)
   }
 
-  return new Elysia({ prefix: '/tasks', tags: ['tasks'], detail: signedIn })
+  return new Elysia({ prefix: '/tasks', tags: ['tasks'] })
     .use(requireUser(authenticate))
     .use(query())
     .get(

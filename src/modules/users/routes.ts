@@ -2,7 +2,7 @@ import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
 import type { ClientOf } from '../../http/client.ts'
 import { requireUser } from '../../http/require-user.ts'
-import { errors, noContent, signedIn } from '../../http/schema.ts'
+import { errors, noContent } from '../../http/schema.ts'
 import type { Sessions } from '../auth/sessions.ts'
 import { accountDeletion, emailChange, passwordChange, profile } from './model.ts'
 import type { UserService } from './service.ts'
@@ -14,7 +14,7 @@ interface Parts {
 }
 
 export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
-  new Elysia({ prefix: '/users', tags: ['users'], detail: signedIn })
+  new Elysia({ prefix: '/users', tags: ['users'] })
     .use(requireUser(sessions.authenticate))
     .get('/me', ({ user }) => users.profile(user.id), {
       response: { 200: profile },
