@@ -2,8 +2,7 @@ import { t } from 'elysia'
 import type { Session } from '../../db/driver.ts'
 import { databaseError } from '../../db/pg-error.ts'
 import { isUuid } from '../../lib/uuid.ts'
-import { email } from '../../modules/auth/model.ts'
-import { normalizeEmail } from '../../modules/auth/service.ts'
+import { email, normalizeEmail } from '../../modules/auth/model.ts'
 import { taskCreate } from '../../modules/tasks/model.ts'
 import { toPatch } from '../../modules/tasks/rows.ts'
 import type { Incoming, Loader, UserRow, VersionedRow } from './bulk-insert.ts'
@@ -84,12 +83,12 @@ const toUser: Reader<OldUser, UserRow> = ({ id, email: address, password_hash: h
     columns: {
       id,
       email,
-      email_key: normalizeEmail(email),
+      normalized_email: normalizeEmail(email),
       password_hash: hash,
       created_at,
       updated_at: created_at,
     },
-    counter: { seq: 0, pruned_through: 0 },
+    versions: { last_version: 0, forgotten_version: 0 },
   }
 }
 

@@ -1,6 +1,7 @@
+import type { TObject } from '@sinclair/typebox'
 import { Elysia, t } from 'elysia'
 import type { FailureFields } from '../../http/error-handler.ts'
-import { errorBody, type errors, validationErrorBody } from '../../http/schema.ts'
+import { errorBody, errors, validationErrorBody } from '../../http/schema.ts'
 import type { AppError, ErrorCode, Problem } from '../../lib/errors.ts'
 
 /** The routes registered after it add the error of an OAuth 2 token endpoint (RFC 6749, 5.2) to the common shape. */
@@ -45,16 +46,22 @@ const oauthValidationErrorBody = t.Object(
   { title: 'OAuthValidationError' },
 )
 
-/** The `response` of a route behind `oauthErrors`, from what `errors` returns for its codes. */
-export function withOAuthError(responses: ReturnType<typeof errors>) {
-  return Object.fromEntries(
-    Object.entries(responses).map(([status, { description, examples = [] }]) => [
-      status,
-      {
-        ...(status === '422' ? oauthValidationErrorBody : oauthErrorBody),
-        description,
-        examples: examples.map((example: AppError) => ({ ...example, ...oauthError(example) })),
-      },
-    ]),
-  ) as typeof responses
+const bodyErrors = ['body_too_large', 'unsupported_media_type', 'validation_failed'] as const
+
+/** `errors` for a route behind `oauthErrors`; those of `body()` have the OAuth 2 fields too. */
+export function oauthResponses<Code extends ErrorCode>(...codes: Code[]) {
+  const responses = errors<Code | (typeof bodyErrors)[number]>(...codes, ...bodyErrors)
+  const entries = Object.entries<TObject>(responses).map(([status, { description, examples = [] }]) => [
+    status,
+    {
+      ...(status === '422' ? oauthValidationErrorBody : oauthErrorBody),
+      description,
+      examples: examples.map((example: AppError) => ({ ...example, ...oauthError(example) })),
+    },
+  ])
+  return Object.fromEntries(entries) as {
+    [Status in keyof typeof responses]: Status extends 422
+      ? typeof oauthValidationErrorBody
+      : typeof oauthErrorBody
+  }
 }
