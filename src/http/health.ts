@@ -12,11 +12,11 @@ export const health = (readiness: Readiness) =>
   new Elysia({ prefix: '/health', tags: ['health'] })
     .get('', () => ({ status: 'healthy' as const }), {
       response: { 200: alive, ...errors() },
-      detail: { operationId: 'health', summary: 'Does the process answer?' },
+      detail: { operationId: 'checkHealth', summary: 'Does the process answer?' },
     })
     .get('/live', () => ({ status: 'healthy' as const }), {
       response: { 200: alive, ...errors() },
-      detail: { operationId: 'live', summary: 'The same, for a liveness probe' },
+      detail: { operationId: 'checkLiveness', summary: 'The same, for a liveness probe' },
     })
     .get(
       '/ready',
@@ -31,7 +31,7 @@ export const health = (readiness: Readiness) =>
           ...errors('not_ready'),
         },
         detail: {
-          operationId: 'ready',
+          operationId: 'checkReadiness',
           summary: 'Can it do its work?',
           description: 'Asks the database, and whether its migrations are current. For a readiness probe.',
         },

@@ -153,7 +153,7 @@ export const instant = (options: object = {}) =>
 
 /** A moment as a client writes it: checked RFC 3339 with an offset. `parseInstant` reads it. */
 export const instantInput = (options: TextOptions = {}) =>
-  text({ format: 'date-time', examples: ['2026-11-24T18:00:00Z'], ...options })
+  text({ format: 'date-time', examples: ['2099-01-31T18:00:00Z'], ...options })
 
 export const uuid = (options: object = {}) =>
   written('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })

@@ -7,7 +7,8 @@ export const email = text({
   pattern:
     /^\s*(?=\S{3,254}\s*$)[^\s@"(),:;<>[\]\\\p{C}]{1,64}@[^\s@"(),:;<>[\]\\\p{C}.]+(\.[^\s@"(),:;<>[\]\\\p{C}.]+)+\s*$/u,
   format: 'email',
-  examples: ['ada@example.com'],
+  // Without the pattern, which no generator of clients can use.
+  documented: { type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] },
 })
 
 /** An e-mail address as it is compared: without regard to case. */

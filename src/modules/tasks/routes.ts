@@ -112,7 +112,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
     .get('/stats', ({ user, query }) => tasks.stats(user.id, query.tz), {
       query: statsQuery,
       response: { 200: stats },
-      detail: { operationId: 'taskStats', summary: 'Count your tasks' },
+      detail: { operationId: 'countTasks', summary: 'Count your tasks' },
     })
     .get(
       '/trash',
@@ -231,7 +231,11 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
     .put('/:id', update, {
       ...change,
       body: taskUpdate,
-      detail: { operationId: 'replaceTask', summary: 'Change a task', description: 'The same as `PATCH`.' },
+      detail: {
+        operationId: 'updateTaskWithPut',
+        summary: 'Change a task',
+        description: 'The same as `PATCH`.',
+      },
     })
     .patch('/:id', update, {
       ...change,
