@@ -78,6 +78,16 @@ describe('the OpenAPI document', () => {
     if (needsToken) expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
   })
 
+  test('declares the OAuth 2 fields for every failure of the two token calls', () => {
+    for (const path of ['login', 'refresh']) {
+      const { 200: _, ...failures } = operationOf(`POST /api/v1/auth/${path}`).responses
+      for (const [status, { content }] of Object.entries(failures)) {
+        const name = status === '422' ? 'OAuthValidationError' : 'OAuthError'
+        expect(content!['application/json']!.schema).toEqual({ $ref: `#/components/schemas/${name}` })
+      }
+    }
+  })
+
   test('names what comes in the headers of an answer', () => {
     for (const { operation } of operations) {
       for (const [status, { headers }] of Object.entries(operation.responses)) {
