@@ -115,6 +115,9 @@ const info = {
     '',
     'Every error has the same shape: `detail` is for people, `code` for programs, and `request_id` is also the header ' +
       '`X-Request-Id` of the response.',
+    '',
+    'A parameter that an address does not know is a 422. Unknown fields of a body are ignored; with the header ' +
+      '`Prefer: handling=strict` each of them is a 422.',
   ].join('\n'),
 }
 

@@ -118,9 +118,11 @@ TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
     value.every(item => textProblem(items, item) === undefined),
 )
 
-/** Every value of one parameter of an address, as it was sent. */
-export const repeated = (request: Request, name: string): string[] =>
-  new URL(request.url).searchParams.getAll(name)
+/** Every value of one parameter of an address, as it was sent, as `name` or `name[]`. */
+export function repeated(request: Request, name: string): string[] {
+  const { searchParams } = new URL(request.url)
+  return [...searchParams.getAll(name), ...searchParams.getAll(`${name}[]`)]
+}
 
 function codePoints(value: string): number {
   let count = 0

@@ -74,12 +74,18 @@ export const refresh = t.Object(
 )
 
 /** The token endpoint: either grant, by its `grant_type`. The document shows the form of the password grant alone. */
-export const login = t.Union([passwordGrant, t.Required(t.Pick(refresh, ['refresh_token', 'grant_type']))], {
-  discriminator: 'grant_type',
-  form: true,
-  documented: passwordGrant,
-  examples: [{ username: 'ada@example.com', password: 'correct horse battery' }],
-})
+export const login = t.Union(
+  [
+    t.Object({ ...passwordGrant.properties, email: t.Optional(text()) }),
+    t.Object({ ...refresh.properties, grant_type: t.Literal('refresh_token') }),
+  ],
+  {
+    discriminator: 'grant_type',
+    form: true,
+    documented: passwordGrant,
+    examples: [{ username: 'ada@example.com', password: 'correct horse battery' }],
+  },
+)
 
 /** OAuth 2 says `username`; a client that sends JSON may say `email`. For the route's `transform`. */
 export function nameFromEmail(context: { body: unknown }) {
