@@ -1,6 +1,6 @@
 import { t } from 'elysia'
 import { instantInput, integer, nullable, text } from '../../http/schema.ts'
-import { normalizeEmail } from '../../modules/auth/service.ts'
+import { normalizeEmail } from '../../modules/auth/model.ts'
 import { toPatch } from '../../modules/tasks/rows.ts'
 import {
   arrivingCounter,
