@@ -2,7 +2,7 @@ import { and, eq, isNull } from 'drizzle-orm'
 import { Elysia } from 'elysia'
 import type { Db } from '../../db/drizzle.ts'
 import { brokenConstraint } from '../../db/pg-error.ts'
-import { taskCounters, users } from '../../db/tables.ts'
+import { users, userVersions } from '../../db/tables.ts'
 import { body } from '../../http/body.ts'
 import type { Client, ClientOf } from '../../http/client.ts'
 import { errors, withHeaders } from '../../http/schema.ts'
@@ -79,7 +79,7 @@ function createPasswordService({ db, sessions, passwords, throttle }: Parts) {
       .as(db.insert(users).values(user).returning({ createdAt: users.createdAt }))
     const counter = db
       .$with('counter')
-      .as(db.insert(taskCounters).values({ userId: user.id }).returning({ userId: taskCounters.userId }))
+      .as(db.insert(userVersions).values({ userId: user.id }).returning({ userId: userVersions.userId }))
     return db.with(inserted, counter).select().from(inserted)
   }
 
@@ -90,7 +90,7 @@ function createPasswordService({ db, sessions, passwords, throttle }: Parts) {
         .select({ id: users.id, hash: users.passwordHash })
         .from(users)
         // A disabled account is answered like an unknown one, and takes as long.
-        .where(and(eq(users.emailKey, key), isNull(users.disabledAt)))
+        .where(and(eq(users.normalizedEmail, key), isNull(users.disabledAt)))
       const matches = await passwords.verify(password, found?.hash, signal)
       return matches ? found : undefined
     })
@@ -119,10 +119,15 @@ function createPasswordService({ db, sessions, passwords, throttle }: Parts) {
       const id = Bun.randomUUIDv7()
       const hash = await passwords.hash(input.password, signal)
       try {
-        const [row] = await insertUser({ id, email, emailKey: normalizeEmail(email), passwordHash: hash })
+        const [row] = await insertUser({
+          id,
+          email,
+          normalizedEmail: normalizeEmail(email),
+          passwordHash: hash,
+        })
         return { id, email, created_at: row!.createdAt }
       } catch (error) {
-        if (brokenConstraint(error) === 'users_email_key_unique') throw new AppError('email_taken')
+        if (brokenConstraint(error) === 'users_normalized_email_unique') throw new AppError('email_taken')
         throw error
       }
     },
