@@ -15,7 +15,10 @@ import { createLoader } from './transfer/bulk-insert.ts'
 import { createCheck } from './transfer/check-schema.ts'
 
 /** Prints every account: a table at a terminal or, else and with `json`, one line of JSON each. */
-export async function listUsers({ json = !process.stdout.isTTY }: { json?: boolean }): Promise<void> {
+export async function listUsers(
+  _: string,
+  { json = !process.stdout.isTTY }: { json?: boolean },
+): Promise<void> {
   await withDb(async db => {
     const rows: Account[] = []
     for await (const page of accounts(db)) {

@@ -22,7 +22,7 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
   const driver = await openSnapshot(readConfig())
   try {
     const id = user === undefined ? undefined : (await findPerson(createDb(driver), user)).id
-    const counts = await writeOutput(file, output =>
+    const counts = await writeOutput(file || '-', output =>
       driver.session(session => exportRows(session, id, output)),
     )
     say(`exported ${counts.user} users, ${counts.task} tasks, ${counts.tombstone} notes of deleted tasks`)

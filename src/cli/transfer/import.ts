@@ -14,15 +14,15 @@ import { importFile } from './import-file.ts'
  * `import FILE` takes in what `export` wrote; without a file, `import` takes over the database of the first service.
  * Gives whether everything came in.
  */
-export async function importCommand(file: string | undefined, { from }: { from?: string }): Promise<boolean> {
-  if (file !== undefined && from !== undefined) throw new UsageError('give a FILE or --from, not both')
-  if (file && file !== '-' && !existsSync(file)) throw new Error(`there is no file ${file}`)
-  const source = file === undefined ? referenceUrl(from, readEnv().env) : undefined
+export async function importCommand(file: string, { from }: { from?: string }): Promise<boolean> {
+  if (file !== '' && from !== undefined) throw new UsageError('name a FILE or use --from, not both')
+  if (file !== '' && file !== '-' && !existsSync(file)) throw new Error(`there is no file ${file}`)
+  const source = file === '' ? referenceUrl(from, readEnv().env) : undefined
   const driver = await openDatabase(readConfig())
   try {
     // A program newer than the database would write the wrong columns.
     await migrate(driver)
-    return source === undefined ? await fromFile(driver, file!) : await fromReference(driver, source)
+    return source === undefined ? await fromFile(driver, file) : await fromReference(driver, source)
   } finally {
     await driver.close()
   }
