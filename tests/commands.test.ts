@@ -356,7 +356,7 @@ test('every account is listed, however many there are', async () => {
   const place = await newPlace('postgres')
   await execute(
     place.env.DATABASE_URL!,
-    `insert into users (id, email, email_key, password_hash)
+    `insert into users (id, email, normalized_email, password_hash)
      select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' from generate_series(1, 1200) n`,
   )
   const { stdout } = await runCommand(['user', 'list'], place)
@@ -369,7 +369,7 @@ test('a reader that goes away early is no failure', async () => {
   const place = await newPlace('postgres')
   await execute(
     place.env.DATABASE_URL!,
-    `insert into users (id, email, email_key, password_hash)
+    `insert into users (id, email, normalized_email, password_hash)
      select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' from generate_series(1, 5000) n`,
   )
   const pipe = Bun.spawn(['sh', '-c', '"$0" user list | head -n 1', await executablePath()], {

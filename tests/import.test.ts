@@ -203,10 +203,10 @@ test('a run that was killed goes on where it stopped', async () => {
     expect(stderr).toMatch(/added \d users, \d+ tasks/)
     const [row] = await execute(
       place.env.DATABASE_URL!,
-      `select count(*)::int, count(distinct version)::int as numbers, max(version)::int, (select seq from task_counters where user_id = '${ada}')::int as seq
+      `select count(*)::int, count(distinct version)::int as numbers, max(version)::int, (select last_version from user_versions where user_id = '${ada}')::int as last_version
        from tasks where user_id = '${ada}'`,
     )
-    expect(row).toEqual({ count: 20_002, numbers: 20_002, max: 20_002, seq: 20_002 } as never)
+    expect(row).toEqual({ count: 20_002, numbers: 20_002, max: 20_002, last_version: 20_002 } as never)
   } finally {
     await source.drop()
     await place.remove()
@@ -333,7 +333,7 @@ describe('a file to import', () => {
     ['no header', (lines: string[]) => lines.slice(1), 'line 1: this is no file that `export` wrote'],
     [
       'a newer format',
-      (lines: string[]) => lines.map(change('header', { version: 2 })),
+      (lines: string[]) => lines.map(change('header', { version: 3 })),
       'line 1: a newer program',
     ],
     ['an end that is missing', (lines: string[]) => lines.slice(0, -1), 'the file is not complete'],
@@ -367,8 +367,8 @@ describe('a file to import', () => {
     ],
     [
       'a counter that leaves no room for later changes',
-      (lines: string[]) => lines.map(change('user', { seq: 2 ** 52 + 1 })),
-      'line 2: seq: Input should be at most 4503599627370496',
+      (lines: string[]) => lines.map(change('user', { last_version: 2 ** 52 + 1 })),
+      'line 2: last_version: Input should be at most 4503599627370496',
     ],
     [
       'a moment that is none',
@@ -407,16 +407,16 @@ describe('a file to import', () => {
   test('adds what is missing under new numbers where a person went on working', async () => {
     const url = place.env.DATABASE_URL!
     await execute(url, `delete from tasks where title = 'Task 1'`)
-    await execute(url, `update task_counters set seq = seq + 5 where seq > 3`)
+    await execute(url, `update user_versions set last_version = last_version + 5 where last_version > 3`)
     const { stderr, exitCode } = await importLines(good)
 
     expect(stderr).toContain('added 0 users, 1 tasks')
     expect(exitCode).toBe(0)
     const [row] = await execute(
       url,
-      `select version, seq from tasks t join task_counters c using (user_id) where title = 'Task 1'`,
+      `select version, last_version from tasks t join user_versions c using (user_id) where title = 'Task 1'`,
     )
-    expect(row!.version).toBe(row!.seq)
+    expect(row!.version).toBe(row!.last_version)
   })
 
   test('is found by searches', async () => {
@@ -445,10 +445,10 @@ describe('a file to import', () => {
 })
 
 const moment = '2026-01-01T00:00:00Z'
-const header = { type: 'header', format: 'todo-api-export', version: 1 }
+const header = { type: 'header', format: 'todo-api-export', version: 2 }
 const userLine = (id: string, fields: object = {}) => ({
   ...{ type: 'user', id, email: 'eve@example.com', password_hash: passlibHash, disabled_at: null },
-  ...{ created_at: moment, updated_at: moment, seq: 0, pruned_through: 0, ...fields },
+  ...{ created_at: moment, updated_at: moment, last_version: 0, forgotten_version: 0, ...fields },
 })
 const taskLine = (user_id: string, version: number, fields: object = {}) => ({
   ...{ type: 'task', id: crypto.randomUUID(), user_id, title: `Task ${version}`, description: null },
@@ -541,7 +541,7 @@ describe.each([
     const lines = Array.from({ length: count }, (_, n) =>
       n % 10 === 9 ? tombstoneLine(id, n + 1) : taskLine(id, n + 1),
     )
-    return { id, email, lines: exportOf(userLine(id, { email, seq: count + 5 }), ...lines) }
+    return { id, email, lines: exportOf(userLine(id, { email, last_version: count + 5 }), ...lines) }
   }
 
   test.each([
@@ -599,7 +599,7 @@ describe.each([
       Array.from({ length: count }, (_, n) => n + 1).filter(n => n % 10 !== 0),
     )
     const { stdout } = await runCommand(['export', '--user', id], place)
-    expect(stdout).toContain(`"seq":${count + 5},"pruned_through":0`)
+    expect(stdout).toContain(`"last_version":${count + 5},"forgotten_version":0`)
   }, 120_000)
 })
 
@@ -640,12 +640,12 @@ test('an old export, with the deleted tasks at its end, comes in as well', async
   const rows = [taskLine(eve, 2), taskLine(eve, 4), tombstoneLine(eve, 1), tombstoneLine(eve, 3)]
   const { stderr } = await runCommand(['import', '-'], {
     ...place,
-    stdin: exportOf(userLine(eve, { seq: 4 }), ...rows).join(''),
+    stdin: exportOf(userLine(eve, { last_version: 4 }), ...rows).join(''),
   })
   expect(stderr).toContain('added 1 users, 2 tasks, 2 notes of deleted tasks; 0 were here already; 0 skipped')
   const [row] = await execute(
     place.env.DATABASE_URL!,
-    `select count(distinct version)::int as numbers, (select seq >= max(version) from task_counters) as is_last
+    `select count(distinct version)::int as numbers, (select last_version >= max(version) from user_versions) as is_last
      from (select version from tasks union all select version from task_tombstones) v`,
   )
   expect(row).toEqual({ numbers: 4, is_last: true } as never)
@@ -725,7 +725,7 @@ test('what a deleted account has left is not exported, takes in nothing, and is 
   const place = await newPlace('postgres')
   const url = place.env.DATABASE_URL!
   const eve = crypto.randomUUID()
-  const lines = exportOf(userLine(eve, { seq: 1 }), taskLine(eve, 1))
+  const lines = exportOf(userLine(eve, { last_version: 1 }), taskLine(eve, 1))
   const take = (lines: string[]) => runCommand(['import', '-'], { ...place, stdin: lines.join('') })
   await take(lines)
   await take(exportOf(taskLine(eve, 2)))
@@ -744,14 +744,19 @@ test('what a deleted account has left is not exported, takes in nothing, and is 
 test('what was accepted once comes in, whatever requests may say today', async () => {
   const place = await newPlace('postgres')
   const eve = crypto.randomUUID()
-  const user = userLine(eve, { email: 'no-address', seq: 1 })
+  const user = userLine(eve, { email: 'no-address', last_version: 1 })
   const task = taskLine(eve, 1, { tags: ['a\tb'] })
   const outcome = await runCommand(['import', '-'], { ...place, stdin: exportOf(user, task).join('') })
 
   expect(outcome).toMatchObject({ exitCode: 0, stderr: expect.stringContaining('added 1 users, 1 tasks') })
   const { stdout } = await runCommand(['export'], place)
   const [, exported, exportedTask] = stdout.split('\n')
-  expect(JSON.parse(exported!)).toMatchObject({ id: eve, email: 'no-address', seq: 1, pruned_through: 0 })
+  expect(JSON.parse(exported!)).toMatchObject({
+    id: eve,
+    email: 'no-address',
+    last_version: 1,
+    forgotten_version: 0,
+  })
   expect(JSON.parse(exportedTask!)).toMatchObject({ id: task.id, tags: ['a\tb'], version: 1 })
   await place.remove()
 })
@@ -766,7 +771,7 @@ test('a batch that takes the database too long goes in by smaller ones', async (
   )
   const eve = crypto.randomUUID()
   const lines = exportOf(
-    userLine(eve, { seq: 600 }),
+    userLine(eve, { last_version: 600 }),
     ...Array.from({ length: 600 }, (_, n) => taskLine(eve, n + 1)),
   )
   const { stderr, exitCode } = await runCommand(['import', '-'], { ...place, stdin: lines.join('') })
@@ -787,9 +792,9 @@ test('an export is of one moment: it holds no task of a user that it lacks', asy
     execute(
       url,
       `with made as (
-         insert into users (id, email, email_key, password_hash)
+         insert into users (id, email, normalized_email, password_hash)
          select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' from ${from} n returning id
-       ), counter as (insert into task_counters (user_id, seq) select id, 1 from made returning user_id)
+       ), counter as (insert into user_versions (user_id, last_version) select id, 1 from made returning user_id)
        insert into tasks (id, user_id, title, version) select gen_random_uuid(), user_id, 'Task', 1 from counter`,
     )
   await add('generate_series(1, 3000)')

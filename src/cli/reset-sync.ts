@@ -1,7 +1,7 @@
 import { placeholder, sql } from 'drizzle-orm'
 import type { Driver } from '../db/driver.ts'
 import { statement } from '../db/drizzle.ts'
-import { taskCounters, tasks } from '../db/tables.ts'
+import { tasks, userVersions } from '../db/tables.ts'
 import { readConfig } from './env.ts'
 import { openExisting } from './open-database.ts'
 import { createProgress, say } from './terminal.ts'
@@ -18,10 +18,10 @@ const user = sql`${placeholder('user')}::uuid`
 const limit = sql`${placeholder('limit')}::int`
 
 /**
- * Where a user's numbers go on: at the microseconds since 1970, which is beyond all that was given out before, also
+ * Where a user's versions go on: at the microseconds since 1970, which is beyond all that was given out before, also
  * after an earlier restore of the same backup; and far ahead whatever the clock says.
  */
-const farAhead = sql`greatest(c.seq + 4294967296, (extract(epoch from now()) * 1000000)::bigint)`
+const farAhead = sql`greatest(c.last_version + 4294967296, (extract(epoch from now()) * 1000000)::bigint)`
 
 /**
  * `todo-api reset-sync`: for a database that has lost changes (restored by tools of PostgreSQL, or a standby that was
@@ -31,7 +31,7 @@ const farAhead = sql`greatest(c.seq + 4294967296, (extract(epoch from now()) * 1
 export async function resetSyncCommand(): Promise<void> {
   const driver = await openExisting(readConfig())
   try {
-    const users = await skipNumbers(driver)
+    const users = await skipVersions(driver)
     const moved = await renumberTasks(driver)
     say(`the clients of ${users} users will sync from the beginning; ${moved} tasks have new versions`)
   } finally {
@@ -40,17 +40,17 @@ export async function resetSyncCommand(): Promise<void> {
 }
 
 /**
- * Moves every user's counter far ahead and forgets all changes before: a cursor from before is too old, and no number
+ * Moves every user's last version far ahead and forgets all changes before: a cursor from before is too old, and no version
  * is given out twice. Returns how many users there are.
  */
-export async function skipNumbers(driver: Driver): Promise<number> {
+export async function skipVersions(driver: Driver): Promise<number> {
   const move = statement<[id: string]>(
     driver,
     sql`
     with page as (
-      select user_id from ${taskCounters} where user_id > ${after} order by user_id limit ${limit} for no key update
+      select user_id from ${userVersions} where user_id > ${after} order by user_id limit ${limit} for no key update
     ), moved as (
-      update ${taskCounters} c set seq = ${farAhead}, pruned_through = ${farAhead}
+      update ${userVersions} c set last_version = ${farAhead}, forgotten_version = ${farAhead}
       from page where c.user_id = page.user_id returning c.user_id
     )
     select user_id from moved order by user_id`,
@@ -65,30 +65,30 @@ export async function skipNumbers(driver: Driver): Promise<number> {
 }
 
 /**
- * Gives every task a number from after `skipNumbers`: between the loss and now the service may have given a lost number
+ * Gives every task a version from after `skipVersions`: between the loss and now the service may have given a lost version
  * to another content. In small steps, each of them what a writer does. Returns how many tasks there were.
  */
 async function renumberTasks(driver: Driver): Promise<number> {
   const usersToDo = statement<[id: string]>(
     driver,
     sql`
-    select c.user_id from ${taskCounters} c
+    select c.user_id from ${userVersions} c
     where c.user_id > ${after}
-      and exists (select from ${tasks} t where t.user_id = c.user_id and t.version <= c.pruned_through)
+      and exists (select from ${tasks} t where t.user_id = c.user_id and t.version <= c.forgotten_version)
     order by c.user_id limit ${limit}`,
   )
   const step = statement<[count: number]>(
     driver,
     sql`
-    with counter as materialized (
-      select user_id, seq, pruned_through from ${taskCounters} where user_id = ${user} for no key update
+    with versions as materialized (
+      select user_id, last_version, forgotten_version from ${userVersions} where user_id = ${user} for no key update
     ), old as (
-      select t.id, row_number() over (order by t.version) as place from ${tasks} t, counter c
-      where t.user_id = ${user} and t.version <= c.pruned_through order by t.version limit ${limit}
-    ), bump as (
-      update ${taskCounters} c set seq = c.seq + (select count(*) from old) where c.user_id = ${user}
+      select t.id, row_number() over (order by t.version) as place from ${tasks} t, versions c
+      where t.user_id = ${user} and t.version <= c.forgotten_version order by t.version limit ${limit}
+    ), moved as (
+      update ${userVersions} c set last_version = c.last_version + (select count(*) from old) where c.user_id = ${user}
     ), written as (
-      update ${tasks} t set version = c.seq + old.place from old, counter c
+      update ${tasks} t set version = c.last_version + old.place from old, versions c
       where t.id = old.id and t.user_id = ${user}
     )
     select count(*) from old`,

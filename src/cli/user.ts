@@ -44,7 +44,7 @@ export async function createUser(address: string): Promise<void> {
     const columns = {
       id: Bun.randomUUIDv7(),
       email: trimmed,
-      email_key: normalizeEmail(trimmed),
+      normalized_email: normalizeEmail(trimmed),
       password_hash: await hash(password),
       created_at: now,
       updated_at: now,
@@ -52,7 +52,7 @@ export async function createUser(address: string): Promise<void> {
     const loader = createLoader(driver, (_, reason) => {
       throw new Error(reason)
     })
-    await loader.users([{ label: trimmed, columns, counter: { seq: 0, pruned_through: 0 } }])
+    await loader.users([{ label: trimmed, columns, versions: { last_version: 0, forgotten_version: 0 } }])
     await print(`${columns.id}\n`)
     say(`made user ${printable(trimmed)}`)
   } finally {

@@ -2,43 +2,43 @@ import { and, eq, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
 import type { Driver } from '../../db/driver.ts'
 import { createDb, type Db } from '../../db/drizzle.ts'
 import { databaseError } from '../../db/pg-error.ts'
-import { taskCounters, tasks, taskTombstones, users } from '../../db/tables.ts'
+import { tasks, taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
 import { collectNowAndThen } from './read-cursor.ts'
 
 type Columns = { id: string } & Record<string, unknown>
 
-/** A user on the way in: the columns by their names in the database, and the counter to begin with. */
+/** A user on the way in: the columns by their names in the database, and the versions to begin with. */
 export interface UserRow {
   columns: Columns
-  counter: { seq: number; pruned_through: number }
+  versions: { last_version: number; forgotten_version: number }
 }
 
-/** A task or a tombstone on the way in. `version` null: the next number of the user. */
+/** A task or a tombstone on the way in. `version` null: the next one of the user. */
 export interface VersionedRow {
   table: 'task' | 'tombstone'
   columns: Columns & { user_id: string; version: number | null }
 }
 
-/** The final counter of a user whose rows have all come in; `expected` is where those rows have left it. */
-export interface FinalCounter {
+/** The final versions of a user whose rows have all come in; `expected` is where those rows have left it. */
+export interface FinalVersions {
   user_id: string
-  seq: number
-  pruned_through: number
+  last_version: number
+  forgotten_version: number
   expected: number
 }
 
 /** What is written in one transaction: all of it or nothing. */
-export type Batch = { users: UserRow[] } | { rows: VersionedRow[] } | { counters: FinalCounter[] }
+export type Batch = { users: UserRow[] } | { rows: VersionedRow[] } | { versions: FinalVersions[] }
 
 /**
  * What became of each row, in their order. `taken`: another account has the e-mail address. `orphan`: the user is not
- * here. `version`: the number that the row has here. `counter`: the user's counter before the batch.
+ * here. `version`: that of the row here. `lastVersion`: the user's last version before the batch.
  */
 export interface Outcome {
   kind: 'made' | 'present' | 'taken' | 'orphan'
   version?: number | undefined
-  counter?: number | undefined
+  lastVersion?: number | undefined
 }
 
 /** Writes a batch. A service that has the embedded database does it on behalf of a command (control.ts). */
@@ -72,7 +72,7 @@ export function createLoader(
 
   async function writeUsers(batch: readonly Incoming<UserRow>[]): Promise<void> {
     await inParts(batch, async part => {
-      const outcomes = await write({ users: part.map(({ columns, counter }) => ({ columns, counter })) })
+      const outcomes = await write({ users: part.map(({ columns, versions }) => ({ columns, versions })) })
       for (const [i, { kind }] of outcomes.entries()) {
         if (kind === 'made') counts.added.user++
         else if (kind === 'taken') refuse(part[i]!.label, 'another account here has this e-mail address')
@@ -94,14 +94,14 @@ export function createLoader(
     })
   }
 
-  /** Gives users whose rows are all here the counters that they had where they come from. */
-  async function finish(counters: readonly Omit<FinalCounter, 'expected'>[]): Promise<void> {
-    for (let at = 0; at < counters.length; at += batchRows) {
-      const part = counters.slice(at, at + batchRows).map(counter => {
-        const { here, isWhole } = progress.of(counter.user_id)
-        return { ...counter, expected: isWhole ? here : -1 }
+  /** Sets the versions of users whose rows are all here to those of the source. */
+  async function finish(versions: readonly Omit<FinalVersions, 'expected'>[]): Promise<void> {
+    for (let at = 0; at < versions.length; at += batchRows) {
+      const part = versions.slice(at, at + batchRows).map(ofUser => {
+        const { here, isWhole } = progress.of(ofUser.user_id)
+        return { ...ofUser, expected: isWhole ? here : -1 }
       })
-      await patiently(() => write({ counters: part }))
+      await patiently(() => write({ versions: part }))
     }
   }
 
@@ -139,9 +139,9 @@ export function createLoader(
   return { users: writeUsers, rows: writeRows, finish, refuse, counts }
 }
 
-/** How far the rows of a user are here under the numbers that they bring along. */
+/** How far the rows of a user are here under the versions that they bring along. */
 interface Progress {
-  /** The highest of these numbers. */
+  /** The highest of these versions. */
   here: number
   /** False as soon as a row is missing or changed, or the user has made changes here. */
   isWhole: boolean
@@ -165,7 +165,8 @@ function createProgress() {
           same.filter(({ kind }) => kind === 'present'),
           of(userId).here,
         )
-        const goesOn = same.length === ofUser.length && made.every(({ counter }) => counter === before)
+        const goesOn =
+          same.length === ofUser.length && made.every(({ lastVersion }) => lastVersion === before)
         known.set(userId, { here: highest(same, before), isWhole: of(userId).isWhole && goesOn })
       }
     },
@@ -201,11 +202,11 @@ export function writeBatch(driver: Driver, batch: Batch): Promise<Outcome[]> {
   return createDb(driver).transaction(tx => {
     if ('users' in batch) return insertUsers(tx, batch.users)
     if ('rows' in batch) return insertRows(tx, batch.rows)
-    return setCounters(tx, batch.counters)
+    return setVersions(tx, batch.versions)
   })
 }
 
-/** A user comes with a counter, as at registration. */
+/** A user comes with a row of versions, as at registration. */
 async function insertUsers(tx: Db, rows: readonly UserRow[]): Promise<Outcome[]> {
   const made = await insert(
     tx,
@@ -213,12 +214,12 @@ async function insertUsers(tx: Db, rows: readonly UserRow[]): Promise<Outcome[]>
     rows.map(({ columns }) => columns),
   )
   // An account of the same id may have been deleted here a moment ago, and what it left is no part of this one.
-  await tx.delete(taskCounters).where(inArray(taskCounters.userId, [...made]))
-  const counters = rows.filter(({ columns }) => made.has(columns.id))
+  await tx.delete(userVersions).where(inArray(userVersions.userId, [...made]))
+  const withoutVersions = rows.filter(({ columns }) => made.has(columns.id))
   await insert(
     tx,
-    taskCounters,
-    counters.map(({ columns, counter }) => ({ user_id: columns.id, ...counter })),
+    userVersions,
+    withoutVersions.map(({ columns, versions }) => ({ user_id: columns.id, ...versions })),
   )
   const ids = rows.map(({ columns }) => columns.id)
   const found = await tx.select({ id: users.id }).from(users).where(inArray(users.id, ids))
@@ -230,19 +231,19 @@ async function insertUsers(tx: Db, rows: readonly UserRow[]): Promise<Outcome[]>
 }
 
 /**
- * A row keeps its number if it is ahead of the user's counter, which moves there; otherwise the number may have been
- * given out, and the row gets the next one. A task that was deleted here for good does not come back.
+ * A row keeps its version if that is ahead of the user's last one, which moves there; otherwise the version may have
+ * been used, and the row gets the next one. A task that was deleted here for good does not come back.
  */
 async function insertRows(tx: Db, rows: readonly VersionedRow[]): Promise<Outcome[]> {
   const userIds = [...new Set(rows.map(({ columns }) => columns.user_id))]
   const locked = await tx
-    .select({ id: taskCounters.userId, seq: taskCounters.seq })
-    .from(taskCounters)
-    .innerJoin(users, eq(users.id, taskCounters.userId))
-    .where(inArray(taskCounters.userId, userIds))
-    .orderBy(taskCounters.userId)
-    .for('no key update', { of: taskCounters })
-  const before = new Map(locked.map(({ id, seq }) => [id, seq]))
+    .select({ id: userVersions.userId, lastVersion: userVersions.lastVersion })
+    .from(userVersions)
+    .innerJoin(users, eq(users.id, userVersions.userId))
+    .where(inArray(userVersions.userId, userIds))
+    .orderBy(userVersions.userId)
+    .for('no key update', { of: userVersions })
+  const before = new Map(locked.map(({ id, lastVersion }) => [id, lastVersion]))
   const here = await findVersions(tx, rows, userIds)
   const made = new Set<VersionedRow>()
   for (const row of rows) {
@@ -250,22 +251,22 @@ async function insertRows(tx: Db, rows: readonly VersionedRow[]): Promise<Outcom
     made.add(row)
     here.set(keyOf(row), 0)
   }
-  const counters = new Map(before)
-  for (const [row, version] of takeNumbers([...made], counters)) here.set(keyOf(row), version)
+  const last = new Map(before)
+  for (const [row, version] of takeVersions([...made], last)) here.set(keyOf(row), version)
   for (const [kind, table] of Object.entries(tables)) {
     const ofTable = [...made].filter(row => row.table === kind)
-    const numbered = ofTable.map(row => ({ ...row.columns, version: here.get(keyOf(row)) }))
-    await insert(tx, table, numbered)
+    const ready = ofTable.map(row => ({ ...row.columns, version: here.get(keyOf(row)) }))
+    await insert(tx, table, ready)
   }
-  const moved = [...counters].map(([user_id, seq]) => ({ user_id, seq }))
+  const moved = [...last].map(([user_id, last_version]) => ({ user_id, last_version }))
   await tx.execute(sql`
-    update ${taskCounters} c set seq = n.seq
-    from jsonb_to_recordset(${sql.param(moved)}::jsonb) as n(user_id uuid, seq bigint)
-    where c.user_id = n.user_id and c.seq < n.seq`)
+    update ${userVersions} c set last_version = n.last_version
+    from jsonb_to_recordset(${sql.param(moved)}::jsonb) as n(user_id uuid, last_version bigint)
+    where c.user_id = n.user_id and c.last_version < n.last_version`)
   return rows.map(row => {
-    const counter = before.get(row.columns.user_id)
-    const kind = counter === undefined ? 'orphan' : made.has(row) ? 'made' : 'present'
-    return { kind, counter, version: here.get(keyOf(row)) }
+    const lastVersion = before.get(row.columns.user_id)
+    const kind = lastVersion === undefined ? 'orphan' : made.has(row) ? 'made' : 'present'
+    return { kind, lastVersion, version: here.get(keyOf(row)) }
   })
 }
 
@@ -273,21 +274,21 @@ const tables = { task: tasks, tombstone: taskTombstones }
 
 const keyOf = ({ columns: { id, user_id } }: VersionedRow) => `${user_id} ${id}`
 
-/** The numbers of new rows; moves the counters. */
-function takeNumbers(rows: VersionedRow[], counters: Map<string, number>): Map<VersionedRow, number> {
-  const numbers = new Map<VersionedRow, number>()
-  const take = (row: VersionedRow, number: number) => {
-    numbers.set(row, number)
-    counters.set(row.columns.user_id, number)
+/** The versions of new rows; moves the last version of each user. */
+function takeVersions(rows: VersionedRow[], last: Map<string, number>): Map<VersionedRow, number> {
+  const versions = new Map<VersionedRow, number>()
+  const take = (row: VersionedRow, version: number) => {
+    versions.set(row, version)
+    last.set(row.columns.user_id, version)
   }
-  const ahead = ({ columns: { user_id, version } }: VersionedRow) => (version ?? 0) > counters.get(user_id)!
+  const ahead = ({ columns: { user_id, version } }: VersionedRow) => (version ?? 0) > last.get(user_id)!
   const sorted = rows.sort((a, b) => (a.columns.version ?? 0) - (b.columns.version ?? 0))
   for (const row of sorted) if (ahead(row)) take(row, row.columns.version!)
-  for (const row of sorted) if (!numbers.has(row)) take(row, counters.get(row.columns.user_id)! + 1)
-  return numbers
+  for (const row of sorted) if (!versions.has(row)) take(row, last.get(row.columns.user_id)! + 1)
+  return versions
 }
 
-/** The numbers of those tasks and tombstones that are here already. */
+/** The versions of those tasks and tombstones that are here already. */
 async function findVersions(tx: Db, rows: readonly VersionedRow[], userIds: string[]) {
   const ids = rows.map(({ columns }) => columns.id)
   const found = new Map<string, number>()
@@ -302,22 +303,22 @@ async function findVersions(tx: Db, rows: readonly VersionedRow[], userIds: stri
 }
 
 /** Clients may go on with the cursors that they have from elsewhere, unless the user has made changes here meanwhile. */
-async function setCounters(tx: Db, counters: readonly FinalCounter[]): Promise<Outcome[]> {
+async function setVersions(tx: Db, versions: readonly FinalVersions[]): Promise<Outcome[]> {
   await tx.execute(sql`
-    update ${taskCounters} c set
-      seq = greatest(c.seq, n.seq),
-      pruned_through = case when c.seq = n.expected and c.pruned_through = n.seq + 1
-        then n.pruned_through else c.pruned_through end
-    from jsonb_to_recordset(${sql.param(counters)}::jsonb)
-      as n(user_id uuid, seq bigint, pruned_through bigint, expected bigint)
+    update ${userVersions} c set
+      last_version = greatest(c.last_version, n.last_version),
+      forgotten_version = case when c.last_version = n.expected and c.forgotten_version = n.last_version + 1
+        then n.forgotten_version else c.forgotten_version end
+    from jsonb_to_recordset(${sql.param(versions)}::jsonb)
+      as n(user_id uuid, last_version bigint, forgotten_version bigint, expected bigint)
     where c.user_id = n.user_id`)
   return []
 }
 
-/** The counter of a user whose rows are still on their way: cursors from elsewhere are too old until `finish`. */
-export const arrivingCounter = (seq: number) => ({ seq: 0, pruned_through: seq + 1 })
+/** The versions of a user whose rows are still on their way: cursors from elsewhere are too old until `finish`. */
+export const arrivingVersions = (last: number) => ({ last_version: 0, forgotten_version: last + 1 })
 
-type Table = typeof users | typeof taskCounters | typeof tasks | typeof taskTombstones
+type Table = typeof users | typeof userVersions | typeof tasks | typeof taskTombstones
 
 /** Inserts rows that are not there yet, as one value however many they are. Returns the ids of those that were made. */
 async function insert(tx: Db, table: Table, rows: readonly Record<string, unknown>[]): Promise<Set<string>> {

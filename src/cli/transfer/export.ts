@@ -2,6 +2,7 @@ import { getTableColumns, getTableName } from 'drizzle-orm'
 import { version } from '../../../package.json'
 import type { Session } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
+import { appliedMigrations } from '../../db/migrator.ts'
 import { tasks, taskTombstones, users } from '../../db/tables.ts'
 import { toPatch } from '../../modules/tasks/rows.ts'
 import { type Output, writeOutput } from '../atomic-file.ts'
@@ -12,7 +13,7 @@ import { createProgress, say } from '../terminal.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
 
 /** What stands in the first line of an export. */
-export const exportFormat = { format: 'todo-api-export', version: 1 } as const
+export const exportFormat = { format: 'todo-api-export', version: 2 } as const
 
 /** What the other lines are about. */
 export type LineType = 'user' | 'task' | 'tombstone'
@@ -21,6 +22,8 @@ export type LineType = 'user' | 'task' | 'tombstone'
 export async function exportCommand(file: string, { user }: { user?: string }): Promise<void> {
   const driver = await openSnapshot(readConfig())
   try {
+    // Refuses a database whose tables are not these.
+    await appliedMigrations(driver)
     const id = user === undefined ? undefined : (await findPerson(createDb(driver), user)).id
     const counts = await writeOutput(file || '-', output =>
       driver.session(session => exportRows(session, id, output)),
@@ -33,7 +36,7 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
 
 /**
  * First a header, then users, then tasks (those in the trash, too) and the notes of deleted tasks, each user's in the
- * order of their numbers; at last a line that says how many of each: without it a file is not complete. All as they
+ * order of their versions; at last a line that says how many of each: without it a file is not complete. All as they
  * were at one moment.
  */
 async function exportRows(session: Session, userId: string | undefined, output: Output) {
@@ -67,19 +70,19 @@ function queries(userId: string | undefined): Record<string, string> {
   const only = (column: string) => (userId === undefined ? '' : `where ${column} = '${userId}'`)
   const lines = (type: LineType, columns: string, from: string) =>
     asJson(`select '${type}' as type, ${columns} from ${from}`)
-  const numbered = (type: LineType, table: typeof tasks | typeof taskTombstones, without: string[] = []) =>
+  const versioned = (type: LineType, table: typeof tasks | typeof taskTombstones, without: string[] = []) =>
     `select user_id, version, row_to_json(r)::text as json
      from (select '${type}' as type, ${columnsOf(table, without)} from ${getTableName(table)} ${only('user_id')}) r`
   return {
     users: lines(
       'user',
-      `${columnsOf(users, ['email_key'], 'u')}, c.seq, c.pruned_through`,
-      `users u join task_counters c on c.user_id = u.id ${only('u.id')} order by u.created_at, u.id`,
+      `${columnsOf(users, ['normalized_email'], 'u')}, c.last_version, c.forgotten_version`,
+      `users u join user_versions c on c.user_id = u.id ${only('u.id')} order by u.created_at, u.id`,
     ),
-    // Merged by the database from two indexes: `import` can then move each user's counter with the rows. What a deleted
+    // Merged by the database from two indexes: `import` can then move each user's last version with the rows. What a deleted
     // account has left for a moment belongs to no user.
     rows: `
-      select json from (${numbered('task', tasks, computed)} union all ${numbered('tombstone', taskTombstones)}) rows
+      select json from (${versioned('task', tasks, computed)} union all ${versioned('tombstone', taskTombstones)}) rows
       where (select true from users u where u.id = rows.user_id) order by user_id, version`,
   }
 }

@@ -84,12 +84,12 @@ const toUser: Reader<OldUser, UserRow> = ({ id, email: address, password_hash: h
     columns: {
       id,
       email,
-      email_key: normalizeEmail(email),
+      normalized_email: normalizeEmail(email),
       password_hash: hash,
       created_at,
       updated_at: created_at,
     },
-    counter: { seq: 0, pruned_through: 0 },
+    versions: { last_version: 0, forgotten_version: 0 },
   }
 }
 

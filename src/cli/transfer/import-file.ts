@@ -3,7 +3,7 @@ import { instantInput, integer, nullable, text } from '../../http/schema.ts'
 import { normalizeEmail } from '../../modules/auth/service.ts'
 import { toPatch } from '../../modules/tasks/rows.ts'
 import {
-  arrivingCounter,
+  arrivingVersions,
   batchRows,
   type Incoming,
   type Loader,
@@ -37,9 +37,10 @@ export async function importFile(
   done: (rows: number) => void,
 ) {
   const seen: Record<LineType, number> = { user: 0, task: 0, tombstone: 0 }
-  const counters: { user_id: string; seq: number; pruned_through: number }[] = []
+  const versions: { user_id: string; last_version: number; forgotten_version: number }[] = []
   let batch: Entry[] = []
   let end: Line | undefined
+  let formatVersion: number
 
   async function flush() {
     const lines = batch
@@ -48,40 +49,49 @@ export async function importFile(
     const users = lines.filter(({ type }) => type === 'user').map(toUser)
     await loader.users(users)
     await loader.rows(lines.filter(({ type }) => type !== 'user').map(toRow))
-    for (const { columns } of users) counters.push(finalCounter(columns))
+    for (const { columns } of users) versions.push(finalVersions(columns))
     for (const { type } of lines) seen[type]++
     done(lines.length)
   }
 
   for await (const line of parse(splitLines(chunks))) {
     if (line.number === 1) {
-      checkHeader(line)
+      formatVersion = checkHeader(line)
       continue
     }
     if (end) throw new LineError(`line ${line.number}: nothing may follow the line of type "end"`)
     if (batch.length === batchRows) await flush()
     if (line.type === 'end') end = line
-    else if (isEntry(line)) batch.push(line)
+    else if (isEntry(line)) batch.push(formatVersion! === 1 ? fromVersion1(line) : line)
     else throw new LineError(`line ${line.number}: its type is none that this program knows`)
   }
   await flush()
   const isComplete = end && Object.entries(seen).every(([type, count]) => end.value[type] === count)
   if (!isComplete) throw new LineError('the file is not complete: its last line does not say what is in it')
-  await loader.finish(counters)
+  await loader.finish(versions)
 }
 
-function checkHeader({ value }: Line) {
+/** Returns the version of the file's format. */
+function checkHeader({ value }: Line): number {
   if (value.format !== exportFormat.format) throw new LineError('line 1: this is no file that `export` wrote')
-  if (value.version !== exportFormat.version) {
+  if (value.version !== 1 && value.version !== exportFormat.version) {
     throw new LineError('line 1: a newer program wrote this file; import it with that one')
   }
+  return value.version
+}
+
+/** Format 1 called `last_version` and `forgotten_version` of a user `seq` and `pruned_through`. */
+function fromVersion1({ value, ...line }: Entry): Entry {
+  if (line.type !== 'user') return { ...line, value }
+  const { seq, pruned_through, ...others } = value
+  return { ...line, value: { ...others, last_version: seq, forgotten_version: pruned_through } }
 }
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 const id = text({ pattern: uuidPattern, format: 'uuid' })
 const moment = instantInput()
 /** Half of what a number in JSON can be: room for all changes to come. */
-const number = integer({ minimum: 0, maximum: 2 ** 52 })
+const version = integer({ minimum: 0, maximum: 2 ** 52 })
 
 /**
  * What any export holds. What is in the file was accepted once, so it is not judged by the rules for requests, which
@@ -96,8 +106,8 @@ const checks: Record<LineType, (value: unknown) => string | undefined> = {
       disabled_at: nullable(moment),
       created_at: moment,
       updated_at: moment,
-      seq: number,
-      pruned_through: number,
+      last_version: version,
+      forgotten_version: version,
     }),
   ),
   task: createCheck(
@@ -115,10 +125,10 @@ const checks: Record<LineType, (value: unknown) => string | undefined> = {
       created_at: moment,
       updated_at: moment,
       deleted_at: nullable(moment),
-      version: number,
+      version,
     }),
   ),
-  tombstone: createCheck(t.Object({ id, user_id: id, version: number, deleted_at: moment })),
+  tombstone: createCheck(t.Object({ id, user_id: id, version, deleted_at: moment })),
 }
 
 const isEntry = (line: Line): line is Entry => Object.keys(checks).some(type => type === line.type)
@@ -137,14 +147,18 @@ const hashProblem = (type: string, value: Record<string, unknown>) =>
     ? 'password_hash: no bcrypt hash'
     : undefined
 
-type User = UserRow['columns'] & { email: string; seq: number; pruned_through: number }
+type User = UserRow['columns'] & { email: string; last_version: number; forgotten_version: number }
 
 function toUser({ number, value }: Entry): Incoming<UserRow> & { columns: User } {
-  const columns = { ...value, email_key: normalizeEmail(value.email as string) } as unknown as User
-  return { label: `line ${number}`, columns, counter: arrivingCounter(columns.seq) }
+  const columns = { ...value, normalized_email: normalizeEmail(value.email as string) } as unknown as User
+  return { label: `line ${number}`, columns, versions: arrivingVersions(columns.last_version) }
 }
 
-const finalCounter = ({ id, seq, pruned_through }: User) => ({ user_id: id, seq, pruned_through })
+const finalVersions = ({ id, last_version, forgotten_version }: User) => ({
+  user_id: id,
+  last_version,
+  forgotten_version,
+})
 
 function toRow({ number, type, value }: Entry): Incoming<VersionedRow> {
   const table = type === 'task' ? 'task' : 'tombstone'
