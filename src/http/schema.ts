@@ -1,6 +1,15 @@
-import { FormatRegistry, Kind, type TSchema, type TString, Type, TypeRegistry } from '@sinclair/typebox'
+import {
+  FormatRegistry,
+  Kind,
+  type Static,
+  type TSchema,
+  type TString,
+  type TUnsafe,
+  Type,
+  TypeRegistry,
+} from '@sinclair/typebox'
 import { t } from 'elysia'
-import { AppError, type ErrorCode, statusOf } from '../lib/errors.ts'
+import { AppError, type ErrorCode, type StatusOf, statusOf } from '../lib/errors.ts'
 import { parseInstant } from '../lib/instant.ts'
 
 /** What the wire is made of: the few schema types that TypeBox does not have in the form that a document of JSON needs. */
@@ -151,14 +160,18 @@ export const uuid = (options: object = {}) =>
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])
 
-/** For the `detail` of a module whose routes use `requireUser`: what the document says about them. */
-export const signedIn = { security: [{ password: [] }] }
-
 /**
- * An answer that is JSON text already, and is sent unread. The document says what `schema` says; the code that makes
- * the text keeps to it.
+ * A response that is JSON text already, and is sent as it is. For the OpenAPI document and for typed clients it is what
+ * `schema` says; the code that writes the text keeps to it.
  */
-export const jsonText = (schema: TSchema) => t.String({ jsonOf: schema })
+export const jsonText = <Schema extends TSchema>(schema: Schema) =>
+  t.String({ jsonOf: schema }) as unknown as TUnsafe<Static<Schema>>
+
+/** Sends text that is the JSON of a `T`. */
+export function sendJson<T>(set: { headers: { 'content-type'?: string | number } }, text: string): T {
+  set.headers['content-type'] = 'application/json'
+  return text as T
+}
 
 /** The same schema for an answer that also carries these headers; they are for the document only. */
 export const withHeaders = <Schema extends object>(schema: Schema, ...headers: string[]): Schema => ({
@@ -208,38 +221,29 @@ export const validationErrorBody = t.Object(
   { title: 'ValidationError' },
 )
 
-/** What fails on a kind of route, beside what it names itself: every route may meet the last ones. */
-const failureGroups = {
-  /** Routes for signed-in users. */
-  user: ['not_authenticated', 'invalid_token'],
-  /** Routes that take a body. */
-  body: ['body_too_large', 'unsupported_media_type', 'validation_failed'],
-  /** Routes with a query or headers that are checked. */
-  query: ['validation_failed'],
-  always: ['internal', 'unavailable'],
-} as const satisfies Record<string, ErrorCode[]>
+/** Any route may meet these. */
+const always = ['internal', 'unavailable'] as const satisfies ErrorCode[]
 
-type Group = Exclude<keyof typeof failureGroups, 'always'>
-type ErrorResponses = Record<
-  400 | 401 | 403 | 404 | 409 | 412 | 413 | 415 | 429 | 500 | 503,
-  typeof errorBody
-> &
-  Record<422, typeof validationErrorBody>
-
-/**
- * The failures of a route, for its `response`: codes of its own, and groups that it belongs to. Elysia strips and
- * checks only answers whose status is declared, and the document shows what stands here.
- */
-export function errors(...names: (ErrorCode | Group)[]): Partial<ErrorResponses> {
-  const codes = [...names, 'always' as const].flatMap((name): readonly ErrorCode[] =>
-    name in failureGroups ? failureGroups[name as Group] : [name as ErrorCode],
-  )
-  return Object.fromEntries(
-    Object.entries(Object.groupBy(codes, statusOf)).map(([status, codes]) => [status, failureOf(codes!)]),
-  )
+/** The error responses of these codes, by status. */
+type ErrorResponses<Code extends ErrorCode> = {
+  [Status in StatusOf<Code>]: Status extends 422 ? typeof validationErrorBody : typeof errorBody
 }
 
-function failureOf(codes: ErrorCode[]) {
+/**
+ * The errors of a route, for its `response`. A route names only its own: those of a plugin that it is behind (`body()`,
+ * `query()`, `requireUser()`) the plugin declares. Elysia strips and checks only responses whose
+ * status is declared, and the OpenAPI document shows what is declared.
+ */
+export function errors<Code extends ErrorCode = never>(
+  ...codes: Code[]
+): ErrorResponses<Code | (typeof always)[number]> {
+  const byStatus = Object.groupBy<number, ErrorCode>([...codes, ...always], statusOf)
+  return Object.fromEntries(
+    Object.entries(byStatus).map(([status, codes]) => [status, responseOf(codes!)]),
+  ) as ErrorResponses<Code | (typeof always)[number]>
+}
+
+function responseOf(codes: ErrorCode[]) {
   const texts = codes.map(code => new AppError(code).message)
   const description = texts.join(', or: ')
   if (codes.includes('validation_failed')) return { ...validationErrorBody, description }

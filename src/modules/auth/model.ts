@@ -1,6 +1,6 @@
 import { t } from 'elysia'
 import { instant, nullable, oneOf, pathId, text, uuid } from '../../http/schema.ts'
-import { passwordBytesMax } from './passwords.ts'
+import { passwordBytesMax } from './password-hash.ts'
 
 /** `local@domain.tld`, white space around it allowed (it is trimmed); the whole at most 254 characters (RFC 5321). */
 export const email = text({
@@ -9,6 +9,9 @@ export const email = text({
   format: 'email',
   examples: ['ada@example.com'],
 })
+
+/** An e-mail address as it is compared: without regard to case. */
+export const normalizeEmail = (email: string) => email.trim().normalize('NFC').toLowerCase()
 
 export const newPassword = text({
   minLength: 8,
