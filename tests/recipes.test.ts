@@ -52,7 +52,7 @@ describe('on a copy, as CONTRIBUTING.md says it', () => {
       }
       for (const command of recipe.commands) await follow(command)
     }
-  }, 60_000)
+  }, 300_000)
   afterAll(() => rmSync(copy, { recursive: true, force: true }))
 
   /** Runs what generates files, and notes the tests for the end: all of them start together. */
@@ -81,15 +81,15 @@ describe('on a copy, as CONTRIBUTING.md says it', () => {
 
   test('the types are right', async () => {
     expect(await run('node_modules/.bin/tsc', '-p', '.')).toEqual(done)
-  }, 60_000)
+  }, 300_000)
 
   test('the code passes lint and format', async () => {
     expect(await run('node_modules/.bin/biome', 'check', ...written)).toEqual(done)
-  }, 60_000)
+  }, 300_000)
 
   test('the tests that the recipes bring pass, and those that look at every route, table and import', async () => {
     const always = ['tests/docs.test.ts', 'tests/imports.test.ts', 'tests/surface.test.ts']
     expect(tests.length).toBe(recipes.length)
     expect(await run('test', ...tests, ...always)).toEqual(done)
-  }, 60_000)
+  }, 300_000)
 })
