@@ -82,13 +82,13 @@ const checks: Record<LineType, (value: unknown) => string | undefined> = {
 function schemaOf(type: LineType) {
   return Object.fromEntries(
     exportedColumns[type].map(column => {
-      const schema = column.notNull ? valueOf(column) : nullable(valueOf(column))
+      const schema = column.notNull ? columnSchema(column) : nullable(columnSchema(column))
       return [column.name, column.notNull && !column.hasDefault ? schema : t.Optional(schema)]
     }),
   )
 }
 
-function valueOf(column: AnyColumn) {
+function columnSchema(column: AnyColumn) {
   const type = column.getSQLType()
   if (type === 'uuid') return id
   if (type.startsWith('timestamp')) return instantInput()
