@@ -107,7 +107,7 @@ test('a sync of the engine reaches the disk, and one that fails is reported to t
   class Mended extends DurableFS {
     constructor() {
       super(root)
-      this.mend(module)
+      this.patch(module)
     }
   }
   new Mended()

@@ -142,7 +142,7 @@ export async function connectToService(dataDir: string): Promise<ServiceDriver |
     async copyTo(folder) {
       await call('/copy', { name: basename(dirname(folder)) })
     },
-    async session() {
+    async dedicatedConnection() {
       throw new Error('a service runs on this database; stop it first')
     },
     async close() {},

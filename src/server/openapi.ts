@@ -28,6 +28,6 @@ const noDatabase: Driver = {
   kind: 'embedded',
   query: refuse,
   transaction: refuse,
-  session: refuse,
+  dedicatedConnection: refuse,
   close: async () => {},
 }

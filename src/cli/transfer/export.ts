@@ -1,7 +1,7 @@
 import { getTableColumns, getTableName } from 'drizzle-orm'
 import type { PgTable } from 'drizzle-orm/pg-core'
 import { version } from '../../../package.json'
-import type { Session } from '../../db/driver.ts'
+import type { DedicatedConnection } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { appliedMigrations } from '../../db/migrator.ts'
 import { tasks, taskTombstones, users } from '../../db/tables.ts'
@@ -47,7 +47,7 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
     await appliedMigrations(driver)
     const id = user === undefined ? undefined : (await findUser(createDb(driver), user)).id
     const counts = await writeOutput(file || '-', output =>
-      driver.session(session => exportRows(session, id, output)),
+      driver.dedicatedConnection(connection => exportRows(connection, id, output)),
     )
     say(`exported ${counts.user} users, ${counts.task} tasks, ${counts.tombstone} notes of deleted tasks`)
   } finally {
@@ -60,22 +60,22 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
  * order of their versions; at last a line that says how many of each: without it a file is not complete. All as they
  * were at one moment.
  */
-async function exportRows(session: Session, userId: string | undefined, output: Output) {
+async function exportRows(connection: DedicatedConnection, userId: string | undefined, output: Output) {
   const counts = { user: 0, task: 0, tombstone: 0 }
   const progress = createProgress('rows')
-  await session.execute(beginSnapshot)
+  await connection.execute(beginSnapshot)
   // Reads the rows in the order of their indexes: sorting them would take their size in temporary files.
-  await session.execute('set local enable_sort = off')
+  await connection.execute('set local enable_sort = off')
   const made = { program: version, exported_at: new Date().toISOString() }
   await output.write(`${JSON.stringify({ type: 'header', ...exportFormat, ...made })}\n`)
   for (const [name, query] of Object.entries(queries(userId))) {
-    for await (const lines of readTexts(session, `export_${name}`, query)) {
+    for await (const lines of readTexts(connection, `export_${name}`, query)) {
       await output.write(`${lines.join('\n')}\n`)
       for (const line of lines) counts[typeOf(line)]++
       progress.add(lines.length)
     }
   }
-  await session.execute('commit')
+  await connection.execute('commit')
   await output.write(`${JSON.stringify({ type: 'end', ...counts })}\n`)
   progress.clear()
   return counts

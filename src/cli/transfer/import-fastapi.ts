@@ -1,5 +1,5 @@
 import { t } from 'elysia'
-import type { Session } from '../../db/driver.ts'
+import type { DedicatedConnection } from '../../db/driver.ts'
 import { databaseError } from '../../db/pg-error.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { email } from '../../modules/auth/model.ts'
@@ -23,7 +23,7 @@ const tasks = `
   from task order by user_id, created_at, id`
 
 /** Begins a snapshot and counts its rows. Throws an Error with one line when the tables are not those of the FastAPI service. */
-export async function countFastApi(source: Session): Promise<{ users: number; tasks: number }> {
+export async function countFastApi(source: DedicatedConnection): Promise<{ users: number; tasks: number }> {
   try {
     await source.execute(beginSnapshot)
     const [row] = await source.execute('select (select count(*) from "user"), (select count(*) from task)')
@@ -36,7 +36,11 @@ export async function countFastApi(source: Session): Promise<{ users: number; ta
 }
 
 /** Adds the users and tasks of the snapshot that `countFastApi` began. */
-export async function importFastApi(source: Session, loader: Loader, done: (rows: number) => void) {
+export async function importFastApi(
+  source: DedicatedConnection,
+  loader: Loader,
+  done: (rows: number) => void,
+) {
   for await (const rows of readTexts(source, 'users', asJson(users))) {
     await add(rows, toUser, loader)
     done(rows.length)

@@ -1,4 +1,4 @@
-import type { Session } from '../../db/driver.ts'
+import type { DedicatedConnection } from '../../db/driver.ts'
 
 const rowsAtOnce = 500
 
@@ -9,15 +9,19 @@ export const asJson = (query: string) => `select row_to_json(r)::text as json fr
  * The one column of a query, which holds text, a batch at a time and never more in memory. The session must be in a
  * transaction.
  */
-export async function* readTexts(session: Session, name: string, query: string): AsyncGenerator<string[]> {
-  await session.execute(`declare ${name} no scroll cursor for ${query}`)
+export async function* readTexts(
+  connection: DedicatedConnection,
+  name: string,
+  query: string,
+): AsyncGenerator<string[]> {
+  await connection.execute(`declare ${name} no scroll cursor for ${query}`)
   while (true) {
-    const rows = (await session.execute(`fetch forward ${rowsAtOnce} from ${name}`)) as [string][]
+    const rows = (await connection.execute(`fetch forward ${rowsAtOnce} from ${name}`)) as [string][]
     if (rows.length > 0) yield rows.map(([text]) => text)
     collectNowAndThen()
     if (rows.length < rowsAtOnce) break
   }
-  await session.execute(`close ${name}`)
+  await connection.execute(`close ${name}`)
 }
 
 /** One moment of the database for all that is read in a session, however long it takes. */
