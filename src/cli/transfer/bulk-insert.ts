@@ -4,7 +4,7 @@ import { createDb, type Db } from '../../db/drizzle.ts'
 import { databaseError } from '../../db/pg-error.ts'
 import { tasks, taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
-import { collectNowAndThen } from './read-cursor.ts'
+import { collectGarbageSometimes } from './read-cursor.ts'
 
 /** A user, task or tombstone to be added. Tasks and tombstones get the next versions of their user. */
 export interface NewRow {
@@ -63,7 +63,7 @@ export function createLoader(
     try {
       const outcomes = await addBatch(rows)
       for (const [i, row] of rows.entries()) count(row, outcomes[i]!)
-      collectNowAndThen()
+      collectGarbageSometimes()
     } catch (error) {
       const reason = refusal(error)
       if (reason === undefined) await pause(error, until)
