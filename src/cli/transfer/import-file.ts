@@ -1,7 +1,7 @@
 import type { AnyColumn } from 'drizzle-orm'
 import { t } from 'elysia'
 import { instantInput, integer, nullable, text } from '../../http/schema.ts'
-import { normalizeEmail } from '../../modules/auth/service.ts'
+import { normalizeEmail } from '../../modules/auth/model.ts'
 import { toPatch } from '../../modules/tasks/rows.ts'
 import { batchRows, type Loader, type NewRow } from './bulk-insert.ts'
 import { createCheck, isPasswordHash } from './check-schema.ts'
