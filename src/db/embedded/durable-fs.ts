@@ -41,7 +41,7 @@ export class DurableFS extends NodeFS {
 
   override async init(pg: PGlite, options: InitOptions): ReturnType<NodeFS['init']> {
     const { emscriptenOpts } = await super.init(pg, options)
-    const preRun = (module: unknown) => this.mend(module as EngineModule)
+    const preRun = (module: unknown) => this.patch(module as EngineModule)
     return {
       emscriptenOpts: {
         ...emscriptenOpts,
@@ -52,7 +52,7 @@ export class DurableFS extends NodeFS {
   }
 
   /** Gives the engine what it lacks, before it touches the first file. */
-  protected mend(module: EngineModule): void {
+  protected patch(module: EngineModule): void {
     module.NODEFS.stream_ops.fsync = stream => {
       try {
         fsyncSync(stream.nfd)

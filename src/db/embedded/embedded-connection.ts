@@ -23,7 +23,7 @@ const preparedMax = 500
  * The one connection to the engine, over PGlite's protocol functions. PGlite's own `query` parses and describes at
  * every call, which takes two to three times the CPU. Calls must not overlap; the caller sees to that.
  */
-export class Connection {
+export class EmbeddedConnection {
   readonly #prepared = new Map<string, Prepared>()
   #names = 0
 

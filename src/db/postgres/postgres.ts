@@ -1,5 +1,5 @@
 import postgres from 'postgres'
-import type { Driver, Session } from '../driver.ts'
+import type { DedicatedConnection, Driver } from '../driver.ts'
 import { connectionLost } from './answers.ts'
 import { createPool, openingSecondsMax, type PoolConnection, unavailable } from './pool.ts'
 import {
@@ -29,12 +29,12 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
     transaction: pool.transaction,
     close: pool.close,
     stats: pool.stats,
-    async session(work) {
+    async dedicatedConnection(work) {
       const own = await server.connect(migrationLimits).catch(error => {
         throw unavailable(error)
       })
       try {
-        return await work(session(own))
+        return await work(dedicated(own))
       } finally {
         await own.end()
       }
@@ -194,7 +194,7 @@ function pooled(single: SingleConnection, mayPrepare: boolean): PoolConnection {
   }
 }
 
-function session(single: SingleConnection): Session {
+function dedicated(single: SingleConnection): DedicatedConnection {
   return {
     async execute(script) {
       try {
