@@ -25,9 +25,11 @@ export function complete(generated: string, before: readonly string[], texts = h
   const functions = missing.filter(isFunction)
   const others = missing.filter(text => !isFunction(text))
   const statements = generated.split('--> statement-breakpoint').map(statement => statement.trim())
-  if (statements.some(addsJson) && !others.includes(tasksStorage)) others.push(tasksStorage)
+  // The JSON is made of the other columns, so they come first; and a column that is added again has lost its storage.
+  const { json = [], rest = [] } = Object.groupBy(statements, text => (addsJson(text) ? 'json' : 'rest'))
+  if (json.length > 0 && !others.includes(tasksStorage)) others.push(tasksStorage)
   const dropped = functions.flatMap(text => dropOlder(text, known))
-  return [...functions, ...statements.map(allow), ...dropped, ...others]
+  return [...functions, ...[...rest, ...json].map(allow), ...dropped, ...others]
     .filter(statement => statement !== '')
     .join(breakpoint)
     .concat('\n')
