@@ -8,10 +8,8 @@ import {
   integer,
   pgTable,
   primaryKey,
-  smallint,
   text,
   unique,
-  uniqueIndex,
   uuid,
 } from 'drizzle-orm/pg-core'
 
@@ -33,7 +31,7 @@ export function toInstant(value: string): string {
 }
 
 /** Text whose order is that of its bytes: the same on every database, whatever its locale. */
-const plainText = customType<{ data: string }>({ dataType: () => 'text COLLATE "C"' })
+export const bytewiseText = customType<{ data: string }>({ dataType: () => 'text COLLATE "C"' })
 
 const now = sql`now()`
 
@@ -134,130 +132,6 @@ export const userVersions = pgTable('user_versions', {
 /** Every change of a user's tasks rewrites this row. Half-empty pages let PostgreSQL do that in place. */
 export const userVersionsFillfactor = 'ALTER TABLE "user_versions" SET (fillfactor = 50);'
 
-/**
- * A task as JSON text, the way the API sends it. Declared IMMUTABLE, though PostgreSQL calls `to_json` and `to_char` only
- * STABLE: no setting of a session changes what they make of these types and formats. In PL/pgSQL, which keeps its
- * plans: a function in SQL starts an executor at each call.
- */
-export const taskJson = `CREATE FUNCTION "task_json"(
-  "id" uuid, "user_id" uuid, "title" text, "description" text, "status" text, "priority" smallint,
-  "due_at" timestamp with time zone, "tags" text[], "position" text, "completed_at" timestamp with time zone,
-  "created_at" timestamp with time zone, "updated_at" timestamp with time zone, "version" bigint
-) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
-declare
-  moment constant text := '"\\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\\""';
-begin
-  return '{"id":"' || id || '","user_id":"' || user_id
-    || '","title":' || to_json(title)
-    || ',"description":' || coalesce(to_json(description)::text, 'null')
-    || ',"status":"' || status
-    || '","priority":' || priority
-    || ',"due_at":' || coalesce(to_char(due_at at time zone 'UTC', moment), 'null')
-    || ',"tags":' || case when tags = '{}' then '[]' else array_to_json(tags)::text end
-    || ',"position":' || to_json("position")
-    || ',"completed_at":' || coalesce(to_char(completed_at at time zone 'UTC', moment), 'null')
-    || ',"created_at":' || to_char(created_at at time zone 'UTC', moment)
-    || ',"updated_at":' || to_char(updated_at at time zone 'UTC', moment)
-    || ',"version":' || version || '}';
-end $$;`
-
-/** The call of it, with the columns in the order of its parameters. */
-const jsonOfTask =
-  'task_json(id, user_id, title, description, status, priority, due_at, tags, position, completed_at, created_at, updated_at, version)'
-
-/** Live tasks and those in the trash (`deleted_at`). */
-export const tasks = pgTable(
-  'tasks',
-  {
-    id: uuid('id').notNull(),
-    userId: uuid('user_id').notNull(),
-    title: text('title').notNull(),
-    description: text('description'),
-    status: text('status', { enum: ['pending', 'in_progress', 'completed'] })
-      .notNull()
-      .default('pending'),
-    priority: smallint('priority').notNull().default(0),
-    dueAt: instant('due_at'),
-    tags: text('tags').array().notNull().default(sql`'{}'`),
-    position: plainText('position').notNull().default(''),
-    /** What a search looks at: the words of both texts as `modules/tasks/words.ts` folds them. */
-    titleWords: plainText('title_words').notNull().default(''),
-    descriptionWords: plainText('description_words').notNull().default(''),
-    completedAt: instant('completed_at'),
-    createdAt: instant('created_at').notNull().default(now),
-    updatedAt: instant('updated_at').notNull().default(now),
-    /** The number of the change that made the row what it is. */
-    version: bigint('version', { mode: 'number' }).notNull(),
-    deletedAt: instant('deleted_at'),
-    /** The task as it is sent: made once, when it is written, and not at each reading. */
-    json: text('json').notNull().generatedAlwaysAs(sql.raw(jsonOfTask)),
-  },
-  tasks => [
-    // The user is part of the key, so that the table can be split by user over several servers.
-    primaryKey({ name: 'tasks_pkey', columns: [tasks.id, tasks.userId] }),
-    foreignKey({
-      name: 'tasks_user_fk',
-      columns: [tasks.userId],
-      foreignColumns: [userVersions.userId],
-    }).onDelete('cascade'),
-    // Every write pays for these, so there is no regular expression among them.
-    check('tasks_title_length', sql`char_length(${tasks.title}) between 1 and 200`),
-    // ASCII spaces alone: the request's schema knows the others, and this rule must never be stricter than that one.
-    check('tasks_title_not_blank', sql`ltrim(${tasks.title}, E' \\t\\n\\v\\f\\r') <> ''`),
-    check('tasks_description_length', sql`char_length(${tasks.description}) <= 2000`),
-    check('tasks_status_known', sql`${tasks.status} in ('pending', 'in_progress', 'completed')`),
-    check('tasks_priority_range', sql`${tasks.priority} between 0 and 4`),
-    check('tasks_position_length', sql`char_length(${tasks.position}) <= 255`),
-    check('tasks_tags_count', sql`cardinality(${tasks.tags}) <= 20`),
-    // No nulls, no empty tags, and a bound on all of them together. That each has at most 50 characters and is not
-    // blank is for the request's schema alone: SQL cannot look at the items of an array without a function.
-    check(
-      'tasks_tags_items',
-      sql`array_position(${tasks.tags}, null) is null and array_position(${tasks.tags}, '') is null and char_length(array_to_string(${tasks.tags}, '')) <= 1000`,
-    ),
-    // What RFC 3339 can write; infinity is neither before nor after it.
-    check(
-      'tasks_due_at_range',
-      sql`${tasks.dueAt} >= '0001-01-01 00:00:00+00' and ${tasks.dueAt} < '10000-01-01 00:00:00+00'`,
-    ),
-    check(
-      'tasks_completed_at_matches',
-      sql`(${tasks.status} = 'completed') = (${tasks.completedAt} is not null)`,
-    ),
-    // Each index costs every write, so there are three beside the key (docs/decisions/0006-lists.md). The list in its
-    // order: what filters ask is looked at in passing. Ascending columns, because PostgreSQL reads an index backwards
-    // as fast, and `.desc()` would mean NULLS LAST, which no ORDER BY of ours asks for.
-    index('tasks_created').on(tasks.userId, tasks.createdAt, tasks.id).where(sql`${tasks.deletedAt} is null`),
-    // The change feed, and the rule that no two rows share a number.
-    uniqueIndex('tasks_feed').on(tasks.userId, tasks.version),
-    // The trash of a user. The purge finds the users whose trash has old tasks by one pass over it.
-    index('tasks_trash')
-      .on(tasks.userId, tasks.deletedAt, tasks.id)
-      .where(sql`${tasks.deletedAt} is not null`),
-  ],
-)
-
-/**
- * Every change of a task takes a number, or clients that sync would never learn of it. This refuses an update that keeps
- * the number, whether a statement of ours makes it, psql or a foreign key. An AFTER trigger, because a BEFORE
- * trigger locks the row a second time and writes that to the log; its condition is all that a good update pays for.
- */
-export const tasksRequireNewVersion = `CREATE FUNCTION "require_new_version"() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  RAISE EXCEPTION 'an update of task % keeps its version %: take the next one (update user_versions set last_version = last_version + 1 where user_id = ''%'' returning last_version) and set version to it', OLD.id, OLD.version, OLD.user_id;
-END
-$$;
---> statement-breakpoint
-CREATE TRIGGER "tasks_require_new_version" AFTER UPDATE ON "tasks" FOR EACH ROW WHEN (NEW.version <= OLD.version)
-  EXECUTE FUNCTION "require_new_version"();`
-
-/** Long texts stay as they are: to compress a row of more than 2 KB took longer than all else about writing it. */
-export const tasksStorage = `ALTER TABLE "tasks"
-  ALTER COLUMN "description" SET STORAGE EXTERNAL,
-  ALTER COLUMN "title_words" SET STORAGE EXTERNAL,
-  ALTER COLUMN "description_words" SET STORAGE EXTERNAL,
-  ALTER COLUMN "json" SET STORAGE EXTERNAL;`
-
 /** What is gone for good: kept a while, so that a client that was away learns of it. */
 export const taskTombstones = pgTable(
   'task_tombstones',
@@ -281,14 +155,5 @@ export const taskTombstones = pgTable(
   ],
 )
 
-/**
- * What drizzle-kit cannot make from the tables above. Each text stands in a migration word for word, which
- * tests/migrate.test.ts holds: who changes one here writes the change into a new migration (`drizzle-kit generate --custom`).
- */
-export const handwritten = [
-  sessionsEnded,
-  userVersionsFillfactor,
-  taskJson,
-  tasksRequireNewVersion,
-  tasksStorage,
-]
+/** What drizzle-kit cannot make from the tables above (see modules/table-registry.ts). */
+export const handwritten = [sessionsEnded, userVersionsFillfactor]

@@ -1,11 +1,13 @@
 import { and, eq, isNotNull, isNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { tasks, userVersions } from '../../db/tables.ts'
+import { userVersions } from '../../db/tables.ts'
 import { AppError, type Problem } from '../../lib/errors.ts'
 import { isUuid } from '../../lib/uuid.ts'
+import { settableColumns, toColumns, toNewColumns } from './fields.ts'
 import type { Operation, TaskCreate } from './model.ts'
-import { assignments, fields, newTask, toNewRow, toPatch } from './rows.ts'
+import { assignments, newTask } from './rows.ts'
 import { lockVersions, throwMissing } from './statements.ts'
+import { tasks } from './table.ts'
 
 /** An operation as columns. The version is the one that the client expects, and in `write` the one that it gets. */
 interface Step {
@@ -53,13 +55,13 @@ export function createBatch(db: Db) {
 }
 
 function stepOf({ op, id, version, task }: Operation): Step {
-  if (op === 'create') return { op, version, id: Bun.randomUUIDv7(), patch: toNewRow(task as TaskCreate) }
+  if (op === 'create') return { op, version, id: Bun.randomUUIDv7(), patch: toNewColumns(task as TaskCreate) }
   // PostgreSQL reads the text `now` as the moment at which the transaction began.
   return {
     op,
     version,
     id: id!.toLowerCase(),
-    patch: op === 'delete' ? { deleted_at: 'now' } : toPatch(task!),
+    patch: op === 'delete' ? { deleted_at: 'now' } : toColumns(task!),
   }
 }
 
@@ -103,7 +105,7 @@ async function write(tx: Db, userId: string, steps: (Step & { version: number })
     id,
     patch: { ...patch, version, ...(op === 'update' && { updated_at: 'now' }) },
   }))
-  const columns = [...fields, 'updated_at', 'deleted_at', 'version']
+  const columns = [...settableColumns, 'updated_at', 'deleted_at', 'version']
   const updated = await tx
     .update(tasks)
     .set(assignments(columns, column => sql`(${patched}).${sql.identifier(column)}`))

@@ -1,10 +1,11 @@
 import { sql } from 'drizzle-orm'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
-import { tasks, taskTombstones, userVersions } from '../../db/tables.ts'
+import { taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
 import type { ChangesQuery } from './model.ts'
 import { value } from './rows.ts'
+import { tasks } from './table.ts'
 
 const user = value('user', 'uuid')
 const since = value('since', 'bigint')

@@ -1,11 +1,12 @@
 import { and, eq, gt, inArray, isNotNull, lt, notExists, type SQL, sql } from 'drizzle-orm'
 import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
-import { tasks, taskTombstones, users, userVersions } from '../../db/tables.ts'
+import { taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { findAppError } from '../../lib/errors.ts'
 import { errorFields, type Log } from '../../telemetry/log.ts'
 import { serialized } from './rows.ts'
 import { type Change, lockVersions } from './statements.ts'
+import { tasks } from './table.ts'
 
 /** Days that a task stays in the trash before it goes for good. */
 export const trashDays = 30

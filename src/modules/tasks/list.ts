@@ -1,25 +1,9 @@
-import {
-  type AnyColumn,
-  and,
-  arrayOverlaps,
-  asc,
-  count,
-  desc,
-  eq,
-  gt,
-  inArray,
-  isNull,
-  lt,
-  ne,
-  placeholder,
-  type SQL,
-  sql,
-} from 'drizzle-orm'
+import { and, asc, count, desc, eq, isNull, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
-import { tasks } from '../../db/tables.ts'
-import { parseInstant } from '../../lib/instant.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
-import type { ListQuery, SortKey } from './model.ts'
+import { fieldsWith, filters, type SortName } from './fields.ts'
+import type { ListQuery } from './model.ts'
+import { columnOf, tasks, typeOf } from './table.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
 /**
@@ -47,22 +31,6 @@ export type PageRow = {
 
 const defaultSort = '-created_at'
 
-/** The date to sort and compare by. Never null, so that a cursor is a plain comparison: no date is after all dates. */
-const due = sql`coalesce(${tasks.dueAt}, 'infinity')`
-
-/** What can be sorted by, compared the same way on every database, and the type that a cursor's value has. */
-const sortColumns: Record<SortKey | 'id', { by: SQL; type: string }> = {
-  created_at: { by: sql`${tasks.createdAt}`, type: 'timestamptz' },
-  updated_at: { by: sql`${tasks.updatedAt}`, type: 'timestamptz' },
-  due_at: { by: due, type: 'timestamptz' },
-  priority: { by: sql`${tasks.priority}`, type: 'smallint' },
-  title: { by: sql`${tasks.title} collate "C"`, type: 'text' },
-  // Its three values come in one order in every collation.
-  status: { by: sql`${tasks.status}`, type: 'text' },
-  position: { by: sql`${tasks.position}`, type: 'text' },
-  id: { by: sql`${tasks.id}`, type: 'uuid' },
-}
-
 /** What rows are ordered by. */
 interface OrderKey {
   by: SQL
@@ -71,7 +39,7 @@ interface OrderKey {
 
 /** One key of an order that a client can ask for. */
 interface Key extends OrderKey {
-  name: SortKey | 'id'
+  name: SortName | 'id'
   type: string
 }
 
@@ -208,22 +176,16 @@ export function page({ where, order, size, rows, skip = sql``, item = sql`${task
 
 /** The live tasks of a user that pass every filter of a query. */
 function matching(userId: string, query: ListQuery): SQL {
-  const { status, priority, tag, q, overdue } = query
-  const at = (compare: typeof lt, column: AnyColumn, moment: string | undefined) =>
-    moment === undefined ? undefined : compare(column, parseInstant(moment))
+  const { q, overdue } = query
   return and(
     eq(tasks.userId, userId),
     isNull(tasks.deletedAt),
-    status?.length ? inArray(tasks.status, status) : undefined,
-    priority === undefined ? undefined : eq(tasks.priority, priority),
-    tag?.length ? arrayOverlaps(tasks.tags, tag) : undefined,
+    ...filters.map(({ name, field, where }) => {
+      const wanted = query[name as keyof ListQuery]
+      return wanted === undefined ? undefined : where(columnOf(field), wanted as never)
+    }),
     // An empty search field is no search.
     q?.trim() ? hasWords(searchPatterns(q)) : undefined,
-    at(lt, tasks.dueAt, query.due_before),
-    at(gt, tasks.dueAt, query.due_after),
-    at(lt, tasks.createdAt, query.created_before),
-    at(gt, tasks.createdAt, query.created_after),
-    at(gt, tasks.updatedAt, query.updated_after),
     overdue ? and(ne(tasks.status, 'completed'), lt(tasks.dueAt, sql`now()`)) : undefined,
   )!
 }
@@ -251,15 +213,17 @@ export function isAfter(order: OrderKey[], values: SQL[]): SQL {
 
 /** `-priority,due_at` as its keys, with `id` behind them, which goes the way of the last: so no two tasks are equal. */
 function parseSort(text: string): Key[] {
-  const keys = text.split(',').map(part => ({
-    name: part.replace('-', '') as SortKey | 'id',
-    isDescending: part.startsWith('-'),
-  }))
-  const all = [...keys, { name: 'id' as const, isDescending: keys.at(-1)!.isDescending }]
+  const keys = text.split(',').map(part => keyOf(part.replace('-', '') as SortName, part.startsWith('-')))
+  const all = [...keys, keyOf('id', keys.at(-1)!.isDescending)]
   // A key that comes again decides nothing more.
-  return all
-    .filter(({ name }, i) => all.findIndex(other => other.name === name) === i)
-    .map(key => ({ ...key, ...sortColumns[key.name] }))
+  return all.filter(({ name }, i) => all.findIndex(other => other.name === name) === i)
+}
+
+const sortBy = new Map(fieldsWith('sortBy').map(([name, field]) => [name, field.sortBy]))
+
+function keyOf(name: SortName | 'id', isDescending: boolean): Key {
+  const column = columnOf(name)
+  return { name, isDescending, by: sortBy.get(name)?.(column) ?? sql`${column}`, type: typeOf(name) }
 }
 
 const nameOf = (order: Key[]) =>

@@ -8,9 +8,10 @@ import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createCursors } from './cursor.ts'
 import { createErasure } from './erasure.ts'
+import { toColumns, toNewColumns } from './fields.ts'
 import { createLists } from './list.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import { type SerializedTask, toNewRow, toPatch } from './rows.ts'
+import type { SerializedTask } from './rows.ts'
 import { type Change, createStatements, type Target, throwMissing } from './statements.ts'
 import { createStats } from './stats.ts'
 import { createTrash } from './trash.ts'
@@ -93,7 +94,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
      */
     async create(userId: string, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
       const id = key === undefined ? Bun.randomUUIDv7() : uuidOf(`${userId}\0${key}`, idempotencyKey)
-      const values = { id, user: userId, ...toNewRow(input) }
+      const values = { id, user: userId, ...toNewColumns(input) }
       if (key !== undefined) return { id, ...(await createOnce(values)) }
       const [task] = await statements.insert.execute(values)
       if (!task) throw new AppError('invalid_token')
@@ -102,7 +103,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
     async update(userId: string, taskId: string, input: TaskUpdate, ifMatch: Versions) {
-      const patch = toPatch(input)
+      const patch = toColumns(input)
       const change = statements.update(Object.keys(patch))
       const values = { id: taskId, user: userId, ifMatch, ...patch }
       const task = await carryOut(change, values)

@@ -1,8 +1,9 @@
 import { and, eq, exists, isNotNull, isNull, notExists, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { tasks, taskTombstones, userVersions } from '../../db/tables.ts'
+import { taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
-import { assignments, fieldValue, newTask, type SerializedTask, serialized, value } from './rows.ts'
+import { assignments, columnValue, newTask, type SerializedTask, serialized, value } from './rows.ts'
+import { tasks } from './table.ts'
 
 /** The task that a statement is about; for a change, the versions that the caller accepts, null for any. */
 export interface Target {
@@ -49,7 +50,7 @@ export function createStatements(db: Db) {
 
   function insert(name: string, condition?: SQL) {
     const counter = nextNumber(condition)
-    const row = newTask({ id, user_id: user, version: sql`${counter.lastVersion}` }, fieldValue)
+    const row = newTask({ id, user_id: user, version: sql`${counter.lastVersion}` }, columnValue)
     return db
       .with(counter)
       .insert(tasks)
@@ -82,8 +83,8 @@ export function createStatements(db: Db) {
     // The words follow from their text.
     const differences = columns
       .filter(column => !column.endsWith('_words'))
-      .map(column => sql`${tasks}.${sql.identifier(column)} is distinct from ${fieldValue(column)}`)
-    const values = { ...assignments(columns, fieldValue), updatedAt: sql`now()` }
+      .map(column => sql`${tasks}.${sql.identifier(column)} is distinct from ${columnValue(column)}`)
+    const values = { ...assignments(columns, columnValue), updatedAt: sql`now()` }
     return change(`update_task_${columns.join('_')}`, isLive, values, or(...differences) ?? sql`false`)
   }
   const updates = new Map<string, Change>()

@@ -1,9 +1,9 @@
 import { and, eq, isNotNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { tasks } from '../../db/tables.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
 import { isAfter, type Page, type PageRow, page } from './list.ts'
 import type { TrashQuery } from './model.ts'
+import { tasks } from './table.ts'
 
 /** The last deleted task first. */
 const order = [tasks.deletedAt, tasks.id].map(column => ({ by: sql`${column}`, isDescending: true }))
