@@ -33,7 +33,8 @@ export async function serveCommand() {
 function warnOfIgnored({ database }: Config, log: Log) {
   if (database.kind !== 'postgres') return
   const { ignored } = parseDatabaseUrl(database.url)
-  if (ignored.length > 0) log.warn('parameters of DATABASE_URL are ignored', { parameters: ignored.join(', ') })
+  if (ignored.length > 0)
+    log.warn('parameters of DATABASE_URL are ignored', { parameters: ignored.join(', ') })
 }
 
 /** One of several processes; `serve` has started it. */

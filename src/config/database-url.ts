@@ -279,7 +279,7 @@ function readHosts(
   const addresses = hostaddr?.split(',') ?? []
   const ports = port?.split(',') ?? (host === undefined ? named.map(({ port }) => port) : [named[0]!.port])
   if (names.some(name => !name) && addresses.length === 0) {
-    mistake('names no host; for a socket write its folder: postgres:///name?host=/var/run/postgresql')
+    mistake(`${looksLike}; for a socket postgres:///name?host=/var/run/postgresql`)
   }
   if (names.some(name => !name.startsWith('/') && /[\s:[\]]/.test(name) && !isIPv6(name))) mistake(looksLike)
   if (!(ports.length === 1 || ports.length === names.length)) mistake('has not as many ports as hosts')

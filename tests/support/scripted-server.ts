@@ -9,6 +9,8 @@ export interface Script {
   on?: ((type: string, exchange: Exchange) => Buffer | undefined) | undefined
   /** Replaces the greeting, and the answers to what the client says to prove who it is. */
   authenticate?: (answer: string | undefined) => Buffer | undefined
+  /** Replaces the answer to a client that asks for TLS, of which there is none. */
+  tls?: Buffer
   rows?: (exchange: Exchange) => string[][]
   /** The types of a statement's values; text if nothing is said. */
   takes?: (text: string) => number[]
@@ -161,7 +163,7 @@ function converse(
       const body = bytes.subarray(head + 4, end)
       bytes = bytes.subarray(end)
       if (!isGreeted && body.readInt32BE(0) === tlsRequest) {
-        send(Buffer.from('N'))
+        send(script.tls ?? Buffer.from('N'))
         continue
       }
       if (!isGreeted) startups.push(body.toString('utf8', 4))

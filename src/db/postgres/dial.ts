@@ -62,7 +62,12 @@ async function targetsOf(server: Host, until: number): Promise<Target[]> {
   if (isSocket(server)) return [{ path: `${name}/.s.PGSQL.${port}` }]
   const host = address ?? name
   if (isIP(host)) return [{ host, port }]
-  const found = await before(until, 'the name of the server was not looked up in time', 'DNS_TIMEOUT', lookup(host, { all: true }))
+  const found = await before(
+    until,
+    'the name of the server was not looked up in time',
+    'DNS_TIMEOUT',
+    lookup(host, { all: true }),
+  )
   return found.map(({ address }) => ({ host: address, port }))
 }
 
@@ -71,7 +76,12 @@ async function openOne(target: Target, until: number, signal: AbortSignal): Prom
   const socket = connect(target)
   signal.addEventListener('abort', () => socket.destroy())
   try {
-    await before(until, 'nothing answers at the address of the server', 'CONNECT_TIMEOUT', next(socket, 'connect'))
+    await before(
+      until,
+      'nothing answers at the address of the server',
+      'CONNECT_TIMEOUT',
+      next(socket, 'connect'),
+    )
     return socket
   } catch (error) {
     socket.destroy()

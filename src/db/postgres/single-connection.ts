@@ -121,8 +121,14 @@ export function createSingleConnection(options: LibraryOptions, { index, dial, p
 export type LibraryOptions = postgres.ParsedOptions
 
 /** An address in the words of postgres.js, which adds what the environment says (`PGUSER`, `PGPASSWORD`, `PGDATABASE`). */
-export function readLibraryOptions({ hosts, user, password, database, session }: DatabaseAddress): LibraryOptions {
-  const options = postgres({
+export function readLibraryOptions({
+  hosts,
+  user,
+  password,
+  database,
+  session,
+}: DatabaseAddress): LibraryOptions {
+  return postgres({
     host: hosts[0]!.name,
     port: hosts[0]!.port,
     ...(user && { user }),
@@ -132,7 +138,6 @@ export function readLibraryOptions({ hosts, user, password, database, session }:
     // The environment's wish is as good as the address's (`libraryOptions`), and some of them throw.
     target_session_attrs: 'primary',
   }).options
-  return options
 }
 
 /**
