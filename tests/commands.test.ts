@@ -32,7 +32,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   test('create makes an account that can sign in, and prints its id', async () => {
     const made = await user(['create', 'Ada@example.com'], 'correct horse\n')
 
-    expect(made).toMatchObject({ exitCode: 0, stderr: 'made user Ada@example.com\n' })
+    expect(made).toMatchObject({ exitCode: 0, stderr: 'created user Ada@example.com\n' })
     const { body } = await login('ada@example.com', 'correct horse')
     expect((await api.get('/users/me', { token: body.access_token })).body).toMatchObject({
       id: made.stdout.trim(),
@@ -356,7 +356,7 @@ test('every account is listed, however many there are', async () => {
   const place = await newPlace('postgres')
   await execute(
     place.env.DATABASE_URL!,
-    `insert into users (id, email, email_key, password_hash)
+    `insert into users (id, email, normalized_email, password_hash)
      select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' from generate_series(1, 1200) n`,
   )
   const { stdout } = await runCommand(['user', 'list'], place)
@@ -369,7 +369,7 @@ test('a reader that goes away early is no failure', async () => {
   const place = await newPlace('postgres')
   await execute(
     place.env.DATABASE_URL!,
-    `insert into users (id, email, email_key, password_hash)
+    `insert into users (id, email, normalized_email, password_hash)
      select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' from generate_series(1, 5000) n`,
   )
   const pipe = Bun.spawn(['sh', '-c', '"$0" user list | head -n 1', await executablePath()], {

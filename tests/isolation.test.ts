@@ -75,7 +75,9 @@ onBothDatabases('two people', api => {
       }
     }
 
-    expect(await api.sql('select seq from task_counters where user_id = $1', [bob.id])).toEqual([[0]])
+    expect(await api.sql('select last_version from user_versions where user_id = $1', [bob.id])).toEqual([
+      [0],
+    ])
     expect((await api.get(`/tasks/${task.id}`, { token: ada.token })).body).toEqual(task)
   })
 
@@ -87,7 +89,7 @@ onBothDatabases('two people', api => {
       task.id,
       bob.id,
     ])
-    await api.sql('update task_counters set seq = 1 where user_id = $1', [bob.id])
+    await api.sql('update user_versions set last_version = 1 where user_id = $1', [bob.id])
     const { token } = ada
     const at = `/tasks/${task.id}`
     const batch = (operation: object) =>
@@ -151,10 +153,11 @@ onBothDatabases('every statement', api => {
     await callEveryRoute({ ...api, ...client(url) })
     await stop()
 
-    const ofTasks = [...texts].filter(text => /\b(tasks|task_tombstones|task_counters)\b/.test(text))
+    const ofTasks = [...texts].filter(text => /\b(tasks|task_tombstones|user_versions)\b/.test(text))
     const ofAccounts = [...texts].filter(text => /\b(sessions|users)\b/.test(text) && !ofTasks.includes(text))
     const namesOwner = /\buser_id"? = (\(select )?\$|^insert into /
-    const namesUser = /\b(user_id|id|email_key|token_hash|previous_hash)"? = (\$|\w)|insert into "sessions"/
+    const namesUser =
+      /\b(user_id|id|normalized_email|token_hash|previous_hash)"? = (\$|\w)|insert into "sessions"/
 
     expect(ofTasks.length).toBeGreaterThan(20)
     const exception = expect.stringMatching(/^select "user_id" from "tasks" where "tasks"\."id" = \$1/)

@@ -210,9 +210,9 @@ test.each([
   ['insert into "users" (id) values ($1) on conflict (id) do update set id = $1', 'insert', 'users'],
   ['with a as (select 1 from tasks for no key update) delete from "tasks" using a', 'delete', 'tasks'],
   [
-    'with b as (update "task_counters" set seq = 1 returning seq) select seq from b',
+    'with b as (update "user_versions" set last_version = 1 returning last_version) select last_version from b',
     'update',
-    'task_counters',
+    'user_versions',
   ],
   ['select 1', 'select', undefined],
 ])('%p is known as %p', (text, operation, table) => {

@@ -44,7 +44,7 @@ export const users = pgTable(
     /** As the user wrote it. */
     email: text('email').notNull(),
     /** The same address as it is compared: one account per address, whatever the case. */
-    emailKey: text('email_key').notNull(),
+    normalizedEmail: text('normalized_email').notNull(),
     passwordHash: text('password_hash').notNull(),
     /** Since when the account may not be used; its sessions have ended then. */
     disabledAt: instant('disabled_at'),
@@ -52,7 +52,7 @@ export const users = pgTable(
     updatedAt: instant('updated_at').notNull().default(now),
   },
   users => [
-    unique('users_email_key_unique').on(users.emailKey),
+    unique('users_normalized_email_unique').on(users.normalizedEmail),
     check('users_email_length', sql`char_length(${users.email}) between 3 and 254`),
   ],
 )
@@ -124,15 +124,15 @@ export const rateLimits = pgTable(
  * locks the row: so numbers are committed in order and a reader of the changes never misses a late one. Without a
  * foreign key to `users`: an account goes at once, and its tasks after it in steps (modules/tasks/erasure.ts).
  */
-export const taskCounters = pgTable('task_counters', {
+export const userVersions = pgTable('user_versions', {
   userId: uuid('user_id').primaryKey(),
-  seq: bigint('seq', { mode: 'number' }).notNull().default(0),
+  lastVersion: bigint('last_version', { mode: 'number' }).notNull().default(0),
   /** Deletions up to this number are forgotten; a cursor before it is too old. */
-  prunedThrough: bigint('pruned_through', { mode: 'number' }).notNull().default(0),
+  forgottenVersion: bigint('forgotten_version', { mode: 'number' }).notNull().default(0),
 })
 
 /** Every change of a user's tasks rewrites this row. Half-empty pages let PostgreSQL do that in place. */
-export const taskCountersFillfactor = 'ALTER TABLE "task_counters" SET (fillfactor = 50);'
+export const userVersionsFillfactor = 'ALTER TABLE "user_versions" SET (fillfactor = 50);'
 
 /**
  * A task as JSON text, the way the API sends it. Declared IMMUTABLE, though PostgreSQL calls `to_json` and `to_char` only
@@ -198,7 +198,7 @@ export const tasks = pgTable(
     foreignKey({
       name: 'tasks_user_fk',
       columns: [tasks.userId],
-      foreignColumns: [taskCounters.userId],
+      foreignColumns: [userVersions.userId],
     }).onDelete('cascade'),
     // Every write pays for these, so there is no regular expression among them.
     check('tasks_title_length', sql`char_length(${tasks.title}) between 1 and 200`),
@@ -242,14 +242,14 @@ export const tasks = pgTable(
  * the number, whether a statement of ours makes it, psql or a foreign key. An AFTER trigger, because a BEFORE
  * trigger locks the row a second time and writes that to the log; its condition is all that a good update pays for.
  */
-export const tasksNumbered = `CREATE FUNCTION "refuse_unnumbered_update"() RETURNS trigger LANGUAGE plpgsql AS $$
+export const tasksRequireNewVersion = `CREATE FUNCTION "require_new_version"() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  RAISE EXCEPTION 'an update of task % keeps its version %: take the next number (update task_counters set seq = seq + 1 where user_id = ''%'' returning seq) and set version to it', OLD.id, OLD.version, OLD.user_id;
+  RAISE EXCEPTION 'an update of task % keeps its version %: take the next one (update user_versions set last_version = last_version + 1 where user_id = ''%'' returning last_version) and set version to it', OLD.id, OLD.version, OLD.user_id;
 END
 $$;
 --> statement-breakpoint
-CREATE TRIGGER "tasks_numbered" AFTER UPDATE ON "tasks" FOR EACH ROW WHEN (NEW.version <= OLD.version)
-  EXECUTE FUNCTION "refuse_unnumbered_update"();`
+CREATE TRIGGER "tasks_require_new_version" AFTER UPDATE ON "tasks" FOR EACH ROW WHEN (NEW.version <= OLD.version)
+  EXECUTE FUNCTION "require_new_version"();`
 
 /** Long texts stay as they are: to compress a row of more than 2 KB took longer than all else about writing it. */
 export const tasksStorage = `ALTER TABLE "tasks"
@@ -273,7 +273,7 @@ export const taskTombstones = pgTable(
     foreignKey({
       name: 'task_tombstones_user_fk',
       columns: [tombstones.userId],
-      foreignColumns: [taskCounters.userId],
+      foreignColumns: [userVersions.userId],
     }).onDelete('cascade'),
     // Not unique: an imported deletion may carry a number that this database has given to another one.
     index('task_tombstones_feed').on(tombstones.userId, tombstones.version),
@@ -285,4 +285,10 @@ export const taskTombstones = pgTable(
  * What drizzle-kit cannot make from the tables above. Each text stands in a migration word for word, which
  * tests/migrate.test.ts holds: who changes one here writes the change into a new migration (`drizzle-kit generate --custom`).
  */
-export const handwritten = [sessionsEnded, taskCountersFillfactor, taskJson, tasksNumbered, tasksStorage]
+export const handwritten = [
+  sessionsEnded,
+  userVersionsFillfactor,
+  taskJson,
+  tasksRequireNewVersion,
+  tasksStorage,
+]

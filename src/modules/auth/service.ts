@@ -1,7 +1,7 @@
 import { and, desc, eq, gt, inArray, isNull, lt, ne, or, placeholder, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { brokenConstraint } from '../../db/pg-error.ts'
-import { sessionEnds, sessions, taskCounters, users } from '../../db/tables.ts'
+import { sessionEnds, sessions, users, userVersions } from '../../db/tables.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { Passwords } from './passwords.ts'
@@ -74,7 +74,7 @@ export function createAuthService({ db, tokens, refreshTokens, passwords, thrott
       .as(db.insert(users).values(user).returning({ createdAt: users.createdAt }))
     const counter = db
       .$with('counter')
-      .as(db.insert(taskCounters).values({ userId: user.id }).returning({ userId: taskCounters.userId }))
+      .as(db.insert(userVersions).values({ userId: user.id }).returning({ userId: userVersions.userId }))
     return db.with(inserted, counter).select().from(inserted)
   }
 
@@ -175,10 +175,15 @@ export function createAuthService({ db, tokens, refreshTokens, passwords, thrott
       const id = Bun.randomUUIDv7()
       const hash = await passwords.hash(input.password, signal)
       try {
-        const [row] = await insertUser({ id, email, emailKey: normalizeEmail(email), passwordHash: hash })
+        const [row] = await insertUser({
+          id,
+          email,
+          normalizedEmail: normalizeEmail(email),
+          passwordHash: hash,
+        })
         return { id, email, created_at: row!.createdAt }
       } catch (error) {
-        if (brokenConstraint(error) === 'users_email_key_unique') throw new AppError('email_taken')
+        if (brokenConstraint(error) === 'users_normalized_email_unique') throw new AppError('email_taken')
         throw error
       }
     },
@@ -193,7 +198,7 @@ export function createAuthService({ db, tokens, refreshTokens, passwords, thrott
             .select({ id: users.id, hash: users.passwordHash })
             .from(users)
             // A disabled account is as one that does not exist, in what is answered and in how long it takes.
-            .where(and(eq(users.emailKey, key), isNull(users.disabledAt)))
+            .where(and(eq(users.normalizedEmail, key), isNull(users.disabledAt)))
           const matches = await passwords.verify(input.password, found?.hash, client.signal)
           return matches ? found : undefined
         })

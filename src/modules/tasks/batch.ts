@@ -1,11 +1,11 @@
 import { and, eq, isNotNull, isNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { taskCounters, tasks } from '../../db/tables.ts'
+import { tasks, userVersions } from '../../db/tables.ts'
 import { AppError, type Problem } from '../../lib/errors.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { Operation, TaskCreate } from './model.ts'
 import { assignments, fields, newTask, toNewRow, toPatch } from './rows.ts'
-import { lockCounter, refusal } from './statements.ts'
+import { lockVersions, refusal } from './statements.ts'
 
 /** An operation as columns. The version is the one that the client expects, and in `write` the one that it gets. */
 interface Step {
@@ -29,7 +29,7 @@ export function createBatch(db: Db) {
     if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
     const steps = operations.map(stepOf)
     const tasks = await db.transaction(async tx => {
-      const counter = await lockCounter(tx, userId)
+      const counter = await lockVersions(tx, userId)
       if (!counter) throw new AppError('invalid_token')
       const known = await look(tx, userId, steps)
       for (const [index, { op, id, version }] of steps.entries()) {
@@ -41,7 +41,7 @@ export function createBatch(db: Db) {
       }
       const changes = steps
         .filter(({ op, id }) => op === 'create' || known.get(id)!.differs)
-        .map((step, i) => ({ ...step, version: counter.seq + 1 + i }))
+        .map((step, i) => ({ ...step, version: counter.lastVersion + 1 + i }))
       const written = await write(tx, userId, changes)
       return new Map([...known.values(), ...written].map(({ id, json }) => [id, json]))
     })
@@ -112,7 +112,8 @@ async function write(tx: Db, userId: string, steps: (Step & { version: number })
     .returning(answer)
 
   const last = steps.at(-1)
-  if (last) await tx.update(taskCounters).set({ seq: last.version }).where(eq(taskCounters.userId, userId))
+  if (last)
+    await tx.update(userVersions).set({ lastVersion: last.version }).where(eq(userVersions.userId, userId))
   return [...made, ...updated]
 }
 

@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
-import { taskCounters, tasks, taskTombstones } from '../../db/tables.ts'
+import { tasks, taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
 import type { ChangesQuery } from './model.ts'
@@ -18,11 +18,11 @@ const rows = sql`(select ${limit} + 1)`
  * order. Raw SQL, because the builder has no words for aggregates with a filter.
  */
 const changesQuery = sql`
-  select seq, pruned_through, count(id) > ${limit} as has_more,
+  select last_version, forgotten_version, count(id) > ${limit} as has_more,
          string_agg(json, ',' order by place) filter (where place <= ${limit}) as tasks,
          string_agg('"' || id || '"', ',' order by place) filter (where place <= ${limit} and json is null) as deleted,
          max(version) filter (where place <= ${limit}) as last
-  from ${taskCounters} counter left join (
+  from ${userVersions} counter left join (
     select *, row_number() over (order by version) as place from (
       (select id, version, case when deleted_at is null then json end as json
        from ${tasks} where user_id = ${user} and version > ${since} order by version limit ${rows})
@@ -35,8 +35,8 @@ const changesQuery = sql`
   group by counter.user_id`
 
 interface Page {
-  seq: number
-  pruned_through: number
+  last_version: number
+  forgotten_version: number
   has_more: boolean
   tasks: string | null
   deleted: string | null
@@ -69,10 +69,10 @@ export function createChanges(db: Db, cursors: Cursors) {
     const from = known?.since ?? 0
     const [page] = await query.execute({ user: userId, since: from, limit })
     if (!page) throw new AppError('invalid_token')
-    const { seq, pruned_through, has_more } = page
-    const base = known?.base ?? pruned_through
-    if (from > seq || pruned_through > Math.max(from, base)) throw new AppError('cursor_expired')
-    const next = cursors.seal('changes', userId, `${has_more ? page.last : seq}.${base}`)
+    const { last_version, forgotten_version, has_more } = page
+    const base = known?.base ?? forgotten_version
+    if (from > last_version || forgotten_version > Math.max(from, base)) throw new AppError('cursor_expired')
+    const next = cursors.seal('changes', userId, `${has_more ? page.last : last_version}.${base}`)
     return `{"tasks":[${page.tasks ?? ''}],"deleted":[${page.deleted ?? ''}],"cursor":"${next}","has_more":${has_more}}`
   }
 

@@ -1,11 +1,11 @@
 import { and, eq, gt, inArray, isNotNull, lt, notExists, type SQL, sql } from 'drizzle-orm'
 import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
-import { taskCounters, tasks, taskTombstones, users } from '../../db/tables.ts'
+import { tasks, taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { findAppError } from '../../lib/errors.ts'
 import { errorFields, type Log } from '../../telemetry/log.ts'
 import { serialized } from './rows.ts'
-import { type Change, lockCounter } from './statements.ts'
+import { type Change, lockVersions } from './statements.ts'
 
 /** Days that a task stays in the trash before it goes for good. */
 export const trashDays = 30
@@ -59,7 +59,7 @@ async function bury(
 async function inSteps(db: Db, userId: string, lock: Lock, step: (tx: Db) => Promise<number>) {
   let total = 0
   for (let count = stepRows; count === stepRows; total += count) {
-    count = await db.transaction(async tx => ((await lockCounter(tx, userId, lock)) ? step(tx) : 0))
+    count = await db.transaction(async tx => ((await lockVersions(tx, userId, lock)) ? step(tx) : 0))
   }
   return total
 }
@@ -80,9 +80,9 @@ function forgetDeletions(db: Db, userId: string) {
     const gone = await deleteSome(tx, taskTombstones, version, and(eq(owner, userId), isOldTombstone))
     const last = Math.max(0, ...gone.map(({ version }) => version))
     await tx
-      .update(taskCounters)
-      .set({ prunedThrough: sql`greatest(${taskCounters.prunedThrough}, ${last})` })
-      .where(eq(taskCounters.userId, userId))
+      .update(userVersions)
+      .set({ forgottenVersion: sql`greatest(${userVersions.forgottenVersion}, ${last})` })
+      .where(eq(userVersions.userId, userId))
     return gone.length
   })
 }
@@ -97,14 +97,14 @@ export async function eraseUser(db: Db, userId: string): Promise<number> {
     const step = async (tx: Db) => (await deleteSome(tx, table, table.version, which)).length
     total += await inSteps(db, userId, {}, step)
   }
-  await db.delete(taskCounters).where(eq(taskCounters.userId, userId))
+  await db.delete(userVersions).where(eq(userVersions.userId, userId))
   return total
 }
 
-type OwnedTable = typeof tasks | typeof taskTombstones | typeof taskCounters
+type OwnedTable = typeof tasks | typeof taskTombstones | typeof userVersions
 
 const hasNoAccount = (db: Db) =>
-  notExists(db.select({ id: users.id }).from(users).where(eq(users.id, taskCounters.userId)))
+  notExists(db.select({ id: users.id }).from(users).where(eq(users.id, userVersions.userId)))
 
 /** What deletes for good: one task, the trash, and by itself what is old. */
 export function createErasure(db: Db, log: Pick<Log, 'error'>) {
@@ -137,14 +137,14 @@ export function createErasure(db: Db, log: Pick<Log, 'error'>) {
     task: {
       write: ({ id, user, ifMatch }) =>
         db.transaction(async tx => {
-          const counter = await lockCounter(tx, user)
+          const counter = await lockVersions(tx, user)
           const isWanted = ifMatch ? inArray(tasks.version, ifMatch.map(Number)) : undefined
           const which = and(eq(tasks.id, id), eq(tasks.userId, user), isWanted)
           const gone = await tx.delete(tasks).where(which).returning(serialized)
           if (!counter || gone.length === 0) return []
-          const version = counter.seq + 1
+          const version = counter.lastVersion + 1
           await bury(tx, [{ id, userId: user, version }])
-          await tx.update(taskCounters).set({ seq: version }).where(eq(taskCounters.userId, user))
+          await tx.update(userVersions).set({ lastVersion: version }).where(eq(userVersions.userId, user))
           return gone
         }),
       look: ({ id, user }) =>
@@ -170,7 +170,7 @@ export function createErasure(db: Db, log: Pick<Log, 'error'>) {
           emptyTrash(db, id, isOldTrash, { skipLocked: true }),
         ),
         forgotten: await forEachUser(taskTombstones, isOldTombstone, id => forgetDeletions(db, id)),
-        erased: await forEachUser(taskCounters, hasNoAccount(db), id => eraseUser(db, id)),
+        erased: await forEachUser(userVersions, hasNoAccount(db), id => eraseUser(db, id)),
       }
     },
   }

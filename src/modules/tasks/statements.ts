@@ -1,6 +1,6 @@
 import { and, eq, exists, isNotNull, isNull, notExists, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { taskCounters, tasks, taskTombstones } from '../../db/tables.ts'
+import { tasks, taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
 import { assignments, fieldValue, newTask, type SerializedTask, serialized, value } from './rows.ts'
 
@@ -38,10 +38,10 @@ export function createStatements(db: Db) {
   const nextNumber = (condition?: SQL) =>
     db.$with('counter').as(
       db
-        .update(taskCounters)
-        .set({ seq: sql`${taskCounters.seq} + 1` })
-        .where(and(eq(taskCounters.userId, user), condition))
-        .returning({ seq: taskCounters.seq }),
+        .update(userVersions)
+        .set({ lastVersion: sql`${userVersions.lastVersion} + 1` })
+        .where(and(eq(userVersions.userId, user), condition))
+        .returning({ lastVersion: userVersions.lastVersion }),
     )
 
   const among = (table: typeof tasks | typeof taskTombstones, condition: SQL | undefined) =>
@@ -49,7 +49,7 @@ export function createStatements(db: Db) {
 
   function insert(name: string, condition?: SQL) {
     const counter = nextNumber(condition)
-    const row = newTask({ id, user_id: user, version: sql`${counter.seq}` }, fieldValue)
+    const row = newTask({ id, user_id: user, version: sql`${counter.lastVersion}` }, fieldValue)
     return db
       .with(counter)
       .insert(tasks)
@@ -64,7 +64,7 @@ export function createStatements(db: Db) {
     const write = db
       .with(counter)
       .update(tasks)
-      .set({ ...values, version: sql`${counter.seq}` })
+      .set({ ...values, version: sql`${counter.lastVersion}` })
       .from(counter)
       .where(condition)
       .returning(serialized)
@@ -117,9 +117,9 @@ export function createStatements(db: Db) {
  * Locks the user's counter, which every writer of the user's tasks does first: until the transaction ends, they stay as
  * they are. `undefined`: there is no such user; or, with `skipLocked`, another writer has it.
  */
-export async function lockCounter(tx: Db, userId: string, lock: { skipLocked?: true } = {}) {
-  const counters = tx.select({ seq: taskCounters.seq }).from(taskCounters)
-  const [counter] = await counters.where(eq(taskCounters.userId, userId)).for('no key update', lock)
+export async function lockVersions(tx: Db, userId: string, lock: { skipLocked?: true } = {}) {
+  const counters = tx.select({ lastVersion: userVersions.lastVersion }).from(userVersions)
+  const [counter] = await counters.where(eq(userVersions.userId, userId)).for('no key update', lock)
   return counter
 }
 

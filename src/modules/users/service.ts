@@ -52,7 +52,7 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
   /** The hash behind the caller's password. Throws `incorrect_password`, `too_many_requests`, `invalid_token`. */
   async function checkPassword(userId: string, password: string, { ip, signal }: Client): Promise<string> {
     const [user] = await db
-      .select({ key: users.emailKey, hash: users.passwordHash })
+      .select({ key: users.normalizedEmail, hash: users.passwordHash })
       .from(users)
       .where(eq(users.id, userId))
     if (!user) throw new AppError('invalid_token')
@@ -96,13 +96,13 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
         return await withPassword(userId, input.current_password, client, async hash => {
           const [user] = await db
             .update(users)
-            .set({ email, emailKey: normalizeEmail(email), updatedAt: sql`now()` })
+            .set({ email, normalizedEmail: normalizeEmail(email), updatedAt: sql`now()` })
             .where(and(eq(users.id, userId), eq(users.passwordHash, hash)))
             .returning(profile)
           return user
         })
       } catch (error) {
-        if (brokenConstraint(error) === 'users_email_key_unique') throw new AppError('email_taken')
+        if (brokenConstraint(error) === 'users_normalized_email_unique') throw new AppError('email_taken')
         throw error
       }
     },
