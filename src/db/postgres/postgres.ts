@@ -1,16 +1,17 @@
-import postgres from 'postgres'
+import { type Encryption, isSocket, parseDatabaseUrl } from '../../config/database-url.ts'
 import type { DedicatedConnection, Driver } from '../driver.ts'
 import { connectionLost } from './answers.ts'
+import { dial, EncryptionError } from './dial.ts'
 import { createPool, openingSecondsMax, type PoolConnection, unavailable } from './pool.ts'
 import {
-  type Address,
   createSingleConnection,
   isServerError,
+  readLibraryOptions,
   type SingleConnection,
 } from './single-connection.ts'
 
 interface PostgresSettings {
-  /** `postgres://user:password@host:port/database?sslmode=…`; several `host:port` with commas between them. */
+  /** As `parseDatabaseUrl` reads it. */
   url: string
   poolSize: number
   /** False behind a proxy that pools transactions and knows no prepared statements, unless it is seen to be one. */
@@ -30,7 +31,7 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
     close: pool.close,
     stats: pool.stats,
     async dedicatedConnection(work) {
-      const own = await server.connect(migrationLimits).catch(error => {
+      const own = await server.connect(migrationLimits, Number.POSITIVE_INFINITY).catch(error => {
         throw unavailable(error)
       })
       try {
@@ -61,27 +62,25 @@ const statementLimits = {
 /** For migrations, whatever the role's own settings are. */
 const migrationLimits = { statement_timeout: '0', lock_timeout: '0' }
 
-interface Host {
-  host: string
-  port: number
-}
-
 type Parameters = Record<string, string>
 
 /** Opens connections to the server that the address names. Throws when the address cannot be right. */
 function createServer(url: string) {
-  const { address, hosts } = readAddress(url)
+  const address = parseDatabaseUrl(url)
+  const { hosts } = address
+  const options = readLibraryOptions(address)
   let current = 0
   let takesParameters = true
   let connections: SingleConnection[] = []
 
   /**
-   * Tries each host once, beginning with the one that was good last; at most `openingSecondsMax` in all, so that one
+   * Tries each host once, beginning with the one that was good last; at most `secondsMax` in all, so that one
    * that says nothing leaves time for the others. As long as one connection is well, its host is the only
    * one: an old primary that comes back and accepts writes would get a part of them.
    */
-  async function connect(parameters: Parameters) {
-    const until = performance.now() + openingSecondsMax * 1000
+  async function connect(parameters: Parameters, secondsMax = openingSecondsMax) {
+    const seconds = address.connectTimeoutSeconds ?? openingSecondsMax
+    const until = performance.now() + Math.min(seconds, secondsMax) * 1000
     for (let left = currentHost() === undefined ? hosts.length : 1; ; left--) {
       const index = currentHost() ?? current
       const now = performance.now()
@@ -113,44 +112,55 @@ function createServer(url: string) {
 
   async function openSingle(index: number, parameters: Parameters, until: number): Promise<SingleConnection> {
     const all = takesParameters ? { ...sessionParameters, ...parameters } : sessionParameters
-    const single = createSingleConnection(address, { ...hosts[index]!, index, parameters: all })
     try {
-      await single.handshake(until - performance.now())
-      // Of several hosts only the one that takes writes is of use.
-      if (hosts.length > 1 && single.isReadOnly) {
-        // Whoever still reads there would keep the others from looking elsewhere.
-        for (const other of connections) if (other.index === index) void other.end()
-        throw Object.assign(new Error('the server accepts no writes'), { code: '25006' })
-      }
-      return single
-    } catch (error) {
+      const single = await openEncrypted(index, all, until)
+      if (!(address.mustBeWritable && single.isReadOnly)) return single
       single.destroy()
+      // Connections that still read there would keep the others from looking elsewhere.
+      for (const other of connections) if (other.index === index) void other.end()
+      throw Object.assign(new Error('the server accepts no writes'), { code: '25006' })
+    } catch (error) {
       if (all === sessionParameters || !refusesParameters(error)) throw error
       takesParameters = false
       return openSingle(index, parameters, until)
     }
   }
 
+  /** With and without TLS, in the order of the address, as long as that may be what the server refuses. */
+  async function openEncrypted(index: number, parameters: Parameters, until: number) {
+    const [first, second] = isSocket(hosts[index]!) ? (['plain'] as const) : address.encryption
+    try {
+      return await greet(index, first!, parameters, until)
+    } catch (error) {
+      if (!second || !mayBeEncryption(error)) throw error
+      return greet(index, second, parameters, until).catch(last => {
+        throw mayBeEncryption(last) ? error : last
+      })
+    }
+  }
+
+  async function greet(index: number, encryption: Encryption, parameters: Parameters, until: number) {
+    const mayBePlain = address.encryption.at(-1) === 'plain'
+    const single = createSingleConnection(options, {
+      index,
+      parameters,
+      dial: signal => dial({ host: hosts[index]!, address, encryption, mayBePlain, until, signal }),
+    })
+    try {
+      await single.handshake(until)
+      return single
+    } catch (error) {
+      single.destroy()
+      throw error
+    }
+  }
+
   return { connect }
 }
 
-function readAddress(url: string) {
-  const given = url.replace(/([?&])target_session_attrs=[^&]*&?/, '$1')
-  let address: Address
-  try {
-    // The environment's wish is as good as the address's (`libraryOptions`), and some of them throw.
-    const ignored = { target_session_attrs: 'primary' } as const
-    address = postgres(given, { ...ignored, connection: { application_name: 'todo-api' } }).options
-  } catch {
-    // Without the cause: it holds the address, and that holds the password.
-    throw new Error('The address of the database is not a URL')
-  }
-  const hosts = address.host.map((host, i): Host => ({ host, port: address.port[i]! }))
-  if (!hosts.every(({ port }) => port > 0 && port < 65536)) {
-    throw new Error('The address of the database has a port that is no number from 1 to 65535')
-  }
-  return { address, hosts }
-}
+/** TLS failed, or a rule of the server's pg_hba.conf, which may ask for TLS or for none. */
+const mayBeEncryption = (error: unknown) =>
+  error instanceof EncryptionError || (isServerError(error) && error.code === '28000')
 
 /** PgBouncer refuses parameters that it does not know. Then the limits must be set with `alter role … set`. */
 function refusesParameters(error: unknown): boolean {

@@ -1,18 +1,16 @@
-import { once } from 'node:events'
-import { connect as dial, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import postgres from 'postgres'
+import type { DatabaseAddress } from '../../config/database-url.ts'
 import { parsers, type QueryOptions, type Rows, serializers } from '../driver.ts'
 import { connectionLost, createAnswers, faultOf } from './answers.ts'
+import { before } from './dial.ts'
 import { guardAuthentication } from './scram-guard.ts'
 
-/** The address as postgres.js reads it, with what the environment (`PGUSER`, …) adds. */
-export type Address = postgres.ParsedOptions
-
 export interface Target {
-  host: string
-  port: number
   /** Which of the address's hosts it is. */
   index: number
+  /** Opens the socket. */
+  dial: (signal: AbortSignal) => Promise<Socket>
   /** What the session is set to, whatever the address says of it. */
   parameters: Record<string, string>
 }
@@ -26,32 +24,28 @@ export type SingleConnection = ReturnType<typeof createSingleConnection>
  * hosts, one that refuses too) again and again without a pause, mixes rows and bytes of a lost connection into the
  * answers of the next one, and cannot drop a silent one.
  */
-export function createSingleConnection(address: Address, { host, port, index, parameters }: Target) {
+export function createSingleConnection(options: LibraryOptions, { index, dial, parameters }: Target) {
+  const closing = new AbortController()
   let socket: Socket | undefined
   let lost = false
   let isReadOnly = false
   let isProxied = false
 
-  const options = {
-    ...address,
+  const client = postgres({
+    ...options,
     ...libraryOptions(),
-    host: [host],
-    port: [port],
-    connection: merge(address.connection ?? {}, parameters),
+    connection: merge(options.connection, parameters),
     onclose: () => destroy(),
     async socket() {
       // postgres.js would go on over another connection, with half of a script outside its transaction.
-      if (socket) throw connectionLost()
-      socket = dial({ host, port })
-      await once(socket, 'connect')
+      if (closing.signal.aborted || socket) throw connectionLost()
+      socket = await dial(closing.signal)
       guardAuthentication(socket)
-      // Where postgres.js looks for the name that the server's certificate must carry.
-      return Object.assign(socket, { host, port })
+      return socket
     },
-    parsers: { ...address.parsers, ...parsers },
-    serializers: { ...address.serializers, ...serializers },
-  }
-  const client = postgres(options as object)
+    parsers: { ...options.parsers, ...parsers },
+    serializers: { ...options.serializers, ...serializers },
+  } as object)
   const answers = createAnswers({ client, isServerError, destroy, retire: () => void end() })
 
   /** postgres.js would tell the server a type after the look of these; the server knows better (`[true]` in a jsonb). */
@@ -63,14 +57,19 @@ export function createSingleConnection(address: Address, { host, port, index, pa
   async function end() {
     lost = true
     await client.end({ timeout: 1 })
-    socket?.destroy()
+    closeSocket()
   }
 
   function destroy() {
     lost = true
-    socket?.destroy()
+    closeSocket()
     // Rejects what postgres.js still holds.
     void client.end({ timeout: 0 })
+  }
+
+  function closeSocket() {
+    closing.abort()
+    socket?.destroy()
   }
 
   return {
@@ -87,11 +86,11 @@ export function createSingleConnection(address: Address, { host, port, index, pa
       return isProxied
     },
     /** Connects. */
-    async handshake(milliseconds: number) {
+    async handshake(until: number) {
       const question = client
         .unsafe("select current_setting('transaction_read_only'), pg_backend_pid()")
         .values()
-      const answer = await within(milliseconds, question)
+      const answer = await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', question)
       const [readOnly, pid] = answer[0] ?? []
       if (readOnly === undefined) throw connectionLost()
       isReadOnly = readOnly === 'on'
@@ -119,6 +118,28 @@ export function createSingleConnection(address: Address, { host, port, index, pa
   }
 }
 
+export type LibraryOptions = postgres.ParsedOptions
+
+/** An address in the words of postgres.js, which adds what the environment says (`PGUSER`, `PGPASSWORD`, `PGDATABASE`). */
+export function readLibraryOptions({
+  hosts,
+  user,
+  password,
+  database,
+  session,
+}: DatabaseAddress): LibraryOptions {
+  return postgres({
+    host: hosts[0]!.name,
+    port: hosts[0]!.port,
+    ...(user && { user }),
+    ...(password && { pass: password }),
+    ...(database && { database }),
+    connection: session,
+    // The environment's wish is as good as the address's (`libraryOptions`), and some of them throw.
+    target_session_attrs: 'primary',
+  }).options
+}
+
 /**
  * Every option of postgres.js that changes how a connection behaves, so that neither the address nor the environment
  * decides: a connection that ends itself when it is old or idle drops what is queued behind, and `debug` puts the values
@@ -139,6 +160,8 @@ const libraryOptions = () => ({
   // The question for the state of a server is ours: postgres.js does not catch its failure.
   target_session_attrs: undefined,
   path: undefined,
+  // The socket is encrypted before postgres.js has it.
+  ssl: false,
   transform: { undefined: undefined, column: {}, value: {}, row: {} },
   onnotice: () => {},
   no_subscribe: true,
@@ -152,15 +175,6 @@ function merge(address: object, ours: Record<string, string>): Record<string, st
   const decided = new Set(Object.keys(ours).map(name => name.toLowerCase()))
   const rest = Object.entries(address).filter(([name]) => !decided.has(name.toLowerCase()))
   return { ...Object.fromEntries(rest), ...ours }
-}
-
-async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T> {
-  let timer: Timer | undefined
-  const timeout = new Promise<never>((_, reject) => {
-    const late = Object.assign(new Error('the server did not answer'), { code: 'CONNECT_TIMEOUT' })
-    timer = setTimeout(() => reject(late), milliseconds)
-  })
-  return Promise.race([promise, timeout]).finally(() => clearTimeout(timer))
 }
 
 /** True for what the server said, as opposed to what happened to the connection. */
