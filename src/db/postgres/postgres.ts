@@ -21,7 +21,7 @@ interface PostgresSettings {
 /** A PostgreSQL server, or the one of several that takes writes. Connects when the first query comes. */
 export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings): Driver {
   const server = createServer(url)
-  const connect = async () => pooled(await server.connect(statementLimits), prepare)
+  const connect = async () => toPoolConnection(await server.connect(statementLimits), prepare)
   const pool = createPool(connect, poolSize)
 
   return {
@@ -35,7 +35,7 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
         throw unavailable(error)
       })
       try {
-        return await work(dedicated(own))
+        return await work(toDedicatedConnection(own))
       } finally {
         await own.end()
       }
@@ -43,13 +43,13 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
   }
 }
 
-/** What every session needs to give the same answers as the embedded database. PgBouncer lets these through. */
+/** Session parameters for the same answers as the embedded database. PgBouncer accepts these. */
 const sessionParameters = { client_encoding: 'UTF8', TimeZone: 'UTC', DateStyle: 'ISO, MDY' }
 
 /**
- * How long the server works on a statement, in milliseconds. It answers before the pool's own limit, so that a slow
- * statement costs no connection. And no parallel plans: for the list of a user who owns a tenth of the table, three
- * processes would read all of the table, instead of one that reads the tenth.
+ * Limits in milliseconds, below those of the pool, so that a slow statement does not cost a connection. No parallel plans:
+ * for the list of a user who owns a tenth of the table, three processes would read the whole table, instead of one that
+ * reads a tenth.
  */
 const statementLimits = {
   statement_timeout: '1800',
@@ -74,9 +74,9 @@ function createServer(url: string) {
   let connections: SingleConnection[] = []
 
   /**
-   * Tries each host once, beginning with the one that was good last; at most `secondsMax` in all, so that one
-   * that says nothing leaves time for the others. As long as one connection is well, its host is the only
-   * one: an old primary that comes back and accepts writes would get a part of them.
+   * Tries each host once, the last good one first; at most `secondsMax` in all, divided among the hosts, so that a silent
+   * one leaves time for the others. While there is a connection, only its host is tried: an old primary that comes back
+   * and accepts writes would receive a part of them.
    */
   async function connect(parameters: Parameters, secondsMax = openingSecondsMax) {
     const seconds = address.connectTimeoutSeconds ?? openingSecondsMax
@@ -93,7 +93,7 @@ function createServer(url: string) {
     }
   }
 
-  /** The host that connections lead to. */
+  /** The host of the open connections. */
   function currentHost(): number | undefined {
     connections = connections.filter(single => !single.lost)
     return connections[0]?.index
@@ -171,17 +171,17 @@ function refusesParameters(error: unknown): boolean {
 const preparedMax = 256
 
 /**
- * A connection as the pool wants it.
+ * A connection for the pool.
  *
  * Behind a proxy that pools transactions the next statement may go to another session of the server. So nothing is
- * prepared there, and nothing is sent behind a statement that has no answer: PgBouncer before 1.21 assigns answers by
- * mistake then, and values meet another client's statement.
+ * prepared there and nothing is pipelined: PgBouncer before 1.21 then mixes up answers, and values reach another client's
+ * statement.
  */
-function pooled(single: SingleConnection, mayPrepare: boolean): PoolConnection {
+function toPoolConnection(single: SingleConnection, mayPrepare: boolean): PoolConnection {
   const canPrepare = mayPrepare && !single.isProxied
   const prepared = new Set<string>()
 
-  function isKept(text: string): boolean {
+  function mayPrepareText(text: string): boolean {
     if (!canPrepare) return false
     return prepared.has(text) || (prepared.size < preparedMax && prepared.add(text) !== undefined)
   }
@@ -193,9 +193,9 @@ function pooled(single: SingleConnection, mayPrepare: boolean): PoolConnection {
     isReadOnly: single.isReadOnly,
     depthMax: canPrepare ? 4 : 1,
     run: (text, values, options) =>
-      single.ask(text, values, { ...options, prepare: options?.prepare === true && isKept(text) }),
+      single.ask(text, values, { ...options, prepare: options?.prepare === true && mayPrepareText(text) }),
     failure(error) {
-      // It has become a standby, or the name now means another server. What was so from the start is no news.
+      // The server has become a standby, or the name has moved to another one.
       if (isServerError(error) && error.code === '25006' && !single.isReadOnly) void single.end()
       return isUnavailable(error) ? unavailable(error) : error
     },
@@ -204,7 +204,7 @@ function pooled(single: SingleConnection, mayPrepare: boolean): PoolConnection {
   }
 }
 
-function dedicated(single: SingleConnection): DedicatedConnection {
+function toDedicatedConnection(single: SingleConnection): DedicatedConnection {
   return {
     async execute(script) {
       try {
@@ -217,15 +217,14 @@ function dedicated(single: SingleConnection): DedicatedConnection {
 }
 
 /**
- * SQLSTATEs that say nothing about the statement, only that it cannot be answered now: connection (08), resources (53),
- * operator (57: shut down, starting up, statement_timeout), lock_timeout, deadlock, serialization, a server that
- * takes no writes, and no way in (28, 3D).
+ * SQLSTATEs of failures that are not the statement's: connection (08), authentication (28), database name (3D), resources
+ * (53), operator (57: shutdown, startup, statement_timeout), read-only server, serialization, deadlock, lock_timeout.
  */
 const unavailableStates = /^(08|28|3D|53|57)|^(25006|40001|40P01|55P03)$/
 
-/** Whether a failure of postgres.js means that the database is away or overloaded, and not that the statement is wrong. */
+/** Whether a failure means that the database is away or overloaded, not that the statement is wrong. */
 export function isUnavailable(error: unknown): boolean {
   if (isServerError(error)) return unavailableStates.test(error.code)
-  // Sockets, TLS and postgres.js give a code to what happens on the way; this one is a mistake of the caller.
+  // Errors of sockets, TLS and postgres.js have a code; this one is a mistake of the caller.
   return error instanceof Error && 'code' in error && error.code !== 'MAX_PARAMETERS_EXCEEDED'
 }
