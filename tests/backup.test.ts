@@ -150,7 +150,7 @@ describe('restore', () => {
     const forced = await runCommand(['restore', '--force', file], place)
     expect([forced.exitCode, forced.stderr]).toEqual([
       0,
-      expect.stringContaining('delete it when all is well'),
+      expect.stringContaining('delete it when it is no longer needed'),
     ])
     expect(await users()).toBe(1)
 

@@ -26,7 +26,7 @@ interface Cut {
 /** For what a power cut left: an engine that gives up says so, and the tests go on. */
 class WreckFS extends DurableFS {
   protected override stop(): void {
-    throw new Error(this.complaint)
+    throw new Error(this.lastError)
   }
 }
 

@@ -1,4 +1,5 @@
 import { type Config, parseConfig } from '../config/config.ts'
+import { parseDatabaseUrl } from '../config/database-url.ts'
 import type { Driver } from '../db/driver.ts'
 import type { Supervisor } from '../server/cluster/worker-channel.ts'
 import { listen } from '../server/listener.ts'
@@ -18,13 +19,22 @@ type Service = Awaited<ReturnType<typeof import('../server/start.ts').serve>>
 export async function serveCommand() {
   const { env } = readEnv()
   const config = parseConfig(env)
-  if (config.workers === 1) return run(config, openLog(config))
+  const log = openLog(config, config.workers === 1 ? {} : { batchBytesMax: pipeBufferBytes })
+  warnOfIgnored(config, log)
+  if (config.workers === 1) return run(config, log)
 
-  const log = openLog(config, { batchBytesMax: pipeBufferBytes })
   const { supervise } = await import('../server/cluster/supervisor.ts')
   const exitCode = await supervise(config, env, log)
   await writeLastLines(log)
   process.exit(exitCode)
+}
+
+/** Parameters of the address that are for other programs. */
+function warnOfIgnored({ database }: Config, log: Log) {
+  if (database.kind !== 'postgres') return
+  const { ignored } = parseDatabaseUrl(database.url)
+  if (ignored.length > 0)
+    log.warn('parameters of DATABASE_URL are ignored', { parameters: ignored.join(', ') })
 }
 
 /** A worker process, started by `serve`. */

@@ -3,6 +3,7 @@ import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { type Network, parseNetwork } from '../lib/client-address.ts'
 import type { LogLevel } from '../telemetry/log.ts'
+import { DatabaseUrlError, parseDatabaseUrl } from './database-url.ts'
 
 export type Env = Record<string, string | undefined>
 export type Algorithm = (typeof algorithms)[number]
@@ -153,10 +154,14 @@ export function parseConfig(env: Env): Config {
   function databaseUrl(): string | undefined {
     const value = secret('DATABASE_URL')
     if (value === undefined) return undefined
-    // Several hosts (for failover) are not an URL in the sense of the URL class: look at the first one.
-    const first = value.replace(/^([^@]*@)?([^/,]+)(,[^/]+)?/, (_, login = '', host) => `${login}${host}`)
-    const valid = /^postgres(ql)?:\/\/[^/\s]+/.test(value) && URL.canParse(first)
-    return valid ? value : mistake('DATABASE_URL must look like postgres://user:password@host:5432/name')
+    try {
+      parseDatabaseUrl(value)
+      return value
+    } catch (error) {
+      if (!(error instanceof DatabaseUrlError)) throw error
+      for (const about of error.mistakes) mistake(`DATABASE_URL ${about}`)
+      return undefined
+    }
   }
 
   function frontendUrls(): string[] {

@@ -5,8 +5,8 @@ import { join } from 'node:path'
 const atOnce = 8
 
 /**
- * Copies a folder, on file systems that can without copying the data. Throws, and leaves nothing behind, when fewer
- * than `freeBytesMin` bytes would be left on the disk.
+ * Copies a folder, with copy-on-write where the file system has it. Throws, and leaves nothing behind, when fewer than
+ * `freeBytesMin` bytes would be free on the disk.
  */
 export async function copyFolder(from: string, to: string, freeBytesMin: number): Promise<void> {
   const entries = readdirSync(from, { recursive: true, withFileTypes: true })
