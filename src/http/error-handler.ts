@@ -23,10 +23,13 @@ interface Failed {
 
 type Routes = AnyElysia['routes']
 
+/** What a route says of a failure beside the common shape; a hook of the route puts it into the context. */
+export type FailureFields = ((failure: AppError) => object) | undefined
+
 /** The one place where a failure becomes a response. `routes` is asked for the app's routes when something fails. */
 export const errorHandler = (log: Log, routes: () => Routes) =>
   new Elysia({ name: 'error-handler' })
-    .decorate({ requestId: '', rawBody: undefined as unknown })
+    .decorate({ requestId: '', rawBody: undefined as unknown, failureFields: undefined as FailureFields })
     // Elysia's own parser would fail, or need a second, before the caller is authenticated: see `http/body.ts`.
     // Whatever is not `undefined` tells Elysia that the body has been dealt with.
     .onParse({ as: 'global' }, () => null)
@@ -34,7 +37,7 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
     // of a hook that hands the whole context on it believes that it needs cookies and all.
     .onError(
       { as: 'global' },
-      ({ error, set, requestId, request, path, route, params, query, headers, rawBody }) => {
+      ({ error, set, requestId, request, path, route, params, query, headers, rawBody, failureFields }) => {
         const failure = toAppError(error, { request, path, route, params, query, headers, rawBody }, routes())
         if (failure.status >= 500) report(log, failure, requestId)
         set.status = failure.status
@@ -45,6 +48,7 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
           request_id: requestId,
           ...(failure.index !== undefined && { index: failure.index }),
           ...(failure.body !== undefined && { body: failure.body }),
+          ...failureFields?.(failure),
         }
       },
     )

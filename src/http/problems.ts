@@ -1,4 +1,4 @@
-import { Kind, type TObject, type TSchema } from '@sinclair/typebox'
+import { Kind, OptionalKind, type TObject, type TSchema, Type } from '@sinclair/typebox'
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors'
 import { Value } from '@sinclair/typebox/value'
 import type { Problem } from '../lib/errors.ts'
@@ -24,12 +24,32 @@ export function findProblems(sections: Sections): Problem[] {
 
 function firstErrors(schema: TSchema, value: unknown): ValueError[] {
   const errors: ValueError[] = []
-  for (const error of Value.Errors(schema, value)) {
+  for (const error of errorsOf(schema, value)) {
     // Unknown fields are ignored everywhere.
     if (error.type === ValueErrorType.ObjectAdditionalProperties) continue
     if (errors.push(error) > problemsMax) break
   }
   return errors
+}
+
+/** The errors of TypeBox; of a union with a discriminator those of the variant that the value names. */
+function* errorsOf(schema: TSchema, value: unknown): Generator<ValueError> {
+  for (const error of Value.Errors(schema, value)) {
+    if (error.schema.discriminator === undefined) yield error
+    else
+      for (const inner of errorsOf(variantOf(error.schema, error.value), error.value))
+        yield { ...inner, path: error.path + inner.path }
+  }
+}
+
+/** The variant that the value names; an object with only the discriminator when it names none of them. */
+function variantOf({ discriminator, anyOf }: TSchema, value: unknown): TSchema {
+  const tags: TSchema[] = anyOf.map((variant: TObject) => variant.properties[discriminator])
+  const tag = (value as Record<string, unknown> | null)?.[discriminator]
+  const index = tags.findIndex(
+    schema => Value.Check(schema, tag) || (tag === undefined && OptionalKind in schema),
+  )
+  return anyOf[index] ?? Type.Object({ [discriminator]: Type.Union(tags) })
 }
 
 function fromText(schema: TObject, value: unknown): unknown {

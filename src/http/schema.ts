@@ -144,7 +144,8 @@ export const integer = Type.Integer
  * A text that we write ourselves. Its format stands in the document and is not checked: for a page of tasks that would
  * cost as much as everything else together.
  */
-const written = (format: string, options: object) => t.String({ documented: { format }, ...options })
+const written = (format: string, options: object) =>
+  t.String({ documented: { type: 'string', format, ...options } })
 
 /** A moment as the service writes it. */
 export const instant = (options: object = {}) =>

@@ -48,20 +48,37 @@ const oauthClient = {
 }
 
 /** The OAuth 2 password grant (RFC 6749, 4.3.2); as JSON also with `email` in the place of `username`. */
-export const login = t.Object(
+const passwordGrant = t.Object(
   {
     username: text({ description: 'The e-mail address.', examples: ['ada@example.com'] }),
-    email: t.Optional(text({ description: 'The same as `username`, for JSON clients.', examples: [''] })),
     password: text({ format: 'password', examples: ['correct horse battery'] }),
     grant_type: t.Optional(t.Literal('password')),
     ...oauthClient,
   },
+  { title: 'Login' },
+)
+
+/** The OAuth 2 refresh grant (RFC 6749, 6). */
+export const refresh = t.Object(
   {
-    title: 'Login',
+    refresh_token: text({ format: 'password', description: 'The one that came last.' }),
+    grant_type: t.Optional(t.Literal('refresh_token')),
+    ...oauthClient,
+  },
+  {
+    title: 'Refresh',
     form: true,
-    examples: [{ username: 'ada@example.com', password: 'correct horse battery' }],
+    examples: [{ grant_type: 'refresh_token', refresh_token: 'AaIHBzUNdgCokPR7KK0BR1tQkG5Q…' }],
   },
 )
+
+/** The token endpoint: either grant, by its `grant_type`. The document shows the form of the password grant alone. */
+export const login = t.Union([passwordGrant, t.Required(t.Pick(refresh, ['refresh_token', 'grant_type']))], {
+  discriminator: 'grant_type',
+  form: true,
+  documented: passwordGrant,
+  examples: [{ username: 'ada@example.com', password: 'correct horse battery' }],
+})
 
 /** OAuth 2 says `username`; a client that sends JSON may say `email`. For the route's `transform`. */
 export function nameFromEmail(context: { body: unknown }) {
@@ -86,20 +103,6 @@ export const tokenPair = t.Object(
         refresh_token: 'pP0cVxU1m4m6ZkzJm3m0Yw7c1xJ2l0y5u8R3n9bT6qA',
       },
     ],
-  },
-)
-
-/** The OAuth 2 refresh grant (RFC 6749, 6). */
-export const refresh = t.Object(
-  {
-    refresh_token: text({ format: 'password', description: 'The one that came last.' }),
-    grant_type: t.Optional(t.Literal('refresh_token')),
-    ...oauthClient,
-  },
-  {
-    title: 'Refresh',
-    form: true,
-    examples: [{ grant_type: 'refresh_token', refresh_token: 'AaIHBzUNdgCokPR7KK0BR1tQkG5Q…' }],
   },
 )
 
