@@ -275,7 +275,9 @@ describe('the data folder', () => {
     for (const command of ['serve', 'migrate']) {
       const second = await run(folder, [command], { PORT: '0' })
       expect([command, second.exitCode]).toEqual([command, 1])
-      expect(second.stderr).toMatch(/^DATA_DIR .* is in use by another todo-api process\n$/)
+      expect(second.stderr).toMatch(
+        /^DATA_DIR \/.*\/data is in use by another todo-api process; stop that one, or set DATA_DIR .*\n$/,
+      )
     }
 
     expect((await api.post('/tasks', { token: ada.token, json: { title: 'x' } })).status).toBe(201)

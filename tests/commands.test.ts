@@ -32,7 +32,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   test('create makes an account that can sign in, and prints its id', async () => {
     const made = await user(['create', 'Ada@example.com'], 'correct horse\n')
 
-    expect(made).toMatchObject({ exitCode: 0, stderr: 'made user Ada@example.com\n' })
+    expect(made).toMatchObject({ exitCode: 0, stderr: 'created user Ada@example.com\n' })
     const { body } = await login('ada@example.com', 'correct horse')
     expect((await api.get('/users/me', { token: body.access_token })).body).toMatchObject({
       id: made.stdout.trim(),

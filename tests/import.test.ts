@@ -44,7 +44,10 @@ async function referenceDatabase(...statements: string[]): Promise<PrivateDataba
   return database
 }
 
-const rowsOf = (text: string) => text.trim().split('\n').slice(1).join('\n')
+const rowsOf = (text: string) => text.trim().split('\n').slice(1)
+/** The lines of an export without its header and without versions, which every database gives itself. */
+const contentOf = (text: string) =>
+  rowsOf(text).map(line => ({ ...JSON.parse(line), version: undefined, last_version: undefined }))
 
 describe.each(['postgres', 'embedded'] as const)('the first service’s database is taken over (%s)', kind => {
   let place: Place
@@ -114,7 +117,7 @@ describe.each(['postgres', 'embedded'] as const)('the first service’s database
 
     expect(again.exitCode).toBe(0)
     expect(again.stderr).toContain('added 0 users, 0 tasks; 5 were here already; 0 skipped')
-    expect(rowsOf((await runCommand(['export'], { env: place.env })).stdout)).toBe(rowsOf(before.stdout))
+    expect(rowsOf((await runCommand(['export'], { env: place.env })).stdout)).toEqual(rowsOf(before.stdout))
   })
 })
 
@@ -221,7 +224,7 @@ test('a database that is something else is refused in one line', async () => {
     expect(await runCommand(['import'], { env })).toEqual({
       exitCode: 1,
       stdout: '',
-      stderr: 'the database to import from has no tables "user" and "task" of the first service\n',
+      stderr: 'the database to import from has no tables "user" and "task" of the FastAPI service\n',
     })
   } finally {
     await source.drop()
@@ -279,7 +282,7 @@ describe.each(kinds.flatMap(from => kinds.map(to => [from, to] as const)))(
       for (const place of places) await place.remove()
     })
 
-    test('everything arrives: passwords, trash, numbers, and the cursors of clients', async () => {
+    test('everything arrives: passwords, ids, times, trash, deletions; clients sync from the beginning', async () => {
       const [old, fresh] = [await newPlace(from), await newPlace(to)]
       places.push(old, fresh)
       const { ada, cursor, trashed, gone } = await livedIn(from, old)
@@ -295,15 +298,17 @@ describe.each(kinds.flatMap(from => kinds.map(to => [from, to] as const)))(
         'added 2 users, 4 tasks, 1 notes of deleted tasks; 0 were here already; 0 skipped\n',
       )
       expect(again.stderr).toContain('added 0 users, 0 tasks; 7 were here already; 0 skipped')
-      expect(rowsOf(back.stdout)).toBe(rowsOf(readFileSync(file, 'utf8')))
+      expect(contentOf(back.stdout)).toEqual(contentOf(readFileSync(file, 'utf8')))
 
       const api = await startService(to, fresh.env)
       try {
         const login = await api.post('/auth/login', { form: { username: ada.email, password: ada.password } })
         expect(login.status).toBe(200)
         const token = login.body.access_token
-        const { body: changes } = await api.get(`/tasks/changes?since=${cursor}`, { token })
-        expect(changes.tasks).toEqual([])
+        const since = await api.get(`/tasks/changes?since=${cursor}`, { token })
+        expect([since.status, since.body.code]).toEqual([410, 'cursor_expired'])
+        const { body: changes } = await api.get('/tasks/changes', { token })
+        expect(changes.tasks).toHaveLength(2)
         expect(changes.deleted.sort()).toEqual([trashed, gone].sort())
         expect((await api.get('/tasks/trash', { token })).body).toMatchObject([{ id: trashed }])
         expect((await api.get('/tasks?q=task', { token })).body).toHaveLength(2)
@@ -357,14 +362,9 @@ describe('a file to import', () => {
         [
           `the type ${JSON.stringify(type)}`,
           (lines: string[]) => lines.map(change('tombstone', { type })),
-          'its type is none that this program knows',
+          'its type is unknown to this program',
         ] as const,
     ),
-    [
-      'a number that leaves no room for later changes',
-      (lines: string[]) => lines.map(change('task', { version: 2 ** 53 - 1 })),
-      'line 4: version: Input should be at most 4503599627370496',
-    ],
     [
       'a counter that leaves no room for later changes',
       (lines: string[]) => lines.map(change('user', { last_version: 2 ** 52 + 1 })),
@@ -439,7 +439,7 @@ describe('a file to import', () => {
     const { stdout } = await runCommand(['export'], { env })
 
     expect([stderr, exitCode]).toEqual([expect.stringContaining('added 2 users, 4 tasks'), 0])
-    expect(rowsOf(stdout)).toBe(good.slice(1).join('\n'))
+    expect(contentOf(stdout)).toEqual(contentOf(good.join('\n')))
     expect(await api.stop()).toBe(0)
   })
 })
@@ -580,8 +580,8 @@ describe.each([
     120_000,
   )
 
-  test('that is killed and run again keeps every number', async () => {
-    const { id, email, lines } = history('killed@example.com')
+  test('that is killed and run again adds the rest, once, in its order', async () => {
+    const { email, lines } = history('killed@example.com')
     const running = await begin()
     await running.write(lines.slice(0, count >> 1))
     let token = ''
@@ -595,38 +595,49 @@ describe.each([
     await again.write(lines)
     expect(await again.finish()).toMatchObject({ exitCode: 0 })
 
-    expect([...(await list(token)).values()].sort((a, b) => a - b)).toEqual(
-      Array.from({ length: count }, (_, n) => n + 1).filter(n => n % 10 !== 0),
+    const inFile = lines.map(line => JSON.parse(line)).filter(({ type }) => type === 'task')
+    const listed = await list(token)
+    expect([...listed.keys()].sort((a, b) => listed.get(a)! - listed.get(b)!)).toEqual(
+      inFile.map(({ id }) => id),
     )
-    const { stdout } = await runCommand(['export', '--user', id], place)
-    expect(stdout).toContain(`"last_version":${count + 5},"forgotten_version":0`)
+    expect(new Set(listed.values()).size).toBe(inFile.length)
   }, 120_000)
 })
 
-test('cursors from elsewhere are too old until the import has run to its end, and if the user wrote here meanwhile', async () => {
+test('cursors and ETags from elsewhere are refused, also those of changes after the export', async () => {
   const [from, to] = [await newPlace('embedded'), await newPlace('postgres')]
   try {
     const { ada, cursor } = await livedIn('embedded', from)
-    const lines = (await runCommand(['export'], from)).stdout.split(/(?<=\n)/)
-    const api = await startService('postgres', to.env)
-    const since = async () => {
-      const { body } = await api.post('/auth/login', {
-        form: { username: ada.email, password: ada.password },
-      })
-      return (await api.get(`/tasks/changes?since=${cursor}`, { token: body.access_token })).status
+    const { stdout: lines } = await runCommand(['export'], from)
+    const old = await startService('embedded', from.env)
+    const signIn = async (api: { post: typeof old.post }) =>
+      (await api.post('/auth/login', { form: { username: ada.email, password: ada.password } })).body
+        .access_token
+    const token = await signIn(old)
+    const [task] = (await old.get('/tasks', { token })).body
+    const etags: string[] = []
+    for (const title of ['later', 'later still']) {
+      const { headers } = await old.patch(`/tasks/${task.id}`, { token, json: { title } })
+      etags.push(headers.get('etag')!)
     }
-    const half = lines.slice(0, -3)
-    expect(await runCommand(['import', '-'], { ...to, stdin: half.join('') })).toMatchObject({ exitCode: 1 })
-    expect(await since()).toBe(410)
-    expect(await runCommand(['import', '-'], { ...to, stdin: lines.join('') })).toMatchObject({ exitCode: 0 })
-    expect(await since()).toBe(200)
+    const { body: last } = await old.get('/tasks/changes', { token })
+    await old.stop()
 
-    await api.sql('delete from users', [])
-    expect(await runCommand(['import', '-'], { ...to, stdin: half.join('') })).toMatchObject({ exitCode: 1 })
-    const { body } = await api.post('/auth/login', { form: { username: ada.email, password: ada.password } })
-    await api.task({ token: body.access_token }, { title: 'in between' })
-    expect(await runCommand(['import', '-'], { ...to, stdin: lines.join('') })).toMatchObject({ exitCode: 0 })
-    expect(await since()).toBe(410)
+    expect(await runCommand(['import', '-'], { ...to, stdin: lines })).toMatchObject({ exitCode: 0 })
+    const api = await startService('postgres', to.env)
+    const here = { token: await signIn(api) }
+    for (const title of ['here', 'here again', 'and again']) {
+      await api.patch(`/tasks/${task.id}`, { ...here, json: { title } })
+    }
+    for (const since of [cursor, last.cursor]) {
+      expect((await api.get(`/tasks/changes?since=${since}`, here)).status).toBe(410)
+    }
+    for (const etag of etags) {
+      const headers = { 'if-match': etag }
+      expect((await api.patch(`/tasks/${task.id}`, { ...here, json: { title: 'x' }, headers })).status).toBe(
+        412,
+      )
+    }
     await api.stop()
   } finally {
     await from.remove()
@@ -659,8 +670,8 @@ onBothDatabases('the loader', api => {
     await work(createLoader(driver, (label, reason) => skipped.push(`${label}: ${reason}`)))
     return skipped
   }
-  const row = (user_id: string, version: number | null, fields: object = {}) => {
-    const { type: _, ...columns } = { ...taskLine(user_id, 0, fields), version }
+  const row = (user_id: string, version: number, fields: object = {}) => {
+    const { type: _, ...columns } = taskLine(user_id, version, fields)
     return { label: columns.title, table: 'task' as const, columns }
   }
   const numbers = async (userId: string) =>
@@ -672,7 +683,7 @@ onBothDatabases('the loader', api => {
       )
     ).map(([version]) => version)
 
-  test('gives no row the number of a deleted task, of another row, or of a change that is over', async () => {
+  test('gives rows the next versions, in their order, whatever versions they had', async () => {
     const ada = await api.user()
     const task = await api.task(ada)
     await api.delete(`/tasks/${task.id}?permanent=true`, ada)
@@ -680,7 +691,7 @@ onBothDatabases('the loader', api => {
     await api.delete(`/tasks/${trashed.id}`, ada)
     expect(await numbers(ada.id)).toEqual([2, 4])
 
-    await load(loader => loader.rows([1, 2, 3, 4, 4].map(version => row(ada.id, version))))
+    await load(loader => loader.add([1, 99, 3, 4, 4].map(version => row(ada.id, version))))
 
     expect(await numbers(ada.id)).toEqual([2, 4, 5, 6, 7, 8, 9])
     expect((await api.task(ada)).version).toBe(10)
@@ -689,22 +700,12 @@ onBothDatabases('the loader', api => {
     expect(await numbers(ada.id)).toEqual([2, 4, 5, 6, 7, 8, 9, 10])
   })
 
-  test('moves the counter with a number that was never given out, so that no later task meets it', async () => {
-    const ada = await api.user()
-    await load(loader => loader.rows([row(ada.id, 99), row(ada.id, null), row(ada.id, 98)]))
-
-    expect(await numbers(ada.id)).toEqual([98, 99, 100])
-    expect((await api.task(ada)).version).toBe(101)
-  })
-
   test('of a batch with rows that the database refuses, by its own rules, takes the others', async () => {
     const ada = await api.user()
     const titles: Record<number, string> = { 2: 'x'.repeat(300), 7: ' ' }
-    const rows = Array.from({ length: 10 }, (_, i) =>
-      row(ada.id, null, titles[i] ? { title: titles[i] } : {}),
-    )
+    const rows = Array.from({ length: 10 }, (_, i) => row(ada.id, i, titles[i] ? { title: titles[i] } : {}))
 
-    expect(await load(loader => loader.rows(rows))).toEqual([
+    expect(await load(loader => loader.add(rows))).toEqual([
       `${'x'.repeat(300)}: it breaks the rule tasks_title_length`,
       ' : it breaks the rule tasks_title_not_blank',
     ])
@@ -715,7 +716,7 @@ onBothDatabases('the loader', api => {
     const ada = await api.user()
     const twice = row(ada.id, 1)
     await load(async loader => {
-      await loader.rows([twice, twice])
+      await loader.add([twice, twice])
       expect(loader.counts).toMatchObject({ added: { task: 1 }, present: 1 })
     })
   })
@@ -750,15 +751,25 @@ test('what was accepted once comes in, whatever requests may say today', async (
 
   expect(outcome).toMatchObject({ exitCode: 0, stderr: expect.stringContaining('added 1 users, 1 tasks') })
   const { stdout } = await runCommand(['export'], place)
-  const [, exported, exportedTask] = stdout.split('\n')
-  expect(JSON.parse(exported!)).toMatchObject({
-    id: eve,
-    email: 'no-address',
-    last_version: 1,
-    forgotten_version: 0,
-  })
-  expect(JSON.parse(exportedTask!)).toMatchObject({ id: task.id, tags: ['a\tb'], version: 1 })
+  expect(contentOf(stdout)).toMatchObject([
+    { id: eve, email: 'no-address' },
+    { id: task.id, tags: ['a\tb'] },
+    {},
+  ])
   await place.remove()
+})
+
+test.each(['transfer/import-file.ts', 'backup/restore.ts'])('%s knows no rule of a request', file => {
+  const source = readFileSync(join(import.meta.dir, '../src/cli', file), 'utf8')
+  const rules = [...source.matchAll(/from '[./]*(modules\/\w+\/(?:model|fields))\.ts'/g)].map(
+    ([, name]) => name,
+  )
+
+  expect(
+    rules,
+    `src/cli/${file} judges stored rows by the rules of requests: when one of them becomes stricter, exports and backups ` +
+      'from before cannot be read. Check the types of the columns (`schemaOf`) and leave the rules to the database.',
+  ).toEqual([])
 })
 
 test('a batch that takes the database too long goes in by smaller ones', async () => {
@@ -779,7 +790,7 @@ test('a batch that takes the database too long goes in by smaller ones', async (
   expect([exitCode, stderr]).toEqual([0, 'added 1 users, 600 tasks; 0 were here already; 0 skipped\n'])
   const [row] = await execute(
     url,
-    'select max(version)::int as max, count(distinct version)::int as numbers from tasks',
+    'select (max(version) - min(version) + 1)::int as max, count(distinct version)::int as numbers from tasks',
   )
   expect(row).toEqual({ max: 600, numbers: 600 } as never)
   await place.remove()
@@ -824,7 +835,7 @@ test('an export is of one moment: it holds no task of a user that it lacks', asy
 }, 60_000)
 
 describe('the lines of a file', () => {
-  const loader = { async users() {}, async rows() {}, async finish() {} } as unknown as Loader
+  const loader = { async add() {} } as unknown as Loader
   async function read(chunks: Iterable<Uint8Array>) {
     await importFile(
       (async function* () {

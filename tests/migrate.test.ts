@@ -199,7 +199,7 @@ describe.each(['postgres', 'embedded'] as const)('a database of before the first
   )
 
   test(
-    'has an export that comes over whole, with what a version was called then',
+    'has an export that is imported whole',
     () =>
       withEmptyDatabase(kind, async (_, env) => {
         const { exitCode, stderr } = await run(['import', '-'], env, exported)
@@ -210,16 +210,17 @@ describe.each(['postgres', 'embedded'] as const)('a database of before the first
             'added 1 users, 2 tasks, 1 notes of deleted tasks; 0 were here already; 0 skipped',
           ),
         ])
-        const renamed = exported
-          .replace('"seq":5', '"last_version":5')
-          .replace('"pruned_through":1', '"forgotten_version":1')
-        expect(lines((await run(['export', '-'], env)).stdout)).toEqual(lines(renamed))
+        expect(content((await run(['export', '-'], env)).stdout)).toEqual(content(exported))
       }),
     60_000,
   )
 
-  /** An export but for its first line, which holds the time. */
-  const lines = (text: string) => text.split('\n').slice(1)
+  /** An export without its first line, which holds the time, and without versions, which every database gives itself. */
+  const content = (text: string) => {
+    const lines = text.trim().split('\n').slice(1)
+    const versions = { version: 0, last_version: 0, seq: 0, pruned_through: 0 }
+    return lines.map(line => ({ ...JSON.parse(line), ...versions }))
+  }
 })
 
 test(

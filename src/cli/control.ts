@@ -7,7 +7,7 @@ import { databaseError } from '../db/pg-error.ts'
 import { AppError } from '../lib/errors.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
-import { type Batch, type Outcome, type WriteBatch, writeBatch } from './transfer/bulk-insert.ts'
+import { type AddRows, addRows, type NewRow, type Outcome } from './transfer/bulk-insert.ts'
 
 /**
  * The embedded database belongs to one process. While that is the service, other commands ask it, over a socket in
@@ -65,7 +65,7 @@ async function answer(request: Request, dataDir: string, driver: Driver): Promis
     const rows = await driver.query(text, values, options)
     return { rows, columns: rows.columns }
   }
-  if (pathname === '/load') return writeBatch(driver, (await request.json()) as Batch)
+  if (pathname === '/add-rows') return addRows(driver, (await request.json()) as NewRow[])
   if (pathname === '/erase') {
     const { userId } = (await request.json()) as { userId: string }
     return eraseUser(createDb(driver), userId)
@@ -99,7 +99,7 @@ function describe(error: unknown): Failure {
 
 /** What takes several statements, which a running service runs for a command: a command that hangs holds nothing. */
 export interface ServiceCalls {
-  load: WriteBatch
+  addRows: AddRows
   /** Deletes what a deleted account has left. */
   erase(userId: string): Promise<number>
 }
@@ -134,7 +134,7 @@ export async function connectToService(dataDir: string): Promise<ServiceDriver |
       }
       return Object.assign(rows, { columns })
     },
-    load: batch => call('/load', batch) as Promise<Outcome[]>,
+    addRows: rows => call('/add-rows', rows) as Promise<Outcome[]>,
     erase: userId => call('/erase', { userId }) as Promise<number>,
     async transaction() {
       throw new Error('a service runs on this database; stop it first')

@@ -5,7 +5,7 @@ import { listen } from '../server/listener.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
 import { createLog, type Log, type LogOptions } from '../telemetry/log.ts'
 import { readEnv } from './env.ts'
-import { print } from './terminal.ts'
+import { print, UsageError } from './terminal.ts'
 
 const lastLinesMsMax = 1000
 
@@ -29,6 +29,7 @@ export async function serveCommand() {
 
 /** One of several processes; `serve` has started it. */
 export async function workerCommand() {
+  if (!process.send) throw new UsageError('`worker` is started by `serve`')
   const { connectToSupervisor } = await import('../server/cluster/worker-channel.ts')
   const supervisor = await connectToSupervisor()
   const { env, worker } = supervisor

@@ -12,7 +12,7 @@ export interface Setting {
 }
 
 /** Prints every setting in force and where it came from. Throws `ConfigError` with all mistakes. */
-export async function configCommand({ json = false }: { json?: boolean }): Promise<void> {
+export async function configCommand(_: string, { json = false }: { json?: boolean }): Promise<void> {
   const settings = listSettings(readEnv())
   if (json) await print(settings.map(setting => `${JSON.stringify(setting)}\n`).join(''))
   else

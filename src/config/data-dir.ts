@@ -151,7 +151,7 @@ export function lockFile(path: string, name = 'lock'): Database {
     const busy = codeOf(cause).startsWith('SQLITE_BUSY')
     throw busy
       ? new Error(
-          `DATA_DIR ${path} is in use by another todo-api process; stop that one, or set DATA_DIR to another folder`,
+          `DATA_DIR ${resolve(path)} is in use by another todo-api process; stop that one, or set DATA_DIR to another folder`,
         )
       : unusable(path, cause)
   }

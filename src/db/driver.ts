@@ -3,7 +3,7 @@ import type { DatabaseStats } from '../telemetry/observer.ts'
 /**
  * What both databases offer the rest of the program. Requests read and write in single statements, which need no
  * transaction; `transaction` is for what is rare (docs/decisions/0003-one-statement.md). Queries are Drizzle's
- * (`createDb` in client.ts); only the connections themselves and commands that inspect a database call `query`.
+ * (`createDb` in drizzle.ts); only the connections themselves and commands that inspect a database call `query`.
  */
 export interface Driver {
   readonly kind: 'postgres' | 'embedded'

@@ -83,18 +83,18 @@ TypeRegistry.Set<TextOptions>('Text', (schema, value) => textProblem(schema, val
 // Elysia's idea of an address knows ASCII only. What `text` let in must be answered: here it checks answers alone.
 FormatRegistry.Set('email', value => value.includes('@'))
 
-interface TextsOptions extends TextOptions {
+interface StringListOptions extends TextOptions {
   maxItems: number
   description: string
 }
 
 /**
  * A parameter that may come several times in an address. Elysia's own list would cut a text at its commas; the route
- * hands over what `repeated` reads.
+ * hands over what `queryValues` reads.
  */
-export const texts = ({ maxItems, description, ...item }: TextsOptions) =>
+export const stringList = ({ maxItems, description, ...item }: StringListOptions) =>
   Type.Unsafe<string[]>({
-    [Kind]: 'Texts',
+    [Kind]: 'StringList',
     type: 'array',
     maxItems,
     items: text(item),
@@ -105,13 +105,13 @@ export const texts = ({ maxItems, description, ...item }: TextsOptions) =>
  * The id in an address. Nothing is wrong with it: what is no id, or broken percent-encoding, names nothing, which is a
  * 404 of the service's and no 422.
  */
-export const idInPath = (description: string) =>
-  Type.Unsafe<string>({ [Kind]: 'IdInPath', type: 'string', description })
+export const pathId = (description: string) =>
+  Type.Unsafe<string>({ [Kind]: 'PathId', type: 'string', description })
 
-TypeRegistry.Set('IdInPath', () => true)
+TypeRegistry.Set('PathId', () => true)
 
 TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
-  'Texts',
+  'StringList',
   ({ maxItems, items }, value) =>
     Array.isArray(value) &&
     value.length <= maxItems &&
@@ -119,7 +119,7 @@ TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
 )
 
 /** Every value of one parameter of an address, as it was sent. */
-export const repeated = (request: Request, name: string): string[] =>
+export const queryValues = (request: Request, name: string): string[] =>
   new URL(request.url).searchParams.getAll(name)
 
 function codePoints(value: string): number {
@@ -144,19 +144,19 @@ export const integer = Type.Integer
  * A text that we write ourselves. Its format stands in the document and is not checked: for a page of tasks that would
  * cost as much as everything else together.
  */
-const written = (format: string, options: object) =>
+const serverString = (format: string, options: object) =>
   t.String({ documented: { type: 'string', format, ...options } })
 
 /** A moment as the service writes it. */
 export const instant = (options: object = {}) =>
-  written('date-time', { examples: ['2026-11-23T05:46:14.120000Z'], ...options })
+  serverString('date-time', { examples: ['2026-11-23T05:46:14.120000Z'], ...options })
 
 /** A moment as a client writes it: checked RFC 3339 with an offset. `parseInstant` reads it. */
 export const instantInput = (options: TextOptions = {}) =>
   text({ format: 'date-time', examples: ['2026-11-24T18:00:00Z'], ...options })
 
 export const uuid = (options: object = {}) =>
-  written('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
+  serverString('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
 
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])

@@ -2,6 +2,7 @@ import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { Unpack } from 'tar'
 import { clusterName, openDataDir, replaceDatabase, secretName } from '../../config/data-dir.ts'
+import { createDb } from '../../db/drizzle.ts'
 import { syncTree } from '../../db/embedded/cluster-files.ts'
 import { openEmbedded } from '../../db/embedded/embedded.ts'
 import { appliedMigrations, migrate, migrations } from '../../db/migrator.ts'
@@ -107,7 +108,7 @@ async function prepare(folder: string, file: string): Promise<{ users: number; t
     const [users, tasks] = [await read('users'), await read('tasks')]
     await read('task_tombstones')
     await migrate(driver)
-    await skipVersions(driver)
+    await skipVersions(createDb(driver))
     return { users: Number(users[0]![0]), tasks: Number(tasks[0]![0]) }
   } catch (cause) {
     const failure = databaseError(cause)

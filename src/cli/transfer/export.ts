@@ -1,4 +1,5 @@
 import { getTableColumns, getTableName } from 'drizzle-orm'
+import type { PgTable } from 'drizzle-orm/pg-core'
 import { version } from '../../../package.json'
 import type { Session } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
@@ -7,7 +8,7 @@ import { tasks, taskTombstones, users } from '../../db/tables.ts'
 import { toPatch } from '../../modules/tasks/rows.ts'
 import { type Output, writeOutput } from '../atomic-file.ts'
 import { readConfig } from '../env.ts'
-import { findPerson } from '../find-user.ts'
+import { findUser } from '../find-user.ts'
 import { openSnapshot } from '../open-database.ts'
 import { createProgress, say } from '../terminal.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
@@ -18,14 +19,34 @@ export const exportFormat = { format: 'todo-api-export', version: 2 } as const
 /** What the other lines are about. */
 export type LineType = 'user' | 'task' | 'tombstone'
 
-/** Everything that belongs to people, or to one of them, as lines of JSON into a file; `-` is stdout. */
+/** The columns of a task that follow from others: `import` computes them again. */
+const given = { title: '', description: '' }
+const computed = Object.keys(toPatch(given)).filter(name => !(name in given))
+
+/** The columns that a line of each type holds. */
+export const exportedColumns = {
+  user: columnsOf(users, ['normalized_email']),
+  task: columnsOf(tasks, computed),
+  tombstone: columnsOf(taskTombstones, []),
+}
+
+function columnsOf(table: PgTable, without: string[]) {
+  return Object.values(getTableColumns(table)).filter(
+    ({ name, generated }) => !generated && !without.includes(name),
+  )
+}
+
+const listOf = (type: LineType, prefix = '') =>
+  exportedColumns[type].map(({ name }) => prefix + name).join(', ')
+
+/** `todo-api export`: writes everything of all users, or of one, as lines of JSON to a file; `-` is stdout. */
 export async function exportCommand(file: string, { user }: { user?: string }): Promise<void> {
   const driver = await openSnapshot(readConfig())
   try {
     // Refuses a database whose tables are not these.
     await appliedMigrations(driver)
-    const id = user === undefined ? undefined : (await findPerson(createDb(driver), user)).id
-    const counts = await writeOutput(file, output =>
+    const id = user === undefined ? undefined : (await findUser(createDb(driver), user)).id
+    const counts = await writeOutput(file || '-', output =>
       driver.session(session => exportRows(session, id, output)),
     )
     say(`exported ${counts.user} users, ${counts.task} tasks, ${counts.tombstone} notes of deleted tasks`)
@@ -70,29 +91,19 @@ function queries(userId: string | undefined): Record<string, string> {
   const only = (column: string) => (userId === undefined ? '' : `where ${column} = '${userId}'`)
   const lines = (type: LineType, columns: string, from: string) =>
     asJson(`select '${type}' as type, ${columns} from ${from}`)
-  const versioned = (type: LineType, table: typeof tasks | typeof taskTombstones, without: string[] = []) =>
+  const versioned = (type: LineType, table: typeof tasks | typeof taskTombstones) =>
     `select user_id, version, row_to_json(r)::text as json
-     from (select '${type}' as type, ${columnsOf(table, without)} from ${getTableName(table)} ${only('user_id')}) r`
+     from (select '${type}' as type, ${listOf(type)} from ${getTableName(table)} ${only('user_id')}) r`
   return {
     users: lines(
       'user',
-      `${columnsOf(users, ['normalized_email'], 'u')}, c.last_version, c.forgotten_version`,
-      `users u join user_versions c on c.user_id = u.id ${only('u.id')} order by u.created_at, u.id`,
+      `${listOf('user', 'u.')}, v.last_version`,
+      `users u join user_versions v on v.user_id = u.id ${only('u.id')} order by u.created_at, u.id`,
     ),
-    // Merged by the database from two indexes: `import` can then move each user's last version with the rows. What a deleted
-    // account has left for a moment belongs to no user.
+    // Merged by the database from two indexes, so that `import` keeps their order. What a deleted account has left for a
+    // moment belongs to no user.
     rows: `
-      select json from (${versioned('task', tasks, computed)} union all ${versioned('tombstone', taskTombstones)}) rows
+      select json from (${versioned('task', tasks)} union all ${versioned('tombstone', taskTombstones)}) rows
       where (select true from users u where u.id = rows.user_id) order by user_id, version`,
   }
-}
-
-/** The columns of a task that follow from others: `import` makes them anew. */
-const given = { title: '', description: '' }
-const computed = Object.keys(toPatch(given)).filter(name => !(name in given))
-
-function columnsOf(table: Parameters<typeof getTableColumns>[0], without: string[], from?: string): string {
-  const columns = Object.values(getTableColumns(table)).filter(column => !column.generated)
-  const wanted = columns.map(column => column.name).filter(name => !without.includes(name))
-  return wanted.map(name => (from ? `${from}.${name}` : name)).join(', ')
 }

@@ -5,11 +5,11 @@ import { isUuid } from '../../lib/uuid.ts'
 import { email, normalizeEmail } from '../../modules/auth/model.ts'
 import { taskCreate } from '../../modules/tasks/model.ts'
 import { toPatch } from '../../modules/tasks/rows.ts'
-import type { Incoming, Loader, UserRow, VersionedRow } from './bulk-insert.ts'
+import type { Loader, NewRow } from './bulk-insert.ts'
 import { createCheck, isPasswordHash } from './check-schema.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
 
-/** A row of the old tables, each cell as text. */
+/** A row of the FastAPI service's tables, each cell as text. */
 type Cells<Name extends string> = Record<Name, string | null>
 
 const users = `
@@ -21,8 +21,8 @@ const tasks = `
          created_at::timestamptz::text, coalesce(updated_at, created_at)::timestamptz::text as updated_at
   from task order by user_id, created_at, id`
 
-/** How much there is to take over. Throws an Error with one line when these are not the tables of the first service. */
-export async function countReference(source: Session): Promise<{ users: number; tasks: number }> {
+/** Begins a snapshot and counts its rows. Throws an Error with one line when the tables are not those of the FastAPI service. */
+export async function countFastApi(source: Session): Promise<{ users: number; tasks: number }> {
   try {
     await source.execute(beginSnapshot)
     const [row] = await source.execute('select (select count(*) from "user"), (select count(*) from task)')
@@ -30,39 +30,31 @@ export async function countReference(source: Session): Promise<{ users: number; 
   } catch (error) {
     const missing = ['42P01', '42703']
     if (!missing.includes(databaseError(error)?.code ?? '')) throw error
-    throw new Error('the database to import from has no tables "user" and "task" of the first service')
+    throw new Error('the database to import from has no tables "user" and "task" of the FastAPI service')
   }
 }
 
-/** Reads the old tables in the snapshot that `countReference` began, and writes what it reads. */
-export async function importReference(source: Session, loader: Loader, done: (rows: number) => void) {
+/** Adds the users and tasks of the snapshot that `countFastApi` began. */
+export async function importFastApi(source: Session, loader: Loader, done: (rows: number) => void) {
   for await (const rows of readTexts(source, 'users', asJson(users))) {
-    await loader.users(take(rows, toUser, loader))
+    await add(rows, toUser, loader)
     done(rows.length)
   }
   for await (const rows of readTexts(source, 'tasks', asJson(tasks))) {
-    await loader.rows(take(rows, toTask, loader))
+    await add(rows, toTask, loader)
     done(rows.length)
   }
   await source.execute('commit')
 }
 
-/** What becomes of a row: what goes in, or the reason why it cannot. */
-type Reader<Name extends string, To> = (
-  cells: Cells<Name>,
-) => Incoming<To> | { label: string; problem: string }
+/** Turns a row of the old tables into one of ours; `problem` says why it cannot be. */
+type Reader<Name extends string> = (cells: Cells<Name>) => NewRow | { label: string; problem: string }
 
-function take<Name extends string, To extends object>(
-  rows: readonly string[],
-  read: Reader<Name, To>,
-  loader: Loader,
-): Incoming<To>[] {
-  return rows.flatMap(row => {
-    const result = read(JSON.parse(row))
-    if (!('problem' in result)) return [result]
-    loader.refuse(result.label, result.problem)
-    return []
-  })
+/** Adds a page of at most `batchRows` rows. */
+async function add<Name extends string>(page: readonly string[], read: Reader<Name>, loader: Loader) {
+  const rows = page.map(row => read(JSON.parse(row)))
+  for (const row of rows) if ('problem' in row) loader.refuse(row.label, row.problem)
+  await loader.add(rows.filter(row => 'table' in row))
 }
 
 const checkEmail = createCheck(t.Object({ email }))
@@ -70,7 +62,7 @@ const checkTask = createCheck(taskCreate)
 
 type OldUser = 'id' | 'email' | 'password_hash' | 'created_at'
 
-const toUser: Reader<OldUser, UserRow> = ({ id, email: address, password_hash: hash, created_at }) => {
+const toUser: Reader<OldUser> = ({ id, email: address, password_hash: hash, created_at }) => {
   const label = `user ${id} (${address})`
   if (!id || !isUuid(id)) return { label, problem: 'its id is no UUID' }
   const problem = checkEmail({ email: address })
@@ -80,6 +72,7 @@ const toUser: Reader<OldUser, UserRow> = ({ id, email: address, password_hash: h
   const email = address!.trim()
   return {
     label,
+    table: 'user',
     columns: {
       id,
       email,
@@ -88,21 +81,12 @@ const toUser: Reader<OldUser, UserRow> = ({ id, email: address, password_hash: h
       created_at,
       updated_at: created_at,
     },
-    versions: { last_version: 0, forgotten_version: 0 },
   }
 }
 
 type OldTask = 'id' | 'user_id' | 'title' | 'description' | 'status' | 'created_at' | 'updated_at'
 
-const toTask: Reader<OldTask, VersionedRow> = ({
-  id,
-  user_id,
-  title,
-  description,
-  status,
-  created_at,
-  updated_at,
-}) => {
+const toTask: Reader<OldTask> = ({ id, user_id, title, description, status, created_at, updated_at }) => {
   const label = `task ${id}`
   if (!id || !isUuid(id)) return { label, problem: 'its id is no UUID' }
   if (!user_id || !isUuid(user_id)) return { label, problem: 'its user_id is no UUID' }
@@ -122,7 +106,6 @@ const toTask: Reader<OldTask, VersionedRow> = ({
       completed_at: status === 'completed' ? updated_at : null,
       created_at,
       updated_at,
-      version: null,
     },
   }
 }

@@ -1,6 +1,6 @@
 import type { Session } from '../../db/driver.ts'
 
-const rowsAtOnce = 1000
+const rowsAtOnce = 500
 
 /** Each row of a query as JSON that the database makes, with the names of its columns. */
 export const asJson = (query: string) => `select row_to_json(r)::text as json from (${query}) r`

@@ -1,5 +1,5 @@
 import { t } from 'elysia'
-import { idInPath, instant, nullable, oneOf, text, uuid } from '../../http/schema.ts'
+import { instant, nullable, oneOf, pathId, text, uuid } from '../../http/schema.ts'
 import { passwordBytesMax } from './password-hash.ts'
 
 /** `local@domain.tld`, white space around it allowed (it is trimmed); the whole at most 254 characters (RFC 5321). */
@@ -114,7 +114,7 @@ export const logoutQuery = t.Object({
   ),
 })
 
-export const sessionParams = t.Object({ id: idInPath('The id of a session.') })
+export const sessionParams = t.Object({ id: pathId('The id of a session.') })
 
 export const session = t.Object(
   {

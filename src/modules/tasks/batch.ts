@@ -5,7 +5,7 @@ import { AppError, type Problem } from '../../lib/errors.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { Operation, TaskCreate } from './model.ts'
 import { assignments, fields, newTask, toNewRow, toPatch } from './rows.ts'
-import { lockVersions, refusal } from './statements.ts'
+import { lockVersions, throwMissing } from './statements.ts'
 
 /** An operation as columns. The version is the one that the client expects, and in `write` the one that it gets. */
 interface Step {
@@ -35,7 +35,7 @@ export function createBatch(db: Db) {
       for (const [index, { op, id, version }] of steps.entries()) {
         if (op === 'create') continue
         const task = known.get(id)
-        if (!task || task.isTrashed) throw await refusal(tx, userId, id, { index })
+        if (!task || task.isTrashed) return throwMissing(tx, userId, id, { index })
         if (version !== undefined && version !== task.version)
           throw new AppError('precondition_failed', { index })
       }

@@ -72,12 +72,12 @@ export function createChanges(db: Db, cursors: Cursors) {
     const { last_version, forgotten_version, has_more } = page
     const base = known?.base ?? forgotten_version
     if (from > last_version || forgotten_version > Math.max(from, base)) throw new AppError('cursor_expired')
-    const next = cursors.seal('changes', userId, `${has_more ? page.last : last_version}.${base}`)
+    const next = cursors.sign('changes', userId, `${has_more ? page.last : last_version}.${base}`)
     return `{"tasks":[${page.tasks ?? ''}],"deleted":[${page.deleted ?? ''}],"cursor":"${next}","has_more":${has_more}}`
   }
 
   function open(userId: string, cursor: string): Place {
-    const content = cursors.open('changes', userId, cursor)
+    const content = cursors.verify('changes', userId, cursor)
     if (content === undefined) throw wrongCursor('since')
     const [since, base] = content.split('.').map(Number)
     return { since: since!, base: base! }

@@ -96,14 +96,14 @@ export function createLists(db: Db, cursors: Cursors) {
     const { items, last, has_more } = rows[0]!
     return {
       items: items ?? '',
-      next: has_more ? cursors.seal('list', userId, `${nameOf(order)} ${last}`) : undefined,
+      next: has_more ? cursors.sign('list', userId, `${nameOf(order)} ${last}`) : undefined,
       total: counted?.[0]?.total,
     }
   }
 
   /** The values of the last task of the page before. */
   function openCursor(userId: string, cursor: string, order: Key[]): unknown[] {
-    const content = cursors.open('list', userId, cursor)
+    const content = cursors.verify('list', userId, cursor)
     const name = nameOf(order)
     if (!content?.startsWith(`${name} `)) throw wrongCursor('cursor')
     return JSON.parse(content.slice(name.length + 1))

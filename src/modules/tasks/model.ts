@@ -1,13 +1,13 @@
 import { t } from 'elysia'
 import {
-  idInPath,
   instant,
   instantInput,
   integer,
   nullable,
   oneOf,
+  pathId,
+  stringList,
   text,
-  texts,
   uuid,
 } from '../../http/schema.ts'
 
@@ -164,7 +164,7 @@ export const listQuery = t.Object({
   ),
   priority: t.Optional(t.Integer({ minimum: 0, maximum: 4 })),
   tag: t.Optional(
-    texts({
+    stringList({
       maxItems: 20,
       maxLength: 50,
       description: 'With this tag; given more than once: with any of them.',
@@ -336,7 +336,7 @@ export const idempotencyHeader = t.Object({
   ),
 })
 
-export const taskParams = t.Object({ id: idInPath('The id of a task.') })
+export const taskParams = t.Object({ id: pathId('The id of a task.') })
 
 export type TaskCreate = typeof taskCreate.static
 export type TaskUpdate = typeof taskUpdate.static

@@ -9,7 +9,7 @@ import {
 } from '../../http/entity-tag.ts'
 import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, jsonText, noContent, repeated, sendJson, withHeaders } from '../../http/schema.ts'
+import { errors, jsonText, noContent, queryValues, sendJson, withHeaders } from '../../http/schema.ts'
 import type { Caller } from '../auth/sessions.ts'
 import {
   batch,
@@ -275,7 +275,7 @@ const change = {
 
 /** Before a list's query is checked: tags as they were sent, and moments whose `+` arrived as a space. */
 function readListQuery({ query, request }: { query: Record<string, unknown>; request: Request }) {
-  if (query.tag !== undefined) query.tag = repeated(request, 'tag')
+  if (query.tag !== undefined) query.tag = queryValues(request, 'tag')
   for (const name of moments) {
     const moment = query[name]
     if (typeof moment === 'string') query[name] = moment.replace(/ (?=\d\d:\d\d$)/, '+')

@@ -2,7 +2,7 @@ import { getTableColumns, placeholder, type SQL, sql } from 'drizzle-orm'
 import { tasks } from '../../db/tables.ts'
 import { parseInstant } from '../../lib/instant.ts'
 import type { Task, TaskCreate, TaskUpdate } from './model.ts'
-import { wordsOf } from './words.ts'
+import { tokenize } from './words.ts'
 
 /** How a task crosses the border of the database: the columns that come out, the patch that goes in. */
 
@@ -27,8 +27,8 @@ export const value = (name: string, type: string): SQL => sql`${placeholder(name
 /** What a change touches, by column; what is absent stays as it is, and null clears. */
 export function toPatch({ title, description, status, priority, due_at, tags, position }: TaskUpdate) {
   return {
-    ...(title !== undefined && { title, title_words: wordsOf(title) }),
-    ...(description !== undefined && { description, description_words: wordsOf(description ?? '') }),
+    ...(title !== undefined && { title, title_words: tokenize(title) }),
+    ...(description !== undefined && { description, description_words: tokenize(description ?? '') }),
     ...(status !== undefined && { status }),
     ...(priority !== undefined && { priority }),
     ...(due_at !== undefined && { due_at: due_at && parseInstant(due_at) }),

@@ -11,7 +11,7 @@ import { createErasure } from './erasure.ts'
 import { createLists } from './list.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
 import { type SerializedTask, toNewRow, toPatch } from './rows.ts'
-import { type Change, createStatements, refusal, type Target } from './statements.ts'
+import { type Change, createStatements, type Target, throwMissing } from './statements.ts'
 import { createStats } from './stats.ts'
 import { createTrash } from './trash.ts'
 
@@ -57,7 +57,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
   async function read(userId: string, taskId: string): Promise<SerializedTask> {
     if (!isUuid(taskId)) throw new AppError('task_not_found')
     const [task] = await statements.read.execute({ id: taskId, user: userId })
-    if (!task) throw await refusal(db, userId, taskId)
+    if (!task) return throwMissing(db, userId, taskId)
     return task
   }
 
@@ -106,7 +106,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       const change = statements.update(Object.keys(patch))
       const values = { id: taskId, user: userId, ifMatch, ...patch }
       const task = await carryOut(change, values)
-      if (!task) throw await refusal(db, userId, taskId)
+      if (!task) return throwMissing(db, userId, taskId)
       return task
     },
 
@@ -114,7 +114,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     async remove(userId: string, taskId: string, permanent: boolean, ifMatch: Versions): Promise<void> {
       const change = permanent ? erasure.task : statements.trash
       const done = await carryOut(change, { id: taskId, user: userId, ifMatch })
-      if (!done) throw await refusal(db, userId, taskId)
+      if (!done) await throwMissing(db, userId, taskId)
     },
 
     /** Brings a task back from the trash; one that is not there stays as it is. Throws as `update` does. */

@@ -124,11 +124,16 @@ export async function lockVersions(tx: Db, userId: string, lock: { skipLocked?: 
 }
 
 /**
- * Why a user cannot have a task: another user's is 403; none, or one in the trash, 404. The one query without the user:
+ * Throws why a user cannot have a task: another user's is 403; none, or one in the trash, 404. The one query without the user:
  * it decides between the two, and reveals nothing else.
  */
-export async function refusal(db: Db, userId: string, taskId: string, details: { index?: number } = {}) {
+export async function throwMissing(
+  db: Db,
+  userId: string,
+  taskId: string,
+  details: { index?: number } = {},
+): Promise<never> {
   const [task] = await db.select({ userId: tasks.userId }).from(tasks).where(eq(tasks.id, taskId)).limit(1)
   const isForeign = task && task.userId !== userId
-  return new AppError(isForeign ? 'not_authorized' : 'task_not_found', details)
+  throw new AppError(isForeign ? 'not_authorized' : 'task_not_found', details)
 }

@@ -18,11 +18,11 @@ export function createTrash(db: Db, cursors: Cursors) {
     const where = and(eq(tasks.userId, userId), isNotNull(tasks.deletedAt), after)!
     const parts = { where, order, item, size: sql`${limit}::int`, rows: sql`${limit + 1}::int` }
     const [{ items, last, has_more }] = (await db.execute<PageRow>(page(parts))) as [PageRow]
-    return { items: items ?? '', next: has_more ? cursors.seal('trash', userId, last!) : undefined }
+    return { items: items ?? '', next: has_more ? cursors.sign('trash', userId, last!) : undefined }
   }
 
   function openCursor(userId: string, cursor: string) {
-    const content = cursors.open('trash', userId, cursor)
+    const content = cursors.verify('trash', userId, cursor)
     if (content === undefined) throw wrongCursor('cursor')
     const [deletedAt, id] = JSON.parse(content)
     return isAfter(order, [sql`${deletedAt}::timestamptz`, sql`${id}::uuid`])
