@@ -93,8 +93,8 @@ test('clients whose address is not known any more, because they hung up, are cou
     failuresPerAccount: 0,
     registrationsPerHour: 0,
   })
-  await throttle.address('login', null)
-  expect(throttle.address('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
+  await throttle.limitCalls('login', null)
+  expect(throttle.limitCalls('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
 })
 
 onBothDatabases(
