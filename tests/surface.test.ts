@@ -7,7 +7,7 @@ import { AppError, type ErrorCode } from '../src/lib/errors.ts'
 import { onBothDatabases, type Person } from './support/harness.ts'
 import { allRoutes, expectError, send } from './support/wire.ts'
 
-/** Everything that a person may call without a token. */
+/** Everything that may be called without a token. */
 const publicRoutes = [
   'GET /',
   'GET /docs',
@@ -37,7 +37,7 @@ const cure = (status: number, code: string) =>
     422: 'put `.use(query())` or, if it has a body, `.use(body())` before the route; if its own `errors(…)` name a 422, add `validation_failed` to them',
   })[status] ?? `add \`...errors('${code}')\` to the \`response\` of the route`
 
-test('a route declares the errors of the plugins that it is behind, without being told', () => {
+test('a route declares the errors of the plugins that it is behind, without naming them', () => {
   const app = new Elysia()
     .use(requireUser(() => ({})))
     .get('/plain', () => '')
@@ -162,7 +162,7 @@ onBothDatabases(
       const now = Math.floor(Date.now() / 1000)
       const [head, body, signature] = ada.token.split('.') as [string, string, string]
       const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
-      const nobody = Bun.randomUUIDv7()
+      const unknown = Bun.randomUUIDv7()
       const forged = {
         'alg none': new UnsecuredJWT({ ...claims }).encode(),
         'alg NONE with a signature': `${encode({ alg: 'NONE' })}.${body}.${signature}`,
@@ -179,15 +179,15 @@ onBothDatabases(
         'exp no number': await signed({ ...claims, exp: String(claims.exp) }),
         'no sub': await signed(withoutSub),
         'no sid': await signed(withoutSid),
-        'sub of nobody': await signed({ ...claims, sub: nobody }),
+        'an unknown sub': await signed({ ...claims, sub: unknown }),
         'sub no uuid': await signed({ ...claims, sub: "' or 1=1 --" }),
         'sub no text': await signed({ ...claims, sub: 5 }),
         'sub a list': await signed({ ...claims, sub: [claims.sub] }),
         'sid no uuid': await signed({ ...claims, sid: 'nonsense' }),
         'sid no text': await signed({ ...claims, sid: { $ne: null } }),
-        'sid of nobody': await signed({ ...claims, sid: nobody }),
-        'sid of somebody else': await signed({ ...claims, sid: claimsOf(bob).sid }),
-        'sub of somebody else': await signed({ ...claims, sub: bob.id }),
+        'an unknown sid': await signed({ ...claims, sid: unknown }),
+        'sid of another user': await signed({ ...claims, sid: claimsOf(bob).sid }),
+        'sub of another user': await signed({ ...claims, sub: bob.id }),
         'changed body': `${head}.${encode({ ...claims, sub: bob.id })}.${signature}`,
         'no signature': `${head}.${body}.`,
         'two parts': `${head}.${body}`,
@@ -224,7 +224,7 @@ onBothDatabases(
       expect(answer.status).toBe(200)
     })
 
-    test('with a task’s id says 403 to everybody but its owner', async () => {
+    test('with a task’s id says 403 to every user but its owner', async () => {
       const ada = await api.user()
       const bob = await api.user()
       const task = await api.task(ada)
