@@ -326,7 +326,13 @@ describe('doctor at a terminal', () => {
     const shown: Buffer[] = []
     const child = Bun.spawn([await executablePath(), 'doctor'], {
       cwd: folder,
-      env: { PATH: process.env.PATH, DATA_DIR: join(folder, 'new'), PORT: 'nonsense', ...env },
+      env: {
+        PATH: process.env.PATH,
+        TERM: 'xterm-256color',
+        DATA_DIR: join(folder, 'new'),
+        PORT: 'nonsense',
+        ...env,
+      },
       terminal: { cols: 200, data: (_: unknown, bytes: Uint8Array) => void shown.push(Buffer.from(bytes)) },
     })
     await child.exited

@@ -53,11 +53,11 @@ const formatLine = ({ verdict, check, about, cure }: Finding) =>
 
 const marks = { ok: '\x1b[32m✓', warn: '\x1b[33m!', fail: '\x1b[31m✗' }
 
-/** What to do stands in a line of its own. NO_COLOR (no-color.org) leaves the marks. */
+/** What to do stands in a line of its own. NO_COLOR and a terminal without colours leave the marks. */
 function formatForTerminal({ verdict, check, about, cure }: Finding): string {
   const mark = `${marks[verdict]}\x1b[0m`
   const text = `${mark} ${check.padEnd(11)}  ${about}${cure ? `\n               → ${cure}` : ''}`
-  return process.env.NO_COLOR ? Bun.stripANSI(text) : text
+  return process.stdout.hasColors() ? text : Bun.stripANSI(text)
 }
 
 async function examine(tell: Tell): Promise<void> {

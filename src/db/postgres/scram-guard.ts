@@ -10,7 +10,6 @@ const authentication = { ok: 0, sasl: 10, saslContinue: 11, saslFinal: 12 }
 /**
  * Checks the messages of a SCRAM exchange before postgres.js sees them: it throws where nothing catches it when one is
  * malformed, hashes as often as the server says, and accepts a server that does not prove that it knows the password.
- * Only on a plain socket; with TLS, `sslmode=verify-full` says who the server is.
  */
 export function guardAuthentication(socket: Socket): void {
   let held = Buffer.alloc(0)
