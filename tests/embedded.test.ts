@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
+import { template } from '../src/db/embedded/cluster-files.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { maintain } from '../src/db/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
@@ -30,6 +31,11 @@ afterAll(async () => {
 
 afterEach(async () => {
   for (const step of undo.splice(0).reverse()) await step()
+})
+
+test('a first start from the sources unpacks the database of the build, as the executable does', () => {
+  const built = join(import.meta.dir, '../build/cluster.tar.gz')
+  expect(template()).toBe(existsSync(built) ? built : undefined)
 })
 
 function folder(): string {
