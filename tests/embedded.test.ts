@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
-import { tidy } from '../src/db/maintenance.ts'
+import { runMaintenance } from '../src/db/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import type { Person } from './support/harness.ts'
 
@@ -443,7 +443,7 @@ test('the upkeep clears dead rows and tells the planner how much there is', asyn
   )
   await driver.query('delete from untidy where a > 1000', [])
 
-  await tidy(statement => driver.session(session => session.execute(statement)))
+  await runMaintenance(statement => driver.session(session => session.execute(statement)))
 
   const [[rows, dead] = []] = await driver.query(
     `select reltuples::int, n_dead_tup from pg_class join pg_stat_user_tables on relid = pg_class.oid

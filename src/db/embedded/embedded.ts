@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { Driver, Query, Session } from '../driver.ts'
-import { startUpkeep } from '../maintenance.ts'
+import { startMaintenance } from '../maintenance.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyFolder } from './copy.ts'
@@ -89,7 +89,7 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
     }
   }
 
-  const upkeep = startUpkeep(async statement => {
+  const maintenance = startMaintenance(async statement => {
     requireSpace()
     return alone(() => connection.execute(statement))
   })
@@ -100,7 +100,7 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
   }
 
   const shutDown = async () => {
-    upkeep.stop()
+    maintenance.stop()
     clearInterval(watch)
     // It would write a last checkpoint.
     if (!isLost) await engine.close()
@@ -118,7 +118,7 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
 
   const beforeWrite = () => {
     requireSpace()
-    upkeep.due = true
+    maintenance.due = true
   }
 
   return {
@@ -140,7 +140,7 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
 
     async session<T>(work: (session: Session) => Promise<T>) {
       return alone(async () => {
-        upkeep.due = true
+        maintenance.due = true
         try {
           return await work({ execute: script => connection.execute(script) })
         } finally {
