@@ -6,7 +6,7 @@ import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { template } from '../src/db/embedded/cluster-files.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
-import { maintain } from '../src/db/maintenance.ts'
+import { runMaintenance } from '../src/db/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import type { Person } from './support/harness.ts'
 
@@ -457,7 +457,7 @@ test('maintenance removes dead rows and gives the planner its row estimates', as
   )
   await driver.query('delete from untidy where a > 1000', [])
 
-  await maintain(statement => driver.dedicatedConnection(connection => connection.execute(statement)))
+  await runMaintenance(statement => driver.dedicatedConnection(connection => connection.execute(statement)))
 
   const [[rows, dead] = []] = await driver.query(
     `select reltuples::int, n_dead_tup from pg_class join pg_stat_user_tables on relid = pg_class.oid

@@ -2,8 +2,9 @@ import { and, eq, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
 import type { Driver } from '../../db/driver.ts'
 import { createDb, type Db } from '../../db/drizzle.ts'
 import { databaseError } from '../../db/pg-error.ts'
-import { tasks, taskTombstones, users, userVersions } from '../../db/tables.ts'
+import { taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
+import { tasks } from '../../modules/tasks/table.ts'
 import { collectGarbageSometimes } from './read-cursor.ts'
 
 /** A user, task or tombstone to be added. Tasks and tombstones get the next versions of their user. */

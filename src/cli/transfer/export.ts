@@ -4,8 +4,9 @@ import { version } from '../../../package.json'
 import type { DedicatedConnection } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { appliedMigrations } from '../../db/migrator.ts'
-import { tasks, taskTombstones, users } from '../../db/tables.ts'
-import { toPatch } from '../../modules/tasks/rows.ts'
+import { taskTombstones, users } from '../../db/tables.ts'
+import { toColumns } from '../../modules/tasks/fields.ts'
+import { tasks } from '../../modules/tasks/table.ts'
 import { type Output, writeOutput } from '../atomic-file.ts'
 import { readConfig } from '../env.ts'
 import { findUser } from '../find-user.ts'
@@ -21,7 +22,7 @@ export type LineType = 'user' | 'task' | 'tombstone'
 
 /** The columns of a task that follow from others: `import` computes them again. */
 const given = { title: '', description: '' }
-const computed = Object.keys(toPatch(given)).filter(name => !(name in given))
+const computed = Object.keys(toColumns(given)).filter(name => !(name in given))
 
 /** The columns that a line of each type holds. */
 export const exportedColumns = {

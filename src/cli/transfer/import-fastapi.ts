@@ -3,8 +3,8 @@ import type { DedicatedConnection } from '../../db/driver.ts'
 import { databaseError } from '../../db/pg-error.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { email, normalizeEmail } from '../../modules/auth/model.ts'
+import { toColumns } from '../../modules/tasks/fields.ts'
 import { taskCreate } from '../../modules/tasks/model.ts'
-import { toPatch } from '../../modules/tasks/rows.ts'
 import type { Loader, NewRow } from './bulk-insert.ts'
 import { createCheck, isPasswordHash } from './check-schema.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
@@ -105,7 +105,7 @@ const toTask: Reader<OldTask> = ({ id, user_id, title, description, status, crea
     columns: {
       id,
       user_id,
-      ...toPatch(input),
+      ...toColumns(input),
       // The FastAPI service did not record when a task was completed; the last change is the best guess.
       completed_at: status === 'completed' ? updated_at : null,
       created_at,

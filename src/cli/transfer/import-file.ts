@@ -2,7 +2,7 @@ import type { AnyColumn } from 'drizzle-orm'
 import { t } from 'elysia'
 import { instantInput, integer, nullable, text } from '../../http/schema.ts'
 import { normalizeEmail } from '../../modules/auth/model.ts'
-import { toPatch } from '../../modules/tasks/rows.ts'
+import { toColumns } from '../../modules/tasks/fields.ts'
 import { batchRows, type Loader, type NewRow } from './bulk-insert.ts'
 import { createCheck, isPasswordHash } from './check-schema.ts'
 import { exportedColumns, exportFormat, type LineType } from './export.ts'
@@ -116,7 +116,7 @@ const hashProblem = (type: string, value: Record<string, unknown>) =>
 function toRow({ number, type: table, value }: Entry): NewRow {
   const row = { table, columns: value as NewRow['columns'], label: `line ${number}` }
   if (table === 'tombstone') return row
-  if (table === 'task') return { ...row, columns: { ...row.columns, ...toPatch(value) } }
+  if (table === 'task') return { ...row, columns: { ...row.columns, ...toColumns(value) } }
   const columns = { ...row.columns, normalized_email: normalizeEmail(value.email as string) }
   return { ...row, columns, version: beyond(Number(value.last_version ?? value.seq ?? 0)) }
 }
