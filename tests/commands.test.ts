@@ -228,7 +228,7 @@ describe('config', () => {
     writeFileSync(file, 'geheim-file-geheim-file-geheim-file-1\n')
     const urls = [
       'postgres://ada:geheim@db/todo',
-      'postgres://ada:geh%40eim@db1:1,db2:2/todo?password=geheim&a=b',
+      'postgres://ada:geh%40eim@db1:1,db2:2/todo?password=geheim&sslpassword=geheim&application_name=b',
     ]
     for (const url of urls) {
       const { stdout, of } = await config({ DATABASE_URL: url, SECRET_KEY_FILE: file })
@@ -316,7 +316,7 @@ describe('doctor fails, and says what to do', () => {
     await execute(url.href, `alter database ${name} set default_transaction_read_only = on`)
     expect(await doctor(place.env)).toEqual({
       exitCode: 1,
-      problems: [expect.stringMatching(/^fail {2}writing .*takes no writes/)],
+      problems: [expect.stringMatching(/^fail {2}writing .*refuses writes/)],
     })
 
     await execute(

@@ -8,8 +8,11 @@ import fc from 'fast-check'
 import { DatabaseUrlError, parameters, parseDatabaseUrl } from '../src/config/database-url.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { type Authority, createAuthority, read } from './support/certificates.ts'
+import { runCommand } from './support/command.ts'
+import { type Running, startExecutable } from './support/executable.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { startScriptedServer } from './support/scripted-server.ts'
+import { until } from './support/until.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'todo-api-database-url-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -456,6 +459,44 @@ describe('a failure to connect has a code of its own:', () => {
 
     expect(took).toBeGreaterThan(2900)
   })
+})
+
+describe('the log says', () => {
+  const start = (url: string) => startExecutable({ DATABASE_URL: url, SECRET_KEY: crypto.randomUUID() })
+  const find = (api: Running, msg: string) =>
+    api.lines.map(line => JSON.parse(line)).find(line => line.msg === msg)
+
+  test.each([
+    ['nosuch.invalid', { code: 'ENOTFOUND', message: 'the name nosuch.invalid does not exist' }],
+    ['127.0.0.1:1', { code: 'ECONNREFUSED', message: 'connect ECONNREFUSED 127.0.0.1:1' }],
+  ])('why there is no connection to %s', async (host, about) => {
+    const api = await start(`postgres://u:geheim@${host}/d`)
+    await until(() => find(api, 'waiting for the database') !== undefined)
+    await api.stop()
+
+    expect(find(api, 'waiting for the database')).toMatchObject({ level: 'warn', ...about })
+    expect(api.lines.join()).not.toContain('geheim')
+  })
+
+  test('which parameters are ignored, once', async () => {
+    const api = await start('postgres://u:p@127.0.0.1:1/d?pgbouncer=true&channel_binding=require')
+    await api.stop()
+
+    expect(find(api, 'parameters of DATABASE_URL are ignored')).toMatchObject({
+      level: 'warn',
+      parameters: 'pgbouncer, channel_binding',
+    })
+  })
+})
+
+test('a password that is not encoded ends the start with exit code 2 and the cure', async () => {
+  const { exitCode, stdout, stderr } = await runCommand(['serve'], {
+    env: { DATABASE_URL: 'postgres://u:ge/heim@127.0.0.1/d', SECRET_KEY: crypto.randomUUID() },
+  })
+
+  expect([exitCode, stdout]).toEqual([2, ''])
+  expect(stderr).toMatch(/DATABASE_URL holds a character that must be percent-encoded/)
+  expect(stderr).not.toMatch(/ge\/|heim/)
 })
 
 describe('several hosts:', () => {

@@ -64,10 +64,13 @@ async function targetsOf(server: Host, until: number): Promise<Target[]> {
   if (isIP(host)) return [{ host, port }]
   const found = await before(
     until,
-    'the name of the server was not looked up in time',
+    `the name ${host} was not looked up in time`,
     'DNS_TIMEOUT',
     lookup(host, { all: true }),
-  )
+  ).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOTFOUND') error.message = `the name ${host} does not exist`
+    throw error
+  })
   return found.map(({ address }) => ({ host: address, port }))
 }
 
@@ -98,7 +101,7 @@ async function offersTls(socket: Socket, until: number): Promise<boolean> {
   const answer = String(await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', answered))
   // Anything behind the one byte came without encryption and must not be read as if it had it.
   if (answer === 'S' || answer === 'N') return answer === 'S'
-  throw new EncryptionError('the server does not speak PostgreSQL’s protocol', 'NOT_POSTGRESQL')
+  throw Object.assign(new Error('what listens there is not PostgreSQL'), { code: 'NOT_POSTGRESQL' })
 }
 
 async function startTls(

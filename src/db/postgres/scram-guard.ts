@@ -9,8 +9,7 @@ const authentication = { ok: 0, sasl: 10, saslContinue: 11, saslFinal: 12 }
 
 /**
  * Checks the messages of a SCRAM exchange before postgres.js reads them: at a malformed one it throws an uncaught error, it
- * hashes as often as the server demands, and it accepts a server that does not prove to know the password. Only on a plain
- * socket; with TLS, `sslmode=verify-full` authenticates the server.
+ * hashes as often as the server demands, and it accepts a server that does not prove to know the password.
  */
 export function guardAuthentication(socket: Socket): void {
   let held = Buffer.alloc(0)
