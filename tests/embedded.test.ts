@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
+import { template } from '../src/db/embedded/cluster-files.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
-import { maintain } from '../src/db/maintenance.ts'
+import { runMaintenance } from '../src/db/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import type { Person } from './support/harness.ts'
 
@@ -30,6 +31,11 @@ afterAll(async () => {
 
 afterEach(async () => {
   for (const step of undo.splice(0).reverse()) await step()
+})
+
+test('a first start from the sources unpacks the database of the build, as the executable does', () => {
+  const built = join(import.meta.dir, '../build/cluster.tar.gz')
+  expect(template()).toBe(existsSync(built) ? built : undefined)
 })
 
 function folder(): string {
@@ -451,7 +457,7 @@ test('maintenance removes dead rows and gives the planner its row estimates', as
   )
   await driver.query('delete from untidy where a > 1000', [])
 
-  await maintain(statement => driver.dedicatedConnection(connection => connection.execute(statement)))
+  await runMaintenance(statement => driver.dedicatedConnection(connection => connection.execute(statement)))
 
   const [[rows, dead] = []] = await driver.query(
     `select reltuples::int, n_dead_tup from pg_class join pg_stat_user_tables on relid = pg_class.oid

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openDriver } from '../src/db/drizzle.ts'
-import { maintain, startMaintenance } from '../src/db/maintenance.ts'
+import { runMaintenance, startMaintenance } from '../src/db/maintenance.ts'
 import { until } from './support/until.ts'
 
 /** A database whose log since the last checkpoint is this long, and the statements that it receives. */
@@ -25,7 +25,7 @@ test('a log of more than 64 MB since the last checkpoint is cut by another one',
   ] as const) {
     const { run, statements } = databaseWithLog(megabytes)
 
-    await maintain(run)
+    await runMaintenance(run)
 
     expect([megabytes, statements.includes('checkpoint')]).toEqual([megabytes, isCut])
   }

@@ -1,3 +1,5 @@
+import { Writable } from 'node:stream'
+
 /** A message to the user of a command, on stderr; results go to stdout. */
 export function say(message: string): void {
   process.stderr.write(`${message}\n`)
@@ -75,55 +77,32 @@ export function createProgress(unit: string, total?: number) {
  */
 export async function readPassword(): Promise<string> {
   if (!process.stdin.isTTY) return (await Bun.stdin.text()).split(/\r?\n/, 1)[0]!
-  const password = await readHidden('Password: ')
-  if ((await readHidden('Repeat it: ')) !== password) throw new Error('the two passwords differ')
+  const password = await readLine('Password: ', { isHidden: true })
+  const repeated = await readLine('Repeat it: ', { isHidden: true })
+  if (repeated !== password) throw new Error('the two passwords differ')
   return password
 }
 
 /** Asks for a line at the terminal; `undefined` without a terminal. */
 export async function ask(question: string): Promise<string | undefined> {
-  if (!process.stdin.isTTY) return undefined
+  return process.stdin.isTTY ? readLine(question) : undefined
+}
+
+async function readLine(question: string, { isHidden = false } = {}): Promise<string> {
   // Loaded here because `serve` does not need it.
   const { createInterface } = await import('node:readline')
-  const terminal = createInterface({ input: process.stdin, output: process.stderr })
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
+  const output = isHidden ? nowhere : process.stderr
+  const terminal = createInterface({ input: process.stdin, output, terminal: true })
+  if (isHidden) process.stderr.write(question)
   try {
-    return await new Promise(resolve => {
-      terminal.question(question, resolve)
+    return await new Promise((resolve, reject) => {
+      terminal.question(isHidden ? '' : question, resolve)
+      terminal.once('SIGINT', () => reject(new Error('interrupted')))
       terminal.once('close', () => resolve(''))
     })
   } finally {
     terminal.close()
-  }
-}
-
-const key = { interrupt: '\x03', end: '\x04', backspace: '\x7f', oldBackspace: '\b', eraseLine: '\x15' }
-
-/** Reads a line without an echo. Throws when it is interrupted. */
-async function readHidden(question: string): Promise<string> {
-  const { stdin } = process
-  process.stderr.write(question)
-  stdin.setEncoding('utf8')
-  stdin.setRawMode(true)
-  let typed: string[] = []
-  let take = (_: string) => {}
-  try {
-    return await new Promise((resolve, reject) => {
-      take = chunk => {
-        for (const char of chunk) {
-          if (char === '\r' || char === '\n' || char === key.end) return resolve(typed.join(''))
-          if (char === key.interrupt) return reject(new Error('interrupted'))
-          if (char === key.backspace || char === key.oldBackspace) typed.pop()
-          else if (char === key.eraseLine) typed = []
-          else if (char >= ' ') typed.push(char)
-        }
-      }
-      stdin.on('data', take)
-      stdin.resume()
-    })
-  } finally {
-    stdin.off('data', take)
-    stdin.pause()
-    stdin.setRawMode(false)
-    process.stderr.write('\n')
+    if (isHidden) process.stderr.write('\n')
   }
 }

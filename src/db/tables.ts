@@ -14,8 +14,8 @@ import {
 } from 'drizzle-orm/pg-core'
 
 /**
- * A moment: `timestamptz` in the database, RFC 3339 in UTC with microseconds in the program and on the wire.
- * Text on both sides, because a JavaScript Date knows no microseconds and costs four times as much.
+ * A moment: `timestamptz` in the database, RFC 3339 in UTC with microseconds in the program and in the API. Text in both,
+ * because a JavaScript Date has no microseconds and costs four times as much.
  */
 export const instant = customType<{ data: string; driverData: string }>({
   dataType: () => 'timestamp with time zone',
@@ -24,7 +24,7 @@ export const instant = customType<{ data: string; driverData: string }>({
 
 /** PostgreSQL's `2026-11-23 05:46:14.12+00` (session time zone UTC) as `2026-11-23T05:46:14.120000Z`. */
 export function toInstant(value: string): string {
-  // Nearly all of them, and a page has fifty.
+  // The common case, without padding.
   if (value.length === 29) return `${value.slice(0, 10)}T${value.slice(11, 26)}Z`
   const fraction = value.slice(20, -3)
   return `${value.slice(0, 10)}T${value.slice(11, 19)}.${fraction.padEnd(6, '0')}Z`
@@ -41,10 +41,10 @@ export const users = pgTable(
     id: uuid('id').primaryKey(),
     /** As the user wrote it. */
     email: text('email').notNull(),
-    /** The same address as it is compared: one account per address, whatever the case. */
+    /** The address for comparison: one account per address, whatever the case. */
     normalizedEmail: text('normalized_email').notNull(),
     passwordHash: text('password_hash').notNull(),
-    /** Since when the account may not be used; its sessions have ended then. */
+    /** Since when the account cannot be used; its sessions end at that moment. */
     disabledAt: instant('disabled_at'),
     createdAt: instant('created_at').notNull().default(now),
     updatedAt: instant('updated_at').notNull().default(now),
@@ -55,7 +55,7 @@ export const users = pgTable(
   ],
 )
 
-/** One sign-in of one user. It ends when its row goes; access and refresh tokens name it. */
+/** One sign-in of a user. It ends when its row is deleted; access and refresh tokens name it. */
 export const sessions = pgTable(
   'sessions',
   {
@@ -63,7 +63,7 @@ export const sessions = pgTable(
     userId: uuid('user_id').notNull(),
     /** SHA-256 of the refresh token in force, hex. The token itself is never stored. */
     tokenHash: text('token_hash').notNull(),
-    /** SHA-256 of the token before it, which is taken for a few seconds more. */
+    /** SHA-256 of the token before it, which is valid for a few more seconds. */
     previousHash: text('previous_hash'),
     rotatedAt: instant('rotated_at').notNull().default(now),
     createdAt: instant('created_at').notNull().default(now),
@@ -82,8 +82,8 @@ export const sessions = pgTable(
 )
 
 /**
- * Sessions that ended a moment ago, written by a trigger on `sessions` whatever the reason. Every replica reads it
- * several times a second, so that a token that it remembers stops working (modules/auth/token-cache.ts).
+ * Sessions that ended recently, written by a trigger on `sessions`. Every replica polls this table several times a
+ * second, so that cached tokens stop working (modules/auth/token-cache.ts).
  */
 export const sessionEnds = pgTable(
   'session_ends',
@@ -94,7 +94,7 @@ export const sessionEnds = pgTable(
   ends => [index('session_ends_ended_at').on(ends.endedAt)],
 )
 
-/** Whatever ends a session (a sign-out, a deleted account, an operator with psql) leaves a note for every replica. */
+/** Records the end of a session, whether by a sign-out, a deleted account or an operator with psql. */
 export const sessionsEnded = `CREATE FUNCTION "note_session_ends"() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO "session_ends" ("session_id", "ended_at") SELECT "id", clock_timestamp() FROM "ended";
@@ -118,27 +118,27 @@ export const rateLimits = pgTable(
 )
 
 /**
- * One row a user: the number of the user's last change. Every write of a task takes the next number here first, which
- * locks the row: so numbers are committed in order and a reader of the changes never misses a late one. Without a
- * foreign key to `users`: an account goes at once, and its tasks after it in steps (modules/tasks/erasure.ts).
+ * One row for each user: the version of the last change of the user's tasks. Every write of a task takes the next version
+ * here first, which locks the row: so versions are committed in order, and a reader of the changes misses none. There is
+ * no foreign key to `users`: an account is deleted at once, its tasks follow in steps (modules/tasks/erasure.ts).
  */
 export const userVersions = pgTable('user_versions', {
   userId: uuid('user_id').primaryKey(),
   lastVersion: bigint('last_version', { mode: 'number' }).notNull().default(0),
-  /** Deletions up to this number are forgotten; a cursor before it is too old. */
+  /** Deletions up to this version are forgotten; a cursor before it is too old. */
   forgottenVersion: bigint('forgotten_version', { mode: 'number' }).notNull().default(0),
 })
 
 /** Every change of a user's tasks rewrites this row. Half-empty pages let PostgreSQL do that in place. */
 export const userVersionsFillfactor = 'ALTER TABLE "user_versions" SET (fillfactor = 50);'
 
-/** What is gone for good: kept a while, so that a client that was away learns of it. */
+/** Permanently deleted tasks, kept for a while so that clients learn of the deletion. */
 export const taskTombstones = pgTable(
   'task_tombstones',
   {
     id: uuid('id').notNull(),
     userId: uuid('user_id').notNull(),
-    /** The number with which the task left the list. */
+    /** The version with which the task left the list. */
     version: bigint('version', { mode: 'number' }).notNull(),
     deletedAt: instant('deleted_at').notNull(),
   },
@@ -149,7 +149,7 @@ export const taskTombstones = pgTable(
       columns: [tombstones.userId],
       foreignColumns: [userVersions.userId],
     }).onDelete('cascade'),
-    // Not unique: an imported deletion may carry a number that this database has given to another one.
+    // Not unique: older databases may have imported deletions under a version that was used here.
     index('task_tombstones_feed').on(tombstones.userId, tombstones.version),
     index('task_tombstones_age').on(tombstones.deletedAt),
   ],

@@ -106,13 +106,18 @@ async function prepare(folder: string, file: string): Promise<{ users: number; t
       throw new Error('a newer todo-api made this backup; restore it with that version')
     }
     // The length of each row as text: computing it reads every value.
-    const read = (table: string) =>
-      driver.query(`select count(*), sum(octet_length(${table}::text)) from ${table}`, [])
-    const [users, tasks] = [await read('users'), await read('tasks')]
-    await read('task_tombstones')
+    const counts: Record<string, number> = {}
+    const tables = await driver.query(
+      `select quote_ident(tablename) from pg_tables where schemaname = 'public'`,
+      [],
+    )
+    for (const [table] of tables as [string][]) {
+      const [row] = await driver.query(`select count(*), sum(octet_length(t::text)) from ${table} t`, [])
+      counts[table] = Number(row![0])
+    }
     await migrate(driver)
     await skipVersions(createDb(driver))
-    return { users: Number(users[0]![0]), tasks: Number(tasks[0]![0]) }
+    return { users: counts.users!, tasks: counts.tasks! }
   } catch (cause) {
     const failure = databaseError(cause)
     const isDamage = failure && /^(58|XX)/.test(failure.code)

@@ -66,8 +66,8 @@ export async function initialize(folder: string): Promise<void> {
 }
 
 /** The database that `scripts/make-cluster.ts` has made at build time: in the executable, or in `build/`. */
-function template(): string | undefined {
-  const places = ['cluster.tar.gz', '../../build/cluster.tar.gz']
+export function template(): string | undefined {
+  const places = ['cluster.tar.gz', '../../../build/cluster.tar.gz']
   return places.map(place => join(import.meta.dir, place)).find(path => existsSync(path))
 }
 

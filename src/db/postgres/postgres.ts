@@ -1,4 +1,9 @@
-import { type Encryption, isSocket, parseDatabaseUrl } from '../../config/database-url.ts'
+import {
+  type DatabaseAddress,
+  type Encryption,
+  isSocket,
+  parseDatabaseUrl,
+} from '../../config/database-url.ts'
 import type { DedicatedConnection, Driver } from '../driver.ts'
 import { connectionLost } from './answers.ts'
 import { dial, EncryptionError } from './dial.ts'
@@ -64,13 +69,12 @@ const migrationLimits = { statement_timeout: '0', lock_timeout: '0' }
 
 type Parameters = Record<string, string>
 
-/** Opens connections to the server that the address names. Throws when the address cannot be right. */
+/** Chooses the server: of several hosts the one that accepts writes. Throws when the address is invalid. */
 function createServer(url: string) {
   const address = parseDatabaseUrl(url)
   const { hosts } = address
-  const options = readLibraryOptions(address)
+  const open = createOpener(address)
   let current = 0
-  let takesParameters = true
   let connections: SingleConnection[] = []
 
   /**
@@ -85,8 +89,11 @@ function createServer(url: string) {
       const index = currentHost() ?? current
       const now = performance.now()
       try {
-        return keep(await openSingle(index, parameters, now + (until - now) / left))
+        return keep(await open(index, parameters, now + (until - now) / left))
       } catch (error) {
+        // Connections that still read there would keep the next ones from trying another host.
+        if (error instanceof ReadOnlyError)
+          for (const other of connections) if (other.index === index) void other.end()
         if (current === index) current = (index + 1) % hosts.length
         if (left === 1) throw error
       }
@@ -110,41 +117,55 @@ function createServer(url: string) {
     return single
   }
 
-  async function openSingle(index: number, parameters: Parameters, until: number): Promise<SingleConnection> {
-    const all = takesParameters ? { ...sessionParameters, ...parameters } : sessionParameters
+  return { connect }
+}
+
+class ReadOnlyError extends Error {
+  readonly code = '25006'
+  constructor() {
+    super('the server accepts no writes')
+  }
+}
+
+/** Opens a connection to one of the hosts, with or without TLS and session parameters as the server accepts them. */
+function createOpener(address: DatabaseAddress) {
+  const options = readLibraryOptions(address)
+  let acceptsParameters = true
+
+  async function open(index: number, parameters: Parameters, until: number): Promise<SingleConnection> {
+    const all = acceptsParameters ? { ...sessionParameters, ...parameters } : sessionParameters
     try {
       const single = await openEncrypted(index, all, until)
       if (!(address.mustBeWritable && single.isReadOnly)) return single
       single.destroy()
-      // Connections that still read there would keep the others from looking elsewhere.
-      for (const other of connections) if (other.index === index) void other.end()
-      throw Object.assign(new Error('the server accepts no writes'), { code: '25006' })
+      throw new ReadOnlyError()
     } catch (error) {
       if (all === sessionParameters || !refusesParameters(error)) throw error
-      takesParameters = false
-      return openSingle(index, parameters, until)
+      acceptsParameters = false
+      return open(index, parameters, until)
     }
   }
 
   /** With and without TLS, in the order of the address, as long as that may be what the server refuses. */
   async function openEncrypted(index: number, parameters: Parameters, until: number) {
-    const [first, second] = isSocket(hosts[index]!) ? (['plain'] as const) : address.encryption
+    const [first, second] = isSocket(address.hosts[index]!) ? (['plain'] as const) : address.encryption
     try {
-      return await greet(index, first!, parameters, until)
+      return await openSingle(index, first!, parameters, until)
     } catch (error) {
       if (!second || !mayBeEncryption(error)) throw error
-      return greet(index, second, parameters, until).catch(last => {
+      return openSingle(index, second, parameters, until).catch(last => {
         throw mayBeEncryption(last) ? error : last
       })
     }
   }
 
-  async function greet(index: number, encryption: Encryption, parameters: Parameters, until: number) {
+  async function openSingle(index: number, encryption: Encryption, parameters: Parameters, until: number) {
+    const host = address.hosts[index]!
     const mayBePlain = address.encryption.at(-1) === 'plain'
     const single = createSingleConnection(options, {
       index,
       parameters,
-      dial: signal => dial({ host: hosts[index]!, address, encryption, mayBePlain, until, signal }),
+      dial: signal => dial({ host, address, encryption, mayBePlain, until, signal }),
     })
     try {
       await single.handshake(until)
@@ -155,7 +176,7 @@ function createServer(url: string) {
     }
   }
 
-  return { connect }
+  return open
 }
 
 /** TLS failed, or a rule of the server's pg_hba.conf, which may ask for TLS or for none. */

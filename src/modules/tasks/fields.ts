@@ -20,25 +20,25 @@ import { tokenize } from './words.ts'
 interface Field {
   /** Its column. The defaults are for statements by hand: the service writes every column. */
   column: PgColumnBuilderBase
-  /** Rules that the database checks on every write, by name. */
+  /** The check constraints, by the end of their names: `tasks_title_length`. */
   checks?: Record<string, (column: SQLWrapper) => SQL>
-  /** What is sent. */
+  /** What the API returns. */
   output: TSchema
-  /** What it may look like. */
+  /** For the OpenAPI document. */
   example: unknown
-  /** What a client may send. Without it the server sets the field. */
+  /** What a client may send. Without it, the server sets the field. */
   input?: TSchema
-  /** What a new task has if the client does not say it. A field without it must be said. */
+  /** The value in a new task if the client sends none. An input without it is required. */
   initial?: unknown
-  /** The columns of a value that was sent, where that is more than the value itself. */
+  /** The columns that a value sets, if not just the one with the value itself. */
   toColumns?: (value: never) => Record<string, unknown>
-  /** Lists can be sorted by it, compared like this; null is not comparable, so a nullable column needs a value for it. */
+  /** Lists can be sorted by this expression. It must not be null: cursors compare with it. */
   sortBy?: (column: SQLWrapper) => SQL
-  /** The parameters of a list that look at it. */
+  /** The query parameters that filter lists by it. */
   filters?: Record<string, Filter>
 }
 
-/** A parameter of a list, and the condition for a value of it; `undefined` lets every task pass. */
+/** A query parameter of the list and its condition; `undefined` matches every task. */
 interface Filter {
   schema: TOptional<TSchema>
   where: (column: Column, value: never) => SQL | undefined
@@ -49,7 +49,7 @@ const filter = <Schema extends TSchema>(
   where: (column: Column, value: Static<Schema>) => SQL | undefined,
 ) => ({ schema: t.Optional(schema), where })
 
-// No examples for what may be left out: the Swagger page would send them.
+// Without examples: the Swagger page would send them.
 const moment = (compare: typeof lt, description: string) =>
   filter(text({ format: 'date-time', description }), (column, value) => compare(column, parseInstant(value)))
 
@@ -113,7 +113,7 @@ export const fields = {
     example: 'pending',
     input: oneOf(taskStatuses, { examples: ['in_progress'] }),
     initial: 'pending',
-    // Its three values come in one order in every collation.
+    // Its three values sort the same in every collation.
     sortBy: itself,
     filters: {
       status: filter(
@@ -253,7 +253,7 @@ function collect<Part extends keyof Field>(part: Part) {
 export const outputs = collect('output')
 export const examples = collect('example')
 
-/** What a client may say of a new task: what has no initial value must be said. */
+/** The schemas of a new task. */
 export const inputs = Object.fromEntries(
   fieldsWith('input').map(([name, { input, initial }]) => [
     name,
@@ -273,7 +273,7 @@ type Intersection<Union> = (Union extends unknown ? (of: Union) => void : never)
   : never
 type Filters = Intersection<FiltersOf<Fields[FieldName]>>
 
-/** Each parameter of a list that filters, with the field that it looks at. */
+/** The query parameters that filter lists, each with its field. */
 export const filters = fieldsWith('filters').flatMap(([field, { filters }]) =>
   Object.entries(filters).map(([name, filter]) => ({ name, field, ...filter })),
 )
@@ -287,7 +287,7 @@ export const listFilters = filters.filter(({ schema }) => schema[Kind] === 'Stri
 
 const inputFields = fieldsWith('input')
 
-/** What a request says, by column; what is absent stays as it is. Always in the order of the fields. */
+/** The columns that a request sets, always in the order of the fields; absent fields are not among them. */
 export function toColumns(input: { [Name in InputName]?: unknown }): Record<string, unknown> {
   const columns = inputFields.map(([name, { toColumns }]) => {
     const value = input[name as InputName]
@@ -299,7 +299,7 @@ export function toColumns(input: { [Name in InputName]?: unknown }): Record<stri
 
 const initials = Object.fromEntries(inputFields.map(([name, { initial }]) => [name, initial]))
 
-/** A new task by column: what a request says, and the rest as it is then. */
+/** The columns of a new task: those of the request, and initial values for the others. */
 export const toNewColumns = (input: { [Name in InputName]?: unknown }) => ({
   ...initialColumns,
   ...toColumns(input),

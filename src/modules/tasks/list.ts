@@ -7,8 +7,8 @@ import { columnOf, tasks, typeOf } from './table.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
 /**
- * Lists. A user's tasks are read in the order of the list by `tasks_created`, or all of them and sorted; filters are
- * looked at in passing (docs/decisions/0006-lists.md).
+ * Lists. The default order is read from the index `tasks_created`; for any other order all tasks of the user are read
+ * and sorted. Filters are tested on the rows that are read (docs/decisions/0006-lists.md).
  */
 
 /** One page of a list. */
@@ -21,7 +21,7 @@ export interface Page {
   total?: number | undefined
 }
 
-/** The row that the database makes of a page. */
+/** The row in which the database returns a page. */
 export type PageRow = {
   items: string | null
   /** A JSON array: what the last task of the page is sorted by. */
@@ -31,7 +31,7 @@ export type PageRow = {
 
 const defaultSort = '-created_at'
 
-/** What rows are ordered by. */
+/** One key of an ORDER BY. */
 interface OrderKey {
   by: SQL
   isDescending: boolean
@@ -58,8 +58,8 @@ export function createLists(db: Db, cursors: Cursors) {
     const order = parseSort(query.sort ?? defaultSort)
     const after = cursor === undefined ? undefined : openCursor(userId, cursor, order)
     const [rows, counted] = await Promise.all([
-      hotPage(userId, query, after) ?? db.execute<PageRow>(pageOf(userId, query, order, after)),
-      query.total ? db.select({ total: count() }).from(tasks).where(matching(userId, query)) : undefined,
+      hotPage(userId, query, after) ?? db.execute<PageRow>(pageFor(userId, query, order, after)),
+      query.total ? db.select({ total: count() }).from(tasks).where(whereClause(userId, query)) : undefined,
     ])
     const { items, last, has_more } = rows[0]!
     return {
@@ -78,30 +78,30 @@ export function createLists(db: Db, cursors: Cursors) {
   }
 }
 
-/** A page that is asked for with its values: PostgreSQL plans it for them. */
-function pageOf(userId: string, query: ListQuery, order: Key[], after: unknown[] | undefined): SQL {
+/** A page as a statement with its values, so that PostgreSQL plans it for them. */
+function pageFor(userId: string, query: ListQuery, order: Key[], after: unknown[] | undefined): SQL {
   const { limit = 50, offset = 0 } = query
   const values = after?.map((value, i) => sql`${value}::${sql.raw(order[i]!.type)}`)
-  const where = and(matching(userId, query), values && isAfter(order, values))!
+  const where = and(whereClause(userId, query), values && afterCursor(order, values))!
   return page({
     where,
     order,
-    size: sql`${limit}::int`,
-    rows: sql`${limit + 1}::int`,
-    skip: sql`offset ${offset}`,
+    pageSize: sql`${limit}::int`,
+    limit: sql`${limit + 1}::int`,
+    offset: sql`offset ${offset}`,
   })
 }
 
 /**
- * The shapes that clients ask for most, prepared once each: the default order, with one status or none, from the start
- * or by a cursor. `undefined` for any other query.
+ * The most frequent queries, each prepared once: the default order, with one status or none, from the start or from a
+ * cursor. Returns `undefined` for any other query.
  */
 function prepareHotPages(db: Db) {
   const order = parseSort(defaultSort)
   /**
-   * A value that the planner does not see. So a plan with the values costs as much as one without, and PostgreSQL goes
-   * on with the one without; and it expects to read a tenth of the rows for `limit`, whatever the number is, for which
-   * an index in the order of the list is always best.
+   * A value that the planner does not see. A custom plan then costs as much as the generic one, so PostgreSQL keeps the
+   * generic one. It estimates that `limit` reads a tenth of the rows, whatever the number, and for that an index in the
+   * order of the list is always best.
    */
   const hidden = (name: string, type: string) => sql`(select ${placeholder(name)}::${sql.raw(type)})`
 
@@ -111,13 +111,13 @@ function prepareHotPages(db: Db) {
       eq(tasks.userId, hidden('user', 'uuid')),
       isNull(tasks.deletedAt),
       hasStatus ? eq(tasks.status, hidden('status', 'text')) : undefined,
-      after && isAfter(order, after),
+      after && afterCursor(order, after),
     )!
-    const size = sql`${placeholder('limit')}::int`
+    const pageSize = sql`${placeholder('limit')}::int`
     return prepareSql<PageRow>(
       db,
       name,
-      page({ where, order, size, rows: sql`${hidden('limit', 'int')} + 1` }),
+      page({ where, order, pageSize, limit: sql`${hidden('limit', 'int')} + 1` }),
     )
   }
   const all = [prepare('list', false, false), prepare('list_after', false, true)]
@@ -138,24 +138,31 @@ function prepareHotPages(db: Db) {
   }
 }
 
-/** What a page is made of. */
-interface PageParts {
+/** What differs between the statements of pages. */
+interface QueryShape {
   where: SQL
   order: OrderKey[]
   /** How many tasks a page has. */
-  size: SQL
-  /** How many rows are read: one more, which says whether there is a next page. */
-  rows: SQL
-  skip?: SQL
-  /** What is sent of a task, as JSON. */
+  pageSize: SQL
+  /** How many rows are read: one more, which tells whether there is a next page. */
+  limit: SQL
+  offset?: SQL
+  /** A task as JSON. */
   item?: SQL
 }
 
 /**
- * The statement of a page, whose answer is one row (`PageRow`): the database joins the JSON of the tasks, which is less
- * work for all than to take 50 rows apart. Raw SQL, because the builder has no words for aggregates with a filter.
+ * The statement of a page, which returns one row (`PageRow`): for the database to concatenate the JSON of 50 tasks is less
+ * work than for both sides to transfer 50 rows. Raw SQL, because the builder has no aggregates with a filter.
  */
-export function page({ where, order, size, rows, skip = sql``, item = sql`${tasks.json}` }: PageParts): SQL {
+export function page({
+  where,
+  order,
+  pageSize,
+  limit,
+  offset = sql``,
+  item = sql`${tasks.json}`,
+}: QueryShape): SQL {
   const keys = sql.join(
     order.map(({ by }) => by),
     sql`, `,
@@ -165,17 +172,17 @@ export function page({ where, order, size, rows, skip = sql``, item = sql`${task
     sql`, `,
   )
   return sql`
-    select string_agg(${item}, ',') filter (where place <= ${size}) as items,
-           max(json_build_array(${keys})::text) filter (where place = ${size}) as last,
-           count(*) > ${size} as has_more
+    select string_agg(${item}, ',') filter (where place <= ${pageSize}) as items,
+           max(json_build_array(${keys})::text) filter (where place = ${pageSize}) as last,
+           count(*) > ${pageSize} as has_more
     from (
       select *, row_number() over () as place
-      from (select * from ${tasks} where ${where} order by ${orderBy} limit ${rows} ${skip}) tasks
+      from (select * from ${tasks} where ${where} order by ${orderBy} limit ${limit} ${offset}) tasks
     ) tasks`
 }
 
-/** The live tasks of a user that pass every filter of a query. */
-function matching(userId: string, query: ListQuery): SQL {
+/** The condition for the live tasks of a user that pass every filter of a query. */
+function whereClause(userId: string, query: ListQuery): SQL {
   const { q, overdue } = query
   return and(
     eq(tasks.userId, userId),
@@ -190,15 +197,15 @@ function matching(userId: string, query: ListQuery): SQL {
   )!
 }
 
-/** Each pattern in the title or in the description. */
+/** Every pattern is in the title or in the description. */
 const hasWords = (patterns: string[]) =>
   sql`(${tasks.titleWords} || ${sql.raw(`'${wordsSeparator}'`)} || ${tasks.descriptionWords}) like all (${sql.param(patterns)}::text[])`
 
 /**
- * What comes after these values. If every key sorts the same way, a row comparison `(a, b) > (x, y)`, which an index
+ * The condition for the rows after these values. If every key sorts the same way, a row comparison `(a, b) > (x, y)`, which an index
  * serves as a range. Otherwise `a >= x and (a > x or (a = x and b < y) …)`.
  */
-export function isAfter(order: OrderKey[], values: SQL[]): SQL {
+export function afterCursor(order: OrderKey[], values: SQL[]): SQL {
   const beyond = order.map(({ isDescending }) => sql.raw(isDescending ? '<' : '>'))
   const by = order.map(key => key.by)
   if (order.every(({ isDescending }) => isDescending === order[0]!.isDescending)) {
@@ -211,11 +218,11 @@ export function isAfter(order: OrderKey[], values: SQL[]): SQL {
   return sql`${by[0]} ${beyond[0]}= ${values[0]} and (${sql.join(steps, sql` or `)})`
 }
 
-/** `-priority,due_at` as its keys, with `id` behind them, which goes the way of the last: so no two tasks are equal. */
+/** The keys of `-priority,due_at`, followed by `id` in the direction of the last one: so no two tasks are equal. */
 function parseSort(text: string): Key[] {
   const keys = text.split(',').map(part => keyOf(part.replace('-', '') as SortName, part.startsWith('-')))
   const all = [...keys, keyOf('id', keys.at(-1)!.isDescending)]
-  // A key that comes again decides nothing more.
+  // A repeated key decides nothing.
   return all.filter(({ name }, i) => all.findIndex(other => other.name === name) === i)
 }
 

@@ -28,7 +28,7 @@ interface Parts {
 /** The versions of a task that a change accepts, as text; null for any. */
 type Versions = string[] | null
 
-/** How often a change is tried whose task others change at the same moment. */
+/** How often a change is tried while other writers change the same task. */
 const triesMax = 3
 
 export function createTaskService({ db, log, secretKey }: Parts) {
@@ -38,10 +38,10 @@ export function createTaskService({ db, log, secretKey }: Parts) {
   const erasure = createErasure(db, log)
 
   /**
-   * Writes, and looks only when nothing came back. Returns the task, or `undefined` when there is none to change. What
-   * another writer has made possible again since the write is written again.
+   * Writes, and looks why only when nothing was written. Returns the task, or `undefined` when there is none to change.
+   * If another writer has made the change possible since the write, it is tried again.
    */
-  async function carryOut<Values extends Target>(change: Change, values: Values) {
+  async function applyChange<Values extends Target>(change: Change, values: Values) {
     if (!isUuid(values.id)) throw new AppError('task_not_found')
     for (let attempt = 1; attempt <= triesMax; attempt++) {
       const [written] = await change.write(values)
@@ -62,7 +62,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     return task
   }
 
-  /** Makes a task of that id, or finds the one that was made before. Of two at once, one breaks the primary key. */
+  /** Creates a task with that id, or returns the one that exists. Of two at once, one violates the primary key. */
   async function createOnce(values: Target): Promise<SerializedTask> {
     try {
       const [made] = await statements.insertOnce.execute({ ...values })
@@ -89,8 +89,8 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     read,
 
     /**
-     * Makes a task; with a key that was used before, returns the task of that time instead. Throws `invalid_token` when
-     * the account has gone since the token was checked, `idempotency_key_used` when that task is gone for good.
+     * Creates a task; with a key that was used before, returns that task instead. Throws `invalid_token` when the account
+     * was deleted since the token was checked, `idempotency_key_used` when that task was deleted permanently.
      */
     async create(userId: string, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
       const id = key === undefined ? Bun.randomUUIDv7() : uuidOf(`${userId}\0${key}`, idempotencyKey)
@@ -106,21 +106,21 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       const patch = toColumns(input)
       const change = statements.update(Object.keys(patch))
       const values = { id: taskId, user: userId, ifMatch, ...patch }
-      const task = await carryOut(change, values)
+      const task = await applyChange(change, values)
       if (!task) return throwMissing(db, userId, taskId)
       return task
     },
 
-    /** Puts a task into the trash, or with `permanent` deletes it for good. Throws as `update` does. */
+    /** Moves a task to the trash or, with `permanent`, deletes it. Throws as `update` does. */
     async remove(userId: string, taskId: string, permanent: boolean, ifMatch: Versions): Promise<void> {
       const change = permanent ? erasure.task : statements.trash
-      const done = await carryOut(change, { id: taskId, user: userId, ifMatch })
+      const done = await applyChange(change, { id: taskId, user: userId, ifMatch })
       if (!done) await throwMissing(db, userId, taskId)
     },
 
-    /** Brings a task back from the trash; one that is not there stays as it is. Throws as `update` does. */
+    /** Restores a task from the trash; a task in the list stays unchanged. Throws as `update` does. */
     async restore(userId: string, taskId: string, ifMatch: Versions): Promise<SerializedTask> {
-      const restored = await carryOut(statements.restore, { id: taskId, user: userId, ifMatch })
+      const restored = await applyChange(statements.restore, { id: taskId, user: userId, ifMatch })
       return restored ?? read(userId, taskId)
     },
   }

@@ -31,7 +31,7 @@ export const tasks = pgTable(
     titleWords: bytewiseText('title_words').notNull().default(''),
     descriptionWords: bytewiseText('description_words').notNull().default(''),
     deletedAt: instant('deleted_at'),
-    /** The task as it is sent: made once, when it is written, and not at each reading. */
+    /** The task as it is sent, computed when it is written and not at each read. */
     json: text('json')
       .notNull()
       .generatedAlwaysAs(sql.raw(`task_json(${Object.keys(fields).join(', ')})`)),
@@ -44,7 +44,7 @@ export const tasks = pgTable(
       columns: [tasks.userId],
       foreignColumns: [userVersions.userId],
     }).onDelete('cascade'),
-    // Every write pays for these, so there is no regular expression among them.
+    // Checked on every write, so there is no regular expression among them.
     ...fieldsWith('checks').flatMap(([name, { checks }]) =>
       Object.entries(checks).map(([rule, holds]) =>
         check(
@@ -57,13 +57,13 @@ export const tasks = pgTable(
       'tasks_completed_at_matches',
       sql`(${tasks.status} = 'completed') = (${tasks.completedAt} is not null)`,
     ),
-    // Each index costs every write, so there are three beside the key (docs/decisions/0006-lists.md). The list in its
-    // order: filters are tested on the rows that it reads. Ascending columns, because PostgreSQL reads an index backwards
-    // as fast, and `.desc()` would mean NULLS LAST, which no ORDER BY of ours asks for.
+    // Every index slows every write, so there are three besides the key (docs/decisions/0006-lists.md). This one has the
+    // default order of lists. Ascending, because PostgreSQL scans an index backwards as fast, and `.desc()` would mean
+    // NULLS LAST, which our ORDER BY does not have.
     index('tasks_created').on(tasks.userId, tasks.createdAt, tasks.id).where(sql`${tasks.deletedAt} is null`),
-    // The change feed, and the rule that no two rows share a version.
+    // The change feed; and no two tasks of a user have one version.
     uniqueIndex('tasks_feed').on(tasks.userId, tasks.version),
-    // The trash of a user. The purge finds the users whose trash has old tasks by one pass over it.
+    // The trash of a user. The purge scans it for users with old tasks.
     index('tasks_trash')
       .on(tasks.userId, tasks.deletedAt, tasks.id)
       .where(sql`${tasks.deletedAt} is not null`),
@@ -87,8 +87,8 @@ export const keyOf = (name: string): string => columns.find(([, column]) => colu
 
 /**
  * A task as JSON text, the way the API sends it. Declared IMMUTABLE, though PostgreSQL calls `to_json` and `to_char` only
- * STABLE: no setting of a session changes what they make of these types and formats. In PL/pgSQL, which keeps its
- * plans: a function in SQL starts an executor at each call.
+ * STABLE: no setting of a session changes their result for these types and formats. PL/pgSQL caches its plans; a function
+ * in SQL would start an executor at each call.
  */
 export const taskJson = `CREATE FUNCTION "task_json"(
   ${Object.keys(fields)
@@ -103,7 +103,7 @@ begin
     .join("\n    || ',")} || '}';
 end $$;`
 
-/** The expression of a field in it. */
+/** The SQL expression of a field as JSON. */
 function jsonOf(name: string): string {
   const column: Column = columnOf(name)
   const type = typeOf(name)
@@ -120,9 +120,9 @@ function jsonOf(name: string): string {
 }
 
 /**
- * Every change of a task takes a version, or clients that sync would never learn of it. This refuses an update that keeps
- * the version, whether a statement of ours makes it, psql or a foreign key. An AFTER trigger, because a BEFORE
- * trigger locks the row a second time and writes that to the log; its condition is all that a good update pays for.
+ * Every change of a task takes a version, or clients that sync would not learn of it. This trigger refuses an update that
+ * keeps the version, whether it comes from the service, from psql or from a foreign key. AFTER, because a BEFORE trigger
+ * locks the row a second time and logs that; a correct update costs only the condition.
  */
 export const tasksRequireNewVersion = `CREATE FUNCTION "require_new_version"() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -133,7 +133,7 @@ $$;
 CREATE TRIGGER "tasks_require_new_version" AFTER UPDATE ON "tasks" FOR EACH ROW WHEN (NEW.version <= OLD.version)
   EXECUTE FUNCTION "require_new_version"();`
 
-/** Long texts stay as they are: to compress a row of more than 2 KB took longer than all else about writing it. */
+/** Long texts are not compressed: for a row of more than 2 KB that took longer than the rest of the write. */
 export const tasksStorage = `ALTER TABLE "tasks"
   ALTER COLUMN "description" SET STORAGE EXTERNAL,
   ALTER COLUMN "title_words" SET STORAGE EXTERNAL,
