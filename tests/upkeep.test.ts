@@ -53,8 +53,8 @@ test('a table that was filled before the start is analyzed after it, without ano
   const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
   try {
     const filling = await openDriver({ kind: 'embedded', dataDir })
-    await filling.session(session =>
-      session.execute(
+    await filling.dedicatedConnection(connection =>
+      connection.execute(
         'create table filled as select n from generate_series(1, 5000) n; create table empty (n int)',
       ),
     )
@@ -68,7 +68,7 @@ test('a table that was filled before the start is analyzed after it, without ano
       )
     const before = (await size()).flat()
     const maintenance = startMaintenance(
-      statement => driver.session(session => session.execute(statement)),
+      statement => driver.dedicatedConnection(connection => connection.execute(statement)),
       1,
     )
     await until(async () => (await size()).flat()[1] === 5000)

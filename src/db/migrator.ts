@@ -1,4 +1,4 @@
-import type { Driver, Session } from './driver.ts'
+import type { DedicatedConnection, Driver } from './driver.ts'
 import { readMigrations } from './migrations.macro.ts' with { type: 'macro' }
 import type { Migration } from './migrations.macro.ts'
 import { databaseError } from './pg-error.ts'
@@ -26,38 +26,41 @@ const lockKey = '8389754676633104489'
 export async function migrate(driver: Driver, wanted = migrations): Promise<string[]> {
   const [first] = await pendingMigrations(driver, wanted)
   if (first === undefined) return []
-  return driver.session(async session => {
+  return driver.dedicatedConnection(async connection => {
     const applied: string[] = []
     while (true) {
-      const tag = await applyNext(session, wanted)
+      const tag = await applyNext(connection, wanted)
       if (tag === undefined) return applied
       applied.push(tag)
     }
   })
 }
 
-async function applyNext(session: Session, wanted: readonly Migration[]): Promise<string | undefined> {
+async function applyNext(
+  connection: DedicatedConnection,
+  wanted: readonly Migration[],
+): Promise<string | undefined> {
   // The role may have limits. Through a proxy only `set local` removes them reliably.
-  await session.execute('begin; set local statement_timeout = 0; set local lock_timeout = 0')
-  await session.execute(`select pg_advisory_xact_lock(${lockKey})`)
-  await session.execute(`
+  await connection.execute('begin; set local statement_timeout = 0; set local lock_timeout = 0')
+  await connection.execute(`select pg_advisory_xact_lock(${lockKey})`)
+  await connection.execute(`
     create schema if not exists drizzle;
     create table if not exists drizzle.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint)
   `)
-  const done = new Set((await session.execute(journal)).map(([when]) => Number(when)))
+  const done = new Set((await connection.execute(journal)).map(([when]) => Number(when)))
   const next = wanted.find(migration => !done.has(migration.when))
   if (!next) {
-    await session.execute('commit')
+    await connection.execute('commit')
     return undefined
   }
   try {
-    await session.execute(next.sql)
-    await session.execute(
+    await connection.execute(next.sql)
+    await connection.execute(
       `insert into drizzle.__drizzle_migrations (hash, created_at) values ('${next.hash}', ${next.when}); commit`,
     )
   } catch (error) {
-    // For a connection that is used again; closing the session would roll back as well.
-    await session.execute('rollback').catch(() => {})
+    // For a connection that is used again; closing it would roll back as well.
+    await connection.execute('rollback').catch(() => {})
     throw databaseError(error) ? new MigrationError(next.tag, error) : error
   }
   return next.tag
