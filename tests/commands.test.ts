@@ -116,6 +116,41 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     })
   })
 
+  test('create at a terminal asks for the password twice, without an echo', async () => {
+    const type = async (address: string, ...passwords: string[]) => {
+      const command = [await executablePath(), 'user', 'create', address].join(' ')
+      const terminal = Bun.spawn(['script', '-qec', command, '/dev/null'], {
+        env: { PATH: process.env.PATH, ...place.env },
+        stdin: 'pipe',
+        stdout: 'pipe',
+      })
+      let shown = ''
+      for await (const chunk of terminal.stdout) {
+        shown += Buffer.from(chunk).toString()
+        if (shown.endsWith(': ')) terminal.stdin.write(passwords.shift() ?? '')
+        await terminal.stdin.flush()
+      }
+      return { exitCode: await terminal.exited, shown }
+    }
+
+    // With a typing mistake, corrected with the backspace key; and ctrl-U, which begins again.
+    const typed = await type('gina@example.com', 'staple batterx\x7fy\r', 'wrong\x15staple battery\r')
+    expect(typed.exitCode).toBe(0)
+    expect(typed.shown).toContain('created user gina@example.com')
+    expect(typed.shown).not.toContain('staple')
+    expect((await login('gina@example.com', 'staple battery')).status).toBe(200)
+
+    expect(await type('hugo@example.com', 'staple battery\r', 'staple buttery\r')).toMatchObject({
+      exitCode: 1,
+      shown: expect.stringContaining('the two passwords differ'),
+    })
+    expect(await type('hugo@example.com', 'staple\x03')).toMatchObject({
+      exitCode: 1,
+      shown: expect.stringContaining('interrupted'),
+    })
+    expect((await login('hugo@example.com', 'staple battery')).status).toBe(401)
+  })
+
   test('delete at a terminal takes nothing but the address for a yes', async () => {
     const { id } = await api.user('fred@example.com')
     const command = [await executablePath(), 'user', 'delete', id].join(' ')
@@ -193,7 +228,7 @@ describe('config', () => {
     writeFileSync(file, 'geheim-file-geheim-file-geheim-file-1\n')
     const urls = [
       'postgres://ada:geheim@db/todo',
-      'postgres://ada:geh%40eim@db1:1,db2:2/todo?password=geheim&a=b',
+      'postgres://ada:geh%40eim@db1:1,db2:2/todo?password=geheim&sslpassword=geheim&application_name=b',
     ]
     for (const url of urls) {
       const { stdout, of } = await config({ DATABASE_URL: url, SECRET_KEY_FILE: file })
@@ -281,7 +316,7 @@ describe('doctor fails, and says what to do', () => {
     await execute(url.href, `alter database ${name} set default_transaction_read_only = on`)
     expect(await doctor(place.env)).toEqual({
       exitCode: 1,
-      problems: [expect.stringMatching(/^fail {2}writing .*takes no writes/)],
+      problems: [expect.stringMatching(/^fail {2}writing .*refuses writes/)],
     })
 
     await execute(

@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { toInstant } from '../src/db/tables.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
+import { taskStatuses } from '../src/modules/tasks/fields.ts'
 import {
   type Changes,
   type ListQuery,
@@ -13,7 +14,6 @@ import {
   type TaskUpdate,
   type TrashedTask,
   task,
-  taskStatuses,
 } from '../src/modules/tasks/model.ts'
 import type { SerializedTask } from '../src/modules/tasks/rows.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'

@@ -175,7 +175,13 @@ Example:
   {
     usage: 'doctor',
     description: 'check settings, data folder, database, migrations and clock, and say what to do',
-    help: '\nChanges nothing. Exit code 1 when a line begins with fail.\n\nExample:\n  todo-api doctor',
+    options: { '--json': 'one line of JSON each' },
+    help: `
+Changes nothing. Exit code 1 when something fails.
+
+Examples:
+  todo-api doctor
+  todo-api doctor --json | jq -r 'select(.verdict == "fail").cure'`,
     load: async () => (await import('./doctor.ts')).doctorCommand,
   },
   {

@@ -5,8 +5,8 @@ import { AppError } from '../../lib/errors.ts'
 const macBytes = 16
 
 /**
- * Cursors: a place in a list, which the client carries and cannot change. Each is bound to a user and to a kind of
- * list by an HMAC-SHA256 under a key that only this service knows.
+ * Cursors: a place in a list that the client holds and cannot change. An HMAC-SHA256 under a key of this service binds
+ * each to a user and to a kind of list.
  */
 export function createCursors(secretKey: string) {
   const key = deriveKey(secretKey, 'cursors')
@@ -20,7 +20,7 @@ export function createCursors(secretKey: string) {
   /** The content of a cursor; `undefined` when this service did not make it for this user and this kind of list. */
   function verify(kind: string, userId: string, cursor: string): string | undefined {
     const content = Buffer.from(cursor, 'base64url').subarray(macBytes).toString()
-    // Signed again and compared whole: base64 has several texts for the same bytes, and we take only ours.
+    // Signed again and compared as text: base64 has several texts for the same bytes, and only ours is valid.
     const given = Buffer.from(cursor)
     const expected = Buffer.from(sign(kind, userId, content))
     return given.length === expected.length && timingSafeEqual(given, expected) ? content : undefined

@@ -11,6 +11,7 @@ import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import { errors, jsonText, noContent, queryValues, sendJson, withHeaders } from '../../http/schema.ts'
 import type { Caller } from '../auth/sessions.ts'
+import { listFilters, momentFilters } from './fields.ts'
 import {
   batch,
   batchResult,
@@ -19,7 +20,6 @@ import {
   changesQuery,
   idempotencyHeader,
   listQuery,
-  moments,
   stats,
   statsQuery,
   type Task,
@@ -273,10 +273,10 @@ const change = {
   },
 }
 
-/** Before a list's query is checked: tags as they were sent, and moments whose `+` arrived as a space. */
+/** Before a list's query is checked: lists of texts as they were sent, and moments whose `+` arrived as a space. */
 function readListQuery({ query, request }: { query: Record<string, unknown>; request: Request }) {
-  if (query.tag !== undefined) query.tag = queryValues(request, 'tag')
-  for (const name of moments) {
+  for (const { name } of listFilters) if (query[name] !== undefined) query[name] = queryValues(request, name)
+  for (const { name } of momentFilters) {
     const moment = query[name]
     if (typeof moment === 'string') query[name] = moment.replace(/ (?=\d\d:\d\d$)/, '+')
   }

@@ -1,4 +1,4 @@
-/** Letters that are written without spaces between words (and Hangul, whose endings cling): each is a word. */
+/** Scripts without spaces between words, and Hangul, whose endings are part of the word: each character is a word. */
 const scriptsWithoutSpaces =
   /([\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Hangul}\p{scx=Thai}\p{scx=Lao}\p{scx=Khmer}\p{scx=Myanmar}\p{Extended_Pictographic}])/gu
 
@@ -12,7 +12,7 @@ const maxCombiningMarks = 8
 const surplusMarks = new RegExp(`(\\p{M}{${maxCombiningMarks}})\\p{M}+`, 'gu')
 const foldedMax = 4000
 
-/** Upper case in between: it knows that `ß` is `ss` and `ﬁ` is `fi`, and lower case before it that `ẞ` is `ß`. */
+/** Case is folded through upper case, which turns `ß` into `ss` and `ﬁ` into `fi`; lower case before it turns `ẞ` into `ß`. */
 const fold = (text: string) =>
   text
     .replace(surplusMarks, '$1')
@@ -30,11 +30,11 @@ const fold = (text: string) =>
 const ascii = /^[\0-\x7f]*$/
 
 /**
- * The words of a text as they are searched: case and accents folded, a space before each word and none after the last.
- * Made here and stored, so that both databases find the same, whatever their locale.
+ * The words of a text for the search: case and accents folded, a space before each word and none after the last. Computed
+ * here and stored, so that every database finds the same, whatever its locale.
  */
 export function tokenize(text: string): string {
-  // Most texts, and much less work.
+  // Most texts are ASCII, and need much less work.
   if (ascii.test(text)) return joinTokens(text.toLowerCase().replace(/[^a-z0-9]+/g, ' '))
   return joinTokens(
     fold(text).replace(betweenWords, ' ').replace(scriptsWithoutSpaces, ' $1 ').replace(/ +/g, ' '),
@@ -46,16 +46,16 @@ function joinTokens(words: string): string {
   return trimmed === '' ? '' : ` ${trimmed}`
 }
 
-/** What stands between the words of the title and those of the description; never in a word. */
+/** Separates the words of the title from those of the description; never part of a word. */
 export const wordsSeparator = '|'
 
 /**
- * What is typed into a search field as LIKE patterns that must all match: each word, or its beginning. The patterns
- * hold letters, digits and spaces only, so nothing in them is a wildcard but what stands here.
+ * The text of a search field as LIKE patterns that must all match: each word, or its beginning. The words hold only
+ * letters, digits and spaces, so the only wildcards are those added here.
  */
 export function searchPatterns(search: string): string[] {
   const parts = fold(search).split(betweenWords).map(tokenize)
   const patterns = [...new Set(parts)].filter(part => part !== '').map(part => `%${part}%`)
-  // Nothing to look for in it, such as `!!!`: it is found nowhere.
+  // There is no word in it, such as in `!!!`: nothing matches.
   return patterns.length > 0 ? patterns : ['%\n%']
 }
