@@ -277,9 +277,11 @@ describe('a session', () => {
   })
 
   test('cannot be had from a server that is not there', async () => {
-    const nobody = openPostgres({ url: 'postgres://nobody@127.0.0.1:1/nothing', poolSize: 1 })
+    const unreachable = openPostgres({ url: 'postgres://nobody@127.0.0.1:1/nothing', poolSize: 1 })
 
-    await expect(nobody.dedicatedConnection(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
+    await expect(unreachable.dedicatedConnection(async () => {})).rejects.toMatchObject({
+      code: 'unavailable',
+    })
   })
 })
 

@@ -1,4 +1,4 @@
-/** Every failure that a client may meet: code -> status and text. The texts of the first service are kept to the letter. */
+/** Every failure that a client may meet: code -> status and text. The texts of the FastAPI service are kept to the letter. */
 const failures = {
   bad_request: [400, 'Bad Request'],
   incorrect_password: [400, 'Incorrect password'],
