@@ -39,8 +39,10 @@ export interface Schema {
   $ref?: string
   notBlank?: boolean
   maxBytes?: number
-  /** What the document says and nobody checks. */
+  /** What the document says in the place of what is checked. */
   documented?: Schema
+  /** The property that tells the variants of a union apart. */
+  discriminator?: string
   form?: boolean
   /** The text is JSON, and this is what stands in it. */
   jsonOf?: Schema
@@ -206,8 +208,8 @@ function mend(collected: Collected): Document {
 
   function mendBody(content: Record<string, Media>) {
     const { schema } = Object.values(content)[0]!
-    const types = schema.form ? [form, json] : [json]
-    return Object.fromEntries(types.map(type => [type, toMedia(schema)]))
+    // One type for each body: most generators make a method of each. Where a form is shown, JSON is taken too.
+    return { [schema.form ? form : json]: toMedia(schema) }
   }
 
   function mendResponse(response: CollectedResponse, status: string): Response {
@@ -251,13 +253,14 @@ const needsToken = ({ 401: response }: CollectedOperation['responses']) =>
 
 /** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
 function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
+  if (schema.documented) return toJsonSchema(schema.documented, schemas)
   // `additionalProperties` is no word of ours: Elysia writes it into a schema when its route is first called.
   const {
     title,
     notBlank,
     maxBytes,
     wanted: _wanted,
-    documented,
+    discriminator,
     form,
     additionalProperties,
     anyOf,
@@ -267,7 +270,6 @@ function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
   } = schema
   const convert = (part: Schema) => toJsonSchema(part, schemas)
   const plain: Schema = {
-    ...documented,
     ...rest,
     ...(notBlank && { pattern: '\\S' }),
     // Not the whole truth (bytes, not characters): the description has the rest.

@@ -8,13 +8,14 @@ import type { Client, ClientOf } from '../../http/client.ts'
 import { errors, withHeaders } from '../../http/schema.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
 import { account, login, nameFromEmail, normalizeEmail, registration, tokenPair } from './model.ts'
+import { oauthErrors, oauthResponses } from './oauth.ts'
 import type { Passwords } from './password-hash.ts'
 import type { Sessions, TokenPair } from './sessions.ts'
 import type { Throttle } from './throttle.ts'
 
 interface Parts {
   db: Db
-  sessions: Pick<Sessions, 'openSession'>
+  sessions: Pick<Sessions, 'openSession' | 'refresh'>
   passwords: Passwords
   throttle: Throttle
   clientOf: ClientOf
@@ -25,17 +26,17 @@ const limitHeaders = ['RateLimit', 'RateLimit-Policy']
 
 /** The sign-in method with an e-mail address and a password. */
 export const passwordSignIn = (parts: Parts) => {
-  const { throttle, clientOf } = parts
+  const { sessions, throttle, clientOf } = parts
   const { register, login: signIn } = createPasswordService(parts)
 
   /** Counts the call, sets the headers that say what is left, and refuses a call over the limit. */
   const limited =
     (kind: 'login' | 'register') =>
     async ({ request, set }: { request: Request; set: { headers: object } }) => {
-      Object.assign(set.headers, await throttle.address(kind, clientOf(request).ip))
+      Object.assign(set.headers, await throttle.limitCalls(kind, clientOf(request).ip))
     }
 
-  return new Elysia()
+  const registrationRoute = new Elysia()
     .use(body({ forms: true }))
     .post(
       '/register',
@@ -54,21 +55,39 @@ export const passwordSignIn = (parts: Parts) => {
         },
       },
     )
-    .post('/login', ({ body, request }) => signIn(body, clientOf(request)), {
-      transform: nameFromEmail,
-      beforeHandle: limited('login'),
-      body: login,
-      response: {
-        200: withHeaders(tokenPair, ...limitHeaders),
-        ...errors('incorrect_login', 'too_many_requests'),
+
+  const limitedLogin = limited('login')
+  const tokenEndpoint = new Elysia()
+    .use(oauthErrors)
+    .use(body({ forms: true }))
+    .post(
+      '/login',
+      async ({ body, request }) =>
+        body.grant_type === 'refresh_token'
+          ? sessions.refresh(body.refresh_token)
+          : signIn(body, clientOf(request)),
+      {
+        transform: nameFromEmail,
+        async beforeHandle(context) {
+          if (context.body.grant_type !== 'refresh_token') await limitedLogin(context)
+        },
+        body: login,
+        response: {
+          200: withHeaders(tokenPair, ...limitHeaders),
+          ...oauthResponses('incorrect_login', 'invalid_token', 'too_many_requests'),
+        },
+        detail: {
+          operationId: 'login',
+          summary: 'Sign in',
+          description:
+            'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too. ' +
+            'It is the token endpoint, so a client with one address for both grants may refresh here: a form with ' +
+            '`grant_type=refresh_token` and `refresh_token`.',
+        },
       },
-      detail: {
-        operationId: 'login',
-        summary: 'Sign in',
-        description:
-          'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too.',
-      },
-    })
+    )
+
+  return new Elysia().use(registrationRoute).use(tokenEndpoint)
 }
 
 function createPasswordService({ db, sessions, passwords, throttle }: Parts) {

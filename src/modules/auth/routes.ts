@@ -5,6 +5,7 @@ import type { ClientOf } from '../../http/client.ts'
 import { requireUser } from '../../http/require-user.ts'
 import { errors, noContent } from '../../http/schema.ts'
 import { logoutQuery, refresh, sessionList, sessionParams, tokenPair } from './model.ts'
+import { oauthErrors, oauthResponses } from './oauth.ts'
 import { passwordSignIn } from './password.ts'
 import type { Passwords } from './password-hash.ts'
 import type { Sessions } from './sessions.ts'
@@ -28,10 +29,11 @@ export const authRoutes = (parts: Parts) =>
 
 const refreshRoutes = (sessions: Sessions) =>
   new Elysia()
+    .use(oauthErrors)
     .use(body({ forms: true }))
     .post('/refresh', ({ body }) => sessions.refresh(body.refresh_token), {
       body: refresh,
-      response: { 200: tokenPair, ...errors('invalid_token') },
+      response: { 200: tokenPair, ...oauthResponses('invalid_token') },
       detail: {
         operationId: 'refresh',
         summary: 'Get the next pair of tokens',
