@@ -150,7 +150,7 @@ describe('restore', () => {
     const forced = await runCommand(['restore', '--force', file], place)
     expect([forced.exitCode, forced.stderr]).toEqual([
       0,
-      expect.stringContaining('delete it when all is well'),
+      expect.stringContaining('delete it when it is no longer needed'),
     ])
     expect(await users()).toBe(1)
 
@@ -194,7 +194,7 @@ describe('restore', () => {
 
     expect([exitCode, stderr]).toEqual([
       1,
-      expect.stringMatching(/is no backup, or is damaged|there is no file/),
+      expect.stringMatching(/is not a backup, or is damaged|there is no file/),
     ])
     expect(stderr.trim().split('\n')).toHaveLength(1)
     expect(readdirSync(dataDir).sort()).toEqual(before)
@@ -214,7 +214,10 @@ describe('restore', () => {
     await runCommand(['backup', bad], { env: on(newer) })
     const { exitCode, stderr } = await runCommand(['restore', '--force', bad], place)
 
-    expect([exitCode, stderr]).toEqual([1, 'a newer todo-api made this backup; restore it with that one\n'])
+    expect([exitCode, stderr]).toEqual([
+      1,
+      'a newer todo-api made this backup; restore it with that version\n',
+    ])
   }, 30_000)
 
   test('waits for nobody: a running service is told of', async () => {

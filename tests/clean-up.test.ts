@@ -10,7 +10,7 @@ function cleanUpOf({ kind, sql }: Service) {
   const { jobs } = createApp({
     config: parseConfig({}),
     secretKey: 'no token is signed here',
-    driver: { kind, query: sql, transaction: unused, session: unused, close: unused },
+    driver: { kind, query: sql, transaction: unused, dedicatedConnection: unused, close: unused },
     log: createLog({ level: 'error', pretty: false, write: () => {} }),
     readiness: async () => ({ ready: true }),
     peerOf: () => null,

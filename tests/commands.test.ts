@@ -116,6 +116,41 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     })
   })
 
+  test('create at a terminal asks for the password twice, without an echo', async () => {
+    const type = async (address: string, ...passwords: string[]) => {
+      const command = [await executablePath(), 'user', 'create', address].join(' ')
+      const terminal = Bun.spawn(['script', '-qec', command, '/dev/null'], {
+        env: { PATH: process.env.PATH, ...place.env },
+        stdin: 'pipe',
+        stdout: 'pipe',
+      })
+      let shown = ''
+      for await (const chunk of terminal.stdout) {
+        shown += Buffer.from(chunk).toString()
+        if (shown.endsWith(': ')) terminal.stdin.write(passwords.shift() ?? '')
+        await terminal.stdin.flush()
+      }
+      return { exitCode: await terminal.exited, shown }
+    }
+
+    // With a typing mistake, corrected with the backspace key; and ctrl-U, which begins again.
+    const typed = await type('gina@example.com', 'staple batterx\x7fy\r', 'wrong\x15staple battery\r')
+    expect(typed.exitCode).toBe(0)
+    expect(typed.shown).toContain('created user gina@example.com')
+    expect(typed.shown).not.toContain('staple')
+    expect((await login('gina@example.com', 'staple battery')).status).toBe(200)
+
+    expect(await type('hugo@example.com', 'staple battery\r', 'staple buttery\r')).toMatchObject({
+      exitCode: 1,
+      shown: expect.stringContaining('the two passwords differ'),
+    })
+    expect(await type('hugo@example.com', 'staple\x03')).toMatchObject({
+      exitCode: 1,
+      shown: expect.stringContaining('interrupted'),
+    })
+    expect((await login('hugo@example.com', 'staple battery')).status).toBe(401)
+  })
+
   test('delete at a terminal takes nothing but the address for a yes', async () => {
     const { id } = await api.user('fred@example.com')
     const command = [await executablePath(), 'user', 'delete', id].join(' ')

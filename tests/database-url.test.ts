@@ -463,7 +463,7 @@ describe('a failure to connect has a code of its own:', () => {
     using silent = await startScriptedServer({ tls: Buffer.alloc(0) })
     const began = performance.now()
     const driver = openPostgres({ url: `${silent.url}?connect_timeout=3`, poolSize: 1 })
-    await expect(driver.session(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
+    await expect(driver.dedicatedConnection(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
     const took = performance.now() - began
     await driver.close()
 

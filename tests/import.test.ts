@@ -16,7 +16,7 @@ const passlibHash = '$2b$12$T.xn6dKSQZ3gXkAvTvAZJudmKrXXa2cb26eIlthPCWC.dzB4VYTa
 const ada = '93ff4908-089d-4cc6-99b4-966c3d153f2e'
 const bob = 'de5bd25c-611f-4523-adc5-e7b0293d70bb'
 
-/** The tables as SQLModel 0.0.14 makes them for the first service. */
+/** The tables as SQLModel 0.0.14 makes them for the FastAPI service. */
 const referenceTables = `
   create table "user" (
     id uuid not null primary key, email varchar not null, password_hash varchar not null,
@@ -28,7 +28,7 @@ const referenceTables = `
     constraint task_user_id_fkey foreign key (user_id) references "user" (id));
   create index ix_task_user_id on task (user_id);`
 
-const people = `
+const usersAndTasks = `
   insert into "user" values
     ('${ada}', 'Ada@Example.com', '${passlibHash}', '2025-03-01 10:00:00.123456+00'),
     ('${bob}', 'bob@example.com', '${passlibHash}', '2025-03-02 10:00:00+00');
@@ -37,7 +37,7 @@ const people = `
     ('9c3bd0a3-0cef-4d8c-a88a-3cf20a2a41de', '${ada}', 'First', null, 'pending', '2025-03-02 10:00:00+00', '2025-03-02 10:00:00+00'),
     ('943a778f-fa0f-473d-aebb-3ac3cad95b5f', '${bob}', 'Bob’s', '', 'in_progress', '2025-03-02 10:00:00+00', '2025-03-02 10:00:00+00');`
 
-/** A database of the first service. */
+/** A database of the FastAPI service. */
 async function referenceDatabase(...statements: string[]): Promise<PrivateDatabase> {
   const database = await emptyDatabase()
   for (const statement of [referenceTables, ...statements]) await execute(database.url, statement)
@@ -49,12 +49,12 @@ const rowsOf = (text: string) => text.trim().split('\n').slice(1)
 const contentOf = (text: string) =>
   rowsOf(text).map(line => ({ ...JSON.parse(line), version: undefined, last_version: undefined }))
 
-describe.each(['postgres', 'embedded'] as const)('the first service’s database is taken over (%s)', kind => {
+describe.each(['postgres', 'embedded'] as const)('the FastAPI service’s database is imported (%s)', kind => {
   let place: Place
   let source: PrivateDatabase
 
   beforeAll(async () => {
-    source = await referenceDatabase(people)
+    source = await referenceDatabase(usersAndTasks)
     place = await newPlace(kind)
   })
   afterAll(async () => {
@@ -64,7 +64,7 @@ describe.each(['postgres', 'embedded'] as const)('the first service’s database
 
   const takeOver = () => runCommand(['import'], { env: { ...place.env, FROM_DATABASE_URL: source.url } })
 
-  test('people sign in with their old passwords and find their tasks, ids and times', async () => {
+  test('users sign in with their old passwords and find their tasks, ids and times', async () => {
     const imported = await takeOver()
     expect(imported).toEqual({
       exitCode: 0,
@@ -103,7 +103,7 @@ describe.each(['postgres', 'embedded'] as const)('the first service’s database
       ])
       expect((await api.get('/tasks?q=unicode', { token })).body).toHaveLength(1)
 
-      // What is written next gets the next number, so nobody's cursor misses it.
+      // The next change has the next version, so that no cursor misses it.
       expect(await api.task({ token })).toMatchObject({ version: 3 })
       expect((await api.delete(`/tasks/${tasks[1].id}?permanent=true`, { token })).status).toBe(204)
     } finally {
@@ -121,9 +121,9 @@ describe.each(['postgres', 'embedded'] as const)('the first service’s database
   })
 })
 
-test('what cannot be taken over is told, one line each, and the rest comes in', async () => {
+test('rows that cannot be imported are reported, one line each, and the others are imported', async () => {
   const source = await referenceDatabase(
-    people,
+    usersAndTasks,
     'alter table task drop constraint task_user_id_fkey',
     `insert into "user" values
       ('00000000-0000-4000-8000-000000000001', 'ADA@example.com', '${passlibHash}', '2026-01-01'),
@@ -141,7 +141,7 @@ test('what cannot be taken over is told, one line each, and the rest comes in', 
       (6, '${ada}', 'x', null, 'pending', '-infinity'),
       (7, '${ada}', repeat('🎉', 200), null, 'pending', null),
       (8, '11111111-1111-4111-8111-111111111111', 'orphan', null, 'pending', '2026-01-01'),
-      (9, '00000000-0000-4000-8000-000000000001', 'of a user who is not taken over', null, 'pending', '2026-01-01')
+      (9, '00000000-0000-4000-8000-000000000001', 'of a user who is not imported', null, 'pending', '2026-01-01')
      ) as bad(n, owner, title, description, status, at)`,
   )
   const place = await newPlace('postgres')
@@ -156,14 +156,14 @@ test('what cannot be taken over is told, one line each, and the rest comes in', 
     const skipped = {
       '8000-000000000001 (ADA@example.com)': 'another account here has this e-mail address',
       '8000-000000000002': 'valid email',
-      '8000-000000000003': 'no bcrypt hash',
-      '8000-000000000004': 'its created_at is no moment',
+      '8000-000000000003': 'not a bcrypt hash',
+      '8000-000000000004': 'its created_at is not a moment',
       '8000-000000000101': 'at least 1 character',
       '8000-000000000102': 'not be blank',
       '8000-000000000103': 'at most 200 characters',
       '8000-000000000104': 'at most 2000 characters',
       '8000-000000000105': 'status',
-      '8000-000000000106': 'its created_at is no moment',
+      '8000-000000000106': 'its created_at is not a moment',
       '8000-000000000108': 'is not here',
       '8000-000000000109': 'is not here',
     }
@@ -180,7 +180,7 @@ test('what cannot be taken over is told, one line each, and the rest comes in', 
 
 test('a run that was killed goes on where it stopped', async () => {
   const source = await referenceDatabase(
-    people,
+    usersAndTasks,
     `insert into task select gen_random_uuid(), '${ada}', 'Task ' || n, null, 'pending', now(), now()
      from generate_series(1, 20000) n`,
   )
@@ -233,7 +233,7 @@ test('a database that is something else is refused in one line', async () => {
 })
 
 test('the address of the old database may come from a file, and from an argument with a warning about its password', async () => {
-  const source = await referenceDatabase(people)
+  const source = await referenceDatabase(usersAndTasks)
   const place = await newPlace('postgres')
   try {
     const file = join(place.folder, 'url')
@@ -252,7 +252,7 @@ test('the address of the old database may come from a file, and from an argument
   }
 })
 
-/** A service with people and tasks in every state; `cursor` is where Ada's client stands. */
+/** A service with users and tasks in every state; `cursor` is where Ada's client stands. */
 async function livedIn(kind: DatabaseKind, place: Place) {
   const api = await startService(kind, place.env)
   const ada = await api.user('Ada@example.com')
@@ -335,7 +335,7 @@ describe('a file to import', () => {
     line.includes(`"type":"${type}"`) ? JSON.stringify({ ...JSON.parse(line), ...fields }) : line
 
   test.each([
-    ['no header', (lines: string[]) => lines.slice(1), 'line 1: this is no file that `export` wrote'],
+    ['no header', (lines: string[]) => lines.slice(1), 'line 1: this is not a file that `export` wrote'],
     [
       'a newer format',
       (lines: string[]) => lines.map(change('header', { version: 3 })),
@@ -345,7 +345,7 @@ describe('a file to import', () => {
     [
       'a line that is cut off',
       (lines: string[]) => [...lines.slice(0, 4), lines[4]!.slice(0, 30)],
-      'line 5: this is no JSON',
+      'line 5: this is not a JSON',
     ],
     [
       'a task whose title is no text',
@@ -353,7 +353,7 @@ describe('a file to import', () => {
       'line 4: title: Input should be a valid string',
     ],
     [
-      'a person with a password in the clear',
+      'a user with a password in the clear',
       (lines: string[]) => lines.map(change('user', { password_hash: 'x' })),
       'line 2: password_hash',
     ],
@@ -383,7 +383,7 @@ describe('a file to import', () => {
     expect(stderr).not.toContain('    at ')
   })
 
-  test('of one person holds nothing of the others', async () => {
+  test('of one user has nothing of the others', async () => {
     const url = place.env.DATABASE_URL!
     const gone = crypto.randomUUID()
     await execute(
@@ -398,13 +398,13 @@ describe('a file to import', () => {
     expect(stdout).not.toContain('bob')
     expect(stdout).not.toContain(gone)
     expect(await runCommand(['import', '-'], { ...other, stdin: stdout })).toMatchObject({ exitCode: 0 })
-    expect((await runCommand(['export', '--user', 'nobody@example.com'], place)).stderr).toBe(
-      'there is no user nobody@example.com\n',
+    expect((await runCommand(['export', '--user', 'missing@example.com'], place)).stderr).toBe(
+      'there is no user missing@example.com\n',
     )
     await other.remove()
   })
 
-  test('adds what is missing under new numbers where a person went on working', async () => {
+  test('adds what is missing under new numbers where a user went on working', async () => {
     const url = place.env.DATABASE_URL!
     await execute(url, `delete from tasks where title = 'Task 1'`)
     await execute(url, `update user_versions set last_version = last_version + 5 where last_version > 3`)
@@ -742,7 +742,7 @@ test('what a deleted account has left is not exported, takes in nothing, and is 
   await place.remove()
 })
 
-test('what was accepted once comes in, whatever requests may say today', async () => {
+test('what was accepted once comes in, whatever the rules of requests are today', async () => {
   const place = await newPlace('postgres')
   const eve = crypto.randomUUID()
   const user = userLine(eve, { email: 'no-address', last_version: 1 })
@@ -862,7 +862,7 @@ describe('the lines of a file', () => {
     const whole = Buffer.from(good.join('').replace('Task 1', 'Täsk 1'))
     await read([...whole].map(byte => Uint8Array.of(byte)))
     whole[whole.indexOf('ä')] = 0xff
-    await expect(read([whole])).rejects.toThrow('no UTF-8')
+    await expect(read([whole])).rejects.toThrow('not UTF-8')
   })
 
   test('end with the line that counts them, and it counts each kind', async () => {
@@ -876,7 +876,7 @@ describe('the lines of a file', () => {
   })
 })
 
-test('a file that is not there is told in one line', async () => {
+test('a file that is not there is reported in one line', async () => {
   const place = await newPlace('embedded')
   const file = join(place.folder, 'missing.ndjson')
 

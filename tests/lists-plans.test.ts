@@ -37,11 +37,11 @@ async function serviceOn(fill: string) {
   const database = await privateDatabase()
   // One connection, so that what it has prepared can be looked into.
   const driver = await openDriver({ kind: 'postgres', url: database.directUrl, poolSize: 1, prepare: true })
-  await driver.session(async session => {
-    await session.execute(fill)
+  await driver.dedicatedConnection(async connection => {
+    await connection.execute(fill)
     // What is not in the log yet (the test server does not wait for it) is not yet visible to all for `vacuum`.
-    await session.execute('checkpoint')
-    await session.execute('vacuum analyze tasks')
+    await connection.execute('checkpoint')
+    await connection.execute('vacuum analyze tasks')
   })
   let sent: Parameters<Driver['query']> | undefined
   const spied: Driver = {

@@ -46,7 +46,7 @@ onBothDatabases(
         database_up: 'gauge',
         password_hashes_running: 'gauge',
         password_hashes_waiting: 'gauge',
-        remembered_tokens: 'gauge',
+        cached_tokens: 'gauge',
         throttled_requests_total: 'counter',
         event_loop_lag_seconds: 'histogram',
         log_lines_dropped_total: 'counter',
@@ -104,7 +104,7 @@ onBothDatabases(
       expect(open + connections('opening')).toBeLessThanOrEqual(sampled(after, 'database_connections_max'))
       expect(sampled(after, 'database_statements_waiting')).toBe(0)
       expect(sampled(after, 'database_up')).toBe(1)
-      expect(sampled(after, 'remembered_tokens')).toBeGreaterThan(0)
+      expect(sampled(after, 'cached_tokens')).toBeGreaterThan(0)
     })
 
     test('count what a limit refused', async () => {

@@ -183,7 +183,9 @@ describe.each(['postgres', 'embedded'] as const)('a database of before the first
     'is left alone, and says in one line how its content comes over: by export and import',
     () =>
       withEmptyDatabase(kind, async (old, env) => {
-        await withDriver(old, driver => driver.session(async session => void (await session.execute(eight))))
+        await withDriver(old, driver =>
+          driver.dedicatedConnection(async connection => void (await connection.execute(eight))),
+        )
 
         const commands = [['migrate'], ['migrate', '--status'], ['serve'], ['import', '-'], ['export', '-']]
         for (const command of commands) {
@@ -275,10 +277,10 @@ test(
       withDriver(settings, async driver => {
         const hasty: Driver = {
           ...driver,
-          session: work =>
-            driver.session(async session => {
-              await session.execute('set statement_timeout = 50')
-              return work(session)
+          dedicatedConnection: work =>
+            driver.dedicatedConnection(async connection => {
+              await connection.execute('set statement_timeout = 50')
+              return work(connection)
             }),
         }
         const when = migrations.at(-1)!.when + 1
@@ -346,11 +348,11 @@ test(
       const isLocked = new Promise<void>(resolve => {
         locked = resolve
       })
-      const holding = own.session(async session => {
-        await session.execute('begin; select pg_advisory_xact_lock(8389754676633104489)')
+      const holding = own.dedicatedConnection(async connection => {
+        await connection.execute('begin; select pg_advisory_xact_lock(8389754676633104489)')
         locked()
         await held
-        await session.execute('commit')
+        await connection.execute('commit')
       })
       await isLocked
       const child = start(['serve'], { ...env, SECRET_KEY: 'x'.repeat(40) })

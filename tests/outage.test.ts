@@ -207,11 +207,11 @@ test('of several hosts the one that answers is found, and found again when they 
 
 test('a table that somebody has locked costs only those who need it', async () => {
   const db = openPostgres({ url: server.url, poolSize: 2 })
-  await db.session(session => session.execute('create table if not exists locked (id int)'))
+  await db.dedicatedConnection(connection => connection.execute('create table if not exists locked (id int)'))
   const { promise: released, resolve: release } = Promise.withResolvers<void>()
   const { promise: held, resolve: hold } = Promise.withResolvers<void>()
-  const holder = db.session(async session => {
-    await session.execute('begin; lock table locked')
+  const holder = db.dedicatedConnection(async connection => {
+    await connection.execute('begin; lock table locked')
     hold()
     await released
   })

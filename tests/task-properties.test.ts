@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { toInstant } from '../src/db/tables.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
+import { taskStatuses } from '../src/modules/tasks/fields.ts'
 import {
   type Changes,
   type ListQuery,
@@ -13,11 +14,10 @@ import {
   type TaskUpdate,
   type TrashedTask,
   task,
-  taskStatuses,
 } from '../src/modules/tasks/model.ts'
 import type { SerializedTask } from '../src/modules/tasks/rows.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
-import { wordsOf } from '../src/modules/tasks/words.ts'
+import { tokenize } from '../src/modules/tasks/words.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
@@ -25,49 +25,49 @@ describe('a cursor', () => {
   const cursors = createCursors('a secret key for tests')
   const anyText = fc.string({ unit: 'binary' })
 
-  test('opens to what was sealed', () => {
+  test('verifies to what was signed', () => {
     fc.assert(
       fc.property(anyText, anyText, anyText, (kind, user, content) => {
-        expect(cursors.open(kind, user, cursors.seal(kind, user, content))).toBe(content)
+        expect(cursors.verify(kind, user, cursors.sign(kind, user, content))).toBe(content)
       }),
     )
   })
 
-  test('does not open for anybody or anything else, nor under another key', () => {
+  test('verifies for no other user, no other list and under no other key', () => {
     const others = createCursors('another secret key')
     fc.assert(
       fc.property(anyText, anyText, anyText, (a, b, content) => {
         fc.pre(a !== b)
-        expect(cursors.open('list', b, cursors.seal('list', a, content))).toBeUndefined()
-        expect(cursors.open(b, 'user', cursors.seal(a, 'user', content))).toBeUndefined()
-        expect(others.open('list', a, cursors.seal('list', a, content))).toBeUndefined()
+        expect(cursors.verify('list', b, cursors.sign('list', a, content))).toBeUndefined()
+        expect(cursors.verify(b, 'user', cursors.sign(a, 'user', content))).toBeUndefined()
+        expect(others.verify('list', a, cursors.sign('list', a, content))).toBeUndefined()
       }),
     )
   })
 
-  test('does not open when anything in it was changed', () => {
+  test('does not verify when anything in it was changed', () => {
     const letter = fc.constantFrom(
       ...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=+/ \n%',
     )
     fc.assert(
       fc.property(anyText, fc.nat(), letter, fc.constantFrom(0, 1), (content, at, other, removed) => {
-        const cursor = cursors.seal('list', 'user', content)
+        const cursor = cursors.sign('list', 'user', content)
         const place = at % (cursor.length + 1)
         const changed = cursor.slice(0, place) + other + cursor.slice(place + removed)
         fc.pre(changed !== cursor)
-        expect(cursors.open('list', 'user', changed)).toBeUndefined()
+        expect(cursors.verify('list', 'user', changed)).toBeUndefined()
       }),
     )
   })
 
   test('has a seal of sixteen bytes, more than can be tried', () => {
-    expect(Buffer.from(cursors.seal('list', 'user', 'x'), 'base64url')).toHaveLength(17)
+    expect(Buffer.from(cursors.sign('list', 'user', 'x'), 'base64url')).toHaveLength(17)
   })
 
   test('is nothing that somebody could make up', () => {
     fc.assert(
       fc.property(anyText, text => {
-        expect(cursors.open('list', 'user', text)).toBeUndefined()
+        expect(cursors.verify('list', 'user', text)).toBeUndefined()
       }),
     )
   })
@@ -76,8 +76,8 @@ describe('a cursor', () => {
 test('the words of words are the same words, and no text of any kind makes anything but words', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'grapheme', maxLength: 200 }), text => {
-      const words = wordsOf(text)
-      expect(wordsOf(words)).toBe(words)
+      const words = tokenize(text)
+      expect(tokenize(words)).toBe(words)
       expect(words).toMatch(/^( [^\s%_\\|]+)*$/u)
     }),
   )
@@ -270,7 +270,7 @@ onBothDatabases('any sequence of changes', (api: Service) => {
 
     async function search(q: string, user: string, model: Model) {
       const matching = model.live.filter(({ title, description }) =>
-        [wordsOf(title), wordsOf(description ?? '')].some(words => words.includes(wordsOf(q))),
+        [tokenize(title), tokenize(description ?? '')].some(words => words.includes(tokenize(q))),
       )
       const found: Task[] = []
       for (let next: string | undefined, isFirst = true; next || isFirst; isFirst = false) {

@@ -10,14 +10,13 @@ import {
 } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
-import { getTableName, is } from 'drizzle-orm'
-import { PgTable } from 'drizzle-orm/pg-core'
+import { getTableName } from 'drizzle-orm'
 import { type Config, ConfigError, parseConfig } from '../config/config.ts'
 import { clusterName, secretName } from '../config/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
 import { appliedMigrations, migrations } from '../db/migrator.ts'
-import * as schema from '../db/tables.ts'
 import { AppError } from '../lib/errors.ts'
+import { registry } from '../modules/table-registry.ts'
 import { connectToService } from './control.ts'
 import { readEnv } from './env.ts'
 import { isAbsent, openDatabase } from './open-database.ts'
@@ -269,7 +268,7 @@ async function examineMigrations(driver: Driver, tell: Tell, readOnly: boolean):
 
 /** A statement that would change rows if there were any: the rights are checked all the same. */
 async function examineRights(driver: Driver, tell: Tell): Promise<void> {
-  const tables = Object.values(schema).flatMap(item => (is(item, PgTable) ? getTableName(item) : []))
+  const tables = registry.map(({ table }) => getTableName(table))
   try {
     for (const table of tables) await driver.query(`delete from ${table} where false`, [])
     await driver.query('insert into rate_limits (key) select null where false', [])

@@ -2,7 +2,7 @@ import { eq } from 'drizzle-orm'
 import type { Db } from '../db/drizzle.ts'
 import { users } from '../db/tables.ts'
 import { isUuid } from '../lib/uuid.ts'
-import { normalizeEmail } from '../modules/auth/service.ts'
+import { normalizeEmail } from '../modules/auth/model.ts'
 import { printable } from './terminal.ts'
 
 /** The account with an e-mail address, in any case, or with an id. Throws an Error with one line when there is none. */

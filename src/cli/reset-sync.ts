@@ -1,6 +1,7 @@
 import { sql } from 'drizzle-orm'
 import { createDb, type Db } from '../db/drizzle.ts'
-import { tasks, userVersions } from '../db/tables.ts'
+import { userVersions } from '../db/tables.ts'
+import { tasks } from '../modules/tasks/table.ts'
 import { readConfig } from './env.ts'
 import { openExisting } from './open-database.ts'
 import { createProgress, say } from './terminal.ts'

@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import { AppError, type Problem } from '../lib/errors.ts'
 import { problemsMax } from './problems.ts'
+import { errors } from './schema.ts'
 
 /** The most that a request's body may weigh, in bytes. */
 export const bodyBytesMax = 32 * 1024
@@ -18,25 +19,39 @@ interface BodyOptions {
 }
 
 /**
- * Reads the body of the routes that come after it, in the place of Elysia's parser (off, see `error-handler.ts`), which
- * answers before the caller is known, takes 128 MB, and needs a second for a deeply nested text. This one runs in the
- * order of registration: after `requireUser`, so that a stranger gets 401 whatever he sends. So does the one check of
- * an address that no schema can make: when a schema sees a text, bytes that are not UTF-8 have been replaced.
+ * Reads the body of the routes after it, which thereby declare 413, 415 and 422. It replaces Elysia's parser (switched
+ * off in `error-handler.ts`; docs/decisions/0001), which runs before the caller is known, accepts 128 MB, and needs a
+ * second for deeply nested JSON. This one runs in the order of registration: after `requireUser`, so that without a
+ * token the answer is 401, whatever the body.
  */
 export const body = ({ bytesMax = bodyBytesMax, forms = false }: BodyOptions = {}) =>
   new Elysia({ name: 'body', seed: { bytesMax, forms } })
     .decorate({ rawBody: undefined as unknown })
+    .guard({
+      as: 'scoped',
+      response: errors('body_too_large', 'unsupported_media_type', 'validation_failed'),
+    })
     .onTransform({ as: 'scoped' }, async context => {
       const { request } = context
-      const queryStart = request.url.indexOf('?')
-      if (queryStart >= 0) checkEncoding('query', request.url.slice(queryStart + 1))
       if (request.method === 'GET' || request.method === 'HEAD') return
-      // Twice: Elysia takes unknown fields out of `body` before it looks whether the rest is right.
+      // Twice: Elysia removes unknown fields from `body` before it validates the rest.
       context.rawBody = await readBody(request, bytesMax, forms)
       context.body = context.rawBody
-      // Elysia would take a list or a number for an object without fields.
+      // Elysia would accept a list or a number as an object without fields.
       if (!isObject(context.rawBody))
         throw invalid({ loc: ['body'], msg: 'Input should be an object', type: 'object_type' })
+    })
+
+/**
+ * For routes with a `query` or `headers` schema, which thereby declare 422. It makes the one check that no schema can
+ * make: when a schema sees a value, bytes that are not UTF-8 have been replaced.
+ */
+export const query = () =>
+  new Elysia({ name: 'query' })
+    .guard({ as: 'scoped', response: errors('validation_failed') })
+    .onTransform({ as: 'scoped' }, ({ request: { url } }) => {
+      const start = url.indexOf('?')
+      if (start >= 0) checkEncoding('query', url.slice(start + 1))
     })
 
 /** The body of a request, `undefined` when there is none. Throws 400 (it did not come whole), 413, 415 or 422. */

@@ -84,7 +84,6 @@ interface Collected {
 
 interface CollectedOperation extends Omit<Operation, 'security' | 'responses' | 'parameters'> {
   hide?: boolean
-  security?: object[]
   parameters?: CollectedParameter[]
   responses: Record<string, CollectedResponse>
 }
@@ -187,9 +186,9 @@ function mend(collected: Collected): Document {
   const schemas: Record<string, Schema> = {}
 
   const paths = mapValues(collected.paths, operations =>
-    mapValues(operations, ({ hide, parameters = [], requestBody, responses, security = [], ...rest }) => ({
+    mapValues(operations, ({ hide, parameters = [], requestBody, responses, ...rest }) => ({
       ...rest,
-      security,
+      security: needsToken(responses) ? [{ password: [] }] : [],
       ...(parameters.length > 0 && { parameters: parameters.sort(byPlace).map(mendParameter) }),
       ...(requestBody && { requestBody: { required: true, content: mendBody(requestBody.content) } }),
       responses: mapValues(responses, mendResponse),
@@ -245,6 +244,10 @@ function mend(collected: Collected): Document {
     components: { securitySchemes, headers, schemas: Object.fromEntries(Object.entries(schemas).sort()) },
   }
 }
+
+/** Whether a route is behind `requireUser`, which declares this error. */
+const needsToken = ({ 401: response }: CollectedOperation['responses']) =>
+  response?.examples?.some(example => (example as { code: string }).code === 'not_authenticated')
 
 /** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
 function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {

@@ -69,7 +69,7 @@ function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<P
   if (value === undefined) return { type: 'missing', msg: 'Field required' }
   if (schema[Kind] === 'Text')
     return textProblem(schema, value) ?? { type: 'string_type', msg: is('a valid string') }
-  if (schema[Kind] === 'Texts' && Array.isArray(value) && value.length <= schema.maxItems) {
+  if (schema[Kind] === 'StringList' && Array.isArray(value) && value.length <= schema.maxItems) {
     const problem = value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)
     if (problem) return problem
   }

@@ -1,6 +1,15 @@
-import { FormatRegistry, Kind, type TSchema, type TString, Type, TypeRegistry } from '@sinclair/typebox'
+import {
+  FormatRegistry,
+  Kind,
+  type Static,
+  type TSchema,
+  type TString,
+  type TUnsafe,
+  Type,
+  TypeRegistry,
+} from '@sinclair/typebox'
 import { t } from 'elysia'
-import { AppError, type ErrorCode, statusOf } from '../lib/errors.ts'
+import { AppError, type ErrorCode, type StatusOf, statusOf } from '../lib/errors.ts'
 import { parseInstant } from '../lib/instant.ts'
 
 /** What the wire is made of: the few schema types that TypeBox does not have in the form that a document of JSON needs. */
@@ -74,18 +83,18 @@ TypeRegistry.Set<TextOptions>('Text', (schema, value) => textProblem(schema, val
 // Elysia's idea of an address knows ASCII only. What `text` let in must be answered: here it checks answers alone.
 FormatRegistry.Set('email', value => value.includes('@'))
 
-interface TextsOptions extends TextOptions {
+interface StringListOptions extends TextOptions {
   maxItems: number
   description: string
 }
 
 /**
  * A parameter that may come several times in an address. Elysia's own list would cut a text at its commas; the route
- * hands over what `repeated` reads.
+ * hands over what `queryValues` reads.
  */
-export const texts = ({ maxItems, description, ...item }: TextsOptions) =>
+export const stringList = ({ maxItems, description, ...item }: StringListOptions) =>
   Type.Unsafe<string[]>({
-    [Kind]: 'Texts',
+    [Kind]: 'StringList',
     type: 'array',
     maxItems,
     items: text(item),
@@ -96,13 +105,13 @@ export const texts = ({ maxItems, description, ...item }: TextsOptions) =>
  * The id in an address. Nothing is wrong with it: what is no id, or broken percent-encoding, names nothing, which is a
  * 404 of the service's and no 422.
  */
-export const idInPath = (description: string) =>
-  Type.Unsafe<string>({ [Kind]: 'IdInPath', type: 'string', description })
+export const pathId = (description: string) =>
+  Type.Unsafe<string>({ [Kind]: 'PathId', type: 'string', description })
 
-TypeRegistry.Set('IdInPath', () => true)
+TypeRegistry.Set('PathId', () => true)
 
 TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
-  'Texts',
+  'StringList',
   ({ maxItems, items }, value) =>
     Array.isArray(value) &&
     value.length <= maxItems &&
@@ -110,7 +119,7 @@ TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
 )
 
 /** Every value of one parameter of an address, as it was sent. */
-export const repeated = (request: Request, name: string): string[] =>
+export const queryValues = (request: Request, name: string): string[] =>
   new URL(request.url).searchParams.getAll(name)
 
 function codePoints(value: string): number {
@@ -135,30 +144,34 @@ export const integer = Type.Integer
  * A text that we write ourselves. Its format stands in the document and is not checked: for a page of tasks that would
  * cost as much as everything else together.
  */
-const written = (format: string, options: object) => t.String({ documented: { format }, ...options })
+const serverString = (format: string, options: object) => t.String({ documented: { format }, ...options })
 
 /** A moment as the service writes it. */
 export const instant = (options: object = {}) =>
-  written('date-time', { examples: ['2026-11-23T05:46:14.120000Z'], ...options })
+  serverString('date-time', { examples: ['2026-11-23T05:46:14.120000Z'], ...options })
 
 /** A moment as a client writes it: checked RFC 3339 with an offset. `parseInstant` reads it. */
 export const instantInput = (options: TextOptions = {}) =>
   text({ format: 'date-time', examples: ['2026-11-24T18:00:00Z'], ...options })
 
 export const uuid = (options: object = {}) =>
-  written('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
+  serverString('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
 
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])
 
-/** For the `detail` of a module whose routes use `requireUser`: what the document says about them. */
-export const signedIn = { security: [{ password: [] }] }
-
 /**
- * An answer that is JSON text already, and is sent unread. The document says what `schema` says; the code that makes
- * the text keeps to it.
+ * A response that is JSON text already, and is sent as it is. For the OpenAPI document and for typed clients it is what
+ * `schema` says; the code that writes the text keeps to it.
  */
-export const jsonText = (schema: TSchema) => t.String({ jsonOf: schema })
+export const jsonText = <Schema extends TSchema>(schema: Schema) =>
+  t.String({ jsonOf: schema }) as unknown as TUnsafe<Static<Schema>>
+
+/** Sends text that is the JSON of a `T`. */
+export function sendJson<T>(set: { headers: { 'content-type'?: string | number } }, text: string): T {
+  set.headers['content-type'] = 'application/json'
+  return text as T
+}
 
 /** The same schema for an answer that also carries these headers; they are for the document only. */
 export const withHeaders = <Schema extends object>(schema: Schema, ...headers: string[]): Schema => ({
@@ -208,38 +221,29 @@ export const validationErrorBody = t.Object(
   { title: 'ValidationError' },
 )
 
-/** What fails on a kind of route, beside what it names itself: every route may meet the last ones. */
-const failureGroups = {
-  /** Routes for signed-in users. */
-  user: ['not_authenticated', 'invalid_token'],
-  /** Routes that take a body. */
-  body: ['body_too_large', 'unsupported_media_type', 'validation_failed'],
-  /** Routes with a query or headers that are checked. */
-  query: ['validation_failed'],
-  always: ['internal', 'unavailable'],
-} as const satisfies Record<string, ErrorCode[]>
+/** Any route may meet these. */
+const always = ['internal', 'unavailable'] as const satisfies ErrorCode[]
 
-type Group = Exclude<keyof typeof failureGroups, 'always'>
-type ErrorResponses = Record<
-  400 | 401 | 403 | 404 | 409 | 412 | 413 | 415 | 429 | 500 | 503,
-  typeof errorBody
-> &
-  Record<422, typeof validationErrorBody>
-
-/**
- * The failures of a route, for its `response`: codes of its own, and groups that it belongs to. Elysia strips and
- * checks only answers whose status is declared, and the document shows what stands here.
- */
-export function errors(...names: (ErrorCode | Group)[]): Partial<ErrorResponses> {
-  const codes = [...names, 'always' as const].flatMap((name): readonly ErrorCode[] =>
-    name in failureGroups ? failureGroups[name as Group] : [name as ErrorCode],
-  )
-  return Object.fromEntries(
-    Object.entries(Object.groupBy(codes, statusOf)).map(([status, codes]) => [status, failureOf(codes!)]),
-  )
+/** The error responses of these codes, by status. */
+type ErrorResponses<Code extends ErrorCode> = {
+  [Status in StatusOf<Code>]: Status extends 422 ? typeof validationErrorBody : typeof errorBody
 }
 
-function failureOf(codes: ErrorCode[]) {
+/**
+ * The errors of a route, for its `response`. A route names only its own: those of a plugin that it is behind (`body()`,
+ * `query()`, `requireUser()`) the plugin declares. Elysia strips and checks only responses whose
+ * status is declared, and the OpenAPI document shows what is declared.
+ */
+export function errors<Code extends ErrorCode = never>(
+  ...codes: Code[]
+): ErrorResponses<Code | (typeof always)[number]> {
+  const byStatus = Object.groupBy<number, ErrorCode>([...codes, ...always], statusOf)
+  return Object.fromEntries(
+    Object.entries(byStatus).map(([status, codes]) => [status, responseOf(codes!)]),
+  ) as ErrorResponses<Code | (typeof always)[number]>
+}
+
+function responseOf(codes: ErrorCode[]) {
   const texts = codes.map(code => new AppError(code).message)
   const description = texts.join(', or: ')
   if (codes.includes('validation_failed')) return { ...validationErrorBody, description }

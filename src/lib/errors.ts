@@ -74,7 +74,9 @@ const defaultHeaders: Record<number, Record<string, string>> = {
   503: { 'retry-after': '2' },
 }
 
-export const statusOf = (code: ErrorCode): number => failures[code][0]
+export type StatusOf<Code extends ErrorCode> = (typeof failures)[Code][0]
+
+export const statusOf = <Code extends ErrorCode>(code: Code): StatusOf<Code> => failures[code][0]
 
 /** The expected failure that an error is or stands for: Drizzle wraps whatever its queries have thrown. */
 export function findAppError(error: unknown): AppError | undefined {

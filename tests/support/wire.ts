@@ -109,7 +109,7 @@ export function allRoutes() {
     kind: 'embedded',
     query: refuse,
     transaction: refuse,
-    session: refuse,
+    dedicatedConnection: refuse,
     close: async () => {},
   }
   const { app } = createApp({

@@ -2,9 +2,10 @@ import { and, eq, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
 import type { Driver } from '../../db/driver.ts'
 import { createDb, type Db } from '../../db/drizzle.ts'
 import { databaseError } from '../../db/pg-error.ts'
-import { tasks, taskTombstones, users, userVersions } from '../../db/tables.ts'
+import { taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
-import { collectNowAndThen } from './read-cursor.ts'
+import { tasks } from '../../modules/tasks/table.ts'
+import { collectGarbageSometimes } from './read-cursor.ts'
 
 /** A user, task or tombstone to be added. Tasks and tombstones get the next versions of their user. */
 export interface NewRow {
@@ -63,7 +64,7 @@ export function createLoader(
     try {
       const outcomes = await addBatch(rows)
       for (const [i, row] of rows.entries()) count(row, outcomes[i]!)
-      collectNowAndThen()
+      collectGarbageSometimes()
     } catch (error) {
       const reason = refusal(error)
       if (reason === undefined) await pause(error, until)
@@ -107,24 +108,20 @@ export async function patiently<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Adds rows in one transaction: all that fit, or none. */
+/** Adds rows in one transaction. */
 export function addRows(driver: Driver, rows: readonly NewRow[]): Promise<Outcome[]> {
+  const isUser = ({ table }: NewRow) => table === 'user'
+  const isOwned = (row: NewRow) => !isUser(row)
   return createDb(driver).transaction(async tx => {
-    const isUser = ({ table }: NewRow) => table === 'user'
-    const outcomes = new Map([
-      ...(await addUsers(tx, rows.filter(isUser))),
-      ...(await addOwned(
-        tx,
-        rows.filter(row => !isUser(row)),
-      )),
-    ])
-    return rows.map(row => outcomes.get(row)!)
+    const ofUsers = await addUsers(tx, rows.filter(isUser))
+    const ofOwned = await addOwned(tx, rows.filter(isOwned))
+    return rows.map(row => (isUser(row) ? ofUsers : ofOwned).shift()!)
   })
 }
 
 /** A user gets a row of `user_versions`, as at registration. */
-async function addUsers(tx: Db, rows: readonly NewRow[]): Promise<Map<NewRow, Outcome>> {
-  if (rows.length === 0) return new Map()
+async function addUsers(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
+  if (rows.length === 0) return []
   const columns = rows.map(row => row.columns)
   const added = await insert(tx, users, columns)
   // An account of the same id may have been deleted a moment ago; what it left is no part of this one.
@@ -140,44 +137,35 @@ async function addUsers(tx: Db, rows: readonly NewRow[]): Promise<Map<NewRow, Ou
   const ids = columns.map(({ id }) => id)
   const found = await tx.select({ id: users.id }).from(users).where(inArray(users.id, ids))
   const here = new Set(found.map(({ id }) => id))
-  return new Map(
-    rows.map(row => {
-      const { id } = row.columns
-      // A file may hold a user twice.
-      if (added.delete(id)) return [row, 'added']
-      return [row, here.has(id) ? 'present' : 'taken']
-    }),
-  )
+  return ids.map(id => {
+    // A file may contain a user twice.
+    if (added.delete(id)) return 'added'
+    return here.has(id) ? 'present' : 'taken'
+  })
 }
 
-/** A task that was deleted here for good does not come back. */
-async function addOwned(tx: Db, rows: readonly NewRow[]): Promise<Map<NewRow, Outcome>> {
-  if (rows.length === 0) return new Map()
+/** A task that was deleted here for good is not added again. */
+async function addOwned(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
+  if (rows.length === 0) return []
   const ownerOf = ({ columns }: NewRow) => String(columns.user_id)
   const keyOf = (row: NewRow) => `${ownerOf(row)} ${row.columns.id}`
+  const ids = rows.map(({ columns }) => columns.id)
   const owners = [...new Set(rows.map(ownerOf))]
   const lastVersions = await lockLastVersions(tx, owners)
-  const present = await findPresent(
-    tx,
-    rows.map(({ columns }) => columns.id),
-    owners,
-  )
-  const outcomes = new Map<NewRow, Outcome>()
-  const numbered: Record<'task' | 'tombstone', object[]> = { task: [], tombstone: [] }
-  for (const row of rows) {
+  const present = await findPresent(tx, ids, owners)
+  const added: Record<NewRow['table'], object[]> = { user: [], task: [], tombstone: [] }
+  const outcomes = rows.map((row): Outcome => {
     const lastVersion = lastVersions.get(ownerOf(row))
-    if (lastVersion === undefined) outcomes.set(row, 'orphan')
-    else if (present.has(keyOf(row))) outcomes.set(row, 'present')
-    else {
-      const version = lastVersion + 1
-      lastVersions.set(ownerOf(row), version)
-      present.add(keyOf(row))
-      numbered[row.table as 'task' | 'tombstone'].push({ ...row.columns, version })
-      outcomes.set(row, 'added')
-    }
-  }
-  await insert(tx, tasks, numbered.task)
-  await insert(tx, taskTombstones, numbered.tombstone)
+    if (lastVersion === undefined) return 'orphan'
+    if (present.has(keyOf(row))) return 'present'
+    const version = lastVersion + 1
+    lastVersions.set(ownerOf(row), version)
+    present.add(keyOf(row))
+    added[row.table].push({ ...row.columns, version })
+    return 'added'
+  })
+  await insert(tx, tasks, added.task)
+  await insert(tx, taskTombstones, added.tombstone)
   const moved = [...lastVersions].map(([user_id, last_version]) => ({ user_id, last_version }))
   await tx.execute(sql`
     update ${userVersions} v set last_version = n.last_version

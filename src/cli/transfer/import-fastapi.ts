@@ -1,11 +1,10 @@
 import { t } from 'elysia'
-import type { Session } from '../../db/driver.ts'
+import type { DedicatedConnection } from '../../db/driver.ts'
 import { databaseError } from '../../db/pg-error.ts'
 import { isUuid } from '../../lib/uuid.ts'
-import { email } from '../../modules/auth/model.ts'
-import { normalizeEmail } from '../../modules/auth/service.ts'
+import { email, normalizeEmail } from '../../modules/auth/model.ts'
+import { toColumns } from '../../modules/tasks/fields.ts'
 import { taskCreate } from '../../modules/tasks/model.ts'
-import { toPatch } from '../../modules/tasks/rows.ts'
 import type { Loader, NewRow } from './bulk-insert.ts'
 import { createCheck, isPasswordHash } from './check-schema.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
@@ -16,14 +15,14 @@ type Cells<Name extends string> = Record<Name, string | null>
 const users = `
   select id::text, email, password_hash, created_at::timestamptz::text from "user" order by created_at, id`
 
-// The tasks of a user together and the oldest first: their numbers then follow the order in which they were made.
+// By user, oldest first: versions then follow the order in which tasks were made.
 const tasks = `
   select id::text, user_id::text, title, description, status,
          created_at::timestamptz::text, coalesce(updated_at, created_at)::timestamptz::text as updated_at
   from task order by user_id, created_at, id`
 
 /** Begins a snapshot and counts its rows. Throws an Error with one line when the tables are not those of the FastAPI service. */
-export async function countFastApi(source: Session): Promise<{ users: number; tasks: number }> {
+export async function countFastApi(source: DedicatedConnection): Promise<{ users: number; tasks: number }> {
   try {
     await source.execute(beginSnapshot)
     const [row] = await source.execute('select (select count(*) from "user"), (select count(*) from task)')
@@ -36,7 +35,11 @@ export async function countFastApi(source: Session): Promise<{ users: number; ta
 }
 
 /** Adds the users and tasks of the snapshot that `countFastApi` began. */
-export async function importFastApi(source: Session, loader: Loader, done: (rows: number) => void) {
+export async function importFastApi(
+  source: DedicatedConnection,
+  loader: Loader,
+  done: (rows: number) => void,
+) {
   for await (const rows of readTexts(source, 'users', asJson(users))) {
     await add(rows, toUser, loader)
     done(rows.length)
@@ -65,10 +68,10 @@ type OldUser = 'id' | 'email' | 'password_hash' | 'created_at'
 
 const toUser: Reader<OldUser> = ({ id, email: address, password_hash: hash, created_at }) => {
   const label = `user ${id} (${address})`
-  if (!id || !isUuid(id)) return { label, problem: 'its id is no UUID' }
+  if (!id || !isUuid(id)) return { label, problem: 'its id is not a UUID' }
   const problem = checkEmail({ email: address })
   if (problem) return { label, problem }
-  if (!hash || !isPasswordHash(hash)) return { label, problem: 'its password_hash is no bcrypt hash' }
+  if (!hash || !isPasswordHash(hash)) return { label, problem: 'its password_hash is not a bcrypt hash' }
   if (!isMoment(created_at)) return { label, problem: noMoment('created_at') }
   const email = address!.trim()
   return {
@@ -89,8 +92,8 @@ type OldTask = 'id' | 'user_id' | 'title' | 'description' | 'status' | 'created_
 
 const toTask: Reader<OldTask> = ({ id, user_id, title, description, status, created_at, updated_at }) => {
   const label = `task ${id}`
-  if (!id || !isUuid(id)) return { label, problem: 'its id is no UUID' }
-  if (!user_id || !isUuid(user_id)) return { label, problem: 'its user_id is no UUID' }
+  if (!id || !isUuid(id)) return { label, problem: 'its id is not a UUID' }
+  if (!user_id || !isUuid(user_id)) return { label, problem: 'its user_id is not a UUID' }
   const input = { title: title!, description: description!, status: status as 'pending' }
   const problem = checkTask(input)
   if (problem) return { label, problem }
@@ -102,8 +105,8 @@ const toTask: Reader<OldTask> = ({ id, user_id, title, description, status, crea
     columns: {
       id,
       user_id,
-      ...toPatch(input),
-      // The FastAPI service did not write down when a task was completed; its last change is the best guess.
+      ...toColumns(input),
+      // The FastAPI service did not record when a task was completed; the last change is the best guess.
       completed_at: status === 'completed' ? updated_at : null,
       created_at,
       updated_at,
@@ -111,9 +114,9 @@ const toTask: Reader<OldTask> = ({ id, user_id, title, description, status, crea
   }
 }
 
-/** PostgreSQL's text form of a moment, in UTC, from year 1 to 9999; null is today's default. */
+/** Whether it is PostgreSQL's text of a moment in UTC, of the years 1 to 9999; null becomes the default, now. */
 function isMoment(text: string | null): boolean {
   return text === null || /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00$/.test(text ?? '')
 }
 
-const noMoment = (column: string) => `its ${column} is no moment in the years 1 to 9999`
+const noMoment = (column: string) => `its ${column} is not a moment of the years 1 to 9999`

@@ -1,8 +1,8 @@
 import type { AnyColumn } from 'drizzle-orm'
 import { t } from 'elysia'
 import { instantInput, integer, nullable, text } from '../../http/schema.ts'
-import { normalizeEmail } from '../../modules/auth/service.ts'
-import { toPatch } from '../../modules/tasks/rows.ts'
+import { normalizeEmail } from '../../modules/auth/model.ts'
+import { toColumns } from '../../modules/tasks/fields.ts'
 import { batchRows, type Loader, type NewRow } from './bulk-insert.ts'
 import { createCheck, isPasswordHash } from './check-schema.ts'
 import { exportedColumns, exportFormat, type LineType } from './export.ts'
@@ -55,7 +55,8 @@ export async function importFile(
 }
 
 function checkHeader({ value }: Line) {
-  if (value.format !== exportFormat.format) throw new LineError('line 1: this is no file that `export` wrote')
+  if (value.format !== exportFormat.format)
+    throw new LineError('line 1: this is not a file that `export` wrote')
   if (value.version !== 1 && value.version !== exportFormat.version) {
     throw new LineError('line 1: a newer program wrote this file; import it with that one')
   }
@@ -109,13 +110,13 @@ function check(lines: readonly Entry[]) {
 
 const hashProblem = (type: string, value: Record<string, unknown>) =>
   type === 'user' && !isPasswordHash(value.password_hash as string)
-    ? 'password_hash: no bcrypt hash'
+    ? 'password_hash: not a bcrypt hash'
     : undefined
 
 function toRow({ number, type: table, value }: Entry): NewRow {
   const row = { table, columns: value as NewRow['columns'], label: `line ${number}` }
   if (table === 'tombstone') return row
-  if (table === 'task') return { ...row, columns: { ...row.columns, ...toPatch(value) } }
+  if (table === 'task') return { ...row, columns: { ...row.columns, ...toColumns(value) } }
   const columns = { ...row.columns, normalized_email: normalizeEmail(value.email as string) }
   return { ...row, columns, version: beyond(Number(value.last_version ?? value.seq ?? 0)) }
 }
@@ -128,7 +129,7 @@ async function* parse(lines: AsyncIterable<string>): AsyncGenerator<Line> {
   for await (const line of lines) {
     number++
     const value = parseObject(line)
-    if (!value) throw new LineError(`line ${number}: this is no JSON object`)
+    if (!value) throw new LineError(`line ${number}: this is not a JSON object`)
     yield { number, type: value.type, value }
   }
 }
@@ -142,7 +143,7 @@ function parseObject(line: string): Record<string, unknown> | undefined {
   }
 }
 
-/** One line at a time, whatever the pieces are that the file comes in. */
+/** Yields the lines of a file that is read in chunks. */
 async function* splitLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
   const decoder = new TextDecoder('utf-8', { fatal: true })
   let rest = ''
@@ -158,8 +159,8 @@ async function* splitLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<st
     }
     decoder.decode()
   } catch (error) {
-    throw error instanceof TypeError ? new LineError(`after line ${count}: this is no UTF-8`) : error
+    throw error instanceof TypeError ? new LineError(`after line ${count}: this is not UTF-8`) : error
   }
-  // Without a line break at its end the file was cut off, which `import` says of a file without its last line.
+  // A file that was cut off; `importFile` reports that its last line is missing.
   if (rest !== '') yield rest
 }

@@ -30,11 +30,11 @@ export async function importCommand(file: string, { from }: { from?: string }): 
 
 async function fromFastApi(driver: Driver, url: string): Promise<boolean> {
   const source = openPostgres({ url, poolSize: 1 })
-  return source.session(async session => {
-    const { users, tasks } = await countFastApi(session)
+  return source.dedicatedConnection(async connection => {
+    const { users, tasks } = await countFastApi(connection)
     const progress = createProgress('rows', users + tasks)
     const loader = createLoader(driver, (label, reason) => reportSkipped(progress, label, reason))
-    await importFastApi(session, loader, rows => progress.add(rows))
+    await importFastApi(connection, loader, rows => progress.add(rows))
     progress.clear()
     return summarize(loader)
   })

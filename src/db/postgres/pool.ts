@@ -117,11 +117,10 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   /** The index of the next job to be sent; -1 when all of them must wait. */
   function pickJob(now: number): number {
     if (now >= slowUntil && queue[0]!.kind !== 'transaction') return 0
-    const isSent = (text: string) => connections.some(({ sent }) => sent.some(job => job.text === text))
-    const transactions = connections.filter(({ sent }) => sent[0]?.kind === 'transaction').length
     return queue.findIndex(({ kind, text }) => {
-      if (kind === 'transaction' && transactions >= transactionsMax) return false
-      return now >= slowUntil || !isSent(text)
+      const atOnce = kind === 'transaction' ? transactionsMax : size
+      const isSent = ({ sent }: PooledConnection) => sent.some(job => job.text === text)
+      return connections.filter(isSent).length < (now < slowUntil ? 1 : atOnce)
     })
   }
 

@@ -1,6 +1,6 @@
 import { t } from 'elysia'
-import { idInPath, instant, nullable, oneOf, text, uuid } from '../../http/schema.ts'
-import { passwordBytesMax } from './passwords.ts'
+import { instant, nullable, oneOf, pathId, text, uuid } from '../../http/schema.ts'
+import { passwordBytesMax } from './password-hash.ts'
 
 /** `local@domain.tld`, white space around it allowed (it is trimmed); the whole at most 254 characters (RFC 5321). */
 export const email = text({
@@ -9,6 +9,9 @@ export const email = text({
   format: 'email',
   examples: ['ada@example.com'],
 })
+
+/** An e-mail address as it is compared: without regard to case. */
+export const normalizeEmail = (email: string) => email.trim().normalize('NFC').toLowerCase()
 
 export const newPassword = text({
   minLength: 8,
@@ -108,7 +111,7 @@ export const logoutQuery = t.Object({
   ),
 })
 
-export const sessionParams = t.Object({ id: idInPath('The id of a session.') })
+export const sessionParams = t.Object({ id: pathId('The id of a session.') })
 
 export const session = t.Object(
   {

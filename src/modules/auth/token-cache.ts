@@ -1,4 +1,4 @@
-import type { Caller } from './service.ts'
+import type { Caller } from './sessions.ts'
 import type { Claims } from './tokens.ts'
 
 /** How many tokens are kept; the oldest entry is dropped first. */

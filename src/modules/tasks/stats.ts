@@ -1,8 +1,8 @@
 import { and, count, eq, gte, isNotNull, isNull, lt, ne, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { tasks } from '../../db/tables.ts'
 import { wrongParameter } from './cursor.ts'
 import type { Stats } from './model.ts'
+import { tasks } from './table.ts'
 
 const isLive = isNull(tasks.deletedAt)
 const isOpen = ne(tasks.status, 'completed')

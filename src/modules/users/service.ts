@@ -1,10 +1,12 @@
 import { and, eq, inArray, ne, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { brokenConstraint } from '../../db/pg-error.ts'
-import { sessions, users } from '../../db/tables.ts'
+import { sessions as sessionsTable, users } from '../../db/tables.ts'
+import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
-import type { Passwords } from '../auth/passwords.ts'
-import { type AuthService, type Caller, type Client, normalizeEmail } from '../auth/service.ts'
+import { normalizeEmail } from '../auth/model.ts'
+import type { Passwords } from '../auth/password-hash.ts'
+import type { Caller, Sessions } from '../auth/sessions.ts'
 import type { Throttle } from '../auth/throttle.ts'
 import { eraseUser } from '../tasks/erasure.ts'
 
@@ -14,14 +16,14 @@ interface Parts {
   db: Db
   passwords: Passwords
   throttle: Throttle
-  auth: Pick<AuthService, 'revokeSessions' | 'logout'>
+  sessions: Pick<Sessions, 'revoke' | 'logout'>
 }
 
 /** How long the answer to a deletion waits for the tasks: for thousands of them, on any machine. */
 const eraseMsMax = 1000
 
 /** What a user does with the account. A change that cannot be undone asks for the password once more. */
-export function createUserService({ db, passwords, throttle, auth }: Parts) {
+export function createUserService({ db, passwords, throttle, sessions }: Parts) {
   const profile = {
     id: users.id,
     email: users.email,
@@ -42,10 +44,12 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
         .returning({ id: users.id }),
     )
     const isOthers = and(
-      inArray(sessions.userId, db.select({ id: changed.id }).from(changed)),
-      ne(sessions.id, caller.sessionId),
+      inArray(sessionsTable.userId, db.select({ id: changed.id }).from(changed)),
+      ne(sessionsTable.id, caller.sessionId),
     )
-    const ended = db.$with('ended').as(db.delete(sessions).where(isOthers).returning({ id: sessions.id }))
+    const ended = db
+      .$with('ended')
+      .as(db.delete(sessionsTable).where(isOthers).returning({ id: sessionsTable.id }))
     return db.with(changed, ended).select({ sessionId: ended.id }).from(changed).leftJoin(ended, sql`true`)
   }
 
@@ -118,9 +122,9 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
         const rows = await setPassword(caller, hash, newHash)
         return rows.length > 0 ? rows : undefined
       })
-      auth.revokeSessions(ended.flatMap(({ sessionId }) => sessionId ?? []))
+      sessions.revoke(ended.flatMap(({ sessionId }) => sessionId ?? []))
       // Once more: a sign-in with the old password may have been under way, unseen by the statement before.
-      await auth.logout(caller, 'others')
+      await sessions.logout(caller, 'others')
     },
 
     /**
@@ -135,7 +139,7 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
           .returning({ id: users.id })
         return deleted
       })
-      auth.revokeSessions([caller.sessionId])
+      sessions.revoke([caller.sessionId])
       const erased = eraseUser(db, caller.id).catch(() => {})
       await Promise.race([erased, Bun.sleep(eraseMsMax)])
     },
