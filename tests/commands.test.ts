@@ -361,6 +361,7 @@ describe('wrong use', () => {
     [['import']],
     [['import', 'a', '--from', 'postgres://db/x']],
     [['import', '--from', 'mysql://db/x']],
+    [['import', '--from', 'postgres://db/x?sslmode=on']],
     [['backup']],
     [['nosuch']],
   ])('%p: exit code 2, one message on stderr, nothing on stdout', async args => {
