@@ -247,26 +247,32 @@ describe('doctor names the cure when the data folder', () => {
     })
   })
 
-  test.skipIf(!isRoot)('belongs to another user', async () => {
+  test.skipIf(!isRoot).each([
+    ['belongs to another user', 0o700, ''],
+    ['holds a database of another user', 0o777, '/cluster'],
+    ['holds a secret of another user', 0o777, '/secret_key'],
+  ])('%s', async (what, mode, inside) => {
     const program = join(folder, 'todo-api')
     copyFileSync(await executablePath(), program)
-    for (const [path, mode] of [
-      [folder, 0o755],
-      [program, 0o755],
-    ] as const)
-      chmodSync(path, mode)
-    const dataDir = join(folder, 'foreign')
-    mkdirSync(dataDir, { mode: 0o700 })
-    const child = Bun.spawnSync([program, 'doctor'], {
+    for (const path of [folder, program]) chmodSync(path, 0o755)
+    const dataDir = join(folder, what)
+    mkdirSync(dataDir)
+    mkdirSync(join(dataDir, 'cluster'), { mode: inside === '/cluster' ? 0o700 : 0o777 })
+    writeFileSync(join(dataDir, 'secret_key'), '')
+    for (const path of ['cluster', 'secret_key']) {
+      chmodSync(join(dataDir, path), inside === `/${path}` ? 0o700 : 0o777)
+    }
+    chmodSync(dataDir, mode)
+    const { exitCode, stdout } = Bun.spawnSync([program, 'doctor'], {
       cwd: '/',
       env: { PATH: process.env.PATH, DATA_DIR: dataDir },
       uid: 54_321,
       gid: 54_321,
     })
 
-    expect(child.exitCode).toBe(1)
-    expect(String(child.stdout)).toContain(
-      `fail  data folder  ${dataDir} cannot be written to (EACCES); it belongs to user 0, and the service runs as 54321: chown -R 54321 ${dataDir}`,
+    expect(exitCode).toBe(1)
+    expect(String(stdout)).toContain(
+      `fail  data folder  ${dataDir}${inside} cannot be written to (EACCES); it belongs to user 0, and this is user 54321: chown -R 54321 ${dataDir}${inside}`,
     )
   })
 

@@ -53,7 +53,7 @@ const pidOf = (api: Running, worker: number): number =>
 
 const portOf = (url: string) => Number(new URL(url).port)
 
-/** A process that has ended but whom nobody has asked about counts as dead. */
+/** A zombie (ended, but not waited for) counts as dead. */
 function isAlive(pid: number): boolean {
   try {
     return !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))

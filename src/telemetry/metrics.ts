@@ -148,7 +148,7 @@ export function createMetrics(about: { version: string; database: string }, work
     observe,
     aroundStatement,
     /** Sets the sources. */
-    watch(from: Sources) {
+    setSources(from: Sources) {
       sources = from
     },
     /** The Prometheus text format 0.0.4. */
