@@ -78,7 +78,7 @@ export function createMetrics(about: { version: string; database: string }, work
     const metric = new Metric({ name, help, labelNames: label ? [label] : [], registers, collect })
   }
   const gauge = (...metric: [name: string, help: string, from: Read, label?: string]) =>
-    read(Gauge, ...metric)
+    readAtScrape(Gauge, ...metric)
   const counter = (...metric: [name: string, help: string, from: Read, label?: string]) =>
     readAtScrape(Counter, ...metric)
 
