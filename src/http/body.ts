@@ -20,7 +20,7 @@ interface BodyOptions {
 
 /**
  * Reads the body of the routes after it, which thereby declare 413, 415 and 422. It replaces Elysia's parser (switched
- * off in `error-handler.ts`; docs/decisions/0001), which runs before the caller is known, accepts 128 MB, and needs a
+ * off in `error-handler.ts`; docs/decisions/0013-elysia.md), which runs before the caller is known, accepts 128 MB, and needs a
  * second for deeply nested JSON. This one runs in the order of registration: after `requireUser`, so that without a
  * token the answer is 401, whatever the body.
  */

@@ -4,14 +4,14 @@ import type { FailureFields } from '../../http/error-handler.ts'
 import { errorBody, errors, validationErrorBody } from '../../http/schema.ts'
 import type { AppError, ErrorCode, Problem } from '../../lib/errors.ts'
 
-/** Errors of the routes after it also have the fields of an OAuth 2 token endpoint (RFC 6749, 5.2). */
+/** The routes registered after it add the error of an OAuth 2 token endpoint (RFC 6749, 5.2) to the common shape. */
 export const oauthErrors = new Elysia({ name: 'oauth-errors' })
   .decorate({ failureFields: undefined as FailureFields })
   .onTransform({ as: 'scoped' }, context => {
     context.failureFields = oauthError
   })
 
-/** The last three codes are those of the authorization endpoint: RFC 6749 has none for a failing token endpoint. */
+/** RFC 6749 has no code for a server in trouble at the token endpoint; these two are its codes of the authorization endpoint. */
 const oauthCodes: Partial<Record<ErrorCode, string>> = {
   incorrect_login: 'invalid_grant',
   invalid_token: 'invalid_grant',
