@@ -68,7 +68,7 @@ export const passwordSignIn = (parts: Parts) => {
           : signIn(body, clientOf(request)),
       {
         transform: nameFromEmail,
-        async beforeHandle(context) {
+        beforeHandle: async context => {
           if (context.body.grant_type !== 'refresh_token') await limitedLogin(context)
         },
         body: login,
