@@ -27,16 +27,16 @@ test.each([
     const probes = startProbes(api)
     await traffic.more('answered', 300)
 
-    const gone = performance.now()
+    const notReady = probes.measureUntil(false)
     await remove(primary)
     await Bun.sleep(1500)
     await traffic.more('refused', 30)
-    expect(probes.readiness(false, gone)).toBeLessThan(recoveryMax)
+    expect(notReady()).toBeLessThan(recoveryMax)
     await promote(standby)
-    const back = performance.now()
+    const measured = traffic.measureRecovery()
     await traffic.more('answered', 300)
     await Bun.sleep(300)
-    const recovery = traffic.refusedUntil(back)
+    const recovery = measured()
 
     // The old one comes back, as somebody's mistake: it takes writes.
     primary.thaw()

@@ -1,5 +1,11 @@
 import postgres from 'postgres'
 import type { Answer, Client, Person } from './harness.ts'
+import { createRecovery, stopwatch } from './stopwatch.ts'
+
+/** A service, and its process when it is not this one: what it waits for a processor is no lateness. */
+type Served = Client & { process?: { pid: number } }
+
+const watch = ({ process }: Served) => stopwatch(...(process ? [process.pid] : []))
 
 /** What traffic saw. Times are milliseconds. */
 export interface Seen {
@@ -24,7 +30,7 @@ interface Options {
 }
 
 /** Many clients that make, change and read tasks, each after a short pause, and keep books of every answer. */
-export function startTraffic(api: Client, people: Person[], { clients = 30, only }: Options = {}) {
+export function startTraffic(api: Served, people: Person[], { clients = 30, only }: Options = {}) {
   const seen: Seen = {
     answered: 0,
     refused: 0,
@@ -35,7 +41,7 @@ export function startTraffic(api: Client, people: Person[], { clients = 30, only
     changed: new Map(),
   }
   let ending = false
-  let lastRefusal = 0
+  const recovery = createRecovery(() => watch(api))
   const began = performance.now()
 
   /** One call: the answer when it is a success, `undefined` when it was refused as it should be. */
@@ -44,7 +50,8 @@ export function startTraffic(api: Client, people: Person[], { clients = 30, only
     path: string,
     sent: Parameters<Client['request']>[2],
   ): Promise<Answer | undefined> {
-    const at = performance.now()
+    const elapsed = watch(api)
+    const markRefused = recovery.request()
     try {
       const answer = await api.request(method, path, sent)
       if (answer.status < 300) {
@@ -53,11 +60,11 @@ export function startTraffic(api: Client, people: Person[], { clients = 30, only
       }
       if (!isRefusal(answer)) fault(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`)
       seen.refused++
-      lastRefusal = Math.max(lastRefusal, at)
+      markRefused()
     } catch (error) {
       fault(`${method} ${path}: ${error}`)
     } finally {
-      seen.slowest = Math.max(seen.slowest, performance.now() - at)
+      seen.slowest = Math.max(seen.slowest, elapsed())
     }
     // A refused client comes again, though not in the same instant.
     await Bun.sleep(20)
@@ -106,8 +113,8 @@ export function startTraffic(api: Client, people: Person[], { clients = 30, only
       while (seen[what] < wanted && performance.now() < until) await Bun.sleep(5)
       if (seen[what] < wanted) fault(`no ${count} ${what} in 10 s`)
     },
-    /** Milliseconds from `since` until the last request began that was refused. */
-    refusedUntil: (since: number) => Math.max(0, lastRefusal - since),
+    /** Begins now: the milliseconds until the last request began that was refused. */
+    measureRecovery: () => recovery.measure(),
     async end(): Promise<Seen> {
       ending = true
       await Promise.all(loops)
@@ -128,18 +135,18 @@ export function isRefusal({ status, headers, body }: Answer): boolean {
 }
 
 /** Asks every 50 ms whether the service lives and whether it is ready, and notes every answer. */
-export function startProbes(api: Client) {
+export function startProbes(api: Served) {
   const faults: string[] = []
-  const ready: { at: number; is: boolean }[] = []
+  const waits: { for: boolean; elapsed: () => number; took: number }[] = []
   let slowestLive = 0
   let slowestReady = 0
   let ending = false
 
-  async function probe(path: string, take: (answer: Answer, at: number) => void) {
+  async function probe(path: string, take: (answer: Answer, took: number) => void) {
     while (!ending) {
-      const at = performance.now()
+      const elapsed = watch(api)
       try {
-        take(await api.get(path), at)
+        take(await api.get(path), elapsed())
       } catch (error) {
         faults.push(`${path}: ${error}`)
       }
@@ -148,22 +155,25 @@ export function startProbes(api: Client) {
   }
 
   const loops = [
-    probe('/health/live', ({ status }, at) => {
+    probe('/health/live', ({ status }, took) => {
       if (status !== 200) faults.push(`/health/live: ${status}`)
-      slowestLive = Math.max(slowestLive, performance.now() - at)
+      slowestLive = Math.max(slowestLive, took)
     }),
-    probe('/health/ready', (answer, at) => {
+    probe('/health/ready', (answer, took) => {
       if (answer.status !== 200 && !isRefusal(answer)) faults.push(`/health/ready: ${answer.status}`)
-      slowestReady = Math.max(slowestReady, performance.now() - at)
-      ready.push({ at: performance.now(), is: answer.status === 200 })
+      slowestReady = Math.max(slowestReady, took)
+      for (const wait of waits) {
+        if (wait.for === (answer.status === 200)) wait.took = Math.min(wait.took, wait.elapsed())
+      }
     }),
   ]
 
   return {
-    /** Milliseconds from `since` until it was first said to be ready, or not ready; `Infinity` when it was not. */
-    readiness(is: boolean, since: number): number {
-      const found = ready.find(answer => answer.at >= since && answer.is === is)
-      return found ? found.at - since : Number.POSITIVE_INFINITY
+    /** Begins now: the milliseconds until the service first says that it is ready, or not; `Infinity` if it never does. */
+    measureUntil(ready: boolean) {
+      const wait = { for: ready, elapsed: watch(api), took: Number.POSITIVE_INFINITY }
+      waits.push(wait)
+      return () => wait.took
     },
     async end() {
       ending = true
