@@ -142,7 +142,7 @@ describe('restore', () => {
     await runCommand(['user', 'create', 'bob@example.com'], { ...place, stdin: 'correct horse\n' })
   }, 30_000)
 
-  test('leaves a database alone unless it is told to; then it sets it aside', async () => {
+  test('leaves a database alone unless it has to; then it sets it aside', async () => {
     const refused = await runCommand(['restore', file], place)
     expect([refused.exitCode, refused.stderr]).toEqual([1, expect.stringContaining('--force')])
     expect(await users()).toBe(2)
@@ -217,7 +217,7 @@ describe('restore', () => {
     expect([exitCode, stderr]).toEqual([1, 'a newer todo-api made this backup; restore it with that one\n'])
   }, 30_000)
 
-  test('waits for nobody: a running service is told of', async () => {
+  test('does not wait: a running service is named', async () => {
     const api: Running = await startExecutable(on(dataDir))
     const { exitCode, stderr } = await runCommand(['restore', '--force', file], place)
 

@@ -54,7 +54,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect(await user(['list'])).toMatchObject({ stdout: expect.not.stringContaining('bob') })
   })
 
-  test('list gives one line of JSON for each account, the oldest first', async () => {
+  test('list prints one line of JSON for each account, the oldest first', async () => {
     const bob = await api.user('bob@example.com')
     await api.task(bob)
     await api.task(bob)
@@ -157,7 +157,7 @@ test('a command on the embedded database works without a service, and makes no d
   expect(existsSync(dataDir)).toBe(false)
 })
 
-test('a service that was killed is in nobody’s way', async () => {
+test('a service that was killed is in no command’s way', async () => {
   const place = await newPlace('embedded')
   const api = await startExecutable(place.env)
   await api.user('ada@example.com')
@@ -273,7 +273,7 @@ describe('doctor fails, and says what to do', () => {
     await database.drop()
   })
 
-  test('when the server takes no writes, or the role may not', async () => {
+  test('when the server refuses writes, or the role may not', async () => {
     // A pooling proxy would go on with sessions from before the change.
     const place = await newPlace('postgres', { direct: true })
     const url = new URL(place.env.DATABASE_URL!)

@@ -7,7 +7,7 @@ import type { Driver } from '../src/db/driver.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { tidy } from '../src/db/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
-import type { Person } from './support/harness.ts'
+import type { User } from './support/harness.ts'
 
 // Milliseconds: opening takes one second, and on a busy machine several.
 setDefaultTimeout(60_000)
@@ -128,7 +128,7 @@ test('the folder is for its owner only', () => {
   expect(statSync(dataDir).mode & 0o777).toBe(0o700)
 })
 
-test('a file in the way is told in one line', () => {
+test('a file in the way is reported in one line', () => {
   const dataDir = folder()
   writeFileSync(dataDir, 'not a folder')
 
@@ -178,7 +178,7 @@ test('an error carries its SQLSTATE and constraint, and the next statement works
   expect(await driver.query('select count(*) from unique_t', [])).toEqual([[1]])
 })
 
-test('a session gives the rows of the last statement', async () => {
+test('a session returns the rows of the last statement', async () => {
   const rows = await driver.session(session => session.execute('select 1; select 2 union all select 3'))
 
   expect(rows).toEqual([[2], [3]])
@@ -251,7 +251,7 @@ test('closing answers what is under way, then refuses, and can be repeated', asy
   await expect(driver.session(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
 })
 
-test('rows are there after a restart, and a first start that was cut off is begun anew', async () => {
+test('rows are there after a restart, and a first start that was cut off begins again', async () => {
   const dataDir = folder()
   mkdirSync(join(dataDir, 'cluster.new', 'base'), { recursive: true })
   writeFileSync(join(dataDir, 'cluster.new', 'PG_VERSION'), '')
@@ -377,8 +377,8 @@ describe('a service whose data folder is deleted', () => {
     lines.map(line => JSON.parse(line)).filter(({ level }) => level === 'error')
 
   test.each([
-    ['writes', (api: Running, ada: Person) => api.post('/tasks', { ...ada, json: { title: 'x' } })],
-    ['reads', (api: Running, ada: Person) => api.get('/tasks?q=milk', ada)],
+    ['writes', (api: Running, ada: User) => api.post('/tasks', { ...ada, json: { title: 'x' } })],
+    ['reads', (api: Running, ada: User) => api.get('/tasks?q=milk', ada)],
     ['asks whether it is ready', (api: Running) => api.get('/health/ready')],
   ])('ends, so that it is started again, and answers no 500 to a client that %s', async (_, call) => {
     const { api, ada, dataDir } = await start()
@@ -408,7 +408,7 @@ describe('a service whose data folder is deleted', () => {
   })
 })
 
-test('statements that write are told from those that only read', () => {
+test('statements that write are told apart from those that only read', () => {
   const reads = ['select updated_at from t', ' with a as (select 1) select * from a', 'show server_version']
   const writes = [
     'insert into t values (1)',
@@ -437,7 +437,7 @@ test('a change makes the upkeep of the next minute clear up', async () => {
   expect(await dead()).toBe(0)
 })
 
-test('the upkeep clears dead rows and tells the planner how much there is', async () => {
+test('the upkeep clears dead rows and updates the planner’s statistics', async () => {
   await driver.session(session =>
     session.execute('create table untidy as select a from generate_series(1, 5000) a'),
   )

@@ -11,9 +11,9 @@ import {
   type Client,
   client,
   onBothDatabases,
-  type Person,
   type Service,
   startService,
+  type User,
 } from './support/harness.ts'
 import { allRoutes, expectError, send } from './support/wire.ts'
 
@@ -23,7 +23,7 @@ const nowhere = '00000000-0000-4000-8000-000000000000'
 
 describe('over the wire', () => {
   const api = {} as Service
-  const ada = {} as Person
+  const ada = {} as User
   beforeAll(async () => {
     Object.assign(api, await startService('postgres'))
     Object.assign(ada, await api.user())
@@ -269,7 +269,7 @@ describe('over the wire', () => {
     expect((await api.get('/health')).status).toBe(200)
   })
 
-  test('nesting 32,000 deep keeps nobody waiting', async () => {
+  test('nesting 32,000 deep keeps no client waiting', async () => {
     const texts = [
       '['.repeat(32_000),
       '{"a":'.repeat(6000),
@@ -286,7 +286,7 @@ describe('over the wire', () => {
     }
   })
 
-  test('a batch of 200,000 values keeps nobody waiting', async () => {
+  test('a batch of 200,000 values keeps no client waiting', async () => {
     const texts = [`{"operations":[${Array(200_000).fill('{}')}]}`, `[${Array(200_000).fill('1')}]`]
     for (const content of texts) {
       let quickest = Number.POSITIVE_INFINITY
@@ -304,7 +304,7 @@ describe('over the wire', () => {
     }
   })
 
-  test('a list of thousands of mistakes keeps nobody waiting and is not told to its end', async () => {
+  test('a list of thousands of mistakes keeps no client waiting and is not listed to its end', async () => {
     const query = Array(1000).fill('status=x').join('&')
     const start = performance.now()
 
@@ -368,7 +368,7 @@ describe('over the wire', () => {
   test('of a field that a form or an object holds twice, the last one counts', async () => {
     const { email, password } = ada
     const fields = (last: string) =>
-      `username=nobody&username=${encodeURIComponent(email)}&password=wrong&password=${last}`
+      `username=unknown&username=${encodeURIComponent(email)}&password=wrong&password=${last}`
     const login = (last: string) =>
       send(api.url, { line: 'POST /api/v1/auth/login', headers: [form], body: fields(last) })
 
@@ -446,7 +446,7 @@ describe('over the wire', () => {
     expect(answer.body.body).toBeNull()
   })
 
-  test('every problem of a query is told at once', async () => {
+  test('every problem of a query is reported at once', async () => {
     const answer = await api.get('/tasks?limit=0&offset=x&status=a', { token: ada.token })
 
     expect(answer.body.detail.map((problem: { loc: string[] }) => problem.loc[1])).toEqual([
@@ -465,7 +465,7 @@ describe('over the wire', () => {
     expect(long.status).toBe(200)
   })
 
-  test('a stranger hears 401 before anything else, whatever is sent and however much', async () => {
+  test('a client without a token is answered 401 before anything else, whatever is sent and however much', async () => {
     const bodies = ['{', '[]', '\xff', 'x'.repeat(40_000), '['.repeat(32_000)]
     for (const content of bodies) {
       for (const type of [json, 'Content-Type: text/plain', form]) {
@@ -479,7 +479,7 @@ describe('over the wire', () => {
     }
     expectError(await api.get('/tasks?limit=x&status=y'), 401, 'not_authenticated')
     expectError(await api.patch('/tasks/nonsense', { json: { title: 5 } }), 401, 'not_authenticated')
-    // Announced and never sent: nobody waits for it.
+    // Announced and never sent: the service does not wait for it.
     const unsent = await send(api.url, {
       line: 'POST /api/v1/tasks',
       headers: [json, 'Content-Length: 1000'],
@@ -531,7 +531,7 @@ describe('in the framework', () => {
   const api: Client = client(lab.server!.url.href.replace(/\/$/, ''), '')
   afterAll(() => lab.stop())
 
-  test('problems of path, query, header and body are told all at once', async () => {
+  test('problems of path, query, header and body are reported all at once', async () => {
     const answer = await api.post('/all/x?n=many&flags=no', {
       headers: { 'x-count': 'few' },
       json: { name: '', password: 'geheim' },
@@ -610,7 +610,7 @@ describe('in the framework', () => {
     expect(lines.join('')).not.toContain('geheim')
   })
 
-  test('a list of 16,000 wrong items keeps nobody waiting and is not told to its end', async () => {
+  test('a list of 16,000 wrong items keeps no client waiting and is not listed to its end', async () => {
     let quickest = Number.POSITIVE_INFINITY
     for (let i = 0; i < 5; i++) {
       const start = performance.now()
@@ -701,7 +701,7 @@ onBothDatabases('a damaged database', api => {
     expect(JSON.stringify(api.logs())).not.toContain('geheim')
   })
 
-  test('a constraint that nobody knows is 409', async () => {
+  test('an unknown constraint is 409', async () => {
     const ada = await api.user()
     await api.sql(`alter table tasks add constraint nobody_knows check (title <> 'taboo')`, [])
 

@@ -3,14 +3,14 @@ import { readdirSync, readlinkSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { parseConfig } from '../src/config/config.ts'
 import { type Running, startExecutable } from './support/executable.ts'
-import { type Person, type Service, startService } from './support/harness.ts'
+import { type Service, startService, type User } from './support/harness.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { until } from './support/until.ts'
 import { exchange, send } from './support/wire.ts'
 
 describe('every answer', () => {
   const api = {} as Service
-  const ada = {} as Person
+  const ada = {} as User
   let task: { id: string }
   beforeAll(async () => {
     Object.assign(api, await startService('postgres', { METRICS_TOKEN: 'metrics-token-metrics-token' }))
@@ -67,7 +67,7 @@ describe('every answer', () => {
     }
   })
 
-  test('that is about a person stays out of every cache but the person’s own', async () => {
+  test('that is about a user stays out of every cache but the user’s own', async () => {
     const signedIn = { token: ada.token }
     const { refreshToken } = ada
     const noStore = [
@@ -114,7 +114,7 @@ describe('every answer', () => {
       expect([bytes.slice(0, 60), answer.slice(0, 12)]).toEqual([bytes.slice(0, 60), `HTTP/1.1 ${status}`])
       expect(answer).toContain('Connection: close')
     }
-    // Bun hangs up on a method that nobody has registered.
+    // Bun hangs up on a method that is not registered.
     expect(await exchange(api.url, Buffer.from('NONSENSE /health HTTP/1.1\r\nHost: x\r\n\r\n'))).toBe('')
     const longest = await send(api.url, { line: `GET /health?${'a'.repeat(12_000)}` })
     expect(longest.status).toBe(200)
@@ -161,7 +161,7 @@ describe('when hashing is slow', () => {
 describe('slow clients', () => {
   const count = 100
   let api: Running
-  let ada: Person
+  let ada: User
   /** The largest answer that there is: 1.4 MB. */
   let large: string
   beforeAll(async () => {

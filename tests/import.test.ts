@@ -16,7 +16,7 @@ const passlibHash = '$2b$12$T.xn6dKSQZ3gXkAvTvAZJudmKrXXa2cb26eIlthPCWC.dzB4VYTa
 const ada = '93ff4908-089d-4cc6-99b4-966c3d153f2e'
 const bob = 'de5bd25c-611f-4523-adc5-e7b0293d70bb'
 
-/** The tables as SQLModel 0.0.14 makes them for the first service. */
+/** The tables as SQLModel 0.0.14 makes them for the FastAPI service. */
 const referenceTables = `
   create table "user" (
     id uuid not null primary key, email varchar not null, password_hash varchar not null,
@@ -28,7 +28,7 @@ const referenceTables = `
     constraint task_user_id_fkey foreign key (user_id) references "user" (id));
   create index ix_task_user_id on task (user_id);`
 
-const people = `
+const userRows = `
   insert into "user" values
     ('${ada}', 'Ada@Example.com', '${passlibHash}', '2025-03-01 10:00:00.123456+00'),
     ('${bob}', 'bob@example.com', '${passlibHash}', '2025-03-02 10:00:00+00');
@@ -37,7 +37,7 @@ const people = `
     ('9c3bd0a3-0cef-4d8c-a88a-3cf20a2a41de', '${ada}', 'First', null, 'pending', '2025-03-02 10:00:00+00', '2025-03-02 10:00:00+00'),
     ('943a778f-fa0f-473d-aebb-3ac3cad95b5f', '${bob}', 'Bob’s', '', 'in_progress', '2025-03-02 10:00:00+00', '2025-03-02 10:00:00+00');`
 
-/** A database of the first service. */
+/** A database of the FastAPI service. */
 async function referenceDatabase(...statements: string[]): Promise<PrivateDatabase> {
   const database = await emptyDatabase()
   for (const statement of [referenceTables, ...statements]) await execute(database.url, statement)
@@ -46,81 +46,84 @@ async function referenceDatabase(...statements: string[]): Promise<PrivateDataba
 
 const rowsOf = (text: string) => text.trim().split('\n').slice(1).join('\n')
 
-describe.each(['postgres', 'embedded'] as const)('the first service’s database is taken over (%s)', kind => {
-  let place: Place
-  let source: PrivateDatabase
+describe.each(['postgres', 'embedded'] as const)(
+  'the FastAPI service’s database is taken over (%s)',
+  kind => {
+    let place: Place
+    let source: PrivateDatabase
 
-  beforeAll(async () => {
-    source = await referenceDatabase(people)
-    place = await newPlace(kind)
-  })
-  afterAll(async () => {
-    await source.drop()
-    await place.remove()
-  })
-
-  const takeOver = () => runCommand(['import'], { env: { ...place.env, FROM_DATABASE_URL: source.url } })
-
-  test('people sign in with their old passwords and find their tasks, ids and times', async () => {
-    const imported = await takeOver()
-    expect(imported).toEqual({
-      exitCode: 0,
-      stdout: '',
-      stderr: 'added 2 users, 3 tasks; 0 were here already; 0 skipped\n',
+    beforeAll(async () => {
+      source = await referenceDatabase(userRows)
+      place = await newPlace(kind)
+    })
+    afterAll(async () => {
+      await source.drop()
+      await place.remove()
     })
 
-    const api = await startService(kind, place.env)
-    try {
-      const login = await api.post('/auth/login', {
-        form: { username: 'ada@example.COM', password: 'correct horse' },
-      })
-      expect(login.status).toBe(200)
-      const token = login.body.access_token
-      const me = await api.get('/users/me', { token })
-      expect(me.body).toMatchObject({
-        id: ada,
-        email: 'Ada@Example.com',
-        created_at: '2025-03-01T10:00:00.123456Z',
+    const takeOver = () => runCommand(['import'], { env: { ...place.env, FROM_DATABASE_URL: source.url } })
+
+    test('users sign in with their old passwords and find their tasks, ids and times', async () => {
+      const imported = await takeOver()
+      expect(imported).toEqual({
+        exitCode: 0,
+        stdout: '',
+        stderr: 'added 2 users, 3 tasks; 0 were here already; 0 skipped\n',
       })
 
-      const { body: tasks } = await api.get('/tasks', { token })
-      expect(tasks).toMatchObject([
-        {
-          id: '0904beec-88b2-44bc-b7a4-a316f93affd1',
-          user_id: ada,
-          title: 'Second',
-          description: 'Ünïcode 🎉',
-          status: 'completed',
-          completed_at: '2025-03-04T10:00:00.500000Z',
-          created_at: '2025-03-03T10:00:00.000000Z',
-          updated_at: '2025-03-04T10:00:00.500000Z',
-          version: 2,
-        },
-        { id: '9c3bd0a3-0cef-4d8c-a88a-3cf20a2a41de', title: 'First', completed_at: null, version: 1 },
-      ])
-      expect((await api.get('/tasks?q=unicode', { token })).body).toHaveLength(1)
+      const api = await startService(kind, place.env)
+      try {
+        const login = await api.post('/auth/login', {
+          form: { username: 'ada@example.COM', password: 'correct horse' },
+        })
+        expect(login.status).toBe(200)
+        const token = login.body.access_token
+        const me = await api.get('/users/me', { token })
+        expect(me.body).toMatchObject({
+          id: ada,
+          email: 'Ada@Example.com',
+          created_at: '2025-03-01T10:00:00.123456Z',
+        })
 
-      // What is written next gets the next number, so nobody's cursor misses it.
-      expect(await api.task({ token })).toMatchObject({ version: 3 })
-      expect((await api.delete(`/tasks/${tasks[1].id}?permanent=true`, { token })).status).toBe(204)
-    } finally {
-      await api.stop()
-    }
-  })
+        const { body: tasks } = await api.get('/tasks', { token })
+        expect(tasks).toMatchObject([
+          {
+            id: '0904beec-88b2-44bc-b7a4-a316f93affd1',
+            user_id: ada,
+            title: 'Second',
+            description: 'Ünïcode 🎉',
+            status: 'completed',
+            completed_at: '2025-03-04T10:00:00.500000Z',
+            created_at: '2025-03-03T10:00:00.000000Z',
+            updated_at: '2025-03-04T10:00:00.500000Z',
+            version: 2,
+          },
+          { id: '9c3bd0a3-0cef-4d8c-a88a-3cf20a2a41de', title: 'First', completed_at: null, version: 1 },
+        ])
+        expect((await api.get('/tasks?q=unicode', { token })).body).toHaveLength(1)
 
-  test('a second run changes nothing, and does not bring back what was deleted for good', async () => {
-    const before = await runCommand(['export'], { env: place.env })
-    const again = await takeOver()
+        // What is written next gets the next number, so no client's cursor misses it.
+        expect(await api.task({ token })).toMatchObject({ version: 3 })
+        expect((await api.delete(`/tasks/${tasks[1].id}?permanent=true`, { token })).status).toBe(204)
+      } finally {
+        await api.stop()
+      }
+    })
 
-    expect(again.exitCode).toBe(0)
-    expect(again.stderr).toContain('added 0 users, 0 tasks; 5 were here already; 0 skipped')
-    expect(rowsOf((await runCommand(['export'], { env: place.env })).stdout)).toBe(rowsOf(before.stdout))
-  })
-})
+    test('a second run changes nothing, and does not bring back what was deleted for good', async () => {
+      const before = await runCommand(['export'], { env: place.env })
+      const again = await takeOver()
 
-test('what cannot be taken over is told, one line each, and the rest comes in', async () => {
+      expect(again.exitCode).toBe(0)
+      expect(again.stderr).toContain('added 0 users, 0 tasks; 5 were here already; 0 skipped')
+      expect(rowsOf((await runCommand(['export'], { env: place.env })).stdout)).toBe(rowsOf(before.stdout))
+    })
+  },
+)
+
+test('what cannot be taken over is reported, one line each, and the rest comes in', async () => {
   const source = await referenceDatabase(
-    people,
+    userRows,
     'alter table task drop constraint task_user_id_fkey',
     `insert into "user" values
       ('00000000-0000-4000-8000-000000000001', 'ADA@example.com', '${passlibHash}', '2026-01-01'),
@@ -177,7 +180,7 @@ test('what cannot be taken over is told, one line each, and the rest comes in', 
 
 test('a run that was killed goes on where it stopped', async () => {
   const source = await referenceDatabase(
-    people,
+    userRows,
     `insert into task select gen_random_uuid(), '${ada}', 'Task ' || n, null, 'pending', now(), now()
      from generate_series(1, 20000) n`,
   )
@@ -230,7 +233,7 @@ test('a database that is something else is refused in one line', async () => {
 })
 
 test('the address of the old database may come from a file, and from an argument with a warning about its password', async () => {
-  const source = await referenceDatabase(people)
+  const source = await referenceDatabase(userRows)
   const place = await newPlace('postgres')
   try {
     const file = join(place.folder, 'url')
@@ -249,7 +252,7 @@ test('the address of the old database may come from a file, and from an argument
   }
 })
 
-/** A service with people and tasks in every state; `cursor` is where Ada's client stands. */
+/** A service with users and tasks in every state; `cursor` is where Ada's client stands. */
 async function livedIn(kind: DatabaseKind, place: Place) {
   const api = await startService(kind, place.env)
   const ada = await api.user('Ada@example.com')
@@ -348,7 +351,7 @@ describe('a file to import', () => {
       'line 4: title: Input should be a valid string',
     ],
     [
-      'a person with a password in the clear',
+      'a user with a password in the clear',
       (lines: string[]) => lines.map(change('user', { password_hash: 'x' })),
       'line 2: password_hash',
     ],
@@ -383,7 +386,7 @@ describe('a file to import', () => {
     expect(stderr).not.toContain('    at ')
   })
 
-  test('of one person holds nothing of the others', async () => {
+  test('of one user holds nothing of the others', async () => {
     const url = place.env.DATABASE_URL!
     const gone = crypto.randomUUID()
     await execute(
@@ -404,7 +407,7 @@ describe('a file to import', () => {
     await other.remove()
   })
 
-  test('adds what is missing under new numbers where a person went on working', async () => {
+  test('adds what is missing under new numbers where a user went on working', async () => {
     const url = place.env.DATABASE_URL!
     await execute(url, `delete from tasks where title = 'Task 1'`)
     await execute(url, `update task_counters set seq = seq + 5 where seq > 3`)
@@ -502,7 +505,7 @@ describe.each([
   const signIn = async (username: string) =>
     (await api.post('/auth/login', { form: { username, password: 'correct horse' } })).body.access_token
 
-  /** Follows the feed from a cursor to its end, as a client does that begins again when it is told to. */
+  /** Follows the feed from a cursor to its end, as a client does that begins again when it has to. */
   async function sync(token: string, known = new Map<string, number>(), cursor?: string) {
     let since = cursor
     let expired = 0
@@ -860,7 +863,7 @@ describe('the lines of a file', () => {
   })
 })
 
-test('a file that is not there is told in one line', async () => {
+test('a missing file is reported in one line', async () => {
   const place = await newPlace('embedded')
   const file = join(place.folder, 'missing.ndjson')
 

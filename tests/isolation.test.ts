@@ -6,7 +6,7 @@ import { createLog } from '../src/telemetry/log.ts'
 import { type Client, client, onBothDatabases, type Service } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 
-onBothDatabases('two people', api => {
+onBothDatabases('two users', api => {
   test('see nothing of each other', async () => {
     const ada = await api.user()
     const bob = await api.user()
@@ -62,7 +62,7 @@ onBothDatabases('two people', api => {
     expect((await api.get('/tasks', { token })).body).toEqual([])
   })
 
-  test('learn nothing from a deletion with If-Match, which takes no number', async () => {
+  test('learn nothing from a deletion with If-Match, which uses up no number', async () => {
     const ada = await api.user()
     const bob = await api.user()
     const task = await api.task(ada)
@@ -119,7 +119,7 @@ onBothDatabases('two people', api => {
     expect((await api.get('/users/me', { token: ada.token })).status).toBe(200)
   })
 
-  test('cannot make a task for somebody else', async () => {
+  test('cannot make a task for another user', async () => {
     const ada = await api.user()
     const bob = await api.user()
 

@@ -25,7 +25,7 @@ onBothDatabases('OAuth 2', api => {
     expect(next.token.refresh_token).not.toBe(token.token.refresh_token)
   })
 
-  test('simple-oauth2 hears that a password is wrong', async () => {
+  test('simple-oauth2 reports that a password is wrong', async () => {
     const ada = await api.user()
     const attempt = oauth().getToken({ username: ada.email, password: 'wrong' })
     expect(attempt).rejects.toMatchObject({ data: { payload: { detail: 'Incorrect email or password' } } })

@@ -60,7 +60,7 @@ describe('a value comes back as it was sent, when it is', () => {
   }
 })
 
-test('a moment is told in UTC, whatever offset it came with', async () => {
+test('a moment is returned in UTC, whatever offset it came with', async () => {
   const rows = await db.query('select $1::timestamptz', ['2026-03-01T01:59:59.5+02:00'])
 
   expect(rows).toEqual([['2026-02-28 23:59:59.5+00']])
@@ -70,7 +70,7 @@ test('a statement without values is one statement, and prepared', async () => {
   await expect(db.query('select 1; select 2', [])).rejects.toMatchObject({ code: '42601' })
 })
 
-test('a statement without rows gives none', async () => {
+test('a statement without rows returns none', async () => {
   expect(await db.query('select 1 where false', [])).toEqual([])
 })
 
@@ -103,7 +103,7 @@ test('a statement that takes too long is ended by the server, and the connection
   expect(after).toBe(before)
 })
 
-test('a value that cannot be written never gives its neighbours a wrong answer', async () => {
+test('a value that cannot be written never causes a wrong answer to its neighbours', async () => {
   const one = openPostgres({ url: server.url, poolSize: 1 })
   const unwritable = { toJSON: () => JSON.parse('no JSON') }
   const statement = 'select $1::int, $2::jsonb'
@@ -219,7 +219,7 @@ describe('ten connections', () => {
 })
 
 describe('a session', () => {
-  test('runs scripts and gives the rows of the last statement that has any', async () => {
+  test('runs scripts and returns the rows of the last statement that has any', async () => {
     const rows = await db.session(session => session.execute('select 1, 2; select array[$$a$$]; select 3'))
 
     expect(rows).toEqual([[3]])
@@ -275,9 +275,9 @@ describe('a session', () => {
   })
 
   test('cannot be had from a server that is not there', async () => {
-    const nobody = openPostgres({ url: 'postgres://nobody@127.0.0.1:1/nothing', poolSize: 1 })
+    const unreachable = openPostgres({ url: 'postgres://todo@127.0.0.1:1/nothing', poolSize: 1 })
 
-    await expect(nobody.session(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
+    await expect(unreachable.session(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
   })
 })
 
@@ -296,7 +296,7 @@ test('close answers what is under way and what waits, then refuses', async () =>
   await expect(one.query('select 1', [])).rejects.toMatchObject({ code: 'unavailable' })
 })
 
-test('close does not wait longer than it was told', async () => {
+test('close does not wait longer than its limit', async () => {
   const one = openPostgres({ url: server.url, poolSize: 1 })
   const call = one.query('select pg_sleep(1.5)', []).catch(error => error)
   await Bun.sleep(100)
@@ -381,7 +381,7 @@ test('prepared statements that were thrown away are prepared again, and no answe
   expect(zone).toEqual([['UTC']])
 })
 
-test('a server that takes no more writes is left for one that does, by the next statement', async () => {
+test('a server that refuses writes from now on is left for one that does, by the next statement', async () => {
   const one = openPostgres({ url: server.url, poolSize: 1 })
   const pid = () => one.query('select pg_backend_pid()', [])
   const before = await pid()
@@ -405,7 +405,7 @@ test('of two hosts that both take writes only one is used, also when the other a
   const other = two.query('select 2', [])
   while (good.connections() === 0) await Bun.sleep(5)
   await one
-  late.greet()
+  late.handshake()
   const answers = [await one, await other, await two.query('select 3', [])]
   await two.close()
 

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import postgres from 'postgres'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
-import type { Answer, Person } from './support/harness.ts'
+import type { Answer, User } from './support/harness.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import {
@@ -18,7 +18,7 @@ import {
   startTraffic,
 } from './support/traffic.ts'
 
-/** What the service promises, in milliseconds: nobody waits longer, and it is well again soon after. */
+/** What the service promises, in milliseconds: no client waits longer, and it has recovered soon after. */
 const answerMax = 2500
 const recoveryMax = 2000
 const notReadyMax = 2000
@@ -107,8 +107,8 @@ describe('the executable under load, when PostgreSQL', () => {
 
   async function startLoad() {
     await execute(server.url, 'truncate tasks cascade')
-    const people = await Promise.all(Array.from({ length: 5 }, () => api.user()))
-    const traffic = startTraffic(api, people)
+    const users = await Promise.all(Array.from({ length: 5 }, () => api.user()))
+    const traffic = startTraffic(api, users)
     const probes = startProbes(api)
     await traffic.more('answered', 300)
     expect(traffic.seen.faults).toEqual([])
@@ -135,7 +135,7 @@ describe('the executable, when PostgreSQL', () => {
   let server: PostgresServer
   let url: string
   let api: Running
-  const users: Person[] = []
+  const users: User[] = []
 
   beforeAll(async () => {
     server = await startPostgresServer({ parameters: ['synchronous_commit=on', 'max_connections=23'] })
@@ -155,7 +155,7 @@ describe('the executable, when PostgreSQL', () => {
   const sessions = (what: string) =>
     rows(server.url, `select ${what} from pg_stat_activity where application_name = 'todo-api'`)
 
-  test('has a table locked by somebody, the rest goes on', async () => {
+  test('has a table locked by another session, the rest goes on', async () => {
     const traffic = startTraffic(api, users)
     await traffic.more('answered', 300)
     const release = await holdOpen(url, 'lock table tasks in access exclusive mode')
@@ -198,7 +198,7 @@ describe('the executable, when PostgreSQL', () => {
     expect(await auditBooks(api, seen, text => rows(url, text))).toEqual([])
   })
 
-  /** The service tries for them as well: until it has none. Gives what lets go of them. */
+  /** The service tries for them as well: until it has none. Returns what closes them. */
   async function takeEveryConnection() {
     const clients = Array.from({ length: 23 }, () =>
       postgres(server.url, { max: 1, onnotice: () => {}, fetch_types: false }),
@@ -212,7 +212,7 @@ describe('the executable, when PostgreSQL', () => {
     return () => Promise.all(clients.map(client => client.end({ timeout: 0 })))
   }
 
-  test('has fewer connections left than the pool would like, nobody is refused', async () => {
+  test('has fewer connections left than the pool may open, no request is refused', async () => {
     await execute(server.url, `select pg_terminate_backend(pid) from (${ours}) them`)
     await execute(server.url, 'alter role todo connection limit 3')
     await isReady(api)
@@ -226,7 +226,7 @@ describe('the executable, when PostgreSQL', () => {
     expect(seen.refused).toBe(0)
   })
 
-  test('takes no writes, reads go on', async () => {
+  test('refuses writes, reads go on', async () => {
     const readers = startTraffic(api, users, { clients: 10, only: 'reads' })
     const writers = startTraffic(api, users, { clients: 10, only: 'writes' })
     await readers.more('answered', 100)
@@ -290,8 +290,8 @@ describe('the executable', () => {
     await server.stop('fast')
     const api = await startExecutable(settings(server.url))
     expect(await api.get('/health/live')).toMatchObject({ status: 200 })
-    const person = { json: { email: 'ada@example.com', password: 'correct horse' } }
-    for (const answer of [await api.get('/health/ready'), await api.post('/auth/register', person)]) {
+    const credentials = { json: { email: 'ada@example.com', password: 'correct horse' } }
+    for (const answer of [await api.get('/health/ready'), await api.post('/auth/register', credentials)]) {
       expect(isRefusal(answer)).toBe(true)
     }
 
@@ -301,7 +301,7 @@ describe('the executable', () => {
     const recovery = elapsed()
     report('started before the database', { recovery })
     expect(recovery).toBeLessThan(recoveryMax)
-    expect(await api.post('/auth/register', person)).toMatchObject({ status: 201 })
+    expect(await api.post('/auth/register', credentials)).toMatchObject({ status: 201 })
     expect(await api.stop()).toBe(0)
   })
 
@@ -330,7 +330,7 @@ describe('the executable', () => {
   })
 })
 
-// A file system of its own, because a full one is everybody's.
+// A file system of its own, because a full one stops every test.
 const canMount = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0
 if (!canMount)
   process.stderr.write('\nNOT RUN: the test of a full disk has to mount a file system, which needs root.\n')

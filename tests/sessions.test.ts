@@ -1,12 +1,12 @@
 import { expect, setSystemTime, test } from 'bun:test'
-import { onBothDatabases, type Person } from './support/harness.ts'
+import { onBothDatabases, type User } from './support/harness.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { until } from './support/until.ts'
 
 onBothDatabases('sessions', api => {
-  const signIn = async ({ email, password }: Person, headers = {}): Promise<Person> => {
+  const signIn = async ({ email, password }: User, headers = {}): Promise<User> => {
     const { body } = await api.post('/auth/login', { form: { username: email, password }, headers })
-    return { ...({} as Person), email, password, token: body.access_token, refreshToken: body.refresh_token }
+    return { ...({} as User), email, password, token: body.access_token, refreshToken: body.refresh_token }
   }
   const works = async ({ token }: { token: string }) => (await api.get('/users/me', { token })).status === 200
   const refresh = (refreshToken: string) =>
@@ -71,7 +71,7 @@ onBothDatabases('sessions', api => {
     expect((await api.delete('/auth/sessions/nonsense', { token: here.token })).status).toBe(404)
   })
 
-  test('a refresh gives a new pair, and the same pair again for a short while', async () => {
+  test('a refresh returns a new pair, and the same pair again for a short while', async () => {
     const ada = await api.user()
 
     const first = await refresh(ada.refreshToken)
@@ -91,7 +91,7 @@ onBothDatabases('sessions', api => {
     expect(await works({ token: first.body.access_token })).toBe(true)
   })
 
-  test('fifty refreshes at the same instant give one child, and nobody is signed out', async () => {
+  test('fifty refreshes at the same instant create one child, and no session ends', async () => {
     const ada = await api.user()
 
     const answers = await Promise.all(Array.from({ length: 50 }, () => refresh(ada.refreshToken)))
@@ -222,7 +222,7 @@ onBothDatabases('sessions', api => {
     expect(body[0].user_agent).toBe('x'.repeat(500))
   })
 
-  test('an invented token ends nobody’s session', async () => {
+  test('an invented token ends no session', async () => {
     const ada = await api.user()
     const bytes = Buffer.from(ada.refreshToken, 'base64url')
     bytes[20]! ^= 1

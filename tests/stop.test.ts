@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { Env } from '../src/config/config.ts'
 import { stopLimits } from '../src/server/start.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
-import { client, type DatabaseKind, type Person } from './support/harness.ts'
+import { client, type DatabaseKind, type User } from './support/harness.ts'
 import { freePort, isListening } from './support/ports.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { privateDatabase } from './support/template.ts'
@@ -94,7 +94,7 @@ describe.each(['postgres', 'embedded'] as const)('a stop (%s)', kind => {
     })
   }, 60_000)
 
-  test('is seen by the readiness probe at once, while everybody is still answered', async () => {
+  test('is seen by the readiness probe at once, while every client is still answered', async () => {
     await withData(kind, async start => {
       const api = await start({ SHUTDOWN_DELAY_SECONDS: '2' })
       const ada = await api.user()
@@ -316,7 +316,7 @@ async function withSpawned(
   }
 }
 
-async function allTasks(api: Running, { token }: Person): Promise<Set<string>> {
+async function allTasks(api: Running, { token }: User): Promise<Set<string>> {
   const ids = new Set<string>()
   let next: string | undefined = '/tasks?limit=200'
   while (next) {

@@ -1,9 +1,9 @@
 import { expect, test } from 'bun:test'
 import { SignJWT, UnsecuredJWT } from 'jose'
-import { onBothDatabases, type Person } from './support/harness.ts'
+import { onBothDatabases, type User } from './support/harness.ts'
 import { allRoutes, expectError, send } from './support/wire.ts'
 
-/** Everything that a person may call without a token. */
+/** Everything that a client may call without a token. */
 const publicRoutes = [
   'GET /',
   'GET /docs',
@@ -42,8 +42,8 @@ onBothDatabases(
       for (const answer of await answers(...headers)) expectError(answer, 401, code, detail)
     }
 
-    const claimsOf = (person: Person) =>
-      JSON.parse(Buffer.from(person.token.split('.')[1]!, 'base64url').toString())
+    const claimsOf = (user: User) =>
+      JSON.parse(Buffer.from(user.token.split('.')[1]!, 'base64url').toString())
 
     const signed = (claims: object, { alg = 'HS256', secret = secretKey } = {}) =>
       new SignJWT({ ...claims }).setProtectedHeader({ alg }).sign(new TextEncoder().encode(secret))
@@ -96,7 +96,7 @@ onBothDatabases(
       const now = Math.floor(Date.now() / 1000)
       const [head, body, signature] = ada.token.split('.') as [string, string, string]
       const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
-      const nobody = Bun.randomUUIDv7()
+      const unknown = Bun.randomUUIDv7()
       const forged = {
         'alg none': new UnsecuredJWT({ ...claims }).encode(),
         'alg NONE with a signature': `${encode({ alg: 'NONE' })}.${body}.${signature}`,
@@ -113,15 +113,15 @@ onBothDatabases(
         'exp no number': await signed({ ...claims, exp: String(claims.exp) }),
         'no sub': await signed(withoutSub),
         'no sid': await signed(withoutSid),
-        'sub of nobody': await signed({ ...claims, sub: nobody }),
+        'sub of no user': await signed({ ...claims, sub: unknown }),
         'sub no uuid': await signed({ ...claims, sub: "' or 1=1 --" }),
         'sub no text': await signed({ ...claims, sub: 5 }),
         'sub a list': await signed({ ...claims, sub: [claims.sub] }),
         'sid no uuid': await signed({ ...claims, sid: 'nonsense' }),
         'sid no text': await signed({ ...claims, sid: { $ne: null } }),
-        'sid of nobody': await signed({ ...claims, sid: nobody }),
-        'sid of somebody else': await signed({ ...claims, sid: claimsOf(bob).sid }),
-        'sub of somebody else': await signed({ ...claims, sub: bob.id }),
+        'sid of no session': await signed({ ...claims, sid: unknown }),
+        'sid of another user': await signed({ ...claims, sid: claimsOf(bob).sid }),
+        'sub of another user': await signed({ ...claims, sub: bob.id }),
         'changed body': `${head}.${encode({ ...claims, sub: bob.id })}.${signature}`,
         'no signature': `${head}.${body}.`,
         'two parts': `${head}.${body}`,
@@ -158,7 +158,7 @@ onBothDatabases(
       expect(answer.status).toBe(200)
     })
 
-    test('with a task’s id says 403 to everybody but its owner', async () => {
+    test('with a task’s id says 403 to every user but its owner', async () => {
       const ada = await api.user()
       const bob = await api.user()
       const task = await api.task(ada)

@@ -33,7 +33,7 @@ describe('a cursor', () => {
     )
   })
 
-  test('does not open for anybody or anything else, nor under another key', () => {
+  test('does not open for another user or purpose, nor under another key', () => {
     const others = createCursors('another secret key')
     fc.assert(
       fc.property(anyText, anyText, anyText, (a, b, content) => {
@@ -64,7 +64,7 @@ describe('a cursor', () => {
     expect(Buffer.from(cursors.seal('list', 'user', 'x'), 'base64url')).toHaveLength(17)
   })
 
-  test('is nothing that somebody could make up', () => {
+  test('cannot be made up', () => {
     fc.assert(
       fc.property(anyText, text => {
         expect(cursors.open('list', 'user', text)).toBeUndefined()

@@ -94,7 +94,7 @@ describe('the words of a text', () => {
 })
 
 onBothDatabases('the fields of a task', api => {
-  test('everything that a person may say is kept and answered', async () => {
+  test('everything that a user may say is kept and answered', async () => {
     const ada = await api.user()
     const said = { priority: 4, tags: ['home', 'a "b" \\, {c}', '🦆'], position: 'a0', status: 'completed' }
 

@@ -178,7 +178,7 @@ onBothDatabases('whatever a client sends', api => {
     expect([restore.status, restore.headers.get('allow')]).toEqual([405, 'POST'])
   })
 
-  test('a stranger is told nothing but 401', async () => {
+  test('without a token the answer is nothing but 401', async () => {
     for (const [method, path] of [
       ['GET', '/tasks?limit=x'],
       ['GET', '/tasks/trash?limit=x'],

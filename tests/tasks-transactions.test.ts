@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { type Answer, type Person, type Service, startService } from './support/harness.ts'
+import { type Answer, type Service, startService, type User } from './support/harness.ts'
 import { counterOf, createMeeting, type Meeting, rowOf } from './support/meet.ts'
 import { startPgBouncer } from './support/pgbouncer.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
@@ -38,7 +38,7 @@ describe.each(['straight', 'through PgBouncer'])('in the middle of a transaction
   })
 
   /** Everything that is stored of a user's tasks. */
-  async function stored({ id }: Person) {
+  async function stored({ id }: User) {
     const { sql } = meeting
     return {
       tasks: [

@@ -6,7 +6,7 @@ import { exchange } from './support/wire.ts'
 
 const noTransaction = () => Promise.reject(new Error('a throttle needs no transaction'))
 
-/** A sign-in that seems to come from `ip`, if whoever sends it is a trusted proxy. */
+/** A sign-in that seems to come from `ip`, if the sender is a trusted proxy. */
 const signIn = (api: Service, username: string, password: string, ip: string): Promise<Answer> =>
   api.post('/auth/login', { form: { username, password }, headers: { 'x-forwarded-for': ip } })
 
@@ -15,7 +15,7 @@ onBothDatabases(
   api => {
     const attempt = async (ip: string) => (await signIn(api, 'nobody@example.com', 'wrong', ip)).status
 
-    test('one that signs in too often is told when to come back', async () => {
+    test('one that signs in too often learns when to come back', async () => {
       const answers: Answer[] = []
       for (let i = 0; i < 3; i++)
         answers.push(await signIn(api, 'nobody@example.com', 'wrong', '203.0.113.1'))

@@ -169,11 +169,11 @@ describe('the executable, with a collector', () => {
   })
 
   test('a hundred requests at once keep their statements apart', async () => {
-    const people = await Promise.all([api.user(), api.user()])
+    const users = await Promise.all([api.user(), api.user()])
 
     const results = await Promise.all(
       Array.from({ length: 100 }, (_, i) =>
-        traced('POST', '/tasks', { token: people[i % 2]!.token, json: { title: `${i}` } }),
+        traced('POST', '/tasks', { token: users[i % 2]!.token, json: { title: `${i}` } }),
       ),
     )
 
@@ -197,7 +197,7 @@ describe('the executable, with a collector', () => {
     expect(failed.attributes['error.type']).toBe('23505')
   })
 
-  test('nothing that a person sent is in any of it', async () => {
+  test('nothing that a user sent is in any of it', async () => {
     const ada = await api.user(`geheim-${hex(4)}@example.com`, 'geheim geheim')
     const task = await api.task(ada, { title: 'geheim', tags: ['geheim'] })
     await api.get('/tasks?q=geheim&tag=geheim', { token: ada.token })

@@ -91,7 +91,7 @@ const server: Fault[] = [
     run: ({ server }) => server.stop('fast').then(() => server.start()),
   },
   {
-    name: 'the server takes no writes',
+    name: 'the server refuses writes',
     async run({ server, seconds }) {
       await setReadOnly(server.url, 'on')
       await Bun.sleep(seconds * 1000)

@@ -37,8 +37,8 @@ export interface Sent {
   headers?: Record<string, string>
 }
 
-/** A person who has an account and is signed in. */
-export interface Person {
+/** A user who has an account and is signed in. */
+export interface User {
   id: string
   email: string
   password: string
@@ -74,7 +74,7 @@ export function client(url: string, prefix = '/api/v1') {
   async function user(
     email = `${crypto.randomUUID()}@example.com`,
     password = 'correct horse',
-  ): Promise<Person> {
+  ): Promise<User> {
     const made = await request('POST', '/auth/register', { json: { email, password } })
     if (made.status !== 201) throw new Error(`register answered ${made.status}: ${JSON.stringify(made.body)}`)
     const { body } = await request('POST', '/auth/login', { form: { username: email, password } })
@@ -89,9 +89,9 @@ export function client(url: string, prefix = '/api/v1') {
     put: (path: string, sent?: Sent) => request('PUT', path, sent),
     patch: (path: string, sent?: Sent) => request('PATCH', path, sent),
     delete: (path: string, sent?: Sent) => request('DELETE', path, sent),
-    /** Registers somebody new and signs in. */
+    /** Registers a new user and signs in. */
     user,
-    /** Makes a task and gives it. */
+    /** Makes a task and returns it. */
     async task({ token }: { token: string }, json: object = {}) {
       const { status, body } = await request('POST', '/tasks', {
         token,

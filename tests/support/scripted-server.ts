@@ -79,7 +79,7 @@ export async function startScriptedServer(script: Script = {}) {
     received,
     connections: () => connections,
     /** Greets those who were left waiting (`authenticate`). */
-    greet() {
+    handshake() {
       for (const socket of sockets) socket.write(greeting)
     },
     [Symbol.dispose]() {

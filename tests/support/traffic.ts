@@ -1,5 +1,5 @@
 import postgres from 'postgres'
-import type { Answer, Client, Person } from './harness.ts'
+import type { Answer, Client, User } from './harness.ts'
 import { createRecovery, stopwatch } from './stopwatch.ts'
 
 /** A service, and its process when it is not this one: what it waits for a processor is no lateness. */
@@ -18,7 +18,7 @@ export interface Seen {
   /** A create that was answered with 201: the title, which is its key as well, and the task's id. */
   created: Map<string, string>
   /** A create whose 503 said "not known". */
-  unknown: Map<string, Person>
+  unknown: Map<string, User>
   /** By a task's id: the last change that was answered, and those that may have happened, or may happen later. */
   changed: Map<string, { answered: string | null; unknown: Set<string> }>
 }
@@ -30,7 +30,7 @@ interface Options {
 }
 
 /** Many clients that make, change and read tasks, each after a short pause, and keep books of every answer. */
-export function startTraffic(api: Served, people: Person[], { clients = 30, only }: Options = {}) {
+export function startTraffic(api: Served, users: User[], { clients = 30, only }: Options = {}) {
   const seen: Seen = {
     answered: 0,
     refused: 0,
@@ -75,16 +75,16 @@ export function startTraffic(api: Served, people: Person[], { clients = 30, only
     seen.faults.push(`${second} s: ${text}`)
   }
 
-  async function create(person: Person): Promise<string | undefined> {
+  async function create(user: User): Promise<string | undefined> {
     const key = crypto.randomUUID()
     const headers = { 'idempotency-key': key }
-    const answer = await call('POST', '/tasks', { token: person.token, json: { title: key }, headers })
+    const answer = await call('POST', '/tasks', { token: user.token, json: { title: key }, headers })
     if (answer) seen.created.set(key, answer.body.id)
-    else seen.unknown.set(key, person)
+    else seen.unknown.set(key, user)
     return answer?.body.id
   }
 
-  async function change({ token }: Person, id: string) {
+  async function change({ token }: User, id: string) {
     const book = seen.changed.get(id) ?? { answered: null, unknown: new Set() }
     seen.changed.set(id, book)
     const description = crypto.randomUUID()
@@ -93,12 +93,12 @@ export function startTraffic(api: Served, people: Person[], { clients = 30, only
   }
 
   const loops = Array.from({ length: clients }, async (_, i) => {
-    const person = people[i % people.length]!
-    const { token } = person
+    const user = users[i % users.length]!
+    const { token } = user
     let own: string | undefined
     for (let turn = i; !ending; turn++) {
-      if (only !== 'reads' && turn % 3 === 0) own = (await create(person)) ?? own
-      else if (only !== 'reads' && turn % 3 === 1 && own) await change(person, own)
+      if (only !== 'reads' && turn % 3 === 0) own = (await create(user)) ?? own
+      else if (only !== 'reads' && turn % 3 === 1 && own) await change(user, own)
       else if (only !== 'writes') await call('GET', '/tasks?limit=10', { token })
       await Bun.sleep(10)
     }
@@ -106,7 +106,7 @@ export function startTraffic(api: Served, people: Person[], { clients = 30, only
 
   return {
     seen,
-    /** Waits for so many more of them, at most 10 s. */
+    /** Waits for `count` more of them, at most 10 s. */
     async more(what: 'answered' | 'refused', count: number) {
       const wanted = seen[what] + count
       const until = performance.now() + 10_000
@@ -247,7 +247,7 @@ export function report(name: string, values: Record<string, unknown>) {
   process.stderr.write(`${name}: ${JSON.stringify(values, round)}\n`)
 }
 
-/** Runs a statement in a transaction of somebody else's and leaves that open; gives what ends it. */
+/** Runs a statement in a transaction of another session and leaves it open; returns what ends it. */
 export async function holdOpen(url: string, statement: string) {
   const sql = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false })
   await sql.unsafe(`begin; ${statement}`)
