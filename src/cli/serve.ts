@@ -3,7 +3,7 @@ import type { Driver } from '../db/driver.ts'
 import type { Supervisor } from '../server/cluster/worker-channel.ts'
 import { listen } from '../server/listener.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
-import { createLog, type Log, type LogOptions } from '../telemetry/log.ts'
+import { createLog, errorFields, type Log, type LogOptions } from '../telemetry/log.ts'
 import { readEnv } from './env.ts'
 import { print } from './terminal.ts'
 
@@ -37,6 +37,9 @@ export async function workerCommand() {
 }
 
 async function run(config: Config, log: Log, supervisor?: Supervisor) {
+  // postgres.js throws where nothing catches it, for example on a malformed challenge inside TLS. Bun would print the
+  // source around it; the connection itself runs into its time limit.
+  process.on('unhandledRejection', error => log.error('unhandled rejection', errorFields(error)))
   // The port first, the rest of the program after: so a probe that comes early is answered.
   const listener = listen(config, log)
 
