@@ -6,6 +6,7 @@ import { isUnavailable, openPostgres } from '../src/db/postgres/postgres.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { startScriptedServer } from './support/scripted-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
+import { until } from './support/until.ts'
 
 let server: PostgresServer
 let db: Driver
@@ -192,7 +193,7 @@ describe('ten connections', () => {
 
   test('are all used when prepared statements turn out to take long', async () => {
     await atOnce(100, 'select pg_backend_pid()')
-    const pids = await atOnce(60, 'select pg_backend_pid() from pg_sleep(0.01)')
+    const pids = await atOnce(60, 'select pg_backend_pid() from pg_sleep(0.05)')
 
     expect(new Set(pids.slice(30)).size).toBe(10)
   })
@@ -405,7 +406,9 @@ test('of two hosts that both take writes only one is used, also when the other a
   const other = two.query('select 2', [])
   while (good.connections() === 0) await Bun.sleep(5)
   await one
+  expect([late.connections(), late.open()]).toEqual([2, 1])
   late.handshake()
+  await until(() => late.open() === 0)
   const answers = [await one, await other, await two.query('select 3', [])]
   await two.close()
 

@@ -78,6 +78,8 @@ export async function startScriptedServer(script: Script = {}) {
     url: `postgres://someone:secret@127.0.0.1:${port}/anything`,
     received,
     connections: () => connections,
+    /** How many of them are open. */
+    open: () => sockets.size,
     /** Greets those who were left waiting (`authenticate`). */
     handshake() {
       for (const socket of sockets) socket.write(greeting)
