@@ -432,7 +432,7 @@ describe('the commands', () => {
   test('openapi prints the document that is served, without a database or a setting', async () => {
     const folder = emptyFolder()
     const { exitCode, stdout } = await run(folder, ['openapi'], {
-      DATABASE_URL: 'postgres://nobody.invalid/x',
+      DATABASE_URL: 'postgres://unknown.invalid/x',
       PORT: 'nonsense',
     })
     const api = await serve(folder)

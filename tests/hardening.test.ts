@@ -139,7 +139,7 @@ describe('when hashing is slow', () => {
 
   test('clients that hang up keep no place in the queue', async () => {
     const { hostname, port } = new URL(api.url)
-    const json = '{"username":"nobody@example.com","password":"nonsense"}'
+    const json = '{"username":"unknown@example.com","password":"nonsense"}'
     const requests = ['/api/v1/auth/login', '/api/v1/auth/register'].map(path => {
       const body = path.endsWith('register') ? json.replace('username', 'email') : json
       return `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`

@@ -224,7 +224,7 @@ test('a database that is something else is refused in one line', async () => {
     expect(await runCommand(['import'], { env })).toEqual({
       exitCode: 1,
       stdout: '',
-      stderr: 'the database to import from has no tables "user" and "task" of the first service\n',
+      stderr: 'the database to import from has no tables "user" and "task" of the FastAPI service\n',
     })
   } finally {
     await source.drop()
@@ -401,8 +401,8 @@ describe('a file to import', () => {
     expect(stdout).not.toContain('bob')
     expect(stdout).not.toContain(gone)
     expect(await runCommand(['import', '-'], { ...other, stdin: stdout })).toMatchObject({ exitCode: 0 })
-    expect((await runCommand(['export', '--user', 'nobody@example.com'], place)).stderr).toBe(
-      'there is no user nobody@example.com\n',
+    expect((await runCommand(['export', '--user', 'unknown@example.com'], place)).stderr).toBe(
+      'there is no user unknown@example.com\n',
     )
     await other.remove()
   })

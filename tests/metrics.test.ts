@@ -153,7 +153,7 @@ describe('the executable, with metrics on a port of their own and a database tha
   let api: Running
   let url: string
   beforeAll(async () => {
-    api = await startExecutable({ METRICS_PORT: '0', DATABASE_URL: 'postgres://nobody@127.0.0.1:1/nothing' })
+    api = await startExecutable({ METRICS_PORT: '0', DATABASE_URL: 'postgres://todo@127.0.0.1:1/nothing' })
     url = JSON.parse(await lineOf(api, '"metrics"')).url
   })
   afterAll(async () => void (await api.stop()))

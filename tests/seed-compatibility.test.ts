@@ -46,7 +46,7 @@ onBothDatabases('a client of the FastAPI service', api => {
 
     const oauth = await old().post('/auth/login', { form })
     const wrong = await old().post('/auth/login', { form: { username: email, password: 'wrong horse' } })
-    const unknown = await old().post('/auth/login', { form: { username: 'nobody@example.com', password } })
+    const unknown = await old().post('/auth/login', { form: { username: 'unknown@example.com', password } })
 
     expect([login.status, oauth.status]).toEqual([200, 200])
     expect(login.body).toMatchObject({ access_token: expect.stringMatching(/^eyJ/), token_type: 'bearer' })

@@ -13,12 +13,12 @@ const signIn = (api: Service, username: string, password: string, ip: string): P
 onBothDatabases(
   'throttles of an address',
   api => {
-    const attempt = async (ip: string) => (await signIn(api, 'nobody@example.com', 'wrong', ip)).status
+    const attempt = async (ip: string) => (await signIn(api, 'unknown@example.com', 'wrong', ip)).status
 
     test('one that signs in too often learns when to come back', async () => {
       const answers: Answer[] = []
       for (let i = 0; i < 3; i++)
-        answers.push(await signIn(api, 'nobody@example.com', 'wrong', '203.0.113.1'))
+        answers.push(await signIn(api, 'unknown@example.com', 'wrong', '203.0.113.1'))
 
       expect(answers.map(answer => answer.status)).toEqual([401, 401, 429])
       expect(answers[0]!.headers.get('ratelimit-policy')).toBe('"login";q=2;w=60')
@@ -68,8 +68,8 @@ onBothDatabases(
   'throttles without a trusted proxy',
   api => {
     test('a forged X-Forwarded-For does not count', async () => {
-      expect((await signIn(api, 'nobody@example.com', 'wrong', '203.0.113.1')).status).toBe(401)
-      expect((await signIn(api, 'nobody@example.com', 'wrong', '203.0.113.2')).status).toBe(429)
+      expect((await signIn(api, 'unknown@example.com', 'wrong', '203.0.113.1')).status).toBe(401)
+      expect((await signIn(api, 'unknown@example.com', 'wrong', '203.0.113.2')).status).toBe(429)
     })
 
     test('a client that speaks HTTP/1.0 and names no host is counted with its address', async () => {

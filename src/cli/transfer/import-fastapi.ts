@@ -31,7 +31,7 @@ export async function countReference(source: Session): Promise<{ users: number; 
   } catch (error) {
     const missing = ['42P01', '42703']
     if (!missing.includes(databaseError(error)?.code ?? '')) throw error
-    throw new Error('the database to import from has no tables "user" and "task" of the first service')
+    throw new Error('the database to import from has no tables "user" and "task" of the FastAPI service')
   }
 }
 
