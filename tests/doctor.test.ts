@@ -131,9 +131,10 @@ describe('doctor names the cure when PostgreSQL', () => {
   )
 
   test.skipIf(!isRoot)(
-    'has several addresses, and nothing at the first ones: there is nothing to cure',
+    'has two addresses, and nothing at the first one: there is nothing to cure',
     async () => {
-      const hosts = ['127.0.0.9', '127.0.0.8', '127.0.0.1'].map(address => `${address} db.example.com\n`)
+      // IPv6 comes first; the server has none.
+      const hosts = ['::1', '127.0.0.1'].map(address => `${address} db.example.com\n`)
       const url = at('encrypted', '', `db.example.com:${server.port}`)
       const stdout = await withFile('/etc/hosts', hosts.join(''), url)
 
