@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { createSocket } from 'node:dgram'
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -34,6 +35,10 @@ const failure = (check: string, cure: RegExp): { exitCode: number; found: Findin
   exitCode: 1,
   found: [{ verdict: 'fail', check, about: expect.any(String), cure: expect.stringMatching(cure) }],
 })
+
+// As root, other users and file systems can be had.
+const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0
+if (!isRoot) process.stderr.write('\nNOT RUN: tests that mount a file system need root.\n')
 
 describe('doctor names the cure when PostgreSQL', () => {
   let server: PostgresServer
@@ -109,6 +114,37 @@ describe('doctor names the cure when PostgreSQL', () => {
       failure('database', /firewall/),
     )
   })
+
+  test.skipIf(!isRoot)(
+    'is at a name for which the name server has no answer',
+    async () => {
+      const nameServer = `127.${[0, 0, 0].map(() => Math.ceil(Math.random() * 250)).join('.')}`
+      const silent = createSocket('udp4')
+      await new Promise<void>(resolve => silent.bind(53, nameServer, resolve))
+      const resolver = join(folder, 'resolv.conf')
+      writeFileSync(resolver, `nameserver ${nameServer}\noptions timeout:1 attempts:3\n`)
+      // A mount of this process alone.
+      const asked = Bun.spawn(
+        [
+          ...['unshare', '--mount', 'sh', '-c', 'mount --bind "$0" /etc/resolv.conf && exec "$1" doctor'],
+          ...[resolver, await executablePath()],
+        ],
+        {
+          env: {
+            PATH: process.env.PATH,
+            DATABASE_URL: at('encrypted', '', 'db.example.com'),
+            SECRET_KEY: secret,
+          },
+          stdout: 'pipe',
+        },
+      )
+      const stdout = await new Response(asked.stdout).text()
+      silent.close()
+
+      expect(stdout).toContain('db.example.com was not looked up in time; the name server does not answer')
+    },
+    30_000,
+  )
 
   test('is another program', async () => {
     using other = await startScriptedServer({ tls: Buffer.from('HTTP/1.1 400 Bad Request\r\n') })
@@ -225,10 +261,6 @@ describe('doctor names the cure when the database', () => {
     expect(found).toEqual(failure('writing', /grant the role/))
   })
 })
-
-// As root, other users and file systems can be had.
-const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0
-if (!isRoot) process.stderr.write('\nNOT RUN: tests of the data folder that mount a file system need root.\n')
 
 describe('doctor names the cure when the data folder', () => {
   test.skipIf(!isRoot)('is on a disk that is read-only', async () => {
