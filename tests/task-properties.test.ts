@@ -244,16 +244,12 @@ onBothDatabases('any sequence of changes', (api: Service) => {
         await tasks.emptyTrash(user)
         model.empty()
       } else if (step.do === 'batch') {
-        const operations = step.operations.map(
-          (operation): Operation =>
-            operation.op === 'create'
-              ? { op: operation.op, task: { title: 'batch', ...operation.fields } }
-              : {
-                  op: operation.op,
-                  id: idOf(operation.which),
-                  ...(operation.op === 'update' && { task: operation.fields }),
-                },
-        )
+        const operations = step.operations.map((operation): Operation => {
+          const { op, which } = operation
+          if (op === 'create') return { op, task: { title: 'batch', ...operation.fields } }
+          if (op === 'update') return { op, id: idOf(which), task: operation.fields }
+          return { op, id: idOf(which) }
+        })
         const named = operations.flatMap(({ id }) => id ?? [])
         const work = tasks.batch(user, operations)
         if (new Set(named).size < named.length) return expect(await statusOf(work)).toBe(422)

@@ -1,7 +1,8 @@
 import { Elysia } from 'elysia'
 import { AppError, type Problem } from '../lib/errors.ts'
 import { problemsMax } from './problems.ts'
-import { errors } from './schema.ts'
+import { errors, queryValues } from './schema.ts'
+import { prefersStrict, withoutBrackets } from './unknown-names.ts'
 
 /** The largest request body, in bytes. */
 export const bodyBytesMax = 32 * 1024
@@ -34,6 +35,7 @@ export const body = ({ bytesMax = bodyBytesMax, forms = false }: BodyOptions = {
     .onTransform({ as: 'scoped' }, async context => {
       const { request } = context
       if (request.method === 'GET' || request.method === 'HEAD') return
+      if (prefersStrict(request)) context.set.headers['preference-applied'] = 'handling=strict'
       // Twice: Elysia removes unknown fields from `body` before it validates the rest.
       context.rawBody = await readBody(request, bytesMax, forms)
       context.body = context.rawBody
@@ -49,10 +51,21 @@ export const body = ({ bytesMax = bodyBytesMax, forms = false }: BodyOptions = {
 export const query = () =>
   new Elysia({ name: 'query' })
     .guard({ as: 'scoped', response: errors('validation_failed') })
-    .onTransform({ as: 'scoped' }, ({ request: { url } }) => {
-      const start = url.indexOf('?')
-      if (start >= 0) checkEncoding('query', url.slice(start + 1))
+    .onTransform({ as: 'scoped' }, ({ request, query }) => {
+      const start = request.url.indexOf('?')
+      if (start < 0) return
+      checkEncoding('query', request.url.slice(start + 1))
+      joinLists(request, query)
     })
+
+/** A list may also be sent as `tag[]=a&tag[]=b`, as axios and jQuery do. */
+function joinLists(request: Request, query: Record<string, unknown>): void {
+  for (const name of Object.keys(query)) {
+    if (!name.endsWith('[]')) continue
+    delete query[name]
+    query[withoutBrackets(name)] = queryValues(request, withoutBrackets(name))
+  }
+}
 
 /** The parsed body, `undefined` when there is none. Throws 400 (incomplete), 413, 415 or 422. */
 async function readBody(request: Request, bytesMax: number, forms: boolean): Promise<unknown> {

@@ -6,7 +6,8 @@ import { AppError, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { allowedMethods } from './allowed-methods.ts'
 import { maskSecrets } from './mask-secrets.ts'
-import { findProblems, type Sections } from './problems.ts'
+import { findProblems, problemsMax, type Sections } from './problems.ts'
+import { findRoute, unknownNames } from './unknown-names.ts'
 
 // Elysia recognises this error by the name of its class, which minifying changes: an invalid query would then reach the
 // handlers.
@@ -104,17 +105,18 @@ function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Ro
 
 /** Everything that is wrong: Elysia stops at the first invalid part of a request. */
 function problemsOf(part: string, failed: FailedRequest, routes: Routes) {
-  const route = routes.find(
-    ({ method, path }) => path === failed.route && (method === failed.request.method || method === 'ALL'),
-  )
-  const schemas = (route?.hooks ?? {}) as Partial<Record<'params' | 'query' | 'headers' | 'body', TSchema>>
+  const hooks = findRoute(routes, failed.request, failed.route)?.hooks
+  const schemas = (hooks ?? {}) as { [part in 'params' | 'query' | 'headers' | 'body']?: TSchema }
   const sections: Sections = {
     ...(schemas.params && { path: { schema: schemas.params, value: failed.params } }),
     ...(schemas.query && { query: { schema: schemas.query, value: failed.query } }),
     ...(schemas.headers && { header: { schema: schemas.headers, value: failed.headers } }),
     ...(schemas.body && { body: { schema: schemas.body, value: failed.rawBody ?? undefined } }),
   }
-  const problems = findProblems(sections)
+  const problems = [
+    ...findProblems(sections),
+    ...unknownNames(schemas, failed.request, failed.rawBody),
+  ].slice(0, problemsMax)
   if (problems.length > 0) return problems
   const section = { params: 'path', headers: 'header' }[part] ?? part
   return [{ loc: [section], msg: 'Input should be valid', type: 'value_error' }]

@@ -119,9 +119,11 @@ TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
     value.every(item => textProblem(items, item) === undefined),
 )
 
-/** Every value of a query parameter, as it was sent. */
-export const queryValues = (request: Request, name: string): string[] =>
-  new URL(request.url).searchParams.getAll(name)
+/** Every value of a query parameter, as it was sent, as `name` or `name[]`. */
+export function queryValues(request: Request, name: string): string[] {
+  const { searchParams } = new URL(request.url)
+  return [...searchParams.getAll(name), ...searchParams.getAll(`${name}[]`)]
+}
 
 function codePoints(value: string): number {
   let count = 0
@@ -154,7 +156,7 @@ export const instant = (options: object = {}) =>
 
 /** An instant as a client writes it: RFC 3339 with an offset, read by `parseInstant`. */
 export const instantInput = (options: TextOptions = {}) =>
-  text({ format: 'date-time', examples: ['2026-11-24T18:00:00Z'], ...options })
+  text({ format: 'date-time', examples: ['2099-01-31T18:00:00Z'], ...options })
 
 export const uuid = (options: object = {}) =>
   serverString('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })

@@ -7,7 +7,8 @@ export const email = text({
   pattern:
     /^\s*(?=\S{3,254}\s*$)[^\s@"(),:;<>[\]\\\p{C}]{1,64}@[^\s@"(),:;<>[\]\\\p{C}.]+(\.[^\s@"(),:;<>[\]\\\p{C}.]+)+\s*$/u,
   format: 'email',
-  examples: ['ada@example.com'],
+  // Without the pattern, which no generator of clients can use.
+  documented: { type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] },
 })
 
 /** An e-mail address as it is compared: without regard to case. */
@@ -73,12 +74,18 @@ export const refresh = t.Object(
 )
 
 /** The token endpoint: either grant, by its `grant_type`. The document shows the form of the password grant alone. */
-export const login = t.Union([passwordGrant, t.Required(t.Pick(refresh, ['refresh_token', 'grant_type']))], {
-  discriminator: 'grant_type',
-  form: true,
-  documented: passwordGrant,
-  examples: [{ username: 'ada@example.com', password: 'correct horse battery' }],
-})
+export const login = t.Union(
+  [
+    t.Object({ ...passwordGrant.properties, email: t.Optional(text()) }),
+    t.Object({ ...refresh.properties, grant_type: t.Literal('refresh_token') }),
+  ],
+  {
+    discriminator: 'grant_type',
+    form: true,
+    documented: passwordGrant,
+    examples: [{ username: 'ada@example.com', password: 'correct horse battery' }],
+  },
+)
 
 /** Accepts `email` for OAuth 2's `username`. For a route's `transform`. */
 export function nameFromEmail(context: { body: unknown }) {

@@ -5,10 +5,10 @@ import { brokenConstraint } from '../../db/pg-error.ts'
 import { users, userVersions } from '../../db/tables.ts'
 import { body } from '../../http/body.ts'
 import type { Client, ClientOf } from '../../http/client.ts'
+import { oauthBody, oauthErrors } from '../../http/oauth.ts'
 import { errors, withHeaders } from '../../http/schema.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
 import { account, login, nameFromEmail, normalizeEmail, registration, tokenPair } from './model.ts'
-import { oauthErrors, oauthResponses } from './oauth.ts'
 import type { Passwords } from './password-hash.ts'
 import type { Sessions, TokenPair } from './sessions.ts'
 import type { Throttle } from './throttle.ts'
@@ -58,8 +58,7 @@ export const passwordSignIn = (parts: Parts) => {
 
   const limitedLogin = limited('login')
   const tokenEndpoint = new Elysia()
-    .use(oauthErrors)
-    .use(body({ forms: true }))
+    .use(oauthBody())
     .post(
       '/login',
       async ({ body, request }) =>
@@ -68,13 +67,14 @@ export const passwordSignIn = (parts: Parts) => {
           : signIn(body, clientOf(request)),
       {
         transform: nameFromEmail,
-        async beforeHandle(context) {
+        // An arrow function: Elysia reads the source of hooks, and cannot read a minified method.
+        beforeHandle: async context => {
           if (context.body.grant_type !== 'refresh_token') await limitedLogin(context)
         },
         body: login,
         response: {
           200: withHeaders(tokenPair, ...limitHeaders),
-          ...oauthResponses('incorrect_login', 'invalid_token', 'too_many_requests'),
+          ...oauthErrors('incorrect_login', 'invalid_token', 'too_many_requests'),
         },
         detail: {
           operationId: 'login',

@@ -1,15 +1,9 @@
 import type { TObject } from '@sinclair/typebox'
 import { Elysia, t } from 'elysia'
-import type { FailureFields } from '../../http/error-handler.ts'
-import { errorBody, errors, validationErrorBody } from '../../http/schema.ts'
-import type { AppError, ErrorCode, Problem } from '../../lib/errors.ts'
-
-/** The routes registered after it add the error of an OAuth 2 token endpoint (RFC 6749, 5.2) to the common shape. */
-export const oauthErrors = new Elysia({ name: 'oauth-errors' })
-  .decorate({ failureFields: undefined as FailureFields })
-  .onTransform({ as: 'scoped' }, context => {
-    context.failureFields = oauthError
-  })
+import type { AppError, ErrorCode, Problem } from '../lib/errors.ts'
+import { body } from './body.ts'
+import type { FailureFields } from './error-handler.ts'
+import { errorBody, errors, validationErrorBody } from './schema.ts'
 
 /** RFC 6749 has no code for a server in trouble at the token endpoint; these two are its codes of the authorization endpoint. */
 const oauthCodes: Partial<Record<ErrorCode, string>> = {
@@ -46,11 +40,9 @@ const oauthValidationErrorBody = t.Object(
   { title: 'OAuthValidationError' },
 )
 
-const bodyErrors = ['body_too_large', 'unsupported_media_type', 'validation_failed'] as const
-
-/** `errors` for a route behind `oauthErrors`; those of `body()` have the OAuth 2 fields too. */
-export function oauthResponses<Code extends ErrorCode>(...codes: Code[]) {
-  const responses = errors<Code | (typeof bodyErrors)[number]>(...codes, ...bodyErrors)
+/** `errors` for a route behind `oauthBody`. */
+export function oauthErrors<Code extends ErrorCode>(...codes: Code[]) {
+  const responses = errors(...codes)
   const entries = Object.entries<TObject>(responses).map(([status, { description, examples = [] }]) => [
     status,
     {
@@ -65,3 +57,17 @@ export function oauthResponses<Code extends ErrorCode>(...codes: Code[]) {
       : typeof oauthErrorBody
   }
 }
+
+/**
+ * `body()` for a token endpoint: it also takes forms, and the failures of the routes after it carry, beside the common
+ * shape, the error of RFC 6749, 5.2.
+ */
+export const oauthBody = () =>
+  new Elysia({ name: 'oauth-body' })
+    .decorate({ failureFields: undefined as FailureFields })
+    .onTransform(context => {
+      context.failureFields = oauthError
+    })
+    .use(body({ forms: true }))
+    .guard({ response: oauthErrors('body_too_large', 'unsupported_media_type', 'validation_failed') })
+    .as('scoped')
