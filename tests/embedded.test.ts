@@ -265,7 +265,7 @@ test('closing answers what is under way, then refuses, and can be repeated', asy
   await expect(driver.dedicatedConnection(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
 })
 
-test('rows are there after a restart, and a first start that was cut off begins again', async () => {
+test('rows are there after a restart, and a first start that was cut off is repeated', async () => {
   const dataDir = folder()
   mkdirSync(join(dataDir, 'cluster.new', 'base'), { recursive: true })
   writeFileSync(join(dataDir, 'cluster.new', 'PG_VERSION'), '')

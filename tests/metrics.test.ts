@@ -20,7 +20,7 @@ const scrape = async (api: Service) => {
 onBothDatabases(
   'metrics',
   api => {
-    test('are for whoever has the token', async () => {
+    test('need the token', async () => {
       const anonymous = await api.get(`${api.url}/metrics`)
       const stranger = await api.get(`${api.url}/metrics`, { token: `${token}x` })
       const { token: ada } = await api.user()

@@ -230,7 +230,7 @@ test('a locked table delays only the statements that need it', async () => {
   expect(after.error).toBeUndefined()
 })
 
-test('when every connection is busy at most 200 more wait, and no longer than the limit', async () => {
+test('when every connection is busy, at most 100 for each wait, and no longer than the limit', async () => {
   const db = openPostgres({ url: server.url, poolSize: 2 })
   const calls = Array.from({ length: 300 }, () => settle(db, 'select pg_sleep(1.2)'))
   const results = await Promise.all(calls)
@@ -269,7 +269,7 @@ async function outage(phase: {
 const callers = 50
 const question = 'select i, $1::int from generate_series(1, 20) i'
 
-/** `callers` callers, each asking again and again: what the driver itself promises is tested. */
+/** This many callers query in a loop; the promises of the driver are checked. */
 function startLoad(db: Driver) {
   const seen = { answered: 0, turnedAway: 0, slowest: 0 }
   let asked = 0
@@ -296,7 +296,7 @@ function startLoad(db: Driver) {
   }
 
   return {
-    /** Waits for `count` more answers; returns the milliseconds that it took. */
+    /** Waits for this number of answers; returns the milliseconds that it took. */
     answers: (count: number) => more('answered', count),
     turnedAway: (count: number) => more('turnedAway', count),
     async end() {
