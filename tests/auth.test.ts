@@ -175,7 +175,7 @@ onBothDatabases(
     })
 
     describe('signing in', () => {
-      test('gives a token of this algorithm with just the claims that it should have', async () => {
+      test('issues a token of this algorithm with exactly the claims that it should have', async () => {
         const ada = await api.user()
         const { sub, sid, iat, exp, ...others } = decodeJwt(ada.token)
 
@@ -440,7 +440,7 @@ onBothDatabases(
     })
 
     describe('the own account', () => {
-      test('is shown to its person', async () => {
+      test('is shown to its user', async () => {
         const ada = await api.user()
 
         const { status, body } = await api.get('/users/me', { token: ada.token })
@@ -454,7 +454,7 @@ onBothDatabases(
         })
       })
 
-      test('is gone with its person, and so is the token', async () => {
+      test('is gone with its user, and so is the token', async () => {
         const ada = await api.user()
         await api.sql('delete from users where id = $1', [ada.id])
         await Bun.sleep(1100)

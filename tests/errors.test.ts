@@ -98,7 +98,7 @@ describe('over the wire', () => {
     }
   })
 
-  test('a name is no id of a task, whatever is sent to it', async () => {
+  test('a fixed name under /tasks is not a task’s id, whatever the method', async () => {
     for (const json of [{ title: 'x' }, {}, undefined]) {
       const answer = await api.put('/tasks/stats', { token: ada.token, json })
       expectError(answer, 405, 'method_not_allowed', 'Method Not Allowed')
@@ -169,7 +169,7 @@ describe('over the wire', () => {
     expect([inText.status, afterQuote.status, deep.status]).toEqual([201, 201, 201])
   })
 
-  test('a list is no change of a task, although no field of one is required', async () => {
+  test('a list is refused as the change of a task, although no field is required', async () => {
     const task = await api.task(ada)
     const answer = await api.patch(`/tasks/${task.id}`, { token: ada.token, json: [] })
 
@@ -269,7 +269,7 @@ describe('over the wire', () => {
     expect((await api.get('/health')).status).toBe(200)
   })
 
-  test('nesting 32,000 deep keeps nobody waiting', async () => {
+  test('nesting 32,000 deep delays no other request', async () => {
     const texts = [
       '['.repeat(32_000),
       '{"a":'.repeat(6000),
@@ -286,7 +286,7 @@ describe('over the wire', () => {
     }
   })
 
-  test('a batch of 200,000 values keeps nobody waiting', async () => {
+  test('a batch of 200,000 values delays no other request', async () => {
     const texts = [`{"operations":[${Array(200_000).fill('{}')}]}`, `[${Array(200_000).fill('1')}]`]
     for (const content of texts) {
       let quickest = Number.POSITIVE_INFINITY
@@ -304,7 +304,7 @@ describe('over the wire', () => {
     }
   })
 
-  test('a list of thousands of mistakes keeps nobody waiting and is not told to its end', async () => {
+  test('a list of thousands of mistakes delays no other request, and only the first 100 are reported', async () => {
     const query = Array(1000).fill('status=x').join('&')
     const start = performance.now()
 
@@ -368,7 +368,7 @@ describe('over the wire', () => {
   test('of a field that a form or an object holds twice, the last one counts', async () => {
     const { email, password } = ada
     const fields = (last: string) =>
-      `username=nobody&username=${encodeURIComponent(email)}&password=wrong&password=${last}`
+      `username=unknown&username=${encodeURIComponent(email)}&password=wrong&password=${last}`
     const login = (last: string) =>
       send(api.url, { line: 'POST /api/v1/auth/login', headers: [form], body: fields(last) })
 
@@ -446,7 +446,7 @@ describe('over the wire', () => {
     expect(answer.body.body).toBeNull()
   })
 
-  test('every problem of a query is told at once', async () => {
+  test('every problem of a query is reported at once', async () => {
     const answer = await api.get('/tasks?limit=0&offset=x&status=a', { token: ada.token })
 
     expect(answer.body.detail.map((problem: { loc: string[] }) => problem.loc[1])).toEqual([
@@ -465,7 +465,7 @@ describe('over the wire', () => {
     expect(long.status).toBe(200)
   })
 
-  test('a stranger hears 401 before anything else, whatever is sent and however much', async () => {
+  test('without a token the answer is 401 before anything else, whatever is sent and however much', async () => {
     const bodies = ['{', '[]', '\xff', 'x'.repeat(40_000), '['.repeat(32_000)]
     for (const content of bodies) {
       for (const type of [json, 'Content-Type: text/plain', form]) {
@@ -479,7 +479,7 @@ describe('over the wire', () => {
     }
     expectError(await api.get('/tasks?limit=x&status=y'), 401, 'not_authenticated')
     expectError(await api.patch('/tasks/nonsense', { json: { title: 5 } }), 401, 'not_authenticated')
-    // Announced and never sent: nobody waits for it.
+    // Announced and never sent: the answer does not wait for it.
     const unsent = await send(api.url, {
       line: 'POST /api/v1/tasks',
       headers: [json, 'Content-Length: 1000'],
@@ -487,7 +487,7 @@ describe('over the wire', () => {
     expectError(unsent, 401, 'not_authenticated')
   })
 
-  test('X-Request-Id is on every answer, and a sane one is taken over', async () => {
+  test('X-Request-Id is on every answer, and a safe one of the client is kept', async () => {
     for (const path of ['/health', '/nope', '/docs', '/openapi.json', '/api/v1/tasks', '/']) {
       const own = await api.get(api.url + path)
       const taken = await api.get(api.url + path, { headers: { 'x-request-id': 'Trace-1.2:3_4' } })
@@ -531,7 +531,7 @@ describe('in the framework', () => {
   const api: Client = client(lab.server!.url.href.replace(/\/$/, ''), '')
   afterAll(() => lab.stop())
 
-  test('problems of path, query, header and body are told all at once', async () => {
+  test('problems of path, query, header and body are reported all at once', async () => {
     const answer = await api.post('/all/x?n=many&flags=no', {
       headers: { 'x-count': 'few' },
       json: { name: '', password: 'geheim' },
@@ -610,7 +610,7 @@ describe('in the framework', () => {
     expect(lines.join('')).not.toContain('geheim')
   })
 
-  test('a list of 16,000 wrong items keeps nobody waiting and is not told to its end', async () => {
+  test('a list of 16,000 invalid items delays no other request, and only the first 100 are reported', async () => {
     let quickest = Number.POSITIVE_INFINITY
     for (let i = 0; i < 5; i++) {
       const start = performance.now()
@@ -701,14 +701,14 @@ onBothDatabases('a damaged database', api => {
     expect(JSON.stringify(api.logs())).not.toContain('geheim')
   })
 
-  test('a constraint that nobody knows is 409', async () => {
+  test('a constraint without a message of its own is 409', async () => {
     const ada = await api.user()
-    await api.sql(`alter table tasks add constraint nobody_knows check (title <> 'taboo')`, [])
+    await api.sql(`alter table tasks add constraint unknown_rule check (title <> 'taboo')`, [])
 
     const answer = await api.post('/tasks', { token: ada.token, json: { title: 'taboo' } })
 
     expectError(answer, 409, 'conflict', 'Database integrity constraint violated')
-    expect(JSON.stringify(answer.body)).not.toContain('nobody_knows')
+    expect(JSON.stringify(answer.body)).not.toContain('unknown_rule')
   })
 
   test('a row that no answer can hold is a 500, and the log does not repeat it', async () => {

@@ -66,7 +66,7 @@ describe('every answer', () => {
     }
   })
 
-  test('that is about a person stays out of every cache but the person’s own', async () => {
+  test('that is about a user stays out of every cache but the user’s own', async () => {
     const signedIn = { token: ada.token }
     const { refreshToken } = ada
     const noStore = [
@@ -92,6 +92,14 @@ describe('every answer', () => {
     expect(answer).toStartWith('HTTP/1.1 200')
   })
 
+  test('is the same under a host of one letter', async () => {
+    const answer = await exchange(
+      api.url,
+      Buffer.from('GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'),
+    )
+    expect(answer).toStartWith('HTTP/1.1 200')
+  })
+
   test('to nonsense is short, and the connection is closed', async () => {
     const nonsense: [string, number][] = [
       [`GET /${'a'.repeat(17_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 431],
@@ -113,7 +121,7 @@ describe('every answer', () => {
       expect([bytes.slice(0, 60), answer.slice(0, 12)]).toEqual([bytes.slice(0, 60), `HTTP/1.1 ${status}`])
       expect(answer).toContain('Connection: close')
     }
-    // Bun hangs up on a method that nobody has registered.
+    // Bun hangs up on a method that is not registered.
     expect(await exchange(api.url, Buffer.from('NONSENSE /health HTTP/1.1\r\nHost: x\r\n\r\n'))).toBe('')
     const longest = await send(api.url, { line: `GET /health?${'a'.repeat(12_000)}` })
     expect(longest.status).toBe(200)
@@ -138,7 +146,7 @@ describe('when hashing is slow', () => {
 
   test('clients that hang up keep no place in the queue', async () => {
     const { hostname, port } = new URL(api.url)
-    const json = '{"username":"nobody@example.com","password":"nonsense"}'
+    const json = '{"username":"unknown@example.com","password":"nonsense"}'
     const requests = ['/api/v1/auth/login', '/api/v1/auth/register'].map(path => {
       const body = path.endsWith('register') ? json.replace('username', 'email') : json
       return `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`

@@ -365,7 +365,7 @@ onBothDatabases('lists', api => {
       (await api.get(`/tasks${query}`, { token })).body.detail.map((problem: { msg: string }) => problem.msg)
 
     expect(await problems('?sort=size')).toEqual([
-      'String should be a comma list of created_at, updated_at, due_at, priority, title, status, position, each with - in front for descending',
+      'String should be a comma list of title, status, priority, due_at, position, created_at, updated_at, each with - in front for descending',
     ])
     expect(await problems(`?tag=a&tag=${'x'.repeat(51)}`)).toEqual([
       'String should have at most 50 characters',

@@ -17,6 +17,7 @@ const rules = {
     'etag',
     'link',
     'location',
+    'preference-applied',
     'ratelimit',
     'ratelimit-policy',
     'retry-after',

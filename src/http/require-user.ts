@@ -11,7 +11,8 @@ export type Authenticate<User> = (token: string) => User | Promise<User>
  */
 export const requireUser = <User extends object>(authenticate: Authenticate<User>) =>
   new Elysia({ name: 'require-user' })
-    .guard({ as: 'scoped', response: errors('not_authenticated', 'invalid_token') })
+    // 422: for parameters that the route does not know (`unknown-names.ts`).
+    .guard({ as: 'scoped', response: errors('not_authenticated', 'invalid_token', 'validation_failed') })
     .derive({ as: 'scoped' }, async ({ headers }) => {
       const token = bearerToken(headers.authorization)
       if (token === undefined) throw new AppError('not_authenticated')

@@ -9,6 +9,7 @@ import { errorHandler } from '../http/error-handler.ts'
 import { health, type Readiness } from '../http/health.ts'
 import { requestLog } from '../http/request-log.ts'
 import { securityHeaders } from '../http/security-headers.ts'
+import { refuseUnknownNames } from '../http/unknown-names.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { createRefreshTokens } from '../modules/auth/refresh-tokens.ts'
 import { authRoutes } from '../modules/auth/routes.ts'
@@ -42,15 +43,16 @@ export function createApp(parts: AppParts) {
   const { config, log, readiness, observers, plugins = [] } = parts
   const { auth, users, tasks, jobs, stats } = createServices(parts)
 
+  let routes: AnyElysia['routes'] = []
   const api = <const Prefix extends string>(prefix: Prefix, { hide }: { hide: boolean }) =>
     new Elysia({ prefix, detail: { hide } })
+      .use(refuseUnknownNames(() => routes))
       .use(authRoutes(auth))
       .use(userRoutes(users))
       .use(taskRoutes(tasks, auth.sessions.authenticate))
 
   // The order matters: a hook covers only what is registered after it. `standardHostname`: Elysia assumes that a host
   // has more than three letters, and finds no path in http://api/.
-  let routes: AnyElysia['routes'] = []
   const app = new Elysia({ handler: { standardHostname: false } })
     .headers(securityHeaders)
     .use(requestLog(log, observers))

@@ -1,5 +1,5 @@
 /**
- * What a migration may not do while replicas of the release before still serve (docs/upgrade.md says why). A table that
+ * What a migration may not do while replicas of the release before still serve (.github/CONTRIBUTING.md says why). A table that
  * the same file creates is free: no old replica knows it.
  */
 const rules: [what: RegExp, why: string][] = [

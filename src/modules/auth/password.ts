@@ -5,6 +5,7 @@ import { brokenConstraint } from '../../db/pg-error.ts'
 import { users, userVersions } from '../../db/tables.ts'
 import { body } from '../../http/body.ts'
 import type { Client, ClientOf } from '../../http/client.ts'
+import { oauthBody, oauthErrors } from '../../http/oauth.ts'
 import { errors, withHeaders } from '../../http/schema.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
 import { account, login, nameFromEmail, normalizeEmail, registration, tokenPair } from './model.ts'
@@ -14,7 +15,7 @@ import type { Throttle } from './throttle.ts'
 
 interface Parts {
   db: Db
-  sessions: Pick<Sessions, 'openSession'>
+  sessions: Pick<Sessions, 'openSession' | 'refresh'>
   passwords: Passwords
   throttle: Throttle
   clientOf: ClientOf
@@ -25,17 +26,17 @@ const limitHeaders = ['RateLimit', 'RateLimit-Policy']
 
 /** The sign-in method with an e-mail address and a password. */
 export const passwordSignIn = (parts: Parts) => {
-  const { throttle, clientOf } = parts
+  const { sessions, throttle, clientOf } = parts
   const { register, login: signIn } = createPasswordService(parts)
 
   /** Counts the call, sets the headers that say what is left, and refuses a call over the limit. */
   const limited =
     (kind: 'login' | 'register') =>
     async ({ request, set }: { request: Request; set: { headers: object } }) => {
-      Object.assign(set.headers, await throttle.address(kind, clientOf(request).ip))
+      Object.assign(set.headers, await throttle.limitCalls(kind, clientOf(request).ip))
     }
 
-  return new Elysia()
+  const registrationRoute = new Elysia()
     .use(body({ forms: true }))
     .post(
       '/register',
@@ -54,21 +55,39 @@ export const passwordSignIn = (parts: Parts) => {
         },
       },
     )
-    .post('/login', ({ body, request }) => signIn(body, clientOf(request)), {
-      transform: nameFromEmail,
-      beforeHandle: limited('login'),
-      body: login,
-      response: {
-        200: withHeaders(tokenPair, ...limitHeaders),
-        ...errors('incorrect_login', 'too_many_requests'),
+
+  const limitedLogin = limited('login')
+  const tokenEndpoint = new Elysia()
+    .use(oauthBody())
+    .post(
+      '/login',
+      async ({ body, request }) =>
+        body.grant_type === 'refresh_token'
+          ? sessions.refresh(body.refresh_token)
+          : signIn(body, clientOf(request)),
+      {
+        transform: nameFromEmail,
+        // An arrow function: Elysia reads the source of hooks, and cannot read a minified method.
+        beforeHandle: async context => {
+          if (context.body.grant_type !== 'refresh_token') await limitedLogin(context)
+        },
+        body: login,
+        response: {
+          200: withHeaders(tokenPair, ...limitHeaders),
+          ...oauthErrors('incorrect_login', 'invalid_token', 'too_many_requests'),
+        },
+        detail: {
+          operationId: 'login',
+          summary: 'Sign in',
+          description:
+            'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too. ' +
+            'It is the token endpoint, so a client with one address for both grants may refresh here: a form with ' +
+            '`grant_type=refresh_token` and `refresh_token`.',
+        },
       },
-      detail: {
-        operationId: 'login',
-        summary: 'Sign in',
-        description:
-          'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too.',
-      },
-    })
+    )
+
+  return new Elysia().use(registrationRoute).use(tokenEndpoint)
 }
 
 function createPasswordService({ db, sessions, passwords, throttle }: Parts) {

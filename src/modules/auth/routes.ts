@@ -1,7 +1,8 @@
 import { Elysia } from 'elysia'
 import type { Db } from '../../db/drizzle.ts'
-import { body, query } from '../../http/body.ts'
+import { query } from '../../http/body.ts'
 import type { ClientOf } from '../../http/client.ts'
+import { oauthBody, oauthErrors } from '../../http/oauth.ts'
 import { requireUser } from '../../http/require-user.ts'
 import { errors, noContent } from '../../http/schema.ts'
 import { logoutQuery, refresh, sessionList, sessionParams, tokenPair } from './model.ts'
@@ -27,19 +28,17 @@ export const authRoutes = (parts: Parts) =>
     .use(sessionRoutes(parts.sessions))
 
 const refreshRoutes = (sessions: Sessions) =>
-  new Elysia()
-    .use(body({ forms: true }))
-    .post('/refresh', ({ body }) => sessions.refresh(body.refresh_token), {
-      body: refresh,
-      response: { 200: tokenPair, ...errors('invalid_token') },
-      detail: {
-        operationId: 'refresh',
-        summary: 'Get the next pair of tokens',
-        description:
-          'The OAuth 2 refresh grant, as a form or as JSON. A refresh token is good once. For ten seconds it returns the ' +
-          'same pair again (two tabs, a lost answer); used later, it ends the whole session.',
-      },
-    })
+  new Elysia().use(oauthBody()).post('/refresh', ({ body }) => sessions.refresh(body.refresh_token), {
+    body: refresh,
+    response: { 200: tokenPair, ...oauthErrors('invalid_token') },
+    detail: {
+      operationId: 'refresh',
+      summary: 'Get the next pair of tokens',
+      description:
+        'The OAuth 2 refresh grant, as a form or as JSON. A refresh token is good once. For ten seconds it returns the ' +
+        'same pair again (two tabs, a lost answer); used later, it ends the whole session.',
+    },
+  })
 
 /** The caller's own sessions. */
 const sessionRoutes = (sessions: Sessions) =>
@@ -58,7 +57,11 @@ const sessionRoutes = (sessions: Sessions) =>
       {
         params: sessionParams,
         response: { 204: noContent, ...errors('session_not_found') },
-        detail: { operationId: 'endSession', summary: 'End one of your sessions' },
+        detail: {
+          operationId: 'endSession',
+          summary: 'End one of your sessions',
+          description: 'Its tokens stop working on every replica within a second.',
+        },
       },
     )
     .use(query())

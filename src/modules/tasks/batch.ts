@@ -2,9 +2,10 @@ import { and, eq, isNotNull, isNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { userVersions } from '../../db/tables.ts'
 import { AppError, type Problem } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { settableColumns, toColumns, toNewColumns } from './fields.ts'
-import type { Operation, TaskCreate } from './model.ts'
+import type { Operation } from './model.ts'
 import { assignments, newTask } from './rows.ts'
 import { lockVersions, throwMissing } from './statements.ts'
 import { tasks } from './table.ts'
@@ -26,7 +27,7 @@ export function createBatch(db: Db) {
    * Carries out all operations or none, and returns the answer as JSON. Throws `validation_failed`; or, with the `index`
    * of the first operation that cannot be done, `task_not_found`, `not_authorized` or `precondition_failed`.
    */
-  return async function batch(userId: string, operations: Operation[]): Promise<string> {
+  return async function batch(userId: UserId, operations: Operation[]): Promise<string> {
     const problems = problemsOf(operations)
     if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
     const steps = operations.map(stepOf)
@@ -54,15 +55,12 @@ export function createBatch(db: Db) {
   }
 }
 
-function stepOf({ op, id, version, task }: Operation): Step {
-  if (op === 'create') return { op, version, id: Bun.randomUUIDv7(), patch: toNewColumns(task as TaskCreate) }
+function stepOf(operation: Operation): Step {
+  const { op, version } = operation
+  if (op === 'create') return { op, version, id: Bun.randomUUIDv7(), patch: toNewColumns(operation.task) }
+  const id = operation.id.toLowerCase()
   // PostgreSQL reads the text `now` as the moment at which the transaction began.
-  return {
-    op,
-    version,
-    id: id!.toLowerCase(),
-    patch: op === 'delete' ? { deleted_at: 'now' } : toColumns(task!),
-  }
+  return { op, version, id, patch: op === 'delete' ? { deleted_at: 'now' } : toColumns(operation.task!) }
 }
 
 /** Steps as rows, and a task as the patch of its step would leave it. */
@@ -71,7 +69,7 @@ const rowsOf = (steps: Pick<Step, 'id' | 'patch'>[]) =>
 const patched = sql`jsonb_populate_record(${tasks}, step.patch)`
 
 /** The user's tasks that the steps name, and whether the step would change them. */
-async function findTasks(tx: Db, userId: string, steps: Step[]) {
+async function findTasks(tx: Db, userId: UserId, steps: Step[]) {
   const found = await tx
     .select({
       id: tasks.id,
@@ -87,7 +85,7 @@ async function findTasks(tx: Db, userId: string, steps: Step[]) {
 }
 
 /** Writes the steps, each with its version, and returns the new and changed tasks. */
-async function write(tx: Db, userId: string, steps: (Step & { version: number })[]) {
+async function write(tx: Db, userId: UserId, steps: (Step & { version: number })[]) {
   const { create = [], change = [] } = Object.groupBy(steps, ({ op }) => (op === 'create' ? op : 'change'))
   const answer = { id: tasks.id, json: tasks.json }
 
@@ -121,22 +119,20 @@ async function write(tx: Db, userId: string, steps: (Step & { version: number })
 /** What the schema cannot express: what each kind of operation needs, and that no task is named twice. */
 function problemsOf(operations: Operation[]): Problem[] {
   const seen = new Set<string>()
-  return operations.flatMap(({ op, id, version, task }, i) => {
+  return operations.flatMap((operation, i) => {
+    const { op, id, version } = operation
     const problem = (field: string, type: string, msg: string): Problem => ({
-      loc: ['body', 'operations', i, ...field.split('.')],
+      loc: ['body', 'operations', i, field],
       msg,
       type,
     })
-    const missing = (field: string) => problem(field, 'missing', 'Field required')
     const problems: Problem[] = []
-    if (op !== 'delete' && !task) problems.push(missing('task'))
     if (op === 'create') {
-      if (task && task.title === undefined) problems.push(missing('task.title'))
       if (id !== undefined) problems.push(problem('id', 'not_combinable', 'Not with create'))
       if (version !== undefined) problems.push(problem('version', 'not_combinable', 'Not with create'))
       return problems
     }
-    if (id === undefined) return [...problems, missing('id')]
+    if (op === 'update' && !operation.task) problems.push(problem('task', 'missing', 'Field required'))
     const key = id.toLowerCase()
     if (!isUuid(id)) problems.push(problem('id', 'uuid', 'Input should be the id of a task'))
     else if (seen.has(key)) problems.push(problem('id', 'duplicate', 'A task can come once only'))

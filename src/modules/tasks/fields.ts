@@ -142,7 +142,7 @@ export const fields = {
       range: column => sql`${column} >= '0001-01-01 00:00:00+00' and ${column} < '10000-01-01 00:00:00+00'`,
     },
     output: nullable(instant()),
-    example: '2026-11-24T18:00:00.000000Z',
+    example: '2099-01-31T18:00:00.000000Z',
     input: nullable(instantInput({ description: 'Any offset in, UTC out.' })),
     initial: null,
     toColumns: (due: string | null) => ({ due_at: due && parseInstant(due) }),

@@ -10,7 +10,7 @@ const inputExamples = Object.fromEntries(Object.entries(examples).filter(([name]
 
 export const taskCreate = t.Object(inputs, {
   title: 'TaskCreate',
-  examples: [{ ...inputExamples, due_at: '2026-11-24T19:00:00+01:00' }],
+  examples: [{ ...inputExamples, due_at: '2099-01-31T19:00:00+01:00' }],
 })
 
 /** What is absent stays as it is; null clears where null is allowed. */
@@ -102,31 +102,42 @@ export const changes = t.Object(
 
 export const operationKinds = ['create', 'update', 'delete'] as const
 
+const operationId = text({ description: 'Which task.', examples: [examples.id] })
+const operationVersion = t.Optional(
+  integer({
+    minimum: 0,
+    maximum: Number.MAX_SAFE_INTEGER,
+    description: 'Only if the task still has this version.',
+  }),
+)
+
+const create = t.Object({ op: t.Literal('create'), task: taskCreate }, { title: 'CreateOperation' })
+const update = t.Object(
+  { op: t.Literal('update'), id: operationId, version: operationVersion, task: taskUpdate },
+  { title: 'UpdateOperation' },
+)
+const remove = t.Object(
+  { op: t.Literal('delete'), id: operationId, version: operationVersion },
+  { title: 'DeleteOperation' },
+)
+/** With the fields that the service refuses: otherwise they would be ignored like unknown ones. */
+const uncheckedCreate = t.Object(
+  { ...create.properties, id: t.Optional(operationId), version: operationVersion },
+  { documented: create },
+)
+/** The service checks that there is a task: Elysia turns a required object that is absent into an empty one. */
+const uncheckedUpdate = t.Object(
+  { ...update.properties, task: t.Optional(taskUpdate) },
+  { documented: update },
+)
+
+const operation = t.Union([uncheckedCreate, uncheckedUpdate, remove], {
+  title: 'Operation',
+  discriminator: 'op',
+})
+
 export const batch = t.Object(
-  {
-    operations: t.Array(
-      t.Object(
-        {
-          op: oneOf(operationKinds),
-          id: t.Optional(text({ description: 'Which task; not with `create`.', examples: [examples.id] })),
-          version: t.Optional(
-            integer({
-              minimum: 0,
-              maximum: Number.MAX_SAFE_INTEGER,
-              description: 'Only if the task still has this version; not with `create`.',
-            }),
-          ),
-          task: t.Optional(taskUpdate),
-        },
-        {
-          title: 'Operation',
-          description:
-            '`create` needs a `task` with a title, `update` an `id` and a `task` with what changes, `delete` an `id`.',
-        },
-      ),
-      { minItems: 1, maxItems: 100 },
-    ),
-  },
+  { operations: t.Array(operation, { minItems: 1, maxItems: 100 }) },
   {
     title: 'Batch',
     examples: [

@@ -112,7 +112,11 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
     .get('/stats', ({ user, query }) => tasks.stats(user.id, query.tz), {
       query: statsQuery,
       response: { 200: stats },
-      detail: { operationId: 'taskStats', summary: 'Count your tasks' },
+      detail: {
+        operationId: 'countTasks',
+        summary: 'Count your tasks',
+        description: 'By status, and how many are due or in the trash.',
+      },
     })
     .get(
       '/trash',
@@ -164,7 +168,11 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
           304: withHeaders(noContent, 'ETag'),
           ...errors('not_authorized', 'task_not_found'),
         },
-        detail: { operationId: 'readTask', summary: 'Show a task' },
+        detail: {
+          operationId: 'readTask',
+          summary: 'Show a task',
+          description: 'With `If-None-Match`, 304 while the task has not changed.',
+        },
       },
     )
     .delete(
@@ -231,7 +239,11 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
     .put('/:id', update, {
       ...change,
       body: taskUpdate,
-      detail: { operationId: 'replaceTask', summary: 'Change a task', description: 'The same as `PATCH`.' },
+      detail: {
+        operationId: 'updateTaskWithPut',
+        summary: 'Change a task',
+        description: 'The same as `PATCH`.',
+      },
     })
     .patch('/:id', update, {
       ...change,

@@ -18,13 +18,21 @@ export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
     .use(requireUser(sessions.authenticate))
     .get('/me', ({ user }) => users.profile(user.id), {
       response: { 200: profile },
-      detail: { operationId: 'getProfile', summary: 'Show your account' },
+      detail: {
+        operationId: 'getProfile',
+        summary: 'Show your account',
+        description: 'The account of the access token.',
+      },
     })
     .use(body())
     .patch('/me', ({ user, body, request }) => users.changeEmail(user.id, body, clientOf(request)), {
       body: emailChange,
       response: { 200: profile, ...errors('email_taken', 'too_many_requests') },
-      detail: { operationId: 'changeEmail', summary: 'Change your e-mail address' },
+      detail: {
+        operationId: 'changeEmail',
+        summary: 'Change your e-mail address',
+        description: 'Needs the current password. You stay signed in.',
+      },
     })
     .post(
       '/me/password',
@@ -38,7 +46,7 @@ export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
         detail: {
           operationId: 'changePassword',
           summary: 'Change your password',
-          description: 'Every other session of the account ends.',
+          description: 'Ends every other session of the account.',
         },
       },
     )
@@ -54,7 +62,7 @@ export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
         detail: {
           operationId: 'deleteAccount',
           summary: 'Delete your account',
-          description: 'The account, its sessions and its tasks are gone for good.',
+          description: 'Deletes the account, its sessions and its tasks for good.',
         },
       },
     )
