@@ -47,7 +47,7 @@ test('a route declares the errors of the plugins that it is behind, without nami
     .post('/', () => '', { body: t.Object({}), response: { 200: t.String() } })
 
   expect(app.routes.map(({ hooks }) => Object.keys(declaredBy(hooks)).join())).toEqual([
-    '401,500,503',
+    '401,422,500,503',
     '401,422,500,503',
     '200,401,413,415,422,500,503',
   ])

@@ -1,9 +1,9 @@
 import type { TObject } from '@sinclair/typebox'
 import { Elysia, t } from 'elysia'
-import { body } from '../../http/body.ts'
-import type { FailureFields } from '../../http/error-handler.ts'
-import { errorBody, errors, validationErrorBody } from '../../http/schema.ts'
-import type { AppError, ErrorCode, Problem } from '../../lib/errors.ts'
+import type { AppError, ErrorCode, Problem } from '../lib/errors.ts'
+import { body } from './body.ts'
+import type { FailureFields } from './error-handler.ts'
+import { errorBody, errors, validationErrorBody } from './schema.ts'
 
 /** RFC 6749 has no code for a server in trouble at the token endpoint; these two are its codes of the authorization endpoint. */
 const oauthCodes: Partial<Record<ErrorCode, string>> = {
