@@ -220,7 +220,7 @@ describe('restore', () => {
     ])
   }, 30_000)
 
-  test('waits for nobody: a running service is told of', async () => {
+  test('refuses to run beside a service, and says so', async () => {
     const api: Running = await startExecutable(on(dataDir))
     const { exitCode, stderr } = await runCommand(['restore', '--force', file], place)
 

@@ -137,7 +137,7 @@ for (const kind of ['postgres', 'embedded'] satisfies DatabaseKind[]) {
     }, 30_000)
     afterAll(() => drop())
 
-    test('it serves a person from the first call to the last', async () => {
+    test('it serves a user from the first call to the last', async () => {
       const folder = emptyFolder()
       const api = await serve(folder, env)
 

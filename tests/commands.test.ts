@@ -54,7 +54,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect(await user(['list'])).toMatchObject({ stdout: expect.not.stringContaining('bob') })
   })
 
-  test('list gives one line of JSON for each account, the oldest first', async () => {
+  test('list prints one line of JSON for each account, oldest first', async () => {
     const bob = await api.user('bob@example.com')
     await api.task(bob)
     await api.task(bob)
@@ -67,7 +67,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     ])
   })
 
-  test('disable ends the sessions within a second and closes the door; enable opens it again', async () => {
+  test('disable ends the sessions within a second and refuses sign-ins; enable allows them again', async () => {
     const { token } = await api.user('carol@example.com')
     expect((await api.get('/users/me', { token })).status).toBe(200)
     const disabled = await user(['disable', 'CAROL@example.com'])
@@ -151,7 +151,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect((await login('hugo@example.com', 'staple battery')).status).toBe(401)
   })
 
-  test('delete at a terminal takes nothing but the address for a yes', async () => {
+  test('delete at a terminal accepts only the address as a yes', async () => {
     const { id } = await api.user('fred@example.com')
     const command = [await executablePath(), 'user', 'delete', id].join(' ')
     const typing = async (answer: string) => {
@@ -192,7 +192,7 @@ test('a command on the embedded database works without a service, and makes no d
   expect(existsSync(dataDir)).toBe(false)
 })
 
-test('a service that was killed is in nobody’s way', async () => {
+test('a service that was killed blocks no command', async () => {
   const place = await newPlace('embedded')
   const api = await startExecutable(place.env)
   await api.user('ada@example.com')
@@ -361,6 +361,7 @@ describe('wrong use', () => {
     [['import']],
     [['import', 'a', '--from', 'postgres://db/x']],
     [['import', '--from', 'mysql://db/x']],
+    [['import', '--from', 'postgres://db/x?sslmode=on']],
     [['backup']],
     [['nosuch']],
   ])('%p: exit code 2, one message on stderr, nothing on stdout', async args => {

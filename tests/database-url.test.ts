@@ -152,6 +152,16 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     expect(mistakes('postgres://h:x/d?sslmode=on&sslmod=x&service=s')).toHaveLength(4)
   })
 
+  test('any text is read or refused', () => {
+    const part = fc.string({ unit: fc.constantFrom(...'ab:/@?&=%2F[],.#sslmode') })
+    fc.assert(
+      fc.property(part, text => {
+        expect(mistakes(`postgres://${text}`)).toBeArray()
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
   test('a password is never repeated, whatever it holds', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'grapheme-ascii' }), password => {
@@ -163,7 +173,7 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
   })
 })
 
-/** What runs as a server of its own for the rest: TLS, passwords with SCRAM, client certificates, a socket. */
+/** A server with TLS, SCRAM passwords, client certificates and a socket; its rules, and its authority. */
 let authority: Authority
 let foreign: Authority
 let client: { cert: string; key: string }

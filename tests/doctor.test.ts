@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { createSocket } from 'node:dgram'
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -34,6 +35,10 @@ const failure = (check: string, cure: RegExp): { exitCode: number; found: Findin
   exitCode: 1,
   found: [{ verdict: 'fail', check, about: expect.any(String), cure: expect.stringMatching(cure) }],
 })
+
+// As root, other users and file systems can be had.
+const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0
+if (!isRoot) process.stderr.write('\nNOT RUN: tests that mount a file system need root.\n')
 
 describe('doctor names the cure when PostgreSQL', () => {
   let server: PostgresServer
@@ -109,6 +114,37 @@ describe('doctor names the cure when PostgreSQL', () => {
       failure('database', /firewall/),
     )
   })
+
+  test.skipIf(!isRoot)(
+    'is at a name for which the name server has no answer',
+    async () => {
+      const nameServer = `127.${[0, 0, 0].map(() => Math.ceil(Math.random() * 250)).join('.')}`
+      const silent = createSocket('udp4')
+      await new Promise<void>(resolve => silent.bind(53, nameServer, resolve))
+      const resolver = join(folder, 'resolv.conf')
+      writeFileSync(resolver, `nameserver ${nameServer}\noptions timeout:1 attempts:3\n`)
+      // A mount of this process alone.
+      const asked = Bun.spawn(
+        [
+          ...['unshare', '--mount', 'sh', '-c', 'mount --bind "$0" /etc/resolv.conf && exec "$1" doctor'],
+          ...[resolver, await executablePath()],
+        ],
+        {
+          env: {
+            PATH: process.env.PATH,
+            DATABASE_URL: at('encrypted', '', 'db.example.com'),
+            SECRET_KEY: secret,
+          },
+          stdout: 'pipe',
+        },
+      )
+      const stdout = await new Response(asked.stdout).text()
+      silent.close()
+
+      expect(stdout).toContain('db.example.com was not looked up in time; the name server does not answer')
+    },
+    30_000,
+  )
 
   test('is another program', async () => {
     using other = await startScriptedServer({ tls: Buffer.from('HTTP/1.1 400 Bad Request\r\n') })
@@ -226,10 +262,6 @@ describe('doctor names the cure when the database', () => {
   })
 })
 
-// As root, other users and file systems can be had.
-const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0
-if (!isRoot) process.stderr.write('\nNOT RUN: tests of the data folder that mount a file system need root.\n')
-
 describe('doctor names the cure when the data folder', () => {
   test.skipIf(!isRoot)('is on a disk that is read-only', async () => {
     await withDisk('size=1m,ro', async disk => {
@@ -247,26 +279,32 @@ describe('doctor names the cure when the data folder', () => {
     })
   })
 
-  test.skipIf(!isRoot)('belongs to another user', async () => {
+  test.skipIf(!isRoot).each([
+    ['belongs to another user', 0o700, ''],
+    ['holds a database of another user', 0o777, '/cluster'],
+    ['holds a secret of another user', 0o777, '/secret_key'],
+  ])('%s', async (what, mode, inside) => {
     const program = join(folder, 'todo-api')
     copyFileSync(await executablePath(), program)
-    for (const [path, mode] of [
-      [folder, 0o755],
-      [program, 0o755],
-    ] as const)
-      chmodSync(path, mode)
-    const dataDir = join(folder, 'foreign')
-    mkdirSync(dataDir, { mode: 0o700 })
-    const child = Bun.spawnSync([program, 'doctor'], {
+    for (const path of [folder, program]) chmodSync(path, 0o755)
+    const dataDir = join(folder, what)
+    mkdirSync(dataDir)
+    mkdirSync(join(dataDir, 'cluster'), { mode: inside === '/cluster' ? 0o700 : 0o777 })
+    writeFileSync(join(dataDir, 'secret_key'), '')
+    for (const path of ['cluster', 'secret_key']) {
+      chmodSync(join(dataDir, path), inside === `/${path}` ? 0o700 : 0o777)
+    }
+    chmodSync(dataDir, mode)
+    const { exitCode, stdout } = Bun.spawnSync([program, 'doctor'], {
       cwd: '/',
       env: { PATH: process.env.PATH, DATA_DIR: dataDir },
       uid: 54_321,
       gid: 54_321,
     })
 
-    expect(child.exitCode).toBe(1)
-    expect(String(child.stdout)).toContain(
-      `fail  data folder  ${dataDir} cannot be written to (EACCES); it belongs to user 0, and the service runs as 54321: chown -R 54321 ${dataDir}`,
+    expect(exitCode).toBe(1)
+    expect(String(stdout)).toContain(
+      `fail  data folder  ${dataDir}${inside} cannot be written to (EACCES); it belongs to user 0, and this is user 54321: chown -R 54321 ${dataDir}${inside}`,
     )
   })
 

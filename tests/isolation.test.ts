@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import { parseConfig } from '../src/config/config.ts'
 import { observeDriver } from '../src/db/instrumented-driver.ts'
+import type { TaskService } from '../src/modules/tasks/service.ts'
 import { createApp } from '../src/server/app.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { type Client, client, onBothDatabases, type Service } from './support/harness.ts'
@@ -168,6 +169,13 @@ test('a statement about a user’s rows without the user is reported with what t
   expect(unownedStatements([forgotten, `${forgotten} and "tasks"."user_id" = $3`])).toEqual([
     `this statement can read or change rows of another user; add tasks.user_id = … to it: ${forgotten}`,
   ])
+})
+
+test('no id from a request can be passed as the user', () => {
+  const read = (tasks: TaskService, taskId: string) =>
+    // @ts-expect-error: only what has proved who the user is makes a UserId (`bun run check` sees this).
+    tasks.read(taskId, taskId)
+  expect(read).toBeFunction()
 })
 
 /** The service once more on the same database, and the text of every statement that it sends. */

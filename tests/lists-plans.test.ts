@@ -1,12 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
 import { createDb, openDriver } from '../src/db/drizzle.ts'
+import type { UserId } from '../src/lib/user-id.ts'
 import type { ListQuery } from '../src/modules/tasks/model.ts'
 import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
 import { privateDatabase } from './support/template.ts'
 
 /** Users by name: one with 50 tasks, one with 10,000, one with 10,000 of which few are open. */
-const users = { few: uuid(1), many: uuid(2), odd: uuid(3) }
+const users = { few: uuid(1) as UserId, many: uuid(2) as UserId, odd: uuid(3) as UserId }
 
 function uuid(n: number) {
   return `00000000-0000-7000-8000-${String(n).padStart(12, '0')}`

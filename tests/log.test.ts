@@ -48,7 +48,7 @@ onBothDatabases('the log', api => {
 
   test('names the answer’s status for everything that never reaches a route', async () => {
     const cases = [
-      ['GET', '/nope/what-a-person-typed', 404],
+      ['GET', '/nope/what-a-user-typed', 404],
       ['POST', '/health', 405],
       ['PROPFIND', '/api/v1/tasks', 405],
       ['GET', '/', 302],
@@ -293,7 +293,7 @@ describe('a log', () => {
     ])
   })
 
-  test('is one line per event for people, too', () => {
+  test('is one line per event at a terminal, too', () => {
     const { log, lines } = written('info', true)
     log.info('request', { route: '/x', status: 200, user_id: undefined })
 

@@ -21,14 +21,14 @@ onBothDatabases(
   'metrics',
   api => {
     test('are for whoever has the token', async () => {
-      const nobody = await api.get(`${api.url}/metrics`)
+      const anonymous = await api.get(`${api.url}/metrics`)
       const stranger = await api.get(`${api.url}/metrics`, { token: `${token}x` })
       const { token: ada } = await api.user()
-      const person = await api.get(`${api.url}/metrics`, { token: ada })
+      const user = await api.get(`${api.url}/metrics`, { token: ada })
 
-      expectError(nobody, 401, 'not_authenticated', 'Not authenticated')
+      expectError(anonymous, 401, 'not_authenticated', 'Not authenticated')
       expectError(stranger, 401, 'invalid_token', 'Could not validate credentials')
-      expectError(person, 401, 'invalid_token', 'Could not validate credentials')
+      expectError(user, 401, 'invalid_token', 'Could not validate credentials')
     })
 
     test('are a text that a strict reader takes, with everything in it', async () => {
@@ -141,7 +141,7 @@ test('the queue of password hashes is seen while it is there', async () => {
   expect(sampled(after, 'password_hashes_waiting')).toBe(0)
 })
 
-test('nobody finds metrics that were not asked for', async () => {
+test('without the setting there are no metrics', async () => {
   const api = await startService('embedded')
   const answer = await api.get(`${api.url}/metrics`)
   await api.stop()

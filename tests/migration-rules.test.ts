@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { Glob } from 'bun'
 import config from '../drizzle.config.ts'
+import { complete } from '../scripts/generate-migration.ts'
 import { handwritten } from '../src/modules/table-registry.ts'
-import { tasksStorage } from '../src/modules/tasks/table.ts'
+import { taskJson, tasksStorage } from '../src/modules/tasks/table.ts'
 import { breaches } from './support/migration-rules.ts'
 
 const root = join(import.meta.dir, '..')
@@ -85,6 +86,34 @@ test('the functions and triggers beside the tables are those of the migrations',
   expect(handwritten.flatMap(made)).toHaveLength(5)
   const last = new Map(made(migrations).map(statement => [nameOf(statement), statement]))
   expect([...last.values()].sort()).toEqual(handwritten.flatMap(made).sort())
+})
+
+test('the migration of a new field is generated whole, and breaks no rule', async () => {
+  const newJson = taskJson.replace('"position" text', '"position" text, "estimate" integer')
+  const texts = handwritten.map(text => (text === taskJson ? newJson : text))
+  const statements = [
+    'ALTER TABLE "tasks" drop column "json";',
+    'ALTER TABLE "tasks" ADD COLUMN "json" text GENERATED ALWAYS AS (task_json(id, estimate)) STORED NOT NULL;',
+    'ALTER TABLE "tasks" ADD COLUMN "estimate" integer;',
+    'ALTER TABLE "tasks" ADD CONSTRAINT "tasks_estimate_range" CHECK ("tasks"."estimate" > 0);',
+  ]
+  const generated = statements.join('--> statement-breakpoint\n')
+
+  const migration = complete(generated, await Promise.all(files.map(read)), texts)
+
+  expect(breaches(generated)).not.toEqual([])
+  expect(breaches(migration)).toEqual([])
+  const places = [
+    newJson,
+    statements[0]!,
+    statements[2]!,
+    `${statements[3]!.slice(0, -1)} NOT VALID;`,
+    statements[1]!,
+    'DROP FUNCTION "task_json"(uuid, uuid, text,',
+    tasksStorage,
+  ].map(text => migration.indexOf(text))
+  expect(places).not.toContain(-1)
+  expect(places).toEqual(places.toSorted((a, b) => a - b))
 })
 
 test('the tables are those of the migrations', () => {

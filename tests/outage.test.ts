@@ -5,7 +5,7 @@ import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 
-/** What this file promises, in milliseconds: nobody waits longer, and it is well again soon after. */
+/** What this file promises, in milliseconds: no caller waits longer, and the service recovers soon after. */
 const answerMax = 2500
 const recoveryMax = 2000
 
@@ -205,7 +205,7 @@ test('of several hosts the one that answers is found, and found again when they 
   }
 })
 
-test('a table that somebody has locked costs only those who need it', async () => {
+test('a locked table delays only the statements that need it', async () => {
   const db = openPostgres({ url: server.url, poolSize: 2 })
   await db.dedicatedConnection(connection => connection.execute('create table if not exists locked (id int)'))
   const { promise: released, resolve: release } = Promise.withResolvers<void>()

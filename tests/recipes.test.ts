@@ -89,7 +89,9 @@ describe('on a copy, as CONTRIBUTING.md says it', () => {
   }, 300_000)
 
   test('the tests that the recipes bring pass, and those that look at every route, table and import', async () => {
-    const always = ['docs', 'imports', 'surface', 'migration-rules'].map(name => `tests/${name}.test.ts`)
+    const always = ['docs', 'imports', 'surface', 'migration-rules', 'table-registry'].map(
+      name => `tests/${name}.test.ts`,
+    )
     expect(tests.length).toBe(recipes.length)
     expect(await run('test', ...tests, ...always)).toEqual(done)
   }, 300_000)

@@ -3,6 +3,7 @@ import { Value } from '@sinclair/typebox/value'
 import fc from 'fast-check'
 import { toInstant } from '../src/db/tables.ts'
 import { AppError } from '../src/lib/errors.ts'
+import type { UserId } from '../src/lib/user-id.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
 import { taskStatuses } from '../src/modules/tasks/fields.ts'
 import {
@@ -113,7 +114,7 @@ class Copy {
   readonly tasks = new Map<string, Task>()
   cursor: string | undefined
 
-  async sync(tasks: Pick<ReturnType<typeof serviceOf>, 'changes'>, user: string, limit: number) {
+  async sync(tasks: Pick<ReturnType<typeof serviceOf>, 'changes'>, user: UserId, limit: number) {
     for (let more = true; more; ) {
       const { has_more, cursor, ...page } = await tasks.changes(user, {
         limit,
@@ -194,7 +195,7 @@ onBothDatabases('any sequence of changes', (api: Service) => {
       { numRuns: 30, endOnFailure: true },
     )
 
-    async function carryOut(step: Step, user: string, model: Model, copy: Copy) {
+    async function carryOut(step: Step, user: UserId, model: Model, copy: Copy) {
       const ids = [...model.all.keys()]
       const idOf = (which: number) => ids[which % Math.max(1, ids.length)] ?? crypto.randomUUID()
       const statusOf = (work: Promise<unknown>) =>
@@ -264,7 +265,7 @@ onBothDatabases('any sequence of changes', (api: Service) => {
       }
     }
 
-    async function search(q: string, user: string, model: Model) {
+    async function search(q: string, user: UserId, model: Model) {
       const matching = model.live.filter(({ title, description }) =>
         [tokenize(title), tokenize(description ?? '')].some(words => words.includes(tokenize(q))),
       )
@@ -292,7 +293,7 @@ onBothDatabases('any sequence of changes', (api: Service) => {
       })
     }
 
-    async function agree(user: string, model: Model, copy: Copy) {
+    async function agree(user: UserId, model: Model, copy: Copy) {
       const byId = (list: Task[]) => new Map(list.map(task => [task.id, task]))
       const { items, total } = await tasks.list(user, { limit: 200, total: true })
       expect(items).toEqual(model.live.toSorted(newestFirst))

@@ -12,6 +12,7 @@ import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { getTableName } from 'drizzle-orm'
 import { type Config, ConfigError, parseConfig } from '../config/config.ts'
+import { clusterName, secretName } from '../config/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
 import { appliedMigrations, migrations } from '../db/migrator.ts'
 import { AppError } from '../lib/errors.ts'
@@ -102,15 +103,9 @@ function examineDataDir({ dataDir, database, secretKey }: Config, tell: Tell): b
   if (database.kind === 'postgres' && secretKey) return true
   const isThere = existsSync(dataDir)
   // The folders above it are made with it.
-  const folder = isThere ? dataDir : nearestFolder(dataDir)
-  try {
-    readdirSync(folder)
-    accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK)
-    // Rights say little on a read-only or a network file system.
-    rmdirSync(mkdtempSync(join(folder, '.doctor-')))
-  } catch (error) {
-    const { code = 'unknown' } = error as NodeJS.ErrnoException
-    tell('fail', 'data folder', `${folder} cannot be written to (${code})`, cureOfFolder(folder, code))
+  const fault = isThere ? faultOf(dataDir) : faultOf(nearestFolder(dataDir))
+  if (fault) {
+    tell('fail', 'data folder', `${fault.path} cannot be written to (${fault.code})`, cureOf(fault))
     return false
   }
   if (!isThere) {
@@ -144,15 +139,36 @@ function nearestFolder(path: string): string {
   return existsSync(parent) ? parent : nearestFolder(parent)
 }
 
-function cureOfFolder(folder: string, code: string): string {
+interface Fault {
+  path: string
+  code: string
+}
+
+/** What keeps us from writing to a folder, or to what the service keeps in it. */
+function faultOf(folder: string): Fault | undefined {
+  const files = [clusterName, secretName].map(name => join(folder, name)).filter(path => existsSync(path))
+  let path = folder
+  try {
+    readdirSync(folder)
+    for (path of [folder, ...files]) accessSync(path, constants.R_OK | constants.W_OK)
+    // Rights say little on a read-only or a network file system.
+    path = folder
+    rmdirSync(mkdtempSync(join(folder, '.doctor-')))
+    return undefined
+  } catch (error) {
+    return { path, code: (error as NodeJS.ErrnoException).code ?? 'unknown' }
+  }
+}
+
+function cureOf({ path, code }: Fault): string {
   if (code === 'EROFS')
     return 'the file system is read-only: mount it for writing, or set DATA_DIR to a volume'
   if (code === 'ENOSPC') return 'the disk is full: make room'
   if (code === 'ENOTDIR') return 'a file is in its place: move it, or set DATA_DIR to another folder'
-  const [owner, user] = [statSync(folder).uid, process.geteuid?.()]
+  const [owner, user] = [statSync(path).uid, process.geteuid?.()]
   return owner === user
-    ? `chmod 700 ${folder}`
-    : `it belongs to user ${owner}, and the service runs as ${user}: chown -R ${user} ${folder}`
+    ? `chmod u+rwX ${path}`
+    : `it belongs to user ${owner}, and this is user ${user}: chown -R ${user} ${path}`
 }
 
 /** The database, unless looking at it would make it. */

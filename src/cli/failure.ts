@@ -1,11 +1,12 @@
 import { ConfigError } from '../config/config.ts'
+import { DatabaseUrlError } from '../config/database-url.ts'
 import { databaseError } from '../db/pg-error.ts'
 import { AppError } from '../lib/errors.ts'
 import { UsageError } from './terminal.ts'
 
 /** How a command that has failed ends: exit code 2 for wrong use or settings, else 1; one line for the terminal, or none. */
 export function failureOf(error: unknown): { message: string | undefined; exitCode: number } {
-  const isWrongUse = error instanceof ConfigError || error instanceof UsageError
+  const isWrongUse = [ConfigError, DatabaseUrlError, UsageError].some(kind => error instanceof kind)
   return { message: messageOf(error), exitCode: isWrongUse ? 2 : 1 }
 }
 

@@ -8,7 +8,7 @@ import { DatabaseUrlError, parseDatabaseUrl } from './database-url.ts'
 export type Env = Record<string, string | undefined>
 export type Algorithm = (typeof algorithms)[number]
 
-/** Where the data is: an address of a PostgreSQL, or a folder for the embedded one. */
+/** Where the data is: a PostgreSQL server, or a folder for the embedded database. */
 export type DatabaseSettings =
   | { kind: 'postgres'; url: string; poolSize: number; prepare: boolean }
   | { kind: 'embedded'; dataDir: string }
@@ -23,14 +23,14 @@ export interface ThrottleSettings {
   registrationsPerHour: number
 }
 
-/** Everything that can be set, typed. Made once, by `parseConfig`; nothing else reads the environment. */
+/** All settings, typed. Made once, by `parseConfig`; nothing else reads the environment. */
 export interface Config {
   environment: (typeof environments)[number]
   host: string
   port: number
-  /** Processes that share the port; with more than one, another starts them and watches over them. */
+  /** Processes that share the port. With more than one, a supervisor starts and replaces them. */
   workers: number
-  /** How long a load balancer has to notice that we are stopping, before the listener closes. */
+  /** How long a load balancer has to notice a stop before the listener closes. */
   shutdownDelaySeconds: number
   database: DatabaseSettings
   /** Where the embedded database and a generated secret live. */
@@ -39,7 +39,7 @@ export interface Config {
   secretKey: string | undefined
   algorithm: Algorithm
   accessTokenLifetimeSeconds: number
-  /** Origins of browsers' pages that may call with credentials. */
+  /** Origins whose pages may call with credentials. */
   frontendUrls: string[]
   bcryptCost: number
   /** How many passwords a process hashes at a time, and how many more may wait. */
@@ -54,7 +54,7 @@ export interface Config {
   tracing: Env | undefined
 }
 
-/** Where `/metrics` is: on a port of its own, or else on the API's. One of the two is there. */
+/** `/metrics` on a port of its own, or as a route of the API with a token. */
 export interface MetricsSettings {
   host: string
   port: number | undefined
@@ -266,7 +266,7 @@ function secretKey(
 function trustedProxies({ text, mistake }: Reader): Network[] {
   const networks = text('TRUSTED_PROXIES')?.split(',') ?? []
   try {
-    // The parser below takes 10.0.0 for 10.0.0.0, and 010.0.0.1 for octal digits.
+    // The parser reads 10.0.0 as 10.0.0.0, and 010.0.0.1 as octal.
     if (!networks.every(network => isIP(network.trim().replace(/\/.*/, '')))) throw new Error()
     return networks.map(network => parseNetwork(network.trim()))
   } catch {

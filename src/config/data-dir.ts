@@ -44,12 +44,12 @@ export function prepareDataDir(path: string): void {
 }
 
 /**
- * Makes the folder if need be and claims it: two engines on one database destroy it without a word.
- * Throws an Error with one line that names the folder when another process has it.
+ * Makes the folder if it does not exist and locks it: two engines on one database would silently destroy it. Throws an
+ * Error with one line that names the folder when another process has locked it.
  *
- * The lock is an SQLite file, because SQLite brings the right call for each system and the kernel
- * releases it when the process dies. It lies beside the database's folder, not in it: a process loses such a lock
- * when it closes any other handle on the file, as a copy of the folder would.
+ * The lock is an SQLite file, because SQLite knows the right call for each system and the kernel releases it when the
+ * process dies. It is beside the database's folder, not in it: a process loses such a lock when it closes any other handle
+ * on the file, as a copy of the folder would.
  */
 export function openDataDir(path: string): DataDir {
   prepareDataDir(path)

@@ -49,7 +49,7 @@ export async function serve(
     observers: telemetry.observers,
     plugins: telemetry.plugins,
   })
-  telemetry.watch({ ...stats, inFlight: () => server.pendingRequests })
+  telemetry.setSources({ ...stats, inFlight: () => server.pendingRequests })
   // The next request on a kept connection would be lost.
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'

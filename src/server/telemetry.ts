@@ -41,8 +41,8 @@ export async function startTelemetry(config: Config, database: Driver, log: Log,
     ),
     observers: instruments.map(instrument => instrument.observe),
     /** Sets the sources of the gauges. */
-    watch(sources: Omit<Sources, 'database' | 'logLinesDropped'>) {
-      metrics?.watch({ ...sources, database: () => database.stats?.(), logLinesDropped: log.dropped })
+    setSources(sources: Omit<Sources, 'database' | 'logLinesDropped'>) {
+      metrics?.setSources({ ...sources, database: () => database.stats?.(), logLinesDropped: log.dropped })
     },
     async stop() {
       await Promise.all(instruments.map(instrument => instrument.stop()))

@@ -61,7 +61,7 @@ export function createMetrics(about: { version: string; database: string }, work
   type Read = (from: Sources) => number | Record<string, number> | undefined
 
   /** A metric that is read at each scrape; with a label, one number for each of its values. */
-  function read(
+  function readAtScrape(
     Metric: typeof Gauge | typeof Counter,
     name: string,
     help: string,
@@ -78,9 +78,9 @@ export function createMetrics(about: { version: string; database: string }, work
     const metric = new Metric({ name, help, labelNames: label ? [label] : [], registers, collect })
   }
   const gauge = (...metric: [name: string, help: string, from: Read, label?: string]) =>
-    read(Gauge, ...metric)
+    readAtScrape(Gauge, ...metric)
   const counter = (...metric: [name: string, help: string, from: Read, label?: string]) =>
-    read(Counter, ...metric)
+    readAtScrape(Counter, ...metric)
 
   const info = new Gauge({
     name: 'todo_api_build_info',
@@ -148,7 +148,7 @@ export function createMetrics(about: { version: string; database: string }, work
     observe,
     aroundStatement,
     /** Sets the sources. */
-    watch(from: Sources) {
+    setSources(from: Sources) {
       sources = from
     },
     /** The Prometheus text format 0.0.4. */

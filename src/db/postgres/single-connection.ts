@@ -26,6 +26,7 @@ export type SingleConnection = ReturnType<typeof createSingleConnection>
  */
 export function createSingleConnection(options: LibraryOptions, { index, dial, parameters }: Target) {
   const closing = new AbortController()
+  const opened = Promise.withResolvers<void>()
   let socket: Socket | undefined
   let lost = false
   let isReadOnly = false
@@ -41,6 +42,7 @@ export function createSingleConnection(options: LibraryOptions, { index, dial, p
       if (closing.signal.aborted || socket) throw connectionLost()
       socket = await dial(closing.signal)
       guardAuthentication(socket)
+      opened.resolve()
       return socket
     },
     parsers: { ...options.parsers, ...parsers },
@@ -90,6 +92,9 @@ export function createSingleConnection(options: LibraryOptions, { index, dial, p
       const query = client
         .unsafe("select current_setting('transaction_read_only'), pg_backend_pid()")
         .values()
+        .execute()
+      // `dial` has the same limit, and names the step that took too long.
+      await Promise.race([query, opened.promise])
       const answer = await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', query)
       const [readOnly, pid] = answer[0] ?? []
       if (readOnly === undefined) throw connectionLost()

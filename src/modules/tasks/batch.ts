@@ -2,10 +2,10 @@ import { and, eq, isNotNull, isNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { userVersions } from '../../db/tables.ts'
 import { AppError, type Problem } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
-import { settableColumns, toColumns, toNewColumns } from './fields.ts'
 import type { Operation } from './model.ts'
-import { assignments, newTask } from './rows.ts'
+import { assignments, newTask, settableColumns, toColumns, toNewColumns } from './rows.ts'
 import { lockVersions, throwMissing } from './statements.ts'
 import { tasks } from './table.ts'
 
@@ -26,7 +26,7 @@ export function createBatch(db: Db) {
    * Carries out all operations or none, and returns the answer as JSON. Throws `validation_failed`; or, with the `index`
    * of the first operation that cannot be done, `task_not_found`, `not_authorized` or `precondition_failed`.
    */
-  return async function batch(userId: string, operations: Operation[]): Promise<string> {
+  return async function batch(userId: UserId, operations: Operation[]): Promise<string> {
     const problems = problemsOf(operations)
     if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
     const steps = operations.map(stepOf)
@@ -68,7 +68,7 @@ const rowsOf = (steps: Pick<Step, 'id' | 'patch'>[]) =>
 const patched = sql`jsonb_populate_record(${tasks}, step.patch)`
 
 /** The user's tasks that the steps name, and whether the step would change them. */
-async function findTasks(tx: Db, userId: string, steps: Step[]) {
+async function findTasks(tx: Db, userId: UserId, steps: Step[]) {
   const found = await tx
     .select({
       id: tasks.id,
@@ -84,7 +84,7 @@ async function findTasks(tx: Db, userId: string, steps: Step[]) {
 }
 
 /** Writes the steps, each with its version, and returns the new and changed tasks. */
-async function write(tx: Db, userId: string, steps: (Step & { version: number })[]) {
+async function write(tx: Db, userId: UserId, steps: (Step & { version: number })[]) {
   const { create = [], change = [] } = Object.groupBy(steps, ({ op }) => (op === 'create' ? op : 'change'))
   const answer = { id: tasks.id, json: tasks.json }
 
@@ -115,7 +115,7 @@ async function write(tx: Db, userId: string, steps: (Step & { version: number })
   return [...made, ...updated]
 }
 
-/** What the schema cannot express: what each kind of operation needs, and that no task is named twice. */
+/** What the schema does not check: what goes with which operation, and that no task is named twice. */
 function problemsOf(operations: Operation[]): Problem[] {
   const seen = new Set<string>()
   return operations.flatMap((operation, i) => {

@@ -2,6 +2,7 @@ import { sql } from 'drizzle-orm'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
 import { taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
 import type { ChangesQuery } from './model.ts'
 import { value } from './rows.ts'
@@ -63,7 +64,7 @@ export function createChanges(db: Db, cursors: Cursors) {
    * `cursor_expired` when deletions after it are forgotten, or when the database is older than it (a restored backup).
    */
   return async function changes(
-    userId: string,
+    userId: UserId,
     { since: cursor, limit = 50 }: ChangesQuery,
   ): Promise<string> {
     const known = cursor === undefined ? undefined : readCursor(userId, cursor)
@@ -77,7 +78,7 @@ export function createChanges(db: Db, cursors: Cursors) {
     return `{"tasks":[${page.tasks ?? ''}],"deleted":[${page.deleted ?? ''}],"cursor":"${next}","has_more":${has_more}}`
   }
 
-  function readCursor(userId: string, cursor: string): Place {
+  function readCursor(userId: UserId, cursor: string): Place {
     const content = cursors.verify('changes', userId, cursor)
     if (content === undefined) throw wrongCursor('since')
     const [since, base] = content.split('.').map(Number)

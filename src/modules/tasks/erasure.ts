@@ -3,6 +3,7 @@ import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
 import { taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { findAppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { errorFields, type Log } from '../../telemetry/log.ts'
 import { serialized } from './rows.ts'
 import { type Change, lockVersions } from './statements.ts'
@@ -156,7 +157,7 @@ export function createErasure(db: Db, log: Pick<Log, 'error'>) {
     } satisfies Change,
 
     /** Everything in the user's trash. */
-    async emptyTrash(userId: string): Promise<void> {
+    async emptyTrash(userId: UserId): Promise<void> {
       await emptyTrash(db, userId, isTrashed)
     },
 

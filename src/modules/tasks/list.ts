@@ -1,5 +1,6 @@
 import { and, asc, count, desc, eq, isNull, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
 import { fieldsWith, filters, type SortName } from './fields.ts'
 import type { ListQuery } from './model.ts'
@@ -50,7 +51,7 @@ export function createLists(db: Db, cursors: Cursors) {
    * A page of the user's live tasks. Throws `validation_failed` for a cursor that is not from this list, and for a
    * cursor with an offset.
    */
-  return async function list(userId: string, query: ListQuery): Promise<Page> {
+  return async function list(userId: UserId, query: ListQuery): Promise<Page> {
     const { offset = 0, cursor } = query
     if (cursor !== undefined && offset > 0) {
       throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
@@ -70,7 +71,7 @@ export function createLists(db: Db, cursors: Cursors) {
   }
 
   /** The values of the last task of the page before. */
-  function openCursor(userId: string, cursor: string, order: Key[]): unknown[] {
+  function openCursor(userId: UserId, cursor: string, order: Key[]): unknown[] {
     const content = cursors.verify('list', userId, cursor)
     const name = nameOf(order)
     if (!content?.startsWith(`${name} `)) throw wrongCursor('cursor')
@@ -79,7 +80,7 @@ export function createLists(db: Db, cursors: Cursors) {
 }
 
 /** A page as a statement with its values, so that PostgreSQL plans it for them. */
-function pageFor(userId: string, query: ListQuery, order: Key[], after: unknown[] | undefined): SQL {
+function pageFor(userId: UserId, query: ListQuery, order: Key[], after: unknown[] | undefined): SQL {
   const { limit = 50, offset = 0 } = query
   const values = after?.map((value, i) => sql`${value}::${sql.raw(order[i]!.type)}`)
   const where = and(whereClause(userId, query), values && afterCursor(order, values))!
@@ -123,7 +124,7 @@ function prepareHotPages(db: Db) {
   const all = [prepare('list', false, false), prepare('list_after', false, true)]
   const byStatus = [prepare('list_status', true, false), prepare('list_status_after', true, true)]
 
-  return (userId: string, query: ListQuery, after: unknown[] | undefined) => {
+  return (userId: UserId, query: ListQuery, after: unknown[] | undefined) => {
     const { limit = 50, offset = 0, sort = defaultSort, status, cursor: _, total: __, ...filters } = query
     if (offset > 0 || sort !== defaultSort || Object.keys(filters).length > 0) return undefined
     if (status && status.length !== 1) return undefined
@@ -182,7 +183,7 @@ export function page({
 }
 
 /** The condition for the live tasks of a user that pass every filter of a query. */
-function whereClause(userId: string, query: ListQuery): SQL {
+function whereClause(userId: UserId, query: ListQuery): SQL {
   const { q, overdue } = query
   return and(
     eq(tasks.userId, userId),

@@ -2,16 +2,16 @@ import type { Db } from '../../db/drizzle.ts'
 import { brokenConstraint } from '../../db/pg-error.ts'
 import { deriveKey } from '../../lib/derive-key.ts'
 import { AppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { isUuid, uuidOf } from '../../lib/uuid.ts'
 import type { Log } from '../../telemetry/log.ts'
 import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createCursors } from './cursor.ts'
 import { createErasure } from './erasure.ts'
-import { toColumns, toNewColumns } from './fields.ts'
 import { createLists } from './list.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import type { SerializedTask } from './rows.ts'
+import { type SerializedTask, toColumns, toNewColumns } from './rows.ts'
 import { type Change, createStatements, type Target, throwMissing } from './statements.ts'
 import { createStats } from './stats.ts'
 import { createTrash } from './trash.ts'
@@ -55,7 +55,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     throw new AppError('unavailable')
   }
 
-  async function read(userId: string, taskId: string): Promise<SerializedTask> {
+  async function read(userId: UserId, taskId: string): Promise<SerializedTask> {
     if (!isUuid(taskId)) throw new AppError('task_not_found')
     const [task] = await statements.read.execute({ id: taskId, user: userId })
     if (!task) return throwMissing(db, userId, taskId)
@@ -92,7 +92,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
      * Creates a task; with a key that was used before, returns that task instead. Throws `invalid_token` when the account
      * was deleted since the token was checked, `idempotency_key_used` when that task was deleted permanently.
      */
-    async create(userId: string, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
+    async create(userId: UserId, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
       const id = key === undefined ? Bun.randomUUIDv7() : uuidOf(`${userId}\0${key}`, idempotencyKey)
       const values = { id, user: userId, ...toNewColumns(input) }
       if (key !== undefined) return { id, ...(await createOnce(values)) }
@@ -102,7 +102,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     },
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
-    async update(userId: string, taskId: string, input: TaskUpdate, ifMatch: Versions) {
+    async update(userId: UserId, taskId: string, input: TaskUpdate, ifMatch: Versions) {
       const patch = toColumns(input)
       const change = statements.update(Object.keys(patch))
       const values = { id: taskId, user: userId, ifMatch, ...patch }
@@ -112,14 +112,14 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     },
 
     /** Moves a task to the trash or, with `permanent`, deletes it. Throws as `update` does. */
-    async remove(userId: string, taskId: string, permanent: boolean, ifMatch: Versions): Promise<void> {
+    async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: Versions): Promise<void> {
       const change = permanent ? erasure.task : statements.trash
       const done = await applyChange(change, { id: taskId, user: userId, ifMatch })
       if (!done) await throwMissing(db, userId, taskId)
     },
 
     /** Restores a task from the trash; a task in the list stays unchanged. Throws as `update` does. */
-    async restore(userId: string, taskId: string, ifMatch: Versions): Promise<SerializedTask> {
+    async restore(userId: UserId, taskId: string, ifMatch: Versions): Promise<SerializedTask> {
       const restored = await applyChange(statements.restore, { id: taskId, user: userId, ifMatch })
       return restored ?? read(userId, taskId)
     },

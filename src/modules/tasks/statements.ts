@@ -2,13 +2,14 @@ import { and, eq, exists, isNotNull, isNull, notExists, or, type SQL, sql } from
 import type { Db } from '../../db/drizzle.ts'
 import { taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { assignments, columnValue, newTask, type SerializedTask, serialized, value } from './rows.ts'
 import { tasks } from './table.ts'
 
 /** The task that a statement is about; for a change, the versions that the caller accepts, null for any. */
 export interface Target {
   id: string
-  user: string
+  user: UserId
   ifMatch?: string[] | null
 }
 
@@ -130,7 +131,7 @@ export async function lockVersions(tx: Db, userId: string, lock: { skipLocked?: 
  */
 export async function throwMissing(
   db: Db,
-  userId: string,
+  userId: UserId,
   taskId: string,
   details: { index?: number } = {},
 ): Promise<never> {

@@ -1,5 +1,6 @@
 import { and, eq, isNotNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
 import { afterCursor, type Page, type PageRow, page } from './list.ts'
 import type { TrashQuery } from './model.ts'
@@ -13,7 +14,7 @@ const item = sql`left(${tasks.json}, -1) || ',"deleted_at":"' || ${deletedAt} ||
 
 export function createTrash(db: Db, cursors: Cursors) {
   /** A page of the user's trash. Throws `validation_failed` for a cursor of another list. */
-  return async function trash(userId: string, { limit = 50, cursor }: TrashQuery): Promise<Page> {
+  return async function trash(userId: UserId, { limit = 50, cursor }: TrashQuery): Promise<Page> {
     const after = cursor === undefined ? undefined : readCursor(userId, cursor)
     const where = and(eq(tasks.userId, userId), isNotNull(tasks.deletedAt), after)!
     const parts = { where, order, item, pageSize: sql`${limit}::int`, limit: sql`${limit + 1}::int` }
@@ -21,7 +22,7 @@ export function createTrash(db: Db, cursors: Cursors) {
     return { items: items ?? '', next: has_more ? cursors.sign('trash', userId, last!) : undefined }
   }
 
-  function readCursor(userId: string, cursor: string) {
+  function readCursor(userId: UserId, cursor: string) {
     const content = cursors.verify('trash', userId, cursor)
     if (content === undefined) throw wrongCursor('cursor')
     const [deletedAt, id] = JSON.parse(content)
