@@ -57,7 +57,7 @@ export function createApp(parts: AppParts) {
     .headers(securityHeaders)
     .use(requestLog(log, observers))
     .use(errorHandler(log, () => routes))
-    .use(cors(config.frontendUrls))
+    .use(cors({ origins: config.frontendUrls, allowLocal: config.environment === 'development', log }))
     .use(health(readiness))
     .use(docs())
     .use(api('/api/v1', { hide: false }))
