@@ -10,7 +10,7 @@ import {
   SignJWT,
 } from 'jose'
 import { leastCpuMs, unlike } from './support/cpu.ts'
-import { onBothDatabases, type Person } from './support/harness.ts'
+import { onBothDatabases, type User } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 
 const password = 'correct horse battery'
@@ -378,12 +378,12 @@ onBothDatabases(
     })
 
     describe('a hash of another cost than BCRYPT_COST', () => {
-      const setCost = async ({ id, password }: Person, cost: number) => {
+      const setCost = async ({ id, password }: User, cost: number) => {
         const hash = await Bun.password.hash(password, { algorithm: 'bcrypt', cost })
         await api.sql('update users set password_hash = $1 where id = $2', [hash, id])
         return hash
       }
-      const stored = async ({ id }: Person) => {
+      const stored = async ({ id }: User) => {
         const [row] = await api.sql('select password_hash, updated_at from users where id = $1', [id])
         return { hash: row![0] as string, updatedAt: row![1] }
       }

@@ -142,7 +142,7 @@ describe('restore', () => {
     await runCommand(['user', 'create', 'bob@example.com'], { ...place, stdin: 'correct horse\n' })
   }, 30_000)
 
-  test('leaves a database alone unless it is told to; then it sets it aside', async () => {
+  test('leaves a database alone unless it has to; then it sets it aside', async () => {
     const refused = await runCommand(['restore', file], place)
     expect([refused.exitCode, refused.stderr]).toEqual([1, expect.stringContaining('--force')])
     expect(await users()).toBe(2)

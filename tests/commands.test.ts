@@ -308,7 +308,7 @@ describe('doctor fails, and says what to do', () => {
     await database.drop()
   })
 
-  test('when the server takes no writes, or the role may not', async () => {
+  test('when the server refuses writes, or the role may not', async () => {
     // A pooling proxy would go on with sessions from before the change.
     const place = await newPlace('postgres', { direct: true })
     const url = new URL(place.env.DATABASE_URL!)

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
-import { createConnection } from 'node:net'
+import { type AddressInfo, createConnection } from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
@@ -11,7 +11,7 @@ import { type Authority, createAuthority, read } from './support/certificates.ts
 import { runCommand } from './support/command.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
-import { startScriptedServer } from './support/scripted-server.ts'
+import { authentication, startScriptedServer } from './support/scripted-server.ts'
 import { until } from './support/until.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'todo-api-database-url-'))
@@ -336,28 +336,47 @@ describe('a server with TLS', () => {
   })
 })
 
-test('TLS begins at once with sslnegotiation=direct', async () => {
+/** Takes the TLS off in front of a server, as PostgreSQL 17 does by itself; returns the query for its address. */
+async function startTlsFront(port: number) {
   const { cert, key } = authority.issue('direct', 'DNS:localhost')
   const protocols: unknown[] = []
-  // PostgreSQL 17 does it by itself; here something else takes the TLS off.
-  const front = createTlsServer(
-    { cert: read(cert), key: read(key), ALPNProtocols: ['postgresql'] },
-    socket => {
-      protocols.push(socket.alpnProtocol)
-      const behind = createConnection(withoutTls.port, '127.0.0.1')
-      socket.on('error', () => behind.destroy()).pipe(behind)
-      behind.on('error', () => socket.destroy()).pipe(socket)
-    },
-  )
+  const settings = { cert: read(cert), key: read(key), ALPNProtocols: ['postgresql'] }
+  const front = createTlsServer(settings, socket => {
+    protocols.push(socket.alpnProtocol)
+    const behind = createConnection(port, '127.0.0.1')
+    socket.on('error', () => behind.destroy()).pipe(behind)
+    behind.on('error', () => socket.destroy()).pipe(socket)
+  })
   await new Promise<void>(resolve => front.listen(0, '127.0.0.1', resolve))
-  const { port } = front.address() as { port: number }
-  const url = new URL(withoutTls.url)
-  url.host = `localhost:${port}`
-  url.search = `sslmode=verify-full&sslnegotiation=direct&sslrootcert=${authority.file}`
+  const { port: own } = front.address() as AddressInfo
+  const query = `sslmode=verify-full&sslnegotiation=direct&sslrootcert=${authority.file}`
+  return {
+    protocols,
+    through: (url: string) => `${url.replace(`127.0.0.1:${port}`, `localhost:${own}`)}?${query}`,
+    close: () => front.close(),
+  }
+}
 
-  expect(await ask(url.href, 'select 1')).toEqual([1])
-  expect(protocols).toEqual(['postgresql'])
-  front.close()
+describe('a server that begins with TLS', () => {
+  test('is used with sslnegotiation=direct', async () => {
+    const front = await startTlsFront(withoutTls.port)
+
+    expect(await ask(front.through(withoutTls.url), 'select 1')).toEqual([1])
+    expect(front.protocols).toEqual(['postgresql'])
+    front.close()
+  })
+
+  test('must prove that it knows the password, too', async () => {
+    using server = await startScriptedServer({
+      authenticate: answer => (answer === undefined ? authentication(10, 'SCRAM-SHA-256\0\0') : undefined),
+    })
+    const front = await startTlsFront(Number(new URL(server.url).port))
+
+    await expect(ask(front.through(server.url))).rejects.toMatchObject({
+      cause: { message: expect.stringContaining('no proof of the server') },
+    })
+    front.close()
+  })
 })
 
 describe('a server without TLS', () => {

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createSocket } from 'node:dgram'
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import type { Env } from '../src/config/config.ts'
 import { type Authority, createAuthority, read } from './support/certificates.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
@@ -121,30 +121,38 @@ describe('doctor names the cure when PostgreSQL', () => {
       const nameServer = `127.${[0, 0, 0].map(() => Math.ceil(Math.random() * 250)).join('.')}`
       const silent = createSocket('udp4')
       await new Promise<void>(resolve => silent.bind(53, nameServer, resolve))
-      const resolver = join(folder, 'resolv.conf')
-      writeFileSync(resolver, `nameserver ${nameServer}\noptions timeout:1 attempts:3\n`)
-      // A mount of this process alone.
-      const asked = Bun.spawn(
-        [
-          ...['unshare', '--mount', 'sh', '-c', 'mount --bind "$0" /etc/resolv.conf && exec "$1" doctor'],
-          ...[resolver, await executablePath()],
-        ],
-        {
-          env: {
-            PATH: process.env.PATH,
-            DATABASE_URL: at('encrypted', '', 'db.example.com'),
-            SECRET_KEY: secret,
-          },
-          stdout: 'pipe',
-        },
-      )
-      const stdout = await new Response(asked.stdout).text()
+      const file = `nameserver ${nameServer}\noptions timeout:1 attempts:3\n`
+      const stdout = await withFile('/etc/resolv.conf', file, at('encrypted', '', 'db.example.com'))
       silent.close()
 
       expect(stdout).toContain('db.example.com was not looked up in time; the name server does not answer')
     },
     30_000,
   )
+
+  test.skipIf(!isRoot)(
+    'has two addresses, and nothing at the first one: there is nothing to cure',
+    async () => {
+      // IPv6 comes first; the server has none.
+      const hosts = ['::1', '127.0.0.1'].map(address => `${address} db.example.com\n`)
+      const url = at('encrypted', '', `db.example.com:${server.port}`)
+      const stdout = await withFile('/etc/hosts', hosts.join(''), url)
+
+      expect(stdout).toMatch(/^ok {4}database .*PostgreSQL/m)
+    },
+  )
+
+  /** The output of doctor with another file in place of one of the system, by a mount that only it sees. */
+  async function withFile(path: string, content: string, url: string): Promise<string> {
+    const file = join(folder, basename(path))
+    writeFileSync(file, content)
+    const script = 'mount --bind "$0" "$1" && exec "$2" doctor'
+    const asked = Bun.spawn(['unshare', '--mount', 'sh', '-c', script, file, path, await executablePath()], {
+      env: { PATH: process.env.PATH, DATABASE_URL: url, SECRET_KEY: secret },
+      stdout: 'pipe',
+    })
+    return new Response(asked.stdout).text()
+  }
 
   test('is another program', async () => {
     using other = await startScriptedServer({ tls: Buffer.from('HTTP/1.1 400 Bad Request\r\n') })
@@ -246,7 +254,7 @@ describe('doctor names the cure when the database', () => {
     ])
   })
 
-  test('gives the role no rights on the tables', async () => {
+  test('refuses the role its tables', async () => {
     const role = `reader_${name()}`
     await execute(
       url(),

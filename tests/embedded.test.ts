@@ -8,7 +8,7 @@ import { template } from '../src/db/embedded/cluster-files.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
-import type { Person } from './support/harness.ts'
+import type { User } from './support/harness.ts'
 
 // Milliseconds: opening takes one second, and on a busy machine several.
 setDefaultTimeout(60_000)
@@ -134,7 +134,7 @@ test('the folder is for its owner only', () => {
   expect(statSync(dataDir).mode & 0o777).toBe(0o700)
 })
 
-test('a file in the way is told in one line', () => {
+test('a file in the way is reported in one line', () => {
   const dataDir = folder()
   writeFileSync(dataDir, 'not a folder')
 
@@ -265,7 +265,7 @@ test('closing answers what is under way, then refuses, and can be repeated', asy
   await expect(driver.dedicatedConnection(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
 })
 
-test('rows are there after a restart, and a first start that was cut off is repeated', async () => {
+test('rows are there after a restart, and a first start that was cut off begins again', async () => {
   const dataDir = folder()
   mkdirSync(join(dataDir, 'cluster.new', 'base'), { recursive: true })
   writeFileSync(join(dataDir, 'cluster.new', 'PG_VERSION'), '')
@@ -391,8 +391,8 @@ describe('a service whose data folder is deleted', () => {
     lines.map(line => JSON.parse(line)).filter(({ level }) => level === 'error')
 
   test.each([
-    ['writes', (api: Running, ada: Person) => api.post('/tasks', { ...ada, json: { title: 'x' } })],
-    ['reads', (api: Running, ada: Person) => api.get('/tasks?q=milk', ada)],
+    ['writes', (api: Running, ada: User) => api.post('/tasks', { ...ada, json: { title: 'x' } })],
+    ['reads', (api: Running, ada: User) => api.get('/tasks?q=milk', ada)],
     ['asks whether it is ready', (api: Running) => api.get('/health/ready')],
   ])('ends, so that it is started again, and answers no 500 to a client that %s', async (_, call) => {
     const { api, ada, dataDir } = await start()
@@ -422,7 +422,7 @@ describe('a service whose data folder is deleted', () => {
   })
 })
 
-test('statements that write are told from those that only read', () => {
+test('statements that write are told apart from those that only read', () => {
   const reads = ['select updated_at from t', ' with a as (select 1) select * from a', 'show server_version']
   const writes = [
     'insert into t values (1)',

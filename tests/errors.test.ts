@@ -7,23 +7,26 @@ import { errorHandler } from '../src/http/error-handler.ts'
 import { requestLog } from '../src/http/request-log.ts'
 import { text } from '../src/http/schema.ts'
 import { createLog } from '../src/telemetry/log.ts'
+import { leastCpuMs } from './support/cpu.ts'
 import {
   type Client,
   client,
   onBothDatabases,
-  type Person,
   type Service,
   startService,
+  type User,
 } from './support/harness.ts'
 import { allRoutes, expectError, send } from './support/wire.ts'
 
 const json = 'Content-Type: application/json'
+/** A body of this size that is read in one go, and refused. */
+const flat = (bytes: number) => `{"title":"${'x'.repeat(bytes - 12)}"}`
 const form = 'Content-Type: application/x-www-form-urlencoded'
 const nowhere = '00000000-0000-4000-8000-000000000000'
 
 describe('over the wire', () => {
   const api = {} as Service
-  const ada = {} as Person
+  const ada = {} as User
   beforeAll(async () => {
     Object.assign(api, await startService('postgres'))
     Object.assign(ada, await api.user())
@@ -269,53 +272,52 @@ describe('over the wire', () => {
     expect((await api.get('/health')).status).toBe(200)
   })
 
-  test('nesting 32,000 deep delays no other request', async () => {
+  test('nesting 32,000 deep keeps no client waiting', async () => {
     const texts = [
       '['.repeat(32_000),
       '{"a":'.repeat(6000),
       `{"title":"x","y":${'['.repeat(16_000)}${']'.repeat(16_000)}}`,
     ]
     for (const content of texts) {
-      let quickest = Number.POSITIVE_INFINITY
-      for (let i = 0; i < 5; i++) {
-        const start = performance.now()
-        expectError(await post(content), 422, 'validation_failed')
-        quickest = Math.min(quickest, performance.now() - start)
-      }
-      expect(quickest).toBeLessThan(50)
+      const least = await leastCpuMs(
+        {
+          nested: async () => expectError(await post(content), 422, 'validation_failed'),
+          flat: async () => expectError(await post(flat(content.length)), 422, 'validation_failed'),
+        },
+        5,
+      )
+      expect(least.nested).toBeLessThan(20 * least.flat!)
     }
   })
 
-  test('a batch of 200,000 values delays no other request', async () => {
+  test('a batch of 200,000 values keeps no client waiting', async () => {
     const texts = [`{"operations":[${Array(200_000).fill('{}')}]}`, `[${Array(200_000).fill('1')}]`]
     for (const content of texts) {
-      let quickest = Number.POSITIVE_INFINITY
-      for (let i = 0; i < 5; i++) {
-        const start = performance.now()
-        const answer = await send(api.url, {
-          line: 'POST /api/v1/tasks/batch',
-          headers: [json, `Authorization: Bearer ${ada.token}`],
-          body: content,
-        })
-        expectError(answer, 413, 'body_too_large')
-        quickest = Math.min(quickest, performance.now() - start)
-      }
-      expect(quickest).toBeLessThan(50)
+      const headers = [json, `Authorization: Bearer ${ada.token}`]
+      const batch = (body: string) => send(api.url, { line: 'POST /api/v1/tasks/batch', headers, body })
+      const least = await leastCpuMs(
+        {
+          many: async () => expectError(await batch(content), 413, 'body_too_large'),
+          flat: async () => expectError(await batch(flat(content.length)), 422, 'validation_failed'),
+        },
+        5,
+      )
+      expect(least.many).toBeLessThan(20 * least.flat!)
     }
   })
 
-  test('a list of thousands of mistakes delays no other request, and only the first 100 are reported', async () => {
-    const query = Array(1000).fill('status=x').join('&')
-    const start = performance.now()
+  test('a list of thousands of mistakes keeps no client waiting and is not listed to its end', async () => {
+    const headers = [`Authorization: Bearer ${ada.token}`]
+    const ask = async (mistakes: number) => {
+      const query = Array(mistakes).fill('status=x').join('&')
+      const answer = await send(api.url, { line: `GET /api/v1/tasks?${query}`, headers })
+      expectError(answer, 422, 'validation_failed')
+      expect(answer.body.detail.length).toBeLessThanOrEqual(100)
+    }
 
-    const answer = await send(api.url, {
-      line: `GET /api/v1/tasks?${query}`,
-      headers: [`Authorization: Bearer ${ada.token}`],
-    })
+    const least = await leastCpuMs({ few: () => ask(100), many: () => ask(1000) }, 5)
 
-    expectError(answer, 422, 'validation_failed')
-    expect(answer.body.detail.length).toBeLessThanOrEqual(100)
-    expect(performance.now() - start).toBeLessThan(500)
+    expect(least.many).toBeLessThan(30 * least.few!)
   })
 
   test('what was sent is repeated, unknown fields and all, with every secret masked', async () => {
@@ -465,7 +467,7 @@ describe('over the wire', () => {
     expect(long.status).toBe(200)
   })
 
-  test('without a token the answer is 401 before anything else, whatever is sent and however much', async () => {
+  test('a client without a token is answered 401 before anything else, whatever is sent and however much', async () => {
     const bodies = ['{', '[]', '\xff', 'x'.repeat(40_000), '['.repeat(32_000)]
     for (const content of bodies) {
       for (const type of [json, 'Content-Type: text/plain', form]) {
@@ -479,7 +481,7 @@ describe('over the wire', () => {
     }
     expectError(await api.get('/tasks?limit=x&status=y'), 401, 'not_authenticated')
     expectError(await api.patch('/tasks/nonsense', { json: { title: 5 } }), 401, 'not_authenticated')
-    // Announced and never sent: the answer does not wait for it.
+    // Announced and never sent: the service does not wait for it.
     const unsent = await send(api.url, {
       line: 'POST /api/v1/tasks',
       headers: [json, 'Content-Length: 1000'],
@@ -610,16 +612,16 @@ describe('in the framework', () => {
     expect(lines.join('')).not.toContain('geheim')
   })
 
-  test('a list of 16,000 invalid items delays no other request, and only the first 100 are reported', async () => {
-    let quickest = Number.POSITIVE_INFINITY
-    for (let i = 0; i < 5; i++) {
-      const start = performance.now()
-      const answer = await api.post('/list', { json: { items: Array(15_000).fill(1) } })
-      quickest = Math.min(quickest, performance.now() - start)
+  test('a list of 16,000 wrong items keeps no client waiting and is not listed to its end', async () => {
+    const send = async (items: number) => {
+      const answer = await api.post('/list', { json: { items: Array(items).fill(1) } })
       expectError(answer, 422, 'validation_failed')
       expect(answer.body.detail).toHaveLength(100)
     }
-    expect(quickest).toBeLessThan(100)
+
+    const least = await leastCpuMs({ few: () => send(1500), many: () => send(15_000) }, 5)
+
+    expect(least.many).toBeLessThan(30 * least.few!)
   })
 })
 
@@ -701,7 +703,7 @@ onBothDatabases('a damaged database', api => {
     expect(JSON.stringify(api.logs())).not.toContain('geheim')
   })
 
-  test('a constraint without a message of its own is 409', async () => {
+  test('an unknown constraint is 409', async () => {
     const ada = await api.user()
     await api.sql(`alter table tasks add constraint unknown_rule check (title <> 'taboo')`, [])
 

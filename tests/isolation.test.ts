@@ -8,7 +8,7 @@ import { type Client, client, onBothDatabases, type Service } from './support/ha
 import { unownedStatements } from './support/owned-statements.ts'
 import { expectError } from './support/wire.ts'
 
-onBothDatabases('two people', api => {
+onBothDatabases('two users', api => {
   test('see nothing of each other', async () => {
     const ada = await api.user()
     const bob = await api.user()
@@ -64,7 +64,7 @@ onBothDatabases('two people', api => {
     expect((await api.get('/tasks', { token })).body).toEqual([])
   })
 
-  test('learn nothing from a deletion with If-Match, which takes no number', async () => {
+  test('learn nothing from a deletion with If-Match, which uses up no number', async () => {
     const ada = await api.user()
     const bob = await api.user()
     const task = await api.task(ada)
@@ -123,7 +123,7 @@ onBothDatabases('two people', api => {
     expect((await api.get('/users/me', { token: ada.token })).status).toBe(200)
   })
 
-  test('cannot make a task for somebody else', async () => {
+  test('cannot make a task for another user', async () => {
     const ada = await api.user()
     const bob = await api.user()
 

@@ -206,7 +206,7 @@ describe('a log', () => {
     expect(performance.now() - began).toBeGreaterThan(90)
   })
 
-  test('writes whole lines, never more than a pipe keeps together when it is told so', () => {
+  test('writes whole lines, never more than a pipe keeps together when asked to', () => {
     const texts: string[] = []
     const write = (text: string) => void texts.push(text)
     const log = createLog({ level: 'debug', pretty: false, write, batchBytesMax: 4096 })
@@ -285,10 +285,10 @@ describe('a log', () => {
     expect(log.dropped()).toBe(5)
 
     isGone = false
-    log.info('heard')
+    log.info('received')
     await log.flush()
     expect(texts.map(text => JSON.parse(text))).toMatchObject([
-      { msg: 'heard' },
+      { msg: 'received' },
       { msg: 'log lines dropped', count: 5 },
     ])
   })

@@ -338,7 +338,7 @@ test(
   'while a migration is pending the service is alive, not ready, and says 503',
   () =>
     withEmptyDatabase('postgres', async (settings, env) => {
-      // Somebody else is at it: holds the lock that `migrate` waits for.
+      // Another process is at it: it holds the lock that `migrate` waits for.
       const own = await openDriver(settings)
       let release = () => {}
       const held = new Promise<void>(resolve => {

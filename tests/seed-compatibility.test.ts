@@ -46,11 +46,11 @@ onBothDatabases('a client of the FastAPI service', api => {
 
     const oauth = await old().post('/auth/login', { form })
     const wrong = await old().post('/auth/login', { form: { username: email, password: 'wrong horse' } })
-    const nobody = await old().post('/auth/login', { form: { username: 'nobody@example.com', password } })
+    const unknown = await old().post('/auth/login', { form: { username: 'unknown@example.com', password } })
 
     expect([login.status, oauth.status]).toEqual([200, 200])
     expect(login.body).toMatchObject({ access_token: expect.stringMatching(/^eyJ/), token_type: 'bearer' })
-    for (const refused of [wrong, nobody]) {
+    for (const refused of [wrong, unknown]) {
       expect([refused.status, refused.body.detail]).toEqual([401, 'Incorrect email or password'])
       expect(refused.headers.get('www-authenticate')).toBe('Bearer')
     }
@@ -117,7 +117,7 @@ onBothDatabases('a client of the FastAPI service', api => {
     for (const answer of [...calls, nonsense]) expect(answer.headers.get('www-authenticate')).toBe('Bearer')
   })
 
-  test('meets the same refusals of other people’s and unknown tasks', async () => {
+  test('meets the same refusals of other users’ and unknown tasks', async () => {
     const ada = await signIn()
     const bob = await signIn()
     const { body: task } = await old().post('/tasks/', { token: ada.token, json: { title: 'x' } })

@@ -4,7 +4,7 @@ import { SignJWT, UnsecuredJWT } from 'jose'
 import { body, query } from '../src/http/body.ts'
 import { requireUser } from '../src/http/require-user.ts'
 import { AppError, type ErrorCode } from '../src/lib/errors.ts'
-import { onBothDatabases, type Person } from './support/harness.ts'
+import { onBothDatabases, type User } from './support/harness.ts'
 import { allRoutes, expectError, send } from './support/wire.ts'
 
 /** Everything that may be called without a token. */
@@ -75,8 +75,8 @@ onBothDatabases(
       for (const answer of await answers(...headers)) expectError(answer, 401, code, detail)
     }
 
-    const claimsOf = (person: Person) =>
-      JSON.parse(Buffer.from(person.token.split('.')[1]!, 'base64url').toString())
+    const claimsOf = (user: User) =>
+      JSON.parse(Buffer.from(user.token.split('.')[1]!, 'base64url').toString())
 
     const signed = (claims: object, { alg = 'HS256', secret = secretKey } = {}) =>
       new SignJWT({ ...claims }).setProtectedHeader({ alg }).sign(new TextEncoder().encode(secret))

@@ -65,7 +65,7 @@ describe('a cursor', () => {
     expect(Buffer.from(cursors.sign('list', 'user', 'x'), 'base64url')).toHaveLength(17)
   })
 
-  test('is nothing that somebody could make up', () => {
+  test('cannot be made up', () => {
     fc.assert(
       fc.property(anyText, text => {
         expect(cursors.verify('list', 'user', text)).toBeUndefined()

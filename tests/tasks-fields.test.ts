@@ -78,13 +78,15 @@ describe('the words of a text', () => {
       `x${'𝔸'.repeat(1999)}`,
       `x${'𐐷'.repeat(2000)}`,
     ]
-    const since = performance.now()
+    const before = process.cpuUsage()
     for (const text of hard) {
       const words = tokenize(text)
       expect(words.isWellFormed()).toBe(true)
       expect(words.length).toBeLessThanOrEqual(8001)
     }
-    expect(performance.now() - since).toBeLessThan(500)
+    const { user, system } = process.cpuUsage(before)
+    // A few milliseconds, which a busy machine does not make more than a few times as many.
+    expect((user + system) / 1000).toBeLessThan(500)
   })
 
   test('a search asks for every word, and for nothing that is a wildcard', () => {
@@ -94,7 +96,7 @@ describe('the words of a text', () => {
 })
 
 onBothDatabases('the fields of a task', api => {
-  test('everything that a person may say is kept and answered', async () => {
+  test('everything that a user may say is kept and answered', async () => {
     const ada = await api.user()
     const said = { priority: 4, tags: ['home', 'a "b" \\, {c}', '🦆'], position: 'a0', status: 'completed' }
 

@@ -62,7 +62,7 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** The same call over several connections: the kernel gives each to one of the workers. */
+/** The same call over `count` connections: the kernel gives each to one of the workers. */
 const overNewConnections = (api: Running, count: number, path: string, token = ''): Promise<Answer[]> =>
   Promise.all(Array.from({ length: count }, () => api.get(path, { token, headers: { connection: 'close' } })))
 
@@ -195,7 +195,7 @@ describe('two workers', () => {
     })
   }, 60_000)
 
-  test('refuse a token within a second after a sign-out that either of them heard', async () => {
+  test('refuse a token within a second after a sign-out that either of them answered', async () => {
     await withWorkers({}, async api => {
       const { token } = await api.user()
       const statuses = async () =>
@@ -594,7 +594,7 @@ describe('a start', () => {
     )
   }, 60_000)
 
-  test('is heard by a signal before it is over', async () => {
+  test('obeys a signal before it is over', async () => {
     const child = Bun.spawn([await executablePath(), 'serve'], {
       env: { PATH: process.env.PATH, PORT: '0', ...settings(), DATABASE_URL: 'postgres://x@127.0.0.1:1/x' },
       stdio: ['ignore', 'pipe', 'inherit'],

@@ -4,7 +4,7 @@ import type { Driver } from '../db/driver.ts'
 import type { Supervisor } from '../server/cluster/worker-channel.ts'
 import { listen } from '../server/listener.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
-import { createLog, type Log, type LogOptions } from '../telemetry/log.ts'
+import { createLog, errorFields, type Log, type LogOptions } from '../telemetry/log.ts'
 import { readEnv } from './env.ts'
 import { print, UsageError } from './terminal.ts'
 
@@ -48,6 +48,9 @@ export async function workerCommand() {
 }
 
 async function run(config: Config, log: Log, supervisor?: Supervisor) {
+  // postgres.js throws where nothing catches it, for example on a malformed challenge inside TLS. Bun would print the
+  // source around it; the connection itself runs into its time limit.
+  process.on('unhandledRejection', error => log.error('unhandled rejection', errorFields(error)))
   // The port before the rest of the program, so that an early probe is answered.
   const listener = listen(config, log)
 

@@ -106,7 +106,7 @@ function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Ro
 /** Everything that is wrong: Elysia stops at the first invalid part of a request. */
 function problemsOf(part: string, failed: FailedRequest, routes: Routes) {
   const hooks = findRoute(routes, failed.request, failed.route)?.hooks
-  const schemas = (hooks ?? {}) as { [part in 'params' | 'query' | 'headers' | 'body']?: TSchema }
+  const schemas = (hooks ?? {}) as Partial<Record<'params' | 'query' | 'headers' | 'body', TSchema>>
   const sections: Sections = {
     ...(schemas.params && { path: { schema: schemas.params, value: failed.params } }),
     ...(schemas.query && { query: { schema: schemas.query, value: failed.query } }),

@@ -119,7 +119,7 @@ TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
     value.every(item => textProblem(items, item) === undefined),
 )
 
-/** Every value of a query parameter, as it was sent, as `name` or `name[]`. */
+/** Every value of a query parameter, as it was sent: `name` or `name[]`. */
 export function queryValues(request: Request, name: string): string[] {
   const { searchParams } = new URL(request.url)
   return [...searchParams.getAll(name), ...searchParams.getAll(`${name}[]`)]

@@ -39,7 +39,7 @@ export interface Sent {
 }
 
 /** A person who has an account and is signed in. */
-export interface Person {
+export interface User {
   id: UserId
   email: string
   password: string
@@ -75,7 +75,7 @@ export function client(url: string, prefix = '/api/v1') {
   async function user(
     email = `${crypto.randomUUID()}@example.com`,
     password = 'correct horse',
-  ): Promise<Person> {
+  ): Promise<User> {
     const made = await request('POST', '/auth/register', { json: { email, password } })
     if (made.status !== 201) throw new Error(`register answered ${made.status}: ${JSON.stringify(made.body)}`)
     const { body } = await request('POST', '/auth/login', { form: { username: email, password } })
@@ -90,9 +90,9 @@ export function client(url: string, prefix = '/api/v1') {
     put: (path: string, sent?: Sent) => request('PUT', path, sent),
     patch: (path: string, sent?: Sent) => request('PATCH', path, sent),
     delete: (path: string, sent?: Sent) => request('DELETE', path, sent),
-    /** Registers somebody new and signs in. */
+    /** Registers a new user and signs in. */
     user,
-    /** Makes a task and gives it. */
+    /** Makes a task and returns it. */
     async task({ token }: { token: string }, json: object = {}) {
       const { status, body } = await request('POST', '/tasks', {
         token,

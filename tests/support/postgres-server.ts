@@ -24,7 +24,7 @@ export type PostgresServer = Awaited<ReturnType<typeof startPostgresServer>>
 const superuser = 'postgres'
 const startSecondsMax = 30
 
-/** What makes a server whose data nobody will miss fast. */
+/** What makes a server fast whose data may be lost. */
 const defaultParameters = [
   'fsync=off',
   'synchronous_commit=off',
@@ -196,7 +196,7 @@ export async function startPostgresServer(options: ServerOptions = {}) {
         guard('')
       },
 
-      /** SIGSTOP for the postmaster and every backend: connections stay open, the kernel accepts new ones, nobody answers. */
+      /** SIGSTOP for the postmaster and every backend: connections stay open, the kernel accepts new ones, the server does not answer. */
       freeze() {
         const postmaster = child!.pid
         // The postmaster first: then it makes no more children while they are being listed.
@@ -219,13 +219,13 @@ export async function startPostgresServer(options: ServerOptions = {}) {
         rmSync(folder, { recursive: true })
       },
 
-      /** Makes a database, a copy of `template` when one is named (nobody may be connected to it); gives its address. */
+      /** Makes a database, a copy of `template` when one is named (which no session may be connected to); returns its address. */
       async createDatabase(name: string, template = 'template1'): Promise<string> {
         await execute(url, `create database "${name}" template "${template}"`)
         return urlOf(name)
       },
 
-      /** Drops a database together with whoever is connected to it. */
+      /** Drops a database and ends the sessions on it. */
       async dropDatabase(name: string) {
         await execute(url, `drop database if exists "${name}" with (force)`)
       },
@@ -234,7 +234,7 @@ export async function startPostgresServer(options: ServerOptions = {}) {
   }
 }
 
-/** Runs one statement on a connection of its own and gives its rows. */
+/** Runs one statement on a connection of its own and returns its rows. */
 export async function execute(url: string, statement: string) {
   const sql = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false })
   try {
@@ -247,17 +247,17 @@ export async function execute(url: string, statement: string) {
 /** macOS knows no C.UTF-8; both fold the case of all letters, as a server in production does. */
 const locale = process.platform === 'darwin' ? 'en_US.UTF-8' : 'C.UTF-8'
 
-/** PostgreSQL refuses to run as root; then it runs as nobody, who is everywhere. */
+/** PostgreSQL refuses to run as root; then it runs as `nobody`, which every system has. */
 function serverUser(): { uid: number; gid: number } | undefined {
   if (process.getuid?.() !== 0) return undefined
-  const nobody = readFileSync('/etc/passwd', 'utf8').match(/^nobody:[^:]*:(\d+):(\d+):/m)
-  return { uid: Number(nobody?.[1] ?? 65534), gid: Number(nobody?.[2] ?? 65534) }
+  const entry = readFileSync('/etc/passwd', 'utf8').match(/^nobody:[^:]*:(\d+):(\d+):/m)
+  return { uid: Number(entry?.[1] ?? 65534), gid: Number(entry?.[2] ?? 65534) }
 }
 
 /**
  * A shell that waits until this process is gone or the folder is, carries out the order that stands in the folder then
  * (arguments of `kill -s`), and deletes it. Neither a signal to the group (Ctrl-C) nor `bun --no-orphans` reaches it:
- * it has a session of its own and is nobody's child.
+ * it has a session of its own and no parent that waits for it.
  */
 function startGuardian(folder: string) {
   const script = `
@@ -329,7 +329,7 @@ function restoreLinks(native: string) {
   }
 }
 
-/** Whether another user gets there: a checkout below /root is closed to nobody. */
+/** Whether another user gets there: a checkout below /root is closed to `nobody`. */
 function readableByAll(path: string): boolean {
   for (let at = path; ; at = dirname(at)) {
     if ((statSync(at).mode & 0o005) !== 0o005) return false

@@ -86,8 +86,10 @@ export async function startScriptedServer(script: Script = {}) {
     received,
     startups,
     connections: () => connections,
+    /** How many of them are open. */
+    open: () => sockets.size,
     /** Greets those who were left waiting (`authenticate`). */
-    greet() {
+    handshake() {
       for (const socket of sockets) socket.write(greeting)
     },
     [Symbol.dispose]() {

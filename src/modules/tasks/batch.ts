@@ -4,9 +4,8 @@ import { userVersions } from '../../db/tables.ts'
 import { AppError, type Problem } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
-import { settableColumns, toColumns, toNewColumns } from './fields.ts'
 import type { Operation } from './model.ts'
-import { assignments, newTask } from './rows.ts'
+import { assignments, newTask, settableColumns, toColumns, toNewColumns } from './rows.ts'
 import { lockVersions, throwMissing } from './statements.ts'
 import { tasks } from './table.ts'
 
@@ -116,7 +115,7 @@ async function write(tx: Db, userId: UserId, steps: (Step & { version: number })
   return [...made, ...updated]
 }
 
-/** What the schema cannot express: what each kind of operation needs, and that no task is named twice. */
+/** What the schema does not check: what goes with which operation, and that no task is named twice. */
 function problemsOf(operations: Operation[]): Problem[] {
   const seen = new Set<string>()
   return operations.flatMap((operation, i) => {

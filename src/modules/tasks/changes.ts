@@ -10,40 +10,32 @@ import { tasks } from './table.ts'
 
 const user = value('user', 'uuid')
 const since = value('since', 'bigint')
-const limit = value('limit', 'int')
-// Hidden from the planner, so that it keeps the generic plan. One row more than wanted tells whether there are more.
-const rows = sql`(select ${limit} + 1)`
+// Hidden from the planner, so that it keeps one plan; one more than asked for says whether there are more.
+const rows = sql`(select ${value('limit', 'int')} + 1)`
 
 /**
- * The changes after `since` in the order of their versions: a range of two indexes each, merged, as one row. The last
- * version comes from the same snapshot: every change up to it is in there, because versions are committed in order.
- * Raw SQL, because the builder has no aggregates with a filter.
+ * What has a version above `since`, in the order of the versions: two ranges of two indexes, merged. `last_version` comes
+ * from the same snapshot: every change up to it is in there, because versions are committed in order. Raw SQL, because
+ * the builder has no words for two limits in a union.
  */
 const changesQuery = sql`
-  select last_version, forgotten_version, count(id) > ${limit} as has_more,
-         string_agg(json, ',' order by place) filter (where place <= ${limit}) as tasks,
-         string_agg('"' || id || '"', ',' order by place) filter (where place <= ${limit} and json is null) as deleted,
-         max(version) filter (where place <= ${limit}) as last
-  from ${userVersions} versions left join (
-    select *, row_number() over (order by version) as place from (
-      (select id, version, case when deleted_at is null then json end as json
-       from ${tasks} where user_id = ${user} and version > ${since} order by version limit ${rows})
-      union all
-      (select id, version, null from ${taskTombstones}
-       where user_id = ${user} and version > ${since} order by version limit ${rows})
-    ) changes
-  ) feed on true
-  where versions.user_id = ${user}
-  group by versions.user_id`
+  select last_version, forgotten_version, change.*
+  from ${userVersions} known left join lateral (
+    (select id, version, case when deleted_at is null then json end as json
+     from ${tasks} where user_id = known.user_id and version > ${since} order by version limit ${rows})
+    union all
+    (select id, version, null from ${taskTombstones}
+     where user_id = known.user_id and version > ${since} order by version limit ${rows})
+    order by version limit ${rows}
+  ) change on true
+  where known.user_id = ${user}
+  order by version`
 
-interface Page {
-  last_version: number
-  forgotten_version: number
-  has_more: boolean
-  tasks: string | null
-  deleted: string | null
-  last: number | null
-}
+/** A change, or nulls when there is none; without JSON it is a deletion. */
+type Row = { last_version: number; forgotten_version: number } & (
+  | { id: string; version: number; json: string | null }
+  | { id: null; version: null; json: null }
+)
 
 /** A place in the sequence of changes. */
 interface Place {
@@ -57,7 +49,7 @@ interface Place {
 }
 
 export function createChanges(db: Db, cursors: Cursors) {
-  const query = prepareSql<Page>(db, 'changes', changesQuery)
+  const query = prepareSql<Row>(db, 'changes', changesQuery)
 
   /**
    * The changes since a cursor, as JSON. Throws `validation_failed` for a cursor that is not this user's, and
@@ -69,13 +61,17 @@ export function createChanges(db: Db, cursors: Cursors) {
   ): Promise<string> {
     const known = cursor === undefined ? undefined : readCursor(userId, cursor)
     const from = known?.since ?? 0
-    const [page] = await query.execute({ user: userId, since: from, limit })
-    if (!page) throw new AppError('invalid_token')
-    const { last_version, forgotten_version, has_more } = page
+    const found = await query.execute({ user: userId, since: from, limit })
+    if (!found[0]) throw new AppError('invalid_token')
+    const { last_version, forgotten_version } = found[0]
     const base = known?.base ?? forgotten_version
     if (from > last_version || forgotten_version > Math.max(from, base)) throw new AppError('cursor_expired')
-    const next = cursors.sign('changes', userId, `${has_more ? page.last : last_version}.${base}`)
-    return `{"tasks":[${page.tasks ?? ''}],"deleted":[${page.deleted ?? ''}],"cursor":"${next}","has_more":${has_more}}`
+    const has_more = found.length > limit
+    const page = found.slice(0, limit)
+    const tasks = page.flatMap(({ json }) => json ?? [])
+    const deleted = page.flatMap(({ id, json }) => (id && !json ? `"${id}"` : []))
+    const next = cursors.sign('changes', userId, `${has_more ? page.at(-1)!.version : last_version}.${base}`)
+    return `{"tasks":[${tasks}],"deleted":[${deleted}],"cursor":"${next}","has_more":${has_more}}`
   }
 
   function readCursor(userId: UserId, cursor: string): Place {

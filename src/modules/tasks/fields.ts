@@ -284,27 +284,3 @@ export const filterSchemas = Object.fromEntries(filters.map(({ name, schema }) =
 /** The parameters that are moments, and those that may be given more than once. */
 export const momentFilters = filters.filter(({ schema }) => schema.format === 'date-time')
 export const listFilters = filters.filter(({ schema }) => schema[Kind] === 'StringList')
-
-const inputFields = fieldsWith('input')
-
-/** The columns that a request sets, always in the order of the fields; absent fields are not among them. */
-export function toColumns(input: { [Name in InputName]?: unknown }): Record<string, unknown> {
-  const columns = inputFields.map(([name, { toColumns }]) => {
-    const value = input[name as InputName]
-    if (value === undefined) return {}
-    return toColumns ? toColumns(value as never) : { [name]: value }
-  })
-  return Object.assign({}, ...columns)
-}
-
-const initials = Object.fromEntries(inputFields.map(([name, { initial }]) => [name, initial]))
-
-/** The columns of a new task: those of the request, and initial values for the others. */
-export const toNewColumns = (input: { [Name in InputName]?: unknown }) => ({
-  ...initialColumns,
-  ...toColumns(input),
-})
-const initialColumns = toColumns(initials)
-
-/** The columns that requests set. */
-export const settableColumns = Object.keys(toColumns(examples))

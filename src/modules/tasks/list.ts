@@ -24,10 +24,12 @@ export interface Page {
 
 /** The row in which the database returns a page. */
 export type PageRow = {
+  /** The JSON of the tasks, and of the first one of the next page, with commas between them. */
   items: string | null
   /** A JSON array: what the last task of the page is sorted by. */
-  last: string | null
-  has_more: boolean
+  last: string
+  /** The first task of the next page. */
+  next_id: string | null
 }
 
 const defaultSort = '-created_at'
@@ -62,10 +64,10 @@ export function createLists(db: Db, cursors: Cursors) {
       hotPage(userId, query, after) ?? db.execute<PageRow>(pageFor(userId, query, order, after)),
       query.total ? db.select({ total: count() }).from(tasks).where(whereClause(userId, query)) : undefined,
     ])
-    const { items, last, has_more } = rows[0]!
+    const { items, last } = readPage(rows[0]!)
     return {
-      items: items ?? '',
-      next: has_more ? cursors.sign('list', userId, `${nameOf(order)} ${last}`) : undefined,
+      items,
+      next: last && cursors.sign('list', userId, `${nameOf(order)} ${last}`),
       total: counted?.[0]?.total,
     }
   }
@@ -153,8 +155,9 @@ interface QueryShape {
 }
 
 /**
- * The statement of a page, which returns one row (`PageRow`): for the database to concatenate the JSON of 50 tasks is less
- * work than for both sides to transfer 50 rows. Raw SQL, because the builder has no aggregates with a filter.
+ * The statement of a page, whose answer is one row (`PageRow`): joining the JSON of the tasks is less work for all than
+ * taking 50 rows apart. The task too many is cut off by `readPage`: a filter by `row_number()` costs the server a third
+ * more. Raw SQL, because the builder has no words for elements of an aggregate.
  */
 export function page({
   where,
@@ -164,22 +167,24 @@ export function page({
   offset = sql``,
   item = sql`${tasks.json}`,
 }: QueryShape): SQL {
-  const keys = sql.join(
-    order.map(({ by }) => by),
-    sql`, `,
-  )
-  const orderBy = sql.join(
-    order.map(({ by, isDescending }) => (isDescending ? desc(by) : asc(by))),
-    sql`, `,
-  )
+  const keys = order.map(({ by }, i) => ({ by, name: sql.identifier(`key_${i}`) }))
+  const list = (parts: SQL[]) => sql.join(parts, sql`, `)
+  const orderBy = order.map(({ by, isDescending }) => (isDescending ? desc(by) : asc(by)))
   return sql`
-    select string_agg(${item}, ',') filter (where place <= ${pageSize}) as items,
-           max(json_build_array(${keys})::text) filter (where place = ${pageSize}) as last,
-           count(*) > ${pageSize} as has_more
+    select string_agg(item, ',') as items,
+           json_build_array(${list(keys.map(({ name }) => sql`(array_agg(${name}))[${pageSize}]`))})::text as last,
+           (array_agg(id))[${pageSize} + 1] as next_id
     from (
-      select *, row_number() over () as place
-      from (select * from ${tasks} where ${where} order by ${orderBy} limit ${limit} ${offset}) tasks
-    ) tasks`
+      select ${item} as item, ${tasks.id} as id, ${list(keys.map(({ by, name }) => sql`${by} as ${name}`))}
+      from ${tasks} where ${where} order by ${list(orderBy)} limit ${limit} ${offset}
+    ) page`
+}
+
+/** The JSON of the tasks of a page; and if there is a next one, what its cursor says. */
+export function readPage({ items, last, next_id }: PageRow): { items: string; last: string | undefined } {
+  if (items === null || next_id === null) return { items: items ?? '', last: undefined }
+  // Each task begins with its id, and quotes within a text are escaped: this stands nowhere else.
+  return { items: items.slice(0, items.lastIndexOf(`,{"id":"${next_id}"`)), last }
 }
 
 /** The condition for the live tasks of a user that pass every filter of a query. */

@@ -1,5 +1,5 @@
 import { getTableColumns, placeholder, type SQL, sql } from 'drizzle-orm'
-import { settableColumns } from './fields.ts'
+import { examples, fieldsWith, type InputName } from './fields.ts'
 import { keyOf, tasks, typeOf } from './table.ts'
 
 /** How a task crosses the border of the database: what comes out, and how columns are set. */
@@ -13,6 +13,30 @@ export interface SerializedTask {
   /** What `task` of the model describes. */
   json: string
 }
+
+const inputFields = fieldsWith('input')
+
+/** The columns that a request sets, always in the order of the fields; absent fields are not among them. */
+export function toColumns(input: { [Name in InputName]?: unknown }): Record<string, unknown> {
+  const columns = inputFields.map(([name, { toColumns }]) => {
+    const value = input[name as InputName]
+    if (value === undefined) return {}
+    return toColumns ? toColumns(value as never) : { [name]: value }
+  })
+  return Object.assign({}, ...columns)
+}
+
+const initials = Object.fromEntries(inputFields.map(([name, { initial }]) => [name, initial]))
+
+/** The columns of a new task: those of the request, and initial values for the others. */
+export const toNewColumns = (input: { [Name in InputName]?: unknown }) => ({
+  ...initialColumns,
+  ...toColumns(input),
+})
+const initialColumns = toColumns(initials)
+
+/** The columns that requests set. */
+export const settableColumns = Object.keys(toColumns(examples))
 
 /** A value of the request, by name; the type keeps PostgreSQL from guessing. */
 export const value = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`

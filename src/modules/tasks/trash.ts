@@ -2,7 +2,7 @@ import { and, eq, isNotNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
-import { afterCursor, type Page, type PageRow, page } from './list.ts'
+import { afterCursor, type Page, type PageRow, page, readPage } from './list.ts'
 import type { TrashQuery } from './model.ts'
 import { tasks } from './table.ts'
 
@@ -18,8 +18,9 @@ export function createTrash(db: Db, cursors: Cursors) {
     const after = cursor === undefined ? undefined : readCursor(userId, cursor)
     const where = and(eq(tasks.userId, userId), isNotNull(tasks.deletedAt), after)!
     const parts = { where, order, item, pageSize: sql`${limit}::int`, limit: sql`${limit + 1}::int` }
-    const [{ items, last, has_more }] = (await db.execute<PageRow>(page(parts))) as [PageRow]
-    return { items: items ?? '', next: has_more ? cursors.sign('trash', userId, last!) : undefined }
+    const [row] = await db.execute<PageRow>(page(parts))
+    const { items, last } = readPage(row!)
+    return { items, next: last && cursors.sign('trash', userId, last) }
   }
 
   function readCursor(userId: UserId, cursor: string) {
