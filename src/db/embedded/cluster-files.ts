@@ -67,7 +67,7 @@ export async function initialize(folder: string): Promise<void> {
 
 /** The database that `scripts/make-cluster.ts` made at build time: in the executable, or in `build/`. */
 function template(): string | undefined {
-  const places = ['cluster.tar.gz', '../../build/cluster.tar.gz']
+  const places = ['cluster.tar.gz', '../../../build/cluster.tar.gz']
   return places.map(place => join(import.meta.dir, place)).find(path => existsSync(path))
 }
 
