@@ -22,10 +22,10 @@ CREATE TABLE "sessions" (
 	"ip" text
 );
 --> statement-breakpoint
-CREATE TABLE "task_counters" (
+CREATE TABLE "user_versions" (
 	"user_id" uuid PRIMARY KEY NOT NULL,
-	"seq" bigint DEFAULT 0 NOT NULL,
-	"pruned_through" bigint DEFAULT 0 NOT NULL
+	"last_version" bigint DEFAULT 0 NOT NULL,
+	"forgotten_version" bigint DEFAULT 0 NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "task_tombstones" (
@@ -36,27 +36,26 @@ CREATE TABLE "task_tombstones" (
 	CONSTRAINT "task_tombstones_pkey" PRIMARY KEY("id","user_id")
 );
 --> statement-breakpoint
--- By hand (src/db/tables.ts has these texts beside their tables): the column "json" of the tasks calls it.
+-- By hand (src/modules/table-registry.ts lists these texts): the column "json" of the tasks calls it.
 CREATE FUNCTION "task_json"(
-  "id" uuid, "user_id" uuid, "title" text, "description" text, "status" text, "priority" smallint,
-  "due_at" timestamp with time zone, "tags" text[], "position" text, "completed_at" timestamp with time zone,
-  "created_at" timestamp with time zone, "updated_at" timestamp with time zone, "version" bigint
+  "id" uuid, "user_id" uuid, "title" text, "description" text, "status" text, "priority" smallint, "due_at" timestamp with time zone, "tags" text[], "position" text, "completed_at" timestamp with time zone, "created_at" timestamp with time zone, "updated_at" timestamp with time zone, "version" bigint
 ) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 declare
   moment constant text := '"\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\""';
 begin
-  return '{"id":"' || id || '","user_id":"' || user_id
-    || '","title":' || to_json(title)
-    || ',"description":' || coalesce(to_json(description)::text, 'null')
-    || ',"status":"' || status
-    || '","priority":' || priority
-    || ',"due_at":' || coalesce(to_char(due_at at time zone 'UTC', moment), 'null')
-    || ',"tags":' || case when tags = '{}' then '[]' else array_to_json(tags)::text end
-    || ',"position":' || to_json("position")
-    || ',"completed_at":' || coalesce(to_char(completed_at at time zone 'UTC', moment), 'null')
-    || ',"created_at":' || to_char(created_at at time zone 'UTC', moment)
-    || ',"updated_at":' || to_char(updated_at at time zone 'UTC', moment)
-    || ',"version":' || version || '}';
+  return '{"id":' || '"' || "id" || '"'
+    || ',"user_id":' || '"' || "user_id" || '"'
+    || ',"title":' || to_json("title")::text
+    || ',"description":' || coalesce(to_json("description")::text, 'null')
+    || ',"status":' || '"' || "status" || '"'
+    || ',"priority":' || "priority"::text
+    || ',"due_at":' || coalesce(to_char("due_at" at time zone 'UTC', moment), 'null')
+    || ',"tags":' || case when "tags" = '{}' then '[]' else array_to_json("tags")::text end
+    || ',"position":' || to_json("position")::text
+    || ',"completed_at":' || coalesce(to_char("completed_at" at time zone 'UTC', moment), 'null')
+    || ',"created_at":' || to_char("created_at" at time zone 'UTC', moment)
+    || ',"updated_at":' || to_char("updated_at" at time zone 'UTC', moment)
+    || ',"version":' || "version"::text || '}';
 end $$;
 --> statement-breakpoint
 CREATE TABLE "tasks" (
@@ -93,18 +92,18 @@ CREATE TABLE "tasks" (
 CREATE TABLE "users" (
 	"id" uuid PRIMARY KEY NOT NULL,
 	"email" text NOT NULL,
-	"email_key" text NOT NULL,
+	"normalized_email" text NOT NULL,
 	"password_hash" text NOT NULL,
 	"disabled_at" timestamp with time zone,
 	"created_at" timestamp with time zone DEFAULT now() NOT NULL,
 	"updated_at" timestamp with time zone DEFAULT now() NOT NULL,
-	CONSTRAINT "users_email_key_unique" UNIQUE("email_key"),
+	CONSTRAINT "users_normalized_email_unique" UNIQUE("normalized_email"),
 	CONSTRAINT "users_email_length" CHECK (char_length("users"."email") between 3 and 254)
 );
 --> statement-breakpoint
 ALTER TABLE "sessions" ADD CONSTRAINT "sessions_user_fk" FOREIGN KEY ("user_id") REFERENCES "public"."users"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
-ALTER TABLE "task_tombstones" ADD CONSTRAINT "task_tombstones_user_fk" FOREIGN KEY ("user_id") REFERENCES "public"."task_counters"("user_id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
-ALTER TABLE "tasks" ADD CONSTRAINT "tasks_user_fk" FOREIGN KEY ("user_id") REFERENCES "public"."task_counters"("user_id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
+ALTER TABLE "task_tombstones" ADD CONSTRAINT "task_tombstones_user_fk" FOREIGN KEY ("user_id") REFERENCES "public"."user_versions"("user_id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
+ALTER TABLE "tasks" ADD CONSTRAINT "tasks_user_fk" FOREIGN KEY ("user_id") REFERENCES "public"."user_versions"("user_id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
 CREATE INDEX "rate_limits_expire" ON "rate_limits" USING btree ("expire");--> statement-breakpoint
 CREATE INDEX "session_ends_ended_at" ON "session_ends" USING btree ("ended_at");--> statement-breakpoint
 CREATE INDEX "sessions_user" ON "sessions" USING btree ("user_id");--> statement-breakpoint
@@ -126,16 +125,16 @@ $$;
 CREATE TRIGGER "sessions_ended" AFTER DELETE ON "sessions" REFERENCING OLD TABLE AS "ended"
   FOR EACH STATEMENT EXECUTE FUNCTION "note_session_ends"();
 --> statement-breakpoint
-ALTER TABLE "task_counters" SET (fillfactor = 50);
+ALTER TABLE "user_versions" SET (fillfactor = 50);
 --> statement-breakpoint
-CREATE FUNCTION "refuse_unnumbered_update"() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION "require_new_version"() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  RAISE EXCEPTION 'an update of task % keeps its version %: take the next number (update task_counters set seq = seq + 1 where user_id = ''%'' returning seq) and set version to it', OLD.id, OLD.version, OLD.user_id;
+  RAISE EXCEPTION 'an update of task % keeps its version %: take the next one (update user_versions set last_version = last_version + 1 where user_id = ''%'' returning last_version) and set version to it', OLD.id, OLD.version, OLD.user_id;
 END
 $$;
 --> statement-breakpoint
-CREATE TRIGGER "tasks_numbered" AFTER UPDATE ON "tasks" FOR EACH ROW WHEN (NEW.version <= OLD.version)
-  EXECUTE FUNCTION "refuse_unnumbered_update"();
+CREATE TRIGGER "tasks_require_new_version" AFTER UPDATE ON "tasks" FOR EACH ROW WHEN (NEW.version <= OLD.version)
+  EXECUTE FUNCTION "require_new_version"();
 --> statement-breakpoint
 ALTER TABLE "tasks"
   ALTER COLUMN "description" SET STORAGE EXTERNAL,

@@ -157,7 +157,7 @@ onBothDatabases(
         expect(answers.map(({ status }) => status).sort()).toEqual([201, ...Array(19).fill(400)])
         for (const answer of answers.filter(({ status }) => status === 400))
           expectError(answer, 400, 'email_taken')
-        const rows = await api.sql('select count(*)::int from users where email_key = $1', [email])
+        const rows = await api.sql('select count(*)::int from users where normalized_email = $1', [email])
         expect(rows).toEqual([[1]])
       })
 
@@ -165,9 +165,9 @@ onBothDatabases(
         const email = newAddress()
         await register({ email, password })
 
-        const [[hash]] = (await api.sql('select password_hash from users where email_key = $1', [email])) as [
-          [string],
-        ]
+        const [[hash]] = (await api.sql('select password_hash from users where normalized_email = $1', [
+          email,
+        ])) as [[string]]
 
         expect(hash).toMatch(/^\$2b\$04\$/)
         expect(await Bun.password.verify(password, hash)).toBe(true)
@@ -175,7 +175,7 @@ onBothDatabases(
     })
 
     describe('signing in', () => {
-      test('returns a token of this algorithm with just the claims that it should have', async () => {
+      test('issues a token of this algorithm with exactly the claims that it should have', async () => {
         const ada = await api.user()
         const { sub, sid, iat, exp, ...others } = decodeJwt(ada.token)
 
@@ -263,7 +263,7 @@ onBothDatabases(
         }
         for (const [secret, hash] of Object.entries(written)) {
           const { email } = await api.user()
-          await api.sql('update users set password_hash = $1 where email_key = $2', [hash, email])
+          await api.sql('update users set password_hash = $1 where normalized_email = $2', [hash, email])
 
           expect((await login({ username: email, password: secret })).status).toBe(200)
           expect((await login({ username: email, password: `${secret}x` })).status).toBe(401)

@@ -77,13 +77,13 @@ describe('a backup of a service that is being written to', () => {
     try {
       const rows = await driver.query('select id, version from tasks', [])
       const ids = new Set(rows.map(([id]) => id))
-      const [[seq] = []] = await driver.query('select seq from task_counters', [])
+      const [[last_version] = []] = await driver.query('select last_version from user_versions', [])
 
       expect(answered.filter(id => !ids.has(id))).toEqual([])
       expect(rows.map(([, version]) => Number(version)).sort((a, b) => a - b)).toEqual(
         Array.from({ length: rows.length }, (_, i) => i + 1),
       )
-      expect(Number(seq)).toBeGreaterThan(2 ** 32)
+      expect(Number(last_version)).toBeGreaterThan(2 ** 32)
     } finally {
       await driver.close()
     }
@@ -150,7 +150,7 @@ describe('restore', () => {
     const forced = await runCommand(['restore', '--force', file], place)
     expect([forced.exitCode, forced.stderr]).toEqual([
       0,
-      expect.stringContaining('delete it when all is well'),
+      expect.stringContaining('delete it when it is no longer needed'),
     ])
     expect(await users()).toBe(1)
 
@@ -194,7 +194,7 @@ describe('restore', () => {
 
     expect([exitCode, stderr]).toEqual([
       1,
-      expect.stringMatching(/is no backup, or is damaged|there is no file/),
+      expect.stringMatching(/is not a backup, or is damaged|there is no file/),
     ])
     expect(stderr.trim().split('\n')).toHaveLength(1)
     expect(readdirSync(dataDir).sort()).toEqual(before)
@@ -214,10 +214,13 @@ describe('restore', () => {
     await runCommand(['backup', bad], { env: on(newer) })
     const { exitCode, stderr } = await runCommand(['restore', '--force', bad], place)
 
-    expect([exitCode, stderr]).toEqual([1, 'a newer todo-api made this backup; restore it with that one\n'])
+    expect([exitCode, stderr]).toEqual([
+      1,
+      'a newer todo-api made this backup; restore it with that version\n',
+    ])
   }, 30_000)
 
-  test('does not wait: a running service is named', async () => {
+  test('refuses to run beside a service, and says so', async () => {
     const api: Running = await startExecutable(on(dataDir))
     const { exitCode, stderr } = await runCommand(['restore', '--force', file], place)
 

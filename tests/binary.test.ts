@@ -23,7 +23,7 @@ import { privateDatabase } from './support/template.ts'
 const root = join(import.meta.dir, '..')
 const built = join(root, 'dist/todo-api')
 const base = mkdtempSync(join(tmpdir(), 'todo-api-binary-'))
-/** A user without privileges: owns nothing but the folder that the program is started in. */
+/** An unprivileged user that owns nothing but the folder that the program is started in. */
 const stranger = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {}
 const running = new Set<Bun.Subprocess>()
 

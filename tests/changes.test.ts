@@ -98,7 +98,7 @@ onBothDatabases('the changes', api => {
     await api.task(ada)
     const { cursor } = (await changes(ada.token)).body
     await api.sql('delete from tasks where user_id = $1', [ada.id])
-    await api.sql('update task_counters set seq = 0 where user_id = $1', [ada.id])
+    await api.sql('update user_versions set last_version = 0 where user_id = $1', [ada.id])
 
     const answer = await changes(ada.token, cursor)
 
@@ -112,7 +112,7 @@ onBothDatabases('the changes', api => {
     const gone = await api.task(ada)
     await api.delete(`/tasks/${gone.id}?permanent=true`, { token: ada.token })
     await api.sql('delete from task_tombstones where user_id = $1', [ada.id])
-    await api.sql('update task_counters set pruned_through = seq where user_id = $1', [ada.id])
+    await api.sql('update user_versions set forgotten_version = last_version where user_id = $1', [ada.id])
 
     const { body: one } = await changes(ada.token, undefined, 1)
     const { body: two } = await changes(ada.token, one.cursor, 1)

@@ -107,7 +107,7 @@ test('a sync of the engine reaches the disk, and one that fails is reported to t
   class Mended extends DurableFS {
     constructor() {
       super(root)
-      this.mend(module)
+      this.patch(module)
     }
   }
   new Mended()
@@ -233,8 +233,8 @@ describe('a restore', () => {
     await migrate(driver)
     const [ada, id] = [crypto.randomUUID(), crypto.randomUUID()]
     const make = [
-      `insert into users (id, email, email_key, password_hash) values ('${ada}', 'a@b.c', 'a@b.c', 'x')`,
-      `insert into task_counters (user_id, seq) values ('${ada}', 1)`,
+      `insert into users (id, email, normalized_email, password_hash) values ('${ada}', 'a@b.c', 'a@b.c', 'x')`,
+      `insert into user_versions (user_id, last_version) values ('${ada}', 1)`,
       `insert into tasks (id, user_id, title, description, version) values ('${id}', '${ada}', 'x', '${description}', 1)`,
     ]
     for (const statement of make) await driver.query(statement, [])
@@ -283,7 +283,7 @@ describe('a restore', () => {
     const bad = await spoiled(cluster => fs.symlinkSync('/etc/passwd', join(cluster, 'link')))
     const dataDir = join(folder(), 'data')
 
-    await expect(within(dataDir, () => restoreCommand(bad, {}))).rejects.toThrow('is no backup')
+    await expect(within(dataDir, () => restoreCommand(bad, {}))).rejects.toThrow('is not a backup')
     expect(fs.readdirSync(dataDir)).toEqual(['lock'])
   }, 60_000)
 

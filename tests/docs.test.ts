@@ -5,6 +5,8 @@ import { join } from 'node:path'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import type { TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
+import { Ajv2020 } from 'ajv/dist/2020.js'
+import addFormats from 'ajv-formats'
 import type { Document, Operation, Schema } from '../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
 
@@ -51,7 +53,7 @@ describe('the OpenAPI document', () => {
     expect(routes.length).toBeGreaterThan(10)
   })
 
-  test('gives every operation a name of its own, a summary and a known tag', () => {
+  test('has a name, a summary and a known tag for every operation', () => {
     const names = operations.map(({ operation }) => operation.operationId)
     expect(new Set(names).size).toBe(names.length)
 
@@ -76,6 +78,16 @@ describe('the OpenAPI document', () => {
     if (needsToken) expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
   })
 
+  test('declares the OAuth 2 fields for every failure of the two token calls', () => {
+    for (const path of ['login', 'refresh']) {
+      const { 200: _, ...failures } = operationOf(`POST /api/v1/auth/${path}`).responses
+      for (const [status, { content }] of Object.entries(failures)) {
+        const name = status === '422' ? 'OAuthValidationError' : 'OAuthError'
+        expect(content!['application/json']!.schema).toEqual({ $ref: `#/components/schemas/${name}` })
+      }
+    }
+  })
+
   test('names what comes in the headers of an answer', () => {
     for (const { operation } of operations) {
       for (const [status, { headers }] of Object.entries(operation.responses)) {
@@ -87,13 +99,13 @@ describe('the OpenAPI document', () => {
     expect(headers).toContainKeys(['ETag', 'Location'])
   })
 
-  test('offers only media types that are really taken and given', () => {
+  test('shows one media type for each body, and only types that are really taken and given', () => {
     const forms = ['login', 'refresh']
     for (const { operation } of operations) {
       const { operationId, requestBody, responses } = operation
       const json = ['application/json']
       if (requestBody) {
-        const types = forms.includes(operationId) ? ['application/x-www-form-urlencoded', ...json] : json
+        const types = forms.includes(operationId) ? ['application/x-www-form-urlencoded'] : json
         expect(Object.keys(requestBody.content)).toEqual(types)
       }
       for (const [status, { content }] of Object.entries(responses)) {
@@ -120,9 +132,76 @@ describe('the OpenAPI document', () => {
     }
   })
 
+  test('shows no example that breaks its own schema', () => {
+    const ajv = new Ajv2020({ strict: false, allErrors: true })
+    addFormats(ajv)
+    ajv.addSchema(document, 'document')
+    const problems: unknown[] = []
+    let checked = 0
+    for (const { place, schema, examples } of examplesOf(document)) {
+      const validate = ajv.compile(JSON.parse(JSON.stringify(schema).replaceAll('"#/', '"document#/')))
+      for (const example of examples) {
+        checked++
+        if (!validate(example)) problems.push({ place, example, errors: ajv.errorsText(validate.errors) })
+      }
+    }
+    expect(problems).toEqual([])
+    expect(checked).toBeGreaterThan(200)
+  })
+
+  test('proposes due dates that stay in the future', () => {
+    const dates = [...JSON.stringify(document).matchAll(/"due_at":"(\d+)-/g)].map(([, year]) => Number(year))
+    expect(dates.length).toBeGreaterThan(5)
+    expect(dates.filter(year => year < 2090)).toEqual([])
+    const { due_at } = document.components.schemas.TaskCreate!.properties!
+    expect(due_at!.examples).toEqual(['2099-01-31T18:00:00Z'])
+  })
+
+  test('holds only patterns that generators can copy into any language', () => {
+    const patterns = schemasOf(document).flatMap(({ schema }) => schema.pattern ?? [])
+    expect(patterns.length).toBeGreaterThan(5)
+    // Without a flag, no lookahead, no named class, no Unicode property.
+    for (const pattern of patterns) expect(pattern).not.toMatch(/\(\?|\\[pPkbB]/)
+    const { email } = document.components.schemas.Registration!.properties!
+    expect(email).toEqual({ type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] })
+  })
+
+  test('gives every schema its name as its title', () => {
+    for (const [name, { title }] of Object.entries(document.components.schemas)) expect(title).toBe(name)
+  })
+
+  test('tells the operations of a batch apart by their op', () => {
+    const { Operation, ...schemas } = document.components.schemas
+    const { propertyName, mapping } = Operation!.discriminator as {
+      propertyName: string
+      mapping: Record<string, string>
+    }
+    expect(propertyName).toBe('op')
+    expect(Object.keys(mapping)).toEqual(['create', 'update', 'delete'])
+    expect(Operation!.oneOf).toEqual(Object.values(mapping).map($ref => ({ $ref })))
+    for (const [op, reference] of Object.entries(mapping)) {
+      const variant = schemas[reference.split('/').at(-1)!]!
+      expect(variant.properties!.op).toMatchObject({ const: op })
+      expect(variant.required).toContain('op')
+    }
+  })
+
   test('holds JSON Schema and no trace of the library that checks it', () => {
     const keywords = [
-      ...['type', 'format', 'const', 'enum', 'pattern', '$ref', 'anyOf', 'items', 'properties', 'required'],
+      ...[
+        'type',
+        'format',
+        'const',
+        'enum',
+        'pattern',
+        '$ref',
+        'anyOf',
+        'oneOf',
+        'discriminator',
+        'items',
+        'properties',
+        'required',
+      ],
       ...['minimum', 'maximum', 'minLength', 'maxLength', 'minItems', 'maxItems', 'uniqueItems'],
       ...['title', 'description', 'default', 'examples'],
     ]
@@ -235,6 +314,33 @@ describe('the Swagger page', () => {
   })
 })
 
+/** Every example of the document, with the schema that it is an example of. */
+function examplesOf(document: Document) {
+  const ofSchemas = schemasOf(document).map(({ place, schema }) => ({
+    place,
+    schema,
+    examples: schema.examples ?? [],
+  }))
+  const ofBodies = Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).flatMap(([method, { requestBody, responses }]) =>
+      [requestBody, ...Object.values(responses)].flatMap(part =>
+        Object.values(part?.content ?? {}).map(({ schema, example, examples = {} }) => ({
+          place: `${method} ${path}`,
+          schema,
+          examples: [
+            ...(example === undefined ? [] : [example]),
+            ...Object.values(examples).map(({ value }) => value),
+          ],
+        })),
+      ),
+    ),
+  )
+  const ofHeaders = Object.entries(document.components.headers as Record<string, { schema: Schema }>).map(
+    ([place, { schema }]) => ({ place, schema, examples: schema.examples ?? [] }),
+  )
+  return [...ofSchemas, ...ofBodies, ...ofHeaders]
+}
+
 interface Placed {
   place: string
   schema: Schema
@@ -263,10 +369,13 @@ function schemasOf({ components, paths }: Document): Placed[] {
 }
 
 function withParts({ place, schema }: Placed): Placed[] {
-  const { properties = {}, items, anyOf = [] } = schema
+  const { properties = {}, items, anyOf = [], oneOf = [] } = schema
   const parts = [
     ...Object.entries(properties).map(([name, schema]) => ({ place: `${place}.${name}`, schema })),
-    ...[...(items ? [items] : []), ...anyOf].map((schema, i) => ({ place: `${place}[${i}]`, schema })),
+    ...[...(items ? [items] : []), ...anyOf, ...oneOf].map((schema, i) => ({
+      place: `${place}[${i}]`,
+      schema,
+    })),
   ]
   return [{ place, schema }, ...parts.flatMap(withParts)]
 }

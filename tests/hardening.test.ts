@@ -93,6 +93,14 @@ describe('every answer', () => {
     expect(answer).toStartWith('HTTP/1.1 200')
   })
 
+  test('is the same under a host of one letter', async () => {
+    const answer = await exchange(
+      api.url,
+      Buffer.from('GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'),
+    )
+    expect(answer).toStartWith('HTTP/1.1 200')
+  })
+
   test('to nonsense is short, and the connection is closed', async () => {
     const nonsense: [string, number][] = [
       [`GET /${'a'.repeat(17_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 431],

@@ -1,12 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
 import { createDb, openDriver } from '../src/db/drizzle.ts'
+import type { UserId } from '../src/lib/user-id.ts'
 import type { ListQuery } from '../src/modules/tasks/model.ts'
 import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
 import { privateDatabase } from './support/template.ts'
 
 /** Users by name: one with 50 tasks, one with 10,000, one with 10,000 of which few are open. */
-const users = { few: uuid(1), many: uuid(2), odd: uuid(3) }
+const users = { few: uuid(1) as UserId, many: uuid(2) as UserId, odd: uuid(3) as UserId }
 
 function uuid(n: number) {
   return `00000000-0000-7000-8000-${String(n).padStart(12, '0')}`
@@ -37,11 +38,11 @@ async function serviceOn(fill: string) {
   const database = await privateDatabase()
   // One connection, so that what it has prepared can be looked into.
   const driver = await openDriver({ kind: 'postgres', url: database.directUrl, poolSize: 1, prepare: true })
-  await driver.session(async session => {
-    await session.execute(fill)
+  await driver.dedicatedConnection(async connection => {
+    await connection.execute(fill)
     // What is not in the log yet (the test server does not wait for it) is not yet visible to all for `vacuum`.
-    await session.execute('checkpoint')
-    await session.execute('vacuum analyze tasks')
+    await connection.execute('checkpoint')
+    await connection.execute('vacuum analyze tasks')
   })
   let sent: Parameters<Driver['query']> | undefined
   const spied: Driver = {
@@ -101,10 +102,10 @@ const spread = `
   create temporary table owners as
     select row_number() over () as n, ('00000000-0000-7000-8000-' || lpad((k + 10)::text, 12, '0'))::uuid as id
     from generate_series(1, 799) k;
-  insert into users (id, email, email_key, password_hash)
+  insert into users (id, email, normalized_email, password_hash)
     select id, id || '@example.com', id || '@example.com', '' from
     (select id from owners union all select unnest(array['${Object.values(users).join("','")}']::uuid[])) p;
-  insert into task_counters (user_id) select id from users;
+  insert into user_versions (user_id) select id from users;
   insert into tasks (id, user_id, title, title_words, description_words, status, priority, due_at, tags, created_at,
     updated_at, completed_at, version, deleted_at)
   select gen_random_uuid(), who, 'task ' || i, ' task ' || i, repeat(' lorem ipsum', 5),
@@ -121,7 +122,7 @@ const spread = `
       from generate_series(0, 99999) i
       left join owners o on i >= 20050 and o.n = 1 + i % (select count(*) from owners)) whose
     order by random()) spread;
-  update task_counters c set seq = (select max(version) from tasks t where t.user_id = c.user_id)`
+  update user_versions c set last_version = (select max(version) from tasks t where t.user_id = c.user_id)`
 
 describe('a page of a list, with 100,000 tasks in the table', () => {
   let service: Awaited<ReturnType<typeof serviceOn>>
@@ -141,7 +142,7 @@ describe('a page of a list, with 100,000 tasks in the table', () => {
     return next!
   }
 
-  const inOrder = ['Aggregate', 'WindowAgg', 'Subquery Scan', 'Limit', 'Index Scan']
+  const inOrder = ['Aggregate', 'Limit', 'Index Scan']
   const withoutValues = (types: string[]) => types.filter(type => type !== 'Result')
 
   test('costs the same in the default order, for 50 tasks and 10,000, first and last, by one plan', async () => {
@@ -247,10 +248,10 @@ test.each([1, 3, 10])(
   'hot shapes walk the list, also where nearly all users have %i tasks',
   async each => {
     const service = await serviceOn(`
-    insert into users (id, email, email_key, password_hash)
+    insert into users (id, email, normalized_email, password_hash)
       select id, id, id, '' from
       (select '${users.many}'::uuid as id union all select gen_random_uuid() from generate_series(1, ${10_000 / each})) p;
-    insert into task_counters (user_id, seq) select id, 5000 from users;
+    insert into user_versions (user_id, last_version) select id, 5000 from users;
     insert into tasks (id, user_id, title, version, created_at, status)
       select gen_random_uuid(), id, 'task', i, now() - i * interval '1 minute', (array['pending','in_progress'])[1 + i % 2] from (
         select id, i from users, generate_series(1, ${each}) i where id <> '${users.many}'

@@ -188,6 +188,19 @@ onBothDatabases('lists', api => {
     }
   })
 
+  test('a page ends before the first task of the next one, whatever that says in its texts', async () => {
+    const user = await api.user()
+    const first = await api.task(user)
+    const title = `",{"id":"${first.id}"`
+    const changed = await api.patch(`/tasks/${first.id}`, { token: user.token, json: { title } })
+    const second = await api.task(user, { title, tags: [`,{"id":"${first.id}"`.slice(0, 50)] })
+
+    const { body, headers } = await api.get('/tasks?limit=1', { token: user.token })
+    expect(body).toEqual([second])
+    const next = headers.get('link')!.match(/\/tasks[^>]+/)![0]
+    expect((await api.get(next, { token: user.token })).body).toEqual([changed.body])
+  })
+
   test('a page that ends the list has no next one, and only who asks gets a total', async () => {
     const ada = await api.user()
     await api.task(ada)
@@ -365,7 +378,7 @@ onBothDatabases('lists', api => {
       (await api.get(`/tasks${query}`, { token })).body.detail.map((problem: { msg: string }) => problem.msg)
 
     expect(await problems('?sort=size')).toEqual([
-      'String should be a comma list of created_at, updated_at, due_at, priority, title, status, position, each with - in front for descending',
+      'String should be a comma list of title, status, priority, due_at, position, created_at, updated_at, each with - in front for descending',
     ])
     expect(await problems(`?tag=a&tag=${'x'.repeat(51)}`)).toEqual([
       'String should have at most 50 characters',

@@ -293,7 +293,7 @@ describe('a log', () => {
     ])
   })
 
-  test('is one line per event for human readers, too', () => {
+  test('is one line per event at a terminal, too', () => {
     const { log, lines } = written('info', true)
     log.info('request', { route: '/x', status: 200, user_id: undefined })
 

@@ -20,15 +20,15 @@ const scrape = async (api: Service) => {
 onBothDatabases(
   'metrics',
   api => {
-    test('are for clients that have the token', async () => {
+    test('need the token', async () => {
       const anonymous = await api.get(`${api.url}/metrics`)
       const stranger = await api.get(`${api.url}/metrics`, { token: `${token}x` })
       const { token: ada } = await api.user()
-      const signedIn = await api.get(`${api.url}/metrics`, { token: ada })
+      const user = await api.get(`${api.url}/metrics`, { token: ada })
 
       expectError(anonymous, 401, 'not_authenticated', 'Not authenticated')
       expectError(stranger, 401, 'invalid_token', 'Could not validate credentials')
-      expectError(signedIn, 401, 'invalid_token', 'Could not validate credentials')
+      expectError(user, 401, 'invalid_token', 'Could not validate credentials')
     })
 
     test('are a text that a strict reader takes, with everything in it', async () => {
@@ -46,7 +46,7 @@ onBothDatabases(
         database_up: 'gauge',
         password_hashes_running: 'gauge',
         password_hashes_waiting: 'gauge',
-        remembered_tokens: 'gauge',
+        cached_tokens: 'gauge',
         throttled_requests_total: 'counter',
         event_loop_lag_seconds: 'histogram',
         log_lines_dropped_total: 'counter',
@@ -104,7 +104,7 @@ onBothDatabases(
       expect(open + connections('opening')).toBeLessThanOrEqual(sampled(after, 'database_connections_max'))
       expect(sampled(after, 'database_statements_waiting')).toBe(0)
       expect(sampled(after, 'database_up')).toBe(1)
-      expect(sampled(after, 'remembered_tokens')).toBeGreaterThan(0)
+      expect(sampled(after, 'cached_tokens')).toBeGreaterThan(0)
     })
 
     test('count what a limit refused', async () => {
@@ -141,7 +141,7 @@ test('the queue of password hashes is seen while it is there', async () => {
   expect(sampled(after, 'password_hashes_waiting')).toBe(0)
 })
 
-test('metrics that were not asked for are not found', async () => {
+test('without the setting there are no metrics', async () => {
   const api = await startService('embedded')
   const answer = await api.get(`${api.url}/metrics`)
   await api.stop()
@@ -153,7 +153,7 @@ describe('the executable, with metrics on a port of their own and a database tha
   let api: Running
   let url: string
   beforeAll(async () => {
-    api = await startExecutable({ METRICS_PORT: '0', DATABASE_URL: 'postgres://todo@127.0.0.1:1/nothing' })
+    api = await startExecutable({ METRICS_PORT: '0', DATABASE_URL: 'postgres://nobody@127.0.0.1:1/nothing' })
     url = JSON.parse(await lineOf(api, '"metrics"')).url
   })
   afterAll(async () => void (await api.stop()))
@@ -210,9 +210,9 @@ test.each([
   ['insert into "users" (id) values ($1) on conflict (id) do update set id = $1', 'insert', 'users'],
   ['with a as (select 1 from tasks for no key update) delete from "tasks" using a', 'delete', 'tasks'],
   [
-    'with b as (update "task_counters" set seq = 1 returning seq) select seq from b',
+    'with b as (update "user_versions" set last_version = 1 returning last_version) select last_version from b',
     'update',
-    'task_counters',
+    'user_versions',
   ],
   ['select 1', 'select', undefined],
 ])('%p is known as %p', (text, operation, table) => {

@@ -174,51 +174,55 @@ for (const kind of ['postgres', 'embedded'] as const) {
 }
 
 describe.each(['postgres', 'embedded'] as const)('a database of before the first release (%s)', kind => {
-  const eight = readFileSync(join(import.meta.dir, 'fixtures/eight-migrations.sql'), 'utf8')
-  const content = `
-    insert into users (id, email, email_key, password_hash) values
-      ('01a21904-38ba-7284-8421-559998b5c5b9', 'ada@example.com', 'ada@example.com', '$2b$04$wGu6Km//GB6oAkqY1GFrkux70Tf4JQGkYza1Z1EFWFNz6oxRoU/la');
-    insert into task_counters (user_id, seq) select id, 3 from users;
-    insert into tasks (id, user_id, title, title_words, description, tags, version, deleted_at)
-      select gen_random_uuid(), id, 'Straße', ' strasse', 'zwei "Liter"', '{home,"a, b"}'::text[], 1, null::timestamptz from users
-      union all select gen_random_uuid(), id, 'in the trash', ' in the trash', null, '{}', 2, now() from users;
-    insert into task_tombstones (id, user_id, version, deleted_at) select gen_random_uuid(), id, 3, now() from users`
+  const fixture = (name: string) => readFileSync(join(import.meta.dir, 'fixtures', name), 'utf8')
+  const eight = fixture('eight-migrations.sql')
+  /** What the program of that time exported. */
+  const exported = fixture('eight-migrations.jsonl')
 
   test(
     'is left alone, and says in one line how its content comes over: by export and import',
     () =>
-      withEmptyDatabase(kind, (old, oldEnv) =>
-        withEmptyDatabase(kind, async (_, newEnv) => {
-          await withDriver(old, async driver => {
-            await driver.session(session => session.execute(eight))
-            await driver.session(session => session.execute(content))
-          })
-          const before = await run(['export', '-'], oldEnv)
+      withEmptyDatabase(kind, async (old, env) => {
+        await withDriver(old, driver =>
+          driver.dedicatedConnection(async connection => void (await connection.execute(eight))),
+        )
 
-          for (const command of [['migrate'], ['migrate', '--status'], ['serve'], ['import', '-']]) {
-            const { exitCode, stderr } = await run(command, oldEnv)
-            expect([command, exitCode]).toEqual([command, 1])
-            expect(stderr).toMatch(
-              /^this database is from before the first release.*todo-api export FILE.*\n$/,
-            )
-          }
-
-          expect(lines(await run(['export', '-'], oldEnv))).toEqual(lines(before))
-          const imported = await run(['import', '-'], newEnv, before.stdout)
-          expect([imported.exitCode, imported.stderr]).toEqual([
-            0,
-            expect.stringContaining(
-              'added 1 users, 2 tasks, 1 notes of deleted tasks; 0 were here already; 0 skipped',
-            ),
-          ])
-          expect(lines(await run(['export', '-'], newEnv))).toEqual(lines(before))
-        }),
-      ),
+        const commands = [['migrate'], ['migrate', '--status'], ['serve'], ['import', '-'], ['export', '-']]
+        for (const command of commands) {
+          const { exitCode, stderr } = await run(command, env)
+          expect([command, exitCode]).toEqual([command, 1])
+          expect(stderr).toMatch(/^this database is from before the first release.*todo-api export FILE.*\n$/)
+        }
+        await withDriver(old, async driver => {
+          expect(await driver.query('select count(*)::int from task_counters', [])).toEqual([[0]])
+        })
+      }),
     60_000,
   )
 
-  /** An export but for its first line, which holds the time. */
-  const lines = ({ stdout }: { stdout: string }) => stdout.split('\n').slice(1)
+  test(
+    'has an export that is imported whole',
+    () =>
+      withEmptyDatabase(kind, async (_, env) => {
+        const { exitCode, stderr } = await run(['import', '-'], env, exported)
+
+        expect([exitCode, stderr]).toEqual([
+          0,
+          expect.stringContaining(
+            'added 1 users, 2 tasks, 1 notes of deleted tasks; 0 were here already; 0 skipped',
+          ),
+        ])
+        expect(content((await run(['export', '-'], env)).stdout)).toEqual(content(exported))
+      }),
+    60_000,
+  )
+
+  /** An export without its first line, which holds the time, and without versions, which every database gives itself. */
+  const content = (text: string) => {
+    const lines = text.trim().split('\n').slice(1)
+    const versions = { version: 0, last_version: 0, seq: 0, pruned_through: 0 }
+    return lines.map(line => ({ ...JSON.parse(line), ...versions }))
+  }
 })
 
 test(
@@ -273,10 +277,10 @@ test(
       withDriver(settings, async driver => {
         const hasty: Driver = {
           ...driver,
-          session: work =>
-            driver.session(async session => {
-              await session.execute('set statement_timeout = 50')
-              return work(session)
+          dedicatedConnection: work =>
+            driver.dedicatedConnection(async connection => {
+              await connection.execute('set statement_timeout = 50')
+              return work(connection)
             }),
         }
         const when = migrations.at(-1)!.when + 1
@@ -344,11 +348,11 @@ test(
       const isLocked = new Promise<void>(resolve => {
         locked = resolve
       })
-      const holding = own.session(async session => {
-        await session.execute('begin; select pg_advisory_xact_lock(8389754676633104489)')
+      const holding = own.dedicatedConnection(async connection => {
+        await connection.execute('begin; select pg_advisory_xact_lock(8389754676633104489)')
         locked()
         await held
-        await session.execute('commit')
+        await connection.execute('commit')
       })
       await isLocked
       const child = start(['serve'], { ...env, SECRET_KEY: 'x'.repeat(40) })

@@ -1,34 +1,187 @@
 import { expect, test } from 'bun:test'
 import { decodeProtectedHeader, jwtVerify } from 'jose'
+import * as oauth4webapi from 'oauth4webapi'
+import * as openidClient from 'openid-client'
 import { ResourceOwnerPassword } from 'simple-oauth2'
 import { onBothDatabases } from './support/harness.ts'
 
-/** Clients that others wrote: what they take for OAuth 2 and JWT is what we have to give. */
-onBothDatabases('OAuth 2', api => {
-  const oauth = () =>
-    new ResourceOwnerPassword({
+interface Tokens {
+  access_token: string
+  refresh_token: string
+}
+
+/** An OAuth 2 client that knows one address for both grants. */
+interface Grants {
+  signIn(username: string, password: string): Promise<Tokens>
+  refresh(refreshToken: string): Promise<Tokens>
+}
+
+/** Clients that others wrote: their reading of OAuth 2 and JWT is the one to satisfy. */
+const clients: Record<string, (endpoint: string) => Grants> = {
+  'simple-oauth2'(endpoint) {
+    const { origin, pathname } = new URL(endpoint)
+    const client = new ResourceOwnerPassword({
       client: { id: 'any', secret: 'thing' },
-      auth: { tokenHost: api.url, tokenPath: '/api/v1/auth/login', refreshPath: '/api/v1/auth/refresh' },
+      auth: { tokenHost: origin, tokenPath: pathname },
     })
+    return {
+      signIn: async (username, password) =>
+        (await client.getToken({ username, password })).token as unknown as Tokens,
+      refresh: async refresh_token =>
+        (await client.createToken({ refresh_token }).refresh()).token as unknown as Tokens,
+    }
+  },
+  oauth4webapi(endpoint) {
+    const server = { issuer: new URL(endpoint).origin, token_endpoint: endpoint }
+    const client = { client_id: 'any' }
+    const options = { [oauth4webapi.allowInsecureRequests]: true }
+    const read = async (response: Response) =>
+      (await oauth4webapi.processGenericTokenEndpointResponse(server, client, response)) as unknown as Tokens
+    return {
+      async signIn(username, password) {
+        const fields = { username, password }
+        return read(
+          await oauth4webapi.genericTokenEndpointRequest(
+            server,
+            client,
+            oauth4webapi.None(),
+            'password',
+            fields,
+            options,
+          ),
+        )
+      },
+      refresh: async refreshToken =>
+        read(
+          await oauth4webapi.refreshTokenGrantRequest(
+            server,
+            client,
+            oauth4webapi.None(),
+            refreshToken,
+            options,
+          ),
+        ),
+    }
+  },
+  'openid-client'(endpoint) {
+    const server = { issuer: new URL(endpoint).origin, token_endpoint: endpoint }
+    const config = new openidClient.Configuration(server, 'any', 'thing')
+    openidClient.allowInsecureRequests(config)
+    return {
+      signIn: async (username, password) =>
+        (await openidClient.genericGrantRequest(config, 'password', {
+          username,
+          password,
+        })) as unknown as Tokens,
+      refresh: async refreshToken =>
+        (await openidClient.refreshTokenGrant(config, refreshToken)) as unknown as Tokens,
+    }
+  },
+}
 
-  test('simple-oauth2 signs in by password, and again by refresh token', async () => {
+onBothDatabases('OAuth 2', api => {
+  const endpoint = () => `${api.url}/api/v1/auth/login`
+
+  test.each(Object.keys(clients))('%s signs in and refreshes at one endpoint', async name => {
     const ada = await api.user()
+    const client = clients[name]!(endpoint())
 
-    const token = await oauth().getToken({ username: ada.email, password: ada.password })
-    expect(token.expired()).toBe(false)
-    const next = await token.refresh()
+    const tokens = await client.signIn(ada.email, ada.password)
+    const next = await client.refresh(tokens.refresh_token)
 
-    for (const { access_token } of [token.token, next.token]) {
-      const me = await api.get('/users/me', { token: access_token as string })
+    for (const { access_token } of [tokens, next]) {
+      const me = await api.get('/users/me', { token: access_token })
       expect(me).toMatchObject({ status: 200, body: { id: ada.id } })
     }
-    expect(next.token.refresh_token).not.toBe(token.token.refresh_token)
+    expect(next.refresh_token).not.toBe(tokens.refresh_token)
   })
 
-  test('simple-oauth2 reports that a password is wrong', async () => {
+  test('simple-oauth2 receives the reason of a refusal', async () => {
     const ada = await api.user()
-    const attempt = oauth().getToken({ username: ada.email, password: 'wrong' })
-    expect(attempt).rejects.toMatchObject({ data: { payload: { detail: 'Incorrect email or password' } } })
+    const client = clients['simple-oauth2']!(endpoint())
+
+    for (const [attempt, description] of [
+      [() => client.signIn(ada.email, 'wrong'), 'Incorrect email or password'],
+      [() => client.refresh('wrong'), 'Could not validate credentials'],
+    ] as const) {
+      const payload = { error: 'invalid_grant', error_description: description, detail: description }
+      await expect(attempt()).rejects.toMatchObject({ data: { payload } })
+    }
+  })
+
+  test.each(['oauth4webapi', 'openid-client'])('%s receives the reason of a refusal', async name => {
+    const client = clients[name]!(endpoint())
+    // A 401 has a challenge, and both report that rather than the body; the body is still there to read.
+    const error = await client.refresh('wrong').catch(error => error)
+    const response: Response = error.response ?? error.cause.response
+
+    expect(error.code).toBe('OAUTH_WWW_AUTHENTICATE_CHALLENGE')
+    expect(response.status).toBe(401)
+    expect(await response.json()).toMatchObject({
+      error: 'invalid_grant',
+      error_description: 'Could not validate credentials',
+    })
+  })
+
+  test('oauth4webapi receives the code of a grant that does not exist', async () => {
+    const server = { issuer: api.url, token_endpoint: endpoint() }
+    const client = { client_id: 'any' }
+    const options = { [oauth4webapi.allowInsecureRequests]: true }
+    const response = await oauth4webapi.genericTokenEndpointRequest(
+      server,
+      client,
+      oauth4webapi.None(),
+      'client_credentials',
+      {},
+      options,
+    )
+
+    await expect(
+      oauth4webapi.processGenericTokenEndpointResponse(server, client, response),
+    ).rejects.toMatchObject({
+      error: 'unsupported_grant_type',
+      error_description: "grant_type: Input should be one of 'password', 'refresh_token'",
+      status: 422,
+    })
+  })
+
+  test('every failure of the two calls has the OAuth 2 fields beside the common ones', async () => {
+    const ada = await api.user()
+    const { email: username, password } = ada
+    const token = 'secret-refresh-token'
+    const failures = [
+      [{ form: { username, password: 'wrong' } }, 401, 'invalid_grant'],
+      [{ form: { username, password, grant_type: 'refresh_token' } }, 422, 'invalid_request'],
+      [{ form: { grant_type: 'refresh_token', refresh_token: token } }, 401, 'invalid_grant'],
+      [{ json: { grant_type: 'refresh_token', refresh_token: 5 } }, 422, 'invalid_request'],
+      [{ json: { grant_type: 5, username, password } }, 422, 'unsupported_grant_type'],
+      [{ json: [] }, 422, 'invalid_request'],
+      [{ raw: '{"username":' }, 422, 'invalid_request'],
+      [{ raw: 'x', headers: { 'content-type': 'text/plain' } }, 415, 'invalid_request'],
+      [{ raw: 'x'.repeat(40_000), headers: { 'content-type': 'application/json' } }, 413, 'invalid_request'],
+      [{}, 422, 'invalid_request'],
+    ] as const
+    for (const [sent, status, error] of failures) {
+      const answer = await api.post('/auth/login', sent)
+      expect([sent, answer.status, answer.body.error]).toEqual([sent, status, error])
+      expect(answer.body.detail).toBeDefined()
+      expect(answer.body.error_description).toMatch(/^[\x20-\x21\x23-\x5b\x5d-\x7e]+$/)
+      expect(JSON.stringify(answer.body)).not.toContain(token)
+    }
+    const refused = await api.post('/auth/refresh', { json: { refresh_token: 'wrong' } })
+    expect(refused.body).toMatchObject({ code: 'invalid_token', error: 'invalid_grant' })
+    // The fields belong to these two calls alone.
+    expect((await api.post('/auth/register', { json: {} })).body).not.toHaveProperty('error')
+  })
+
+  test('a body names the fields that its grant misses', async () => {
+    const missing = async (form: Record<string, string>) =>
+      (await api.post('/auth/login', { form })).body.detail.map(({ loc }: { loc: string[] }) => loc.join('.'))
+
+    expect(await missing({ scope: '' })).toEqual(['body.username', 'body.password'])
+    expect(await missing({ grant_type: 'password' })).toEqual(['body.username', 'body.password'])
+    expect(await missing({ grant_type: 'refresh_token' })).toEqual(['body.refresh_token'])
+    expect(await missing({ grant_type: 'implicit' })).toEqual(['body.grant_type'])
   })
 
   test('jose verifies the access token and finds the claims of the contract', async () => {
@@ -43,3 +196,26 @@ onBothDatabases('OAuth 2', api => {
     expect(payload.exp! - payload.iat!).toBe(1440 * 60)
   })
 })
+
+onBothDatabases(
+  'OAuth 2 with a limit of logins',
+  api => {
+    test('a refresh at the token endpoint does not count as a login', async () => {
+      const ada = await api.user()
+      let token = ada.refreshToken
+      for (let i = 0; i < 4; i++) {
+        const form = { grant_type: 'refresh_token', refresh_token: token }
+        const { status, body } = await api.post('/auth/login', { form })
+        expect(status).toBe(200)
+        token = body.refresh_token
+      }
+      const form = { username: ada.email, password: ada.password }
+      expect((await api.post('/auth/login', { form })).status).toBe(200)
+      expect((await api.post('/auth/login', { form })).body).toMatchObject({
+        code: 'too_many_requests',
+        error: 'temporarily_unavailable',
+      })
+    })
+  },
+  { LOGIN_LIMIT: '2' },
+)

@@ -6,7 +6,7 @@ import { AppError } from '../src/lib/errors.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
 
-/** What this file promises, in milliseconds: no caller waits longer, and it has recovered soon after. */
+/** What this file promises, in milliseconds: no caller waits longer, and the service recovers soon after. */
 const answerMax = 2500
 const recoveryMax = 2000
 
@@ -206,13 +206,13 @@ test('of several hosts the one that answers is found, and found again when they 
   }
 })
 
-test('a table that another session has locked delays only the statements that need it', async () => {
+test('a locked table delays only the statements that need it', async () => {
   const db = openPostgres({ url: server.url, poolSize: 2 })
-  await db.session(session => session.execute('create table if not exists locked (id int)'))
+  await db.dedicatedConnection(connection => connection.execute('create table if not exists locked (id int)'))
   const { promise: released, resolve: release } = Promise.withResolvers<void>()
   const { promise: held, resolve: hold } = Promise.withResolvers<void>()
-  const holder = db.session(async session => {
-    await session.execute('begin; lock table locked')
+  const holder = db.dedicatedConnection(async connection => {
+    await connection.execute('begin; lock table locked')
     hold()
     await released
   })
@@ -230,7 +230,7 @@ test('a table that another session has locked delays only the statements that ne
   expect(after.error).toBeUndefined()
 })
 
-test('when every connection is busy at most 200 more wait, and no longer than the limit', async () => {
+test('when every connection is busy, at most 100 for each wait, and no longer than the limit', async () => {
   const db = openPostgres({ url: server.url, poolSize: 2 })
   const calls = Array.from({ length: 300 }, () => settle(db, 'select pg_sleep(1.2)'))
   const results = await Promise.all(calls)
@@ -269,7 +269,7 @@ async function outage(phase: {
 const callers = 50
 const question = 'select i, $1::int from generate_series(1, 20) i'
 
-/** `callers` callers, each asking again and again: what the driver itself promises is tested. */
+/** This many callers query in a loop; the promises of the driver are checked. */
 function startLoad(db: Driver) {
   const seen = { answered: 0, turnedAway: 0, slowest: 0 }
   let asked = 0
@@ -296,7 +296,7 @@ function startLoad(db: Driver) {
   }
 
   return {
-    /** Waits for `count` more answers; returns the milliseconds that it took. */
+    /** Waits for this number of answers; returns the milliseconds that it took. */
     answers: (count: number) => more('answered', count),
     turnedAway: (count: number) => more('turnedAway', count),
     async end() {

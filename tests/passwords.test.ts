@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test'
-import { createPasswords } from '../src/modules/auth/passwords.ts'
+import { createPasswords } from '../src/modules/auth/password-hash.ts'
 import { leastCpuMs, unlike } from './support/cpu.ts'
 
 const passwords = (atOnce = 1, waiting = 10, cost = 4) => createPasswords({ cost, atOnce, waiting })

@@ -43,7 +43,7 @@ onBothDatabases('sessions', api => {
   test('the list names every session of the caller, and one of them can be ended', async () => {
     const here = await api.user()
     const there = await signIn(here, { 'user-agent': 'a phone' })
-    const stranger = await api.user()
+    const other = await api.user()
 
     const list = await api.get('/auth/sessions', { token: here.token })
 
@@ -61,7 +61,7 @@ onBothDatabases('sessions', api => {
     expect(list.body[1].current).toBe(true)
 
     const path = `/auth/sessions/${list.body[0].id}`
-    expect((await api.delete(path, { token: stranger.token })).status).toBe(404)
+    expect((await api.delete(path, { token: other.token })).status).toBe(404)
     expect((await api.delete(path, { token: here.token })).status).toBe(204)
     expect(await works(there)).toBe(false)
     expect(await api.delete(path, { token: here.token })).toMatchObject({
@@ -91,7 +91,7 @@ onBothDatabases('sessions', api => {
     expect(await works({ token: first.body.access_token })).toBe(true)
   })
 
-  test('fifty refreshes at the same instant create one child, and no session ends', async () => {
+  test('fifty refreshes at the same instant return one child, and no session ends', async () => {
     const ada = await api.user()
 
     const answers = await Promise.all(Array.from({ length: 50 }, () => refresh(ada.refreshToken)))

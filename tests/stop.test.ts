@@ -229,10 +229,8 @@ test('a stop fits into the time that the examples of deploy/ give it', () => {
   const seconds = (file: string, pattern: RegExp) => Number(read(file).match(pattern)?.[1])
 
   expect(stopLimits.inFlight + stopLimits.jobs).toBeLessThan(stopLimits.all)
-  expect(read('docs/deploy.md')).toContain(
-    `Requests in flight are answered, for ${stopLimits.inFlight} s at most.`,
-  )
-  expect(read('docs/deploy.md')).toContain(`Exit code 0, within ${stopLimits.all + 1} s of step 2.`)
+  expect(read('docs/deploy.md')).toContain(`Requests in flight have ${stopLimits.inFlight} s.`)
+  expect(read('docs/deploy.md')).toContain(`Exit code 0, at most ${stopLimits.all + 1} s after step 2.`)
   const delay = seconds('deploy/kubernetes.yaml', /SHUTDOWN_DELAY_SECONDS\s+value: "(\d+)"/)
   for (const [file, pattern, delaySeconds] of [
     ['compose.yaml', /stop_grace_period: (\d+)s/, 0],

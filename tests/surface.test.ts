@@ -1,9 +1,13 @@
 import { expect, test } from 'bun:test'
+import { Elysia, t } from 'elysia'
 import { SignJWT, UnsecuredJWT } from 'jose'
+import { body, query } from '../src/http/body.ts'
+import { requireUser } from '../src/http/require-user.ts'
+import { AppError, type ErrorCode } from '../src/lib/errors.ts'
 import { onBothDatabases, type User } from './support/harness.ts'
 import { allRoutes, expectError, send } from './support/wire.ts'
 
-/** Everything that a client may call without a token. */
+/** Everything that may be called without a token. */
 const publicRoutes = [
   'GET /',
   'GET /docs',
@@ -20,6 +24,35 @@ const publicRoutes = [
 ]
 
 const guarded = allRoutes().filter(({ method, path }) => !publicRoutes.includes(`${method} ${path}`))
+/** The statuses of a route's responses, with what the document says of each. */
+type Declared = Record<string, { description?: string }>
+const declaredBy = (hooks: unknown): Declared => (hooks as { response?: Declared }).response ?? {}
+
+/** What to do about an error that a route answers and does not declare. */
+const cure = (status: number, code: string) =>
+  ({
+    401: 'put `.use(requireUser(…))` before the route',
+    413: 'put `.use(body())` before the route',
+    415: 'put `.use(body())` before the route',
+    422: 'put `.use(query())` or, if it has a body, `.use(body())` before the route; if its own `errors(…)` name a 422, add `validation_failed` to them',
+  })[status] ?? `add \`...errors('${code}')\` to the \`response\` of the route`
+
+test('a route declares the errors of the plugins that it is behind, without naming them', () => {
+  const app = new Elysia()
+    .use(requireUser(() => ({})))
+    .get('/plain', () => '')
+    .use(query())
+    .get('/search', () => '', { query: t.Object({ limit: t.Integer() }) })
+    .use(body())
+    .post('/', () => '', { body: t.Object({}), response: { 200: t.String() } })
+
+  expect(app.routes.map(({ hooks }) => Object.keys(declaredBy(hooks)).join())).toEqual([
+    '401,422,500,503',
+    '401,422,500,503',
+    '200,401,413,415,422,500,503',
+  ])
+})
+
 const secretKey = 'test-secret-test-secret-test-secret-0123'
 
 onBothDatabases(
@@ -69,6 +102,39 @@ onBothDatabases(
       expect(under('/api')).toEqual(under('/api/v1'))
     })
 
+    test('declares every error that it answers', async () => {
+      const json = 'Content-Type: application/json'
+      const requests = (token: string) => {
+        const signedIn = `Authorization: Bearer ${token}`
+        return [
+          { headers: [] },
+          { headers: ['Authorization: Bearer nonsense'] },
+          { headers: [signedIn], query: '?limit=nonsense&%ff=1' },
+          { headers: [signedIn, 'If-Match: nonsense', 'If-None-Match: nonsense'] },
+          { headers: [signedIn, json], body: '{"title":' },
+          { headers: [signedIn, json], body: '{}' },
+          { headers: [signedIn, json], body: ' '.repeat(2 ** 21) },
+          { headers: [signedIn, 'Content-Type: text/plain'], body: 'title' },
+          { headers: [signedIn] },
+        ]
+      }
+      const undeclared = new Set<string>()
+      for (const { method, path, hooks } of allRoutes().filter(({ path }) => path.startsWith('/api/v1/'))) {
+        const declared = declaredBy(hooks)
+        for (const { query = '', ...request } of requests((await api.user()).token)) {
+          const line = `${method} ${path.replace(':id', 'nonsense')}${query}`
+          const { status, body } = await send(api.url, { line, ...request })
+          if (status < 400) continue
+          const code: ErrorCode = body.code
+          if (!declared[status]?.description?.includes(new AppError(code).message))
+            undeclared.add(
+              `${method} ${path} answers ${status} ${code} and does not declare it: ${cure(status, code)}`,
+            )
+        }
+      }
+      expect([...undeclared]).toEqual([])
+    }, 30_000)
+
     test('says "Not authenticated" without a bearer token', async () => {
       const ada = await api.user()
       for (const headers of [
@@ -113,13 +179,13 @@ onBothDatabases(
         'exp no number': await signed({ ...claims, exp: String(claims.exp) }),
         'no sub': await signed(withoutSub),
         'no sid': await signed(withoutSid),
-        'sub of no user': await signed({ ...claims, sub: unknown }),
+        'an unknown sub': await signed({ ...claims, sub: unknown }),
         'sub no uuid': await signed({ ...claims, sub: "' or 1=1 --" }),
         'sub no text': await signed({ ...claims, sub: 5 }),
         'sub a list': await signed({ ...claims, sub: [claims.sub] }),
         'sid no uuid': await signed({ ...claims, sid: 'nonsense' }),
         'sid no text': await signed({ ...claims, sid: { $ne: null } }),
-        'sid of no session': await signed({ ...claims, sid: unknown }),
+        'an unknown sid': await signed({ ...claims, sid: unknown }),
         'sid of another user': await signed({ ...claims, sid: claimsOf(bob).sid }),
         'sub of another user': await signed({ ...claims, sub: bob.id }),
         'changed body': `${head}.${encode({ ...claims, sub: bob.id })}.${signature}`,

@@ -64,6 +64,20 @@ describe.skipIf(!executablePath)('with the Swagger page, in a browser without a 
     expect(complaints).toEqual([])
   }, 120_000)
 
+  test('Authorize shows the reason of a refusal', async () => {
+    const { page } = await open(browser, service.url)
+    await page.getByRole('button', { name: 'Authorize' }).first().click()
+    const dialog = page.locator('.dialog-ux .modal-ux')
+    await dialog.getByLabel('username').fill('stranger@example.com')
+    await dialog.getByLabel('password').fill('wrong password')
+    await dialog.getByRole('button', { name: 'Apply given OAuth2 credentials' }).click()
+
+    const shown = await dialog.locator('.errors').textContent()
+
+    expect(shown).toContain('error: invalid_grant')
+    expect(shown).toContain('Incorrect email or password')
+  }, 120_000)
+
   test('a form offers only what has a meaning, and login works as it stands', async () => {
     const { page, complaints } = await open(browser, service.url)
     const { email, password } = await service.user('ada@example.com', 'correct horse battery')

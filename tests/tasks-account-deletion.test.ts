@@ -11,12 +11,12 @@ async function fill(api: Service, { id }: User, count: number) {
      select gen_random_uuid(), $1, 'old', n, now() from generate_series(1, ${count}) n`,
     [id],
   )
-  await api.sql('update task_counters set seq = $1 where user_id = $2', [count, id])
+  await api.sql('update user_versions set last_version = $1 where user_id = $2', [count, id])
 }
 
 /** What the database holds of a user: tasks, tombstones, counters, accounts. */
 async function rowsOf(api: Service, { id }: User): Promise<number[]> {
-  const counts = ['tasks', 'task_tombstones', 'task_counters'].map(
+  const counts = ['tasks', 'task_tombstones', 'user_versions'].map(
     table => `(select count(*) from ${table} where user_id = $1)`,
   )
   const [row] = await api.sql(`select ${counts}, (select count(*) from users where id = $1)`, [id])
@@ -99,7 +99,7 @@ describe('on PostgreSQL, the deletion of an account', () => {
 
     await meeting.sql.begin(async sql => {
       // What the purge does.
-      await sql`select 1 from task_counters where user_id = ${ada.id} for no key update`
+      await sql`select 1 from user_versions where user_id = ${ada.id} for no key update`
       await sql`delete from tasks where user_id = ${ada.id} and version < 5`
       expect((await remove(api, ada)).status).toBe(204)
     })

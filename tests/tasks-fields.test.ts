@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { parseInstant } from '../src/lib/instant.ts'
-import { searchPatterns, wordsOf } from '../src/modules/tasks/words.ts'
+import { searchPatterns, tokenize } from '../src/modules/tasks/words.ts'
 import { onBothDatabases } from './support/harness.ts'
 
 describe('a moment', () => {
@@ -63,11 +63,11 @@ describe('the words of a text', () => {
     ['!!!', ''],
     ['', ''],
   ])('%p: %p', (text, words) => {
-    expect(wordsOf(text)).toBe(words)
+    expect(tokenize(text)).toBe(words)
   })
 
   test('all of a long text is read', () => {
-    expect(wordsOf(`${'é '.repeat(995)}end`)).toBe(`${' e'.repeat(995)} end`)
+    expect(tokenize(`${'é '.repeat(995)}end`)).toBe(`${' e'.repeat(995)} end`)
   })
 
   test('no text takes long, and none is cut in the middle of a letter', () => {
@@ -80,7 +80,7 @@ describe('the words of a text', () => {
     ]
     const before = process.cpuUsage()
     for (const text of hard) {
-      const words = wordsOf(text)
+      const words = tokenize(text)
       expect(words.isWellFormed()).toBe(true)
       expect(words.length).toBeLessThanOrEqual(8001)
     }
@@ -112,7 +112,7 @@ onBothDatabases('the fields of a task', api => {
     expect(read.body).toEqual(made.body)
   })
 
-  test('each field can be changed alone, and a date can be taken away', async () => {
+  test('each field can be changed scriptsWithoutSpaces, and a date can be taken away', async () => {
     const ada = await api.user()
     const task = await api.task(ada, { due_at: '2026-11-24T18:00:00Z', tags: ['home'], priority: 1 })
     let expected = task

@@ -13,15 +13,15 @@ onBothDatabases('a change of a task without a number', api => {
     const task = await api.task(ada)
 
     expect(await failure(`update tasks set title = 'by hand' where id = $1`, [task.id])).toBe(
-      `an update of task ${task.id} keeps its version 1: take the next number (update task_counters set seq = seq + 1 where user_id = '${ada.id}' returning seq) and set version to it`,
+      `an update of task ${task.id} keeps its version 1: take the next one (update user_versions set last_version = last_version + 1 where user_id = '${ada.id}' returning last_version) and set version to it`,
     )
     expect(
       await failure(`update tasks set title = 'by hand', version = 0 where id = $1`, [task.id]),
     ).toContain('keeps its version')
     // As the message says.
     await api.sql(
-      `with number as (update task_counters set seq = seq + 1 where user_id = $1 returning seq)
-       update tasks set title = 'by hand', version = seq from number where id = $2`,
+      `with next_version as (update user_versions set last_version = last_version + 1 where user_id = $1 returning last_version)
+       update tasks set title = 'by hand', version = last_version from next_version where id = $2`,
       [ada.id, task.id],
     )
     const { body } = await api.get(`/tasks/${task.id}`, { token: ada.token })
@@ -48,7 +48,7 @@ onBothDatabases('a change of a task without a number', api => {
     const ada = await api.user()
     await api.task(ada)
 
-    await api.sql('delete from task_counters where user_id = $1', [ada.id])
+    await api.sql('delete from user_versions where user_id = $1', [ada.id])
 
     const [row] = await api.sql('select count(*) from tasks where user_id = $1', [ada.id])
     expect(row).toEqual([0])

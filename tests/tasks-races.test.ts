@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
 import { type Answer, type Service, startService, type User } from './support/harness.ts'
-import { counterOf, createMeeting, type Meeting } from './support/meet.ts'
+import { createMeeting, type Meeting, versionsOf } from './support/meet.ts'
 import { serviceOn } from './support/task-service.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
@@ -23,7 +23,7 @@ afterAll(async () => {
 type Call = () => Promise<Answer>
 
 /** Requests of one user that all wait for the user's counter, and then run in this order. */
-const race = (user: User, ...calls: Call[]) => meeting.meet(counterOf(user), calls)
+const race = (user: User, ...calls: Call[]) => meeting.meet(versionsOf(user), calls)
 
 /** What one user does to one task. */
 function actions({ token }: User, { id }: { id: string }) {
@@ -47,7 +47,7 @@ const statuses = (answers: Answer[]) => answers.map(({ status }) => status)
 const titles = async ({ token }: User) =>
   (await api.get('/tasks', { token })).body.map(({ title }: { title: string }) => title)
 const numberOf = async ({ id }: User) =>
-  Number((await api.sql('select seq from task_counters where user_id = $1', [id]))[0]![0])
+  Number((await api.sql('select last_version from user_versions where user_id = $1', [id]))[0]![0])
 
 async function begin() {
   const ada = await api.user()
@@ -229,7 +229,7 @@ test('the purge leaves a user alone whose tasks are being written, and others no
   await age([task, his], '31 days')
 
   await meeting.sql.begin(async sql => {
-    await sql`update task_counters set seq = seq + 1 where user_id = ${ada.id}`
+    await sql`update user_versions set last_version = last_version + 1 where user_id = ${ada.id}`
     await sql`update tasks set deleted_at = null, version = version + 1 where id = ${task.id}`
     await serviceOn(api).purge()
   })
@@ -259,7 +259,7 @@ test('a step of the trash has 200 tasks, so that locks are short', async () => {
      select gen_random_uuid(), $1, 'old', n, now() - n * interval '1 second' from generate_series(1, 450) n`,
     [ada.id],
   )
-  await api.sql('update task_counters set seq = 450 where user_id = $1', [ada.id])
+  await api.sql('update user_versions set last_version = 450 where user_id = $1', [ada.id])
   const count = async (table: string) =>
     Number((await api.sql(`select count(*) from ${table} where user_id = $1`, [ada.id]))[0]![0])
 
@@ -278,10 +278,10 @@ test('a step of the trash has 200 tasks, so that locks are short', async () => {
 async function age(tasks: { id: string }[], interval: string) {
   for (const { id } of tasks) {
     await api.sql(
-      `with counter as (
-         update task_counters set seq = seq + 1 where user_id = (select user_id from tasks where id = $1) returning seq
+      `with next_version as (
+         update user_versions set last_version = last_version + 1 where user_id = (select user_id from tasks where id = $1) returning last_version
        )
-       update tasks set deleted_at = now() - $2::interval, version = counter.seq from counter where id = $1`,
+       update tasks set deleted_at = now() - $2::interval, version = next_version.last_version from next_version where id = $1`,
       [id, interval],
     )
   }

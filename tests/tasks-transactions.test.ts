@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { type Answer, type Service, startService, type User } from './support/harness.ts'
-import { counterOf, createMeeting, type Meeting, rowOf } from './support/meet.ts'
+import { createMeeting, type Meeting, rowOf, versionsOf } from './support/meet.ts'
 import { startPgBouncer } from './support/pgbouncer.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
@@ -45,7 +45,7 @@ describe.each(['straight', 'through PgBouncer'])('in the middle of a transaction
         ...(await sql`select id, title, version, deleted_at from tasks where user_id = ${id} order by id`),
       ],
       tombstones: [...(await sql`select id, version from task_tombstones where user_id = ${id} order by id`)],
-      counters: [...(await sql`select seq from task_counters where user_id = ${id}`)],
+      counters: [...(await sql`select last_version from user_versions where user_id = ${id}`)],
     }
   }
 
@@ -116,7 +116,7 @@ describe.each(['straight', 'through PgBouncer'])('in the middle of a transaction
     const slow: number[] = []
 
     await meeting.sql.begin(async sql => {
-      for (const { user } of users) await counterOf(user)(sql)
+      for (const { user } of users) await versionsOf(user)(sql)
       const waiting = users.map(({ batch }) => batch())
       await until(async () => (await meeting.waiting()).length > 0)
       for (let i = 0; i < 20; i++) {

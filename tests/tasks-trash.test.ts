@@ -102,7 +102,7 @@ onBothDatabases('the trash', api => {
        select gen_random_uuid(), $1, 'old', n, now() from generate_series(1, 1200) n`,
       [ada.id],
     )
-    await api.sql('update task_counters set seq = 1200 where user_id = $1', [ada.id])
+    await api.sql('update user_versions set last_version = 1200 where user_id = $1', [ada.id])
 
     await api.delete('/tasks/trash', { token: ada.token })
 
@@ -224,9 +224,9 @@ onBothDatabases('the trash', api => {
   test('the purge comes to every user, however many there are', async () => {
     await api.sql(
       `with counters as (
-         insert into task_counters (user_id, seq) select gen_random_uuid(), 1 from generate_series(1, 250) returning user_id
+         insert into user_versions (user_id, last_version) select gen_random_uuid(), 1 from generate_series(1, 250) returning user_id
        ), accounts as (
-         insert into users (id, email, email_key, password_hash)
+         insert into users (id, email, normalized_email, password_hash)
          select user_id, user_id || '@example.com', user_id || '@example.com', '' from counters returning id
        )
        insert into task_tombstones (id, user_id, version, deleted_at)

@@ -178,7 +178,7 @@ describe('the executable, with a collector', () => {
     )
 
     for (const { request, statements } of results) {
-      expect(statements.filter(span => span.name.startsWith('update task_counters'))).toHaveLength(1)
+      expect(statements.filter(span => span.name.startsWith('update user_versions'))).toHaveLength(1)
       expect(statements.every(span => span.parentSpanId === request.spanId)).toBe(true)
     }
   })

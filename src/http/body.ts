@@ -1,11 +1,13 @@
 import { Elysia } from 'elysia'
 import { AppError, type Problem } from '../lib/errors.ts'
 import { problemsMax } from './problems.ts'
+import { errors, queryValues } from './schema.ts'
+import { prefersStrict, withoutBrackets } from './unknown-names.ts'
 
-/** The most that a request's body may weigh, in bytes. */
+/** The largest request body, in bytes. */
 export const bodyBytesMax = 32 * 1024
 const depthMax = 16
-/** Five times what the largest batch needs; Elysia takes 60 ms to say what is wrong with 200,000. */
+/** Five times what the largest batch needs. For 200,000 values Elysia spends 60 ms on listing what is wrong. */
 const valuesMax = 20_000
 
 const json = 'application/json'
@@ -13,33 +15,59 @@ const form = 'application/x-www-form-urlencoded'
 
 interface BodyOptions {
   bytesMax?: number
-  /** Whether a form does as well as JSON. */
+  /** Whether forms are accepted beside JSON. */
   forms?: boolean
 }
 
 /**
- * Reads the body of the routes that come after it, in the place of Elysia's parser (off, see `error-handler.ts`), which
- * answers before the caller is known, takes 128 MB, and needs a second for a deeply nested text. This one runs in the
- * order of registration: after `requireUser`, so that a stranger gets 401 whatever he sends. So does the one check of
- * an address that no schema can make: when a schema sees a text, bytes that are not UTF-8 have been replaced.
+ * Reads the body of the routes after it, which thereby declare 413, 415 and 422. It replaces Elysia's parser (switched
+ * off in `error-handler.ts`; docs/decisions/0013-elysia.md), which runs before the caller is known, accepts 128 MB, and needs a
+ * second for deeply nested JSON. This one runs in the order of registration: after `requireUser`, so that without a
+ * token the answer is 401, whatever the body.
  */
 export const body = ({ bytesMax = bodyBytesMax, forms = false }: BodyOptions = {}) =>
   new Elysia({ name: 'body', seed: { bytesMax, forms } })
     .decorate({ rawBody: undefined as unknown })
+    .guard({
+      as: 'scoped',
+      response: errors('body_too_large', 'unsupported_media_type', 'validation_failed'),
+    })
     .onTransform({ as: 'scoped' }, async context => {
       const { request } = context
-      const queryStart = request.url.indexOf('?')
-      if (queryStart >= 0) checkEncoding('query', request.url.slice(queryStart + 1))
       if (request.method === 'GET' || request.method === 'HEAD') return
-      // Twice: Elysia takes unknown fields out of `body` before it looks whether the rest is right.
+      if (prefersStrict(request)) context.set.headers['preference-applied'] = 'handling=strict'
+      // Twice: Elysia removes unknown fields from `body` before it validates the rest.
       context.rawBody = await readBody(request, bytesMax, forms)
       context.body = context.rawBody
-      // Elysia would take a list or a number for an object without fields.
+      // Elysia would accept a list or a number as an object without fields.
       if (!isObject(context.rawBody))
         throw invalid({ loc: ['body'], msg: 'Input should be an object', type: 'object_type' })
     })
 
-/** The body of a request, `undefined` when there is none. Throws 400 (it did not come whole), 413, 415 or 422. */
+/**
+ * For routes with a `query` or `headers` schema, which thereby declare 422. It makes the one check that no schema can
+ * make: when a schema sees a value, bytes that are not UTF-8 have been replaced.
+ */
+export const query = () =>
+  new Elysia({ name: 'query' })
+    .guard({ as: 'scoped', response: errors('validation_failed') })
+    .onTransform({ as: 'scoped' }, ({ request, query }) => {
+      const start = request.url.indexOf('?')
+      if (start < 0) return
+      checkEncoding('query', request.url.slice(start + 1))
+      joinLists(request, query)
+    })
+
+/** A list may also be sent as `tag[]=a&tag[]=b`, as axios and jQuery do. */
+function joinLists(request: Request, query: Record<string, unknown>): void {
+  for (const name of Object.keys(query)) {
+    if (!name.endsWith('[]')) continue
+    delete query[name]
+    query[withoutBrackets(name)] = queryValues(request, withoutBrackets(name))
+  }
+}
+
+/** The parsed body, `undefined` when there is none. Throws 400 (incomplete), 413, 415 or 422. */
 async function readBody(request: Request, bytesMax: number, forms: boolean): Promise<unknown> {
   const bytes = await readBytes(request, bytesMax)
   if (bytes.length === 0) return undefined
@@ -58,12 +86,12 @@ async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array
   try {
     return announced >= 0 ? await request.bytes() : await readStream(request, bytesMax)
   } catch (error) {
-    // The client went away, or what it sent is not HTTP: no fault of ours.
+    // The client has hung up, or broke the HTTP framing.
     throw error instanceof AppError ? error : new AppError('bad_request', { cause: error })
   }
 }
 
-/** A body of unknown length (chunked): counted while it comes, and left where it is too much. */
+/** A body of unknown length (chunked): counted while it arrives, and abandoned at the limit. */
 async function readStream({ body }: Request, bytesMax: number): Promise<Uint8Array> {
   const chunks: Uint8Array[] = []
   let length = 0
@@ -91,8 +119,8 @@ function readForm(text: string): unknown {
 }
 
 /**
- * Refuses percent-encoded bytes that are not UTF-8: URLSearchParams reads each of them as U+FFFD, so that different
- * passwords would be the same. What only looks like an escape (`%ZZ`) is text, as everywhere on the web.
+ * Refuses percent-encoded bytes that are not UTF-8: URLSearchParams replaces each by U+FFFD, which would make different
+ * passwords equal. What only looks like an escape (`%ZZ`) is text, as everywhere on the web.
  */
 function checkEncoding(section: 'body' | 'query', encoded: string): void {
   if (!/%[89a-f]/i.test(encoded)) return
@@ -116,7 +144,7 @@ function isUtf8(encoded: string): boolean {
 }
 
 function readJson(text: string): unknown {
-  // Before it is parsed: whatever looks at a value 30,000 levels deep takes a second for it.
+  // Before it is parsed: to walk a value that is 30,000 levels deep takes a second.
   const { depth, values } = measure(text)
   if (depth > depthMax) {
     throw invalid({
@@ -133,7 +161,7 @@ function readJson(text: string): unknown {
   }
 }
 
-/** How deep brackets are nested, and how many values there are at most, outside of strings. */
+/** The depth of brackets and an upper bound for the number of values, outside of strings. */
 function measure(text: string) {
   let depth = 0
   let values = 1
@@ -154,7 +182,7 @@ function measure(text: string) {
   return { depth, values }
 }
 
-/** Nothing (absent, `null`) is for the route's schema to judge. */
+/** An absent body or `null` passes: the route's schema decides about it. */
 function isObject(value: unknown): boolean {
   return value === undefined || (typeof value === 'object' && !Array.isArray(value))
 }

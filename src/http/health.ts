@@ -2,7 +2,7 @@ import { Elysia, t } from 'elysia'
 import { AppError } from '../lib/errors.ts'
 import { errors } from './schema.ts'
 
-/** Whether the service can do its work now; otherwise why not, in words without secrets. */
+/** Whether the service can do its work now; if not, the reason, without secrets. */
 export type Readiness = () => Promise<{ ready: true } | { ready: false; reason: string }>
 
 const answerWithinMs = 1500
@@ -12,11 +12,19 @@ export const health = (readiness: Readiness) =>
   new Elysia({ prefix: '/health', tags: ['health'] })
     .get('', () => ({ status: 'healthy' as const }), {
       response: { 200: alive, ...errors() },
-      detail: { operationId: 'health', summary: 'Does the process answer?' },
+      detail: {
+        operationId: 'checkHealth',
+        summary: 'Does the process answer?',
+        description: 'It asks neither the database nor anything else.',
+      },
     })
     .get('/live', () => ({ status: 'healthy' as const }), {
       response: { 200: alive, ...errors() },
-      detail: { operationId: 'live', summary: 'The same, for a liveness probe' },
+      detail: {
+        operationId: 'checkLiveness',
+        summary: 'The same, for a liveness probe',
+        description: 'Restart the process when it does not answer.',
+      },
     })
     .get(
       '/ready',
@@ -31,7 +39,7 @@ export const health = (readiness: Readiness) =>
           ...errors('not_ready'),
         },
         detail: {
-          operationId: 'ready',
+          operationId: 'checkReadiness',
           summary: 'Can it do its work?',
           description: 'Asks the database, and whether its migrations are current. For a readiness probe.',
         },

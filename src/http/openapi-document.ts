@@ -34,13 +34,17 @@ export interface Schema {
   enum?: unknown[]
   examples?: unknown[]
   anyOf?: Schema[]
+  oneOf?: Schema[]
   items?: Schema
   properties?: Record<string, Schema>
   $ref?: string
+  pattern?: string
   notBlank?: boolean
   maxBytes?: number
-  /** What the document says and nobody checks. */
+  /** What the document says in the place of what is checked. */
   documented?: Schema
+  /** The property that tells the variants of a union apart; in the document as OpenAPI says it. */
+  discriminator?: string | { propertyName: string; mapping: Record<string, string> }
   form?: boolean
   /** The text is JSON, and this is what stands in it. */
   jsonOf?: Schema
@@ -84,7 +88,6 @@ interface Collected {
 
 interface CollectedOperation extends Omit<Operation, 'security' | 'responses' | 'parameters'> {
   hide?: boolean
-  security?: object[]
   parameters?: CollectedParameter[]
   responses: Record<string, CollectedResponse>
 }
@@ -103,6 +106,7 @@ const info = {
   title: 'todo-api',
   version,
   summary: 'Your tasks, over HTTP.',
+  license: { name: 'MIT', identifier: 'MIT' },
   description: [
     'To try it here:',
     '1. Create an account with **POST /api/v1/auth/register**.',
@@ -111,6 +115,9 @@ const info = {
     '',
     'Every error has the same shape: `detail` is for people, `code` for programs, and `request_id` is also the header ' +
       '`X-Request-Id` of the response.',
+    '',
+    'A parameter that an address does not know is a 422. Unknown fields of a body are ignored; with the header ' +
+      '`Prefer: handling=strict` each of them is a 422.',
   ].join('\n'),
 }
 
@@ -187,9 +194,9 @@ function mend(collected: Collected): Document {
   const schemas: Record<string, Schema> = {}
 
   const paths = mapValues(collected.paths, operations =>
-    mapValues(operations, ({ hide, parameters = [], requestBody, responses, security = [], ...rest }) => ({
+    mapValues(operations, ({ hide, parameters = [], requestBody, responses, ...rest }) => ({
       ...rest,
-      security,
+      security: needsToken(responses) ? [{ password: [] }] : [],
       ...(parameters.length > 0 && { parameters: parameters.sort(byPlace).map(mendParameter) }),
       ...(requestBody && { requestBody: { required: true, content: mendBody(requestBody.content) } }),
       responses: mapValues(responses, mendResponse),
@@ -207,8 +214,8 @@ function mend(collected: Collected): Document {
 
   function mendBody(content: Record<string, Media>) {
     const { schema } = Object.values(content)[0]!
-    const types = schema.form ? [form, json] : [json]
-    return Object.fromEntries(types.map(type => [type, toMedia(schema)]))
+    // One type for each body: most generators make a method of each. Where a form is shown, JSON is taken too.
+    return { [schema.form ? form : json]: toMedia(schema) }
   }
 
   function mendResponse(response: CollectedResponse, status: string): Response {
@@ -246,43 +253,53 @@ function mend(collected: Collected): Document {
   }
 }
 
+/** Whether a route is behind `requireUser`, which declares this error. */
+const needsToken = ({ 401: response }: CollectedOperation['responses']) =>
+  response?.examples?.some(example => (example as { code: string }).code === 'not_authenticated')
+
 /** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
 function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
+  if (schema.documented) return toJsonSchema(schema.documented, schemas)
   // `additionalProperties` is no word of ours: Elysia writes it into a schema when its route is first called.
   const {
     title,
     notBlank,
     maxBytes,
     wanted: _wanted,
-    documented,
+    discriminator,
     form,
     additionalProperties,
     anyOf,
     items,
     properties,
+    pattern,
     ...rest
   } = schema
   const convert = (part: Schema) => toJsonSchema(part, schemas)
   const plain: Schema = {
-    ...documented,
     ...rest,
+    ...(pattern && isPortable(pattern) && { pattern }),
     ...(notBlank && { pattern: '\\S' }),
     // Not the whole truth (bytes, not characters): the description has the rest.
     ...(maxBytes && { maxLength: maxBytes }),
     ...(items && { items: convert(items) }),
     ...(properties && { properties: mapValues(properties, convert) }),
-    ...(anyOf && toUnion(rest, anyOf.filter(isNotCoercion).map(convert))),
+    ...(anyOf && typeof discriminator === 'string' && toTagged(discriminator, anyOf, convert)),
+    ...(anyOf && !discriminator && toUnion(rest, anyOf.filter(isNotCoercion).map(convert))),
   }
   if (title === undefined) return plain
   // Examples stand beside the body, and the plugin keeps the description of a response's schema for the response.
   const { examples: _, ...shared } = plain
-  const known = schemas[title] ?? shared
-  if (!Bun.deepEquals({ ...known, description: '' }, { ...shared, description: '' })) {
+  const known = schemas[title] ?? { title, ...shared }
+  if (!Bun.deepEquals({ ...known, description: '' }, { title, ...shared, description: '' })) {
     throw new Error(`Two schemas are called ${title}`)
   }
-  schemas[title] = { ...known, ...shared }
+  schemas[title] = { title, ...known, ...shared }
   return { $ref: `#/components/schemas/${title}` }
 }
+
+/** Generators copy a pattern into languages that know no lookahead, and no `\\p` without a flag: then the server alone checks it. */
+const isPortable = (pattern: string) => !/\(\?|\\p/i.test(pattern)
 
 /** The shortest form of a choice: one of some texts, something or null, or what it is. */
 function toUnion({ type: _, ...rest }: Schema, choices: Schema[]): Schema {
@@ -300,6 +317,18 @@ function toUnion({ type: _, ...rest }: Schema, choices: Schema[]): Schema {
     }
   }
   return { anyOf: choices }
+}
+
+/** A union of named schemas that a property tells apart: it has another value in each. */
+function toTagged(propertyName: string, variants: Schema[], convert: (part: Schema) => Schema): Schema {
+  const references = variants.map(variant => [
+    variant.properties![propertyName]!.const,
+    convert(variant).$ref,
+  ])
+  return {
+    oneOf: references.map(([, $ref]) => ({ $ref })) as Schema[],
+    discriminator: { propertyName, mapping: Object.fromEntries(references) },
+  }
 }
 
 /** In addresses, Elysia's number is "a text that looks like one, or a number": the first half is how, not what. */

@@ -1,21 +1,25 @@
 import { Elysia } from 'elysia'
 import { AppError } from '../lib/errors.ts'
+import { errors } from './schema.ts'
 
-/** Finds out who a bearer token speaks for; throws `invalid_token`. */
+/** The user of a bearer token. Throws `invalid_token`. */
 export type Authenticate<User> = (token: string) => User | Promise<User>
 
 /**
- * Everything registered after it needs a bearer token (RFC 6750) and finds `user`. A `derive`, because that runs
- * before validation: a stranger gets 401 and learns nothing about what the route takes.
+ * Every route after it needs a bearer token (RFC 6750), has `user`, and declares 401. A `derive`, because that runs
+ * before validation: without a token the answer is 401, which reveals nothing about what the route accepts.
  */
 export const requireUser = <User extends object>(authenticate: Authenticate<User>) =>
-  new Elysia({ name: 'require-user' }).derive({ as: 'scoped' }, async ({ headers }) => {
-    const token = bearerToken(headers.authorization)
-    if (token === undefined) throw new AppError('not_authenticated')
-    return { user: await authenticate(token) }
-  })
+  new Elysia({ name: 'require-user' })
+    // 422: for parameters that the route does not know (`unknown-names.ts`).
+    .guard({ as: 'scoped', response: errors('not_authenticated', 'invalid_token', 'validation_failed') })
+    .derive({ as: 'scoped' }, async ({ headers }) => {
+      const token = bearerToken(headers.authorization)
+      if (token === undefined) throw new AppError('not_authenticated')
+      return { user: await authenticate(token) }
+    })
 
 function bearerToken(authorization = ''): string | undefined {
-  // Whatever stands behind the word: what is no token there is a wrong one, and not a missing one.
+  // Anything after the scheme counts as a token: a malformed one is invalid, not missing.
   return /^bearer +(\S.*)$/i.exec(authorization)?.[1]
 }

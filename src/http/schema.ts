@@ -1,28 +1,37 @@
-import { FormatRegistry, Kind, type TSchema, type TString, Type, TypeRegistry } from '@sinclair/typebox'
+import {
+  FormatRegistry,
+  Kind,
+  type Static,
+  type TSchema,
+  type TString,
+  type TUnsafe,
+  Type,
+  TypeRegistry,
+} from '@sinclair/typebox'
 import { t } from 'elysia'
-import { AppError, type ErrorCode, statusOf } from '../lib/errors.ts'
+import { AppError, type ErrorCode, type StatusOf, statusOf } from '../lib/errors.ts'
 import { parseInstant } from '../lib/instant.ts'
 
-/** What the wire is made of: the few schema types that TypeBox does not have in the form that a document of JSON needs. */
+/** The schema types of the API that TypeBox lacks or has in another form than JSON Schema, and the shapes of errors. */
 
 interface TextOptions {
   minLength?: number
   maxLength?: number
-  /** Texts of nothing but white space are refused. */
+  /** Refuses strings of white space only. */
   notBlank?: boolean
-  /** Counts bytes of UTF-8 rather than code points against this. */
+  /** The maximum length in bytes of UTF-8 instead of code points. */
   maxBytes?: number
   pattern?: RegExp
-  /** What the pattern asks for, in words: "String should be …". */
+  /** The pattern in words: "String should be …". */
   wanted?: string
-  /** `date-time`: must be a moment that exists (`instant.ts`). */
+  /** `date-time`: an instant that exists (`instant.ts`). */
   format?: string
   [annotation: string]: unknown
 }
 
 /**
- * A text whose length counts Unicode code points, as JSON Schema says and as PostgreSQL counts (TypeBox counts UTF-16
- * units). NUL and lone surrogates are refused: PostgreSQL can store neither.
+ * A string whose length counts Unicode code points, like JSON Schema and PostgreSQL (TypeBox counts UTF-16 units). It
+ * refuses NUL and lone surrogates, which PostgreSQL cannot store.
  */
 export function text({ pattern, notBlank, maxBytes, ...options }: TextOptions = {}): TString {
   return Type.Unsafe<string>({
@@ -35,7 +44,7 @@ export function text({ pattern, notBlank, maxBytes, ...options }: TextOptions = 
   }) as unknown as TString
 }
 
-/** What is wrong with a text, `undefined` when nothing is. */
+/** The problem of a string, `undefined` if it is valid. */
 export function textProblem(schema: TextOptions, value: unknown): { type: string; msg: string } | undefined {
   if (typeof value !== 'string') return { type: 'string_type', msg: 'Input should be a valid string' }
   if (value.includes('\0') || !value.isWellFormed()) {
@@ -56,7 +65,7 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
     return { type: 'string_too_long', msg: `String should have at most ${maxBytes} bytes of UTF-8` }
   }
   if (schema.format === 'date-time' && parseInstant(value) === undefined) {
-    const msg = 'Input should be a moment with an offset (RFC 3339), such as 2026-11-23T18:00:00+01:00'
+    const msg = 'Input should be a date and time with an offset (RFC 3339), such as 2026-11-23T18:00:00+01:00'
     return { type: 'datetime', msg }
   }
   const pattern = schema.pattern as unknown as string | undefined
@@ -71,21 +80,22 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
 
 TypeRegistry.Set<TextOptions>('Text', (schema, value) => textProblem(schema, value) === undefined)
 
-// Elysia's idea of an address knows ASCII only. What `text` let in must be answered: here it checks answers alone.
+// Elysia's format accepts only ASCII, and would refuse to return addresses that `text` has accepted. It is used for
+// responses only.
 FormatRegistry.Set('email', value => value.includes('@'))
 
-interface TextsOptions extends TextOptions {
+interface StringListOptions extends TextOptions {
   maxItems: number
   description: string
 }
 
 /**
- * A parameter that may come several times in an address. Elysia's own list would cut a text at its commas; the route
- * hands over what `repeated` reads.
+ * A query parameter that may be repeated. Elysia's own list would split values at commas; the route reads them with
+ * `queryValues`.
  */
-export const texts = ({ maxItems, description, ...item }: TextsOptions) =>
+export const stringList = ({ maxItems, description, ...item }: StringListOptions) =>
   Type.Unsafe<string[]>({
-    [Kind]: 'Texts',
+    [Kind]: 'StringList',
     type: 'array',
     maxItems,
     items: text(item),
@@ -93,25 +103,27 @@ export const texts = ({ maxItems, description, ...item }: TextsOptions) =>
   })
 
 /**
- * The id in an address. Nothing is wrong with it: what is no id, or broken percent-encoding, names nothing, which is a
- * 404 of the service's and no 422.
+ * The id in a path. Every value is valid: one that is not an id, or is badly percent-encoded, names nothing, which is a
+ * 404 and no 422.
  */
-export const idInPath = (description: string) =>
-  Type.Unsafe<string>({ [Kind]: 'IdInPath', type: 'string', description })
+export const pathId = (description: string) =>
+  Type.Unsafe<string>({ [Kind]: 'PathId', type: 'string', description })
 
-TypeRegistry.Set('IdInPath', () => true)
+TypeRegistry.Set('PathId', () => true)
 
 TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
-  'Texts',
+  'StringList',
   ({ maxItems, items }, value) =>
     Array.isArray(value) &&
     value.length <= maxItems &&
     value.every(item => textProblem(items, item) === undefined),
 )
 
-/** Every value of one parameter of an address, as it was sent. */
-export const repeated = (request: Request, name: string): string[] =>
-  new URL(request.url).searchParams.getAll(name)
+/** Every value of a query parameter, as it was sent: `name` or `name[]`. */
+export function queryValues(request: Request, name: string): string[] {
+  const { searchParams } = new URL(request.url)
+  return [...searchParams.getAll(name), ...searchParams.getAll(`${name}[]`)]
+}
 
 function codePoints(value: string): number {
   let count = 0
@@ -121,46 +133,51 @@ function codePoints(value: string): number {
 
 const plural = (count: number, noun: string) => `${count} ${noun}${count === 1 ? '' : 's'}`
 
-/** One of a few texts. */
+/** One of these strings. */
 export const oneOf = <const T extends readonly string[]>(values: T, options: object = {}) =>
   t.Union(
     values.map(value => t.Literal(value)),
     options,
   ) as unknown as ReturnType<typeof t.Unsafe<T[number]>>
 
-/** A whole number in a JSON body: a number, never a text that looks like one. */
+/** An integer in a JSON body. `t.Integer` also accepts strings that look like one: it is for addresses. */
 export const integer = Type.Integer
 
 /**
- * A text that we write ourselves. Its format stands in the document and is not checked: for a page of tasks that would
- * cost as much as everything else together.
+ * A string that the server writes. Its format is documented and not checked, which for a page of tasks would cost as
+ * much as everything else together.
  */
-const written = (format: string, options: object) => t.String({ documented: { format }, ...options })
+const serverString = (format: string, options: object) =>
+  t.String({ documented: { type: 'string', format, ...options } })
 
-/** A moment as the service writes it. */
+/** An instant as the server writes it. */
 export const instant = (options: object = {}) =>
-  written('date-time', { examples: ['2026-11-23T05:46:14.120000Z'], ...options })
+  serverString('date-time', { examples: ['2026-11-23T05:46:14.120000Z'], ...options })
 
-/** A moment as a client writes it: checked RFC 3339 with an offset. `parseInstant` reads it. */
+/** An instant as a client writes it: RFC 3339 with an offset, read by `parseInstant`. */
 export const instantInput = (options: TextOptions = {}) =>
-  text({ format: 'date-time', examples: ['2026-11-24T18:00:00Z'], ...options })
+  text({ format: 'date-time', examples: ['2099-01-31T18:00:00Z'], ...options })
 
 export const uuid = (options: object = {}) =>
-  written('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
+  serverString('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
 
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])
 
-/** For the `detail` of a module whose routes use `requireUser`: what the document says about them. */
-export const signedIn = { security: [{ password: [] }] }
-
 /**
- * An answer that is JSON text already, and is sent unread. The document says what `schema` says; the code that makes
- * the text keeps to it.
+ * A response that is JSON text already, and is sent as it is. For the OpenAPI document and for typed clients it is what
+ * `schema` says; the code that writes the text keeps to it.
  */
-export const jsonText = (schema: TSchema) => t.String({ jsonOf: schema })
+export const jsonText = <Schema extends TSchema>(schema: Schema) =>
+  t.String({ jsonOf: schema }) as unknown as TUnsafe<Static<Schema>>
 
-/** The same schema for an answer that also carries these headers; they are for the document only. */
+/** Sends text that is the JSON of a `T`. */
+export function sendJson<T>(set: { headers: { 'content-type'?: string | number } }, text: string): T {
+  set.headers['content-type'] = 'application/json'
+  return text as T
+}
+
+/** The schema of a response with these headers, which only the OpenAPI document uses. */
 export const withHeaders = <Schema extends object>(schema: Schema, ...headers: string[]): Schema => ({
   ...schema,
   headers,
@@ -173,7 +190,7 @@ const requestId = t.String({ examples: [requestIdExample] })
 export const errorBody = t.Object(
   {
     detail: t.String({ description: 'For display.', examples: ['Task not found'] }),
-    code: t.String({ description: 'For programs: it stays as it is.', examples: ['task_not_found'] }),
+    code: t.String({ description: 'For programs: it never changes.', examples: ['task_not_found'] }),
     request_id: requestId,
     index: t.Optional(integer({ description: 'Which operation of a batch it is about, from 0.' })),
   },
@@ -208,38 +225,29 @@ export const validationErrorBody = t.Object(
   { title: 'ValidationError' },
 )
 
-/** What fails on a kind of route, beside what it names itself: every route may meet the last ones. */
-const failureGroups = {
-  /** Routes for signed-in users. */
-  user: ['not_authenticated', 'invalid_token'],
-  /** Routes that take a body. */
-  body: ['body_too_large', 'unsupported_media_type', 'validation_failed'],
-  /** Routes with a query or headers that are checked. */
-  query: ['validation_failed'],
-  always: ['internal', 'unavailable'],
-} as const satisfies Record<string, ErrorCode[]>
+/** Any route may meet these. */
+const always = ['internal', 'unavailable'] as const satisfies ErrorCode[]
 
-type Group = Exclude<keyof typeof failureGroups, 'always'>
-type ErrorResponses = Record<
-  400 | 401 | 403 | 404 | 409 | 412 | 413 | 415 | 429 | 500 | 503,
-  typeof errorBody
-> &
-  Record<422, typeof validationErrorBody>
-
-/**
- * The failures of a route, for its `response`: codes of its own, and groups that it belongs to. Elysia strips and
- * checks only answers whose status is declared, and the document shows what stands here.
- */
-export function errors(...names: (ErrorCode | Group)[]): Partial<ErrorResponses> {
-  const codes = [...names, 'always' as const].flatMap((name): readonly ErrorCode[] =>
-    name in failureGroups ? failureGroups[name as Group] : [name as ErrorCode],
-  )
-  return Object.fromEntries(
-    Object.entries(Object.groupBy(codes, statusOf)).map(([status, codes]) => [status, failureOf(codes!)]),
-  )
+/** The error responses of these codes, by status. */
+type ErrorResponses<Code extends ErrorCode> = {
+  [Status in StatusOf<Code>]: Status extends 422 ? typeof validationErrorBody : typeof errorBody
 }
 
-function failureOf(codes: ErrorCode[]) {
+/**
+ * The errors of a route, for its `response`. A route names only its own: those of a plugin that it is behind (`body()`,
+ * `query()`, `requireUser()`) the plugin declares. Elysia strips and checks only responses whose status is declared, and
+ * the OpenAPI document shows them.
+ */
+export function errors<Code extends ErrorCode = never>(
+  ...codes: Code[]
+): ErrorResponses<Code | (typeof always)[number]> {
+  const byStatus = Object.groupBy<number, ErrorCode>([...codes, ...always], statusOf)
+  return Object.fromEntries(
+    Object.entries(byStatus).map(([status, codes]) => [status, responseOf(codes!)]),
+  ) as ErrorResponses<Code | (typeof always)[number]>
+}
+
+function responseOf(codes: ErrorCode[]) {
   const texts = codes.map(code => new AppError(code).message)
   const description = texts.join(', or: ')
   if (codes.includes('validation_failed')) return { ...validationErrorBody, description }

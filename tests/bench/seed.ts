@@ -38,12 +38,12 @@ export async function seed(
   // As a machine with 2 GB would be loaded: the indexes are made row by row, as they grow in real life.
   await sql.unsafe(`
     set synchronous_commit = off;
-    insert into users (id, email, email_key, password_hash, created_at, updated_at)
+    insert into users (id, email, normalized_email, password_hash, created_at, updated_at)
       select ${personId('p.i')}, 'person' || p.i || '@example.com', 'person' || p.i || '@example.com', '${hash}', '2026-01-01', '2026-01-01'
       from ${range};
     insert into sessions (id, user_id, token_hash, expires_at)
       select ${sessionId('p.i')}, ${personId('p.i')}, md5('a' || p.i) || md5('b' || p.i), now() + interval '30 days' from ${range};
-    insert into task_counters (user_id, seq) select ${personId('p.i')}, ${tasksOf} from ${range};
+    insert into user_versions (user_id, last_version) select ${personId('p.i')}, ${tasksOf} from ${range};
     insert into tasks (id, user_id, title, description, status, priority, due_at, tags, position, completed_at, created_at, updated_at, version)
     select ${uuidOf('t.at', `p.i || ' ' || n`)}, ${personId('p.i')},
       'Task ' || n || ': ' || (array['buy milk for the week', 'call the dentist back', 'write the report', 'water the plants', 'book a table for six'])[1 + t.r % 5],

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Env, parseConfig } from '../../src/config/config.ts'
 import type { Driver } from '../../src/db/driver.ts'
+import type { UserId } from '../../src/lib/user-id.ts'
 import { serve } from '../../src/server/start.ts'
 import { createLog } from '../../src/telemetry/log.ts'
 import { privateDatabase } from './template.ts'
@@ -37,9 +38,9 @@ export interface Sent {
   headers?: Record<string, string>
 }
 
-/** A user who has an account and is signed in. */
+/** A person who has an account and is signed in. */
 export interface User {
-  id: string
+  id: UserId
   email: string
   password: string
   token: string

@@ -43,10 +43,10 @@ export function createMeeting(url: string) {
 export type Meeting = ReturnType<typeof createMeeting>
 
 /** What every write of a user's tasks waits for. */
-export const counterOf =
+export const versionsOf =
   (user: { id: string }): Lock =>
   sql =>
-    sql`select 1 from task_counters where user_id = ${user.id} for update`
+    sql`select 1 from user_versions where user_id = ${user.id} for update`
 
 /** One task, which a write reaches after the counter. */
 export const rowOf =

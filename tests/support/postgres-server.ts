@@ -37,13 +37,17 @@ const defaultParameters = [
   'unix_socket_directories=',
 ]
 
-/**
- * Makes a cluster, new or a copy of a server that is stopped, and starts a server on it; `parameters` are `name=value`,
- * later ones win.
- */
-export async function startPostgresServer(
-  options: { parameters?: string[]; copyOf?: { dataDir: string; url: string } } = {},
-) {
+interface ServerOptions {
+  /** `name=value`, later ones win. */
+  parameters?: string[]
+  /** A server that is stopped, whose cluster is copied. */
+  copyOf?: { dataDir: string; url: string }
+  /** Names and contents of files in the data folder: certificates, `pg_hba.conf`. */
+  files?: Record<string, string>
+}
+
+/** Makes a cluster, and starts a server on it. */
+export async function startPostgresServer(options: ServerOptions = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-postgres-'))
   startGuardian(folder)
   const dataDir = join(folder, 'data')
@@ -60,6 +64,7 @@ export async function startPostgresServer(
     const bin = findBinaries(folder, owner !== undefined)
     if (copyOf) copyCluster(copyOf.dataDir)
     else await initialize(bin, folder, password)
+    for (const [name, content] of Object.entries(options.files ?? {})) addFile(name, content)
     const port = await startOnFreePort(bin)
     return server(bin, port, password)
   } catch (error) {
@@ -90,6 +95,12 @@ export async function startPostgresServer(
     )
     const message = await new Response(initdb.stderr).text()
     if ((await initdb.exited) !== 0) throw new Error(`initdb failed: ${message}`)
+  }
+
+  function addFile(name: string, content: string) {
+    const path = join(dataDir, name)
+    writeFileSync(path, content, { mode: 0o600 })
+    if (owner) chownSync(path, owner.uid, owner.gid)
   }
 
   function copyCluster(from: string) {

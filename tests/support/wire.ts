@@ -95,6 +95,11 @@ export function expectError(answer: Answer, status: number, code: string, detail
     request_id: answer.headers.get('x-request-id'),
     // As far as it can be read; `null` otherwise.
     ...(status === 422 && { body: answer.body.body }),
+    // Only the two OAuth 2 calls have them; tests/oauth.test.ts says which.
+    ...(answer.body.error && {
+      error: expect.stringMatching(/^[a-z_]+$/),
+      error_description: expect.stringMatching(/^[\x20-\x7e]+$/),
+    }),
   })
   expect(answer.status).toBe(status)
   expect(answer.headers.get('content-type')).toBe('application/json')
@@ -109,7 +114,7 @@ export function allRoutes() {
     kind: 'embedded',
     query: refuse,
     transaction: refuse,
-    session: refuse,
+    dedicatedConnection: refuse,
     close: async () => {},
   }
   const { app } = createApp({

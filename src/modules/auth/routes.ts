@@ -1,120 +1,83 @@
 import { Elysia } from 'elysia'
-import { body } from '../../http/body.ts'
-import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, noContent, signedIn, withHeaders } from '../../http/schema.ts'
-import {
-  account,
-  login,
-  logoutQuery,
-  nameFromEmail,
-  refresh,
-  registration,
-  sessionList,
-  sessionParams,
-  tokenPair,
-} from './model.ts'
-import type { AuthService, Caller, Client } from './service.ts'
+import type { Db } from '../../db/drizzle.ts'
+import { query } from '../../http/body.ts'
+import type { ClientOf } from '../../http/client.ts'
+import { oauthBody, oauthErrors } from '../../http/oauth.ts'
+import { requireUser } from '../../http/require-user.ts'
+import { errors, noContent } from '../../http/schema.ts'
+import { logoutQuery, refresh, sessionList, sessionParams, tokenPair } from './model.ts'
+import { passwordSignIn } from './password.ts'
+import type { Passwords } from './password-hash.ts'
+import type { Sessions } from './sessions.ts'
 import type { Throttle } from './throttle.ts'
 
+/** What sign-in methods may need; each names its own part of it. */
 interface Parts {
-  auth: AuthService
+  db: Db
+  sessions: Sessions
+  passwords: Passwords
   throttle: Throttle
-  /** Where a request came from. */
-  clientOf: (request: Request) => Client
+  clientOf: ClientOf
 }
 
-/** What is left of a limit, see `throttle.ts`. */
-const limitHeaders = ['RateLimit', 'RateLimit-Policy']
+/** The sign-in methods side by side, each of which ends in `sessions.openSession`; and what follows a sign-in. */
+export const authRoutes = (parts: Parts) =>
+  new Elysia({ prefix: '/auth', tags: ['auth'] })
+    .use(passwordSignIn(parts))
+    .use(refreshRoutes(parts.sessions))
+    .use(sessionRoutes(parts.sessions))
 
-/** What may be called without an access token. */
-export const authRoutes = ({ auth, throttle, clientOf }: Parts) => {
-  /** Before the work: counts the call, says in headers what is left, and refuses what is too much. */
-  const limited =
-    (kind: 'login' | 'register') =>
-    async ({ request, set }: { request: Request; set: { headers: object } }) => {
-      Object.assign(set.headers, await throttle.address(kind, clientOf(request).ip))
-    }
-
-  return new Elysia({ prefix: '/auth', tags: ['auth'] })
-    .use(body({ forms: true }))
-    .post(
-      '/register',
-      async ({ body, request, status }) => status(201, await auth.register(body, clientOf(request))),
-      {
-        beforeHandle: limited('register'),
-        body: registration,
-        response: {
-          201: withHeaders(account, ...limitHeaders),
-          ...errors('email_taken', 'body', 'too_many_requests'),
-        },
-        detail: {
-          operationId: 'register',
-          summary: 'Create an account',
-          description: 'One account per e-mail address, whatever the case of its letters.',
-        },
-      },
-    )
-    .post('/login', ({ body, request }) => auth.login(body, clientOf(request)), {
-      transform: nameFromEmail,
-      beforeHandle: limited('login'),
-      body: login,
-      response: {
-        200: withHeaders(tokenPair, ...limitHeaders),
-        ...errors('incorrect_login', 'body', 'too_many_requests'),
-      },
-      detail: {
-        operationId: 'login',
-        summary: 'Sign in',
-        description:
-          'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too.',
-      },
-    })
-    .post('/refresh', ({ body }) => auth.refresh(body.refresh_token), {
-      body: refresh,
-      response: { 200: tokenPair, ...errors('invalid_token', 'body') },
-      detail: {
-        operationId: 'refresh',
-        summary: 'Get the next pair of tokens',
-        description:
-          'The OAuth 2 refresh grant, as a form or as JSON. A refresh token is good once. For ten seconds it gives the ' +
-          'same pair again (two tabs, a lost answer); used later, it ends the whole session.',
-      },
-    })
-}
+const refreshRoutes = (sessions: Sessions) =>
+  new Elysia().use(oauthBody()).post('/refresh', ({ body }) => sessions.refresh(body.refresh_token), {
+    body: refresh,
+    response: { 200: tokenPair, ...oauthErrors('invalid_token') },
+    detail: {
+      operationId: 'refresh',
+      summary: 'Get the next pair of tokens',
+      description:
+        'The OAuth 2 refresh grant, as a form or as JSON. A refresh token is good once. For ten seconds it returns the ' +
+        'same pair again (two tabs, a lost answer); used later, it ends the whole session.',
+    },
+  })
 
 /** The caller's own sessions. */
-export const sessionRoutes = (auth: AuthService, authenticate: Authenticate<Caller>) =>
-  new Elysia({ prefix: '/auth', tags: ['auth'], detail: signedIn })
-    .use(requireUser(authenticate))
-    .post(
-      '/logout',
-      async ({ user, query, status }) => {
-        await auth.logout(user, query.scope ?? 'local')
-        return status(204, undefined)
-      },
-      {
-        query: logoutQuery,
-        response: { 204: noContent, ...errors('user', 'query') },
-        detail: {
-          operationId: 'logout',
-          summary: 'Sign out',
-          description: 'The tokens of the ended sessions stop working on every replica within a second.',
-        },
-      },
-    )
-    .get('/sessions', ({ user }) => auth.sessions(user), {
-      response: { 200: sessionList, ...errors('user') },
+const sessionRoutes = (sessions: Sessions) =>
+  new Elysia()
+    .use(requireUser(sessions.authenticate))
+    .get('/sessions', ({ user }) => sessions.list(user), {
+      response: { 200: sessionList },
       detail: { operationId: 'listSessions', summary: 'List your sessions', description: 'Newest first.' },
     })
     .delete(
       '/sessions/:id',
       async ({ user, params, status }) => {
-        await auth.endSession(user, params.id)
+        await sessions.end(user, params.id)
         return status(204, undefined)
       },
       {
         params: sessionParams,
-        response: { 204: noContent, ...errors('user', 'session_not_found') },
-        detail: { operationId: 'endSession', summary: 'End one of your sessions' },
+        response: { 204: noContent, ...errors('session_not_found') },
+        detail: {
+          operationId: 'endSession',
+          summary: 'End one of your sessions',
+          description: 'Its tokens stop working on every replica within a second.',
+        },
+      },
+    )
+    .use(query())
+    .post(
+      '/logout',
+      async ({ user, query, status }) => {
+        await sessions.logout(user, query.scope ?? 'local')
+        return status(204, undefined)
+      },
+      {
+        query: logoutQuery,
+        response: { 204: noContent },
+        detail: {
+          operationId: 'logout',
+          summary: 'Sign out',
+          description: 'The tokens of the ended sessions stop working on every replica within a second.',
+        },
       },
     )

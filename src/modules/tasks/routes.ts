@@ -1,5 +1,5 @@
 import { Elysia, t } from 'elysia'
-import { body } from '../../http/body.ts'
+import { body, query } from '../../http/body.ts'
 import {
   entityTag,
   ifMatchHeader,
@@ -9,19 +9,22 @@ import {
 } from '../../http/entity-tag.ts'
 import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, jsonText, noContent, repeated, signedIn, withHeaders } from '../../http/schema.ts'
-import type { Caller } from '../auth/service.ts'
+import { errors, jsonText, noContent, queryValues, sendJson, withHeaders } from '../../http/schema.ts'
+import type { Caller } from '../auth/sessions.ts'
+import { listFilters, momentFilters } from './fields.ts'
 import {
   batch,
   batchResult,
+  type Changes,
   changes,
   changesQuery,
   idempotencyHeader,
   listQuery,
-  moments,
   stats,
   statsQuery,
+  type Task,
   type TaskUpdate,
+  type TrashedTask,
   task,
   taskCreate,
   taskList,
@@ -40,45 +43,49 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller
 
 /** By itself, because it takes a larger body. */
 const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
-  new Elysia({ prefix: '/tasks', tags: ['tasks'], detail: signedIn })
+  new Elysia({ prefix: '/tasks', tags: ['tasks'] })
     .use(requireUser(authenticate))
     .use(body({ bytesMax: batchBytesMax }))
-    .post('/batch', async ({ user, body, set }) => json(set, await tasks.batch(user.id, body.operations)), {
-      body: batch,
-      response: {
-        200: jsonText(batchResult),
-        ...errors('user', 'not_authorized', 'task_not_found', 'precondition_failed', 'body'),
+    .post(
+      '/batch',
+      async ({ user, body, set }) =>
+        sendJson<typeof batchResult.static>(set, await tasks.batch(user.id, body.operations)),
+      {
+        body: batch,
+        response: {
+          200: jsonText(batchResult),
+          ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
+        },
+        detail: {
+          operationId: 'batchTasks',
+          summary: 'Create, change and delete many tasks at once',
+          description:
+            'Up to 100 operations, all or nothing. An error names the first operation that cannot be done in `index`. A `delete` puts into the trash.',
+        },
       },
-      detail: {
-        operationId: 'batchTasks',
-        summary: 'Create, change and delete many tasks at once',
-        description:
-          'Up to 100 operations, all or nothing. An error names the first operation that cannot be done in `index`. A `delete` puts into the trash.',
-      },
-    })
+    )
 
 const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => {
   async function update({ user, params, body, headers, set }: Update) {
     const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
-    return answer(set, task)
+    return sendTask(set, task)
   }
 
-  return new Elysia({ prefix: '/tasks', tags: ['tasks'], detail: signedIn })
+  return new Elysia({ prefix: '/tasks', tags: ['tasks'] })
     .use(requireUser(authenticate))
-    .use(body())
+    .use(query())
     .get(
       '',
       async ({ user, query, request, set }) => {
         const page = await tasks.list(user.id, query)
         Object.assign(set.headers, pageHeaders(request, page))
-        return json(set, `[${page.items}]`)
+        return sendJson<Task[]>(set, `[${page.items}]`)
       },
       {
         transform: readListQuery,
         query: listQuery,
         response: {
           200: withHeaders(jsonText(taskList), 'Link', 'X-Total-Count'),
-          ...errors('user', 'query'),
         },
         detail: {
           operationId: 'listTasks',
@@ -88,52 +95,39 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         },
       },
     )
-    .post(
-      '',
-      async ({ user, body, headers, status, set, path }) => {
-        const task = await tasks.create(user.id, body, headers['idempotency-key'])
-        set.headers.location = `${path.replace(/\/$/, '')}/${task.id}`
-        return status(201, answer(set, task))
-      },
+    .get(
+      '/changes',
+      async ({ user, query, set }) => sendJson<Changes>(set, await tasks.changes(user.id, query)),
       {
-        headers: idempotencyHeader,
-        body: taskCreate,
-        response: {
-          201: withHeaders(jsonText(task), 'ETag', 'Location'),
-          ...errors('user', 'idempotency_key_used', 'body'),
-        },
+        query: changesQuery,
+        response: { 200: jsonText(changes), ...errors('cursor_expired') },
         detail: {
-          operationId: 'createTask',
-          summary: 'Create a task',
-          description: 'With an `Idempotency-Key` it can be sent again without making a second task.',
+          operationId: 'listChanges',
+          summary: 'What has changed since',
+          description:
+            'Keeps a copy up to date: every change of your tasks in order, none missed, deletions included. Begin without `since`, keep the `cursor`, and ask with it again, at once while `has_more` is true. After a 410, or a 422 for `since`, throw the copy away and begin again. Deletions are remembered for 90 days.',
         },
       },
     )
-    .get('/changes', async ({ user, query, set }) => json(set, await tasks.changes(user.id, query)), {
-      query: changesQuery,
-      response: { 200: jsonText(changes), ...errors('user', 'cursor_expired', 'query') },
-      detail: {
-        operationId: 'listChanges',
-        summary: 'What has changed since',
-        description:
-          'Keeps a copy up to date: every change of your tasks in order, none missed, deletions included. Begin without `since`, keep the `cursor`, and ask with it again, at once while `has_more` is true. After a 410, or a 422 for `since`, throw the copy away and begin again. Deletions are remembered for 90 days.',
-      },
-    })
     .get('/stats', ({ user, query }) => tasks.stats(user.id, query.tz), {
       query: statsQuery,
-      response: { 200: stats, ...errors('user', 'query') },
-      detail: { operationId: 'taskStats', summary: 'Count your tasks' },
+      response: { 200: stats },
+      detail: {
+        operationId: 'countTasks',
+        summary: 'Count your tasks',
+        description: 'By status, and how many are due or in the trash.',
+      },
     })
     .get(
       '/trash',
       async ({ user, query, request, set }) => {
         const page = await tasks.trash(user.id, query)
         Object.assign(set.headers, pageHeaders(request, page))
-        return json(set, `[${page.items}]`)
+        return sendJson<TrashedTask[]>(set, `[${page.items}]`)
       },
       {
         query: trashQuery,
-        response: { 200: withHeaders(jsonText(trashedTaskList), 'Link'), ...errors('user', 'query') },
+        response: { 200: withHeaders(jsonText(trashedTaskList), 'Link') },
         detail: {
           operationId: 'listTrash',
           summary: 'List the trash',
@@ -148,7 +142,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         return status(204, undefined)
       },
       {
-        response: { 204: noContent, ...errors('user') },
+        response: { 204: noContent },
         detail: {
           operationId: 'emptyTrash',
           summary: 'Empty the trash',
@@ -161,7 +155,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
       async ({ user, params, headers, set, status }) => {
         const task = await tasks.read(user.id, params.id)
         set.headers['cache-control'] = 'private, no-cache'
-        if (!isKnown(headers['if-none-match'], task.version)) return answer(set, task)
+        if (!isKnown(headers['if-none-match'], task.version)) return sendTask(set, task)
         // Without a body there is no type of one.
         set.headers.etag = entityTag(task.version)
         return status(304, undefined)
@@ -172,26 +166,15 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         response: {
           200: withHeaders(jsonText(task), 'ETag'),
           304: withHeaders(noContent, 'ETag'),
-          ...errors('user', 'not_authorized', 'task_not_found', 'query'),
+          ...errors('not_authorized', 'task_not_found'),
         },
-        detail: { operationId: 'readTask', summary: 'Show a task' },
+        detail: {
+          operationId: 'readTask',
+          summary: 'Show a task',
+          description: 'With `If-None-Match`, 304 while the task has not changed.',
+        },
       },
     )
-    .put('/:id', update, {
-      ...change,
-      body: taskUpdate,
-      detail: { operationId: 'replaceTask', summary: 'Change a task', description: 'The same as `PATCH`.' },
-    })
-    .patch('/:id', update, {
-      ...change,
-      body: taskUpdate,
-      detail: {
-        operationId: 'updateTask',
-        summary: 'Change a task',
-        description:
-          'Changes only the fields that are sent; `null` clears where null is allowed. With `If-Match`, only if nobody has changed the task since you read it.',
-      },
-    })
     .delete(
       '/:id',
       async ({ user, params, query, headers, status }) => {
@@ -207,7 +190,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         headers: ifMatchHeader,
         response: {
           204: noContent,
-          ...errors('user', 'not_authorized', 'task_not_found', 'precondition_failed', 'query'),
+          ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
         },
         detail: {
           operationId: 'deleteTask',
@@ -220,7 +203,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
       '/:id/restore',
       async ({ user, params, headers, set }) => {
         const task = await tasks.restore(user.id, params.id, wantedVersions(headers['if-match']))
-        return answer(set, task)
+        return sendTask(set, task)
       },
       {
         ...change,
@@ -231,28 +214,65 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         },
       },
     )
+    .use(body())
+    .post(
+      '',
+      async ({ user, body, headers, status, set, path }) => {
+        const task = await tasks.create(user.id, body, headers['idempotency-key'])
+        set.headers.location = `${path.replace(/\/$/, '')}/${task.id}`
+        return status(201, sendTask(set, task))
+      },
+      {
+        headers: idempotencyHeader,
+        body: taskCreate,
+        response: {
+          201: withHeaders(jsonText(task), 'ETag', 'Location'),
+          ...errors('idempotency_key_used'),
+        },
+        detail: {
+          operationId: 'createTask',
+          summary: 'Create a task',
+          description: 'With an `Idempotency-Key` it can be sent again without making a second task.',
+        },
+      },
+    )
+    .put('/:id', update, {
+      ...change,
+      body: taskUpdate,
+      detail: {
+        operationId: 'updateTaskWithPut',
+        summary: 'Change a task',
+        description: 'The same as `PATCH`.',
+      },
+    })
+    .patch('/:id', update, {
+      ...change,
+      body: taskUpdate,
+      detail: {
+        operationId: 'updateTask',
+        summary: 'Change a task',
+        description:
+          'Changes only the fields that are sent; `null` clears where null is allowed. With `If-Match`, only if nobody has changed the task since you read it.',
+      },
+    })
 }
 
-/** Answers with text that is JSON already. */
-function json(set: { headers: Headers }, text: string): string {
-  set.headers['content-type'] = 'application/json'
-  return text
-}
-
-/** Answers with a task; its version is the tag of its state. */
-function answer(set: { headers: Headers }, { version, json: text }: SerializedTask): string {
+/** Sends a task, with its version as the entity tag. */
+function sendTask(set: ResponseHeaders, { version, json }: SerializedTask): Task {
   set.headers.etag = entityTag(version)
-  return json(set, text)
+  return sendJson(set, json)
 }
 
-type Headers = { etag?: string | number; 'content-type'?: string | number }
+interface ResponseHeaders {
+  headers: { etag?: string | number; 'content-type'?: string | number }
+}
 
 interface Update {
   user: Caller
   params: { id: string }
   body: TaskUpdate
   headers: { 'if-match'?: string }
-  set: { headers: Headers }
+  set: ResponseHeaders
 }
 
 /** What the routes that change one task have in common. */
@@ -261,14 +281,14 @@ const change = {
   headers: ifMatchHeader,
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
-    ...errors('user', 'not_authorized', 'task_not_found', 'precondition_failed', 'body'),
+    ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
   },
 }
 
-/** Before a list's query is checked: tags as they were sent, and moments whose `+` arrived as a space. */
+/** Before a list's query is checked: lists of texts as they were sent, and moments whose `+` arrived as a space. */
 function readListQuery({ query, request }: { query: Record<string, unknown>; request: Request }) {
-  if (query.tag !== undefined) query.tag = repeated(request, 'tag')
-  for (const name of moments) {
+  for (const { name } of listFilters) if (query[name] !== undefined) query[name] = queryValues(request, name)
+  for (const { name } of momentFilters) {
     const moment = query[name]
     if (typeof moment === 'string') query[name] = moment.replace(/ (?=\d\d:\d\d$)/, '+')
   }

@@ -1,30 +1,38 @@
 import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
-import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, noContent, signedIn } from '../../http/schema.ts'
-import type { Caller, Client } from '../auth/service.ts'
+import type { ClientOf } from '../../http/client.ts'
+import { requireUser } from '../../http/require-user.ts'
+import { errors, noContent } from '../../http/schema.ts'
+import type { Sessions } from '../auth/sessions.ts'
 import { accountDeletion, emailChange, passwordChange, profile } from './model.ts'
 import type { UserService } from './service.ts'
 
 interface Parts {
   users: UserService
-  authenticate: Authenticate<Caller>
-  /** Where a request came from. */
-  clientOf: (request: Request) => Client
+  sessions: Pick<Sessions, 'authenticate'>
+  clientOf: ClientOf
 }
 
-export const userRoutes = ({ users, authenticate, clientOf }: Parts) =>
-  new Elysia({ prefix: '/users', tags: ['users'], detail: signedIn })
-    .use(requireUser(authenticate))
-    .use(body())
+export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
+  new Elysia({ prefix: '/users', tags: ['users'] })
+    .use(requireUser(sessions.authenticate))
     .get('/me', ({ user }) => users.profile(user.id), {
-      response: { 200: profile, ...errors('user') },
-      detail: { operationId: 'getProfile', summary: 'Show your account' },
+      response: { 200: profile },
+      detail: {
+        operationId: 'getProfile',
+        summary: 'Show your account',
+        description: 'The account of the access token.',
+      },
     })
+    .use(body())
     .patch('/me', ({ user, body, request }) => users.changeEmail(user.id, body, clientOf(request)), {
       body: emailChange,
-      response: { 200: profile, ...errors('user', 'body', 'email_taken', 'too_many_requests') },
-      detail: { operationId: 'changeEmail', summary: 'Change your e-mail address' },
+      response: { 200: profile, ...errors('email_taken', 'too_many_requests') },
+      detail: {
+        operationId: 'changeEmail',
+        summary: 'Change your e-mail address',
+        description: 'Needs the current password. You stay signed in.',
+      },
     })
     .post(
       '/me/password',
@@ -34,11 +42,11 @@ export const userRoutes = ({ users, authenticate, clientOf }: Parts) =>
       },
       {
         body: passwordChange,
-        response: { 204: noContent, ...errors('user', 'body', 'incorrect_password', 'too_many_requests') },
+        response: { 204: noContent, ...errors('incorrect_password', 'too_many_requests') },
         detail: {
           operationId: 'changePassword',
           summary: 'Change your password',
-          description: 'Every other session of the account ends.',
+          description: 'Ends every other session of the account.',
         },
       },
     )
@@ -50,11 +58,11 @@ export const userRoutes = ({ users, authenticate, clientOf }: Parts) =>
       },
       {
         body: accountDeletion,
-        response: { 204: noContent, ...errors('user', 'body', 'incorrect_password', 'too_many_requests') },
+        response: { 204: noContent, ...errors('incorrect_password', 'too_many_requests') },
         detail: {
           operationId: 'deleteAccount',
           summary: 'Delete your account',
-          description: 'The account, its sessions and its tasks are gone for good.',
+          description: 'Deletes the account, its sessions and its tasks for good.',
         },
       },
     )

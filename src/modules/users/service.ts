@@ -1,10 +1,12 @@
 import { and, eq, inArray, ne, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { brokenConstraint } from '../../db/pg-error.ts'
-import { sessions, users } from '../../db/tables.ts'
+import { sessions as sessionsTable, users } from '../../db/tables.ts'
+import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
-import type { Passwords } from '../auth/passwords.ts'
-import { type AuthService, type Caller, type Client, normalizeEmail } from '../auth/service.ts'
+import { normalizeEmail } from '../auth/model.ts'
+import type { Passwords } from '../auth/password-hash.ts'
+import type { Caller, Sessions } from '../auth/sessions.ts'
 import type { Throttle } from '../auth/throttle.ts'
 import { eraseUser } from '../tasks/erasure.ts'
 
@@ -14,14 +16,14 @@ interface Parts {
   db: Db
   passwords: Passwords
   throttle: Throttle
-  auth: Pick<AuthService, 'revokeSessions' | 'logout'>
+  sessions: Pick<Sessions, 'revoke' | 'logout'>
 }
 
-/** How long the answer to a deletion waits for the tasks: for thousands of them, on any machine. */
+/** How long the response to a deletion waits for the tasks to be deleted: enough for thousands. */
 const eraseMsMax = 1000
 
-/** What a user does with the account. A change that cannot be undone asks for the password once more. */
-export function createUserService({ db, passwords, throttle, auth }: Parts) {
+/** A user's own account. Each change of it requires the password. */
+export function createUserService({ db, passwords, throttle, sessions }: Parts) {
   const profile = {
     id: users.id,
     email: users.email,
@@ -30,8 +32,8 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
   }
 
   /**
-   * Only if the password is still the one that was checked; the other sessions end in the same statement. Returns a row
-   * for each session that ended, one without an id when there was none, and no row when the password is another.
+   * Replaces the password if it is still the one that was checked, and ends the other sessions, in one statement.
+   * Returns a row for each ended session, one without an id if there was none, and no row if the password has changed.
    */
   function setPassword(caller: Caller, hash: string, newHash: string) {
     const changed = db.$with('changed').as(
@@ -42,17 +44,19 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
         .returning({ id: users.id }),
     )
     const isOthers = and(
-      inArray(sessions.userId, db.select({ id: changed.id }).from(changed)),
-      ne(sessions.id, caller.sessionId),
+      inArray(sessionsTable.userId, db.select({ id: changed.id }).from(changed)),
+      ne(sessionsTable.id, caller.sessionId),
     )
-    const ended = db.$with('ended').as(db.delete(sessions).where(isOthers).returning({ id: sessions.id }))
+    const ended = db
+      .$with('ended')
+      .as(db.delete(sessionsTable).where(isOthers).returning({ id: sessionsTable.id }))
     return db.with(changed, ended).select({ sessionId: ended.id }).from(changed).leftJoin(ended, sql`true`)
   }
 
-  /** The hash behind the caller's password. Throws `incorrect_password`, `too_many_requests`, `invalid_token`. */
+  /** The hash of the caller's password. Throws `incorrect_password`, `too_many_requests`, `invalid_token`. */
   async function checkPassword(userId: string, password: string, { ip, signal }: Client): Promise<string> {
     const [user] = await db
-      .select({ key: users.emailKey, hash: users.passwordHash })
+      .select({ key: users.normalizedEmail, hash: users.passwordHash })
       .from(users)
       .where(eq(users.id, userId))
     if (!user) throw new AppError('invalid_token')
@@ -64,8 +68,8 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
   }
 
   /**
-   * Runs `write` with the hash that was checked; it returns `undefined` when the account has another one by now. Then
-   * once more: a sign-in may have renewed the hash (BCRYPT_COST), which is no other password. Throws what
+   * Runs `write` with the hash that was checked; `write` returns `undefined` if the account has another one by now. Then
+   * it is tried once more, because a sign-in may have renewed the hash (BCRYPT_COST) of the same password. Throws what
    * `checkPassword` throws.
    */
   async function withPassword<T>(
@@ -75,14 +79,14 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
     write: (hash: string) => Promise<T | undefined>,
   ): Promise<T> {
     for (let attempt = 1; attempt <= 2; attempt++) {
-      const written = await write(await checkPassword(userId, password, client))
-      if (written !== undefined) return written
+      const result = await write(await checkPassword(userId, password, client))
+      if (result !== undefined) return result
     }
     throw new AppError('incorrect_password')
   }
 
   return {
-    /** The caller's account. Throws `invalid_token` when it has gone since the token was checked. */
+    /** The caller's account. Throws `invalid_token` if it was deleted after the token was checked. */
     async profile(userId: string) {
       const [user] = await db.select(profile).from(users).where(eq(users.id, userId))
       if (!user) throw new AppError('invalid_token')
@@ -96,18 +100,18 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
         return await withPassword(userId, input.current_password, client, async hash => {
           const [user] = await db
             .update(users)
-            .set({ email, emailKey: normalizeEmail(email), updatedAt: sql`now()` })
+            .set({ email, normalizedEmail: normalizeEmail(email), updatedAt: sql`now()` })
             .where(and(eq(users.id, userId), eq(users.passwordHash, hash)))
             .returning(profile)
           return user
         })
       } catch (error) {
-        if (brokenConstraint(error) === 'users_email_key_unique') throw new AppError('email_taken')
+        if (brokenConstraint(error) === 'users_normalized_email_unique') throw new AppError('email_taken')
         throw error
       }
     },
 
-    /** Every other session of the account ends. Throws what `withPassword` throws. */
+    /** Ends every other session of the account. Throws what `withPassword` throws. */
     async changePassword(
       caller: Caller,
       input: { current_password: string; new_password: string },
@@ -118,14 +122,14 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
         const rows = await setPassword(caller, hash, newHash)
         return rows.length > 0 ? rows : undefined
       })
-      auth.revokeSessions(ended.flatMap(({ sessionId }) => sessionId ?? []))
-      // Once more: a sign-in with the old password may have been under way, unseen by the statement before.
-      await auth.logout(caller, 'others')
+      sessions.revoke(ended.flatMap(({ sessionId }) => sessionId ?? []))
+      // Again: a concurrent sign-in with the old password may have been invisible to the first statement.
+      await sessions.logout(caller, 'others')
     },
 
     /**
-     * The account and its sessions are gone at once, and with them every way to its tasks. The tasks follow in steps; when
-     * they are very many, or the steps are interrupted, behind the answer: then the purge ends what is left.
+     * Deletes the account with its sessions at once, which makes its tasks unreachable, and then the tasks in steps. For
+     * very many tasks the steps go on after the response; if they are interrupted, the purge deletes the rest.
      */
     async remove(caller: Caller, password: string, client: Client): Promise<void> {
       await withPassword(caller.id, password, client, async hash => {
@@ -135,7 +139,7 @@ export function createUserService({ db, passwords, throttle, auth }: Parts) {
           .returning({ id: users.id })
         return deleted
       })
-      auth.revokeSessions([caller.sessionId])
+      sessions.revoke([caller.sessionId])
       const erased = eraseUser(db, caller.id).catch(() => {})
       await Promise.race([erased, Bun.sleep(eraseMsMax)])
     },

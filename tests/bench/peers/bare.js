@@ -32,10 +32,10 @@ Bun.serve({
         const user = request.headers.get('x-user')
         const task = await request.json()
         const [row] = await sql`
-          with bump as (update task_counters set seq = seq + 1 where user_id = ${user} returning seq)
+          with next_version as (update user_versions set last_version = last_version + 1 where user_id = ${user} returning last_version)
           insert into tasks (id, user_id, title, description, priority, tags, version)
           select ${Bun.randomUUIDv7()}::uuid, ${user}::uuid, ${task.title}, ${task.description ?? null}, ${task.priority ?? 0}::smallint,
-                 ${task.tags ?? []}::text[], seq from bump
+                 ${task.tags ?? []}::text[], last_version from next_version
           returning ${columns}`
         return Response.json(row, { status: 201 })
       },
@@ -51,9 +51,9 @@ Bun.serve({
         const user = request.headers.get('x-user')
         const { title = null, status = null } = await request.json()
         const [row] = await sql`
-          with bump as (update task_counters set seq = seq + 1 where user_id = ${user} returning seq)
+          with next_version as (update user_versions set last_version = last_version + 1 where user_id = ${user} returning last_version)
           update tasks t set title = coalesce(${title}, title), status = coalesce(${status}, status),
-            updated_at = now(), version = bump.seq from bump
+            updated_at = now(), version = next_version.last_version from next_version
           where id = ${request.params.id} and user_id = ${user} and deleted_at is null
           returning ${columns}`
         return row ? Response.json(row) : Response.json({ detail: 'Task not found' }, { status: 404 })

@@ -13,9 +13,9 @@ const sessions = pgTable('sessions', {
   userId: uuid('user_id'),
   expiresAt: moment('expires_at'),
 })
-const counters = pgTable('task_counters', {
+const userVersions = pgTable('user_versions', {
   userId: uuid('user_id').primaryKey(),
-  seq: bigint('seq', { mode: 'number' }),
+  lastVersion: bigint('last_version', { mode: 'number' }),
 })
 const tasks = pgTable('tasks', {
   id: uuid('id').primaryKey(),
@@ -36,12 +36,12 @@ const deletedAt = sql`deleted_at`
 
 const db = drizzle(postgres(process.env.DATABASE_URL))
 
-const bump = (tx, user) =>
+const nextVersion = (tx, user) =>
   tx
-    .update(counters)
-    .set({ seq: sql`seq + 1` })
-    .where(eq(counters.userId, user))
-    .returning({ seq: counters.seq })
+    .update(userVersions)
+    .set({ lastVersion: sql`last_version + 1` })
+    .where(eq(userVersions.userId, user))
+    .returning({ lastVersion: userVersions.lastVersion })
 
 new Elysia()
   .get('/health', () => ({ status: 'healthy' }))
@@ -94,10 +94,10 @@ new Elysia()
     '/api/v1/tasks',
     ({ user, body, status }) =>
       db.transaction(async tx => {
-        const [counter] = await bump(tx, user)
+        const [next] = await nextVersion(tx, user)
         const [task] = await tx
           .insert(tasks)
-          .values({ id: Bun.randomUUIDv7(), user_id: user, ...body, version: counter.seq })
+          .values({ id: Bun.randomUUIDv7(), user_id: user, ...body, version: next.lastVersion })
           .returning()
         return status(201, task)
       }),
@@ -121,10 +121,10 @@ new Elysia()
     '/api/v1/tasks/:id',
     ({ user, params, body, status }) =>
       db.transaction(async tx => {
-        const [counter] = await bump(tx, user)
+        const [next] = await nextVersion(tx, user)
         const [task] = await tx
           .update(tasks)
-          .set({ ...body, updated_at: new Date(), version: counter.seq })
+          .set({ ...body, updated_at: new Date(), version: next.lastVersion })
           .where(and(eq(tasks.id, params.id), eq(tasks.user_id, user), isNull(deletedAt)))
           .returning()
         return task ?? status(404, { detail: 'Task not found' })

@@ -38,16 +38,17 @@ const read = statement(
   'read',
   `select ${columns} from tasks where id = $1 and user_id = $2 and deleted_at is null`,
 )
-const bump = 'with bump as (update task_counters set seq = seq + 1 where user_id = $2 returning seq)'
+const nextVersion =
+  'with next_version as (update user_versions set last_version = last_version + 1 where user_id = $2 returning last_version)'
 const create = statement(
   'create',
-  `${bump} insert into tasks (id, user_id, title, description, priority, tags, version)
-   select $1, $2, $3, $4, $5, $6, seq from bump returning ${columns}`,
+  `${nextVersion} insert into tasks (id, user_id, title, description, priority, tags, version)
+   select $1, $2, $3, $4, $5, $6, last_version from next_version returning ${columns}`,
 )
 const update = statement(
   'update',
-  `${bump} update tasks t set title = coalesce($3, title), status = coalesce($4, status), updated_at = now(), version = bump.seq
-   from bump where id = $1 and user_id = $2 and deleted_at is null returning ${columns}`,
+  `${nextVersion} update tasks t set title = coalesce($3, title), status = coalesce($4, status), updated_at = now(), version = next_version.last_version
+   from next_version where id = $1 and user_id = $2 and deleted_at is null returning ${columns}`,
 )
 
 const text = { type: 'string' }

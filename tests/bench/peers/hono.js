@@ -56,9 +56,9 @@ app.post(tasks, async c => {
   if (typeof title !== 'string' || title.length < 1 || title.length > 200)
     return c.json({ detail: 'title' }, 422)
   const [task] = await sql`
-    with bump as (update task_counters set seq = seq + 1 where user_id = ${user} returning seq)
+    with next_version as (update user_versions set last_version = last_version + 1 where user_id = ${user} returning last_version)
     insert into tasks (id, user_id, title, description, priority, tags, version)
-    select ${Bun.randomUUIDv7()}::uuid, ${user}::uuid, ${title}, ${description}, ${priority}::smallint, ${tags}::text[], seq from bump
+    select ${Bun.randomUUIDv7()}::uuid, ${user}::uuid, ${title}, ${description}, ${priority}::smallint, ${tags}::text[], last_version from next_version
     returning ${columns}`
   return c.json(task, 201)
 })
@@ -75,9 +75,9 @@ app.patch(`${tasks}/:id`, async c => {
   if (title !== null && (typeof title !== 'string' || title.length < 1 || title.length > 200))
     return c.json({ detail: 'title' }, 422)
   const [task] = await sql`
-    with bump as (update task_counters set seq = seq + 1 where user_id = ${user} returning seq)
-    update tasks t set title = coalesce(${title}, title), status = coalesce(${status}, status), updated_at = now(), version = bump.seq
-    from bump where id = ${c.req.param('id')} and user_id = ${user} and deleted_at is null
+    with next_version as (update user_versions set last_version = last_version + 1 where user_id = ${user} returning last_version)
+    update tasks t set title = coalesce(${title}, title), status = coalesce(${status}, status), updated_at = now(), version = next_version.last_version
+    from next_version where id = ${c.req.param('id')} and user_id = ${user} and deleted_at is null
     returning ${columns}`
   return task ? c.json(task) : missing(c)
 })

@@ -42,7 +42,7 @@ class User(SQLModel, table=True):
     __tablename__ = "users"
     id: UUID = Field(primary_key=True)
     email: str
-    email_key: str
+    normalized_email: str
     password_hash: str
 
 
@@ -132,7 +132,7 @@ def load_task(session: Session, user: User, task_id: UUID) -> Task:
 
 
 def next_version(session: Session, user: User) -> int:
-    statement = text("update task_counters set seq = seq + 1 where user_id = :user returning seq")
+    statement = text("update user_versions set last_version = last_version + 1 where user_id = :user returning last_version")
     return session.execute(statement, {"user": user.id}).scalar_one()
 
 
@@ -153,7 +153,7 @@ def health():
 
 @app.post("/api/v1/auth/login", response_model=Token)
 def login(session: Database, form: Annotated[OAuth2PasswordRequestForm, Depends()]):
-    user = session.exec(select(User).where(User.email_key == form.username.lower())).first()
+    user = session.exec(select(User).where(User.normalized_email == form.username.lower())).first()
     if not user or not bcrypt.checkpw(form.password.encode(), user.password_hash.encode()):
         raise HTTPException(status.HTTP_401_UNAUTHORIZED, "Incorrect email or password")
     claims = {"sub": str(user.id), "exp": utc_now() + timedelta(days=1)}

@@ -1,0 +1,88 @@
+import { cors as corsHeaders } from '@elysiajs/cors'
+import { Elysia } from 'elysia'
+import type { Log } from '../telemetry/log.ts'
+
+interface CorsOptions {
+  /** Origins whose pages may call with credentials. */
+  origins: string[]
+  /** Whether pages of this machine may, whatever their port: development servers choose it themselves. */
+  allowLocal: boolean
+  log: Log
+}
+
+/** Nothing is left to the plugin's defaults: they would let any page call with the user's credentials. */
+const rules = {
+  preflight: false,
+  methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
+  // For a browser only the answer to its preflight counts: see below.
+  allowedHeaders: ['authorization'],
+  exposeHeaders: [
+    'etag',
+    'link',
+    'location',
+    'preference-applied',
+    'ratelimit',
+    'ratelimit-policy',
+    'retry-after',
+    'x-request-id',
+    'x-total-count',
+  ],
+}
+
+/** Lets pages of some origins call with credentials and any header, and names the other origins in the log. */
+export function cors({ origins, allowLocal, log }: CorsOptions) {
+  const listed = new Set(origins)
+  const report = createReport(log)
+
+  function isAllowed({ headers }: Request): boolean {
+    const origin = headers.get('origin')
+    if (origin === null) return false
+    if (listed.has(origin) || (allowLocal && isLocal(origin))) return true
+    // A page of the service's own origin, such as the Swagger page, needs no permission.
+    if (URL.parse(origin)?.host !== headers.get('host')) report(origin)
+    return false
+  }
+
+  return (
+    new Elysia({ detail: { hide: true } })
+      .use(corsHeaders({ ...rules, origin: isAllowed }))
+      // Preflights are routes, because the plugin would answer them before there is an access line.
+      .options('/', preflight)
+      .options('/*', preflight)
+  )
+}
+
+const isLocal = (origin: string) => /^https?:\/\/(localhost|127\.0\.0\.1)(:\d+)?$/.test(origin)
+
+interface Preflight {
+  request: Request
+  set: { status?: number | string; headers: Record<string, unknown> }
+}
+
+/** An allowed page may send every header: tracing and error-reporting libraries add their own. */
+function preflight({ request, set }: Preflight) {
+  set.status = 204
+  set.headers['access-control-max-age'] = 600
+  const wanted = request.headers.get('access-control-request-headers')
+  if (wanted !== null && set.headers['access-control-allow-origin'] !== undefined) {
+    set.headers['access-control-allow-headers'] = wanted
+    set.headers.vary = 'Origin, Access-Control-Request-Headers'
+  }
+}
+
+const reportsPerMinuteMax = 100
+
+/** Names an origin that was refused, once a minute; at most 100, so that no client fills the log or the memory. */
+function createReport(log: Log) {
+  const named = new Set<string>()
+  let minute = 0
+  return (origin: string) => {
+    const now = Math.floor(Date.now() / 60_000)
+    if (now !== minute) named.clear()
+    minute = now
+    const name = origin.slice(0, 200)
+    if (named.has(name) || named.size >= reportsPerMinuteMax) return
+    named.add(name)
+    log.warn('origin refused', { origin: name, remedy: 'if its pages may call, add it to FRONTEND_URL' })
+  }
+}

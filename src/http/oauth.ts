@@ -1,0 +1,73 @@
+import type { TObject } from '@sinclair/typebox'
+import { Elysia, t } from 'elysia'
+import type { AppError, ErrorCode, Problem } from '../lib/errors.ts'
+import { body } from './body.ts'
+import type { FailureFields } from './error-handler.ts'
+import { errorBody, errors, validationErrorBody } from './schema.ts'
+
+/** RFC 6749 has no code for a server in trouble at the token endpoint; these two are its codes of the authorization endpoint. */
+const oauthCodes: Partial<Record<ErrorCode, string>> = {
+  incorrect_login: 'invalid_grant',
+  invalid_token: 'invalid_grant',
+  too_many_requests: 'temporarily_unavailable',
+  unavailable: 'temporarily_unavailable',
+  internal: 'server_error',
+}
+
+function oauthError({ code, detail }: AppError) {
+  const problems = typeof detail === 'string' ? [] : detail
+  const description =
+    typeof detail === 'string' ? detail : detail.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join('; ')
+  return {
+    error: oauthCodes[code] ?? (problems.some(isUnknownGrant) ? 'unsupported_grant_type' : 'invalid_request'),
+    // The RFC allows printable ASCII without quotation marks and backslashes.
+    error_description: description.replace(/[^\x20-\x7e]|["\\]/g, "'"),
+  }
+}
+
+const isUnknownGrant = ({ loc, type }: Problem) => loc.at(-1) === 'grant_type' && type === 'literal_error'
+
+const oauthFields = {
+  error: t.String({ description: 'The code of RFC 6749, 5.2.', examples: ['invalid_grant'] }),
+  error_description: t.String({
+    description: '`detail` in one line of ASCII.',
+    examples: ['Incorrect email or password'],
+  }),
+}
+const oauthErrorBody = t.Object({ ...errorBody.properties, ...oauthFields }, { title: 'OAuthError' })
+const oauthValidationErrorBody = t.Object(
+  { ...validationErrorBody.properties, ...oauthFields },
+  { title: 'OAuthValidationError' },
+)
+
+/** `errors` for a route behind `oauthBody`. */
+export function oauthErrors<Code extends ErrorCode>(...codes: Code[]) {
+  const responses = errors(...codes)
+  const entries = Object.entries<TObject>(responses).map(([status, { description, examples = [] }]) => [
+    status,
+    {
+      ...(status === '422' ? oauthValidationErrorBody : oauthErrorBody),
+      description,
+      examples: examples.map((example: AppError) => ({ ...example, ...oauthError(example) })),
+    },
+  ])
+  return Object.fromEntries(entries) as {
+    [Status in keyof typeof responses]: Status extends 422
+      ? typeof oauthValidationErrorBody
+      : typeof oauthErrorBody
+  }
+}
+
+/**
+ * `body()` for a token endpoint: it also takes forms, and the failures of the routes after it carry, beside the common
+ * shape, the error of RFC 6749, 5.2.
+ */
+export const oauthBody = () =>
+  new Elysia({ name: 'oauth-body' })
+    .decorate({ failureFields: undefined as FailureFields })
+    .onTransform(context => {
+      context.failureFields = oauthError
+    })
+    .use(body({ forms: true }))
+    .guard({ response: oauthErrors('body_too_large', 'unsupported_media_type', 'validation_failed') })
+    .as('scoped')

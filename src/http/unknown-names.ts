@@ -1,0 +1,86 @@
+import { Kind, type TObject, type TSchema } from '@sinclair/typebox'
+import { type AnyElysia, Elysia } from 'elysia'
+import { closest } from 'fastest-levenshtein'
+import { AppError, type Problem } from '../lib/errors.ts'
+import { problemsMax, variantOf } from './problems.ts'
+
+type Routes = AnyElysia['routes']
+type Route = Routes[number]
+
+/** The schemas of a route that say which names it knows. */
+interface Schemas {
+  query?: TSchema
+  body?: TSchema
+}
+
+/**
+ * The routes after it refuse what they do not know: a parameter of the address always, a field of the body only if the
+ * client prefers that (RFC 7240, `Prefer: handling=strict`). Elysia would ignore both. It runs after validation, so
+ * that without a token the answer is 401; when the validation fails, the error handler adds the unknown names.
+ */
+export const refuseUnknownNames = (routes: () => Routes) =>
+  new Elysia({ name: 'unknown-names' }).onBeforeHandle({ as: 'scoped' }, ({ request, route, ...context }) => {
+    const { rawBody } = context as { rawBody?: unknown }
+    if (!request.url.includes('?') && !prefersStrict(request)) return
+    const schemas = (findRoute(routes(), request, route)?.hooks ?? {}) as Schemas
+    const problems = unknownNames(schemas, request, rawBody)
+    if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
+  })
+
+/** The route that a request went to; `HEAD` is answered by `GET`. */
+export function findRoute(routes: Routes, { method }: Request, path: string | undefined): Route | undefined {
+  const wanted = method === 'HEAD' ? 'GET' : method
+  return routes.find(route => route.path === path && (route.method === wanted || route.method === 'ALL'))
+}
+
+/** One problem for each name in a request that its route does not know. */
+export function unknownNames({ query, body }: Schemas, request: Request, rawBody: unknown): Problem[] {
+  const problems = unknownParameters(query, request.url)
+  if (body && prefersStrict(request)) problems.push(...unknownFields(body, rawBody, ['body']))
+  return problems.slice(0, problemsMax)
+}
+
+/** Whether the client asks for unknown fields to be refused. */
+export const prefersStrict = ({ headers }: Request): boolean =>
+  /(^|[,;\s])handling\s*=\s*"?strict"?\s*([,;]|$)/i.test(headers.get('prefer') ?? '')
+
+function unknownParameters(schema: TSchema | undefined, url: string): Problem[] {
+  const start = url.indexOf('?')
+  if (start < 0) return []
+  const known: Record<string, TSchema> = schema?.properties ?? {}
+  const names = new Set(new URLSearchParams(url.slice(start + 1)).keys())
+  return [...names]
+    .filter(name => name !== '' && !name.startsWith('_') && !Object.hasOwn(known, withoutBrackets(name)))
+    .map(name => unknown(['query', name], 'parameter', Object.keys(known)))
+}
+
+/** `tag[]=` is another way to write one of several `tag=`. */
+export const withoutBrackets = (name: string) => (name.endsWith('[]') ? name.slice(0, -2) : name)
+
+function unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Problem[] {
+  if (typeof value !== 'object' || value === null) return []
+  if (schema.anyOf) {
+    const variant = schema.discriminator ? variantOf(schema, value) : schema.anyOf.find(takesObjects)
+    return variant ? unknownFields(variant, value, loc) : []
+  }
+  if (Array.isArray(value))
+    return value.flatMap((item, i) => (schema.items ? unknownFields(schema.items, item, [...loc, i]) : []))
+  if (schema[Kind] !== 'Object') return []
+  const { properties } = schema as TObject
+  return Object.entries(value).flatMap(([name, item]) =>
+    Object.hasOwn(properties, name)
+      ? unknownFields(properties[name]!, item, [...loc, name])
+      : unknown([...loc, name], 'field', Object.keys(properties)),
+  )
+}
+
+const takesObjects = ({ type }: TSchema) => type === 'object' || type === 'array'
+
+function unknown(loc: Problem['loc'], what: string, known: string[]): Problem {
+  const name = withoutBrackets(String(loc.at(-1)))
+  const hint =
+    known.length > 0
+      ? `the nearest known one is '${closest(name.toLowerCase(), known)}'`
+      : 'none is known here'
+  return { loc, msg: `Unknown ${what}: ${hint}`, type: 'extra_forbidden' }
+}

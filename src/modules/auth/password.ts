@@ -1,0 +1,168 @@
+import { and, eq, isNull } from 'drizzle-orm'
+import { Elysia } from 'elysia'
+import type { Db } from '../../db/drizzle.ts'
+import { brokenConstraint } from '../../db/pg-error.ts'
+import { users, userVersions } from '../../db/tables.ts'
+import { body } from '../../http/body.ts'
+import type { Client, ClientOf } from '../../http/client.ts'
+import { oauthBody, oauthErrors } from '../../http/oauth.ts'
+import { errors, withHeaders } from '../../http/schema.ts'
+import { AppError, findAppError } from '../../lib/errors.ts'
+import { account, login, nameFromEmail, normalizeEmail, registration, tokenPair } from './model.ts'
+import type { Passwords } from './password-hash.ts'
+import type { Sessions, TokenPair } from './sessions.ts'
+import type { Throttle } from './throttle.ts'
+
+interface Parts {
+  db: Db
+  sessions: Pick<Sessions, 'openSession' | 'refresh'>
+  passwords: Passwords
+  throttle: Throttle
+  clientOf: ClientOf
+}
+
+/** What is left of a limit, see `throttle.ts`. */
+const limitHeaders = ['RateLimit', 'RateLimit-Policy']
+
+/** The sign-in method with an e-mail address and a password. */
+export const passwordSignIn = (parts: Parts) => {
+  const { sessions, throttle, clientOf } = parts
+  const { register, login: signIn } = createPasswordService(parts)
+
+  /** Counts the call, sets the headers that say what is left, and refuses a call over the limit. */
+  const limited =
+    (kind: 'login' | 'register') =>
+    async ({ request, set }: { request: Request; set: { headers: object } }) => {
+      Object.assign(set.headers, await throttle.limitCalls(kind, clientOf(request).ip))
+    }
+
+  const registrationRoute = new Elysia()
+    .use(body({ forms: true }))
+    .post(
+      '/register',
+      async ({ body, request, status }) => status(201, await register(body, clientOf(request))),
+      {
+        beforeHandle: limited('register'),
+        body: registration,
+        response: {
+          201: withHeaders(account, ...limitHeaders),
+          ...errors('email_taken', 'too_many_requests'),
+        },
+        detail: {
+          operationId: 'register',
+          summary: 'Create an account',
+          description: 'One account per e-mail address, whatever the case of its letters.',
+        },
+      },
+    )
+
+  const limitedLogin = limited('login')
+  const tokenEndpoint = new Elysia()
+    .use(oauthBody())
+    .post(
+      '/login',
+      async ({ body, request }) =>
+        body.grant_type === 'refresh_token'
+          ? sessions.refresh(body.refresh_token)
+          : signIn(body, clientOf(request)),
+      {
+        transform: nameFromEmail,
+        // An arrow function: Elysia reads the source of hooks, and cannot read a minified method.
+        beforeHandle: async context => {
+          if (context.body.grant_type !== 'refresh_token') await limitedLogin(context)
+        },
+        body: login,
+        response: {
+          200: withHeaders(tokenPair, ...limitHeaders),
+          ...oauthErrors('incorrect_login', 'invalid_token', 'too_many_requests'),
+        },
+        detail: {
+          operationId: 'login',
+          summary: 'Sign in',
+          description:
+            'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too. ' +
+            'It is the token endpoint, so a client with one address for both grants may refresh here: a form with ' +
+            '`grant_type=refresh_token` and `refresh_token`.',
+        },
+      },
+    )
+
+  return new Elysia().use(registrationRoute).use(tokenEndpoint)
+}
+
+function createPasswordService({ db, sessions, passwords, throttle }: Parts) {
+  /** The counter comes with the user, in one statement: without it the user cannot write tasks. */
+  function insertUser(user: typeof users.$inferInsert) {
+    const inserted = db
+      .$with('inserted')
+      .as(db.insert(users).values(user).returning({ createdAt: users.createdAt }))
+    const counter = db
+      .$with('counter')
+      .as(db.insert(userVersions).values({ userId: user.id }).returning({ userId: userVersions.userId }))
+    return db.with(inserted, counter).select().from(inserted)
+  }
+
+  /** The account whose password this is; counted as an attempt until it turns out right. */
+  const checkPassword = (key: string, password: string, { ip, signal }: Client) =>
+    throttle.limitAttempts(key, ip, async () => {
+      const [found] = await db
+        .select({ id: users.id, hash: users.passwordHash })
+        .from(users)
+        // A disabled account is answered like an unknown one, and takes as long.
+        .where(and(eq(users.normalizedEmail, key), isNull(users.disabledAt)))
+      const matches = await passwords.verify(password, found?.hash, signal)
+      return matches ? found : undefined
+    })
+
+  /**
+   * After a sign-in: a hash of another cost than the configured one is replaced, unless the password was changed
+   * meanwhile. Sessions stay. When it fails (too busy, the database away) the next sign-in tries again.
+   */
+  async function renewHash({ id, hash }: { id: string; hash: string }, password: string): Promise<void> {
+    if (!passwords.isOutdated(hash)) return
+    try {
+      const passwordHash = await passwords.hash(password)
+      await db
+        .update(users)
+        .set({ passwordHash })
+        .where(and(eq(users.id, id), eq(users.passwordHash, hash)))
+    } catch (error) {
+      if (!findAppError(error)) throw error
+    }
+  }
+
+  return {
+    /** Creates an account. Throws `email_taken`, also when two requests for one address race: the database decides. */
+    async register(input: { email: string; password: string }, { signal }: Pick<Client, 'signal'>) {
+      const email = input.email.trim()
+      const id = Bun.randomUUIDv7()
+      const hash = await passwords.hash(input.password, signal)
+      try {
+        const [row] = await insertUser({
+          id,
+          email,
+          normalizedEmail: normalizeEmail(email),
+          passwordHash: hash,
+        })
+        return { id, email, created_at: row!.createdAt }
+      } catch (error) {
+        if (brokenConstraint(error) === 'users_normalized_email_unique') throw new AppError('email_taken')
+        throw error
+      }
+    },
+
+    /** Signs a user in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
+    async login(input: { username: string; password: string }, client: Client): Promise<TokenPair> {
+      // Twice at most: a sign-in at the same moment may have renewed the hash between the check and the new session.
+      for (let attempt = 1; attempt <= 2; attempt++) {
+        const user = await checkPassword(normalizeEmail(input.username), input.password, client)
+        if (!user) break
+        const pair = await sessions.openSession(user.id, eq(users.passwordHash, user.hash), client)
+        if (!pair) continue
+        await renewHash(user, input.password)
+        return pair
+      }
+      throw new AppError('incorrect_login')
+    },
+  }
+}

@@ -1,0 +1,249 @@
+import { and, desc, eq, gt, inArray, isNull, lt, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
+import type { Db } from '../../db/drizzle.ts'
+import { sessionEnds, sessions, users } from '../../db/tables.ts'
+import type { Client } from '../../http/client.ts'
+import { AppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
+import { isUuid } from '../../lib/uuid.ts'
+import type { RefreshTokens } from './refresh-tokens.ts'
+import { createTokenCache, revocationWindowSeconds } from './token-cache.ts'
+import type { Tokens } from './tokens.ts'
+
+/** The user and session behind a request: what a verified token says, and nothing more. */
+export interface Caller {
+  id: UserId
+  sessionId: string
+}
+
+export interface TokenPair {
+  access_token: string
+  token_type: 'bearer'
+  expires_in: number
+  refresh_token: string
+}
+
+/** Which of a user's sessions a sign-out ends: the caller's, every one, or every other one. */
+export type LogoutScope = 'local' | 'all' | 'others'
+
+const now = sql<string>`now()`
+/** A session ends 30 days after its last refresh token was made. */
+const endOfSession = sql<string>`now() + interval '30 days'`
+
+export type Sessions = ReturnType<typeof createSessions>
+
+interface Parts {
+  db: Db
+  tokens: Tokens
+  refreshTokens: RefreshTokens
+}
+
+/** A session from its sign-in to its end, and the callers that its tokens stand for. */
+export function createSessions({ db, tokens, refreshTokens }: Parts) {
+  const recentRevocations = prepareRevocations(db)
+  const liveSession = prepareLiveSession(db)
+  const tokenCache = createTokenCache(async () => (await recentRevocations.execute())[0]!)
+
+  async function createTokenPair(
+    userId: string,
+    sessionId: string,
+    refreshToken: string,
+  ): Promise<TokenPair> {
+    return {
+      access_token: await tokens.sign(userId, sessionId),
+      token_type: 'bearer',
+      expires_in: tokens.lifetimeSeconds,
+      refresh_token: refreshToken,
+    }
+  }
+
+  /**
+   * Replaces the refresh token. Of two requests with one token the second waits for the row, finds its token to be the
+   * previous one, and receives the same child.
+   */
+  function rotate(sessionId: string, hash: string, nextHash: string) {
+    const isLast = eq(sessions.tokenHash, hash)
+    const isPrevious = and(
+      eq(sessions.previousHash, hash),
+      gt(sessions.rotatedAt, sql`now() - interval '10 seconds'`),
+    )
+    return db
+      .update(sessions)
+      .set({
+        previousHash: hash,
+        tokenHash: nextHash,
+        rotatedAt: sql`case when ${isLast} then ${now} else ${sessions.rotatedAt} end`,
+        expiresAt: sql`case when ${isLast} then ${endOfSession} else ${sessions.expiresAt} end`,
+        lastUsedAt: now,
+      })
+      .where(and(eq(sessions.id, sessionId), gt(sessions.expiresAt, now), or(isLast, isPrevious)))
+      .returning({ userId: sessions.userId })
+  }
+
+  async function endSessions(...which: Parameters<typeof and>): Promise<string[]> {
+    const ended = await db
+      .delete(sessions)
+      .where(and(...which))
+      .returning({ id: sessions.id })
+    const ids = ended.map(session => session.id)
+    tokenCache.revoke(ids)
+    return ids
+  }
+
+  /** Looks the session of a token up in the database; called only when `tokenCache` does not know that it is alive. */
+  async function loadSession(token: string): Promise<Caller> {
+    const checkedAt = performance.now()
+    const claims = tokenCache.claims(token) ?? (await tokens.verify(token))
+    if (!claims || !isUuid(claims.sub) || !isUuid(claims.sid)) throw new AppError('invalid_token')
+    const [session] = await liveSession.execute({ session: claims.sid, user: claims.sub })
+    if (!session) {
+      tokenCache.forget(token)
+      throw new AppError('invalid_token')
+    }
+    const caller = { id: claims.sub as UserId, sessionId: claims.sid }
+    tokenCache.remember(token, { caller, exp: claims.exp, checkedAt, sessionMs: session.leftMs })
+    return caller
+  }
+
+  return {
+    /**
+     * The end of every sign-in method: opens a session for a user who has proved who they are. `proof` is a condition
+     * on the user's row that the method has checked and that must still hold when the session is written, such as "has
+     * this password hash". Returns `undefined` when it no longer does, or when the account is disabled.
+     */
+    async openSession(
+      userId: string,
+      proof: SQL,
+      { ip, userAgent }: Pick<Client, 'ip' | 'userAgent'>,
+    ): Promise<TokenPair | undefined> {
+      const id = Bun.randomUUIDv7()
+      const refreshToken = refreshTokens.first(id)
+      const owner = db
+        .select({
+          id: sql<string>`${id}::uuid`.as('id'),
+          userId: users.id,
+          tokenHash: sql<string>`${refreshTokens.hash(refreshToken)}::text`.as('token_hash'),
+          previousHash: sql<null>`null::text`.as('previous_hash'),
+          rotatedAt: now.as('rotated_at'),
+          createdAt: now.as('created_at'),
+          lastUsedAt: now.as('last_used_at'),
+          expiresAt: endOfSession.as('expires_at'),
+          userAgent: sql<string | null>`${userAgent}::text`.as('user_agent'),
+          ip: sql<string | null>`${ip}::text`.as('ip'),
+        })
+        .from(users)
+        .where(and(eq(users.id, userId), proof, isNull(users.disabledAt)))
+        // Waits for a change of the row that is under way, and sees it.
+        .for('share')
+      const [session] = await db.insert(sessions).select(owner).returning({ id: sessions.id })
+      return session && createTokenPair(userId, id, refreshToken)
+    },
+
+    /**
+     * The next pair of tokens. The token before the last one returns the same pair for ten seconds; an older one means
+     * that a token was stolen, and ends the session. Throws `invalid_token`.
+     */
+    async refresh(refreshToken: string): Promise<TokenPair> {
+      const read = refreshTokens.read(refreshToken)
+      if (!read) throw new AppError('invalid_token')
+      const { sessionId, next } = read
+      const [session] = await rotate(sessionId, refreshTokens.hash(refreshToken), refreshTokens.hash(next))
+      if (session) return createTokenPair(session.userId, sessionId, next)
+      await endSessions(eq(sessions.id, sessionId))
+      throw new AppError('invalid_token')
+    },
+
+    /** The caller behind a bearer token. Throws `invalid_token` when it is not ours, has ended, or its session has. */
+    authenticate: (token: string): Caller | Promise<Caller> => tokenCache.caller(token) ?? loadSession(token),
+
+    /** The caller's sessions, newest first. */
+    async list({ id, sessionId }: Caller) {
+      const rows = await db
+        .select({
+          id: sessions.id,
+          created_at: sessions.createdAt,
+          last_used_at: sessions.lastUsedAt,
+          expires_at: sessions.expiresAt,
+          user_agent: sessions.userAgent,
+          ip: sessions.ip,
+        })
+        .from(sessions)
+        .where(and(eq(sessions.userId, id), gt(sessions.expiresAt, now)))
+        .orderBy(desc(sessions.id))
+        .limit(1000)
+      return rows.map(session => ({ ...session, current: session.id === sessionId }))
+    },
+
+    /** Ends sessions of the caller; their tokens stop working. */
+    async logout({ id, sessionId }: Caller, scope: LogoutScope): Promise<void> {
+      const which = {
+        local: eq(sessions.id, sessionId),
+        others: ne(sessions.id, sessionId),
+        all: undefined,
+      }
+      await endSessions(eq(sessions.userId, id), which[scope])
+    },
+
+    /** Ends one session of the caller. Throws `session_not_found`. */
+    async end({ id }: Caller, sessionId: string): Promise<void> {
+      const ended = isUuid(sessionId)
+        ? await endSessions(eq(sessions.userId, id), eq(sessions.id, sessionId))
+        : []
+      if (ended.length === 0) throw new AppError('session_not_found')
+    },
+
+    /** Drops ended sessions from this process's memory; the other replicas read them in the database. */
+    revoke: tokenCache.revoke,
+
+    /** Deletes expired sessions, and the records of ended ones that every replica has read. */
+    async cleanUp(): Promise<void> {
+      const over = db
+        .select({ id: sessions.id })
+        .from(sessions)
+        .where(lt(sessions.expiresAt, now))
+        .limit(1000)
+      await endSessions(inArray(sessions.id, over))
+      await db.delete(sessionEnds).where(lt(sessionEnds.endedAt, sql`now() - interval '5 minutes'`))
+    },
+
+    /** How many tokens need no look into the database. */
+    cachedTokens: () => tokenCache.size,
+  }
+}
+
+/** Prepared, because it runs four times a second. An aggregate: one row, also when no session ended. */
+const prepareRevocations = (db: Db) =>
+  db
+    .select({
+      sessionIds: sql<string[]>`coalesce(array_agg(${sessionEnds.sessionId}::text), '{}')`,
+      databaseTime: sql<number>`(date_part('epoch', now()) * 1000)::bigint`,
+    })
+    .from(sessionEnds)
+    .where(gt(sessionEnds.endedAt, sql`now() - make_interval(secs => ${revocationWindowSeconds}::int)`))
+    .prepare('poll_revocations')
+
+/**
+ * Prepared, because every request may need it. `last_used_at` is for display: written at most every five minutes, in
+ * the statement that is needed anyway.
+ */
+function prepareLiveSession(db: Db) {
+  const isTheirs = and(eq(sessions.id, placeholder('session')), eq(sessions.userId, placeholder('user')))
+  const live = db.$with('live').as(
+    db
+      .select({ id: sessions.id, lastUsedAt: sessions.lastUsedAt, expiresAt: sessions.expiresAt })
+      .from(sessions)
+      .where(and(isTheirs, gt(sessions.expiresAt, now))),
+  )
+  const touched = db.$with('touched').as(
+    db
+      .update(sessions)
+      .set({ lastUsedAt: now })
+      .from(live)
+      .where(and(eq(sessions.id, live.id), lt(live.lastUsedAt, sql`now() - interval '5 minutes'`)))
+      .returning({ id: sessions.id }),
+  )
+  return db
+    .with(live, touched)
+    .select({ leftMs: sql<number>`(date_part('epoch', ${live.expiresAt} - now()) * 1000)::bigint` })
+    .from(live)
+    .prepare('live_session')
+}

@@ -1,0 +1,188 @@
+import { afterAll, beforeAll, describe, expect, setSystemTime, test } from 'bun:test'
+import { type Browser, chromium } from 'playwright-core'
+import { type Service, startService } from './support/harness.ts'
+
+const preflight = (api: Service, origin: string, headers: string) =>
+  api.request('OPTIONS', `${api.url}/api/v1/tasks`, {
+    headers: {
+      origin,
+      'access-control-request-method': 'POST',
+      'access-control-request-headers': headers,
+    },
+  })
+
+const originOf = async (api: Service, origin: string) =>
+  (await api.get(`${api.url}/health`, { headers: { origin } })).headers.get('access-control-allow-origin')
+
+describe('a service with one listed origin', () => {
+  const listed = 'https://app.example.com'
+  let api: Service
+  beforeAll(async () => {
+    api = await startService('embedded', { FRONTEND_URL: listed })
+  }, 30_000)
+  afterAll(() => api.stop())
+
+  const refusals = () => api.logs().filter(({ msg }) => msg === 'origin refused')
+
+  test('lets it send any header, and no other origin', async () => {
+    const wanted = 'authorization,content-type,traceparent,x-anything'
+
+    const ours = await preflight(api, listed, wanted)
+    const other = await preflight(api, 'https://evil.example', wanted)
+
+    expect([ours.status, ours.headers.get('access-control-allow-headers')]).toEqual([204, wanted])
+    expect(ours.headers.get('access-control-allow-credentials')).toBe('true')
+    expect(ours.headers.get('vary')).toBe('Origin, Access-Control-Request-Headers')
+    expect(other.headers.get('access-control-allow-origin')).toBeNull()
+    expect(other.headers.get('access-control-allow-headers')).not.toContain('x-anything')
+  })
+
+  test.each(['http://localhost:5173', 'http://127.0.0.1:3000', 'constructor', 'null'])(
+    'refuses %s: only development lets local pages call',
+    async origin => {
+      expect(await originOf(api, origin)).toBeNull()
+    },
+  )
+
+  test('names a refused origin in the log, once a minute', async () => {
+    const origin = 'https://refused.example'
+    const named = () => refusals().filter(line => line.origin === origin)
+    try {
+      for (const [at, lines] of [
+        ['2030-01-01T00:00:01Z', 1],
+        ['2030-01-01T00:00:58Z', 1],
+        ['2030-01-01T00:01:02Z', 2],
+      ] as const) {
+        setSystemTime(new Date(at))
+        for (let i = 0; i < 3; i++) await originOf(api, origin)
+        expect(named()).toHaveLength(lines)
+      }
+    } finally {
+      setSystemTime()
+    }
+    expect(named()[0]).toMatchObject({
+      level: 'warn',
+      remedy: 'if its pages may call, add it to FRONTEND_URL',
+    })
+  })
+
+  test('names no allowed origin, and not its own', async () => {
+    const before = refusals().length
+    await originOf(api, listed)
+    await originOf(api, api.url)
+    expect(refusals()).toHaveLength(before)
+  })
+
+  test('names at most 100 origins a minute, however many call', async () => {
+    try {
+      setSystemTime(new Date('2031-01-01T00:00:00Z'))
+      const before = refusals().length
+      for (let i = 0; i < 150; i++) await originOf(api, `https://${i}.example`)
+      expect(refusals().length - before).toBe(100)
+    } finally {
+      setSystemTime()
+    }
+  })
+})
+
+describe('a service in development', () => {
+  let api: Service
+  beforeAll(async () => {
+    api = await startService('embedded', {
+      ENVIRONMENT: 'development',
+      BCRYPT_COST: '12',
+      SECRET_KEY: crypto.getRandomValues(Buffer.alloc(32)).toString('hex'),
+    })
+  }, 30_000)
+  afterAll(() => api.stop())
+
+  test.each([
+    ['http://localhost', true],
+    ['http://localhost:5173', true],
+    ['http://127.0.0.1:4321', true],
+    ['https://localhost:8443', true],
+    ['http://localhost.evil.example', false],
+    ['http://localhost:5173.evil.example', false],
+    ['http://localhost:5173@evil.example', false],
+    ['http://127.0.0.1.evil.example:80', false],
+    ['http://192.168.0.1:3000', false],
+    ['http://127x0x0x1:3000', false],
+  ])('lets %s call: %p', async (origin, isAllowed) => {
+    expect(await originOf(api, origin)).toBe(isAllowed ? origin : null)
+  })
+})
+
+const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome']
+const executablePath = names.map(name => Bun.which(name)).find(path => path !== null)
+if (!executablePath) {
+  process.stderr.write(
+    '\nNOT RUN: the test of CORS in a browser needs Chromium, and there is none in PATH.\n',
+  )
+}
+
+describe.skipIf(!executablePath)('in Chromium', () => {
+  let browser: Browser
+  let site: Bun.Server<undefined>
+  let api: Service
+  beforeAll(async () => {
+    site = Bun.serve({
+      port: 0,
+      hostname: '127.0.0.1',
+      fetch: () =>
+        new Response('<!doctype html><title>app</title>', { headers: { 'content-type': 'text/html' } }),
+    })
+    api = await startService('embedded', { FRONTEND_URL: `http://localhost:${site.port}` })
+    browser = await chromium.launch({
+      executablePath: executablePath!,
+      args: ['--no-sandbox', '--disable-gpu'],
+    })
+  }, 60_000)
+  afterAll(async () => {
+    await browser?.close()
+    await api?.stop()
+    await site?.stop(true)
+  })
+
+  /** What a page at this host sees when it creates a task with the headers of tracing libraries. */
+  async function createFrom(host: string, token: string) {
+    const page = await browser.newPage()
+    await page.goto(`http://${host}:${site.port}/`)
+    const seen = await page.evaluate(
+      async ([url, token]) => {
+        try {
+          const response = await fetch(`${url}/api/v1/tasks`, {
+            method: 'POST',
+            credentials: 'include',
+            headers: {
+              authorization: `Bearer ${token}`,
+              'content-type': 'application/json',
+              traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+              'x-requested-with': 'XMLHttpRequest',
+              'sentry-trace': '0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1',
+              baggage: 'sentry-environment=test',
+            },
+            body: '{"title":"from a page"}',
+          })
+          return { status: response.status, etag: response.headers.get('etag') }
+        } catch (error) {
+          return { error: String(error) }
+        }
+      },
+      [api.url, token],
+    )
+    await page.close()
+    return seen
+  }
+
+  test('a page of a listed origin calls with the headers of tracing libraries, one of another does not', async () => {
+    const { token } = await api.user()
+
+    expect(await createFrom('localhost', token)).toEqual({ status: 201, etag: '"1"' })
+    expect(await createFrom('127.0.0.1', token)).toEqual({ error: 'TypeError: Failed to fetch' })
+
+    expect(api.logs()).toContainEqual(
+      expect.objectContaining({ msg: 'origin refused', origin: `http://127.0.0.1:${site.port}` }),
+    )
+    expect((await api.get('/tasks', { token })).body).toHaveLength(1)
+  }, 60_000)
+})
