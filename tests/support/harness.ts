@@ -38,7 +38,7 @@ export interface Sent {
   headers?: Record<string, string>
 }
 
-/** A person who has an account and is signed in. */
+/** A user who has an account and is signed in. */
 export interface User {
   id: UserId
   email: string
