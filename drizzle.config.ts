@@ -1,9 +1,9 @@
 import { defineConfig } from 'drizzle-kit'
 
-// `bun run db:generate` compares src/db/tables.ts with the last migration and writes the next one.
+// `bun run db:generate` compares the tables with the last migration and writes the next one.
 export default defineConfig({
   dialect: 'postgresql',
-  schema: './src/db/tables.ts',
+  schema: ['./src/db/tables.ts', './src/modules/tasks/table.ts'],
   out: './drizzle',
   strict: true,
 })

@@ -36,27 +36,26 @@ CREATE TABLE "task_tombstones" (
 	CONSTRAINT "task_tombstones_pkey" PRIMARY KEY("id","user_id")
 );
 --> statement-breakpoint
--- By hand (src/db/tables.ts has these texts beside their tables): the column "json" of the tasks calls it.
+-- By hand (src/modules/table-registry.ts lists these texts): the column "json" of the tasks calls it.
 CREATE FUNCTION "task_json"(
-  "id" uuid, "user_id" uuid, "title" text, "description" text, "status" text, "priority" smallint,
-  "due_at" timestamp with time zone, "tags" text[], "position" text, "completed_at" timestamp with time zone,
-  "created_at" timestamp with time zone, "updated_at" timestamp with time zone, "version" bigint
+  "id" uuid, "user_id" uuid, "title" text, "description" text, "status" text, "priority" smallint, "due_at" timestamp with time zone, "tags" text[], "position" text, "completed_at" timestamp with time zone, "created_at" timestamp with time zone, "updated_at" timestamp with time zone, "version" bigint
 ) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 declare
   moment constant text := '"\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\""';
 begin
-  return '{"id":"' || id || '","user_id":"' || user_id
-    || '","title":' || to_json(title)
-    || ',"description":' || coalesce(to_json(description)::text, 'null')
-    || ',"status":"' || status
-    || '","priority":' || priority
-    || ',"due_at":' || coalesce(to_char(due_at at time zone 'UTC', moment), 'null')
-    || ',"tags":' || case when tags = '{}' then '[]' else array_to_json(tags)::text end
-    || ',"position":' || to_json("position")
-    || ',"completed_at":' || coalesce(to_char(completed_at at time zone 'UTC', moment), 'null')
-    || ',"created_at":' || to_char(created_at at time zone 'UTC', moment)
-    || ',"updated_at":' || to_char(updated_at at time zone 'UTC', moment)
-    || ',"version":' || version || '}';
+  return '{"id":' || '"' || "id" || '"'
+    || ',"user_id":' || '"' || "user_id" || '"'
+    || ',"title":' || to_json("title")::text
+    || ',"description":' || coalesce(to_json("description")::text, 'null')
+    || ',"status":' || '"' || "status" || '"'
+    || ',"priority":' || "priority"::text
+    || ',"due_at":' || coalesce(to_char("due_at" at time zone 'UTC', moment), 'null')
+    || ',"tags":' || case when "tags" = '{}' then '[]' else array_to_json("tags")::text end
+    || ',"position":' || to_json("position")::text
+    || ',"completed_at":' || coalesce(to_char("completed_at" at time zone 'UTC', moment), 'null')
+    || ',"created_at":' || to_char("created_at" at time zone 'UTC', moment)
+    || ',"updated_at":' || to_char("updated_at" at time zone 'UTC', moment)
+    || ',"version":' || "version"::text || '}';
 end $$;
 --> statement-breakpoint
 CREATE TABLE "tasks" (

@@ -1,17 +1,31 @@
 /**
- * `bun run test [--no-build] [arguments of bun test]`: builds the executable, starts a PostgreSQL, runs the tests with
- * both, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of them passed.
+ * `bun scripts/test.ts [options] [arguments of bun test]`: builds the executable, starts a PostgreSQL, runs the tests
+ * with both, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of them passed.
+ *
+ * - `--no-build`: the executable is only built if a test needs it and it is older than the sources.
+ * - `--fast`: only the test files that neither start a process nor cut the power, and no build.
+ * - `--check`: types, lint and format too; each of the two counts like a test.
+ *
  * With TEST_PGBOUNCER=1 the services under test reach their databases through a PgBouncer that pools transactions.
  */
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { dirname, join } from 'node:path'
+import { Glob } from 'bun'
 import { startPgBouncer } from '../tests/support/pgbouncer.ts'
 import { type PostgresServer, startPostgresServer } from '../tests/support/postgres-server.ts'
 
 const root = join(import.meta.dir, '..')
 /** For tests that set none of their own: Bun's 5 s are short for a start of the service on a busy machine. */
 const testMillisecondsMax = 30_000
+
+/** What a slow test file imports or calls: the executable, a command, a server of its own, a power cut. */
+const isSlow = /support\/(executable|command|postgres-server|pgbouncer|standby|power-cut-fs)\.ts|Bun\.spawn/
+
+const checks = {
+  types: [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', '.'],
+  'lint and format': [join('node_modules', '@biomejs', 'biome', 'bin', 'biome'), 'check', '.'],
+}
 
 const running = new Set<Bun.Subprocess>()
 let interrupted: NodeJS.Signals | undefined
@@ -26,18 +40,39 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 process.exitCode = await main(process.argv.slice(2))
 
 async function main(args: string[]): Promise<number> {
-  const wantsBuild = !args.includes('--no-build')
+  const has = (option: string) => args.includes(option)
+  const rest = args.filter(arg => !['--no-build', '--fast', '--check'].includes(arg))
+  if (has('--fast')) rest.unshift(...fastFiles())
+  const checked = has('--check') ? await check() : { passed: 0, failed: 0 }
   const server = await startPostgresServer()
   try {
-    const built = !wantsBuild || (await run([join(import.meta.dir, 'build.ts')])) === 0
-    const result = built && !interrupted ? await test(server, args) : { passed: 0, failed: 1, skipped: 0 }
+    const built = has('--no-build') || has('--fast') || (await run([join(import.meta.dir, 'build.ts')])) === 0
+    const result = built && !interrupted ? await test(server, rest) : { passed: 0, failed: 1, skipped: 0 }
     if (interrupted) return 128 + constants.signals[interrupted]
-    const { passed, failed, skipped } = result
+    const { skipped } = result
+    const passed = result.passed + checked.passed
+    const failed = result.failed + checked.failed
     console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
     return failed > 0 ? 1 : 0
   } finally {
     await server.close()
   }
+}
+
+function fastFiles(): string[] {
+  return [...new Glob('tests/**/*.test.ts').scanSync({ cwd: root })]
+    .filter(path => !isSlow.test(readFileSync(join(root, path), 'utf8')))
+    .sort()
+}
+
+async function check() {
+  const result = { passed: 0, failed: 0 }
+  for (const [name, command] of Object.entries(checks)) {
+    const isWell = (await run(command)) === 0
+    console.log(`(${isWell ? 'pass' : 'fail'}) ${name}`)
+    result[isWell ? 'passed' : 'failed']++
+  }
+  return result
 }
 
 async function test(server: PostgresServer, args: string[]) {
@@ -50,7 +85,7 @@ async function test(server: PostgresServer, args: string[]) {
     [
       ...['test', '--no-orphans', `--timeout=${testMillisecondsMax}`],
       ...['--reporter=junit', `--reporter-outfile=${report}`],
-      ...args.filter(arg => arg !== '--no-build'),
+      ...args,
     ],
     {
       TEST_POSTGRES_URL: server.url,

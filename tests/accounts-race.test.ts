@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import type postgres from 'postgres'
-import { type Person, type Service, startService } from './support/harness.ts'
+import { type Service, startService, type User } from './support/harness.ts'
 import { createMeeting, type Meeting } from './support/meet.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
@@ -23,21 +23,20 @@ type Sql = postgres.TransactionSql
 
 const newPassword = 'staple my battery'
 const hashOf = (password: string, cost: number) => Bun.password.hash(password, { algorithm: 'bcrypt', cost })
-const setHash = (user: Person, hash: string) => (sql: Sql) =>
+const setHash = (user: User, hash: string) => (sql: Sql) =>
   sql`update users set password_hash = ${hash} where id = ${user.id}`
-const storedHash = async (user: Person) => {
+const storedHash = async (user: User) => {
   const [row] = await api.sql('select password_hash from users where id = $1', [user.id])
   return row![0] as string
 }
-const signIn = ({ email, password }: Person) =>
-  api.post('/auth/login', { form: { username: email, password } })
+const signIn = ({ email, password }: User) => api.post('/auth/login', { form: { username: email, password } })
 
 /** Every call that asks for the password, with the right one. */
 const calls: [
   name: string,
   refused: number,
   done: number,
-  call: (user: Person) => Promise<{ status: number }>,
+  call: (user: User) => Promise<{ status: number }>,
 ][] = [
   ['a sign-in', 401, 200, signIn],
   [

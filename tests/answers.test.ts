@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'bun:test'
-import postgres from 'postgres'
+import { parseDatabaseUrl } from '../src/config/database-url.ts'
 import { createAnswers } from '../src/db/postgres/answers.ts'
+import { dial } from '../src/db/postgres/dial.ts'
 import { isUnavailable, openPostgres } from '../src/db/postgres/postgres.ts'
-import { createSingleConnection } from '../src/db/postgres/single-connection.ts'
+import { createSingleConnection, readLibraryOptions } from '../src/db/postgres/single-connection.ts'
 import {
   authentication,
   complete,
@@ -28,14 +29,15 @@ async function askAll(script: Script, { count = 12, value = String as (i: number
 }
 
 async function connect(url: string) {
-  const { hostname, port } = new URL(url)
-  const single = createSingleConnection(postgres(url).options, {
-    host: hostname,
-    port: Number(port),
+  const address = parseDatabaseUrl(url)
+  const until = performance.now() + 1000
+  const single = createSingleConnection(readLibraryOptions(address), {
     index: 0,
     parameters: {},
+    dial: signal =>
+      dial({ host: address.hosts[0]!, address, encryption: 'plain', mayBePlain: true, until, signal }),
   })
-  await single.handshake(1000)
+  await single.handshake(until)
   return single
 }
 

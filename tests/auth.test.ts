@@ -10,7 +10,7 @@ import {
   SignJWT,
 } from 'jose'
 import { leastCpuMs, unlike } from './support/cpu.ts'
-import { onBothDatabases, type Person } from './support/harness.ts'
+import { onBothDatabases, type User } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 
 const password = 'correct horse battery'
@@ -175,7 +175,7 @@ onBothDatabases(
     })
 
     describe('signing in', () => {
-      test('gives a token of this algorithm with just the claims that it should have', async () => {
+      test('issues a token of this algorithm with exactly the claims that it should have', async () => {
         const ada = await api.user()
         const { sub, sid, iat, exp, ...others } = decodeJwt(ada.token)
 
@@ -378,12 +378,12 @@ onBothDatabases(
     })
 
     describe('a hash of another cost than BCRYPT_COST', () => {
-      const setCost = async ({ id, password }: Person, cost: number) => {
+      const setCost = async ({ id, password }: User, cost: number) => {
         const hash = await Bun.password.hash(password, { algorithm: 'bcrypt', cost })
         await api.sql('update users set password_hash = $1 where id = $2', [hash, id])
         return hash
       }
-      const stored = async ({ id }: Person) => {
+      const stored = async ({ id }: User) => {
         const [row] = await api.sql('select password_hash, updated_at from users where id = $1', [id])
         return { hash: row![0] as string, updatedAt: row![1] }
       }
@@ -440,7 +440,7 @@ onBothDatabases(
     })
 
     describe('the own account', () => {
-      test('is shown to its person', async () => {
+      test('is shown to its user', async () => {
         const ada = await api.user()
 
         const { status, body } = await api.get('/users/me', { token: ada.token })
@@ -454,7 +454,7 @@ onBothDatabases(
         })
       })
 
-      test('is gone with its person, and so is the token', async () => {
+      test('is gone with its user, and so is the token', async () => {
         const ada = await api.user()
         await api.sql('delete from users where id = $1', [ada.id])
         await Bun.sleep(1100)

@@ -142,7 +142,7 @@ describe('restore', () => {
     await runCommand(['user', 'create', 'bob@example.com'], { ...place, stdin: 'correct horse\n' })
   }, 30_000)
 
-  test('leaves a database alone unless it is told to; then it sets it aside', async () => {
+  test('leaves a database alone unless it has to; then it sets it aside', async () => {
     const refused = await runCommand(['restore', file], place)
     expect([refused.exitCode, refused.stderr]).toEqual([1, expect.stringContaining('--force')])
     expect(await users()).toBe(2)
@@ -150,7 +150,7 @@ describe('restore', () => {
     const forced = await runCommand(['restore', '--force', file], place)
     expect([forced.exitCode, forced.stderr]).toEqual([
       0,
-      expect.stringContaining('delete it when all is well'),
+      expect.stringContaining('delete it when it is no longer needed'),
     ])
     expect(await users()).toBe(1)
 
@@ -194,7 +194,7 @@ describe('restore', () => {
 
     expect([exitCode, stderr]).toEqual([
       1,
-      expect.stringMatching(/is no backup, or is damaged|there is no file/),
+      expect.stringMatching(/is not a backup, or is damaged|there is no file/),
     ])
     expect(stderr.trim().split('\n')).toHaveLength(1)
     expect(readdirSync(dataDir).sort()).toEqual(before)
@@ -214,10 +214,13 @@ describe('restore', () => {
     await runCommand(['backup', bad], { env: on(newer) })
     const { exitCode, stderr } = await runCommand(['restore', '--force', bad], place)
 
-    expect([exitCode, stderr]).toEqual([1, 'a newer todo-api made this backup; restore it with that one\n'])
+    expect([exitCode, stderr]).toEqual([
+      1,
+      'a newer todo-api made this backup; restore it with that version\n',
+    ])
   }, 30_000)
 
-  test('waits for nobody: a running service is told of', async () => {
+  test('refuses to run beside a service, and says so', async () => {
     const api: Running = await startExecutable(on(dataDir))
     const { exitCode, stderr } = await runCommand(['restore', '--force', file], place)
 

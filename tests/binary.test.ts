@@ -23,7 +23,7 @@ import { privateDatabase } from './support/template.ts'
 const root = join(import.meta.dir, '..')
 const built = join(root, 'dist/todo-api')
 const base = mkdtempSync(join(tmpdir(), 'todo-api-binary-'))
-/** Nobody in particular: owns nothing but the folder that the program is started in. */
+/** An unprivileged user that owns nothing but the folder that the program is started in. */
 const stranger = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {}
 const running = new Set<Bun.Subprocess>()
 
@@ -91,7 +91,7 @@ async function run(folder: string, args: string[], env: Record<string, string> =
 interface Running extends Client {
   child: Bun.Subprocess
   port: string
-  /** Sends the signal and gives the exit code. */
+  /** Sends the signal and returns the exit code. */
   stop(signal?: NodeJS.Signals): Promise<number | null>
   log(): string
 }
@@ -137,7 +137,7 @@ for (const kind of ['postgres', 'embedded'] satisfies DatabaseKind[]) {
     }, 30_000)
     afterAll(() => drop())
 
-    test('it serves a person from the first call to the last', async () => {
+    test('it serves a user from the first call to the last', async () => {
       const folder = emptyFolder()
       const api = await serve(folder, env)
 
@@ -275,14 +275,16 @@ describe('the data folder', () => {
     for (const command of ['serve', 'migrate']) {
       const second = await run(folder, [command], { PORT: '0' })
       expect([command, second.exitCode]).toEqual([command, 1])
-      expect(second.stderr).toMatch(/^DATA_DIR .* is in use by another todo-api process\n$/)
+      expect(second.stderr).toMatch(
+        /^DATA_DIR \/.*\/data is in use by another todo-api process; stop that one, or set DATA_DIR .*\n$/,
+      )
     }
 
     expect((await api.post('/tasks', { token: ada.token, json: { title: 'x' } })).status).toBe(201)
     await api.stop()
   }, 60_000)
 
-  test('that cannot be made is told in one line', async () => {
+  test('that cannot be made is reported in one line', async () => {
     const folder = emptyFolder()
     writeFileSync(join(folder, 'file'), '')
     const { exitCode, stderr } = await run(folder, ['serve'], { PORT: '0', DATA_DIR: 'file/data' })
@@ -296,7 +298,7 @@ describe.each([
   ['one process', { WORKERS: '1' }],
   // No database is needed to find out.
   ['several', { WORKERS: '2', DATABASE_URL: 'postgres://x@127.0.0.1:1/x' }],
-])('an address that cannot be listened on is told in a sentence (%s)', (_, processes) => {
+])('an address that cannot be listened on is reported in a sentence (%s)', (_, processes) => {
   const start = (env: Record<string, string>) =>
     run(emptyFolder(), ['serve'], { ...processes, PORT: '0', ...env })
   const refused = (stderr: string) => ({ exitCode: 1, stdout: '', stderr: `${stderr}\n` })
@@ -336,7 +338,7 @@ describe.each([
   })
 })
 
-test('a port that needs a privilege is told in a sentence', () => {
+test('a port that needs a privilege is reported in a sentence', () => {
   const refuse = (code: string) => () => {
     throw Object.assign(new Error('listen'), { code })
   }
@@ -372,12 +374,12 @@ describe('the folder that it is started in', () => {
     }
     for (const [name, content] of Object.entries(traps)) writeFileSync(join(folder, name), content)
 
-    const told = await run(folder, ['version'])
+    const option = await run(folder, ['version'])
     const api = await serve(folder)
     const ada = await api.user()
     const task = await api.task(ada)
 
-    expect([told.exitCode, told.stdout]).toEqual([0, `${version}\n`])
+    expect([option.exitCode, option.stdout]).toEqual([0, `${version}\n`])
     expect(task.title).toBe('Buy milk')
     expect(await api.stop()).toBe(0)
     expect(existsSync(join(folder, 'trapped'))).toBe(false)
@@ -418,7 +420,7 @@ describe('the commands', () => {
     [['migrate', '--nonsense']],
     [['serve', '--port', '1']],
     [['help', 'nonsense']],
-  ])('%p is wrong use: exit 2, told on stderr', async args => {
+  ])('%p is wrong use: exit 2, reported on stderr', async args => {
     const folder = emptyFolder()
     const { exitCode, stdout, stderr } = await run(folder, args, { PORT: '0' })
 
@@ -430,7 +432,7 @@ describe('the commands', () => {
   test('openapi prints the document that is served, without a database or a setting', async () => {
     const folder = emptyFolder()
     const { exitCode, stdout } = await run(folder, ['openapi'], {
-      DATABASE_URL: 'postgres://nobody.invalid/x',
+      DATABASE_URL: 'postgres://unknown.invalid/x',
       PORT: 'nonsense',
     })
     const api = await serve(folder)
@@ -492,7 +494,7 @@ describe('the commands', () => {
     await api.stop()
   }, 60_000)
 
-  test('a database that is not there is told in one line by migrate', async () => {
+  test('a database that is not there is reported in one line by migrate', async () => {
     const { exitCode, stderr } = await run(emptyFolder(), ['migrate'], {
       DATABASE_URL: 'postgres://geheim:geheim@127.0.0.1:1/x',
     })

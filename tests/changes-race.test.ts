@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
 
-/** How long everybody writes and reads, in seconds. Longer by hand: `RACE_SECONDS=30 bun test tests/changes-race.test.ts`. */
+/** How long every client writes and reads, in seconds. Longer by hand: `RACE_SECONDS=30 bun test tests/changes-race.test.ts`. */
 const seconds = Number(Bun.env.RACE_SECONDS ?? 3)
 
 const oneOf = <T>(list: readonly T[]): T => list[Math.floor(Math.random() * list.length)]!

@@ -34,7 +34,7 @@ onBothDatabases('the changes', api => {
     expect(nothing).toEqual({ tasks: [], deleted: [], cursor: last.cursor, has_more: false })
   })
 
-  test('somebody without tasks gets a cursor too', async () => {
+  test('a user without tasks gets a cursor too', async () => {
     const ada = await api.user()
 
     const { body: start } = await changes(ada.token)
@@ -65,7 +65,7 @@ onBothDatabases('the changes', api => {
     expect(seen).toEqual([tasks[0].id, tasks[2].id, tasks[4].id, tasks[1].id, tasks[3].id])
   })
 
-  test('a cursor is for its person and its place only', async () => {
+  test('a cursor is for its user and its place only', async () => {
     const ada = await api.user()
     const bob = await api.user()
     await api.task(ada)
@@ -93,7 +93,7 @@ onBothDatabases('the changes', api => {
     }
   })
 
-  test('a cursor from the future (the database is a restored backup) is told to begin again', async () => {
+  test('a cursor from the future (the database is a restored backup) is refused: the client begins again', async () => {
     const ada = await api.user()
     await api.task(ada)
     const { cursor } = (await changes(ada.token)).body
@@ -105,7 +105,7 @@ onBothDatabases('the changes', api => {
     expect(answer).toMatchObject({ status: 410, body: { code: 'cursor_expired' } })
   })
 
-  test('whoever begins anew after deletions were forgotten gets through, page by page', async () => {
+  test('a client that begins again after deletions were forgotten gets through, page by page', async () => {
     const ada = await api.user()
     const first = await api.task(ada)
     const second = await api.task(ada)

@@ -175,7 +175,7 @@ function failureOf(error: unknown): string {
 const storedOtherwise = () =>
   admin.query(`select id, content from notes where jsonb_typeof(content) <> 'object'`, [])
 
-/** A proxy that, when told, ends the next connection that answers after some bytes of it. */
+/** A proxy that, on demand, ends the next connection that answers after some bytes of it. */
 async function startCutter() {
   const sockets = new Set<Socket>()
   let bytesLeft: number | undefined

@@ -4,25 +4,27 @@ import { createApp } from '../src/server/app.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 
-/** The job of a second service on the same database, to run now what it does by itself. */
-function cleanUpOf({ kind, sql }: Service) {
+/** A job of a second service on the same database, to be run now. */
+function jobOf({ kind, sql }: Service, job: string) {
   const unused = () => Promise.reject(new Error('not needed here'))
   const { jobs } = createApp({
     config: parseConfig({}),
     secretKey: 'no token is signed here',
-    driver: { kind, query: sql, transaction: unused, session: unused, close: unused },
+    driver: { kind, query: sql, transaction: unused, dedicatedConnection: unused, close: unused },
     log: createLog({ level: 'error', pretty: false, write: () => {} }),
     readiness: async () => ({ ready: true }),
     peerOf: () => null,
   })
-  return jobs.find(({ name }) => name === 'clean up sessions')!
+  return jobs.find(({ name }) => name === job)!
 }
 
 onBothDatabases('the clean-up', api => {
+  const cleanUp = () => jobOf(api, 'clean up sessions')
   const rows = async (sql: string) => (await api.sql(sql, [])).map(([first]) => first)
 
   test('runs every ten minutes', () => {
-    expect(cleanUpOf(api).everySeconds).toBe(600)
+    expect(cleanUp().everySeconds).toBe(600)
+    expect(jobOf(api, 'clean up limits').everySeconds).toBe(600)
   })
 
   test('removes sessions that are over, and no other', async () => {
@@ -31,7 +33,7 @@ onBothDatabases('the clean-up', api => {
     await api.sql(`update sessions set expires_at = now() + interval '1 minute' where user_id = $1`, [ada.id])
     await api.sql(`update sessions set expires_at = now() - interval '1 second' where user_id = $1`, [eve.id])
 
-    await cleanUpOf(api).run()
+    await cleanUp().run()
 
     expect(await rows('select user_id from sessions')).toEqual([ada.id])
     expect((await api.get('/users/me', { token: ada.token })).status).toBe(200)
@@ -43,7 +45,7 @@ onBothDatabases('the clean-up', api => {
       await api.sql('insert into session_ends values (gen_random_uuid(), now() - $1::interval)', [age])
     }
 
-    await cleanUpOf(api).run()
+    await cleanUp().run()
 
     expect(
       await rows(`select (extract(epoch from now() - ended_at) / 100)::int from session_ends order by 1`),
@@ -61,7 +63,7 @@ onBothDatabases('the clean-up', api => {
       await api.sql('insert into rate_limits values ($1, 1, $2)', [key, Date.now() + ms])
     }
 
-    await cleanUpOf(api).run()
+    await jobOf(api, 'clean up limits').run()
 
     expect(await rows('select key from rate_limits order by expire desc')).toEqual([
       'counting',

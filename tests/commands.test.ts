@@ -32,7 +32,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   test('create makes an account that can sign in, and prints its id', async () => {
     const made = await user(['create', 'Ada@example.com'], 'correct horse\n')
 
-    expect(made).toMatchObject({ exitCode: 0, stderr: 'made user Ada@example.com\n' })
+    expect(made).toMatchObject({ exitCode: 0, stderr: 'created user Ada@example.com\n' })
     const { body } = await login('ada@example.com', 'correct horse')
     expect((await api.get('/users/me', { token: body.access_token })).body).toMatchObject({
       id: made.stdout.trim(),
@@ -54,7 +54,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect(await user(['list'])).toMatchObject({ stdout: expect.not.stringContaining('bob') })
   })
 
-  test('list gives one line of JSON for each account, the oldest first', async () => {
+  test('list prints one line of JSON for each account, oldest first', async () => {
     const bob = await api.user('bob@example.com')
     await api.task(bob)
     await api.task(bob)
@@ -67,7 +67,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     ])
   })
 
-  test('disable ends the sessions within a second and closes the door; enable opens it again', async () => {
+  test('disable ends the sessions within a second and refuses sign-ins; enable allows them again', async () => {
     const { token } = await api.user('carol@example.com')
     expect((await api.get('/users/me', { token })).status).toBe(200)
     const disabled = await user(['disable', 'CAROL@example.com'])
@@ -116,7 +116,42 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     })
   })
 
-  test('delete at a terminal takes nothing but the address for a yes', async () => {
+  test('create at a terminal asks for the password twice, without an echo', async () => {
+    const type = async (address: string, ...passwords: string[]) => {
+      const command = [await executablePath(), 'user', 'create', address].join(' ')
+      const terminal = Bun.spawn(['script', '-qec', command, '/dev/null'], {
+        env: { PATH: process.env.PATH, ...place.env },
+        stdin: 'pipe',
+        stdout: 'pipe',
+      })
+      let shown = ''
+      for await (const chunk of terminal.stdout) {
+        shown += Buffer.from(chunk).toString()
+        if (shown.endsWith(': ')) terminal.stdin.write(passwords.shift() ?? '')
+        await terminal.stdin.flush()
+      }
+      return { exitCode: await terminal.exited, shown }
+    }
+
+    // With a typing mistake, corrected with the backspace key; and ctrl-U, which begins again.
+    const typed = await type('gina@example.com', 'staple batterx\x7fy\r', 'wrong\x15staple battery\r')
+    expect(typed.exitCode).toBe(0)
+    expect(typed.shown).toContain('created user gina@example.com')
+    expect(typed.shown).not.toContain('staple')
+    expect((await login('gina@example.com', 'staple battery')).status).toBe(200)
+
+    expect(await type('hugo@example.com', 'staple battery\r', 'staple buttery\r')).toMatchObject({
+      exitCode: 1,
+      shown: expect.stringContaining('the two passwords differ'),
+    })
+    expect(await type('hugo@example.com', 'staple\x03')).toMatchObject({
+      exitCode: 1,
+      shown: expect.stringContaining('interrupted'),
+    })
+    expect((await login('hugo@example.com', 'staple battery')).status).toBe(401)
+  })
+
+  test('delete at a terminal accepts only the address as a yes', async () => {
     const { id } = await api.user('fred@example.com')
     const command = [await executablePath(), 'user', 'delete', id].join(' ')
     const typing = async (answer: string) => {
@@ -157,7 +192,7 @@ test('a command on the embedded database works without a service, and makes no d
   expect(existsSync(dataDir)).toBe(false)
 })
 
-test('a service that was killed is in nobody’s way', async () => {
+test('a service that was killed blocks no command', async () => {
   const place = await newPlace('embedded')
   const api = await startExecutable(place.env)
   await api.user('ada@example.com')
@@ -193,7 +228,7 @@ describe('config', () => {
     writeFileSync(file, 'geheim-file-geheim-file-geheim-file-1\n')
     const urls = [
       'postgres://ada:geheim@db/todo',
-      'postgres://ada:geh%40eim@db1:1,db2:2/todo?password=geheim&a=b',
+      'postgres://ada:geh%40eim@db1:1,db2:2/todo?password=geheim&sslpassword=geheim&application_name=b',
     ]
     for (const url of urls) {
       const { stdout, of } = await config({ DATABASE_URL: url, SECRET_KEY_FILE: file })
@@ -273,7 +308,7 @@ describe('doctor fails, and says what to do', () => {
     await database.drop()
   })
 
-  test('when the server takes no writes, or the role may not', async () => {
+  test('when the server refuses writes, or the role may not', async () => {
     // A pooling proxy would go on with sessions from before the change.
     const place = await newPlace('postgres', { direct: true })
     const url = new URL(place.env.DATABASE_URL!)
@@ -281,7 +316,7 @@ describe('doctor fails, and says what to do', () => {
     await execute(url.href, `alter database ${name} set default_transaction_read_only = on`)
     expect(await doctor(place.env)).toEqual({
       exitCode: 1,
-      problems: [expect.stringMatching(/^fail {2}writing .*takes no writes/)],
+      problems: [expect.stringMatching(/^fail {2}writing .*refuses writes/)],
     })
 
     await execute(
@@ -326,6 +361,7 @@ describe('wrong use', () => {
     [['import']],
     [['import', 'a', '--from', 'postgres://db/x']],
     [['import', '--from', 'mysql://db/x']],
+    [['import', '--from', 'postgres://db/x?sslmode=on']],
     [['backup']],
     [['nosuch']],
   ])('%p: exit code 2, one message on stderr, nothing on stdout', async args => {

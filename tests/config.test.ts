@@ -269,7 +269,7 @@ const wrong = {
   TRUSTED_PROXIES: 'geheim-10',
 }
 
-test('all mistakes are told at once, by name and without the values', () => {
+test('all mistakes are reported at once, by name and without the values', () => {
   const found = mistakes(wrong)
 
   for (const name of Object.keys(wrong)) expect(found.filter(line => line.startsWith(name))).toHaveLength(1)

@@ -107,7 +107,7 @@ test('a sync of the engine reaches the disk, and one that fails is reported to t
   class Mended extends DurableFS {
     constructor() {
       super(root)
-      this.mend(module)
+      this.patch(module)
     }
   }
   new Mended()
@@ -283,7 +283,7 @@ describe('a restore', () => {
     const bad = await spoiled(cluster => fs.symlinkSync('/etc/passwd', join(cluster, 'link')))
     const dataDir = join(folder(), 'data')
 
-    await expect(within(dataDir, () => restoreCommand(bad, {}))).rejects.toThrow('is no backup')
+    await expect(within(dataDir, () => restoreCommand(bad, {}))).rejects.toThrow('is not a backup')
     expect(fs.readdirSync(dataDir)).toEqual(['lock'])
   }, 60_000)
 

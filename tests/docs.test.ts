@@ -15,7 +15,7 @@ const get = (path: string, headers: Record<string, string> = {}) =>
   app.handle(new Request(`http://localhost${path}`, { headers }))
 const document = (await (await get('/openapi.json')).json()) as Document
 
-/** Routes that are for browsers, and the addresses of the first service. */
+/** Routes that are for browsers, and the addresses of the FastAPI service. */
 const hidden = ['/', '/docs', '/docs/assets/:version/:file', '/openapi.json', '/swagger', '/swagger/json']
 const isHidden = (path: string) => hidden.includes(path) || /^\/api\/(?!v1\/)/.test(path)
 
@@ -53,7 +53,7 @@ describe('the OpenAPI document', () => {
     expect(routes.length).toBeGreaterThan(10)
   })
 
-  test('gives every operation a name of its own, a summary and a known tag', () => {
+  test('has a name, a summary and a known tag for every operation', () => {
     const names = operations.map(({ operation }) => operation.operationId)
     expect(new Set(names).size).toBe(names.length)
 
@@ -261,7 +261,7 @@ describe('the OpenAPI document', () => {
     expect(await response.json()).toEqual(document)
   })
 
-  test('is not sent again to whoever has it', async () => {
+  test('is not sent again to a client that has it', async () => {
     const etag = (await get('/openapi.json')).headers.get('etag')!
 
     const again = await get('/openapi.json', { 'if-none-match': etag })

@@ -4,10 +4,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
+import { template } from '../src/db/embedded/cluster-files.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
-import { tidy } from '../src/db/maintenance.ts'
+import { runMaintenance } from '../src/db/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
-import type { Person } from './support/harness.ts'
+import type { User } from './support/harness.ts'
 
 // Milliseconds: opening takes one second, and on a busy machine several.
 setDefaultTimeout(60_000)
@@ -30,6 +31,11 @@ afterAll(async () => {
 
 afterEach(async () => {
   for (const step of undo.splice(0).reverse()) await step()
+})
+
+test('a first start from the sources unpacks the database of the build, as the executable does', () => {
+  const built = join(import.meta.dir, '../build/cluster.tar.gz')
+  expect(template()).toBe(existsSync(built) ? built : undefined)
 })
 
 function folder(): string {
@@ -128,7 +134,7 @@ test('the folder is for its owner only', () => {
   expect(statSync(dataDir).mode & 0o777).toBe(0o700)
 })
 
-test('a file in the way is told in one line', () => {
+test('a file in the way is reported in one line', () => {
   const dataDir = folder()
   writeFileSync(dataDir, 'not a folder')
 
@@ -164,7 +170,9 @@ test('times are in UTC and just in time compilation is off', async () => {
 })
 
 test('an error carries its SQLSTATE and constraint, and the next statement works', async () => {
-  await driver.session(session => session.execute('create table unique_t (a int constraint t_once unique)'))
+  await driver.dedicatedConnection(connection =>
+    connection.execute('create table unique_t (a int constraint t_once unique)'),
+  )
   const insert = () => driver.query('insert into unique_t values ($1)', [1])
   await insert()
 
@@ -179,18 +187,22 @@ test('an error carries its SQLSTATE and constraint, and the next statement works
 })
 
 test('a session gives the rows of the last statement', async () => {
-  const rows = await driver.session(session => session.execute('select 1; select 2 union all select 3'))
+  const rows = await driver.dedicatedConnection(connection =>
+    connection.execute('select 1; select 2 union all select 3'),
+  )
 
   expect(rows).toEqual([[2], [3]])
 })
 
 test('a session that fails half-way leaves nothing, whether the script fails or the work does', async () => {
-  await driver.session(session => session.execute('create table half_t (a int)'))
+  await driver.dedicatedConnection(connection => connection.execute('create table half_t (a int)'))
   const half = () =>
-    driver.session(session => session.execute('begin; insert into half_t values (1); select 1/0; commit'))
+    driver.dedicatedConnection(connection =>
+      connection.execute('begin; insert into half_t values (1); select 1/0; commit'),
+    )
   const thrown = () =>
-    driver.session(async session => {
-      await session.execute('begin; insert into half_t values (2)')
+    driver.dedicatedConnection(async connection => {
+      await connection.execute('begin; insert into half_t values (2)')
       throw new Error('the work failed')
     })
 
@@ -201,11 +213,11 @@ test('a session that fails half-way leaves nothing, whether the script fails or 
 
 test('a query waits while a session runs, and does not see its settings afterwards', async () => {
   const order: string[] = []
-  const session = driver.session(async session => {
-    await session.execute(`set application_name = 'session'; begin; create table waited as select 1 as a`)
+  const session = driver.dedicatedConnection(async connection => {
+    await connection.execute(`set application_name = 'session'; begin; create table waited as select 1 as a`)
     await Bun.sleep(50)
     order.push('session')
-    await session.execute('commit')
+    await connection.execute('commit')
   })
   const query = driver.query(`select a, current_setting('application_name') from waited`, []).then(rows => {
     order.push('query')
@@ -219,11 +231,13 @@ test('a query waits while a session runs, and does not see its settings afterwar
 })
 
 test('a statement that is known keeps working after a session has changed its table', async () => {
-  await driver.session(session => session.execute('create table altered as select 1 as a'))
+  await driver.dedicatedConnection(connection => connection.execute('create table altered as select 1 as a'))
   const all = () => driver.query('select * from altered', [])
   expect(await all()).toEqual([[1]])
 
-  await driver.session(session => session.execute(`alter table altered add column b text default 'new'`))
+  await driver.dedicatedConnection(connection =>
+    connection.execute(`alter table altered add column b text default 'new'`),
+  )
 
   expect(await all()).toEqual([[1, 'new']])
 })
@@ -248,15 +262,15 @@ test('closing answers what is under way, then refuses, and can be repeated', asy
 
   expect(await underWay).toEqual([[1]])
   await expect(driver.query('select 1', [])).rejects.toMatchObject({ code: 'unavailable' })
-  await expect(driver.session(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
+  await expect(driver.dedicatedConnection(async () => {})).rejects.toMatchObject({ code: 'unavailable' })
 })
 
-test('rows are there after a restart, and a first start that was cut off is begun anew', async () => {
+test('rows are there after a restart, and a first start that was cut off is repeated', async () => {
   const dataDir = folder()
   mkdirSync(join(dataDir, 'cluster.new', 'base'), { recursive: true })
   writeFileSync(join(dataDir, 'cluster.new', 'PG_VERSION'), '')
   const first = await open(dataDir)
-  await first.session(session => session.execute('create table t as select 42 as a'))
+  await first.dedicatedConnection(connection => connection.execute('create table t as select 42 as a'))
   await first.close()
 
   const second = await open(dataDir)
@@ -285,7 +299,7 @@ test('every answered row is there after kill -9', async () => {
   const dataDir = folder()
   const writer = program(`
     const driver = await openEmbedded({ dataDir: ${JSON.stringify(dataDir)} })
-    await driver.session(session => session.execute('create table t (a int primary key)'))
+    await driver.dedicatedConnection(connection => connection.execute('create table t (a int primary key)'))
     for (let a = 1; ; a++) {
       await driver.query('insert into t values ($1)', [a])
       console.log(a)
@@ -312,8 +326,8 @@ test('a disk that fails ends the process at once with a clear line, and nothing 
   const writer = program(`
     let failing = false
     class FailingFS extends DurableFS {
-      mend(module) {
-        super.mend(module)
+      patch(module) {
+        super.patch(module)
         const { fsync } = module.NODEFS.stream_ops
         module.NODEFS.stream_ops.fsync = stream => {
           if (failing) throw new module.FS.ErrnoError(29)
@@ -322,7 +336,7 @@ test('a disk that fails ends the process at once with a clear line, and nothing 
       }
     }
     const driver = await openEmbedded({ dataDir: ${JSON.stringify(dataDir)} }, folder => new FailingFS(folder))
-    await driver.session(session => session.execute('create table t as select 1 as a'))
+    await driver.dedicatedConnection(connection => connection.execute('create table t as select 1 as a'))
     failing = true
     await driver.query('insert into t values (2)', [])
     console.log('answered')
@@ -339,7 +353,7 @@ test('a disk that fails ends the process at once with a clear line, and nothing 
 test('when space runs low writes are refused and reads go on', async () => {
   const dataDir = folder()
   const driver = await open(dataDir, Number.MAX_SAFE_INTEGER)
-  await driver.session(session => session.execute('create table t as select 1 as a'))
+  await driver.dedicatedConnection(connection => connection.execute('create table t as select 1 as a'))
 
   await expect(driver.query('insert into t values ($1)', [2])).rejects.toMatchObject({ code: 'unavailable' })
   expect(await driver.query('select a from t', [])).toEqual([[1]])
@@ -352,8 +366,8 @@ test.each([
 ])('a fault of the database itself (%s, %s) is no fault of the request', async code => {
   const failing = async () =>
     driver.query(`with f as (select as_if($1)) select * from f`, [code]).catch(error => error)
-  await driver.session(session =>
-    session.execute(`
+  await driver.dedicatedConnection(connection =>
+    connection.execute(`
       create or replace function as_if(code text) returns void language plpgsql
       as $$ begin raise exception 'as if' using errcode = code; end $$`),
   )
@@ -377,8 +391,8 @@ describe('a service whose data folder is deleted', () => {
     lines.map(line => JSON.parse(line)).filter(({ level }) => level === 'error')
 
   test.each([
-    ['writes', (api: Running, ada: Person) => api.post('/tasks', { ...ada, json: { title: 'x' } })],
-    ['reads', (api: Running, ada: Person) => api.get('/tasks?q=milk', ada)],
+    ['writes', (api: Running, ada: User) => api.post('/tasks', { ...ada, json: { title: 'x' } })],
+    ['reads', (api: Running, ada: User) => api.get('/tasks?q=milk', ada)],
     ['asks whether it is ready', (api: Running) => api.get('/health/ready')],
   ])('ends, so that it is started again, and answers no 500 to a client that %s', async (_, call) => {
     const { api, ada, dataDir } = await start()
@@ -408,7 +422,7 @@ describe('a service whose data folder is deleted', () => {
   })
 })
 
-test('statements that write are told from those that only read', () => {
+test('statements that write are told apart from those that only read', () => {
   const reads = ['select updated_at from t', ' with a as (select 1) select * from a', 'show server_version']
   const writes = [
     'insert into t values (1)',
@@ -420,7 +434,7 @@ test('statements that write are told from those that only read', () => {
   expect(writes.filter(onlyReads)).toEqual([])
 })
 
-test('a change makes the upkeep of the next minute clear up', async () => {
+test('a change makes the next round of maintenance vacuum', async () => {
   const timers = spyOn(globalThis, 'setInterval')
   const driver = await open(folder())
   const [everyMinute] = timers.mock.calls.find(([, ms]) => ms === 60_000)!
@@ -437,13 +451,13 @@ test('a change makes the upkeep of the next minute clear up', async () => {
   expect(await dead()).toBe(0)
 })
 
-test('the upkeep clears dead rows and tells the planner how much there is', async () => {
-  await driver.session(session =>
-    session.execute('create table untidy as select a from generate_series(1, 5000) a'),
+test('maintenance removes dead rows and gives the planner its row estimates', async () => {
+  await driver.dedicatedConnection(connection =>
+    connection.execute('create table untidy as select a from generate_series(1, 5000) a'),
   )
   await driver.query('delete from untidy where a > 1000', [])
 
-  await tidy(statement => driver.session(session => session.execute(statement)))
+  await runMaintenance(statement => driver.dedicatedConnection(connection => connection.execute(statement)))
 
   const [[rows, dead] = []] = await driver.query(
     `select reltuples::int, n_dead_tup from pg_class join pg_stat_user_tables on relid = pg_class.oid

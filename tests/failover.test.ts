@@ -22,23 +22,23 @@ test.each([
     const { primary, standby } = await pair()
     const url = addressOf(primary, standby)
     const api = await start(url)
-    const people = await Promise.all(Array.from({ length: 5 }, () => api.user()))
-    const traffic = startTraffic(api, people)
+    const users = await Promise.all(Array.from({ length: 5 }, () => api.user()))
+    const traffic = startTraffic(api, users)
     const probes = startProbes(api)
     await traffic.more('answered', 300)
 
-    const gone = performance.now()
+    const notReady = probes.measureUntil(false)
     await remove(primary)
     await Bun.sleep(1500)
     await traffic.more('refused', 30)
-    expect(probes.readiness(false, gone)).toBeLessThan(recoveryMax)
+    expect(notReady()).toBeLessThan(recoveryMax)
     await promote(standby)
-    const back = performance.now()
+    const measured = traffic.measureRecovery()
     await traffic.more('answered', 300)
     await Bun.sleep(300)
-    const recovery = traffic.refusedUntil(back)
+    const recovery = measured()
 
-    // The old one comes back, as somebody's mistake: it takes writes.
+    // The old one comes back, by an operator's mistake: it accepts writes.
     primary.thaw()
     await primary.start()
     const written = await writtenTo(primary)
@@ -65,7 +65,7 @@ test.each([
     markAsStandby(primary.dataDir)
     await primary.start()
     const another = await start(url)
-    const task = await another.task(people[0]!)
+    const task = await another.task(users[0]!)
     expect(await execute(standby.url, `select id from tasks where id = '${task.id}'`)).toHaveLength(1)
     expect(await sessionsOf(primary)).toBe(0)
   },
@@ -103,7 +103,7 @@ const writtenTo = ({ url }: PostgresServer) =>
 
 /**
  * Of a thawed server only those that began later: what was under way is carried out, but no standby confirms it, so
- * nobody is told that it was done.
+ * no client was told that it was done.
  */
 async function sessionsOf({ url }: PostgresServer, since = 'epoch'): Promise<number> {
   const sessions = `select 1 from pg_stat_activity where application_name = 'todo-api' and backend_start > '${since}'`

@@ -53,7 +53,8 @@ const moduleOf = (path: string) => path.match(/^modules\/([^/]+)\//)?.[1]
 const isSignInMethod = ({ path }: Source) =>
   path.startsWith('modules/auth/') &&
   /^export const \w+SignIn = /m.test(readFileSync(join(root, 'src', path), 'utf8'))
-const knowsHttp = (source: Source) => /\/(routes|model)\.ts$/.test(source.path) || isSignInMethod(source)
+const knowsHttp = (source: Source) =>
+  /\/(routes|model|fields)\.ts$/.test(source.path) || isSignInMethod(source)
 
 test('the sources are found, and what they import exists', () => {
   expect(sources.length).toBeGreaterThan(30)

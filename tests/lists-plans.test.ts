@@ -1,12 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
 import { createDb, openDriver } from '../src/db/drizzle.ts'
+import type { UserId } from '../src/lib/user-id.ts'
 import type { ListQuery } from '../src/modules/tasks/model.ts'
 import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'
 import { privateDatabase } from './support/template.ts'
 
 /** Users by name: one with 50 tasks, one with 10,000, one with 10,000 of which few are open. */
-const users = { few: uuid(1), many: uuid(2), odd: uuid(3) }
+const users = { few: uuid(1) as UserId, many: uuid(2) as UserId, odd: uuid(3) as UserId }
 
 function uuid(n: number) {
   return `00000000-0000-7000-8000-${String(n).padStart(12, '0')}`
@@ -37,11 +38,11 @@ async function serviceOn(fill: string) {
   const database = await privateDatabase()
   // One connection, so that what it has prepared can be looked into.
   const driver = await openDriver({ kind: 'postgres', url: database.directUrl, poolSize: 1, prepare: true })
-  await driver.session(async session => {
-    await session.execute(fill)
+  await driver.dedicatedConnection(async connection => {
+    await connection.execute(fill)
     // What is not in the log yet (the test server does not wait for it) is not yet visible to all for `vacuum`.
-    await session.execute('checkpoint')
-    await session.execute('vacuum analyze tasks')
+    await connection.execute('checkpoint')
+    await connection.execute('vacuum analyze tasks')
   })
   let sent: Parameters<Driver['query']> | undefined
   const spied: Driver = {
@@ -141,7 +142,7 @@ describe('a page of a list, with 100,000 tasks in the table', () => {
     return next!
   }
 
-  const inOrder = ['Aggregate', 'WindowAgg', 'Subquery Scan', 'Limit', 'Index Scan']
+  const inOrder = ['Aggregate', 'Limit', 'Index Scan']
   const withoutValues = (types: string[]) => types.filter(type => type !== 'Result')
 
   test('costs the same in the default order, for 50 tasks and 10,000, first and last, by one plan', async () => {

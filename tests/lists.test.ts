@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
 import type { Task } from '../src/modules/tasks/model.ts'
-import { onBothDatabases, type Person, type Service } from './support/harness.ts'
+import { onBothDatabases, type Service, type User } from './support/harness.ts'
 
 /** Every page from an address on, by following `Link`. */
 async function pages(api: Service, token: string, address: string) {
@@ -26,7 +26,7 @@ onBothDatabases('lists', api => {
   }
 
   /** Thirty tasks that differ in everything, with ties. */
-  async function many(): Promise<Person> {
+  async function many(): Promise<User> {
     const ada = await api.user()
     const operations = Array.from({ length: 30 }, (_, i) => ({
       op: 'create',
@@ -87,7 +87,7 @@ onBothDatabases('lists', api => {
     }
   })
 
-  test('a filter with an index of its own gives the same pages, whether it finds few tasks or many', async () => {
+  test('a filter with an index of its own returns the same pages, whether it finds few tasks or many', async () => {
     const ada = await api.user()
     for (const tags of [['some', 'most'], ['most'], ['most'], []]) {
       const operations = Array.from({ length: 75 }, (_, i) => ({
@@ -188,6 +188,19 @@ onBothDatabases('lists', api => {
     }
   })
 
+  test('a page ends before the first task of the next one, whatever that says in its texts', async () => {
+    const user = await api.user()
+    const first = await api.task(user)
+    const title = `",{"id":"${first.id}"`
+    const changed = await api.patch(`/tasks/${first.id}`, { token: user.token, json: { title } })
+    const second = await api.task(user, { title, tags: [`,{"id":"${first.id}"`.slice(0, 50)] })
+
+    const { body, headers } = await api.get('/tasks?limit=1', { token: user.token })
+    expect(body).toEqual([second])
+    const next = headers.get('link')!.match(/\/tasks[^>]+/)![0]
+    expect((await api.get(next, { token: user.token })).body).toEqual([changed.body])
+  })
+
   test('a page that ends the list has no next one, and only who asks gets a total', async () => {
     const ada = await api.user()
     await api.task(ada)
@@ -200,7 +213,7 @@ onBothDatabases('lists', api => {
     expect(empty.headers.get('x-total-count')).toBe('0')
   })
 
-  test('a cursor is for its person and its order, and not for an offset', async () => {
+  test('a cursor is for its user and its order, and not for an offset', async () => {
     const ada = await many()
     const bob = await many()
     const { headers } = await api.get('/tasks?limit=2&sort=title', { token: ada.token })
@@ -359,13 +372,13 @@ onBothDatabases('lists', api => {
     expect(answer.body.detail[0].loc.slice(0, 2)).toEqual(['query', name])
   })
 
-  test('what is refused is told in words that help', async () => {
+  test('what is refused is explained in words that help', async () => {
     const { token } = await api.user()
     const problems = async (query: string) =>
       (await api.get(`/tasks${query}`, { token })).body.detail.map((problem: { msg: string }) => problem.msg)
 
     expect(await problems('?sort=size')).toEqual([
-      'String should be a comma list of created_at, updated_at, due_at, priority, title, status, position, each with - in front for descending',
+      'String should be a comma list of title, status, priority, due_at, position, created_at, updated_at, each with - in front for descending',
     ])
     expect(await problems(`?tag=a&tag=${'x'.repeat(51)}`)).toEqual([
       'String should have at most 50 characters',

@@ -48,7 +48,7 @@ onBothDatabases('the log', api => {
 
   test('names the answer’s status for everything that never reaches a route', async () => {
     const cases = [
-      ['GET', '/nope/what-a-person-typed', 404],
+      ['GET', '/nope/what-a-user-typed', 404],
       ['POST', '/health', 405],
       ['PROPFIND', '/api/v1/tasks', 405],
       ['GET', '/', 302],
@@ -206,7 +206,7 @@ describe('a log', () => {
     expect(performance.now() - began).toBeGreaterThan(90)
   })
 
-  test('writes whole lines, never more than a pipe keeps together when it is told so', () => {
+  test('writes whole lines, never more than a pipe keeps together when asked to', () => {
     const texts: string[] = []
     const write = (text: string) => void texts.push(text)
     const log = createLog({ level: 'debug', pretty: false, write, batchBytesMax: 4096 })
@@ -285,15 +285,15 @@ describe('a log', () => {
     expect(log.dropped()).toBe(5)
 
     isGone = false
-    log.info('heard')
+    log.info('received')
     await log.flush()
     expect(texts.map(text => JSON.parse(text))).toMatchObject([
-      { msg: 'heard' },
+      { msg: 'received' },
       { msg: 'log lines dropped', count: 5 },
     ])
   })
 
-  test('is one line per event for people, too', () => {
+  test('is one line per event at a terminal, too', () => {
     const { log, lines } = written('info', true)
     log.info('request', { route: '/x', status: 200, user_id: undefined })
 

@@ -3,7 +3,7 @@ import { cpSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
-import type { Person } from './support/harness.ts'
+import type { User } from './support/harness.ts'
 import { execute } from './support/postgres-server.ts'
 
 /** A way to lose changes: what is saved, how it comes back, and whether the service writes before `reset-sync` runs. */
@@ -59,7 +59,7 @@ const losses: Record<string, Loss> = {
 const isNoSocket = (path: string) => !path.endsWith('/control')
 
 /** Everything that a client gets from a cursor on, or from nothing; the status when it is refused. */
-async function sync(api: Running, { token }: Person, cursor?: string) {
+async function sync(api: Running, { token }: User, cursor?: string) {
   const tasks = new Map<string, unknown>()
   let since = cursor
   while (true) {
@@ -77,7 +77,7 @@ async function sync(api: Running, { token }: Person, cursor?: string) {
 describe.each(Object.entries(losses))('%s', (_, { kind, save, bringBack, needsReset }) => {
   let place: Place
   let api: Running
-  let ada: Person
+  let ada: User
   let task: { id: string }
   /** What clients hold from before the backup, and from the changes that are lost. */
   const held = { cursors: [] as string[], etags: [] as string[] }

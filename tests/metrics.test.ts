@@ -20,15 +20,15 @@ const scrape = async (api: Service) => {
 onBothDatabases(
   'metrics',
   api => {
-    test('are for whoever has the token', async () => {
-      const nobody = await api.get(`${api.url}/metrics`)
+    test('need the token', async () => {
+      const anonymous = await api.get(`${api.url}/metrics`)
       const stranger = await api.get(`${api.url}/metrics`, { token: `${token}x` })
       const { token: ada } = await api.user()
-      const person = await api.get(`${api.url}/metrics`, { token: ada })
+      const user = await api.get(`${api.url}/metrics`, { token: ada })
 
-      expectError(nobody, 401, 'not_authenticated', 'Not authenticated')
+      expectError(anonymous, 401, 'not_authenticated', 'Not authenticated')
       expectError(stranger, 401, 'invalid_token', 'Could not validate credentials')
-      expectError(person, 401, 'invalid_token', 'Could not validate credentials')
+      expectError(user, 401, 'invalid_token', 'Could not validate credentials')
     })
 
     test('are a text that a strict reader takes, with everything in it', async () => {
@@ -46,7 +46,7 @@ onBothDatabases(
         database_up: 'gauge',
         password_hashes_running: 'gauge',
         password_hashes_waiting: 'gauge',
-        remembered_tokens: 'gauge',
+        cached_tokens: 'gauge',
         throttled_requests_total: 'counter',
         event_loop_lag_seconds: 'histogram',
         log_lines_dropped_total: 'counter',
@@ -104,7 +104,7 @@ onBothDatabases(
       expect(open + connections('opening')).toBeLessThanOrEqual(sampled(after, 'database_connections_max'))
       expect(sampled(after, 'database_statements_waiting')).toBe(0)
       expect(sampled(after, 'database_up')).toBe(1)
-      expect(sampled(after, 'remembered_tokens')).toBeGreaterThan(0)
+      expect(sampled(after, 'cached_tokens')).toBeGreaterThan(0)
     })
 
     test('count what a limit refused', async () => {
@@ -141,7 +141,7 @@ test('the queue of password hashes is seen while it is there', async () => {
   expect(sampled(after, 'password_hashes_waiting')).toBe(0)
 })
 
-test('nobody finds metrics that were not asked for', async () => {
+test('without the setting there are no metrics', async () => {
   const api = await startService('embedded')
   const answer = await api.get(`${api.url}/metrics`)
   await api.stop()

@@ -3,7 +3,10 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { Glob } from 'bun'
-import { handwritten } from '../src/db/tables.ts'
+import config from '../drizzle.config.ts'
+import { complete } from '../scripts/generate-migration.ts'
+import { handwritten } from '../src/modules/table-registry.ts'
+import { taskJson, tasksStorage } from '../src/modules/tasks/table.ts'
 import { breaches } from './support/migration-rules.ts'
 
 const root = join(import.meta.dir, '..')
@@ -27,7 +30,7 @@ describe('the rules refuse', () => {
     ['alter table users alter column email type varchar(300)', 'changes its type or collation'],
     ['ALTER TABLE "tasks" ADD COLUMN "list_id" uuid NOT NULL', 'give it a default'],
     [
-      `ALTER TABLE "tasks" ADD COLUMN "json" text GENERATED ALWAYS AS (f(a, 'x;y')) STORED NOT NULL`,
+      `ALTER TABLE "tasks" ADD COLUMN "html" text GENERATED ALWAYS AS (f(a, 'x;y')) STORED NOT NULL`,
       'exclusive lock',
     ],
     ['ALTER TABLE "tasks" ALTER COLUMN "due_at" SET NOT NULL', 'rows without a value'],
@@ -60,10 +63,21 @@ test.each([
   expect(breaches(migration)).toEqual([])
 })
 
-test('the functions and triggers of src/db/tables.ts are those of the migrations', async () => {
+test('a migration that makes the JSON of the tasks again must not forget its storage', () => {
+  const again = `-- Allowed: name and type stay.
+    ALTER TABLE "tasks" DROP COLUMN "json";--> statement-breakpoint
+    -- Allowed: name and type stay.
+    ALTER TABLE "tasks" ADD COLUMN "json" text GENERATED ALWAYS AS (f(id)) STORED NOT NULL;`
+
+  expect(breaches(again)).toEqual([expect.stringContaining('it has lost its storage')])
+  expect(breaches(`${again}\n--> statement-breakpoint\n${tasksStorage}`)).toEqual([])
+})
+
+test('the functions and triggers beside the tables are those of the migrations', async () => {
   const migrations = (await Promise.all(files.map(read))).join('\n')
+  const advice = 'is in no migration: `bun run db:generate` writes it into the next one'
   const missing = handwritten.filter(text => !migrations.includes(text))
-  expect(missing).toEqual([])
+  expect(missing.map(text => `${text.split('\n')[0]} ${advice}`)).toEqual([])
 
   // What is made last under a name counts: that must be the text beside the tables.
   const made = (sql: string) =>
@@ -74,18 +88,49 @@ test('the functions and triggers of src/db/tables.ts are those of the migrations
   expect([...last.values()].sort()).toEqual(handwritten.flatMap(made).sort())
 })
 
-test('the tables of src/db/tables.ts are those of the migrations', () => {
+test('the migration of a new field is generated whole, and breaks no rule', async () => {
+  const newJson = taskJson.replace('"position" text', '"position" text, "estimate" integer')
+  const texts = handwritten.map(text => (text === taskJson ? newJson : text))
+  const statements = [
+    'ALTER TABLE "tasks" drop column "json";',
+    'ALTER TABLE "tasks" ADD COLUMN "json" text GENERATED ALWAYS AS (task_json(id, estimate)) STORED NOT NULL;',
+    'ALTER TABLE "tasks" ADD COLUMN "estimate" integer;',
+    'ALTER TABLE "tasks" ADD CONSTRAINT "tasks_estimate_range" CHECK ("tasks"."estimate" > 0);',
+  ]
+  const generated = statements.join('--> statement-breakpoint\n')
+
+  const migration = complete(generated, await Promise.all(files.map(read)), texts)
+
+  expect(breaches(generated)).not.toEqual([])
+  expect(breaches(migration)).toEqual([])
+  const places = [
+    newJson,
+    statements[0]!,
+    statements[2]!,
+    `${statements[3]!.slice(0, -1)} NOT VALID;`,
+    statements[1]!,
+    'DROP FUNCTION "task_json"(uuid, uuid, text,',
+    tasksStorage,
+  ].map(text => migration.indexOf(text))
+  expect(places).not.toContain(-1)
+  expect(places).toEqual(places.toSorted((a, b) => a - b))
+})
+
+test('the tables are those of the migrations', () => {
   // In a copy: what drizzle-kit finds missing, it writes.
   const copy = mkdtempSync(join(tmpdir(), 'todo-api-drizzle-'))
   try {
     cpSync(folder, copy, { recursive: true })
     const out = relative(root, copy)
-    const options = ['--dialect', 'postgresql', '--schema', 'src/db/tables.ts', '--out', out]
+    const schema = `{${[config.schema].flat().join()}}`
+    const options = ['--dialect', 'postgresql', '--schema', schema, '--out', out]
     const { stdout, exitCode } = Bun.spawnSync(
       [process.execPath, 'node_modules/.bin/drizzle-kit', 'generate', ...options],
       { cwd: root },
     )
-    expect([exitCode, stdout.toString()]).toEqual([0, expect.stringContaining('No schema changes')])
+    expect(exitCode).toBe(0)
+    const isComplete = stdout.toString().includes('No schema changes')
+    expect(isComplete ? '' : 'the tables have changed: `bun run db:generate` writes the migration').toBe('')
   } finally {
     rmSync(copy, { recursive: true })
   }

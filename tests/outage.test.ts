@@ -4,8 +4,9 @@ import type { Driver } from '../src/db/driver.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
+import { stopwatch } from './support/stopwatch.ts'
 
-/** What this file promises, in milliseconds: nobody waits longer, and it is well again soon after. */
+/** What this file promises, in milliseconds: no caller waits longer, and the service recovers soon after. */
 const answerMax = 2500
 const recoveryMax = 2000
 
@@ -64,7 +65,7 @@ describe('under load, when the server', () => {
 })
 
 test('a server that is not there is away at once, with the reason as the cause', async () => {
-  const db = openPostgres({ url: 'postgres://nobody@127.0.0.1:1/nothing', poolSize: 2 })
+  const db = openPostgres({ url: 'postgres://todo@127.0.0.1:1/nothing', poolSize: 2 })
   const { error, milliseconds } = await settle(db)
   await db.close()
 
@@ -99,7 +100,7 @@ test('a server that takes connections and says nothing is away within the limit'
   expect(second.milliseconds).toBeLessThan(100)
 })
 
-test('a proxy that closes the door at once is not besieged', async () => {
+test('a proxy that closes every connection at once is not flooded with new ones', async () => {
   const proxy = await listen(socket => socket.destroy())
   const db = openPostgres({ url: proxy.url, poolSize: 10 })
   const until = performance.now() + 1000
@@ -180,10 +181,10 @@ test.each([true, false])(
       await Bun.sleep(50)
     }
     mode = 'passes'
-    const back = performance.now()
+    const elapsed = stopwatch()
     if (!hasCallers) await Bun.sleep(1000)
-    while ((await settle(db)).error && performance.now() - back < 10_000) await Bun.sleep(20)
-    const recovery = performance.now() - back
+    while ((await settle(db)).error && elapsed() < 10_000) await Bun.sleep(20)
+    const recovery = elapsed()
     await db.close()
     proxy.close()
 
@@ -198,20 +199,20 @@ test('of several hosts the one that answers is found, and found again when they 
   const alive = `127.0.0.1:${port}`
   for (const hosts of [`${dead},${alive}`, `${alive},${dead}`]) {
     const db = openPostgres({ url: `postgres://postgres:${password}@${hosts}/postgres`, poolSize: 2 })
-    const began = performance.now()
+    const elapsed = stopwatch()
     while ((await settle(db)).error) await Bun.sleep(20)
     await db.close()
-    expect(performance.now() - began).toBeLessThan(recoveryMax)
+    expect(elapsed()).toBeLessThan(recoveryMax)
   }
 })
 
-test('a table that somebody has locked costs only those who need it', async () => {
+test('a locked table delays only the statements that need it', async () => {
   const db = openPostgres({ url: server.url, poolSize: 2 })
-  await db.session(session => session.execute('create table if not exists locked (id int)'))
+  await db.dedicatedConnection(connection => connection.execute('create table if not exists locked (id int)'))
   const { promise: released, resolve: release } = Promise.withResolvers<void>()
   const { promise: held, resolve: hold } = Promise.withResolvers<void>()
-  const holder = db.session(async session => {
-    await session.execute('begin; lock table locked')
+  const holder = db.dedicatedConnection(async connection => {
+    await connection.execute('begin; lock table locked')
     hold()
     await released
   })
@@ -229,7 +230,7 @@ test('a table that somebody has locked costs only those who need it', async () =
   expect(after.error).toBeUndefined()
 })
 
-test('when every connection is busy the next ones wait, so many and no more, and no longer than the limit', async () => {
+test('when every connection is busy, at most 100 for each wait, and no longer than the limit', async () => {
   const db = openPostgres({ url: server.url, poolSize: 2 })
   const calls = Array.from({ length: 300 }, () => settle(db, 'select pg_sleep(1.2)'))
   const results = await Promise.all(calls)
@@ -268,7 +269,7 @@ async function outage(phase: {
 const callers = 50
 const question = 'select i, $1::int from generate_series(1, 20) i'
 
-/** So many callers, each asking again and again: the driver's own promises are what is looked at. */
+/** This many callers query in a loop; the promises of the driver are checked. */
 function startLoad(db: Driver) {
   const seen = { answered: 0, turnedAway: 0, slowest: 0 }
   let asked = 0
@@ -288,14 +289,14 @@ function startLoad(db: Driver) {
   })
 
   async function more(what: 'answered' | 'turnedAway', count: number): Promise<number> {
-    const began = performance.now()
+    const elapsed = stopwatch()
     const wanted = seen[what] + count
-    while (seen[what] < wanted && performance.now() - began < 10_000) await Bun.sleep(5)
-    return performance.now() - began
+    while (seen[what] < wanted && elapsed() < 10_000) await Bun.sleep(5)
+    return elapsed()
   }
 
   return {
-    /** Waits for so many more answers; gives the milliseconds that it took. */
+    /** Waits for this number of answers; returns the milliseconds that it took. */
     answers: (count: number) => more('answered', count),
     turnedAway: (count: number) => more('turnedAway', count),
     async end() {
@@ -310,31 +311,31 @@ function startLoad(db: Driver) {
 
 /** Asks once. A failure that is not `unavailable` is a failure of the test. */
 async function settle(db: Driver, text = 'select 1', values: unknown[] = []) {
-  const began = performance.now()
+  const elapsed = stopwatch()
   try {
     const rows = await db.query(text, values)
-    return { rows, error: undefined, milliseconds: performance.now() - began }
+    return { rows, error: undefined, milliseconds: elapsed() }
   } catch (error) {
     if (!(error instanceof AppError && error.code === 'unavailable')) throw error
-    return { rows: undefined, error, milliseconds: performance.now() - began }
+    return { rows: undefined, error, milliseconds: elapsed() }
   }
 }
 
 /** A listener on a free port that is no PostgreSQL. */
-async function listen(greet: (socket: Socket) => void) {
+async function listen(serveSocket: (socket: Socket) => void) {
   const sockets = new Set<Socket>()
   let count = 0
   const listener: Server = createServer(socket => {
     count++
     sockets.add(socket)
     socket.on('error', () => {})
-    greet(socket)
+    serveSocket(socket)
   })
   await new Promise<void>(resolve => listener.listen(0, '127.0.0.1', resolve))
   const address = listener.address()
   const port = typeof address === 'object' && address ? address.port : 0
   return {
-    url: `postgres://nobody@127.0.0.1:${port}/nothing`,
+    url: `postgres://todo@127.0.0.1:${port}/nothing`,
     connections: () => count,
     close() {
       for (const socket of sockets) socket.destroy()

@@ -111,8 +111,8 @@ test('after any losses, refusals and openings that hang, the pool is well within
         await time.pass(100)
       }
       let outcome: string | undefined
-      void ask(pool).then(told => {
-        outcome = told
+      void ask(pool).then(result => {
+        outcome = result
       })
       await time.pass(100)
       expect(outcome).toBe('answered')
@@ -322,7 +322,7 @@ test('transactions have half of the connections at most', async () => {
   expect(pool.stats()).toMatchObject({ inUse: 0, waiting: 0 })
 })
 
-/** Time that passes only when told, in steps of `stepMs`; promises are settled in between. */
+/** Time that passes only on demand, in steps of `stepMs`; promises are settled in between. */
 function fakeTime() {
   jest.useFakeTimers()
   const settle = async () => {

@@ -26,7 +26,7 @@ interface Cut {
 /** For what a power cut left: an engine that gives up says so, and the tests go on. */
 class WreckFS extends DurableFS {
   protected override stop(): void {
-    throw new Error(this.complaint)
+    throw new Error(this.lastError)
   }
 }
 
@@ -71,8 +71,8 @@ async function runAndCut(folder: string, seed: number, { syncs = true } = {}): P
 
   const dataDir = join(folder, 'data')
   const plain = await openEmbedded({ dataDir })
-  await plain.session(session =>
-    session.execute('create table t (id int primary key, n int not null, filler text)'),
+  await plain.dedicatedConnection(connection =>
+    connection.execute('create table t (id int primary key, n int not null, filler text)'),
   )
   await plain.close()
   let disk: PowerCutFS | undefined
@@ -94,7 +94,8 @@ async function work(driver: Driver, answered: Map<number, number>, random: () =>
     const other = 1 + Math.floor(random() * id)
     const [[n] = []] = await driver.query('update t set n = n + 1 where id = $1 returning n', [other])
     answered.set(other, Number(n))
-    if (id % 60 === 0) await driver.session(session => session.execute('select pg_switch_wal(); checkpoint'))
+    if (id % 60 === 0)
+      await driver.dedicatedConnection(connection => connection.execute('select pg_switch_wal(); checkpoint'))
   }
 }
 
@@ -106,8 +107,8 @@ async function lookAt({ dataDir, answered }: Cut): Promise<{ lost: string[]; ind
     const present = new Map(rows.map(([id, n]) => [Number(id), Number(n)]))
     const lost = [...answered].filter(([id, n]) => !(present.get(id)! >= n)).map(([id, n]) => `${id}: ${n}`)
     const ahead = rows.filter(([id, n]) => answered.get(Number(id)) !== n).length
-    const byIndex = await driver.session(session =>
-      session.execute(`
+    const byIndex = await driver.dedicatedConnection(connection =>
+      connection.execute(`
         set enable_seqscan = off; set enable_bitmapscan = off;
         select count(*) from t where id > 0
       `),

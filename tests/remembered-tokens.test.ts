@@ -1,7 +1,8 @@
 import { expect, test } from 'bun:test'
+import type { UserId } from '../src/lib/user-id.ts'
 import { createTokenCache, type Revocations } from '../src/modules/auth/token-cache.ts'
 
-const caller = { id: 'ada', sessionId: 'one' }
+const caller = { id: 'ada' as UserId, sessionId: 'one' }
 const hour = 3_600_000
 
 /** The clocks are the test's own: one that only runs on, and those of the machine and the database, which may step. */

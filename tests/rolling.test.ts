@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
-import { type Client, client, type Person } from './support/harness.ts'
+import { type Client, client, type User } from './support/harness.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
 const haproxy = Bun.which('haproxy') ?? Bun.which('haproxy', { PATH: '/usr/sbin' })
@@ -55,8 +55,8 @@ describe.skipIf(!haproxy)('three replicas behind HAProxy', () => {
       () => replicas.every(isServing),
       () => api.get('/tasks').catch(() => {}),
     )
-    const people = await Promise.all(Array.from({ length: 8 }, () => api.user()))
-    const load = people.map(person => useUntilStopped(api, person))
+    const users = await Promise.all(Array.from({ length: 8 }, () => api.user()))
+    const load = users.map(user => useUntilStopped(api, user))
 
     for (const [i, port] of ports.entries()) {
       expect(await replicas[i]!.stop()).toBe(0)
@@ -70,7 +70,7 @@ describe.skipIf(!haproxy)('three replicas behind HAProxy', () => {
     expect(requests).toBeGreaterThan(500)
     // Nothing that was answered is lost, and nothing was done twice.
     for (const [i, { created }] of results.entries()) {
-      const { headers } = await api.get('/tasks?limit=1&total=true', { token: people[i]!.token })
+      const { headers } = await api.get('/tasks?limit=1&total=true', { token: users[i]!.token })
       expect(Number(headers.get('x-total-count'))).toBe(created)
     }
   }, 120_000)
@@ -79,8 +79,8 @@ describe.skipIf(!haproxy)('three replicas behind HAProxy', () => {
 /** Has HAProxy sent it anything but its own questions? */
 const isServing = ({ lines }: Running) => lines.some(line => /"route":"(?!\/health)/.test(line))
 
-/** Reads and writes without a pause until it is told to stop; everything but the expected answer is a failure. */
-function useUntilStopped(api: Client, { token }: Person) {
+/** Reads and writes without a pause until it is stopped; everything but the expected answer is a failure. */
+function useUntilStopped(api: Client, { token }: User) {
   const failures: string[] = []
   let requests = 0
   let created = 0
@@ -105,7 +105,7 @@ function useUntilStopped(api: Client, { token }: Person) {
       await expectStatus(200, 'PATCH', `/tasks/${made.body.id}`, { status: 'completed' })
       await expectStatus(200, 'GET', `/tasks/${made.body.id}`)
       await expectStatus(200, 'GET', '/tasks?limit=10')
-      // Eight people at work, not eight machines.
+      // Eight users at work, not eight machines.
       await Bun.sleep(20)
     }
   }
@@ -137,7 +137,7 @@ function takePorts(count: number): number[] {
     try {
       servers.push(Bun.listen({ hostname: '127.0.0.1', port, socket: { data() {} } }))
     } catch {
-      // Somebody has it.
+      // The port is taken.
     }
   }
   return servers.map(server => {

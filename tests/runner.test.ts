@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -48,6 +48,27 @@ test('a file that does not load is a failure, and so is a run without tests', as
   }
 })
 
+test.each([
+  ['1', '3 passed, 0 failed', 0],
+  ["'one'", '2 passed, 1 failed', 1],
+  ['1  ', '2 passed, 1 failed', 1],
+])('types, lint and format count like tests (const one: number = %s)', async (value, lastLine, exitCode) => {
+  const project = projectWith(`export const one: number = ${value}\n`)
+  const file = join(project, 'passes.test.ts')
+  writeFileSync(file, `import { test } from 'bun:test'\n\ntest('passes', () => {})\n`)
+
+  expect(await run(['--check', file], project)).toEqual({ exitCode, lastLine })
+})
+
+test('a fast run leaves out the files that start a process', async () => {
+  const project = projectWith('')
+  const passes = `import { test } from 'bun:test'\ntest('passes', () => {})\n`
+  writeFileSync(join(project, 'tests/routes.test.ts'), passes)
+  writeFileSync(join(project, 'tests/program.test.ts'), `import './support/executable.ts'\n${passes}`)
+
+  expect(await run(['--fast'], project)).toEqual({ exitCode: 0, lastLine: '1 passed, 0 failed' })
+})
+
 test('a run that is terminated stops its server and deletes what it wrote', async () => {
   const started = join(folder, 'started')
   const file = testFile(`
@@ -72,13 +93,30 @@ function testFile(body: string): string {
   return file
 }
 
-async function run(args: string[]) {
-  const runner = start(args)
+/** A project of one source, with the runner and its settings. */
+function projectWith(source: string): string {
+  const project = join(folder, crypto.randomUUID())
+  const root = join(import.meta.dir, '..')
+  for (const path of ['scripts/test.ts', 'tests/support'])
+    cpSync(join(root, path), join(project, path), { recursive: true })
+  symlinkSync(join(root, 'node_modules'), join(project, 'node_modules'))
+  const only = (file: string, change: object) => {
+    const settings = JSON.parse(readFileSync(join(root, file), 'utf8'))
+    writeFileSync(join(project, file), JSON.stringify({ ...settings, ...change }))
+  }
+  only('tsconfig.json', { include: ['one.ts'] })
+  only('biome.json', { files: { includes: ['one.ts'] }, json: { formatter: { enabled: false } } })
+  writeFileSync(join(project, 'one.ts'), source)
+  return project
+}
+
+async function run(args: string[], project?: string) {
+  const runner = start(args, project)
   const output = await new Response(runner.stdout).text()
   return { exitCode: await runner.exited, lastLine: output.trimEnd().split('\n').at(-1) }
 }
 
-function start(args: string[]) {
-  const script = join(import.meta.dir, '../scripts/test.ts')
+function start(args: string[], project = join(import.meta.dir, '..')) {
+  const script = join(project, 'scripts/test.ts')
   return Bun.spawn([process.execPath, script, '--no-build', ...args], { stdout: 'pipe', stderr: 'ignore' })
 }

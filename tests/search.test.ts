@@ -1,8 +1,8 @@
 import { expect, test } from 'bun:test'
-import { onBothDatabases, type Person, type Service } from './support/harness.ts'
+import { onBothDatabases, type Service, type User } from './support/harness.ts'
 
 /** The first title that a search finds, and how many tasks it finds in all. */
-const find = async (api: Service, { token }: Person, q: string, more = '') => {
+const find = async (api: Service, { token }: User, q: string, more = '') => {
   const { status, body, headers } = await api.get(
     `/tasks?limit=1&total=true&q=${encodeURIComponent(q)}${more}`,
     { token },
@@ -11,7 +11,7 @@ const find = async (api: Service, { token }: Person, q: string, more = '') => {
   return { title: body[0]?.title, total: Number(headers.get('x-total-count')) }
 }
 
-const addMany = (api: Service, { token }: Person, titles: string[]) =>
+const addMany = (api: Service, { token }: User, titles: string[]) =>
   api.post('/tasks/batch', {
     token,
     json: { operations: titles.map(title => ({ op: 'create', task: { title } })) },

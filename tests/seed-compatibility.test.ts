@@ -2,15 +2,15 @@ import { describe, expect, test } from 'bun:test'
 import { type Answer, client, onBothDatabases } from './support/harness.ts'
 
 /**
- * What the first service (FastAPI 0.100, Pydantic 2.7) answered, recorded from a run of it. A client that was written
+ * What the FastAPI service (FastAPI 0.100, Pydantic 2.7) answered, recorded from a run of it. A client that was written
  * for it must find the same statuses and at least these fields.
  */
-onBothDatabases('a client of the first service', api => {
+onBothDatabases('a client of the FastAPI service', api => {
   const old = () => client(api.url, '/api')
   const uuid = expect.stringMatching(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
   const moment = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)
 
-  /** Of a problem's fields those that the first service had, too, and a client looks at. */
+  /** Of a problem's fields those that the FastAPI service had, too, and a client looks at. */
   const problems = ({ body }: Answer) =>
     body.detail.map(({ loc, msg, type }: { loc: string[]; msg: string; type: string }) => [loc, msg, type])
 
@@ -46,11 +46,11 @@ onBothDatabases('a client of the first service', api => {
 
     const oauth = await old().post('/auth/login', { form })
     const wrong = await old().post('/auth/login', { form: { username: email, password: 'wrong horse' } })
-    const nobody = await old().post('/auth/login', { form: { username: 'nobody@example.com', password } })
+    const unknown = await old().post('/auth/login', { form: { username: 'unknown@example.com', password } })
 
     expect([login.status, oauth.status]).toEqual([200, 200])
     expect(login.body).toMatchObject({ access_token: expect.stringMatching(/^eyJ/), token_type: 'bearer' })
-    for (const refused of [wrong, nobody]) {
+    for (const refused of [wrong, unknown]) {
       expect([refused.status, refused.body.detail]).toEqual([401, 'Incorrect email or password'])
       expect(refused.headers.get('www-authenticate')).toBe('Bearer')
     }
@@ -117,7 +117,7 @@ onBothDatabases('a client of the first service', api => {
     for (const answer of [...calls, nonsense]) expect(answer.headers.get('www-authenticate')).toBe('Bearer')
   })
 
-  test('meets the same refusals of other people’s and unknown tasks', async () => {
+  test('meets the same refusals of other users’ and unknown tasks', async () => {
     const ada = await signIn()
     const bob = await signIn()
     const { body: task } = await old().post('/tasks/', { token: ada.token, json: { title: 'x' } })
@@ -254,7 +254,7 @@ onBothDatabases('a client of the first service', api => {
     const first = await make({ title: 'first' })
     const second = await make({ title: 'second' })
 
-    // Newest first, where the first service had no order.
+    // Newest first, where the FastAPI service had no order.
     expect((await old().get('/tasks/', { token })).body).toEqual([second.body, first.body])
     // A task can be read and patched.
     expect((await old().get(`/tasks/${first.body.id}`, { token })).body).toEqual(first.body)

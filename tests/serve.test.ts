@@ -42,12 +42,12 @@ describe('at the start', () => {
   })
 })
 
-test('the proxies of deploy/ close a resting connection before the service does, as the documents say', () => {
+test('the proxies of deploy/ close an idle connection before the service does, as the documents say', () => {
   const read = (file: string) => readFileSync(join(import.meta.dir, '..', file), 'utf8')
   const seconds = (file: string, pattern: RegExp) => Number(read(file).match(pattern)?.[1])
 
-  expect(seconds('docs/observability.md', /A connection may rest for (\d+) s/)).toBe(idleSeconds)
-  expect(seconds('docs/deploy.md', /the service closes one that is quiet for (\d+) s/)).toBe(idleSeconds)
+  expect(seconds('docs/observability.md', /A connection may be idle for (\d+) s/)).toBe(idleSeconds)
+  expect(seconds('docs/deploy.md', /the service closes them after (\d+) s/)).toBe(idleSeconds)
   expect(seconds('deploy/nginx.conf', /keepalive_timeout (\d+)s/)).toBeLessThan(idleSeconds)
   expect(seconds('deploy/haproxy.cfg', /pool-purge-delay (\d+)s/)).toBeLessThan(idleSeconds)
 })

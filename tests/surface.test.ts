@@ -1,9 +1,13 @@
 import { expect, test } from 'bun:test'
+import { Elysia, t } from 'elysia'
 import { SignJWT, UnsecuredJWT } from 'jose'
-import { onBothDatabases, type Person } from './support/harness.ts'
+import { body, query } from '../src/http/body.ts'
+import { requireUser } from '../src/http/require-user.ts'
+import { AppError, type ErrorCode } from '../src/lib/errors.ts'
+import { onBothDatabases, type User } from './support/harness.ts'
 import { allRoutes, expectError, send } from './support/wire.ts'
 
-/** Everything that a person may call without a token. */
+/** Everything that may be called without a token. */
 const publicRoutes = [
   'GET /',
   'GET /docs',
@@ -20,6 +24,35 @@ const publicRoutes = [
 ]
 
 const guarded = allRoutes().filter(({ method, path }) => !publicRoutes.includes(`${method} ${path}`))
+/** The statuses of a route's responses, with what the document says of each. */
+type Declared = Record<string, { description?: string }>
+const declaredBy = (hooks: unknown): Declared => (hooks as { response?: Declared }).response ?? {}
+
+/** What to do about an error that a route answers and does not declare. */
+const cure = (status: number, code: string) =>
+  ({
+    401: 'put `.use(requireUser(…))` before the route',
+    413: 'put `.use(body())` before the route',
+    415: 'put `.use(body())` before the route',
+    422: 'put `.use(query())` or, if it has a body, `.use(body())` before the route; if its own `errors(…)` name a 422, add `validation_failed` to them',
+  })[status] ?? `add \`...errors('${code}')\` to the \`response\` of the route`
+
+test('a route declares the errors of the plugins that it is behind, without naming them', () => {
+  const app = new Elysia()
+    .use(requireUser(() => ({})))
+    .get('/plain', () => '')
+    .use(query())
+    .get('/search', () => '', { query: t.Object({ limit: t.Integer() }) })
+    .use(body())
+    .post('/', () => '', { body: t.Object({}), response: { 200: t.String() } })
+
+  expect(app.routes.map(({ hooks }) => Object.keys(declaredBy(hooks)).join())).toEqual([
+    '401,422,500,503',
+    '401,422,500,503',
+    '200,401,413,415,422,500,503',
+  ])
+})
+
 const secretKey = 'test-secret-test-secret-test-secret-0123'
 
 onBothDatabases(
@@ -42,8 +75,8 @@ onBothDatabases(
       for (const answer of await answers(...headers)) expectError(answer, 401, code, detail)
     }
 
-    const claimsOf = (person: Person) =>
-      JSON.parse(Buffer.from(person.token.split('.')[1]!, 'base64url').toString())
+    const claimsOf = (user: User) =>
+      JSON.parse(Buffer.from(user.token.split('.')[1]!, 'base64url').toString())
 
     const signed = (claims: object, { alg = 'HS256', secret = secretKey } = {}) =>
       new SignJWT({ ...claims }).setProtectedHeader({ alg }).sign(new TextEncoder().encode(secret))
@@ -68,6 +101,39 @@ onBothDatabases(
 
       expect(under('/api')).toEqual(under('/api/v1'))
     })
+
+    test('declares every error that it answers', async () => {
+      const json = 'Content-Type: application/json'
+      const requests = (token: string) => {
+        const signedIn = `Authorization: Bearer ${token}`
+        return [
+          { headers: [] },
+          { headers: ['Authorization: Bearer nonsense'] },
+          { headers: [signedIn], query: '?limit=nonsense&%ff=1' },
+          { headers: [signedIn, 'If-Match: nonsense', 'If-None-Match: nonsense'] },
+          { headers: [signedIn, json], body: '{"title":' },
+          { headers: [signedIn, json], body: '{}' },
+          { headers: [signedIn, json], body: ' '.repeat(2 ** 21) },
+          { headers: [signedIn, 'Content-Type: text/plain'], body: 'title' },
+          { headers: [signedIn] },
+        ]
+      }
+      const undeclared = new Set<string>()
+      for (const { method, path, hooks } of allRoutes().filter(({ path }) => path.startsWith('/api/v1/'))) {
+        const declared = declaredBy(hooks)
+        for (const { query = '', ...request } of requests((await api.user()).token)) {
+          const line = `${method} ${path.replace(':id', 'nonsense')}${query}`
+          const { status, body } = await send(api.url, { line, ...request })
+          if (status < 400) continue
+          const code: ErrorCode = body.code
+          if (!declared[status]?.description?.includes(new AppError(code).message))
+            undeclared.add(
+              `${method} ${path} answers ${status} ${code} and does not declare it: ${cure(status, code)}`,
+            )
+        }
+      }
+      expect([...undeclared]).toEqual([])
+    }, 30_000)
 
     test('says "Not authenticated" without a bearer token', async () => {
       const ada = await api.user()
@@ -96,7 +162,7 @@ onBothDatabases(
       const now = Math.floor(Date.now() / 1000)
       const [head, body, signature] = ada.token.split('.') as [string, string, string]
       const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
-      const nobody = Bun.randomUUIDv7()
+      const unknown = Bun.randomUUIDv7()
       const forged = {
         'alg none': new UnsecuredJWT({ ...claims }).encode(),
         'alg NONE with a signature': `${encode({ alg: 'NONE' })}.${body}.${signature}`,
@@ -113,15 +179,15 @@ onBothDatabases(
         'exp no number': await signed({ ...claims, exp: String(claims.exp) }),
         'no sub': await signed(withoutSub),
         'no sid': await signed(withoutSid),
-        'sub of nobody': await signed({ ...claims, sub: nobody }),
+        'an unknown sub': await signed({ ...claims, sub: unknown }),
         'sub no uuid': await signed({ ...claims, sub: "' or 1=1 --" }),
         'sub no text': await signed({ ...claims, sub: 5 }),
         'sub a list': await signed({ ...claims, sub: [claims.sub] }),
         'sid no uuid': await signed({ ...claims, sid: 'nonsense' }),
         'sid no text': await signed({ ...claims, sid: { $ne: null } }),
-        'sid of nobody': await signed({ ...claims, sid: nobody }),
-        'sid of somebody else': await signed({ ...claims, sid: claimsOf(bob).sid }),
-        'sub of somebody else': await signed({ ...claims, sub: bob.id }),
+        'an unknown sid': await signed({ ...claims, sid: unknown }),
+        'sid of another user': await signed({ ...claims, sid: claimsOf(bob).sid }),
+        'sub of another user': await signed({ ...claims, sub: bob.id }),
         'changed body': `${head}.${encode({ ...claims, sub: bob.id })}.${signature}`,
         'no signature': `${head}.${body}.`,
         'two parts': `${head}.${body}`,
@@ -158,7 +224,7 @@ onBothDatabases(
       expect(answer.status).toBe(200)
     })
 
-    test('with a task’s id says 403 to everybody but its owner', async () => {
+    test('with a task’s id says 403 to every user but its owner', async () => {
       const ada = await api.user()
       const bob = await api.user()
       const task = await api.task(ada)

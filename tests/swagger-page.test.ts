@@ -32,7 +32,7 @@ describe.skipIf(!executablePath)('with the Swagger page, in a browser without a 
     await service?.stop()
   })
 
-  test('a person registers, signs in, creates a task and sees it', async () => {
+  test('a user registers, signs in, creates a task and sees it', async () => {
     const { page, complaints } = await open(browser, service.url)
     const email = `${crypto.randomUUID()}@example.com`
     const password = 'correct horse battery'

@@ -3,7 +3,9 @@ import { Value } from '@sinclair/typebox/value'
 import fc from 'fast-check'
 import { toInstant } from '../src/db/tables.ts'
 import { AppError } from '../src/lib/errors.ts'
+import type { UserId } from '../src/lib/user-id.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
+import { taskStatuses } from '../src/modules/tasks/fields.ts'
 import {
   type Changes,
   type ListQuery,
@@ -13,11 +15,10 @@ import {
   type TaskUpdate,
   type TrashedTask,
   task,
-  taskStatuses,
 } from '../src/modules/tasks/model.ts'
 import type { SerializedTask } from '../src/modules/tasks/rows.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
-import { wordsOf } from '../src/modules/tasks/words.ts'
+import { tokenize } from '../src/modules/tasks/words.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
@@ -25,49 +26,49 @@ describe('a cursor', () => {
   const cursors = createCursors('a secret key for tests')
   const anyText = fc.string({ unit: 'binary' })
 
-  test('opens to what was sealed', () => {
+  test('verifies to what was signed', () => {
     fc.assert(
       fc.property(anyText, anyText, anyText, (kind, user, content) => {
-        expect(cursors.open(kind, user, cursors.seal(kind, user, content))).toBe(content)
+        expect(cursors.verify(kind, user, cursors.sign(kind, user, content))).toBe(content)
       }),
     )
   })
 
-  test('does not open for anybody or anything else, nor under another key', () => {
+  test('verifies for no other user, no other list and under no other key', () => {
     const others = createCursors('another secret key')
     fc.assert(
       fc.property(anyText, anyText, anyText, (a, b, content) => {
         fc.pre(a !== b)
-        expect(cursors.open('list', b, cursors.seal('list', a, content))).toBeUndefined()
-        expect(cursors.open(b, 'user', cursors.seal(a, 'user', content))).toBeUndefined()
-        expect(others.open('list', a, cursors.seal('list', a, content))).toBeUndefined()
+        expect(cursors.verify('list', b, cursors.sign('list', a, content))).toBeUndefined()
+        expect(cursors.verify(b, 'user', cursors.sign(a, 'user', content))).toBeUndefined()
+        expect(others.verify('list', a, cursors.sign('list', a, content))).toBeUndefined()
       }),
     )
   })
 
-  test('does not open when anything in it was changed', () => {
+  test('does not verify when anything in it was changed', () => {
     const letter = fc.constantFrom(
       ...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=+/ \n%',
     )
     fc.assert(
       fc.property(anyText, fc.nat(), letter, fc.constantFrom(0, 1), (content, at, other, removed) => {
-        const cursor = cursors.seal('list', 'user', content)
+        const cursor = cursors.sign('list', 'user', content)
         const place = at % (cursor.length + 1)
         const changed = cursor.slice(0, place) + other + cursor.slice(place + removed)
         fc.pre(changed !== cursor)
-        expect(cursors.open('list', 'user', changed)).toBeUndefined()
+        expect(cursors.verify('list', 'user', changed)).toBeUndefined()
       }),
     )
   })
 
   test('has a seal of sixteen bytes, more than can be tried', () => {
-    expect(Buffer.from(cursors.seal('list', 'user', 'x'), 'base64url')).toHaveLength(17)
+    expect(Buffer.from(cursors.sign('list', 'user', 'x'), 'base64url')).toHaveLength(17)
   })
 
-  test('is nothing that somebody could make up', () => {
+  test('cannot be made up', () => {
     fc.assert(
       fc.property(anyText, text => {
-        expect(cursors.open('list', 'user', text)).toBeUndefined()
+        expect(cursors.verify('list', 'user', text)).toBeUndefined()
       }),
     )
   })
@@ -76,8 +77,8 @@ describe('a cursor', () => {
 test('the words of words are the same words, and no text of any kind makes anything but words', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'grapheme', maxLength: 200 }), text => {
-      const words = wordsOf(text)
-      expect(wordsOf(words)).toBe(words)
+      const words = tokenize(text)
+      expect(tokenize(words)).toBe(words)
       expect(words).toMatch(/^( [^\s%_\\|]+)*$/u)
     }),
   )
@@ -113,7 +114,7 @@ class Copy {
   readonly tasks = new Map<string, Task>()
   cursor: string | undefined
 
-  async sync(tasks: Pick<ReturnType<typeof serviceOf>, 'changes'>, user: string, limit: number) {
+  async sync(tasks: Pick<ReturnType<typeof serviceOf>, 'changes'>, user: UserId, limit: number) {
     for (let more = true; more; ) {
       const { has_more, cursor, ...page } = await tasks.changes(user, {
         limit,
@@ -194,7 +195,7 @@ onBothDatabases('any sequence of changes', (api: Service) => {
       { numRuns: 30, endOnFailure: true },
     )
 
-    async function carryOut(step: Step, user: string, model: Model, copy: Copy) {
+    async function carryOut(step: Step, user: UserId, model: Model, copy: Copy) {
       const ids = [...model.all.keys()]
       const idOf = (which: number) => ids[which % Math.max(1, ids.length)] ?? crypto.randomUUID()
       const statusOf = (work: Promise<unknown>) =>
@@ -264,9 +265,9 @@ onBothDatabases('any sequence of changes', (api: Service) => {
       }
     }
 
-    async function search(q: string, user: string, model: Model) {
+    async function search(q: string, user: UserId, model: Model) {
       const matching = model.live.filter(({ title, description }) =>
-        [wordsOf(title), wordsOf(description ?? '')].some(words => words.includes(wordsOf(q))),
+        [tokenize(title), tokenize(description ?? '')].some(words => words.includes(tokenize(q))),
       )
       const found: Task[] = []
       for (let next: string | undefined, isFirst = true; next || isFirst; isFirst = false) {
@@ -292,7 +293,7 @@ onBothDatabases('any sequence of changes', (api: Service) => {
       })
     }
 
-    async function agree(user: string, model: Model, copy: Copy) {
+    async function agree(user: UserId, model: Model, copy: Copy) {
       const byId = (list: Task[]) => new Map(list.map(task => [task.id, task]))
       const { items, total } = await tasks.list(user, { limit: 200, total: true })
       expect(items).toEqual(model.live.toSorted(newestFirst))

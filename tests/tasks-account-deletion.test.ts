@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { onBothDatabases, type Person, type Service, startService } from './support/harness.ts'
+import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
 import { createMeeting, type Meeting } from './support/meet.ts'
 import { serviceOn } from './support/task-service.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
 /** Tasks in the trash of a user. */
-async function fill(api: Service, { id }: Person, count: number) {
+async function fill(api: Service, { id }: User, count: number) {
   await api.sql(
     `insert into tasks (id, user_id, title, version, deleted_at)
      select gen_random_uuid(), $1, 'old', n, now() from generate_series(1, ${count}) n`,
@@ -15,7 +15,7 @@ async function fill(api: Service, { id }: Person, count: number) {
 }
 
 /** What the database holds of a user: tasks, tombstones, counters, accounts. */
-async function rowsOf(api: Service, { id }: Person): Promise<number[]> {
+async function rowsOf(api: Service, { id }: User): Promise<number[]> {
   const counts = ['tasks', 'task_tombstones', 'user_versions'].map(
     table => `(select count(*) from ${table} where user_id = $1)`,
   )
@@ -23,7 +23,7 @@ async function rowsOf(api: Service, { id }: Person): Promise<number[]> {
   return row as number[]
 }
 
-const remove = (api: Service, { token, password }: Person) =>
+const remove = (api: Service, { token, password }: User) =>
   api.delete('/users/me', { token, json: { password } })
 
 onBothDatabases('the deletion of an account', api => {

@@ -2,7 +2,7 @@ import { expect, test } from 'bun:test'
 import { onBothDatabases } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
-onBothDatabases('tasks and other people', api => {
+onBothDatabases('tasks and other users', api => {
   test('every answer with one task carries its version as the ETag', async () => {
     const ada = await api.user()
     const task = await api.task(ada)
@@ -120,7 +120,7 @@ onBothDatabases('tasks and other people', api => {
     expect((await api.task(ada)).version).toBe(2)
   })
 
-  test('a repeat gives the first task as it is now, whatever it says itself, and wherever the task is', async () => {
+  test('a repeat returns the first task as it is now, whatever it says itself, and wherever the task is', async () => {
     const ada = await api.user()
     const create = (title: string) =>
       api.post('/tasks', { token: ada.token, headers: { 'idempotency-key': 'k' }, json: { title } })
@@ -154,7 +154,7 @@ onBothDatabases('tasks and other people', api => {
     expect((await api.get('/tasks', { token: ada.token })).body).toHaveLength(2)
   })
 
-  test('keys belong to their person, and no key is no key', async () => {
+  test('keys belong to their user, and no key is no key', async () => {
     const ada = await api.user()
     const bob = await api.user()
     const create = (token: string, key: string) =>

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
-import { type Answer, type Person, type Service, startService } from './support/harness.ts'
+import { type Answer, type Service, startService, type User } from './support/harness.ts'
 import { createMeeting, type Meeting, versionsOf } from './support/meet.ts'
 import { serviceOn } from './support/task-service.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
@@ -23,10 +23,10 @@ afterAll(async () => {
 type Call = () => Promise<Answer>
 
 /** Requests of one user that all wait for the user's counter, and then run in this order. */
-const race = (user: Person, ...calls: Call[]) => meeting.meet(versionsOf(user), calls)
+const race = (user: User, ...calls: Call[]) => meeting.meet(versionsOf(user), calls)
 
 /** What one user does to one task. */
-function actions({ token }: Person, { id }: { id: string }) {
+function actions({ token }: User, { id }: { id: string }) {
   const at = `/tasks/${id}`
   const headers = (ifMatch?: string) => ({ headers: ifMatch ? { 'if-match': ifMatch } : {} })
   return {
@@ -44,9 +44,9 @@ function actions({ token }: Person, { id }: { id: string }) {
 }
 
 const statuses = (answers: Answer[]) => answers.map(({ status }) => status)
-const titles = async ({ token }: Person) =>
+const titles = async ({ token }: User) =>
   (await api.get('/tasks', { token })).body.map(({ title }: { title: string }) => title)
-const numberOf = async ({ id }: Person) =>
+const numberOf = async ({ id }: User) =>
   Number((await api.sql('select last_version from user_versions where user_id = $1', [id]))[0]![0])
 
 async function begin() {
@@ -121,7 +121,7 @@ test('of two deletions that meet, the second finds nothing, and the task keeps i
   expect((await api.get('/tasks/trash', { token: ada.token })).body).toMatchObject([{ version: 2 }])
 })
 
-test('of two permanent deletions that meet, the second finds nothing and takes no number', async () => {
+test('of two permanent deletions that meet, the second finds nothing and uses up no number', async () => {
   const { ada, erase } = await begin()
 
   const answers = await race(ada, erase(), erase())

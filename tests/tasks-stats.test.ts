@@ -32,8 +32,8 @@ onBothDatabases('the counts', api => {
       due_today: 1,
       trash: 1,
     })
-    const nobody = await api.user()
-    expect(Object.values((await api.get('/tasks/stats', { token: nobody.token })).body)).toEqual(
+    const newcomer = await api.user()
+    expect(Object.values((await api.get('/tasks/stats', { token: newcomer.token })).body)).toEqual(
       Array(7).fill(0),
     )
   })

@@ -4,7 +4,7 @@ import { onBothDatabases } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
 onBothDatabases('the trash', api => {
-  test('what is deleted is in the trash, last deleted first, and nobody else sees it', async () => {
+  test('what is deleted is in the trash, last deleted first, and no other user sees it', async () => {
     const ada = await api.user()
     const bob = await api.user()
     const first = await api.task(ada, { title: 'first' })
@@ -260,7 +260,7 @@ onBothDatabases('the trash', api => {
     expect(after).toEqual(before)
   })
 
-  test('after ninety days a deletion is forgotten, and a cursor from before it is told so', async () => {
+  test('after ninety days a deletion is forgotten, and a cursor from before it is refused', async () => {
     const ada = await api.user()
     const kept = await api.task(ada)
     const { body: start } = await api.get('/tasks/changes', { token: ada.token })
@@ -277,7 +277,7 @@ onBothDatabases('the trash', api => {
     expect(forgotten).toBe(1)
     expect(await since(start.cursor)).toMatchObject({ status: 410, body: { code: 'cursor_expired' } })
     expect((await since(end.cursor)).body).toMatchObject({ tasks: [], deleted: [] })
-    const anew = await api.get('/tasks/changes', { token: ada.token })
-    expect(anew.body).toMatchObject({ tasks: [kept], deleted: [] })
+    const again = await api.get('/tasks/changes', { token: ada.token })
+    expect(again.body).toMatchObject({ tasks: [kept], deleted: [] })
   })
 })

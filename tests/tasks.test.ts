@@ -119,7 +119,7 @@ onBothDatabases('tasks', api => {
     expect(reopened.body).toMatchObject({ status: 'pending', completed_at: null, version: 4 })
   })
 
-  test('an empty change changes nothing, unknown fields are ignored, and nobody can give a task away', async () => {
+  test('an empty change changes nothing, unknown fields are ignored, and no user can give a task away', async () => {
     const ada = await api.user()
     const bob = await api.user()
     const task = await api.task(ada)

@@ -6,19 +6,19 @@ import { exchange } from './support/wire.ts'
 
 const noTransaction = () => Promise.reject(new Error('a throttle needs no transaction'))
 
-/** A sign-in that seems to come from `ip`, if whoever sends it is a trusted proxy. */
+/** A sign-in that seems to come from `ip`, if its sender is a trusted proxy. */
 const signIn = (api: Service, username: string, password: string, ip: string): Promise<Answer> =>
   api.post('/auth/login', { form: { username, password }, headers: { 'x-forwarded-for': ip } })
 
 onBothDatabases(
   'throttles of an address',
   api => {
-    const attempt = async (ip: string) => (await signIn(api, 'nobody@example.com', 'wrong', ip)).status
+    const attempt = async (ip: string) => (await signIn(api, 'unknown@example.com', 'wrong', ip)).status
 
-    test('one that signs in too often is told when to come back', async () => {
+    test('one that signs in too often learns when to try again', async () => {
       const answers: Answer[] = []
       for (let i = 0; i < 3; i++)
-        answers.push(await signIn(api, 'nobody@example.com', 'wrong', '203.0.113.1'))
+        answers.push(await signIn(api, 'unknown@example.com', 'wrong', '203.0.113.1'))
 
       expect(answers.map(answer => answer.status)).toEqual([401, 401, 429])
       expect(answers[0]!.headers.get('ratelimit-policy')).toBe('"login";q=2;w=60')
@@ -68,8 +68,8 @@ onBothDatabases(
   'throttles without a trusted proxy',
   api => {
     test('a forged X-Forwarded-For does not count', async () => {
-      expect((await signIn(api, 'nobody@example.com', 'wrong', '203.0.113.1')).status).toBe(401)
-      expect((await signIn(api, 'nobody@example.com', 'wrong', '203.0.113.2')).status).toBe(429)
+      expect((await signIn(api, 'unknown@example.com', 'wrong', '203.0.113.1')).status).toBe(401)
+      expect((await signIn(api, 'unknown@example.com', 'wrong', '203.0.113.2')).status).toBe(429)
     })
 
     test('a client that speaks HTTP/1.0 and names no host is counted with its address', async () => {
@@ -93,24 +93,24 @@ test('clients whose address is not known any more, because they hung up, are cou
     failuresPerAccount: 0,
     registrationsPerHour: 0,
   })
-  await throttle.address('login', null)
-  expect(throttle.address('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
+  await throttle.limitCalls('login', null)
+  expect(throttle.limitCalls('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
 })
 
 onBothDatabases(
   'throttles of an account',
   api => {
-    test('guesses from everywhere together are few, and the owner still gets in at the first try', async () => {
+    test('attempts from all addresses together are few, and the owner still signs in at the first one', async () => {
       const ada = await api.user()
 
-      const guesses = await Promise.all(
-        Array.from({ length: 20 }, () => signIn(api, ada.email, 'a guess', '203.0.113.66')),
+      const attempts = await Promise.all(
+        Array.from({ length: 20 }, () => signIn(api, ada.email, 'a wrong one', '203.0.113.66')),
       )
 
-      const statuses = guesses.map(guess => guess.status).sort()
+      const statuses = attempts.map(attempt => attempt.status).sort()
       // Five for the account and, when those are used up, one more for the address.
       expect(statuses).toEqual([...Array(6).fill(401), ...Array(14).fill(429)])
-      const refused = guesses.find(guess => guess.status === 429)!
+      const refused = attempts.find(attempt => attempt.status === 429)!
       expect(Number(refused.headers.get('retry-after'))).toBeWithin(1, 61)
       expect((await signIn(api, ada.email.toUpperCase(), ada.password, '198.51.100.7')).status).toBe(200)
     })
@@ -122,11 +122,11 @@ onBothDatabases(
       }
     })
 
-    test('guesses count for 15 minutes, an address waits a minute, and no counter names an account', async () => {
+    test('attempts count for 15 minutes, an address waits a minute, and no counter names an account', async () => {
       const email = `${crypto.randomUUID()}@example.com`
       await api.sql('delete from rate_limits', [])
 
-      for (let i = 0; i < 7; i++) await signIn(api, email, 'a guess', '203.0.113.67')
+      for (let i = 0; i < 7; i++) await signIn(api, email, 'a wrong one', '203.0.113.67')
 
       const rows = await api.sql(
         'select key, ((expire - extract(epoch from now()) * 1000) / 1000)::float8 from rate_limits',
@@ -139,7 +139,7 @@ onBothDatabases(
       for (const [key] of rows) expect(key).not.toContain(email.slice(0, 8))
     })
 
-    test('a check that could not be made is no guess', async () => {
+    test('an attempt that could not be checked does not count', async () => {
       const throttle = createThrottle(
         { db: createDb({ query: api.sql, transaction: noTransaction }), driver: { query: api.sql } },
         { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
@@ -153,15 +153,15 @@ onBothDatabases(
       expect(await throttle.limitAttempts(account, '203.0.113.1', async () => 'right')).toBe('right')
     })
 
-    test('a guess at the current password counts as one', async () => {
+    test('a wrong current password counts as an attempt', async () => {
       const ada = await api.user()
-      const guess = () =>
+      const tryDelete = () =>
         api
-          .delete('/users/me', { token: ada.token, json: { password: 'a guess' } })
+          .delete('/users/me', { token: ada.token, json: { password: 'a wrong one' } })
           .then(({ status }) => status)
 
       const statuses = []
-      for (let i = 0; i < 7; i++) statuses.push(await guess())
+      for (let i = 0; i < 7; i++) statuses.push(await tryDelete())
 
       expect(statuses).toEqual([...Array(6).fill(400), 429])
     })

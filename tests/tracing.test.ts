@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { parseConfig } from '../src/config/config.ts'
 import { type Running, startExecutable } from './support/executable.ts'
+import { stopwatch } from './support/stopwatch.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
 interface Span {
@@ -168,11 +169,11 @@ describe('the executable, with a collector', () => {
   })
 
   test('a hundred requests at once keep their statements apart', async () => {
-    const people = await Promise.all([api.user(), api.user()])
+    const users = await Promise.all([api.user(), api.user()])
 
     const results = await Promise.all(
       Array.from({ length: 100 }, (_, i) =>
-        traced('POST', '/tasks', { token: people[i % 2]!.token, json: { title: `${i}` } }),
+        traced('POST', '/tasks', { token: users[i % 2]!.token, json: { title: `${i}` } }),
       ),
     )
 
@@ -196,7 +197,7 @@ describe('the executable, with a collector', () => {
     expect(failed.attributes['error.type']).toBe('23505')
   })
 
-  test('nothing that a person sent is in any of it', async () => {
+  test('nothing that a user sent is in any of it', async () => {
     const ada = await api.user(`geheim-${hex(4)}@example.com`, 'geheim geheim')
     const task = await api.task(ada, { title: 'geheim', tags: ['geheim'] })
     await api.get('/tasks?q=geheim&tag=geheim', { token: ada.token })
@@ -259,11 +260,11 @@ test('a collector that is away costs one warning and no request', async () => {
     expect((await api.get('/nope')).status).toBe(404)
     await Bun.sleep(20)
   }
-  const start = performance.now()
+  const elapsed = stopwatch(api.process.pid)
   const code = await api.stop()
 
   expect(code).toBe(0)
-  expect(performance.now() - start).toBeLessThan(5000)
+  expect(elapsed()).toBeLessThan(5000)
   expect(api.lines.filter(line => line.includes('"traces are lost"')).length).toBeLessThanOrEqual(1)
 }, 30_000)
 

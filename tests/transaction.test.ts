@@ -270,7 +270,7 @@ describe('on PostgreSQL, a transaction', () => {
     expect(await count()).toBe(0)
   })
 
-  test('has its connection to itself, and gives it back after commit and rollback', async () => {
+  test('has its connection to itself, and returns it after commit and rollback', async () => {
     const one = openPostgres({ url: server.url, poolSize: 1 })
     const before = await pid(one.query)
     const inside = await one.transaction(async query => {

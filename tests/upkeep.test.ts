@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openDriver } from '../src/db/drizzle.ts'
-import { startUpkeep, tidy } from '../src/db/maintenance.ts'
+import { runMaintenance, startMaintenance } from '../src/db/maintenance.ts'
 import { until } from './support/until.ts'
 
 /** A database whose log since the last checkpoint is this long, and the statements that it receives. */
@@ -25,7 +25,7 @@ test('a log of more than 64 MB since the last checkpoint is cut by another one',
   ] as const) {
     const { run, statements } = databaseWithLog(megabytes)
 
-    await tidy(run)
+    await runMaintenance(run)
 
     expect([megabytes, statements.includes('checkpoint')]).toEqual([megabytes, isCut])
   }
@@ -33,19 +33,19 @@ test('a log of more than 64 MB since the last checkpoint is cut by another one',
 
 test('what fails once is tried again after the next change, and harms no one', async () => {
   let rounds = 0
-  const upkeep = startUpkeep(() => {
+  const maintenance = startMaintenance(() => {
     rounds++
     return Promise.reject(new Error('the engine is broken'))
   }, 1)
   try {
     for (const round of [1, 2, 3]) {
-      upkeep.due = true
+      maintenance.due = true
       await until(async () => rounds === round)
       // A round that has failed is over a moment later.
       await new Promise(setImmediate)
     }
   } finally {
-    upkeep.stop()
+    maintenance.stop()
   }
 })
 
@@ -53,8 +53,8 @@ test('a table that was filled before the start is analyzed after it, without ano
   const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
   try {
     const filling = await openDriver({ kind: 'embedded', dataDir })
-    await filling.session(session =>
-      session.execute(
+    await filling.dedicatedConnection(connection =>
+      connection.execute(
         'create table filled as select n from generate_series(1, 5000) n; create table empty (n int)',
       ),
     )
@@ -67,9 +67,12 @@ test('a table that was filled before the start is analyzed after it, without ano
         [],
       )
     const before = (await size()).flat()
-    const upkeep = startUpkeep(statement => driver.session(session => session.execute(statement)), 1)
+    const maintenance = startMaintenance(
+      statement => driver.dedicatedConnection(connection => connection.execute(statement)),
+      1,
+    )
     await until(async () => (await size()).flat()[1] === 5000)
-    upkeep.stop()
+    maintenance.stop()
 
     expect([before, (await size()).flat()]).toEqual([
       [-1, -1],

@@ -13,19 +13,19 @@ import { basename, dirname, resolve } from 'node:path'
 import { openDraft, syncFolder } from '../config/data-dir.ts'
 import { print } from './terminal.ts'
 
-/** Where a result goes: whole and on disk, or not at all. */
+/** A file that is written as a whole, or not at all. */
 export interface Output {
   write(data: string | Uint8Array): Promise<void>
 }
 
 type Work<T> = (output: Output) => Promise<T>
 
-/** Opened again by its path, a redirected stdout would be written from its beginning. */
+/** Opening a redirected stdout by its path would overwrite it from the beginning. */
 const standardOutput = ['-', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']
 
 /**
- * Writes a file that only its owner can read. It gets its name when everything is on disk, so what was there before
- * stays until then; a symbolic link is replaced, not followed. A device or a pipe is written to. `-` is stdout.
+ * Writes a file that only its owner can read. It replaces an existing one when everything is on disk; a symbolic link is
+ * replaced, not followed. Devices and pipes are written to directly. `-` is stdout.
  */
 export async function writeOutput<T>(path: string, work: Work<T>): Promise<T> {
   if (standardOutput.includes(path)) return work({ write: data => print(data) })
@@ -65,14 +65,14 @@ async function writeInto<T>(path: string, work: Work<T>): Promise<T> {
   }
 }
 
-/** In a folder that others may write to, the target may be another one by now, or a trap from the start. */
+/** In a folder that others can write to, another user may have put a file or a pipe in the place of the target. */
 function checkTarget(file: number, path: string): void {
   const target = fstatSync(file)
   const isOurs = target.uid === process.getuid?.() || /^\/(dev|proc)\//.test(resolve(path))
   if (target.isFile() || (target.isFIFO() && !isOurs)) throw new Error(`${path} belongs to another user`)
 }
 
-/** The system may take less than it is given. */
+/** `write` may write less than it is given. */
 function writeAll(file: number, data: string | Uint8Array): void {
   const bytes = typeof data === 'string' ? Buffer.from(data) : data
   for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at)
@@ -81,7 +81,7 @@ function writeAll(file: number, data: string | Uint8Array): void {
 function explained(error: unknown, path: string): unknown {
   const { code, path: failed } = error as NodeJS.ErrnoException
   const reason = reasons[code ?? '']
-  // A failure of another file is the work's own.
+  // Errors about other files belong to `work`.
   const isOfTarget = failed === undefined || dirname(failed) === dirname(path) || failed === path
   return reason && isOfTarget
     ? new Error(`${basename(path)} was not written: ${reason(dirname(path))}`, { cause: error })
@@ -91,7 +91,7 @@ function explained(error: unknown, path: string): unknown {
 const reasons: Record<string, (folder: string) => string> = {
   ENOSPC: () => 'the disk is full',
   ENOENT: folder => `there is no folder ${folder}`,
-  ENOTDIR: folder => `${folder} is no folder`,
+  ENOTDIR: folder => `${folder} is not a folder`,
   EISDIR: () => 'it is a folder',
   EACCES: folder => `permission denied in ${folder}`,
   EPERM: folder => `permission denied in ${folder}`,

@@ -7,35 +7,35 @@ import { databaseError } from '../db/pg-error.ts'
 import { AppError } from '../lib/errors.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
-import { type Batch, type Outcome, type WriteBatch, writeBatch } from './transfer/bulk-insert.ts'
+import { type AddRows, addRows, type NewRow, type Outcome } from './transfer/bulk-insert.ts'
 
 /**
- * The embedded database belongs to one process. While that is the service, other commands ask it, over a socket in
- * DATA_DIR that only the owner of the data may open: whoever can, could read the files as well.
+ * The embedded database belongs to one process. While that is the service, commands send it their statements over a
+ * socket in DATA_DIR, which only the owner of the files can open.
  */
 const socketName = 'control'
 const copyName = /^copy-[0-9a-f-]{36}$/
-const forgottenAfterMs = 24 * 60 * 60 * 1000
+const abandonedAfterMs = 24 * 60 * 60 * 1000
 
-/** A folder in DATA_DIR for a copy of the database, which goes into `cluster` there; the caller takes it away. */
+/** A folder in DATA_DIR for a copy of the database, in `cluster` there. The caller removes it. */
 export const newCopy = (dataDir: string) => join(dataDir, `copy-${crypto.randomUUID()}`)
 
 /**
- * Lets commands ask a service that has the embedded database. Without it (a path too long for a socket, a file system
- * that knows none) the service runs all the same, and says so in the log.
+ * Answers commands on behalf of the embedded database. Where no socket can be made (a path too long, a file system
+ * without sockets) the service runs without it and logs a warning.
  */
 export function answerCommands(dataDir: string, driver: Driver, log: Log): { stop(): Promise<void> } {
-  removeForgottenCopies(dataDir)
+  removeAbandonedCopies(dataDir)
   const unix = join(dataDir, socketName)
-  // What a killed process left; the folder's lock is ours.
+  // Left by a process that was killed; the folder's lock is ours.
   rmSync(unix, { force: true })
-  // Nobody else may get in between the making of the socket and a change of its mode.
+  // A mode set after the socket is made would be too late.
   const mask = process.umask(0o177)
   try {
     const server = Bun.serve({
       unix,
       async fetch(request, server) {
-        // A copy may take longer than a quiet connection is left open.
+        // A copy may take longer than Bun's idle timeout.
         server.timeout(request, 0)
         try {
           return Response.json({ result: await answer(request, dataDir, driver) })
@@ -65,14 +65,14 @@ async function answer(request: Request, dataDir: string, driver: Driver): Promis
     const rows = await driver.query(text, values, options)
     return { rows, columns: rows.columns }
   }
-  if (pathname === '/load') return writeBatch(driver, (await request.json()) as Batch)
+  if (pathname === '/add-rows') return addRows(driver, (await request.json()) as NewRow[])
   if (pathname === '/erase') {
     const { userId } = (await request.json()) as { userId: string }
     return eraseUser(createDb(driver), userId)
   }
   if (pathname === '/copy') {
     const { name } = (await request.json()) as { name: string }
-    if (!copyName.test(name)) throw new Error('no name for a copy')
+    if (!copyName.test(name)) throw new Error('not the name of a copy')
     return driver.copyTo!(join(dataDir, name, clusterName))
   }
   return 'todo-api'
@@ -97,16 +97,16 @@ function describe(error: unknown): Failure {
   return { message: error instanceof Error ? error.message : String(error), code, constraint }
 }
 
-/** What takes several statements, which a running service runs for a command: a command that hangs holds nothing. */
+/** What needs a transaction is run by the service as a whole: a command that hangs then holds no lock. */
 export interface ServiceCalls {
-  load: WriteBatch
-  /** Deletes what a deleted account has left. */
+  addRows: AddRows
+  /** Deletes what a deleted account has left (`eraseUser`). */
   erase(userId: string): Promise<number>
 }
 
 export type ServiceDriver = Driver & ServiceCalls
 
-/** The database of a running service, from another process; `undefined` when none runs on this folder. */
+/** The database of the service that runs on this folder; `undefined` without one. */
 export async function connectToService(dataDir: string): Promise<ServiceDriver | undefined> {
   const unix = join(dataDir, socketName)
   if (!existsSync(unix)) return undefined
@@ -134,26 +134,26 @@ export async function connectToService(dataDir: string): Promise<ServiceDriver |
       }
       return Object.assign(rows, { columns })
     },
-    load: batch => call('/load', batch) as Promise<Outcome[]>,
+    addRows: rows => call('/add-rows', rows) as Promise<Outcome[]>,
     erase: userId => call('/erase', { userId }) as Promise<number>,
-    async transaction() {
-      throw new Error('a service runs on this database; stop it first')
-    },
+    transaction: refuse,
     async copyTo(folder) {
       await call('/copy', { name: basename(dirname(folder)) })
     },
-    async session() {
-      throw new Error('a service runs on this database; stop it first')
-    },
+    dedicatedConnection: refuse,
     async close() {},
   }
 }
 
-/** A command that was killed could not take its copy away. */
-function removeForgottenCopies(dataDir: string): void {
+async function refuse(): Promise<never> {
+  throw new Error('a service runs on this database; stop it first')
+}
+
+/** A command that was killed could not remove its copy. */
+function removeAbandonedCopies(dataDir: string): void {
   for (const name of readdirSync(dataDir)) {
     const path = join(dataDir, name)
-    if (!copyName.test(name) || Date.now() - statSync(path).mtimeMs < forgottenAfterMs) continue
+    if (!copyName.test(name) || Date.now() - statSync(path).mtimeMs < abandonedAfterMs) continue
     rmSync(path, { recursive: true, force: true })
   }
 }

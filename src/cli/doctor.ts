@@ -1,13 +1,22 @@
-import { accessSync, constants, existsSync, mkdtempSync, rmdirSync, statfsSync, statSync } from 'node:fs'
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  rmdirSync,
+  statfsSync,
+  statSync,
+} from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { join } from 'node:path'
-import { getTableName, is } from 'drizzle-orm'
-import { PgTable } from 'drizzle-orm/pg-core'
+import { dirname, join, resolve } from 'node:path'
+import { getTableName } from 'drizzle-orm'
 import { type Config, ConfigError, parseConfig } from '../config/config.ts'
+import { clusterName, secretName } from '../config/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
 import { appliedMigrations, migrations } from '../db/migrator.ts'
-import * as schema from '../db/tables.ts'
 import { AppError } from '../lib/errors.ts'
+import { registry } from '../modules/table-registry.ts'
 import { connectToService } from './control.ts'
 import { readEnv } from './env.ts'
 import { isAbsent, openDatabase } from './open-database.ts'
@@ -15,34 +24,54 @@ import { print } from './terminal.ts'
 
 type Verdict = 'ok' | 'warn' | 'fail'
 
-/** Says how something is, and what to do about it. */
-type Tell = (verdict: Verdict, what: string, about: string) => void
+/** What was found about one thing, and what to do. */
+interface Finding {
+  verdict: Verdict
+  check: string
+  about: string
+  cure?: string | undefined
+}
+
+type Tell = (verdict: Verdict, check: string, about: string, cure?: string) => void
 
 const mebibyte = 1024 * 1024
 
-/** Looks at everything that the service needs, one line each, and changes nothing. Gives whether nothing failed. */
-export async function doctorCommand(): Promise<boolean> {
-  const lines: string[] = []
-  let isWell = true
-  const tell: Tell = (verdict, what, about) => {
-    if (verdict === 'fail') isWell = false
-    lines.push(`${verdict.padEnd(4)}  ${what.padEnd(11)}  ${about}\n`)
-  }
-  await examine(tell)
-  await print(lines.join(''))
-  return isWell
+/** Looks at everything that the service needs, one line each, and changes nothing. Returns whether nothing failed. */
+export async function doctorCommand(_: string, { json = false }: { json?: boolean }): Promise<boolean> {
+  const findings: Finding[] = []
+  await examine((verdict, check, about, cure) => void findings.push({ verdict, check, about, cure }))
+  const isTerminal = process.stdout.isTTY === true
+  const format = json ? formatJson : isTerminal ? formatForTerminal : formatLine
+  await print(findings.map(finding => `${format(finding)}\n`).join(''))
+  return !findings.some(({ verdict }) => verdict === 'fail')
+}
+
+const formatJson = (finding: Finding) => JSON.stringify(finding)
+
+const formatLine = ({ verdict, check, about, cure }: Finding) =>
+  `${verdict.padEnd(4)}  ${check.padEnd(11)}  ${about}${cure ? `; ${cure}` : ''}`
+
+const marks = { ok: '\x1b[32m✓', warn: '\x1b[33m!', fail: '\x1b[31m✗' }
+
+/** What to do stands in a line of its own. NO_COLOR and a terminal without colours leave the marks. */
+function formatForTerminal({ verdict, check, about, cure }: Finding): string {
+  const mark = `${marks[verdict]}\x1b[0m`
+  const text = `${mark} ${check.padEnd(11)}  ${about}${cure ? `\n               → ${cure}` : ''}`
+  return process.stdout.hasColors() ? text : Bun.stripANSI(text)
 }
 
 async function examine(tell: Tell): Promise<void> {
   const config = examineSettings(tell)
   if (!config) return
-  examineDataDir(config, tell)
+  const isUsable = examineDataDir(config, tell)
+  if (!isUsable && config.database.kind === 'embedded') return
   let driver: Driver | undefined
   try {
     driver = await openQuietly(config, tell)
     if (driver) await examineDatabase(driver, config, tell)
   } catch (error) {
-    tell('fail', 'database', `${reason(error)}; is the address right, and is it running?`)
+    const { about, cure } = diagnose(error)
+    tell('fail', 'database', about, cure)
   } finally {
     await driver?.close()
   }
@@ -66,38 +95,80 @@ function examineWorkers({ workers }: Config, tell: Tell): void {
   const cores = availableParallelism()
   const about = `${workers} on ${cores} ${cores === 1 ? 'core' : 'cores'}`
   if (workers <= cores) tell('ok', 'workers', about)
-  else tell('warn', 'workers', `${about}; more than cores gain nothing: lower WORKERS`)
+  else tell('warn', 'workers', about, 'lower WORKERS: more than cores gain nothing')
 }
 
-/** Needed for the embedded database, and for a secret that the service makes for itself. */
-function examineDataDir({ dataDir, database, secretKey }: Config, tell: Tell): void {
-  if (database.kind === 'postgres' && secretKey) return
-  if (!existsSync(dataDir)) {
+/** Needed for the embedded database, and for a secret that the service makes for itself. Returns whether it is usable. */
+function examineDataDir({ dataDir, database, secretKey }: Config, tell: Tell): boolean {
+  if (database.kind === 'postgres' && secretKey) return true
+  const isThere = existsSync(dataDir)
+  // The folders above it are made with it.
+  const fault = isThere ? faultOf(dataDir) : faultOf(nearestFolder(dataDir))
+  if (fault) {
+    tell('fail', 'data folder', `${fault.path} cannot be written to (${fault.code})`, cureOf(fault))
+    return false
+  }
+  if (!isThere) {
     tell('ok', 'data folder', `${dataDir} is made at the first start`)
-    return
+    return true
   }
-  try {
-    accessSync(dataDir, constants.R_OK | constants.W_OK | constants.X_OK)
-    // Rights say little on a read-only or a network file system.
-    rmdirSync(mkdtempSync(join(dataDir, '.doctor-')))
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code
-    tell(
-      'fail',
-      'data folder',
-      `${dataDir} cannot be written to (${code}); make it belong to the service’s user`,
-    )
-    return
+  const { mode, uid } = statSync(dataDir)
+  const user = process.geteuid?.()
+  if (user === 0 && uid !== 0) {
+    const cure = 'run commands and the service as its owner: what root makes there the owner cannot read'
+    tell('warn', 'data folder', `${dataDir} belongs to user ${uid}, and this is root`, cure)
   }
-  const others = statSync(dataDir).mode & 0o077
-  if (others) tell('warn', 'data folder', `other users may look into ${dataDir}; chmod 700 ${dataDir}`)
+  if (mode & 0o077)
+    tell('warn', 'data folder', `other users may look into ${dataDir}`, `chmod 700 ${dataDir}`)
+  return examineFreeSpace(dataDir, tell)
+}
+
+function examineFreeSpace(dataDir: string, tell: Tell): boolean {
   const { bavail, bsize } = statfsSync(dataDir)
   const free = (bavail * bsize) / mebibyte
   const about = `${dataDir}, ${Math.floor(free).toLocaleString('en')} MiB free`
-  // Below the first the embedded database takes no writes.
-  if (free < 64) tell('fail', 'data folder', `${about}; the database takes no writes: make room`)
-  else if (free < 512) tell('warn', 'data folder', `${about}; make room before it runs out`)
+  // Below the first the embedded database refuses writes.
+  if (free < 64) tell('fail', 'data folder', about, 'make room: below 64 MiB the database refuses writes')
+  else if (free < 512) tell('warn', 'data folder', about, 'make room before it runs out')
   else tell('ok', 'data folder', about)
+  return free >= 64
+}
+
+function nearestFolder(path: string): string {
+  const parent = dirname(resolve(path))
+  return existsSync(parent) ? parent : nearestFolder(parent)
+}
+
+interface Fault {
+  path: string
+  code: string
+}
+
+/** What keeps us from writing to a folder, or to what the service keeps in it. */
+function faultOf(folder: string): Fault | undefined {
+  const files = [clusterName, secretName].map(name => join(folder, name)).filter(path => existsSync(path))
+  let path = folder
+  try {
+    readdirSync(folder)
+    for (path of [folder, ...files]) accessSync(path, constants.R_OK | constants.W_OK)
+    // Rights say little on a read-only or a network file system.
+    path = folder
+    rmdirSync(mkdtempSync(join(folder, '.doctor-')))
+    return undefined
+  } catch (error) {
+    return { path, code: (error as NodeJS.ErrnoException).code ?? 'unknown' }
+  }
+}
+
+function cureOf({ path, code }: Fault): string {
+  if (code === 'EROFS')
+    return 'the file system is read-only: mount it for writing, or set DATA_DIR to a volume'
+  if (code === 'ENOSPC') return 'the disk is full: make room'
+  if (code === 'ENOTDIR') return 'a file is in its place: move it, or set DATA_DIR to another folder'
+  const [owner, user] = [statSync(path).uid, process.geteuid?.()]
+  return owner === user
+    ? `chmod u+rwX ${path}`
+    : `it belongs to user ${owner}, and this is user ${user}: chown -R ${user} ${path}`
 }
 
 /** The database, unless looking at it would make it. */
@@ -132,7 +203,9 @@ async function examineDatabase(driver: Driver, { database, workers }: Config, te
   ]
   const ms = Math.round(performance.now() - begun)
   const what = `${driver.kind === 'embedded' ? 'embedded ' : ''}PostgreSQL ${version}, answered in ${ms} ms`
-  if (number < 150000) tell('warn', 'database', `${what}; tested with 15 to 18: upgrade it`)
+  if (number < 150000)
+    tell('fail', 'database', what, 'upgrade it: it is older than 15, the oldest that is tested')
+  else if (number >= 190000) tell('warn', 'database', what, 'upgrade todo-api: it was tested with 15 to 18')
   else tell('ok', 'database', what)
 
   if (encoding === 'UTF8') tell('ok', 'encoding', encoding)
@@ -140,7 +213,8 @@ async function examineDatabase(driver: Driver, { database, workers }: Config, te
     tell(
       'fail',
       'encoding',
-      `${encoding}; make a database with: create database … encoding 'UTF8' template template0`,
+      encoding,
+      `make a database with: create database … encoding 'UTF8' template template0`,
     )
 
   if (zone === 'UTC') tell('ok', 'time zone', zone)
@@ -148,16 +222,17 @@ async function examineDatabase(driver: Driver, { database, workers }: Config, te
     tell(
       'fail',
       'time zone',
-      `sessions have ${zone}; a proxy drops the setting: alter role … set timezone = 'UTC'`,
+      `sessions have ${zone}: a proxy drops the setting`,
+      `alter role … set timezone = 'UTC'`,
     )
 
   if (database.kind === 'postgres') {
     if (timeLimit === '0') {
-      tell('warn', 'time limits', `a proxy drops them: alter role … set statement_timeout = '1800ms'`)
+      tell('warn', 'time limits', 'a proxy drops them', `alter role … set statement_timeout = '1800ms'`)
     }
     const connections = workers * database.poolSize
     const share = `up to ${connections} of ${connectionsMax} connections a replica`
-    if (connections > connectionsMax * 0.8) tell('warn', 'connections', `${share}; lower DATABASE_POOL_SIZE`)
+    if (connections > connectionsMax * 0.8) tell('warn', 'connections', share, 'lower DATABASE_POOL_SIZE')
     else tell('ok', 'connections', share)
   }
   examineClock(clock - (asked + ms / 2), tell)
@@ -168,34 +243,38 @@ function examineClock(differenceMs: number, tell: Tell): void {
   const seconds = Math.abs(differenceMs / 1000)
   const about = `the database’s differs from this machine’s by ${seconds.toFixed(1)} s`
   if (seconds < 2) tell('ok', 'clock', about)
-  else
-    tell(seconds < 30 ? 'warn' : 'fail', 'clock', `${about}; run NTP on both: tokens are judged by the time`)
+  else tell(seconds < 30 ? 'warn' : 'fail', 'clock', about, 'run NTP on both: tokens expire by the time')
 }
 
 async function examineMigrations(driver: Driver, tell: Tell, readOnly: boolean): Promise<void> {
   const applied = await appliedMigrations(driver)
   const pending = migrations.filter(({ when }) => !applied.has(when))
   const newer = applied.size - (migrations.length - pending.length)
-  if (newer > 0) tell('warn', 'migrations', `${newer} from a newer todo-api are there; upgrade this one`)
+  if (newer > 0) tell('warn', 'migrations', `${newer} from a newer todo-api`, 'upgrade this one')
   if (pending.length > 0)
-    tell('warn', 'migrations', `${pending.length} pending; the next start applies them, or: todo-api migrate`)
+    tell(
+      'warn',
+      'migrations',
+      `${pending.length} pending`,
+      'the next start applies them, or: todo-api migrate',
+    )
   else if (newer === 0) tell('ok', 'migrations', `all ${migrations.length} applied`)
 
   if (readOnly)
-    tell('fail', 'writing', 'the server takes no writes (a standby?); name the primary in DATABASE_URL')
+    tell('fail', 'writing', 'the server refuses writes (a standby?)', 'name the primary in DATABASE_URL')
   else if (pending.length === 0) await examineRights(driver, tell)
   else await examineRightsToCreate(driver, tell)
 }
 
 /** A statement that would change rows if there were any: the rights are checked all the same. */
 async function examineRights(driver: Driver, tell: Tell): Promise<void> {
-  const tables = Object.values(schema).flatMap(item => (is(item, PgTable) ? getTableName(item) : []))
+  const tables = registry.map(({ table }) => getTableName(table))
   try {
     for (const table of tables) await driver.query(`delete from ${table} where false`, [])
     await driver.query('insert into rate_limits (key) select null where false', [])
     tell('ok', 'writing', 'allowed on every table')
   } catch (error) {
-    tell('fail', 'writing', `${reason(error)}; grant the role of DATABASE_URL all rights on the tables`)
+    tell('fail', 'writing', diagnose(error).about, 'grant the role of DATABASE_URL all rights on the tables')
   }
 }
 
@@ -206,10 +285,66 @@ async function examineRightsToCreate(driver: Driver, tell: Tell): Promise<void> 
     [],
   )
   if (row![0]) tell('ok', 'writing', 'allowed to make tables')
-  else tell('fail', 'writing', 'the role may not make tables; make it the owner of the database')
+  else
+    tell('fail', 'writing', 'the role may not make tables', 'make it the owner: alter database … owner to …')
 }
 
-function reason(error: unknown): string {
+/** What to do about a failure to reach or to use a database: the first whose pattern fits its code and text. */
+const cures: readonly [RegExp, string][] = [
+  [
+    /^28P01 /,
+    'correct the password in DATABASE_URL (@ is written %40, / %2F, : %3A, % %25), or set it: alter role … password …',
+  ],
+  [
+    /^28000 .*no encryption/,
+    'the server demands TLS: add sslmode=require to DATABASE_URL, or a rule to its pg_hba.conf',
+  ],
+  [/^28000 .*certificate/, 'the server demands a certificate: add sslcert and sslkey to DATABASE_URL'],
+  [/^28000 /, 'correct the user in DATABASE_URL, or add a rule for it to pg_hba.conf of the server'],
+  [/^3D000 /, 'correct the name in DATABASE_URL, or make the database: create database …'],
+  [/^42501 /, 'grant the role of DATABASE_URL the rights, or make it the owner: alter database … owner to …'],
+  [/^53300 /, 'lower DATABASE_POOL_SIZE or the number of replicas, or raise max_connections'],
+  [/^57P0/, 'the server is starting or stopping: try again'],
+  [/^25006 /, 'name the primary in DATABASE_URL'],
+  [
+    /^(UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)/,
+    'name the file of its authority in DATABASE_URL: sslrootcert=/path/to/ca.crt',
+  ],
+  [/^CERT_/, 'renew the certificate of the server, or set the clock of this machine'],
+  [/^ERR_TLS_CERT_ALTNAME/, 'use the host name of the certificate in DATABASE_URL, or sslmode=verify-ca'],
+  [/^TLS_NOT_OFFERED /, 'turn on TLS in the server (ssl = on); on the same machine write sslmode=disable'],
+  [
+    /^ERR_(SSL|OSSL)/,
+    'allow a version of TLS that both have: ssl_min_protocol_version in DATABASE_URL and in the server',
+  ],
+  [
+    /^ENOTFOUND /,
+    'correct the host in DATABASE_URL; inside a container it is the name of the other container',
+  ],
+  [
+    /^(EAI_|DNS_|ESERVFAIL|ETIMEOUT)/,
+    'the name server does not answer: look at /etc/resolv.conf and the network',
+  ],
+  [
+    /^ECONNREFUSED /,
+    'start PostgreSQL, or correct host and port in DATABASE_URL; is it in listen_addresses of the server?',
+  ],
+  [
+    /^(CONNECT_TIMEOUT|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH) /,
+    'look at the firewall and at the host in DATABASE_URL',
+  ],
+  [
+    /^ENOENT .*PGSQL/,
+    'start PostgreSQL, or correct the folder of the socket (host=…) and the port in DATABASE_URL',
+  ],
+  [/^EACCES .*PGSQL/, 'let the user of the service into the folder of the socket'],
+  [/^NOT_POSTGRESQL /, 'correct the port in DATABASE_URL: 5432 is that of PostgreSQL'],
+  [/incompatible with server/, 'run the version of todo-api that made it, and use its export'],
+]
+
+function diagnose(error: unknown): { about: string; cure: string | undefined } {
   const shown = error instanceof AppError && error.cause instanceof Error ? error.cause : error
-  return shown instanceof Error ? shown.message : 'unknown failure'
+  if (!(shown instanceof Error)) return { about: 'unknown failure', cure: undefined }
+  const text = `${'code' in shown ? shown.code : ''} ${shown.message}`
+  return { about: shown.message, cure: cures.find(([pattern]) => pattern.test(text))?.[1] }
 }

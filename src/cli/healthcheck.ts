@@ -2,10 +2,10 @@ import { urlHost } from '../http/bind.ts'
 import { readConfig } from './env.ts'
 import { say } from './terminal.ts'
 
-/** A service that listens on all addresses is asked on this machine's own. */
+/** A service that listens on all addresses is asked at the loopback address. */
 const loopback: Record<string, string> = { '0.0.0.0': '127.0.0.1', '[::]': '[::1]' }
 
-/** `todo-api healthcheck`: whether the service on this machine is ready. */
+/** `todo-api healthcheck`: returns whether the service on this machine is ready. */
 export async function healthcheckCommand(): Promise<boolean> {
   const { host, port } = readConfig()
   const { hostname } = new URL(`http://${urlHost(host)}`)

@@ -5,8 +5,8 @@ import { readConfig } from './env.ts'
 import { isAbsent, openDatabase } from './open-database.ts'
 import { say } from './terminal.ts'
 
-/** `todo-api migrate [--status]`; whether the database is up to date at the end. */
-export async function migrateCommand({ status = false }: { status?: boolean }): Promise<boolean> {
+/** `todo-api migrate [--status]`: returns whether the database is up to date at the end. */
+export async function migrateCommand(_: string, { status = false }: { status?: boolean }): Promise<boolean> {
   const config = readConfig()
   if (status) return report(await pending(config))
   const driver = await openDriver(config.database)
@@ -19,7 +19,7 @@ export async function migrateCommand({ status = false }: { status?: boolean }): 
   }
 }
 
-/** What is missing, without making a database to look into; of a service's embedded one, asked through the service. */
+/** Creates no database; that of a running service is read through the service. */
 async function pending(config: Config): Promise<string[]> {
   if (isAbsent(config)) return migrations.map(({ tag }) => tag)
   const driver = await openDatabase(config)

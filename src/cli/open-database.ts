@@ -6,30 +6,30 @@ import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { connectToService, newCopy, type ServiceCalls } from './control.ts'
 
-/** A database, perhaps that of a running service, which has no transactions for others but does this on their behalf. */
+/** A database for a command. That of a running service refuses transactions, and has `ServiceCalls` instead. */
 export type CommandDriver = Driver & Partial<ServiceCalls>
 
-/** The database of the settings, for a command: through the service when that has the embedded one. */
+/** Opens the database of the settings: through the service when that has the embedded one. */
 export async function openDatabase({ database }: Config): Promise<CommandDriver> {
   const service = database.kind === 'embedded' ? await connectToService(database.dataDir) : undefined
   return service ?? openDriver(database)
 }
 
-/** Whether the embedded database has not been made yet. */
+/** Whether the embedded database does not exist yet. */
 export const isAbsent = ({ database }: Config): boolean =>
   database.kind === 'embedded' && !holdsDatabase(database.dataDir)
 
-/** The same, for commands that make no sense on a database that is not there. Throws an Error with one line then. */
+/** Opens the database of the settings if it exists. Throws an Error with one line if not. */
 export async function openExisting(config: Config): Promise<CommandDriver> {
   if (isAbsent(config)) {
     throw new Error(
-      `there is no database in DATA_DIR ${config.dataDir}; set DATA_DIR or DATABASE_URL as the service has them`,
+      `there is no database in DATA_DIR ${config.dataDir}; use the service's DATA_DIR or DATABASE_URL`,
     )
   }
   return openDatabase(config)
 }
 
-/** A database to read from: of the embedded one that a service has, a copy, so that nobody waits for us. */
+/** Opens a database to read all of it: a copy of the embedded one of a running service, so that requests do not wait. */
 export async function openSnapshot(config: Config): Promise<Driver> {
   const { database } = config
   const service = database.kind === 'embedded' ? await connectToService(database.dataDir) : undefined

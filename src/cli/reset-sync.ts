@@ -1,38 +1,42 @@
-import { placeholder, sql } from 'drizzle-orm'
-import type { Driver } from '../db/driver.ts'
-import { statement } from '../db/drizzle.ts'
-import { tasks, userVersions } from '../db/tables.ts'
+import { sql } from 'drizzle-orm'
+import { createDb, type Db } from '../db/drizzle.ts'
+import { userVersions } from '../db/tables.ts'
+import { tasks } from '../modules/tasks/table.ts'
 import { readConfig } from './env.ts'
 import { openExisting } from './open-database.ts'
 import { createProgress, say } from './terminal.ts'
 import { patiently } from './transfer/bulk-insert.ts'
 
 const usersAtOnce = 100
-/** So few that a writer, or another user of the embedded database, waits a tenth of a second at most. */
+/** A writer, or another user of the embedded database, then waits at most a tenth of a second. */
 const tasksAtOnce = 200
 
 const firstId = '00000000-0000-0000-0000-000000000000'
 
-const after = sql`${placeholder('after')}::uuid`
-const user = sql`${placeholder('user')}::uuid`
-const limit = sql`${placeholder('limit')}::int`
-
 /**
- * Where a user's versions go on: at the microseconds since 1970, which is beyond all that was given out before, also
- * after an earlier restore of the same backup; and far ahead whatever the clock says.
+ * Where a user's versions go on: at the microseconds since 1970, which is beyond every version so far, also after an
+ * earlier restore of the same backup; and far ahead whatever the clock says.
  */
-const farAhead = sql`greatest(c.last_version + 4294967296, (extract(epoch from now()) * 1000000)::bigint)`
+const farAhead = sql`greatest(v.last_version + 4294967296, (extract(epoch from now()) * 1000000)::bigint)`
 
 /**
- * `todo-api reset-sync`: for a database that has lost changes (restored by tools of PostgreSQL, or a standby that was
- * promoted without the last ones). Cursors and entity tags that clients hold may name changes that are gone, so none
- * of them is accepted any more. The service may run meanwhile.
+ * `todo-api reset-sync`: for a database that has lost changes (restored with PostgreSQL's tools, or a standby that was
+ * promoted without the last ones). Cursors and entity tags of clients may name lost changes, so all of them become
+ * invalid. The service may run meanwhile.
  */
 export async function resetSyncCommand(): Promise<void> {
   const driver = await openExisting(readConfig())
   try {
-    const users = await skipVersions(driver)
-    const moved = await renumberTasks(driver)
+    const db = createDb(driver)
+    const progress = createProgress('tasks')
+    let moved = 0
+    const users = await skipVersions(db, async user => {
+      for (let count = tasksAtOnce; count === tasksAtOnce; moved += count) {
+        count = await patiently(() => renumberTasks(db, user))
+        progress.add(count)
+      }
+    })
+    progress.clear()
     say(`the clients of ${users} users will sync from the beginning; ${moved} tasks have new versions`)
   } finally {
     await driver.close()
@@ -40,75 +44,47 @@ export async function resetSyncCommand(): Promise<void> {
 }
 
 /**
- * Moves every user's last version far ahead and forgets all changes before: a cursor from before is too old, and no version
- * is given out twice. Returns how many users there are.
+ * Moves every user's last version far ahead and forgets all changes before: older cursors are refused, and no version is
+ * given twice. Returns the number of users; `onUser` is called for each of them.
  */
-export async function skipVersions(driver: Driver): Promise<number> {
-  const move = statement<[id: string]>(
-    driver,
-    sql`
-    with page as (
-      select user_id from ${userVersions} where user_id > ${after} order by user_id limit ${limit} for no key update
-    ), moved as (
-      update ${userVersions} c set last_version = ${farAhead}, forgotten_version = ${farAhead}
-      from page where c.user_id = page.user_id returning c.user_id
-    )
-    select user_id from moved order by user_id`,
-  )
-  let count = 0
-  for (let last: string | undefined = firstId; last; ) {
-    const moved = await patiently(() => move({ after: last, limit: usersAtOnce }))
-    count += moved.length
-    last = moved.at(-1)?.[0]
-  }
-  return count
+export async function skipVersions(db: Db, onUser?: (id: string) => Promise<void>): Promise<number> {
+  let total = 0
+  let page: { id: string }[] = []
+  do {
+    const last = page.at(-1)?.id ?? firstId
+    const move = sql`
+      with page as (
+        select user_id from ${userVersions} where user_id > ${last}::uuid order by user_id limit ${usersAtOnce}
+        for no key update
+      ), moved as (
+        update ${userVersions} v set last_version = ${farAhead}, forgotten_version = ${farAhead}
+        from page where v.user_id = page.user_id returning v.user_id as id
+      )
+      select id from moved order by id`
+    page = await patiently(() => db.execute<{ id: string }>(move))
+    for (const { id } of page) await onUser?.(id)
+    total += page.length
+  } while (page.length === usersAtOnce)
+  return total
 }
 
 /**
- * Gives every task a version from after `skipVersions`: between the loss and now the service may have given a lost version
- * to another content. In small steps, each of them what a writer does. Returns how many tasks there were.
+ * Gives tasks of a user versions from after `skipVersions`: between the loss and now the service may have given a lost
+ * version to other content. A small step, as of a writer; returns how many tasks it has moved.
  */
-async function renumberTasks(driver: Driver): Promise<number> {
-  const usersToDo = statement<[id: string]>(
-    driver,
-    sql`
-    select c.user_id from ${userVersions} c
-    where c.user_id > ${after}
-      and exists (select from ${tasks} t where t.user_id = c.user_id and t.version <= c.forgotten_version)
-    order by c.user_id limit ${limit}`,
-  )
-  const step = statement<[count: number]>(
-    driver,
-    sql`
+async function renumberTasks(db: Db, user: string): Promise<number> {
+  const [row] = await db.execute<{ count: number }>(sql`
     with versions as materialized (
-      select user_id, last_version, forgotten_version from ${userVersions} where user_id = ${user} for no key update
+      select last_version, forgotten_version from ${userVersions} where user_id = ${user}::uuid for no key update
     ), old as (
-      select t.id, row_number() over (order by t.version) as place from ${tasks} t, versions c
-      where t.user_id = ${user} and t.version <= c.forgotten_version order by t.version limit ${limit}
+      select t.id, row_number() over (order by t.version) as place from ${tasks} t, versions v
+      where t.user_id = ${user}::uuid and t.version <= v.forgotten_version order by t.version limit ${tasksAtOnce}
     ), moved as (
-      update ${userVersions} c set last_version = c.last_version + (select count(*) from old) where c.user_id = ${user}
+      update ${userVersions} set last_version = last_version + (select count(*) from old) where user_id = ${user}::uuid
     ), written as (
-      update ${tasks} t set version = c.last_version + old.place from old, versions c
-      where t.id = old.id and t.user_id = ${user}
+      update ${tasks} t set version = v.last_version + old.place from old, versions v
+      where t.id = old.id and t.user_id = ${user}::uuid
     )
-    select count(*) from old`,
-  )
-  const progress = createProgress('tasks')
-  let total = 0
-  const renumber = async (id: string) => {
-    while (true) {
-      const [row] = await patiently(() => step({ user: id, limit: tasksAtOnce }))
-      const count = row![0]
-      total += count
-      progress.add(count)
-      if (count < tasksAtOnce) return
-    }
-  }
-  for (let last: string | undefined = firstId; last; ) {
-    const page = await patiently(() => usersToDo({ after: last, limit: usersAtOnce }))
-    for (const [id] of page) await renumber(id)
-    last = page.at(-1)?.[0]
-  }
-  progress.clear()
-  return total
+    select count(*) from old`)
+  return row!.count
 }

@@ -1,15 +1,16 @@
 import { type Config, parseConfig } from '../config/config.ts'
+import { parseDatabaseUrl } from '../config/database-url.ts'
 import type { Driver } from '../db/driver.ts'
 import type { Supervisor } from '../server/cluster/worker-channel.ts'
 import { listen } from '../server/listener.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
-import { createLog, type Log, type LogOptions } from '../telemetry/log.ts'
+import { createLog, errorFields, type Log, type LogOptions } from '../telemetry/log.ts'
 import { readEnv } from './env.ts'
-import { print } from './terminal.ts'
+import { print, UsageError } from './terminal.ts'
 
 const lastLinesMsMax = 1000
 
-/** Writes of this size to a pipe are never mixed with those of other processes. */
+/** PIPE_BUF: writes up to this size are not mixed with those of other processes. */
 const pipeBufferBytes = 4096
 
 type Service = Awaited<ReturnType<typeof import('../server/start.ts').serve>>
@@ -18,17 +19,27 @@ type Service = Awaited<ReturnType<typeof import('../server/start.ts').serve>>
 export async function serveCommand() {
   const { env } = readEnv()
   const config = parseConfig(env)
-  if (config.workers === 1) return run(config, openLog(config))
+  const log = openLog(config, config.workers === 1 ? {} : { batchBytesMax: pipeBufferBytes })
+  warnOfIgnored(config, log)
+  if (config.workers === 1) return run(config, log)
 
-  const log = openLog(config, { batchBytesMax: pipeBufferBytes })
   const { supervise } = await import('../server/cluster/supervisor.ts')
   const exitCode = await supervise(config, env, log)
   await writeLastLines(log)
   process.exit(exitCode)
 }
 
-/** One of several processes; `serve` has started it. */
+/** Parameters of the address that are for other programs. */
+function warnOfIgnored({ database }: Config, log: Log) {
+  if (database.kind !== 'postgres') return
+  const { ignored } = parseDatabaseUrl(database.url)
+  if (ignored.length > 0)
+    log.warn('parameters of DATABASE_URL are ignored', { parameters: ignored.join(', ') })
+}
+
+/** A worker process, started by `serve`. */
 export async function workerCommand() {
+  if (!process.send) throw new UsageError('`worker` is started by `serve`')
   const { connectToSupervisor } = await import('../server/cluster/worker-channel.ts')
   const supervisor = await connectToSupervisor()
   const { env, worker } = supervisor
@@ -37,7 +48,10 @@ export async function workerCommand() {
 }
 
 async function run(config: Config, log: Log, supervisor?: Supervisor) {
-  // The port first, the rest of the program after: so a probe that comes early is answered.
+  // postgres.js throws where nothing catches it, for example on a malformed challenge inside TLS. Bun would print the
+  // source around it; the connection itself runs into its time limit.
+  process.on('unhandledRejection', error => log.error('unhandled rejection', errorFields(error)))
+  // The port before the rest of the program, so that an early probe is answered.
   const listener = listen(config, log)
 
   let service: Service | undefined
@@ -51,13 +65,13 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
     await writeLastLines(log)
     process.exit(0)
   }
-  // Before the long part of the start: process 1 of a container has no other way to end. A worker receives a signal
-  // twice, from its supervisor and from a terminal or systemd, which signal every process: so it never hurries.
+  // Before the slow part of the start: process 1 of a container ignores signals without a handler. A worker receives each
+  // signal twice, from its supervisor and from the terminal or systemd, so the second one means nothing.
   onStopSignal(stop, () => supervisor || process.exit(1))
-  // The next supervisor may be waiting for the port.
+  // The next supervisor may wait for the port.
   if (supervisor) process.on('disconnect', () => stop('the supervisor is gone', 0))
 
-  await loadInTurns()
+  await preload()
   const { serve } = await import('../server/start.ts')
   service = await serve(config, log, listener, supervisor)
   const { url, driver } = service
@@ -68,7 +82,7 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
     pid: supervisor && process.pid,
   })
   commands = await answerOtherCommands(config, driver, log)
-  // A supervisor starts the service again, on whatever is in the folder then.
+  // Exits, so that systemd or the container runtime starts the service again.
   driver.lost?.then(async reason => {
     log.error(reason, { data_dir: config.dataDir })
     await service!.stop(reason, 0)
@@ -86,8 +100,8 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
   }
 }
 
-/** Loads what takes longest, with a turn of the event loop in between for early requests. */
-async function loadInTurns() {
+/** Loads the largest modules, with a turn of the event loop in between for early requests. */
+async function preload() {
   const parts = [
     () => import('elysia'),
     () => import('../db/drizzle.ts'),
@@ -101,14 +115,14 @@ async function loadInTurns() {
   await Bun.sleep(0)
 }
 
-/** The embedded database has one process: other commands ask the service. */
+/** The embedded database belongs to one process: other commands go through the service. */
 async function answerOtherCommands({ database }: Config, driver: Driver, log: Log) {
   if (database.kind !== 'embedded') return undefined
   const { answerCommands } = await import('./control.ts')
   return answerCommands(database.dataDir, driver, log)
 }
 
-/** A log whose reader takes no lines must not keep the process from ending. */
+/** A log reader that has stopped reading must not keep the process from ending. */
 const writeLastLines = (log: Log) => Promise.race([log.flush(), Bun.sleep(lastLinesMsMax)])
 
 const openLog = ({ logLevel: level }: Config, options?: Partial<LogOptions>) =>

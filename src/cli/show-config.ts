@@ -5,14 +5,14 @@ import { print, printable, table } from './terminal.ts'
 /** One setting as it is in force. */
 export interface Setting {
   name: string
-  /** Fit to be shown: a secret is hidden, and so is the password of an address. */
+  /** With secrets, and the password of an address, hidden. */
   value: string
   /** Where the value comes from. */
   from: string
 }
 
-/** Prints every setting in force and where it came from. Throws `ConfigError` with all mistakes. */
-export async function configCommand({ json = false }: { json?: boolean }): Promise<void> {
+/** `todo-api config`: prints every setting in force and its source. Throws `ConfigError` with all mistakes. */
+export async function configCommand(_: string, { json = false }: { json?: boolean }): Promise<void> {
   const settings = listSettings(readEnv())
   if (json) await print(settings.map(setting => `${JSON.stringify(setting)}\n`).join(''))
   else
@@ -29,7 +29,7 @@ export function listSettings({ env, file }: { env: Env; file: Env }): Setting[] 
       names.add(name)
       return target[name]
     },
-    // Whoever looks through all of the environment asks for no setting in particular.
+    // Code that lists the whole environment reads no setting in particular.
     ownKeys: () => [],
   })
   const config = parseConfig(noted)
@@ -72,7 +72,7 @@ export function withoutPassword(url: string): string {
   )
 }
 
-/** What is in force where nothing is said. */
+/** The defaults, as they are shown. */
 const defaults: Record<string, (config: Config) => string> = {
   ENVIRONMENT: config => config.environment,
   DATABASE_URL: config => `(embedded database in ${config.dataDir})`,

@@ -1,6 +1,6 @@
-/** How a command talks to a person: messages on stderr, results on stdout. */
+import { Writable } from 'node:stream'
 
-/** A message for people. */
+/** A message to the user of a command, on stderr; results go to stdout. */
 export function say(message: string): void {
   process.stderr.write(`${message}\n`)
 }
@@ -10,23 +10,23 @@ export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
 
-/** Writes a result, and waits until it has gone: a pipe may be slower than we are. */
+/** Writes a result to stdout and waits until it is written: the reader of a pipe may be slow. */
 export async function print(data: string | Uint8Array): Promise<void> {
-  // The failure of a write is told twice, and an event that nobody listens to ends the program.
+  // A failed write also emits `error`, which ends the program without a listener.
   if (process.stdout.listenerCount('error') === 0) process.stdout.on('error', () => {})
   await new Promise<void>((resolve, reject) => {
     process.stdout.write(data, error => (error ? reject(error) : resolve()))
   })
 }
 
-/** Rows with aligned columns, the first row being the head. */
+/** Rows with aligned columns; the first row is the header. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map(row => Bun.stringWidth(row[column]!))))
   const pad = (cell: string, column: number) => cell + ' '.repeat(widths[column]! - Bun.stringWidth(cell))
   return rows.map(row => `${row.map(pad).join('  ').trimEnd()}\n`).join('')
 }
 
-/** What came from somebody else, fit for a terminal: no control characters, one line. */
+/** Foreign text, safe for a terminal: one line without control characters. */
 export function printable(text: string): string {
   return text.replace(/\p{Cc}|\p{Cf}|\p{Zl}|\p{Zp}/gu, '\u{fffd}')
 }
@@ -36,7 +36,7 @@ export type Progress = ReturnType<typeof createProgress>
 const progressAfterMs = 1000
 const progressEveryMs = 200
 
-/** One line on stderr that is written over, for work that takes longer than a second; nothing without a terminal. */
+/** Shows progress in one line on stderr, for work of more than a second; nothing without a terminal. */
 export function createProgress(unit: string, total?: number) {
   const shown = process.stderr.isTTY === true
   const begun = performance.now()
@@ -62,7 +62,7 @@ export function createProgress(unit: string, total?: number) {
       )
       visible = true
     },
-    /** A message above the line. */
+    /** Prints a message above the line. */
     say(message: string) {
       clear()
       say(message)
@@ -72,60 +72,37 @@ export function createProgress(unit: string, total?: number) {
 }
 
 /**
- * A password: typed twice without an echo at a terminal, else the first line of stdin. Never an argument, which
- * everybody on the machine can read.
+ * Reads a password: typed twice without an echo at a terminal, else the first line of stdin. Never an argument, which
+ * other users of the machine can read.
  */
 export async function readPassword(): Promise<string> {
   if (!process.stdin.isTTY) return (await Bun.stdin.text()).split(/\r?\n/, 1)[0]!
-  const password = await typeHidden('Password: ')
-  if ((await typeHidden('Once more: ')) !== password) throw new Error('the two passwords differ')
+  const password = await readLine('Password: ', { isHidden: true })
+  const repeated = await readLine('Repeat it: ', { isHidden: true })
+  if (repeated !== password) throw new Error('the two passwords differ')
   return password
 }
 
-/** Asks for a line at the terminal; `undefined` when there is none. */
+/** Asks for a line at the terminal; `undefined` without a terminal. */
 export async function ask(question: string): Promise<string | undefined> {
-  if (!process.stdin.isTTY) return undefined
-  // Loaded here: `serve`, which asks nobody, would start later for it.
+  return process.stdin.isTTY ? readLine(question) : undefined
+}
+
+async function readLine(question: string, { isHidden = false } = {}): Promise<string> {
+  // Loaded here because `serve` does not need it.
   const { createInterface } = await import('node:readline')
-  const terminal = createInterface({ input: process.stdin, output: process.stderr })
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
+  const output = isHidden ? nowhere : process.stderr
+  const terminal = createInterface({ input: process.stdin, output, terminal: true })
+  if (isHidden) process.stderr.write(question)
   try {
-    return await new Promise(resolve => {
-      terminal.question(question, resolve)
+    return await new Promise((resolve, reject) => {
+      terminal.question(isHidden ? '' : question, resolve)
+      terminal.once('SIGINT', () => reject(new Error('interrupted')))
       terminal.once('close', () => resolve(''))
     })
   } finally {
     terminal.close()
-  }
-}
-
-const key = { interrupt: '\x03', end: '\x04', backspace: '\x7f', backspaceOfOld: '\b', eraseLine: '\x15' }
-
-/** A line that is typed without an echo. Throws when it is interrupted. */
-async function typeHidden(question: string): Promise<string> {
-  const { stdin } = process
-  process.stderr.write(question)
-  stdin.setEncoding('utf8')
-  stdin.setRawMode(true)
-  let typed: string[] = []
-  let take = (_: string) => {}
-  try {
-    return await new Promise((resolve, reject) => {
-      take = chunk => {
-        for (const char of chunk) {
-          if (char === '\r' || char === '\n' || char === key.end) return resolve(typed.join(''))
-          if (char === key.interrupt) return reject(new Error('interrupted'))
-          if (char === key.backspace || char === key.backspaceOfOld) typed.pop()
-          else if (char === key.eraseLine) typed = []
-          else if (char >= ' ') typed.push(char)
-        }
-      }
-      stdin.on('data', take)
-      stdin.resume()
-    })
-  } finally {
-    stdin.off('data', take)
-    stdin.pause()
-    stdin.setRawMode(false)
-    process.stderr.write('\n')
+    if (isHidden) process.stderr.write('\n')
   }
 }

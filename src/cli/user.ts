@@ -2,19 +2,23 @@ import { asc, count, eq, type SQL, sql } from 'drizzle-orm'
 import { t } from 'elysia'
 import { createDb, type Db } from '../db/drizzle.ts'
 import { migrate } from '../db/migrator.ts'
-import { sessions, tasks, users } from '../db/tables.ts'
+import { sessions, users } from '../db/tables.ts'
 import { email, newPassword, normalizeEmail } from '../modules/auth/model.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
+import { tasks } from '../modules/tasks/table.ts'
 import { readConfig } from './env.ts'
-import { findPerson } from './find-user.ts'
+import { findUser } from './find-user.ts'
 import { type CommandDriver, openDatabase, openExisting } from './open-database.ts'
 import { ask, print, printable, readPassword, say, table, UsageError } from './terminal.ts'
 import { createLoader } from './transfer/bulk-insert.ts'
 import { createCheck } from './transfer/check-schema.ts'
 
-/** Prints every account: a table at a terminal or, else and with `json`, one line of JSON each. */
-export async function listUsers({ json = !process.stdout.isTTY }: { json?: boolean }): Promise<void> {
+/** Prints every account: a table at a terminal, one line of JSON each elsewhere or with `json`. */
+export async function listUsers(
+  _: string,
+  { json = !process.stdout.isTTY }: { json?: boolean },
+): Promise<void> {
   await withDb(async db => {
     const rows: Account[] = []
     for await (const page of accounts(db)) {
@@ -25,7 +29,7 @@ export async function listUsers({ json = !process.stdout.isTTY }: { json?: boole
   })
 }
 
-/** Makes an account. The password comes from stdin or is typed without an echo. */
+/** Creates an account. The password comes from stdin or is typed without an echo. */
 export async function createUser(address: string): Promise<void> {
   const problem = createCheck(t.Object({ email }))({ email: address })
   if (problem) throw new UsageError(problem)
@@ -48,50 +52,50 @@ export async function createUser(address: string): Promise<void> {
     const loader = createLoader(driver, (_, reason) => {
       throw new Error(reason)
     })
-    await loader.users([{ label: trimmed, columns, versions: { last_version: 0, forgotten_version: 0 } }])
+    await loader.add([{ table: 'user', columns, label: trimmed }])
     await print(`${columns.id}\n`)
-    say(`made user ${printable(trimmed)}`)
+    say(`created user ${printable(trimmed)}`)
   } finally {
     await driver.close()
   }
 }
 
-/** Gives an account a new password, and ends its sessions. */
-export async function resetPassword(who: string): Promise<void> {
+/** Sets a new password and ends the sessions of the account. */
+export async function resetPassword(name: string): Promise<void> {
   const config = readConfig()
   await withDb(async db => {
-    const person = await findPerson(db, who)
+    const user = await findUser(db, name)
     const password = await readNewPassword()
     const { hash } = createPasswords({ cost: config.bcryptCost, ...config.hashing })
-    await change(db, person, { passwordHash: await hash(password) }, 'has a new password')
+    await change(db, user, { passwordHash: await hash(password) }, 'has a new password')
   })
 }
 
-/** Nobody signs in to the account any more, and its sessions end. Its data stays. */
-export async function disableUser(who: string): Promise<void> {
+/** Refuses sign-ins to the account and ends its sessions. Its data stays. */
+export async function disableUser(name: string): Promise<void> {
   await withDb(async db => {
-    const person = await findPerson(db, who)
-    await change(db, person, { disabledAt: sql`coalesce(${users.disabledAt}, now())` }, 'is disabled')
+    const user = await findUser(db, name)
+    await change(db, user, { disabledAt: sql`coalesce(${users.disabledAt}, now())` }, 'is disabled')
   })
 }
 
-/** The way back from `disableUser`. */
-export async function enableUser(who: string): Promise<void> {
+/** Undoes `disableUser`. */
+export async function enableUser(name: string): Promise<void> {
   await withDb(async db => {
-    const person = await findPerson(db, who)
-    await db.update(users).set({ disabledAt: null, updatedAt: sql`now()` }).where(eq(users.id, person.id))
-    say(`${printable(person.email)} is enabled`)
+    const user = await findUser(db, name)
+    await db.update(users).set({ disabledAt: null, updatedAt: sql`now()` }).where(eq(users.id, user.id))
+    say(`${printable(user.email)} is enabled`)
   })
 }
 
-/** The account, its sessions and its tasks are gone for good. Asks first, unless `yes`. */
-export async function deleteUser(who: string, { yes = false }: { yes?: boolean }): Promise<void> {
+/** Deletes the account, its sessions and its tasks for good. Asks first, unless `yes`. */
+export async function deleteUser(name: string, { yes = false }: { yes?: boolean }): Promise<void> {
   await withDb(async (db, { erase = id => eraseUser(db, id) }) => {
-    const person = await findPerson(db, who)
-    if (!yes) await confirm(db, person)
-    await db.delete(users).where(eq(users.id, person.id))
-    await erase(person.id)
-    say(`${printable(person.email)} is deleted`)
+    const user = await findUser(db, name)
+    if (!yes) await confirm(db, user)
+    await db.delete(users).where(eq(users.id, user.id))
+    await erase(user.id)
+    say(`${printable(user.email)} is deleted`)
   })
 }
 
@@ -100,7 +104,7 @@ async function confirm(db: Db, { id, email }: { id: string; email: string }): Pr
   const typed = await ask(
     `This deletes ${printable(email)} and ${found!.count} tasks for good. Type the address to go on: `,
   )
-  if (typed === undefined) throw new UsageError('--yes is needed where nobody can be asked')
+  if (typed === undefined) throw new UsageError('--yes is needed without a terminal to ask at')
   if (normalizeEmail(typed) !== normalizeEmail(email)) throw new Error('nothing was deleted')
 }
 
@@ -123,8 +127,8 @@ async function readNewPassword(): Promise<string> {
 type Change = { passwordHash: string } | { disabledAt: SQL }
 
 /**
- * Changes an account and then ends its sessions: whoever signs in after the change is asked for the new state, and
- * whoever signed in before is found by the second statement. A trigger tells running services.
+ * Changes an account, then ends its sessions: a sign-in after the change meets the new state, and a session from before
+ * it is deleted by the second statement. A trigger tells running services.
  */
 async function change(db: Db, { id, email }: { id: string; email: string }, to: Change, what: string) {
   await db
@@ -137,7 +141,7 @@ async function change(db: Db, { id, email }: { id: string; email: string }, to: 
 
 const pageRows = 500
 
-/** All accounts, the oldest first, a page at a time. */
+/** All accounts, oldest first, a page at a time. */
 async function* accounts(db: Db) {
   const live = sql<number>`(select count(*) from ${tasks} t where t.user_id = ${users}.id and t.deleted_at is null)`
   const signedIn = sql<number>`(select count(*) from ${sessions} s where s.user_id = ${users}.id and s.expires_at > now())`

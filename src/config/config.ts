@@ -3,11 +3,12 @@ import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { type Network, parseNetwork } from '../lib/client-address.ts'
 import type { LogLevel } from '../telemetry/log.ts'
+import { DatabaseUrlError, parseDatabaseUrl } from './database-url.ts'
 
 export type Env = Record<string, string | undefined>
 export type Algorithm = (typeof algorithms)[number]
 
-/** Where the data is: an address of a PostgreSQL, or a folder for the embedded one. */
+/** Where the data is: a PostgreSQL server, or a folder for the embedded database. */
 export type DatabaseSettings =
   | { kind: 'postgres'; url: string; poolSize: number; prepare: boolean }
   | { kind: 'embedded'; dataDir: string }
@@ -22,14 +23,14 @@ export interface ThrottleSettings {
   registrationsPerHour: number
 }
 
-/** Everything that can be set, typed. Made once, by `parseConfig`; nothing else reads the environment. */
+/** All settings, typed. Made once, by `parseConfig`; nothing else reads the environment. */
 export interface Config {
   environment: (typeof environments)[number]
   host: string
   port: number
-  /** Processes that share the port; with more than one, another starts them and watches over them. */
+  /** Processes that share the port. With more than one, a supervisor starts and replaces them. */
   workers: number
-  /** How long a load balancer has to notice that we are stopping, before the listener closes. */
+  /** How long a load balancer has to notice a stop before the listener closes. */
   shutdownDelaySeconds: number
   database: DatabaseSettings
   /** Where the embedded database and a generated secret live. */
@@ -38,7 +39,7 @@ export interface Config {
   secretKey: string | undefined
   algorithm: Algorithm
   accessTokenLifetimeSeconds: number
-  /** Origins of browsers' pages that may call with credentials. */
+  /** Origins whose pages may call with credentials. */
   frontendUrls: string[]
   bcryptCost: number
   /** How many passwords a process hashes at a time, and how many more may wait. */
@@ -53,7 +54,7 @@ export interface Config {
   tracing: Env | undefined
 }
 
-/** Where `/metrics` is: on a port of its own, or else on the API's. One of the two is there. */
+/** `/metrics` on a port of its own, or as a route of the API with a token. */
 export interface MetricsSettings {
   host: string
   port: number | undefined
@@ -64,7 +65,7 @@ const algorithms = ['HS256', 'HS384', 'HS512'] as const
 const environments = ['development', 'production', 'test'] as const
 const logLevels = ['debug', 'info', 'warn', 'error'] as const
 
-/** Words of placeholders and examples. A random secret of letters and digits holds one of them once in ten million times. */
+/** Words of placeholders and examples. A random secret contains one of them once in ten million times. */
 const placeholderWords = [
   'secret',
   'change',
@@ -78,11 +79,11 @@ const placeholderWords = [
   '12345678',
   'abcdefgh',
 ]
-/** Published, and copied from there into many an installation: the FastAPI tutorial's. */
+/** That of the FastAPI tutorial, which many installations have copied. */
 const publishedSecrets = ['09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7']
 const differentCharactersMin = 8
 
-/** Whether a secret is one that a guesser tries first: a placeholder, a published one, a pattern that repeats. */
+/** Whether a secret is easy to guess: a placeholder, a published one, a repeated pattern. */
 function isGuessable(secret: string): boolean {
   const text = secret.toLowerCase()
   const repeats = (length: number) => text.slice(length) === text.slice(0, -length)
@@ -111,6 +112,66 @@ export class ConfigError extends Error {
  * Throws `ConfigError` with all mistakes.
  */
 export function parseConfig(env: Env): Config {
+  const read = createReader(env)
+  const { mistakes, mistake, text, integer, flag, oneOf } = read
+
+  const environment = oneOf('ENVIRONMENT', environments, 'development')
+  const url = databaseUrl(read)
+  const dataDir = text('DATA_DIR') ?? './data'
+  const database: DatabaseSettings = url
+    ? {
+        kind: 'postgres',
+        url,
+        poolSize: integer('DATABASE_POOL_SIZE', 10, 1, 1000),
+        prepare: flag('DATABASE_PREPARE', true),
+      }
+    : { kind: 'embedded', dataDir }
+
+  const workers = integer('WORKERS', 1, 1, workersMax)
+  if (workers > 1 && database.kind === 'embedded') {
+    mistake('WORKERS over 1 needs DATABASE_URL: the embedded database belongs to one process')
+  }
+
+  const bcryptCost = integer('BCRYPT_COST', 12, 4, 16)
+  if (bcryptCost < 12 && environment !== 'test') {
+    mistake('BCRYPT_COST under 12 is for ENVIRONMENT=test only')
+  }
+
+  // One core is left for everything else, and the wait for a hash stays near five seconds.
+  const hashesAtOnce = Math.max(1, Math.floor((availableParallelism() - 1) / workers))
+
+  const config: Config = {
+    environment,
+    host: withoutBrackets(text('HOST')) ?? '127.0.0.1',
+    port: integer('PORT', 8000, 0, 65535),
+    workers,
+    shutdownDelaySeconds: integer('SHUTDOWN_DELAY_SECONDS', 0, 0, 60),
+    database,
+    dataDir,
+    secretKey: secretKey(read, environment, database),
+    algorithm: oneOf('ALGORITHM', algorithms, 'HS256'),
+    accessTokenLifetimeSeconds: 60 * integer('ACCESS_TOKEN_EXPIRE_MINUTES', 1440, 1, 525_600),
+    frontendUrls: frontendUrls(read),
+    bcryptCost,
+    hashing: { atOnce: hashesAtOnce, waiting: 25 * hashesAtOnce },
+    throttle: {
+      loginsPerMinute: integer('LOGIN_LIMIT', 120, 0, 1_000_000),
+      failuresPerAccount: integer('LOGIN_FAILURE_LIMIT', 10, 0, 1_000_000),
+      registrationsPerHour: integer('REGISTER_LIMIT', 200, 0, 1_000_000),
+    },
+    trustedProxies: trustedProxies(read),
+    logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
+    metrics: metrics(read),
+    tracing: tracing(read),
+  }
+  if (mistakes.length > 0) throw new ConfigError(mistakes)
+  return config
+}
+
+type Reader = ReturnType<typeof createReader>
+
+/** Reads single settings from the environment, and collects what is wrong with them. */
+function createReader(env: Env) {
   const mistakes: string[] = []
   const mistake = (message: string) => {
     mistakes.push(message)
@@ -150,141 +211,99 @@ export function parseConfig(env: Env): Config {
     return oneOf(name, ['true', 'false'], fallback ? 'true' : 'false') === 'true'
   }
 
-  function databaseUrl(): string | undefined {
-    const value = secret('DATABASE_URL')
-    if (value === undefined) return undefined
-    // Several hosts (for failover) are not an URL in the sense of the URL class: look at the first one.
-    const first = value.replace(/^([^@]*@)?([^/,]+)(,[^/]+)?/, (_, login = '', host) => `${login}${host}`)
-    const valid = /^postgres(ql)?:\/\/[^/\s]+/.test(value) && URL.canParse(first)
-    return valid ? value : mistake('DATABASE_URL must look like postgres://user:password@host:5432/name')
-  }
-
-  function frontendUrls(): string[] {
-    const urls = (text('FRONTEND_URL') ?? 'http://localhost:3000')
-      .split(',')
-      .map(url => url.trim().replace(/\/$/, ''))
-    const isOrigin = (url: string) => /^https?:\/\/[^*]+$/.test(url) && URL.parse(url)?.origin === url
-    if (!urls.every(isOrigin)) {
-      mistake('FRONTEND_URL must be a comma list of origins such as https://app.example.com (no path, no *)')
-    }
-    return urls
-  }
-
-  function secretKey(required: boolean): string | undefined {
-    const value = secret('SECRET_KEY')
-    if (value === undefined) {
-      if (required)
-        mistake('SECRET_KEY must be set in production with DATABASE_URL: every replica needs the same one')
-      return undefined
-    }
-    if ([...value].length < secretLengthMin) {
-      return mistake(
-        `SECRET_KEY must have at least ${secretLengthMin} characters; make one with: openssl rand -hex 32`,
-      )
-    }
-    // In tests a secret may say what it is.
-    if (environment !== 'test' && isGuessable(value)) {
-      return mistake(
-        'SECRET_KEY is a placeholder, a published example or a pattern; make one with: openssl rand -hex 32',
-      )
-    }
-    return value
-  }
-
-  function trustedProxies(): Network[] {
-    const networks = text('TRUSTED_PROXIES')?.split(',') ?? []
-    try {
-      // The parser below takes 10.0.0 for 10.0.0.0, and 010.0.0.1 for octal digits.
-      if (!networks.every(network => isIP(network.trim().replace(/\/.*/, '')))) throw new Error()
-      return networks.map(network => parseNetwork(network.trim()))
-    } catch {
-      mistake('TRUSTED_PROXIES must be a comma list of addresses or networks such as 10.0.0.0/8')
-      return []
-    }
-  }
-
-  function metrics(): MetricsSettings | undefined {
-    const token = secret('METRICS_TOKEN')
-    const host = withoutBrackets(text('METRICS_HOST'))
-    const port = text('METRICS_PORT') === undefined ? undefined : integer('METRICS_PORT', 0, 0, 65535)
-    if (host && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
-    if (port && port === integer('PORT', 8000, 0, 65535)) mistake('METRICS_PORT and PORT must differ')
-    if (token && token.length < tokenLengthMin) {
-      mistake(`METRICS_TOKEN must have at least ${tokenLengthMin} characters`)
-    }
-    if (token === undefined && port === undefined) return undefined
-    return { host: host ?? '127.0.0.1', port, token }
-  }
-
-  /** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */
-  function tracing(): Env | undefined {
-    const endpoint = text('OTEL_EXPORTER_OTLP_TRACES_ENDPOINT') ?? text('OTEL_EXPORTER_OTLP_ENDPOINT')
-    const exporter = oneOf('OTEL_TRACES_EXPORTER', ['otlp', 'none'], endpoint ? 'otlp' : 'none')
-    const protocol = text('OTEL_EXPORTER_OTLP_TRACES_PROTOCOL') ?? text('OTEL_EXPORTER_OTLP_PROTOCOL')
-    if (exporter === 'none' || text('OTEL_SDK_DISABLED')?.toLowerCase() === 'true') return undefined
-    if (protocol === 'grpc') {
-      mistake(
-        'OTEL_EXPORTER_OTLP_PROTOCOL must be http/json: traces go over HTTP, which a collector takes on 4318',
-      )
-    }
-    if (endpoint && !(/^https?:/.test(endpoint) && URL.canParse(endpoint))) {
-      mistake('OTEL_EXPORTER_OTLP_ENDPOINT must look like http://collector:4318')
-    }
-    return Object.fromEntries(Object.entries(env).filter(([name]) => name.startsWith('OTEL_')))
-  }
-
-  const environment = oneOf('ENVIRONMENT', environments, 'development')
-  const url = databaseUrl()
-  const dataDir = text('DATA_DIR') ?? './data'
-  const database: DatabaseSettings = url
-    ? {
-        kind: 'postgres',
-        url,
-        poolSize: integer('DATABASE_POOL_SIZE', 10, 1, 1000),
-        prepare: flag('DATABASE_PREPARE', true),
-      }
-    : { kind: 'embedded', dataDir }
-
-  const workers = integer('WORKERS', 1, 1, workersMax)
-  if (workers > 1 && database.kind === 'embedded') {
-    mistake('WORKERS over 1 needs DATABASE_URL: the embedded database belongs to one process')
-  }
-
-  const bcryptCost = integer('BCRYPT_COST', 12, 4, 16)
-  if (bcryptCost < 12 && environment !== 'test') {
-    mistake('BCRYPT_COST under 12 is for ENVIRONMENT=test only')
-  }
-
-  // One core is left for everything else, and the wait for a hash stays near five seconds.
-  const hashesAtOnce = Math.max(1, Math.floor((availableParallelism() - 1) / workers))
-
-  const config: Config = {
-    environment,
-    host: withoutBrackets(text('HOST')) ?? '127.0.0.1',
-    port: integer('PORT', 8000, 0, 65535),
-    workers,
-    shutdownDelaySeconds: integer('SHUTDOWN_DELAY_SECONDS', 0, 0, 60),
-    database,
-    dataDir,
-    secretKey: secretKey(environment === 'production' && database.kind === 'postgres'),
-    algorithm: oneOf('ALGORITHM', algorithms, 'HS256'),
-    accessTokenLifetimeSeconds: 60 * integer('ACCESS_TOKEN_EXPIRE_MINUTES', 1440, 1, 525_600),
-    frontendUrls: frontendUrls(),
-    bcryptCost,
-    hashing: { atOnce: hashesAtOnce, waiting: 25 * hashesAtOnce },
-    throttle: {
-      loginsPerMinute: integer('LOGIN_LIMIT', 120, 0, 1_000_000),
-      failuresPerAccount: integer('LOGIN_FAILURE_LIMIT', 10, 0, 1_000_000),
-      registrationsPerHour: integer('REGISTER_LIMIT', 200, 0, 1_000_000),
-    },
-    trustedProxies: trustedProxies(),
-    logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
-    metrics: metrics(),
-    tracing: tracing(),
-  }
-  if (mistakes.length > 0) throw new ConfigError(mistakes)
-  return config
+  return { env, mistakes, mistake, text, secret, oneOf, integer, flag }
 }
 
-/** An IPv6 address may be written as in an URL. */
+function databaseUrl({ secret, mistake }: Reader): string | undefined {
+  const value = secret('DATABASE_URL')
+  if (value === undefined) return undefined
+  try {
+    parseDatabaseUrl(value)
+    return value
+  } catch (error) {
+    if (!(error instanceof DatabaseUrlError)) throw error
+    for (const about of error.mistakes) mistake(`DATABASE_URL ${about}`)
+    return undefined
+  }
+}
+
+function frontendUrls({ text, mistake }: Reader): string[] {
+  const urls = (text('FRONTEND_URL') ?? 'http://localhost:3000')
+    .split(',')
+    .map(url => url.trim().replace(/\/$/, ''))
+  const isOrigin = (url: string) => /^https?:\/\/[^*]+$/.test(url) && URL.parse(url)?.origin === url
+  if (!urls.every(isOrigin)) {
+    mistake('FRONTEND_URL must be a comma list of origins such as https://app.example.com (no path, no *)')
+  }
+  return urls
+}
+
+function secretKey(
+  { secret, mistake }: Reader,
+  environment: Config['environment'],
+  database: DatabaseSettings,
+): string | undefined {
+  const value = secret('SECRET_KEY')
+  if (value === undefined) {
+    if (environment === 'production' && database.kind === 'postgres')
+      mistake('SECRET_KEY must be set in production with DATABASE_URL: every replica needs the same one')
+    return undefined
+  }
+  if ([...value].length < secretLengthMin) {
+    return mistake(
+      `SECRET_KEY must have at least ${secretLengthMin} characters; make one with: openssl rand -hex 32`,
+    )
+  }
+  // Tests use readable secrets.
+  if (environment !== 'test' && isGuessable(value)) {
+    return mistake(
+      'SECRET_KEY is a placeholder, a published example or a pattern; make one with: openssl rand -hex 32',
+    )
+  }
+  return value
+}
+
+function trustedProxies({ text, mistake }: Reader): Network[] {
+  const networks = text('TRUSTED_PROXIES')?.split(',') ?? []
+  try {
+    // The parser reads 10.0.0 as 10.0.0.0, and 010.0.0.1 as octal.
+    if (!networks.every(network => isIP(network.trim().replace(/\/.*/, '')))) throw new Error()
+    return networks.map(network => parseNetwork(network.trim()))
+  } catch {
+    mistake('TRUSTED_PROXIES must be a comma list of addresses or networks such as 10.0.0.0/8')
+    return []
+  }
+}
+
+function metrics({ text, secret, integer, mistake }: Reader): MetricsSettings | undefined {
+  const token = secret('METRICS_TOKEN')
+  const host = withoutBrackets(text('METRICS_HOST'))
+  const port = text('METRICS_PORT') === undefined ? undefined : integer('METRICS_PORT', 0, 0, 65535)
+  if (host && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
+  if (port && port === integer('PORT', 8000, 0, 65535)) mistake('METRICS_PORT and PORT must differ')
+  if (token && token.length < tokenLengthMin) {
+    mistake(`METRICS_TOKEN must have at least ${tokenLengthMin} characters`)
+  }
+  if (token === undefined && port === undefined) return undefined
+  return { host: host ?? '127.0.0.1', port, token }
+}
+
+/** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */
+function tracing({ env, text, oneOf, mistake }: Reader): Env | undefined {
+  const endpoint = text('OTEL_EXPORTER_OTLP_TRACES_ENDPOINT') ?? text('OTEL_EXPORTER_OTLP_ENDPOINT')
+  const exporter = oneOf('OTEL_TRACES_EXPORTER', ['otlp', 'none'], endpoint ? 'otlp' : 'none')
+  const protocol = text('OTEL_EXPORTER_OTLP_TRACES_PROTOCOL') ?? text('OTEL_EXPORTER_OTLP_PROTOCOL')
+  if (exporter === 'none' || text('OTEL_SDK_DISABLED')?.toLowerCase() === 'true') return undefined
+  if (protocol === 'grpc') {
+    mistake(
+      'OTEL_EXPORTER_OTLP_PROTOCOL must be http/json: traces go over HTTP, which a collector takes on 4318',
+    )
+  }
+  if (endpoint && !(/^https?:/.test(endpoint) && URL.canParse(endpoint))) {
+    mistake('OTEL_EXPORTER_OTLP_ENDPOINT must look like http://collector:4318')
+  }
+  return Object.fromEntries(Object.entries(env).filter(([name]) => name.startsWith('OTEL_')))
+}
+
+/** An IPv6 address may be written as in a URL. */
 const withoutBrackets = (host: string | undefined) => host?.replace(/^\[(.+)\]$/, '$1')

@@ -15,28 +15,28 @@ import { dirname, join, resolve } from 'node:path'
 
 /** The folder of DATA_DIR where the embedded database is. */
 export const clusterName = 'cluster'
-/** The file of DATA_DIR with the secret that the service made for itself, if it did. */
+/** The file of DATA_DIR with the generated secret key. */
 export const secretName = 'secret_key'
-/** A restored database, whole and checked, on its way to its place. */
-const arrivingName = 'restore.ready'
+/** A restored database that is complete and checked, before it is moved to its place. */
+const restoredName = 'restore.ready'
 
-/** A data folder that belongs to this process until `close`, or until the process ends in whatever way. */
+/** A data folder that is locked by this process until `close`, or until the process ends. */
 export interface DataDir {
   /** Absolute. */
   readonly path: string
-  /** Lets the next process in. */
+  /** Unlocks the folder. */
   close(): void
 }
 
 /**
- * Makes the folder with mode 0700 if it is not there, on disk before the call returns.
- * Throws an Error with one line for the person who set `DATA_DIR`.
+ * Makes the folder with mode 0700 if it does not exist, and syncs it to disk. Throws an Error with one line for the
+ * user who set `DATA_DIR`.
  */
 export function prepareDataDir(path: string): void {
   try {
     const made = mkdirSync(path, { recursive: true, mode: 0o700 })
     if (made) syncUpTo(dirname(resolve(made)), resolve(path))
-    // An empty folder is a fresh volume, and ours. One with other things in it may be anybody's: leave its mode alone.
+    // An empty folder is a fresh volume. The mode of one with files in it is left alone: it may be used for more.
     else if (readdirSync(path).length === 0) allowOnlyUs(path)
   } catch (cause) {
     throw unusable(path, cause)
@@ -44,12 +44,12 @@ export function prepareDataDir(path: string): void {
 }
 
 /**
- * Makes the folder if need be and claims it: two engines on one database destroy it without a word.
- * Throws an Error with one line that names the folder when another process has it.
+ * Makes the folder if it does not exist and locks it: two engines on one database would silently destroy it. Throws an
+ * Error with one line that names the folder when another process has locked it.
  *
- * The lock is an SQLite file, because SQLite brings the right call for each system and the kernel
- * releases it when the process dies. It lies beside the database's folder, not in it: a process loses such a lock
- * when it closes any other handle on the file, as a copy of the folder would.
+ * The lock is an SQLite file, because SQLite knows the right call for each system and the kernel releases it when the
+ * process dies. It is beside the database's folder, not in it: a process loses such a lock when it closes any other handle
+ * on the file, as a copy of the folder would.
  */
 export function openDataDir(path: string): DataDir {
   prepareDataDir(path)
@@ -68,55 +68,55 @@ export function openDataDir(path: string): DataDir {
   return { path: resolve(path), close }
 }
 
-/** Whether a database is in the folder, or on its way there. */
+/** Whether the folder has a database, or one that is being restored. */
 export function holdsDatabase(path: string): boolean {
-  return [clusterName, arrivingName].some(name => existsSync(join(path, name)))
+  return [clusterName, restoredName].some(name => existsSync(join(path, name)))
 }
 
 /**
- * Puts a folder with a database, and perhaps a secret, in the place of those of DATA_DIR, whole or not at all: the
- * first rename decides, and whatever process next claims the folder finishes the rest. Returns where the replaced
- * database is. The caller has claimed `dataDir`.
+ * Replaces the database, and the secret if there is one, by those of `staging`, completely or not at all: after the first
+ * rename the next process that locks the folder finishes an interrupted replacement. Returns where the replaced database
+ * is. The caller has locked `dataDir`.
  */
 export function replaceDatabase(dataDir: string, staging: string): string | undefined {
-  renameSync(staging, join(dataDir, arrivingName))
+  renameSync(staging, join(dataDir, restoredName))
   syncFolder(dataDir)
   return finishReplacement(dataDir)
 }
 
-/** Each step can be repeated: what is still in `restore.ready` has yet to move. */
+/** Can be repeated after an interruption: what is in `restore.ready` has not been moved yet. */
 function finishReplacement(dataDir: string): string | undefined {
-  const arriving = join(dataDir, arrivingName)
-  const replaced = join(arriving, 'replaced')
-  for (const name of [secretName, clusterName].filter(name => existsSync(join(arriving, name)))) {
+  const restored = join(dataDir, restoredName)
+  const replaced = join(restored, 'replaced')
+  for (const name of [secretName, clusterName].filter(name => existsSync(join(restored, name)))) {
     if (existsSync(join(dataDir, name))) {
       mkdirSync(replaced, { recursive: true, mode: 0o700 })
       renameSync(join(dataDir, name), join(replaced, name))
       syncFolder(replaced)
     }
-    renameSync(join(arriving, name), join(dataDir, name))
-    syncFolder(arriving)
+    renameSync(join(restored, name), join(dataDir, name))
+    syncFolder(restored)
     syncFolder(dataDir)
   }
   const aside = join(dataDir, `replaced-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}Z`)
   const hasReplaced = existsSync(replaced)
   if (hasReplaced) renameSync(replaced, aside)
-  rmSync(arriving, { recursive: true })
+  rmSync(restored, { recursive: true })
   syncFolder(dataDir)
   return hasReplaced ? aside : undefined
 }
 
 function finishInterruptedRestore(dataDir: string): void {
-  if (!existsSync(join(dataDir, arrivingName))) return
+  if (!existsSync(join(dataDir, restoredName))) return
   const aside = finishReplacement(dataDir)
   const about = aside ? `; what was there before is in ${aside}` : ''
   process.stderr.write(`todo-api: finished a restore that was interrupted${about}\n`)
 }
 
-/** A lock that nothing refers to is garbage, and collecting it would let others in. */
+/** References to locks: an unreferenced one would be garbage-collected and so released. */
 const held = new Set<Database>()
 
-/** Puts a folder's list of names on disk; what is in the files is another matter. */
+/** Syncs the entries of a folder to disk, not the contents of its files. */
 export function syncFolder(path: string): void {
   const folder = openSync(path, 'r')
   try {
@@ -127,8 +127,8 @@ export function syncFolder(path: string): void {
 }
 
 /**
- * Opens a new file beside the one that it will become, for its owner only. Its name is
- * unpredictable and must be free: another user of the folder cannot put a file or a link in its way.
+ * Creates a file beside the one that it will replace, readable by its owner only. Its name is random and must be free, so
+ * that another user of the folder cannot prepare a file or a link there.
  */
 export function openDraft(path: string): { path: string; file: number } {
   const draft = `${path}.${crypto.randomUUID()}.part`
@@ -136,12 +136,12 @@ export function openDraft(path: string): { path: string; file: number } {
   return { path: draft, file: openSync(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600) }
 }
 
-/** Locks a file in a data folder, which is made if need be, until it is closed or the process ends. */
+/** Locks a file in a data folder until it is closed or the process ends; creates it if it does not exist. */
 export function lockFile(path: string, name = 'lock'): Database {
   let lock: Database | undefined
   try {
     lock = new Database(join(path, name), { create: true })
-    // A process that was killed a moment ago may still be on its way out.
+    // A process that was just killed may still hold the lock for a moment.
     lock.run('PRAGMA busy_timeout = 1000')
     lock.run('PRAGMA journal_mode = MEMORY')
     lock.run('BEGIN EXCLUSIVE')
@@ -151,7 +151,7 @@ export function lockFile(path: string, name = 'lock'): Database {
     const busy = codeOf(cause).startsWith('SQLITE_BUSY')
     throw busy
       ? new Error(
-          `DATA_DIR ${path} is in use by another todo-api process; stop that one, or set DATA_DIR to another folder`,
+          `DATA_DIR ${resolve(path)} is in use by another todo-api process; stop that one, or set DATA_DIR to another folder`,
         )
       : unusable(path, cause)
   }
@@ -161,7 +161,7 @@ function allowOnlyUs(path: string): void {
   try {
     chmodSync(path, 0o700)
   } catch {
-    // A volume that we may write to but do not own. What lies inside has modes of its own.
+    // A writable volume of another owner. The files in it have modes of their own.
   }
 }
 

@@ -12,12 +12,12 @@ import { dirname, join } from 'node:path'
 import { lockFile, openDraft, prepareDataDir, secretName, syncFolder } from './data-dir.ts'
 
 const secretBytes = 32
-/** An operator may have put a secret of their own there. */
+/** An operator may have written another secret into the file. */
 const lengthMin = 32
 
 /**
- * The secret that this installation made for itself: generated once, kept in `dataDir` (0700) for its owner alone
- * (0600). Processes that start at once end up with the same one, and a power cut leaves all of it or none.
+ * Reads the generated secret of this installation, and generates it the first time. It is readable by its owner only.
+ * Processes that start together get the same one, and a power cut leaves a whole file or none.
  */
 export function loadSecretKey(dataDir: string): string {
   const file = join(dataDir, secretName)
@@ -39,10 +39,10 @@ function makeSecret(path: string): void {
   syncFolder(dirname(path))
 }
 
-/** Gives the draft its name, unless another process was first. */
+/** Renames the draft to its final name, unless another process was first. */
 function publish(draft: string, path: string): void {
   try {
-    // A link, not a rename: it fails when somebody else was first, and is never half written.
+    // A link, not a rename: it fails when another process was first, and is never half written.
     linkSync(draft, path)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
@@ -52,10 +52,10 @@ function publish(draft: string, path: string): void {
   }
 }
 
-/** What a file system says that has no hard links: exFAT, SMB, some of FUSE. */
+/** Errors of file systems without hard links: exFAT, SMB, some of FUSE. */
 const withoutLinks = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']
 
-/** A rename is never half written either, but would replace the other's file: so one process at a time checks and renames. */
+/** A rename would replace the file of another process, so one process at a time checks and renames. */
 function renameUnderLock(draft: string, path: string): void {
   const lock = lockFile(dirname(path), `${secretName}.lock`)
   try {

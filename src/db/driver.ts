@@ -3,7 +3,7 @@ import type { DatabaseStats } from '../telemetry/observer.ts'
 /**
  * What both databases offer the rest of the program. Requests read and write in single statements, which need no
  * transaction; `transaction` is for what is rare (docs/decisions/0003-one-statement.md). Queries are Drizzle's
- * (`createDb` in client.ts); only the connections themselves and commands that inspect a database call `query`.
+ * (`createDb` in drizzle.ts); only the connections themselves and commands that inspect a database call `query`.
  */
 export interface Driver {
   readonly kind: 'postgres' | 'embedded'
@@ -16,8 +16,8 @@ export interface Driver {
    * as the transaction is over, so a late statement never runs elsewhere.
    */
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T>
-  /** Opens a session of its own for migrations: several statements, no deadline. */
-  session<T>(work: (session: Session) => Promise<T>): Promise<T>
+  /** Opens a connection for the caller alone, as migrations need: several statements, no deadline. */
+  dedicatedConnection<T>(work: (connection: DedicatedConnection) => Promise<T>): Promise<T>
   /**
    * Embedded only: copies the database's folder, as it is between two statements; the others wait meanwhile. The copy
    * holds all that was answered, and opens as after a crash. Throws an Error with one line when space is short.
@@ -54,7 +54,7 @@ export interface Rows extends Array<unknown[]> {
 }
 
 /** One connection that belongs to the caller. */
-export interface Session {
+export interface DedicatedConnection {
   /** Runs a script of one or several statements without values; returns the rows of the last one. */
   execute(script: string): Promise<unknown[][]>
 }

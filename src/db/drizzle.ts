@@ -1,4 +1,4 @@
-import { entityKind, SQL } from 'drizzle-orm'
+import { entityKind, type SQL } from 'drizzle-orm'
 import { NoopCache } from 'drizzle-orm/cache/core'
 import { NoopLogger } from 'drizzle-orm/logger'
 import { type PgDatabase, PgDialect, type PreparedQueryConfig } from 'drizzle-orm/pg-core'
@@ -10,7 +10,6 @@ import {
   PreparedQuery,
   type RemoteCallback,
 } from 'drizzle-orm/pg-proxy'
-import { type Query as CompiledQuery, Placeholder } from 'drizzle-orm/sql/sql'
 import type { DatabaseSettings } from '../config/config.ts'
 import type { Driver, Query, Rows } from './driver.ts'
 
@@ -41,7 +40,7 @@ export async function openDriver(settings: DatabaseSettings): Promise<Driver> {
  *   `prepareSql<Row>(db, name, sql`…`)`, whose rows have the names of their columns.
  * - `db.transaction(async tx => { await tx.update(…) … })` is `Driver.transaction`: for what is rare.
  *
- * Errors are the driver's own: `AppError('unavailable')`, or PostgreSQL's with its SQLSTATE (constraint.ts).
+ * Errors are the driver's own: `AppError('unavailable')`, or PostgreSQL's with its SQLSTATE (pg-error.ts).
  */
 export function createDb({ query, transaction }: Pick<Driver, 'query' | 'transaction'>): Db {
   return new PgRemoteDatabase(dialect, new Session(query, transaction), undefined)
@@ -119,65 +118,4 @@ function send(query: Query, prepare: boolean): RemoteCallback {
 function named(rows: Rows): Record<string, unknown>[] {
   const names = rows.columns?.map(({ name }) => name) ?? []
   return rows.map(row => Object.fromEntries(names.map((name, i) => [name, row[i]])))
-}
-
-type Values = Record<string, unknown>
-
-/**
- * Turns a query into a function. Its text is made at the first call and never again, which matters on the paths that
- * every request takes. Values come by the names of the query's placeholders; rows come as arrays in the order of the
- * select list. Its last callers move to `.prepare(name)` (see `createDb`); then it goes.
- */
-export function statement<Row extends unknown[] = unknown[]>(
-  driver: Driver,
-  query: SQL | { toSQL(): CompiledQuery },
-) {
-  let compiled: Compiled | undefined
-  return (values: Values): Promise<Row[]> => {
-    compiled ??= compile(query)
-    const { text, params, names } = compiled
-    return driver.query(
-      text,
-      names.map((name, i) => (name === undefined ? params[i] : values[name])),
-      { prepare: true },
-    ) as Promise<Row[]>
-  }
-}
-
-interface Compiled {
-  text: string
-  params: unknown[]
-  /** The names of those params that are placeholders, at their places. */
-  names: (string | undefined)[]
-}
-
-/** Drizzle gives a placeholder a number wherever it stands. Here each name has one, so that its value travels once. */
-function compile(query: SQL | { toSQL(): CompiledQuery }): Compiled {
-  const made = query instanceof SQL ? new PgDialect().sqlToQuery(query) : query.toSQL()
-  const params: unknown[] = []
-  const names: (string | undefined)[] = []
-  const numbers = made.params.map(param => {
-    const name = param instanceof Placeholder ? (param.name as string) : undefined
-    const known = name === undefined ? -1 : names.indexOf(name)
-    if (known >= 0) return known + 1
-    names.push(name)
-    return params.push(param)
-  })
-  return { text: made.sql.replace(/\$(\d+)/g, (_, n) => `$${numbers[n - 1]}`), params, names }
-}
-
-/** So many shapes are remembered; the one that was not used for longest goes first. */
-const shapesMax = 128
-
-/** Makes a statement for each shape of a question, by the text of the shape; no client can fill the memory with them. */
-export function byShape<Shape, Run>(make: (shape: Shape) => Run) {
-  const known = new Map<string, Run>()
-  return (shape: Shape, text: string): Run => {
-    const run = known.get(text) ?? make(shape)
-    // The order of a Map is that of insertion: put back at the end.
-    known.delete(text)
-    known.set(text, run)
-    if (known.size > shapesMax) known.delete(known.keys().next().value!)
-    return run
-  }
 }

@@ -1,9 +1,9 @@
-/** Runs one statement when no other runs. */
+/** Runs one statement while no other runs. */
 type Run = (statement: string) => Promise<unknown[][]>
 
-/** The chores of a running database. */
-export interface Upkeep {
-  /** Set at the start and after each change: a database at rest is left at rest. */
+/** Periodic maintenance of a running database. */
+export interface Maintenance {
+  /** Set at the start and after each change; an idle database is left idle. */
   due: boolean
   stop(): void
 }
@@ -12,28 +12,28 @@ const logBytesMax = 64 * 1024 * 1024
 
 /**
  * Does each minute what PostgreSQL's background processes do; the embedded engine has none. Without checkpoints the
- * log grows for ever and the start after a crash takes long; without `vacuum` and `analyze` dead rows pile up and
- * queries are planned blind.
+ * log grows without bound and recovery after a crash takes long; without `vacuum` and `analyze` dead rows pile up and
+ * the planner has no statistics.
  */
-export function startUpkeep(run: Run, everyMs = 60_000): Upkeep {
+export function startMaintenance(run: Run, everyMs = 60_000): Maintenance {
   let underWay = false
   const round = async () => {
-    if (underWay || !upkeep.due) return
+    if (underWay || !maintenance.due) return
     underWay = true
-    upkeep.due = false
-    // What could not be done now is tried again after the next change. An engine that is broken says so elsewhere.
-    await tidy(run).catch(() => {})
+    maintenance.due = false
+    // A failed round is repeated after the next change. A broken engine is reported by the statements of requests.
+    await runMaintenance(run).catch(() => {})
     underWay = false
   }
   const timer = setInterval(round, everyMs)
   timer.unref()
   // Once after the start, too: the counts of changes do not outlive the engine.
-  const upkeep: Upkeep = { due: true, stop: () => clearInterval(timer) }
-  return upkeep
+  const maintenance: Maintenance = { due: true, stop: () => clearInterval(timer) }
+  return maintenance
 }
 
 /** One round, in short steps: other statements get their turn in between. */
-export async function tidy(run: Run): Promise<void> {
+export async function runMaintenance(run: Run): Promise<void> {
   // The counts of changed rows are held back for up to a second.
   await run('select pg_stat_force_next_flush()')
   for (const [vacuum] of await run(worthVacuuming)) await run(String(vacuum))

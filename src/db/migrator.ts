@@ -1,9 +1,9 @@
-import type { Driver, Session } from './driver.ts'
+import type { DedicatedConnection, Driver } from './driver.ts'
 import { readMigrations } from './migrations.macro.ts' with { type: 'macro' }
 import type { Migration } from './migrations.macro.ts'
 import { databaseError } from './pg-error.ts'
 
-/** The migrations that this program brings along, oldest first. */
+/** The migrations in this program, oldest first. */
 export const migrations: readonly Migration[] = readMigrations()
 
 /** A migration that could not be applied; the database is as it was before it. */
@@ -14,50 +14,53 @@ export class MigrationError extends Error {
   }
 }
 
-/** Any number that no other user of the database takes for a lock: the bytes of "todo-api". */
+/** The number of our advisory lock, unlikely to be used by other programs: the bytes of "todo-api". */
 const lockKey = '8389754676633104489'
 
 /**
- * Applies what is missing, each migration in a transaction of its own, and returns the tags that it applied.
- * The lock lasts as long as a transaction, so any number of copies may start at once, through a transaction-pooling
- * proxy too. When nothing is missing it only reads, so that a role without the right to make tables can serve.
+ * Applies the pending migrations, each in a transaction of its own, and returns their tags. The lock is held for a
+ * transaction, so any number of copies may start at once, also through a transaction-pooling proxy. When none is pending
+ * it only reads, so that a role without the right to create tables can serve.
  * Throws `MigrationError`, or the driver's error when the database is away.
  */
 export async function migrate(driver: Driver, wanted = migrations): Promise<string[]> {
   const [first] = await pendingMigrations(driver, wanted)
   if (first === undefined) return []
-  return driver.session(async session => {
+  return driver.dedicatedConnection(async connection => {
     const applied: string[] = []
     while (true) {
-      const tag = await applyNext(session, wanted)
+      const tag = await applyNext(connection, wanted)
       if (tag === undefined) return applied
       applied.push(tag)
     }
   })
 }
 
-async function applyNext(session: Session, wanted: readonly Migration[]): Promise<string | undefined> {
-  // A role may have limits for the service; through a proxy a session cannot be without them, a transaction can.
-  await session.execute('begin; set local statement_timeout = 0; set local lock_timeout = 0')
-  await session.execute(`select pg_advisory_xact_lock(${lockKey})`)
-  await session.execute(`
+async function applyNext(
+  connection: DedicatedConnection,
+  wanted: readonly Migration[],
+): Promise<string | undefined> {
+  // The role may have limits. Through a proxy only `set local` removes them reliably.
+  await connection.execute('begin; set local statement_timeout = 0; set local lock_timeout = 0')
+  await connection.execute(`select pg_advisory_xact_lock(${lockKey})`)
+  await connection.execute(`
     create schema if not exists drizzle;
     create table if not exists drizzle.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint)
   `)
-  const done = new Set((await session.execute(journal)).map(([when]) => Number(when)))
+  const done = new Set((await connection.execute(journal)).map(([when]) => Number(when)))
   const next = wanted.find(migration => !done.has(migration.when))
   if (!next) {
-    await session.execute('commit')
+    await connection.execute('commit')
     return undefined
   }
   try {
-    await session.execute(next.sql)
-    await session.execute(
+    await connection.execute(next.sql)
+    await connection.execute(
       `insert into drizzle.__drizzle_migrations (hash, created_at) values ('${next.hash}', ${next.when}); commit`,
     )
   } catch (error) {
-    // Closing the session undoes the transaction as well; this is for a connection that goes on.
-    await session.execute('rollback').catch(() => {})
+    // For a connection that is used again; closing it would roll back as well.
+    await connection.execute('rollback').catch(() => {})
     throw databaseError(error) ? new MigrationError(next.tag, error) : error
   }
   return next.tag

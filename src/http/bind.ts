@@ -1,14 +1,14 @@
-/** The settings that say where a server listens. */
-interface Names {
+/** The names of the settings for an address. */
+interface SettingNames {
   host: string
   port: string
 }
 
-/** Starts a server; a failure says in a sentence which address it is about and what to do. */
+/** Starts a server. Throws an Error that names the address and says what to do. */
 export function bind<Server>(
   { host, port }: { host: string; port: number },
   start: () => Server,
-  names: Names = { host: 'HOST', port: 'PORT' },
+  names: SettingNames = { host: 'HOST', port: 'PORT' },
 ): Server {
   try {
     return start()
@@ -24,5 +24,5 @@ export function bind<Server>(
   }
 }
 
-/** A host as it stands in an URL. */
+/** A host as written in a URL. */
 export const urlHost = (host: string) => (host.includes(':') ? `[${host}]` : host)

@@ -1,13 +1,13 @@
 import { Elysia } from 'elysia'
 import { AppError, type Problem } from '../lib/errors.ts'
 import { problemsMax } from './problems.ts'
-import { errors, repeated } from './schema.ts'
+import { errors, queryValues } from './schema.ts'
 import { prefersStrict, withoutBrackets } from './unknown-names.ts'
 
-/** The most that a request's body may weigh, in bytes. */
+/** The largest request body, in bytes. */
 export const bodyBytesMax = 32 * 1024
 const depthMax = 16
-/** Five times what the largest batch needs; Elysia takes 60 ms to say what is wrong with 200,000. */
+/** Five times what the largest batch needs. For 200,000 values Elysia spends 60 ms on listing what is wrong. */
 const valuesMax = 20_000
 
 const json = 'application/json'
@@ -15,13 +15,13 @@ const form = 'application/x-www-form-urlencoded'
 
 interface BodyOptions {
   bytesMax?: number
-  /** Whether a form does as well as JSON. */
+  /** Whether forms are accepted beside JSON. */
   forms?: boolean
 }
 
 /**
  * Reads the body of the routes after it, which thereby declare 413, 415 and 422. It replaces Elysia's parser (switched
- * off in `error-handler.ts`; docs/decisions/0001), which runs before the caller is known, accepts 128 MB, and needs a
+ * off in `error-handler.ts`; docs/decisions/0013-elysia.md), which runs before the caller is known, accepts 128 MB, and needs a
  * second for deeply nested JSON. This one runs in the order of registration: after `requireUser`, so that without a
  * token the answer is 401, whatever the body.
  */
@@ -63,11 +63,11 @@ function joinLists(request: Request, query: Record<string, unknown>): void {
   for (const name of Object.keys(query)) {
     if (!name.endsWith('[]')) continue
     delete query[name]
-    query[withoutBrackets(name)] = repeated(request, withoutBrackets(name))
+    query[withoutBrackets(name)] = queryValues(request, withoutBrackets(name))
   }
 }
 
-/** The body of a request, `undefined` when there is none. Throws 400 (it did not come whole), 413, 415 or 422. */
+/** The parsed body, `undefined` when there is none. Throws 400 (incomplete), 413, 415 or 422. */
 async function readBody(request: Request, bytesMax: number, forms: boolean): Promise<unknown> {
   const bytes = await readBytes(request, bytesMax)
   if (bytes.length === 0) return undefined
@@ -86,12 +86,12 @@ async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array
   try {
     return announced >= 0 ? await request.bytes() : await readStream(request, bytesMax)
   } catch (error) {
-    // The client went away, or what it sent is not HTTP: no fault of ours.
+    // The client has hung up, or broke the HTTP framing.
     throw error instanceof AppError ? error : new AppError('bad_request', { cause: error })
   }
 }
 
-/** A body of unknown length (chunked): counted while it comes, and left where it is too much. */
+/** A body of unknown length (chunked): counted while it arrives, and abandoned at the limit. */
 async function readStream({ body }: Request, bytesMax: number): Promise<Uint8Array> {
   const chunks: Uint8Array[] = []
   let length = 0
@@ -119,8 +119,8 @@ function readForm(text: string): unknown {
 }
 
 /**
- * Refuses percent-encoded bytes that are not UTF-8: URLSearchParams reads each of them as U+FFFD, so that different
- * passwords would be the same. What only looks like an escape (`%ZZ`) is text, as everywhere on the web.
+ * Refuses percent-encoded bytes that are not UTF-8: URLSearchParams replaces each by U+FFFD, which would make different
+ * passwords equal. What only looks like an escape (`%ZZ`) is text, as everywhere on the web.
  */
 function checkEncoding(section: 'body' | 'query', encoded: string): void {
   if (!/%[89a-f]/i.test(encoded)) return
@@ -144,7 +144,7 @@ function isUtf8(encoded: string): boolean {
 }
 
 function readJson(text: string): unknown {
-  // Before it is parsed: whatever looks at a value 30,000 levels deep takes a second for it.
+  // Before it is parsed: to walk a value that is 30,000 levels deep takes a second.
   const { depth, values } = measure(text)
   if (depth > depthMax) {
     throw invalid({
@@ -161,7 +161,7 @@ function readJson(text: string): unknown {
   }
 }
 
-/** How deep brackets are nested, and how many values there are at most, outside of strings. */
+/** The depth of brackets and an upper bound for the number of values, outside of strings. */
 function measure(text: string) {
   let depth = 0
   let values = 1
@@ -182,7 +182,7 @@ function measure(text: string) {
   return { depth, values }
 }
 
-/** Nothing (absent, `null`) is for the route's schema to judge. */
+/** An absent body or `null` passes: the route's schema decides about it. */
 function isObject(value: unknown): boolean {
   return value === undefined || (typeof value === 'object' && !Array.isArray(value))
 }

@@ -6,10 +6,10 @@ import bundle from 'swagger-ui-dist/swagger-ui-bundle.js' with { type: 'file' }
 import { AppError } from '../lib/errors.ts'
 import { createDocument } from './openapi-document.ts'
 
-/** The Swagger page at `/docs` and the document at `/openapi.json`. Nothing comes from another machine. */
+/** The Swagger page at `/docs` and the document at `/openapi.json`. Nothing is loaded from another host. */
 export const docs = () => {
   const app = new Elysia({ name: 'docs', detail: { hide: true } })
-  // Made at the first request, and then kept: the routes do not change while we run.
+  // Made at the first request and kept: routes do not change at run time.
   let document: Promise<{ text: string; etag: string }> | undefined
 
   return app
@@ -38,7 +38,7 @@ function withTag(document: object) {
   return { text, etag: `"${Bun.hash(text).toString(36)}"` }
 }
 
-/** Starts Swagger UI. A file of its own, because the page's policy allows no script in the page. */
+/** Starts Swagger UI. A separate file, because the page's policy allows no inline script. */
 const script = `
 SwaggerUIBundle({
   url: '/openapi.json',
@@ -48,14 +48,14 @@ SwaggerUIBundle({
   tryItOutEnabled: true,
   persistAuthorization: true,
   defaultModelsExpandDepth: 0,
-  // Otherwise the page would send the address of the document to a validator on the internet.
+  // Otherwise the page sends the document's address to a validator on the internet.
   validatorUrl: null,
   // There is one server, the one that serves this page.
   plugins: [{ wrapComponents: { ServersContainer: () => () => null } }],
 })
 `
 
-/** Leaves out what has no meaning here: OAuth 2 clients and scopes, links between operations. */
+/** Hides what has no meaning here: OAuth 2 clients and scopes, links between operations. */
 const styles = `
 body { margin: 0 }
 .swagger-ui .info { margin: 30px 0 }
@@ -64,7 +64,7 @@ body { margin: 0 }
 .swagger-ui .response-col_links { display: none }
 `
 
-/** In the address of every file, so that a browser keeps it for as long as it is the same. */
+/** Part of every file's address, so that a browser may cache it for ever. */
 const assetsVersion = Bun.hash(script + styles + swaggerUiVersion).toString(36)
 
 /** Read from the package, or from inside the executable, when they are requested. */

@@ -1,11 +1,11 @@
 import { t } from 'elysia'
 import { text } from './schema.ts'
 
-/** Entity tags (RFC 9110, section 8.8.3) for things that have a version: the tag is the version. */
+/** Entity tags (RFC 9110, section 8.8.3) of resources with a version: the tag is the version. */
 
 export const entityTag = (version: number) => `"${version}"`
 
-/** `*`, or a list of tags. The parts begin differently, so that no text makes the check slow. */
+/** `*`, or a list of tags. Its parts begin differently, so no input makes the match slow. */
 const tags = /^(\*|(W\/)?"[^"\s]*"(\s*,\s*(W\/)?"[^"\s]*")*)$/
 const anyTag = /(W\/)?"([^"]*)"/g
 
@@ -14,12 +14,12 @@ const header = (description: string) =>
     text({ maxLength: 1000, pattern: tags, wanted: 'a list of entity tags such as "7", or *', description }),
   )
 
-/** The header of a request that changes something only if it is what the caller thinks it is. */
+/** For a change that is made only if the task still has one of these versions. */
 export const ifMatchHeader = t.Object({
   'if-match': header('Only if the task still has one of these `ETag`s, or `*`; otherwise 412.'),
 })
 
-/** The header of a request that wants something only if it is new. */
+/** For a read that returns the task only if it has changed. */
 export const ifNoneMatchHeader = t.Object({
   'if-none-match': header('304 if the task still has one of these `ETag`s.'),
 })

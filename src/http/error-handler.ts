@@ -4,21 +4,24 @@ import { type AnyElysia, Elysia, NotFoundError, ParseError, ValidationError } fr
 import { brokenConstraint, isSchemaMissing } from '../db/pg-error.ts'
 import { AppError, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
+import { allowedMethods } from './allowed-methods.ts'
+import { maskSecrets } from './mask-secrets.ts'
 import { findProblems, problemsMax, type Sections } from './problems.ts'
 import { findRoute, unknownNames } from './unknown-names.ts'
 
-// Elysia knows this failure by the name of its class, which a minified program has lost: then a query that is wrong
-// would reach the handlers as it is.
+// Elysia recognises this error by the name of its class, which minifying changes: an invalid query would then reach the
+// handlers.
 Object.defineProperty(TransformDecodeError, 'name', { value: 'TransformDecodeError' })
 
-interface Failed {
+/** The request that failed, as far as Elysia has read it. */
+interface FailedRequest {
   request: Request
   path: string
   route?: string
   params?: unknown
   query?: unknown
   headers?: unknown
-  /** The body as it came, set by `http/body.ts`: Elysia's may have lost fields by now. */
+  /** The body as it was sent, set by `http/body.ts`: Elysia may have removed fields from its own. */
   rawBody?: unknown
 }
 
@@ -27,15 +30,14 @@ type Routes = AnyElysia['routes']
 /** What a route says of a failure beside the common shape; a hook of the route puts it into the context. */
 export type FailureFields = ((failure: AppError) => object) | undefined
 
-/** The one place where a failure becomes a response. `routes` is asked for the app's routes when something fails. */
+/** The one place where an error becomes a response. `routes` returns the app's routes, which are complete by then. */
 export const errorHandler = (log: Log, routes: () => Routes) =>
   new Elysia({ name: 'error-handler' })
     .decorate({ requestId: '', rawBody: undefined as unknown, failureFields: undefined as FailureFields })
-    // Elysia's own parser would fail, or need a second, before the caller is authenticated: see `http/body.ts`.
-    // Whatever is not `undefined` tells Elysia that the body has been dealt with.
+    // Switches Elysia's parser off (`http/body.ts` says why): any value but `undefined` counts as a parsed body.
     .onParse({ as: 'global' }, () => null)
-    // Destructured here and nowhere later: Elysia reads this list, and prepares for every request what stands in it;
-    // of a hook that hands the whole context on it believes that it needs cookies and all.
+    // Destructured here and nowhere later: Elysia reads this list and prepares only what it names. For a hook that
+    // passes the whole context on, it would parse cookies and more at every request.
     .onError(
       { as: 'global' },
       ({ error, set, requestId, request, path, route, params, query, headers, rawBody, failureFields }) => {
@@ -55,23 +57,23 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
     )
 
 /**
- * Decides by what was thrown, never by its `code` or `status`: Elysia reads those off any object, so that a database
- * error or a stray `{ status: 200 }` would choose the answer.
+ * Decides by the class of what was thrown, never by its `code` or `status`: Elysia reads those from any object, so a
+ * database error or a stray `{ status: 200 }` would choose the response.
  */
-function toAppError(error: unknown, failed: Failed, routes: Routes): AppError {
+function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppError {
   const expected = findAppError(error)
-  // `/tasks/:id` takes `/tasks/stats` for a task, whatever the method, and finds none.
+  // `/tasks/:id` also matches `/tasks/stats` with a method that only the former has.
   if (failed.route?.includes(':')) {
     const allowed = allowedMethods(failed.path, routes)
     if (!allowed.has(failed.request.method)) return methodNotAllowed(allowed)
   }
   if (expected) return withBody(expected, failed, routes)
   if (error instanceof ValidationError) {
-    // An answer of ours that breaks its own schema arrives here as well: that is our mistake, not the client's.
+    // A response that breaks its own schema: our fault, not the client's.
     if (error.type === 'response') return new AppError('internal', { cause: error })
     return invalid(error.type, failed, routes)
   }
-  // The only lists that Elysia decodes are those in a query.
+  // Elysia decodes lists only in a query.
   if (error instanceof TransformDecodeCheckError) return invalid('query', failed, routes)
   if (error instanceof NotFoundError) return notFound(failed, routes)
   if (error instanceof ParseError) return new AppError('bad_request', { cause: error })
@@ -82,29 +84,29 @@ function toAppError(error: unknown, failed: Failed, routes: Routes): AppError {
 
 function report(log: Log, failure: AppError, requestId: string) {
   const { cause } = failure
-  // A response that breaks its schema: the validator's text would repeat the user's data.
+  // The validator's message would repeat the user's data.
   const fields =
     cause instanceof ValidationError ? { error: 'ResponseMismatch' } : errorFields(cause ?? failure)
   if (failure.status === 500) log.error('request failed', { request_id: requestId, ...fields })
   else log.warn('request refused', { request_id: requestId, reason: failure.code, ...fields })
 }
 
-function invalid(part: string, failed: Failed, routes: Routes): AppError {
+function invalid(part: string, failed: FailedRequest, routes: Routes): AppError {
   const error = new AppError('validation_failed', { detail: problemsOf(part, failed, routes) })
   return withBody(error, failed, routes)
 }
 
-/** A 422 repeats what was sent, `null` when there was nothing that could be read. */
-function withBody(error: AppError, { rawBody = null }: Failed, routes: Routes): AppError {
+/** A 422 repeats the body that was sent, `null` when there was none or it could not be parsed. */
+function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Routes): AppError {
   if (error.code !== 'validation_failed') return error
-  const body = maskSecrets(rawBody, secretNames(routes))
+  const body = maskSecrets(rawBody, routes)
   return new AppError(error.code, { detail: error.detail as never, body })
 }
 
-/** Elysia stops at the first part of a request that is wrong; the client wants to hear of all of them. */
-function problemsOf(part: string, failed: Failed, routes: Routes) {
+/** Everything that is wrong: Elysia stops at the first invalid part of a request. */
+function problemsOf(part: string, failed: FailedRequest, routes: Routes) {
   const hooks = findRoute(routes, failed.request, failed.route)?.hooks
-  const schemas = (hooks ?? {}) as { [part in 'params' | 'query' | 'headers' | 'body']?: TSchema }
+  const schemas = (hooks ?? {}) as Partial<Record<'params' | 'query' | 'headers' | 'body', TSchema>>
   const sections: Sections = {
     ...(schemas.params && { path: { schema: schemas.params, value: failed.params } }),
     ...(schemas.query && { query: { schema: schemas.query, value: failed.query } }),
@@ -120,7 +122,7 @@ function problemsOf(part: string, failed: Failed, routes: Routes) {
   return [{ loc: [section], msg: 'Input should be valid', type: 'value_error' }]
 }
 
-function notFound({ path, request }: Failed, routes: Routes): AppError {
+function notFound({ path, request }: FailedRequest, routes: Routes): AppError {
   const allowed = allowedMethods(path, routes)
   return allowed.size === 0 || allowed.has(request.method)
     ? new AppError('not_found')
@@ -129,60 +131,3 @@ function notFound({ path, request }: Failed, routes: Routes): AppError {
 
 const methodNotAllowed = (allowed: Set<string>) =>
   new AppError('method_not_allowed', { headers: { allow: [...allowed].sort().join(', ') } })
-
-/** What can be done with an address. Routes that name it come before those that take anything in a place. */
-function allowedMethods(path: string, routes: Routes): Set<string> {
-  const matching = routes.filter(route => route.path !== '/*' && matches(route.path, path))
-  const named = matching.filter(route => !route.path.includes(':'))
-  const allowed = new Set((named.length > 0 ? named : matching).map(route => route.method))
-  if (allowed.has('GET')) allowed.add('HEAD')
-  allowed.delete('OPTIONS')
-  return allowed
-}
-
-/** Whether an address fits a route's pattern (`/tasks/:id`), with or without a slash at the end. */
-function matches(pattern: string, path: string): boolean {
-  const parts = (text: string) => text.replace(/\/$/, '').split('/')
-  const wanted = parts(pattern)
-  const given = parts(path)
-  return (
-    wanted.length === given.length &&
-    wanted.every((part, i) => (part.startsWith(':') ? given[i] !== '' : part === given[i]))
-  )
-}
-
-/** What was sent, with every secret replaced, at any depth. */
-function maskSecrets(value: unknown, secrets: ReadonlySet<string>): unknown {
-  if (Array.isArray(value)) return value.map(item => maskSecrets(item, secrets))
-  if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(
-    Object.entries(value).map(([name, item]) => [
-      name,
-      secrets.has(name) ? '********' : maskSecrets(item, secrets),
-    ]),
-  )
-}
-
-const namesOf = new WeakMap<Routes, ReadonlySet<string>>()
-
-/**
- * The names of all fields that some route's schema declares as `format: 'password'`. By name and for all routes
- * together, so that a password is masked even where it does not belong.
- */
-function secretNames(routes: Routes): ReadonlySet<string> {
-  const known = namesOf.get(routes)
-  if (known) return known
-  const names = new Set<string>()
-  for (const { hooks } of routes) collectSecrets(hooks?.body, undefined, names)
-  namesOf.set(routes, names)
-  return names
-}
-
-/** Walks a schema, whatever it is made of, with the name of the field that it stands under. */
-function collectSecrets(schema: unknown, name: string | undefined, names: Set<string>): void {
-  if (typeof schema !== 'object' || schema === null) return
-  const { format, properties = {}, ...rest } = schema as { format?: unknown; properties?: object }
-  if (format === 'password' && name !== undefined) names.add(name)
-  for (const [property, part] of Object.entries(properties)) collectSecrets(part, property, names)
-  for (const part of Object.values(rest)) collectSecrets(part, name, names)
-}

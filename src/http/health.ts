@@ -2,7 +2,7 @@ import { Elysia, t } from 'elysia'
 import { AppError } from '../lib/errors.ts'
 import { errors } from './schema.ts'
 
-/** Whether the service can do its work now; otherwise why not, in words without secrets. */
+/** Whether the service can do its work now; if not, the reason, without secrets. */
 export type Readiness = () => Promise<{ ready: true } | { ready: false; reason: string }>
 
 const answerWithinMs = 1500

@@ -4,7 +4,7 @@ import { AppError } from '../lib/errors.ts'
 import type { Log } from '../telemetry/log.ts'
 import { bind } from './bind.ts'
 
-/** What `/metrics` shows. */
+/** The metrics in the text format of Prometheus. */
 interface Metrics {
   contentType: string
   text(): Promise<string>
@@ -27,7 +27,7 @@ interface Address {
   token: string | undefined
 }
 
-/** `/metrics` on a port of its own, which the public does not reach; nothing without a port. */
+/** `/metrics` on a port of its own, which need not be public; none if no port is set. */
 export function serveMetrics(metrics: Metrics, { host, port, token }: Address, log: Log) {
   if (port === undefined) return undefined
   const isAllowed = token === undefined ? () => true : tokenCheck(token)
@@ -55,7 +55,7 @@ export function serveMetrics(metrics: Metrics, { host, port, token }: Address, l
   return server
 }
 
-/** Compares digests, so that the time it takes says nothing about the token. */
+/** Compares digests in constant time, so that its duration reveals nothing about the token. */
 function tokenCheck(token: string) {
   const digest = (text: string) => new Bun.CryptoHasher('sha256').update(text).digest()
   const wanted = digest(`Bearer ${token}`)

@@ -4,18 +4,18 @@ import { Value } from '@sinclair/typebox/value'
 import type { Problem } from '../lib/errors.ts'
 import { textProblem } from './schema.ts'
 
-/** The parts of a request that have a schema, by the name that `loc` starts with. */
+/** The parts of a request that have a schema, by the first element of `loc`. */
 export type Sections = Partial<
   Record<'path' | 'query' | 'header' | 'body', { schema: TSchema; value: unknown }>
 >
 
-/** More than a user reads. Without a limit, a list of 16,000 wrong items would delay every other request. */
+/** Without a limit, a list of 16,000 invalid items would delay every other request. */
 export const problemsMax = 100
 
 /** Everything that is wrong with a request, in all its parts at once. */
 export function findProblems(sections: Sections): Problem[] {
   const problems = Object.entries(sections).flatMap(([section, { schema, value }]) => {
-    // What comes in an address or a header is text; it is read as Elysia reads it.
+    // Values in an address or a header are text, and are converted as Elysia converts them.
     const input = section === 'body' ? value : fromText(schema as TObject, value)
     return distinct(firstErrors(schema, input).map(error => toProblem(section, error)))
   })
@@ -25,7 +25,7 @@ export function findProblems(sections: Sections): Problem[] {
 function firstErrors(schema: TSchema, value: unknown): ValueError[] {
   const errors: ValueError[] = []
   for (const error of errorsOf(schema, value)) {
-    // Unknown fields are ignored everywhere.
+    // Unknown fields are ignored.
     if (error.type === ValueErrorType.ObjectAdditionalProperties) continue
     if (errors.push(error) > problemsMax) break
   }
@@ -66,7 +66,7 @@ function readText(schema: TSchema | undefined, item: string): unknown {
   return mayBeNumber && item.trim() !== '' && Number.isFinite(+item) ? +item : item
 }
 
-/** TypeBox reports a missing property twice: as missing, and as being of the wrong type. One line each is enough. */
+/** One problem for each place: TypeBox reports a missing property twice, as missing and as of the wrong type. */
 function distinct(problems: Problem[]): Problem[] {
   return [
     ...new Map(problems.toReversed().map(problem => [problem.loc.join('/'), problem])).values(),
@@ -79,7 +79,7 @@ function toProblem(section: string, { type, path, schema, value }: ValueError): 
   return { loc, msg, type: problem }
 }
 
-/** RFC 6901 names; numbers are places in a list. */
+/** A reference token of RFC 6901; digits are an index of a list. */
 function unescapePointer(part: string): string | number {
   return /^\d+$/.test(part) ? Number(part) : part.replaceAll('~1', '/').replaceAll('~0', '~')
 }
@@ -89,7 +89,7 @@ function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<P
   if (value === undefined) return { type: 'missing', msg: 'Field required' }
   if (schema[Kind] === 'Text')
     return textProblem(schema, value) ?? { type: 'string_type', msg: is('a valid string') }
-  if (schema[Kind] === 'Texts' && Array.isArray(value) && value.length <= schema.maxItems) {
+  if (schema[Kind] === 'StringList' && Array.isArray(value) && value.length <= schema.maxItems) {
     const problem = value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)
     if (problem) return problem
   }
@@ -123,13 +123,13 @@ function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<P
   }
 }
 
-/** A choice of texts, or something that may be null: then what is wrong is what is wrong with that. */
+/** A choice of strings, or a value that may be null, whose own problem is then described. */
 function describeUnion(schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
   const choices: TSchema[] = schema.anyOf
   const literals = choices.flatMap(choice => (choice.const === undefined ? [] : [`'${choice.const}'`]))
   if (literals.length > 0)
     return { type: 'literal_error', msg: `Input should be one of ${literals.join(', ')}` }
-  // Elysia's number in an address is a choice, too: the number itself, or a text that looks like one.
+  // Elysia's number in an address is a union, too: the number itself, or a string that looks like one.
   const isNumber = (choice: TSchema) => choice.type === 'integer' || choice.type === 'number'
   const main = choices.find(isNumber) ?? choices.find(choice => choice[Kind] !== 'Null')
   const error = main && Value.Errors(main, value).First()

@@ -2,13 +2,13 @@ import { Elysia } from 'elysia'
 import type { Fields, Log } from '../telemetry/log.ts'
 import type { Observer } from '../telemetry/observer.ts'
 
-/** Gives every request an id, and writes its access line when it has been answered. */
+/** Assigns every request an id, and writes its access line when it has been answered. */
 export const requestLog = (log: Log, observers: readonly Observer[] = []) =>
   new Elysia({ name: 'request-log' })
     .decorate({ requestId: '', startedAt: 0 })
     .onRequest(context => {
-      const given = context.request.headers.get('x-request-id')
-      context.requestId = given && isSane(given) ? given : Bun.randomUUIDv7()
+      const sent = context.request.headers.get('x-request-id')
+      context.requestId = sent && isSafe(sent) ? sent : Bun.randomUUIDv7()
       context.startedAt = performance.now()
       context.set.headers['x-request-id'] = context.requestId
     })
@@ -31,5 +31,5 @@ export const requestLog = (log: Log, observers: readonly Observer[] = []) =>
       log.info('request', fields)
     })
 
-/** An id from outside is taken over when it cannot do harm in a log. */
-const isSane = (id: string) => id.length <= 128 && /^[\w.:-]+$/.test(id)
+/** A client's own id is kept if it can do no harm in a log. */
+const isSafe = (id: string) => id.length <= 128 && /^[\w.:-]+$/.test(id)

@@ -12,26 +12,26 @@ import { t } from 'elysia'
 import { AppError, type ErrorCode, type StatusOf, statusOf } from '../lib/errors.ts'
 import { parseInstant } from '../lib/instant.ts'
 
-/** What the wire is made of: the few schema types that TypeBox does not have in the form that a document of JSON needs. */
+/** The schema types of the API that TypeBox lacks or has in another form than JSON Schema, and the shapes of errors. */
 
 interface TextOptions {
   minLength?: number
   maxLength?: number
-  /** Texts of nothing but white space are refused. */
+  /** Refuses strings of white space only. */
   notBlank?: boolean
-  /** Counts bytes of UTF-8 rather than code points against this. */
+  /** The maximum length in bytes of UTF-8 instead of code points. */
   maxBytes?: number
   pattern?: RegExp
-  /** What the pattern asks for, in words: "String should be …". */
+  /** The pattern in words: "String should be …". */
   wanted?: string
-  /** `date-time`: must be a moment that exists (`instant.ts`). */
+  /** `date-time`: an instant that exists (`instant.ts`). */
   format?: string
   [annotation: string]: unknown
 }
 
 /**
- * A text whose length counts Unicode code points, as JSON Schema says and as PostgreSQL counts (TypeBox counts UTF-16
- * units). NUL and lone surrogates are refused: PostgreSQL can store neither.
+ * A string whose length counts Unicode code points, like JSON Schema and PostgreSQL (TypeBox counts UTF-16 units). It
+ * refuses NUL and lone surrogates, which PostgreSQL cannot store.
  */
 export function text({ pattern, notBlank, maxBytes, ...options }: TextOptions = {}): TString {
   return Type.Unsafe<string>({
@@ -44,7 +44,7 @@ export function text({ pattern, notBlank, maxBytes, ...options }: TextOptions = 
   }) as unknown as TString
 }
 
-/** What is wrong with a text, `undefined` when nothing is. */
+/** The problem of a string, `undefined` if it is valid. */
 export function textProblem(schema: TextOptions, value: unknown): { type: string; msg: string } | undefined {
   if (typeof value !== 'string') return { type: 'string_type', msg: 'Input should be a valid string' }
   if (value.includes('\0') || !value.isWellFormed()) {
@@ -65,7 +65,7 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
     return { type: 'string_too_long', msg: `String should have at most ${maxBytes} bytes of UTF-8` }
   }
   if (schema.format === 'date-time' && parseInstant(value) === undefined) {
-    const msg = 'Input should be a moment with an offset (RFC 3339), such as 2026-11-23T18:00:00+01:00'
+    const msg = 'Input should be a date and time with an offset (RFC 3339), such as 2026-11-23T18:00:00+01:00'
     return { type: 'datetime', msg }
   }
   const pattern = schema.pattern as unknown as string | undefined
@@ -80,21 +80,22 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
 
 TypeRegistry.Set<TextOptions>('Text', (schema, value) => textProblem(schema, value) === undefined)
 
-// Elysia's idea of an address knows ASCII only. What `text` let in must be answered: here it checks answers alone.
+// Elysia's format accepts only ASCII, and would refuse to return addresses that `text` has accepted. It is used for
+// responses only.
 FormatRegistry.Set('email', value => value.includes('@'))
 
-interface TextsOptions extends TextOptions {
+interface StringListOptions extends TextOptions {
   maxItems: number
   description: string
 }
 
 /**
- * A parameter that may come several times in an address. Elysia's own list would cut a text at its commas; the route
- * hands over what `repeated` reads.
+ * A query parameter that may be repeated. Elysia's own list would split values at commas; the route reads them with
+ * `queryValues`.
  */
-export const texts = ({ maxItems, description, ...item }: TextsOptions) =>
+export const stringList = ({ maxItems, description, ...item }: StringListOptions) =>
   Type.Unsafe<string[]>({
-    [Kind]: 'Texts',
+    [Kind]: 'StringList',
     type: 'array',
     maxItems,
     items: text(item),
@@ -102,24 +103,24 @@ export const texts = ({ maxItems, description, ...item }: TextsOptions) =>
   })
 
 /**
- * The id in an address. Nothing is wrong with it: what is no id, or broken percent-encoding, names nothing, which is a
- * 404 of the service's and no 422.
+ * The id in a path. Every value is valid: one that is not an id, or is badly percent-encoded, names nothing, which is a
+ * 404 and no 422.
  */
-export const idInPath = (description: string) =>
-  Type.Unsafe<string>({ [Kind]: 'IdInPath', type: 'string', description })
+export const pathId = (description: string) =>
+  Type.Unsafe<string>({ [Kind]: 'PathId', type: 'string', description })
 
-TypeRegistry.Set('IdInPath', () => true)
+TypeRegistry.Set('PathId', () => true)
 
 TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
-  'Texts',
+  'StringList',
   ({ maxItems, items }, value) =>
     Array.isArray(value) &&
     value.length <= maxItems &&
     value.every(item => textProblem(items, item) === undefined),
 )
 
-/** Every value of one parameter of an address, as it was sent, as `name` or `name[]`. */
-export function repeated(request: Request, name: string): string[] {
+/** Every value of a query parameter, as it was sent: `name` or `name[]`. */
+export function queryValues(request: Request, name: string): string[] {
   const { searchParams } = new URL(request.url)
   return [...searchParams.getAll(name), ...searchParams.getAll(`${name}[]`)]
 }
@@ -132,33 +133,33 @@ function codePoints(value: string): number {
 
 const plural = (count: number, noun: string) => `${count} ${noun}${count === 1 ? '' : 's'}`
 
-/** One of a few texts. */
+/** One of these strings. */
 export const oneOf = <const T extends readonly string[]>(values: T, options: object = {}) =>
   t.Union(
     values.map(value => t.Literal(value)),
     options,
   ) as unknown as ReturnType<typeof t.Unsafe<T[number]>>
 
-/** A whole number in a JSON body: a number, never a text that looks like one. */
+/** An integer in a JSON body. `t.Integer` also accepts strings that look like one: it is for addresses. */
 export const integer = Type.Integer
 
 /**
- * A text that we write ourselves. Its format stands in the document and is not checked: for a page of tasks that would
- * cost as much as everything else together.
+ * A string that the server writes. Its format is documented and not checked, which for a page of tasks would cost as
+ * much as everything else together.
  */
-const written = (format: string, options: object) =>
+const serverString = (format: string, options: object) =>
   t.String({ documented: { type: 'string', format, ...options } })
 
-/** A moment as the service writes it. */
+/** An instant as the server writes it. */
 export const instant = (options: object = {}) =>
-  written('date-time', { examples: ['2026-11-23T05:46:14.120000Z'], ...options })
+  serverString('date-time', { examples: ['2026-11-23T05:46:14.120000Z'], ...options })
 
-/** A moment as a client writes it: checked RFC 3339 with an offset. `parseInstant` reads it. */
+/** An instant as a client writes it: RFC 3339 with an offset, read by `parseInstant`. */
 export const instantInput = (options: TextOptions = {}) =>
   text({ format: 'date-time', examples: ['2099-01-31T18:00:00Z'], ...options })
 
 export const uuid = (options: object = {}) =>
-  written('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
+  serverString('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
 
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])
@@ -176,7 +177,7 @@ export function sendJson<T>(set: { headers: { 'content-type'?: string | number }
   return text as T
 }
 
-/** The same schema for an answer that also carries these headers; they are for the document only. */
+/** The schema of a response with these headers, which only the OpenAPI document uses. */
 export const withHeaders = <Schema extends object>(schema: Schema, ...headers: string[]): Schema => ({
   ...schema,
   headers,
@@ -189,7 +190,7 @@ const requestId = t.String({ examples: [requestIdExample] })
 export const errorBody = t.Object(
   {
     detail: t.String({ description: 'For display.', examples: ['Task not found'] }),
-    code: t.String({ description: 'For programs: it stays as it is.', examples: ['task_not_found'] }),
+    code: t.String({ description: 'For programs: it never changes.', examples: ['task_not_found'] }),
     request_id: requestId,
     index: t.Optional(integer({ description: 'Which operation of a batch it is about, from 0.' })),
   },
@@ -234,8 +235,8 @@ type ErrorResponses<Code extends ErrorCode> = {
 
 /**
  * The errors of a route, for its `response`. A route names only its own: those of a plugin that it is behind (`body()`,
- * `query()`, `requireUser()`) the plugin declares. Elysia strips and checks only responses whose
- * status is declared, and the OpenAPI document shows what is declared.
+ * `query()`, `requireUser()`) the plugin declares. Elysia strips and checks only responses whose status is declared, and
+ * the OpenAPI document shows them.
  */
 export function errors<Code extends ErrorCode = never>(
   ...codes: Code[]

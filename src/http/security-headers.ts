@@ -1,6 +1,6 @@
 /**
- * What every answer says, unless a route says otherwise: the Swagger page has a content policy of its own, its files
- * and a task with an `ETag` a cache rule of their own. `Strict-Transport-Security` is for the proxy that ends TLS.
+ * Headers of every response, unless a route sets its own: the Swagger page has its own content policy; its files and
+ * tasks with an `ETag` have their own cache rules. `Strict-Transport-Security` is for the proxy that ends TLS.
  */
 export const securityHeaders = {
   'cache-control': 'no-store',
@@ -8,6 +8,6 @@ export const securityHeaders = {
   'cross-origin-resource-policy': 'same-origin',
   'referrer-policy': 'no-referrer',
   'x-content-type-options': 'nosniff',
-  // For browsers that know no `frame-ancestors`.
+  // For browsers without `frame-ancestors`.
   'x-frame-options': 'DENY',
 }

@@ -1,5 +1,5 @@
 declare module 'swagger-ui-dist/*' {
-  /** Where the file is: in the package, or inside the executable. */
+  /** The path of the file: in the package, or inside the executable. */
   const path: string
   export default path
 }

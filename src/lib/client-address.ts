@@ -11,8 +11,8 @@ export function parseNetwork(text: string): Network {
 }
 
 /**
- * The address that a request came from. `X-Forwarded-For` counts only as far as proxies of ours wrote it: from the
- * right, past every trusted one, up to the first that is not; what stands left of it may be forged.
+ * The address of a request's client. In `X-Forwarded-For` it is the rightmost address that is not a trusted proxy; what
+ * is left of it may be forged.
  */
 export function createClientAddress(trustedProxies: readonly Network[]) {
   const isTrusted = (address: ipaddr.IPv4 | ipaddr.IPv6) =>
@@ -33,10 +33,10 @@ export function createClientAddress(trustedProxies: readonly Network[]) {
   }
 }
 
-/** A hop without its port and brackets: proxies write `1.2.3.4`, `1.2.3.4:5678`, `::1`, `[::1]` and `[::1]:5678`. */
+/** The address of a hop: proxies write `1.2.3.4`, `1.2.3.4:5678`, `::1`, `[::1]` and `[::1]:5678`. */
 const addressOf = (hop: string): string => hop.replace(/^(?:\[(.*)\]|([^:]*))(?::\d{1,5})?$/, '$1$2')
 
-/** What to count by: an IPv6 customer has a whole /64 to call from. */
+/** The key of rate limits: an IPv6 customer has a whole /64. */
 export function networkOf(ip: string): string {
   const address = ipaddr.process(ip)
   if (address.kind() === 'ipv4') return address.toString()

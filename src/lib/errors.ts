@@ -1,4 +1,4 @@
-/** Every failure that a client may meet: code -> status and text. The texts of the first service are kept to the letter. */
+/** Every error of the API: code -> status and text. The texts of the FastAPI service are kept to the letter. */
 const failures = {
   bad_request: [400, 'Bad Request'],
   incorrect_password: [400, 'Incorrect password'],
@@ -26,26 +26,26 @@ const failures = {
 
 export type ErrorCode = keyof typeof failures
 
-/** One thing that is wrong with a request; `loc` starts with body, query, path or header. */
+/** One problem of a request; `loc` starts with body, query, path or header. */
 export interface Problem {
   loc: (string | number)[]
   msg: string
   type: string
 }
 
-/** What an answer carries beside its code. */
+/** What an error response carries beside its code. */
 export interface ErrorDetails {
-  /** Replaces the code's text: the list of problems of a 422, or a reason. */
+  /** Replaces the code's text: the problems of a 422, or a reason. */
   detail?: string | Problem[]
-  /** What was sent, with secrets masked; only with a 422. */
+  /** The body that was sent, with secrets masked; only with a 422. */
   body?: unknown
-  /** Which of several operations it is about, from 0. */
+  /** The operation of a batch that failed, from 0. */
   index?: number
   headers?: Record<string, string>
   cause?: unknown
 }
 
-/** An expected failure: thrown anywhere, turned into a response in one place (`http/error-handler.ts`). */
+/** An expected error: thrown anywhere, turned into a response in one place (`http/error-handler.ts`). */
 export class AppError extends Error {
   override readonly name = 'AppError'
   readonly status: number
@@ -68,7 +68,7 @@ export class AppError extends Error {
   }
 }
 
-/** What RFC 9110 asks of a status, whoever raises it. Seconds in `Retry-After`. */
+/** Headers that RFC 9110 requires or recommends for a status; `Retry-After` in seconds. */
 const defaultHeaders: Record<number, Record<string, string>> = {
   401: { 'www-authenticate': 'Bearer' },
   503: { 'retry-after': '2' },
@@ -78,7 +78,7 @@ export type StatusOf<Code extends ErrorCode> = (typeof failures)[Code][0]
 
 export const statusOf = <Code extends ErrorCode>(code: Code): StatusOf<Code> => failures[code][0]
 
-/** The expected failure that an error is or stands for: Drizzle wraps whatever its queries have thrown. */
+/** The expected error in a chain of causes: Drizzle wraps what its queries throw. */
 export function findAppError(error: unknown): AppError | undefined {
   for (let e = error; e instanceof Error; e = e.cause) if (e instanceof AppError) return e
   return undefined

@@ -1,9 +1,9 @@
 const pattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
-/** Whether a text can be compared with a `uuid` column (RFC 9562); anything else would be an error of PostgreSQL's. */
+/** Whether a string can be compared with a `uuid` column (RFC 9562); PostgreSQL fails on anything else. */
 export const isUuid = (value: string) => pattern.test(value)
 
-/** The UUID of a text under a secret key: always the same one (version 8 of RFC 9562, from an HMAC-SHA256). */
+/** A UUID derived from a text with a secret key (version 8 of RFC 9562, from an HMAC-SHA256). */
 export function uuidOf(text: string, key: Uint8Array): string {
   const bytes = new Bun.CryptoHasher('sha256', key).update(text).digest().subarray(0, 16)
   bytes[6] = (bytes[6]! & 0x0f) | 0x80

@@ -91,7 +91,7 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const stats = {
     hashing: passwords.stats,
     throttled: throttle.stats,
-    rememberedTokens: sessions.cachedTokens,
+    cachedTokens: sessions.cachedTokens,
   }
   return { auth, users: { ...auth, users: createUserService(auth) }, tasks, jobs, stats }
 }

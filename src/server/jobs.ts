@@ -1,17 +1,17 @@
 import { findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 
-/** Work that the service does by itself now and then. */
+/** Background work of the service. */
 export interface Job {
   name: string
-  /** Seconds between two runs, give or take a tenth: replicas that start together do not work together. */
+  /** Seconds between two runs, ± 10 %, so that replicas that start together do not run it together. */
   everySeconds: number
   run(): Promise<unknown>
 }
 
 /**
- * Runs each job now and then until it is told to stop, which waits for what is under way. A job that fails is reported
- * and runs again at its next turn; while the database is away nothing is reported.
+ * Runs each job periodically. `stop` waits for running jobs. A failure is logged, unless the database is away, and the job
+ * runs again at its next turn.
  */
 export function schedule(jobs: readonly Job[], log: Log): { stop(): Promise<void> } {
   const running = new Set<Promise<void>>()

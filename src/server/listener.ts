@@ -8,20 +8,20 @@ type Handler = (request: Request) => Response | Promise<Response>
 
 export type Listener = ReturnType<typeof listen>
 
-/** Bun's own limit, far over ours: `http/body.ts` answers in our shape before it is reached. */
+/** Far above the limit of `http/body.ts`, whose answer has the API's shape. */
 const bodyBytesMax = 1024 * 1024 * 1024
 
 /**
- * Seconds that a connection may rest between two requests, a body may take to come, and an answer to be taken. Bun
- * itself ends a connection whose headers take longer than 12 s. A proxy in front must close a resting connection
- * earlier, or it may send a request into one that we are closing.
+ * Seconds that a connection may be idle between two requests, and within a request or an answer. Bun closes a connection
+ * whose headers take longer than 12 s. A proxy in front must close idle connections earlier, or it may send a request
+ * into one that is being closed here.
  */
 export const idleSeconds = 30
 
 /**
- * Listens before the app is loaded and its database opened: a port in use is found at once, and a client that comes
- * early waits instead of being refused. Only `/health` and `/health/live`, which say no more than that the process
- * answers, are answered before `attach`. Throws when it cannot listen there.
+ * Listens before the app is loaded and its database opened: a port in use is noticed at once, and early requests wait
+ * instead of being refused. Before `attach` only `/health` and `/health/live` are answered, which say that the process
+ * is alive. Throws when it cannot listen there.
  */
 export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | 'workers'>, log: Log) {
   const attached = Promise.withResolvers<Handler>()
@@ -32,11 +32,11 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
     Bun.serve({
       hostname: host,
       port,
-      // A second listener on the port is an error, unless both are workers of one supervisor.
+      // Only workers of one supervisor share a port.
       reusePort: workers > 1,
       maxRequestBodySize: bodyBytesMax,
       idleTimeout: idleSeconds,
-      // Bun's page for developers would show the source.
+      // Bun's error page for developers shows source code.
       development: false,
       error: error => lastResort(error, log),
       fetch: request => handle(withHost(request)),
@@ -45,7 +45,7 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
 
   return {
     server,
-    /** From now on `handler` answers, also the requests that have been waiting. */
+    /** Answers waiting and further requests with `handler`. */
     attach(handler: Handler) {
       handle = handler
       attached.resolve(handler)
@@ -54,24 +54,24 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
 }
 
 /**
- * Finds out that no process has the port of the workers, and keeps other supervisors from it: their workers could share
- * it with ours. Throws when it is in use.
+ * Reserves the port of the workers: workers of another supervisor could share it. Returns its number, which differs from
+ * `port` if that is 0. Throws when it is in use.
  */
 export function claimPort({ host, port }: Pick<Config, 'host' | 'port'>): number {
   return bind({ host, port }, () => {
-    // A name that the kernel knows as long as we live. First, because a look at the port would disturb its owner.
+    // An abstract socket that lives as long as this process. First, because to try the port would disturb its owner.
     const unix = `\0todo-api ${host}:${port}`
     if (port !== 0) Bun.listen({ unix, socket: { open: socket => void socket.end(), data() {} } })
-    const look = Bun.serve({ hostname: host, port, reusePort: false, fetch: () => new Response() })
-    const found = look.port!
-    void look.stop(true)
+    const probe = Bun.serve({ hostname: host, port, reusePort: false, fetch: () => new Response() })
+    const found = probe.port!
+    void probe.stop(true)
     return found
   })
 }
 
 /**
- * HTTP/1.0 needs no `Host` (a load balancer's health check has none); without one a request's address is no URL. The
- * request itself is mended: a copy of it would have no peer, and pass every limit of an address.
+ * HTTP/1.0 allows requests without `Host` (health checks of load balancers); their `url` is only a path. It is set on the
+ * request itself: a copy would have no peer, and pass the limits for each address.
  */
 function withHost(request: Request): Request {
   const { url } = request
@@ -88,7 +88,7 @@ function earlyProbe({ method, url }: Request, log: Log): Response | undefined {
   return Response.json({ status: 'healthy' }, { headers: { ...securityHeaders, 'x-request-id': requestId } })
 }
 
-/** For what fails outside of the app's own handler: the same shape, so that a client needs to know no other. */
+/** Failures outside of the app's error handler, in the same shape. */
 function lastResort(error: unknown, log: Log): Response {
   const { status, code, detail } = new AppError('internal')
   const requestId = Bun.randomUUIDv7()

@@ -13,17 +13,17 @@ import { schedule } from './jobs.ts'
 import { type Listener, listen } from './listener.ts'
 import { startTelemetry } from './telemetry.ts'
 
-/** Seconds that a stop may take once the listener is closed. */
+/** How many seconds a stop may take. */
 export const stopLimits = {
   /** For requests in flight. */
   inFlight: 10,
-  /** For a background job that is under way. */
+  /** For running jobs. */
   jobs: 1,
   /** For everything together. */
   all: 14,
 }
 
-/** The service behind a listener: brings the database up to date, and runs until it is stopped. */
+/** Runs the service behind a listener: opens the database, applies migrations, and serves until `stop`. */
 export async function serve(
   config: Config,
   log: Log,
@@ -49,28 +49,28 @@ export async function serve(
     observers: telemetry.observers,
     plugins: telemetry.plugins,
   })
-  telemetry.watch({ ...stats, inFlight: () => server.pendingRequests })
-  // On a connection that is kept the next request would be lost.
+  telemetry.setSources({ ...stats, inFlight: () => server.pendingRequests })
+  // The next request on a kept connection would be lost.
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
   })
   attach(app.fetch)
 
-  // 3. What it does by itself: the first turn comes long after the migrations.
+  // 3. Background jobs; the first run comes long after the migrations.
   const background = schedule(jobs, log)
 
-  // 4. Stop cleanly, whatever state we are in.
+  // 4. A clean stop, in any state.
   async function stop(reason: string, delaySeconds = config.shutdownDelaySeconds): Promise<void> {
     if (stopping) return
     stopping = true
     log.info('stopping', { reason })
-    // `/health/ready` says no from now on; until load balancers have noticed, requests are answered.
+    // `/health/ready` fails from now on; requests are answered until load balancers have noticed.
     await Bun.sleep(delaySeconds * 1000)
     const until = performance.now() + limits.all * 1000
-    // `stop()` closes the listener and waits for what is in flight; what takes too long is cut off.
+    // `stop()` closes the listener and waits for requests in flight; `stop(true)` ends those that take too long.
     await Promise.race([server.stop(), Bun.sleep(limits.inFlight * 1000)])
     await server.stop(true)
-    // The access lines of the last answers come one turn later.
+    // The last access lines are logged one turn later.
     await new Promise(setImmediate)
     await Promise.race([background.stop(), Bun.sleep(limits.jobs * 1000)])
     const secondsLeft = Math.max(1, (until - performance.now()) / 1000)
@@ -80,7 +80,7 @@ export async function serve(
 
   // 5. Migrations. Until they have run, requests that need the database get 503.
   const migrated = migrateWhenPossible(driver, log, () => stopping)
-  // The caller awaits it, but later: a failure before that would be an unhandled rejection.
+  // The caller awaits it later; a failure before that would be an unhandled rejection.
   migrated.catch(() => {})
 
   return { url: server.url.href, driver, stop, migrated }
@@ -88,7 +88,7 @@ export async function serve(
 
 const retryEveryMs = 500
 
-/** Waits for a database that is away; throws when it is there but the migrations cannot be applied. */
+/** Waits for a database that is away. Throws when migrations cannot be applied. */
 async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => boolean): Promise<void> {
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
@@ -103,7 +103,7 @@ async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => b
   }
 }
 
-/** Whether a failure may pass by itself: no connection, or a server that is starting, stopping, full or a standby. */
+/** Whether a failure is temporary: no connection, or a server that is starting, stopping, full or a standby. */
 export function isAway(error: unknown): boolean {
   const code = databaseError(error)?.code
   return code ? /^(08|53|57|25006)/.test(code) : error instanceof AppError

@@ -8,7 +8,7 @@ import type { Log } from '../telemetry/log.ts'
 import type { Sources } from '../telemetry/metrics.ts'
 import type { Supervisor } from './cluster/worker-channel.ts'
 
-/** Metrics and traces, as far as the settings ask for them; otherwise nothing of theirs is even loaded. */
+/** Metrics and traces, if the settings ask for them; otherwise their code is not loaded. */
 export async function startTelemetry(config: Config, database: Driver, log: Log, supervisor?: Supervisor) {
   const about = { version, database: database.kind }
   const metrics =
@@ -18,14 +18,13 @@ export async function startTelemetry(config: Config, database: Driver, log: Log,
     (await import('../telemetry/tracing.ts')).createTracing({ env: config.tracing, version, log })
   const instruments = [metrics, tracing].filter(instrument => instrument !== undefined)
 
-  /** On a port of their own, or as a route of the app. */
   const plugins: AnyElysia[] = []
   let server: Bun.Server<undefined> | undefined
   if (tracing) plugins.push(tracing.requests)
   if (metrics && config.metrics) {
     const { port, token } = config.metrics
     if (port === undefined) {
-      // A scrape reaches any of the workers, and must not depend on which.
+      // A scrape reaches one of the workers, and must show all of them.
       const { contentType } = metrics
       plugins.push(metricsRoute(supervisor ? { contentType, text: supervisor.metrics } : metrics, token!))
     } else if (!supervisor) {
@@ -35,15 +34,15 @@ export async function startTelemetry(config: Config, database: Driver, log: Log,
 
   return {
     plugins,
-    /** The database, with every statement observed. */
+    /** The database with instruments around every statement. */
     driver: instruments.reduce(
       (driver, { aroundStatement }) => observeDriver(driver, aroundStatement),
       database,
     ),
     observers: instruments.map(instrument => instrument.observe),
-    /** Where the metrics look up what is not counted. */
-    watch(sources: Omit<Sources, 'database' | 'logLinesDropped'>) {
-      metrics?.watch({ ...sources, database: () => database.stats?.(), logLinesDropped: log.dropped })
+    /** Sets the sources of the gauges. */
+    setSources(sources: Omit<Sources, 'database' | 'logLinesDropped'>) {
+      metrics?.setSources({ ...sources, database: () => database.stats?.(), logLinesDropped: log.dropped })
     },
     async stop() {
       await Promise.all(instruments.map(instrument => instrument.stop()))

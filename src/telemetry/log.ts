@@ -1,7 +1,7 @@
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 export type Fields = Record<string, unknown>
 
-/** Takes whole lines; a promise settles when they are written, and is rejected when they are lost. */
+/** Writes whole lines. A promise resolves when they are written and rejects when they are lost. */
 export type Write = (lines: string) => void | Promise<void>
 
 const weight = { debug: 10, info: 20, warn: 30, error: 40 }
@@ -12,11 +12,11 @@ export interface LogOptions {
   level: LogLevel
   pretty: boolean
   write: Write
-  /** Stands in every line. */
+  /** Fields of every line. */
   about?: Fields
-  /** The most that is written at once. Processes that share a pipe need PIPE_BUF, 4096: more could be mixed. */
+  /** The size of one write at most. Processes that share a pipe need PIPE_BUF, 4096: larger writes could be mixed. */
   batchBytesMax?: number
-  /** The most that waits in memory for a slow reader. */
+  /** How much may wait in memory for a slow reader. */
   waitingBytesMax?: number
 }
 
@@ -29,14 +29,14 @@ interface Batch {
 }
 
 /**
- * One line per event: JSON, or `pretty` at a terminal. Lines are gathered for up to 100 ms, because a write to the
- * system for each request costs more than the request's routing; warnings and errors are written at once.
+ * One line per event: JSON, or `pretty` at a terminal. Lines are collected for up to 100 ms, because a system call for each
+ * request costs more than its routing; warnings and errors are written at once.
  *
- * A reader that is too slow, or gone, costs lines, never memory or requests: at most `waitingBytesMax` wait for it.
- * Dropped lines are counted, and reported by a line as soon as one can be written again.
+ * A reader that is too slow, or gone, costs lines, not memory or requests. Dropped lines are counted, and the count is
+ * logged when writing is possible again.
  *
- * Nothing here hides secrets: the callers pass only fields that hold none (never a body, a query value, a
- * token or an SQL parameter), and errors pass through `errorFields`.
+ * Secrets are not filtered here: callers never pass a body, a query value, a token or an SQL parameter, and errors go
+ * through `errorFields`.
  */
 export function createLog({
   level,
@@ -48,9 +48,9 @@ export function createLog({
 }: LogOptions) {
   const threshold = weight[level]
   const format = pretty ? formatPretty : formatJson
-  /** In order; the last one is still filled. */
+  /** In order; lines are added to the last one. */
   const batches: Batch[] = []
-  /** What is in `batches` or being written. */
+  /** The bytes in `batches` and of the write that is running. */
   let waitingBytes = 0
   let dropped = 0
   let reported = 0
@@ -90,7 +90,7 @@ export function createLog({
     return written
   }
 
-  /** One batch after the other, what is added meanwhile included. Without a wait as long as `write` needs none. */
+  /** Writes one batch after the other, also those added meanwhile; synchronously if `write` is. */
   async function writeBatches() {
     isWriting = true
     for (let batch = batches.shift(); batch; batch = batches.shift()) {
@@ -119,9 +119,9 @@ export function createLog({
     info: (msg: string, fields?: Fields) => line('info', msg, fields),
     warn: (msg: string, fields?: Fields) => line('warn', msg, fields),
     error: (msg: string, fields?: Fields) => line('error', msg, fields),
-    /** Writes what is gathered; resolves when it is written. To be called before the process ends. */
+    /** Writes collected lines; resolves when they are written. To be called before the process ends. */
     flush,
-    /** How many lines were lost so far. */
+    /** The number of lost lines. */
     dropped: () => dropped,
   }
 }
@@ -137,21 +137,21 @@ function formatPretty(time: string, level: LogLevel, msg: string, fields: Fields
   return `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${msg} ${rest.join(' ')}\n`
 }
 
-/** JSON leaves DEL and the C1 controls as they are; to a terminal U+009B begins a command. */
+/** JSON does not escape DEL and C1 controls; for a terminal, U+009B begins a control sequence. */
 const escaped = (value: unknown) =>
   JSON.stringify(value)?.replace(/[\x7f-\x9f]/g, char => `\\u00${char.charCodeAt(0).toString(16)}`)
 
-/** Whether a terminal may get a text as it is: with no control character in it, but a stack keeps its lines. */
+/** Whether a text can be printed unescaped: without control characters, but a stack keeps its line breaks. */
 const isPlain = (name: string, value: unknown) =>
   typeof value === 'string' && (name === 'stack' || !/\p{Cc}/u.test(value))
 
-/** So that a line stays under PIPE_BUF. */
+/** Keep a line below PIPE_BUF. */
 const messageLengthMax = 500
 const stackLengthMax = 2000
 
 /**
- * What may be said of a failure. Drizzle puts the SQL and its parameters into the message, and PostgreSQL repeats
- * values in `detail`: so for a database error only its code and names are taken, from the innermost cause.
+ * The fields of an error that may be logged. PostgreSQL repeats values in `detail` and in messages, so of a database error
+ * only its code and names are logged, from the innermost cause.
  */
 export function errorFields(error: unknown): Fields {
   let cause = error

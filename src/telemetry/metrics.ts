@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs'
 import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { AroundStatement, DatabaseStats, Observer } from './observer.ts'
 
-/** What is looked up when the metrics are read. */
+/** What is read at each scrape. */
 export interface Sources {
   /** Requests that have not been answered. */
   inFlight: () => number
@@ -10,7 +10,7 @@ export interface Sources {
   hashing: () => { running: number; waiting: number }
   /** Refused calls by limit. */
   throttled: () => Readonly<Record<string, number>>
-  rememberedTokens: () => number
+  cachedTokens: () => number
   logLinesDropped: () => number
 }
 
@@ -21,10 +21,10 @@ const statementSeconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 const lagSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1]
 const lagEveryMs = 100
 
-/** A client may invent methods; each would be a series of its own. */
+/** Other methods count as one: each would be a series of its own. */
 const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
 
-/** Counts for Prometheus, by prom-client. Loaded only when they are asked for. A worker's have its number as a label. */
+/** Metrics for Prometheus, by prom-client. Loaded only when the settings ask for them. Those of a worker have its number as a label. */
 export function createMetrics(about: { version: string; database: string }, worker?: number) {
   const registry = new Registry()
   if (worker !== undefined) answerSupervisor(registry, worker)
@@ -58,14 +58,29 @@ export function createMetrics(about: { version: string; database: string }, work
     registers,
   })
 
-  /** A value that is looked up when the metrics are read. */
-  function gauge(name: string, help: string, read: (from: Sources) => number | undefined) {
+  type Read = (from: Sources) => number | Record<string, number> | undefined
+
+  /** A metric that is read at each scrape; with a label, one number for each of its values. */
+  function readAtScrape(
+    Metric: typeof Gauge | typeof Counter,
+    name: string,
+    help: string,
+    from: Read,
+    label?: string,
+  ) {
     const collect = () => {
-      const value = sources && read(sources)
-      if (value !== undefined) metric.set(value)
+      const value = sources && from(sources)
+      if (value === undefined) return
+      metric.reset()
+      if (typeof value === 'number') metric.inc(value)
+      else for (const [key, number] of Object.entries(value)) metric.inc({ [label!]: key }, number)
     }
-    const metric = new Gauge({ name, help, registers, collect })
+    const metric = new Metric({ name, help, labelNames: label ? [label] : [], registers, collect })
   }
+  const gauge = (...metric: [name: string, help: string, from: Read, label?: string]) =>
+    readAtScrape(Gauge, ...metric)
+  const counter = (...metric: [name: string, help: string, from: Read, label?: string]) =>
+    readAtScrape(Counter, ...metric)
 
   const info = new Gauge({
     name: 'todo_api_build_info',
@@ -76,53 +91,32 @@ export function createMetrics(about: { version: string; database: string }, work
   info.set({ ...about, bun: Bun.version }, 1)
 
   gauge('http_requests_in_flight', 'Requests that have not been answered.', from => from.inFlight())
-  const connections = new Gauge({
-    name: 'database_connections',
-    help: 'Connections by what they are doing.',
-    labelNames: ['state'],
-    registers,
-    collect() {
-      const stats = sources?.database()
-      if (!stats) return
-      connections.set({ state: 'in_use' }, stats.inUse)
-      connections.set({ state: 'idle' }, stats.idle)
-      connections.set({ state: 'opening' }, stats.opening)
-    },
-  })
+  gauge(
+    'database_connections',
+    'Connections by what they are doing.',
+    from => statesOf(from.database()),
+    'state',
+  )
   gauge('database_connections_max', 'DATABASE_POOL_SIZE.', from => from.database()?.size)
   gauge(
     'database_statements_waiting',
     'Statements that wait for a connection.',
     from => from.database()?.waiting,
   )
-  const isUp = (from: Sources) => {
-    const stats = from.database()
-    return stats && Number(!stats.away)
-  }
-  gauge('database_up', '0 while the database does not answer.', isUp)
+  gauge('database_up', '0 while the database does not answer.', from => isUp(from.database()))
   gauge('password_hashes_running', 'Passwords being hashed or checked.', from => from.hashing().running)
   gauge('password_hashes_waiting', 'Passwords that wait for their turn.', from => from.hashing().waiting)
-  gauge('remembered_tokens', 'Access tokens that need no look-up.', from => from.rememberedTokens())
-  const throttled = new Counter({
-    name: 'throttled_requests_total',
-    help: 'Calls refused with 429, by limit.',
-    labelNames: ['limit'],
-    registers,
-    collect() {
-      throttled.reset()
-      for (const [limit, count] of Object.entries(sources?.throttled() ?? {})) throttled.inc({ limit }, count)
-    },
-  })
-  const dropped = new Counter({
-    name: 'log_lines_dropped_total',
-    help: 'Lines that were lost because the reader of the log is too slow or gone.',
-    registers,
-    collect() {
-      dropped.reset()
-      dropped.inc(sources?.logLinesDropped() ?? 0)
-    },
-  })
-  addProcessMetrics(registers)
+  gauge('cached_tokens', 'Access tokens that need no look-up.', from => from.cachedTokens())
+  counter('throttled_requests_total', 'Calls refused with 429, by limit.', from => from.throttled(), 'limit')
+  counter('log_lines_dropped_total', 'Lines lost because the reader of the log is too slow or gone.', from =>
+    from.logLinesDropped(),
+  )
+  // The usual names (prometheus.io/docs/instrumenting/writing_clientlibs). prom-client's own are Node's, and wrong here.
+  counter('process_cpu_seconds_total', 'User and system time.', cpuSeconds)
+  gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss())
+  gauge('process_open_fds', 'Open files and connections.', openFiles)
+  const startedAt = Date.now() / 1000 - process.uptime()
+  gauge('process_start_time_seconds', 'Since 1970.', () => startedAt)
 
   const watchLag = setInterval(() => {
     const now = performance.now()
@@ -153,8 +147,8 @@ export function createMetrics(about: { version: string; database: string }, work
   return {
     observe,
     aroundStatement,
-    /** From now on these are asked. */
-    watch(from: Sources) {
+    /** Sets the sources. */
+    setSources(from: Sources) {
       sources = from
     },
     /** The Prometheus text format 0.0.4. */
@@ -166,56 +160,36 @@ export function createMetrics(about: { version: string; database: string }, work
   }
 }
 
-/** The metrics of all workers, for the process that runs them. Refused when one of them does not answer in 5 s. */
+/** The metrics of all workers, for the supervisor. Rejected when one of them does not answer within 5 s. */
 export function clusterMetrics() {
   const registry = new AggregatorRegistry()
   return { contentType: registry.contentType, text: () => registry.clusterMetrics() }
 }
 
-/** The label keeps the workers' numbers apart: a counter of one that was started again begins at 0. */
+/** A label for each worker: the counters of one that was restarted begin at 0. */
 function answerSupervisor(registry: Registry, worker: number) {
   registry.setDefaultLabels({ worker: String(worker) })
   AggregatorRegistry.setRegistries([registry])
-  // Its constructor listens for the supervisor's question.
+  // Its constructor listens for requests of the supervisor.
   new AggregatorRegistry()
 }
 
-/** The usual names (prometheus.io/docs/instrumenting/writing_clientlibs). prom-client's own are Node's, and wrong here. */
-function addProcessMetrics(registers: Registry[]) {
-  const cpu = new Counter({
-    name: 'process_cpu_seconds_total',
-    help: 'User and system time.',
-    registers,
-    collect() {
-      const { user, system } = process.cpuUsage()
-      cpu.reset()
-      cpu.inc((user + system) / 1e6)
-    },
-  })
-  const memory = new Gauge({
-    name: 'process_resident_memory_bytes',
-    help: 'Resident memory.',
-    registers,
-    collect() {
-      memory.set(process.memoryUsage.rss())
-    },
-  })
-  const files = new Gauge({
-    name: 'process_open_fds',
-    help: 'Open files and connections.',
-    registers,
-    collect() {
-      try {
-        files.set(readdirSync('/proc/self/fd').length)
-      } catch {
-        // Only Linux has it.
-      }
-    },
-  })
-  const start = new Gauge({
-    name: 'process_start_time_seconds',
-    help: 'Since 1970.',
-    registers,
-  })
-  start.set(Date.now() / 1000 - process.uptime())
+function statesOf(stats: DatabaseStats | undefined) {
+  return stats && { in_use: stats.inUse, idle: stats.idle, opening: stats.opening }
+}
+
+const isUp = (stats: DatabaseStats | undefined) => stats && Number(!stats.away)
+
+function cpuSeconds(): number {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1e6
+}
+
+function openFiles(): number | undefined {
+  try {
+    return readdirSync('/proc/self/fd').length
+  } catch {
+    // Only Linux has this folder.
+    return undefined
+  }
 }

@@ -1,7 +1,5 @@
 import type { Fields } from './log.ts'
 
-/** What the program reports of itself, for the log, metrics and traces. */
-
 /** A request that has been answered. */
 export interface Answered {
   requestId: string
@@ -27,7 +25,7 @@ export type AroundStatement = <T>(kind: StatementKind, text: string, run: () => 
 
 /** The connections to a database at one moment. */
 export interface DatabaseStats {
-  /** Connections at most; those with a statement on them, without one, and being opened. */
+  /** Connections: at most, with a statement, without one, and being opened. */
   size: number
   inUse: number
   idle: number

@@ -39,11 +39,11 @@ const requestHeaders = {
   keys: (carrier: unknown) => [...(carrier as Request).headers.keys()],
 }
 
-/** These come every few seconds, and no trace of them is of use. */
+/** Frequent requests whose traces are of no use. */
 const isProbe = /^https?:\/\/[^/]+\/(health|metrics)\b/
 
 const flushSecondsMax = 2
-const complainEveryMs = 60_000
+const warnEveryMs = 60_000
 
 interface TracingOptions {
   /** The variables whose names begin with `OTEL_`. */
@@ -53,15 +53,15 @@ interface TracingOptions {
 }
 
 /**
- * Traces by OpenTelemetry: a span for each request and, inside it, one for each statement. Sent as OTLP (JSON over
- * HTTP) to wherever the usual `OTEL_…` variables say. Loaded only when they are set.
+ * Traces by OpenTelemetry: a span for each request and, inside it, one for each statement. Sent as OTLP (JSON over HTTP)
+ * to the collector of the usual `OTEL_…` variables. Loaded only when they are set.
  *
- * The SDK is wired by hand: the ready-made plugin for Elysia and its hooks make a small request four times slower.
+ * The SDK is set up here, because Elysia's OpenTelemetry plugin and its hooks make a small request four times slower.
  */
 export function createTracing({ env, version, log }: TracingOptions) {
-  // The exporter reads its address and headers there; some may come from `.env`.
+  // The exporter reads its address and headers from the environment; some may come from `.env`.
   for (const [name, value] of Object.entries(env)) process.env[name] ??= value
-  diag.setLogger(complainTo(log), DiagLogLevel.WARN)
+  diag.setLogger(warningsTo(log), DiagLogLevel.WARN)
 
   const provider = new TracerProvider({
     resource: defaultResource()
@@ -71,11 +71,11 @@ export function createTracing({ env, version, log }: TracingOptions) {
     spanProcessors: [new BatchSpanProcessor({ exporter: new OTLPTraceExporter(), ...batchOptions() })],
   })
   const tracer = provider.getTracer('todo-api', version)
-  /** The span of the request that is being answered. */
+  /** The span of the current request. */
   const current = new AsyncLocalStorage<Context>()
   const spanOf = (context: Context | undefined) => context && trace.getSpan(context)
 
-  /** Everything that a request does happens inside its span. */
+  /** Runs each request inside its span. */
   const requests = new Elysia({ name: 'tracing' }).wrap((handle, request) => {
     if (isProbe.test(request.url)) return handle
     const parent = propagator.extract(ROOT_CONTEXT, request, requestHeaders)
@@ -105,7 +105,7 @@ export function createTracing({ env, version, log }: TracingOptions) {
     const attributes: Attributes = {
       'db.system.name': 'postgresql',
       'db.operation.name': operation,
-      // With $1 in the place of values, as it is sent.
+      // As it is sent, with $1 in the place of values.
       'db.query.text': text,
       ...(table && { 'db.collection.name': table }),
     }
@@ -114,7 +114,7 @@ export function createTracing({ env, version, log }: TracingOptions) {
     try {
       return await run()
     } catch (error) {
-      // Its code alone: what a database says repeats values.
+      // Only the code: messages of a database repeat values.
       const { code, name } = error as { code?: string; name?: string }
       span.setAttribute('error.type', code ?? name ?? 'unknown')
       span.setStatus({ code: SpanStatusCode.ERROR })
@@ -128,14 +128,14 @@ export function createTracing({ env, version, log }: TracingOptions) {
     requests,
     observe,
     aroundStatement,
-    /** Sends what is left; at most `flushSecondsMax`. */
+    /** Sends remaining spans, for `flushSecondsMax` at most. */
     async stop() {
       await Promise.race([provider.shutdown().catch(() => {}), Bun.sleep(flushSecondsMax * 1000)])
     },
   }
 }
 
-/** `OTEL_TRACES_SAMPLER`; the SDK reads it only with its own wiring. */
+/** `OTEL_TRACES_SAMPLER`, which only the SDK's own set-up reads. */
 function samplerOf(env: Record<string, string | undefined>): Sampler {
   const ratio = Number(env.OTEL_TRACES_SAMPLER_ARG ?? 1)
   const [, parentBased, kind] =
@@ -148,7 +148,7 @@ function samplerOf(env: Record<string, string | undefined>): Sampler {
   return kind && !parentBased ? root : new ParentBasedSampler({ root })
 }
 
-/** `OTEL_BSP_…`: how many spans wait for how long (milliseconds); the SDK's own numbers where nothing is set. */
+/** `OTEL_BSP_…`: how many spans wait for how long (milliseconds). Unset ones are the SDK's defaults. */
 function batchOptions() {
   const options = {
     scheduledDelayMillis: getNumberFromEnv('OTEL_BSP_SCHEDULE_DELAY'),
@@ -159,14 +159,14 @@ function batchOptions() {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 }
 
-/** A collector that is away is worth a line a minute, not one for every batch. */
-function complainTo(log: Log) {
+/** Logs that a collector is away once a minute, not for every batch. */
+function warningsTo(log: Log) {
   let silentUntil = 0
-  const complain = (message: string) => {
+  const warn = (message: string) => {
     if (performance.now() < silentUntil) return
-    silentUntil = performance.now() + complainEveryMs
+    silentUntil = performance.now() + warnEveryMs
     log.warn('traces are lost', { reason: message.slice(0, 300) })
   }
   const ignore = () => {}
-  return { error: complain, warn: complain, info: ignore, debug: ignore, verbose: ignore }
+  return { error: warn, warn: warn, info: ignore, debug: ignore, verbose: ignore }
 }

@@ -21,12 +21,14 @@ const collationChanges = [
   ['sessions', 'user_agent', 'text collate "C"', 'text collate "default"'],
 ]
 
-/** The schema and the sessions. */
+/** The schema. What docs/upgrade.md says of old replicas: a few 503s, and nothing else. */
+const refusedMax = 0.05
 const changes: Fault[] = [
-  { name: 'column types change and change back', run: stage => alter(stage, typeChanges) },
-  { name: 'collations change and change back', run: stage => alter(stage, collationChanges) },
+  { name: 'column types change and change back', refusedMax, run: stage => alter(stage, typeChanges) },
+  { name: 'collations change and change back', refusedMax, run: stage => alter(stage, collationChanges) },
   {
     name: 'columns and indexes come and go',
+    refusedMax,
     run: stage =>
       untilOver(stage, async sql => {
         await tolerant(sql, 'alter table tasks add column extra jsonb')
@@ -91,7 +93,7 @@ const server: Fault[] = [
     run: ({ server }) => server.stop('fast').then(() => server.start()),
   },
   {
-    name: 'the server takes no writes',
+    name: 'the server refuses writes',
     async run({ server, seconds }) {
       await setReadOnly(server.url, 'on')
       await Bun.sleep(seconds * 1000)

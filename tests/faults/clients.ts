@@ -1,5 +1,6 @@
 import type { Answer, Client as Api, Sent } from '../support/harness.ts'
 import { type Random, randomFrom } from '../support/random.ts'
+import { createRecovery } from '../support/stopwatch.ts'
 import { isRefusal } from '../support/traffic.ts'
 import {
   type Account,
@@ -55,8 +56,8 @@ interface Options {
   seed: number
   users?: number
   tally: Tally
-  /** Milliseconds that this process has waited for the processor so far; no answer is late because of them. */
-  stalled: () => number
+  /** Milliseconds from the call on; what a busy machine adds does not count. */
+  stopwatch: () => () => number
   /** Requests in flight lose their connection, because the service itself is killed. */
   losesConnections?: boolean
 }
@@ -67,12 +68,12 @@ interface Options {
  */
 export async function startClients(
   api: Api,
-  { seed, users = 16, tally, stalled, losesConnections = false }: Options,
+  { seed, users = 16, tally, stopwatch, losesConnections = false }: Options,
 ) {
   const entries = new Set<Entry>()
   let requests = 0
   let refusals = 0
-  let refusedAt = Number.NEGATIVE_INFINITY
+  const recovery = createRecovery(stopwatch)
   let answeredInARow = 0
   let ending = false
   let pause: PromiseWithResolvers<void> | undefined
@@ -94,30 +95,30 @@ export async function startClients(
   async function ask(request: Request): Promise<Answer<unknown> | undefined> {
     const { kind, method, path, expected } = request
     const name = `${method} ${path}`
-    const began = performance.now()
-    const stalledBefore = stalled()
+    const elapsed = stopwatch()
+    const markRefused = recovery.request()
     const answer = await Promise.race([
       api.request(method, path, request).catch((error: Error) => error),
       Bun.sleep(givesUpAfter).then(() => new Error(`nothing after ${givesUpAfter} ms`)),
     ])
-    const took = performance.now() - began - (stalled() - stalledBefore)
+    const took = elapsed()
     if (took > answerMax && !(answer instanceof Error))
       tally.fail('late answer', `${name}: ${Math.round(took)} ms`)
     if (answer instanceof Error) {
       tally.request(kind, losesConnections ? 'lost' : 'none', took)
       if (!losesConnections) tally.fail('no answer', `${name}: ${answer.message}`)
-      return refused(began)
+      return refused(markRefused)
     }
     tally.request(kind, String(answer.status), took)
-    if (answer.status === 503 && isRefusal(answer)) return refused(began)
+    if (answer.status === 503 && isRefusal(answer)) return refused(markRefused)
     answeredInARow++
     if (expected.includes(answer.status)) return answer
     tally.fail(failureOf(answer.status), `${name}: ${answer.status} ${show(answer.body)}`)
   }
 
-  function refused(began: number): undefined {
+  function refused(markRefused: () => void): undefined {
     refusals++
-    refusedAt = Math.max(refusedAt, began)
+    markRefused()
     answeredInARow = 0
   }
 
@@ -637,8 +638,8 @@ export async function startClients(
     },
     /** How many requests were refused so far. */
     refusals: () => refusals,
-    /** Milliseconds from `since` until the last request began that was refused. */
-    refusedUntil: (since: number) => Math.max(0, refusedAt - since),
+    /** Begins now: the milliseconds until the last request began that was refused. */
+    measureRecovery: () => recovery.measure(),
     /** A request of every client, or a long page for every user, at the same moment. */
     async burst(what: 'short pages' | 'long pages') {
       if (what === 'short pages') await Promise.all(clients.map(listShort))

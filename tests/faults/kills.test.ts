@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { newPlace, type Place } from '../support/command.ts'
 import { type Running, startExecutable, untilReady } from '../support/executable.ts'
 import { freePort } from '../support/ports.ts'
+import { stopwatch } from '../support/stopwatch.ts'
 import { type Clients, startClients } from './clients.ts'
 import type { Account, TaskBody, TaskRow } from './ledger.ts'
 import { createTally } from './tally.ts'
@@ -20,7 +21,13 @@ beforeAll(async () => {
   place = await newPlace('embedded')
   port = String(await freePort())
   await start()
-  clients = await startClients(api, { seed, users: 4, tally, stalled: () => 0, losesConnections: true })
+  clients = await startClients(api, {
+    seed,
+    users: 4,
+    tally,
+    stopwatch: () => stopwatch(api.process.pid),
+    losesConnections: true,
+  })
 }, 60_000)
 afterAll(async () => {
   process.stdout.write(`\n${tally.report()}\n`)

@@ -4,6 +4,7 @@ import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts'
 import { type PgBouncer, startPgBouncer } from '../support/pgbouncer.ts'
 import { execute, type PostgresServer, startPostgresServer } from '../support/postgres-server.ts'
 import { type Random, randomFrom } from '../support/random.ts'
+import { stopwatch } from '../support/stopwatch.ts'
 import { type Clients, startClients } from './clients.ts'
 import type { TaskRow } from './ledger.ts'
 import { createTally, type Tally } from './tally.ts'
@@ -29,6 +30,8 @@ export interface Stage {
 /** Something that happens to the database; `run` resolves when the database is back. */
 export interface Fault {
   name: string
+  /** The largest share of the requests meanwhile that may be refused, where the service has a bound. */
+  refusedMax?: number
   run(stage: Stage): Promise<unknown>
 }
 
@@ -45,7 +48,6 @@ export async function openStage({ seed, seconds, pooled = false }: Options) {
   const proxy = await startFaultProxy(server.port)
   const bouncer = pooled ? await startPgBouncer(server.url) : undefined
   const tally = createTally()
-  const stalls = measureStalls()
   const settings = {
     DATABASE_URL: (bouncer ?? proxy).through(server.url),
     SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
@@ -55,34 +57,40 @@ export async function openStage({ seed, seconds, pooled = false }: Options) {
   }
   const api = await startExecutable(settings)
   await untilReady(api)
-  const clients = await startClients(api, { seed, tally, stalled: stalls.total })
+  let { pid } = api.process
+  const watch = () => stopwatch(pid)
+  const clients = await startClients(api, { seed, tally, stopwatch: watch })
   const stage: Stage = { server, proxy, bouncer, api, clients, tally, random: randomFrom(seed), seconds }
   await clients.flow(100)
   await clients.pause()
 
   /** One fault from its beginning to the audit afterwards; what it did wrong, in words. */
-  async function play({ name, run }: Fault): Promise<string[]> {
+  async function play({ name, refusedMax = 1, run }: Fault): Promise<string[]> {
     const section = tally.begin(name)
+    const before = { ...section }
     clients.resume()
     await clients.flow(30)
     await run(stage)
-    await untilWell(performance.now())
+    await untilWell()
     await clients.pause()
     await untilIdle(server.url)
     await clients.audit(() => readRows(server.url))
     for (const text of await spoiltValues(server.url)) tally.fail('spoilt row', text)
+    const refused = section.refused - before.refused
+    const share = refused / (refused + section.answered - before.answered)
+    if (share > refusedMax) tally.fail('refused too often', `${(100 * share).toFixed(1)} % of the requests`)
     if (section.failures.has('status 500')) section.examples.push(...errorsOf(stage.api))
     stage.api.lines.length = 0
     return section.examples
   }
 
   /** Notes how long the service takes until it is ready and refuses nothing more. */
-  async function untilWell(since: number) {
-    const stalledBefore = stalls.total()
-    const ready = await readyAfter(stage.api, since)
+  async function untilWell() {
+    const refusing = clients.measureRecovery()
+    const ready = await readyAfter(stage.api, watch())
     if (ready > hangsAfter) await restart()
     const flows = await clients.flow(100)
-    const recovery = Math.max(ready, clients.refusedUntil(since)) - (stalls.total() - stalledBefore)
+    const recovery = Math.max(ready, refusing())
     tally.recovered(recovery)
     if (ready > hangsAfter) tally.fail('not ready', `after ${hangsAfter} ms: the service was started again`)
     else if (recovery > recoveryMax) tally.fail('not ready', `it refused requests for ${recovery} ms`)
@@ -95,6 +103,7 @@ export async function openStage({ seed, seconds, pooled = false }: Options) {
     const { port } = new URL(stage.api.url)
     await stage.api.stop()
     stage.api = await startExecutable({ ...settings, PORT: port })
+    pid = stage.api.process.pid
     await untilReady(stage.api)
     clients.resume()
   }
@@ -104,7 +113,6 @@ export async function openStage({ seed, seconds, pooled = false }: Options) {
     play,
     async close() {
       await clients.end()
-      stalls.stop()
       await stage.api.stop()
       await bouncer?.stop()
       await proxy.stop()
@@ -113,12 +121,12 @@ export async function openStage({ seed, seconds, pooled = false }: Options) {
   }
 }
 
-/** Milliseconds from `since` until the service says that it is ready, at most a little over `hangsAfter`. */
-async function readyAfter(api: Running, since: number): Promise<number> {
+/** Milliseconds until the service says that it is ready, at most a little over `hangsAfter`. */
+async function readyAfter(api: Running, elapsed: () => number): Promise<number> {
   for (;;) {
     const { status } = await api.get('/health/ready')
-    const elapsed = performance.now() - since
-    if (status === 200 || elapsed > hangsAfter) return elapsed
+    const took = elapsed()
+    if (status === 200 || took > hangsAfter) return took
     await Bun.sleep(20)
   }
 }
@@ -191,18 +199,4 @@ export async function untilOver(
   } finally {
     await admin.end({ timeout: 1 })
   }
-}
-
-/** How long this process waited for the processor: what a busy machine adds to every answer. */
-function measureStalls() {
-  const everyMs = 20
-  let total = 0
-  let timer = setTimeout(measure, everyMs, performance.now())
-
-  function measure(since: number) {
-    const now = performance.now()
-    total += Math.max(0, now - since - everyMs - 1)
-    timer = setTimeout(measure, everyMs, now)
-  }
-  return { total: () => total, stop: () => clearTimeout(timer) }
 }

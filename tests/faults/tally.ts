@@ -5,6 +5,7 @@ export type Failure =
   | 'status 401'
   | 'other status'
   | 'late answer'
+  | 'refused too often'
   | 'no answer'
   | 'lost write'
   | 'spoilt row'

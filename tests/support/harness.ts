@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Env, parseConfig } from '../../src/config/config.ts'
 import type { Driver } from '../../src/db/driver.ts'
+import type { UserId } from '../../src/lib/user-id.ts'
 import { serve } from '../../src/server/start.ts'
 import { createLog } from '../../src/telemetry/log.ts'
 import { privateDatabase } from './template.ts'
@@ -37,9 +38,9 @@ export interface Sent {
   headers?: Record<string, string>
 }
 
-/** A person who has an account and is signed in. */
-export interface Person {
-  id: string
+/** A user who has an account and is signed in. */
+export interface User {
+  id: UserId
   email: string
   password: string
   token: string
@@ -74,7 +75,7 @@ export function client(url: string, prefix = '/api/v1') {
   async function user(
     email = `${crypto.randomUUID()}@example.com`,
     password = 'correct horse',
-  ): Promise<Person> {
+  ): Promise<User> {
     const made = await request('POST', '/auth/register', { json: { email, password } })
     if (made.status !== 201) throw new Error(`register answered ${made.status}: ${JSON.stringify(made.body)}`)
     const { body } = await request('POST', '/auth/login', { form: { username: email, password } })
@@ -89,9 +90,9 @@ export function client(url: string, prefix = '/api/v1') {
     put: (path: string, sent?: Sent) => request('PUT', path, sent),
     patch: (path: string, sent?: Sent) => request('PATCH', path, sent),
     delete: (path: string, sent?: Sent) => request('DELETE', path, sent),
-    /** Registers somebody new and signs in. */
+    /** Registers a new user and signs in. */
     user,
-    /** Makes a task and gives it. */
+    /** Makes a task and returns it. */
     async task({ token }: { token: string }, json: object = {}) {
       const { status, body } = await request('POST', '/tasks', {
         token,

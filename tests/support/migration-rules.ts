@@ -1,5 +1,5 @@
 /**
- * What a migration may not do while replicas of the release before still serve (docs/upgrade.md says why). A table that
+ * What a migration may not do while replicas of the release before still serve (.github/CONTRIBUTING.md says why). A table that
  * the same file creates is free: no old replica knows it.
  */
 const rules: [what: RegExp, why: string][] = [
@@ -50,7 +50,9 @@ export function breaches(migration: string): string[] {
       ),
     )
 
-  return statements
+  const all = statements.map(bare).join(';')
+  const forgotten = storageOfJson(all)
+  const refused = statements
     .filter(statement => !isAllowed(statement))
     .map(bare)
     .filter(statement => !isNew(statement))
@@ -58,4 +60,14 @@ export function breaches(migration: string): string[] {
       const lower = statement.toLowerCase()
       return rules.filter(([what]) => what.test(lower)).map(([, why]) => `${statement.slice(0, 100)}: ${why}`)
     })
+  return [...refused, ...forgotten]
+}
+
+/** Storage is part of a column: one that is dropped and added again has lost it. */
+function storageOfJson(migration: string): string[] {
+  const [, after] = migration.split(/alter table "tasks" add column "json"/i)
+  if (after === undefined || /alter column "json" set storage external/i.test(after)) return []
+  return [
+    'ADD COLUMN "json": it has lost its storage, and PostgreSQL would compress every long task: repeat `tasksStorage` of src/modules/tasks/table.ts behind it, as `bun run db:generate` does',
+  ]
 }

@@ -1,6 +1,6 @@
 import { createConnection, createServer } from 'node:net'
 
-/** A port on 127.0.0.1 that nobody listens on at the moment. */
+/** A port on 127.0.0.1 that no process listens on at the moment. */
 export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const probe = createServer()
@@ -12,7 +12,7 @@ export function freePort(): Promise<number> {
   })
 }
 
-/** Whether somebody listens on a port of 127.0.0.1. */
+/** Whether a process listens on a port of 127.0.0.1. */
 export function isListening(port: number): Promise<boolean> {
   return new Promise(resolve => {
     const socket = createConnection(port, '127.0.0.1')

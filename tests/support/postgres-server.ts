@@ -24,7 +24,7 @@ export type PostgresServer = Awaited<ReturnType<typeof startPostgresServer>>
 const superuser = 'postgres'
 const startSecondsMax = 30
 
-/** What makes a server whose data nobody will miss fast. */
+/** What makes a server fast whose data may be lost. */
 const defaultParameters = [
   'fsync=off',
   'synchronous_commit=off',
@@ -37,13 +37,17 @@ const defaultParameters = [
   'unix_socket_directories=',
 ]
 
-/**
- * Makes a cluster, new or a copy of a server that is stopped, and starts a server on it; `parameters` are `name=value`,
- * later ones win.
- */
-export async function startPostgresServer(
-  options: { parameters?: string[]; copyOf?: { dataDir: string; url: string } } = {},
-) {
+interface ServerOptions {
+  /** `name=value`, later ones win. */
+  parameters?: string[]
+  /** A server that is stopped, whose cluster is copied. */
+  copyOf?: { dataDir: string; url: string }
+  /** Names and contents of files in the data folder: certificates, `pg_hba.conf`. */
+  files?: Record<string, string>
+}
+
+/** Makes a cluster, and starts a server on it. */
+export async function startPostgresServer(options: ServerOptions = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-postgres-'))
   startGuardian(folder)
   const dataDir = join(folder, 'data')
@@ -60,6 +64,7 @@ export async function startPostgresServer(
     const bin = findBinaries(folder, owner !== undefined)
     if (copyOf) copyCluster(copyOf.dataDir)
     else await initialize(bin, folder, password)
+    for (const [name, content] of Object.entries(options.files ?? {})) addFile(name, content)
     const port = await startOnFreePort(bin)
     return server(bin, port, password)
   } catch (error) {
@@ -90,6 +95,12 @@ export async function startPostgresServer(
     )
     const message = await new Response(initdb.stderr).text()
     if ((await initdb.exited) !== 0) throw new Error(`initdb failed: ${message}`)
+  }
+
+  function addFile(name: string, content: string) {
+    const path = join(dataDir, name)
+    writeFileSync(path, content, { mode: 0o600 })
+    if (owner) chownSync(path, owner.uid, owner.gid)
   }
 
   function copyCluster(from: string) {
@@ -185,7 +196,7 @@ export async function startPostgresServer(
         guard('')
       },
 
-      /** SIGSTOP for the postmaster and every backend: connections stay open, the kernel accepts new ones, nobody answers. */
+      /** SIGSTOP for the postmaster and every backend: connections stay open, the kernel accepts new ones, the server does not answer. */
       freeze() {
         const postmaster = child!.pid
         // The postmaster first: then it makes no more children while they are being listed.
@@ -208,13 +219,13 @@ export async function startPostgresServer(
         rmSync(folder, { recursive: true })
       },
 
-      /** Makes a database, a copy of `template` when one is named (nobody may be connected to it); gives its address. */
+      /** Makes a database, a copy of `template` when one is named (which no session may be connected to); returns its address. */
       async createDatabase(name: string, template = 'template1'): Promise<string> {
         await execute(url, `create database "${name}" template "${template}"`)
         return urlOf(name)
       },
 
-      /** Drops a database together with whoever is connected to it. */
+      /** Drops a database and ends the sessions on it. */
       async dropDatabase(name: string) {
         await execute(url, `drop database if exists "${name}" with (force)`)
       },
@@ -223,7 +234,7 @@ export async function startPostgresServer(
   }
 }
 
-/** Runs one statement on a connection of its own and gives its rows. */
+/** Runs one statement on a connection of its own and returns its rows. */
 export async function execute(url: string, statement: string) {
   const sql = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false })
   try {
@@ -236,17 +247,17 @@ export async function execute(url: string, statement: string) {
 /** macOS knows no C.UTF-8; both fold the case of all letters, as a server in production does. */
 const locale = process.platform === 'darwin' ? 'en_US.UTF-8' : 'C.UTF-8'
 
-/** PostgreSQL refuses to run as root; then it runs as nobody, who is everywhere. */
+/** PostgreSQL refuses to run as root; then it runs as `nobody`, which every system has. */
 function serverUser(): { uid: number; gid: number } | undefined {
   if (process.getuid?.() !== 0) return undefined
-  const nobody = readFileSync('/etc/passwd', 'utf8').match(/^nobody:[^:]*:(\d+):(\d+):/m)
-  return { uid: Number(nobody?.[1] ?? 65534), gid: Number(nobody?.[2] ?? 65534) }
+  const entry = readFileSync('/etc/passwd', 'utf8').match(/^nobody:[^:]*:(\d+):(\d+):/m)
+  return { uid: Number(entry?.[1] ?? 65534), gid: Number(entry?.[2] ?? 65534) }
 }
 
 /**
  * A shell that waits until this process is gone or the folder is, carries out the order that stands in the folder then
  * (arguments of `kill -s`), and deletes it. Neither a signal to the group (Ctrl-C) nor `bun --no-orphans` reaches it:
- * it has a session of its own and is nobody's child.
+ * it has a session of its own and no parent that waits for it.
  */
 function startGuardian(folder: string) {
   const script = `
@@ -318,7 +329,7 @@ function restoreLinks(native: string) {
   }
 }
 
-/** Whether another user gets there: a checkout below /root is closed to nobody. */
+/** Whether another user gets there: a checkout below /root is closed to `nobody`. */
 function readableByAll(path: string): boolean {
   for (let at = path; ; at = dirname(at)) {
     if ((statSync(at).mode & 0o005) !== 0o005) return false

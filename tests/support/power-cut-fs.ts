@@ -132,8 +132,8 @@ export class PowerCutFS extends DurableFS {
     return [...gone, ...now.filter(path => !this.#files.get(path)?.equals(readFileSync(path)))]
   }
 
-  protected override mend(module: EngineModule): void {
-    super.mend(module)
+  protected override patch(module: EngineModule): void {
+    super.patch(module)
     const { realPath, node_ops, stream_ops } = module.NODEFS as unknown as NodeFunctions
     const { onStep, syncs = true } = this.recording
     const files = this.#files

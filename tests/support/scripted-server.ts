@@ -9,6 +9,8 @@ export interface Script {
   on?: ((type: string, exchange: Exchange) => Buffer | undefined) | undefined
   /** Replaces the greeting, and the answers to what the client says to prove who it is. */
   authenticate?: (answer: string | undefined) => Buffer | undefined
+  /** Replaces the answer to a client that asks for TLS, of which there is none. */
+  tls?: Buffer
   rows?: (exchange: Exchange) => string[][]
   /** The types of a statement's values; text if nothing is said. */
   takes?: (text: string) => number[]
@@ -19,6 +21,9 @@ export interface Exchange {
   text: string
   values: (string | null)[]
 }
+
+/** The number with which a client asks for TLS. */
+const tlsRequest = 80877103
 
 const int16 = (n: number) => Buffer.from([(n >> 8) & 255, n & 255])
 const int32 = (n: number) => {
@@ -64,12 +69,14 @@ export async function startScriptedServer(script: Script = {}) {
   const sockets = new Set<Socket>()
   /** What arrived: `P text`, `B text [values]`. */
   const received: string[] = []
+  /** What the sessions began with: names and values, each with a NUL behind it. */
+  const startups: string[] = []
   let connections = 0
   const server = createServer(socket => {
     connections++
     sockets.add(socket)
     socket.on('close', () => sockets.delete(socket)).on('error', () => {})
-    converse(socket, script, received)
+    converse(socket, script, { received, startups })
   })
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   const address = server.address()
@@ -77,9 +84,12 @@ export async function startScriptedServer(script: Script = {}) {
   return {
     url: `postgres://someone:secret@127.0.0.1:${port}/anything`,
     received,
+    startups,
     connections: () => connections,
+    /** How many of them are open. */
+    open: () => sockets.size,
     /** Greets those who were left waiting (`authenticate`). */
-    greet() {
+    handshake() {
       for (const socket of sockets) socket.write(greeting)
     },
     [Symbol.dispose]() {
@@ -89,7 +99,11 @@ export async function startScriptedServer(script: Script = {}) {
   }
 }
 
-function converse(socket: Socket, script: Script, received: string[]) {
+function converse(
+  socket: Socket,
+  script: Script,
+  { received, startups }: { received: string[]; startups: string[] },
+) {
   const statements = new Map<string, string>()
   const exchange: Exchange = { text: '', values: [] }
   let bytes = Buffer.alloc(0)
@@ -150,6 +164,11 @@ function converse(socket: Socket, script: Script, received: string[]) {
       const type = String.fromCharCode(bytes[0]!)
       const body = bytes.subarray(head + 4, end)
       bytes = bytes.subarray(end)
+      if (!isGreeted && body.readInt32BE(0) === tlsRequest) {
+        send(script.tls ?? Buffer.from('N'))
+        continue
+      }
+      if (!isGreeted) startups.push(body.toString('utf8', 4))
       if (!isGreeted) send(script.authenticate?.(undefined) ?? greeting)
       else if (type === 'p') send(script.authenticate?.(body.toString()) ?? greeting)
       else if (type === 'X') socket.end()

@@ -31,7 +31,7 @@ const inStep = `select 1 from pg_stat_replication where application_name = 'stan
 
 const signalFile = 'standby.signal'
 
-/** The next start on this cluster is that of a standby: it reads what it is sent and takes no writes. */
+/** The next start on this cluster is that of a standby: it replays what it is sent and refuses writes. */
 export function markAsStandby(dataDir: string) {
   const file = join(dataDir, signalFile)
   writeFileSync(file, '')

@@ -1,5 +1,11 @@
 import postgres from 'postgres'
-import type { Answer, Client, Person } from './harness.ts'
+import type { Answer, Client, User } from './harness.ts'
+import { createRecovery, stopwatch } from './stopwatch.ts'
+
+/** A service, and its process when it is not this one: what it waits for a processor is no lateness. */
+type Served = Client & { process?: { pid: number } }
+
+const watch = ({ process }: Served) => stopwatch(...(process ? [process.pid] : []))
 
 /** What traffic saw. Times are milliseconds. */
 export interface Seen {
@@ -12,7 +18,7 @@ export interface Seen {
   /** A create that was answered with 201: the title, which is its key as well, and the task's id. */
   created: Map<string, string>
   /** A create whose 503 said "not known". */
-  unknown: Map<string, Person>
+  unknown: Map<string, User>
   /** By a task's id: the last change that was answered, and those that may have happened, or may happen later. */
   changed: Map<string, { answered: string | null; unknown: Set<string> }>
 }
@@ -24,7 +30,7 @@ interface Options {
 }
 
 /** Many clients that make, change and read tasks, each after a short pause, and keep books of every answer. */
-export function startTraffic(api: Client, people: Person[], { clients = 30, only }: Options = {}) {
+export function startTraffic(api: Served, users: User[], { clients = 30, only }: Options = {}) {
   const seen: Seen = {
     answered: 0,
     refused: 0,
@@ -35,7 +41,7 @@ export function startTraffic(api: Client, people: Person[], { clients = 30, only
     changed: new Map(),
   }
   let ending = false
-  let lastRefusal = 0
+  const recovery = createRecovery(() => watch(api))
   const began = performance.now()
 
   /** One call: the answer when it is a success, `undefined` when it was refused as it should be. */
@@ -44,7 +50,8 @@ export function startTraffic(api: Client, people: Person[], { clients = 30, only
     path: string,
     sent: Parameters<Client['request']>[2],
   ): Promise<Answer | undefined> {
-    const at = performance.now()
+    const elapsed = watch(api)
+    const markRefused = recovery.request()
     try {
       const answer = await api.request(method, path, sent)
       if (answer.status < 300) {
@@ -53,11 +60,11 @@ export function startTraffic(api: Client, people: Person[], { clients = 30, only
       }
       if (!isRefusal(answer)) fault(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`)
       seen.refused++
-      lastRefusal = Math.max(lastRefusal, at)
+      markRefused()
     } catch (error) {
       fault(`${method} ${path}: ${error}`)
     } finally {
-      seen.slowest = Math.max(seen.slowest, performance.now() - at)
+      seen.slowest = Math.max(seen.slowest, elapsed())
     }
     // A refused client comes again, though not in the same instant.
     await Bun.sleep(20)
@@ -68,16 +75,16 @@ export function startTraffic(api: Client, people: Person[], { clients = 30, only
     seen.faults.push(`${second} s: ${text}`)
   }
 
-  async function create(person: Person): Promise<string | undefined> {
+  async function create(user: User): Promise<string | undefined> {
     const key = crypto.randomUUID()
     const headers = { 'idempotency-key': key }
-    const answer = await call('POST', '/tasks', { token: person.token, json: { title: key }, headers })
+    const answer = await call('POST', '/tasks', { token: user.token, json: { title: key }, headers })
     if (answer) seen.created.set(key, answer.body.id)
-    else seen.unknown.set(key, person)
+    else seen.unknown.set(key, user)
     return answer?.body.id
   }
 
-  async function change({ token }: Person, id: string) {
+  async function change({ token }: User, id: string) {
     const book = seen.changed.get(id) ?? { answered: null, unknown: new Set() }
     seen.changed.set(id, book)
     const description = crypto.randomUUID()
@@ -86,12 +93,12 @@ export function startTraffic(api: Client, people: Person[], { clients = 30, only
   }
 
   const loops = Array.from({ length: clients }, async (_, i) => {
-    const person = people[i % people.length]!
-    const { token } = person
+    const user = users[i % users.length]!
+    const { token } = user
     let own: string | undefined
     for (let turn = i; !ending; turn++) {
-      if (only !== 'reads' && turn % 3 === 0) own = (await create(person)) ?? own
-      else if (only !== 'reads' && turn % 3 === 1 && own) await change(person, own)
+      if (only !== 'reads' && turn % 3 === 0) own = (await create(user)) ?? own
+      else if (only !== 'reads' && turn % 3 === 1 && own) await change(user, own)
       else if (only !== 'writes') await call('GET', '/tasks?limit=10', { token })
       await Bun.sleep(10)
     }
@@ -99,15 +106,15 @@ export function startTraffic(api: Client, people: Person[], { clients = 30, only
 
   return {
     seen,
-    /** Waits for so many more of them, at most 10 s. */
+    /** Waits for `count` more of them, at most 10 s. */
     async more(what: 'answered' | 'refused', count: number) {
       const wanted = seen[what] + count
       const until = performance.now() + 10_000
       while (seen[what] < wanted && performance.now() < until) await Bun.sleep(5)
       if (seen[what] < wanted) fault(`no ${count} ${what} in 10 s`)
     },
-    /** Milliseconds from `since` until the last request began that was refused. */
-    refusedUntil: (since: number) => Math.max(0, lastRefusal - since),
+    /** Begins now: the milliseconds until the last request began that was refused. */
+    measureRecovery: () => recovery.measure(),
     async end(): Promise<Seen> {
       ending = true
       await Promise.all(loops)
@@ -128,18 +135,18 @@ export function isRefusal({ status, headers, body }: Answer): boolean {
 }
 
 /** Asks every 50 ms whether the service lives and whether it is ready, and notes every answer. */
-export function startProbes(api: Client) {
+export function startProbes(api: Served) {
   const faults: string[] = []
-  const ready: { at: number; is: boolean }[] = []
+  const waits: { for: boolean; elapsed: () => number; took: number }[] = []
   let slowestLive = 0
   let slowestReady = 0
   let ending = false
 
-  async function probe(path: string, take: (answer: Answer, at: number) => void) {
+  async function probe(path: string, take: (answer: Answer, took: number) => void) {
     while (!ending) {
-      const at = performance.now()
+      const elapsed = watch(api)
       try {
-        take(await api.get(path), at)
+        take(await api.get(path), elapsed())
       } catch (error) {
         faults.push(`${path}: ${error}`)
       }
@@ -148,22 +155,25 @@ export function startProbes(api: Client) {
   }
 
   const loops = [
-    probe('/health/live', ({ status }, at) => {
+    probe('/health/live', ({ status }, took) => {
       if (status !== 200) faults.push(`/health/live: ${status}`)
-      slowestLive = Math.max(slowestLive, performance.now() - at)
+      slowestLive = Math.max(slowestLive, took)
     }),
-    probe('/health/ready', (answer, at) => {
+    probe('/health/ready', (answer, took) => {
       if (answer.status !== 200 && !isRefusal(answer)) faults.push(`/health/ready: ${answer.status}`)
-      slowestReady = Math.max(slowestReady, performance.now() - at)
-      ready.push({ at: performance.now(), is: answer.status === 200 })
+      slowestReady = Math.max(slowestReady, took)
+      for (const wait of waits) {
+        if (wait.for === (answer.status === 200)) wait.took = Math.min(wait.took, wait.elapsed())
+      }
     }),
   ]
 
   return {
-    /** Milliseconds from `since` until it was first said to be ready, or not ready; `Infinity` when it was not. */
-    readiness(is: boolean, since: number): number {
-      const found = ready.find(answer => answer.at >= since && answer.is === is)
-      return found ? found.at - since : Number.POSITIVE_INFINITY
+    /** Begins now: the milliseconds until the service first says that it is ready, or not; `Infinity` if it never does. */
+    measureUntil(ready: boolean) {
+      const wait = { for: ready, elapsed: watch(api), took: Number.POSITIVE_INFINITY }
+      waits.push(wait)
+      return () => wait.took
     },
     async end() {
       ending = true
@@ -237,7 +247,7 @@ export function report(name: string, values: Record<string, unknown>) {
   process.stderr.write(`${name}: ${JSON.stringify(values, round)}\n`)
 }
 
-/** Runs a statement in a transaction of somebody else's and leaves that open; gives what ends it. */
+/** Runs a statement in a transaction of another session and leaves it open; returns what ends it. */
 export async function holdOpen(url: string, statement: string) {
   const sql = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false })
   await sql.unsafe(`begin; ${statement}`)

@@ -29,7 +29,7 @@ export async function send(url: string, request: RawRequest): Promise<Answer> {
   return { status: Number(statusLine.split(' ')[1] ?? 0), headers, body: isJson ? JSON.parse(body) : body }
 }
 
-/** Writes bytes and gives what comes back until the other side closes, as UTF-8. */
+/** Writes bytes and returns what comes back until the other side closes, as UTF-8. */
 export function exchange(url: string, bytes: Uint8Array, timeoutMs = 10_000): Promise<string> {
   const { hostname, port } = new URL(url)
   return new Promise((resolve, reject) => {
@@ -114,12 +114,12 @@ export function allRoutes() {
     kind: 'embedded',
     query: refuse,
     transaction: refuse,
-    session: refuse,
+    dedicatedConnection: refuse,
     close: async () => {},
   }
   const { app } = createApp({
     config: parseConfig({}),
-    secretKey: 'nobody signs in here, nobody signs in here',
+    secretKey: 'no user signs in here, no user signs in here',
     driver,
     log: createLog({ level: 'error', pretty: false, write: () => {} }),
     readiness: async () => ({ ready: false, reason: 'this is only a list' }),

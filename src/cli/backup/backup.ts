@@ -13,26 +13,28 @@ import { createProgress, say, UsageError } from '../terminal.ts'
 export function requireEmbedded({ database, dataDir }: Config, instead: string): string {
   if (database.kind === 'embedded') return dataDir
   throw new UsageError(
-    `this is for the embedded database, and DATABASE_URL is set; for PostgreSQL: ${instead}`,
+    `this command is for the embedded database, but DATABASE_URL is set; for PostgreSQL use: ${instead}`,
   )
 }
 
 /**
- * Packs the embedded database and the generated secret into one file; `-` is stdout. A running service makes a copy
- * between two statements, and the packing is ours; without a service nobody can come in meanwhile.
+ * `todo-api backup`: packs the embedded database and the generated secret into one file; `-` is stdout. A running service
+ * copies the database between two statements, and the copy is packed; without a service the folder is locked meanwhile.
  */
 export async function backupCommand(file: string): Promise<void> {
   const config = readConfig()
   const dataDir = requireEmbedded(config, 'pg_dump --format=custom --file=FILE "$DATABASE_URL"')
   if (isAbsent(config)) {
-    throw new Error(`there is no database in DATA_DIR ${dataDir}; set it as the service has it`)
+    throw new Error(`there is no database in DATA_DIR ${dataDir}; use the service's DATA_DIR`)
   }
-  const bytes = await withQuietFolder(dataDir, folder => writeOutput(file, output => pack(folder, output)))
+  const bytes = await withUnchangingFolder(dataDir, folder =>
+    writeOutput(file, output => pack(folder, output)),
+  )
   say(`backup of ${Math.ceil(bytes / 1e6)} MB written`)
 }
 
-/** Gives a folder that nobody writes to. */
-async function withQuietFolder<T>(dataDir: string, work: (folder: string) => Promise<T>): Promise<T> {
+/** Calls `work` with a folder that does not change. */
+async function withUnchangingFolder<T>(dataDir: string, work: (folder: string) => Promise<T>): Promise<T> {
   const service = await connectToService(dataDir)
   if (!service) {
     const claimed = openDataDir(dataDir)
@@ -49,13 +51,13 @@ async function withQuietFolder<T>(dataDir: string, work: (folder: string) => Pro
   }
 }
 
-/** Gives the bytes of the archive. */
+/** Returns the size of the archive. */
 async function pack(folder: string, output: Output): Promise<number> {
   const progress = createProgress('files', readdirSync(join(folder, clusterName), { recursive: true }).length)
   const names = [secretName, clusterName].filter(name => existsSync(join(folder, name)))
   const onWriteEntry = () => progress.add(1)
   let bytes = 0
-  // No owners: whoever restores it owns it.
+  // `portable` leaves the owners out: the restored files belong to the user who restores.
   for await (const chunk of create(
     { cwd: folder, gzip: { level: 6 }, portable: true, onWriteEntry },
     names,

@@ -2,6 +2,7 @@ import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { Unpack } from 'tar'
 import { clusterName, openDataDir, replaceDatabase, secretName } from '../../config/data-dir.ts'
+import { createDb } from '../../db/drizzle.ts'
 import { syncTree } from '../../db/embedded/cluster-files.ts'
 import { openEmbedded } from '../../db/embedded/embedded.ts'
 import { appliedMigrations, migrate, migrations } from '../../db/migrator.ts'
@@ -13,8 +14,8 @@ import { createProgress, say } from '../terminal.ts'
 import { requireEmbedded } from './backup.ts'
 
 /**
- * Puts a backup in the place of the embedded database. It is unpacked beside it, opened once and read through before
- * anything is touched; with `force` what was there is set aside, not deleted.
+ * `todo-api restore`: replaces the embedded database with a backup, which is unpacked, opened and read in full before
+ * anything is changed. With `force` an existing database is set aside, not deleted.
  */
 export async function restoreCommand(file: string, { force = false }: { force?: boolean }): Promise<void> {
   const path = requireEmbedded(readConfig(), 'pg_restore --clean --if-exists --dbname="$DATABASE_URL" FILE')
@@ -25,7 +26,9 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
   const staging = join(claimed.path, 'restore.new')
   try {
     if (existsSync(join(claimed.path, clusterName)) && !force) {
-      throw new Error(`DATA_DIR ${path} holds a database; --force sets it aside and takes the backup instead`)
+      throw new Error(
+        `DATA_DIR ${path} already has a database; --force sets it aside and restores the backup`,
+      )
     }
     rmSync(staging, { recursive: true, force: true })
     mkdirSync(staging, { mode: 0o700 })
@@ -34,7 +37,7 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
     await syncTree(staging)
     const aside = replaceDatabase(claimed.path, staging)
     say(`restored ${users} users and ${tasks} tasks`)
-    if (aside) say(`what was there is in ${aside}; delete it when all is well`)
+    if (aside) say(`the database from before is in ${aside}; delete it when it is no longer needed`)
   } finally {
     rmSync(staging, { recursive: true, force: true })
     claimed.close()
@@ -60,16 +63,16 @@ async function unpack(file: string, folder: string): Promise<void> {
     const { code, message } = error as NodeJS.ErrnoException
     if (code === 'ENOENT' && !existsSync(file)) throw new Error(`there is no file ${file}`)
     if (code === 'ENOSPC') throw new Error('the disk is full; nothing was changed')
-    throw new Error(`${file} is no backup, or is damaged: ${message}`, { cause: error })
+    throw new Error(`${file} is not a backup, or is damaged: ${message}`, { cause: error })
   } finally {
     progress.clear()
   }
   if (foreign || !existsSync(join(folder, clusterName, 'PG_VERSION'))) {
-    throw new Error(`${file} is no backup, or is damaged: it does not hold what a backup holds`)
+    throw new Error(`${file} is not a backup, or is damaged: it does not have the files of a backup`)
   }
 }
 
-/** Writes to the unpacker, which is no stream in the sense of Node's `pipeline`. */
+/** Writes to the unpacker, which does not work with Node's `pipeline`. */
 async function feed(source: AsyncIterable<Uint8Array>, unpacker: Unpack): Promise<void> {
   let failure: unknown
   const done = new Promise<void>((resolve, reject) => {
@@ -90,8 +93,9 @@ async function feed(source: AsyncIterable<Uint8Array>, unpacker: Unpack): Promis
 }
 
 /**
- * Opens the database, which recovers it, reads every row and brings it up to date. What clients were told after the
- * backup is gone with what was replaced, so no number of then is given out again. Throws when a newer program made it.
+ * Opens the database, which recovers it, reads every row and applies pending migrations. Changes after the backup are
+ * lost, so their versions are skipped. Throws when a newer program made the backup. No row is judged by the rules of
+ * requests: they may have become stricter since.
  */
 async function prepare(folder: string, file: string): Promise<{ users: number; tasks: number }> {
   const driver = await openEmbedded({ dataDir: { path: folder, close() {} }, freeBytesMin: 0 })
@@ -99,16 +103,21 @@ async function prepare(folder: string, file: string): Promise<{ users: number; t
     const applied = await appliedMigrations(driver)
     const known = new Set(migrations.map(({ when }) => when))
     if (!applied.isSubsetOf(known)) {
-      throw new Error('a newer todo-api made this backup; restore it with that one')
+      throw new Error('a newer todo-api made this backup; restore it with that version')
     }
-    // The length of each row as text, so that every value is read.
-    const read = (table: string) =>
-      driver.query(`select count(*), sum(octet_length(${table}::text)) from ${table}`, [])
-    const [users, tasks] = [await read('users'), await read('tasks')]
-    await read('task_tombstones')
+    // The length of each row as text: computing it reads every value.
+    const counts: Record<string, number> = {}
+    const tables = await driver.query(
+      `select quote_ident(tablename) from pg_tables where schemaname = 'public'`,
+      [],
+    )
+    for (const [table] of tables as [string][]) {
+      const [row] = await driver.query(`select count(*), sum(octet_length(t::text)) from ${table} t`, [])
+      counts[table] = Number(row![0])
+    }
     await migrate(driver)
-    await skipVersions(driver)
-    return { users: Number(users[0]![0]), tasks: Number(tasks[0]![0]) }
+    await skipVersions(createDb(driver))
+    return { users: counts.users!, tasks: counts.tasks! }
   } catch (cause) {
     const failure = databaseError(cause)
     const isDamage = failure && /^(58|XX)/.test(failure.code)

@@ -2,67 +2,45 @@ import { and, eq, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
 import type { Driver } from '../../db/driver.ts'
 import { createDb, type Db } from '../../db/drizzle.ts'
 import { databaseError } from '../../db/pg-error.ts'
-import { tasks, taskTombstones, users, userVersions } from '../../db/tables.ts'
+import { taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
-import { collectNowAndThen } from './read-cursor.ts'
+import { tasks } from '../../modules/tasks/table.ts'
+import { collectGarbageSometimes } from './read-cursor.ts'
 
-type Columns = { id: string } & Record<string, unknown>
-
-/** A user on the way in: the columns by their names in the database, and the versions to begin with. */
-export interface UserRow {
-  columns: Columns
-  versions: { last_version: number; forgotten_version: number }
+/** A user, task or tombstone to be added. Tasks and tombstones get the next versions of their user. */
+export interface NewRow {
+  table: keyof typeof tables
+  /** By the names of the columns in the database; a task or a tombstone has a `user_id`. */
+  columns: { id: string } & Record<string, unknown>
+  /** Of a user: the last version to begin with. Cursors and entity tags up to there are not of this database. */
+  version?: number
+  /** Its name in messages. */
+  label: string
 }
 
-/** A task or a tombstone on the way in. `version` null: the next one of the user. */
-export interface VersionedRow {
-  table: 'task' | 'tombstone'
-  columns: Columns & { user_id: string; version: number | null }
-}
+const tables = { user: users, task: tasks, tombstone: taskTombstones }
 
-/** The final versions of a user whose rows have all come in; `expected` is where those rows have left it. */
-export interface FinalVersions {
-  user_id: string
-  last_version: number
-  forgotten_version: number
-  expected: number
-}
+/** `taken`: another account has the e-mail address. `orphan`: its user is missing. */
+export type Outcome = 'added' | 'present' | 'taken' | 'orphan'
 
-/** What is written in one transaction: all of it or nothing. */
-export type Batch = { users: UserRow[] } | { rows: VersionedRow[] } | { versions: FinalVersions[] }
-
-/**
- * What became of each row, in their order. `taken`: another account has the e-mail address. `orphan`: the user is not
- * here. `version`: that of the row here. `lastVersion`: the user's last version before the batch.
- */
-export interface Outcome {
-  kind: 'made' | 'present' | 'taken' | 'orphan'
-  version?: number | undefined
-  lastVersion?: number | undefined
-}
-
-/** Writes a batch. A service that has the embedded database does it on behalf of a command (control.ts). */
-export type WriteBatch = (batch: Batch) => Promise<Outcome[]>
-
-/** A row on its way in, and what to call it when it cannot come in. */
-export type Incoming<Row> = Row & { label: string }
-
-/** How many rows go in with one transaction. */
-export const batchRows = 500
+/** Adds rows in one transaction. */
+export type AddRows = (rows: readonly NewRow[]) => Promise<Outcome[]>
 
 export type Loader = ReturnType<typeof createLoader>
 
+/** How many rows are added in one transaction. */
+export const batchRows = 500
+
 /**
- * Writes users and tasks that come from elsewhere, a batch at a time, as any writer does: a service may run meanwhile.
- * What is there already stays as it is, so that running twice changes nothing; a row that cannot come in goes to
- * `skip`.
+ * Adds users and tasks from elsewhere in short transactions, as any writer does: a service may run meanwhile. Rows that
+ * are already in the database stay unchanged, so running it twice does no harm; rows that cannot be added go to `skip`.
  */
 export function createLoader(
-  driver: Driver & { load?: WriteBatch },
+  driver: Driver & { addRows?: AddRows },
   skip: (label: string, reason: string) => void,
 ) {
-  const write = driver.load ?? (batch => writeBatch(driver, batch))
-  const progress = createProgress()
+  // A service that has the embedded database does it on our behalf (control.ts).
+  const addBatch = driver.addRows ?? (rows => addRows(driver, rows))
   const counts = { added: { user: 0, task: 0, tombstone: 0 }, present: 0, skipped: 0 }
 
   function refuse(label: string, reason: string) {
@@ -70,269 +48,172 @@ export function createLoader(
     skip(label, reason)
   }
 
-  async function writeUsers(batch: readonly Incoming<UserRow>[]): Promise<void> {
-    await inParts(batch, async part => {
-      const outcomes = await write({ users: part.map(({ columns, versions }) => ({ columns, versions })) })
-      for (const [i, { kind }] of outcomes.entries()) {
-        if (kind === 'made') counts.added.user++
-        else if (kind === 'taken') refuse(part[i]!.label, 'another account here has this e-mail address')
-        else counts.present++
-      }
-    })
-  }
-
-  async function writeRows(batch: readonly Incoming<VersionedRow>[]): Promise<void> {
-    await inParts(batch, async part => {
-      const outcomes = await write({ rows: part.map(({ table, columns }) => ({ table, columns })) })
-      for (const [i, outcome] of outcomes.entries()) {
-        const { label, table, columns } = part[i]!
-        if (outcome.kind === 'made') counts.added[table]++
-        else if (outcome.kind === 'present') counts.present++
-        else refuse(label, `its user ${columns.user_id} is not here`)
-      }
-      progress.follow(part, outcomes)
-    })
-  }
-
-  /** Sets the versions of users whose rows are all here to those of the source. */
-  async function finish(versions: readonly Omit<FinalVersions, 'expected'>[]): Promise<void> {
-    for (let at = 0; at < versions.length; at += batchRows) {
-      const part = versions.slice(at, at + batchRows).map(ofUser => {
-        const { here, isWhole } = progress.of(ofUser.user_id)
-        return { ...ofUser, expected: isWhole ? here : -1 }
-      })
-      await patiently(() => write({ versions: part }))
-    }
-  }
-
-  function refuseRow({ label, columns }: Incoming<UserRow | VersionedRow>, reason: string) {
-    if ('user_id' in columns) progress.spoil(String(columns.user_id))
-    refuse(label, reason)
+  function count({ table, label, columns }: NewRow, outcome: Outcome) {
+    if (outcome === 'added') counts.added[table]++
+    else if (outcome === 'present') counts.present++
+    else if (outcome === 'taken') refuse(label, 'another account here has this e-mail address')
+    else refuse(label, `its user ${columns.user_id} is not here`)
   }
 
   /**
-   * A batch that the database refuses is halved until the row is found that it refuses; the others go in. So is one that
-   * takes the database too long.
+   * Adds at most `batchRows` rows. A batch that the database refuses is halved until the refused row is found; the others
+   * are added. So is a batch that takes too long. While the database is away it is retried, for `patienceMs`.
    */
-  async function inParts<Row extends Incoming<UserRow | VersionedRow>>(
-    batch: readonly Row[],
-    write: (part: readonly Row[]) => Promise<void>,
-    until = performance.now() + patienceMs,
-  ): Promise<void> {
-    if (batch.length === 0) return
+  async function add(rows: readonly NewRow[], until = performance.now() + patienceMs): Promise<void> {
+    if (rows.length === 0) return
     try {
-      await write(batch)
-      collectNowAndThen()
+      const outcomes = await addBatch(rows)
+      for (const [i, row] of rows.entries()) count(row, outcomes[i]!)
+      collectGarbageSometimes()
     } catch (error) {
       const reason = refusal(error)
-      const mayPass = error instanceof AppError && performance.now() < until
-      if (reason === undefined && !mayPass) throw error
-      if (batch.length === 1 && reason !== undefined) return refuseRow(batch[0]!, reason)
-      if (mayPass) await Bun.sleep(pauseMs)
-      if (batch.length === 1) return inParts(batch, write, until)
-      const middle = batch.length >> 1
-      await inParts(batch.slice(0, middle), write, mayPass ? until : undefined)
-      await inParts(batch.slice(middle), write)
+      if (reason === undefined) await pause(error, until)
+      else if (rows.length === 1) return refuse(rows[0]!.label, reason)
+      // The second half of a single row is that row.
+      const middle = rows.length >> 1
+      await add(rows.slice(0, middle), until)
+      await add(rows.slice(middle), middle === 0 ? until : undefined)
     }
   }
 
-  return { users: writeUsers, rows: writeRows, finish, refuse, counts }
+  return { add, refuse, counts }
 }
 
-/** How far the rows of a user are here under the versions that they bring along. */
-interface Progress {
-  /** The highest of these versions. */
-  here: number
-  /** False as soon as a row is missing or changed, or the user has made changes here. */
-  isWhole: boolean
-}
-
-function createProgress() {
-  const known = new Map<string, Progress>()
-  const of = (userId: string) => known.get(userId) ?? { here: 0, isWhole: true }
-
-  return {
-    of,
-    spoil: (userId: string) => void known.set(userId, { ...of(userId), isWhole: false }),
-    follow(rows: readonly VersionedRow[], outcomes: readonly Outcome[]) {
-      const results = rows.map(({ columns }, i) => ({ columns, ...outcomes[i]! }))
-      for (const [userId, ofUser = []] of Object.entries(Object.groupBy(results, r => r.columns.user_id))) {
-        const made = ofUser.filter(({ kind }) => kind === 'made')
-        const same = ofUser.filter(({ columns, version }) => columns.version === version)
-        const highest = (results: typeof ofUser, from: number) =>
-          results.reduce((highest, { version }) => Math.max(highest, version!), from)
-        const before = highest(
-          same.filter(({ kind }) => kind === 'present'),
-          of(userId).here,
-        )
-        const goesOn =
-          same.length === ofUser.length && made.every(({ lastVersion }) => lastVersion === before)
-        known.set(userId, { here: highest(same, before), isWhole: of(userId).isWhole && goesOn })
-      }
-    },
-  }
-}
-
-/** Why the database does not want a row: a rule of the table's (class 23), or a value it cannot read (22). */
+/** Why the database refuses a row: a constraint of the table (class 23), or a value it cannot read (22). */
 function refusal(error: unknown): string | undefined {
   const failure = databaseError(error)
   if (!failure || !/^2[23]/.test(failure.code)) return undefined
   const constraint = failure.constraint_name ?? failure.constraint
-  return constraint ? `it breaks the rule ${constraint}` : `the database does not take it (${failure.code})`
+  return constraint ? `it breaks the rule ${constraint}` : `the database refuses it (${failure.code})`
 }
 
 const patienceMs = 30_000
 const pauseMs = 500
 
-/** Repeats what may run twice while the database is away. */
+/** Waits before another attempt. Throws the error when another attempt is of no use, or after `until`. */
+async function pause(error: unknown, until: number): Promise<void> {
+  if (!(error instanceof AppError) || performance.now() > until) throw error
+  await Bun.sleep(pauseMs)
+}
+
+/** Repeats work that may run twice while the database is away. */
 export async function patiently<T>(work: () => Promise<T>): Promise<T> {
   const until = performance.now() + patienceMs
   while (true) {
     try {
       return await work()
     } catch (error) {
-      if (!(error instanceof AppError) || performance.now() > until) throw error
-      await Bun.sleep(pauseMs)
+      await pause(error, until)
     }
   }
 }
 
-/** Writes a batch in a transaction of its own. */
-export function writeBatch(driver: Driver, batch: Batch): Promise<Outcome[]> {
-  return createDb(driver).transaction(tx => {
-    if ('users' in batch) return insertUsers(tx, batch.users)
-    if ('rows' in batch) return insertRows(tx, batch.rows)
-    return setVersions(tx, batch.versions)
+/** Adds rows in one transaction. */
+export function addRows(driver: Driver, rows: readonly NewRow[]): Promise<Outcome[]> {
+  const isUser = ({ table }: NewRow) => table === 'user'
+  const isOwned = (row: NewRow) => !isUser(row)
+  return createDb(driver).transaction(async tx => {
+    const ofUsers = await addUsers(tx, rows.filter(isUser))
+    const ofOwned = await addOwned(tx, rows.filter(isOwned))
+    return rows.map(row => (isUser(row) ? ofUsers : ofOwned).shift()!)
   })
 }
 
-/** A user comes with a row of versions, as at registration. */
-async function insertUsers(tx: Db, rows: readonly UserRow[]): Promise<Outcome[]> {
-  const made = await insert(
-    tx,
-    users,
-    rows.map(({ columns }) => columns),
-  )
-  // An account of the same id may have been deleted here a moment ago, and what it left is no part of this one.
-  await tx.delete(userVersions).where(inArray(userVersions.userId, [...made]))
-  const withoutVersions = rows.filter(({ columns }) => made.has(columns.id))
-  await insert(
-    tx,
-    userVersions,
-    withoutVersions.map(({ columns, versions }) => ({ user_id: columns.id, ...versions })),
-  )
-  const ids = rows.map(({ columns }) => columns.id)
+/** A user gets a row of `user_versions`, as at registration. */
+async function addUsers(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
+  if (rows.length === 0) return []
+  const columns = rows.map(row => row.columns)
+  const added = await insert(tx, users, columns)
+  // An account of the same id may have been deleted a moment ago; what it left is no part of this one.
+  await tx.delete(userVersions).where(inArray(userVersions.userId, [...added]))
+  const versions = rows
+    .filter(row => added.has(row.columns.id))
+    .map(({ columns: { id }, version = 0 }) => ({
+      user_id: id,
+      last_version: version,
+      forgotten_version: version,
+    }))
+  await insert(tx, userVersions, versions)
+  const ids = columns.map(({ id }) => id)
   const found = await tx.select({ id: users.id }).from(users).where(inArray(users.id, ids))
   const here = new Set(found.map(({ id }) => id))
   return ids.map(id => {
-    if (made.delete(id)) return { kind: 'made' }
-    return { kind: here.has(id) ? 'present' : 'taken' }
+    // A file may contain a user twice.
+    if (added.delete(id)) return 'added'
+    return here.has(id) ? 'present' : 'taken'
   })
 }
 
-/**
- * A row keeps its version if that is ahead of the user's last one, which moves there; otherwise the version may have
- * been used, and the row gets the next one. A task that was deleted here for good does not come back.
- */
-async function insertRows(tx: Db, rows: readonly VersionedRow[]): Promise<Outcome[]> {
-  const userIds = [...new Set(rows.map(({ columns }) => columns.user_id))]
+/** A task that was deleted here for good is not added again. */
+async function addOwned(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
+  if (rows.length === 0) return []
+  const ownerOf = ({ columns }: NewRow) => String(columns.user_id)
+  const keyOf = (row: NewRow) => `${ownerOf(row)} ${row.columns.id}`
+  const ids = rows.map(({ columns }) => columns.id)
+  const owners = [...new Set(rows.map(ownerOf))]
+  const lastVersions = await lockLastVersions(tx, owners)
+  const present = await findPresent(tx, ids, owners)
+  const added: Record<NewRow['table'], object[]> = { user: [], task: [], tombstone: [] }
+  const outcomes = rows.map((row): Outcome => {
+    const lastVersion = lastVersions.get(ownerOf(row))
+    if (lastVersion === undefined) return 'orphan'
+    if (present.has(keyOf(row))) return 'present'
+    const version = lastVersion + 1
+    lastVersions.set(ownerOf(row), version)
+    present.add(keyOf(row))
+    added[row.table].push({ ...row.columns, version })
+    return 'added'
+  })
+  await insert(tx, tasks, added.task)
+  await insert(tx, taskTombstones, added.tombstone)
+  const moved = [...lastVersions].map(([user_id, last_version]) => ({ user_id, last_version }))
+  await tx.execute(sql`
+    update ${userVersions} v set last_version = n.last_version
+    from jsonb_populate_recordset(null::${userVersions}, ${sql.param(moved)}::jsonb) n where v.user_id = n.user_id`)
+  return outcomes
+}
+
+/** Locks the last versions of users, as every write of a task does; deleted accounts are left out. */
+async function lockLastVersions(tx: Db, userIds: string[]): Promise<Map<string, number>> {
   const locked = await tx
-    .select({ id: userVersions.userId, lastVersion: userVersions.lastVersion })
+    .select({ id: userVersions.userId, version: userVersions.lastVersion })
     .from(userVersions)
     .innerJoin(users, eq(users.id, userVersions.userId))
     .where(inArray(userVersions.userId, userIds))
     .orderBy(userVersions.userId)
     .for('no key update', { of: userVersions })
-  const before = new Map(locked.map(({ id, lastVersion }) => [id, lastVersion]))
-  const here = await findVersions(tx, rows, userIds)
-  const made = new Set<VersionedRow>()
-  for (const row of rows) {
-    if (!before.has(row.columns.user_id) || here.has(keyOf(row))) continue
-    made.add(row)
-    here.set(keyOf(row), 0)
-  }
-  const last = new Map(before)
-  for (const [row, version] of takeVersions([...made], last)) here.set(keyOf(row), version)
-  for (const [kind, table] of Object.entries(tables)) {
-    const ofTable = [...made].filter(row => row.table === kind)
-    const ready = ofTable.map(row => ({ ...row.columns, version: here.get(keyOf(row)) }))
-    await insert(tx, table, ready)
-  }
-  const moved = [...last].map(([user_id, last_version]) => ({ user_id, last_version }))
-  await tx.execute(sql`
-    update ${userVersions} c set last_version = n.last_version
-    from jsonb_to_recordset(${sql.param(moved)}::jsonb) as n(user_id uuid, last_version bigint)
-    where c.user_id = n.user_id and c.last_version < n.last_version`)
-  return rows.map(row => {
-    const lastVersion = before.get(row.columns.user_id)
-    const kind = lastVersion === undefined ? 'orphan' : made.has(row) ? 'made' : 'present'
-    return { kind, lastVersion, version: here.get(keyOf(row)) }
-  })
+  return new Map(locked.map(({ id, version }) => [id, version]))
 }
 
-const tables = { task: tasks, tombstone: taskTombstones }
-
-const keyOf = ({ columns: { id, user_id } }: VersionedRow) => `${user_id} ${id}`
-
-/** The versions of new rows; moves the last version of each user. */
-function takeVersions(rows: VersionedRow[], last: Map<string, number>): Map<VersionedRow, number> {
-  const versions = new Map<VersionedRow, number>()
-  const take = (row: VersionedRow, version: number) => {
-    versions.set(row, version)
-    last.set(row.columns.user_id, version)
-  }
-  const ahead = ({ columns: { user_id, version } }: VersionedRow) => (version ?? 0) > last.get(user_id)!
-  const sorted = rows.sort((a, b) => (a.columns.version ?? 0) - (b.columns.version ?? 0))
-  for (const row of sorted) if (ahead(row)) take(row, row.columns.version!)
-  for (const row of sorted) if (!versions.has(row)) take(row, last.get(row.columns.user_id)! + 1)
-  return versions
-}
-
-/** The versions of those tasks and tombstones that are here already. */
-async function findVersions(tx: Db, rows: readonly VersionedRow[], userIds: string[]) {
-  const ids = rows.map(({ columns }) => columns.id)
-  const found = new Map<string, number>()
-  for (const table of Object.values(tables)) {
-    const present = await tx
-      .select({ id: table.id, userId: table.userId, version: table.version })
+/** Which of these tasks and tombstones are in the database, as `user id`. */
+async function findPresent(tx: Db, ids: string[], userIds: string[]): Promise<Set<string>> {
+  const present = new Set<string>()
+  for (const table of [tasks, taskTombstones]) {
+    const found = await tx
+      .select({ id: table.id, userId: table.userId })
       .from(table)
       .where(and(inArray(table.id, ids), inArray(table.userId, userIds)))
-    for (const { id, userId, version } of present) found.set(`${userId} ${id}`, version)
+    for (const row of found) present.add(`${row.userId} ${row.id}`)
   }
-  return found
+  return present
 }
 
-/** Clients may go on with the cursors that they have from elsewhere, unless the user has made changes here meanwhile. */
-async function setVersions(tx: Db, versions: readonly FinalVersions[]): Promise<Outcome[]> {
-  await tx.execute(sql`
-    update ${userVersions} c set
-      last_version = greatest(c.last_version, n.last_version),
-      forgotten_version = case when c.last_version = n.expected and c.forgotten_version = n.last_version + 1
-        then n.forgotten_version else c.forgotten_version end
-    from jsonb_to_recordset(${sql.param(versions)}::jsonb)
-      as n(user_id uuid, last_version bigint, forgotten_version bigint, expected bigint)
-    where c.user_id = n.user_id`)
-  return []
-}
-
-/** The versions of a user whose rows are still on their way: cursors from elsewhere are too old until `finish`. */
-export const arrivingVersions = (last: number) => ({ last_version: 0, forgotten_version: last + 1 })
-
-type Table = typeof users | typeof userVersions | typeof tasks | typeof taskTombstones
-
-/** Inserts rows that are not there yet, as one value however many they are. Returns the ids of those that were made. */
-async function insert(tx: Db, table: Table, rows: readonly Record<string, unknown>[]): Promise<Set<string>> {
+/** Inserts rows that are not there yet, as one value however many they are. Returns the ids of those that were added. */
+async function insert(
+  tx: Db,
+  table: (typeof tables)[keyof typeof tables] | typeof userVersions,
+  rows: readonly object[],
+): Promise<Set<string>> {
   if (rows.length === 0) return new Set()
   const columns = Object.values(getTableColumns(table)).filter(({ generated }) => !generated)
   const value = ({ name, notNull, default: fallback }: (typeof columns)[number]): SQL => {
     const given = sql.raw(`i.${name}`)
     return notNull && fallback !== undefined ? sql`coalesce(${given}, ${fallback})` : given
   }
-  const made = await tx.execute<{ id: string }>(sql`
+  const added = await tx.execute<{ id: string }>(sql`
     insert into ${table} (${sql.raw(columns.map(({ name }) => name).join(', '))})
     select ${sql.join(columns.map(value), sql`, `)}
-    from jsonb_populate_recordset(null::${table}, ${sql.param(rows)}::jsonb) with ordinality i
-    order by i.ordinality
+    from jsonb_populate_recordset(null::${table}, ${sql.param(rows)}::jsonb) i
     on conflict do nothing returning ${sql.raw('id' in table ? 'id' : 'user_id')} as id`)
-  return new Set(made.map(({ id }) => id))
+  return new Set(added.map(({ id }) => id))
 }

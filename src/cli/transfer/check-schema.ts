@@ -2,12 +2,12 @@ import type { TSchema } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { findProblems } from '../../http/problems.ts'
 
-/** bcrypt as passlib and others write it; a cost beyond 16 would keep a core busy for a minute at each login. */
+/** bcrypt as passlib and others write it. A cost above 16 would take a core a minute for each sign-in. */
 const bcryptHash = /^\$2[abxy]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{53}$/
 
 export const isPasswordHash = (text: string): boolean => bcryptHash.test(text)
 
-/** Makes a check of a value: `undefined` when it fits the schema, else what is wrong with it, in one line. */
+/** Compiles a check that returns `undefined` for a valid value, else its problems in one line. */
 export function createCheck(schema: TSchema): (value: unknown) => string | undefined {
   const compiled = TypeCompiler.Compile(schema)
   return value => {

@@ -1,32 +1,54 @@
 import { getTableColumns, getTableName } from 'drizzle-orm'
+import type { PgTable } from 'drizzle-orm/pg-core'
 import { version } from '../../../package.json'
-import type { Session } from '../../db/driver.ts'
+import type { DedicatedConnection } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { appliedMigrations } from '../../db/migrator.ts'
-import { tasks, taskTombstones, users } from '../../db/tables.ts'
-import { toPatch } from '../../modules/tasks/rows.ts'
+import { taskTombstones, users } from '../../db/tables.ts'
+import { toColumns } from '../../modules/tasks/rows.ts'
+import { tasks } from '../../modules/tasks/table.ts'
 import { type Output, writeOutput } from '../atomic-file.ts'
 import { readConfig } from '../env.ts'
-import { findPerson } from '../find-user.ts'
+import { findUser } from '../find-user.ts'
 import { openSnapshot } from '../open-database.ts'
 import { createProgress, say } from '../terminal.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
 
-/** What stands in the first line of an export. */
+/** The first line of an export. */
 export const exportFormat = { format: 'todo-api-export', version: 2 } as const
 
-/** What the other lines are about. */
+/** The types of the other lines. */
 export type LineType = 'user' | 'task' | 'tombstone'
 
-/** Everything that belongs to people, or to one of them, as lines of JSON into a file; `-` is stdout. */
+/** The columns of a task that follow from others: `import` computes them again. */
+const given = { title: '', description: '' }
+const computed = Object.keys(toColumns(given)).filter(name => !(name in given))
+
+/** The columns that a line of each type holds. */
+export const exportedColumns = {
+  user: columnsOf(users, ['normalized_email']),
+  task: columnsOf(tasks, computed),
+  tombstone: columnsOf(taskTombstones, []),
+}
+
+function columnsOf(table: PgTable, without: string[]) {
+  return Object.values(getTableColumns(table)).filter(
+    ({ name, generated }) => !generated && !without.includes(name),
+  )
+}
+
+const listOf = (type: LineType, prefix = '') =>
+  exportedColumns[type].map(({ name }) => prefix + name).join(', ')
+
+/** `todo-api export`: writes everything of all users, or of one, as lines of JSON to a file; `-` is stdout. */
 export async function exportCommand(file: string, { user }: { user?: string }): Promise<void> {
   const driver = await openSnapshot(readConfig())
   try {
     // Refuses a database whose tables are not these.
     await appliedMigrations(driver)
-    const id = user === undefined ? undefined : (await findPerson(createDb(driver), user)).id
-    const counts = await writeOutput(file, output =>
-      driver.session(session => exportRows(session, id, output)),
+    const id = user === undefined ? undefined : (await findUser(createDb(driver), user)).id
+    const counts = await writeOutput(file || '-', output =>
+      driver.dedicatedConnection(connection => exportRows(connection, id, output)),
     )
     say(`exported ${counts.user} users, ${counts.task} tasks, ${counts.tombstone} notes of deleted tasks`)
   } finally {
@@ -35,26 +57,25 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
 }
 
 /**
- * First a header, then users, then tasks (those in the trash, too) and the notes of deleted tasks, each user's in the
- * order of their versions; at last a line that says how many of each: without it a file is not complete. All as they
- * were at one moment.
+ * Writes a header, the users, then tasks (the trash, too) and tombstones of each user in the order of their versions, and a
+ * last line that counts them: a file without it is incomplete. All from one snapshot.
  */
-async function exportRows(session: Session, userId: string | undefined, output: Output) {
+async function exportRows(connection: DedicatedConnection, userId: string | undefined, output: Output) {
   const counts = { user: 0, task: 0, tombstone: 0 }
   const progress = createProgress('rows')
-  await session.execute(beginSnapshot)
-  // Reads the rows in the order of their indexes: sorting them would take their size in temporary files.
-  await session.execute('set local enable_sort = off')
+  await connection.execute(beginSnapshot)
+  // Reads the rows in the order of an index: a sort would need temporary files of their size.
+  await connection.execute('set local enable_sort = off')
   const made = { program: version, exported_at: new Date().toISOString() }
   await output.write(`${JSON.stringify({ type: 'header', ...exportFormat, ...made })}\n`)
   for (const [name, query] of Object.entries(queries(userId))) {
-    for await (const lines of readTexts(session, `export_${name}`, query)) {
+    for await (const lines of readTexts(connection, `export_${name}`, query)) {
       await output.write(`${lines.join('\n')}\n`)
       for (const line of lines) counts[typeOf(line)]++
       progress.add(lines.length)
     }
   }
-  await session.execute('commit')
+  await connection.execute('commit')
   await output.write(`${JSON.stringify({ type: 'end', ...counts })}\n`)
   progress.clear()
   return counts
@@ -64,35 +85,24 @@ async function exportRows(session: Session, userId: string | undefined, output: 
 const typeOf = (line: string) =>
   line.slice('{"type":"'.length, line.indexOf('"', '{"type":"'.length)) as LineType
 
-/** The database writes the lines: what is not taken apart here need not be put together again. */
+/** The database makes the lines, so that no row is parsed and written again. */
 function queries(userId: string | undefined): Record<string, string> {
-  // An id from the database itself.
+  // `userId` comes from the database.
   const only = (column: string) => (userId === undefined ? '' : `where ${column} = '${userId}'`)
   const lines = (type: LineType, columns: string, from: string) =>
     asJson(`select '${type}' as type, ${columns} from ${from}`)
-  const versioned = (type: LineType, table: typeof tasks | typeof taskTombstones, without: string[] = []) =>
+  const versioned = (type: LineType, table: typeof tasks | typeof taskTombstones) =>
     `select user_id, version, row_to_json(r)::text as json
-     from (select '${type}' as type, ${columnsOf(table, without)} from ${getTableName(table)} ${only('user_id')}) r`
+     from (select '${type}' as type, ${listOf(type)} from ${getTableName(table)} ${only('user_id')}) r`
   return {
     users: lines(
       'user',
-      `${columnsOf(users, ['normalized_email'], 'u')}, c.last_version, c.forgotten_version`,
-      `users u join user_versions c on c.user_id = u.id ${only('u.id')} order by u.created_at, u.id`,
+      `${listOf('user', 'u.')}, v.last_version`,
+      `users u join user_versions v on v.user_id = u.id ${only('u.id')} order by u.created_at, u.id`,
     ),
-    // Merged by the database from two indexes: `import` can then move each user's last version with the rows. What a deleted
-    // account has left for a moment belongs to no user.
+    // A merge of two indexes, in the order that `import` keeps. Rows that a deleted account has left are skipped.
     rows: `
-      select json from (${versioned('task', tasks, computed)} union all ${versioned('tombstone', taskTombstones)}) rows
+      select json from (${versioned('task', tasks)} union all ${versioned('tombstone', taskTombstones)}) rows
       where (select true from users u where u.id = rows.user_id) order by user_id, version`,
   }
-}
-
-/** The columns of a task that follow from others: `import` makes them anew. */
-const given = { title: '', description: '' }
-const computed = Object.keys(toPatch(given)).filter(name => !(name in given))
-
-function columnsOf(table: Parameters<typeof getTableColumns>[0], without: string[], from?: string): string {
-  const columns = Object.values(getTableColumns(table)).filter(column => !column.generated)
-  const wanted = columns.map(column => column.name).filter(name => !without.includes(name))
-  return wanted.map(name => (from ? `${from}.${name}` : name)).join(', ')
 }

@@ -1,22 +1,16 @@
+import type { AnyColumn } from 'drizzle-orm'
 import { t } from 'elysia'
 import { instantInput, integer, nullable, text } from '../../http/schema.ts'
 import { normalizeEmail } from '../../modules/auth/model.ts'
-import { toPatch } from '../../modules/tasks/rows.ts'
-import {
-  arrivingVersions,
-  batchRows,
-  type Incoming,
-  type Loader,
-  type UserRow,
-  type VersionedRow,
-} from './bulk-insert.ts'
+import { toColumns } from '../../modules/tasks/rows.ts'
+import { batchRows, type Loader, type NewRow } from './bulk-insert.ts'
 import { createCheck, isPasswordHash } from './check-schema.ts'
-import { exportFormat, type LineType } from './export.ts'
+import { exportedColumns, exportFormat, type LineType } from './export.ts'
 
 /** Far longer than any line that `export` writes. */
 const lineBytesMax = 1024 * 1024
 
-/** What is wrong with a line. The batch that holds it did not go in; what came before did. */
+/** What is wrong with a line. Its batch was not added; the ones before were. */
 export class LineError extends Error {
   override readonly name = 'LineError'
 }
@@ -30,105 +24,77 @@ interface Line {
 
 type Entry = Line & { type: LineType }
 
-/** Reads what `export` wrote and writes it, a batch at a time. Throws `LineError` at the first batch with a fault. */
+/** Adds the rows of an export, a batch at a time. Throws `LineError` at the first batch with a malformed line. */
 export async function importFile(
   chunks: AsyncIterable<Uint8Array>,
   loader: Loader,
   done: (rows: number) => void,
 ) {
   const seen: Record<LineType, number> = { user: 0, task: 0, tombstone: 0 }
-  const versions: { user_id: string; last_version: number; forgotten_version: number }[] = []
   let batch: Entry[] = []
   let end: Line | undefined
-  let formatVersion: number
 
   async function flush() {
-    const lines = batch
+    check(batch)
+    await loader.add(batch.map(toRow))
+    for (const { type } of batch) seen[type]++
+    done(batch.length)
     batch = []
-    check(lines)
-    const users = lines.filter(({ type }) => type === 'user').map(toUser)
-    await loader.users(users)
-    await loader.rows(lines.filter(({ type }) => type !== 'user').map(toRow))
-    for (const { columns } of users) versions.push(finalVersions(columns))
-    for (const { type } of lines) seen[type]++
-    done(lines.length)
   }
 
   for await (const line of parse(splitLines(chunks))) {
-    if (line.number === 1) {
-      formatVersion = checkHeader(line)
-      continue
-    }
-    if (end) throw new LineError(`line ${line.number}: nothing may follow the line of type "end"`)
-    if (batch.length === batchRows) await flush()
-    if (line.type === 'end') end = line
-    else if (isEntry(line)) batch.push(formatVersion! === 1 ? fromVersion1(line) : line)
-    else throw new LineError(`line ${line.number}: its type is none that this program knows`)
+    if (line.number === 1) checkHeader(line)
+    else if (end) throw new LineError(`line ${line.number}: nothing may follow the line of type "end"`)
+    else if (line.type === 'end') end = line
+    else if (!isEntry(line)) throw new LineError(`line ${line.number}: its type is unknown to this program`)
+    else if (batch.push(line) === batchRows) await flush()
   }
   await flush()
   const isComplete = end && Object.entries(seen).every(([type, count]) => end.value[type] === count)
-  if (!isComplete) throw new LineError('the file is not complete: its last line does not say what is in it')
-  await loader.finish(versions)
+  if (!isComplete) throw new LineError('the file is not complete: its last line must count the others')
 }
 
-/** Returns the version of the file's format. */
-function checkHeader({ value }: Line): number {
-  if (value.format !== exportFormat.format) throw new LineError('line 1: this is no file that `export` wrote')
+function checkHeader({ value }: Line) {
+  if (value.format !== exportFormat.format)
+    throw new LineError('line 1: this is not a file that `export` wrote')
   if (value.version !== 1 && value.version !== exportFormat.version) {
     throw new LineError('line 1: a newer program wrote this file; import it with that one')
   }
-  return value.version
-}
-
-/** Format 1 called `last_version` and `forgotten_version` of a user `seq` and `pruned_through`. */
-function fromVersion1({ value, ...line }: Entry): Entry {
-  if (line.type !== 'user') return { ...line, value }
-  const { seq, pruned_through, ...others } = value
-  return { ...line, value: { ...others, last_version: seq, forgotten_version: pruned_through } }
 }
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 const id = text({ pattern: uuidPattern, format: 'uuid' })
-const moment = instantInput()
 /** Half of what a number in JSON can be: room for all changes to come. */
 const version = integer({ minimum: 0, maximum: 2 ** 52 })
 
 /**
- * What any export holds. What is in the file was accepted once, so it is not judged by the rules for requests, which
- * may have become stricter since: the database has its own, and refuses single rows by them.
+ * The types of the columns, and no rule of a request: those may have become stricter since the file was written. The
+ * database has rules of its own, and refuses single rows by them.
  */
 const checks: Record<LineType, (value: unknown) => string | undefined> = {
+  // Format 1 has `seq` in the place of `last_version`.
   user: createCheck(
-    t.Object({
-      id,
-      email: text(),
-      password_hash: text(),
-      disabled_at: nullable(moment),
-      created_at: moment,
-      updated_at: moment,
-      last_version: version,
-      forgotten_version: version,
-    }),
+    t.Object({ ...schemaOf('user'), last_version: t.Optional(version), seq: t.Optional(version) }),
   ),
-  task: createCheck(
-    t.Object({
-      id,
-      user_id: id,
-      title: text(),
-      description: t.Optional(nullable(text())),
-      status: t.Optional(text()),
-      priority: t.Optional(integer()),
-      due_at: t.Optional(nullable(moment)),
-      tags: t.Optional(t.Array(text())),
-      position: t.Optional(text()),
-      completed_at: nullable(moment),
-      created_at: moment,
-      updated_at: moment,
-      deleted_at: nullable(moment),
-      version,
+  task: createCheck(t.Object(schemaOf('task'))),
+  tombstone: createCheck(t.Object(schemaOf('tombstone'))),
+}
+
+function schemaOf(type: LineType) {
+  return Object.fromEntries(
+    exportedColumns[type].map(column => {
+      const schema = column.notNull ? columnSchema(column) : nullable(columnSchema(column))
+      return [column.name, column.notNull && !column.hasDefault ? schema : t.Optional(schema)]
     }),
-  ),
-  tombstone: createCheck(t.Object({ id, user_id: id, version, deleted_at: moment })),
+  )
+}
+
+function columnSchema(column: AnyColumn) {
+  const type = column.getSQLType()
+  if (type === 'uuid') return id
+  if (type.startsWith('timestamp')) return instantInput()
+  if (type.endsWith('int')) return integer()
+  return type === 'text[]' ? t.Array(text()) : text()
 }
 
 const isEntry = (line: Line): line is Entry => Object.keys(checks).some(type => type === line.type)
@@ -144,34 +110,26 @@ function check(lines: readonly Entry[]) {
 
 const hashProblem = (type: string, value: Record<string, unknown>) =>
   type === 'user' && !isPasswordHash(value.password_hash as string)
-    ? 'password_hash: no bcrypt hash'
+    ? 'password_hash: not a bcrypt hash'
     : undefined
 
-type User = UserRow['columns'] & { email: string; last_version: number; forgotten_version: number }
-
-function toUser({ number, value }: Entry): Incoming<UserRow> & { columns: User } {
-  const columns = { ...value, normalized_email: normalizeEmail(value.email as string) } as unknown as User
-  return { label: `line ${number}`, columns, versions: arrivingVersions(columns.last_version) }
+function toRow({ number, type: table, value }: Entry): NewRow {
+  const row = { table, columns: value as NewRow['columns'], label: `line ${number}` }
+  if (table === 'tombstone') return row
+  if (table === 'task') return { ...row, columns: { ...row.columns, ...toColumns(value) } }
+  const columns = { ...row.columns, normalized_email: normalizeEmail(value.email as string) }
+  return { ...row, columns, version: beyond(Number(value.last_version ?? value.seq ?? 0)) }
 }
 
-const finalVersions = ({ id, last_version, forgotten_version }: User) => ({
-  user_id: id,
-  last_version,
-  forgotten_version,
-})
-
-function toRow({ number, type, value }: Entry): Incoming<VersionedRow> {
-  const table = type === 'task' ? 'task' : 'tombstone'
-  const columns = (table === 'task' ? { ...value, ...toPatch(value) } : value) as VersionedRow['columns']
-  return { label: `line ${number}`, table, columns }
-}
+/** A version that no client has seen, whatever the exporting database has given out since: as `reset-sync` takes it. */
+const beyond = (version: number) => Math.max(version + 2 ** 32, Date.now() * 1000)
 
 async function* parse(lines: AsyncIterable<string>): AsyncGenerator<Line> {
   let number = 0
   for await (const line of lines) {
     number++
     const value = parseObject(line)
-    if (!value) throw new LineError(`line ${number}: this is no JSON object`)
+    if (!value) throw new LineError(`line ${number}: this is not a JSON object`)
     yield { number, type: value.type, value }
   }
 }
@@ -185,7 +143,7 @@ function parseObject(line: string): Record<string, unknown> | undefined {
   }
 }
 
-/** One line at a time, whatever the pieces are that the file comes in. */
+/** Yields the lines of a file that is read in chunks. */
 async function* splitLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
   const decoder = new TextDecoder('utf-8', { fatal: true })
   let rest = ''
@@ -201,8 +159,8 @@ async function* splitLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<st
     }
     decoder.decode()
   } catch (error) {
-    throw error instanceof TypeError ? new LineError(`after line ${count}: this is no UTF-8`) : error
+    throw error instanceof TypeError ? new LineError(`after line ${count}: this is not UTF-8`) : error
   }
-  // Without a line break at its end the file was cut off, which `import` says of a file without its last line.
+  // A file that was cut off; `importFile` reports that its last line is missing.
   if (rest !== '') yield rest
 }

@@ -7,34 +7,34 @@ import { readConfig, readEnv } from '../env.ts'
 import { openDatabase } from '../open-database.ts'
 import { createProgress, type Progress, printable, say, UsageError } from '../terminal.ts'
 import { createLoader, type Loader } from './bulk-insert.ts'
-import { countReference, importReference } from './import-fastapi.ts'
+import { countFastApi, importFastApi } from './import-fastapi.ts'
 import { importFile } from './import-file.ts'
 
 /**
- * `import FILE` takes in what `export` wrote; without a file, `import` takes over the database of the first service.
- * Gives whether everything came in.
+ * `todo-api import FILE` adds the rows of an export; without a file, those of the FastAPI service. Returns whether every
+ * row is in the database now.
  */
-export async function importCommand(file: string | undefined, { from }: { from?: string }): Promise<boolean> {
-  if (file !== undefined && from !== undefined) throw new UsageError('give a FILE or --from, not both')
-  if (file && file !== '-' && !existsSync(file)) throw new Error(`there is no file ${file}`)
-  const source = file === undefined ? referenceUrl(from, readEnv().env) : undefined
+export async function importCommand(file: string, { from }: { from?: string }): Promise<boolean> {
+  if (file !== '' && from !== undefined) throw new UsageError('name a FILE or use --from, not both')
+  if (file !== '' && file !== '-' && !existsSync(file)) throw new Error(`there is no file ${file}`)
+  const source = file === '' ? fastApiUrl(from, readEnv().env) : undefined
   const driver = await openDatabase(readConfig())
   try {
     // A program newer than the database would write the wrong columns.
     await migrate(driver)
-    return source === undefined ? await fromFile(driver, file!) : await fromReference(driver, source)
+    return source === undefined ? await fromFile(driver, file) : await fromFastApi(driver, source)
   } finally {
     await driver.close()
   }
 }
 
-async function fromReference(driver: Driver, url: string): Promise<boolean> {
+async function fromFastApi(driver: Driver, url: string): Promise<boolean> {
   const source = openPostgres({ url, poolSize: 1 })
-  return source.session(async session => {
-    const { users, tasks } = await countReference(session)
+  return source.dedicatedConnection(async connection => {
+    const { users, tasks } = await countFastApi(connection)
     const progress = createProgress('rows', users + tasks)
     const loader = createLoader(driver, (label, reason) => reportSkipped(progress, label, reason))
-    await importReference(session, loader, rows => progress.add(rows))
+    await importFastApi(connection, loader, rows => progress.add(rows))
     progress.clear()
     return summarize(loader)
   })
@@ -54,10 +54,10 @@ function summarize({ counts: { added, present, skipped } }: Loader): boolean {
   return skipped === 0
 }
 
-/** The address of the first service's database: an argument, or a setting, which nobody else on the machine sees. */
-function referenceUrl(argument: string | undefined, env: Env): string {
+/** The address of the FastAPI service's database: an argument, or a setting, which other users of the machine cannot see. */
+function fastApiUrl(argument: string | undefined, env: Env): string {
   const url = argument ?? env.FROM_DATABASE_URL ?? readSecretFile(env.FROM_DATABASE_URL_FILE)
-  if (!url) throw new UsageError('name a FILE, or set FROM_DATABASE_URL to take over the first service')
+  if (!url) throw new UsageError('name a FILE, or set FROM_DATABASE_URL to import from the FastAPI service')
   // SQLAlchemy names its driver in the address.
   const address = url.trim().replace(/^postgres(ql)?(\+\w+)?:/, 'postgres:')
   if (!/^postgres:\/\/[^\s]+$/.test(address)) {
@@ -65,7 +65,7 @@ function referenceUrl(argument: string | undefined, env: Env): string {
   }
   if (argument && /^postgres:\/\/[^/@]*:[^/@]+@/.test(address)) {
     say(
-      'warning: other users of this machine see the password in the list of processes; FROM_DATABASE_URL hides it',
+      'warning: other users of this machine can read the password in the list of processes; FROM_DATABASE_URL hides it',
     )
   }
   return address

@@ -1,26 +1,30 @@
-import type { Session } from '../../db/driver.ts'
+import type { DedicatedConnection } from '../../db/driver.ts'
 
-const rowsAtOnce = 1000
+const rowsAtOnce = 500
 
-/** Each row of a query as JSON that the database makes, with the names of its columns. */
+/** Each row of a query as a JSON object, made by the database. */
 export const asJson = (query: string) => `select row_to_json(r)::text as json from (${query}) r`
 
 /**
- * The one column of a query, which holds text, a batch at a time and never more in memory. The session must be in a
+ * Reads a query with one column of text, a page at a time, by a cursor of the database. The connection must be in a
  * transaction.
  */
-export async function* readTexts(session: Session, name: string, query: string): AsyncGenerator<string[]> {
-  await session.execute(`declare ${name} no scroll cursor for ${query}`)
+export async function* readTexts(
+  connection: DedicatedConnection,
+  name: string,
+  query: string,
+): AsyncGenerator<string[]> {
+  await connection.execute(`declare ${name} no scroll cursor for ${query}`)
   while (true) {
-    const rows = (await session.execute(`fetch forward ${rowsAtOnce} from ${name}`)) as [string][]
+    const rows = (await connection.execute(`fetch forward ${rowsAtOnce} from ${name}`)) as [string][]
     if (rows.length > 0) yield rows.map(([text]) => text)
-    collectNowAndThen()
+    collectGarbageSometimes()
     if (rows.length < rowsAtOnce) break
   }
-  await session.execute(`close ${name}`)
+  await connection.execute(`close ${name}`)
 }
 
-/** One moment of the database for all that is read in a session, however long it takes. */
+/** Begins a transaction in which every statement sees the database as it is now. */
 export const beginSnapshot =
   'begin isolation level repeatable read read only; set local idle_in_transaction_session_timeout = 0'
 
@@ -28,9 +32,9 @@ const callsBetween = 20
 let calls = 0
 
 /**
- * Frees memory after many batches. The embedded engine hands over buffers that the collector takes for small ones: left
- * alone it would let them grow to hundreds of megabytes.
+ * Frees memory after many batches. The collector underestimates the buffers of the embedded engine, and would let them
+ * grow to hundreds of megabytes.
  */
-export function collectNowAndThen(): void {
+export function collectGarbageSometimes(): void {
   if (++calls % callsBetween === 0) Bun.gc(true)
 }

@@ -8,18 +8,18 @@ import pgliteWasm from '@electric-sql/pglite/pglite.wasm' with { type: 'file' }
 import { syncFolder } from '../../config/data-dir.ts'
 import { DurableFS, durableParams } from './durable-fs.ts'
 
-/** Makes the engine's file system over a folder. */
+/** Creates the engine's file system for a folder. */
 export type FileSystem = (folder: string) => DurableFS
 
 const durable: FileSystem = folder => new DurableFS(folder)
 
 /**
- * All of the shared buffers is resident memory from the start on, and what is not in them is in the system's cache, a copy
- * of 8 kB away.
+ * Shared buffers are resident memory from the start, and a page outside of them is in the system's cache, a copy of 8 kB
+ * away.
  */
 const parameters = ['TimeZone=UTC', 'jit=off', 'shared_buffers=16MB'].flatMap(setting => ['-c', setting])
 
-/** Starts PostgreSQL on a folder of its own; makes a database there if the folder is empty. */
+/** Starts PostgreSQL on a folder; an empty folder gets a new database. */
 export async function openCluster(folder: string, fileSystem = durable): Promise<PGlite> {
   const fs = fileSystem(folder)
   const [pgliteWasmModule, initdbWasmModule] = await Promise.all([compile(pgliteWasm), compile(initdbWasm)])
@@ -34,13 +34,13 @@ export async function openCluster(folder: string, fileSystem = durable): Promise
   try {
     return await PGlite.create(options)
   } catch (cause) {
-    throw new Error(`the embedded database in ${folder} does not open: ${fs.complaint}`, { cause })
+    throw new Error(`the embedded database in ${folder} does not open: ${fs.lastError}`, { cause })
   }
 }
 
 /**
- * The first start: a database in `folder`, whole or not at all. It is built beside it, put on disk, and renamed;
- * a crash in between leaves only what the next start throws away.
+ * Creates the database at the first start, completely or not at all: it is built beside `folder`, synced and renamed. After
+ * a crash in between the next start removes the rest.
  */
 export async function ensureCluster(folder: string): Promise<void> {
   if (existsSync(folder)) return
@@ -54,8 +54,8 @@ export async function ensureCluster(folder: string): Promise<void> {
 }
 
 /**
- * A new database, made by PostgreSQL's initdb and shut down cleanly: 2 to 5 s and 1 GB of memory. It goes without
- * the two templates for further databases: there are none, and they are two thirds of the files.
+ * Creates a database by PostgreSQL's initdb and shuts it down: 2 to 5 s and 1 GB of memory. The two template databases are
+ * dropped: they are two thirds of the files, and there are no further databases.
  */
 export async function initialize(folder: string): Promise<void> {
   mkdirSync(folder, { mode: 0o700 })
@@ -65,9 +65,9 @@ export async function initialize(folder: string): Promise<void> {
   await engine.close()
 }
 
-/** The database that `scripts/make-cluster.ts` made at build time: in the executable, or in `build/`. */
-function template(): string | undefined {
-  const places = ['cluster.tar.gz', '../../build/cluster.tar.gz']
+/** The database that `scripts/make-cluster.ts` has made at build time: in the executable, or in `build/`. */
+export function template(): string | undefined {
+  const places = ['cluster.tar.gz', '../../../build/cluster.tar.gz']
   return places.map(place => join(import.meta.dir, place)).find(path => existsSync(path))
 }
 
@@ -76,7 +76,7 @@ async function unpack(archive: string, folder: string): Promise<void> {
   await new Bun.Archive(await Bun.file(archive).bytes()).extract(folder)
 }
 
-/** Puts everything in a folder on disk, readable by its owner only. Side by side, because each sync is a wait. */
+/** Syncs a folder and everything in it to disk, readable by its owner only. Several files at a time: each sync waits. */
 export async function syncTree(folder: string): Promise<void> {
   const entries = readdirSync(folder, { recursive: true, withFileTypes: true })
   const paths = (wanted: typeof entries) => wanted.map(entry => join(entry.parentPath, entry.name))

@@ -10,7 +10,7 @@ export interface Stream {
   nfd: number
 }
 
-/** The part of the engine's module that is mended here: Emscripten's file system over the real one. */
+/** The part of the engine's module that is patched here: Emscripten's file system over the real one. */
 export interface EngineModule {
   NODEFS: { stream_ops: { fsync?: (stream: Stream) => number } }
   FS: { ErrnoError: new (code: number) => Error }
@@ -21,27 +21,27 @@ const inputOutputError = 29
 /**
  * PGlite's file system over a real folder, with an fsync that reaches the disk.
  *
- * The stock one has none, and PGlite starts PostgreSQL with `-F`: a power cut then costs the whole database,
- * not only the last rows (tests/power-cut.test.ts). Use together with `durableParams`.
+ * The original has none, and PGlite starts PostgreSQL with `-F`: a power cut then destroys the whole database, not only the
+ * last rows (tests/power-cut.test.ts). Use it together with `durableParams`.
  */
 export class DurableFS extends NodeFS {
-  #complaint = 'no reason given'
+  #lastError = 'no reason given'
 
-  /** What the engine prints on stderr; kept for the last words of `stop`. */
+  /** Receives the engine's stderr; the last error is for the message of `stop`. */
   readonly listen = (line: string): boolean => {
     const [, text] = line.match(/\b(?:PANIC|FATAL):\s+(.+)/) ?? []
-    if (text) this.#complaint = text
+    if (text) this.#lastError = text
     return false
   }
 
   /** The engine's last FATAL or PANIC message. */
-  get complaint(): string {
-    return this.#complaint
+  get lastError(): string {
+    return this.#lastError
   }
 
   override async init(pg: PGlite, options: InitOptions): ReturnType<NodeFS['init']> {
     const { emscriptenOpts } = await super.init(pg, options)
-    const preRun = (module: unknown) => this.mend(module as EngineModule)
+    const preRun = (module: unknown) => this.patch(module as EngineModule)
     return {
       emscriptenOpts: {
         ...emscriptenOpts,
@@ -51,8 +51,8 @@ export class DurableFS extends NodeFS {
     }
   }
 
-  /** Gives the engine what it lacks, before it touches the first file. */
-  protected mend(module: EngineModule): void {
+  /** Adds fsync to the engine's file system, before it opens the first file. */
+  protected patch(module: EngineModule): void {
     module.NODEFS.stream_ops.fsync = stream => {
       try {
         fsyncSync(stream.nfd)
@@ -64,14 +64,14 @@ export class DurableFS extends NodeFS {
   }
 
   /**
-   * PostgreSQL gives up (PANIC) when its log cannot be written: a full disk, a failing one. PGlite overlooks that and
-   * calls the dead engine again for ever, with the event loop blocked (electric-sql/pglite #1058). So the process
-   * ends here, at once; the next start recovers all that was answered.
+   * PostgreSQL stops (PANIC) when its log cannot be written: the disk is full or failing. PGlite ignores that and calls the
+   * stopped engine in an endless loop that blocks the event loop (electric-sql/pglite #1058). So the process ends here, at
+   * once; the next start recovers every acknowledged write.
    */
   protected stop(): void {
     writeSync(
       2,
-      `todo-api: the embedded database stopped (${this.#complaint}); nothing that was answered is lost\n`,
+      `todo-api: the embedded database stopped (${this.#lastError}); no acknowledged write is lost\n`,
     )
     process.exit(1)
   }

@@ -6,8 +6,8 @@ const { serialize } = protocol
 /** A statement that the engine has parsed. */
 interface Prepared {
   name: string
-  /** Type numbers of the values. */
-  takes: readonly number[]
+  /** OIDs. */
+  parameterTypes: readonly number[]
   columns: readonly Column[]
 }
 
@@ -16,14 +16,14 @@ interface Column {
   dataTypeID: number
 }
 
-/** Beyond this many different texts all are forgotten: each holds a plan in the engine's memory. */
+/** At this number of texts all are deallocated: each has a plan in the engine's memory. */
 const preparedMax = 500
 
 /**
- * The one connection to the engine, over PGlite's protocol functions. PGlite's own `query` parses and describes at
- * every call, which takes two to three times the CPU. Calls must not overlap; the caller sees to that.
+ * The connection to the engine, by PGlite's protocol functions. PGlite's own `query` parses and describes at every call,
+ * which takes two to three times the CPU. Calls must not overlap.
  */
-export class Connection {
+export class EmbeddedConnection {
   readonly #prepared = new Map<string, Prepared>()
   #names = 0
 
@@ -31,8 +31,10 @@ export class Connection {
 
   /** Runs one statement with values. Throws the engine's error, with the SQLSTATE in `code`. */
   async query(text: string, values: readonly unknown[], options: QueryOptions = {}): Promise<Rows> {
-    const { name, takes, columns } = options.prepare ? await this.#keep(text) : await this.#parse('', text)
-    const bound = values.map((value, i) => this.#encode(value, takes[i]))
+    const { name, parameterTypes, columns } = options.prepare
+      ? await this.#prepareOnce(text)
+      : await this.#parse('', text)
+    const bound = values.map((value, i) => this.#encode(value, parameterTypes[i]))
     const answer = await this.#send(
       serialize.bind({ statement: name, values: bound }),
       serialize.execute(),
@@ -41,20 +43,20 @@ export class Connection {
     return this.#rows(answer, columns)
   }
 
-  /** Runs a script; returns the rows of its last statement. What it began and did not end goes on. */
+  /** Runs a script; returns the rows of its last statement. A transaction that it began and did not end stays open. */
   async execute(script: string): Promise<Rows> {
     return this.#rows(await this.#send(serialize.query(script)))
   }
 
-  /** Undoes what is half done and everything that was set: the connection is as new. */
+  /** Rolls back an open transaction and resets every parameter. */
   async reset(): Promise<void> {
     if (this.engine.isInTransaction()) await this.execute('rollback')
     await this.execute('discard all')
     this.#prepared.clear()
   }
 
-  /** A statement that stays: parsed once, and soon planned once. */
-  async #keep(text: string): Promise<Prepared> {
+  /** Prepares a statement once, so that it is parsed once and soon planned once. */
+  async #prepareOnce(text: string): Promise<Prepared> {
     const known = this.#prepared.get(text)
     if (known) return known
     if (this.#prepared.size >= preparedMax) {
@@ -74,7 +76,7 @@ export class Connection {
     )
     const values = answer.find(message => message instanceof messages.ParameterDescriptionMessage)
     const columns = answer.find(message => message instanceof messages.RowDescriptionMessage)
-    return { name, takes: values?.dataTypeIDs ?? [], columns: columns?.fields ?? [] }
+    return { name, parameterTypes: values?.dataTypeIDs ?? [], columns: columns?.fields ?? [] }
   }
 
   #send(...parts: Uint8Array[]): Promise<messages.BackendMessage[]> {

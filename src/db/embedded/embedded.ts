@@ -2,17 +2,17 @@ import { existsSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts'
 import { AppError } from '../../lib/errors.ts'
-import type { Driver, Query, Session } from '../driver.ts'
-import { startUpkeep } from '../maintenance.ts'
+import type { DedicatedConnection, Driver, Query } from '../driver.ts'
+import { startMaintenance } from '../maintenance.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyFolder } from './copy.ts'
-import { Connection } from './embedded-connection.ts'
+import { EmbeddedConnection } from './embedded-connection.ts'
 
 export interface EmbeddedOptions {
-  /** A path is claimed here and let go by `close`; an open folder stays its owner's. */
+  /** A path is locked until `close`; a folder that is already locked stays so. */
   dataDir: string | DataDir
-  /** Bytes. Writes are refused when less is free: a disk that is really full ends the engine. */
+  /** Bytes. Writes are refused when less is free: a full disk would end the engine. */
   freeBytesMin?: number
 }
 
@@ -20,9 +20,9 @@ const freeBytesMin = 64 * 1024 * 1024
 const checkFolderMs = 1000
 
 /**
- * Opens PostgreSQL inside this process, on a folder; makes the database at the first start. An answered write is on
- * disk. One statement runs at a time and nothing else meanwhile (docs/decisions/0002-embedded-database.md).
- * Throws an Error with one line when the folder cannot be used. `fileSystem` is for tests of power cuts.
+ * Opens PostgreSQL inside this process, on a folder; creates the database at the first start. An acknowledged write is on
+ * disk. Statements run one at a time and block the event loop (docs/decisions/0002-embedded-database.md). Throws an Error
+ * with one line when the folder cannot be used. `fileSystem` is for tests of power cuts.
  */
 export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSystem): Promise<Driver> {
   const owned = typeof options.dataDir === 'string'
@@ -49,7 +49,7 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
 
 type Engine = Awaited<ReturnType<typeof openCluster>>
 
-/** What a driver needs to know of the folder. */
+/** The folder of the database. */
 interface Folder {
   /** False when it was deleted or moved. */
   isThere(): boolean
@@ -59,14 +59,15 @@ interface Folder {
 }
 
 function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Folder): Driver {
-  const connection = new Connection(engine)
+  const connection = new EmbeddedConnection(engine)
   const takeTurns = turnTaker()
   const lost = Promise.withResolvers<string>()
   let isLost = false
   let closing: Promise<void> | undefined
+  /** Statements and transactions that run or wait. */
   let present = 0
 
-  /** Without its folder the engine answers from what it has open, and stores nothing. */
+  /** Without its folder the engine still answers from open files, but stores nothing. */
   const checkFolder = () => {
     if (isLost || closing || isThere()) return
     isLost = true
@@ -75,7 +76,7 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
   const watch = setInterval(checkFolder, checkFolderMs)
   watch.unref()
 
-  /** There is one connection, so each statement, and each session, has it to itself. */
+  /** Runs `work` when nothing else uses the connection. */
   const alone = async <T>(work: () => Promise<T>): Promise<T> => {
     if (closing || isLost) throw new AppError('unavailable')
     present++
@@ -89,7 +90,7 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
     }
   }
 
-  const upkeep = startUpkeep(async statement => {
+  const maintenance = startMaintenance(async statement => {
     requireSpace()
     return alone(() => connection.execute(statement))
   })
@@ -100,9 +101,9 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
   }
 
   const shutDown = async () => {
-    upkeep.stop()
+    maintenance.stop()
     clearInterval(watch)
-    // It would write a last checkpoint.
+    // It writes a last checkpoint.
     if (!isLost) await engine.close()
     release()
   }
@@ -112,13 +113,13 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
       return await connection.query(text, values, options)
     } catch (cause) {
       checkFolder()
-      throw isLost || isOfTheSystem(cause) ? new AppError('unavailable', { cause }) : cause
+      throw isLost || isSystemFault(cause) ? new AppError('unavailable', { cause }) : cause
     }
   }
 
   const beforeWrite = () => {
     requireSpace()
-    upkeep.due = true
+    maintenance.due = true
   }
 
   return {
@@ -138,9 +139,9 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
       )
     },
 
-    async session<T>(work: (session: Session) => Promise<T>) {
+    async dedicatedConnection<T>(work: (connection: DedicatedConnection) => Promise<T>) {
       return alone(async () => {
-        upkeep.due = true
+        maintenance.due = true
         try {
           return await work({ execute: script => connection.execute(script) })
         } finally {
@@ -153,7 +154,7 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
 
     async close(seconds = 10) {
       closing ??= shutDown()
-      // Not longer: the process is about to end, and the next start recovers.
+      // Not longer: the process ends now, and the next start recovers.
       await atMost(seconds, closing, () => {})
     },
 
@@ -164,7 +165,7 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
   }
 }
 
-/** Whether a statement changes nothing, by its words. In doubt it is taken for a write. */
+/** Whether a statement only reads, judged by its words. A false negative is harmless. */
 export function onlyReads(text: string): boolean {
   return /^\s*(select|with|values|show|explain)\b/i.test(text) && !writeWords.test(text)
 }
@@ -172,8 +173,8 @@ export function onlyReads(text: string): boolean {
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
 /**
- * The engine blocks the event loop, and a queue of statements would go on blocking it. So now and then what came in
- * meanwhile is looked at first.
+ * The engine blocks the event loop, and so would a queue of statements. So every `turnMs` the event loop gets a turn in
+ * between.
  */
 function turnTaker(): () => Promise<void> {
   let last = 0
@@ -187,18 +188,18 @@ function turnTaker(): () => Promise<void> {
 const turnMs = 5
 
 /** SQLSTATE classes 53 (no space for a temporary file), 58 (a file that cannot be read) and XX (damaged). */
-function isOfTheSystem(error: unknown): boolean {
+function isSystemFault(error: unknown): boolean {
   return error instanceof Error && 'code' in error && /^(53|58|XX)/.test(String(error.code))
 }
 
-/** Others wait for a transaction, so it is rolled back when it is not over by then, as on PostgreSQL. */
+/** Everything waits for a transaction, so it is rolled back when it takes longer, as on PostgreSQL. */
 const transactionSecondsMax = 1.9
 
 const tooLong = () => {
   throw new AppError('unavailable', { cause: new Error('the transaction took too long') })
 }
 
-/** Waits for the work, but not longer; then `late` says what comes of it. */
+/** Waits for `work`, but at most `seconds`; then calls `late`. */
 async function atMost<T>(seconds: number, work: Promise<T>, late: () => T): Promise<T> {
   let timer: Timer | undefined
   const timeUp = new Promise<void>(resolve => {
@@ -207,7 +208,7 @@ async function atMost<T>(seconds: number, work: Promise<T>, late: () => T): Prom
   return Promise.race([work, timeUp]).finally(() => clearTimeout(timer))
 }
 
-/** Takes 3 µs. None in a folder that was deleted a moment ago. */
+/** Takes 3 µs. Zero when the folder was deleted. */
 function freeBytes(folder: string): number {
   try {
     const { bavail, bsize } = statfsSync(folder)

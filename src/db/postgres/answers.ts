@@ -2,7 +2,7 @@ import { Stream } from 'node:stream'
 import type postgres from 'postgres'
 import type { QueryOptions, Rows } from '../driver.ts'
 
-/** A query of postgres.js 3.4.9, with the fields of its own (src/query.js, src/connection.js) that are watched here. */
+/** A query of postgres.js 3.4.9 with the internal fields (src/query.js, src/connection.js) that are used here. */
 interface PostgresQuery {
   resolve(answer: PostgresAnswer): void
   reject(error: unknown): void
@@ -26,12 +26,12 @@ interface PostgresAnswer {
 /** What `postgres()` returns. */
 export type PostgresClient = ReturnType<typeof postgres>
 
-interface Connection {
+interface AnswersOptions {
   client: PostgresClient
   isServerError: (error: unknown) => error is postgres.PostgresError
   /** Ends the connection before another byte is read or written. */
   destroy: () => void
-  /** Ends it when what was sent is answered. */
+  /** Ends it when every sent statement is answered. */
   retire: () => void
 }
 
@@ -46,16 +46,16 @@ export interface Statement {
 const valuesMax = 65_533
 
 /**
- * Sends statements over a connection of postgres.js so that an answer reaches the caller of its own statement, or the
- * connection ends and every caller on it gets an error.
+ * Sends statements over a connection of postgres.js so that every caller gets the answer to its own statement, or the
+ * connection ends and all of its callers get an error.
  *
  * postgres.js assigns answers by their order alone, and loses that order when it sends a statement again by itself, when
  * a value cannot be written and when a statement fails in the middle of its rows (docs/decisions/0003-one-statement.md
- * lists each way). So the order is kept here a second time, each statement collects its own rows, and whatever does
- * not fit ends the connection: an answer out of turn, one to another text, one without an end, or with another number
- * of rows than the server counted; and every failure that is not the server's.
+ * lists each way). So the order is checked here, each statement collects its own rows, and the connection ends at an
+ * answer out of turn, to another text, without an end, or with another number of rows than the server counted; and at
+ * every failure that is not the server's.
  */
-export function createAnswers({ client, isServerError, destroy, retire }: Connection) {
+export function createAnswers({ client, isServerError, destroy, retire }: AnswersOptions) {
   trapRetries(client)
   const asked: { query: PostgresQuery; reject: (error: unknown) => void }[] = []
   let stopped: unknown
@@ -82,18 +82,18 @@ export function createAnswers({ client, isServerError, destroy, retire }: Connec
         .values() as unknown as PostgresQuery
       asked.push({ query, reject })
 
-      const settle = (fault: string | undefined, tell: () => void) => {
+      const settle = (fault: string | undefined, report: () => void) => {
         if (stopped) return
         const isInTurn = asked[0]?.query === query
         if (fault || !isInTurn) return stop(new Error(`postgres.js: ${fault ?? 'an answer out of turn'}`))
         asked.shift()
-        tell()
+        report()
       }
       query.resolve = answer => {
-        // The data of a COPY, which nothing here asks for. Its failure would be an error without a listener.
+        // The data of a COPY, which is never requested here. Its failure would be an error without a listener.
         if (answer instanceof Stream) answer.on('error', () => {})
-        settle(faultOf(answer, rows.length) ?? strangerOf(answer, query, text), () => {
-          // It changes the shape of the list, which takes a twentieth of a statement's time.
+        settle(faultOf(answer, rows.length) ?? mismatchOf(answer, query, text), () => {
+          // Only if requested: a property of an array costs 5 % of a statement's time.
           if (options.columns) rows.columns = answer.columns ?? []
           resolve(rows)
         })
@@ -103,18 +103,18 @@ export function createAnswers({ client, isServerError, destroy, retire }: Connec
         settle(undefined, () => {
           const isOfTheSchema = /^(0A000|26|42)/.test(error.code)
           if (!isOfTheSchema || !(query.prepared || isSecondTime)) return reject(error)
-          // What was right when it was prepared is wrong now: the schema changed. A new connection knows it.
+          // The statement was valid when it was prepared: the schema has changed. A new connection prepares it again.
           retire()
           reject(connectionLost(error))
         })
       }
-      // The prepared statement no longer fits. The server has executed nothing, so it is asked once more, in its turn.
-      // postgres.js would send it between what was sent since, with its values encoded twice.
+      // The plan is outdated. The server has executed nothing, so the statement is sent once more, in its turn. postgres.js
+      // would send it between later statements, with its values encoded twice.
       query.onRetry = error =>
         settle(undefined, () =>
           isSecondTime ? reject(connectionLost(error)) : ask(statement, true).then(resolve, reject),
         )
-      // A list of our own: postgres.js continues its list where a failed statement stopped.
+      // Collected here: postgres.js continues its own list where a failed statement stopped.
       query.forEach(row => void rows.push(row))
     })
   }
@@ -123,8 +123,8 @@ export function createAnswers({ client, isServerError, destroy, retire }: Connec
 }
 
 /**
- * postgres.js notes in `retried` why it is about to send a statement again. A statement that is cancelled is not sent.
- * The trap stands on the class, which is not exported, because it costs nothing there.
+ * postgres.js sets `retried` before it sends a statement again, and does not send one that is cancelled. The setter is on
+ * the class, which is not exported, because it costs nothing there.
  */
 function trapRetries(client: PostgresClient) {
   const queries = Object.getPrototypeOf(client.unsafe(''))
@@ -138,7 +138,7 @@ function trapRetries(client: PostgresClient) {
   })
 }
 
-/** What makes an answer unfit to be used. */
+/** Why an answer must not be used. */
 export function faultOf(
   { command, columns, count }: Omit<PostgresAnswer, 'statement'>,
   length: number,
@@ -148,12 +148,12 @@ export function faultOf(
   return expected === null || length === expected ? undefined : `${length} rows instead of ${expected}`
 }
 
-function strangerOf({ statement }: PostgresAnswer, query: PostgresQuery, text: string): string | undefined {
+function mismatchOf({ statement }: PostgresAnswer, query: PostgresQuery, text: string): string | undefined {
   const isOwn = statement === query.statement && query.statement?.string === text
   return isOwn ? undefined : 'the answer to another statement'
 }
 
-/** An error of a connection: nothing is known of what was under way on it. */
+/** The error of a lost connection: whether its unanswered statements were executed is unknown. */
 export function connectionLost(cause?: unknown): Error {
   return Object.assign(new Error('the connection was lost', { cause }), { code: 'CONNECTION_CLOSED' })
 }

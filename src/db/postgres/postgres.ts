@@ -1,16 +1,22 @@
-import postgres from 'postgres'
-import type { Driver, Session } from '../driver.ts'
+import {
+  type DatabaseAddress,
+  type Encryption,
+  isSocket,
+  parseDatabaseUrl,
+} from '../../config/database-url.ts'
+import type { DedicatedConnection, Driver } from '../driver.ts'
 import { connectionLost } from './answers.ts'
+import { dial, EncryptionError } from './dial.ts'
 import { createPool, openingSecondsMax, type PoolConnection, unavailable } from './pool.ts'
 import {
-  type Address,
   createSingleConnection,
   isServerError,
+  readLibraryOptions,
   type SingleConnection,
 } from './single-connection.ts'
 
 interface PostgresSettings {
-  /** `postgres://user:password@host:port/database?sslmode=…`; several `host:port` with commas between them. */
+  /** As `parseDatabaseUrl` reads it. */
   url: string
   poolSize: number
   /** False behind a proxy that pools transactions and knows no prepared statements, unless it is seen to be one. */
@@ -20,7 +26,7 @@ interface PostgresSettings {
 /** A PostgreSQL server, or the one of several that takes writes. Connects when the first query comes. */
 export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings): Driver {
   const server = createServer(url)
-  const connect = async () => pooled(await server.connect(statementLimits), prepare)
+  const connect = async () => toPoolConnection(await server.connect(statementLimits), prepare)
   const pool = createPool(connect, poolSize)
 
   return {
@@ -29,12 +35,12 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
     transaction: pool.transaction,
     close: pool.close,
     stats: pool.stats,
-    async session(work) {
-      const own = await server.connect(migrationLimits).catch(error => {
+    async dedicatedConnection(work) {
+      const own = await server.connect(migrationLimits, Number.POSITIVE_INFINITY).catch(error => {
         throw unavailable(error)
       })
       try {
-        return await work(session(own))
+        return await work(toDedicatedConnection(own))
       } finally {
         await own.end()
       }
@@ -42,13 +48,13 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
   }
 }
 
-/** What every session needs to give the same answers as the embedded database. PgBouncer lets these through. */
+/** Session parameters for the same answers as the embedded database. PgBouncer accepts these. */
 const sessionParameters = { client_encoding: 'UTF8', TimeZone: 'UTC', DateStyle: 'ISO, MDY' }
 
 /**
- * How long the server works on a statement, in milliseconds. It answers before the pool's own limit, so that a slow
- * statement costs no connection. And no parallel plans: for the list of a user who owns a tenth of the table, three
- * processes would read all of the table, instead of one that reads the tenth.
+ * Limits in milliseconds, below those of the pool, so that a slow statement does not cost a connection. No parallel plans:
+ * for the list of a user who owns a tenth of the table, three processes would read the whole table, instead of one that
+ * reads a tenth.
  */
 const statementLimits = {
   statement_timeout: '1800',
@@ -61,40 +67,40 @@ const statementLimits = {
 /** For migrations, whatever the role's own settings are. */
 const migrationLimits = { statement_timeout: '0', lock_timeout: '0' }
 
-interface Host {
-  host: string
-  port: number
-}
-
 type Parameters = Record<string, string>
 
-/** Opens connections to the server that the address names. Throws when the address cannot be right. */
+/** Chooses the server: of several hosts the one that accepts writes. Throws when the address is invalid. */
 function createServer(url: string) {
-  const { address, hosts } = readAddress(url)
+  const address = parseDatabaseUrl(url)
+  const { hosts } = address
+  const open = createOpener(address)
   let current = 0
-  let takesParameters = true
   let connections: SingleConnection[] = []
 
   /**
-   * Tries each host once, beginning with the one that was good last; at most `openingSecondsMax` in all, so that one
-   * that says nothing leaves time for the others. As long as one connection is well, its host is the only
-   * one: an old primary that comes back and accepts writes would get a part of them.
+   * Tries each host once, the last good one first; at most `secondsMax` in all, divided among the hosts, so that a silent
+   * one leaves time for the others. While there is a connection, only its host is tried: an old primary that comes back
+   * and accepts writes would receive a part of them.
    */
-  async function connect(parameters: Parameters) {
-    const until = performance.now() + openingSecondsMax * 1000
+  async function connect(parameters: Parameters, secondsMax = openingSecondsMax) {
+    const seconds = address.connectTimeoutSeconds ?? openingSecondsMax
+    const until = performance.now() + Math.min(seconds, secondsMax) * 1000
     for (let left = currentHost() === undefined ? hosts.length : 1; ; left--) {
       const index = currentHost() ?? current
       const now = performance.now()
       try {
-        return keep(await openSingle(index, parameters, now + (until - now) / left))
+        return keep(await open(index, parameters, now + (until - now) / left))
       } catch (error) {
+        // Connections that still read there would keep the next ones from trying another host.
+        if (error instanceof ReadOnlyError)
+          for (const other of connections) if (other.index === index) void other.end()
         if (current === index) current = (index + 1) % hosts.length
         if (left === 1) throw error
       }
     }
   }
 
-  /** The host that connections lead to. */
+  /** The host of the open connections. */
   function currentHost(): number | undefined {
     connections = connections.filter(single => !single.lost)
     return connections[0]?.index
@@ -111,46 +117,71 @@ function createServer(url: string) {
     return single
   }
 
-  async function openSingle(index: number, parameters: Parameters, until: number): Promise<SingleConnection> {
-    const all = takesParameters ? { ...sessionParameters, ...parameters } : sessionParameters
-    const single = createSingleConnection(address, { ...hosts[index]!, index, parameters: all })
-    try {
-      await single.handshake(until - performance.now())
-      // Of several hosts only the one that takes writes is of use.
-      if (hosts.length > 1 && single.isReadOnly) {
-        // Whoever still reads there would keep the others from looking elsewhere.
-        for (const other of connections) if (other.index === index) void other.end()
-        throw Object.assign(new Error('the server accepts no writes'), { code: '25006' })
-      }
-      return single
-    } catch (error) {
-      single.destroy()
-      if (all === sessionParameters || !refusesParameters(error)) throw error
-      takesParameters = false
-      return openSingle(index, parameters, until)
-    }
-  }
-
   return { connect }
 }
 
-function readAddress(url: string) {
-  const given = url.replace(/([?&])target_session_attrs=[^&]*&?/, '$1')
-  let address: Address
-  try {
-    // The environment's wish is as good as the address's (`libraryOptions`), and some of them throw.
-    const ignored = { target_session_attrs: 'primary' } as const
-    address = postgres(given, { ...ignored, connection: { application_name: 'todo-api' } }).options
-  } catch {
-    // Without the cause: it holds the address, and that holds the password.
-    throw new Error('The address of the database is not a URL')
+class ReadOnlyError extends Error {
+  readonly code = '25006'
+  constructor() {
+    super('the server accepts no writes')
   }
-  const hosts = address.host.map((host, i): Host => ({ host, port: address.port[i]! }))
-  if (!hosts.every(({ port }) => port > 0 && port < 65536)) {
-    throw new Error('The address of the database has a port that is no number from 1 to 65535')
-  }
-  return { address, hosts }
 }
+
+/** Opens a connection to one of the hosts, with or without TLS and session parameters as the server accepts them. */
+function createOpener(address: DatabaseAddress) {
+  const options = readLibraryOptions(address)
+  let acceptsParameters = true
+
+  async function open(index: number, parameters: Parameters, until: number): Promise<SingleConnection> {
+    const all = acceptsParameters ? { ...sessionParameters, ...parameters } : sessionParameters
+    try {
+      const single = await openEncrypted(index, all, until)
+      if (!(address.mustBeWritable && single.isReadOnly)) return single
+      single.destroy()
+      throw new ReadOnlyError()
+    } catch (error) {
+      if (all === sessionParameters || !refusesParameters(error)) throw error
+      acceptsParameters = false
+      return open(index, parameters, until)
+    }
+  }
+
+  /** With and without TLS, in the order of the address, as long as that may be what the server refuses. */
+  async function openEncrypted(index: number, parameters: Parameters, until: number) {
+    const [first, second] = isSocket(address.hosts[index]!) ? (['plain'] as const) : address.encryption
+    try {
+      return await openSingle(index, first!, parameters, until)
+    } catch (error) {
+      if (!second || !mayBeEncryption(error)) throw error
+      return openSingle(index, second, parameters, until).catch(last => {
+        throw mayBeEncryption(last) ? error : last
+      })
+    }
+  }
+
+  async function openSingle(index: number, encryption: Encryption, parameters: Parameters, until: number) {
+    const host = address.hosts[index]!
+    const mayBePlain = address.encryption.at(-1) === 'plain'
+    const single = createSingleConnection(options, {
+      index,
+      parameters,
+      dial: signal => dial({ host, address, encryption, mayBePlain, until, signal }),
+    })
+    try {
+      await single.handshake(until)
+      return single
+    } catch (error) {
+      single.destroy()
+      throw error
+    }
+  }
+
+  return open
+}
+
+/** TLS failed, or a rule of the server's pg_hba.conf, which may ask for TLS or for none. */
+const mayBeEncryption = (error: unknown) =>
+  error instanceof EncryptionError || (isServerError(error) && error.code === '28000')
 
 /** PgBouncer refuses parameters that it does not know. Then the limits must be set with `alter role … set`. */
 function refusesParameters(error: unknown): boolean {
@@ -161,17 +192,17 @@ function refusesParameters(error: unknown): boolean {
 const preparedMax = 256
 
 /**
- * A connection as the pool wants it.
+ * A connection for the pool.
  *
  * Behind a proxy that pools transactions the next statement may go to another session of the server. So nothing is
- * prepared there, and nothing is sent behind a statement that has no answer: PgBouncer before 1.21 assigns answers by
- * mistake then, and values meet another client's statement.
+ * prepared there and nothing is pipelined: PgBouncer before 1.21 then mixes up answers, and values reach another client's
+ * statement.
  */
-function pooled(single: SingleConnection, mayPrepare: boolean): PoolConnection {
+function toPoolConnection(single: SingleConnection, mayPrepare: boolean): PoolConnection {
   const canPrepare = mayPrepare && !single.isProxied
   const prepared = new Set<string>()
 
-  function isKept(text: string): boolean {
+  function mayPrepareText(text: string): boolean {
     if (!canPrepare) return false
     return prepared.has(text) || (prepared.size < preparedMax && prepared.add(text) !== undefined)
   }
@@ -183,9 +214,9 @@ function pooled(single: SingleConnection, mayPrepare: boolean): PoolConnection {
     isReadOnly: single.isReadOnly,
     depthMax: canPrepare ? 4 : 1,
     run: (text, values, options) =>
-      single.ask(text, values, { ...options, prepare: options?.prepare === true && isKept(text) }),
+      single.ask(text, values, { ...options, prepare: options?.prepare === true && mayPrepareText(text) }),
     failure(error) {
-      // It has become a standby, or the name now means another server. What was so from the start is no news.
+      // The server has become a standby, or the name has moved to another one.
       if (isServerError(error) && error.code === '25006' && !single.isReadOnly) void single.end()
       return isUnavailable(error) ? unavailable(error) : error
     },
@@ -194,7 +225,7 @@ function pooled(single: SingleConnection, mayPrepare: boolean): PoolConnection {
   }
 }
 
-function session(single: SingleConnection): Session {
+function toDedicatedConnection(single: SingleConnection): DedicatedConnection {
   return {
     async execute(script) {
       try {
@@ -207,15 +238,14 @@ function session(single: SingleConnection): Session {
 }
 
 /**
- * SQLSTATEs that say nothing about the statement, only that it cannot be answered now: connection (08), resources (53),
- * operator (57: shut down, starting up, statement_timeout), lock_timeout, deadlock, serialization, a server that
- * takes no writes, and no way in (28, 3D).
+ * SQLSTATEs of failures that are not the statement's: connection (08), authentication (28), database name (3D), resources
+ * (53), operator (57: shutdown, startup, statement_timeout), read-only server, serialization, deadlock, lock_timeout.
  */
 const unavailableStates = /^(08|28|3D|53|57)|^(25006|40001|40P01|55P03)$/
 
-/** Whether a failure of postgres.js means that the database is away or overloaded, and not that the statement is wrong. */
+/** Whether a failure means that the database is away or overloaded, not that the statement is wrong. */
 export function isUnavailable(error: unknown): boolean {
   if (isServerError(error)) return unavailableStates.test(error.code)
-  // Sockets, TLS and postgres.js give a code to what happens on the way; this one is a mistake of the caller.
+  // Errors of sockets, TLS and postgres.js have a code; this one is a mistake of the caller.
   return error instanceof Error && 'code' in error && error.code !== 'MAX_PARAMETERS_EXCEEDED'
 }

@@ -8,9 +8,8 @@ const bytesMax = 64 * 1024
 const authentication = { ok: 0, sasl: 10, saslContinue: 11, saslFinal: 12 }
 
 /**
- * Checks the messages of a SCRAM exchange before postgres.js sees them: it throws where nothing catches it when one is
- * malformed, hashes as often as the server says, and accepts a server that does not prove that it knows the password.
- * Only on a plain socket; with TLS, `sslmode=verify-full` says who the server is.
+ * Checks the messages of a SCRAM exchange before postgres.js reads them: at a malformed one it throws an uncaught error, it
+ * hashes as often as the server demands, and it accepts a server that does not prove to know the password.
  */
 export function guardAuthentication(socket: Socket): void {
   let held = Buffer.alloc(0)
@@ -20,7 +19,7 @@ export function guardAuthentication(socket: Socket): void {
   function faultOf(kind: number, text: string): string | undefined {
     if (kind === authentication.sasl) {
       mustProve = true
-      return text.split('\0').includes('SCRAM-SHA-256') ? undefined : 'no mechanism that is known'
+      return text.split('\0').includes('SCRAM-SHA-256') ? undefined : 'no known mechanism'
     }
     if (kind === authentication.saslContinue) {
       const iterations = Number(/^r=[^,]+,s=[A-Za-z0-9+/]+=*,i=([1-9]\d*)$/.exec(text)?.[1])
@@ -67,7 +66,7 @@ export function guardAuthentication(socket: Socket): void {
       held = Buffer.alloc(0)
       listener(passed)
     }
-    // Removed by the name of the one that it stands for, as with `once`.
+    // Node removes it by `listener`, as it does with `once`.
     return on(event, Object.assign(checked, { listener }))
   }) as typeof on
 }

@@ -1,19 +1,17 @@
-import { once } from 'node:events'
-import { connect as dial, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import postgres from 'postgres'
+import type { DatabaseAddress } from '../../config/database-url.ts'
 import { parsers, type QueryOptions, type Rows, serializers } from '../driver.ts'
 import { connectionLost, createAnswers, faultOf } from './answers.ts'
+import { before } from './dial.ts'
 import { guardAuthentication } from './scram-guard.ts'
 
-/** The address as postgres.js reads it, with what the environment (`PGUSER`, …) adds. */
-export type Address = postgres.ParsedOptions
-
 export interface Target {
-  host: string
-  port: number
   /** Which of the address's hosts it is. */
   index: number
-  /** What the session is set to, whatever the address says of it. */
+  /** Opens the socket. */
+  dial: (signal: AbortSignal) => Promise<Socket>
+  /** Session parameters, which override those of the address. */
   parameters: Record<string, string>
 }
 
@@ -22,55 +20,58 @@ export type SingleConnection = ReturnType<typeof createSingleConnection>
 /**
  * One postgres.js client with one connection that is never opened again.
  *
- * The socket is ours for that reason: left alone, postgres.js tries a host that closes the door at once (of several
- * hosts, one that refuses too) again and again without a pause, mixes rows and bytes of a lost connection into the
- * answers of the next one, and cannot drop a silent one.
+ * For that the socket is opened here. Otherwise postgres.js reconnects to a host that closes at once (of several hosts,
+ * to one that refuses, too) in a loop without a pause, mixes rows and bytes of a lost connection into the answers of the
+ * next one, and cannot drop a silent one.
  */
-export function createSingleConnection(address: Address, { host, port, index, parameters }: Target) {
+export function createSingleConnection(options: LibraryOptions, { index, dial, parameters }: Target) {
+  const closing = new AbortController()
+  const opened = Promise.withResolvers<void>()
   let socket: Socket | undefined
   let lost = false
   let isReadOnly = false
   let isProxied = false
 
-  const options = {
-    ...address,
+  const client = postgres({
+    ...options,
     ...libraryOptions(),
-    host: [host],
-    port: [port],
-    connection: merge(address.connection ?? {}, parameters),
+    connection: merge(options.connection, parameters),
     onclose: () => destroy(),
     async socket() {
-      // postgres.js would go on over another connection, with half of a script outside its transaction.
-      if (socket) throw connectionLost()
-      socket = dial({ host, port })
-      await once(socket, 'connect')
+      // postgres.js would continue on another connection, with half of a script outside of its transaction.
+      if (closing.signal.aborted || socket) throw connectionLost()
+      socket = await dial(closing.signal)
       guardAuthentication(socket)
-      // Where postgres.js looks for the name that the server's certificate must carry.
-      return Object.assign(socket, { host, port })
+      opened.resolve()
+      return socket
     },
-    parsers: { ...address.parsers, ...parsers },
-    serializers: { ...address.serializers, ...serializers },
-  }
-  const client = postgres(options as object)
+    parsers: { ...options.parsers, ...parsers },
+    serializers: { ...options.serializers, ...serializers },
+  } as object)
   const answers = createAnswers({ client, isServerError, destroy, retire: () => void end() })
 
-  /** postgres.js would tell the server a type after the look of these; the server knows better (`[true]` in a jsonb). */
+  /** postgres.js infers types from these values, wrongly for `[true]` in a jsonb; the server knows the right ones. */
   function untyped(value: unknown) {
-    const looks = typeof value === 'boolean' || Array.isArray(value)
-    return (looks ? client.typed(value, 0) : value) as postgres.ParameterOrJSON<never>
+    const isInferred = typeof value === 'boolean' || Array.isArray(value)
+    return (isInferred ? client.typed(value, 0) : value) as postgres.ParameterOrJSON<never>
   }
 
   async function end() {
     lost = true
     await client.end({ timeout: 1 })
-    socket?.destroy()
+    closeSocket()
   }
 
   function destroy() {
     lost = true
-    socket?.destroy()
-    // Rejects what postgres.js still holds.
+    closeSocket()
+    // Rejects the statements that postgres.js still has.
     void client.end({ timeout: 0 })
+  }
+
+  function closeSocket() {
+    closing.abort()
+    socket?.destroy()
   }
 
   return {
@@ -82,16 +83,19 @@ export function createSingleConnection(address: Address, { host, port, index, pa
     get isReadOnly() {
       return isReadOnly
     },
-    /** Whether a proxy speaks for the server: it has a number of its own for the session. */
+    /** Whether a proxy is in between: it gives another process number than the server. */
     get isProxied() {
       return isProxied
     },
     /** Connects. */
-    async handshake(milliseconds: number) {
-      const question = client
+    async handshake(until: number) {
+      const query = client
         .unsafe("select current_setting('transaction_read_only'), pg_backend_pid()")
         .values()
-      const answer = await within(milliseconds, question)
+        .execute()
+      // `dial` has the same limit, and names the step that took too long.
+      await Promise.race([query, opened.promise])
+      const answer = await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', query)
       const [readOnly, pid] = answer[0] ?? []
       if (readOnly === undefined) throw connectionLost()
       isReadOnly = readOnly === 'on'
@@ -113,22 +117,44 @@ export function createSingleConnection(address: Address, { host, port, index, pa
       destroy()
       throw connectionLost(new Error(`postgres.js: ${fault}`))
     },
-    /** Waits for what is under way, at most a second. */
+    /** Closes the connection when sent statements are answered, at most a second later. */
     end,
     destroy,
   }
 }
 
+export type LibraryOptions = postgres.ParsedOptions
+
+/** The options of postgres.js for an address; it adds `PGUSER`, `PGPASSWORD` and `PGDATABASE` of the environment. */
+export function readLibraryOptions({
+  hosts,
+  user,
+  password,
+  database,
+  session,
+}: DatabaseAddress): LibraryOptions {
+  return postgres({
+    host: hosts[0]!.name,
+    port: hosts[0]!.port,
+    ...(user && { user }),
+    ...(password && { pass: password }),
+    ...(database && { database }),
+    connection: session,
+    // Otherwise it is read from the environment, where an invalid value throws. See `libraryOptions`.
+    target_session_attrs: 'primary',
+  }).options
+}
+
 /**
- * Every option of postgres.js that changes how a connection behaves, so that neither the address nor the environment
- * decides: a connection that ends itself when it is old or idle drops what is queued behind, and `debug` puts the values
- * of a statement into its errors.
+ * Every option of postgres.js that changes how a connection behaves, so that neither the address nor the environment sets
+ * it: a connection that closes when it is old or idle drops queued statements, and `debug` puts the values of a statement
+ * into its errors.
  */
 const libraryOptions = () => ({
   max: 1,
   idle_timeout: null,
   max_lifetime: null,
-  // The pool's own limits are shorter.
+  // The pool has shorter limits.
   connect_timeout: 30,
   max_pipeline: 100,
   backoff: 1,
@@ -136,34 +162,27 @@ const libraryOptions = () => ({
   prepare: true,
   debug: false,
   fetch_types: false,
-  // The question for the state of a server is ours: postgres.js does not catch its failure.
+  // `handshake` asks for the state of the server: postgres.js does not catch a failure of its query.
   target_session_attrs: undefined,
   path: undefined,
+  // The socket is encrypted before postgres.js has it.
+  ssl: false,
   transform: { undefined: undefined, column: {}, value: {}, row: {} },
   onnotice: () => {},
   no_subscribe: true,
-  // Options with these are taken as they are.
+  // With these postgres.js takes the options as already parsed.
   parameters: {},
   shared: { retries: 0, typeArrayMap: {} },
 })
 
-/** Session parameters of the address and ours, which decide; the server does not look at the case of their names. */
+/** Session parameters of the address, overridden by ours; the server ignores the case of their names. */
 function merge(address: object, ours: Record<string, string>): Record<string, string> {
   const decided = new Set(Object.keys(ours).map(name => name.toLowerCase()))
   const rest = Object.entries(address).filter(([name]) => !decided.has(name.toLowerCase()))
   return { ...Object.fromEntries(rest), ...ours }
 }
 
-async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T> {
-  let timer: Timer | undefined
-  const timeout = new Promise<never>((_, reject) => {
-    const late = Object.assign(new Error('the server did not answer'), { code: 'CONNECT_TIMEOUT' })
-    timer = setTimeout(() => reject(late), milliseconds)
-  })
-  return Promise.race([promise, timeout]).finally(() => clearTimeout(timer))
-}
-
-/** True for what the server said, as opposed to what happened to the connection. */
+/** Whether it is an error that the server reported, not one of the connection. */
 export function isServerError(error: unknown): error is postgres.PostgresError {
   return error instanceof postgres.PostgresError
 }

@@ -1,8 +1,8 @@
 import { t } from 'elysia'
-import { idInPath, instant, nullable, oneOf, text, uuid } from '../../http/schema.ts'
+import { instant, nullable, oneOf, pathId, text, uuid } from '../../http/schema.ts'
 import { passwordBytesMax } from './password-hash.ts'
 
-/** `local@domain.tld`, white space around it allowed (it is trimmed); the whole at most 254 characters (RFC 5321). */
+/** `local@domain.tld`, trimmed, at most 254 characters (RFC 5321). */
 export const email = text({
   pattern:
     /^\s*(?=\S{3,254}\s*$)[^\s@"(),:;<>[\]\\\p{C}]{1,64}@[^\s@"(),:;<>[\]\\\p{C}.]+(\.[^\s@"(),:;<>[\]\\\p{C}.]+)+\s*$/u,
@@ -18,7 +18,7 @@ export const newPassword = text({
   minLength: 8,
   maxBytes: passwordBytesMax,
   format: 'password',
-  description: `At least 8 characters, at most ${passwordBytesMax} bytes of UTF-8 (bcrypt takes no more).`,
+  description: `At least 8 characters, at most ${passwordBytesMax} bytes of UTF-8 (the limit of bcrypt).`,
   examples: ['correct horse battery'],
 })
 
@@ -41,7 +41,7 @@ export const account = t.Object(
   },
 )
 
-const ignored = { description: 'OAuth 2 clients send it; it does nothing here.', examples: [''] }
+const ignored = { description: 'Accepted for OAuth 2 clients, and ignored.', examples: [''] }
 const oauthClient = {
   scope: t.Optional(text(ignored)),
   client_id: t.Optional(text(ignored)),
@@ -62,7 +62,7 @@ const passwordGrant = t.Object(
 /** The OAuth 2 refresh grant (RFC 6749, 6). */
 export const refresh = t.Object(
   {
-    refresh_token: text({ format: 'password', description: 'The one that came last.' }),
+    refresh_token: text({ format: 'password', description: 'The latest one.' }),
     grant_type: t.Optional(t.Literal('refresh_token')),
     ...oauthClient,
   },
@@ -87,7 +87,7 @@ export const login = t.Union(
   },
 )
 
-/** OAuth 2 says `username`; a client that sends JSON may say `email`. For the route's `transform`. */
+/** Accepts `email` for OAuth 2's `username`. For a route's `transform`. */
 export function nameFromEmail(context: { body: unknown }) {
   const fields = context.body as { email?: unknown } | undefined
   if (fields?.email !== undefined) context.body = { username: fields.email, ...fields }
@@ -95,10 +95,10 @@ export function nameFromEmail(context: { body: unknown }) {
 
 export const tokenPair = t.Object(
   {
-    access_token: t.String({ description: 'A JWT; send it as `Authorization: Bearer …`.' }),
+    access_token: t.String({ description: 'A JWT, for the header `Authorization: Bearer …`.' }),
     token_type: t.Literal('bearer'),
-    expires_in: t.Integer({ description: 'Seconds until the access token ends.', examples: [86_400] }),
-    refresh_token: t.String({ description: 'Good once, for 30 days, for the next pair of tokens.' }),
+    expires_in: t.Integer({ description: 'Seconds until the access token expires.', examples: [86_400] }),
+    refresh_token: t.String({ description: 'Valid once, within 30 days, for the next pair of tokens.' }),
   },
   {
     title: 'TokenPair',
@@ -116,22 +116,22 @@ export const tokenPair = t.Object(
 export const logoutQuery = t.Object({
   scope: t.Optional(
     oneOf(['local', 'all', 'others'], {
-      description: 'This session (if not said), every one of yours, or every one but this.',
+      description: 'Ends this session (default), all of your sessions, or all but this one.',
     }),
   ),
 })
 
-export const sessionParams = t.Object({ id: idInPath('The id of a session.') })
+export const sessionParams = t.Object({ id: pathId('The id of a session.') })
 
 export const session = t.Object(
   {
     id: uuid(),
     created_at: instant(),
     last_used_at: instant({ description: 'To within a few minutes.' }),
-    expires_at: instant({ description: 'Each refresh moves it on.' }),
+    expires_at: instant({ description: 'Each refresh extends it.' }),
     user_agent: nullable(t.String({ examples: ['Mozilla/5.0 …'] })),
     ip: nullable(t.String({ examples: ['203.0.113.7'] })),
-    current: t.Boolean({ description: 'Whether it is the one that asks.' }),
+    current: t.Boolean({ description: 'Whether this request belongs to it.' }),
   },
   { title: 'Session' },
 )

@@ -1,36 +1,35 @@
 import { AppError } from '../../lib/errors.ts'
 
-/** bcrypt takes no more of a password than this many bytes of UTF-8. */
+/** bcrypt reads at most this many bytes of a password. */
 export const passwordBytesMax = 72
 
 export type Passwords = ReturnType<typeof createPasswords>
 
 interface PasswordSettings {
-  /** bcrypt's: each step doubles the time. */
+  /** The cost of bcrypt: each step doubles the time. */
   cost: number
-  /** How many are hashed or checked at a time. */
+  /** How many passwords are hashed or verified at the same time. */
   atOnce: number
-  /** How many more may queue. */
+  /** How many more may wait. */
   waiting: number
 }
 
 /**
- * Hashes and checks passwords with bcrypt. A hash fills a core for a fifth of a second, so only `atOnce` run at a
- * time and `waiting` more may queue; beyond that, 503: all other requests go on. With a `signal`, work leaves the
- * queue when it is aborted, so that clients that hung up keep no place.
+ * Hashes and verifies passwords with bcrypt. A hash keeps a core busy for a fifth of a second, so only `atOnce` run at
+ * a time and `waiting` more may queue; beyond that the answer is 503, and other requests are not delayed. Work with a
+ * `signal` leaves the queue when it is aborted, so that clients that hung up keep no place.
  */
 export function createPasswords({ cost, atOnce, waiting }: PasswordSettings) {
   const inTurn = createQueue(atOnce, waiting)
 
   return {
-    /** A bcrypt hash (`$2b$…`). Throws 503 when too many wait. */
+    /** Returns a bcrypt hash (`$2b$…`). Throws 503 when the queue is full. */
     hash: (password: string, signal?: AbortSignal) =>
       inTurn(() => Bun.password.hash(password, { algorithm: 'bcrypt', cost }), signal),
 
     /**
-     * Whether `password` is the one behind `hash`. A wrong one takes as long as one hash of the configured cost: also
-     * when there is no hash (the address is unknown), when the hash is a cheaper one, and when the password is empty
-     * or longer than bcrypt can take.
+     * Whether `password` has this `hash`. A wrong one takes as long as one hash of the configured cost, also without a
+     * hash (unknown address), with a hash of lower cost, and for a password that is empty or too long for bcrypt.
      */
     async verify(password: string, hash: string | undefined, signal?: AbortSignal): Promise<boolean> {
       const bytes = Buffer.byteLength(password)
@@ -46,19 +45,19 @@ export function createPasswords({ cost, atOnce, waiting }: PasswordSettings) {
       }, signal)
     },
 
-    /** Whether a hash has another cost than the configured one, and is to be replaced when its password is known. */
+    /** Whether a hash has another cost than the configured one, and should be replaced at the next sign-in. */
     isOutdated: (hash: string): boolean => costOf(hash) !== cost,
 
-    /** How many are being hashed or checked, and how many wait. */
+    /** How many passwords are being hashed or verified, and how many wait. */
     stats: inTurn.stats,
   }
 }
 
-/** `undefined` for a hash that is damaged or not bcrypt's, which takes no time. */
+/** `undefined`, at once, for a hash that is damaged or not of bcrypt. */
 const matchesHash = (password: string, hash: string): Promise<boolean | undefined> =>
   Bun.password.verify(password, hash, 'bcrypt').catch(() => undefined)
 
-/** Takes as long as a check against a hash of this cost. It is the hash of no known text. */
+/** Takes as long as to verify a hash of this cost. No known password has this hash. */
 const spend = (password: string, cost: number) =>
   matchesHash(password, `$2b$${String(cost).padStart(2, '0')}$${'.'.repeat(53)}`)
 
@@ -67,7 +66,7 @@ const costOf = (hash = ''): number | undefined => {
   return cost === undefined ? undefined : Number(cost)
 }
 
-/** Runs work in turn, `atOnce` at a time; what still waits leaves by its signal. */
+/** Runs work in order, `atOnce` at a time. An aborted signal removes work that still waits. */
 function createQueue(atOnce: number, waitingMax: number) {
   let running = 0
   const waiting = new Set<() => void>()
@@ -80,7 +79,7 @@ function createQueue(atOnce: number, waitingMax: number) {
     try {
       return await work()
     } finally {
-      // The place is handed over, so `running` stays as it is while others wait.
+      // The next one takes this place, so `running` stays the same.
       const [next] = waiting
       if (next) next()
       else running--
@@ -105,5 +104,5 @@ function createQueue(atOnce: number, waitingMax: number) {
   return Object.assign(inTurn, { stats: () => ({ running, waiting: waiting.size }) })
 }
 
-/** Answered to no client; it ends the work of a request whose client has gone. */
+/** Ends the work of a request whose client has hung up; no client receives it. */
 const hungUp = () => new AppError('bad_request')

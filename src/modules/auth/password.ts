@@ -33,10 +33,10 @@ export const passwordSignIn = (parts: Parts) => {
   const limited =
     (kind: 'login' | 'register') =>
     async ({ request, set }: { request: Request; set: { headers: object } }) => {
-      Object.assign(set.headers, await throttle.address(kind, clientOf(request).ip))
+      Object.assign(set.headers, await throttle.limitCalls(kind, clientOf(request).ip))
     }
 
-  const registering = new Elysia()
+  const registrationRoute = new Elysia()
     .use(body({ forms: true }))
     .post(
       '/register',
@@ -87,7 +87,7 @@ export const passwordSignIn = (parts: Parts) => {
       },
     )
 
-  return new Elysia().use(registering).use(tokenEndpoint)
+  return new Elysia().use(registrationRoute).use(tokenEndpoint)
 }
 
 function createPasswordService({ db, sessions, passwords, throttle }: Parts) {

@@ -5,44 +5,44 @@ export type RefreshTokens = ReturnType<typeof createRefreshTokens>
 
 const idBytes = 16
 const secretBytes = 32
-const sealBytes = 16
+const signatureBytes = 16
 
 /**
- * Refresh tokens: the session's id, 256 secret bits and a seal, in base64url. Opaque to clients.
+ * Refresh tokens: the session's id, a secret of 256 bits and a signature, in base64url. Opaque to clients.
  *
- * The first secret of a session is random; each later one is the HMAC of the one before it. So two requests with one
- * token (two tabs, a lost answer) get the same next token, although only hashes are stored. The seal tells an old
- * token of ours, which ends its session, from an invented one, which must not.
+ * The first secret of a session is random; each later one is the HMAC of its predecessor. So two requests with one token
+ * (two tabs, a lost answer) receive the same next token, although only hashes are stored. The signature distinguishes an
+ * old token of ours, which ends its session, from an invented one, which must not.
  */
 export function createRefreshTokens(secretKey: string) {
   const childKey = deriveKey(secretKey, 'refresh token: next')
-  const sealKey = deriveKey(secretKey, 'refresh token: seal')
+  const signingKey = deriveKey(secretKey, 'refresh token: seal')
 
   function write(sessionId: string, secret: Uint8Array): string {
     const body = Buffer.concat([Buffer.from(sessionId.replaceAll('-', ''), 'hex'), secret])
-    return Buffer.concat([body, seal(body)]).toString('base64url')
+    return Buffer.concat([body, sign(body)]).toString('base64url')
   }
 
-  const seal = (body: Uint8Array) =>
-    createHmac('sha256', sealKey).update(body).digest().subarray(0, sealBytes)
+  const sign = (body: Uint8Array) =>
+    createHmac('sha256', signingKey).update(body).digest().subarray(0, signatureBytes)
 
   return {
     /** The first token of a session. */
     first: (sessionId: string) => write(sessionId, crypto.getRandomValues(new Uint8Array(secretBytes))),
 
-    /** The session of a token that we made, and the token that follows it; `undefined` for anything else. */
+    /** The session of a token that we signed, and the next token; `undefined` for anything else. */
     read(token: string): { sessionId: string; next: string } | undefined {
       const bytes = Buffer.from(token, 'base64url')
-      if (bytes.length !== idBytes + secretBytes + sealBytes) return undefined
-      // Buffer also reads `=`, spaces and `+/`. Their hash is another one, which would look like an old token's.
+      if (bytes.length !== idBytes + secretBytes + signatureBytes) return undefined
+      // Buffer also accepts `=`, spaces and `+/`; the different hash would look like that of an old token.
       if (bytes.toString('base64url') !== token) return undefined
       const body = bytes.subarray(0, idBytes + secretBytes)
-      if (!timingSafeEqual(seal(body), bytes.subarray(body.length))) return undefined
+      if (!timingSafeEqual(sign(body), bytes.subarray(body.length))) return undefined
       const sessionId = formatUuid(body.subarray(0, idBytes).toString('hex'))
       return { sessionId, next: write(sessionId, createHmac('sha256', childKey).update(body).digest()) }
     },
 
-    /** What the database keeps of a token: SHA-256, hex. */
+    /** The hash that the database stores: SHA-256, hex. */
     hash: (token: string) => new Bun.CryptoHasher('sha256').update(token).digest('hex'),
   }
 }

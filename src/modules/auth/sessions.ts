@@ -3,6 +3,7 @@ import type { Db } from '../../db/drizzle.ts'
 import { sessionEnds, sessions, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
 import { createTokenCache, revocationWindowSeconds } from './token-cache.ts'
@@ -10,7 +11,7 @@ import type { Tokens } from './tokens.ts'
 
 /** The user and session behind a request: what a verified token says, and nothing more. */
 export interface Caller {
-  id: string
+  id: UserId
   sessionId: string
 }
 
@@ -98,7 +99,7 @@ export function createSessions({ db, tokens, refreshTokens }: Parts) {
       tokenCache.forget(token)
       throw new AppError('invalid_token')
     }
-    const caller = { id: claims.sub, sessionId: claims.sid }
+    const caller = { id: claims.sub as UserId, sessionId: claims.sid }
     tokenCache.remember(token, { caller, exp: claims.exp, checkedAt, sessionMs: session.leftMs })
     return caller
   }

@@ -13,7 +13,7 @@ interface Parts {
   driver: Pick<Driver, 'query'>
 }
 
-/** Headers for an answer: what is left (draft-ietf-httpapi-ratelimit-headers-10). */
+/** Response headers with the rest of a limit (draft-ietf-httpapi-ratelimit-headers-10). */
 export type LimitHeaders = Record<string, string>
 
 export type Throttle = ReturnType<typeof createThrottle>
@@ -22,12 +22,12 @@ const accountSeconds = 15 * 60
 const fallbackSeconds = 60
 
 /**
- * Slows down guessing. The counting is rate-limiter-flexible's: of addresses in this process, of accounts in the
- * database, where all replicas share it.
+ * Limits the rate of calls and of password attempts. rate-limiter-flexible counts: calls of an address in this process,
+ * failed attempts on an account in the database, shared by all replicas.
  *
- * A guesser never locks the owner of an account out. After too many wrong passwords for an account, each address still
- * has one try a minute on it: the right password works at the first try from wherever its owner is, and a guesser has
- * one guess a minute and address.
+ * An attacker cannot lock a user out. After too many failed attempts on an account, each address still has one attempt
+ * a minute on it: the right password works at the first attempt from the user's address, and an attacker has one attempt
+ * a minute for each address.
  */
 export function createThrottle({ db, driver }: Parts, settings: ThrottleSettings) {
   const client = {
@@ -57,7 +57,7 @@ export function createThrottle({ db, driver }: Parts, settings: ThrottleSettings
 
   return {
     /** Counts a call from an address. Throws `too_many_requests`. */
-    async address(kind: keyof typeof byAddress, ip: string | null): Promise<LimitHeaders> {
+    async limitCalls(kind: keyof typeof byAddress, ip: string | null): Promise<LimitHeaders> {
       const limiter = byAddress[kind]
       if (limiter.points === 0) return {}
       const policy = `"${kind}";q=${limiter.points};w=${limiter.duration}`
@@ -74,8 +74,8 @@ export function createThrottle({ db, driver }: Parts, settings: ThrottleSettings
     },
 
     /**
-     * Runs a check of a password for an account, counting it as wrong until it turns out right: so that a hundred
-     * guesses at once do not all pass before the first is counted. Returns what the check returns. Throws
+     * Runs a check of a credential for an account. It counts as failed until it succeeds, so that of a hundred
+     * concurrent attempts not all pass before the first is counted. Returns what the check returns. Throws
      * `too_many_requests`.
      */
     async limitAttempts<T>(account: string, ip: string | null, check: () => Promise<T>): Promise<T> {
@@ -89,33 +89,33 @@ export function createThrottle({ db, driver }: Parts, settings: ThrottleSettings
           throw tooMany(fallback)
         }
       }
-      // A check that could not be made (too busy, the database away) was no guess.
-      let wasWrong = false
+      // An attempt that could not be checked (too busy, the database away) does not count.
+      let hasFailed = false
       try {
-        const right = await check()
-        wasWrong = !right
-        return right
+        const result = await check()
+        hasFailed = !result
+        return result
       } finally {
-        if (!wasWrong) await failures.reward(key)
+        if (!hasFailed) await failures.reward(key)
       }
     },
 
-    /** How many calls each limit has refused since the start. */
+    /** The number of calls that each limit has refused since the start. */
     stats: (): Readonly<typeof refused> => refused,
 
-    /** Removes counters that have run out; an hour late, because they end by the clock of the replica that made them. */
+    /** Deletes expired counters, an hour late: they expire by the clock of the replica that wrote them. */
     async cleanUp(): Promise<void> {
       await db.delete(rateLimits).where(lt(rateLimits.expire, Date.now() - 3_600_000))
     },
   }
 }
 
-/** What is counted together. A client that hung up has no address any more: all of those are one. */
+/** What is counted together. Clients that have hung up have no address any more, and share one. */
 const bucketOf = (ip: string | null) => (ip === null ? 'unknown' : networkOf(ip))
 
 type Limiter = RateLimiterMemory | RateLimiterPostgres
 
-/** The library throws its refusals; a failure of the database is thrown on. */
+/** The library throws its refusals; any other error is passed on. */
 async function consume(limiter: Limiter, key: string): Promise<RateLimiterRes & { refused: boolean }> {
   try {
     return Object.assign(await limiter.consume(key), { refused: false })
@@ -130,5 +130,5 @@ const seconds = ({ msBeforeNext }: RateLimiterRes) => Math.max(1, Math.ceil(msBe
 const tooMany = (result: RateLimiterRes, headers: LimitHeaders = {}) =>
   new AppError('too_many_requests', { headers: { ...headers, 'retry-after': String(seconds(result)) } })
 
-/** Keys are hashed: a counter says nothing about who has an account, and fits its column. */
+/** Keys are hashed: a counter does not reveal which accounts exist, and has a fixed length. */
 const digest = (text: string) => new Bun.CryptoHasher('sha256').update(text).digest('hex').slice(0, 32)

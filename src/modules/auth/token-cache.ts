@@ -3,15 +3,15 @@ import type { Claims } from './tokens.ts'
 
 /** How many tokens are kept; the oldest entry is dropped first. */
 const tokensMax = 10_000
-/** A session counts as alive for this long after it was last seen alive. With `pollEveryMs` it stays below a second. */
+/** How long a session counts as alive after it was last seen alive. With `pollEveryMs` it stays below a second. */
 const trustMs = 700
 const pollEveryMs = 250
-/** What `pollRevocations` covers. An end is committed within seconds of its time stamp, so none falls between two polls. */
+/** The window of `pollRevocations`: a revocation is committed within seconds of its timestamp, so no poll misses it. */
 export const revocationWindowSeconds = 15
-/** Even so, each session is looked up again now and then. */
+/** Each session is looked up again at least this often. */
 const recheckMs = 5 * 60_000
 
-/** Sessions that ended in the last `revocationWindowSeconds`, and the database's clock (ms since 1970) when it looked. */
+/** Sessions that ended in the last `revocationWindowSeconds`, and the database's clock (ms since 1970) at the poll. */
 export interface Revocations {
   databaseTime: number
   sessionIds: string[]
@@ -19,8 +19,8 @@ export interface Revocations {
 
 /**
  * Two clocks, in milliseconds. Every duration is measured by `elapsed`, which never steps: with a wall clock that is
- * set back, a session would count as "seen alive a moment ago" for as long as the step. `wall` is for a token's `exp`
- * alone, which is a date.
+ * set back, a session would count as "seen alive a moment ago" for the length of the step. `wall` is only for a
+ * token's `exp`, which is a date.
  */
 export interface Clock {
   elapsed(): number
@@ -35,7 +35,7 @@ interface Entry {
   exp: number
   /** When the session ends, by `Clock.elapsed`. */
   endsAt: number
-  /** When the session was last looked up by itself, by `Clock.elapsed`. */
+  /** When the session itself was last looked up, by `Clock.elapsed`. */
   checkedAt: number
 }
 
@@ -43,13 +43,12 @@ export type TokenCache = ReturnType<typeof createTokenCache>
 
 /**
  * Keeps tokens whose signature was verified and whose session was found alive, so that the next request with the same
- * token costs neither.
+ * token repeats neither.
  *
- * That a signature is good never changes. That a session is alive does: so every 250 ms one poll for all tokens,
- * "which sessions ended lately?", goes to the database, as long as requests come. While its answers come, a session
- * that is not among them is alive; when they stop coming (the database is slow or away), or no request came for a
- * while, each session is looked up by itself again. This needs nothing of the database that a transaction-pooling
- * proxy lacks.
+ * A valid signature stays valid. A session may end: so while requests arrive, one poll every 250 ms asks the database
+ * for the sessions that ended lately. As long as polls succeed, a session that none of them names is alive; after a gap
+ * (the database is slow or away, or no request arrived) each session is looked up again. Works through a
+ * transaction-pooling proxy.
  */
 export function createTokenCache(pollRevocations: () => Promise<Revocations>, clock: Clock = systemClock) {
   const tokens = new Map<string, Entry>()
@@ -77,8 +76,8 @@ export function createTokenCache(pollRevocations: () => Promise<Revocations>, cl
     const startedAt = pollStartedAt
     try {
       const revocations = await pollRevocations()
-      // By the clock that the window is cut with: it also runs on while this machine is suspended, and when the
-      // database's clock is set forward, the ends since the last poll are out of the window.
+      // By the database's clock, which defines the window: it runs on while this machine is suspended, and when it is
+      // set forward, the revocations since the last poll are outside the window.
       const gapMs = revocations.databaseTime - databaseTime
       if (gapMs > (revocationWindowSeconds * 1000) / 2) coveredSince = startedAt
       databaseTime = revocations.databaseTime
@@ -86,7 +85,7 @@ export function createTokenCache(pollRevocations: () => Promise<Revocations>, cl
       recentlyRevoked = new Set(revocations.sessionIds)
       dropRevoked()
     } catch {
-      // The requests that need the database meet the same failure, and report it.
+      // Requests that need the database fail the same way, and report it.
     } finally {
       polling = false
     }
@@ -98,7 +97,7 @@ export function createTokenCache(pollRevocations: () => Promise<Revocations>, cl
   }
 
   return {
-    /** The user a token speaks for, if that is known without the database. */
+    /** The caller behind a token, if known without the database. */
     caller(token: string): Caller | undefined {
       const at = clock.elapsed()
       if (!polling && at - pollStartedAt >= pollEveryMs) void poll()
@@ -106,7 +105,7 @@ export function createTokenCache(pollRevocations: () => Promise<Revocations>, cl
       return entry && !isOver(entry, at) && isAlive(entry, at) ? entry.caller : undefined
     },
 
-    /** The claims of a token, if its signature is known to be good and it has not ended. */
+    /** The claims of a token, if its signature was verified and it has not expired. */
     claims(token: string): Claims | undefined {
       const entry = tokens.get(token)
       if (!entry || isOver(entry, clock.elapsed())) return undefined
@@ -115,8 +114,8 @@ export function createTokenCache(pollRevocations: () => Promise<Revocations>, cl
     },
 
     /**
-     * Notes that a token is good and that its session was alive at `checkedAt` (`performance.now()` before the database
-     * was asked) and ends `sessionMs` later.
+     * Adds a verified token, whose session was alive at `checkedAt` (`performance.now()` before the query) and ends
+     * `sessionMs` later.
      */
     remember(
       token: string,
@@ -125,23 +124,23 @@ export function createTokenCache(pollRevocations: () => Promise<Revocations>, cl
       if (recentlyRevoked.has(caller.sessionId)) return
       tokens.delete(token)
       if (tokens.size >= tokensMax) tokens.delete(tokens.keys().next().value!)
-      // What is left of the token is counted from now as well: a clock set back does not prolong it.
+      // The rest of the token's lifetime is also measured from now: a clock set back does not extend it.
       const leftMs = Math.min(sessionMs, exp * 1000 - clock.wall())
       tokens.set(token, { caller, exp, checkedAt, endsAt: checkedAt + leftMs })
     },
 
-    /** Drops one token: its session was not found. */
+    /** Drops a token whose session was not found. */
     forget(token: string) {
       tokens.delete(token)
     },
 
-    /** Sessions that this process itself has just ended: their tokens stop working at once. */
+    /** Drops the tokens of sessions that this process has ended. */
     revoke(sessionIds: readonly string[]) {
       for (const id of sessionIds) recentlyRevoked.add(id)
       dropRevoked()
     },
 
-    /** How many tokens are kept. */
+    /** The number of tokens. */
     get size() {
       return tokens.size
     },

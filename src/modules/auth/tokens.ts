@@ -1,7 +1,7 @@
 import { jwt } from '@elysiajs/jwt'
 import type { Algorithm } from '../../config/config.ts'
 
-/** Who a token speaks for, and until when (seconds since 1970). */
+/** The user, the session and the expiry (seconds since 1970) of an access token. */
 export interface Claims {
   sub: string
   sid: string
@@ -28,9 +28,9 @@ export function createTokens({ secretKey, algorithm, lifetimeSeconds }: TokenSet
       return accessToken.sign({ sub, sid, exp })
     },
 
-    /** The claims of a token that we signed and that has not ended, else `undefined`. */
+    /** The claims of a token that we signed and that has not expired, else `undefined`. */
     async verify(token: string): Promise<Claims | undefined> {
-      // Without `algorithms` every HMAC would do, and without `requiredClaims` a token that never ends.
+      // Without `algorithms` every HMAC would be accepted; without `requiredClaims`, tokens that never expire.
       const claims = await accessToken.verify(token, {
         algorithms: [algorithm],
         requiredClaims: ['sub', 'sid', 'exp'],

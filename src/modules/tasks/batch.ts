@@ -1,13 +1,15 @@
 import { and, eq, isNotNull, isNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { tasks, userVersions } from '../../db/tables.ts'
+import { userVersions } from '../../db/tables.ts'
 import { AppError, type Problem } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { Operation } from './model.ts'
-import { assignments, fields, newTask, toNewRow, toPatch } from './rows.ts'
-import { lockVersions, refusal } from './statements.ts'
+import { assignments, newTask, settableColumns, toColumns, toNewColumns } from './rows.ts'
+import { lockVersions, throwMissing } from './statements.ts'
+import { tasks } from './table.ts'
 
-/** An operation as columns. The version is the one that the client expects, and in `write` the one that it gets. */
+/** An operation as columns. `version` is the one that the client expects; in `write`, the new one. */
 interface Step {
   op: Operation['op']
   id: string
@@ -16,34 +18,34 @@ interface Step {
 }
 
 /**
- * Up to 100 operations in one transaction, all or nothing. The counter is locked first: from then on the tasks stay as
- * they are, so that one look at them decides, and all that is written are two statements and the counter.
+ * Up to 100 operations in one transaction, all or nothing. The user's versions are locked first: from then on the tasks do
+ * not change, so one query decides about all operations, and three statements write them.
  */
 export function createBatch(db: Db) {
   /**
    * Carries out all operations or none, and returns the answer as JSON. Throws `validation_failed`; or, with the `index`
    * of the first operation that cannot be done, `task_not_found`, `not_authorized` or `precondition_failed`.
    */
-  return async function batch(userId: string, operations: Operation[]): Promise<string> {
+  return async function batch(userId: UserId, operations: Operation[]): Promise<string> {
     const problems = problemsOf(operations)
     if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
     const steps = operations.map(stepOf)
     const tasks = await db.transaction(async tx => {
-      const counter = await lockVersions(tx, userId)
-      if (!counter) throw new AppError('invalid_token')
-      const known = await look(tx, userId, steps)
+      const versions = await lockVersions(tx, userId)
+      if (!versions) throw new AppError('invalid_token')
+      const found = await findTasks(tx, userId, steps)
       for (const [index, { op, id, version }] of steps.entries()) {
         if (op === 'create') continue
-        const task = known.get(id)
-        if (!task || task.isTrashed) throw await refusal(tx, userId, id, { index })
+        const task = found.get(id)
+        if (!task || task.isTrashed) return throwMissing(tx, userId, id, { index })
         if (version !== undefined && version !== task.version)
           throw new AppError('precondition_failed', { index })
       }
       const changes = steps
-        .filter(({ op, id }) => op === 'create' || known.get(id)!.differs)
-        .map((step, i) => ({ ...step, version: counter.lastVersion + 1 + i }))
+        .filter(({ op, id }) => op === 'create' || found.get(id)!.differs)
+        .map((step, i) => ({ ...step, version: versions.lastVersion + 1 + i }))
       const written = await write(tx, userId, changes)
-      return new Map([...known.values(), ...written].map(({ id, json }) => [id, json]))
+      return new Map([...found.values(), ...written].map(({ id, json }) => [id, json]))
     })
     const results = steps.map(
       ({ op, id }) => `{"op":"${op}","id":"${id}","task":${op === 'delete' ? 'null' : tasks.get(id)}}`,
@@ -54,10 +56,10 @@ export function createBatch(db: Db) {
 
 function stepOf(operation: Operation): Step {
   const { op, version } = operation
-  if (op === 'create') return { op, version, id: Bun.randomUUIDv7(), patch: toNewRow(operation.task) }
+  if (op === 'create') return { op, version, id: Bun.randomUUIDv7(), patch: toNewColumns(operation.task) }
   const id = operation.id.toLowerCase()
   // PostgreSQL reads the text `now` as the moment at which the transaction began.
-  return { op, version, id, patch: op === 'delete' ? { deleted_at: 'now' } : toPatch(operation.task!) }
+  return { op, version, id, patch: op === 'delete' ? { deleted_at: 'now' } : toColumns(operation.task!) }
 }
 
 /** Steps as rows, and a task as the patch of its step would leave it. */
@@ -65,8 +67,8 @@ const rowsOf = (steps: Pick<Step, 'id' | 'patch'>[]) =>
   sql`jsonb_to_recordset(${sql.param(steps)}::jsonb) as step(id uuid, patch jsonb)`
 const patched = sql`jsonb_populate_record(${tasks}, step.patch)`
 
-/** The user's tasks that the steps name, and whether a step would make a difference. */
-async function look(tx: Db, userId: string, steps: Step[]) {
+/** The user's tasks that the steps name, and whether the step would change them. */
+async function findTasks(tx: Db, userId: UserId, steps: Step[]) {
   const found = await tx
     .select({
       id: tasks.id,
@@ -76,14 +78,13 @@ async function look(tx: Db, userId: string, steps: Step[]) {
       differs: sql<boolean>`${patched} is distinct from ${tasks}`,
     })
     .from(tasks)
-
     .innerJoin(rowsOf(steps), eq(tasks.id, sql`step.id`))
     .where(eq(tasks.userId, userId))
   return new Map(found.map(task => [task.id, task]))
 }
 
-/** Writes the steps, each with its number, and returns the tasks that are new or changed. */
-async function write(tx: Db, userId: string, steps: (Step & { version: number })[]) {
+/** Writes the steps, each with its version, and returns the new and changed tasks. */
+async function write(tx: Db, userId: UserId, steps: (Step & { version: number })[]) {
   const { create = [], change = [] } = Object.groupBy(steps, ({ op }) => (op === 'create' ? op : 'change'))
   const answer = { id: tasks.id, json: tasks.json }
 
@@ -95,12 +96,12 @@ async function write(tx: Db, userId: string, steps: (Step & { version: number })
     .select(sql`select ${row} from jsonb_populate_recordset(null::${tasks}, ${rows}::jsonb) r`)
     .returning(answer)
 
-  // Each patch names other columns, so all of them are set. A deletion is no change of the task itself.
+  // The patches name different columns, so all of them are set. A deletion does not count as an update of the task.
   const patches = change.map(({ op, id, version, patch }) => ({
     id,
     patch: { ...patch, version, ...(op === 'update' && { updated_at: 'now' }) },
   }))
-  const columns = [...fields, 'updated_at', 'deleted_at', 'version']
+  const columns = [...settableColumns, 'updated_at', 'deleted_at', 'version']
   const updated = await tx
     .update(tasks)
     .set(assignments(columns, column => sql`(${patched}).${sql.identifier(column)}`))
@@ -114,7 +115,7 @@ async function write(tx: Db, userId: string, steps: (Step & { version: number })
   return [...made, ...updated]
 }
 
-/** What the schema does not check: what goes with which operation, and that no task comes twice. */
+/** What the schema does not check: what goes with which operation, and that no task is named twice. */
 function problemsOf(operations: Operation[]): Problem[] {
   const seen = new Set<string>()
   return operations.flatMap((operation, i) => {

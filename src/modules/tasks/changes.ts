@@ -1,83 +1,81 @@
 import { sql } from 'drizzle-orm'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
-import { tasks, taskTombstones, userVersions } from '../../db/tables.ts'
+import { taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
 import type { ChangesQuery } from './model.ts'
 import { value } from './rows.ts'
+import { tasks } from './table.ts'
 
 const user = value('user', 'uuid')
 const since = value('since', 'bigint')
-const limit = value('limit', 'int')
 // Hidden from the planner, so that it keeps one plan; one more than asked for says whether there are more.
-const rows = sql`(select ${limit} + 1)`
+const rows = sql`(select ${value('limit', 'int')} + 1)`
 
 /**
- * What has a number above `since`, in the order of the numbers: two ranges of two indexes, merged, as one row. The
- * counter comes from the same snapshot: every change up to its number is in there, because numbers are committed in
- * order. Raw SQL, because the builder has no words for aggregates with a filter.
+ * What has a version above `since`, in the order of the versions: two ranges of two indexes, merged. `last_version` comes
+ * from the same snapshot: every change up to it is in there, because versions are committed in order. Raw SQL, because
+ * the builder has no words for two limits in a union.
  */
 const changesQuery = sql`
-  select last_version, forgotten_version, count(id) > ${limit} as has_more,
-         string_agg(json, ',' order by place) filter (where place <= ${limit}) as tasks,
-         string_agg('"' || id || '"', ',' order by place) filter (where place <= ${limit} and json is null) as deleted,
-         max(version) filter (where place <= ${limit}) as last
-  from ${userVersions} counter left join (
-    select *, row_number() over (order by version) as place from (
-      (select id, version, case when deleted_at is null then json end as json
-       from ${tasks} where user_id = ${user} and version > ${since} order by version limit ${rows})
-      union all
-      (select id, version, null from ${taskTombstones}
-       where user_id = ${user} and version > ${since} order by version limit ${rows})
-    ) changes
-  ) feed on true
-  where counter.user_id = ${user}
-  group by counter.user_id`
+  select last_version, forgotten_version, change.*
+  from ${userVersions} known left join lateral (
+    (select id, version, case when deleted_at is null then json end as json
+     from ${tasks} where user_id = known.user_id and version > ${since} order by version limit ${rows})
+    union all
+    (select id, version, null from ${taskTombstones}
+     where user_id = known.user_id and version > ${since} order by version limit ${rows})
+    order by version limit ${rows}
+  ) change on true
+  where known.user_id = ${user}
+  order by version`
 
-interface Page {
-  last_version: number
-  forgotten_version: number
-  has_more: boolean
-  tasks: string | null
-  deleted: string | null
-  last: number | null
-}
+/** A change, or nulls when there is none; without JSON it is a deletion. */
+type Row = { last_version: number; forgotten_version: number } & (
+  | { id: string; version: number; json: string | null }
+  | { id: null; version: null; json: null }
+)
 
 /** A place in the sequence of changes. */
 interface Place {
-  /** The number of the last change that the client knows. */
+  /** The version of the last change that the client knows. */
   since: number
   /**
-   * How far deletions were forgotten when the client began with nothing: it never had what was gone by then. Without
-   * this, a client that begins after a purge could never get past it.
+   * Up to which version deletions were forgotten when the client began: it never had those tasks. Without this, a client
+   * that begins after a purge would get `cursor_expired` for every cursor.
    */
   base: number
 }
 
 export function createChanges(db: Db, cursors: Cursors) {
-  const query = prepareSql<Page>(db, 'changes', changesQuery)
+  const query = prepareSql<Row>(db, 'changes', changesQuery)
 
   /**
-   * What has changed since a cursor, as JSON. Throws `validation_failed` for a cursor that is not this user's, and
+   * The changes since a cursor, as JSON. Throws `validation_failed` for a cursor that is not this user's, and
    * `cursor_expired` when deletions after it are forgotten, or when the database is older than it (a restored backup).
    */
   return async function changes(
-    userId: string,
+    userId: UserId,
     { since: cursor, limit = 50 }: ChangesQuery,
   ): Promise<string> {
-    const known = cursor === undefined ? undefined : open(userId, cursor)
+    const known = cursor === undefined ? undefined : readCursor(userId, cursor)
     const from = known?.since ?? 0
-    const [page] = await query.execute({ user: userId, since: from, limit })
-    if (!page) throw new AppError('invalid_token')
-    const { last_version, forgotten_version, has_more } = page
+    const found = await query.execute({ user: userId, since: from, limit })
+    if (!found[0]) throw new AppError('invalid_token')
+    const { last_version, forgotten_version } = found[0]
     const base = known?.base ?? forgotten_version
     if (from > last_version || forgotten_version > Math.max(from, base)) throw new AppError('cursor_expired')
-    const next = cursors.seal('changes', userId, `${has_more ? page.last : last_version}.${base}`)
-    return `{"tasks":[${page.tasks ?? ''}],"deleted":[${page.deleted ?? ''}],"cursor":"${next}","has_more":${has_more}}`
+    const has_more = found.length > limit
+    const page = found.slice(0, limit)
+    const tasks = page.flatMap(({ json }) => json ?? [])
+    const deleted = page.flatMap(({ id, json }) => (id && !json ? `"${id}"` : []))
+    const next = cursors.sign('changes', userId, `${has_more ? page.at(-1)!.version : last_version}.${base}`)
+    return `{"tasks":[${tasks}],"deleted":[${deleted}],"cursor":"${next}","has_more":${has_more}}`
   }
 
-  function open(userId: string, cursor: string): Place {
-    const content = cursors.open('changes', userId, cursor)
+  function readCursor(userId: UserId, cursor: string): Place {
+    const content = cursors.verify('changes', userId, cursor)
     if (content === undefined) throw wrongCursor('since')
     const [since, base] = content.split('.').map(Number)
     return { since: since!, base: base! }

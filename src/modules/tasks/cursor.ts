@@ -5,28 +5,28 @@ import { AppError } from '../../lib/errors.ts'
 const macBytes = 16
 
 /**
- * Cursors: a place in a list, which the client carries and cannot change. Each is bound to a user and to a kind of
- * list by an HMAC-SHA256 under a key that only this service knows.
+ * Cursors: a place in a list that the client holds and cannot change. An HMAC-SHA256 under a key of this service binds
+ * each to a user and to a kind of list.
  */
 export function createCursors(secretKey: string) {
   const key = deriveKey(secretKey, 'cursors')
 
   /** `content` as a cursor: base64url of the MAC and the content. */
-  function seal(kind: string, userId: string, content: string): string {
+  function sign(kind: string, userId: string, content: string): string {
     const mac = new Bun.CryptoHasher('sha256', key).update(`${kind}\0${userId}\0${content}`).digest()
     return Buffer.concat([mac.subarray(0, macBytes), Buffer.from(content)]).toString('base64url')
   }
 
   /** The content of a cursor; `undefined` when this service did not make it for this user and this kind of list. */
-  function open(kind: string, userId: string, cursor: string): string | undefined {
+  function verify(kind: string, userId: string, cursor: string): string | undefined {
     const content = Buffer.from(cursor, 'base64url').subarray(macBytes).toString()
-    // Sealed again and compared whole: base64 has several texts for the same bytes, and we take only ours.
+    // Signed again and compared as text: base64 has several texts for the same bytes, and only ours is valid.
     const given = Buffer.from(cursor)
-    const expected = Buffer.from(seal(kind, userId, content))
+    const expected = Buffer.from(sign(kind, userId, content))
     return given.length === expected.length && timingSafeEqual(given, expected) ? content : undefined
   }
 
-  return { seal, open }
+  return { sign, verify }
 }
 
 export type Cursors = ReturnType<typeof createCursors>

@@ -1,18 +1,20 @@
 import { and, eq, gt, inArray, isNotNull, lt, notExists, type SQL, sql } from 'drizzle-orm'
 import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
-import { tasks, taskTombstones, users, userVersions } from '../../db/tables.ts'
+import { taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { findAppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { errorFields, type Log } from '../../telemetry/log.ts'
 import { serialized } from './rows.ts'
 import { type Change, lockVersions } from './statements.ts'
+import { tasks } from './table.ts'
 
-/** Days that a task stays in the trash before it goes for good. */
+/** Days that a task stays in the trash before it is deleted permanently. */
 export const trashDays = 30
 /** Days that a deletion is remembered; a cursor of `/tasks/changes` that is older may be too old. */
 export const tombstoneDays = 90
 
-/** Rows that a step deletes: other requests wait neither long for its locks nor for the embedded database. */
+/** Rows that a step deletes: so few that other requests hardly wait for its locks or for the embedded database. */
 export const stepRows = 200
 const usersAtOnce = 100
 
@@ -23,7 +25,7 @@ const isOldTombstone = lt(taskTombstones.deletedAt, daysAgo(tombstoneDays))
 
 type Lock = { skipLocked?: true }
 
-/** Deletes at most `stepRows` rows, in an order that an index has: else each step would read and sort all of them. */
+/** Deletes at most `stepRows` rows, in the order of an index: otherwise each step would read and sort all of them. */
 async function deleteSome(
   tx: Db,
   table: typeof tasks | typeof taskTombstones,
@@ -32,30 +34,30 @@ async function deleteSome(
 ) {
   const { id, userId, version, deletedAt } = table
   const some = tx.select({ id }).from(table).where(which).orderBy(order).limit(stepRows)
-  // The condition once more: a row may have changed since it was chosen. An array is looked up by the key; of a subquery
-  // the planner may make a join with all of the table.
+  // The condition is repeated because a row may have changed since it was chosen. An array is looked up in the primary
+  // key; a subquery the planner may turn into a join with the whole table.
   return tx
     .delete(table)
     .where(and(which, sql`${id} = any (array(${some}))`))
     .returning({ id, userId, version, deletedAt })
 }
 
-/** Notes deletions for clients that sync. There may be an imported one of the same task; the last one counts. */
-async function bury(
+/** Records deletions for clients that sync. An import may have brought a tombstone of the same task; the last one counts. */
+async function writeTombstones(
   tx: Db,
-  gone: { id: string; userId: string; version: number; deletedAt?: string | null }[],
+  deleted: { id: string; userId: string; version: number; deletedAt?: string | null }[],
 ) {
-  if (gone.length === 0) return
+  if (deleted.length === 0) return
   await tx
     .insert(taskTombstones)
-    .values(gone.map(row => ({ ...row, deletedAt: row.deletedAt ?? sql`now()` })))
+    .values(deleted.map(row => ({ ...row, deletedAt: row.deletedAt ?? sql`now()` })))
     .onConflictDoUpdate({
       target: [taskTombstones.id, taskTombstones.userId],
       set: { version: sql`excluded.version`, deletedAt: sql`excluded.deleted_at` },
     })
 }
 
-/** Runs steps, each a transaction that holds the user's counter, until one finds less to do than it may. */
+/** Repeats a step, each time in a transaction that locks the user's versions, until one deletes fewer rows than it may. */
 async function inSteps(db: Db, userId: string, lock: Lock, step: (tx: Db) => Promise<number>) {
   let total = 0
   for (let count = stepRows; count === stepRows; total += count) {
@@ -64,30 +66,30 @@ async function inSteps(db: Db, userId: string, lock: Lock, step: (tx: Db) => Pro
   return total
 }
 
-/** Deletes trash for good. No number is taken: for the feed these tasks were gone before, and keep their last one. */
+/** Deletes trash permanently. No version is taken: in the feed these tasks are deleted already, under their last version. */
 function emptyTrash(db: Db, userId: string, which: SQL, lock: Lock = {}) {
   return inSteps(db, userId, lock, async tx => {
-    const gone = await deleteSome(tx, tasks, tasks.deletedAt, and(eq(tasks.userId, userId), which))
-    await bury(tx, gone)
-    return gone.length
+    const deleted = await deleteSome(tx, tasks, tasks.deletedAt, and(eq(tasks.userId, userId), which))
+    await writeTombstones(tx, deleted)
+    return deleted.length
   })
 }
 
-/** Forgets old deletions, and notes how far: cursors from before that are too old. */
+/** Forgets old deletions and records up to which version: cursors before it are too old. */
 function forgetDeletions(db: Db, userId: string) {
   return inSteps(db, userId, { skipLocked: true }, async tx => {
     const { version, userId: owner } = taskTombstones
-    const gone = await deleteSome(tx, taskTombstones, version, and(eq(owner, userId), isOldTombstone))
-    const last = Math.max(0, ...gone.map(({ version }) => version))
+    const forgotten = await deleteSome(tx, taskTombstones, version, and(eq(owner, userId), isOldTombstone))
+    const last = Math.max(0, ...forgotten.map(({ version }) => version))
     await tx
       .update(userVersions)
       .set({ forgottenVersion: sql`greatest(${userVersions.forgottenVersion}, ${last})` })
       .where(eq(userVersions.userId, userId))
-    return gone.length
+    return forgotten.length
   })
 }
 
-/** Deletes everything that a user without an account has left. Interrupted, it can be called again. */
+/** Deletes what remains of a user whose account is deleted. When it was interrupted, it can be called again. */
 export async function eraseUser(db: Db, userId: string): Promise<number> {
   const [account] = await db.select({ id: users.id }).from(users).where(eq(users.id, userId))
   if (account) return 0
@@ -106,9 +108,9 @@ type OwnedTable = typeof tasks | typeof taskTombstones | typeof userVersions
 const hasNoAccount = (db: Db) =>
   notExists(db.select({ id: users.id }).from(users).where(eq(users.id, userVersions.userId)))
 
-/** What deletes for good: one task, the trash, and by itself what is old. */
+/** Permanent deletion: of one task, of the trash, and periodically of what is old. */
 export function createErasure(db: Db, log: Pick<Log, 'error'>) {
-  /** For each user who has such rows. What fails for one is logged, and the others have their turn. */
+  /** Runs `work` for each user who has such rows. A failure is logged and does not stop the others. */
   async function forEachUser(table: OwnedTable, which: SQL, work: (userId: string) => Promise<number>) {
     let total = 0
     let page: { userId: string }[] = []
@@ -126,26 +128,26 @@ export function createErasure(db: Db, log: Pick<Log, 'error'>) {
   }
 
   function report(error: unknown, userId: string): number {
-    // No database, or a lock that takes long: no reason for a line.
+    // The database is away or a lock is held for long: the next purge tries again.
     if (findAppError(error)?.code !== 'unavailable')
       log.error('the old tasks of a user cannot be deleted', { user_id: userId, ...errorFields(error) })
     return 0
   }
 
   return {
-    /** One task, from the list or from the trash, with the next number. */
+    /** One task, from the list or from the trash; takes the next version. */
     task: {
       write: ({ id, user, ifMatch }) =>
         db.transaction(async tx => {
-          const counter = await lockVersions(tx, user)
+          const versions = await lockVersions(tx, user)
           const isWanted = ifMatch ? inArray(tasks.version, ifMatch.map(Number)) : undefined
           const which = and(eq(tasks.id, id), eq(tasks.userId, user), isWanted)
-          const gone = await tx.delete(tasks).where(which).returning(serialized)
-          if (!counter || gone.length === 0) return []
-          const version = counter.lastVersion + 1
-          await bury(tx, [{ id, userId: user, version }])
+          const deleted = await tx.delete(tasks).where(which).returning(serialized)
+          if (!versions || deleted.length === 0) return []
+          const version = versions.lastVersion + 1
+          await writeTombstones(tx, [{ id, userId: user, version }])
           await tx.update(userVersions).set({ lastVersion: version }).where(eq(userVersions.userId, user))
-          return gone
+          return deleted
         }),
       look: ({ id, user }) =>
         db
@@ -155,14 +157,14 @@ export function createErasure(db: Db, log: Pick<Log, 'error'>) {
     } satisfies Change,
 
     /** Everything in the user's trash. */
-    async emptyTrash(userId: string): Promise<void> {
+    async emptyTrash(userId: UserId): Promise<void> {
       await emptyTrash(db, userId, isTrashed)
     },
 
     /**
-     * Empties the trash of what was there for 30 days, forgets deletions after 90, and ends deletions of accounts that
-     * were interrupted. Returns the numbers of rows. Replicas may do it at the same time: a user whose counter is locked
-     * has the next turn.
+     * Deletes what was in the trash for 30 days, forgets deletions after 90, and completes interrupted deletions of
+     * accounts. Returns the numbers of rows. Replicas may run it at the same time: a user whose versions are locked is
+     * left to the next purge.
      */
     async purge(): Promise<{ purged: number; forgotten: number; erased: number }> {
       return {

@@ -9,8 +9,9 @@ import {
 } from '../../http/entity-tag.ts'
 import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, jsonText, noContent, repeated, sendJson, withHeaders } from '../../http/schema.ts'
+import { errors, jsonText, noContent, queryValues, sendJson, withHeaders } from '../../http/schema.ts'
 import type { Caller } from '../auth/sessions.ts'
+import { listFilters, momentFilters } from './fields.ts'
 import {
   batch,
   batchResult,
@@ -19,7 +20,6 @@ import {
   changesQuery,
   idempotencyHeader,
   listQuery,
-  moments,
   stats,
   statsQuery,
   type Task,
@@ -252,7 +252,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         operationId: 'updateTask',
         summary: 'Change a task',
         description:
-          'Changes only the fields that are sent; `null` clears where null is allowed. With `If-Match`, only if nobody has changed the task since you read it.',
+          'Changes only the fields that are sent; `null` clears where null is allowed. With `If-Match`, only if the task has not changed since you read it.',
       },
     })
 }
@@ -285,10 +285,10 @@ const change = {
   },
 }
 
-/** Before a list's query is checked: tags as they were sent, and moments whose `+` arrived as a space. */
+/** Before a list's query is checked: lists of texts as they were sent, and moments whose `+` arrived as a space. */
 function readListQuery({ query, request }: { query: Record<string, unknown>; request: Request }) {
-  if (query.tag !== undefined) query.tag = repeated(request, 'tag')
-  for (const name of moments) {
+  for (const { name } of listFilters) if (query[name] !== undefined) query[name] = queryValues(request, name)
+  for (const { name } of momentFilters) {
     const moment = query[name]
     if (typeof moment === 'string') query[name] = moment.replace(/ (?=\d\d:\d\d$)/, '+')
   }

@@ -2,6 +2,7 @@ import type { Db } from '../../db/drizzle.ts'
 import { brokenConstraint } from '../../db/pg-error.ts'
 import { deriveKey } from '../../lib/derive-key.ts'
 import { AppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { isUuid, uuidOf } from '../../lib/uuid.ts'
 import type { Log } from '../../telemetry/log.ts'
 import { createBatch } from './batch.ts'
@@ -10,8 +11,8 @@ import { createCursors } from './cursor.ts'
 import { createErasure } from './erasure.ts'
 import { createLists } from './list.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import { type SerializedTask, toNewRow, toPatch } from './rows.ts'
-import { type Change, createStatements, refusal, type Target } from './statements.ts'
+import { type SerializedTask, toColumns, toNewColumns } from './rows.ts'
+import { type Change, createStatements, type Target, throwMissing } from './statements.ts'
 import { createStats } from './stats.ts'
 import { createTrash } from './trash.ts'
 
@@ -27,7 +28,7 @@ interface Parts {
 /** The versions of a task that a change accepts, as text; null for any. */
 type Versions = string[] | null
 
-/** How often a change is tried whose task others change at the same moment. */
+/** How often a change is tried while other writers change the same task. */
 const triesMax = 3
 
 export function createTaskService({ db, log, secretKey }: Parts) {
@@ -37,10 +38,10 @@ export function createTaskService({ db, log, secretKey }: Parts) {
   const erasure = createErasure(db, log)
 
   /**
-   * Writes, and looks only when nothing came back. Returns the task, or `undefined` when there is none to change. What
-   * another writer has made possible again since the write is written again.
+   * Writes, and looks why only when nothing was written. Returns the task, or `undefined` when there is none to change.
+   * If another writer has made the change possible since the write, it is tried again.
    */
-  async function carryOut<Values extends Target>(change: Change, values: Values) {
+  async function applyChange<Values extends Target>(change: Change, values: Values) {
     if (!isUuid(values.id)) throw new AppError('task_not_found')
     for (let attempt = 1; attempt <= triesMax; attempt++) {
       const [written] = await change.write(values)
@@ -54,14 +55,14 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     throw new AppError('unavailable')
   }
 
-  async function read(userId: string, taskId: string): Promise<SerializedTask> {
+  async function read(userId: UserId, taskId: string): Promise<SerializedTask> {
     if (!isUuid(taskId)) throw new AppError('task_not_found')
     const [task] = await statements.read.execute({ id: taskId, user: userId })
-    if (!task) throw await refusal(db, userId, taskId)
+    if (!task) return throwMissing(db, userId, taskId)
     return task
   }
 
-  /** Makes a task of that id, or finds the one that was made before. Of two at once, one breaks the primary key. */
+  /** Creates a task with that id, or returns the one that exists. Of two at once, one violates the primary key. */
   async function createOnce(values: Target): Promise<SerializedTask> {
     try {
       const [made] = await statements.insertOnce.execute({ ...values })
@@ -88,12 +89,12 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     read,
 
     /**
-     * Makes a task; with a key that was used before, returns the task of that time instead. Throws `invalid_token` when
-     * the account has gone since the token was checked, `idempotency_key_used` when that task is gone for good.
+     * Creates a task; with a key that was used before, returns that task instead. Throws `invalid_token` when the account
+     * was deleted since the token was checked, `idempotency_key_used` when that task was deleted permanently.
      */
-    async create(userId: string, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
+    async create(userId: UserId, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
       const id = key === undefined ? Bun.randomUUIDv7() : uuidOf(`${userId}\0${key}`, idempotencyKey)
-      const values = { id, user: userId, ...toNewRow(input) }
+      const values = { id, user: userId, ...toNewColumns(input) }
       if (key !== undefined) return { id, ...(await createOnce(values)) }
       const [task] = await statements.insert.execute(values)
       if (!task) throw new AppError('invalid_token')
@@ -101,25 +102,25 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     },
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
-    async update(userId: string, taskId: string, input: TaskUpdate, ifMatch: Versions) {
-      const patch = toPatch(input)
+    async update(userId: UserId, taskId: string, input: TaskUpdate, ifMatch: Versions) {
+      const patch = toColumns(input)
       const change = statements.update(Object.keys(patch))
       const values = { id: taskId, user: userId, ifMatch, ...patch }
-      const task = await carryOut(change, values)
-      if (!task) throw await refusal(db, userId, taskId)
+      const task = await applyChange(change, values)
+      if (!task) return throwMissing(db, userId, taskId)
       return task
     },
 
-    /** Puts a task into the trash, or with `permanent` deletes it for good. Throws as `update` does. */
-    async remove(userId: string, taskId: string, permanent: boolean, ifMatch: Versions): Promise<void> {
+    /** Moves a task to the trash or, with `permanent`, deletes it. Throws as `update` does. */
+    async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: Versions): Promise<void> {
       const change = permanent ? erasure.task : statements.trash
-      const done = await carryOut(change, { id: taskId, user: userId, ifMatch })
-      if (!done) throw await refusal(db, userId, taskId)
+      const done = await applyChange(change, { id: taskId, user: userId, ifMatch })
+      if (!done) await throwMissing(db, userId, taskId)
     },
 
-    /** Brings a task back from the trash; one that is not there stays as it is. Throws as `update` does. */
-    async restore(userId: string, taskId: string, ifMatch: Versions): Promise<SerializedTask> {
-      const restored = await carryOut(statements.restore, { id: taskId, user: userId, ifMatch })
+    /** Restores a task from the trash; a task in the list stays unchanged. Throws as `update` does. */
+    async restore(userId: UserId, taskId: string, ifMatch: Versions): Promise<SerializedTask> {
+      const restored = await applyChange(statements.restore, { id: taskId, user: userId, ifMatch })
       return restored ?? read(userId, taskId)
     },
   }

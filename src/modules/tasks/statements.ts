@@ -1,13 +1,15 @@
 import { and, eq, exists, isNotNull, isNull, notExists, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { tasks, taskTombstones, userVersions } from '../../db/tables.ts'
+import { taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
-import { assignments, fieldValue, newTask, type SerializedTask, serialized, value } from './rows.ts'
+import type { UserId } from '../../lib/user-id.ts'
+import { assignments, columnValue, newTask, type SerializedTask, serialized, value } from './rows.ts'
+import { tasks } from './table.ts'
 
 /** The task that a statement is about; for a change, the versions that the caller accepts, null for any. */
 export interface Target {
   id: string
-  user: string
+  user: UserId
   ifMatch?: string[] | null
 }
 
@@ -20,23 +22,23 @@ const isTrashed = isNotNull(tasks.deletedAt)
 
 const isWanted = sql`coalesce(${tasks.version} = any (${value('ifMatch', 'text[]')}::bigint[]), true)`
 
-/** A change of one task: what it does, and how to find out why it did nothing. */
+/** A change of one task, and the query that tells why it changed nothing. */
 export interface Change {
-  /** Returns the task as it is after the change; no row when there was nothing that could be changed. */
+  /** Returns the task after the change; no row when there was none to change. */
   write(target: Target): Promise<SerializedTask[]>
-  /** The task that could be changed, whatever its version, and whether the change would make a difference to it. */
+  /** The task that could be changed, whatever its version, and whether the change would make a difference. */
   look(target: Target): Promise<(SerializedTask & { differs: boolean })[]>
 }
 
 /**
- * The statements about one task. A write takes the next number of the user's sequence and stamps the task with it, in
- * one statement (docs/decisions/0005-change-sequence.md). It locks the counter before the task, so that two writers
- * never wait for each other, and tests the task after it has waited, as it is by then.
+ * The statements about one task. A write takes the user's next version and gives it to the task, in one statement
+ * (docs/decisions/0005-change-sequence.md). It locks the row of versions before the task, so that two writers never
+ * deadlock, and tests the task after it has waited for the lock.
  */
 export function createStatements(db: Db) {
-  /** Only if the condition holds: a write that is refused, or changes nothing, takes no number (5 µs of 110). */
-  const nextNumber = (condition?: SQL) =>
-    db.$with('counter').as(
+  /** Only if the condition holds: a write that is refused or changes nothing takes no version. That costs 5 µs of 110. */
+  const takeNextVersion = (condition?: SQL) =>
+    db.$with('next_version').as(
       db
         .update(userVersions)
         .set({ lastVersion: sql`${userVersions.lastVersion} + 1` })
@@ -48,24 +50,24 @@ export function createStatements(db: Db) {
     db.select({ one: sql`1` }).from(table).where(condition)
 
   function insert(name: string, condition?: SQL) {
-    const counter = nextNumber(condition)
-    const row = newTask({ id, user_id: user, version: sql`${counter.lastVersion}` }, fieldValue)
+    const next = takeNextVersion(condition)
+    const row = newTask({ id, user_id: user, version: sql`${next.lastVersion}` }, columnValue)
     return db
-      .with(counter)
+      .with(next)
       .insert(tasks)
-      .select(sql`select ${row} from ${counter}`)
+      .select(sql`select ${row} from ${next}`)
       .returning(serialized)
       .prepare(name)
   }
 
   function change(name: string, which: SQL, values: Record<string, SQL>, differs = sql`true`): Change {
     const condition = and(own, which, isWanted)
-    const counter = nextNumber(exists(among(tasks, and(condition, differs))))
+    const next = takeNextVersion(exists(among(tasks, and(condition, differs))))
     const write = db
-      .with(counter)
+      .with(next)
       .update(tasks)
-      .set({ ...values, version: sql`${counter.lastVersion}` })
-      .from(counter)
+      .set({ ...values, version: sql`${next.lastVersion}` })
+      .from(next)
       .where(condition)
       .returning(serialized)
       .prepare(name)
@@ -77,13 +79,13 @@ export function createStatements(db: Db) {
     return { write: target => write.execute({ ...target }), look: target => look.execute({ ...target }) }
   }
 
-  /** Changes these columns and no others: a statement for each set of them. */
+  /** Changes these columns and no others: there is a statement for each set of columns. */
   function update(columns: string[]): Change {
     // The words follow from their text.
     const differences = columns
       .filter(column => !column.endsWith('_words'))
-      .map(column => sql`${tasks}.${sql.identifier(column)} is distinct from ${fieldValue(column)}`)
-    const values = { ...assignments(columns, fieldValue), updatedAt: sql`now()` }
+      .map(column => sql`${tasks}.${sql.identifier(column)} is distinct from ${columnValue(column)}`)
+    const values = { ...assignments(columns, columnValue), updatedAt: sql`now()` }
     return change(`update_task_${columns.join('_')}`, isLive, values, or(...differences) ?? sql`false`)
   }
   const updates = new Map<string, Change>()
@@ -94,7 +96,7 @@ export function createStatements(db: Db) {
     /** No row: the account is gone. */
     insert: insert('insert_task'),
 
-    /** With an id that the user may have used before: then there is no row either, but `prior` or a `tombstone`. */
+    /** With an id that the user may have used before: then it returns no row, and there is a `prior` or a `tombstone`. */
     insertOnce: insert(
       'insert_task_once',
       and(notExists(among(tasks, own)), notExists(among(taskTombstones, ownTombstone))),
@@ -114,21 +116,26 @@ export function createStatements(db: Db) {
 }
 
 /**
- * Locks the user's counter, which every writer of the user's tasks does first: until the transaction ends, they stay as
- * they are. `undefined`: there is no such user; or, with `skipLocked`, another writer has it.
+ * Locks the user's versions, as every writer of the user's tasks does first: until the transaction ends, the tasks do not
+ * change. Returns `undefined` when there is no such user or, with `skipLocked`, when another writer has the lock.
  */
 export async function lockVersions(tx: Db, userId: string, lock: { skipLocked?: true } = {}) {
-  const counters = tx.select({ lastVersion: userVersions.lastVersion }).from(userVersions)
-  const [counter] = await counters.where(eq(userVersions.userId, userId)).for('no key update', lock)
-  return counter
+  const versions = tx.select({ lastVersion: userVersions.lastVersion }).from(userVersions)
+  const [locked] = await versions.where(eq(userVersions.userId, userId)).for('no key update', lock)
+  return locked
 }
 
 /**
- * Why a user cannot have a task: another user's is 403; none, or one in the trash, 404. The one query without the user:
- * it decides between the two, and reveals nothing else.
+ * Throws why a user cannot have a task: another user's is 403; none, or one in the trash, 404. The one query without the user:
+ * it decides between the two and reveals nothing else.
  */
-export async function refusal(db: Db, userId: string, taskId: string, details: { index?: number } = {}) {
+export async function throwMissing(
+  db: Db,
+  userId: UserId,
+  taskId: string,
+  details: { index?: number } = {},
+): Promise<never> {
   const [task] = await db.select({ userId: tasks.userId }).from(tasks).where(eq(tasks.id, taskId)).limit(1)
   const isForeign = task && task.userId !== userId
-  return new AppError(isForeign ? 'not_authorized' : 'task_not_found', details)
+  throw new AppError(isForeign ? 'not_authorized' : 'task_not_found', details)
 }

@@ -1,8 +1,9 @@
 import { and, count, eq, gte, isNotNull, isNull, lt, ne, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { tasks } from '../../db/tables.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { wrongParameter } from './cursor.ts'
 import type { Stats } from './model.ts'
+import { tasks } from './table.ts'
 
 const isLive = isNull(tasks.deletedAt)
 const isOpen = ne(tasks.status, 'completed')
@@ -11,7 +12,7 @@ const countIf = (...conditions: SQL[]) => sql<number>`${count()} filter (where $
 /** `now` is for tests: the moment whose day is "today". */
 export function createStats(db: Db, now = Temporal.Now.instant) {
   /** The counts of a user's tasks; "today" is the day in `tz`. Throws `validation_failed` for an unknown zone. */
-  return async function stats(userId: string, tz = 'UTC'): Promise<Stats> {
+  return async function stats(userId: UserId, tz = 'UTC'): Promise<Stats> {
     const { start, end } = dayOf(now(), tz)
     const [counts] = await db
       .select({

@@ -1,30 +1,32 @@
 import { and, eq, isNotNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { tasks } from '../../db/tables.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
-import { isAfter, type Page, type PageRow, page } from './list.ts'
+import { afterCursor, type Page, type PageRow, page, readPage } from './list.ts'
 import type { TrashQuery } from './model.ts'
+import { tasks } from './table.ts'
 
-/** The last deleted task first. */
+/** The most recently deleted task first. */
 const order = [tasks.deletedAt, tasks.id].map(column => ({ by: sql`${column}`, isDescending: true }))
 
 const deletedAt = sql`to_char(${tasks.deletedAt} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
 const item = sql`left(${tasks.json}, -1) || ',"deleted_at":"' || ${deletedAt} || '"}'`
 
 export function createTrash(db: Db, cursors: Cursors) {
-  /** A page of the user's trash. Throws `validation_failed` for a cursor from elsewhere. */
-  return async function trash(userId: string, { limit = 50, cursor }: TrashQuery): Promise<Page> {
-    const after = cursor === undefined ? undefined : openCursor(userId, cursor)
+  /** A page of the user's trash. Throws `validation_failed` for a cursor of another list. */
+  return async function trash(userId: UserId, { limit = 50, cursor }: TrashQuery): Promise<Page> {
+    const after = cursor === undefined ? undefined : readCursor(userId, cursor)
     const where = and(eq(tasks.userId, userId), isNotNull(tasks.deletedAt), after)!
-    const parts = { where, order, item, size: sql`${limit}::int`, rows: sql`${limit + 1}::int` }
-    const [{ items, last, has_more }] = (await db.execute<PageRow>(page(parts))) as [PageRow]
-    return { items: items ?? '', next: has_more ? cursors.seal('trash', userId, last!) : undefined }
+    const parts = { where, order, item, pageSize: sql`${limit}::int`, limit: sql`${limit + 1}::int` }
+    const [row] = await db.execute<PageRow>(page(parts))
+    const { items, last } = readPage(row!)
+    return { items, next: last && cursors.sign('trash', userId, last) }
   }
 
-  function openCursor(userId: string, cursor: string) {
-    const content = cursors.open('trash', userId, cursor)
+  function readCursor(userId: UserId, cursor: string) {
+    const content = cursors.verify('trash', userId, cursor)
     if (content === undefined) throw wrongCursor('cursor')
     const [deletedAt, id] = JSON.parse(content)
-    return isAfter(order, [sql`${deletedAt}::timestamptz`, sql`${id}::uuid`])
+    return afterCursor(order, [sql`${deletedAt}::timestamptz`, sql`${id}::uuid`])
   }
 }

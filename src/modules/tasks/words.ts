@@ -1,5 +1,5 @@
-/** Letters that are written without spaces between words (and Hangul, whose endings cling): each is a word. */
-const alone =
+/** Scripts without spaces between words, and Hangul, whose endings are part of the word: each character is a word. */
+const scriptsWithoutSpaces =
   /([\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Hangul}\p{scx=Thai}\p{scx=Lao}\p{scx=Khmer}\p{scx=Myanmar}\p{Extended_Pictographic}])/gu
 
 /** Accents and vowel signs that users leave out when they search: Latin, Greek and Cyrillic, Hebrew, Arabic. */
@@ -7,14 +7,15 @@ const marks = /[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u
 
 const betweenWords = /[^\p{L}\p{N}\p{M}\p{Extended_Pictographic}]+/gu
 
-/** Long piles of marks on one letter take long to bring into order, and compatibility forms can be 18 times as long. */
-const pile = /(\p{M}{8})\p{M}+/gu
+/** Normalization sorts the marks on a letter, which takes long for many of them; compatibility forms can be 18 times as long. */
+const maxCombiningMarks = 8
+const surplusMarks = new RegExp(`(\\p{M}{${maxCombiningMarks}})\\p{M}+`, 'gu')
 const foldedMax = 4000
 
-/** Upper case in between: it knows that `ß` is `ss` and `ﬁ` is `fi`, and lower case before it that `ẞ` is `ß`. */
+/** Case is folded through upper case, which turns `ß` into `ss` and `ﬁ` into `fi`; lower case before it turns `ẞ` into `ß`. */
 const fold = (text: string) =>
   text
-    .replace(pile, '$1')
+    .replace(surplusMarks, '$1')
     .normalize('NFKC')
     .slice(0, foldedMax)
     .toWellFormed()
@@ -29,30 +30,32 @@ const fold = (text: string) =>
 const ascii = /^[\0-\x7f]*$/
 
 /**
- * The words of a text as they are searched: case and accents folded, a space before each word and none after the last.
- * Made here and stored, so that both databases find the same, whatever their locale.
+ * The words of a text for the search: case and accents folded, a space before each word and none after the last. Computed
+ * here and stored, so that every database finds the same, whatever its locale.
  */
-export function wordsOf(text: string): string {
-  // Most texts, and much less work.
-  if (ascii.test(text)) return spaced(text.toLowerCase().replace(/[^a-z0-9]+/g, ' '))
-  return spaced(fold(text).replace(betweenWords, ' ').replace(alone, ' $1 ').replace(/ +/g, ' '))
+export function tokenize(text: string): string {
+  // Most texts are ASCII, and need much less work.
+  if (ascii.test(text)) return joinTokens(text.toLowerCase().replace(/[^a-z0-9]+/g, ' '))
+  return joinTokens(
+    fold(text).replace(betweenWords, ' ').replace(scriptsWithoutSpaces, ' $1 ').replace(/ +/g, ' '),
+  )
 }
 
-function spaced(words: string): string {
+function joinTokens(words: string): string {
   const trimmed = words.trim()
   return trimmed === '' ? '' : ` ${trimmed}`
 }
 
-/** What stands between the words of the title and those of the description; never in a word. */
+/** Separates the words of the title from those of the description; never part of a word. */
 export const wordsSeparator = '|'
 
 /**
- * What is typed into a search field as LIKE patterns that must all match: each word, or its beginning. The patterns
- * hold letters, digits and spaces only, so nothing in them is a wildcard but what stands here.
+ * The text of a search field as LIKE patterns that must all match: each word, or its beginning. The words hold only
+ * letters, digits and spaces, so the only wildcards are those added here.
  */
 export function searchPatterns(search: string): string[] {
-  const parts = fold(search).split(betweenWords).map(wordsOf)
+  const parts = fold(search).split(betweenWords).map(tokenize)
   const patterns = [...new Set(parts)].filter(part => part !== '').map(part => `%${part}%`)
-  // Nothing to look for in it, such as `!!!`: it is found nowhere.
+  // There is no word in it, such as in `!!!`: nothing matches.
   return patterns.length > 0 ? patterns : ['%\n%']
 }

@@ -46,7 +46,7 @@ export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
         detail: {
           operationId: 'changePassword',
           summary: 'Change your password',
-          description: 'Every other session of the account ends.',
+          description: 'Ends every other session of the account.',
         },
       },
     )
@@ -62,7 +62,7 @@ export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
         detail: {
           operationId: 'deleteAccount',
           summary: 'Delete your account',
-          description: 'The account, its sessions and its tasks are gone for good.',
+          description: 'Deletes the account, its sessions and its tasks for good.',
         },
       },
     )

@@ -19,10 +19,10 @@ interface Parts {
   sessions: Pick<Sessions, 'revoke' | 'logout'>
 }
 
-/** How long the answer to a deletion waits for the tasks: for thousands of them, on any machine. */
+/** How long the response to a deletion waits for the tasks to be deleted: enough for thousands. */
 const eraseMsMax = 1000
 
-/** What a user does with the account. A change that cannot be undone asks for the password once more. */
+/** A user's own account. Each change of it requires the password. */
 export function createUserService({ db, passwords, throttle, sessions }: Parts) {
   const profile = {
     id: users.id,
@@ -32,8 +32,8 @@ export function createUserService({ db, passwords, throttle, sessions }: Parts) 
   }
 
   /**
-   * Only if the password is still the one that was checked; the other sessions end in the same statement. Returns a row
-   * for each session that ended, one without an id when there was none, and no row when the password is another.
+   * Replaces the password if it is still the one that was checked, and ends the other sessions, in one statement.
+   * Returns a row for each ended session, one without an id if there was none, and no row if the password has changed.
    */
   function setPassword(caller: Caller, hash: string, newHash: string) {
     const changed = db.$with('changed').as(
@@ -53,7 +53,7 @@ export function createUserService({ db, passwords, throttle, sessions }: Parts) 
     return db.with(changed, ended).select({ sessionId: ended.id }).from(changed).leftJoin(ended, sql`true`)
   }
 
-  /** The hash behind the caller's password. Throws `incorrect_password`, `too_many_requests`, `invalid_token`. */
+  /** The hash of the caller's password. Throws `incorrect_password`, `too_many_requests`, `invalid_token`. */
   async function checkPassword(userId: string, password: string, { ip, signal }: Client): Promise<string> {
     const [user] = await db
       .select({ key: users.normalizedEmail, hash: users.passwordHash })
@@ -68,8 +68,8 @@ export function createUserService({ db, passwords, throttle, sessions }: Parts) 
   }
 
   /**
-   * Runs `write` with the hash that was checked; it returns `undefined` when the account has another one by now. Then
-   * once more: a sign-in may have renewed the hash (BCRYPT_COST), which is no other password. Throws what
+   * Runs `write` with the hash that was checked; `write` returns `undefined` if the account has another one by now. Then
+   * it is tried once more, because a sign-in may have renewed the hash (BCRYPT_COST) of the same password. Throws what
    * `checkPassword` throws.
    */
   async function withPassword<T>(
@@ -79,14 +79,14 @@ export function createUserService({ db, passwords, throttle, sessions }: Parts) 
     write: (hash: string) => Promise<T | undefined>,
   ): Promise<T> {
     for (let attempt = 1; attempt <= 2; attempt++) {
-      const written = await write(await checkPassword(userId, password, client))
-      if (written !== undefined) return written
+      const result = await write(await checkPassword(userId, password, client))
+      if (result !== undefined) return result
     }
     throw new AppError('incorrect_password')
   }
 
   return {
-    /** The caller's account. Throws `invalid_token` when it has gone since the token was checked. */
+    /** The caller's account. Throws `invalid_token` if it was deleted after the token was checked. */
     async profile(userId: string) {
       const [user] = await db.select(profile).from(users).where(eq(users.id, userId))
       if (!user) throw new AppError('invalid_token')
@@ -111,7 +111,7 @@ export function createUserService({ db, passwords, throttle, sessions }: Parts) 
       }
     },
 
-    /** Every other session of the account ends. Throws what `withPassword` throws. */
+    /** Ends every other session of the account. Throws what `withPassword` throws. */
     async changePassword(
       caller: Caller,
       input: { current_password: string; new_password: string },
@@ -123,13 +123,13 @@ export function createUserService({ db, passwords, throttle, sessions }: Parts) 
         return rows.length > 0 ? rows : undefined
       })
       sessions.revoke(ended.flatMap(({ sessionId }) => sessionId ?? []))
-      // Once more: a sign-in with the old password may have been under way, unseen by the statement before.
+      // Again: a concurrent sign-in with the old password may have been invisible to the first statement.
       await sessions.logout(caller, 'others')
     },
 
     /**
-     * The account and its sessions are gone at once, and with them every way to its tasks. The tasks follow in steps; when
-     * they are very many, or the steps are interrupted, behind the answer: then the purge ends what is left.
+     * Deletes the account with its sessions at once, which makes its tasks unreachable, and then the tasks in steps. For
+     * very many tasks the steps go on after the response; if they are interrupted, the purge deletes the rest.
      */
     async remove(caller: Caller, password: string, client: Client): Promise<void> {
       await withPassword(caller.id, password, client, async hash => {

@@ -13,13 +13,14 @@ export const supervisorLimits = {
   pauseMsMax: 10_000,
   steadyMs: 10_000,
   pingEveryMs: 5000,
-  /** A worker with this many pings unanswered hangs. Pings, not seconds: a machine that slept has sent none. */
+  /** A worker hangs when it has not answered this number of pings. Not seconds: a machine that was asleep sent no pings. */
   unansweredMax: 3,
 }
 
 /**
- * Runs WORKERS processes that share one port, and replaces one that ends or hangs. The first one alone brings the
- * database up to date: what is wrong is reported once, and its exit code is ours. Resolves to the exit code.
+ * Runs WORKERS processes that share one port, and replaces those that end or hang. The first worker applies migrations
+ * before the others start, so that a failure is reported once. Resolves to the exit code: that of the first worker if it
+ * fails to start.
  */
 export async function supervise(
   config: Config,
@@ -41,7 +42,7 @@ export async function supervise(
     for (const worker of workers.values()) worker.process.kill(signal)
   }
 
-  /** One worker after the other under one number, until we stop. */
+  /** Runs a worker, and after it another one of the same number, until the supervisor stops. */
   async function keepRunning(number: number): Promise<void> {
     for (let pause = limits.pauseMs; exitCode === undefined; pause = Math.min(2 * pause, limits.pauseMsMax)) {
       const began = performance.now()
@@ -77,7 +78,7 @@ export async function supervise(
     signal => stopAll(signal, 0),
     () => stopAll('SIGKILL', 1),
   )
-  // The file that runs, even when an upgrade has replaced it: all workers are of one version.
+  // The running file, even if an upgrade has replaced it, so that all workers have one version.
   if (Bun.isStandaloneExecutable) process.execPath = '/proc/self/exe'
   cluster.setupPrimary(
     Bun.isStandaloneExecutable ? { exec: 'worker', args: [] } : { exec: Bun.main, args: ['worker'] },
@@ -92,7 +93,7 @@ export async function supervise(
   return exitCode ?? 1
 }
 
-/** The settings with the secrets that came from files: a worker that starts later has the same ones. */
+/** The settings with the contents of secret files, so that a worker that starts later has the same secrets. */
 function settingsAsRead({ database, secretKey, dataDir, metrics }: Config, env: Env, port: number): Env {
   const secrets: Env = {
     DATABASE_URL: database.kind === 'postgres' ? database.url : undefined,

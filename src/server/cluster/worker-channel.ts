@@ -3,7 +3,7 @@ import { EventEmitter, once } from 'node:events'
 import type { Env } from '../../config/config.ts'
 import { AppError } from '../../lib/errors.ts'
 
-/** A worker has a number from 1 to WORKERS; the settings are as the supervisor read them, secrets included. */
+/** `worker` is from 1 to WORKERS; `env` has the settings as the supervisor read them, secrets included. */
 export type SupervisorMessage =
   | { kind: 'start'; worker: number; env: Env }
   | { kind: 'ping' }
@@ -12,22 +12,22 @@ export type WorkerMessage = { kind: 'hello' | 'migrated' | 'pong' | 'metrics' }
 
 export type Supervisor = Awaited<ReturnType<typeof connectToSupervisor>>
 
-/** A worker's end of the channel; resolves when the supervisor has sent the settings. */
+/** The worker's end of the channel; resolves when the supervisor has sent the settings. */
 export async function connectToSupervisor() {
   const messages = new EventEmitter()
   const send = (kind: WorkerMessage['kind']) => void (process.connected && process.send?.({ kind }))
   process.on('message', (message: SupervisorMessage) => messages.emit(message.kind, message))
   messages.on('ping', () => send('pong'))
-  // A message that comes before its listener is lost, so the worker speaks first.
+  // A message without a listener is lost, so the worker sends the first one.
   send('hello')
   const [{ worker, env }] = (await once(messages, 'start')) as [{ worker: number; env: Env }]
-  // Otherwise node:cluster ends a worker at once when its supervisor is gone, whatever it is answering.
+  // Otherwise node:cluster ends a worker at once when its supervisor is gone, with requests in flight.
   cluster.worker!.exitedAfterDisconnect = true
   return {
     worker,
     env,
     send,
-    /** The metrics of all workers, which one worker's port cannot show otherwise. */
+    /** The metrics of all workers, for the route of one worker. */
     async metrics(): Promise<string> {
       send('metrics')
       const [{ text }] = await once(messages, 'metrics')

@@ -1,0 +1,376 @@
+import { readFileSync } from 'node:fs'
+import { type ConnectionOptions, createSecureContext, getCACertificates, type SecureVersion } from 'node:tls'
+import { nearest } from '../lib/nearest.ts'
+
+/** One server that an address names. */
+export interface Host {
+  /** A name or an IP address; or the folder of a socket, which begins with `/`. */
+  name: string
+  port: number
+  /** Where to connect to, when that is not to be looked up by the name. */
+  address?: string | undefined
+}
+
+/** Whether a server is reached over a socket of the file system, where there is no TLS. */
+export const isSocket = ({ name, address }: Host) => !address && name.startsWith('/')
+
+/** How a connection to a server is made. */
+export type Encryption = 'plain' | 'tls'
+
+/** What `DATABASE_URL` says. */
+export interface DatabaseAddress {
+  hosts: Host[]
+  user?: string | undefined
+  password?: string | undefined
+  database?: string | undefined
+  /** Tried in this order. */
+  encryption: readonly Encryption[]
+  /** Whether TLS begins without asking the server first. */
+  isDirectTls: boolean
+  tls: ConnectionOptions
+  /** Whether a read-only server is passed over. */
+  mustBeWritable: boolean
+  connectTimeoutSeconds?: number | undefined
+  /** Parameters of the session, as the server receives them. */
+  session: Record<string, string>
+  /** Names of the parameters that mean nothing here. */
+  ignored: string[]
+}
+
+/** All mistakes of an address, without anything that it holds. */
+export class DatabaseUrlError extends Error {
+  override readonly name = 'DatabaseUrlError'
+  constructor(readonly mistakes: string[]) {
+    super(`The address of the database ${mistakes.join('; ')}`)
+  }
+}
+
+/** What is done with a parameter of the address. */
+export interface Parameter {
+  handling: 'used' | 'passed on' | 'ignored' | 'refused'
+  /** The values that it may have; by default any text. */
+  values?: readonly string[] | typeof wholeNumber | undefined
+  /** What it does, or what to write in its place. */
+  about: string
+}
+
+const wholeNumber = 'a whole number'
+const tlsVersions = ['TLSv1', 'TLSv1.1', 'TLSv1.2', 'TLSv1.3'] as const
+const sslModes = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const
+type SslMode = (typeof sslModes)[number]
+
+const used = (about: string, values?: Parameter['values']): Parameter => ({ handling: 'used', values, about })
+const passedOn = (about: string): Parameter => ({ handling: 'passed on', about })
+const ignored = (about: string, values?: Parameter['values']): Parameter => ({
+  handling: 'ignored',
+  values,
+  about,
+})
+const refused = (about: string): Parameter => ({ handling: 'refused', about })
+
+const libpqOnly = 'only libpq needs it'
+const keepalive = 'connections have a keep-alive of 60 s'
+const otherTool = (tool: string) => ignored(`an option of ${tool}`)
+const oursDecides = passedOn('the service’s own value decides')
+
+/** Every parameter that an address may have after its `?`. docs/settings.md shows this table. */
+export const parameters: Record<string, Parameter> = {
+  host: used('a host, or the folder of a socket; several with commas. Replaces the hosts before the `/`'),
+  hostaddr: used('the IP addresses of the hosts, which are then not looked up'),
+  port: used('a port for each host, or one for all; by default 5432'),
+  dbname: used('the database'),
+  user: used('the role'),
+  password: used('its password'),
+  sslmode: used('see below; by default `prefer`', sslModes),
+  ssl: used('`true` is `sslmode=require`, `false` is `disable`', ['true', 'false']),
+  sslrootcert: used('a PEM file with the authorities to trust, or `system` for those of the machine'),
+  sslcert: used('a PEM file with the client’s certificate'),
+  sslkey: used('a PEM file with its key'),
+  sslpassword: used('the password of that key'),
+  sslnegotiation: used('`direct` begins TLS without asking first (PostgreSQL 17)', ['postgres', 'direct']),
+  ssl_min_protocol_version: used('the lowest version of TLS', tlsVersions),
+  ssl_max_protocol_version: used('the highest version of TLS', tlsVersions),
+  target_session_attrs: used(
+    '`read-write` and `primary`: a read-only server is passed over, which is the default with several hosts; `any`: it is used',
+    ['any', 'read-write', 'primary'],
+  ),
+  connect_timeout: used(
+    'seconds for connecting. Requests never wait for more than 1.5 of them; migrations do',
+    wholeNumber,
+  ),
+  application_name: used('shown in `pg_stat_activity`; by default `todo-api`'),
+  fallback_application_name: used('in its place when `application_name` is not there'),
+  options: used('command-line options of the session: `-c name=value`, or a host’s own (`endpoint=…`)'),
+
+  search_path: passedOn('a parameter of the session'),
+  role: passedOn('a parameter of the session'),
+  work_mem: passedOn('a parameter of the session'),
+  timezone: oursDecides,
+  datestyle: oursDecides,
+  client_encoding: oursDecides,
+  statement_timeout: oursDecides,
+  lock_timeout: oursDecides,
+  idle_in_transaction_session_timeout: oursDecides,
+
+  channel_binding: ignored('TLS is used without it', ['disable', 'prefer', 'require']),
+  gssencmode: ignored('there is no GSS encryption', ['disable', 'prefer']),
+  krbsrvname: ignored(libpqOnly),
+  gsslib: ignored(libpqOnly),
+  gssdelegation: ignored(libpqOnly, ['0', '1']),
+  keepalives: ignored(keepalive, ['0', '1']),
+  keepalives_idle: ignored(keepalive, wholeNumber),
+  keepalives_interval: ignored(keepalive, wholeNumber),
+  keepalives_count: ignored(keepalive, wholeNumber),
+  tcp_user_timeout: ignored('silent connections are dropped after 2 s', wholeNumber),
+  load_balance_hosts: ignored('hosts are tried in their order', ['disable', 'random']),
+  sslcompression: ignored('there is none', ['0', '1']),
+  sslsni: ignored('the name is always sent', ['0', '1']),
+  sslcertmode: ignored('a certificate is sent when the server asks', ['disable', 'allow', 'require']),
+  min_protocol_version: ignored(libpqOnly),
+  max_protocol_version: ignored(libpqOnly),
+
+  pgbouncer: otherTool('Prisma; a pooling proxy is noticed without it'),
+  schema: otherTool('Prisma; for another schema: `search_path`'),
+  connection_limit: otherTool('Prisma; here: `DATABASE_POOL_SIZE`'),
+  pool_timeout: otherTool('Prisma'),
+  socket_timeout: otherTool('Prisma'),
+  statement_cache_size: otherTool('Prisma'),
+  supa: otherTool('Supabase’s integrations'),
+  workaround: otherTool('Supabase’s integrations'),
+  uselibpqcompat: otherTool('node-postgres'),
+  max: otherTool('postgres.js; here: `DATABASE_POOL_SIZE`'),
+  idle_timeout: otherTool('postgres.js'),
+  max_lifetime: otherTool('postgres.js'),
+  prepare: otherTool('postgres.js; here: `DATABASE_PREPARE`'),
+  pool: otherTool('Rails; here: `DATABASE_POOL_SIZE`'),
+  prepared_statements: otherTool('Rails; here: `DATABASE_PREPARE`'),
+  pool_max_conns: otherTool('pgx; here: `DATABASE_POOL_SIZE`'),
+  pool_min_conns: otherTool('pgx'),
+  default_query_exec_mode: otherTool('pgx'),
+  binary_parameters: otherTool('lib/pq'),
+  preparethreshold: otherTool('JDBC'),
+
+  sslaccept: refused('write `sslmode`: `verify-full` for `strict`, `require` for `accept_invalid_certs`'),
+  sslidentity: refused('write `sslcert` and `sslkey`'),
+  sslcrl: refused('lists of withdrawn certificates are not read'),
+  sslcrldir: refused('lists of withdrawn certificates are not read'),
+  require_auth: refused('it cannot be kept here; `sslmode=verify-full` says who the server is'),
+  requirepeer: refused('it cannot be kept here; protect the folder of the socket'),
+  passfile: refused('write the password into the address, and the address into a file: `DATABASE_URL_FILE`'),
+  service: refused('write the address in full'),
+  servicefile: refused('write the address in full'),
+  replication: refused('the service needs an ordinary session'),
+}
+
+const isKnown = (name: string) => Object.hasOwn(parameters, name)
+
+const looksLike = 'must look like postgres://user:password@host:5432/name'
+const notEncoded =
+  'holds a character that must be percent-encoded, as a rule in the password: write % as %25, @ as %40, / as %2F, : as %3A, ? as %3F, # as %23'
+
+/**
+ * Reads an address as libpq does, file names in it included. Throws `DatabaseUrlError`.
+ *
+ * pg-connection-string, the library for this, knows one host without its own port, takes a password that is not encoded
+ * for a part of the host, reads `sslmode` as libpq does only if the address asks for that, and checks no value.
+ */
+export function parseDatabaseUrl(url: string): DatabaseAddress {
+  const parts = split(url)
+  const { values, session, ignored, mistakes } = readParameters(parts.query)
+  const mistake = (message: string) => void mistakes.push(message)
+
+  const hosts = readHosts(parts.authority, values, mistake)
+  const tls = readTls(values, mistake)
+  if (mistakes.length > 0) throw new DatabaseUrlError(mistakes)
+  const target = values.target_session_attrs
+  return {
+    hosts,
+    user: values.user ?? parts.user,
+    password: values.password ?? parts.password,
+    database: values.dbname ?? parts.database,
+    ...tls,
+    mustBeWritable: target ? target !== 'any' : hosts.length > 1,
+    connectTimeoutSeconds: Number(values.connect_timeout) || undefined,
+    session: {
+      application_name: values.application_name ?? values.fallback_application_name ?? 'todo-api',
+      ...(values.options && { options: values.options }),
+      ...session,
+    },
+    ignored,
+  }
+}
+
+/** Takes an address apart where libpq does: a password ends at the first `@`, and may hold no `/`. */
+function split(url: string) {
+  const [, driver, rest] = /^postgres(?:ql)?(\+\w+)?:\/\/(.+)$/s.exec(url) ?? []
+  if (driver) throw new DatabaseUrlError([`${looksLike}, without the name of a driver`])
+  if (rest === undefined) throw new DatabaseUrlError([looksLike])
+  const [, login, target] = /^(?:([^@/]*)@)?(.*)$/s.exec(rest)!
+  if (target!.includes('@')) throw new DatabaseUrlError([notEncoded])
+  const [, authority, path, query] = /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(target!)!
+  const [, user, password] = /^([^:]*)(?::(.*))?$/s.exec(login ?? '')!
+  return {
+    user: decode(user) || undefined,
+    password: decode(password) || undefined,
+    authority: authority!,
+    database: decode(path) || undefined,
+    query: query ?? '',
+  }
+}
+
+function decode(text: string | undefined): string {
+  try {
+    const decoded = decodeURIComponent(text ?? '')
+    if (!decoded.includes('\0')) return decoded
+  } catch {
+    // A `%` that stands for itself.
+  }
+  throw new DatabaseUrlError([notEncoded])
+}
+
+function readParameters(query: string) {
+  const values: Record<string, string> = {}
+  const session: Record<string, string> = {}
+  const ignored: string[] = []
+  const mistakes: string[] = []
+  for (const pair of query.split('&').filter(Boolean)) {
+    const [, given, value] = /^([^=]*)=?(.*)$/s.exec(pair)!
+    // PostgreSQL and JDBC write some names with capitals.
+    const name = isKnown(given!) ? given! : given!.toLowerCase()
+    const parameter = isKnown(name) ? parameters[name]! : undefined
+    const text = decode(value)
+    if (parameter?.handling === 'used') values[name] = text
+    // One with a dot belongs to an extension of the server.
+    else if (parameter?.handling === 'passed on' || /^\w+\.\w+$/.test(name)) session[given!] = text
+    else if (parameter?.handling === 'ignored') ignored.push(name)
+    else if (parameter) mistakes.push(`has ${name}: ${plain(parameter.about)}`)
+    else mistakes.push(unknownParameter(name))
+    const fault = parameter && faultOf(text, parameter.values)
+    if (fault) mistakes.push(`has ${name} with another value than ${fault}`)
+  }
+  return { values, session, ignored, mistakes }
+}
+
+function faultOf(value: string, allowed: Parameter['values']): string | undefined {
+  if (allowed === undefined) return undefined
+  if (allowed === wholeNumber) return /^\d{1,9}$/.test(value) ? undefined : wholeNumber
+  return allowed.includes(value) ? undefined : allowed.join(', ')
+}
+
+/** Names of an address may be parts of a secret: only what looks like a name is repeated. */
+function unknownParameter(name: string): string {
+  const close = nearest(name, Object.keys(parameters))
+  const shown = /^[a-z][a-z_]{1,40}$/.test(name) ? `the unknown parameter ${name}` : 'an unknown parameter'
+  const cure = close
+    ? `the nearest is ${close}`
+    : 'parameters of the session go into options=-c%20name%3Dvalue'
+  return `has ${shown}; ${cure}`
+}
+
+const plain = (markdown: string) => markdown.replaceAll('`', '')
+
+function readHosts(
+  authority: string,
+  { host, hostaddr, port }: Record<string, string>,
+  mistake: Mistake,
+): Host[] {
+  const named = authority.split(',').map(readHost)
+  const names = host?.split(',') ?? named.map(({ name }) => name)
+  const addresses = hostaddr?.split(',') ?? []
+  const ports = port?.split(',') ?? (host === undefined ? named.map(({ port }) => port) : [named[0]!.port])
+  if (names.some(name => !name) && addresses.length === 0) {
+    mistake(`${looksLike}; for a socket postgres:///name?host=/var/run/postgresql`)
+  }
+  if (names.some(name => !name.startsWith('/') && /[\s:[\]]/.test(name) && !isIPv6(name))) mistake(looksLike)
+  if (!(ports.length === 1 || ports.length === names.length)) mistake('has not as many ports as hosts')
+  if (!(addresses.length === 0 || addresses.length === names.length)) {
+    mistake('has not as many hostaddr as hosts')
+  }
+  const numbers = ports.map(text => (text ? Number(/^\d{1,5}$/.exec(text)?.[0]) : 5432))
+  if (!numbers.every(number => number > 0 && number < 65536)) {
+    mistake('has a port that is no number from 1 to 65535 (an IPv6 address stands in brackets: [::1])')
+  }
+  return names.map((name, i) => ({
+    name: name || addresses[i]!,
+    port: numbers.length === 1 ? numbers[0]! : numbers[i]!,
+    address: addresses[i],
+  }))
+}
+
+const isIPv6 = (name: string) => /^[0-9a-f:.]+(%\w+)?$/i.test(name)
+
+function readHost(text: string) {
+  const [, ipv6, name, port] = /^(?:\[([^\]]*)\]|([^:]*))(?::(.*))?$/s.exec(text) ?? []
+  return { name: ipv6 ?? decode(name), port: port ?? '' }
+}
+
+const encryptions: Record<SslMode, readonly Encryption[]> = {
+  disable: ['plain'],
+  allow: ['plain', 'tls'],
+  prefer: ['tls', 'plain'],
+  require: ['tls'],
+  'verify-ca': ['tls'],
+  'verify-full': ['tls'],
+}
+
+function readTls(values: Record<string, string>, mistake: Mistake) {
+  const { ssl, sslrootcert, sslcert, sslkey, sslpassword, sslnegotiation } = values
+  const isSystem = sslrootcert === 'system'
+  const given = (values.sslmode ?? (ssl && (ssl === 'true' ? 'require' : 'disable'))) as SslMode | undefined
+  const asked = given ?? (isSystem ? 'verify-full' : 'prefer')
+  if (isSystem && asked !== 'verify-full') mistake('has sslrootcert=system, which needs sslmode=verify-full')
+  // As libpq does: `require` with a root certificate verifies the chain.
+  const mode = asked === 'require' && sslrootcert ? 'verify-ca' : asked
+  const isVerified = mode.startsWith('verify-')
+  const isDirectTls = sslnegotiation === 'direct'
+  if (isDirectTls && encryptions[mode]?.includes('plain')) {
+    mistake('has sslnegotiation=direct, which needs sslmode=require or more')
+  }
+  if (!sslcert !== !sslkey) mistake('has one of sslcert and sslkey, and needs both')
+
+  const read = (name: string) => readFile(name, values[name], mistake)
+  const ca = isSystem ? systemAuthorities() : read('sslrootcert')
+  const [cert, key] = [read('sslcert'), read('sslkey')]
+  const own = { cert, key, passphrase: sslpassword }
+  if (ca && !isUsable({ ca })) mistake('has sslrootcert with a file that is no PEM certificate')
+  if (cert && key && !isUsable(own)) {
+    mistake('has sslcert and sslkey with files that do not belong together, or a wrong sslpassword')
+  }
+  const tls: ConnectionOptions = {
+    rejectUnauthorized: isVerified,
+    ...(mode === 'verify-ca' && { checkServerIdentity: () => undefined }),
+    ...(ca && { ca }),
+    ...(cert && key && own),
+    ...(values.ssl_min_protocol_version && { minVersion: values.ssl_min_protocol_version as SecureVersion }),
+    ...(values.ssl_max_protocol_version && { maxVersion: values.ssl_max_protocol_version as SecureVersion }),
+    ...(isDirectTls && { ALPNProtocols: ['postgresql'] }),
+  }
+  return { encryption: encryptions[mode] ?? [], isDirectTls, tls }
+}
+
+type Mistake = (message: string) => void
+
+function readFile(name: string, path: string | undefined, mistake: Mistake): string | undefined {
+  if (!path) return undefined
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    mistake(`has ${name} with a file that cannot be read (${(error as NodeJS.ErrnoException).code})`)
+    return undefined
+  }
+}
+
+/** A small container has none; those that Mozilla trusts are built in. */
+function systemAuthorities(): string[] | undefined {
+  const authorities = getCACertificates('system')
+  return authorities.length > 0 ? authorities : undefined
+}
+
+function isUsable(options: ConnectionOptions): boolean {
+  try {
+    createSecureContext(options)
+    return true
+  } catch {
+    return false
+  }
+}

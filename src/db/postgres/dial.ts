@@ -1,0 +1,147 @@
+import { lookup } from 'node:dns/promises'
+import { connect, isIP, type Socket, type TcpNetConnectOpts } from 'node:net'
+import { connect as connectTls } from 'node:tls'
+import { type DatabaseAddress, type Encryption, type Host, isSocket } from '../../config/database-url.ts'
+
+interface Dial {
+  host: Host
+  address: Pick<DatabaseAddress, 'tls' | 'isDirectTls'>
+  encryption: Encryption
+  /** Whether a server without TLS is used without it. */
+  mayBePlain: boolean
+  /** When it is given up, as `performance.now()` counts. */
+  until: number
+  /** Closes the socket, whatever it is doing. */
+  signal: AbortSignal
+}
+
+/** A failure that another encryption may not have. */
+export class EncryptionError extends Error {
+  override readonly name = 'EncryptionError'
+  readonly code: string
+  constructor(message: string, code: string, cause?: unknown) {
+    super(message, { cause })
+    this.code = code
+  }
+}
+
+/** Opens a socket to a server on which the start of a session can be sent. The error says which step failed. */
+export async function dial({ host, address, encryption, mayBePlain, until, signal }: Dial): Promise<Socket> {
+  const socket = await open(host, until, signal)
+  if (encryption === 'plain') return socket
+  socket.on('error', () => {})
+  try {
+    if (!address.isDirectTls && !(await offersTls(socket, until))) {
+      if (mayBePlain) return socket
+      throw new EncryptionError('the server has no TLS', 'TLS_NOT_OFFERED')
+    }
+    return await startTls(socket, host, address, until)
+  } catch (error) {
+    socket.destroy()
+    throw error
+  }
+}
+
+/** A name may have several addresses: the first that answers is used, and each has its share of the time. */
+async function open(host: Host, until: number, signal: AbortSignal): Promise<Socket> {
+  const targets = await targetsOf(host, until)
+  for (let left = targets.length; ; left--) {
+    const now = performance.now()
+    try {
+      return await openOne(targets[targets.length - left]!, now + (until - now) / left, signal)
+    } catch (error) {
+      if (left === 1 || signal.aborted) throw error
+    }
+  }
+}
+
+type Target = { path: string } | Pick<TcpNetConnectOpts, 'host' | 'port'>
+
+async function targetsOf(server: Host, until: number): Promise<Target[]> {
+  const { name, port, address } = server
+  if (isSocket(server)) return [{ path: `${name}/.s.PGSQL.${port}` }]
+  const host = address ?? name
+  if (isIP(host)) return [{ host, port }]
+  const found = await before(
+    until,
+    `the name ${host} was not looked up in time`,
+    'DNS_TIMEOUT',
+    lookup(host, { all: true }),
+  ).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOTFOUND') error.message = `the name ${host} does not exist`
+    throw error
+  })
+  return found.map(({ address }) => ({ host: address, port }))
+}
+
+async function openOne(target: Target, until: number, signal: AbortSignal): Promise<Socket> {
+  signal.throwIfAborted()
+  const socket = connect(target)
+  signal.addEventListener('abort', () => socket.destroy())
+  try {
+    await before(
+      until,
+      'nothing answers at the address of the server',
+      'CONNECT_TIMEOUT',
+      next(socket, 'connect'),
+    )
+    return socket
+  } catch (error) {
+    socket.destroy()
+    throw error
+  }
+}
+
+/** Length, and the number that asks for TLS. */
+const tlsRequest = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
+
+async function offersTls(socket: Socket, until: number): Promise<boolean> {
+  const answered = next(socket, 'data')
+  socket.write(tlsRequest)
+  const answer = String(await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', answered))
+  // Anything behind the one byte came without encryption and must not be read as if it had it.
+  if (answer === 'S' || answer === 'N') return answer === 'S'
+  throw Object.assign(new Error('what listens there is not PostgreSQL'), { code: 'NOT_POSTGRESQL' })
+}
+
+async function startTls(
+  socket: Socket,
+  { name }: Host,
+  { tls }: Pick<DatabaseAddress, 'tls'>,
+  until: number,
+): Promise<Socket> {
+  // An IP address is checked, and not sent as a name.
+  const secure = connectTls({ ...tls, socket, host: name, ...(isIP(name) === 0 && { servername: name }) })
+  try {
+    await before(until, 'TLS was not ready in time', 'CONNECT_TIMEOUT', next(secure, 'secureConnect'))
+    return secure
+  } catch (cause) {
+    const { message, code = 'TLS' } = cause as NodeJS.ErrnoException
+    throw new EncryptionError(message, code, cause)
+  }
+}
+
+/** The next event of a kind; fails when the socket does. */
+function next(socket: Socket, event: 'connect' | 'data' | 'secureConnect'): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const settle = (finish: () => void) => {
+      socket.off(event, arrived).off('error', failed).off('close', closed)
+      finish()
+    }
+    const arrived = (data: unknown) => settle(() => resolve(data))
+    const failed = (error: Error) => settle(() => reject(error))
+    const closed = () =>
+      failed(Object.assign(new Error('the server closed the connection'), { code: 'CONNECTION_CLOSED' }))
+    socket.on(event, arrived).on('error', failed).on('close', closed)
+  })
+}
+
+/** Fails with a message and a code when it takes longer. */
+export async function before<T>(until: number, message: string, code: string, work: Promise<T>): Promise<T> {
+  let timer: Timer | undefined
+  const late = new Promise<never>((_, reject) => {
+    const error = Object.assign(new Error(message), { code })
+    timer = setTimeout(() => reject(error), until - performance.now())
+  })
+  return Promise.race([work, late]).finally(() => clearTimeout(timer))
+}

@@ -1,0 +1,64 @@
+import type { PgColumn, PgTable } from 'drizzle-orm/pg-core'
+import {
+  handwritten as ofAllModules,
+  rateLimits,
+  sessionEnds,
+  sessions,
+  taskTombstones,
+  users,
+  userVersions,
+} from '../db/tables.ts'
+import { taskJson, tasks, tasksRequireNewVersion, tasksStorage } from './tasks/table.ts'
+
+/** What is true of a table, so that no command forgets it. A backup holds all tables, and a restore reads all. */
+interface Registration {
+  table: PgTable
+  /** The column that names the user whose rows they are; or why there is none. */
+  owner: PgColumn | { none: string }
+  /** The type of its lines in an export; or why they are not exported. Import reads the same lines. */
+  exportedAs: 'user' | 'task' | 'tombstone' | { not: string }
+  /** How its rows go when the account is deleted: at once with the account, or in steps after it. */
+  deletedWithAccount: 'at once' | 'in steps' | { not: string }
+}
+
+/** Every table of the database. */
+export const registry = [
+  { table: users, owner: users.id, exportedAs: 'user', deletedWithAccount: 'at once' },
+  { table: tasks, owner: tasks.userId, exportedAs: 'task', deletedWithAccount: 'in steps' },
+  {
+    table: taskTombstones,
+    owner: taskTombstones.userId,
+    exportedAs: 'tombstone',
+    deletedWithAccount: 'in steps',
+  },
+  {
+    table: userVersions,
+    owner: userVersions.userId,
+    exportedAs: { not: 'the line of the user has the last version' },
+    deletedWithAccount: 'in steps',
+  },
+  {
+    table: sessions,
+    owner: sessions.userId,
+    exportedAs: { not: 'users sign in again after an import' },
+    deletedWithAccount: 'at once',
+  },
+  {
+    table: sessionEnds,
+    owner: { none: 'it has session ids, which are random' },
+    exportedAs: { not: 'it is for replicas that run, and is deleted a few minutes later' },
+    deletedWithAccount: { not: 'deleting an account writes into it' },
+  },
+  {
+    table: rateLimits,
+    owner: { none: 'its keys are hashes' },
+    exportedAs: { not: 'it holds attempts of the last minutes' },
+    deletedWithAccount: { not: 'nothing in it leads to an account, and it is deleted an hour later' },
+  },
+] as const satisfies Registration[]
+
+/**
+ * What drizzle-kit cannot make from the tables. `bun run db:generate` writes it into the next migration, and
+ * tests/migration-rules.test.ts holds that each text is in one.
+ */
+export const handwritten = [...ofAllModules, taskJson, tasksRequireNewVersion, tasksStorage]

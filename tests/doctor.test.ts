@@ -1,0 +1,406 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { createSocket } from 'node:dgram'
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import type { Env } from '../src/config/config.ts'
+import { type Authority, createAuthority, read } from './support/certificates.ts'
+import { newPlace, type Place, runCommand } from './support/command.ts'
+import { executablePath, startExecutable } from './support/executable.ts'
+import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
+import { startScriptedServer } from './support/scripted-server.ts'
+
+const secret = '58b49a2cb5ab63ce16b08e9c6b9fcee5'
+const folder = mkdtempSync(join(tmpdir(), 'todo-api-doctor-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+
+interface Finding {
+  verdict: 'ok' | 'warn' | 'fail'
+  check: string
+  about: string
+  cure?: string
+}
+
+/** What is not well. */
+async function problems(env: Env): Promise<{ exitCode: number; found: Finding[] }> {
+  const { exitCode, stdout } = await runCommand(['doctor', '--json'], { env })
+  const findings = stdout
+    .trim()
+    .split('\n')
+    .map(line => JSON.parse(line) as Finding)
+  return { exitCode, found: findings.filter(({ verdict }) => verdict !== 'ok') }
+}
+
+const failure = (check: string, cure: RegExp): { exitCode: number; found: Finding[] } => ({
+  exitCode: 1,
+  found: [{ verdict: 'fail', check, about: expect.any(String), cure: expect.stringMatching(cure) }],
+})
+
+// As root, other users and file systems can be had.
+const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0
+if (!isRoot) process.stderr.write('\nNOT RUN: tests that mount a file system need root.\n')
+
+describe('doctor names the cure when PostgreSQL', () => {
+  let server: PostgresServer
+  let authority: Authority
+  beforeAll(async () => {
+    authority = createAuthority('own')
+    const { cert, key } = authority.issue('server', 'DNS:localhost')
+    server = await startPostgresServer({
+      parameters: ['ssl=on', 'ssl_ca_file=ca.crt'],
+      files: {
+        'server.crt': read(cert),
+        'server.key': read(key),
+        'ca.crt': read(authority.file),
+        'pg_hba.conf': `
+          hostssl all certified all scram-sha-256 clientcert=verify-ca
+          hostssl all encrypted all scram-sha-256
+          host all encrypted,certified all reject
+          host all stranger all reject
+          host all all all scram-sha-256`,
+      },
+    })
+    for (const role of ['certified', 'encrypted', 'stranger', 'reader']) {
+      await execute(server.url, `create role ${role} login password 'geheim'`)
+    }
+    await execute(server.url, 'revoke connect on database template1 from public')
+  }, 60_000)
+  afterAll(async () => {
+    await server?.close()
+    rmSync(authority.folder, { recursive: true })
+  })
+
+  const at = (role: string, query = '', host = `localhost:${server.port}`, database = 'postgres') =>
+    `postgres://${role}:geheim@${host}/${database}?${query}`
+
+  test.each<[string, () => string, RegExp]>([
+    ['refuses the password', () => at('encrypted').replace('geheim', 'falsch'), /correct the password/],
+    [
+      'has a certificate of an unknown authority',
+      () => at('encrypted', 'sslmode=verify-full'),
+      /sslrootcert=/,
+    ],
+    [
+      'has a certificate for another name',
+      () => at('encrypted', `sslmode=verify-full&sslrootcert=${authority.file}`, `127.0.0.1:${server.port}`),
+      /name of the certificate/,
+    ],
+    ['demands TLS', () => at('encrypted', 'sslmode=disable'), /sslmode=require/],
+    ['demands a certificate', () => at('certified', 'sslmode=require'), /sslcert and sslkey/],
+    ['has no rule for the user', () => at('stranger', 'sslmode=require'), /pg_hba\.conf/],
+    ['has no such database', () => at('encrypted', '', undefined, 'nosuch'), /create database/],
+    ['lets the role not in', () => at('encrypted', '', undefined, 'template1'), /owner/],
+    ['is at a name that does not exist', () => at('encrypted', '', 'nosuch.invalid'), /correct the host/],
+    ['is not there', () => at('encrypted', '', '127.0.0.1:1'), /start PostgreSQL/],
+    ['has no socket there', () => `postgres:///postgres?host=${folder}`, /folder of the socket/],
+  ])('%s', async (_, url, cure) => {
+    const { exitCode, found } = await problems({ DATABASE_URL: url(), SECRET_KEY: secret })
+
+    expect({ exitCode, found }).toEqual(failure('database', cure))
+    expect(JSON.stringify(found)).not.toMatch(/geheim|falsch/)
+  })
+
+  test('has no TLS', async () => {
+    using plain = await startScriptedServer()
+    const env = { DATABASE_URL: `${plain.url}?sslmode=require`, SECRET_KEY: secret }
+
+    expect(await problems(env)).toEqual(failure('database', /turn on TLS/))
+  })
+
+  test('says nothing', async () => {
+    using silent = await startScriptedServer({ tls: Buffer.alloc(0) })
+
+    expect(await problems({ DATABASE_URL: silent.url, SECRET_KEY: secret })).toEqual(
+      failure('database', /firewall/),
+    )
+  })
+
+  test.skipIf(!isRoot)(
+    'is at a name for which the name server has no answer',
+    async () => {
+      const nameServer = `127.${[0, 0, 0].map(() => Math.ceil(Math.random() * 250)).join('.')}`
+      const silent = createSocket('udp4')
+      await new Promise<void>(resolve => silent.bind(53, nameServer, resolve))
+      const file = `nameserver ${nameServer}\noptions timeout:1 attempts:3\n`
+      const stdout = await withFile('/etc/resolv.conf', file, at('encrypted', '', 'db.example.com'))
+      silent.close()
+
+      expect(stdout).toContain('db.example.com was not looked up in time; the name server does not answer')
+    },
+    30_000,
+  )
+
+  test.skipIf(!isRoot)(
+    'has two addresses, and nothing at the first one: there is nothing to cure',
+    async () => {
+      // IPv6 comes first; the server has none.
+      const hosts = ['::1', '127.0.0.1'].map(address => `${address} db.example.com\n`)
+      const url = at('encrypted', '', `db.example.com:${server.port}`)
+      const stdout = await withFile('/etc/hosts', hosts.join(''), url)
+
+      expect(stdout).toMatch(/^ok {4}database .*PostgreSQL/m)
+    },
+  )
+
+  /** The output of doctor with another file in place of one of the system, by a mount that only it sees. */
+  async function withFile(path: string, content: string, url: string): Promise<string> {
+    const file = join(folder, basename(path))
+    writeFileSync(file, content)
+    const script = 'mount --bind "$0" "$1" && exec "$2" doctor'
+    const asked = Bun.spawn(['unshare', '--mount', 'sh', '-c', script, file, path, await executablePath()], {
+      env: { PATH: process.env.PATH, DATABASE_URL: url, SECRET_KEY: secret },
+      stdout: 'pipe',
+    })
+    return new Response(asked.stdout).text()
+  }
+
+  test('is another program', async () => {
+    using other = await startScriptedServer({ tls: Buffer.from('HTTP/1.1 400 Bad Request\r\n') })
+
+    expect(await problems({ DATABASE_URL: other.url, SECRET_KEY: secret })).toEqual(
+      failure('database', /correct the port/),
+    )
+  })
+})
+
+describe('doctor names the cure when the database', () => {
+  let place: Place
+  const url = () => place.env.DATABASE_URL!
+  const name = () => new URL(url()).pathname.slice(1)
+  beforeAll(async () => {
+    // A pooling proxy would go on with sessions from before the changes.
+    place = await newPlace('postgres', { direct: true })
+    await execute(url(), 'create schema pretended')
+  })
+  afterAll(() => place.remove())
+
+  /** Sessions take the function in place of PostgreSQL's own meanwhile. */
+  async function pretend<T>(definition: string, work: () => Promise<T>): Promise<T> {
+    await execute(url(), `create function pretended.${definition}`)
+    await execute(url(), `alter database ${name()} set search_path = pretended, pg_catalog, public`)
+    try {
+      return await work()
+    } finally {
+      await execute(
+        url(),
+        `alter database ${name()} reset search_path; drop schema pretended cascade; create schema pretended`,
+      )
+    }
+  }
+
+  test.each([
+    ['10 seconds', 'warn', 0],
+    ['1 hour', 'fail', 1],
+  ] as const)('has another clock: %s', async (difference, verdict, exitCode) => {
+    const found = await pretend(
+      `clock_timestamp() returns timestamptz language sql
+       as $$ select pg_catalog.clock_timestamp() + interval '${difference}' $$`,
+      () => problems(place.env),
+    )
+
+    expect(found).toEqual({
+      exitCode,
+      found: [{ verdict, check: 'clock', about: expect.any(String), cure: expect.stringContaining('NTP') }],
+    })
+  })
+
+  test.each([
+    ['older', '140009', { verdict: 'fail', cure: expect.stringContaining('upgrade it') }],
+    ['newer', '190001', { verdict: 'warn', cure: expect.stringContaining('upgrade todo-api') }],
+  ])('is of a PostgreSQL that is %s', async (_, number, expected) => {
+    const { found } = await pretend(
+      `current_setting(name text) returns text language sql as $$
+         select case name when 'server_version_num' then '${number}' else pg_catalog.current_setting(name) end $$`,
+      () => problems(place.env),
+    )
+
+    expect(found).toEqual([expect.objectContaining({ check: 'database', ...expected })])
+  })
+
+  test('has migrations of a newer todo-api', async () => {
+    const migrations = 'drizzle.__drizzle_migrations'
+    await execute(url(), `insert into ${migrations} (hash, created_at) values ('later', 99999999999999)`)
+    const { exitCode, found } = await problems(place.env)
+    await execute(url(), `delete from ${migrations} where hash = 'later'`)
+
+    expect([exitCode, found]).toEqual([
+      0,
+      [{ verdict: 'warn', check: 'migrations', about: '1 from a newer todo-api', cure: 'upgrade this one' }],
+    ])
+  })
+
+  test('lacks migrations', async () => {
+    const migrations = 'drizzle.__drizzle_migrations'
+    const [last] = await execute(
+      url(),
+      `delete from ${migrations} where id = (select max(id) from ${migrations}) returning *`,
+    )
+    const { exitCode, found } = await problems(place.env)
+    await execute(
+      url(),
+      `insert into ${migrations} values (${last!.id}, '${last!.hash}', ${last!.created_at})`,
+    )
+
+    expect([exitCode, found]).toEqual([
+      0,
+      [
+        {
+          verdict: 'warn',
+          check: 'migrations',
+          about: '1 pending',
+          cure: expect.stringContaining('todo-api migrate'),
+        },
+      ],
+    ])
+  })
+
+  test('refuses the role its tables', async () => {
+    const role = `reader_${name()}`
+    await execute(
+      url(),
+      `create role ${role} login password 'x'; grant usage on schema drizzle to ${role};
+       grant select on all tables in schema drizzle to ${role}`,
+    )
+    const own = new URL(url())
+    Object.assign(own, { username: role, password: 'x' })
+    const found = await problems({ ...place.env, DATABASE_URL: own.href })
+    await execute(url(), `drop owned by ${role}; drop role ${role}`)
+
+    expect(found).toEqual(failure('writing', /grant the role/))
+  })
+})
+
+describe('doctor names the cure when the data folder', () => {
+  test.skipIf(!isRoot)('is on a disk that is read-only', async () => {
+    await withDisk('size=1m,ro', async disk => {
+      for (const DATA_DIR of [disk, join(disk, 'not', 'yet')]) {
+        expect(await problems({ DATA_DIR })).toEqual(failure('data folder', /read-only: mount/))
+      }
+    })
+  })
+
+  test.skipIf(!isRoot)('is on a disk that is full', async () => {
+    await withDisk('size=1m,mode=0700', async disk => {
+      writeFileSync(join(disk, 'ballast'), Buffer.alloc(1 << 20))
+
+      expect(await problems({ DATA_DIR: disk })).toEqual(failure('data folder', /make room/))
+    })
+  })
+
+  test.skipIf(!isRoot).each([
+    ['belongs to another user', 0o700, ''],
+    ['holds a database of another user', 0o777, '/cluster'],
+    ['holds a secret of another user', 0o777, '/secret_key'],
+  ])('%s', async (what, mode, inside) => {
+    const program = join(folder, 'todo-api')
+    copyFileSync(await executablePath(), program)
+    for (const path of [folder, program]) chmodSync(path, 0o755)
+    const dataDir = join(folder, what)
+    mkdirSync(dataDir)
+    mkdirSync(join(dataDir, 'cluster'), { mode: inside === '/cluster' ? 0o700 : 0o777 })
+    writeFileSync(join(dataDir, 'secret_key'), '')
+    for (const path of ['cluster', 'secret_key']) {
+      chmodSync(join(dataDir, path), inside === `/${path}` ? 0o700 : 0o777)
+    }
+    chmodSync(dataDir, mode)
+    const { exitCode, stdout } = Bun.spawnSync([program, 'doctor'], {
+      cwd: '/',
+      env: { PATH: process.env.PATH, DATA_DIR: dataDir },
+      uid: 54_321,
+      gid: 54_321,
+    })
+
+    expect(exitCode).toBe(1)
+    expect(String(stdout)).toContain(
+      `fail  data folder  ${dataDir}${inside} cannot be written to (EACCES); it belongs to user 0, and this is user 54321: chown -R 54321 ${dataDir}${inside}`,
+    )
+  })
+
+  test.skipIf(!isRoot)('belongs to the service’s user, and doctor is run as root', async () => {
+    const dataDir = join(folder, 'of the service')
+    mkdirSync(dataDir, { mode: 0o700 })
+    Bun.spawnSync(['chown', '54321', dataDir])
+
+    expect(await problems({ DATA_DIR: dataDir })).toEqual({
+      exitCode: 0,
+      found: [
+        {
+          verdict: 'warn',
+          check: 'data folder',
+          about: expect.stringContaining('belongs to user 54321'),
+          cure: expect.stringContaining('as its owner'),
+        },
+      ],
+    })
+  })
+
+  test('is a file', async () => {
+    const file = join(folder, 'file')
+    writeFileSync(file, '')
+
+    expect(await problems({ DATA_DIR: file })).toEqual(failure('data folder', /a file is in its place/))
+  })
+
+  test('holds the database of another PostgreSQL', async () => {
+    const dataDir = join(folder, 'other version')
+    const api = await startExecutable({ DATA_DIR: dataDir })
+    await api.stop()
+    writeFileSync(join(dataDir, 'cluster', 'PG_VERSION'), '17\n')
+
+    expect(await problems({ DATA_DIR: dataDir })).toEqual(
+      failure('database', /the version of todo-api that made it/),
+    )
+  }, 30_000)
+
+  async function withDisk(options: string, work: (disk: string) => Promise<void>) {
+    const disk = mkdtempSync(join(folder, 'disk-'))
+    const run = (...command: string[]) => {
+      const { exitCode, stderr } = Bun.spawnSync(command)
+      if (exitCode !== 0) throw new Error(`${command[0]}: ${stderr}`)
+    }
+    run('mount', '-t', 'tmpfs', '-o', options, 'todo-api-test', disk)
+    try {
+      await work(disk)
+    } finally {
+      run('umount', disk)
+    }
+  }
+})
+
+describe('doctor at a terminal', () => {
+  async function atTerminal(env: Env) {
+    const shown: Buffer[] = []
+    const child = Bun.spawn([await executablePath(), 'doctor'], {
+      cwd: folder,
+      env: {
+        PATH: process.env.PATH,
+        TERM: 'xterm-256color',
+        DATA_DIR: join(folder, 'new'),
+        PORT: 'nonsense',
+        ...env,
+      },
+      terminal: { cols: 200, data: (_: unknown, bytes: Uint8Array) => void shown.push(Buffer.from(bytes)) },
+    })
+    await child.exited
+    return Buffer.concat(shown).toString()
+  }
+
+  test('shows marks with colours, and what to do in a line of its own', async () => {
+    const shown = await atTerminal({
+      PORT: '0',
+      DATABASE_URL: 'postgres://u:geheim@127.0.0.1:1/d',
+      SECRET_KEY: secret,
+    })
+
+    expect(shown).toContain('\x1b[32m✓\x1b[0m settings')
+    expect(shown).toContain('\x1b[31m✗\x1b[0m database')
+    expect(shown).toMatch(/ECONNREFUSED.*\r?\n +→ start PostgreSQL/)
+  })
+
+  test('shows no colours with NO_COLOR', async () => {
+    const shown = await atTerminal({ NO_COLOR: '1' })
+
+    expect(shown).toContain('✗ settings')
+    expect(shown).not.toContain('\x1b[')
+  })
+})

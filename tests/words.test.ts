@@ -1,0 +1,45 @@
+import { expect, test } from 'bun:test'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+const root = join(import.meta.dir, '..')
+
+/** Where the words are looked for. */
+const places = [
+  '{scripts,deploy,.github,drizzle}/**/*.{ts,sql,md,yaml,yml}',
+  'tests/*.ts',
+  'tests/{faults,support}/*.ts',
+]
+
+/** Words that make a reader guess who acts or what is meant, and what to write instead. */
+const avoided: [word: RegExp, instead: string][] = [
+  // The operating system has a user of this name.
+  [
+    /(?<![`^=/])\b(no|some|any|every)body\b(?!`)/i,
+    'name the actor: the client, the worker, another session, no caller',
+  ],
+  [/\bwhoever\b/i, 'name the actor: the client, the operator, the next caller'],
+  [/\b(persons?|people)\b/i, 'write user, users, as the tables and the API do'],
+  [/\bthe first service\b/i, 'write the FastAPI service'],
+  [/\banew\b/i, 'write again'],
+  [/\bso many\b/i, 'say how many: at most N, `count`'],
+  [/\btakes? it for\b|\bwould rather\b/i, 'write what happens: the planner estimates, prefers, chooses'],
+  [/\blets? go of\b/i, 'write releases, closes'],
+  [/\bhears\b/i, 'write receives'],
+]
+
+test.each(avoided)('%p is nowhere: %s', (word, instead) => {
+  const found = files().flatMap(path =>
+    readFileSync(join(root, path), 'utf8')
+      .split('\n')
+      .flatMap((line, i) => (word.test(line) ? [`${path}:${i + 1}: ${line.trim()} (${instead})`] : [])),
+  )
+
+  expect(found).toEqual([])
+})
+
+function files(): string[] {
+  const found = places.map(place => [...new Bun.Glob(place).scanSync({ cwd: root, dot: true })])
+  expect(found.map(paths => paths.length > 10)).toEqual(places.map(() => true))
+  return found.flat().filter(path => path !== 'tests/words.test.ts')
+}
