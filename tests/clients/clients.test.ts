@@ -12,7 +12,8 @@ const documentPath = join(generated, 'openapi.json')
 
 /** What a linter complains about and stays as it is, and why. */
 const explained: Record<string, string> = {
-  'redocly operation-4xx-response #/paths/~1health/get/responses': 'A probe accepts nothing that could be wrong.',
+  'redocly operation-4xx-response #/paths/~1health/get/responses':
+    'A probe accepts nothing that could be wrong.',
   'redocly operation-4xx-response #/paths/~1health~1live/get/responses':
     'A probe accepts nothing that could be wrong.',
   'redocly operation-4xx-response #/paths/~1health~1ready/get/responses':
