@@ -5,7 +5,7 @@ import { toInstant } from '../src/db/tables.ts'
 import { AppError } from '../src/lib/errors.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
-import { taskStatuses } from '../src/modules/tasks/fields.ts'
+import { fields as taskFields, taskStatuses } from '../src/modules/tasks/fields.ts'
 import {
   type Changes,
   type ListQuery,
@@ -391,29 +391,12 @@ onBothDatabases('what the database makes of a task', (api: Service) => {
     await fc.assert(
       fc.asyncProperty(anyTask, async input => {
         const { id, json } = await service.create(user, input)
-        const [row] = await api.sql(
-          `select id, user_id, title, description, status, priority, due_at, tags, position, completed_at, created_at,
-             updated_at, version from tasks where id = $1`,
-          [id],
+        const names = Object.keys(taskFields)
+        const [row] = await api.sql(`select ${names} from tasks where id = $1`, [id])
+        const isMoment = (name: string) => name.endsWith('_at')
+        const expected = Object.fromEntries(
+          names.map((name, i) => [name, row![i] && isMoment(name) ? toInstant(row![i] as string) : row![i]]),
         )
-        const moment = (text: unknown) => text && toInstant(text as string)
-        const [, user_id, title, description, status, priority, due, tags, position, completed, ...rest] =
-          row!
-        const expected = {
-          id,
-          user_id,
-          title,
-          description,
-          status,
-          priority,
-          due_at: moment(due),
-          tags,
-          position,
-          completed_at: moment(completed),
-          created_at: moment(rest[0]),
-          updated_at: moment(rest[1]),
-          version: rest[2],
-        }
 
         expect(json).toBe(JSON.stringify(expected))
         expect(expected).toMatchObject({ ...input, tags: [...new Set(input.tags)] })
