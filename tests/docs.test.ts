@@ -166,7 +166,7 @@ describe('the OpenAPI document', () => {
     expect(email).toEqual({ type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] })
   })
 
-  test('gives every schema its name as its title', () => {
+  test('titles every schema with its name', () => {
     for (const [name, { title }] of Object.entries(document.components.schemas)) expect(title).toBe(name)
   })
 

@@ -45,14 +45,14 @@ onBothDatabases('what a route does not know', api => {
       expect((await api.get('/tasks', { token })).body).toEqual([task])
     })
 
-    test('is told together with everything else that is wrong', async () => {
+    test('is reported together with everything else that is wrong', async () => {
       const ada = await api.user()
       const { body } = await api.get('/tasks?stauts=pending&limit=0&prioritty=1', { token: ada.token })
       const places = body.detail.map(({ loc }: { loc: string[] }) => loc.join('.'))
       expect(places).toEqual(['query.limit', 'query.stauts', 'query.prioritty'])
     })
 
-    test('is ignored when its name begins with _, and says nothing to a stranger', async () => {
+    test('is ignored when its name begins with _, and reveals nothing without a token', async () => {
       const ada = await api.user()
       expect((await api.get('/tasks?_=1700000000&_debug=x', { token: ada.token })).status).toBe(200)
       expectError(await api.get('/tasks?stauts=x'), 401, 'not_authenticated')
@@ -107,7 +107,7 @@ onBothDatabases('what a route does not know', api => {
       expect([read.status, read.headers.get('preference-applied')]).toEqual([200, null])
     })
 
-    test('strict handling looks at every depth, and tells all of it at once', async () => {
+    test('strict handling looks at every depth, and reports everything at once', async () => {
       const { token } = await api.user()
       const operations = [
         { op: 'create', task: { title: '', priorty: 1 } },

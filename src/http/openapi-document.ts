@@ -7,7 +7,7 @@ import { version } from '../../package.json'
  * @elysiajs/swagger collects the routes, and `mend` puts right what it does not know (docs/decisions/0004-swagger-plugin.md).
  */
 export async function createDocument(app: AnyElysia): Promise<Document> {
-  // Only when somebody asks: with the themes it brings, it costs as much time as a third of our start.
+  // Only when the document is asked for: its themes would cost a third of the start.
   const { swagger } = await import('@elysiajs/swagger')
   const specPath = '/as-collected.json'
   const collector = app.use(swagger({ path: '/unused-page', specPath }))
@@ -113,7 +113,7 @@ const info = {
     '2. Press **Authorize** and sign in with the e-mail address (as *username*) and the password.',
     '3. Create a task with **POST /api/v1/tasks**, and see it in **GET /api/v1/tasks**.',
     '',
-    'Every error has the same shape: `detail` is for people, `code` for programs, and `request_id` is also the header ' +
+    'Every error has the same shape: `detail` is for display, `code` for programs, and `request_id` is also the header ' +
       '`X-Request-Id` of the response.',
     '',
     'A parameter that an address does not know is a 422. Unknown fields of a body are ignored; with the header ' +
@@ -124,8 +124,8 @@ const info = {
 const tags = [
   { name: 'auth', description: 'Create an account and sign in' },
   { name: 'users', description: 'Your account' },
-  { name: 'tasks', description: 'Your tasks; nobody else sees them' },
-  { name: 'health', description: 'For whoever runs the service' },
+  { name: 'tasks', description: 'Your tasks; no other user sees them' },
+  { name: 'health', description: 'For load balancers and operators' },
 ]
 
 const securitySchemes = {
@@ -338,7 +338,7 @@ const isNotCoercion = ({ type, format }: Schema) => !(type === 'string' && forma
 const places = ['path', 'query', 'header']
 const byPlace = (a: CollectedParameter, b: CollectedParameter) => places.indexOf(a.in) - places.indexOf(b.in)
 
-/** A header's name as people write it: `If-Match`. */
+/** A header's name as it is usually written: `If-Match`. */
 const capitalize = (name: string) => name.replace(/\b\w/g, letter => letter.toUpperCase())
 
 /** In the order of `tags`, and within a tag as registered. */

@@ -60,7 +60,7 @@ export const withoutBrackets = (name: string) => (name.endsWith('[]') ? name.sli
 function unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Problem[] {
   if (typeof value !== 'object' || value === null) return []
   if (schema.anyOf) {
-    const variant = schema.discriminator ? variantOf(schema, value) : schema.anyOf.find(takesObjects)
+    const variant = schema.discriminator ? variantOf(schema, value) : schema.anyOf.find(acceptsObjects)
     return variant ? unknownFields(variant, value, loc) : []
   }
   if (Array.isArray(value))
@@ -74,7 +74,7 @@ function unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Pr
   )
 }
 
-const takesObjects = ({ type }: TSchema) => type === 'object' || type === 'array'
+const acceptsObjects = ({ type }: TSchema) => type === 'object' || type === 'array'
 
 function unknown(loc: Problem['loc'], what: string, known: string[]): Problem {
   const name = withoutBrackets(String(loc.at(-1)))

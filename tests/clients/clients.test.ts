@@ -3,6 +3,7 @@ import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Running, startExecutable, untilReady } from '../support/executable.ts'
 import { flow, type GeneratedClient } from './flow.ts'
+import { languages, run } from './languages.ts'
 import { lintWithRedocly, lintWithSpectral, type Problem } from './lint.ts'
 
 const folder = import.meta.dir
@@ -11,20 +12,16 @@ const documentPath = join(generated, 'openapi.json')
 
 /** What a linter complains about and stays as it is, and why. */
 const explained: Record<string, string> = {
-  'redocly operation-4xx-response #/paths/~1health/get/responses': 'A probe takes nothing that can be wrong.',
+  'redocly operation-4xx-response #/paths/~1health/get/responses':
+    'A probe accepts nothing that could be wrong.',
   'redocly operation-4xx-response #/paths/~1health~1live/get/responses':
-    'A probe takes nothing that can be wrong.',
+    'A probe accepts nothing that could be wrong.',
   'redocly operation-4xx-response #/paths/~1health~1ready/get/responses':
-    'A probe takes nothing that can be wrong.',
+    'A probe accepts nothing that could be wrong.',
   'spectral info-contact #/info': 'The project is run by those who install it: it has no address.',
 }
 
-/** Runs Bun with these arguments in this folder; fails with what it printed. */
-async function bun(...args: string[]) {
-  const child = Bun.spawn([process.execPath, ...args], { cwd: folder, stdout: 'pipe', stderr: 'pipe' })
-  const printed = Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()])
-  if ((await child.exited) !== 0) throw new Error(`bun ${args.join(' ')}\n${(await printed).join('')}`)
-}
+const bun = (...args: string[]) => run([process.execPath, ...args])
 
 describe('the OpenAPI document of the executable', () => {
   let service: Running
@@ -65,6 +62,24 @@ describe('the OpenAPI document of the executable', () => {
     },
     60_000,
   )
+
+  for (const language of languages) {
+    const title = `makes a client with ${language.name} that does all that a user does`
+    const missing = language.needs.filter(program => !Bun.which(program))
+    const reason =
+      process.env.TEST_CLIENTS !== 'all'
+        ? 'it needs a minute and downloads: set TEST_CLIENTS=all'
+        : missing.length > 0 && `there is no ${missing.join(', ')}`
+    if (reason) {
+      process.stderr.write(`NOT RUN: ${title}: ${reason}\n`)
+      continue
+    }
+    test(title, async () => {
+      const folder = join(generated, language.name.replace(/\W+/g, '-'))
+      mkdirSync(folder)
+      await language.run({ document: documentPath, folder, url: service.url })
+    }, 300_000)
+  }
 
   test('makes clients whose types fit their use', async () => {
     await bun('../../node_modules/typescript/bin/tsc', '-p', 'tsconfig.json')

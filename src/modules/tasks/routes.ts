@@ -252,7 +252,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         operationId: 'updateTask',
         summary: 'Change a task',
         description:
-          'Changes only the fields that are sent; `null` clears where null is allowed. With `If-Match`, only if nobody has changed the task since you read it.',
+          'Changes only the fields that are sent; `null` clears where null is allowed. With `If-Match`, only if the task has not changed since you read it.',
       },
     })
 }

@@ -59,7 +59,7 @@ export function oauthErrors<Code extends ErrorCode>(...codes: Code[]) {
 }
 
 /**
- * `body()` for a token endpoint: it also takes forms, and the failures of the routes after it carry, beside the common
+ * `body()` for a token endpoint: it also accepts forms, and the failures of the routes after it carry, beside the common
  * shape, the error of RFC 6749, 5.2.
  */
 export const oauthBody = () =>
