@@ -3,7 +3,7 @@
  * with both, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of them passed.
  *
  * - `--no-build`: the executable is only built if a test needs it and it is older than the sources.
- * - `--fast`: only the test files that neither start a process nor cut the power, and no build.
+ * - `--fast`: only the test files that neither start a process nor cut the power, two at a time; no build.
  * - `--check`: types, lint and format too; each of the two counts like a test.
  *
  * With TEST_PGBOUNCER=1 the services under test reach their databases through a PgBouncer that pools transactions.
@@ -42,7 +42,7 @@ process.exitCode = await main(process.argv.slice(2))
 async function main(args: string[]): Promise<number> {
   const has = (option: string) => args.includes(option)
   const rest = args.filter(arg => !['--no-build', '--fast', '--check'].includes(arg))
-  if (has('--fast')) rest.unshift(...fastFiles())
+  if (has('--fast')) rest.unshift('--parallel=2', '--no-isolate', ...fastFiles())
   const checked = has('--check') ? await check() : { passed: 0, failed: 0 }
   const server = await startPostgresServer()
   try {

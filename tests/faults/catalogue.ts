@@ -198,10 +198,11 @@ async function alter(stage: Stage, list: string[][]) {
   await untilOver(stage, async sql => {
     for (const change of possible) {
       const [table, column, type, back] = change
-      const isDone = await tolerant(sql, `alter table ${table} alter ${column} type ${type}`)
+      const outcome = await tolerant(sql, `alter table ${table} alter ${column} type ${type}`)
       await Bun.sleep(30)
-      if (isDone === 'refused') possible.delete(change)
-      else await insist(sql, `alter table ${table} alter ${column} type ${back}`)
+      if (outcome === 'refused') possible.delete(change)
+      // A change that did not get its lock has changed nothing; the way back may be one that is always refused.
+      if (outcome === 'done') await insist(sql, `alter table ${table} alter ${column} type ${back}`)
       await Bun.sleep(30)
     }
   })
@@ -223,8 +224,12 @@ async function tolerant(sql: Sql, statement: string): Promise<'done' | 'busy' | 
 }
 
 async function insist(sql: Sql, statement: string) {
-  for (let i = 0; i < 100; i++) if ((await tolerant(sql, statement)) === 'done') return
-  throw new Error(`not possible: ${statement}`)
+  let outcome = ''
+  for (let i = 0; i < 100; i++) {
+    outcome = await tolerant(sql, statement)
+    if (outcome === 'done') return
+  }
+  throw new Error(`not possible (${outcome}): ${statement}`)
 }
 
 /** Does something again and again until the time is over, with a pause after each. */
