@@ -7,6 +7,8 @@ const root = join(import.meta.dir, '..')
 /** Where the words are looked for. */
 const places = [
   '{scripts,deploy,.github,drizzle}/**/*.{ts,sql,md,yaml,yml}',
+  'src/**/*.ts',
+  'docs/**/*.md',
   'tests/*.ts',
   'tests/{faults,support}/*.ts',
 ]

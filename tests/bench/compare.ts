@@ -1,6 +1,6 @@
 import { type Call, connections, drive } from './load.ts'
 import { countInstructions, cpuSeconds, residentMegabytes } from './measure.ts'
-import { type Person, tidy } from './seed.ts'
+import { tidy, type User } from './seed.ts'
 import type { Server } from './servers.ts'
 import type { Work } from './works.ts'
 
@@ -10,7 +10,7 @@ const warmUpMsMax = 60_000
 export interface Contest {
   servers: Server[]
   works: Work[]
-  people: Person[]
+  users: User[]
   databases: string[]
   postgresPid: number
   rounds: number
@@ -54,7 +54,7 @@ async function compareAt(work: Work, contest: Contest): Promise<Result> {
   const able: { server: Server; calls: Call[] }[] = []
   let expected: unknown
   for (const server of servers.filter(server => work.only?.(server) ?? true)) {
-    const calls = await work.calls(server, contest.people)
+    const calls = await work.calls(server, contest.users)
     const content = calls[0] && (await answerTo(server, calls[0]))
     if (content === undefined) continue
     expected ??= content
@@ -63,7 +63,7 @@ async function compareAt(work: Work, contest: Contest): Promise<Result> {
     } else able.push({ server, calls })
   }
   say(
-    `${new Date().toTimeString().slice(0, 8)} ${work.name}: ${able.map(({ server }) => server.name).join(', ') || 'nobody can do this yet'}`,
+    `${new Date().toTimeString().slice(0, 8)} ${work.name}: ${able.map(({ server }) => server.name).join(', ') || 'no server can do this yet'}`,
   )
   const at = work.connections ?? connections
 

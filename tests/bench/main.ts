@@ -110,9 +110,9 @@ async function main() {
 
   const url = await newDatabase('bench')
   await migrate(executable, url)
-  say('seeding 1,000 people with 200 tasks each')
-  await seed(url, { people: 1000, tasksOf: '200' })
-  const people = await signedIn(url, { people: 1000 })
+  say('seeding 1,000 users with 200 tasks each')
+  await seed(url, { users: 1000, tasksOf: '200' })
+  const users = await signedIn(url, { users: 1000 })
   const plainUrl = await postgres.createDatabase('bench_plain', 'bench')
   await makePlain(plainUrl)
   const service = await startService(executable, url, settings)
@@ -158,7 +158,7 @@ async function main() {
   const contest: Contest = {
     servers,
     works: works.filter(({ name }) => wanted(name, workNames)),
-    people,
+    users,
     databases: [url, plainUrl],
     postgresPid,
     rounds,

@@ -1,7 +1,7 @@
 import { drive } from './load.ts'
 import { cpuSeconds } from './measure.ts'
 import { median, table } from './report.ts'
-import { type Person, seed, signedIn } from './seed.ts'
+import { seed, signedIn, type User } from './seed.ts'
 import { type Server, startService } from './servers.ts'
 import { curvesPicture } from './svg.ts'
 
@@ -25,7 +25,7 @@ const pages: { name: string; query: string }[] = [
 ]
 
 interface Point {
-  /** Tasks in the table, or of the person who asks. */
+  /** Tasks in the table, or of the user who asks. */
   tasks: number
   page: string
   p50: number
@@ -33,7 +33,7 @@ interface Point {
   postgresCpu: number
 }
 
-/** The same page for people with 200 tasks in larger and larger tables, then for people with more and more in one table. */
+/** The same page for users with 200 tasks in larger and larger tables, then for users with more and more in one table. */
 export async function measureScale({
   executable,
   newDatabase,
@@ -48,23 +48,23 @@ export async function measureScale({
   const byPerson: Point[] = []
   try {
     while (!(await fetch(`${service.url}/health/ready`)).ok) await Bun.sleep(50)
-    let people = 0
+    let users = 0
     for (const tasks of [10_000, 1_000_000, 10_000_000].filter(size => size <= max)) {
       say(`growing to ${tasks.toLocaleString('en')} tasks`)
-      await seed(url, { from: people + 1, people: tasks / 200 - people, tasksOf: '200' })
-      people = tasks / 200
-      // As many people as the smallest table has, spread over the whole: what differs is the table alone.
-      const asking = await spread(url, people, 50)
+      await seed(url, { from: users + 1, users: tasks / 200 - users, tasksOf: '200' })
+      users = tasks / 200
+      // As many users as the smallest table has, spread over the whole: what differs is the table alone.
+      const asking = await spread(url, users, 50)
       byTable.push(...(await measure(service, asking, { tasks, limit: 20 }, postgresPid)))
     }
     const sizes = [10, 100, 1000, 10_000, 100_000]
-    say(`people with ${sizes.join(', ')} tasks`)
+    say(`users with ${sizes.join(', ')} tasks`)
     await seed(url, {
-      from: people + 1,
-      people: sizes.length,
-      tasksOf: `(10 ^ (p.i - ${people}))::int`,
+      from: users + 1,
+      users: sizes.length,
+      tasksOf: `(10 ^ (p.i - ${users}))::int`,
     })
-    const big = await signedIn(url, { from: people + 1, people: sizes.length })
+    const big = await signedIn(url, { from: users + 1, users: sizes.length })
     for (const [i, tasks] of sizes.entries()) {
       // Short pages: everybody has a full one, and a next one.
       byPerson.push(...(await measure(service, [big[i]!], { tasks, limit: 5 }, postgresPid)))
@@ -72,11 +72,11 @@ export async function measureScale({
   } finally {
     await service.stop()
   }
-  console.log(`${show('tasks in the table', byTable)}\n\n${show('tasks of the person', byPerson)}`)
+  console.log(`${show('tasks in the table', byTable)}\n\n${show('tasks of the user', byPerson)}`)
   return { kind: 'scale', at: new Date().toISOString(), byTable, byPerson }
 }
 
-/** p50 over the size of the table and over the size of the person's list, a line a page. */
+/** p50 over the size of the table and over the size of the user's list, a line a page. */
 export function scalePicture({ byTable, byPerson }: { byTable: Point[]; byPerson: Point[] }): string {
   // The count grows with the list, and would press all other lines to the ground.
   const drawn = pages.filter(({ name }) => name !== 'total')
@@ -87,27 +87,27 @@ export function scalePicture({ byTable, byPerson }: { byTable: Point[]; byPerson
     }))
   return curvesPicture([
     { title: 'p50 in ms, by tasks in the table', curves: curves(byTable) },
-    { title: 'p50 in ms, by tasks of the person', curves: curves(byPerson) },
+    { title: 'p50 in ms, by tasks of the user', curves: curves(byPerson) },
   ])
 }
 
-async function spread(url: string, people: number, count: number): Promise<Person[]> {
-  const step = Math.floor(people / count)
+async function spread(url: string, users: number, count: number): Promise<User[]> {
+  const step = Math.floor(users / count)
   const found = await Promise.all(
-    Array.from({ length: count }, (_, i) => signedIn(url, { from: 1 + i * step, people: 1 })),
+    Array.from({ length: count }, (_, i) => signedIn(url, { from: 1 + i * step, users: 1 })),
   )
   return found.flat()
 }
 
 async function measure(
   { url }: Server,
-  people: Person[],
+  users: User[],
   { tasks, limit }: { tasks: number; limit: number },
   postgresPid: number,
 ): Promise<Point[]> {
   const points: Point[] = []
   for (const { name, query } of pages) {
-    const calls = people.map(({ token }) => ({
+    const calls = users.map(({ token }) => ({
       method: 'GET',
       path: `/api/v1/tasks?limit=${limit}${query}`,
       headers: { authorization: `Bearer ${token}` },

@@ -6,8 +6,8 @@ export const password = 'correct horse'
 /** What is made by a run is newer than this, and what was seeded older. */
 const seededUntil = '2026-06-01 00:00:00+00'
 
-/** Somebody who is signed in, and some of whose tasks are known. */
-export interface Person {
+/** A user who is signed in, and some of whose tasks are known. */
+export interface User {
   id: string
   email: string
   token: string
@@ -19,33 +19,33 @@ const uuidOf = (moment: string, seed: string) => `(
   lpad(to_hex((extract(epoch from ${moment}) * 1000)::bigint), 12, '0') || '7' || substr(md5(${seed}), 1, 3) || '8' ||
   substr(md5(${seed}), 4, 15))::uuid`
 
-const personId = (i: string) =>
-  uuidOf(`timestamptz '2026-01-01' + ${i} * interval '1 minute'`, `'person ' || ${i}`)
+const userId = (i: string) =>
+  uuidOf(`timestamptz '2026-01-01' + ${i} * interval '1 minute'`, `'user ' || ${i}`)
 const sessionId = (i: string) =>
   uuidOf(`timestamptz '2026-05-01' + ${i} * interval '1 minute'`, `'session ' || ${i}`)
 
 /**
- * People who are signed in, each with tasks that look like people's: made by the database itself, the same at every
- * run. `tasksOf` is SQL that says how many tasks person `p.i` (from 1) has. People that exist are left alone.
+ * Users who are signed in, each with tasks that look like real ones: made by the database itself, the same at every
+ * run. `tasksOf` is SQL that says how many tasks user `p.i` (from 1) has. Users that exist are left alone.
  */
 export async function seed(
   url: string,
-  { from = 1, people, tasksOf }: { from?: number; people: number; tasksOf: string },
+  { from = 1, users, tasksOf }: { from?: number; users: number; tasksOf: string },
 ) {
   const sql = postgres(url, { max: 1, onnotice: () => {} })
   const hash = await Bun.password.hash(password, { algorithm: 'bcrypt', cost: 12 })
-  const range = `generate_series(${from}, ${from + people - 1}) as p(i)`
+  const range = `generate_series(${from}, ${from + users - 1}) as p(i)`
   // As a machine with 2 GB would be loaded: the indexes are made row by row, as they grow in real life.
   await sql.unsafe(`
     set synchronous_commit = off;
     insert into users (id, email, normalized_email, password_hash, created_at, updated_at)
-      select ${personId('p.i')}, 'person' || p.i || '@example.com', 'person' || p.i || '@example.com', '${hash}', '2026-01-01', '2026-01-01'
+      select ${userId('p.i')}, 'user' || p.i || '@example.com', 'user' || p.i || '@example.com', '${hash}', '2026-01-01', '2026-01-01'
       from ${range};
     insert into sessions (id, user_id, token_hash, expires_at)
-      select ${sessionId('p.i')}, ${personId('p.i')}, md5('a' || p.i) || md5('b' || p.i), now() + interval '30 days' from ${range};
-    insert into user_versions (user_id, last_version) select ${personId('p.i')}, ${tasksOf} from ${range};
+      select ${sessionId('p.i')}, ${userId('p.i')}, md5('a' || p.i) || md5('b' || p.i), now() + interval '30 days' from ${range};
+    insert into user_versions (user_id, last_version) select ${userId('p.i')}, ${tasksOf} from ${range};
     insert into tasks (id, user_id, title, description, status, priority, due_at, tags, position, completed_at, created_at, updated_at, version)
-    select ${uuidOf('t.at', `p.i || ' ' || n`)}, ${personId('p.i')},
+    select ${uuidOf('t.at', `p.i || ' ' || n`)}, ${userId('p.i')},
       'Task ' || n || ': ' || (array['buy milk for the week', 'call the dentist back', 'write the report', 'water the plants', 'book a table for six'])[1 + t.r % 5],
       case when t.r % 3 > 0 then 'Remember to ' || (array['take the blue one, two litres of it', 'ask about Thursday afternoon', 'send a copy to everybody who was there'])[1 + t.r % 3] || ', as we said on the phone.' end,
       t.status, t.r % 5, case when t.r % 2 = 0 then t.at + (t.r % 40) * interval '1 day' end,
@@ -68,7 +68,7 @@ export async function tidy(url: string) {
 }
 
 /**
- * Makes the table of tasks what people without a feed, a trash or ready JSON would have: plain columns, a primary key and
+ * Makes the table of tasks what users without a feed, a trash or ready JSON would have: plain columns, a primary key and
  * the index of the list. The peers are measured on it, so that they do not pay for what only ours reads.
  */
 export async function makePlain(url: string) {
@@ -97,16 +97,16 @@ async function settle(url: string) {
   await sql.end()
 }
 
-/** The people `from`, `from + 1`, … with a token each, and some of their tasks. */
+/** The users `from`, `from + 1`, … with a token each, and some of their tasks. */
 export async function signedIn(
   url: string,
-  { from = 1, people }: { from?: number; people: number },
-): Promise<Person[]> {
+  { from = 1, users }: { from?: number; users: number },
+): Promise<User[]> {
   const sql = postgres(url, { max: 1, onnotice: () => {} })
   const rows = await sql.unsafe(`
     select u.id, u.email, ${sessionId('p.i')} as sid,
       array(select id::text from tasks t where t.user_id = u.id and deleted_at is null order by created_at desc, id desc limit 20) as tasks
-    from generate_series(${from}, ${from + people - 1}) as p(i) join users u on u.id = ${personId('p.i')} order by p.i`)
+    from generate_series(${from}, ${from + users - 1}) as p(i) join users u on u.id = ${userId('p.i')} order by p.i`)
   await sql.end()
   return rows.map(({ id, email, sid, tasks }) => ({ id, email, tasks, token: tokenOf(id, sid) }))
 }

@@ -88,8 +88,8 @@ async function measureMemory(
   settings: Record<string, string>,
   requests: number,
 ) {
-  await seed(url, { people: 1000, tasksOf: '20' })
-  const people = await signedIn(url, { people: 1000 })
+  await seed(url, { users: 1000, tasksOf: '20' })
+  const users = await signedIn(url, { users: 1000 })
   const service = await startService(executable, url, settings)
   const found: { when: string; resident: number; own: number }[] = []
   const note = (when: string) =>
@@ -97,7 +97,7 @@ async function measureMemory(
   try {
     await Bun.sleep(2000)
     note('at rest')
-    const calls = people.map(({ token }) => ({
+    const calls = users.map(({ token }) => ({
       method: 'GET',
       path: '/api/v1/tasks?limit=20',
       headers: { authorization: `Bearer ${token}` },

@@ -1,6 +1,6 @@
 /** What is asked of the servers. */
 import type { Call } from './load.ts'
-import { type Person, password } from './seed.ts'
+import { password, type User } from './seed.ts'
 import type { Server } from './servers.ts'
 
 export interface Work {
@@ -16,15 +16,15 @@ export interface Work {
   /** Requests to each server before a figure counts, when not `warmUpRequests`. */
   warmUp?: number
   /** The calls, made once per server; none when the server cannot do it. */
-  calls(server: Server, people: Person[]): Call[] | Promise<Call[]>
+  calls(server: Server, users: User[]): Call[] | Promise<Call[]>
 }
 
 /** Where the tasks' addresses begin. */
 const prefix = '/api/v1'
 
-/** Servers that check nobody are told who calls. */
-const as = ({ id, token }: Person) => ({ authorization: `Bearer ${token}`, 'x-user': id })
-const json = (person: Person) => ({ ...as(person), 'content-type': 'application/json' })
+/** Servers that check no server are told who calls. */
+const as = ({ id, token }: User) => ({ authorization: `Bearer ${token}`, 'x-user': id })
+const json = (user: User) => ({ ...as(user), 'content-type': 'application/json' })
 
 const newTask = JSON.stringify({
   title: 'Bench ########: write the report',
@@ -33,35 +33,35 @@ const newTask = JSON.stringify({
   tags: ['home', 'errands'],
 })
 
-const list = (person: Person): Call => ({
+const list = (user: User): Call => ({
   method: 'GET',
   path: `${prefix}/tasks?limit=20`,
-  headers: as(person),
+  headers: as(user),
 })
-const read = (person: Person, i: number): Call => ({
+const read = (user: User, i: number): Call => ({
   method: 'GET',
-  path: `${prefix}/tasks/${person.tasks[i % person.tasks.length]}`,
-  headers: as(person),
+  path: `${prefix}/tasks/${user.tasks[i % user.tasks.length]}`,
+  headers: as(user),
 })
-const create = (person: Person): Call => ({
+const create = (user: User): Call => ({
   method: 'POST',
   path: `${prefix}/tasks`,
-  headers: json(person),
+  headers: json(user),
   body: newTask,
 })
-const update = (person: Person, i: number): Call => ({
+const update = (user: User, i: number): Call => ({
   method: 'PATCH',
-  path: `${prefix}/tasks/${person.tasks[i % person.tasks.length]}`,
-  headers: json(person),
+  path: `${prefix}/tasks/${user.tasks[i % user.tasks.length]}`,
+  headers: json(user),
   body: '{"title":"Changed ########: write the report"}',
 })
 
 export const works: Work[] = [
   {
     name: 'list',
-    says: 'the newest 20 of a person’s 200 tasks',
+    says: 'the newest 20 of a user’s 200 tasks',
     sameAnswers: true,
-    calls: (_, people) => people.map(list),
+    calls: (_, users) => users.map(list),
   },
   {
     name: 'filter',
@@ -73,19 +73,19 @@ export const works: Work[] = [
     name: 'read',
     says: 'one task',
     sameAnswers: true,
-    calls: (_, people) => people.map(read),
+    calls: (_, users) => users.map(read),
   },
   {
     name: 'create',
     says: 'a new task',
     writes: true,
-    calls: (_, people) => people.map(create),
+    calls: (_, users) => users.map(create),
   },
   {
     name: 'update',
     says: 'a new title for a task',
     writes: true,
-    calls: (_, people) => people.map(update),
+    calls: (_, users) => users.map(update),
   },
   {
     name: 'changes',
@@ -96,12 +96,12 @@ export const works: Work[] = [
     name: 'mix',
     says: '50 % list, 30 % read, 10 % create, 10 % update',
     writes: true,
-    calls: (_, people) =>
-      people.map((person, i) => {
+    calls: (_, users) =>
+      users.map((user, i) => {
         const turn = i % 10
-        if (turn < 5) return list(person)
-        if (turn < 8) return read(person, i)
-        return turn === 8 ? create(person) : update(person, i)
+        if (turn < 5) return list(user)
+        if (turn < 8) return read(user, i)
+        return turn === 8 ? create(user) : update(user, i)
       }),
   },
   {
@@ -110,8 +110,8 @@ export const works: Work[] = [
     warmUp: 20,
     only: ({ name }) => ['todo-api', 'fastapi', 'bare hash'].includes(name),
     connections: 1,
-    calls: (_, people) =>
-      people.slice(0, 100).map(({ email }) => ({
+    calls: (_, users) =>
+      users.slice(0, 100).map(({ email }) => ({
         method: 'POST',
         path: `${prefix}/auth/login`,
         headers: { 'content-type': 'application/x-www-form-urlencoded' },
@@ -123,37 +123,37 @@ export const works: Work[] = [
 const sampled = 200
 
 /** Follows the link of each first page: cursors are the server's own. */
-async function secondPages(server: Server, people: Person[]): Promise<Call[]> {
+async function secondPages(server: Server, users: User[]): Promise<Call[]> {
   const calls: Call[] = []
-  for (const person of people.slice(0, sampled)) {
-    const { ok, headers } = await ask(server, person, '/tasks?limit=20&status=pending')
+  for (const user of users.slice(0, sampled)) {
+    const { ok, headers } = await ask(server, user, '/tasks?limit=20&status=pending')
     const next = /<([^>]+)>; rel="next"/.exec(headers.get('link') ?? '')?.[1]
     if (!ok || !next) return []
     const { pathname, search } = new URL(next, server.url)
-    calls.push({ method: 'GET', path: pathname + search, headers: as(person) })
+    calls.push({ method: 'GET', path: pathname + search, headers: as(user) })
   }
   return calls
 }
 
 /** Goes through all changes to the end: that is where clients are most of the time. */
-async function lastChanges(server: Server, people: Person[]): Promise<Call[]> {
+async function lastChanges(server: Server, users: User[]): Promise<Call[]> {
   const calls: Call[] = []
-  for (const person of people.slice(0, sampled)) {
+  for (const user of users.slice(0, sampled)) {
     let path = '/tasks/changes'
     for (let hasMore = true; hasMore; ) {
-      const { ok, body } = await ask(server, person, path)
+      const { ok, body } = await ask(server, user, path)
       if (!ok) return []
       const { cursor, has_more } = JSON.parse(body)
       path = `/tasks/changes?since=${encodeURIComponent(cursor)}`
       hasMore = has_more
     }
-    calls.push({ method: 'GET', path: prefix + path, headers: as(person) })
+    calls.push({ method: 'GET', path: prefix + path, headers: as(user) })
   }
   return calls
 }
 
-async function ask({ url }: Server, person: Person, path: string) {
-  const answer = await fetch(url + prefix + path, { headers: as(person) })
-  // Always read: an answer that nobody reads keeps its connection.
+async function ask({ url }: Server, user: User, path: string) {
+  const answer = await fetch(url + prefix + path, { headers: as(user) })
+  // Always read: an answer that no server reads keeps its connection.
   return { ok: answer.ok, headers: answer.headers, body: await answer.text() }
 }
