@@ -118,7 +118,7 @@ describe('the executable, with a collector', () => {
   test('a request is a span in the trace of its caller, its statements are spans inside', async () => {
     const ada = await api.user()
 
-    const { answer, parent, request, statements } = await traced('POST', '/tasks?x=1', {
+    const { answer, parent, request, statements } = await traced('POST', '/tasks?_x=1', {
       token: ada.token,
       json: { title: 'Buy milk' },
     })
