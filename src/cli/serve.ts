@@ -48,8 +48,7 @@ export async function workerCommand() {
 }
 
 async function run(config: Config, log: Log, supervisor?: Supervisor) {
-  // postgres.js throws where nothing catches it, for example on a malformed challenge inside TLS. Bun would print the
-  // source around it; the connection itself runs into its time limit.
+  // A library may reject where nothing catches it, as postgres.js does. Bun would print the source around it.
   process.on('unhandledRejection', error => log.error('unhandled rejection', errorFields(error)))
   // The port before the rest of the program, so that an early probe is answered.
   const listener = listen(config, log)
