@@ -28,7 +28,6 @@ describe('the OpenAPI document of the executable', () => {
   beforeAll(async () => {
     rmSync(generated, { recursive: true, force: true })
     mkdirSync(generated)
-    const installed = bun('install', '--frozen-lockfile', '--no-summary')
     service = await startExecutable({
       ENVIRONMENT: 'test',
       BCRYPT_COST: '4',
@@ -38,7 +37,6 @@ describe('the OpenAPI document of the executable', () => {
     })
     await untilReady(service)
     await Bun.write(documentPath, await fetch(`${service.url}/openapi.json`))
-    await installed
   }, 120_000)
   afterAll(async () => {
     await service?.stop()

@@ -7,7 +7,7 @@ export interface Problem {
   message: string
 }
 
-// From this folder's packages, which are installed when the test begins: not before.
+// From this folder's packages, which `scripts/test.ts` installs.
 const load = createRequire(import.meta.url)
 
 /** What Redocly says of a document, errors and warnings alike. */
