@@ -7,7 +7,7 @@ export interface Problem {
   message: string
 }
 
-// From this folder's packages, which `scripts/test.ts` installs.
+// From this folder's packages, which `bun run test` installs before the tests begin.
 const load = createRequire(import.meta.url)
 
 /** What Redocly says of a document, errors and warnings alike. */
