@@ -126,17 +126,24 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
 
   /** An idle connection, else a quick one. Of equals the first, so that few are used under light load. */
   function pickConnection({ kind }: Job, now: number): PooledConnection | undefined {
-    const usable = connections.filter(({ connection, closeAt }) => !connection.lost && closeAt > now)
-    const few = usable.slice(0, quickConnections)
-    const isBusy = few.length === quickConnections || !canOpen(now)
-    let best = few.find(isIdle)
-    if (best || kind !== 'prepared' || !isBusy) return best ?? usable.find(isIdle)
-    for (const pooled of few) {
-      const { connection, sent, lastAnswerAt, lastLatencyMs } = pooled
-      const isQuick = Math.max(lastLatencyMs, now - lastAnswerAt) < quickMs && sent[0]!.kind === 'prepared'
-      if (isQuick && sent.length < (best?.sent.length ?? connection.depthMax)) best = pooled
+    let usable = 0
+    let idle: PooledConnection | undefined
+    let quick: PooledConnection | undefined
+    // One pass without arrays of its own: this runs for every statement.
+    for (const pooled of connections) {
+      const { connection, sent, lastAnswerAt, lastLatencyMs, closeAt } = pooled
+      if (connection.lost || closeAt <= now) continue
+      const isOfTheFew = ++usable <= quickConnections
+      if (isIdle(pooled)) {
+        if (isOfTheFew) return pooled
+        idle ??= pooled
+      } else if (isOfTheFew && kind === 'prepared' && sent[0]!.kind === 'prepared') {
+        const isQuick = Math.max(lastLatencyMs, now - lastAnswerAt) < quickMs
+        if (isQuick && sent.length < (quick?.sent.length ?? connection.depthMax)) quick = pooled
+      }
     }
-    return best ?? usable.find(isIdle)
+    const isBusy = usable >= quickConnections || !canOpen(now)
+    return (isBusy ? quick : undefined) ?? idle
   }
 
   function send(job: Job, pooled: PooledConnection, now: number) {
