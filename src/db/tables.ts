@@ -95,7 +95,7 @@ export const sessionEnds = pgTable(
 )
 
 /** Records the end of a session, whether by a sign-out, a deleted account or an operator with psql. */
-export const sessionsEnded = `CREATE FUNCTION "note_session_ends"() RETURNS trigger LANGUAGE plpgsql AS $$
+const sessionsEnded = `CREATE FUNCTION "note_session_ends"() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO "session_ends" ("session_id", "ended_at") SELECT "id", clock_timestamp() FROM "ended";
   RETURN NULL;
@@ -130,7 +130,7 @@ export const userVersions = pgTable('user_versions', {
 })
 
 /** Every change of a user's tasks rewrites this row. Half-empty pages let PostgreSQL do that in place. */
-export const userVersionsFillfactor = 'ALTER TABLE "user_versions" SET (fillfactor = 50);'
+const userVersionsFillfactor = 'ALTER TABLE "user_versions" SET (fillfactor = 50);'
 
 /** Permanently deleted tasks, kept for a while so that clients learn of the deletion. */
 export const taskTombstones = pgTable(

@@ -10,12 +10,12 @@ import { type Change, lockVersions } from './statements.ts'
 import { tasks } from './table.ts'
 
 /** Days that a task stays in the trash before it is deleted permanently. */
-export const trashDays = 30
+const trashDays = 30
 /** Days that a deletion is remembered; a cursor of `/tasks/changes` that is older may be too old. */
-export const tombstoneDays = 90
+const tombstoneDays = 90
 
 /** Rows that a step deletes: so few that other requests hardly wait for its locks or for the embedded database. */
-export const stepRows = 200
+const stepRows = 200
 const usersAtOnce = 100
 
 const isTrashed = isNotNull(tasks.deletedAt)

@@ -20,7 +20,7 @@ export const taskUpdate = t.Partial(t.Object(inputs), {
 })
 
 /** What a list may be sorted by. */
-export const sortNames = fieldsWith('sortBy').map(([name]) => name as SortName)
+const sortNames = fieldsWith('sortBy').map(([name]) => name as SortName)
 
 const sortKey = `-?(${sortNames.join('|')})`
 
@@ -63,7 +63,7 @@ export const listQuery = t.Object({
 
 export const trashQuery = t.Object({ limit, cursor })
 
-export const trashedTask = t.Object(
+const trashedTask = t.Object(
   { ...task.properties, deleted_at: instant({ description: 'Since when it is in the trash.' }) },
   {
     title: 'TrashedTask',
@@ -100,7 +100,7 @@ export const changes = t.Object(
   { title: 'Changes', examples: [changesExample] },
 )
 
-export const operationKinds = ['create', 'update', 'delete'] as const
+const operationKinds = ['create', 'update', 'delete'] as const
 
 const operationId = text({ description: 'Which task.', examples: [examples.id] })
 const operationVersion = t.Optional(
