@@ -19,10 +19,9 @@ import {
   withHeaders,
 } from '../../http/schema.ts'
 import type { Caller } from '../auth/sessions.ts'
+import { batchRoutes } from './batch-routes.ts'
 import { listFilters, momentFilters } from './fields.ts'
 import {
-  batch,
-  batchResult,
   type Changes,
   changes,
   changesQuery,
@@ -44,35 +43,8 @@ import {
 import type { SerializedTask } from './rows.ts'
 import type { TaskService } from './service.ts'
 
-const batchBytesMax = 1024 * 1024
-
 export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
   new Elysia().use(batchRoutes(tasks, authenticate)).use(otherRoutes(tasks, authenticate))
-
-/** By itself, because it takes a larger body. */
-const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
-  new Elysia({ prefix: '/tasks', tags: ['tasks'] })
-    .use(requireUser(authenticate))
-    .use(body({ bytesMax: batchBytesMax }))
-    .post(
-      '/batch',
-      async ({ user, body, set }) =>
-        sendJson<typeof batchResult.static>(set, await tasks.batch(user.id, body.operations)),
-      {
-        body: batch,
-        response: {
-          200: jsonText(batchResult),
-          ...errors('not_authorized', 'task_not_found'),
-          ...preconditionFailed(task),
-        },
-        detail: {
-          operationId: 'batchTasks',
-          summary: 'Create, change and delete many tasks at once',
-          description:
-            'Up to 100 operations, all or nothing. An error names the first operation that cannot be done in `index`. A `delete` puts into the trash.',
-        },
-      },
-    )
 
 const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => {
   async function update({ user, params, body, headers, set }: Update) {
