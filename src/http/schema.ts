@@ -161,6 +161,21 @@ export const instantInput = (options: TextOptions = {}) =>
 export const uuid = (options: object = {}) =>
   serverString('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
 
+const uuidPattern = '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}'
+
+/** An id as a client writes it. */
+export const uuidInput = (options: TextOptions = {}) =>
+  text({
+    format: 'uuid',
+    pattern: new RegExp(`^${uuidPattern}$`),
+    wanted: 'a UUID',
+    examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'],
+    ...options,
+  })
+
+/** What a filter by a reference accepts: an id, or `none`. */
+export const idOrNone = new RegExp(`^(none|${uuidPattern})$`)
+
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])
 
