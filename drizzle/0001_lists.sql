@@ -1,11 +1,10 @@
 CREATE FUNCTION "list_json"(
-  "id" uuid, "user_id" uuid, "name" text, "position" text, "created_at" timestamp with time zone, "updated_at" timestamp with time zone, "version" bigint
+  "id" uuid, "name" text, "position" text, "created_at" timestamp with time zone, "updated_at" timestamp with time zone, "version" bigint
 ) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 declare
   moment constant text := '"\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\""';
 begin
   return '{"id":' || '"' || "id" || '"'
-    || ',"user_id":' || '"' || "user_id" || '"'
     || ',"name":' || to_json("name")::text
     || ',"position":' || to_json("position")::text
     || ',"created_at":' || to_char("created_at" at time zone 'UTC', moment)
@@ -52,7 +51,7 @@ CREATE TABLE "lists" (
 	"created_at" timestamp with time zone DEFAULT now() NOT NULL,
 	"updated_at" timestamp with time zone DEFAULT now() NOT NULL,
 	"version" bigint NOT NULL,
-	"json" text GENERATED ALWAYS AS (list_json(id, user_id, name, position, created_at, updated_at, version)) STORED NOT NULL,
+	"json" text GENERATED ALWAYS AS (list_json(id, name, position, created_at, updated_at, version)) STORED NOT NULL,
 	CONSTRAINT "lists_pkey" PRIMARY KEY("id","user_id"),
 	CONSTRAINT "lists_name_length" CHECK (char_length("lists"."name") between 1 and 100),
 	CONSTRAINT "lists_name_not_blank" CHECK (ltrim("lists"."name", E' \t\n\v\f\r') <> ''),

@@ -162,6 +162,8 @@ export const taskTombstones = tombstones('task_tombstones')
 /** Deleted lists. */
 export const listTombstones = tombstones('list_tombstones')
 
+export type Tombstones = typeof taskTombstones | typeof listTombstones
+
 /**
  * Every change of a task or a list takes a version, or clients that sync would not learn of it. A trigger of each table
  * calls this when an update keeps the version, whether it comes from the service, from psql or from a foreign key. AFTER,

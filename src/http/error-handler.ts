@@ -98,9 +98,9 @@ function invalid(part: string, failed: FailedRequest, routes: Routes): AppError 
 
 /** A 422 repeats the body that was sent, `null` when there was none or it could not be parsed. */
 function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Routes): AppError {
-  if (error.code !== 'validation_failed') return error
+  if (!Array.isArray(error.detail)) return error
   const body = maskSecrets(rawBody, routes)
-  return new AppError(error.code, { detail: error.detail as never, body })
+  return new AppError(error.code, { detail: error.detail, body })
 }
 
 /** Everything that is wrong: Elysia stops at the first invalid part of a request. */

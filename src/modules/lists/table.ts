@@ -4,7 +4,7 @@ import { jsonFunction } from '../../db/json-column.ts'
 import { bytewiseText, instant, userVersions } from '../../db/tables.ts'
 
 /** What the API returns of a list, in this order. */
-const jsonColumns = ['id', 'user_id', 'name', 'position', 'created_at', 'updated_at', 'version']
+const jsonColumns = ['id', 'name', 'position', 'created_at', 'updated_at', 'version']
 
 /** Lists of tasks. Their versions are from the same sequence as those of the user's tasks. */
 export const lists = pgTable(

@@ -9,8 +9,10 @@ import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createCursors } from './cursor.ts'
 import { createErasure } from './erasure.ts'
-import { createLists } from './list.ts'
+import { createFamilyChanges } from './families.ts'
+import { createPages } from './list.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
+import { throwMisplaced } from './placement.ts'
 import { type SerializedTask, toColumns, toNewColumns } from './rows.ts'
 import { type Change, createStatements, type Target, throwMissing } from './statements.ts'
 import { createStats } from './stats.ts'
@@ -36,6 +38,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
   const idempotencyKey = deriveKey(secretKey, 'idempotency')
   const statements = createStatements(db)
   const erasure = createErasure(db, log)
+  const families = createFamilyChanges(db)
 
   /**
    * Writes, and looks why only when nothing was written. Returns the task, or `undefined` when there is none to change.
@@ -68,7 +71,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       const [made] = await statements.insertOnce.execute({ ...values })
       if (made) return made
     } catch (error) {
-      if (brokenConstraint(error) !== 'tasks_pkey') throw error
+      if (brokenConstraint(error) !== 'tasks_pkey') throwMisplaced(error)
     }
     const [prior] = await statements.prior.execute({ ...values })
     if (prior) return prior
@@ -77,7 +80,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
   }
 
   return {
-    list: createLists(db, cursors),
+    list: createPages(db, cursors),
     changes: createChanges(db, cursors),
     batch: createBatch(db),
     stats: createStats(db),
@@ -96,7 +99,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       const id = key === undefined ? Bun.randomUUIDv7() : uuidOf(`${userId}\0${key}`, idempotencyKey)
       const values = { id, user: userId, ...toNewColumns(input) }
       if (key !== undefined) return { id, ...(await createOnce(values)) }
-      const [task] = await statements.insert.execute(values)
+      const [task] = await statements.insert.execute(values).catch(throwMisplaced)
       if (!task) throw new AppError('invalid_token')
       return { id, ...task }
     },
@@ -106,22 +109,22 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       const patch = toColumns(input)
       const change = statements.update(Object.keys(patch))
       const values = { id: taskId, user: userId, ifMatch, ...patch }
-      const task = await applyChange(change, values)
+      const task = await applyChange(change, values).catch(throwMisplaced)
       if (!task) return throwMissing(db, userId, taskId)
       return task
     },
 
     /** Moves a task to the trash or, with `permanent`, deletes it. Throws as `update` does. */
     async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: Versions): Promise<void> {
-      const change = permanent ? erasure.task : statements.trash
+      const change = permanent ? families.erase : families.trash
       const done = await applyChange(change, { id: taskId, user: userId, ifMatch })
       if (!done) await throwMissing(db, userId, taskId)
     },
 
     /** Restores a task from the trash; a task in the list stays unchanged. Throws as `update` does. */
     async restore(userId: UserId, taskId: string, ifMatch: Versions): Promise<SerializedTask> {
-      const restored = await applyChange(statements.restore, { id: taskId, user: userId, ifMatch })
-      return restored ?? read(userId, taskId)
+      await applyChange(families.restore, { id: taskId, user: userId, ifMatch }).catch(throwMisplaced)
+      return read(userId, taskId)
     },
   }
 }
