@@ -13,12 +13,14 @@ const failures = {
   session_not_found: [404, 'Session not found'],
   method_not_allowed: [405, 'Method Not Allowed'],
   conflict: [409, 'Database integrity constraint violated'],
-  idempotency_key_used: [409, 'The task of this Idempotency-Key was deleted for good'],
+  id_used: [409, 'What had this id is in the trash, or was deleted for good'],
+  idempotency_key_used: [409, 'What this Idempotency-Key created is in the trash, or was deleted for good'],
   too_many_lists: [409, 'There are 500 lists already'],
   cursor_expired: [410, 'Cursor is too old: start again without one'],
   precondition_failed: [412, 'The task has changed since'],
   body_too_large: [413, 'Request body too large'],
   unsupported_media_type: [415, 'Unsupported Media Type'],
+  idempotency_key_reused: [422, 'This Idempotency-Key was sent before, with another body'],
   validation_failed: [422, 'Validation failed'],
   /** In a body, where the client calls it as in a path. */
   list_not_found_in_body: [422, 'List not found', 'list_not_found'],
@@ -48,7 +50,9 @@ export interface ErrorDetails {
   /** The body that was sent, with secrets masked; only with a 422. */
   body?: unknown
   /** The operation of a batch that failed, from 0. */
-  index?: number
+  index?: number | undefined
+  /** With a 412: the resource as it is now. */
+  current?: unknown
   headers?: Record<string, string>
   cause?: unknown
 }
@@ -61,9 +65,13 @@ export class AppError extends Error {
   readonly detail: string | Problem[]
   readonly body: unknown
   readonly index: number | undefined
+  readonly current: unknown
   readonly headers: Record<string, string>
 
-  constructor(failure: ErrorCode, { detail, body, index, headers, cause }: ErrorDetails = {}) {
+  constructor(
+    private readonly failure: ErrorCode,
+    { detail, body, index, current, headers, cause }: ErrorDetails = {},
+  ) {
     const [status, text, code = failure]: Failure = failures[failure]
     super(text, { cause })
     this.code = code
@@ -71,7 +79,13 @@ export class AppError extends Error {
     this.detail = detail ?? text
     this.body = body
     this.index = index
+    this.current = current
     this.headers = { ...defaultHeaders[status], ...headers }
+  }
+
+  /** The same error, with the body that was sent. */
+  withBody(body: unknown): AppError {
+    return new AppError(this.failure, { ...this, body })
   }
 }
 

@@ -1,6 +1,6 @@
 import { t } from 'elysia'
 import { pageParameters } from '../../http/paging.ts'
-import { instant, integer, oneOf, pathId, text, uuid, uuidInput } from '../../http/schema.ts'
+import { instant, integer, oneOf, ownId, pathId, text, uuid } from '../../http/schema.ts'
 
 const example = {
   id: '019a9c3f-2d40-7e8b-a1c2-6b7c8d9e0f12',
@@ -39,7 +39,7 @@ export const listsPage = t.Array(list, { examples: [[example]] })
 
 export const listCreate = t.Object(
   {
-    id: t.Optional(uuidInput({ description: 'An id of your own, so that the request can be sent again.' })),
+    id: t.Optional(ownId()),
     name,
     position: t.Optional(position),
   },

@@ -10,7 +10,7 @@ import {
 import { idempotencyHeader } from '../../http/idempotency.ts'
 import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, jsonText, noContent, sendJson, withHeaders } from '../../http/schema.ts'
+import { errors, jsonText, noContent, preconditionFailed, sendJson, withHeaders } from '../../http/schema.ts'
 import type { Caller } from '../auth/sessions.ts'
 import {
   deleteListQuery,
@@ -85,7 +85,8 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller
         headers: ifMatchHeader,
         response: {
           204: noContent,
-          ...errors('not_authorized', 'list_not_found', 'precondition_failed'),
+          ...errors('not_authorized', 'list_not_found'),
+          ...preconditionFailed(list),
         },
         detail: {
           operationId: 'deleteList',
@@ -107,7 +108,13 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller
         body: listCreate,
         response: {
           201: withHeaders(jsonText(list), 'ETag', 'Location'),
-          ...errors('idempotency_key_used', 'too_many_lists'),
+          ...errors(
+            'id_used',
+            'idempotency_key_used',
+            'too_many_lists',
+            'validation_failed',
+            'idempotency_key_reused',
+          ),
         },
         detail: {
           operationId: 'createList',
@@ -127,7 +134,8 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller
         body: listUpdate,
         response: {
           200: withHeaders(jsonText(list), 'ETag'),
-          ...errors('not_authorized', 'list_not_found', 'precondition_failed'),
+          ...errors('not_authorized', 'list_not_found'),
+          ...preconditionFailed(list),
         },
         detail: {
           operationId: 'updateList',

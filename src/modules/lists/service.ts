@@ -1,12 +1,12 @@
-import { and, count, eq, isNull, or, type SQL, sql } from 'drizzle-orm'
+import { and, count, desc, eq, isNull, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { afterCursor, type Page, type PageRow, page, readPage } from '../../db/page.ts'
 import { listTombstones } from '../../db/tables.ts'
 import { writeInTurn, writeTombstones } from '../../db/versions.ts'
-import { deriveKey } from '../../lib/derive-key.ts'
 import { AppError } from '../../lib/errors.ts'
+import { alreadyUsed, type Creation, createIdempotency, keyReused } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { isUuid, uuidOf } from '../../lib/uuid.ts'
+import { isUuid } from '../../lib/uuid.ts'
 import { createCursors, wrongCursor, wrongParameter } from '../tasks/cursor.ts'
 import { changeTasks } from '../tasks/families.ts'
 import { tasks } from '../tasks/table.ts'
@@ -44,7 +44,7 @@ const counted = sql`left(${lists.json}, -1) || (
  */
 export function createListService({ db, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
-  const idempotencyKey = deriveKey(secretKey, 'idempotency of lists')
+  const identify = createIdempotency(secretKey, 'idempotency of lists')
 
   function readCursor(userId: UserId, cursor: string): SQL {
     const content = cursors.verify('lists', userId, cursor)
@@ -61,17 +61,26 @@ export function createListService({ db, secretKey }: Parts) {
       .where(own(userId, id))
     if (!list) return throwMissing(tx, userId, id)
     if (ifMatch && !ifMatch.includes(`${list.version}`))
-      throw new AppError('precondition_failed', { detail: 'The list has changed since' })
+      throw new AppError('precondition_failed', {
+        detail: 'The list has changed since',
+        current: JSON.parse(list.json),
+      })
     return list
   }
 
-  /** The list that has this id already. Throws `idempotency_key_used` when it was deleted. */
-  async function findPrior(tx: Db, userId: UserId, id: string): Promise<SerializedList | undefined> {
-    const [prior] = await tx.select(serialized).from(lists).where(own(userId, id))
+  /** The list that the same request has created before. Throws when it was deleted, or the key came with another request. */
+  async function findPrior(tx: Db, userId: UserId, creation: Creation): Promise<SerializedList | undefined> {
+    const { id, requestHash } = creation
+    const isRepeat = sql<boolean>`coalesce(${lists.requestHash} = ${requestHash}, true)`
+    const [prior] = await tx
+      .select({ ...serialized, isRepeat })
+      .from(lists)
+      .where(own(userId, id))
+    if (prior && !prior.isRepeat) throw keyReused()
     if (prior) return prior
     const ofId = and(eq(listTombstones.id, id), eq(listTombstones.userId, userId))
     const [tombstone] = await tx.select({ id: listTombstones.id }).from(listTombstones).where(ofId)
-    if (tombstone) throw new AppError('idempotency_key_used', { detail: 'The list was deleted' })
+    if (tombstone) throw alreadyUsed(creation)
     return undefined
   }
 
@@ -106,21 +115,21 @@ export function createListService({ db, secretKey }: Parts) {
     },
 
     /**
-     * Creates a list; with a key or an id that was used before, returns that list instead. Throws `too_many_lists`, and
-     * `idempotency_key_used` when that list was deleted.
+     * Creates a list. With an id or a key that was sent before, it creates none and returns the first, as it is now. Throws
+     * `too_many_lists`; `id_used` or `idempotency_key_used` when the first was deleted; `idempotency_key_reused`.
      */
     create(userId: UserId, input: ListCreate, key?: string): Promise<SerializedList & { id: string }> {
-      const given = key === undefined ? input.id?.toLowerCase() : uuidOf(`${userId}\0${key}`, idempotencyKey)
-      const id = given ?? Bun.randomUUIDv7()
+      const { name, position = '' } = input
+      const creation = identify(userId, { id: input.id, key, request: JSON.stringify([name, position]) })
+      const { id, mayExist, requestHash } = creation
       return writeInTurn(db, userId, async (tx, versions) => {
-        const prior = given && (await findPrior(tx, userId, given))
+        const prior = mayExist ? await findPrior(tx, userId, creation) : undefined
         if (prior) return { id, ...prior }
         const [existing] = await tx.select({ count: count() }).from(lists).where(eq(lists.userId, userId))
         if (existing!.count >= listsMax) throw new AppError('too_many_lists')
-        const { name, position = '' } = input
         const [list] = await tx
           .insert(lists)
-          .values({ id, userId, name, position, version: ++versions.lastVersion })
+          .values({ id, userId, name, position, requestHash, version: ++versions.lastVersion })
           .returning(serialized)
         return { id, ...list! }
       })
@@ -185,6 +194,7 @@ export function createListService({ db, secretKey }: Parts) {
 
 /** Throws why a user cannot have a list, as for a task (tasks/statements.ts). */
 async function throwMissing(db: Db, userId: UserId, id: string): Promise<never> {
-  const [list] = await db.select({ userId: lists.userId }).from(lists).where(eq(lists.id, id)).limit(1)
-  throw new AppError(list && list.userId !== userId ? 'not_authorized' : 'list_not_found')
+  const isOwn = sql<boolean>`${lists.userId} = ${userId}::uuid`
+  const [list] = await db.select({ isOwn }).from(lists).where(eq(lists.id, id)).orderBy(desc(isOwn)).limit(1)
+  throw new AppError(list && !list.isOwn ? 'not_authorized' : 'list_not_found')
 }

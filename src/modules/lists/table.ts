@@ -17,6 +17,8 @@ export const lists = pgTable(
     createdAt: instant('created_at').notNull().default(sql`now()`),
     updatedAt: instant('updated_at').notNull().default(sql`now()`),
     version: bigint('version', { mode: 'number' }).notNull(),
+    /** Of a list that was created with an `Idempotency-Key`: a hash of what the request said. */
+    requestHash: text('request_hash'),
     /** The list as it is sent, as of tasks. */
     json: text('json')
       .notNull()

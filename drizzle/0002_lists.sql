@@ -51,6 +51,7 @@ CREATE TABLE "lists" (
 	"created_at" timestamp with time zone DEFAULT now() NOT NULL,
 	"updated_at" timestamp with time zone DEFAULT now() NOT NULL,
 	"version" bigint NOT NULL,
+	"request_hash" text,
 	"json" text GENERATED ALWAYS AS (list_json(id, name, position, created_at, updated_at, version)) STORED NOT NULL,
 	CONSTRAINT "lists_pkey" PRIMARY KEY("id","user_id"),
 	CONSTRAINT "lists_name_length" CHECK (char_length("lists"."name") between 1 and 100),
