@@ -8,7 +8,7 @@ import { onBothDatabases } from './support/harness.ts'
 onBothDatabases('a batch', api => {
   const send = (token: string, operations: unknown) =>
     api.post('/tasks/batch', { token, json: { operations } })
-  const list = async (token: string) => (await api.get('/tasks', { token })).body
+  const listOf = async (token: string) => (await api.get('/tasks', { token })).body
 
   test('creates, changes and deletes at once, and answers each in its place', async () => {
     const ada = await api.user()
@@ -37,7 +37,7 @@ onBothDatabases('a batch', api => {
       { op: 'update', id: same.id, task: same },
       { op: 'update', id: kept.id, task: expect.objectContaining({ status: 'completed', version: 6 }) },
     ])
-    expect(new Set(await list(ada.token))).toEqual(
+    expect(new Set(await listOf(ada.token))).toEqual(
       new Set([body.results[1].task, same, body.results[3].task]),
     )
     expect((await api.get('/tasks/trash', { token: ada.token })).body).toMatchObject([
@@ -82,7 +82,7 @@ onBothDatabases('a batch', api => {
       status: 412,
       body: { code: 'precondition_failed', index: 1, current: mine },
     })
-    expect(await list(ada.token)).toEqual([mine])
+    expect(await listOf(ada.token)).toEqual([mine])
     expect((await api.task(ada)).version).toBe(4)
   })
 
@@ -152,7 +152,7 @@ onBothDatabases('a batch', api => {
     expect(eleven.body.detail).toEqual([
       { loc: ['body', 'operations', 10, 'id'], msg: 'A task can come at most 10 times', type: 'too_many' },
     ])
-    expect(await list(ada.token)).toEqual([ten.body.results[9].task])
+    expect(await listOf(ada.token)).toEqual([ten.body.results[9].task])
   })
 
   describe('with ids of the client', () => {
@@ -182,7 +182,7 @@ onBothDatabases('a batch', api => {
           ],
         },
       ])
-      expect(await list(ada.token)).toEqual([body.results[2].task])
+      expect(await listOf(ada.token)).toEqual([body.results[2].task])
       expect((await api.get('/tasks/trash', { token: ada.token })).body).toMatchObject([{ id: b }])
     })
 
@@ -190,12 +190,12 @@ onBothDatabases('a batch', api => {
       const ada = await api.user()
       const creates = operations.slice(0, 3)
       await send(ada.token, creates)
-      const before = await list(ada.token)
+      const before = await listOf(ada.token)
 
       const again = await send(ada.token, creates)
 
       expect(again.status).toBe(200)
-      expect(await list(ada.token)).toEqual(before)
+      expect(await listOf(ada.token)).toEqual(before)
       expect((await api.task(ada)).version).toBe(4)
     })
 
@@ -210,7 +210,7 @@ onBothDatabases('a batch', api => {
         ])
         expect(answer).toMatchObject({ status: 409, body: { code: 'id_used', index: 1 } })
       }
-      expect(await list(ada.token)).toHaveLength(1)
+      expect(await listOf(ada.token)).toHaveLength(1)
     })
 
     test('is no conflict with another user', async () => {
@@ -223,7 +223,75 @@ onBothDatabases('a batch', api => {
 
       expect(await send(bob.token, of('Bob'))).toMatchObject({ status: 409 })
       expect(await send(bob.token, [{ op: 'update', id: a, task: {} }])).toMatchObject({ status: 404 })
-      expect(await list(ada.token)).toMatchObject([{ id: a, user_id: ada.id, title: 'Ada' }])
+      expect(await listOf(ada.token)).toMatchObject([{ id: a, user_id: ada.id, title: 'Ada' }])
+    })
+  })
+
+  describe('with parents and lists', () => {
+    const [parent, child, list] = [crypto.randomUUID(), crypto.randomUUID(), crypto.randomUUID()]
+    const sendTo = async (token: string, atomic: boolean, operations: unknown[]) =>
+      (await api.post('/tasks/batch', { token, json: { atomic, operations } })).body
+    const create = (id: string, task: object = {}) => ({ op: 'create', id, task: { title: 'x', ...task } })
+
+    test.each([true, false])('names parents that it creates itself (atomic: %p)', async atomic => {
+      const ada = await api.user()
+      const { results } = await sendTo(ada.token, atomic, [
+        create(parent),
+        create(child, { parent_id: parent.toUpperCase() }),
+        { op: 'update', id: parent, task: { title: 'named after its child' } },
+      ])
+      expect(results).toMatchObject([{ id: parent }, { task: { parent_id: parent } }, { id: parent }])
+      expect(await listOf(ada.token)).toHaveLength(2)
+    })
+
+    test('a deleted parent takes its children along before what comes after it, and after what comes before', async () => {
+      const ada = await api.user()
+      await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
+      const change = { op: 'update', id: child, task: { title: 'changed' } }
+
+      const { results } = await sendTo(ada.token, false, [
+        change,
+        { op: 'delete', id: parent },
+        change,
+        create(crypto.randomUUID(), { parent_id: parent }),
+      ])
+
+      expect(results).toMatchObject([
+        { status: 200, task: { title: 'changed' } },
+        { status: 204 },
+        { status: 404 },
+        {
+          status: 422,
+          error: {
+            code: 'parent_not_found',
+            detail: [{ loc: ['body', 'operations', 3, 'task', 'parent_id'] }],
+          },
+        },
+      ])
+      expect(await listOf(ada.token)).toEqual([])
+    })
+
+    test('each operation for itself: a list or a parent that cannot be stops no other', async () => {
+      const [ada, bob] = [await api.user(), await api.user()]
+      await api.post('/lists', { token: bob.token, json: { id: list, name: 'of Bob' } })
+      const operations = [
+        create(parent),
+        ...Array.from({ length: 30 }, () => create(crypto.randomUUID(), { list_id: list })),
+        create(child, { parent_id: parent }),
+        create(crypto.randomUUID(), { parent_id: child }),
+        create(crypto.randomUUID(), { parent_id: crypto.randomUUID() }),
+        create(crypto.randomUUID()),
+      ]
+
+      const { results } = await sendTo(ada.token, false, operations)
+
+      expect(
+        results.map(
+          (result: { status: number; error?: { code: string } }) => result.error?.code ?? result.status,
+        ),
+      ).toEqual([201, ...Array(30).fill('list_not_found'), 201, 'parent_nested', 'parent_not_found', 201])
+      expect(await listOf(ada.token)).toHaveLength(3)
+      expect(await sendTo(ada.token, true, operations)).toMatchObject({ code: 'list_not_found', index: 1 })
     })
   })
 
@@ -242,7 +310,7 @@ onBothDatabases('a batch', api => {
       status: 412,
       body: { index: 1, current: { ...current, title: 'y', version: 2, updated_at: expect.any(String) } },
     })
-    expect(await list(ada.token)).toEqual([current])
+    expect(await listOf(ada.token)).toEqual([current])
   })
 
   describe('each operation for itself (`atomic: false`)', () => {
@@ -306,7 +374,7 @@ onBothDatabases('a batch', api => {
         { op: 'drop', id: 7, status: 422, error: error('validation_failed', 9) },
         { status: 422, error: error('validation_failed', 10) },
       ])
-      expect(await list(ada.token)).toEqual([body.results[8].task, kept])
+      expect(await listOf(ada.token)).toEqual([body.results[8].task, kept])
     })
 
     test('can be repeated with ids of the client', async () => {
@@ -321,7 +389,7 @@ onBothDatabases('a batch', api => {
         await sendLoosely(ada.token, operations),
       ]
       expect(again.body).toEqual(first.body)
-      expect(await list(ada.token)).toHaveLength(50)
+      expect(await listOf(ada.token)).toHaveLength(50)
     })
 
     test('refuses an unknown field in its place if the client prefers strict handling', async () => {
@@ -364,7 +432,7 @@ onBothDatabases('a batch', api => {
         'unavailable',
         'done',
       ])
-      expect((await list(ada.token)).map(({ title }: Task) => title)).toEqual(['other', 'second'])
+      expect((await listOf(ada.token)).map(({ title }: Task) => title)).toEqual(['other', 'second'])
     })
 
     test.each(['yes', 0, null])('is chosen by true or false, not by %j', async atomic => {
@@ -411,6 +479,6 @@ onBothDatabases('a batch', api => {
     )
 
     expect(answers.map(answer => answer.status)).toEqual(Array(10).fill(200))
-    expect(new Set((await list(ada.token)).map((task: { title: string }) => task.title)).size).toBe(1)
+    expect(new Set((await listOf(ada.token)).map((task: { title: string }) => task.title)).size).toBe(1)
   })
 })

@@ -7,6 +7,7 @@ import { prefersStrict } from '../../http/unknown-names.ts'
 import type { Caller } from '../auth/sessions.ts'
 import { batch, batchResult, task } from './model.ts'
 import type { Outcome } from './operations.ts'
+import { misplacedCodes } from './placement.ts'
 import type { TaskService } from './service.ts'
 
 const batchBytesMax = 1024 * 1024
@@ -30,7 +31,7 @@ export const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Calle
         body: batch,
         response: {
           200: jsonText(batchResult),
-          ...errors('not_authorized', 'task_not_found', 'id_used'),
+          ...errors('not_authorized', 'task_not_found', 'id_used', 'validation_failed', ...misplacedCodes),
           ...preconditionFailed(task),
         },
         detail: {

@@ -14,6 +14,9 @@ export interface Step {
   hasOwnId: boolean
   /** The version that the client expects. */
   version: number | undefined
+  /** The list and the parent that it names, in lower case. */
+  listId: string | null | undefined
+  parentId: string | null | undefined
   patch: object
 }
 
@@ -80,26 +83,36 @@ const isSameId = (one: string, other: string) => one.toLowerCase() === other.toL
 
 function stepOf(operation: Operation, index: number): Step {
   const { op } = operation
+  const { list_id: listId, parent_id: parentId } = op === 'delete' ? {} : operation.task
+  const place = { listId: listId?.toLowerCase(), parentId: parentId?.toLowerCase() }
   if (op === 'create') {
     const own = operation.id ?? operation.task.id
     const id = own?.toLowerCase() ?? Bun.randomUUIDv7()
     const patch = toNewColumns(operation.task)
-    return { index, op, version: undefined, id, hasOwnId: own !== undefined, patch }
+    return { index, op, version: undefined, id, hasOwnId: own !== undefined, ...place, patch }
   }
-  const { version } = operation
-  const id = operation.id.toLowerCase()
   // PostgreSQL reads the text `now` as the moment at which the transaction began.
   const patch = op === 'delete' ? { deleted_at: 'now' } : toColumns(operation.task)
-  return { index, op, version, id, hasOwnId: false, patch }
+  const { version, id } = operation
+  return { index, op, version, id: id.toLowerCase(), hasOwnId: false, ...place, patch }
 }
 
-/** The steps in rounds: the n-th step about each task is in round n, so the steps of a round are about different tasks. */
-export function roundsOf(steps: Step[]): Step[][] {
+/**
+ * The steps in rounds: those of a round are about different tasks, and may be written together. A step stands behind the
+ * earlier ones about its task, about the parent that it names, and about the one in `parents`.
+ */
+export function roundsOf(steps: Step[], parents: Map<string, string>): Step[][] {
   const rounds: Step[][] = []
-  const counts = new Map<string, number>()
+  /** The first round that is free for a step about a task, and for one about a child of it. */
+  const free = new Map<string, { self: number; child: number }>()
+  const freeFor = (id: string | null | undefined) => (id && free.get(id)) || { self: 0, child: 0 }
   for (const step of steps) {
-    const round = counts.get(step.id) ?? 0
-    counts.set(step.id, round + 1)
+    const { id, parentId } = step
+    const parentIds = [parentId, parents.get(id)]
+    const round = Math.max(freeFor(id).self, ...parentIds.map(parent => freeFor(parent).child))
+    for (const parent of parentIds)
+      if (parent) free.set(parent, { ...freeFor(parent), self: Math.max(freeFor(parent).self, round) })
+    free.set(id, { self: round + 1, child: round + 1 })
     rounds[round] ??= []
     rounds[round].push(step)
   }
