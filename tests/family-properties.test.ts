@@ -79,7 +79,7 @@ class Copy {
   async sync(tasks: ReturnType<typeof serviceOn>, user: UserId, limit: number) {
     for (let more = true; more; ) {
       const since = this.cursor === undefined ? {} : { since: this.cursor }
-      const page: Changes = JSON.parse(await tasks.changes(user, { limit, ...since }))
+      const page: Changes = JSON.parse((await tasks.changes(user, { limit, ...since })).json)
       for (const task of page.tasks) this.tasks.set(task.id, task)
       for (const id of page.deleted) this.tasks.delete(id)
       for (const list of page.lists) this.lists.set(list.id, list)

@@ -1,4 +1,5 @@
 import { asc, type Column, desc, type SQL, sql, type Table } from 'drizzle-orm'
+import { userVersions } from './tables.ts'
 
 /** One page of a list. */
 export interface Page {
@@ -8,6 +9,8 @@ export interface Page {
   next: string | undefined
   /** Only when it was asked for. */
   total?: number | undefined
+  /** The user's last version when the page was read; `undefined` when more than the user's changes decides about it. */
+  version?: number | undefined
 }
 
 /** The row in which the database returns a page. */
@@ -18,6 +21,8 @@ export type PageRow = {
   last: string
   /** The first row of the next page. */
   next_id: string | null
+  /** With `lastVersionOf`. */
+  last_version?: number
 }
 
 /** One key of an ORDER BY. */
@@ -39,7 +44,13 @@ interface QueryShape {
   offset?: SQL
   /** A row as JSON, if more than its `json`. */
   item?: SQL
+  /** The user whose last version is read in the same snapshot. */
+  lastVersionOf?: SQL
 }
+
+/** The last version that a user's changes have taken, as a part of a statement. */
+export const lastVersionOf = (userId: SQL) =>
+  sql<number>`(select last_version from ${userVersions} where user_id = ${userId})`
 
 /**
  * The statement of a page, whose answer is one row (`PageRow`): joining the JSON of the rows is less work for all than
@@ -54,6 +65,7 @@ export function page({
   limit,
   offset = sql``,
   item = sql`${from.json}`,
+  lastVersionOf: user,
 }: QueryShape): SQL {
   const keys = order.map(({ by }, i) => ({ by, name: sql.identifier(`key_${i}`) }))
   const list = (parts: SQL[]) => sql.join(parts, sql`, `)
@@ -61,7 +73,7 @@ export function page({
   return sql`
     select string_agg(item, ',') as items,
            json_build_array(${list(keys.map(({ name }) => sql`(array_agg(${name}))[${pageSize}]`))})::text as last,
-           (array_agg(id))[${pageSize} + 1] as next_id
+           (array_agg(id))[${pageSize} + 1] as next_id${user && sql`, ${lastVersionOf(user)} as last_version`}
     from (
       select ${item} as item, ${from.id} as id, ${list(keys.map(({ by, name }) => sql`${by} as ${name}`))}
       from ${from} where ${where} order by ${list(orderBy)} limit ${limit} ${offset}

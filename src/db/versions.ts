@@ -1,4 +1,4 @@
-import { eq, sql } from 'drizzle-orm'
+import { eq, placeholder, sql } from 'drizzle-orm'
 import { AppError } from '../lib/errors.ts'
 import type { Db } from './drizzle.ts'
 import { type Tombstones, userVersions } from './tables.ts'
@@ -6,6 +6,18 @@ import { type Tombstones, userVersions } from './tables.ts'
 /** The last version that a user's changes have taken; a change adds one for each row. */
 export interface Versions {
   lastVersion: number
+}
+
+/** Reads which changes a user has: while `lastVersion` stays, so do the user's tasks and lists. */
+export function createVersionReader(db: Db) {
+  const { lastVersion, forgottenVersion, userId } = userVersions
+  const query = db
+    .select({ lastVersion, forgottenVersion })
+    .from(userVersions)
+    .where(eq(userId, sql`${placeholder('user')}::uuid`))
+    .prepare('user_versions')
+
+  return async (user: string) => (await query.execute({ user }))[0]
 }
 
 /**

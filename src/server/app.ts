@@ -5,6 +5,7 @@ import { createDb } from '../db/drizzle.ts'
 import { createClientOf } from '../http/client.ts'
 import { cors } from '../http/cors.ts'
 import { docs } from '../http/docs.ts'
+import { createAnswerTags } from '../http/entity-tag.ts'
 import { errorHandler } from '../http/error-handler.ts'
 import { health, type Readiness } from '../http/health.ts'
 import { requestLog } from '../http/request-log.ts'
@@ -18,8 +19,10 @@ import { createThrottle } from '../modules/auth/throttle.ts'
 import { createTokens } from '../modules/auth/tokens.ts'
 import { listRoutes } from '../modules/lists/routes.ts'
 import { createListService } from '../modules/lists/service.ts'
+import { listJson } from '../modules/lists/table.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
 import { createTaskService } from '../modules/tasks/service.ts'
+import { taskJson } from '../modules/tasks/table.ts'
 import { userRoutes } from '../modules/users/routes.ts'
 import { createUserService } from '../modules/users/service.ts'
 import type { Log } from '../telemetry/log.ts'
@@ -45,14 +48,16 @@ export function createApp(parts: AppParts) {
   const { config, log, readiness, observers, plugins = [] } = parts
   const { auth, users, tasks, lists, jobs, stats } = createServices(parts)
 
+  const answerTags = createAnswerTags(parts.secretKey, taskJson + listJson)
+
   let routes: AnyElysia['routes'] = []
   const api = <const Prefix extends string>(prefix: Prefix, { hide }: { hide: boolean }) =>
     new Elysia({ prefix, detail: { hide } })
       .use(refuseUnknownNames(() => routes))
       .use(authRoutes(auth))
       .use(userRoutes(users))
-      .use(taskRoutes(tasks, auth.sessions.authenticate))
-      .use(listRoutes(lists, auth.sessions.authenticate))
+      .use(taskRoutes(tasks, auth.sessions.authenticate, answerTags))
+      .use(listRoutes(lists, auth.sessions.authenticate, answerTags))
 
   // The order matters: a hook covers only what is registered after it. `standardHostname`: Elysia assumes that a host
   // has more than three letters, and finds no path in http://api/.

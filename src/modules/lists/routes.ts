@@ -1,10 +1,14 @@
 import { Elysia } from 'elysia'
 import { body, query } from '../../http/body.ts'
 import {
+  type AnswerTags,
   entityTag,
   ifMatchHeader,
   ifNoneMatchHeader,
+  ifNoneMatchListHeader,
   isKnown,
+  isUnchanged,
+  setAnswerTag,
   wantedVersions,
 } from '../../http/entity-tag.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
@@ -25,24 +29,34 @@ import {
 } from './model.ts'
 import type { ListService, SerializedList } from './service.ts'
 
-export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller>) =>
+export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) =>
   new Elysia({ prefix: '/lists', tags: ['lists'] })
     .use(requireUser(authenticate))
     .use(query())
     .get(
       '',
-      async ({ user, query, request, set }) => {
+      async ({ user, query, headers, request, set, status }) => {
+        const tagOf = answerTags(user.id, request)
+        const readVersion = () => lists.listVersion(user.id, query)
+        if (await isUnchanged(set, headers['if-none-match'], tagOf, readVersion))
+          return status(304, undefined)
         const page = await lists.list(user.id, query)
+        if (page.version !== undefined) setAnswerTag(set, tagOf(page.version))
         Object.assign(set.headers, pageHeaders(request, page))
         return sendJson<List[]>(set, `[${page.items}]`)
       },
       {
         query: listsQuery,
-        response: { 200: withHeaders(jsonText(listsPage), 'Link', 'X-Total-Count') },
+        headers: ifNoneMatchListHeader,
+        response: {
+          200: withHeaders(jsonText(listsPage), 'ETag', 'Link', 'X-Total-Count'),
+          304: withHeaders(noContent, 'ETag'),
+        },
         detail: {
           operationId: 'listLists',
           summary: 'List your lists',
-          description: 'By `position`, then `id`. The `Link` header has the address of the next page.',
+          description:
+            'By `position`, then `id`. The `Link` header has the address of the next page. With `If-None-Match`, 304 while none of your tasks and lists has changed.',
         },
       },
     )

@@ -1,8 +1,8 @@
 import { and, count, desc, eq, isNull, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { afterCursor, type Page, type PageRow, page, readPage } from '../../db/page.ts'
+import { afterCursor, lastVersionOf, type Page, type PageRow, page, readPage } from '../../db/page.ts'
 import { listTombstones } from '../../db/tables.ts'
-import { writeInTurn, writeTombstones } from '../../db/versions.ts'
+import { createVersionReader, writeInTurn, writeTombstones } from '../../db/versions.ts'
 import { AppError } from '../../lib/errors.ts'
 import { alreadyUsed, type Creation, createIdempotency, keyReused } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
@@ -44,9 +44,12 @@ const counted = sql`left(${lists.json}, -1) || (
  */
 export function createListService({ db, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
+  const readVersions = createVersionReader(db)
   const identify = createIdempotency(secretKey, 'idempotency of lists')
 
-  function readCursor(userId: UserId, cursor: string): SQL {
+  function readPlace(userId: UserId, { cursor, offset = 0 }: ListsQuery): SQL | undefined {
+    if (cursor === undefined) return undefined
+    if (offset > 0) throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
     const content = cursors.verify('lists', userId, cursor)
     if (content === undefined) throw wrongCursor('cursor')
     const [position, id] = JSON.parse(content)
@@ -87,23 +90,41 @@ export function createListService({ db, secretKey }: Parts) {
   return {
     /** A page of the user's lists. Throws `validation_failed` for a cursor that is not from here, or with an offset. */
     async list(userId: UserId, query: ListsQuery): Promise<Page> {
-      const { limit = 50, offset = 0, cursor } = query
-      if (cursor !== undefined && offset > 0)
-        throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
+      const { limit = 50, offset = 0 } = query
       const isOwn = eq(lists.userId, userId)
-      const where = and(isOwn, cursor === undefined ? undefined : readCursor(userId, cursor))!
+      const where = and(isOwn, readPlace(userId, query))!
       const size = {
         pageSize: sql`${limit}::int`,
         limit: sql`${limit + 1}::int`,
         offset: sql`offset ${offset}`,
+        lastVersionOf: sql`${userId}::uuid`,
       }
       const item = query.counts ? counted : sql`${lists.json}`
-      const [rows, total] = await Promise.all([
+      const [rows, totals] = await Promise.all([
         db.execute<PageRow>(page({ from: lists, where, order, item, ...size })),
-        query.total ? db.select({ count: count() }).from(lists).where(isOwn) : undefined,
+        query.total
+          ? db
+              .select({ total: count(), lastVersion: lastVersionOf(sql`${userId}::uuid`) })
+              .from(lists)
+              .where(isOwn)
+          : undefined,
       ])
       const { items, last } = readPage(rows[0]!)
-      return { items, next: last && cursors.sign('lists', userId, last), total: total?.[0]?.count }
+      const version = rows[0]!.last_version
+      const [{ total, lastVersion } = { total: undefined, lastVersion: version }] = totals ?? []
+      return {
+        items,
+        next: last && cursors.sign('lists', userId, last),
+        total,
+        // The count is another statement, which may have seen another change.
+        version: lastVersion === version ? version : undefined,
+      }
+    },
+
+    /** The `version` that such a page has now, without reading it. Throws as `list` does. */
+    async listVersion(userId: UserId, query: ListsQuery): Promise<number | undefined> {
+      readPlace(userId, query)
+      return (await readVersions(userId))?.lastVersion
     },
 
     /** One list. Throws `list_not_found`, or `not_authorized` when it is another user's. */

@@ -1,10 +1,20 @@
 import { and, count, eq, isNull, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
-import { afterCursor, type OrderKey, type Page, type PageRow, page, readPage } from '../../db/page.ts'
+import {
+  afterCursor,
+  lastVersionOf,
+  type OrderKey,
+  type Page,
+  type PageRow,
+  page,
+  readPage,
+} from '../../db/page.ts'
+import { createVersionReader } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
 import { fieldsWith, filters, type SortName } from './fields.ts'
 import type { ListQuery } from './model.ts'
+import { value } from './rows.ts'
 import { columnOf, tasks, typeOf } from './table.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
@@ -24,28 +34,49 @@ interface Key extends OrderKey {
 
 export function createPages(db: Db, cursors: Cursors) {
   const hotPage = prepareHotPages(db)
+  const readVersions = createVersionReader(db)
 
   /**
    * A page of the user's live tasks. Throws `validation_failed` for a cursor that is not from this list, and for a
    * cursor with an offset.
    */
-  return async function list(userId: UserId, query: ListQuery): Promise<Page> {
-    const { offset = 0, cursor } = query
-    if (cursor !== undefined && offset > 0) {
-      throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
-    }
-    const order = parseSort(query.sort ?? defaultSort)
-    const after = cursor === undefined ? undefined : openCursor(userId, cursor, order)
+  async function list(userId: UserId, query: ListQuery): Promise<Page> {
+    const { order, after } = readPlace(userId, query)
     const [rows, counted] = await Promise.all([
       hotPage(userId, query, after) ?? db.execute<PageRow>(pageFor(userId, query, order, after)),
-      query.total ? db.select({ total: count() }).from(tasks).where(whereClause(userId, query)) : undefined,
+      query.total ? countTasks(userId, query) : undefined,
     ])
     const { items, last } = readPage(rows[0]!)
+    const version = rows[0]!.last_version
+    const [{ total, lastVersion } = { total: undefined, lastVersion: version }] = counted ?? []
     return {
       items,
       next: last && cursors.sign('list', userId, `${nameOf(order)} ${last}`),
-      total: counted?.[0]?.total,
+      total,
+      // The count is another statement, which may have seen another change.
+      version: query.overdue || lastVersion !== version ? undefined : version,
     }
+  }
+
+  /** The `version` that such a page has now, without reading it. Throws as `list` does. */
+  async function listVersion(userId: UserId, query: ListQuery): Promise<number | undefined> {
+    readPlace(userId, query)
+    return query.overdue ? undefined : (await readVersions(userId))?.lastVersion
+  }
+
+  const countTasks = (userId: UserId, query: ListQuery) =>
+    db
+      .select({ total: count(), lastVersion: lastVersionOf(sql`${userId}::uuid`) })
+      .from(tasks)
+      .where(whereClause(userId, query))
+
+  /** The order of a query, and the values of the last task of the page before. */
+  function readPlace(userId: UserId, { sort = defaultSort, offset = 0, cursor }: ListQuery) {
+    if (cursor !== undefined && offset > 0) {
+      throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
+    }
+    const order = parseSort(sort)
+    return { order, after: cursor === undefined ? undefined : openCursor(userId, cursor, order) }
   }
 
   /** The values of the last task of the page before. */
@@ -55,6 +86,8 @@ export function createPages(db: Db, cursors: Cursors) {
     if (!content?.startsWith(`${name} `)) throw wrongCursor('cursor')
     return JSON.parse(content.slice(name.length + 1))
   }
+
+  return { list, listVersion }
 }
 
 /** A page as a statement with its values, so that PostgreSQL plans it for them. */
@@ -69,6 +102,7 @@ function pageFor(userId: UserId, query: ListQuery, order: Key[], after: unknown[
     pageSize: sql`${limit}::int`,
     limit: sql`${limit + 1}::int`,
     offset: sql`offset ${offset}`,
+    lastVersionOf: sql`${userId}::uuid`,
   })
 }
 
@@ -101,7 +135,14 @@ function prepareHotPages(db: Db) {
     return prepareSql<PageRow>(
       db,
       ['tasks', ...filters, ...(hasCursor ? ['after'] : [])].join('_'),
-      page({ from: tasks, where, order, pageSize, limit: sql`${hidden('limit', 'int')} + 1` }),
+      page({
+        from: tasks,
+        where,
+        order,
+        pageSize,
+        limit: sql`${hidden('limit', 'int')} + 1`,
+        lastVersionOf: value('user', 'uuid'),
+      }),
     )
   }
   const combinations: HotFilter[][] = [[], ['list'], ['status'], ['list', 'status']]

@@ -1,10 +1,14 @@
 import { Elysia, t } from 'elysia'
 import { body, query } from '../../http/body.ts'
 import {
+  type AnswerTags,
   entityTag,
   ifMatchHeader,
   ifNoneMatchHeader,
+  ifNoneMatchListHeader,
   isKnown,
+  isUnchanged,
+  setAnswerTag,
   wantedVersions,
 } from '../../http/entity-tag.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
@@ -44,10 +48,10 @@ import { misplacedCodes } from './placement.ts'
 import type { SerializedTask } from './rows.ts'
 import type { TaskService } from './service.ts'
 
-export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
-  new Elysia().use(batchRoutes(tasks, authenticate)).use(otherRoutes(tasks, authenticate))
+export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) =>
+  new Elysia().use(batchRoutes(tasks, authenticate)).use(otherRoutes(tasks, authenticate, answerTags))
 
-const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => {
+const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) => {
   async function update({ user, params, body, headers, set }: Update) {
     const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
     return sendTask(set, task)
@@ -58,36 +62,55 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
     .use(query())
     .get(
       '',
-      async ({ user, query, request, set }) => {
+      async ({ user, query, headers, request, set, status }) => {
+        const tagOf = answerTags(user.id, request)
+        const readVersion = () => tasks.listVersion(user.id, query)
+        if (await isUnchanged(set, headers['if-none-match'], tagOf, readVersion))
+          return status(304, undefined)
         const page = await tasks.list(user.id, query)
+        if (page.version !== undefined) setAnswerTag(set, tagOf(page.version))
         Object.assign(set.headers, pageHeaders(request, page))
         return sendJson<Task[]>(set, `[${page.items}]`)
       },
       {
         transform: readListQuery,
         query: listQuery,
+        headers: ifNoneMatchListHeader,
         response: {
-          200: withHeaders(jsonText(taskList), 'Link', 'X-Total-Count'),
+          200: withHeaders(jsonText(taskList), 'ETag', 'Link', 'X-Total-Count'),
+          304: withHeaders(noContent, 'ETag'),
         },
         detail: {
           operationId: 'listTasks',
           summary: 'List your tasks',
           description:
-            'Newest first, if not said otherwise. Filters can be combined. The `Link` header has the address of the next page; on the last page there is none.',
+            'Newest first, if not said otherwise. Filters can be combined. The `Link` header has the address of the next page; on the last page there is none. With `If-None-Match`, 304 while none of your tasks and lists has changed; `overdue=true` has no `ETag`, because time decides about it.',
         },
       },
     )
     .get(
       '/changes',
-      async ({ user, query, set }) => sendJson<Changes>(set, await tasks.changes(user.id, query)),
+      async ({ user, query, headers, request, set, status }) => {
+        const tagOf = answerTags(user.id, request)
+        const readState = () => tasks.changesState(user.id, query)
+        if (await isUnchanged(set, headers['if-none-match'], tagOf, readState)) return status(304, undefined)
+        const { json, state } = await tasks.changes(user.id, query)
+        setAnswerTag(set, tagOf(state))
+        return sendJson<Changes>(set, json)
+      },
       {
         query: changesQuery,
-        response: { 200: jsonText(changes), ...errors('cursor_expired') },
+        headers: ifNoneMatchListHeader,
+        response: {
+          200: withHeaders(jsonText(changes), 'ETag'),
+          304: withHeaders(noContent, 'ETag'),
+          ...errors('cursor_expired'),
+        },
         detail: {
           operationId: 'listChanges',
           summary: 'What has changed since',
           description:
-            'Keeps a copy up to date: every change of your tasks and lists in order, none missed, deletions included. Begin without `since`, keep the `cursor`, and ask with it again, at once while `has_more` is true. After a 410, or a 422 for `since`, throw the copy away and begin again. Deletions are remembered for 90 days.',
+            'Keeps a copy up to date: every change of your tasks and lists in order, none missed, deletions included. Begin without `since`, keep the `cursor`, and ask with it again, at once while `has_more` is true. After a 410, or a 422 for `since`, throw the copy away and begin again. Deletions are remembered for 90 days. With `If-None-Match`, 304 while nothing has changed.',
         },
       },
     )

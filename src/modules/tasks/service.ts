@@ -87,8 +87,8 @@ export function createTaskService({ db, log, secretKey }: Parts) {
   }
 
   return {
-    list: createPages(db, cursors),
-    changes: createChanges(db, cursors),
+    ...createPages(db, cursors),
+    ...createChanges(db, cursors),
     batch: createBatch(db),
     stats: createStats(db),
     trash: createTrash(db, cursors),
