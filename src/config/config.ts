@@ -41,6 +41,8 @@ export interface Config {
   accessTokenLifetimeSeconds: number
   /** Origins whose pages may call with credentials. */
   frontendUrls: string[]
+  /** Whether `/mcp` offers the tools for AI assistants. */
+  mcp: boolean
   bcryptCost: number
   /** How many passwords a process hashes at a time, and how many more may wait. */
   hashing: { atOnce: number; waiting: number }
@@ -152,6 +154,7 @@ export function parseConfig(env: Env): Config {
     algorithm: oneOf('ALGORITHM', algorithms, 'HS256'),
     accessTokenLifetimeSeconds: 60 * integer('ACCESS_TOKEN_EXPIRE_MINUTES', 1440, 1, 525_600),
     frontendUrls: frontendUrls(read),
+    mcp: flag('MCP', true),
     bcryptCost,
     hashing: { atOnce: hashesAtOnce, waiting: 25 * hashesAtOnce },
     throttle: {

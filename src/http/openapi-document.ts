@@ -258,7 +258,7 @@ const needsToken = ({ 401: response }: CollectedOperation['responses']) =>
   response?.examples?.some(example => (example as { code: string }).code === 'not_authenticated')
 
 /** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
-function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
+export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
   if (schema.documented) return toJsonSchema(schema.documented, schemas)
   // `additionalProperties` is no word of ours: Elysia writes it into a schema when its route is first called.
   const {

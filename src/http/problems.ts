@@ -6,8 +6,10 @@ import { textProblem } from './schema.ts'
 
 /** The parts of a request that have a schema, by the first element of `loc`. */
 export type Sections = Partial<
-  Record<'path' | 'query' | 'header' | 'body', { schema: TSchema; value: unknown }>
+  Record<'path' | 'query' | 'header' | 'body' | 'arguments', { schema: TSchema; value: unknown }>
 >
+
+const isText = (section: string) => section === 'path' || section === 'query' || section === 'header'
 
 /** Without a limit, a list of 16,000 invalid items would delay every other request. */
 export const problemsMax = 100
@@ -16,7 +18,7 @@ export const problemsMax = 100
 export function findProblems(sections: Sections): Problem[] {
   const problems = Object.entries(sections).flatMap(([section, { schema, value }]) => {
     // Values in an address or a header are text, and are converted as Elysia converts them.
-    const input = section === 'body' ? value : fromText(schema as TObject, value)
+    const input = isText(section) ? fromText(schema as TObject, value) : value
     return distinct(firstErrors(schema, input).map(error => toProblem(section, error)))
   })
   return problems.slice(0, problemsMax)

@@ -67,7 +67,8 @@ function unknownParameters(schema: TSchema | undefined, url: string): Problem[] 
 /** `tag[]=` is another way to write one of several `tag=`. */
 export const withoutBrackets = (name: string) => (name.endsWith('[]') ? name.slice(0, -2) : name)
 
-function unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Problem[] {
+/** One problem for each field, at any depth, that an object has and its schema does not know. */
+export function unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Problem[] {
   if (typeof value !== 'object' || value === null) return []
   if (schema.anyOf) {
     const variant = schema.discriminator ? variantOf(schema, value) : schema.anyOf.find(acceptsObjects)

@@ -3,7 +3,7 @@ import type { Config } from '../config/config.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
 import { createClientOf } from '../http/client.ts'
-import { cors } from '../http/cors.ts'
+import { cors, createOriginList } from '../http/cors.ts'
 import { docs } from '../http/docs.ts'
 import { errorHandler } from '../http/error-handler.ts'
 import { health, type Readiness } from '../http/health.ts'
@@ -16,6 +16,7 @@ import { authRoutes } from '../modules/auth/routes.ts'
 import { createSessions } from '../modules/auth/sessions.ts'
 import { createThrottle } from '../modules/auth/throttle.ts'
 import { createTokens } from '../modules/auth/tokens.ts'
+import { mcpRoutes } from '../modules/mcp/routes.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
 import { createTaskService } from '../modules/tasks/service.ts'
 import { userRoutes } from '../modules/users/routes.ts'
@@ -43,6 +44,10 @@ export function createApp(parts: AppParts) {
   const { config, log, readiness, observers, plugins = [] } = parts
   const { auth, users, tasks, jobs, stats } = createServices(parts)
 
+  const isListed = createOriginList({
+    origins: config.frontendUrls,
+    allowLocal: config.environment === 'development',
+  })
   let routes: AnyElysia['routes'] = []
   const api = <const Prefix extends string>(prefix: Prefix, { hide }: { hide: boolean }) =>
     new Elysia({ prefix, detail: { hide } })
@@ -57,12 +62,13 @@ export function createApp(parts: AppParts) {
     .headers(securityHeaders)
     .use(requestLog(log, observers))
     .use(errorHandler(log, () => routes))
-    .use(cors({ origins: config.frontendUrls, allowLocal: config.environment === 'development', log }))
+    .use(cors(isListed, log))
     .use(health(readiness))
     .use(docs())
     .use(api('/api/v1', { hide: false }))
     // The same routes for clients of the FastAPI service, which had no version in its addresses.
     .use(api('/api', { hide: true }))
+  if (config.mcp) app.use(mcpRoutes({ tasks, authenticate: auth.sessions.authenticate, isListed }))
   for (const plugin of plugins) app.use(plugin)
   routes = app.routes
 

@@ -1,0 +1,114 @@
+import {
+  type CallToolResult,
+  createMcpHandler,
+  isLegacyRequest,
+  type Tool as ListedTool,
+  ProtocolError,
+  ProtocolErrorCode,
+  Server,
+  WebStandardStreamableHTTPServerTransport,
+} from '@modelcontextprotocol/server'
+import { version } from '../../../package.json'
+import { type AppError, findAppError } from '../../lib/errors.ts'
+import { nearest } from '../../lib/nearest.ts'
+import type { Caller } from '../auth/sessions.ts'
+import type { TaskService } from '../tasks/service.ts'
+import { type Message, refuseMessage } from './message.ts'
+import { checkArguments, inputSchema, outputSchema } from './tool-schema.ts'
+import { createTools, effects, type Tool } from './tools.ts'
+
+const serverInfo = { name: 'todo-api', version }
+const options = {
+  capabilities: { tools: {} },
+  instructions:
+    'The to-do list of one user. Ids and versions of tasks come from find_tasks. Deleted tasks stay in the trash for 30 days.',
+}
+
+type Call = (name: string, input: unknown) => Promise<CallToolResult>
+
+export type Mcp = ReturnType<typeof createMcp>
+
+/** The Model Context Protocol without sessions: a server of the official library for each message. */
+export function createMcp(tasks: TaskService) {
+  const tools = createTools(tasks)
+  const descriptions = [...tools].map(([name, tool]) => describe(name, tool))
+
+  function createServer(call: Call): Server {
+    const server = new Server(serverInfo, options)
+    server.setRequestHandler('tools/list', () => ({ tools: descriptions }))
+    server.setRequestHandler('tools/call', ({ params }) => call(params.name, params.arguments ?? {}))
+    return server
+  }
+
+  return {
+    /** The name of the tool that a message calls, for the log; empty if it calls none. */
+    toolOf({ method, params }: Message): string {
+      const name = params?.name
+      return method === 'tools/call' && typeof name === 'string' && tools.has(name) ? name : ''
+    },
+
+    /** Answers one message. Throws what every route throws when the service or the token is at fault. */
+    async answer(request: Request, message: Message, user: Caller): Promise<Response> {
+      let failure: unknown
+      const server = createServer(async (name, input) => {
+        const tool = tools.get(name) ?? throwUnknownTool(name, [...tools.keys()])
+        try {
+          return await run(tool, user, input)
+        } catch (error) {
+          failure = error
+          throw error
+        }
+      })
+      const response = await exchange(server, request, message)
+      // The library would send it as an error of the message, with status 200.
+      if (failure) throw failure
+      return response
+    },
+  }
+}
+
+const describe = (name: string, { description, arguments: input, result, effect }: Tool) =>
+  ({
+    name,
+    description,
+    inputSchema: inputSchema(input),
+    outputSchema: outputSchema(result),
+    annotations: effects[effect],
+  }) as ListedTool
+
+function throwUnknownTool(name: string, known: string[]): never {
+  const hint = nearest(name, known)
+  const message = `Unknown tool: ${name.slice(0, 100)}${hint ? `; the nearest one is ${hint}` : ''}`
+  throw new ProtocolError(ProtocolErrorCode.InvalidParams, message)
+}
+
+async function exchange(server: Server, request: Request, message: Message): Promise<Response> {
+  // The library would open a stream that stays empty.
+  if (message.method === 'subscriptions/listen')
+    return refuseMessage(404, -32601, 'Method not found', message.id)
+  if (!(await isLegacyRequest(request, message)))
+    return createMcpHandler(() => server, { legacy: 'reject' }).fetch(request, { parsedBody: message })
+  const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true })
+  await server.connect(transport)
+  const response = await transport.handleRequest(request, { parsedBody: message })
+  await server.close()
+  return response
+}
+
+/** Runs a tool. What is wrong with the call is a result, from which an assistant learns; other failures are thrown. */
+async function run(tool: Tool, user: Caller, input: unknown): Promise<CallToolResult> {
+  try {
+    checkArguments(tool.arguments, input)
+    const { json, text = json } = await tool.run(user.id, input as never)
+    return { structuredContent: JSON.parse(json), content: [{ type: 'text', text }] }
+  } catch (error) {
+    const failure = findAppError(error)
+    if (!failure || !isAboutCall(failure)) throw error
+    return { isError: true, content: [{ type: 'text', text: JSON.stringify(toBody(failure)) }] }
+  }
+}
+
+/** Whether an assistant can do better. */
+const isAboutCall = ({ status }: AppError) => status < 500 && status !== 401 && status !== 429
+
+const toBody = ({ detail, code }: AppError) => ({ detail, code })

@@ -1,0 +1,39 @@
+import { Elysia } from 'elysia'
+import type { IsListed } from '../../http/cors.ts'
+import { type Authenticate, requireUser } from '../../http/require-user.ts'
+import { AppError } from '../../lib/errors.ts'
+import type { Caller } from '../auth/sessions.ts'
+import type { TaskService } from '../tasks/service.ts'
+import { readMessage } from './message.ts'
+import type { Mcp } from './protocol.ts'
+
+interface Parts {
+  tasks: TaskService
+  authenticate: Authenticate<Caller>
+  isListed: IsListed
+}
+
+/** The tools for AI assistants, by the Model Context Protocol. Not in the OpenAPI document: it has its own discovery. */
+export function mcpRoutes({ tasks, authenticate, isListed }: Parts) {
+  let mcp: Mcp | undefined
+
+  return (
+    new Elysia({ detail: { hide: true } })
+      .decorate({ operation: '' })
+      // The protocol demands it, against pages that reach a service on the user's machine by a name of their own.
+      .onTransform(({ request: { headers } }) => {
+        const origin = headers.get('origin')
+        if (origin !== null && !isListed(origin)) throw new AppError('origin_not_allowed')
+      })
+      .use(requireUser(authenticate))
+      .post('/mcp', async context => {
+        const { request, user } = context
+        const message = await readMessage(request)
+        if (message instanceof Response) return message
+        // Loaded with the first message, because most services never get one.
+        mcp ??= (await import('./protocol.ts')).createMcp(tasks)
+        context.operation = mcp.toolOf(message)
+        return mcp.answer(request, message, user)
+      })
+  )
+}

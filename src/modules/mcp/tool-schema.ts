@@ -1,0 +1,50 @@
+import { type TObject, type TSchema, Type } from '@sinclair/typebox'
+import { type Schema, toJsonSchema } from '../../http/openapi-document.ts'
+import { findProblems, problemsMax } from '../../http/problems.ts'
+import { unknownFields } from '../../http/unknown-names.ts'
+import { AppError } from '../../lib/errors.ts'
+
+/**
+ * The schemas of the API's parameters as arguments of a tool: a number is a number there, and no text that looks like
+ * one.
+ */
+export function asArguments<Properties extends Record<string, TSchema>>(properties: Properties): Properties {
+  const entries = Object.entries(properties).map(([name, schema]) => [name, asArgument(schema)])
+  return Object.fromEntries(entries) as Properties
+}
+
+/** Elysia's parameters are a union: the value itself, or a text in this format. */
+const textFormats = ['integer', 'numeric', 'boolean']
+const isText = ({ type, format }: TSchema) => type === 'string' && textFormats.includes(format)
+
+function asArgument(schema: TSchema): TSchema {
+  const choices: TSchema[] = schema.anyOf ?? []
+  return choices.some(isText) ? Type.Optional(choices.find(choice => !isText(choice))!) : schema
+}
+
+/** Throws `validation_failed` with all problems of the arguments; a name that is not known is one of them. */
+export function checkArguments(schema: TObject, value: unknown): void {
+  const problems = [
+    ...findProblems({ arguments: { schema, value } }),
+    ...unknownFields(schema, value, ['arguments']),
+  ]
+  if (problems.length > 0) throw new AppError('validation_failed', { detail: problems.slice(0, problemsMax) })
+}
+
+/** The JSON Schema of a tool's arguments. */
+export const inputSchema = (schema: TObject) => shorten(toJsonSchema(schema as Schema, {}), true)
+
+/** The JSON Schema of a tool's result: fields that are not named in it may follow. */
+export const outputSchema = (schema: TObject) => shorten(toJsonSchema(schema as Schema, {}), false)
+
+/** Without the annotations that assistants do not need, because every message of a conversation may repeat it. */
+function shorten(schema: Schema, isStrict: boolean): Schema {
+  const { title, examples, pattern, description, properties, items, ...rest } = schema
+  const parts = Object.entries(properties ?? {}).map(([name, part]) => [name, shorten(part, isStrict)])
+  return {
+    ...rest,
+    ...(items && { items: shorten(items, isStrict) }),
+    ...(properties && { properties: Object.fromEntries(parts) }),
+    ...(properties && isStrict && { additionalProperties: false }),
+  }
+}

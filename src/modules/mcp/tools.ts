@@ -1,0 +1,157 @@
+import type { Static, TObject } from '@sinclair/typebox'
+import type { UserId } from '../../lib/user-id.ts'
+import type { OperationResult } from '../tasks/model.ts'
+import type { TaskService } from '../tasks/service.ts'
+import {
+  addArguments,
+  deletedResult,
+  findArguments,
+  oneTask,
+  oneTaskAsExpected,
+  pageResult,
+  statsArguments,
+  statsResult,
+  taskResult,
+  tasksResult,
+  updateArguments,
+} from './model.ts'
+
+/** What a call returns, as JSON. */
+export interface Outcome {
+  json: string
+  /** For an assistant that reads text, if that is to be shorter. */
+  text?: string
+}
+
+/** An operation that an assistant can ask for. */
+export interface Tool {
+  description: string
+  arguments: TObject
+  result: TObject
+  effect: keyof typeof effects
+  run(user: UserId, input: never): Promise<Outcome>
+}
+
+/** What assistants are told about the effect of a tool. `overwrites`: what was there before cannot be brought back. */
+export const effects = {
+  none: { readOnlyHint: true },
+  adds: { readOnlyHint: false, destructiveHint: false, idempotentHint: false },
+  changes: { readOnlyHint: false, destructiveHint: false, idempotentHint: true },
+  overwrites: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
+}
+
+/** At most this many tasks are shown in a text. */
+const textTasksMax = 25
+
+/** A tool whose arguments have the type that its schema describes. */
+const tool = <Arguments extends TObject>(
+  definition: Omit<Tool, 'arguments' | 'run'> & {
+    arguments: Arguments
+    run(user: UserId, input: Static<Arguments>): Promise<Outcome>
+  },
+): Tool => definition
+
+/** Every tool by its name. What it does, the service of the tasks does. */
+export const createTools = (tasks: TaskService): ReadonlyMap<string, Tool> =>
+  new Map(Object.entries({ ...reading(tasks), ...adding(tasks), ...changing(tasks) }))
+
+const reading = (tasks: TaskService) => ({
+  find_tasks: tool({
+    description:
+      'Find tasks, newest first, 25 a page. q: words in title or description. sort: e.g. -priority,due_at (- descending). Times: RFC 3339 with offset. priority: 0 none to 4 urgent.',
+    arguments: findArguments,
+    result: pageResult,
+    effect: 'none',
+    async run(user, input) {
+      const { limit = textTasksMax } = input
+      const page = await tasks.list(user, { ...input, limit })
+      // The text of a longer page continues where it breaks off.
+      const shown = limit > textTasksMax ? await tasks.list(user, { ...input, limit: textTasksMax }) : page
+      return { json: pageJson(page), text: pageJson(shown) }
+    },
+  }),
+  get_task: tool({
+    description: 'One task.',
+    arguments: oneTask,
+    result: taskResult,
+    effect: 'none',
+    run: (user, { id }) => tasks.read(user, id),
+  }),
+  task_stats: tool({
+    description: 'How many tasks there are by status, overdue, due today. tz: e.g. Europe/Berlin.',
+    arguments: statsArguments,
+    result: statsResult,
+    effect: 'none',
+    run: async (user, { tz }) => ({ json: JSON.stringify(await tasks.stats(user, tz)) }),
+  }),
+})
+
+const adding = (tasks: TaskService) => ({
+  add_tasks: tool({
+    description: 'Add tasks. key: any text; a call repeated with it adds nothing twice.',
+    arguments: addArguments,
+    result: tasksResult,
+    effect: 'adds',
+    async run(user, input) {
+      const made = await addTasks(tasks, user, input)
+      const rest = made.length - textTasksMax
+      const text = rest > 0 && `{"tasks":[${made.slice(0, textTasksMax)}],"not_shown":${rest}}`
+      return { json: `{"tasks":[${made}]}`, ...(text && { text }) }
+    },
+  }),
+})
+
+/** All or none. With a key one by one: repeated, the call completes what the first one began. */
+async function addTasks(service: TaskService, user: UserId, { tasks, key }: Static<typeof addArguments>) {
+  if (key === undefined) {
+    const operations = tasks.map(task => ({ op: 'create' as const, task }))
+    const { results } = JSON.parse(await service.batch(user, operations))
+    return (results as OperationResult[]).map(({ task }) => JSON.stringify(task))
+  }
+  const made: string[] = []
+  for (const [i, task] of tasks.entries()) {
+    // The first task has the key of `POST /tasks`; a client cannot send the others.
+    const { json } = await service.create(user, task, i === 0 ? key : `${key}\0${i}`)
+    made.push(json)
+  }
+  return made
+}
+
+const changing = (tasks: TaskService) => ({
+  update_task: tool({
+    description: 'Change the given fields of a task; null clears. version: only if it still has this one.',
+    arguments: updateArguments,
+    result: taskResult,
+    effect: 'overwrites',
+    run: (user, { id, version, ...task }) => tasks.update(user, id, task, expected(version)),
+  }),
+  complete_task: tool({
+    description: 'Set the status to completed.',
+    arguments: oneTaskAsExpected,
+    result: taskResult,
+    effect: 'changes',
+    run: (user, { id, version }) => tasks.update(user, id, { status: 'completed' }, expected(version)),
+  }),
+  delete_task: tool({
+    description: 'Move a task to the trash; restore_task brings it back for 30 days.',
+    arguments: oneTaskAsExpected,
+    result: deletedResult,
+    effect: 'overwrites',
+    async run(user, { id, version }) {
+      await tasks.remove(user, id, false, expected(version))
+      return { json: JSON.stringify({ deleted: [id] }) }
+    },
+  }),
+  restore_task: tool({
+    description: 'Bring a task back from the trash.',
+    arguments: oneTaskAsExpected,
+    result: taskResult,
+    effect: 'changes',
+    run: (user, { id, version }) => tasks.restore(user, id, expected(version)),
+  }),
+})
+
+const pageJson = ({ items, next }: { items: string; next: string | undefined }) =>
+  `{"tasks":[${items}],"cursor":${JSON.stringify(next ?? null)}}`
+
+const expected = (version: number | undefined) => (version === undefined ? null : [String(version)])
