@@ -7,6 +7,7 @@ const failures = {
   not_authenticated: [401, 'Not authenticated'],
   invalid_token: [401, 'Could not validate credentials'],
   not_authorized: [403, 'Not authorized'],
+  insufficient_scope: [403, 'The token lacks the scope for this'],
   not_found: [404, 'Not Found'],
   task_not_found: [404, 'Task not found'],
   session_not_found: [404, 'Session not found'],
