@@ -9,6 +9,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import type { Document, Operation, Schema } from '../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
+import { requiredScope } from './support/required-scopes.ts'
 
 const app = appWithoutDatabase()
 const get = (path: string, headers: Record<string, string> = {}) =>
@@ -68,15 +69,22 @@ describe('the OpenAPI document', () => {
     expect(Object.keys(operationOf(name).responses)).toEqual(Object.keys(hooks.response ?? {}))
   })
 
-  test.each(operations)('says truly whether $name needs a token', async ({ method, path, operation }) => {
-    const address = path.replace(/{\w+}/g, '019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11')
-    const response = await app.handle(new Request(`http://localhost${address}`, { method }))
-    const { code } = (await response.json()) as { code?: string }
+  test.each(operations)(
+    'says truly what $name needs: nothing, a sign-in, or an API token with a scope',
+    async ({ method, path, operation }) => {
+      const address = path.replace(/{\w+}/g, '019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11')
+      const response = await app.handle(new Request(`http://localhost${address}`, { method }))
+      const { code } = (await response.json()) as { code?: string }
 
-    const needsToken = code === 'not_authenticated'
-    expect(operation.security).toEqual(needsToken ? [{ password: [] }] : [])
-    if (needsToken) expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
-  })
+      const needsToken = code === 'not_authenticated'
+      const scope = needsToken ? requiredScope(method, path) : 'session'
+      expect(operation.security).toEqual([
+        ...(needsToken ? [{ password: [] }] : []),
+        ...(scope === 'session' ? [] : [{ apiToken: [scope] }]),
+      ])
+      if (needsToken) expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
+    },
+  )
 
   test('declares the OAuth 2 fields for every failure of the two token calls', () => {
     for (const path of ['login', 'refresh']) {

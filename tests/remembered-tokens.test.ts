@@ -1,8 +1,9 @@
 import { expect, test } from 'bun:test'
+import { sessionScopes } from '../src/lib/scope.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import { createTokenCache, type Revocations } from '../src/modules/auth/token-cache.ts'
 
-const caller = { id: 'ada' as UserId, sessionId: 'one' }
+const caller = { id: 'ada' as UserId, sessionId: 'one', scopes: sessionScopes }
 const hour = 3_600_000
 
 /** The clocks are the test's own: one that only runs on, and those of the machine and the database, which may step. */

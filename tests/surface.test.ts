@@ -4,6 +4,7 @@ import { SignJWT, UnsecuredJWT } from 'jose'
 import { body, query } from '../src/http/body.ts'
 import { requireUser } from '../src/http/require-user.ts'
 import { AppError, type ErrorCode } from '../src/lib/errors.ts'
+import { sessionScopes } from '../src/lib/scope.ts'
 import { onBothDatabases, type User } from './support/harness.ts'
 import { allRoutes, expectError, send } from './support/wire.ts'
 
@@ -39,7 +40,7 @@ const cure = (status: number, code: string) =>
 
 test('a route declares the errors of the plugins that it is behind, without naming them', () => {
   const app = new Elysia()
-    .use(requireUser(() => ({})))
+    .use(requireUser(() => ({ scopes: sessionScopes }), 'session'))
     .get('/plain', () => '')
     .use(query())
     .get('/search', () => '', { query: t.Object({ limit: t.Integer() }) })
@@ -47,9 +48,9 @@ test('a route declares the errors of the plugins that it is behind, without nami
     .post('/', () => '', { body: t.Object({}), response: { 200: t.String() } })
 
   expect(app.routes.map(({ hooks }) => Object.keys(declaredBy(hooks)).join())).toEqual([
-    '401,422,500,503',
-    '401,422,500,503',
-    '200,401,413,415,422,500,503',
+    '401,403,422,500,503',
+    '401,403,422,500,503',
+    '200,401,403,413,415,422,500,503',
   ])
 })
 

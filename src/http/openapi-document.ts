@@ -1,6 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { AnyElysia } from 'elysia'
 import { version } from '../../package.json'
+import type { Scope } from '../lib/scope.ts'
 
 /**
  * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
@@ -79,6 +80,8 @@ interface CollectedResponse {
   description?: string
   examples?: unknown[]
   headers?: string[]
+  /** Of a route behind `requireUser`. */
+  scopes?: { read: Scope; write: Scope }
   content?: Record<string, Media>
 }
 
@@ -136,6 +139,12 @@ const securitySchemes = {
       password: { tokenUrl: '/api/v1/auth/login', refreshUrl: '/api/v1/auth/refresh', scopes: {} },
     },
   },
+  apiToken: {
+    type: 'http',
+    scheme: 'bearer',
+    description:
+      'An API token, from **POST /api/v1/auth/tokens**. Each operation names the scope that it needs.',
+  },
 }
 
 /** Every header that a response may carry, by name; a route names its own with `withHeaders` (`http/schema.ts`). */
@@ -145,8 +154,11 @@ const headers: Record<string, object> = {
     schema: { type: 'string', examples: ['019a9c3e-7b1f-7000-9a51-0d5f2f6f8b11'] },
   },
   'WWW-Authenticate': {
-    description: 'What to sign in with (RFC 6750).',
-    schema: { type: 'string', const: 'Bearer' },
+    description: 'What to sign in with, or which scope the API token lacks (RFC 6750).',
+    schema: {
+      type: 'string',
+      examples: ['Bearer', 'Bearer error="insufficient_scope", scope="tasks:write"'],
+    },
   },
   'Retry-After': {
     description: 'Try again after this many seconds.',
@@ -185,6 +197,7 @@ const headers: Record<string, object> = {
 /** Headers that come with a status, whatever the route. */
 const headersOfStatus: Record<string, string[]> = {
   401: ['WWW-Authenticate'],
+  403: ['WWW-Authenticate'],
   429: ['Retry-After', 'RateLimit', 'RateLimit-Policy'],
   503: ['Retry-After'],
 }
@@ -194,9 +207,9 @@ function mend(collected: Collected): Document {
   const schemas: Record<string, Schema> = {}
 
   const paths = mapValues(collected.paths, operations =>
-    mapValues(operations, ({ hide, parameters = [], requestBody, responses, ...rest }) => ({
+    mapValues(operations, ({ hide, parameters = [], requestBody, responses, ...rest }, method) => ({
       ...rest,
-      security: needsToken(responses) ? [{ password: [] }] : [],
+      security: securityOf(method, responses),
       ...(parameters.length > 0 && { parameters: parameters.sort(byPlace).map(mendParameter) }),
       ...(requestBody && { requestBody: { required: true, content: mendBody(requestBody.content) } }),
       responses: mapValues(responses, mendResponse),
@@ -253,9 +266,12 @@ function mend(collected: Collected): Document {
   }
 }
 
-/** Whether a route is behind `requireUser`, which declares this error. */
-const needsToken = ({ 401: response }: CollectedOperation['responses']) =>
-  response?.examples?.some(example => (example as { code: string }).code === 'not_authenticated')
+/** What a caller may sign in with: `requireUser` says it beside its 401. */
+function securityOf(method: string, { 401: response }: CollectedOperation['responses']): object[] {
+  if (!response?.scopes) return []
+  const scope = method === 'get' ? response.scopes.read : response.scopes.write
+  return scope === 'session' ? [{ password: [] }] : [{ password: [] }, { apiToken: [scope] }]
+}
 
 /** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
 export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {

@@ -241,7 +241,10 @@ type ErrorResponses<Code extends ErrorCode> = {
 export function errors<Code extends ErrorCode = never>(
   ...codes: Code[]
 ): ErrorResponses<Code | (typeof always)[number]> {
-  const byStatus = Object.groupBy<number, ErrorCode>([...codes, ...always], statusOf)
+  const all: ErrorCode[] = [...codes, ...always]
+  // Such a route is behind `requireUser`, and its own 403 replaces that of the plugin.
+  if (all.includes('not_authorized')) all.push('insufficient_scope')
+  const byStatus = Object.groupBy(new Set(all), statusOf)
   return Object.fromEntries(
     Object.entries(byStatus).map(([status, codes]) => [status, responseOf(codes!)]),
   ) as ErrorResponses<Code | (typeof always)[number]>

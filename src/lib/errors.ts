@@ -8,6 +8,7 @@ const failures = {
   invalid_token: [401, 'Could not validate credentials'],
   not_authorized: [403, 'Not authorized'],
   origin_not_allowed: [403, 'Origin not allowed'],
+  insufficient_scope: [403, 'The token lacks the scope for this'],
   not_found: [404, 'Not Found'],
   task_not_found: [404, 'Task not found'],
   session_not_found: [404, 'Session not found'],

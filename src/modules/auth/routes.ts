@@ -43,7 +43,7 @@ const refreshRoutes = (sessions: Sessions) =>
 /** The caller's own sessions. */
 const sessionRoutes = (sessions: Sessions) =>
   new Elysia()
-    .use(requireUser(sessions.authenticate))
+    .use(requireUser(sessions.authenticate, 'session'))
     .get('/sessions', ({ user }) => sessions.list(user), {
       response: { 200: sessionList },
       detail: { operationId: 'listSessions', summary: 'List your sessions', description: 'Newest first.' },

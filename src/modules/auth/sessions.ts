@@ -3,16 +3,20 @@ import type { Db } from '../../db/drizzle.ts'
 import { sessionEnds, sessions, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
+import { type Scope, sessionScopes } from '../../lib/scope.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
 import { createTokenCache, revocationWindowSeconds } from './token-cache.ts'
 import type { Tokens } from './tokens.ts'
 
-/** The user and session behind a request: what a verified token says, and nothing more. */
+/** Who makes a request, as the bearer token says. */
 export interface Caller {
   id: UserId
+  /** The session or the API token: when it ends, so does the access of this caller. */
   sessionId: string
+  /** What the caller may do: see `requireScope`. */
+  scopes: ReadonlySet<Scope>
 }
 
 export interface TokenPair {
@@ -99,7 +103,7 @@ export function createSessions({ db, tokens, refreshTokens }: Parts) {
       tokenCache.forget(token)
       throw new AppError('invalid_token')
     }
-    const caller = { id: claims.sub as UserId, sessionId: claims.sid }
+    const caller = { id: claims.sub as UserId, sessionId: claims.sid, scopes: sessionScopes }
     tokenCache.remember(token, { caller, exp: claims.exp, checkedAt, sessionMs: session.leftMs })
     return caller
   }

@@ -30,9 +30,8 @@ export const addArguments = t.Object({
 export const updateArguments = t.Object({ id, version, ...taskUpdate.properties })
 export const statsArguments = t.Object(statsQuery.properties)
 
-/** What a program needs of a task: its other fields follow, as the API returns them. */
-const { id: taskId, title, version: taskVersion } = task.properties
-export const taskResult = t.Object({ id: taskId, title, version: taskVersion })
+/** What the next call needs of a task. Its other fields come along, as the API returns them. */
+export const taskResult = t.Object({ id, version: task.properties.version })
 export const tasksResult = t.Object({ tasks: t.Array(taskResult) })
 export const pageResult = t.Object({ tasks: t.Array(taskResult), cursor: nullable(t.String()) })
 export const deletedResult = t.Object({ deleted: t.Array(t.String()) })

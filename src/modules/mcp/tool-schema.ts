@@ -37,9 +37,13 @@ export const inputSchema = (schema: TObject) => shorten(toJsonSchema(schema as S
 /** The JSON Schema of a tool's result: fields that are not named in it may follow. */
 export const outputSchema = (schema: TObject) => shorten(toJsonSchema(schema as Schema, {}), false)
 
-/** Without the annotations that assistants do not need, because every message of a conversation may repeat it. */
+/**
+ * Short, because an assistant reads it in every conversation: without annotations, and without the bounds that it does
+ * not reach. `checkArguments` knows them.
+ */
 function shorten(schema: Schema, isStrict: boolean): Schema {
-  const { title, examples, pattern, description, properties, items, ...rest } = schema
+  const { title, examples, description, pattern, minLength, maxLength, properties, items, ...rest } = schema
+  if (rest.maximum === Number.MAX_SAFE_INTEGER) return { type: rest.type! }
   const parts = Object.entries(properties ?? {}).map(([name, part]) => [name, shorten(part, isStrict)])
   return {
     ...rest,

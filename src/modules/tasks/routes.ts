@@ -44,7 +44,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller
 /** By itself, because it takes a larger body. */
 const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
   new Elysia({ prefix: '/tasks', tags: ['tasks'] })
-    .use(requireUser(authenticate))
+    .use(requireUser(authenticate, 'tasks:write'))
     .use(body({ bytesMax: batchBytesMax }))
     .post(
       '/batch',
@@ -72,7 +72,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
   }
 
   return new Elysia({ prefix: '/tasks', tags: ['tasks'] })
-    .use(requireUser(authenticate))
+    .use(requireUser(authenticate, { read: 'tasks:read', write: 'tasks:write' }))
     .use(query())
     .get(
       '',

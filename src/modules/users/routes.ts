@@ -15,7 +15,7 @@ interface Parts {
 
 export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
   new Elysia({ prefix: '/users', tags: ['users'] })
-    .use(requireUser(sessions.authenticate))
+    .use(requireUser(sessions.authenticate, { read: 'account:read', write: 'session' }))
     .get('/me', ({ user }) => users.profile(user.id), {
       response: { 200: profile },
       detail: {
