@@ -11,6 +11,7 @@ import {
 import { version } from '../../../package.json'
 import { type AppError, findAppError } from '../../lib/errors.ts'
 import { nearest } from '../../lib/nearest.ts'
+import { requireScope } from '../../lib/scope.ts'
 import type { Caller } from '../auth/sessions.ts'
 import type { TaskService } from '../tasks/service.ts'
 import { type Message, refuseMessage } from './message.ts'
@@ -31,11 +32,13 @@ export type Mcp = ReturnType<typeof createMcp>
 /** The Model Context Protocol without sessions: a server of the official library for each message. */
 export function createMcp(tasks: TaskService) {
   const tools = createTools(tasks)
-  const descriptions = [...tools].map(([name, tool]) => describe(name, tool))
+  const everyTool = [...tools].map(([name, tool]) => describe(name, tool))
+  const readers = everyTool.filter(({ annotations }) => annotations?.readOnlyHint)
 
-  function createServer(call: Call): Server {
+  function createServer(user: Caller, call: Call): Server {
     const server = new Server(serverInfo, options)
-    server.setRequestHandler('tools/list', () => ({ tools: descriptions }))
+    const visible = user.scopes.has('tasks:write') ? everyTool : readers
+    server.setRequestHandler('tools/list', () => ({ tools: visible }))
     server.setRequestHandler('tools/call', ({ params }) => call(params.name, params.arguments ?? {}))
     return server
   }
@@ -50,9 +53,10 @@ export function createMcp(tasks: TaskService) {
     /** Answers one message. Throws what every route throws when the service or the token is at fault. */
     async answer(request: Request, message: Message, user: Caller): Promise<Response> {
       let failure: unknown
-      const server = createServer(async (name, input) => {
+      const server = createServer(user, async (name, input) => {
         const tool = tools.get(name) ?? throwUnknownTool(name, [...tools.keys()])
         try {
+          if (tool.effect !== 'none') requireScope(user, 'tasks:write')
           return await run(tool, user, input)
         } catch (error) {
           failure = error

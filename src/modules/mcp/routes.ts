@@ -25,7 +25,7 @@ export function mcpRoutes({ tasks, authenticate, isListed }: Parts) {
         const origin = headers.get('origin')
         if (origin !== null && !isListed(origin)) throw new AppError('origin_not_allowed')
       })
-      .use(requireUser(authenticate))
+      .use(requireUser(authenticate, 'tasks:read'))
       .post('/mcp', async context => {
         const { request, user } = context
         const message = await readMessage(request)
