@@ -9,20 +9,27 @@ import {
   WebStandardStreamableHTTPServerTransport,
 } from '@modelcontextprotocol/server'
 import { version } from '../../../package.json'
+import { errorFieldsOf } from '../../http/error-handler.ts'
 import { type AppError, findAppError } from '../../lib/errors.ts'
 import { nearest } from '../../lib/nearest.ts'
 import { requireScope } from '../../lib/scope.ts'
-import type { Caller } from '../auth/sessions.ts'
+import type { Caller as User } from '../auth/sessions.ts'
 import type { TaskService } from '../tasks/service.ts'
 import { type Message, refuseMessage } from './message.ts'
 import { checkArguments, inputSchema, outputSchema } from './tool-schema.ts'
-import { createTools, effects, type Tool } from './tools.ts'
+import { createTools, effects, type Outcome, type Tool } from './tools.ts'
 
 const serverInfo = { name: 'todo-api', version }
 const options = {
   capabilities: { tools: {} },
   instructions:
     'The to-do list of one user. Ids and versions of tasks come from find_tasks. Deleted tasks stay in the trash for 30 days.',
+}
+
+/** Who sends a message, and the id of the request for errors and the log. */
+interface Caller {
+  user: User
+  requestId: string
 }
 
 type Call = (name: string, input: unknown) => Promise<CallToolResult>
@@ -35,7 +42,7 @@ export function createMcp(tasks: TaskService) {
   const everyTool = [...tools].map(([name, tool]) => describe(name, tool))
   const readers = everyTool.filter(({ annotations }) => annotations?.readOnlyHint)
 
-  function createServer(user: Caller, call: Call): Server {
+  function createServer({ user }: Caller, call: Call): Server {
     const server = new Server(serverInfo, options)
     const visible = user.scopes.has('tasks:write') ? everyTool : readers
     server.setRequestHandler('tools/list', () => ({ tools: visible }))
@@ -51,13 +58,13 @@ export function createMcp(tasks: TaskService) {
     },
 
     /** Answers one message. Throws what every route throws when the service or the token is at fault. */
-    async answer(request: Request, message: Message, user: Caller): Promise<Response> {
+    async answer(request: Request, message: Message, caller: Caller): Promise<Response> {
       let failure: unknown
-      const server = createServer(user, async (name, input) => {
+      const server = createServer(caller, async (name, input) => {
         const tool = tools.get(name) ?? throwUnknownTool(name, [...tools.keys()])
         try {
-          if (tool.effect !== 'none') requireScope(user, 'tasks:write')
-          return await run(tool, user, input)
+          if (tool.effect !== 'none') requireScope(caller.user, 'tasks:write')
+          return await run(tool, input, caller)
         } catch (error) {
           failure = error
           throw error
@@ -86,6 +93,7 @@ function throwUnknownTool(name: string, known: string[]): never {
   throw new ProtocolError(ProtocolErrorCode.InvalidParams, message)
 }
 
+/** Has a server answer one message. */
 async function exchange(server: Server, request: Request, message: Message): Promise<Response> {
   // The library would open a stream that stays empty.
   if (message.method === 'subscriptions/listen')
@@ -100,19 +108,21 @@ async function exchange(server: Server, request: Request, message: Message): Pro
 }
 
 /** Runs a tool. What is wrong with the call is a result, from which an assistant learns; other failures are thrown. */
-async function run(tool: Tool, user: Caller, input: unknown): Promise<CallToolResult> {
+async function run(tool: Tool, input: unknown, { user, requestId }: Caller): Promise<CallToolResult> {
   try {
     checkArguments(tool.arguments, input)
-    const { json, text = json } = await tool.run(user.id, input as never)
-    return { structuredContent: JSON.parse(json), content: [{ type: 'text', text }] }
+    return toResult(await tool.run(user.id, input as never))
   } catch (error) {
     const failure = findAppError(error)
     if (!failure || !isAboutCall(failure)) throw error
-    return { isError: true, content: [{ type: 'text', text: JSON.stringify(toBody(failure)) }] }
+    return { isError: true, ...toResult({ json: JSON.stringify(errorFieldsOf(failure, requestId)) }) }
   }
 }
 
-/** Whether an assistant can do better. */
-const isAboutCall = ({ status }: AppError) => status < 500 && status !== 401 && status !== 429
+const toResult = ({ json, text = json }: Outcome): CallToolResult => ({
+  content: [{ type: 'text', text }],
+  structuredContent: JSON.parse(json),
+})
 
-const toBody = ({ detail, code }: AppError) => ({ detail, code })
+/** Whether the assistant can mend the call. */
+const isAboutCall = ({ status }: AppError) => status < 500 && status !== 401 && status !== 429

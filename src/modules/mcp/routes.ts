@@ -19,7 +19,7 @@ export function mcpRoutes({ tasks, authenticate, isListed }: Parts) {
 
   return (
     new Elysia({ detail: { hide: true } })
-      .decorate({ operation: '' })
+      .decorate({ requestId: '', operation: '' })
       // The protocol demands it, against pages that reach a service on the user's machine by a name of their own.
       .onTransform(({ request: { headers } }) => {
         const origin = headers.get('origin')
@@ -27,13 +27,13 @@ export function mcpRoutes({ tasks, authenticate, isListed }: Parts) {
       })
       .use(requireUser(authenticate, 'tasks:read'))
       .post('/mcp', async context => {
-        const { request, user } = context
+        const { request, user, requestId } = context
         const message = await readMessage(request)
         if (message instanceof Response) return message
         // Loaded with the first message, because most services never get one.
         mcp ??= (await import('./protocol.ts')).createMcp(tasks)
         context.operation = mcp.toolOf(message)
-        return mcp.answer(request, message, user)
+        return mcp.answer(request, message, { user, requestId })
       })
   )
 }

@@ -32,23 +32,26 @@ export function checkArguments(schema: TObject, value: unknown): void {
 }
 
 /** The JSON Schema of a tool's arguments. */
-export const inputSchema = (schema: TObject) => shorten(toJsonSchema(schema as Schema, {}), true)
+export const inputSchema = (schema: TObject) => shorten(toJsonSchema(schema as Schema, {}), { isInput: true })
 
-/** The JSON Schema of a tool's result: fields that are not named in it may follow. */
-export const outputSchema = (schema: TObject) => shorten(toJsonSchema(schema as Schema, {}), false)
+/** The JSON Schema of a tool's result. It requires nothing: where a call fails, an error is sent instead. */
+export const outputSchema = (schema: TObject) =>
+  shorten(toJsonSchema(schema as Schema, {}), { isInput: false })
 
 /**
  * Short, because an assistant reads it in every conversation: without annotations, and without the bounds that it does
  * not reach. `checkArguments` knows them.
  */
-function shorten(schema: Schema, isStrict: boolean): Schema {
-  const { title, examples, description, pattern, minLength, maxLength, properties, items, ...rest } = schema
-  if (rest.maximum === Number.MAX_SAFE_INTEGER) return { type: rest.type! }
-  const parts = Object.entries(properties ?? {}).map(([name, part]) => [name, shorten(part, isStrict)])
+function shorten(schema: Schema, direction: { isInput: boolean }): Schema {
+  const { type, title, examples, description, pattern, minLength, maxLength, ...rest } = schema
+  const { properties, items, required, ...bounds } = rest
+  if (bounds.maximum === Number.MAX_SAFE_INTEGER) return { type: type! }
+  const parts = Object.entries(properties ?? {}).map(([name, part]) => [name, shorten(part, direction)])
   return {
-    ...rest,
-    ...(items && { items: shorten(items, isStrict) }),
+    ...(type && { type }),
+    ...bounds,
+    ...(items && { items: shorten(items, direction) }),
     ...(properties && { properties: Object.fromEntries(parts) }),
-    ...(properties && isStrict && { additionalProperties: false }),
+    ...(properties && direction.isInput && { required, additionalProperties: false }),
   }
 }
