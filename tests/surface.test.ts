@@ -20,7 +20,7 @@ const publicRoutes = [
   'GET /swagger',
   'GET /swagger/json',
   ...['/api', '/api/v1'].flatMap(prefix =>
-    ['login', 'refresh', 'register'].map(name => `POST ${prefix}/auth/${name}`),
+    ['login', 'refresh', 'register', 'revoke'].map(name => `POST ${prefix}/auth/${name}`),
   ),
 ]
 
