@@ -86,8 +86,8 @@ describe('the OpenAPI document', () => {
     },
   )
 
-  test('declares the OAuth 2 fields for every failure of the two token calls', () => {
-    for (const path of ['login', 'refresh']) {
+  test('declares the OAuth 2 fields for every failure of the OAuth 2 calls', () => {
+    for (const path of ['login', 'refresh', 'revoke']) {
       const { 200: _, ...failures } = operationOf(`POST /api/v1/auth/${path}`).responses
       for (const [status, { content }] of Object.entries(failures)) {
         const name = status === '422' ? 'OAuthValidationError' : 'OAuthError'
@@ -108,7 +108,7 @@ describe('the OpenAPI document', () => {
   })
 
   test('shows one media type for each body, and only types that are really taken and given', () => {
-    const forms = ['login', 'refresh']
+    const forms = ['login', 'refresh', 'revoke']
     for (const { operation } of operations) {
       const { operationId, requestBody, responses } = operation
       const json = ['application/json']

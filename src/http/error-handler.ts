@@ -102,8 +102,9 @@ function invalid(part: string, failed: FailedRequest, routes: Routes): AppError 
 /** A 422 repeats the body that was sent, `null` when there was none or it could not be parsed. */
 function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Routes): AppError {
   if (error.status !== 422) return error
-  const body = maskSecrets(rawBody, routes)
-  return new AppError(error.code, { detail: error.detail as never, body })
+  // A problem may name a field that only the client knows.
+  const detail = maskSecrets(error.detail, routes) as AppError['detail']
+  return new AppError(error.code, { detail, body: maskSecrets(rawBody, routes) })
 }
 
 /** Everything that is wrong: Elysia stops at the first invalid part of a request. */

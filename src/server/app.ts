@@ -10,11 +10,14 @@ import { health, type Readiness } from '../http/health.ts'
 import { requestLog } from '../http/request-log.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { refuseUnknownNames } from '../http/unknown-names.ts'
+import { createApiTokens } from '../modules/auth/api-tokens.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { createRefreshTokens } from '../modules/auth/refresh-tokens.ts'
+import { createRevocations } from '../modules/auth/revocations.ts'
 import { authRoutes } from '../modules/auth/routes.ts'
 import { createSessions } from '../modules/auth/sessions.ts'
 import { createThrottle } from '../modules/auth/throttle.ts'
+import { createTokenCache } from '../modules/auth/token-cache.ts'
 import { createTokens } from '../modules/auth/tokens.ts'
 import { mcpRoutes } from '../modules/mcp/routes.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
@@ -83,21 +86,33 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const { algorithm, accessTokenLifetimeSeconds: lifetimeSeconds } = config
   const tokens = createTokens({ secretKey, algorithm, lifetimeSeconds })
   const refreshTokens = createRefreshTokens(secretKey)
-  const sessions = createSessions({ db, tokens, refreshTokens })
+  const revocations = createRevocations(db)
+  const tokenCache = createTokenCache(revocations.poll)
+  const apiTokens = createApiTokens({ db, tokenCache })
+  const sessions = createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache })
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
   const throttle = createThrottle({ db, driver }, config.throttle)
   const tasks = createTaskService({ db, log, secretKey })
-  const auth = { db, sessions, passwords, throttle, clientOf: createClientOf(config.trustedProxies, peerOf) }
+  const auth = {
+    db,
+    sessions,
+    apiTokens,
+    passwords,
+    throttle,
+    clientOf: createClientOf(config.trustedProxies, peerOf),
+  }
 
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: sessions.cleanUp },
+    { name: 'clean up API tokens', everySeconds: 600, run: apiTokens.cleanUp },
+    { name: 'clean up revocations', everySeconds: 600, run: revocations.cleanUp },
     { name: 'clean up limits', everySeconds: 600, run: throttle.cleanUp },
     { name: 'purge the trash', everySeconds: 900, run: tasks.purge },
   ]
   const stats = {
     hashing: passwords.stats,
     throttled: throttle.stats,
-    cachedTokens: sessions.cachedTokens,
+    cachedTokens: () => tokenCache.size,
   }
   return { auth, users: { ...auth, users: createUserService(auth) }, tasks, jobs, stats }
 }

@@ -1,11 +1,28 @@
+import { eq } from 'drizzle-orm'
 import { Elysia } from 'elysia'
 import type { Db } from '../../db/drizzle.ts'
-import { query } from '../../http/body.ts'
+import { users } from '../../db/tables.ts'
+import { body, query } from '../../http/body.ts'
 import type { ClientOf } from '../../http/client.ts'
 import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
 import { requireUser } from '../../http/require-user.ts'
 import { errors, noContent } from '../../http/schema.ts'
-import { logoutQuery, refresh, sessionList, sessionParams, tokenPair } from './model.ts'
+import { isApiToken } from '../../lib/api-token.ts'
+import type { ApiTokens } from './api-tokens.ts'
+import { createWithPassword } from './current-password.ts'
+import {
+  apiTokenCreate,
+  apiTokenList,
+  apiTokenParams,
+  logoutQuery,
+  newApiToken,
+  refresh,
+  revocation,
+  revoked,
+  sessionList,
+  sessionParams,
+  tokenPair,
+} from './model.ts'
 import { passwordSignIn } from './password.ts'
 import type { Passwords } from './password-hash.ts'
 import type { Sessions } from './sessions.ts'
@@ -15,6 +32,7 @@ import type { Throttle } from './throttle.ts'
 interface Parts {
   db: Db
   sessions: Sessions
+  apiTokens: ApiTokens
   passwords: Passwords
   throttle: Throttle
   clientOf: ClientOf
@@ -25,7 +43,9 @@ export const authRoutes = (parts: Parts) =>
   new Elysia({ prefix: '/auth', tags: ['auth'] })
     .use(passwordSignIn(parts))
     .use(refreshRoutes(parts.sessions))
+    .use(revokeRoutes(parts))
     .use(sessionRoutes(parts.sessions))
+    .use(apiTokenRoutes(parts))
 
 const refreshRoutes = (sessions: Sessions) =>
   new Elysia().use(oauthBody()).post('/refresh', ({ body }) => sessions.refresh(body.refresh_token), {
@@ -39,6 +59,25 @@ const refreshRoutes = (sessions: Sessions) =>
         'same pair again (two tabs, a lost answer); used later, it ends the whole session.',
     },
   })
+
+const revokeRoutes = ({ sessions, apiTokens }: Pick<Parts, 'sessions' | 'apiTokens'>) =>
+  new Elysia().use(oauthBody()).post(
+    '/revoke',
+    async ({ body: { token } }) => {
+      await (isApiToken(token) ? apiTokens.revoke(token) : sessions.endByToken(token))
+      return {}
+    },
+    {
+      body: revocation,
+      response: { 200: revoked, ...oauthErrors() },
+      detail: {
+        operationId: 'revoke',
+        summary: 'Give a token back',
+        description:
+          'Token revocation by RFC 7009: ends the session that an access or a refresh token belongs to, or an API token, on every replica within a second. The token itself is enough. The answer is the same for a text that is no token.',
+      },
+    },
+  )
 
 /** The caller's own sessions. */
 const sessionRoutes = (sessions: Sessions) =>
@@ -77,7 +116,58 @@ const sessionRoutes = (sessions: Sessions) =>
         detail: {
           operationId: 'logout',
           summary: 'Sign out',
-          description: 'The tokens of the ended sessions stop working on every replica within a second.',
+          description:
+            'The tokens of the ended sessions stop working on every replica within a second. API tokens stay.',
         },
       },
     )
+
+/** The caller's keys for programs. */
+const apiTokenRoutes = ({ apiTokens, sessions, clientOf, ...parts }: Parts) => {
+  const withPassword = createWithPassword(parts)
+
+  return new Elysia()
+    .use(requireUser(sessions.authenticate, 'session'))
+    .get('/tokens', ({ user }) => apiTokens.list(user.id), {
+      response: { 200: apiTokenList },
+      detail: { operationId: 'listApiTokens', summary: 'List your API tokens', description: 'Newest first.' },
+    })
+    .delete(
+      '/tokens/:id',
+      async ({ user, params, status }) => {
+        await apiTokens.end(user.id, params.id)
+        return status(204, undefined)
+      },
+      {
+        params: apiTokenParams,
+        response: { 204: noContent, ...errors('token_not_found') },
+        detail: {
+          operationId: 'revokeApiToken',
+          summary: 'Revoke an API token',
+          description: 'It stops working on every replica within a second.',
+        },
+      },
+    )
+    .use(body())
+    .post(
+      '/tokens',
+      async ({ user, body, request, status }) => {
+        const make = (hash: string) => apiTokens.create(user.id, body, eq(users.passwordHash, hash))
+        const made = await withPassword(user.id, body.current_password, clientOf(request), make)
+        return status(201, made)
+      },
+      {
+        body: apiTokenCreate,
+        response: {
+          201: newApiToken,
+          ...errors('incorrect_password', 'too_many_requests', 'too_many_tokens'),
+        },
+        detail: {
+          operationId: 'createApiToken',
+          summary: 'Make an API token',
+          description:
+            'A key for a program: it can do only what its `scopes` say, never sign in, and be revoked by itself. The answer is the only one that shows it. At most 50.',
+        },
+      },
+    )
+}
