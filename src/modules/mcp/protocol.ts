@@ -2,10 +2,13 @@ import {
   type CallToolResult,
   createMcpHandler,
   isLegacyRequest,
+  type JSONRPCRequest,
   type Tool as ListedTool,
   ProtocolError,
   ProtocolErrorCode,
+  type Result,
   Server,
+  type ServerContext,
   WebStandardStreamableHTTPServerTransport,
 } from '@modelcontextprotocol/server'
 import { version } from '../../../package.json'
@@ -36,6 +39,23 @@ type Call = (name: string, input: unknown) => Promise<CallToolResult>
 
 export type Mcp = ReturnType<typeof createMcp>
 
+/** The library's, which reports parameters that do not fit as an internal error (-32603). */
+class StrictServer extends Server {
+  protected override _wrapHandler(method: string, handler: Handler): Handler {
+    const wrapped = super._wrapHandler(method, handler)
+    return async (request, context) => {
+      try {
+        return await wrapped(request, context)
+      } catch (error) {
+        if (error instanceof ProtocolError) throw error
+        throw new ProtocolError(ProtocolErrorCode.InvalidParams, (error as Error).message)
+      }
+    }
+  }
+}
+
+type Handler = (request: JSONRPCRequest, context: ServerContext) => Promise<Result>
+
 /** The Model Context Protocol without sessions: a server of the official library for each message. */
 export function createMcp(tasks: TaskService) {
   const tools = createTools(tasks)
@@ -43,7 +63,7 @@ export function createMcp(tasks: TaskService) {
   const readers = everyTool.filter(({ annotations }) => annotations?.readOnlyHint)
 
   function createServer({ user }: Caller, call: Call): Server {
-    const server = new Server(serverInfo, options)
+    const server = new StrictServer(serverInfo, options)
     const visible = user.scopes.has('tasks:write') ? everyTool : readers
     server.setRequestHandler('tools/list', () => ({ tools: visible }))
     server.setRequestHandler('tools/call', ({ params }) => call(params.name, params.arguments ?? {}))
