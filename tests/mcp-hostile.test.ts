@@ -4,7 +4,7 @@ import { type Answer, onBothDatabases, startService, type User } from './support
 import { revisions, speak } from './support/mcp.ts'
 import { expectError, send } from './support/wire.ts'
 
-const readers = ['find_tasks', 'get_task', 'task_stats']
+const readers = ['find_tasks', 'get_task', 'list_lists', 'task_stats']
 
 const rpcError = (code: number, id: unknown = null) => ({
   jsonrpc: '2.0',

@@ -3,13 +3,14 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
+import { listsQuery } from '../src/modules/lists/model.ts'
 import { listQuery, taskCreate, taskUpdate } from '../src/modules/tasks/model.ts'
 import { onBothDatabases, startService } from './support/harness.ts'
 import { revisions, speak } from './support/mcp.ts'
 import { until } from './support/until.ts'
 import { expectError } from './support/wire.ts'
 
-const readers = ['find_tasks', 'get_task', 'task_stats']
+const readers = ['find_tasks', 'get_task', 'list_lists', 'task_stats']
 const writers = ['add_tasks', 'complete_task', 'delete_task', 'restore_task', 'update_task']
 const allTools = [...readers, ...writers].sort()
 
@@ -72,6 +73,7 @@ onBothDatabases('an assistant', api => {
     expect(Object.keys(propertiesOf('add_tasks').tasks.items.properties)).toEqual(
       without(taskCreate.properties, 'id'),
     )
+    expect(Object.keys(propertiesOf('list_lists'))).toEqual(without(listsQuery.properties, 'offset', 'total'))
     expect(Object.keys(propertiesOf('update_task'))).toEqual([
       'id',
       'version',
@@ -114,6 +116,28 @@ onBothDatabases('an assistant', api => {
       })
     })
   }
+
+  test('puts tasks into lists and below others, and finds them there', async () => {
+    const ada = await api.user()
+    const { call } = speak(api, ada)
+    const { body: list } = await api.post('/lists', { token: ada.token, json: { name: 'Groceries' } })
+    const added = await call('add_tasks', {
+      tasks: [{ title: 'Buy milk', list_id: list.id }, { title: 'Call Bob' }],
+    })
+    const [milk, bob] = added.content.tasks
+    const child = (await call('add_tasks', { tasks: [{ title: 'Skimmed', parent_id: milk.id }] })).content
+      .tasks[0]
+
+    expect((await call('list_lists')).content).toEqual({ lists: [list], cursor: null })
+    const counted = (await call('list_lists', { counts: true, limit: 1 })).content
+    expect(counted.lists).toEqual([{ ...list, open: 1, total: 1 }])
+    expect((await call('find_tasks', { list: [list.id] })).content.tasks).toEqual([milk])
+    expect((await call('find_tasks', { list: ['none'] })).content.tasks).toEqual([child, bob])
+    expect((await call('find_tasks', { parent: [milk.id] })).content.tasks).toEqual([child])
+    expect((await call('task_stats', { list: [list.id] })).content.total).toBe(1)
+    const unknown = await call('update_task', { id: bob.id, list_id: Bun.randomUUIDv7() })
+    expect([unknown.isError, unknown.content.code]).toEqual([true, 'list_not_found'])
+  })
 
   test('gets results and errors that fit the schemas of the tools', async () => {
     const { send, call } = speak(api, await api.user())

@@ -104,7 +104,7 @@ function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Ro
   if (error.status !== 422) return error
   // A problem may name a field that only the client knows.
   const detail = maskSecrets(error.detail, routes) as AppError['detail']
-  return new AppError(error.code, { detail, body: maskSecrets(rawBody, routes) })
+  return error.with({ detail, body: maskSecrets(rawBody, routes) })
 }
 
 /** Everything that is wrong: Elysia stops at the first invalid part of a request. */

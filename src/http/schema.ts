@@ -166,12 +166,17 @@ export const uuid = (options: object = {}) =>
 
 /** An id that a client chooses for what it creates. */
 export const ownId = () =>
-  text({
-    format: 'uuid',
+  uuidInput({
     description:
       'Your own id: any UUID but nil and max. Sent again, the request creates nothing and returns what has this id, as it is now.',
-    examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'],
   })
+
+/** An id as a client writes it. */
+export const uuidInput = (options: TextOptions = {}) =>
+  text({ format: 'uuid', examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
+
+/** What a filter by a reference accepts: an id, or `none`. */
+export const idOrNone = /^(none|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$/
 
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])

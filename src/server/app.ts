@@ -19,6 +19,8 @@ import { createSessions } from '../modules/auth/sessions.ts'
 import { createThrottle } from '../modules/auth/throttle.ts'
 import { createTokenCache } from '../modules/auth/token-cache.ts'
 import { createTokens } from '../modules/auth/tokens.ts'
+import { listRoutes } from '../modules/lists/routes.ts'
+import { createListService } from '../modules/lists/service.ts'
 import { mcpRoutes } from '../modules/mcp/routes.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
 import { createTaskService } from '../modules/tasks/service.ts'
@@ -45,7 +47,7 @@ export interface AppParts {
 /** The whole service as one Elysia app, its background jobs and its figures. Nothing listens or runs yet. */
 export function createApp(parts: AppParts) {
   const { config, log, readiness, observers, plugins = [] } = parts
-  const { auth, users, tasks, jobs, stats } = createServices(parts)
+  const { auth, users, tasks, lists, jobs, stats } = createServices(parts)
 
   const isListed = createOriginList({
     origins: config.frontendUrls,
@@ -58,6 +60,7 @@ export function createApp(parts: AppParts) {
       .use(authRoutes(auth))
       .use(userRoutes(users))
       .use(taskRoutes(tasks, auth.sessions.authenticate))
+      .use(listRoutes(lists, auth.sessions.authenticate))
 
   // The order matters: a hook covers only what is registered after it. `standardHostname`: Elysia assumes that a host
   // has more than three letters, and finds no path in http://api/.
@@ -71,7 +74,8 @@ export function createApp(parts: AppParts) {
     .use(api('/api/v1', { hide: false }))
     // The same routes for clients of the FastAPI service, which had no version in its addresses.
     .use(api('/api', { hide: true }))
-  if (config.mcp) app.use(mcpRoutes({ tasks, authenticate: auth.sessions.authenticate, isListed }))
+  if (config.mcp)
+    app.use(mcpRoutes({ services: { tasks, lists }, authenticate: auth.sessions.authenticate, isListed }))
   for (const plugin of plugins) app.use(plugin)
   routes = app.routes
 
@@ -101,6 +105,7 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     throttle,
     clientOf: createClientOf(config.trustedProxies, peerOf),
   }
+  const lists = createListService({ db, secretKey })
 
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: sessions.cleanUp },
@@ -114,5 +119,5 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     throttled: throttle.stats,
     cachedTokens: () => tokenCache.size,
   }
-  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, jobs, stats }
+  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, lists, jobs, stats }
 }

@@ -1,7 +1,8 @@
 import { t } from 'elysia'
+import { idempotencyHeader } from '../../http/idempotency.ts'
 import { nullable } from '../../http/schema.ts'
+import { list, listsQuery } from '../lists/model.ts'
 import {
-  idempotencyHeader,
   listQuery,
   operationVersion,
   stats,
@@ -12,29 +13,31 @@ import {
 } from '../tasks/model.ts'
 import { asArguments } from './tool-schema.ts'
 
-/** The arguments and results of the tools, made of the schemas of the tasks. */
+/** The arguments and results of the tools, made of the schemas of tasks and lists. */
 
 const id = t.String()
 const version = operationVersion
+const cursor = nullable(t.String())
 
-// Their counterpart is `cursor`, and no header tells a total.
-const { offset: _, total: __, ...filters } = listQuery.properties
-export const findArguments = t.Object(asArguments(filters))
+/** Pages are read by `cursor` alone, and there is no header for a total. */
+const notForAssistants = ['offset', 'total'] as const
 
+export const findArguments = asArguments(t.Omit(listQuery, notForAssistants))
+export const listsArguments = asArguments(t.Omit(listsQuery, notForAssistants))
+export const statsArguments = asArguments(statsQuery)
 export const oneTask = t.Object({ id })
 export const oneTaskAsExpected = t.Object({ id, version })
-// Without an id of the client's own: `key` does the same.
-const { id: ___, ...newTask } = taskCreate.properties
+export const updateArguments = t.Object({ id, version, ...taskUpdate.properties })
 export const addArguments = t.Object({
-  tasks: t.Array(t.Object(newTask), { minItems: 1, maxItems: 50 }),
+  // In place of ids of their own, assistants send a key.
+  tasks: t.Array(asArguments(t.Omit(taskCreate, ['id'])), { minItems: 1, maxItems: 50 }),
   key: idempotencyHeader.properties['idempotency-key'],
 })
-export const updateArguments = t.Object({ id, version, ...taskUpdate.properties })
-export const statsArguments = t.Object(statsQuery.properties)
 
 /** What the next call needs of a task. Its other fields come along, as the API returns them. */
 export const taskResult = t.Object({ id, version: task.properties.version })
 export const tasksResult = t.Object({ tasks: t.Array(taskResult) })
-export const pageResult = t.Object({ tasks: t.Array(taskResult), cursor: nullable(t.String()) })
-export const deletedResult = t.Object({ deleted: t.Array(t.String()) })
+export const pageResult = t.Object({ tasks: t.Array(taskResult), cursor })
+export const listsResult = t.Object({ lists: t.Array(t.Object({ id, name: list.properties.name })), cursor })
+export const deletedResult = t.Object({ deleted: t.Array(id) })
 export const statsResult = t.Object(stats.properties)

@@ -17,10 +17,9 @@ import { type AppError, findAppError } from '../../lib/errors.ts'
 import { nearest } from '../../lib/nearest.ts'
 import { requireScope } from '../../lib/scope.ts'
 import type { Caller as User } from '../auth/sessions.ts'
-import type { TaskService } from '../tasks/service.ts'
 import { type Message, refuseMessage } from './message.ts'
 import { checkArguments, inputSchema, outputSchema } from './tool-schema.ts'
-import { createTools, effects, type Outcome, type Tool } from './tools.ts'
+import { createTools, effects, type Outcome, type Services, type Tool } from './tools.ts'
 
 const serverInfo = { name: 'todo-api', version }
 const options = {
@@ -57,8 +56,8 @@ class StrictServer extends Server {
 type Handler = (request: JSONRPCRequest, context: ServerContext) => Promise<Result>
 
 /** The Model Context Protocol without sessions: a server of the official library for each message. */
-export function createMcp(tasks: TaskService) {
-  const tools = createTools(tasks)
+export function createMcp(services: Services) {
+  const tools = createTools(services)
   const everyTool = [...tools].map(([name, tool]) => describe(name, tool))
   const readers = everyTool.filter(({ annotations }) => annotations?.readOnlyHint)
 

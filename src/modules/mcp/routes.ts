@@ -3,18 +3,18 @@ import type { IsListed } from '../../http/cors.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { Caller } from '../auth/sessions.ts'
-import type { TaskService } from '../tasks/service.ts'
 import { readMessage } from './message.ts'
 import type { Mcp } from './protocol.ts'
+import type { Services } from './tools.ts'
 
 interface Parts {
-  tasks: TaskService
+  services: Services
   authenticate: Authenticate<Caller>
   isListed: IsListed
 }
 
 /** The tools for AI assistants, by the Model Context Protocol. Not in the OpenAPI document: it has its own discovery. */
-export function mcpRoutes({ tasks, authenticate, isListed }: Parts) {
+export function mcpRoutes({ services, authenticate, isListed }: Parts) {
   let mcp: Mcp | undefined
 
   return (
@@ -31,7 +31,7 @@ export function mcpRoutes({ tasks, authenticate, isListed }: Parts) {
         const message = await readMessage(request)
         if (message instanceof Response) return message
         // Loaded with the first message, because most services never get one.
-        mcp ??= (await import('./protocol.ts')).createMcp(tasks)
+        mcp ??= (await import('./protocol.ts')).createMcp(services)
         context.operation = mcp.toolOf(message)
         return mcp.answer(request, message, { user, requestId })
       })

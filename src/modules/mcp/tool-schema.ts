@@ -4,13 +4,10 @@ import { findProblems, problemsMax } from '../../http/problems.ts'
 import { unknownFields } from '../../http/unknown-names.ts'
 import { AppError } from '../../lib/errors.ts'
 
-/**
- * The schemas of the API's parameters as arguments of a tool: a number is a number there, and no text that looks like
- * one.
- */
-export function asArguments<Properties extends Record<string, TSchema>>(properties: Properties): Properties {
-  const entries = Object.entries(properties).map(([name, schema]) => [name, asArgument(schema)])
-  return Object.fromEntries(entries) as Properties
+/** What a request of the API has, as the arguments of a tool: a number is a number there, and no text that looks like one. */
+export function asArguments<Parameters extends TObject>({ properties }: Parameters): Parameters {
+  const entries = Object.entries<TSchema>(properties).map(([name, schema]) => [name, asArgument(schema)])
+  return Type.Object(Object.fromEntries(entries)) as TObject as Parameters
 }
 
 /** Elysia's parameters are a union: the value itself, or a text in this format. */
@@ -38,18 +35,15 @@ export const inputSchema = (schema: TObject) => shorten(toJsonSchema(schema as S
 export const outputSchema = (schema: TObject) =>
   shorten(toJsonSchema(schema as Schema, {}), { isInput: false })
 
-/**
- * Short, because an assistant reads it in every conversation: without annotations, and without the bounds that it does
- * not reach. `checkArguments` knows them.
- */
+/** Short, because an assistant reads it in every conversation: types and choices. `checkArguments` knows the rest. */
 function shorten(schema: Schema, direction: { isInput: boolean }): Schema {
-  const { type, title, examples, description, pattern, minLength, maxLength, ...rest } = schema
-  const { properties, items, required, ...bounds } = rest
-  if (bounds.maximum === Number.MAX_SAFE_INTEGER) return { type: type! }
+  const { type, enum: choices, format, minimum, maximum, required, items, properties } = schema
   const parts = Object.entries(properties ?? {}).map(([name, part]) => [name, shorten(part, direction)])
   return {
     ...(type && { type }),
-    ...bounds,
+    ...(choices && { enum: choices }),
+    ...(format === 'date-time' && { format }),
+    ...(maximum !== undefined && maximum !== Number.MAX_SAFE_INTEGER && { minimum, maximum }),
     ...(items && { items: shorten(items, direction) }),
     ...(properties && { properties: Object.fromEntries(parts) }),
     ...(properties && direction.isInput && { required, additionalProperties: false }),

@@ -1,11 +1,14 @@
 import type { Static, TObject } from '@sinclair/typebox'
 import type { UserId } from '../../lib/user-id.ts'
+import type { ListService } from '../lists/service.ts'
 import type { OperationResult } from '../tasks/model.ts'
 import type { TaskService } from '../tasks/service.ts'
 import {
   addArguments,
   deletedResult,
   findArguments,
+  listsArguments,
+  listsResult,
   oneTask,
   oneTaskAsExpected,
   pageResult,
@@ -15,6 +18,12 @@ import {
   tasksResult,
   updateArguments,
 } from './model.ts'
+
+/** What the tools call. */
+export interface Services {
+  tasks: TaskService
+  lists: ListService
+}
 
 /** What a call returns, as JSON. */
 export interface Outcome {
@@ -52,13 +61,13 @@ const tool = <Arguments extends TObject>(
 ): Tool => definition
 
 /** Every tool by its name. What it does, the service of the tasks does. */
-export const createTools = (tasks: TaskService): ReadonlyMap<string, Tool> =>
-  new Map(Object.entries({ ...reading(tasks), ...adding(tasks), ...changing(tasks) }))
+export const createTools = ({ tasks, lists }: Services): ReadonlyMap<string, Tool> =>
+  new Map(Object.entries({ ...reading(tasks, lists), ...adding(tasks), ...changing(tasks) }))
 
-const reading = (tasks: TaskService) => ({
+const reading = (tasks: TaskService, lists: ListService) => ({
   find_tasks: tool({
     description:
-      'Find tasks, newest first, 25 a page. q: words in title or description. sort: e.g. -priority,due_at (- descending). Times: RFC 3339 with offset. priority: 0 none to 4 urgent.',
+      'Find tasks, newest first, 25 a page. q: words in title or description. list, parent: ids, or none. sort: e.g. -priority,due_at (- descending). Times: RFC 3339 with offset. priority: 0 none to 4 urgent.',
     arguments: findArguments,
     result: pageResult,
     effect: 'none',
@@ -77,18 +86,28 @@ const reading = (tasks: TaskService) => ({
     effect: 'none',
     run: (user, { id }) => tasks.read(user, id),
   }),
+  list_lists: tool({
+    description: 'The lists of tasks; a task without one is in the inbox. counts: with numbers of tasks.',
+    arguments: listsArguments,
+    result: listsResult,
+    effect: 'none',
+    async run(user, input) {
+      const { items, next = null } = await lists.list(user, input)
+      return { json: `{"lists":[${items}],"cursor":${JSON.stringify(next)}}` }
+    },
+  }),
   task_stats: tool({
     description: 'How many tasks there are by status, overdue, due today. tz: e.g. Europe/Berlin.',
     arguments: statsArguments,
     result: statsResult,
     effect: 'none',
-    run: async (user, { tz }) => ({ json: JSON.stringify(await tasks.stats(user, tz)) }),
+    run: async (user, input) => ({ json: JSON.stringify(await tasks.stats(user, input)) }),
   }),
 })
 
 const adding = (tasks: TaskService) => ({
   add_tasks: tool({
-    description: 'Add tasks. key: any text; a call repeated with it adds nothing twice.',
+    description: 'Add 1 to 50 tasks. key: any text; a call repeated with it adds nothing twice.',
     arguments: addArguments,
     result: tasksResult,
     effect: 'adds',
@@ -151,7 +170,7 @@ const changing = (tasks: TaskService) => ({
   }),
 })
 
-const pageJson = ({ items, next }: { items: string; next: string | undefined }) =>
-  `{"tasks":[${items}],"cursor":${JSON.stringify(next ?? null)}}`
+const pageJson = ({ items, next = null }: { items: string; next?: string | null | undefined }) =>
+  `{"tasks":[${items}],"cursor":${JSON.stringify(next)}}`
 
 const expected = (version: number | undefined) => (version === undefined ? null : [String(version)])
