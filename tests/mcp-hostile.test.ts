@@ -147,6 +147,14 @@ onBothDatabases('POST /mcp', api => {
     expect((await post({ json: { ...ping, id: 'a' } })).body).toEqual({ jsonrpc: '2.0', id: 'a', result: {} })
   })
 
+  test('sends JSON, whatever the client says that it accepts', async () => {
+    const { post } = speak(api, await api.user())
+    for (const accept of ['*/*', 'application/json', 'text/event-stream']) {
+      const { status, headers } = await post({ json: { jsonrpc: '2.0', id: 1, method: 'ping' } }, { accept })
+      expect([accept, status, headers.get('content-type')]).toEqual([accept, 200, 'application/json'])
+    }
+  })
+
   test('in 2026-07-28 answers a message that does not say what it must', async () => {
     const modern = speak(api, await api.user(), '2026-07-28')
     const listing = { jsonrpc: '2.0', id: 1, method: 'tools/list', params: {} }

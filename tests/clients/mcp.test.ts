@@ -75,12 +75,16 @@ const inspector: Connect = async (url, token) => {
   }
 }
 
-const clients: [name: string, connect: Connect, revision: string | undefined][] = [
+const libraries: [name: string, connect: Connect, revision: string | undefined][] = [
   ['client v2', newClient('auto'), '2026-07-28'],
   ['client v2 as of 2025', newClient('legacy'), '2025-11-25'],
   ['client v1', oldClient, '2025-11-25'],
-  ['inspector', inspector, undefined],
 ]
+/** It takes some seconds, which do not depend on the database. */
+const clientsOf = {
+  embedded: [...libraries, ['inspector', inspector, undefined] as const],
+  postgres: libraries,
+}
 
 describe.each(['embedded', 'postgres'] as const)('the executable (%s)', kind => {
   let place: Place
@@ -95,7 +99,7 @@ describe.each(['embedded', 'postgres'] as const)('the executable (%s)', kind => 
     await place?.remove()
   })
 
-  test.each(clients)(
+  test.each(clientsOf[kind].map(client => [...client] as const))(
     '%s lists the tools, finds, adds, changes, completes, deletes and restores',
     async (_, connect, revision) => {
       const assistant = await connect(new URL(`${service.url}/mcp`), (await service.user()).token)
@@ -137,3 +141,21 @@ describe.each(['embedded', 'postgres'] as const)('the executable (%s)', kind => 
     60_000,
   )
 })
+
+test('the calls of docs/mcp.md work as they stand', async () => {
+  const text = await Bun.file(join(import.meta.dir, '../../docs/mcp.md')).text()
+  const script = /```sh\n(.*?)```/s.exec(text)![1]!
+  const service = await startExecutable({ ENVIRONMENT: 'test', BCRYPT_COST: '4' })
+  try {
+    await untilReady(service)
+    await service.user('ada@example.com')
+    const run = Bun.spawn(['bash', '-euo', 'pipefail'], {
+      stdin: new Blob([script.replaceAll('http://127.0.0.1:8000', service.url)]),
+      stdout: 'pipe',
+    })
+    const { result } = JSON.parse(await run.stdout.text())
+    expect(result.structuredContent).toMatchObject({ total: 0 })
+  } finally {
+    await service.stop()
+  }
+}, 60_000)

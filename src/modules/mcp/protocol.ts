@@ -121,7 +121,11 @@ async function exchange(server: Server, request: Request, message: Message): Pro
     return createMcpHandler(() => server, { legacy: 'reject' }).fetch(request, { parsedBody: message })
   const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true })
   await server.connect(transport)
-  const response = await transport.handleRequest(request, { parsedBody: message })
+  // It demands that a client accepts streams, too, and sends none.
+  const headers = new Headers(request.headers)
+  headers.set('accept', 'application/json, text/event-stream')
+  const sent = new Request(request.url, { method: 'POST', headers })
+  const response = await transport.handleRequest(sent, { parsedBody: message })
   await server.close()
   return response
 }
