@@ -75,14 +75,16 @@ const inspector: Connect = async (url, token) => {
   }
 }
 
-const libraries: [name: string, connect: Connect, revision: string | undefined][] = [
+type Case = [name: string, connect: Connect, revision: string | undefined]
+
+const libraries: Case[] = [
   ['client v2', newClient('auto'), '2026-07-28'],
   ['client v2 as of 2025', newClient('legacy'), '2025-11-25'],
   ['client v1', oldClient, '2025-11-25'],
 ]
-/** It takes some seconds, which do not depend on the database. */
-const clientsOf = {
-  embedded: [...libraries, ['inspector', inspector, undefined] as const],
+/** The inspector takes some seconds, and what it tries does not depend on the database. */
+const clientsOf: Record<'embedded' | 'postgres', Case[]> = {
+  embedded: [...libraries, ['inspector', inspector, undefined]],
   postgres: libraries,
 }
 
@@ -99,7 +101,7 @@ describe.each(['embedded', 'postgres'] as const)('the executable (%s)', kind => 
     await place?.remove()
   })
 
-  test.each(clientsOf[kind].map(client => [...client] as const))(
+  test.each(clientsOf[kind])(
     '%s lists the tools, finds, adds, changes, completes, deletes and restores',
     async (_, connect, revision) => {
       const assistant = await connect(new URL(`${service.url}/mcp`), (await service.user()).token)
