@@ -54,7 +54,7 @@ const isSignInMethod = ({ path }: Source) =>
   path.startsWith('modules/auth/') &&
   /^export const \w+SignIn = /m.test(readFileSync(join(root, 'src', path), 'utf8'))
 const knowsHttp = (source: Source) =>
-  /\/(routes|model|fields)\.ts$/.test(source.path) || isSignInMethod(source)
+  /\/(batch-routes|routes|model|fields)\.ts$/.test(source.path) || isSignInMethod(source)
 
 test('the sources are found, and what they import exists', () => {
   expect(sources.length).toBeGreaterThan(30)

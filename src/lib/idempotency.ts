@@ -8,8 +8,8 @@ interface Repeatable {
   id?: string | undefined
   /** The `Idempotency-Key`. */
   key?: string | undefined
-  /** What the request says, as text. */
-  request: string
+  /** What the request says, as text; asked for only with a key. */
+  request: () => string
 }
 
 /** What a request creates, or has created when it was sent before. */
@@ -36,7 +36,7 @@ export function createIdempotency(secretKey: string, purpose: string) {
     }
     if (id !== undefined) return { id: id.toLowerCase(), mayExist: true, requestHash: null }
     if (key === undefined) return { id: Bun.randomUUIDv7(), mayExist: false, requestHash: null }
-    const requestHash = new Bun.CryptoHasher('sha256', secret).update(request).digest('base64url')
+    const requestHash = new Bun.CryptoHasher('sha256', secret).update(request()).digest('base64url')
     return { id: uuidOf(`${userId}\0${key}`, secret), mayExist: true, requestHash }
   }
 }

@@ -120,7 +120,11 @@ export function createListService({ db, secretKey }: Parts) {
      */
     create(userId: UserId, input: ListCreate, key?: string): Promise<SerializedList & { id: string }> {
       const { name, position = '' } = input
-      const creation = identify(userId, { id: input.id, key, request: JSON.stringify([name, position]) })
+      const creation = identify(userId, {
+        id: input.id,
+        key,
+        request: () => JSON.stringify([name, position]),
+      })
       const { id, mayExist, requestHash } = creation
       return writeInTurn(db, userId, async (tx, versions) => {
         const prior = mayExist ? await findPrior(tx, userId, creation) : undefined

@@ -1,7 +1,6 @@
 import { type TObject, type TSchema, Type } from '@sinclair/typebox'
 import { type Schema, toJsonSchema } from '../../http/openapi-document.ts'
-import { findProblems, problemsMax } from '../../http/problems.ts'
-import { unknownFields } from '../../http/unknown-names.ts'
+import { findProblems, problemsMax, unknownFields } from '../../http/problems.ts'
 import { AppError } from '../../lib/errors.ts'
 
 /** What a request of the API has, as the arguments of a tool: a number is a number there, and no text that looks like one. */

@@ -1,7 +1,6 @@
 import type { Static, TObject } from '@sinclair/typebox'
 import type { UserId } from '../../lib/user-id.ts'
 import type { ListService } from '../lists/service.ts'
-import type { OperationResult } from '../tasks/model.ts'
 import type { TaskService } from '../tasks/service.ts'
 import {
   addArguments,
@@ -123,9 +122,11 @@ const adding = (tasks: TaskService) => ({
 /** All or none. With a key one by one: repeated, the call completes what the first one began. */
 async function addTasks(service: TaskService, user: UserId, { tasks, key }: Static<typeof addArguments>) {
   if (key === undefined) {
-    const operations = tasks.map(task => ({ op: 'create' as const, task }))
-    const { results } = JSON.parse(await service.batch(user, operations))
-    return (results as OperationResult[]).map(({ task }) => JSON.stringify(task))
+    const outcomes = await service.batch(
+      user,
+      tasks.map(task => ({ op: 'create', task })),
+    )
+    return outcomes.flatMap(outcome => ('json' in outcome ? (outcome.json ?? []) : []))
   }
   const made: string[] = []
   for (const [i, task] of tasks.entries()) {

@@ -1,6 +1,18 @@
 import { t } from 'elysia'
 import { pageParameters } from '../../http/paging.ts'
-import { instant, integer, nullable, oneOf, ownId, pathId, text, uuid } from '../../http/schema.ts'
+import {
+  conflictBody,
+  instant,
+  integer,
+  nullable,
+  oneOf,
+  ownId,
+  pathId,
+  text,
+  unchecked,
+  uuid,
+  validationErrorBody,
+} from '../../http/schema.ts'
 import { list } from '../lists/model.ts'
 import { examples, fieldsWith, filterSchemas, inputs, outputs, type SortName } from './fields.ts'
 
@@ -116,7 +128,10 @@ export const operationVersion = t.Optional(
   }),
 )
 
-const create = t.Object({ op: t.Literal('create'), task: taskCreate }, { title: 'CreateOperation' })
+const create = t.Object(
+  { op: t.Literal('create'), id: t.Optional(ownId()), task: taskCreate },
+  { title: 'CreateOperation' },
+)
 const update = t.Object(
   { op: t.Literal('update'), id: operationId, version: operationVersion, task: taskUpdate },
   { title: 'UpdateOperation' },
@@ -125,24 +140,19 @@ const remove = t.Object(
   { op: t.Literal('delete'), id: operationId, version: operationVersion },
   { title: 'DeleteOperation' },
 )
-/** With the fields that the service refuses: otherwise they would be ignored like unknown ones. */
-const uncheckedCreate = t.Object(
-  { ...create.properties, id: t.Optional(operationId), version: operationVersion },
-  { documented: create },
-)
-/** The service checks that there is a task: Elysia turns a required object that is absent into an empty one. */
-const uncheckedUpdate = t.Object(
-  { ...update.properties, task: t.Optional(taskUpdate) },
-  { documented: update },
-)
 
-const operation = t.Union([uncheckedCreate, uncheckedUpdate, remove], {
-  title: 'Operation',
-  discriminator: 'op',
-})
+export const operation = t.Union([create, update, remove], { title: 'Operation', discriminator: 'op' })
 
 export const batch = t.Object(
-  { operations: t.Array(operation, { minItems: 1, maxItems: 100 }) },
+  {
+    atomic: t.Optional(
+      t.Boolean({
+        description: '`true`, or not said: all operations or none. `false`: each for itself.',
+        default: true,
+      }),
+    ),
+    operations: t.Array(unchecked(operation), { minItems: 1, maxItems: 100 }),
+  },
   {
     title: 'Batch',
     examples: [
@@ -163,11 +173,21 @@ export const batchResult = t.Object(
         {
           op: oneOf(operationKinds),
           id: uuid(),
-          task: nullable(task),
+          status: t.Optional(
+            integer({
+              description: 'With `atomic: false`: the status of this operation alone.',
+              examples: [201],
+            }),
+          ),
+          task: t.Optional(nullable(task)),
+          error: t.Optional(t.Union([conflictBody(task), validationErrorBody])),
         },
         { title: 'OperationResult' },
       ),
-      { description: 'One for each operation, in their order. `task` is null for a `delete`.' },
+      {
+        description:
+          'One for each operation, in their order. `task` is null for a `delete`. With `atomic: false` there may be an `error` instead; `op` and `id` are then what the operation says.',
+      },
     ),
   },
   {
@@ -214,7 +234,7 @@ export type ListQuery = typeof listQuery.static
 export type TrashQuery = typeof trashQuery.static
 export type ChangesQuery = typeof changesQuery.static
 export type Changes = typeof changes.static
-export type Operation = (typeof batch.static)['operations'][number]
+export type Operation = typeof operation.static
 export type OperationResult = (typeof batchResult.static)['results'][number]
 export type StatsQuery = typeof statsQuery.static
 export type Stats = typeof stats.static

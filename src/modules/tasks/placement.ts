@@ -1,13 +1,26 @@
 import { databaseError } from '../../db/pg-error.ts'
 import { AppError, type ErrorCode, type ErrorDetails } from '../../lib/errors.ts'
 
+/** The errors of a list or a parent that a task cannot have. */
+export const misplacedCodes = [
+  'list_not_found_in_body',
+  'parent_not_found',
+  'parent_nested',
+  'too_many_children',
+] as const
+
+type Refusal = readonly [code: ErrorCode, field: 'list_id' | 'parent_id']
+
 /** The constraints on what list and parent a task may have (table.ts), each with its error and its field. */
-const refusals: Record<string, [code: ErrorCode, field: 'list_id' | 'parent_id']> = {
+const refusals = {
   tasks_list_fk: ['list_not_found_in_body', 'list_id'],
   tasks_parent_found: ['parent_not_found', 'parent_id'],
   tasks_parent_nested: ['parent_nested', 'parent_id'],
   tasks_children_count: ['too_many_children', 'parent_id'],
-}
+} as const satisfies Record<string, Refusal>
+
+const isKnown = (constraint: string): constraint is keyof typeof refusals =>
+  Object.hasOwn(refusals, constraint)
 
 /**
  * For `catch`: throws the 422 for a list or a parent that the database has refused, anything else as it is. Another
@@ -19,18 +32,24 @@ export function throwMisplaced(
   details: ErrorDetails = {},
 ): never {
   const failure = databaseError(error)
-  const refusal = refusals[failure?.constraint_name ?? failure?.constraint ?? '']
-  if (!refusal) throw error
-  const [code, field] = refusal
-  const { code: type, message: msg } = new AppError(code)
-  throw new AppError(code, { ...details, detail: [{ loc: [...loc, field], msg, type }] })
+  const constraint = failure?.constraint_name ?? failure?.constraint ?? ''
+  if (!isKnown(constraint)) throw error
+  throw misplaced(refusals[constraint], loc, details)
 }
 
-/** Throws the same for the operation of a batch, which the database names by the id of its task or of its list. */
-export function throwMisplacedIn(operations: { id: string; patch: object }[], error: unknown): never {
-  const about = databaseError(error)?.detail ?? ''
-  const index = operations.findIndex(
-    ({ id, patch }) => about.includes(id) || ('list_id' in patch && about.includes(`${patch.list_id}`)),
-  )
-  throwMisplaced(error, ['body', 'operations', index, 'task'], { index })
+function misplaced([code, field]: Refusal, loc: (string | number)[], details: ErrorDetails): AppError {
+  const { code: type, message: msg } = new AppError(code)
+  return new AppError(code, { ...details, detail: [{ loc: [...loc, field], msg, type }] })
+}
+
+/** The operation of a batch names a list that the user does not have. */
+export const listNotFound = (index: number) =>
+  misplaced(refusals.tasks_list_fk, ['body', 'operations', index, 'task'], { index })
+
+/** Throws the same for the operation of a batch whose parent the database has refused; it names the task. */
+export function throwMisplacedIn(steps: { index: number; id: string }[], error: unknown): never {
+  const about = databaseError(error)?.detail
+  const step = steps.find(({ id }) => id === about)
+  if (!step) throw error
+  throwMisplaced(error, ['body', 'operations', step.index, 'task'], { index: step.index })
 }

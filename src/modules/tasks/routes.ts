@@ -20,10 +20,9 @@ import {
   withHeaders,
 } from '../../http/schema.ts'
 import type { Caller } from '../auth/sessions.ts'
+import { batchRoutes } from './batch-routes.ts'
 import { listFilters, momentFilters } from './fields.ts'
 import {
-  batch,
-  batchResult,
   type Changes,
   changes,
   changesQuery,
@@ -41,46 +40,12 @@ import {
   trashedTaskList,
   trashQuery,
 } from './model.ts'
+import { misplacedCodes } from './placement.ts'
 import type { SerializedTask } from './rows.ts'
 import type { TaskService } from './service.ts'
 
-/** For a list or a parent that a task cannot have. */
-const misplaced = [
-  'list_not_found_in_body',
-  'parent_not_found',
-  'parent_nested',
-  'too_many_children',
-] as const
-
-const batchBytesMax = 1024 * 1024
-
 export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
   new Elysia().use(batchRoutes(tasks, authenticate)).use(otherRoutes(tasks, authenticate))
-
-/** By itself, because it takes a larger body. */
-const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
-  new Elysia({ prefix: '/tasks', tags: ['tasks'] })
-    .use(requireUser(authenticate, 'tasks:write'))
-    .use(body({ bytesMax: batchBytesMax }))
-    .post(
-      '/batch',
-      async ({ user, body, set }) =>
-        sendJson<typeof batchResult.static>(set, await tasks.batch(user.id, body.operations)),
-      {
-        body: batch,
-        response: {
-          200: jsonText(batchResult),
-          ...errors('not_authorized', 'task_not_found', 'validation_failed', ...misplaced),
-          ...preconditionFailed(task),
-        },
-        detail: {
-          operationId: 'batchTasks',
-          summary: 'Create, change and delete many tasks at once',
-          description:
-            'Up to 100 operations, all or nothing. An error names the first operation that cannot be done in `index`. A `delete` puts into the trash.',
-        },
-      },
-    )
 
 const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => {
   async function update({ user, params, body, headers, set }: Update) {
@@ -251,7 +216,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
             'idempotency_key_used',
             'validation_failed',
             'idempotency_key_reused',
-            ...misplaced,
+            ...misplacedCodes,
           ),
         },
         detail: {
@@ -307,7 +272,7 @@ const change = {
   headers: ifMatchHeader,
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
-    ...errors('not_authorized', 'task_not_found', 'validation_failed', ...misplaced),
+    ...errors('not_authorized', 'task_not_found', 'validation_failed', ...misplacedCodes),
     ...preconditionFailed(task),
   },
 }

@@ -105,7 +105,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
      * another request.
      */
     async create(userId: UserId, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
-      const creation = identify(userId, { id: input.id, key, request: requestText(input) })
+      const creation = identify(userId, { id: input.id, key, request: () => requestText(input) })
       const { id, mayExist } = creation
       if (mayExist) return { id, ...(await createOnce(userId, creation, input)) }
       const values = { id, user: userId, ...toNewColumns(input) }

@@ -1,4 +1,4 @@
-import { and, desc, eq, exists, isNotNull, isNull, notExists, or, type SQL, sql } from 'drizzle-orm'
+import { and, eq, exists, inArray, isNotNull, isNull, notExists, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
@@ -133,24 +133,22 @@ export function createStatements(db: Db) {
   }
 }
 
+/** Throws why a user cannot have a task: another user's is 403; none, or one in the trash, 404. */
+export async function throwMissing(db: Db, userId: UserId, taskId: string): Promise<never> {
+  const foreign = await foreignTasks(db, userId, [taskId])
+  throw new AppError(foreign.size > 0 ? 'not_authorized' : 'task_not_found')
+}
+
 /**
- * Throws why a user cannot have a task: another user's is 403; none, or one in the trash, 404. The one query without the user:
- * it decides between the two and reveals nothing else.
+ * Those of these tasks that only other users have: two users may have chosen one id. The one query without the user: it
+ * decides between 403 and 404 and reveals nothing else.
  */
-export async function throwMissing(
-  db: Db,
-  userId: UserId,
-  taskId: string,
-  details: { index?: number } = {},
-): Promise<never> {
-  // Two users may have chosen the same id: then the user's own task decides.
-  const isOwn = sql<boolean>`${tasks.userId} = ${userId}::uuid`
-  const [task] = await db
-    .select({ isOwn })
+export async function foreignTasks(db: Db, userId: UserId, ids: string[]): Promise<Set<string>> {
+  const isOwn = sql<boolean>`bool_or(${tasks.userId} = ${userId}::uuid)`
+  const found = await db
+    .select({ id: tasks.id, isOwn })
     .from(tasks)
-    .where(eq(tasks.id, taskId))
-    .orderBy(desc(isOwn))
-    .limit(1)
-  const isForeign = task && !task.isOwn
-  throw new AppError(isForeign ? 'not_authorized' : 'task_not_found', details)
+    .where(inArray(tasks.id, ids))
+    .groupBy(tasks.id)
+  return new Set(found.flatMap(({ id, isOwn }) => (isOwn ? [] : id)))
 }
