@@ -255,7 +255,8 @@ function responseOf(codes: ErrorCode[]) {
   const description = texts.join(', or: ')
   if (codes.includes('validation_failed')) return { ...validationErrorBody, description }
   const examples = codes.map((code, i) => ({ detail: texts[i], code, request_id: requestIdExample }))
-  return { ...errorBody, description, examples }
+  const headers = codes.includes('insufficient_scope') ? { headers: ['WWW-Authenticate'] } : {}
+  return { ...errorBody, ...headers, description, examples }
 }
 
 /** For `response: { 204: noContent }`. */

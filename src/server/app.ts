@@ -11,6 +11,7 @@ import { requestLog } from '../http/request-log.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { refuseUnknownNames } from '../http/unknown-names.ts'
 import { createApiTokens } from '../modules/auth/api-tokens.ts'
+import { createFirstUser } from '../modules/auth/first-user.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { createRefreshTokens } from '../modules/auth/refresh-tokens.ts'
 import { createRevocations } from '../modules/auth/revocations.ts'
@@ -41,10 +42,10 @@ export interface AppParts {
   plugins?: AnyElysia[]
 }
 
-/** The whole service as one Elysia app, its background jobs and its figures. Nothing listens or runs yet. */
+/** The whole service as one Elysia app, its preparation, background jobs and figures. Nothing listens or runs yet. */
 export function createApp(parts: AppParts) {
   const { config, log, readiness, observers, plugins = [] } = parts
-  const { auth, users, tasks, jobs, stats } = createServices(parts)
+  const { auth, users, tasks, prepare, jobs, stats } = createServices(parts)
 
   let routes: AnyElysia['routes'] = []
   const api = <const Prefix extends string>(prefix: Prefix, { hide }: { hide: boolean }) =>
@@ -62,14 +63,14 @@ export function createApp(parts: AppParts) {
     .use(errorHandler(log, () => routes))
     .use(cors({ origins: config.frontendUrls, allowLocal: config.environment === 'development', log }))
     .use(health(readiness))
-    .use(docs())
+    .use(docs(config.registration))
     .use(api('/api/v1', { hide: false }))
     // The same routes for clients of the FastAPI service, which had no version in its addresses.
     .use(api('/api', { hide: true }))
   for (const plugin of plugins) app.use(plugin)
   routes = app.routes
 
-  return { app, jobs, stats }
+  return { app, prepare, jobs, stats }
 }
 
 /** For typed clients: `treaty<App>` of @elysiajs/eden. */
@@ -87,15 +88,14 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
   const throttle = createThrottle({ db, driver }, config.throttle)
   const tasks = createTaskService({ db, log, secretKey })
-  const auth = {
-    db,
-    sessions,
-    apiTokens,
-    passwords,
-    throttle,
-    clientOf: createClientOf(config.trustedProxies, peerOf),
-  }
+  const { registration, trustedProxies } = config
+  const clientOf = createClientOf(trustedProxies, peerOf)
+  const auth = { registration, db, sessions, apiTokens, passwords, throttle, clientOf }
 
+  /** What the database needs besides migrations. */
+  const prepare = async () => {
+    if (config.firstUser) await createFirstUser({ db, passwords, log }, config.firstUser)
+  }
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: sessions.cleanUp },
     { name: 'clean up API tokens', everySeconds: 600, run: apiTokens.cleanUp },
@@ -108,5 +108,5 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     throttled: throttle.stats,
     cachedTokens: () => tokenCache.size,
   }
-  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, jobs, stats }
+  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, prepare, jobs, stats }
 }

@@ -1,5 +1,6 @@
 import { eq } from 'drizzle-orm'
 import { Elysia } from 'elysia'
+import type { Config } from '../../config/config.ts'
 import type { Db } from '../../db/drizzle.ts'
 import { users } from '../../db/tables.ts'
 import { body, query } from '../../http/body.ts'
@@ -30,6 +31,7 @@ import type { Throttle } from './throttle.ts'
 
 /** What sign-in methods may need; each names its own part of it. */
 interface Parts {
+  registration: Config['registration']
   db: Db
   sessions: Sessions
   apiTokens: ApiTokens
