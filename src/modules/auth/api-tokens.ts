@@ -17,16 +17,21 @@ const defaultDays = 90
 const prefixLength = 12
 
 const dayMs = 24 * 60 * 60 * 1000
-const isLive = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
-const hashOf = (token: string) => new Bun.CryptoHasher('sha256').update(token).digest('hex')
+/** Whether a token has not expired. */
+export const isLive = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
+/** SHA-256 of a token, hex: what is stored. */
+export const hashOf = (token: string) => new Bun.CryptoHasher('sha256').update(token).digest('hex')
 
 /** What the user chooses about a token. */
 export interface ApiTokenInput {
   name: string
   scopes: readonly TokenScope[]
-  /** RFC 3339; `null`: never; `undefined`: in 90 days. */
-  expires_at?: string | null | undefined
+  /** `null`: never. */
+  expiresAt: string | null
 }
+
+/** A token as it is shown once. */
+export type NewApiToken = NonNullable<Awaited<ReturnType<typeof createApiToken>>>
 
 export type ApiTokens = ReturnType<typeof createApiTokens>
 
@@ -74,7 +79,12 @@ export function createApiTokens({ db, tokenCache }: Parts) {
     create: (userId: string, input: ApiTokenInput, proof: SQL) => createApiToken(db, userId, input, proof),
 
     /** The user's tokens, newest first. */
-    list: (userId: string) => listApiTokens(db, eq(apiTokens.userId, userId)),
+    list: (userId: string) =>
+      db
+        .select({ ...shownAtCreation, prefix: apiTokens.prefix, last_used_at: apiTokens.lastUsedAt })
+        .from(apiTokens)
+        .where(and(eq(apiTokens.userId, userId), isLive))
+        .orderBy(desc(apiTokens.id)),
 
     /** Ends one token of the user. Throws `token_not_found`. */
     async end(userId: string, id: string): Promise<void> {
@@ -101,11 +111,14 @@ export function createApiTokens({ db, tokenCache }: Parts) {
 
 /**
  * Makes a token for a user. `proof` is a condition on the user's row that must hold when the token is written. Returns
- * `undefined` when it does not, or when the account is disabled. Throws `too_many_tokens`, and `validation_failed` for an
- * expiry that is not in the next year.
+ * `undefined` when it does not, or when the account is disabled. Throws `too_many_tokens`.
  */
-export async function createApiToken(db: Db, userId: string, input: ApiTokenInput, proof?: SQL) {
-  const expiresAt = expiryOf(input.expires_at)
+export async function createApiToken(
+  db: Db,
+  userId: string,
+  { name, scopes, expiresAt }: ApiTokenInput,
+  proof?: SQL,
+) {
   const token = newApiToken()
   return db.transaction(async tx => {
     // The lock makes creations wait for each other, and for a change of the password that is under way.
@@ -121,8 +134,8 @@ export async function createApiToken(db: Db, userId: string, input: ApiTokenInpu
     const values = {
       id: Bun.randomUUIDv7(),
       userId,
-      name: input.name,
-      scopes: tokenScopes.filter(scope => input.scopes.includes(scope)),
+      name,
+      scopes: tokenScopes.filter(scope => scopes.includes(scope)),
       prefix: token.slice(0, prefixLength),
       tokenHash: hashOf(token),
       expiresAt,
@@ -140,24 +153,18 @@ const shownAtCreation = {
   created_at: apiTokens.createdAt,
 }
 
-/** Tokens that have not expired, newest first. */
-export const listApiTokens = (db: Db, which: SQL | undefined) =>
-  db
-    .select({ ...shownAtCreation, prefix: apiTokens.prefix, last_used_at: apiTokens.lastUsedAt })
-    .from(apiTokens)
-    .where(and(which, isLive))
-    .orderBy(desc(apiTokens.id))
-
-/** When a token expires that is made now; `null`: never. Throws `validation_failed`. */
-function expiryOf(wanted: string | null | undefined): string | null {
+/**
+ * When a token expires that is made now, from what was asked for: RFC 3339, `null` for never, `undefined` for the default.
+ * Throws `validation_failed` for what is not in the next year.
+ */
+export function expiryOf(wanted: string | null | undefined): string | null {
   if (wanted === null) return null
   const now = Date.now()
   if (wanted === undefined) return new Date(now + defaultDays * dayMs).toISOString()
   const latest = new Date(now)
   latest.setUTCFullYear(latest.getUTCFullYear() + 1)
-  const expiresAt = parseInstant(wanted)!
-  const time = Date.parse(expiresAt)
-  if (time > now && time <= latest.getTime()) return expiresAt
+  const time = Date.parse(parseInstant(wanted)!)
+  if (time > now && time <= latest.getTime()) return wanted
   const problem =
     time > now
       ? { msg: 'Input should be at most one year ahead; null is never', type: 'less_than_equal' }

@@ -9,7 +9,7 @@ import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
 import { requireUser } from '../../http/require-user.ts'
 import { errors, noContent } from '../../http/schema.ts'
 import { isApiToken } from '../../lib/api-token.ts'
-import type { ApiTokens } from './api-tokens.ts'
+import { type ApiTokens, expiryOf } from './api-tokens.ts'
 import { createWithPassword } from './current-password.ts'
 import {
   apiTokenCreate,
@@ -154,8 +154,10 @@ const apiTokenRoutes = ({ apiTokens, sessions, clientOf, ...parts }: Parts) => {
     .post(
       '/tokens',
       async ({ user, body, request, status }) => {
-        const make = (hash: string) => apiTokens.create(user.id, body, eq(users.passwordHash, hash))
-        const made = await withPassword(user.id, body.current_password, clientOf(request), make)
+        const { name, scopes, expires_at, current_password } = body
+        const input = { name, scopes, expiresAt: expiryOf(expires_at) }
+        const make = (hash: string) => apiTokens.create(user.id, input, eq(users.passwordHash, hash))
+        const made = await withPassword(user.id, current_password, clientOf(request), make)
         return status(201, made)
       },
       {
