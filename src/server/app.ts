@@ -11,6 +11,7 @@ import { requestLog } from '../http/request-log.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { refuseUnknownNames } from '../http/unknown-names.ts'
 import { createApiTokens } from '../modules/auth/api-tokens.ts'
+import { createWithPassword } from '../modules/auth/current-password.ts'
 import { createFirstUser } from '../modules/auth/first-user.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { createRefreshTokens } from '../modules/auth/refresh-tokens.ts'
@@ -81,16 +82,17 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const { algorithm, accessTokenLifetimeSeconds: lifetimeSeconds } = config
   const tokens = createTokens({ secretKey, algorithm, lifetimeSeconds })
   const refreshTokens = createRefreshTokens(secretKey)
-  const revocations = createRevocations(db)
-  const tokenCache = createTokenCache(revocations.poll)
-  const apiTokens = createApiTokens({ db, tokenCache })
-  const sessions = createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache })
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
   const throttle = createThrottle({ db, driver }, config.throttle)
+  const withPassword = createWithPassword({ db, passwords, throttle })
+  const revocations = createRevocations(db)
+  const tokenCache = createTokenCache(revocations.poll)
+  const apiTokens = createApiTokens({ db, tokenCache, withPassword })
+  const sessions = createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache })
   const tasks = createTaskService({ db, log, secretKey })
-  const { registration, trustedProxies } = config
-  const clientOf = createClientOf(trustedProxies, peerOf)
-  const auth = { registration, db, sessions, apiTokens, passwords, throttle, clientOf }
+  const { registration } = config
+  const clientOf = createClientOf(config.trustedProxies, peerOf)
+  const auth = { registration, db, sessions, apiTokens, passwords, withPassword, throttle, clientOf }
 
   /** What the database needs besides migrations. */
   const prepare = async () => {

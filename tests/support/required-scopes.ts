@@ -4,7 +4,7 @@ import type { Scope } from '../../src/lib/scope.ts'
 const rules: [route: RegExp, scope: Scope][] = [
   [/^(GET|HEAD) \/tasks(\/|$)/, 'tasks:read'],
   [/^[A-Z]+ \/tasks(\/|$)/, 'tasks:write'],
-  [/^(GET|HEAD) \/users\/me$/, 'account:read'],
+  [/^(GET|HEAD) \/users\/me(\/|$)/, 'account:read'],
   [/^[A-Z]+ \/(auth|users)\//, 'session'],
 ]
 

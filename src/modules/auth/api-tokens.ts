@@ -1,12 +1,15 @@
 import { and, count, desc, eq, gt, inArray, isNull, lt, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { apiTokens, users } from '../../db/tables.ts'
+import type { Client } from '../../http/client.ts'
 import { isWellFormed, newApiToken } from '../../lib/api-token.ts'
 import { AppError } from '../../lib/errors.ts'
 import { parseInstant } from '../../lib/instant.ts'
 import { scopesOf, type TokenScope, tokenScopes } from '../../lib/scope.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
+import type { WithPassword } from './current-password.ts'
+import type { ApiTokenCreate } from './model.ts'
 import type { Caller } from './sessions.ts'
 import type { TokenCache } from './token-cache.ts'
 
@@ -38,10 +41,11 @@ export type ApiTokens = ReturnType<typeof createApiTokens>
 interface Parts {
   db: Db
   tokenCache: TokenCache
+  withPassword: WithPassword
 }
 
 /** API tokens from their creation to their end, and the callers that they stand for. */
-export function createApiTokens({ db, tokenCache }: Parts) {
+export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
   const liveToken = prepareLiveToken(db)
 
   /** Ends tokens of a user, which stop working here at once and on other replicas within a second. */
@@ -75,8 +79,11 @@ export function createApiTokens({ db, tokenCache }: Parts) {
       return caller
     },
 
-    /** See `createApiToken`. */
-    create: (userId: string, input: ApiTokenInput, proof: SQL) => createApiToken(db, userId, input, proof),
+    /** Throws what `expiryOf`, `withPassword` and `createApiToken` throw. */
+    create(userId: string, { name, scopes, expires_at, current_password }: ApiTokenCreate, client: Client) {
+      const input = { name, scopes, expiresAt: expiryOf(expires_at) }
+      return withPassword(userId, current_password, client, hash => createApiToken(db, userId, input, hash))
+    },
 
     /** The user's tokens, newest first. */
     list: (userId: string) =>
@@ -110,22 +117,23 @@ export function createApiTokens({ db, tokenCache }: Parts) {
 }
 
 /**
- * Makes a token for a user. `proof` is a condition on the user's row that must hold when the token is written. Returns
- * `undefined` when it does not, or when the account is disabled. Throws `too_many_tokens`.
+ * Makes a token for a user. Returns `undefined` when the account is disabled, or has another password hash by now than the
+ * one that was checked. Throws `too_many_tokens`.
  */
 export async function createApiToken(
   db: Db,
   userId: string,
   { name, scopes, expiresAt }: ApiTokenInput,
-  proof?: SQL,
+  passwordHash?: string,
 ) {
   const token = newApiToken()
   return db.transaction(async tx => {
     // The lock makes creations wait for each other, and for a change of the password that is under way.
+    const isChecked = passwordHash === undefined ? undefined : eq(users.passwordHash, passwordHash)
     const [user] = await tx
       .select({ id: users.id })
       .from(users)
-      .where(and(eq(users.id, userId), proof, isNull(users.disabledAt)))
+      .where(and(eq(users.id, userId), isChecked, isNull(users.disabledAt)))
       .for('no key update')
     if (!user) return undefined
     const mine = and(eq(apiTokens.userId, userId), isLive)

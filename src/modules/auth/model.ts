@@ -176,6 +176,8 @@ export const apiTokenCreate = t.Object(
   },
 )
 
+export type ApiTokenCreate = typeof apiTokenCreate.static
+
 const apiTokenFields = {
   id: uuid(),
   name: t.String(tokenName),

@@ -1,16 +1,13 @@
-import { eq } from 'drizzle-orm'
 import { Elysia } from 'elysia'
 import type { Config } from '../../config/config.ts'
 import type { Db } from '../../db/drizzle.ts'
-import { users } from '../../db/tables.ts'
 import { body, query } from '../../http/body.ts'
 import type { ClientOf } from '../../http/client.ts'
 import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
 import { requireUser } from '../../http/require-user.ts'
 import { errors, noContent } from '../../http/schema.ts'
 import { isApiToken } from '../../lib/api-token.ts'
-import { type ApiTokens, expiryOf } from './api-tokens.ts'
-import { createWithPassword } from './current-password.ts'
+import type { ApiTokens } from './api-tokens.ts'
 import {
   apiTokenCreate,
   apiTokenList,
@@ -125,10 +122,8 @@ const sessionRoutes = (sessions: Sessions) =>
     )
 
 /** The caller's keys for programs. */
-const apiTokenRoutes = ({ apiTokens, sessions, clientOf, ...parts }: Parts) => {
-  const withPassword = createWithPassword(parts)
-
-  return new Elysia()
+const apiTokenRoutes = ({ apiTokens, sessions, clientOf }: Parts) =>
+  new Elysia()
     .use(requireUser(sessions.authenticate, 'session'))
     .get('/tokens', ({ user }) => apiTokens.list(user.id), {
       response: { 200: apiTokenList },
@@ -153,13 +148,8 @@ const apiTokenRoutes = ({ apiTokens, sessions, clientOf, ...parts }: Parts) => {
     .use(body())
     .post(
       '/tokens',
-      async ({ user, body, request, status }) => {
-        const { name, scopes, expires_at, current_password } = body
-        const input = { name, scopes, expiresAt: expiryOf(expires_at) }
-        const make = (hash: string) => apiTokens.create(user.id, input, eq(users.passwordHash, hash))
-        const made = await withPassword(user.id, current_password, clientOf(request), make)
-        return status(201, made)
-      },
+      async ({ user, body, request, status }) =>
+        status(201, await apiTokens.create(user.id, body, clientOf(request))),
       {
         body: apiTokenCreate,
         response: {
@@ -174,4 +164,3 @@ const apiTokenRoutes = ({ apiTokens, sessions, clientOf, ...parts }: Parts) => {
         },
       },
     )
-}
