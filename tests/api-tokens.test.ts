@@ -8,10 +8,9 @@ import { stopwatch } from './support/stopwatch.ts'
 import { expectError, send } from './support/wire.ts'
 
 describe('an API token', () => {
-  /** What docs/security.md tells scanners. */
   const documented = () => Bun.file(`${import.meta.dir}/../docs/security.md`).text()
 
-  test('has the form that docs/security.md gives to scanners', async () => {
+  test('has the form that docs/security.md documents for scanners', async () => {
     const [, source] = /`(\\btodo_pat_[^`]+)`/.exec(await documented())!
     const pattern = new RegExp(source!, 'g')
     const tokens = Array.from({ length: 200 }, newApiToken)

@@ -71,7 +71,7 @@ const revokeRoutes = ({ sessions, apiTokens }: Pick<Parts, 'sessions' | 'apiToke
       response: { 200: revoked, ...oauthErrors() },
       detail: {
         operationId: 'revoke',
-        summary: 'Give a token back',
+        summary: 'Revoke a token',
         description:
           'Token revocation by RFC 7009: ends the session that an access or a refresh token belongs to, or an API token, on every replica within a second. The token itself is enough. The answer is the same for a text that is no token.',
       },
