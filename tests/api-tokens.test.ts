@@ -3,14 +3,14 @@ import { crc32 } from 'node:zlib'
 import { isWellFormed, newApiToken } from '../src/lib/api-token.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases } from './support/harness.ts'
+import { listening } from './support/listening.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { expectError, send } from './support/wire.ts'
 
 describe('an API token', () => {
-  /** What docs/security.md tells scanners. */
   const documented = () => Bun.file(`${import.meta.dir}/../docs/security.md`).text()
 
-  test('has the form that docs/security.md gives to scanners', async () => {
+  test('has the form that docs/security.md documents for scanners', async () => {
     const [, source] = /`(\\btodo_pat_[^`]+)`/.exec(await documented())!
     const pattern = new RegExp(source!, 'g')
     const tokens = Array.from({ length: 200 }, newApiToken)
@@ -285,6 +285,7 @@ onBothDatabases('API tokens', api => {
   test('with a typing mistake, and hostile ones, are refused without a look at the database', async () => {
     const ada = await api.user()
     const { token } = await makeApiToken(api, ada)
+    const { url, texts, stop } = listening(api)
     const wrong = [
       'todo_pat_',
       `${token}0`,
@@ -301,12 +302,18 @@ onBothDatabases('API tokens', api => {
     ]
     for (const text of wrong) {
       const headers = [`Authorization: Bearer ${Buffer.from(text).toString('latin1')}`]
-      const answer = await send(api.url, { line: 'GET /api/v1/tasks', headers })
+      const answer = await send(url, { line: 'GET /api/v1/tasks', headers })
       expectError(answer, 401, 'invalid_token', 'Could not validate credentials')
     }
-    // A NUL ends the request itself.
-    const headers = [`Authorization: Bearer ${token}\0`]
-    expect((await send(api.url, { line: 'GET /api/v1/tasks', headers })).status).toBe(400)
+    expect([...texts].filter(text => text.includes('api_tokens'))).toEqual([])
+
+    // The same service does look a right one up. A NUL ends the request itself.
+    const right = [`Authorization: Bearer ${token}`]
+    expect((await send(url, { line: 'GET /api/v1/tasks', headers: right })).status).toBe(200)
+    expect([...texts].filter(text => text.includes('api_tokens'))).toHaveLength(1)
+    const nul = [`Authorization: Bearer ${token}\0`]
+    expect((await send(url, { line: 'GET /api/v1/tasks', headers: nul })).status).toBe(400)
+    await stop()
     expectError(await api.get('/tasks', { token: newApiToken() }), 401, 'invalid_token')
     expect(await status(token)).toBe(200)
   })

@@ -117,7 +117,7 @@ onBothDatabases('OAuth 2', api => {
     expect(next.refresh_token).not.toBe(tokens.refresh_token)
   })
 
-  test.each(Object.keys(clients))('%s gives back an access, a refresh and an API token', async name => {
+  test.each(Object.keys(clients))('%s revokes an access, a refresh and an API token', async name => {
     const client = clients[name]!(endpoint())
     const isSignedIn = async (token: string) => (await api.get('/users/me', { token })).status === 200
     const byAccessToken = await api.user()

@@ -76,6 +76,17 @@ test.each([
   expect(cache.claims('token')).toBeUndefined()
 })
 
+test('an API token, which has no exp, is known until it expires or for ever', async () => {
+  const { cache, busy, world } = setUp()
+  const forever = Number.POSITIVE_INFINITY
+  cache.remember('token', { caller, exp: forever, sessionMs: 1000, checkedAt: world.elapsed })
+  expect(await busy(1000)).toEqual(known)
+  expect(await busy(200)).toEqual(unknown)
+
+  cache.remember('token', { caller, exp: forever, sessionMs: forever, checkedAt: world.elapsed })
+  expect(await busy(290_000)).toEqual(known)
+})
+
 test('a session that ended elsewhere is forgotten with the next answer', async () => {
   const { world, cache, busy, remember } = setUp()
   remember()

@@ -1,20 +1,23 @@
 import { STATUS_CODES } from 'node:http'
 import type { AnyElysia } from 'elysia'
 import { version } from '../../package.json'
+import type { Config } from '../config/config.ts'
 import type { Scope } from '../lib/scope.ts'
 
 /**
  * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
  * @elysiajs/swagger collects the routes, and `mend` puts right what it does not know (docs/decisions/0004-swagger-plugin.md).
  */
-export async function createDocument(app: AnyElysia): Promise<Document> {
+export async function createDocument(app: AnyElysia, registration: Registration): Promise<Document> {
   // Only when the document is asked for: its themes would cost a third of the start.
   const { swagger } = await import('@elysiajs/swagger')
   const specPath = '/as-collected.json'
   const collector = app.use(swagger({ path: '/unused-page', specPath }))
   const response = await collector.handle(new Request(`http://localhost${specPath}`))
-  return mend((await response.json()) as Collected)
+  return mend((await response.json()) as Collected, registration)
 }
+
+export type Registration = Config['registration']
 
 export interface Document {
   openapi: string
@@ -105,16 +108,20 @@ interface CollectedParameter {
 const json = 'application/json'
 const form = 'application/x-www-form-urlencoded'
 
-const info = {
+const infoOf = (registration: Registration) => ({
   title: 'todo-api',
   version,
   summary: 'Your tasks, over HTTP.',
   license: { name: 'MIT', identifier: 'MIT' },
   description: [
     'To try it here:',
-    '1. Create an account with **POST /api/v1/auth/register**.',
+    registration === 'open'
+      ? '1. Create an account with **POST /api/v1/auth/register**.'
+      : '1. Registration is closed: the operator creates accounts, with `todo-api user create`.',
     '2. Press **Authorize** and sign in with the e-mail address (as *username*) and the password.',
     '3. Create a task with **POST /api/v1/tasks**, and see it in **GET /api/v1/tasks**.',
+    '',
+    'Programs sign in with an API token, from **POST /api/v1/auth/tokens**; **Authorize** takes one, too.',
     '',
     'Every error has the same shape: `detail` is for display, `code` for programs, and `request_id` is also the header ' +
       '`X-Request-Id` of the response.',
@@ -122,7 +129,7 @@ const info = {
     'A parameter that an address does not know is a 422. Unknown fields of a body are ignored; with the header ' +
       '`Prefer: handling=strict` each of them is a 422.',
   ].join('\n'),
-}
+})
 
 const tags = [
   { name: 'auth', description: 'Create an account and sign in' },
@@ -198,13 +205,12 @@ const headers: Record<string, object> = {
 /** Headers that come with a status, whatever the route. */
 const headersOfStatus: Record<string, string[]> = {
   401: ['WWW-Authenticate'],
-  403: ['WWW-Authenticate'],
   429: ['Retry-After', 'RateLimit', 'RateLimit-Policy'],
   503: ['Retry-After'],
 }
 
 /** The whole document from the collected routes: OpenAPI 3.1, real media types, named schemas, headers, security. */
-function mend(collected: Collected): Document {
+function mend(collected: Collected, registration: Registration): Document {
   const schemas: Record<string, Schema> = {}
 
   const paths = mapValues(collected.paths, operations =>
@@ -259,7 +265,7 @@ function mend(collected: Collected): Document {
 
   return {
     openapi: '3.1.0',
-    info,
+    info: infoOf(registration),
     servers: [{ url: '/' }],
     tags,
     paths: Object.fromEntries(Object.entries(paths).sort(byTag)),

@@ -278,7 +278,8 @@ function responseOf(codes: ErrorCode[]) {
   const description = texts.join(', or: ')
   if (codes.some(code => statusOf(code) === 422)) return { ...validationErrorBody, description }
   const examples = codes.map((code, i) => ({ detail: texts[i], code, request_id: requestIdExample }))
-  return { ...errorBody, description, examples }
+  const headers = codes.includes('insufficient_scope') ? { headers: ['WWW-Authenticate'] } : {}
+  return { ...errorBody, ...headers, description, examples }
 }
 
 /** An error that may be a 412 about such a resource. */

@@ -11,6 +11,8 @@ import { requestLog } from '../http/request-log.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { refuseUnknownNames } from '../http/unknown-names.ts'
 import { createApiTokens } from '../modules/auth/api-tokens.ts'
+import { createWithPassword } from '../modules/auth/current-password.ts'
+import { createFirstUser } from '../modules/auth/first-user.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { createRefreshTokens } from '../modules/auth/refresh-tokens.ts'
 import { createRevocations } from '../modules/auth/revocations.ts'
@@ -44,10 +46,10 @@ export interface AppParts {
   plugins?: AnyElysia[]
 }
 
-/** The whole service as one Elysia app, its background jobs and its figures. Nothing listens or runs yet. */
+/** The whole service as one Elysia app, its preparation, background jobs and figures. Nothing listens or runs yet. */
 export function createApp(parts: AppParts) {
   const { config, log, readiness, observers, plugins = [] } = parts
-  const { auth, users, tasks, lists, jobs, stats } = createServices(parts)
+  const { auth, users, tasks, lists, prepare, jobs, stats } = createServices(parts)
 
   const isListed = createOriginList({
     origins: config.frontendUrls,
@@ -70,7 +72,7 @@ export function createApp(parts: AppParts) {
     .use(errorHandler(log, () => routes))
     .use(cors(isListed, log))
     .use(health(readiness))
-    .use(docs())
+    .use(docs(config.registration))
     .use(api('/api/v1', { hide: false }))
     // The same routes for clients of the FastAPI service, which had no version in its addresses.
     .use(api('/api', { hide: true }))
@@ -79,7 +81,7 @@ export function createApp(parts: AppParts) {
   for (const plugin of plugins) app.use(plugin)
   routes = app.routes
 
-  return { app, jobs, stats }
+  return { app, prepare, jobs, stats }
 }
 
 /** For typed clients: `treaty<App>` of @elysiajs/eden. */
@@ -90,23 +92,23 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const { algorithm, accessTokenLifetimeSeconds: lifetimeSeconds } = config
   const tokens = createTokens({ secretKey, algorithm, lifetimeSeconds })
   const refreshTokens = createRefreshTokens(secretKey)
-  const revocations = createRevocations(db)
-  const tokenCache = createTokenCache(revocations.poll)
-  const apiTokens = createApiTokens({ db, tokenCache })
-  const sessions = createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache })
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
   const throttle = createThrottle({ db, driver }, config.throttle)
+  const withPassword = createWithPassword({ db, passwords, throttle })
+  const revocations = createRevocations(db)
+  const tokenCache = createTokenCache(revocations.poll)
+  const apiTokens = createApiTokens({ db, tokenCache, withPassword })
+  const sessions = createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache })
   const tasks = createTaskService({ db, log, secretKey })
-  const auth = {
-    db,
-    sessions,
-    apiTokens,
-    passwords,
-    throttle,
-    clientOf: createClientOf(config.trustedProxies, peerOf),
-  }
   const lists = createListService({ db, secretKey })
+  const { registration } = config
+  const clientOf = createClientOf(config.trustedProxies, peerOf)
+  const auth = { registration, db, sessions, apiTokens, passwords, withPassword, throttle, clientOf }
 
+  /** What the database needs besides migrations. */
+  const prepare = async () => {
+    if (config.firstUser) await createFirstUser({ db, passwords, log }, config.firstUser)
+  }
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: sessions.cleanUp },
     { name: 'clean up API tokens', everySeconds: 600, run: apiTokens.cleanUp },
@@ -119,5 +121,5 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     throttled: throttle.stats,
     cachedTokens: () => tokenCache.size,
   }
-  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, lists, jobs, stats }
+  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, lists, prepare, jobs, stats }
 }

@@ -5,7 +5,7 @@ const rules: [route: RegExp, scope: Scope][] = [
   [/^(GET|HEAD) \/(tasks|lists)(\/|$)/, 'tasks:read'],
   [/^[A-Z]+ \/(tasks|lists)(\/|$)/, 'tasks:write'],
   [/^POST \/mcp$/, 'tasks:read'],
-  [/^(GET|HEAD) \/users\/me$/, 'account:read'],
+  [/^(GET|HEAD) \/users\/me(\/|$)/, 'account:read'],
   [/^[A-Z]+ \/(auth|users)\//, 'session'],
 ]
 

@@ -1,12 +1,15 @@
 import { and, count, desc, eq, gt, inArray, isNull, lt, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { apiTokens, users } from '../../db/tables.ts'
+import type { Client } from '../../http/client.ts'
 import { isWellFormed, newApiToken } from '../../lib/api-token.ts'
 import { AppError } from '../../lib/errors.ts'
 import { parseInstant } from '../../lib/instant.ts'
 import { scopesOf, type TokenScope, tokenScopes } from '../../lib/scope.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
+import type { WithPassword } from './current-password.ts'
+import type { ApiTokenCreate } from './model.ts'
 import type { Caller } from './sessions.ts'
 import type { TokenCache } from './token-cache.ts'
 
@@ -17,26 +20,32 @@ const defaultDays = 90
 const prefixLength = 12
 
 const dayMs = 24 * 60 * 60 * 1000
-const isLive = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
-const hashOf = (token: string) => new Bun.CryptoHasher('sha256').update(token).digest('hex')
+/** Whether a token has not expired. */
+export const isLive = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
+/** SHA-256 of a token, hex: what is stored. */
+export const hashOf = (token: string) => new Bun.CryptoHasher('sha256').update(token).digest('hex')
 
 /** What the user chooses about a token. */
 export interface ApiTokenInput {
   name: string
   scopes: readonly TokenScope[]
-  /** RFC 3339; `null`: never; `undefined`: in 90 days. */
-  expires_at?: string | null | undefined
+  /** `null`: never. */
+  expiresAt: string | null
 }
+
+/** A token as it is shown once. */
+export type NewApiToken = NonNullable<Awaited<ReturnType<typeof createApiToken>>>
 
 export type ApiTokens = ReturnType<typeof createApiTokens>
 
 interface Parts {
   db: Db
   tokenCache: TokenCache
+  withPassword: WithPassword
 }
 
 /** API tokens from their creation to their end, and the callers that they stand for. */
-export function createApiTokens({ db, tokenCache }: Parts) {
+export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
   const liveToken = prepareLiveToken(db)
 
   /** Ends tokens of a user, which stop working here at once and on other replicas within a second. */
@@ -70,11 +79,19 @@ export function createApiTokens({ db, tokenCache }: Parts) {
       return caller
     },
 
-    /** See `createApiToken`. */
-    create: (userId: string, input: ApiTokenInput, proof: SQL) => createApiToken(db, userId, input, proof),
+    /** Throws what `expiryOf`, `withPassword` and `createApiToken` throw. */
+    create(userId: string, { name, scopes, expires_at, current_password }: ApiTokenCreate, client: Client) {
+      const input = { name, scopes, expiresAt: expiryOf(expires_at) }
+      return withPassword(userId, current_password, client, hash => createApiToken(db, userId, input, hash))
+    },
 
     /** The user's tokens, newest first. */
-    list: (userId: string) => listApiTokens(db, eq(apiTokens.userId, userId)),
+    list: (userId: string) =>
+      db
+        .select({ ...shownAtCreation, prefix: apiTokens.prefix, last_used_at: apiTokens.lastUsedAt })
+        .from(apiTokens)
+        .where(and(eq(apiTokens.userId, userId), isLive))
+        .orderBy(desc(apiTokens.id)),
 
     /** Ends one token of the user. Throws `token_not_found`. */
     async end(userId: string, id: string): Promise<void> {
@@ -100,19 +117,23 @@ export function createApiTokens({ db, tokenCache }: Parts) {
 }
 
 /**
- * Makes a token for a user. `proof` is a condition on the user's row that must hold when the token is written. Returns
- * `undefined` when it does not, or when the account is disabled. Throws `too_many_tokens`, and `validation_failed` for an
- * expiry that is not in the next year.
+ * Makes a token for a user. Returns `undefined` when the account is disabled, or has another password hash by now than the
+ * one that was checked. Throws `too_many_tokens`.
  */
-export async function createApiToken(db: Db, userId: string, input: ApiTokenInput, proof?: SQL) {
-  const expiresAt = expiryOf(input.expires_at)
+export async function createApiToken(
+  db: Db,
+  userId: string,
+  { name, scopes, expiresAt }: ApiTokenInput,
+  passwordHash?: string,
+) {
   const token = newApiToken()
   return db.transaction(async tx => {
     // The lock makes creations wait for each other, and for a change of the password that is under way.
+    const isChecked = passwordHash === undefined ? undefined : eq(users.passwordHash, passwordHash)
     const [user] = await tx
       .select({ id: users.id })
       .from(users)
-      .where(and(eq(users.id, userId), proof, isNull(users.disabledAt)))
+      .where(and(eq(users.id, userId), isChecked, isNull(users.disabledAt)))
       .for('no key update')
     if (!user) return undefined
     const mine = and(eq(apiTokens.userId, userId), isLive)
@@ -121,8 +142,8 @@ export async function createApiToken(db: Db, userId: string, input: ApiTokenInpu
     const values = {
       id: Bun.randomUUIDv7(),
       userId,
-      name: input.name,
-      scopes: tokenScopes.filter(scope => input.scopes.includes(scope)),
+      name,
+      scopes: tokenScopes.filter(scope => scopes.includes(scope)),
       prefix: token.slice(0, prefixLength),
       tokenHash: hashOf(token),
       expiresAt,
@@ -140,24 +161,18 @@ const shownAtCreation = {
   created_at: apiTokens.createdAt,
 }
 
-/** Tokens that have not expired, newest first. */
-export const listApiTokens = (db: Db, which: SQL | undefined) =>
-  db
-    .select({ ...shownAtCreation, prefix: apiTokens.prefix, last_used_at: apiTokens.lastUsedAt })
-    .from(apiTokens)
-    .where(and(which, isLive))
-    .orderBy(desc(apiTokens.id))
-
-/** When a token expires that is made now; `null`: never. Throws `validation_failed`. */
-function expiryOf(wanted: string | null | undefined): string | null {
+/**
+ * When a token expires that is made now, from what was asked for: RFC 3339, `null` for never, `undefined` for the default.
+ * Throws `validation_failed` for what is not in the next year.
+ */
+export function expiryOf(wanted: string | null | undefined): string | null {
   if (wanted === null) return null
   const now = Date.now()
   if (wanted === undefined) return new Date(now + defaultDays * dayMs).toISOString()
   const latest = new Date(now)
   latest.setUTCFullYear(latest.getUTCFullYear() + 1)
-  const expiresAt = parseInstant(wanted)!
-  const time = Date.parse(expiresAt)
-  if (time > now && time <= latest.getTime()) return expiresAt
+  const time = Date.parse(parseInstant(wanted)!)
+  if (time > now && time <= latest.getTime()) return wanted
   const problem =
     time > now
       ? { msg: 'Input should be at most one year ahead; null is never', type: 'less_than_equal' }

@@ -1,12 +1,10 @@
 import { t } from 'elysia'
 import { instant, instantInput, nullable, oneOf, pathId, text, uuid } from '../../http/schema.ts'
+import { emailPattern, passwordBytesMax, passwordLengthMin } from '../../lib/credentials.ts'
 import { tokenScopes } from '../../lib/scope.ts'
-import { passwordBytesMax } from './password-hash.ts'
 
-/** `local@domain.tld`, trimmed, at most 254 characters (RFC 5321). */
 export const email = text({
-  pattern:
-    /^\s*(?=\S{3,254}\s*$)[^\s@"(),:;<>[\]\\\p{C}]{1,64}@[^\s@"(),:;<>[\]\\\p{C}.]+(\.[^\s@"(),:;<>[\]\\\p{C}.]+)+\s*$/u,
+  pattern: emailPattern,
   format: 'email',
   // Without the pattern, which no generator of clients can use.
   documented: { type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] },
@@ -16,10 +14,10 @@ export const email = text({
 export const normalizeEmail = (email: string) => email.trim().normalize('NFC').toLowerCase()
 
 export const newPassword = text({
-  minLength: 8,
+  minLength: passwordLengthMin,
   maxBytes: passwordBytesMax,
   format: 'password',
-  description: `At least 8 characters, at most ${passwordBytesMax} bytes of UTF-8 (the limit of bcrypt).`,
+  description: `At least ${passwordLengthMin} characters, at most ${passwordBytesMax} bytes of UTF-8 (the limit of bcrypt).`,
   examples: ['correct horse battery'],
 })
 
@@ -177,6 +175,8 @@ export const apiTokenCreate = t.Object(
     examples: [{ name: 'Backup script', scopes: ['tasks:read'], current_password: 'correct horse battery' }],
   },
 )
+
+export type ApiTokenCreate = typeof apiTokenCreate.static
 
 const apiTokenFields = {
   id: uuid(),

@@ -1,7 +1,6 @@
-import { eq } from 'drizzle-orm'
 import { Elysia } from 'elysia'
+import type { Config } from '../../config/config.ts'
 import type { Db } from '../../db/drizzle.ts'
-import { users } from '../../db/tables.ts'
 import { body, query } from '../../http/body.ts'
 import type { ClientOf } from '../../http/client.ts'
 import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
@@ -9,7 +8,6 @@ import { requireUser } from '../../http/require-user.ts'
 import { errors, noContent } from '../../http/schema.ts'
 import { isApiToken } from '../../lib/api-token.ts'
 import type { ApiTokens } from './api-tokens.ts'
-import { createWithPassword } from './current-password.ts'
 import {
   apiTokenCreate,
   apiTokenList,
@@ -30,6 +28,7 @@ import type { Throttle } from './throttle.ts'
 
 /** What sign-in methods may need; each names its own part of it. */
 interface Parts {
+  registration: Config['registration']
   db: Db
   sessions: Sessions
   apiTokens: ApiTokens
@@ -72,7 +71,7 @@ const revokeRoutes = ({ sessions, apiTokens }: Pick<Parts, 'sessions' | 'apiToke
       response: { 200: revoked, ...oauthErrors() },
       detail: {
         operationId: 'revoke',
-        summary: 'Give a token back',
+        summary: 'Revoke a token',
         description:
           'Token revocation by RFC 7009: ends the session that an access or a refresh token belongs to, or an API token, on every replica within a second. The token itself is enough. The answer is the same for a text that is no token.',
       },
@@ -123,10 +122,8 @@ const sessionRoutes = (sessions: Sessions) =>
     )
 
 /** The caller's keys for programs. */
-const apiTokenRoutes = ({ apiTokens, sessions, clientOf, ...parts }: Parts) => {
-  const withPassword = createWithPassword(parts)
-
-  return new Elysia()
+const apiTokenRoutes = ({ apiTokens, sessions, clientOf }: Parts) =>
+  new Elysia()
     .use(requireUser(sessions.authenticate, 'session'))
     .get('/tokens', ({ user }) => apiTokens.list(user.id), {
       response: { 200: apiTokenList },
@@ -151,11 +148,8 @@ const apiTokenRoutes = ({ apiTokens, sessions, clientOf, ...parts }: Parts) => {
     .use(body())
     .post(
       '/tokens',
-      async ({ user, body, request, status }) => {
-        const make = (hash: string) => apiTokens.create(user.id, body, eq(users.passwordHash, hash))
-        const made = await withPassword(user.id, body.current_password, clientOf(request), make)
-        return status(201, made)
-      },
+      async ({ user, body, request, status }) =>
+        status(201, await apiTokens.create(user.id, body, clientOf(request))),
       {
         body: apiTokenCreate,
         response: {
@@ -170,4 +164,3 @@ const apiTokenRoutes = ({ apiTokens, sessions, clientOf, ...parts }: Parts) => {
         },
       },
     )
-}

@@ -4,11 +4,10 @@ import { brokenConstraint } from '../../db/pg-error.ts'
 import { apiTokens, sessions as sessionsTable, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
-import { createWithPassword } from '../auth/current-password.ts'
+import type { WithPassword } from '../auth/current-password.ts'
 import { normalizeEmail } from '../auth/model.ts'
 import type { Passwords } from '../auth/password-hash.ts'
 import type { Caller, Sessions } from '../auth/sessions.ts'
-import type { Throttle } from '../auth/throttle.ts'
 import { eraseUser } from '../tasks/erasure.ts'
 
 export type UserService = ReturnType<typeof createUserService>
@@ -16,7 +15,7 @@ export type UserService = ReturnType<typeof createUserService>
 interface Parts {
   db: Db
   passwords: Passwords
-  throttle: Throttle
+  withPassword: WithPassword
   sessions: Pick<Sessions, 'revoke'>
 }
 
@@ -24,15 +23,13 @@ interface Parts {
 const eraseMsMax = 1000
 
 /** A user's own account. Each change of it requires the password. */
-export function createUserService({ db, passwords, throttle, sessions }: Parts) {
+export function createUserService({ db, passwords, withPassword, sessions }: Parts) {
   const profile = {
     id: users.id,
     email: users.email,
     created_at: users.createdAt,
     updated_at: users.updatedAt,
   }
-
-  const withPassword = createWithPassword({ db, passwords, throttle })
 
   /**
    * Replaces the password if it is still the one that was checked, and ends the other sessions and the API tokens. Returns
