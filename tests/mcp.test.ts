@@ -46,6 +46,8 @@ onBothDatabases(
         serverInfo: { name: 'todo-api' },
       })
       expect(headers.get('mcp-session-id')).toBeNull()
+      const older = await speak(api, ada).send('initialize', { ...handshake, protocolVersion: '2024-11-05' })
+      expect(older.body.result.protocolVersion).toBe('2024-11-05')
       expect(discovered.body.result).toMatchObject({
         supportedVersions: ['2026-07-28'],
         capabilities: { tools: {} },
@@ -61,7 +63,7 @@ onBothDatabases(
           .sort()
 
       expect(named('readOnlyHint')).toEqual(readers)
-      // Its text cannot be brought back once it is overwritten.
+      // One overwrites a text, the other lets a task disappear.
       expect(named('destructiveHint')).toEqual(['delete_task', 'update_task'])
       expect(named('idempotentHint')).toEqual(
         without(Object.fromEntries(writers.map(w => [w, 0])), 'add_tasks'),

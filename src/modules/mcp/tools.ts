@@ -40,12 +40,15 @@ export interface Tool {
   run(user: UserId, input: never): Promise<Outcome>
 }
 
-/** What assistants are told about the effect of a tool. `overwrites`: what was there before cannot be brought back. */
+/**
+ * What assistants are told about the effect of a tool. `destroys`: the user should be asked, because a text is overwritten or
+ * a task disappears.
+ */
 export const effects = {
   none: { readOnlyHint: true },
   adds: { readOnlyHint: false, destructiveHint: false, idempotentHint: false },
   changes: { readOnlyHint: false, destructiveHint: false, idempotentHint: true },
-  overwrites: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
+  destroys: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
 }
 
 /** At most this many tasks are shown in a text. */
@@ -142,7 +145,7 @@ const changing = (tasks: TaskService) => ({
     description: 'Change the given fields of a task; null clears. version: only if it still has this one.',
     arguments: updateArguments,
     result: taskResult,
-    effect: 'overwrites',
+    effect: 'destroys',
     run: (user, { id, version, ...task }) => tasks.update(user, id, task, expected(version)),
   }),
   complete_task: tool({
@@ -156,7 +159,7 @@ const changing = (tasks: TaskService) => ({
     description: 'Move a task to the trash; restore_task brings it back for 30 days.',
     arguments: oneTaskAsExpected,
     result: deletedResult,
-    effect: 'overwrites',
+    effect: 'destroys',
     async run(user, { id, version }) {
       await tasks.remove(user, id, false, expected(version))
       return { json: JSON.stringify({ deleted: [id] }) }
