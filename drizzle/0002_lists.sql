@@ -103,13 +103,13 @@ DECLARE
 BEGIN
   SELECT parent_id INTO grandparent FROM tasks WHERE id = NEW.parent_id AND user_id = NEW.user_id AND deleted_at IS NULL;
   IF NOT FOUND THEN
-    RAISE EXCEPTION 'task % has no live parent', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_parent_found', DETAIL = NEW.id;
+    RAISE EXCEPTION 'task % has no live parent', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_parent_found';
   END IF;
   IF grandparent IS NOT NULL OR EXISTS (SELECT FROM tasks WHERE user_id = NEW.user_id AND parent_id = NEW.id AND deleted_at IS NULL) THEN
-    RAISE EXCEPTION 'task % would be nested', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_parent_nested', DETAIL = NEW.id;
+    RAISE EXCEPTION 'task % would be nested', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_parent_nested';
   END IF;
   IF (SELECT count(*) FROM tasks WHERE user_id = NEW.user_id AND parent_id = NEW.parent_id AND deleted_at IS NULL) > 200 THEN
-    RAISE EXCEPTION 'task % is one child too many', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_children_count', DETAIL = NEW.id;
+    RAISE EXCEPTION 'task % is one child too many', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_children_count';
   END IF;
   RETURN NULL;
 END

@@ -1,7 +1,6 @@
 interface DatabaseError {
   message: string
   code: string
-  detail?: string
   constraint?: string
   constraint_name?: string
 }

@@ -1,5 +1,5 @@
 import { t } from 'elysia'
-import { idempotencyHeader } from '../../http/idempotency.ts'
+import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { nullable } from '../../http/schema.ts'
 import { list, listsQuery } from '../lists/model.ts'
 import {

@@ -7,7 +7,7 @@ import {
   isKnown,
   wantedVersions,
 } from '../../http/entity-tag.ts'
-import { idempotencyHeader } from '../../http/idempotency.ts'
+import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import {
