@@ -2,7 +2,6 @@ import { and, eq, inArray, isNotNull, isNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { taskTombstones } from '../../db/tables.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { lists } from '../lists/table.ts'
 import type { Step } from './operations.ts'
 import { assignments, newTask, settableColumns } from './rows.ts'
 import { foreignTasks } from './statements.ts'
@@ -18,6 +17,7 @@ const patched = sql`jsonb_populate_record(${tasks}, step.patch)`
 /** A task of the user that a step names. */
 export interface Found {
   id: string
+  parentId: string | null
   version: number
   json: string
   isTrashed: boolean
@@ -33,6 +33,7 @@ export async function findTasks(tx: Db, userId: UserId, steps: Step[]): Promise<
   const found = await tx
     .select({
       id: tasks.id,
+      parentId: tasks.parentId,
       version: tasks.version,
       json: tasks.json,
       isTrashed: sql<boolean>`${isNotNull(tasks.deletedAt)}`,
@@ -62,36 +63,21 @@ export async function findForeign(tx: Db, userId: UserId, steps: Step[]): Promis
   return ids.length === 0 ? new Set() : foreignTasks(tx, userId, ids)
 }
 
-/** Those of the lists that these steps name which the user has. */
-export async function findLists(tx: Db, userId: UserId, steps: Step[]): Promise<Set<string>> {
-  const ids = steps.flatMap(({ listId }) => listId ?? [])
-  if (ids.length === 0) return new Set()
-  const found = await tx
-    .select({ id: lists.id })
-    .from(lists)
-    .where(and(eq(lists.userId, userId), inArray(lists.id, ids)))
-  return new Set(found.map(({ id }) => id))
-}
-
 /**
- * The parents, by their children, where one step deletes the parent and another is about the child: the deletion takes the
- * child along.
+ * The parents, by their children, where one step deletes the parent and another changes the child: the deletion takes the
+ * child along. A step that deletes the child as well may do so.
  */
 export async function findParents(tx: Db, userId: UserId, steps: Step[]): Promise<Map<string, string>> {
   const { deleted = [], named = [] } = Object.groupBy(steps, ({ op }) =>
     op === 'delete' ? 'deleted' : 'named',
   )
-  if (deleted.length === 0 || steps.length === 1) return new Map()
+  if (deleted.length === 0 || named.length === 0) return new Map()
   const ids = (steps: Step[]) => steps.map(({ id }) => id)
   const found = await tx
     .select({ id: tasks.id, parentId: sql<string>`${tasks.parentId}` })
     .from(tasks)
     .where(
-      and(
-        eq(tasks.userId, userId),
-        inArray(tasks.parentId, ids(deleted)),
-        inArray(tasks.id, ids([...deleted, ...named])),
-      ),
+      and(eq(tasks.userId, userId), inArray(tasks.parentId, ids(deleted)), inArray(tasks.id, ids(named))),
     )
   return new Map(found.map(({ id, parentId }) => [id, parentId]))
 }

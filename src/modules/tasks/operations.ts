@@ -14,10 +14,7 @@ export interface Step {
   hasOwnId: boolean
   /** The version that the client expects. */
   version: number | undefined
-  /** The list and the parent that it names, in lower case. */
-  listId: string | null | undefined
-  parentId: string | null | undefined
-  patch: object
+  patch: { list_id?: string | null; parent_id?: string | null }
 }
 
 /** An operation that cannot be carried out; of an invalid one, `op` and `id` are what it says. */
@@ -31,26 +28,12 @@ export interface Refusal {
 /** What became of an operation: the task as JSON, `null` for a deletion, or why not. */
 export type Outcome = Refusal | { index: number; op: Operation['op']; id: string; json: string | null }
 
-/** How often a batch may name the same task: each time costs two statements. */
-const sameTaskMax = 10
-
 /** Checks the operations of a batch, and returns each as a step or as refused with `validation_failed`. */
 export function readOperations(operations: unknown[], isStrict: boolean): (Step | Refusal)[] {
-  const counts = new Map<string, number>()
   return operations.map((value, index) => {
     const problems = problemsOf(value, isStrict)
-    if (problems.length > 0) return refuseInvalid(value, index, problems)
-    const step = stepOf(value as Operation, index)
-    const count = (counts.get(step.id) ?? 0) + 1
-    counts.set(step.id, count)
-    return count > sameTaskMax ? refuseInvalid(value, index, [tooMany]) : step
+    return problems.length > 0 ? refuseInvalid(value, index, problems) : stepOf(value as Operation, index)
   })
-}
-
-const tooMany = {
-  loc: ['body', 'id'],
-  type: 'too_many',
-  msg: `A task can come at most ${sameTaskMax} times`,
 }
 
 function refuseInvalid(value: unknown, index: number, problems: Problem[]): Refusal {
@@ -83,38 +66,42 @@ const isSameId = (one: string, other: string) => one.toLowerCase() === other.toL
 
 function stepOf(operation: Operation, index: number): Step {
   const { op } = operation
-  const { list_id: listId, parent_id: parentId } = op === 'delete' ? {} : operation.task
-  const place = { listId: listId?.toLowerCase(), parentId: parentId?.toLowerCase() }
   if (op === 'create') {
     const own = operation.id ?? operation.task.id
     const id = own?.toLowerCase() ?? Bun.randomUUIDv7()
     const patch = toNewColumns(operation.task)
-    return { index, op, version: undefined, id, hasOwnId: own !== undefined, ...place, patch }
+    return { index, op, version: undefined, id, hasOwnId: own !== undefined, patch }
   }
+  const { version } = operation
+  const id = operation.id.toLowerCase()
   // PostgreSQL reads the text `now` as the moment at which the transaction began.
   const patch = op === 'delete' ? { deleted_at: 'now' } : toColumns(operation.task)
-  const { version, id } = operation
-  return { index, op, version, id: id.toLowerCase(), hasOwnId: false, ...place, patch }
+  return { index, op, version, id, hasOwnId: false, patch }
 }
 
 /**
- * The steps in rounds: those of a round are about different tasks, and may be written together. A step stands behind the
- * earlier ones about its task, about the parent that it names, and about the one in `parents`.
+ * The steps in rounds, whose steps are about different tasks, and refer to no parent that another step of the round is
+ * about. So a step comes in a later round than those before it that are about its task or its parent, or refer to its task.
+ * `parents` has parents, by their children, that the tasks have and the steps do not name.
  */
 export function roundsOf(steps: Step[], parents: Map<string, string>): Step[][] {
   const rounds: Step[][] = []
-  /** The first round that is free for a step about a task, and for one about a child of it. */
-  const free = new Map<string, { self: number; child: number }>()
-  const freeFor = (id: string | null | undefined) => (id && free.get(id)) || { self: 0, child: 0 }
+  /** The first round in which a task may be changed, and in which it may be referred to. */
+  const changeable = new Map<string, number>()
+  const referable = new Map<string, number>()
   for (const step of steps) {
-    const { id, parentId } = step
-    const parentIds = [parentId, parents.get(id)]
-    const round = Math.max(freeFor(id).self, ...parentIds.map(parent => freeFor(parent).child))
-    for (const parent of parentIds)
-      if (parent) free.set(parent, { ...freeFor(parent), self: Math.max(freeFor(parent).self, round) })
-    free.set(id, { self: round + 1, child: round + 1 })
+    const taken = step.op === 'delete' ? undefined : parents.get(step.id)
+    const its = [parentOf(step), taken].filter(parent => parent !== undefined)
+    const round = Math.max(changeable.get(step.id) ?? 0, ...its.map(parent => referable.get(parent) ?? 0))
+    changeable.set(step.id, round + 1)
+    referable.set(step.id, round + 1)
+    for (const parent of its) changeable.set(parent, Math.max(changeable.get(parent) ?? 0, round + 1))
     rounds[round] ??= []
     rounds[round].push(step)
   }
   return rounds
 }
+
+/** The parent that a step gives its task. */
+export const parentOf = ({ patch }: Step): string | undefined => patch.parent_id?.toLowerCase()
+export const listOf = ({ patch }: Step): string | undefined => patch.list_id?.toLowerCase()
