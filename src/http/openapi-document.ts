@@ -288,6 +288,7 @@ function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
     notBlank,
     maxBytes,
     wanted: _wanted,
+    withinYear: _withinYear,
     discriminator,
     form,
     additionalProperties,

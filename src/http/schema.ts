@@ -26,6 +26,8 @@ interface TextOptions {
   wanted?: string
   /** `date-time`: an instant that exists (`instant.ts`). */
   format?: string
+  /** Of an instant: in the future, and at most a year ahead. */
+  withinYear?: true
   [annotation: string]: unknown
 }
 
@@ -68,6 +70,7 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
     const msg = 'Input should be a date and time with an offset (RFC 3339), such as 2026-11-23T18:00:00+01:00'
     return { type: 'datetime', msg }
   }
+  if (schema.withinYear) return yearProblem(Date.parse(parseInstant(value)!))
   const pattern = schema.pattern as unknown as string | undefined
   if (pattern && !new RegExp(pattern, 'u').test(value)) {
     return {
@@ -76,6 +79,14 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
     }
   }
   return undefined
+}
+
+function yearProblem(time: number): { type: string; msg: string } | undefined {
+  const latest = new Date()
+  if (time <= latest.getTime()) return { type: 'datetime_future', msg: 'Input should be in the future' }
+  latest.setUTCFullYear(latest.getUTCFullYear() + 1)
+  if (time <= latest.getTime()) return undefined
+  return { type: 'less_than_equal', msg: 'Input should be at most one year ahead' }
 }
 
 TypeRegistry.Set<TextOptions>('Text', (schema, value) => textProblem(schema, value) === undefined)

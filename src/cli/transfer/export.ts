@@ -50,7 +50,8 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
     const counts = await writeOutput(file || '-', output =>
       driver.dedicatedConnection(connection => exportRows(connection, id, output)),
     )
-    say(`exported ${counts.user} users, ${counts.task} tasks, ${counts.tombstone} notes of deleted tasks`)
+    const { user: users, task: tasks, tombstone: notes } = counts
+    say(`exported ${users} users, ${tasks} tasks, ${notes} notes of deleted tasks; no sessions or API tokens`)
   } finally {
     await driver.close()
   }

@@ -166,7 +166,12 @@ export const apiTokenCreate = t.Object(
     name: text({ minLength: 1, maxLength: 100, notBlank: true, ...tokenName }),
     scopes: t.Array(scope, { minItems: 1, maxItems: 20, description: 'What it may do.' }),
     expires_at: t.Optional(
-      nullable(instantInput({ description: 'At most a year ahead; without it, in 90 days. `null`: never.' })),
+      nullable(
+        instantInput({
+          withinYear: true,
+          description: 'At most a year ahead; without it, in 90 days. `null`: never.',
+        }),
+      ),
     ),
     current_password: currentPassword,
   },
