@@ -50,8 +50,8 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
     const counts = await writeOutput(file || '-', output =>
       driver.dedicatedConnection(connection => exportRows(connection, id, output)),
     )
-    const { user: users, task: tasks, tombstone: notes } = counts
-    say(`exported ${users} users, ${tasks} tasks, ${notes} notes of deleted tasks; no sessions or API tokens`)
+    const counted = `${counts.user} users, ${counts.task} tasks, ${counts.tombstone} notes of deleted tasks`
+    say(`exported ${counted}; no sessions or API tokens`)
   } finally {
     await driver.close()
   }

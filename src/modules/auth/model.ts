@@ -112,6 +112,8 @@ export const tokenPair = t.Object(
   },
 )
 
+export type TokenPair = typeof tokenPair.static
+
 export const logoutQuery = t.Object({
   scope: t.Optional(
     oneOf(['local', 'all', 'others'], {
