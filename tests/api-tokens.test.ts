@@ -126,7 +126,7 @@ onBothDatabases('API tokens', api => {
 
     const answer = await api.post('/auth/tokens', {
       token: ada.token,
-      json: { name: ' ', scopes: ['tasks:read', 'admin'], expires_at: '' },
+      json: { name: ' ', scopes: ['tasks:read', 'admin'], expires_at: '2020-01-01T00:00:00Z' },
     })
 
     expectError(answer, 422, 'validation_failed')

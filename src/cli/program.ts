@@ -134,7 +134,8 @@ const commands: CommandEntry[] = [
     },
     help: `
 FILE is what \`export\` wrote; - is stdin. Rows that are already in the database stay unchanged, so it is safe to run
-again. Rows that cannot be added are reported, one line each, and the exit code is 1.
+again. Rows that cannot be added are reported, one line each, and the exit code is 1. Users sign in again and make new
+API tokens.
 
 Examples:
   FROM_DATABASE_URL_FILE=/run/secrets/old todo-api import    users and tasks of the FastAPI service

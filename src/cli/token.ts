@@ -1,7 +1,6 @@
 import { and, eq } from 'drizzle-orm'
 import { t } from 'elysia'
 import { apiTokens, users } from '../db/tables.ts'
-import { AppError } from '../lib/errors.ts'
 import { isUuid } from '../lib/uuid.ts'
 import { type ApiTokenInput, createApiToken, expiryOf, hashOf, isLive } from '../modules/auth/api-tokens.ts'
 import { apiTokenCreate } from '../modules/auth/model.ts'
@@ -74,12 +73,7 @@ function readInput({ name, scopes, expires }: CreateOptions): ApiTokenInput {
   const problem = checkInput(given)
   if (problem) throw new UsageError(`the options are wrong: ${problem}`)
   const input = given as typeof given & Pick<ApiTokenInput, 'name' | 'scopes'>
-  try {
-    return { name: input.name, scopes: input.scopes, expiresAt: expiryOf(input.expires_at) }
-  } catch (error) {
-    if (!(error instanceof AppError) || typeof error.detail === 'string') throw error
-    throw new UsageError(`--expires: ${error.detail.map(({ msg }) => msg).join('; ')}`)
-  }
+  return { name: input.name, scopes: input.scopes, expiresAt: expiryOf(input.expires_at) }
 }
 
 /** `never`, or `90d` as a moment; anything else as it is. */

@@ -289,6 +289,7 @@ export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): S
     notBlank,
     maxBytes,
     wanted: _wanted,
+    withinYear: _withinYear,
     discriminator,
     form,
     additionalProperties,

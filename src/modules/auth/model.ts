@@ -112,6 +112,8 @@ export const tokenPair = t.Object(
   },
 )
 
+export type TokenPair = typeof tokenPair.static
+
 export const logoutQuery = t.Object({
   scope: t.Optional(
     oneOf(['local', 'all', 'others'], {
@@ -166,7 +168,12 @@ export const apiTokenCreate = t.Object(
     name: text({ minLength: 1, maxLength: 100, notBlank: true, ...tokenName }),
     scopes: t.Array(scope, { minItems: 1, maxItems: 20, description: 'What it may do.' }),
     expires_at: t.Optional(
-      nullable(instantInput({ description: 'At most a year ahead; without it, in 90 days. `null`: never.' })),
+      nullable(
+        instantInput({
+          withinYear: true,
+          description: 'At most a year ahead; without it, in 90 days. `null`: never.',
+        }),
+      ),
     ),
     current_password: currentPassword,
   },

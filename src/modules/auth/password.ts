@@ -10,9 +10,17 @@ import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
 import { errors, withHeaders } from '../../http/schema.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
 import { insertUser } from './insert-user.ts'
-import { account, login, nameFromEmail, normalizeEmail, registration, tokenPair } from './model.ts'
+import {
+  account,
+  login,
+  nameFromEmail,
+  normalizeEmail,
+  registration,
+  type TokenPair,
+  tokenPair,
+} from './model.ts'
 import type { Passwords } from './password-hash.ts'
-import type { Sessions, TokenPair } from './sessions.ts'
+import type { Sessions } from './sessions.ts'
 import type { Throttle } from './throttle.ts'
 
 interface Parts {

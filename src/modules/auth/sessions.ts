@@ -8,6 +8,7 @@ import { type Scope, sessionScopes } from '../../lib/scope.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { ApiTokens } from './api-tokens.ts'
+import type { TokenPair } from './model.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
 import type { TokenCache } from './token-cache.ts'
 import type { Claims, Tokens } from './tokens.ts'
@@ -19,13 +20,6 @@ export interface Caller {
   sessionId: string
   /** What the caller may do: see `requireScope`. */
   scopes: ReadonlySet<Scope>
-}
-
-export interface TokenPair {
-  access_token: string
-  token_type: 'bearer'
-  expires_in: number
-  refresh_token: string
 }
 
 /** Which of a user's sessions a sign-out ends: the caller's, every one, or every other one. */
