@@ -242,7 +242,7 @@ onBothDatabases('POST /mcp', api => {
     expect([status, headers.get('access-control-allow-origin')]).toEqual([200, 'http://localhost:3000'])
   })
 
-  test('gives every answer the headers that all answers have', async () => {
+  test('sends the headers that every answer has', async () => {
     const { headers } = await speak(api, await api.user()).send('tools/list')
     const plain = (await api.get('/health')).headers
     const names = [...plain.keys()].filter(name => !['content-length', 'date'].includes(name))

@@ -54,7 +54,7 @@ onBothDatabases(
       })
     })
 
-    test('is told which tools only read, and which destroy', async () => {
+    test('learns which tools only read, and which destroy', async () => {
       const { body } = await speak(api, await api.user()).send('tools/list')
       const named = (hint: string) =>
         body.result.tools
@@ -194,7 +194,7 @@ onBothDatabases(
       expect(read).toEqual(long.content.tasks)
     })
 
-    test('is told every wrong argument by name, and nothing is done', async () => {
+    test('receives every wrong argument by name, and nothing is done', async () => {
       const { call } = speak(api, await api.user())
       const problemsOf = async (name: string, args: object) => {
         const { isError, content } = await call(name, args)
@@ -300,7 +300,7 @@ onBothDatabases(
       expect(body).not.toContain('/mcp unknown')
     })
 
-    test('is told to come again while the database is in trouble, and then served', async () => {
+    test('receives 503 with Retry-After while the database is in trouble, and is served afterwards', async () => {
       const ada = await api.user()
       const { send, call } = speak(api, ada)
       await call('find_tasks')

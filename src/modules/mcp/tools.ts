@@ -40,10 +40,7 @@ export interface Tool {
   run(user: UserId, input: never): Promise<Outcome>
 }
 
-/**
- * What assistants are told about the effect of a tool. `destroys`: the user should be asked, because a text is overwritten or
- * a task disappears.
- */
+/** The hints of the protocol. `destroys`: a client should ask the user first, because a text or a task disappears. */
 export const effects = {
   none: { readOnlyHint: true },
   adds: { readOnlyHint: false, destructiveHint: false, idempotentHint: false },
