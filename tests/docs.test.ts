@@ -88,8 +88,10 @@ describe('the OpenAPI document', () => {
       const scope = needsToken ? requiredScope(method, path) : 'session'
       expect(operation.security).toEqual([
         ...(needsToken ? [{ password: [] }] : []),
-        ...(scope === 'session' ? [] : [{ apiToken: [scope] }]),
+        ...(scope === 'session' ? [] : [{ apiToken: [] }]),
       ])
+      const named = /API tokens need the scope `(.*)`/.exec(operation.description ?? '')?.[1]
+      expect(named).toBe(scope === 'session' ? undefined : scope)
       if (needsToken) expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
     },
   )

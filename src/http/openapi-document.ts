@@ -70,6 +70,7 @@ interface Response {
 export interface Operation {
   operationId: string
   summary: string
+  description?: string
   tags: string[]
   security: object[]
   parameters?: { name: string; in: string; description?: string; schema: Schema }[]
@@ -216,7 +217,7 @@ function mend(collected: Collected, registration: Registration): Document {
   const paths = mapValues(collected.paths, operations =>
     mapValues(operations, ({ hide, parameters = [], requestBody, responses, ...rest }, method) => ({
       ...rest,
-      security: securityOf(method, responses),
+      ...accessOf(method, responses, rest.description),
       ...(parameters.length > 0 && { parameters: parameters.sort(byPlace).map(mendParameter) }),
       ...(requestBody && { requestBody: { required: true, content: mendBody(requestBody.content) } }),
       responses: mapValues(responses, mendResponse),
@@ -273,11 +274,19 @@ function mend(collected: Collected, registration: Registration): Document {
   }
 }
 
-/** What a caller may sign in with: `requireUser` says it beside its 401. */
-function securityOf(method: string, { 401: response }: CollectedOperation['responses']): object[] {
-  if (!response?.scopes) return []
+/** What a caller may sign in with: `requireUser` says it beside its 401. The linters know no scopes but OAuth's. */
+function accessOf(
+  method: string,
+  { 401: response }: CollectedOperation['responses'],
+  description = '',
+): Pick<Operation, 'security' | 'description'> {
+  if (!response?.scopes) return { security: [] }
   const scope = method === 'get' ? response.scopes.read : response.scopes.write
-  return scope === 'session' ? [{ password: [] }] : [{ password: [] }, { apiToken: [scope] }]
+  if (scope === 'session') return { security: [{ password: [] }] }
+  return {
+    security: [{ password: [] }, { apiToken: [] }],
+    description: `${description}\n\nAPI tokens need the scope \`${scope}\`.`.trim(),
+  }
 }
 
 /** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
