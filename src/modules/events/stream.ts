@@ -19,8 +19,10 @@ export interface StreamParts {
   /** Checked again while the stream is open. */
   token: string
   place: Place
-  /** Called once, when the client has received everything or has gone. */
-  onClose(reason: EndReason): void
+  /** Called once, when it is over; the client may still be receiving. */
+  onEnd(reason: EndReason): void
+  /** Called when the client has received everything or has gone. */
+  onClose(): void
   /** Called when a stream that had more to read than was sent has sent it. */
   onDrain(): void
 }
@@ -73,7 +75,7 @@ export class Stream {
       controller.enqueue(next)
     } else if (this.#end) {
       controller.close()
-      this.#parts.onClose(this.#end)
+      this.#parts.onClose()
     } else {
       this.#waiting = controller
       if (this.#hasMore) this.#parts.onDrain()
@@ -81,8 +83,8 @@ export class Stream {
   }
 
   cancel() {
-    this.#end ??= 'client'
-    this.#parts.onClose(this.#end)
+    this.#endBecause('client')
+    this.#parts.onClose()
   }
 
   /** Whether to read changes for it. A long past is read as fast as the client takes it, so it is never too slow for that. */
@@ -105,9 +107,14 @@ export class Stream {
 
   /** Sends the last event; the stream closes when the client has received it. */
   end(code: EndCode) {
-    if (this.#end) return
-    this.#end = code
-    this.#push(event('end', JSON.stringify({ code })))
+    if (this.#endBecause(code)) this.#push(event('end', JSON.stringify({ code })))
+  }
+
+  #endBecause(reason: EndReason): boolean {
+    if (this.#end) return false
+    this.#end = reason
+    this.#parts.onEnd(reason)
+    return true
   }
 
   #send(bytes: Uint8Array) {

@@ -7,17 +7,22 @@ import type { UserId } from '../../lib/user-id.ts'
 import { errorFields, type Log } from '../../telemetry/log.ts'
 import type { Observer } from '../../telemetry/observer.ts'
 import type { TaskService } from '../tasks/service.ts'
-import { type EndReason, event, type Place, Stream } from './stream.ts'
+import { event, type Place, Stream } from './stream.ts'
 
-const streamsPerUser = 10
-/** A user's changes are read at most this often. */
-const readEveryMs = 50
-const entriesMax = 200
-const pingAfterMs = 15_000
-/** How many tokens are looked up at a time, after the database was away. */
-const checksAtOnce = 20
-/** How long a stop waits until every client has received its last event. */
-const farewellMs = 500
+export const streamLimits = {
+  /** Streams of a user in this process. */
+  perUser: 10,
+  /** A user's changes are read at most this often. */
+  readEveryMs: 50,
+  /** Changes in an event. */
+  entries: 200,
+  /** A stream that is silent for this long gets a comment. */
+  pingAfterMs: 15_000,
+  /** Tokens that are looked up at a time, after the database was away. */
+  checksAtOnce: 20,
+  /** How long a stop waits until every client has received its last event. */
+  farewellMs: 500,
+}
 
 interface Parts {
   db: Db
@@ -49,7 +54,7 @@ export type Streams = ReturnType<typeof createStreams>
  * The live streams of this process (docs/decisions/0015-stream.md). A stream is a place in the changes: whatever wakes
  * it, it reads the changes after that place, so that none is missed and none is sent twice.
  */
-export function createStreams({ db, log, tasks, authenticate, streamsMax }: Parts) {
+export function createStreams({ db, log, tasks, authenticate, streamsMax }: Parts, limits = streamLimits) {
   const feeds = new Map<UserId, Feed>()
   const lastVersions = prepareLastVersions(db)
   const stats = { open: 0, entriesSent: 0, wakeUps: 0, tooSlow: 0 }
@@ -62,23 +67,34 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   /** Opens a stream and returns the body of its response. Throws when there are too many. */
   function open({ userId, token, place, requestId }: Opening): ReadableStream<Uint8Array> {
     const feed = feeds.get(userId) ?? { streams: new Set(), isReading: false, readAt: 0 }
-    if (feed.streams.size >= streamsPerUser)
+    if (feed.streams.size >= limits.perUser)
       throw new AppError('too_many_requests', { headers: { 'retry-after': '10' } })
     if (stats.open >= streamsMax) throw new AppError('unavailable')
     const startedAt = performance.now()
-    const onClose = (reason: EndReason) => {
-      if (!feed.streams.delete(stream)) return
-      if (feed.streams.size === 0) feeds.delete(userId)
-      stats.open--
-      if (reason === 'too_slow') stats.tooSlow++
-      const seconds = Math.round(performance.now() - startedAt) / 1000
-      log.info('stream ended', { request_id: requestId, user_id: userId, reason, seconds })
-    }
-    const stream = new Stream({ userId, token, place, onClose, onDrain: () => void advance(userId, feed) })
+    const about = { request_id: requestId, user_id: userId }
+    const stream = new Stream({
+      userId,
+      token,
+      place,
+      onEnd(reason) {
+        if (reason === 'too_slow') stats.tooSlow++
+        log.info('stream ended', {
+          ...about,
+          reason,
+          seconds: Math.round(performance.now() - startedAt) / 1000,
+        })
+      },
+      onClose() {
+        if (!feed.streams.delete(stream)) return
+        if (feed.streams.size === 0) feeds.delete(userId)
+        stats.open--
+      },
+      onDrain: () => void advance(userId, feed),
+    })
     feeds.set(userId, feed)
     feed.streams.add(stream)
     stats.open++
-    log.info('stream began', { request_id: requestId, user_id: userId })
+    log.info('stream began', about)
     if (isStopping) stream.end('restarting')
     void advance(userId, feed)
     return stream.body()
@@ -89,7 +105,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
     if (feed.isReading) return
     feed.isReading = true
     for (let next = findBehind(feed); next; next = findBehind(feed)) {
-      const pause = feed.readAt + readEveryMs - performance.now()
+      const pause = feed.readAt + limits.readEveryMs - performance.now()
       if (pause > 0) await Bun.sleep(pause)
       feed.readAt = performance.now()
       const { cursor } = next.place
@@ -111,7 +127,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
     try {
       const { json, count, hasMore, ...place } = await tasks.changes(userId, {
         since: cursor,
-        limit: entriesMax,
+        limit: limits.entries,
       })
       const bytes = count > 0 ? event('changes', json, place.cursor) : undefined
       for (const stream of group) stream.advance(place, bytes, hasMore)
@@ -165,13 +181,13 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
           if (findAppError(error)?.code === 'invalid_token') stream.end('invalid_token')
         }),
       )
-      if (checks.length === checksAtOnce) await Promise.all(checks.splice(0))
+      if (checks.length === limits.checksAtOnce) await Promise.all(checks.splice(0))
     }
     await Promise.all(checks)
   }
 
   async function ping() {
-    const silentSince = performance.now() - pingAfterMs
+    const silentSince = performance.now() - limits.pingAfterMs
     for (const stream of allStreams()) if (stream.sentAt <= silentSince) stream.ping()
   }
 
@@ -191,7 +207,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
     async stop() {
       isStopping = true
       for (const stream of allStreams()) stream.end('restarting')
-      const until = performance.now() + farewellMs
+      const until = performance.now() + limits.farewellMs
       while (stats.open > 0 && performance.now() < until) await Bun.sleep(10)
     },
   }
