@@ -223,5 +223,5 @@ const prepareLastVersions = (db: Db) =>
   db
     .select({ userId: userVersions.userId, lastVersion: userVersions.lastVersion })
     .from(userVersions)
-    .where(sql`${userVersions.userId} = any(${placeholder('users')}::text::uuid[])`)
+    .where(sql`${userVersions.userId} = any(${placeholder('users')}::uuid[])`)
     .prepare('poll_versions')
