@@ -9,6 +9,7 @@ import type { Observer } from '../../telemetry/observer.ts'
 import type { TaskService } from '../tasks/service.ts'
 import { event, type Place, Stream } from './stream.ts'
 
+/** The tests make some of them shorter. */
 export const streamLimits = {
   /** Streams of a user in this process. */
   perUser: 10,
@@ -33,7 +34,7 @@ interface Parts {
 }
 
 /** The request for a stream. */
-export interface Opening {
+interface Opening {
   userId: UserId
   token: string
   /** Where it begins. */
@@ -72,10 +73,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
     if (stats.open >= streamsMax) throw new AppError('unavailable')
     const startedAt = performance.now()
     const about = { request_id: requestId, user_id: userId }
-    const stream = new Stream({
-      userId,
-      token,
-      place,
+    const stream = new Stream(token, place, {
       onEnd(reason) {
         if (reason === 'too_slow') stats.tooSlow++
         log.info('stream ended', {
@@ -117,7 +115,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
         feed.streams.delete(stream)
         feed.streams.add(stream)
       }
-      if (!(await read(userId, cursor, group))) break
+      if (group.length > 0 && !(await read(userId, cursor, group))) break
     }
     feed.isReading = false
   }

@@ -90,18 +90,18 @@ export function createChanges(db: Db, cursors: Cursors) {
   async function changes(userId: UserId, { since: cursor, limit = 50 }: ChangesQuery): Promise<ChangesPage> {
     const known = cursor === undefined ? undefined : readCursor(userId, cursor)
     const { found, last_version, base } = await read(userId, known, limit)
-    const has_more = found.length > limit
+    const hasMore = found.length > limit
     const page = found.slice(0, limit)
     const tasks = page.flatMap(({ json }) => json ?? [])
     const deleted = page.flatMap(({ id, json }) => (id && !json ? `"${id}"` : []))
-    const version = has_more ? page.at(-1)!.version! : last_version
+    const version = hasMore ? page.at(-1)!.version! : last_version
     const next = sign(userId, version, base)
     return {
-      json: `{"tasks":[${tasks}],"deleted":[${deleted}],"cursor":"${next}","has_more":${has_more}}`,
+      json: `{"tasks":[${tasks}],"deleted":[${deleted}],"cursor":"${next}","has_more":${hasMore}}`,
       count: tasks.length + deleted.length,
       cursor: next,
       version,
-      hasMore: has_more,
+      hasMore,
     }
   }
 
