@@ -165,6 +165,26 @@ onBothDatabases(
       expect([unknown.status, unknown.body.detail[0].type]).toEqual([422, 'extra_forbidden'])
     })
 
+    test('refuses whatever else is sent for a cursor or a ticket', async () => {
+      const { token } = await api.user()
+      for (const text of [
+        '%00',
+        '%ff',
+        '%22',
+        '0.0',
+        'x'.repeat(201),
+        'AA=='.repeat(20),
+        '%f0%9f%8d%8e',
+        '-1',
+      ]) {
+        expect((await api.get(`${events}?since=${text}`, { token })).status).toBe(422)
+        expect((await api.get(`${events}?ticket=${text}`)).status).toBe(401)
+      }
+      for (const query of ['?ticket=', '?ticket[]=x', '?ticket=x&ticket=y', '?since='])
+        expect((await api.get(events + query)).status).toBe(401)
+      expect((await api.get(`${events}?ticket=x&limit=5`, { token })).status).toBe(422)
+    })
+
     test('answers HEAD without a body, and keeps nothing open for it', async () => {
       const ada = await api.user()
       const answer = await api.request('HEAD', events, { token: ada.token })
