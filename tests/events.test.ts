@@ -105,8 +105,9 @@ onBothDatabases(
         const count = stream.events.length
         expect((await api.request(method, path, { token: ada.token, json })).status).toBeLessThan(300)
         await until(() => stream.events.length > count)
-        const { tasks, deleted } = stream.events.at(-1)!.data
-        return [...tasks.map((task: any) => [task.title, task.status]), ...deleted]
+        const { tasks, deleted, lists, deleted_lists } = stream.events.at(-1)!.data
+        const titles = tasks.map((task: any) => [task.title, task.status])
+        return [...titles, ...deleted, ...lists.map((list: any) => list.name), ...deleted_lists]
       }
       await stream.receive('changes')
 
@@ -121,6 +122,9 @@ onBothDatabases(
         { op: 'delete', id },
       ]
       expect(await send('POST', '/tasks/batch', { operations })).toEqual([['Eggs', 'pending'], id])
+      const list = crypto.randomUUID()
+      expect(await send('POST', '/lists', { id: list, name: 'Shopping' })).toEqual(['Shopping'])
+      expect(await send('DELETE', `/lists/${list}`)).toEqual([list])
       expect(await send('DELETE', `/tasks/${stream.changes().tasks.at(-1).id}?permanent=true`)).toHaveLength(
         1,
       )
