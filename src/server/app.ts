@@ -99,14 +99,8 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const tickets = createTickets({ db, tokens })
   const { authenticate } = sessions
   const streams = createStreams({ db, log, tasks, authenticate, streamsMax: config.streamsMax })
-  const auth = {
-    db,
-    sessions,
-    passwords,
-    throttle,
-    tickets,
-    clientOf: createClientOf(config.trustedProxies, peerOf),
-  }
+  const clientOf = createClientOf(config.trustedProxies, peerOf)
+  const auth = { db, sessions, passwords, throttle, tickets, clientOf }
 
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: sessions.cleanUp },
