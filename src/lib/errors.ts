@@ -16,7 +16,7 @@ const failures = {
   cursor_expired: [410, 'Cursor is too old: start again without one'],
   precondition_failed: [412, 'The task has changed since'],
   body_too_large: [413, 'Request body too large'],
-  unsupported_media_type: [415, 'Unsupported Media Type'],
+  unsupported_media_type: [415, 'Send JSON with the header Content-Type: application/json'],
   validation_failed: [422, 'Validation failed'],
   too_many_requests: [429, 'Too many requests'],
   internal: [500, 'Internal server error'],
