@@ -166,6 +166,19 @@ describe('the OpenAPI document', () => {
     expect(email).toEqual({ type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] })
   })
 
+  test('says of every integer that may exceed 32 bits that it has 64', () => {
+    const integers = schemasOf(document).filter(({ schema }) => [schema.type].flat().includes('integer'))
+    const wide = integers.filter(
+      ({ place, schema }) => place.endsWith('.version') || Number(schema.maximum) >= 2 ** 31,
+    )
+
+    expect(wide.length).toBeGreaterThan(3)
+    for (const { place, schema } of integers) {
+      const isWide = wide.some(other => other.place === place)
+      expect([place, schema.format]).toEqual([place, isWide ? 'int64' : undefined])
+    }
+  })
+
   test('titles every schema with its name', () => {
     for (const [name, { title }] of Object.entries(document.components.schemas)) expect(title).toBe(name)
   })

@@ -2,10 +2,12 @@ import { describe, expect, test } from 'bun:test'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { DatabaseSettings } from '../src/config/config.ts'
+import { type DatabaseSettings, parseConfig } from '../src/config/config.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { openDriver } from '../src/db/drizzle.ts'
 import { migrate, migrations, pendingMigrations } from '../src/db/migrator.ts'
+import { serve } from '../src/server/start.ts'
+import { createLog } from '../src/telemetry/log.ts'
 import { client, type DatabaseKind } from './support/harness.ts'
 import { emptyDatabase, type PrivateDatabase } from './support/template.ts'
 
@@ -125,6 +127,37 @@ for (const kind of ['postgres', 'embedded'] as const) {
             expect(await migrate(driver, [first!, late, ...others])).toEqual(['0000_late'])
           }),
         ),
+      60_000,
+    )
+
+    test(
+      'those of a newer program do not keep an older one from serving: its log names them',
+      () =>
+        withEmptyDatabase(kind, async (settings, env) => {
+          await withDriver(settings, async driver => {
+            await migrate(driver)
+            await driver.query(
+              `insert into drizzle.__drizzle_migrations (hash, created_at) values ('later', 99999999999999)`,
+              [],
+            )
+          })
+          const lines: string[] = []
+          const log = createLog({ level: 'warn', pretty: false, write: text => void lines.push(text) })
+          const service = await serve(parseConfig({ ...env, PORT: '0' }), log)
+          await service.migrated
+          const { status } = await fetch(`${service.url}health/ready`)
+          await service.stop('the test is over')
+
+          expect(status).toBe(200)
+          expect(lines.map(line => JSON.parse(line))).toMatchObject([
+            {
+              level: 'warn',
+              msg: 'the database is of a newer todo-api',
+              newer: 1,
+              remedy: 'upgrade this one',
+            },
+          ])
+        }),
       60_000,
     )
 

@@ -84,6 +84,10 @@ export async function appliedMigrations(driver: Driver, wanted = migrations): Pr
   }
 }
 
+/** How many of the applied migrations are of a newer program. */
+export const countNewer = (applied: Set<number>): number =>
+  applied.difference(new Set(migrations.map(({ when }) => when))).size
+
 const otherHistory =
   'this database is from before the first release, and no migration leads here from it: ' +
   'export it with the todo-api that made it (todo-api export FILE), then import FILE into a new database'

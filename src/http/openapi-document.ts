@@ -282,6 +282,7 @@ function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
     ...(notBlank && { pattern: '\\S' }),
     // Not the whole truth (bytes, not characters): the description has the rest.
     ...(maxBytes && { maxLength: maxBytes }),
+    ...(isWide(rest) && { format: 'int64' }),
     ...(items && { items: convert(items) }),
     ...(properties && { properties: mapValues(properties, convert) }),
     ...(anyOf && typeof discriminator === 'string' && toTagged(discriminator, anyOf, convert)),
@@ -297,6 +298,9 @@ function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
   schemas[title] = { title, ...known, ...shared }
   return { $ref: `#/components/schemas/${title}` }
 }
+
+/** Generators for Java, C# and others make 32 bits of an integer that does not say more. */
+const isWide = ({ type, maximum }: Schema) => type === 'integer' && Number(maximum) >= 2 ** 31
 
 /** Generators copy a pattern into languages that know no lookahead, and no `\\p` without a flag: then the server alone checks it. */
 const isPortable = (pattern: string) => !/\(\?|\\p/i.test(pattern)

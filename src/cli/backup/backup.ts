@@ -27,8 +27,9 @@ export async function backupCommand(file: string): Promise<void> {
   if (isAbsent(config)) {
     throw new Error(`there is no database in DATA_DIR ${dataDir}; use the service's DATA_DIR`)
   }
-  const bytes = await withUnchangingFolder(dataDir, folder =>
-    writeOutput(file, output => pack(folder, output)),
+  // The file first: a folder that does not exist is noticed before the copy is made.
+  const bytes = await writeOutput(file, output =>
+    withUnchangingFolder(dataDir, folder => pack(folder, output)),
   )
   say(`backup of ${Math.ceil(bytes / 1e6)} MB written`)
 }
