@@ -16,7 +16,16 @@ const get = (path: string, headers: Record<string, string> = {}) =>
 const document = (await (await get('/openapi.json')).json()) as Document
 
 /** Routes that are for browsers, and the addresses of the FastAPI service. */
-const hidden = ['/', '/docs', '/docs/assets/:version/:file', '/openapi.json', '/swagger', '/swagger/json']
+const hidden = [
+  '/',
+  '/docs',
+  '/docs/assets/:version/:file',
+  '/docs/guides',
+  '/docs/guides/:name',
+  '/openapi.json',
+  '/swagger',
+  '/swagger/json',
+]
 const isHidden = (path: string) => hidden.includes(path) || /^\/api\/(?!v1\/)/.test(path)
 
 interface Hooks {

@@ -18,6 +18,7 @@ export async function createDocument(app: AnyElysia): Promise<Document> {
 export interface Document {
   openapi: string
   info: object
+  externalDocs: { description: string; url: string }
   servers: object[]
   tags: { name: string; description: string }[]
   paths: Record<string, Record<string, Operation>>
@@ -120,6 +121,8 @@ const info = {
       '`Prefer: handling=strict` each of them is a 422.',
   ].join('\n'),
 }
+
+const externalDocs = { description: 'Guides: settings, hosting, clients and more', url: '/docs/guides' }
 
 const tags = [
   { name: 'auth', description: 'Create an account and sign in' },
@@ -246,6 +249,7 @@ function mend(collected: Collected): Document {
   return {
     openapi: '3.1.0',
     info,
+    externalDocs,
     servers: [{ url: '/' }],
     tags,
     paths: Object.fromEntries(Object.entries(paths).sort(byTag)),
