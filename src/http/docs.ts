@@ -105,10 +105,15 @@ ${rareRows} { display: none }
 .guide pre, .guide table { display: block; overflow-x: auto }
 .guide pre { padding: .75rem; background: #8882; border-radius: 4px }
 .guide code { font-size: .875em }
-.guide p code, .guide td:last-child code { overflow-wrap: anywhere }
+.guide p code, .guide td code { overflow-wrap: anywhere }
 .guide table { border-collapse: collapse }
-.guide td:last-child { min-width: 14rem }
 .guide th, .guide td { padding: .25rem .5rem; border: 1px solid #8886; text-align: left; vertical-align: top }
+@media (max-width: 40rem) {
+  .swagger-ui table.headers td { overflow-wrap: anywhere }
+  .guide thead { display: none }
+  .guide tr, .guide td { display: block; border: 0 }
+  .guide tr { padding: .5rem 0; border-bottom: 1px solid #8886 }
+}
 `
 
 /** Part of every file's address, so that a browser may cache it for ever. */
