@@ -18,7 +18,6 @@ export async function createDocument(app: AnyElysia): Promise<Document> {
 export interface Document {
   openapi: string
   info: object
-  externalDocs: { description: string; url: string }
   servers: object[]
   tags: { name: string; description: string }[]
   paths: Record<string, Record<string, Operation>>
@@ -109,6 +108,9 @@ const info = {
   summary: 'Your tasks, over HTTP.',
   license: { name: 'MIT', identifier: 'MIT' },
   description: [
+    // Not as `externalDocs`, whose address must name a host.
+    '[Guides](/docs/guides): settings, hosting, backups and more.',
+    '',
     'To try it here:',
     '1. Create an account with **POST /api/v1/auth/register**.',
     '2. Press **Authorize** and sign in with the e-mail address (as *username*) and the password.',
@@ -121,8 +123,6 @@ const info = {
       '`Prefer: handling=strict` each of them is a 422.',
   ].join('\n'),
 }
-
-const externalDocs = { description: 'Guides: settings, hosting, clients and more', url: '/docs/guides' }
 
 const tags = [
   { name: 'auth', description: 'Create an account and sign in' },
@@ -249,7 +249,6 @@ function mend(collected: Collected): Document {
   return {
     openapi: '3.1.0',
     info,
-    externalDocs,
     servers: [{ url: '/' }],
     tags,
     paths: Object.fromEntries(Object.entries(paths).sort(byTag)),
