@@ -9,6 +9,7 @@ interface Options {
   licenses?: boolean
   status?: boolean
   user?: string
+  verify?: boolean
   yes?: boolean
 }
 
@@ -146,11 +147,16 @@ Examples:
   {
     usage: 'backup <file>',
     description: 'pack the embedded database into one file, also while the service runs',
+    options: { '--verify': 'read the backup before it gets its name, and put an export into it' },
     help: `
 FILE may be - for stdout. The backup contains every change that was acknowledged before the command began, and the
 generated secret key. It needs space for a copy of the database in DATA_DIR while it runs. For PostgreSQL, use pg_dump.
 
+With --verify the backup is unpacked, opened and read in full before it gets its name, and it carries an export, so that
+a todo-api with another PostgreSQL can restore it. BACKUP_EVERY makes such backups by itself.
+
 Examples:
+  todo-api backup --verify /backups/todo.tar.gz
   todo-api backup /backups/todo-$(date +%F).tar.gz
   docker exec todo-api todo-api backup - > todo.tar.gz`,
     load: async () => (await import('./backup/backup.ts')).backupCommand,

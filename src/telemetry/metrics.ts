@@ -12,6 +12,8 @@ export interface Sources {
   throttled: () => Readonly<Record<string, number>>
   cachedTokens: () => number
   logLinesDropped: () => number
+  /** `undefined`: the service makes none. */
+  backups?: (() => { lastGoodAt: Date | undefined; outcomes: Record<string, number> }) | undefined
 }
 
 export type Metrics = ReturnType<typeof createMetrics>
@@ -111,6 +113,15 @@ export function createMetrics(about: { version: string; database: string }, work
   counter('log_lines_dropped_total', 'Lines lost because the reader of the log is too slow or gone.', from =>
     from.logLinesDropped(),
   )
+  gauge(
+    'backup_last_success_timestamp_seconds',
+    'When the newest good backup was begun, since 1970.',
+    from => {
+      const at = from.backups?.().lastGoodAt
+      return at && at.getTime() / 1000
+    },
+  )
+  counter('backups_total', 'Backups by outcome.', from => from.backups?.().outcomes, 'outcome')
   // The usual names (prometheus.io/docs/instrumenting/writing_clientlibs). prom-client's own are Node's, and wrong here.
   counter('process_cpu_seconds_total', 'User and system time.', cpuSeconds)
   gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss())
