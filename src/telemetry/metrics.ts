@@ -113,15 +113,15 @@ export function createMetrics(about: { version: string; database: string }, work
   counter('log_lines_dropped_total', 'Lines lost because the reader of the log is too slow or gone.', from =>
     from.logLinesDropped(),
   )
-  gauge(
-    'backup_last_success_timestamp_seconds',
-    'When the newest good backup was begun, since 1970.',
-    from => {
-      const at = from.backups?.().lastGoodAt
-      return at && at.getTime() / 1000
-    },
-  )
-  counter('backups_total', 'Backups by outcome.', from => from.backups?.().outcomes, 'outcome')
+  /** Only where backups are made: 0 would be an alarm everywhere else. */
+  function showBackups(stats: NonNullable<Sources['backups']>) {
+    gauge('backup_last_success_timestamp_seconds', 'When the newest good backup began; 0: none yet.', () => {
+      const { lastGoodAt } = stats()
+      return lastGoodAt ? lastGoodAt.getTime() / 1000 : 0
+    })
+    counter('backups_total', 'Backups by outcome.', () => stats().outcomes, 'outcome')
+  }
+
   // The usual names (prometheus.io/docs/instrumenting/writing_clientlibs). prom-client's own are Node's, and wrong here.
   counter('process_cpu_seconds_total', 'User and system time.', cpuSeconds)
   gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss())
@@ -161,6 +161,7 @@ export function createMetrics(about: { version: string; database: string }, work
     /** Sets the sources. */
     setSources(from: Sources) {
       sources = from
+      if (from.backups) showBackups(from.backups)
     },
     /** The Prometheus text format 0.0.4. */
     contentType: registry.contentType,
