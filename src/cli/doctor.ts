@@ -14,6 +14,7 @@ import { getTableName } from 'drizzle-orm'
 import { type Config, ConfigError, parseConfig } from '../config/config.ts'
 import { clusterName, secretName } from '../config/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
+import { OtherMajorError } from '../db/embedded/major.ts'
 import { migrationState, migrations } from '../db/migrator.ts'
 import { AppError } from '../lib/errors.ts'
 import { registry } from '../modules/table-registry.ts'
@@ -356,6 +357,7 @@ const cures: readonly [RegExp, string][] = [
 
 function diagnose(error: unknown): { about: string; cure: string | undefined } {
   const shown = error instanceof AppError && error.cause instanceof Error ? error.cause : error
+  if (shown instanceof OtherMajorError) return { about: shown.about, cure: shown.cure }
   if (!(shown instanceof Error)) return { about: 'unknown failure', cure: undefined }
   const text = `${'code' in shown ? shown.code : ''} ${shown.message}`
   return { about: shown.message, cure: cures.find(([pattern]) => pattern.test(text))?.[1] }

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { create, Unpack } from 'tar'
 import { version } from '../../../package.json'
 import { clusterName, secretName } from '../../config/data-dir.ts'
-import { majorOf } from '../../db/embedded/copy.ts'
+import { majorOf } from '../../db/embedded/major.ts'
 import type { Output } from '../atomic-file.ts'
 import { createProgress } from '../terminal.ts'
 

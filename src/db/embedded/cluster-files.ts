@@ -6,8 +6,8 @@ import initdbWasm from '@electric-sql/pglite/initdb.wasm' with { type: 'file' }
 import pgliteData from '@electric-sql/pglite/pglite.data' with { type: 'file' }
 import pgliteWasm from '@electric-sql/pglite/pglite.wasm' with { type: 'file' }
 import { syncFolder } from '../../config/data-dir.ts'
-import { majorOf } from './copy.ts'
 import { DurableFS, durableParams } from './durable-fs.ts'
+import { requireSameMajor } from './major.ts'
 
 /** Creates the engine's file system for a folder. */
 export type FileSystem = (folder: string) => DurableFS
@@ -19,9 +19,6 @@ const durable: FileSystem = folder => new DurableFS(folder)
  * away.
  */
 const parameters = ['TimeZone=UTC', 'jit=off', 'shared_buffers=16MB'].flatMap(setting => ['-c', setting])
-
-/** The major version of the embedded PostgreSQL. It opens no folder of another one. */
-export const postgresMajor = '18'
 
 /** Starts PostgreSQL on a folder; an empty folder gets a new database. */
 export async function openCluster(folder: string, fileSystem = durable): Promise<PGlite> {
@@ -41,20 +38,6 @@ export async function openCluster(folder: string, fileSystem = durable): Promise
   } catch (cause) {
     throw new Error(`the embedded database in ${folder} does not open: ${fs.lastError}`, { cause })
   }
-}
-
-/** Before anything in the folder is touched. */
-function requireSameMajor(folder: string): void {
-  if (!existsSync(join(folder, 'PG_VERSION'))) return
-  const major = majorOf(folder)
-  if (major === postgresMajor) return
-  const cure =
-    Number(major) < Number(postgresMajor)
-      ? 'write its data to a file with the todo-api that made it (todo-api export FILE) and import FILE into a new DATA_DIR, or restore a backup that BACKUP_EVERY made'
-      : 'use the newer todo-api that made it'
-  throw new Error(
-    `the database in ${folder} is of PostgreSQL ${major}, and this todo-api has ${postgresMajor}: ${cure}`,
-  )
 }
 
 /**

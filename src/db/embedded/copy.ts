@@ -1,13 +1,4 @@
-import {
-  constants,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statfsSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { constants, mkdirSync, readdirSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs'
 import { copyFile } from 'node:fs/promises'
 import { join, sep } from 'node:path'
 import type { Rows } from '../driver.ts'
@@ -59,9 +50,6 @@ export function clusterBytes(folder: string): number {
   const names = readdirSync(folder, { recursive: true }) as string[]
   return names.reduce((sum, name) => sum + (statSync(join(folder, name), mayBeGone)?.size ?? 0), 0)
 }
-
-/** The major version of PostgreSQL that made a cluster. */
-export const majorOf = (folder: string): string => readFileSync(join(folder, 'PG_VERSION'), 'utf8').trim()
 
 const mayBeGone = { throwIfNoEntry: false } as const
 
