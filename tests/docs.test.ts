@@ -21,6 +21,8 @@ const hidden = [
   '/',
   '/docs',
   '/docs/assets/:version/:file',
+  '/docs/guides',
+  '/docs/guides/:name',
   '/mcp',
   '/openapi.json',
   '/swagger',
@@ -184,6 +186,19 @@ describe('the OpenAPI document', () => {
     for (const pattern of patterns) expect(pattern).not.toMatch(/\(\?|\\[pPkbB]/)
     const { email } = document.components.schemas.Registration!.properties!
     expect(email).toEqual({ type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] })
+  })
+
+  test('says of every integer that may exceed 32 bits that it has 64', () => {
+    const integers = schemasOf(document).filter(({ schema }) => [schema.type].flat().includes('integer'))
+    const wide = integers.filter(
+      ({ place, schema }) => place.endsWith('.version') || Number(schema.maximum) >= 2 ** 31,
+    )
+
+    expect(wide.length).toBeGreaterThan(3)
+    for (const { place, schema } of integers) {
+      const isWide = wide.some(other => other.place === place)
+      expect([place, schema.format]).toEqual([place, isWide ? 'int64' : undefined])
+    }
   })
 
   test('titles every schema with its name', () => {

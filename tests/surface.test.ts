@@ -15,6 +15,8 @@ const publicRoutes = [
   'GET /',
   'GET /docs',
   'GET /docs/assets/:version/:file',
+  'GET /docs/guides',
+  'GET /docs/guides/:name',
   'GET /health',
   'GET /health/live',
   'GET /health/ready',

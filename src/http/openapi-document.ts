@@ -117,6 +117,9 @@ const infoOf = (registration: Registration) => ({
   summary: 'Your tasks, over HTTP.',
   license: { name: 'MIT', identifier: 'MIT' },
   description: [
+    // Not as `externalDocs`, whose address must name a host.
+    '[Guides](/docs/guides): settings, hosting, backups and more.',
+    '',
     'To try it here:',
     registration === 'open'
       ? '1. Create an account with **POST /api/v1/auth/register**.'
@@ -323,6 +326,7 @@ export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): S
     ...(notBlank && { pattern: '\\S' }),
     // Not the whole truth (bytes, not characters): the description has the rest.
     ...(maxBytes && { maxLength: maxBytes }),
+    ...(isWide(rest) && { format: 'int64' }),
     ...(items && { items: convert(items) }),
     ...(properties && { properties: mapValues(properties, convert) }),
     ...(anyOf && typeof discriminator === 'string' && toTagged(discriminator, anyOf, convert)),
@@ -338,6 +342,9 @@ export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): S
   schemas[title] = { title, ...known, ...shared }
   return { $ref: `#/components/schemas/${title}` }
 }
+
+/** Generators for Java, C# and others make 32 bits of an integer that does not say more. */
+const isWide = ({ type, maximum }: Schema) => type === 'integer' && Number(maximum) >= 2 ** 31
 
 /** Generators copy a pattern into languages that know no lookahead, and no `\\p` without a flag: then the server alone checks it. */
 const isPortable = (pattern: string) => !/\(\?|\\p/i.test(pattern)

@@ -24,7 +24,7 @@ const failures = {
   cursor_expired: [410, 'Cursor is too old: start again without one'],
   precondition_failed: [412, 'The task has changed since'],
   body_too_large: [413, 'Request body too large'],
-  unsupported_media_type: [415, 'Unsupported Media Type'],
+  unsupported_media_type: [415, 'Send JSON with the header Content-Type: application/json'],
   idempotency_key_reused: [422, 'This Idempotency-Key was sent before, with another body'],
   validation_failed: [422, 'Validation failed'],
   /** In a body, where the client calls it as in a path. */

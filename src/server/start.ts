@@ -8,6 +8,7 @@ import type { Readiness } from '../http/health.ts'
 import { AppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { createApp } from './app.ts'
+import { type BackupStats, startBackups } from './backups.ts'
 import type { Supervisor } from './cluster/worker-channel.ts'
 import { schedule } from './jobs.ts'
 import { type Listener, listen } from './listener.ts'
@@ -37,6 +38,8 @@ export async function serve(
   const { driver } = telemetry
   const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
 
+  const backups = config.backups && startBackups(config.backups, log)
+
   // 2. The app.
   let stopping = false
   let isPrepared = false
@@ -45,13 +48,13 @@ export async function serve(
     secretKey,
     driver,
     log,
-    readiness: readinessOf(driver, () => ({ stopping, isPrepared })),
+    readiness: readinessOf(driver, () => ({ stopping, isPrepared }), backups?.stats),
     peerOf: request => server.requestIP(request)?.address ?? null,
     observers: telemetry.observers,
     plugins: telemetry.plugins,
   })
   const inFlight = () => server.pendingRequests - stats.streams().open
-  telemetry.setSources({ ...stats, inFlight })
+  telemetry.setSources({ ...stats, inFlight, backups: backups?.stats })
   // The next request on a kept connection would be lost.
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
@@ -77,7 +80,7 @@ export async function serve(
     await server.stop(true)
     // The last access lines are logged one turn later.
     await new Promise(setImmediate)
-    await Promise.race([background.stop(), Bun.sleep(limits.jobs * 1000)])
+    await Promise.race([Promise.all([background.stop(), backups?.stop()]), Bun.sleep(limits.jobs * 1000)])
     const secondsLeft = Math.max(1, (until - performance.now()) / 1000)
     await Promise.all([driver.close(secondsLeft), telemetry.stop()])
     log.info('stopped')
@@ -127,13 +130,19 @@ export function isAway(error: unknown): boolean {
   return code ? /^(08|53|57|25006)/.test(code) : error instanceof AppError
 }
 
-function readinessOf(driver: Driver, state: () => { stopping: boolean; isPrepared: boolean }): Readiness {
+function readinessOf(
+  driver: Driver,
+  state: () => { stopping: boolean; isPrepared: boolean },
+  backups: (() => BackupStats) | undefined,
+): Readiness {
   return async () => {
     if (state().stopping) return { ready: false, reason: 'the service is stopping' }
     try {
       const { pending } = await migrationState(driver)
       if (pending.length > 0) return { ready: false, reason: 'migrations are pending' }
-      return state().isPrepared ? { ready: true } : { ready: false, reason: 'the service is starting' }
+      if (!state().isPrepared) return { ready: false, reason: 'the service is starting' }
+      const lastGoodAt = backups?.().lastGoodAt?.toISOString() ?? null
+      return { ready: true, lastBackupAt: backups && lastGoodAt }
     } catch {
       return { ready: false, reason: 'the database does not answer' }
     }
