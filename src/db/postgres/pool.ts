@@ -1,6 +1,7 @@
 import { AppError } from '../../lib/errors.ts'
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
+import { budgetMs, timeBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 
 /** A connection that is never opened again: when it is lost, the pool opens another one. */
@@ -36,7 +37,10 @@ interface Job {
   kind: 'prepared' | 'unprepared' | 'transaction'
   text: string
   run: (connection: PoolConnection) => Promise<unknown>
+  since: number
   deadline: number
+  /** What its request has left for all of its statements. */
+  budget: { leftMs: number } | undefined
   connection?: PoolConnection
   resolve: (result: never) => void
   reject: (error: unknown) => void
@@ -45,8 +49,6 @@ interface Job {
 /** How long opening a connection may take. */
 export const openingSecondsMax = 1.5
 
-/** How long a job may take, waiting included. With `tickMs` it stays below 2 s. */
-const answerMs = 1900
 /** A server that is silent for so long is gone: it ends slow statements itself before that. */
 const silenceMs = 2000
 /** A statement that is not answered by then probably waits for a lock. */
@@ -65,7 +67,8 @@ const pendingPerConnection = 100
 /**
  * Connections for many short statements, so that an outage of the database does not become one of the service.
  *
- * - Every job is settled within 2 s: with an answer, the database's error, or `AppError('unavailable')`.
+ * - Every job is settled within 2 s, and all jobs of a request together (`TimeBudget`): with an answer, the database's
+ *   error, or `AppError('unavailable')`.
  * - One queue, in the order of arrival; jobs go to the least loaded connection. Only prepared statements are pipelined, and
  *   never behind a slow one.
  * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is sent
@@ -79,7 +82,7 @@ const pendingPerConnection = 100
 export function createPool(connect: () => Promise<PoolConnection>, size: number) {
   const transactionsMax = Math.max(1, Math.floor(size / 2))
   let connections: PooledConnection[] = []
-  /** Jobs without an answer, in the order of their deadlines; and those of them that were not sent yet. */
+  /** Jobs without an answer; and those of them that were not sent yet, in the order of arrival. */
   const pending = new Set<Job>()
   let queue: Job[] = []
   let opening = 0
@@ -97,7 +100,9 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     if (isFull) return Promise.reject(unavailable('too many are waiting'))
     return new Promise<T>((resolve, reject) => {
       const now = performance.now()
-      const job: Job = { kind, text, run, deadline: now + answerMs, resolve, reject }
+      const budget = timeBudget()
+      const deadline = now + Math.min(budgetMs, budget?.leftMs ?? budgetMs)
+      const job: Job = { kind, text, run, since: now, deadline, budget, resolve, reject }
       pending.add(job)
       queue.push(job)
       dispatch(now)
@@ -152,7 +157,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     job.connection = pooled.connection
     const settled = () => {
       const now = performance.now()
-      pending.delete(job)
+      leave(job, now)
       pooled.sent.shift()
       pooled.lastLatencyMs = now - pooled.lastAnswerAt
       pooled.lastAnswerAt = now
@@ -203,8 +208,8 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   function checkDeadlines() {
     const now = performance.now()
     for (const job of pending) {
-      if (job.deadline > now) break
-      pending.delete(job)
+      if (job.deadline > now) continue
+      leave(job, now)
       job.reject(unavailable('no answer in time'))
       if (job.kind === 'transaction') job.connection?.destroy()
     }
@@ -218,6 +223,11 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     connections = connections.filter(({ connection }) => !connection.lost)
     if (away) open(now)
     else dispatch(now)
+  }
+
+  function leave(job: Job, now: number) {
+    pending.delete(job)
+    if (job.budget) job.budget.leftMs -= now - job.since
   }
 
   function rejectAll(cause: unknown) {

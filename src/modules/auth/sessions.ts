@@ -1,6 +1,7 @@
 import { and, desc, eq, gt, inArray, isNull, lt, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessionEnds, sessions, users } from '../../db/tables.ts'
+import { withoutTimeBudget } from '../../db/time-budget.ts'
 import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
@@ -41,7 +42,9 @@ interface Parts {
 export function createSessions({ db, tokens, refreshTokens }: Parts) {
   const recentRevocations = prepareRevocations(db)
   const liveSession = prepareLiveSession(db)
-  const tokenCache = createTokenCache(async () => (await recentRevocations.execute())[0]!)
+  const tokenCache = createTokenCache(() =>
+    withoutTimeBudget(async () => (await recentRevocations.execute())[0]!),
+  )
 
   async function createTokenPair(
     userId: string,
