@@ -1,6 +1,7 @@
 import { afterEach, expect, jest, test } from 'bun:test'
 import fc from 'fast-check'
-import { createPool, openingSecondsMax, type PoolConnection } from '../src/db/postgres/pool.ts'
+import { createPool, openingSecondsMax } from '../src/db/postgres/pool.ts'
+import type { PoolConnection } from '../src/db/postgres/pool-connection.ts'
 import { AppError } from '../src/lib/errors.ts'
 
 /** What a server does with a connection that is being opened. */

@@ -3,7 +3,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 /** How long the statements of one request may take together, waiting included. With the pool's clock it stays below 2 s. */
 export const budgetMs = 1900
 
-interface TimeBudget {
+export interface TimeBudget {
   leftMs: number
 }
 
