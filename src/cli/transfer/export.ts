@@ -3,7 +3,7 @@ import type { PgTable } from 'drizzle-orm/pg-core'
 import { version } from '../../../package.json'
 import type { DedicatedConnection } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
-import { appliedMigrations } from '../../db/migrator.ts'
+import { migrationState } from '../../db/migrator.ts'
 import { taskTombstones, users } from '../../db/tables.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
 import { tasks } from '../../modules/tasks/table.ts'
@@ -45,7 +45,7 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
   const driver = await openSnapshot(readConfig())
   try {
     // Refuses a database whose tables are not these.
-    await appliedMigrations(driver)
+    await migrationState(driver)
     const id = user === undefined ? undefined : (await findUser(createDb(driver), user)).id
     const counts = await writeOutput(file || '-', output =>
       driver.dedicatedConnection(connection => exportRows(connection, id, output)),
