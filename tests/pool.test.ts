@@ -323,6 +323,23 @@ test('transactions have half of the connections at most', async () => {
   expect(pool.stats()).toMatchObject({ inUse: 0, waiting: 0 })
 })
 
+test('a transaction whose statements are answered in time is not slow, however many it has', async () => {
+  const time = fakeTime()
+  const pool = scripted(4)
+  const begin = () =>
+    pool.transaction(async query => {
+      for (let i = 0; i < 4; i++) await query('wait 200', [])
+    })
+  const first = [begin(), begin()]
+  await time.pass(1000)
+  await Promise.all(first)
+  const second = [begin(), begin()]
+  await time.pass(20)
+  expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 0 })
+  await time.pass(1000)
+  await Promise.all(second)
+})
+
 /** Time that passes only on demand, in steps of `stepMs`; promises are settled in between. */
 function fakeTime() {
   jest.useFakeTimers()

@@ -3,7 +3,7 @@ import type { Driver, Query } from '../driver.ts'
 import { budgetMs, timeBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { type PoolConnection, unavailable } from './pool-connection.ts'
-import { type Job, PooledConnection } from './pooled-connection.ts'
+import { type Job, type JobConnection, PooledConnection } from './pooled-connection.ts'
 
 /** How long opening a connection may take. */
 export const openingSecondsMax = 1.5
@@ -48,7 +48,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   // Also without work: the return of the database must be noticed.
   const clock = setInterval(checkDeadlines, tickMs).unref()
 
-  function submit<T>(kind: Job['kind'], text: string, run: (connection: PoolConnection) => Promise<T>) {
+  function submit<T>(kind: Job['kind'], text: string, run: (on: JobConnection) => Promise<T>) {
     if (isClosed) return Promise.reject(unavailable('the database is closed'))
     if (away) return Promise.reject(unavailable(away.cause))
     const isFull = pending.size >= size * pendingPerConnection

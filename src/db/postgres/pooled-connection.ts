@@ -1,11 +1,14 @@
 import type { TimeBudget } from '../time-budget.ts'
 import type { PoolConnection } from './pool-connection.ts'
 
+/** What a job runs on. */
+export type JobConnection = Pick<PoolConnection, 'run' | 'failure' | 'destroy'>
+
 /** A statement or a transaction, and its caller. */
 export interface Job {
   kind: 'prepared' | 'unprepared' | 'transaction'
   text: string
-  run: (connection: PoolConnection) => Promise<unknown>
+  run: (connection: JobConnection) => Promise<unknown>
   since: number
   deadline: number
   budget: TimeBudget | undefined
@@ -71,7 +74,7 @@ export class PooledConnection {
       this.#lastAnswerAt = now
       answered(job, now)
     }
-    job.run(this.connection).then(
+    job.run(job.kind === 'transaction' ? this.#forTransaction() : this.connection).then(
       result => {
         job.resolve(result as never)
         settled()
@@ -81,6 +84,19 @@ export class PooledConnection {
         settled()
       },
     )
+  }
+
+  /** For a transaction, which is not slow as long as its statements are answered. */
+  #forTransaction(): JobConnection {
+    const { connection } = this
+    return {
+      run: (...statement) =>
+        connection.run(...statement).finally(() => {
+          this.#lastAnswerAt = performance.now()
+        }),
+      failure: error => connection.failure(error),
+      destroy: () => connection.destroy(),
+    }
   }
 
   /** Closes it within a second, with jobs at once. */
