@@ -40,17 +40,19 @@ export async function serve(
 
   // 2. The app.
   let stopping = false
-  const { app, jobs, stats } = createApp({
+  let isPrepared = false
+  const { app, prepare, jobs, stats, endStreams } = createApp({
     config,
     secretKey,
     driver,
     log,
-    readiness: readinessOf(driver, () => stopping),
+    readiness: readinessOf(driver, () => ({ stopping, isPrepared })),
     peerOf: request => server.requestIP(request)?.address ?? null,
     observers: telemetry.observers,
     plugins: telemetry.plugins,
   })
-  telemetry.setSources({ ...stats, inFlight: () => server.pendingRequests })
+  const inFlight = () => server.pendingRequests - stats.streams().open
+  telemetry.setSources({ ...stats, inFlight })
   // The next request on a kept connection would be lost.
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
@@ -65,11 +67,14 @@ export async function serve(
     if (stopping) return
     stopping = true
     log.info('stopping', { reason })
+    const streamsEnded = endStreams()
     // `/health/ready` fails from now on; requests are answered until load balancers have noticed.
     await Bun.sleep(delaySeconds * 1000)
     const until = performance.now() + limits.all * 1000
-    // `stop()` closes the listener and waits for requests in flight; `stop(true)` ends those that take too long.
-    await Promise.race([server.stop(), Bun.sleep(limits.inFlight * 1000)])
+    // `stop()` closes the listener and waits for requests in flight; `stop(true)` ends those that take too long, and the
+    // streams of clients that do not read.
+    const answered = streamsEnded.then(() => untilZero(inFlight))
+    await Promise.race([server.stop(), answered, Bun.sleep(limits.inFlight * 1000)])
     await server.stop(true)
     // The last access lines are logged one turn later.
     await new Promise(setImmediate)
@@ -80,24 +85,35 @@ export async function serve(
   }
 
   // 5. Migrations. Until they have run, requests that need the database get 503.
-  const migrated = migrateWhenPossible(driver, log, () => stopping)
+  const migrated = migrateWhenPossible(driver, log, prepare, () => stopping).then(() => {
+    isPrepared = true
+  })
   // The caller awaits it later; a failure before that would be an unhandled rejection.
   migrated.catch(() => {})
 
   return { url: server.url.href, driver, stop, migrated }
 }
 
+async function untilZero(count: () => number): Promise<void> {
+  while (count() > 0) await Bun.sleep(20)
+}
+
 const retryEveryMs = 500
 
 /** Waits for a database that is away. Throws when migrations cannot be applied. */
-async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => boolean): Promise<void> {
+async function migrateWhenPossible(
+  driver: Driver,
+  log: Log,
+  prepare: () => Promise<void>,
+  isStopping: () => boolean,
+): Promise<void> {
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
       const applied = await migrate(driver)
       if (applied.length > 0) log.info('migrated', { applied })
       const { newer } = await migrationState(driver)
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
-      return
+      return await prepare()
     } catch (error) {
       if (!isAway(error)) throw error
       if (attempt % 20 === 0) log.warn('waiting for the database', errorFields(error))
@@ -112,12 +128,13 @@ export function isAway(error: unknown): boolean {
   return code ? /^(08|53|57|25006)/.test(code) : error instanceof AppError
 }
 
-function readinessOf(driver: Driver, isStopping: () => boolean): Readiness {
+function readinessOf(driver: Driver, state: () => { stopping: boolean; isPrepared: boolean }): Readiness {
   return async () => {
-    if (isStopping()) return { ready: false, reason: 'the service is stopping' }
+    if (state().stopping) return { ready: false, reason: 'the service is stopping' }
     try {
       const { pending } = await migrationState(driver)
-      return pending.length === 0 ? { ready: true } : { ready: false, reason: 'migrations are pending' }
+      if (pending.length > 0) return { ready: false, reason: 'migrations are pending' }
+      return state().isPrepared ? { ready: true } : { ready: false, reason: 'the service is starting' }
     } catch {
       return { ready: false, reason: 'the database does not answer' }
     }
