@@ -20,7 +20,8 @@ export function createOriginList({ origins, allowLocal }: Origins): IsListed {
 /** Nothing is left to the plugin's defaults: they would let any page call with the user's credentials. */
 const rules = {
   preflight: false,
-  methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
+  // As one text: a list would be joined for each answer.
+  methods: 'GET, HEAD, POST, PUT, PATCH, DELETE',
   // For a browser only the answer to its preflight counts: see below.
   allowedHeaders: ['authorization'],
   exposeHeaders: [

@@ -2,8 +2,8 @@ import { Kind, OptionalKind, type TObject, type TSchema, Type } from '@sinclair/
 import { type TypeCheck, TypeCompiler } from '@sinclair/typebox/compiler'
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors'
 import { Value } from '@sinclair/typebox/value'
-import { closest } from 'fastest-levenshtein'
 import type { Problem } from '../lib/errors.ts'
+import { nearest } from '../lib/nearest.ts'
 import { textProblem } from './schema.ts'
 
 /** The parts of a request that have a schema, by the first element of `loc`. */
@@ -188,10 +188,7 @@ const acceptsObjects = ({ type }: TSchema) => type === 'object' || type === 'arr
 
 /** `known` are the names that might be meant. */
 export function unknownName(loc: Problem['loc'], what: string, known: string[]): Problem {
-  const name = withoutBrackets(String(loc.at(-1)))
-  const hint =
-    known.length > 0
-      ? `the nearest known one is '${closest(name.toLowerCase(), known)}'`
-      : 'none is known here'
+  const name = nearest(withoutBrackets(String(loc.at(-1))), known)
+  const hint = name ? `the nearest known one is '${name}'` : 'none is known here'
   return { loc, msg: `Unknown ${what}: ${hint}`, type: 'extra_forbidden' }
 }

@@ -4,6 +4,7 @@ import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { migrate, migrationState } from '../db/migrator.ts'
 import { databaseError } from '../db/pg-error.ts'
+import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
 import { AppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
@@ -59,7 +60,7 @@ export async function serve(
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
   })
-  attach(app.fetch)
+  attach(request => withTimeBudget(() => app.fetch(request)))
 
   // 3. Background jobs; the first run comes long after the migrations.
   const background = schedule(jobs, log)
