@@ -1,11 +1,13 @@
 import type { Config } from '../config/config.ts'
 import { loadSecretKey } from '../config/secret-key.ts'
+import { distribute, undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { migrate, migrationState } from '../db/migrator.ts'
 import { databaseError } from '../db/pg-error.ts'
 import type { Readiness } from '../http/health.ts'
 import { AppError } from '../lib/errors.ts'
+import { distributedTables } from '../modules/table-registry.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { createApp } from './app.ts'
 import type { Supervisor } from './cluster/worker-channel.ts'
@@ -94,6 +96,8 @@ async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => b
     try {
       const applied = await migrate(driver)
       if (applied.length > 0) log.info('migrated', { applied })
+      const missing = await undistributedTables(driver, distributedTables)
+      if (missing.length > 0) log.info('distributed', { tables: await distribute(driver, distributedTables) })
       const { newer } = await migrationState(driver)
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
       return
@@ -116,7 +120,11 @@ function readinessOf(driver: Driver, isStopping: () => boolean): Readiness {
     if (isStopping()) return { ready: false, reason: 'the service is stopping' }
     try {
       const { pending } = await migrationState(driver)
-      return pending.length === 0 ? { ready: true } : { ready: false, reason: 'migrations are pending' }
+      if (pending.length > 0) return { ready: false, reason: 'migrations are pending' }
+      const missing = await undistributedTables(driver, distributedTables)
+      return missing.length === 0
+        ? { ready: true }
+        : { ready: false, reason: `not distributed, run todo-api migrate: ${missing}` }
     } catch {
       return { ready: false, reason: 'the database does not answer' }
     }

@@ -4,6 +4,7 @@ import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
 import { fieldsWith, filters, type SortName } from './fields.ts'
 import type { ListQuery } from './model.ts'
+import { value } from './rows.ts'
 import { columnOf, tasks, typeOf } from './table.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
@@ -111,7 +112,7 @@ function prepareHotPages(db: Db) {
   const prepare = (name: string, hasStatus: boolean, hasCursor: boolean) => {
     const after = hasCursor ? order.map(({ type }, i) => hidden(`after_${i}`, type)) : undefined
     const where = and(
-      eq(tasks.userId, hidden('user', 'uuid')),
+      eq(tasks.userId, value('user', 'uuid')),
       isNull(tasks.deletedAt),
       hasStatus ? eq(tasks.status, hidden('status', 'text')) : undefined,
       after && afterCursor(order, after),
