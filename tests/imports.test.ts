@@ -83,7 +83,7 @@ test(`imports go one way, types included: ${rooms.join(' -> ')}`, () => {
 })
 
 test('no two files have one name, but for the kinds of files that each module has', () => {
-  const kinds = ['model.ts', 'routes.ts', 'service.ts']
+  const kinds = ['table.ts', 'model.ts', 'routes.ts', 'service.ts']
   const names = sources.map(({ path }) => basename(path)).filter(name => !kinds.includes(name))
   expect(names.filter((name, i) => names.indexOf(name) !== i)).toEqual([])
 })

@@ -1,6 +1,7 @@
 interface DatabaseError {
   message: string
   code: string
+  detail?: string
   constraint?: string
   constraint_name?: string
 }

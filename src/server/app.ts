@@ -16,6 +16,8 @@ import { authRoutes } from '../modules/auth/routes.ts'
 import { createSessions } from '../modules/auth/sessions.ts'
 import { createThrottle } from '../modules/auth/throttle.ts'
 import { createTokens } from '../modules/auth/tokens.ts'
+import { listRoutes } from '../modules/lists/routes.ts'
+import { createListService } from '../modules/lists/service.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
 import { createTaskService } from '../modules/tasks/service.ts'
 import { userRoutes } from '../modules/users/routes.ts'
@@ -41,7 +43,7 @@ export interface AppParts {
 /** The whole service as one Elysia app, its background jobs and its figures. Nothing listens or runs yet. */
 export function createApp(parts: AppParts) {
   const { config, log, readiness, observers, plugins = [] } = parts
-  const { auth, users, tasks, jobs, stats } = createServices(parts)
+  const { auth, users, tasks, lists, jobs, stats } = createServices(parts)
 
   let routes: AnyElysia['routes'] = []
   const api = <const Prefix extends string>(prefix: Prefix, { hide }: { hide: boolean }) =>
@@ -50,6 +52,7 @@ export function createApp(parts: AppParts) {
       .use(authRoutes(auth))
       .use(userRoutes(users))
       .use(taskRoutes(tasks, auth.sessions.authenticate))
+      .use(listRoutes(lists, auth.sessions.authenticate))
 
   // The order matters: a hook covers only what is registered after it. `standardHostname`: Elysia assumes that a host
   // has more than three letters, and finds no path in http://api/.
@@ -81,6 +84,7 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
   const throttle = createThrottle({ db, driver }, config.throttle)
   const tasks = createTaskService({ db, log, secretKey })
+  const lists = createListService({ db, secretKey })
   const auth = { db, sessions, passwords, throttle, clientOf: createClientOf(config.trustedProxies, peerOf) }
 
   const jobs: Job[] = [
@@ -93,5 +97,5 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     throttled: throttle.stats,
     cachedTokens: sessions.cachedTokens,
   }
-  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, jobs, stats }
+  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, lists, jobs, stats }
 }

@@ -1,12 +1,14 @@
 import { and, eq, isNotNull, isNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { userVersions } from '../../db/tables.ts'
+import { writeInTurn } from '../../db/versions.ts'
 import { AppError, type Problem } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
+import { trashTasks } from './families.ts'
 import type { Operation } from './model.ts'
+import { throwMisplacedIn } from './placement.ts'
 import { assignments, newTask, settableColumns, toColumns, toNewColumns } from './rows.ts'
-import { lockVersions, throwMissing } from './statements.ts'
+import { throwMissing } from './statements.ts'
 import { tasks } from './table.ts'
 
 /** An operation as columns. `version` is the one that the client expects; in `write`, the new one. */
@@ -30,9 +32,7 @@ export function createBatch(db: Db) {
     const problems = problemsOf(operations)
     if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
     const steps = operations.map(stepOf)
-    const tasks = await db.transaction(async tx => {
-      const versions = await lockVersions(tx, userId)
-      if (!versions) throw new AppError('invalid_token')
+    const work = writeInTurn(db, userId, async (tx, versions) => {
       const found = await findTasks(tx, userId, steps)
       for (const [index, { op, id, version }] of steps.entries()) {
         if (op === 'create') continue
@@ -43,10 +43,13 @@ export function createBatch(db: Db) {
       }
       const changes = steps
         .filter(({ op, id }) => op === 'create' || found.get(id)!.differs)
-        .map((step, i) => ({ ...step, version: versions.lastVersion + 1 + i }))
+        .map(step => ({ ...step, version: ++versions.lastVersion }))
       const written = await write(tx, userId, changes)
+      const deleted = steps.flatMap(({ op, id }) => (op === 'delete' ? id : []))
+      if (deleted.length > 0) await trashTasks(tx, versions, userId, deleted)
       return new Map([...found.values(), ...written].map(({ id, json }) => [id, json]))
     })
+    const tasks = await work.catch(error => throwMisplacedIn(steps, error))
     const results = steps.map(
       ({ op, id }) => `{"op":"${op}","id":"${id}","task":${op === 'delete' ? 'null' : tasks.get(id)}}`,
     )
@@ -109,9 +112,6 @@ async function write(tx: Db, userId: UserId, steps: (Step & { version: number })
     .where(and(eq(tasks.id, sql`step.id`), eq(tasks.userId, userId), isNull(tasks.deletedAt)))
     .returning(answer)
 
-  const last = steps.at(-1)
-  if (last)
-    await tx.update(userVersions).set({ lastVersion: last.version }).where(eq(userVersions.userId, userId))
   return [...made, ...updated]
 }
 

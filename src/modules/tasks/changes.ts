@@ -1,8 +1,10 @@
-import { sql } from 'drizzle-orm'
+import { type SQL, sql } from 'drizzle-orm'
+import type { PgTable } from 'drizzle-orm/pg-core'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
-import { taskTombstones, userVersions } from '../../db/tables.ts'
+import { listTombstones, taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
+import { lists } from '../lists/table.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
 import type { ChangesQuery } from './model.ts'
 import { value } from './rows.ts'
@@ -13,28 +15,34 @@ const since = value('since', 'bigint')
 // Hidden from the planner, so that it keeps one plan; one more than asked for says whether there are more.
 const rows = sql`(select ${value('limit', 'int')} + 1)`
 
+/** The changes of one table, in the order of their versions, which an index has. */
+const changesOf = (kind: Kind, table: PgTable, json: SQL) => sql`
+    (select ${sql.raw(`'${kind}'`)} as kind, id, version, ${json} as json
+     from ${table} where user_id = known.user_id and version > ${since} order by version limit ${rows})`
+
 /**
- * What has a version above `since`, in the order of the versions: two ranges of two indexes, merged. `last_version` comes
+ * What has a version above `since`, in the order of the versions: ranges of four indexes, merged. `last_version` comes
  * from the same snapshot: every change up to it is in there, because versions are committed in order. Raw SQL, because
- * the builder has no words for two limits in a union.
+ * the builder has no words for limits in a union.
  */
 const changesQuery = sql`
   select last_version, forgotten_version, change.*
   from ${userVersions} known left join lateral (
-    (select id, version, case when deleted_at is null then json end as json
-     from ${tasks} where user_id = known.user_id and version > ${since} order by version limit ${rows})
-    union all
-    (select id, version, null from ${taskTombstones}
-     where user_id = known.user_id and version > ${since} order by version limit ${rows})
+    ${changesOf('task', tasks, sql`case when deleted_at is null then json end`)}
+    union all ${changesOf('task', taskTombstones, sql`null`)}
+    union all ${changesOf('list', lists, sql`json`)}
+    union all ${changesOf('list', listTombstones, sql`null`)}
     order by version limit ${rows}
   ) change on true
   where known.user_id = ${user}
   order by version`
 
+type Kind = 'task' | 'list'
+
 /** A change, or nulls when there is none; without JSON it is a deletion. */
 type Row = { last_version: number; forgotten_version: number } & (
-  | { id: string; version: number; json: string | null }
-  | { id: null; version: null; json: null }
+  | { kind: Kind; id: string; version: number; json: string | null }
+  | { kind: null; id: null; version: null; json: null }
 )
 
 /** A place in the sequence of changes. */
@@ -68,10 +76,14 @@ export function createChanges(db: Db, cursors: Cursors) {
     if (from > last_version || forgotten_version > Math.max(from, base)) throw new AppError('cursor_expired')
     const has_more = found.length > limit
     const page = found.slice(0, limit)
-    const tasks = page.flatMap(({ json }) => json ?? [])
-    const deleted = page.flatMap(({ id, json }) => (id && !json ? `"${id}"` : []))
+    const changed = (of: Kind) => page.flatMap(({ kind, json }) => (kind === of && json) || [])
+    const deleted = (of: Kind) =>
+      page.flatMap(({ kind, id, json }) => (kind === of && !json ? `"${id}"` : []))
     const next = cursors.sign('changes', userId, `${has_more ? page.at(-1)!.version : last_version}.${base}`)
-    return `{"tasks":[${tasks}],"deleted":[${deleted}],"cursor":"${next}","has_more":${has_more}}`
+    return (
+      `{"tasks":[${changed('task')}],"deleted":[${deleted('task')}],` +
+      `"lists":[${changed('list')}],"deleted_lists":[${deleted('list')}],"cursor":"${next}","has_more":${has_more}}`
+    )
   }
 
   function readCursor(userId: UserId, cursor: string): Place {

@@ -7,9 +7,18 @@ import {
   isKnown,
   wantedVersions,
 } from '../../http/entity-tag.ts'
+import { idempotencyHeader } from '../../http/idempotency.ts'
 import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, jsonText, noContent, queryValues, sendJson, withHeaders } from '../../http/schema.ts'
+import {
+  errors,
+  jsonText,
+  noContent,
+  preconditionFailed,
+  queryValues,
+  sendJson,
+  withHeaders,
+} from '../../http/schema.ts'
 import type { Caller } from '../auth/sessions.ts'
 import { listFilters, momentFilters } from './fields.ts'
 import {
@@ -18,7 +27,6 @@ import {
   type Changes,
   changes,
   changesQuery,
-  idempotencyHeader,
   listQuery,
   stats,
   statsQuery,
@@ -35,6 +43,14 @@ import {
 } from './model.ts'
 import type { SerializedTask } from './rows.ts'
 import type { TaskService } from './service.ts'
+
+/** For a list or a parent that a task cannot have. */
+const misplaced = [
+  'list_not_found_in_body',
+  'parent_not_found',
+  'parent_nested',
+  'too_many_children',
+] as const
 
 const batchBytesMax = 1024 * 1024
 
@@ -54,7 +70,8 @@ const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
         body: batch,
         response: {
           200: jsonText(batchResult),
-          ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
+          ...errors('not_authorized', 'task_not_found', 'validation_failed', ...misplaced),
+          ...preconditionFailed(task),
         },
         detail: {
           operationId: 'batchTasks',
@@ -105,17 +122,18 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
           operationId: 'listChanges',
           summary: 'What has changed since',
           description:
-            'Keeps a copy up to date: every change of your tasks in order, none missed, deletions included. Begin without `since`, keep the `cursor`, and ask with it again, at once while `has_more` is true. After a 410, or a 422 for `since`, throw the copy away and begin again. Deletions are remembered for 90 days.',
+            'Keeps a copy up to date: every change of your tasks and lists in order, none missed, deletions included. Begin without `since`, keep the `cursor`, and ask with it again, at once while `has_more` is true. After a 410, or a 422 for `since`, throw the copy away and begin again. Deletions are remembered for 90 days.',
         },
       },
     )
-    .get('/stats', ({ user, query }) => tasks.stats(user.id, query.tz), {
+    .get('/stats', ({ user, query }) => tasks.stats(user.id, query), {
+      transform: readListQuery,
       query: statsQuery,
       response: { 200: stats },
       detail: {
         operationId: 'countTasks',
         summary: 'Count your tasks',
-        description: 'By status, and how many are due or in the trash.',
+        description: 'By status, and how many are due or in the trash; with `list`, only those in it.',
       },
     })
     .get(
@@ -190,7 +208,8 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         headers: ifMatchHeader,
         response: {
           204: noContent,
-          ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
+          ...errors('not_authorized', 'task_not_found'),
+          ...preconditionFailed(task),
         },
         detail: {
           operationId: 'deleteTask',
@@ -227,12 +246,19 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         body: taskCreate,
         response: {
           201: withHeaders(jsonText(task), 'ETag', 'Location'),
-          ...errors('idempotency_key_used'),
+          ...errors(
+            'id_used',
+            'idempotency_key_used',
+            'validation_failed',
+            'idempotency_key_reused',
+            ...misplaced,
+          ),
         },
         detail: {
           operationId: 'createTask',
           summary: 'Create a task',
-          description: 'With an `Idempotency-Key` it can be sent again without making a second task.',
+          description:
+            'With an `Idempotency-Key`, or an `id` of your own, it can be sent again without making a second task: the answer is the first one, as it is now. If that is in the trash or gone for good, 409; a key that comes again with another body, 422.',
         },
       },
     )
@@ -281,7 +307,8 @@ const change = {
   headers: ifMatchHeader,
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
-    ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
+    ...errors('not_authorized', 'task_not_found', 'validation_failed', ...misplaced),
+    ...preconditionFailed(task),
   },
 }
 
