@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import postgres from 'postgres'
 import { parseConfig } from '../src/config/config.ts'
 import type { Driver, Query } from '../src/db/driver.ts'
 import { openDriver } from '../src/db/drizzle.ts'
@@ -76,16 +77,19 @@ describe.skipIf(!givenUrl && !citusPrograms)('on Citus', () => {
 
   test('each statement about one user’s tasks is one task on one shard', async () => {
     const sent = await statementsOf(parseConfig(settings()))
-    const driver = await openDriver(parseConfig(settings()).database)
+    const sql = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false })
     const wide: string[] = []
     try {
       for (const [text, { values, name }] of sent) {
         if (!distributedTables.some(table => new RegExp(`\\b${table.name}\\b`).test(text))) continue
-        const plan = (await driver.query(`explain ${text}`, [...values])).join('\n')
-        if (!plan.includes('Task Count: 1')) wide.push(`${name}: ${text}`)
+        const statement = text.replace(/\$(\d+)/g, (_, n) => literal(values[n - 1]))
+        const plan = JSON.stringify(await sql.unsafe(`explain ${statement}`))
+        // An insert of rows that the coordinator has made shows no task: they have one user, so they go to one shard.
+        const isNarrow = /Task Count: 1\b|Citus INSERT/.test(plan) && !/Task Count: (?!1\b)/.test(plan)
+        if (!isNarrow) wide.push(`${name}: ${text}`)
       }
     } finally {
-      await driver.close()
+      await sql.end()
     }
 
     expect(wide.filter(statement => !knownToBeWide.test(statement))).toEqual([])
@@ -178,6 +182,15 @@ const requests: Record<string, (api: Client, newcomer: Newcomer) => Promise<{ st
   changes: (api, { user }) => api.get('/tasks/changes', user),
   stats: (api, { user }) => api.get('/tasks/stats', user),
   create: (api, { user: { token } }) => api.post('/tasks', { token, json: { title: 'x' } }),
+  'create in a list': async (api, { user: { token } }) => {
+    const list = await api.post('/lists', { token, json: { name: 'x' } })
+    return list.status < 300
+      ? api.post('/tasks', { token, json: { title: 'x', list_id: list.body.id } })
+      : list
+  },
+  'create a sub-task': (api, { user: { token }, tasks }) =>
+    api.post('/tasks', { token, json: { title: 'x', parent_id: tasks[1] } }),
+  lists: (api, { user }) => api.get('/lists?counts=true', user),
   'create with a key': (api, { user: { token } }) =>
     api.post('/tasks', { token, json: { title: 'x' }, headers: { 'idempotency-key': crypto.randomUUID() } }),
   update: (api, { user: { token }, tasks }) =>
@@ -205,6 +218,15 @@ const requests: Record<string, (api: Client, newcomer: Newcomer) => Promise<{ st
  * registration, which writes a row on the coordinator as well.
  */
 const knownToBeWide = /^(register|missing): /
+
+/** A value of a statement as SQL. */
+function literal(value: unknown): string {
+  if (value === null || value === undefined) return 'null'
+  const isArray = Array.isArray(value) && value.every(item => typeof item !== 'object')
+  const json = typeof value === 'object' ? JSON.stringify(value) : String(value)
+  const text = isArray ? `{${json.slice(1, -1)}}` : json
+  return `'${text.replaceAll("'", "''")}'`
+}
 
 /** Every statement of every kind of request, with its values. */
 async function statementsOf(config: ReturnType<typeof parseConfig>) {

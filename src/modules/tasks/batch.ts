@@ -105,11 +105,18 @@ async function write(tx: Db, userId: UserId, steps: (Step & { version: number })
     patch: { ...patch, version, ...(op === 'update' && { updated_at: 'now' }) },
   }))
   const columns = [...settableColumns, 'updated_at', 'deleted_at', 'version']
+  // In a CTE, because Citus refuses a function of columns that is only STABLE in an update.
+  const patchedTasks = tx
+    .$with('patched', { id: tasks.id })
+    .as(
+      sql`select (${patched}).* from ${tasks} join ${rowsOf(patches)} on ${tasks.id} = step.id where ${tasks.userId} = ${userId}`,
+    )
   const updated = await tx
+    .with(patchedTasks)
     .update(tasks)
-    .set(assignments(columns, column => sql`(${patched}).${sql.identifier(column)}`))
-    .from(rowsOf(patches))
-    .where(and(eq(tasks.id, sql`step.id`), eq(tasks.userId, userId), isNull(tasks.deletedAt)))
+    .set(assignments(columns, column => sql`patched.${sql.identifier(column)}`, sql`patched.updated_at`))
+    .from(patchedTasks)
+    .where(and(eq(tasks.id, patchedTasks.id), eq(tasks.userId, userId), isNull(tasks.deletedAt)))
     .returning(answer)
 
   return [...made, ...updated]

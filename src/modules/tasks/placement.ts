@@ -1,4 +1,4 @@
-import { databaseError } from '../../db/pg-error.ts'
+import { brokenConstraint, databaseError } from '../../db/pg-error.ts'
 import { AppError, type ErrorCode, type ErrorDetails } from '../../lib/errors.ts'
 
 /** The constraints on what list and parent a task may have (table.ts), each with its error and its field. */
@@ -18,8 +18,7 @@ export function throwMisplaced(
   loc: (string | number)[] = ['body'],
   details: ErrorDetails = {},
 ): never {
-  const failure = databaseError(error)
-  const refusal = refusals[failure?.constraint_name ?? failure?.constraint ?? '']
+  const refusal = refusals[brokenConstraint(error) ?? '']
   if (!refusal) throw error
   const [code, field] = refusal
   const { code: type, message: msg } = new AppError(code)
