@@ -125,7 +125,10 @@ Examples:
   {
     usage: 'migrate',
     description: 'apply pending migrations to the database and exit',
-    options: { '--status': 'only list pending migrations; exit code 1 if there are any' },
+    options: {
+      '--status': 'only list pending migrations; exit code 1 if there are any',
+      '--distribute': 'then split the tables by user over the servers of a Citus cluster',
+    },
     load: async () => (await import('./migrate.ts')).migrateCommand,
   },
   {

@@ -1,4 +1,6 @@
+import { getTableName } from 'drizzle-orm'
 import type { PgColumn, PgTable } from 'drizzle-orm/pg-core'
+import type { UserTable } from '../db/distribute.ts'
 import {
   apiTokens,
   listTombstones,
@@ -79,6 +81,14 @@ export const registry = [
     deletedWithAccount: { not: 'nothing in it leads to an account, and it is deleted an hour later' },
   },
 ] as const satisfies Registration[]
+
+/**
+ * The tables that `todo-api migrate --distribute` splits over several servers: those without a foreign key to `users`. The
+ * others are small, and stay on the coordinator.
+ */
+export const distributedTables: UserTable[] = registry
+  .filter(entry => entry.deletedWithAccount === 'in steps')
+  .map(({ table, owner }) => ({ name: getTableName(table), column: owner.name }))
 
 /**
  * What drizzle-kit cannot make from the tables. `bun run db:generate` writes it into the next migration, and

@@ -1,5 +1,6 @@
 import type { Config } from '../config/config.ts'
 import { loadSecretKey } from '../config/secret-key.ts'
+import { distribute, undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { migrate, migrationState } from '../db/migrator.ts'
@@ -7,6 +8,7 @@ import { databaseError } from '../db/pg-error.ts'
 import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
 import { AppError } from '../lib/errors.ts'
+import { distributedTables } from '../modules/table-registry.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { createApp } from './app.ts'
 import { type BackupStats, startBackups } from './backups.ts'
@@ -114,6 +116,8 @@ async function migrateWhenPossible(
     try {
       const applied = await migrate(driver)
       if (applied.length > 0) log.info('migrated', { applied })
+      const missing = await undistributedTables(driver, distributedTables)
+      if (missing.length > 0) log.info('distributed', { tables: await distribute(driver, distributedTables) })
       const { newer } = await migrationState(driver)
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
       return await prepare()
@@ -141,6 +145,9 @@ function readinessOf(
     try {
       const { pending } = await migrationState(driver)
       if (pending.length > 0) return { ready: false, reason: 'migrations are pending' }
+      const missing = await undistributedTables(driver, distributedTables)
+      if (missing.length > 0)
+        return { ready: false, reason: `not distributed, run todo-api migrate: ${missing}` }
       if (!state().isPrepared) return { ready: false, reason: 'the service is starting' }
       const lastGoodAt = backups?.().lastGoodAt?.toISOString() ?? null
       return { ready: true, lastBackupAt: backups && lastGoodAt }
