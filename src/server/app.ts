@@ -101,6 +101,7 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const streams = createStreams({ db, log, tasks, authenticate, streamsMax: config.streamsMax })
   const clientOf = createClientOf(config.trustedProxies, peerOf)
   const auth = { db, sessions, passwords, throttle, tickets, clientOf }
+  const users = { ...auth, users: createUserService(auth) }
 
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: sessions.cleanUp },
@@ -115,5 +116,5 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     cachedTokens: sessions.cachedTokens,
     streams: streams.stats,
   }
-  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, lists, streams, jobs, stats }
+  return { auth, users, tasks, lists, streams, jobs, stats }
 }
