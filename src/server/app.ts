@@ -117,6 +117,7 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const { registration } = config
   const clientOf = createClientOf(config.trustedProxies, peerOf)
   const auth = { registration, db, sessions, apiTokens, passwords, withPassword, throttle, tickets, clientOf }
+  const users = { ...auth, users: createUserService(auth) }
 
   /** What the database needs besides migrations. */
   const prepare = async () => {
@@ -137,14 +138,5 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     cachedTokens: () => tokenCache.size,
     streams: streams.stats,
   }
-  return {
-    auth,
-    users: { ...auth, users: createUserService(auth) },
-    tasks,
-    lists,
-    streams,
-    prepare,
-    jobs,
-    stats,
-  }
+  return { auth, users, tasks, lists, streams, prepare, jobs, stats }
 }
