@@ -126,5 +126,6 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     throttled: throttle.stats,
     cachedTokens: () => tokenCache.size,
   }
-  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, lists, prepare, jobs, stats }
+  const users = createUserService(auth)
+  return { auth, users: { ...auth, users }, tasks, lists, prepare, jobs, stats }
 }
