@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { type Browser, chromium, type Locator, type Page } from 'playwright-core'
+import { makeApiToken } from './support/api-token.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 
 const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome']
@@ -43,12 +44,12 @@ describe.skipIf(!executablePath)('with the Swagger page, in a browser without a 
 
     await page.getByRole('button', { name: 'Authorize' }).first().click()
     const dialog = page.locator('.dialog-ux .modal-ux')
-    expect(await visibleFields(dialog)).toEqual(['username', 'password'])
+    expect(await visibleFields(dialog)).toEqual(['username', 'password', 'auth-bearer-value'])
     await dialog.getByLabel('username').fill(email)
     await dialog.getByLabel('password').fill(password)
     await dialog.getByRole('button', { name: 'Apply given OAuth2 credentials' }).click()
     await dialog.getByRole('button', { name: 'Remove authorization' }).waitFor()
-    await dialog.getByRole('button', { name: 'Close', exact: true }).click()
+    await dialog.getByRole('button', { name: 'Close', exact: true }).first().click()
 
     const created = await tryOut(page, 'tasks-createTask', { title })
     expect(created.status).toBe('201')
@@ -62,6 +63,29 @@ describe.skipIf(!executablePath)('with the Swagger page, in a browser without a 
     expect(JSON.parse((await tryOut(page, 'tasks-listTasks')).body)).toHaveLength(1)
 
     expect(complaints).toEqual([])
+  }, 120_000)
+
+  test('a program’s API token does what its scopes say', async () => {
+    const ada = await service.user()
+    const { token } = await makeApiToken(service, ada)
+    await service.task(ada, { title: 'hers' })
+    const { page, complaints } = await open(browser, service.url)
+    await page.getByRole('button', { name: 'Authorize' }).first().click()
+    const dialog = page.locator('.dialog-ux .modal-ux')
+    const form = dialog.locator('.auth-container').filter({ hasText: 'apiToken' })
+    await form.locator('input').fill(token)
+    await form.getByRole('button', { name: 'Apply credentials' }).click()
+    await dialog.getByRole('button', { name: 'Close', exact: true }).first().click()
+
+    const listed = await tryOut(page, 'tasks-listTasks')
+    const created = await tryOut(page, 'tasks-createTask', { title: 'x' })
+
+    expect(listed.status).toBe('200')
+    expect(JSON.parse(listed.body)).toMatchObject([{ title: 'hers' }])
+    expect(created.status).toBe('403')
+    expect(JSON.parse(created.body)).toMatchObject({ code: 'insufficient_scope' })
+    // The browser reports the 403 itself.
+    expect(complaints).toEqual([expect.stringContaining('403')])
   }, 120_000)
 
   test('Authorize shows the reason of a refusal', async () => {

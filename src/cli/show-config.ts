@@ -91,5 +91,6 @@ const defaults: Record<string, (config: Config) => string> = {
   LOGIN_LIMIT: config => String(config.throttle.loginsPerMinute),
   LOGIN_FAILURE_LIMIT: config => String(config.throttle.failuresPerAccount),
   REGISTER_LIMIT: config => String(config.throttle.registrationsPerHour),
+  REGISTRATION: config => config.registration,
   LOG_LEVEL: config => config.logLevel,
 }

@@ -68,7 +68,7 @@ function joinLists(request: Request, query: Record<string, unknown>): void {
 }
 
 /** The parsed body, `undefined` when there is none. Throws 400 (incomplete), 413, 415 or 422. */
-async function readBody(request: Request, bytesMax: number, forms: boolean): Promise<unknown> {
+export async function readBody(request: Request, bytesMax: number, forms = false): Promise<unknown> {
   const bytes = await readBytes(request, bytesMax)
   if (bytes.length === 0) return undefined
   if ((request.headers.get('content-encoding') ?? 'identity') !== 'identity') {

@@ -8,8 +8,10 @@ import { textProblem } from './schema.ts'
 
 /** The parts of a request that have a schema, by the first element of `loc`. */
 export type Sections = Partial<
-  Record<'path' | 'query' | 'header' | 'body', { schema: TSchema; value: unknown }>
+  Record<'path' | 'query' | 'header' | 'body' | 'arguments', { schema: TSchema; value: unknown }>
 >
+
+const isText = (section: string) => section === 'path' || section === 'query' || section === 'header'
 
 /** Checks a value that is a part of a body; `schema` says what it is. Compiled when it is first needed. */
 export function createCheck(schema: TSchema): (value: unknown) => Problem[] {
@@ -39,7 +41,7 @@ export const problemsMax = 100
 export function findProblems(sections: Sections): Problem[] {
   const problems = Object.entries(sections).flatMap(([section, { schema, value }]) => {
     // Values in an address or a header are text, and are converted as Elysia converts them.
-    const input = section === 'body' ? value : fromText(schema as TObject, value)
+    const input = isText(section) ? fromText(schema as TObject, value) : value
     return distinct(firstErrors(checked(schema), input).map(error => toProblem(section, error)))
   })
   return problems.slice(0, problemsMax)

@@ -1,5 +1,6 @@
 import type { PgColumn, PgTable } from 'drizzle-orm/pg-core'
 import {
+  apiTokens,
   listTombstones,
   handwritten as ofAllModules,
   rateLimits,
@@ -53,8 +54,14 @@ export const registry = [
     deletedWithAccount: 'at once',
   },
   {
+    table: apiTokens,
+    owner: apiTokens.userId,
+    exportedAs: { not: 'a key that was made for one installation opens no other' },
+    deletedWithAccount: 'at once',
+  },
+  {
     table: sessionEnds,
-    owner: { none: 'it has session ids, which are random' },
+    owner: { none: 'it has ids of sessions and API tokens, which are random' },
     exportedAs: { not: 'it is for replicas that run, and is deleted a few minutes later' },
     deletedWithAccount: { not: 'deleting an account writes into it' },
   },

@@ -39,12 +39,13 @@ export async function serve(
 
   // 2. The app.
   let stopping = false
-  const { app, jobs, stats } = createApp({
+  let isPrepared = false
+  const { app, prepare, jobs, stats } = createApp({
     config,
     secretKey,
     driver,
     log,
-    readiness: readinessOf(driver, () => stopping),
+    readiness: readinessOf(driver, () => ({ stopping, isPrepared })),
     peerOf: request => server.requestIP(request)?.address ?? null,
     observers: telemetry.observers,
     plugins: telemetry.plugins,
@@ -79,7 +80,9 @@ export async function serve(
   }
 
   // 5. Migrations. Until they have run, requests that need the database get 503.
-  const migrated = migrateWhenPossible(driver, log, () => stopping)
+  const migrated = migrateWhenPossible(driver, log, prepare, () => stopping).then(() => {
+    isPrepared = true
+  })
   // The caller awaits it later; a failure before that would be an unhandled rejection.
   migrated.catch(() => {})
 
@@ -89,14 +92,19 @@ export async function serve(
 const retryEveryMs = 500
 
 /** Waits for a database that is away. Throws when migrations cannot be applied. */
-async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => boolean): Promise<void> {
+async function migrateWhenPossible(
+  driver: Driver,
+  log: Log,
+  prepare: () => Promise<void>,
+  isStopping: () => boolean,
+): Promise<void> {
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
       const applied = await migrate(driver)
       if (applied.length > 0) log.info('migrated', { applied })
       const { newer } = await migrationState(driver)
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
-      return
+      return await prepare()
     } catch (error) {
       if (!isAway(error)) throw error
       if (attempt % 20 === 0) log.warn('waiting for the database', errorFields(error))
@@ -111,12 +119,13 @@ export function isAway(error: unknown): boolean {
   return code ? /^(08|53|57|25006)/.test(code) : error instanceof AppError
 }
 
-function readinessOf(driver: Driver, isStopping: () => boolean): Readiness {
+function readinessOf(driver: Driver, state: () => { stopping: boolean; isPrepared: boolean }): Readiness {
   return async () => {
-    if (isStopping()) return { ready: false, reason: 'the service is stopping' }
+    if (state().stopping) return { ready: false, reason: 'the service is stopping' }
     try {
       const { pending } = await migrationState(driver)
-      return pending.length === 0 ? { ready: true } : { ready: false, reason: 'migrations are pending' }
+      if (pending.length > 0) return { ready: false, reason: 'migrations are pending' }
+      return state().isPrepared ? { ready: true } : { ready: false, reason: 'the service is starting' }
     } catch {
       return { ready: false, reason: 'the database does not answer' }
     }

@@ -54,9 +54,8 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
       driver.dedicatedConnection(connection => exportRows(connection, id, output)),
     )
     const deletions = counts.tombstone + counts.list_tombstone
-    say(
-      `exported ${counts.user} users, ${counts.list} lists, ${counts.task} tasks, ${deletions} notes of deletions`,
-    )
+    const counted = `${counts.user} users, ${counts.list} lists, ${counts.task} tasks, ${deletions} notes of deletions`
+    say(`exported ${counted}; no sessions or API tokens`)
   } finally {
     await driver.close()
   }
