@@ -60,6 +60,8 @@ export interface Config {
   /** Proxies whose `X-Forwarded-For` is believed. */
   trustedProxies: Network[]
   logLevel: LogLevel
+  /** Live streams of one process. */
+  streamsMax: number
   /** `undefined`: no metrics. */
   metrics: MetricsSettings | undefined
   /** The variables of OpenTelemetry; `undefined`: no traces. */
@@ -176,6 +178,7 @@ export function parseConfig(env: Env): Config {
     registration: oneOf('REGISTRATION', registrations, 'open'),
     firstUser: firstUser(read),
     trustedProxies: trustedProxies(read),
+    streamsMax: integer('STREAMS_MAX', 10_000, 0, 1_000_000),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
     metrics: metrics(read),
     tracing: tracing(read),

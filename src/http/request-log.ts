@@ -21,16 +21,17 @@ export const requestLog = (log: Log, observers: readonly Observer[] = []) =>
       const route = `${context.route ?? 'unknown'}${operation && ` ${operation}`}`
       const status = responseValue instanceof Response ? responseValue.status : Number(set.status ?? 200)
       const milliseconds = performance.now() - startedAt
+      const userId = (context as { user?: { id: string } }).user?.id
       const fields: Fields = {
         request_id: requestId,
         method,
         route,
         status,
         ms: Math.round(milliseconds * 1000) / 1000,
-        user_id: (context as { user?: { id: string } }).user?.id,
+        user_id: userId,
       }
       for (const observe of observers) {
-        Object.assign(fields, observe({ requestId, method, route, status, milliseconds }))
+        Object.assign(fields, observe({ requestId, method, route, status, userId, milliseconds }))
       }
       log.info('request', fields)
     })
