@@ -57,6 +57,11 @@ onBothDatabases('every table', api => {
       await api.task(user)
       await makeApiToken(api, user)
       const gone = await api.task(user)
+      for (const name of ['kept', 'deleted']) {
+        const { body: list } = await api.post('/lists', { token: user.token, json: { name } })
+        if (name === 'kept') await api.task(user, { list_id: list.id })
+        else await api.delete(`/lists/${list.id}`, { token: user.token })
+      }
       await api.delete(`/tasks/${gone.id}?permanent=true`, { token: user.token })
     }
     const tablesWith = async ({ id }: { id: string }) => {

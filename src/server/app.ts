@@ -5,6 +5,7 @@ import { createDb } from '../db/drizzle.ts'
 import { createClientOf } from '../http/client.ts'
 import { cors } from '../http/cors.ts'
 import { docs } from '../http/docs.ts'
+import { createAnswerTags } from '../http/entity-tag.ts'
 import { errorHandler } from '../http/error-handler.ts'
 import { health, type Readiness } from '../http/health.ts'
 import { requestLog } from '../http/request-log.ts'
@@ -21,8 +22,12 @@ import { createSessions } from '../modules/auth/sessions.ts'
 import { createThrottle } from '../modules/auth/throttle.ts'
 import { createTokenCache } from '../modules/auth/token-cache.ts'
 import { createTokens } from '../modules/auth/tokens.ts'
+import { listRoutes } from '../modules/lists/routes.ts'
+import { createListService } from '../modules/lists/service.ts'
+import { listJson } from '../modules/lists/table.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
 import { createTaskService } from '../modules/tasks/service.ts'
+import { taskJson } from '../modules/tasks/table.ts'
 import { userRoutes } from '../modules/users/routes.ts'
 import { createUserService } from '../modules/users/service.ts'
 import type { Log } from '../telemetry/log.ts'
@@ -46,7 +51,9 @@ export interface AppParts {
 /** The whole service as one Elysia app, its preparation, background jobs and figures. Nothing listens or runs yet. */
 export function createApp(parts: AppParts) {
   const { config, log, readiness, observers, plugins = [] } = parts
-  const { auth, users, tasks, prepare, jobs, stats } = createServices(parts)
+  const { auth, users, tasks, lists, prepare, jobs, stats } = createServices(parts)
+
+  const answerTags = createAnswerTags(parts.secretKey, taskJson + listJson)
 
   let routes: AnyElysia['routes'] = []
   const api = <const Prefix extends string>(prefix: Prefix, { hide }: { hide: boolean }) =>
@@ -54,7 +61,8 @@ export function createApp(parts: AppParts) {
       .use(refuseUnknownNames(() => routes))
       .use(authRoutes(auth))
       .use(userRoutes(users))
-      .use(taskRoutes(tasks, auth.sessions.authenticate))
+      .use(taskRoutes(tasks, auth.sessions.authenticate, answerTags))
+      .use(listRoutes(lists, auth.sessions.authenticate, answerTags))
 
   // The order matters: a hook covers only what is registered after it. `standardHostname`: Elysia assumes that a host
   // has more than three letters, and finds no path in http://api/.
@@ -90,6 +98,7 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const apiTokens = createApiTokens({ db, tokenCache, withPassword })
   const sessions = createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache })
   const tasks = createTaskService({ db, log, secretKey })
+  const lists = createListService({ db, secretKey })
   const { registration } = config
   const clientOf = createClientOf(config.trustedProxies, peerOf)
   const auth = { registration, db, sessions, apiTokens, passwords, withPassword, throttle, clientOf }
@@ -110,5 +119,5 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     throttled: throttle.stats,
     cachedTokens: () => tokenCache.size,
   }
-  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, prepare, jobs, stats }
+  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, lists, prepare, jobs, stats }
 }

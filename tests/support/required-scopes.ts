@@ -2,8 +2,8 @@ import type { Scope } from '../../src/lib/scope.ts'
 
 /** What the routes behind `requireUser` require; the first line that matches counts. */
 const rules: [route: RegExp, scope: Scope][] = [
-  [/^(GET|HEAD) \/tasks(\/|$)/, 'tasks:read'],
-  [/^[A-Z]+ \/tasks(\/|$)/, 'tasks:write'],
+  [/^(GET|HEAD) \/(tasks|lists)(\/|$)/, 'tasks:read'],
+  [/^[A-Z]+ \/(tasks|lists)(\/|$)/, 'tasks:write'],
   [/^(GET|HEAD) \/users\/me(\/|$)/, 'account:read'],
   [/^[A-Z]+ \/(auth|users)\//, 'session'],
 ]
