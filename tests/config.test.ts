@@ -26,6 +26,36 @@ function fileWith(content: string): string {
   return path
 }
 
+describe('BACKUP_EVERY', () => {
+  test.each([
+    ['1m', 60],
+    ['6h', 21_600],
+    ['14d', 1_209_600],
+  ])('%s is %d seconds', (BACKUP_EVERY, everySeconds) => {
+    expect(parseConfig({ BACKUP_EVERY, DATA_DIR: '/x' }).backups).toEqual({
+      everySeconds,
+      keep: 7,
+      dir: '/x/backups',
+    })
+  })
+
+  test.each(['6', '6 h', '1.5h', '59s', '15d', '1w', '0m', '-1h', '99999999999h'])(
+    '%s is refused',
+    BACKUP_EVERY => {
+      expect(mistakes({ BACKUP_EVERY })).toEqual([expect.stringContaining('must look like 30m, 6h or 1d')])
+    },
+  )
+
+  test('is refused with DATABASE_URL, which it would not back up', () => {
+    expect(mistakes({ BACKUP_EVERY: '6h', DATABASE_URL: url })).toEqual([expect.stringContaining('pg_dump')])
+  })
+
+  test('without it there are none, whatever the others say', () => {
+    expect(parseConfig({ BACKUP_KEEP: '3', BACKUP_DIR: '/x' }).backups).toBeUndefined()
+    expect(mistakes({ BACKUP_KEEP: '0' })).toEqual([expect.stringContaining('BACKUP_KEEP')])
+  })
+})
+
 test('without any setting everything has its documented default', () => {
   expect(parseConfig({})).toMatchObject({
     environment: 'development',

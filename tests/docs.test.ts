@@ -17,7 +17,17 @@ const get = (path: string, headers: Record<string, string> = {}) =>
 const document = (await (await get('/openapi.json')).json()) as Document
 
 /** Routes that are for browsers, and the addresses of the FastAPI service. */
-const hidden = ['/', '/docs', '/docs/assets/:version/:file', '/openapi.json', '/swagger', '/swagger/json']
+const hidden = [
+  '/',
+  '/docs',
+  '/docs/assets/:version/:file',
+  '/docs/guides',
+  '/docs/guides/:name',
+  '/mcp',
+  '/openapi.json',
+  '/swagger',
+  '/swagger/json',
+]
 const isHidden = (path: string) => hidden.includes(path) || /^\/api\/(?!v1\/)/.test(path)
 
 interface Hooks {
@@ -119,7 +129,9 @@ describe('the OpenAPI document', () => {
         expect(Object.keys(requestBody.content)).toEqual(types)
       }
       for (const [status, { content }] of Object.entries(responses)) {
-        expect(Object.keys(content ?? {})).toEqual(/204|304/.test(status) ? [] : json)
+        const isStream = operationId === 'streamChanges' && status === '200'
+        const types = isStream ? ['text/event-stream'] : /204|304/.test(status) ? [] : json
+        expect(Object.keys(content ?? {})).toEqual(types)
       }
     }
   })
@@ -174,6 +186,19 @@ describe('the OpenAPI document', () => {
     for (const pattern of patterns) expect(pattern).not.toMatch(/\(\?|\\[pPkbB]/)
     const { email } = document.components.schemas.Registration!.properties!
     expect(email).toEqual({ type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] })
+  })
+
+  test('says of every integer that may exceed 32 bits that it has 64', () => {
+    const integers = schemasOf(document).filter(({ schema }) => [schema.type].flat().includes('integer'))
+    const wide = integers.filter(
+      ({ place, schema }) => place.endsWith('.version') || Number(schema.maximum) >= 2 ** 31,
+    )
+
+    expect(wide.length).toBeGreaterThan(3)
+    for (const { place, schema } of integers) {
+      const isWide = wide.some(other => other.place === place)
+      expect([place, schema.format]).toEqual([place, isWide ? 'int64' : undefined])
+    }
   })
 
   test('titles every schema with its name', () => {

@@ -906,6 +906,10 @@ test('a file that is not there is reported in one line', async () => {
     exitCode: 1,
     stderr: `there is no file ${file}\n`,
   })
+  expect(await runCommand(['import', place.folder], place)).toMatchObject({
+    exitCode: 1,
+    stderr: `${place.folder} is a folder\n`,
+  })
   expect(existsSync(place.env.DATA_DIR!)).toBe(false)
   await place.remove()
 })

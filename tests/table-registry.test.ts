@@ -63,6 +63,7 @@ onBothDatabases('every table', api => {
         else await api.delete(`/lists/${list.id}`, { token: user.token })
       }
       await api.delete(`/tasks/${gone.id}?permanent=true`, { token: user.token })
+      await api.post('/auth/tickets', { token: user.token, json: { for: 'events' } })
     }
     const tablesWith = async ({ id }: { id: string }) => {
       const names: string[] = []

@@ -12,6 +12,7 @@ interface Options {
   scopes?: string
   status?: boolean
   user?: string
+  verify?: boolean
   yes?: boolean
 }
 
@@ -98,6 +99,21 @@ const commands: CommandEntry[] = [
   {
     usage: 'serve',
     description: 'run the service (the default without a command)',
+    help: `
+Settings come from the environment or from .env. The ones to know:
+  HOST, PORT        where it listens: 127.0.0.1 and 8000; HOST=0.0.0.0 for other machines
+  DATA_DIR          the embedded database and the generated secret: ./data
+  DATABASE_URL      a PostgreSQL server in place of the embedded database
+  SECRET_KEY        signs the tokens; generated and kept in DATA_DIR if it is not set
+  FRONTEND_URL      the origins whose pages may call: http://localhost:3000
+  TRUSTED_PROXIES   the proxies in front, whose X-Forwarded-For counts
+  ENVIRONMENT       development, or production
+\`todo-api config\` shows all of them with the values in force.
+
+Examples:
+  todo-api
+  PORT=9000 DATA_DIR=/var/lib/todo todo-api serve
+  DATABASE_URL=postgres://todo:secret@localhost/todo SECRET_KEY_FILE=/run/secrets/key todo-api`,
     load: async () => (await import('./serve.ts')).serveCommand,
   },
   {
@@ -161,11 +177,16 @@ Examples:
   {
     usage: 'backup <file>',
     description: 'pack the embedded database into one file, also while the service runs',
+    options: { '--verify': 'read the backup before it gets its name, and put an export into it' },
     help: `
 FILE may be - for stdout. The backup contains every change that was acknowledged before the command began, and the
 generated secret key. It needs space for a copy of the database in DATA_DIR while it runs. For PostgreSQL, use pg_dump.
 
+With --verify the backup is unpacked, opened and read in full before it gets its name, and it carries an export, so that
+a todo-api with another PostgreSQL can restore it. BACKUP_EVERY makes such backups by itself.
+
 Examples:
+  todo-api backup --verify /backups/todo.tar.gz
   todo-api backup /backups/todo-$(date +%F).tar.gz
   docker exec todo-api todo-api backup - > todo.tar.gz`,
     load: async () => (await import('./backup/backup.ts')).backupCommand,
@@ -268,7 +289,8 @@ export async function runCommand(words: readonly string[]): Promise<void> {
   if (word !== undefined && !word.startsWith('-') && word !== 'help' && !isKnown) {
     throw new UsageError(`there is no command ${word}; \`todo-api help\` lists all of them`)
   }
-  await program.parseAsync(words, { from: 'user' })
+  // Commander takes one short form; both are usual.
+  await program.parseAsync(word === '-V' ? ['-v'] : words, { from: 'user' })
 }
 
 function addCommand(parent: Command, { usage, description, options = {}, help, ...entry }: CommandEntry) {

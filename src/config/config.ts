@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
 import { type Network, parseNetwork } from '../lib/client-address.ts'
 import { emailPattern, isNewPassword, passwordBytesMax, passwordLengthMin } from '../lib/credentials.ts'
 import type { LogLevel } from '../telemetry/log.ts'
@@ -48,6 +49,8 @@ export interface Config {
   accessTokenLifetimeSeconds: number
   /** Origins whose pages may call with credentials. */
   frontendUrls: string[]
+  /** Whether `/mcp` offers the tools for AI assistants. */
+  mcp: boolean
   bcryptCost: number
   /** How many passwords a process hashes at a time, and how many more may wait. */
   hashing: { atOnce: number; waiting: number }
@@ -57,11 +60,23 @@ export interface Config {
   firstUser: FirstUser | undefined
   /** Proxies whose `X-Forwarded-For` is believed. */
   trustedProxies: Network[]
+  /** `undefined`: the service makes none. */
+  backups: BackupSettings | undefined
   logLevel: LogLevel
+  /** Live streams of one process. */
+  streamsMax: number
   /** `undefined`: no metrics. */
   metrics: MetricsSettings | undefined
   /** The variables of OpenTelemetry; `undefined`: no traces. */
   tracing: Env | undefined
+}
+
+/** Backups of the embedded database that the service makes. */
+export interface BackupSettings {
+  everySeconds: number
+  /** The number of backups in the folder, at most. */
+  keep: number
+  dir: string
 }
 
 /** `/metrics` on a port of its own, or as a route of the API with a token. */
@@ -163,6 +178,7 @@ export function parseConfig(env: Env): Config {
     algorithm: oneOf('ALGORITHM', algorithms, 'HS256'),
     accessTokenLifetimeSeconds: 60 * integer('ACCESS_TOKEN_EXPIRE_MINUTES', 1440, 1, 525_600),
     frontendUrls: frontendUrls(read),
+    mcp: flag('MCP', true),
     bcryptCost,
     hashing: { atOnce: hashesAtOnce, waiting: 25 * hashesAtOnce },
     throttle: {
@@ -173,6 +189,8 @@ export function parseConfig(env: Env): Config {
     registration: oneOf('REGISTRATION', registrations, 'open'),
     firstUser: firstUser(read),
     trustedProxies: trustedProxies(read),
+    streamsMax: integer('STREAMS_MAX', 10_000, 0, 1_000_000),
+    backups: backups(read, { database, dataDir, environment }),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
     metrics: metrics(read),
     tracing: tracing(read),
@@ -313,6 +331,30 @@ function metrics({ text, secret, integer, mistake }: Reader): MetricsSettings | 
   }
   if (token === undefined && port === undefined) return undefined
   return { host: host ?? '127.0.0.1', port, token }
+}
+
+const secondsOf = { s: 1, m: 60, h: 60 * 60, d: 24 * 60 * 60 }
+const everySecondsMax = 14 * secondsOf.d
+
+function backups(
+  { text, integer, mistake }: Reader,
+  { database, dataDir, environment }: Pick<Config, 'database' | 'dataDir' | 'environment'>,
+): BackupSettings | undefined {
+  const every = text('BACKUP_EVERY')
+  const keep = integer('BACKUP_KEEP', 7, 1, 10_000)
+  const dir = text('BACKUP_DIR') ?? join(dataDir, 'backups')
+  if (every === undefined) return undefined
+  if (database.kind === 'postgres') {
+    return mistake(
+      'BACKUP_EVERY is for the embedded database; for PostgreSQL use pg_dump, or the backups of its host',
+    )
+  }
+  const [, number, unit] = every.match(/^(\d{1,6})([smhd])$/) ?? []
+  const everySeconds = Number(number) * secondsOf[unit as keyof typeof secondsOf]
+  // Tests cannot wait for a minute.
+  const everySecondsMin = environment === 'test' ? 1 : secondsOf.m
+  if (everySeconds >= everySecondsMin && everySeconds <= everySecondsMax) return { everySeconds, keep, dir }
+  return mistake('BACKUP_EVERY must look like 30m, 6h or 1d, and be from 1m to 14d')
 }
 
 /** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */

@@ -50,6 +50,8 @@ export interface Schema {
   /** The property that tells the variants of a union apart; in the document as OpenAPI says it. */
   discriminator?: string | { propertyName: string; mapping: Record<string, string> }
   form?: boolean
+  /** The type of a response that is not JSON. */
+  mediaType?: string
   /** The text is JSON, and this is what stands in it. */
   jsonOf?: Schema
   [keyword: string]: unknown
@@ -115,6 +117,9 @@ const infoOf = (registration: Registration) => ({
   summary: 'Your tasks, over HTTP.',
   license: { name: 'MIT', identifier: 'MIT' },
   description: [
+    // Not as `externalDocs`, whose address must name a host.
+    '[Guides](/docs/guides): settings, hosting, backups and more.',
+    '',
     'To try it here:',
     registration === 'open'
       ? '1. Create an account with **POST /api/v1/auth/register**.'
@@ -247,13 +252,19 @@ function mend(collected: Collected, registration: Registration): Document {
       description: description ?? STATUS_CODES[status] ?? status,
       headers: Object.fromEntries(names.map(name => [name, { $ref: `#/components/headers/${name}` }])),
       ...(schema && {
-        content: { [json]: toMedia({ ...schema, ...(title && { title }), ...(examples && { examples }) }) },
+        content: {
+          [schema.mediaType ?? json]: toMedia({
+            ...schema,
+            ...(title && { title }),
+            ...(examples && { examples }),
+          }),
+        },
       }),
     }
   }
 
   /** The examples of a body stand beside its schema, where every tool finds them; an error's by its code. */
-  function toMedia({ jsonOf, examples = [], ...schema }: Schema): Media {
+  function toMedia({ jsonOf, mediaType: _, examples = [], ...schema }: Schema): Media {
     if (jsonOf) return toMedia(jsonOf)
     const media = { schema: toJsonSchema(schema, schemas) }
     if (examples.length < 2) return { ...media, ...(examples.length === 1 && { example: examples[0] }) }
@@ -290,7 +301,7 @@ function accessOf(
 }
 
 /** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
-function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
+export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
   if (schema.documented) return toJsonSchema(schema.documented, schemas)
   // `additionalProperties` is no word of ours: Elysia writes it into a schema when its route is first called.
   const {
@@ -315,6 +326,7 @@ function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
     ...(notBlank && { pattern: '\\S' }),
     // Not the whole truth (bytes, not characters): the description has the rest.
     ...(maxBytes && { maxLength: maxBytes }),
+    ...(isWide(rest) && { format: 'int64' }),
     ...(items && { items: convert(items) }),
     ...(properties && { properties: mapValues(properties, convert) }),
     ...(anyOf && typeof discriminator === 'string' && toTagged(discriminator, anyOf, convert)),
@@ -330,6 +342,9 @@ function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
   schemas[title] = { title, ...known, ...shared }
   return { $ref: `#/components/schemas/${title}` }
 }
+
+/** Generators for Java, C# and others make 32 bits of an integer that does not say more. */
+const isWide = ({ type, maximum }: Schema) => type === 'integer' && Number(maximum) >= 2 ** 31
 
 /** Generators copy a pattern into languages that know no lookahead, and no `\\p` without a flag: then the server alone checks it. */
 const isPortable = (pattern: string) => !/\(\?|\\p/i.test(pattern)

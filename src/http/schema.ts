@@ -71,9 +71,9 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
     const msg = 'Input should be a date and time with an offset (RFC 3339), such as 2026-11-23T18:00:00+01:00'
     return { type: 'datetime', msg }
   }
-  if (schema.withinYear) return yearProblem(Date.parse(parseInstant(value)!))
   if (schema.format === 'uuid' && !isOwnId(value))
     return { type: 'uuid', msg: 'Input should be a UUID other than the nil and the max one' }
+  if (schema.withinYear) return yearProblem(Date.parse(parseInstant(value)!))
   const pattern = schema.pattern as unknown as string | undefined
   if (pattern && !new RegExp(pattern, 'u').test(value)) {
     return {
@@ -210,6 +210,10 @@ export function sendJson<T>(set: { headers: { 'content-type'?: string | number }
   set.headers['content-type'] = 'application/json'
   return text as T
 }
+
+/** A response of server-sent events, which the route sends as a `Response`; the document shows the example. */
+export const eventStream = (example: string) =>
+  t.String({ mediaType: 'text/event-stream', examples: [example] }) as unknown as TUnsafe<Response>
 
 /** The schema of a response with these headers, which only the OpenAPI document uses. */
 export const withHeaders = <Schema extends object>(schema: Schema, ...headers: string[]): Schema => ({

@@ -7,6 +7,7 @@ import {
   sessionEnds,
   sessions,
   taskTombstones,
+  tickets,
   users,
   userVersions,
 } from '../db/tables.ts'
@@ -64,6 +65,12 @@ export const registry = [
     owner: { none: 'it has ids of sessions and API tokens, which are random' },
     exportedAs: { not: 'it is for replicas that run, and is deleted a few minutes later' },
     deletedWithAccount: { not: 'deleting an account writes into it' },
+  },
+  {
+    table: tickets,
+    owner: tickets.userId,
+    exportedAs: { not: 'a ticket is valid for a minute' },
+    deletedWithAccount: 'at once',
   },
   {
     table: rateLimits,

@@ -4,10 +4,12 @@ import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { migrate, migrationState } from '../db/migrator.ts'
 import { databaseError } from '../db/pg-error.ts'
+import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
 import { AppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { createApp } from './app.ts'
+import { type BackupStats, startBackups } from './backups.ts'
 import type { Supervisor } from './cluster/worker-channel.ts'
 import { schedule } from './jobs.ts'
 import { type Listener, listen } from './listener.ts'
@@ -37,25 +39,28 @@ export async function serve(
   const { driver } = telemetry
   const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
 
+  const backups = config.backups && startBackups(config.backups, log)
+
   // 2. The app.
   let stopping = false
   let isPrepared = false
-  const { app, prepare, jobs, stats } = createApp({
+  const { app, prepare, jobs, stats, endStreams } = createApp({
     config,
     secretKey,
     driver,
     log,
-    readiness: readinessOf(driver, () => ({ stopping, isPrepared })),
+    readiness: readinessOf(driver, () => ({ stopping, isPrepared }), backups?.stats),
     peerOf: request => server.requestIP(request)?.address ?? null,
     observers: telemetry.observers,
     plugins: telemetry.plugins,
   })
-  telemetry.setSources({ ...stats, inFlight: () => server.pendingRequests })
+  const inFlight = () => server.pendingRequests - stats.streams().open
+  telemetry.setSources({ ...stats, inFlight, backups: backups?.stats })
   // The next request on a kept connection would be lost.
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
   })
-  attach(app.fetch)
+  attach(request => withTimeBudget(() => app.fetch(request)))
 
   // 3. Background jobs; the first run comes long after the migrations.
   const background = schedule(jobs, log)
@@ -65,15 +70,18 @@ export async function serve(
     if (stopping) return
     stopping = true
     log.info('stopping', { reason })
+    const streamsEnded = endStreams()
     // `/health/ready` fails from now on; requests are answered until load balancers have noticed.
     await Bun.sleep(delaySeconds * 1000)
     const until = performance.now() + limits.all * 1000
-    // `stop()` closes the listener and waits for requests in flight; `stop(true)` ends those that take too long.
-    await Promise.race([server.stop(), Bun.sleep(limits.inFlight * 1000)])
+    // `stop()` closes the listener and waits for requests in flight; `stop(true)` ends those that take too long, and the
+    // streams of clients that do not read.
+    const answered = streamsEnded.then(() => untilZero(inFlight))
+    await Promise.race([server.stop(), answered, Bun.sleep(limits.inFlight * 1000)])
     await server.stop(true)
     // The last access lines are logged one turn later.
     await new Promise(setImmediate)
-    await Promise.race([background.stop(), Bun.sleep(limits.jobs * 1000)])
+    await Promise.race([Promise.all([background.stop(), backups?.stop()]), Bun.sleep(limits.jobs * 1000)])
     const secondsLeft = Math.max(1, (until - performance.now()) / 1000)
     await Promise.all([driver.close(secondsLeft), telemetry.stop()])
     log.info('stopped')
@@ -87,6 +95,10 @@ export async function serve(
   migrated.catch(() => {})
 
   return { url: server.url.href, driver, stop, migrated }
+}
+
+async function untilZero(count: () => number): Promise<void> {
+  while (count() > 0) await Bun.sleep(20)
 }
 
 const retryEveryMs = 500
@@ -119,13 +131,19 @@ export function isAway(error: unknown): boolean {
   return code ? /^(08|53|57|25006)/.test(code) : error instanceof AppError
 }
 
-function readinessOf(driver: Driver, state: () => { stopping: boolean; isPrepared: boolean }): Readiness {
+function readinessOf(
+  driver: Driver,
+  state: () => { stopping: boolean; isPrepared: boolean },
+  backups: (() => BackupStats) | undefined,
+): Readiness {
   return async () => {
     if (state().stopping) return { ready: false, reason: 'the service is stopping' }
     try {
       const { pending } = await migrationState(driver)
       if (pending.length > 0) return { ready: false, reason: 'migrations are pending' }
-      return state().isPrepared ? { ready: true } : { ready: false, reason: 'the service is starting' }
+      if (!state().isPrepared) return { ready: false, reason: 'the service is starting' }
+      const lastGoodAt = backups?.().lastGoodAt?.toISOString() ?? null
+      return { ready: true, lastBackupAt: backups && lastGoodAt }
     } catch {
       return { ready: false, reason: 'the database does not answer' }
     }

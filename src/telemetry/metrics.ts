@@ -11,7 +11,10 @@ export interface Sources {
   /** Refused calls by limit. */
   throttled: () => Readonly<Record<string, number>>
   cachedTokens: () => number
+  streams: () => { open: number; entriesSent: number; wakeUps: number; tooSlow: number }
   logLinesDropped: () => number
+  /** `undefined`: the service makes none. */
+  backups?: (() => { lastGoodAt: Date | undefined; outcomes: Record<string, number> }) | undefined
 }
 
 export type Metrics = ReturnType<typeof createMetrics>
@@ -90,7 +93,9 @@ export function createMetrics(about: { version: string; database: string }, work
   })
   info.set({ ...about, bun: Bun.version }, 1)
 
-  gauge('http_requests_in_flight', 'Requests that have not been answered.', from => from.inFlight())
+  gauge('http_requests_in_flight', 'Requests that have not been answered, without live streams.', from =>
+    from.inFlight(),
+  )
   gauge(
     'database_connections',
     'Connections by what they are doing.',
@@ -108,9 +113,30 @@ export function createMetrics(about: { version: string; database: string }, work
   gauge('password_hashes_waiting', 'Passwords that wait for their turn.', from => from.hashing().waiting)
   gauge('cached_tokens', 'Access tokens that need no look-up.', from => from.cachedTokens())
   counter('throttled_requests_total', 'Calls refused with 429, by limit.', from => from.throttled(), 'limit')
+  gauge('streams_open', 'Live streams.', from => from.streams().open)
+  counter('stream_entries_sent_total', 'Changes sent to streams.', from => from.streams().entriesSent)
+  counter(
+    'stream_wake_ups_total',
+    'Times that the streams of a user looked for changes.',
+    from => from.streams().wakeUps,
+  )
+  counter(
+    'streams_too_slow_total',
+    'Streams ended because the client did not read.',
+    from => from.streams().tooSlow,
+  )
   counter('log_lines_dropped_total', 'Lines lost because the reader of the log is too slow or gone.', from =>
     from.logLinesDropped(),
   )
+  /** Only where backups are made: 0 would be an alarm everywhere else. */
+  function showBackups(stats: NonNullable<Sources['backups']>) {
+    gauge('backup_last_success_timestamp_seconds', 'When the newest good backup began; 0: none yet.', () => {
+      const { lastGoodAt } = stats()
+      return lastGoodAt ? lastGoodAt.getTime() / 1000 : 0
+    })
+    counter('backups_total', 'Backups by outcome.', () => stats().outcomes, 'outcome')
+  }
+
   // The usual names (prometheus.io/docs/instrumenting/writing_clientlibs). prom-client's own are Node's, and wrong here.
   counter('process_cpu_seconds_total', 'User and system time.', cpuSeconds)
   gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss())
@@ -150,6 +176,7 @@ export function createMetrics(about: { version: string; database: string }, work
     /** Sets the sources. */
     setSources(from: Sources) {
       sources = from
+      if (from.backups) showBackups(from.backups)
     },
     /** The Prometheus text format 0.0.4. */
     contentType: registry.contentType,

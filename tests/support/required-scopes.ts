@@ -4,6 +4,7 @@ import type { Scope } from '../../src/lib/scope.ts'
 const rules: [route: RegExp, scope: Scope][] = [
   [/^(GET|HEAD) \/(tasks|lists)(\/|$)/, 'tasks:read'],
   [/^[A-Z]+ \/(tasks|lists)(\/|$)/, 'tasks:write'],
+  [/^POST \/mcp$/, 'tasks:read'],
   [/^(GET|HEAD) \/users\/me(\/|$)/, 'account:read'],
   [/^[A-Z]+ \/(auth|users)\//, 'session'],
 ]

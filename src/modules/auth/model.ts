@@ -216,3 +216,23 @@ export const apiToken = t.Object(
 export const apiTokenList = t.Array(apiToken)
 
 export const apiTokenParams = t.Object({ id: pathId('The id of an API token.') })
+
+export const ticketRequest = t.Object(
+  { for: oneOf(['events'], { description: 'What it opens: `GET /tasks/events`.' }) },
+  { title: 'TicketRequest', examples: [{ for: 'events' }] },
+)
+
+export const ticket = t.Object(
+  {
+    ticket: t.String({ description: 'For the address: `?ticket=…`.' }),
+    expires_in: t.Integer({ description: 'Seconds in which it has to be used.', examples: [60] }),
+  },
+  {
+    title: 'Ticket',
+    examples: [
+      { ticket: 'AZqcPVLgfRuMdz9KW2x9jrZ0m3yqW7rD2cXbVnL5sT8uQeGkHj4oPiAfRzYw1Mx6', expires_in: 60 },
+    ],
+  },
+)
+
+export type Ticket = typeof ticket.static

@@ -1,6 +1,7 @@
 import { gt, lt, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessionEnds } from '../../db/tables.ts'
+import { withoutTimeBudget } from '../../db/time-budget.ts'
 import { type Revocations, revocationWindowSeconds } from './token-cache.ts'
 
 /** The records of ended sessions and API tokens, which triggers write and every replica polls. */
@@ -16,8 +17,8 @@ export function createRevocations(db: Db) {
     .prepare('poll_revocations')
 
   return {
-    /** What ended in the last seconds. */
-    poll: async (): Promise<Revocations> => (await recent.execute())[0]!,
+    /** What ended in the last seconds. A request may begin it, but does not wait for it. */
+    poll: (): Promise<Revocations> => withoutTimeBudget(async () => (await recent.execute())[0]!),
 
     /** Deletes the records that every replica has read. */
     async cleanUp(): Promise<void> {

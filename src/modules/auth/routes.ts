@@ -19,12 +19,15 @@ import {
   revoked,
   sessionList,
   sessionParams,
+  ticket,
+  ticketRequest,
   tokenPair,
 } from './model.ts'
 import { passwordSignIn } from './password.ts'
 import type { Passwords } from './password-hash.ts'
 import type { Sessions } from './sessions.ts'
 import type { Throttle } from './throttle.ts'
+import type { Tickets } from './tickets.ts'
 
 /** What sign-in methods may need; each names its own part of it. */
 interface Parts {
@@ -34,6 +37,7 @@ interface Parts {
   apiTokens: ApiTokens
   passwords: Passwords
   throttle: Throttle
+  tickets: Tickets
   clientOf: ClientOf
 }
 
@@ -45,6 +49,7 @@ export const authRoutes = (parts: Parts) =>
     .use(revokeRoutes(parts))
     .use(sessionRoutes(parts.sessions))
     .use(apiTokenRoutes(parts))
+    .use(ticketRoutes(parts.sessions, parts.tickets))
 
 const refreshRoutes = (sessions: Sessions) =>
   new Elysia().use(oauthBody()).post('/refresh', ({ body }) => sessions.refresh(body.refresh_token), {
@@ -164,3 +169,18 @@ const apiTokenRoutes = ({ apiTokens, sessions, clientOf }: Parts) =>
         },
       },
     )
+
+const ticketRoutes = (sessions: Sessions, tickets: Tickets) =>
+  new Elysia()
+    .use(requireUser(sessions.authenticate, 'session'))
+    .use(body())
+    .post('/tickets', async ({ user, status }) => status(201, await tickets.issue(user)), {
+      body: ticketRequest,
+      response: { 201: ticket },
+      detail: {
+        operationId: 'createTicket',
+        summary: 'Get a ticket for the live stream',
+        description:
+          'For a browser, whose `EventSource` sends no headers: open `/tasks/events?ticket=…` with it. It is good once, within a minute. The stream ends with the session that asked for it.',
+      },
+    })

@@ -57,6 +57,28 @@ interface Place {
   base: number
 }
 
+/** Changes of one user, in order. */
+export interface ChangesPage {
+  /** As the API sends it. */
+  json: string
+  state: string
+  /** The number of entries. */
+  count: number
+  /** The place after the last entry, for the client, and its version. */
+  cursor: string
+  version: number
+  hasMore: boolean
+}
+
+/** Where a client begins. */
+export interface ChangesStart {
+  cursor: string | undefined
+  /** Where the request has the cursor. */
+  sentAs: SentAs
+}
+
+type SentAs = Parameters<typeof wrongCursor>
+
 /** What decides about an answer, beside the question: two answers with the same state are the same. */
 const stateOf = (lastVersion: number, forgottenVersion: number) => `${lastVersion}.${forgottenVersion}`
 
@@ -71,47 +93,65 @@ export function createChanges(db: Db, cursors: Cursors) {
     return base
   }
 
+  /** The last versions of a user who is at such a place. Throws as `changes` does. */
+  async function readPlace(userId: UserId, known: Place | undefined) {
+    const versions = await readVersions(userId)
+    if (!versions) throw new AppError('invalid_token')
+    return { ...versions, base: checkPlace(known, versions.lastVersion, versions.forgottenVersion) }
+  }
+
   /** The `state` that such an answer has now, without reading the changes. Throws as `changes` does. */
   async function changesState(userId: UserId, { since: cursor }: ChangesQuery): Promise<string> {
     const known = cursor === undefined ? undefined : readCursor(userId, cursor)
-    const versions = await readVersions(userId)
-    if (!versions) throw new AppError('invalid_token')
-    checkPlace(known, versions.lastVersion, versions.forgottenVersion)
-    return stateOf(versions.lastVersion, versions.forgottenVersion)
+    const { lastVersion, forgottenVersion } = await readPlace(userId, known)
+    return stateOf(lastVersion, forgottenVersion)
+  }
+
+  /** The place that a cursor names; without one, after the last change. Throws as `changes` does. */
+  async function changesStart(
+    userId: UserId,
+    { cursor, sentAs }: ChangesStart,
+  ): Promise<Pick<ChangesPage, 'cursor' | 'version'>> {
+    const known = cursor === undefined ? undefined : readCursor(userId, cursor, sentAs)
+    const { lastVersion, base } = await readPlace(userId, known)
+    const version = known?.since ?? lastVersion
+    return { cursor: sign(userId, version, base), version }
   }
 
   /**
-   * The changes since a cursor, as JSON. Throws `validation_failed` for a cursor that is not this user's, and
+   * The changes since a cursor. Throws `validation_failed` for a cursor that is not this user's, and
    * `cursor_expired` when deletions after it are forgotten, or when the database is older than it (a restored backup).
    */
-  async function changes(
-    userId: UserId,
-    { since: cursor, limit = 50 }: ChangesQuery,
-  ): Promise<{ json: string; state: string }> {
+  async function changes(userId: UserId, { since: cursor, limit = 50 }: ChangesQuery): Promise<ChangesPage> {
     const known = cursor === undefined ? undefined : readCursor(userId, cursor)
     const from = known?.since ?? 0
     const found = await query.execute({ user: userId, since: from, limit })
     if (!found[0]) throw new AppError('invalid_token')
     const { last_version, forgotten_version } = found[0]
     const base = checkPlace(known, last_version, forgotten_version)
-    const has_more = found.length > limit
+    const hasMore = found.length > limit
     const page = found.slice(0, limit)
     const changed = (of: Kind) => page.flatMap(({ kind, json }) => (kind === of && json) || [])
     const deleted = (of: Kind) =>
       page.flatMap(({ kind, id, json }) => (kind === of && !json ? `"${id}"` : []))
-    const next = cursors.sign('changes', userId, `${has_more ? page.at(-1)!.version : last_version}.${base}`)
+    const version = hasMore ? page.at(-1)!.version! : last_version
+    const next = sign(userId, version, base)
     const json =
       `{"tasks":[${changed('task')}],"deleted":[${deleted('task')}],` +
-      `"lists":[${changed('list')}],"deleted_lists":[${deleted('list')}],"cursor":"${next}","has_more":${has_more}}`
-    return { json, state: stateOf(last_version, forgotten_version) }
+      `"lists":[${changed('list')}],"deleted_lists":[${deleted('list')}],"cursor":"${next}","has_more":${hasMore}}`
+    const count = page[0]!.id === null ? 0 : page.length
+    return { json, state: stateOf(last_version, forgotten_version), count, cursor: next, version, hasMore }
   }
 
-  function readCursor(userId: UserId, cursor: string): Place {
+  const sign = (userId: UserId, version: number, base: number) =>
+    cursors.sign('changes', userId, `${version}.${base}`)
+
+  function readCursor(userId: UserId, cursor: string, sentAs: SentAs = ['since']): Place {
     const content = cursors.verify('changes', userId, cursor)
-    if (content === undefined) throw wrongCursor('since')
+    if (content === undefined) throw wrongCursor(...sentAs)
     const [since, base] = content.split('.').map(Number)
     return { since: since!, base: base! }
   }
 
-  return { changes, changesState }
+  return { changes, changesState, changesStart }
 }
