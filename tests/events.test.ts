@@ -318,6 +318,32 @@ onBothDatabases(
       expect(new Set(ends(api, ada))).toEqual(new Set(['client']))
     })
 
+    test('goes on when another stream of the user is closed', async () => {
+      const ada = await api.user()
+      const [closed, open] = [await openEvents(api, ada), await openEvents(api, ada)]
+      await api.task(ada)
+      await Promise.all([closed.receive('changes'), open.receive('changes')])
+      await closed.close()
+      await until(() => ends(api, ada).length === 1)
+      const task = await api.task(ada)
+
+      expect((await open.receive('changes', 2)).data.tasks).toEqual([task])
+      await open.close()
+    })
+
+    test('reads the changes of a user at most every 50 ms, however fast they are made', async () => {
+      const ada = await api.user()
+      const begunAt = performance.now()
+      const stream = await openEvents(api, ada)
+      for (let i = 0; i < 40; i++) await api.task(ada)
+      await until(() => stream.changes().tasks.length === 40)
+
+      const reads = stream.events.length - 1
+      expect(reads).toBeLessThanOrEqual(1 + (performance.now() - begunAt) / 50)
+      expect(streamLimits.readEveryMs).toBe(50)
+      await stream.close()
+    })
+
     test('of clients that go away while it opens nothing is left', async () => {
       const ada = await api.user()
       const { port, hostname } = new URL(api.url)
