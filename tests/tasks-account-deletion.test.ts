@@ -43,6 +43,26 @@ onBothDatabases('the deletion of an account', api => {
     expect(await rowsOf(api, bob)).toEqual([1100, 1, 1, 1])
   })
 
+  test('takes its lists and their deletions along, and those of no other user', async () => {
+    const [ada, bob] = [await api.user(), await api.user()]
+    for (const { token } of [ada, bob]) {
+      await api.post('/lists', { token, json: { name: 'kept' } })
+      const { body } = await api.post('/lists', { token, json: { name: 'deleted' } })
+      await api.delete(`/lists/${body.id}`, { token })
+    }
+    const listsOf = async ({ id }: User) => {
+      const counts = ['lists', 'list_tombstones'].map(
+        table => `(select count(*) from ${table} where user_id = $1)`,
+      )
+      return (await api.sql(`select ${counts}`, [id]))[0]
+    }
+
+    expect((await remove(api, ada)).status).toBe(204)
+
+    expect(await listsOf(ada)).toEqual([0, 0])
+    expect(await listsOf(bob)).toEqual([1, 1])
+  })
+
   test('that was interrupted leaves no way in, frees the address, and is ended by the purge', async () => {
     const [ada, bob] = [await api.user(), await api.user()]
     await fill(api, ada, 450)
