@@ -111,6 +111,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
 
   test('token create prints a token that works, list shows it without the secret, revoke ends it', async () => {
     const frank = await api.user('frank@example.com')
+    await makeApiToken(api, await api.user('erin@example.com'))
     const options = ['--name', 'a script', '--scopes', 'account:read, tasks:write', '--expires', '30d']
     const made = await token(['create', 'FRANK@example.com', ...options])
     const day = new Date(Date.now() + 30 * 86_400_000).toISOString().slice(0, 10)
@@ -128,7 +129,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     const { stdout } = await token(['list', frank.id])
     const [shown] = (await api.get('/auth/tokens', frank)).body
     expect(lines(stdout).map(line => JSON.parse(line))).toEqual([{ ...shown, user: frank.email }])
-    expect(lines((await token(['list'])).stdout).length).toBeGreaterThanOrEqual(1)
+    expect(lines((await token(['list'])).stdout).length).toBeGreaterThanOrEqual(2)
     expect(stdout).not.toContain(secret.slice(12))
 
     expect(await token(['revoke', shown.id])).toEqual({
@@ -257,6 +258,27 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
       expect(stdout).toContain(`ok    ${what}`)
     }
   })
+})
+
+test('user list counts the tasks that are not in the trash, and the sessions that are not over', async () => {
+  const place = await newPlace('postgres', { direct: true })
+  const { stdout: made } = await runCommand(['user', 'create', 'ada@example.com'], {
+    ...place,
+    stdin: 'correct horse',
+  })
+  const id = made.trim()
+  await execute(
+    place.env.DATABASE_URL!,
+    `insert into sessions (id, user_id, token_hash, expires_at)
+     select gen_random_uuid(), '${id}', n, now() + n * interval '1 hour' from generate_series(-2, 1) n;
+     insert into tasks (id, user_id, title, version, deleted_at)
+     select gen_random_uuid(), '${id}', 'a', n, case when n > 1 then now() end from generate_series(1, 3) n`,
+  )
+
+  const { stdout } = await runCommand(['user', 'list'], place)
+
+  expect(JSON.parse(stdout)).toMatchObject({ id, tasks: 1, sessions: 1 })
+  await place.remove()
 })
 
 test('a command on the embedded database works without a service, and makes no database by accident', async () => {
