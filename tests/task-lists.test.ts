@@ -79,6 +79,15 @@ onBothDatabases('lists', api => {
     })
   })
 
+  test('are moved by their position alone', async () => {
+    const ada = await api.user()
+    const list = await make(ada, { position: 'a' })
+
+    const moved = await api.patch(`/lists/${list.id}`, { token: ada.token, json: { position: 'b' } })
+
+    expect(moved.body).toMatchObject({ name: list.name, position: 'b', version: 2 })
+  })
+
   test('are changed as tasks are: only what was sent, with If-Match and If-None-Match', async () => {
     const ada = await api.user()
     const list = await make(ada, { position: 'a' })
