@@ -93,6 +93,29 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect((await login('carol@example.com', 'correct horse')).status).toBe(200)
   })
 
+  test('disable and reset-password end no session and no API token of another user', async () => {
+    const [heidi, ivan] = [await api.user('heidi@example.com'), await api.user('ivan@example.com')]
+    const script = await makeApiToken(api, ivan)
+    await user(['disable', heidi.id])
+    await user(['reset-password', heidi.id], 'staple battery')
+    await Bun.sleep(1000)
+
+    expect((await api.get('/users/me', heidi)).status).toBe(401)
+    expect((await api.get('/users/me', ivan)).status).toBe(200)
+    expect((await api.get('/tasks', { token: script.token })).status).toBe(200)
+  })
+
+  test('an account that is disabled again stays disabled since the first time', async () => {
+    const judy = await api.user('judy@example.com')
+    const disabledAt = async () => {
+      expect((await user(['disable', judy.id])).exitCode).toBe(0)
+      const accounts = lines((await user(['list'])).stdout).map(line => JSON.parse(line))
+      return accounts.find(({ id }) => id === judy.id).disabled_at
+    }
+
+    expect(await disabledAt()).toBe(await disabledAt())
+  })
+
   test('reset-password changes the password and ends the sessions', async () => {
     const dave = await api.user('dave@example.com')
     const script = await makeApiToken(api, dave)
