@@ -371,3 +371,42 @@ describe('the program', () => {
     expect(stderr).not.toContain('PORT')
   })
 })
+
+describe('the first user', () => {
+  const email = 'ada@example.com'
+  const password = 'correct horse'
+
+  test('has an address, and a password from a file or the environment', () => {
+    for (const given of [{ FIRST_USER_PASSWORD: password }, { FIRST_USER_PASSWORD_FILE: fileWith(password) }])
+      expect(parseConfig({ FIRST_USER_EMAIL: email, ...given }).firstUser).toEqual({ email, password })
+    expect(parseConfig({}).firstUser).toBeUndefined()
+  })
+
+  test.each([
+    [{ FIRST_USER_EMAIL: email }, ['FIRST_USER_EMAIL and FIRST_USER_PASSWORD_FILE']],
+    [{ FIRST_USER_PASSWORD: password }, ['FIRST_USER_EMAIL and FIRST_USER_PASSWORD_FILE']],
+    [{ FIRST_USER_EMAIL: email, FIRST_USER_PASSWORD: 'geheim' }, ['FIRST_USER_PASSWORD must have']],
+    [
+      { FIRST_USER_EMAIL: email, FIRST_USER_PASSWORD: 'geheim'.repeat(20) },
+      ['FIRST_USER_PASSWORD must have'],
+    ],
+    [
+      { FIRST_USER_EMAIL: email, FIRST_USER_PASSWORD_FILE: '/geheim' },
+      ['FIRST_USER_PASSWORD_FILE cannot be read'],
+    ],
+    [
+      { FIRST_USER_EMAIL: 'geheim', FIRST_USER_PASSWORD: 'geheim' },
+      ['FIRST_USER_EMAIL must be', 'FIRST_USER_PASSWORD must have'],
+    ],
+  ] as [Env, string[]][])('%o is a mistake, which is named without a value', (env, expected) => {
+    const found = mistakes(env)
+    expect(found).toEqual(expected.map(text => expect.stringContaining(text)))
+    expect(found.join()).not.toContain('geheim')
+  })
+
+  test('may be the only one: REGISTRATION is open or closed', () => {
+    expect(parseConfig({}).registration).toBe('open')
+    expect(parseConfig({ REGISTRATION: 'closed' }).registration).toBe('closed')
+    expect(mistakes({ REGISTRATION: 'false' })).toEqual(['REGISTRATION must be one of open, closed'])
+  })
+})

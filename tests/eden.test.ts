@@ -22,7 +22,9 @@ test('a typed client knows each task to its last field, though it travels as rea
   expectTypeOf<Data<Api['tasks']['post']>>().toEqualTypeOf<Task>()
   expectTypeOf<Data<ReturnType<Api['tasks']>['patch']>>().toEqualTypeOf<Task>()
   expectTypeOf<Data<Api['tasks']['changes']['get']>['tasks']>().toEqualTypeOf<Task[]>()
-  expectTypeOf<Data<Api['tasks']['batch']['post']>['results'][number]['task']>().toEqualTypeOf<Task | null>()
+  type Result = Data<Api['tasks']['batch']['post']>['results'][number]
+  expectTypeOf<Result['task']>().toEqualTypeOf<Task | null | undefined>()
+  expectTypeOf<Extract<Result['error'], { current?: unknown }>['current']>().toEqualTypeOf<Task | undefined>()
 })
 
 test('a typed client knows what a call takes', () => {
@@ -34,7 +36,7 @@ test('a typed client knows what a call takes', () => {
 
 test('a typed client knows the errors of a call, also those that come from plugins', () => {
   type CreateTask = Failure<Api['tasks']['post']>
-  expectTypeOf<CreateTask['status']>().toEqualTypeOf<401 | 409 | 413 | 415 | 422 | 500 | 503>()
+  expectTypeOf<CreateTask['status']>().toEqualTypeOf<401 | 403 | 409 | 413 | 415 | 422 | 500 | 503>()
   type Invalid = Extract<CreateTask, { status: 422 }>['value']
   expectTypeOf<Invalid['detail'][number]['loc']>().toEqualTypeOf<(string | number)[]>()
   type Unauthenticated = Extract<CreateTask, { status: 401 }>['value']

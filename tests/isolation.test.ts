@@ -1,10 +1,8 @@
 import { expect, test } from 'bun:test'
-import { parseConfig } from '../src/config/config.ts'
-import { observeDriver } from '../src/db/instrumented-driver.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
-import { createApp } from '../src/server/app.ts'
-import { createLog } from '../src/telemetry/log.ts'
-import { type Client, client, onBothDatabases, type Service } from './support/harness.ts'
+import { makeApiToken } from './support/api-token.ts'
+import { type Client, client, onBothDatabases } from './support/harness.ts'
+import { listening } from './support/listening.ts'
 import { unownedStatements } from './support/owned-statements.ts'
 import { expectError } from './support/wire.ts'
 
@@ -18,7 +16,12 @@ onBothDatabases('two users', api => {
     const gone = await api.task(ada, { title: 'hers for good' })
     await api.delete(`/tasks/${gone.id}?permanent=true`, { token: ada.token })
 
+    const { body: list } = await api.post('/lists', { token: ada.token, json: { name: 'hers' } })
+    await api.task(ada, { list_id: list.id })
+    await api.post('/lists', { token: ada.token, json: { name: 'gone' } })
     for (const path of [
+      '/lists?total=true&counts=true',
+      `/tasks?list=${list.id}`,
       '/tasks',
       '/tasks?q=hers',
       '/tasks?status=pending&limit=200',
@@ -30,9 +33,11 @@ onBothDatabases('two users', api => {
       expect(answer.headers.get('x-total-count') ?? '0').toBe('0')
     }
     const changes = await api.get('/tasks/changes', { token: bob.token })
-    expect(changes.body).toMatchObject({ tasks: [], deleted: [] })
-    const stats = await api.get('/tasks/stats', { token: bob.token })
-    expect(JSON.stringify(stats.body)).not.toMatch(/[1-9]/)
+    expect(changes.body).toMatchObject({ tasks: [], deleted: [], lists: [], deleted_lists: [] })
+    for (const query of ['', `?list=${list.id}`]) {
+      const stats = await api.get(`/tasks/stats${query}`, { token: bob.token })
+      expect(JSON.stringify(stats.body)).not.toMatch(/[1-9]/)
+    }
     const sessions = await api.get('/auth/sessions', { token: bob.token })
     expect(sessions.body).toHaveLength(1)
     expect((await api.get('/users/me', { token: bob.token })).body.id).toBe(bob.id)
@@ -111,6 +116,30 @@ onBothDatabases('two users', api => {
     expect((await api.get(at, { token })).status).toBe(403)
   })
 
+  test('do not meet in lists and families of the same ids', async () => {
+    const [ada, bob] = [await api.user(), await api.user()]
+    const [listId, parentId] = [crypto.randomUUID(), crypto.randomUUID()]
+    const live = async ({ token }: { token: string }) => (await api.get('/tasks', { token })).body
+    for (const user of [ada, bob]) {
+      await api.post('/lists', { token: user.token, json: { id: listId, name: 'mine' } })
+      await api.task(user, { id: parentId, list_id: listId })
+      await api.task(user, { parent_id: parentId })
+    }
+    const his = await live(bob)
+    const { token } = ada
+
+    await api.patch(`/lists/${listId}`, { token, json: { name: 'hers' } })
+    await api.delete(`/tasks/${parentId}`, { token })
+    await api.post(`/tasks/${parentId}/restore`, { token })
+    await api.delete(`/lists/${listId}?tasks=trash`, { token })
+    await api.delete(`/tasks/${parentId}?permanent=true`, { token })
+
+    expect(await live(ada)).toEqual([])
+    expect(await live(bob)).toEqual(his)
+    expect((await api.get(`/lists/${listId}`, { token: bob.token })).body).toMatchObject({ name: 'mine' })
+    expect((await api.get(`/lists/${listId}`, { token })).status).toBe(403)
+  })
+
   test('cannot end each other’s sessions', async () => {
     const ada = await api.user()
     const bob = await api.user()
@@ -150,15 +179,15 @@ onBothDatabases('two users', api => {
 })
 
 onBothDatabases('every statement', api => {
-  test('about a user’s rows names the user, but the one that decides between 403 and 404', async () => {
+  test('about a user’s rows names the user, but for two that say why', async () => {
     const { url, texts, stop } = listening(api)
     await callEveryRoute({ ...api, ...client(url) })
     await stop()
 
     expect(
-      [...texts].filter(text => /\b(tasks|task_tombstones|user_versions)\b/.test(text)).length,
+      [...texts].filter(text => /\b(tasks|lists|task_tombstones|user_versions)\b/.test(text)).length,
     ).toBeGreaterThan(20)
-    expect([...texts].filter(text => /\b(sessions|users)\b/.test(text)).length).toBeGreaterThan(5)
+    expect([...texts].filter(text => /\b(sessions|api_tokens|users)\b/.test(text)).length).toBeGreaterThan(10)
     expect(unownedStatements(texts)).toEqual([])
   }, 30_000)
 })
@@ -177,25 +206,6 @@ test('no id from a request can be passed as the user', () => {
     tasks.read(taskId, taskId)
   expect(read).toBeFunction()
 })
-
-/** The service once more on the same database, and the text of every statement that it sends. */
-function listening(api: Service) {
-  const texts = new Set<string>()
-  const driver = observeDriver(api.driver, (_, text, run) => {
-    texts.add(text)
-    return run()
-  })
-  const { app } = createApp({
-    config: parseConfig({ ENVIRONMENT: 'test', BCRYPT_COST: '4' }),
-    secretKey: 'a secret key for statements, a secret key',
-    driver,
-    log: createLog({ level: 'error', pretty: false, write: () => {} }),
-    readiness: async () => ({ ready: true }),
-    peerOf: () => null,
-  })
-  const server = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: app.fetch })
-  return { url: server.url.href.replace(/\/$/, ''), texts, stop: () => server.stop(true) }
-}
 
 /** Each route once or more often, so that every statement is sent. */
 async function callEveryRoute(api: Client) {
@@ -225,6 +235,7 @@ async function callEveryRoute(api: Client) {
     await api.get(path, { token })
   }
   await api.get(`/tasks/${task.id}`, { token: bob.token })
+  await callEveryListRoute(api, token, bob.token)
   await api.patch(`/tasks/${task.id}`, { token, json: { title: 'x' } })
   const [one, two] = [await api.task(ada), await api.task(ada)]
   const operations = [
@@ -238,4 +249,37 @@ async function callEveryRoute(api: Client) {
   await api.delete(`/tasks/${task.id}?permanent=true`, { token })
   await api.delete('/tasks/trash', { token })
   await api.post('/auth/refresh', { json: { refresh_token: ada.refreshToken } })
+  const script = await makeApiToken(api, ada)
+  await api.get('/tasks', { token: script.token })
+  await api.get('/auth/tokens', { token })
+  await api.delete(`/auth/tokens/${script.id}`, { token })
+  const password = { current_password: ada.password, new_password: 'staple my battery' }
+  await api.post('/users/me/password', { token, json: password })
+  for (const text of [script.token, ada.refreshToken, bob.token])
+    await api.post('/auth/revoke', { form: { token: text } })
+}
+
+async function callEveryListRoute(api: Client, token: string, stranger: string) {
+  for (const tasks of ['keep', 'trash']) {
+    const { body: list } = await api.post('/lists', { token, json: { name: 'x' } })
+    await api.post('/lists', { token, json: { id: list.id, name: 'x' } })
+    await api.post('/lists', { token, json: { name: 'x' }, headers: { 'idempotency-key': tasks } })
+    const { body: parent } = await api.post('/tasks', { token, json: { title: 'x', list_id: list.id } })
+    await api.post('/tasks', { token, json: { title: 'x', parent_id: parent.id } })
+    for (const path of [
+      '/lists?counts=true&total=true',
+      '/lists?limit=1',
+      `/lists/${list.id}`,
+      `/lists/${list.id}?counts=true`,
+      `/tasks?list=${list.id}`,
+      `/tasks?list=${list.id}&status=pending`,
+      `/tasks?list=none&parent=none`,
+      `/tasks/stats?list=${list.id}`,
+    ])
+      await api.get(path, { token })
+    await api.get(`/lists/${list.id}`, { token: stranger })
+    await api.patch(`/lists/${list.id}`, { token, json: { name: 'y' } })
+    await api.delete(`/lists/${list.id}?tasks=${tasks}`, { token })
+    await api.post('/lists', { token, json: { id: list.id, name: 'x' } })
+  }
 }

@@ -246,7 +246,7 @@ describe.each(['postgres', 'embedded'] as const)('a database of before the first
         expect([exitCode, stderr]).toEqual([
           0,
           expect.stringContaining(
-            'added 1 users, 2 tasks, 1 notes of deleted tasks; 0 were here already; 0 skipped',
+            'added 1 users, 2 tasks, 1 notes of deletions; 0 were here already; 0 skipped',
           ),
         ])
         expect(content((await run(['export', '-'], env)).stdout)).toEqual(content(exported))

@@ -1,12 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import { haproxy, startHaproxy } from './support/haproxy.ts'
 import { type Client, client, type User } from './support/harness.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
-const haproxy = Bun.which('haproxy') ?? Bun.which('haproxy', { PATH: '/usr/sbin' })
 if (!haproxy) {
   process.stderr.write('\nNOT RUN: the test of a rolling restart needs HAProxy, and there is none in PATH.\n')
 }
@@ -27,11 +24,10 @@ const cases = [
 describe.skipIf(!haproxy).each(cases)(
   'three replicas behind HAProxy $name',
   ({ builds: [first, ...next] }) => {
-    const folder = mkdtempSync(join(tmpdir(), 'todo-api-haproxy-'))
     const [front, ...ports] = takePorts(4) as [number, number, number, number]
     let database: PrivateDatabase
     let replicas: Running[]
-    let balancer: Bun.Subprocess
+    let balancer: ReturnType<typeof startHaproxy>
 
     const start = (port: number, path?: string) => {
       const env = {
@@ -50,19 +46,13 @@ describe.skipIf(!haproxy).each(cases)(
       database = await privateDatabase()
       replicas = await Promise.all(ports.map(port => start(port, first)))
       await Promise.all(replicas.map(untilReady))
-      const config = readFileSync(join(import.meta.dir, '../deploy/haproxy.cfg'), 'utf8')
-        .replace('bind :8080', `bind 127.0.0.1:${front}`)
-        .replace(/127\.0\.0\.1:800(\d)/g, (_, number) => `127.0.0.1:${ports[number - 1]}`)
-      const file = join(folder, 'haproxy.cfg')
-      writeFileSync(file, config)
-      balancer = Bun.spawn([haproxy!, '-q', '-db', '-f', file], { stdio: ['ignore', 'ignore', 'inherit'] })
+      balancer = startHaproxy(front, ports)
     }, 60_000)
 
     afterAll(async () => {
-      balancer?.kill()
+      await balancer?.stop()
       await Promise.all((replicas ?? []).map(replica => replica.stop()))
       await database?.drop()
-      rmSync(folder, { recursive: true })
     })
 
     test('one after another under load, and no request fails', async () => {

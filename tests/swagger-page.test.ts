@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Browser, type BrowserContextOptions, chromium, type Locator, type Page } from 'playwright-core'
 import type { Document } from '../src/http/openapi-document.ts'
+import { makeApiToken } from './support/api-token.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import type { User } from './support/harness.ts'
 
@@ -51,7 +52,7 @@ describe.skipIf(!executablePath)('with the Swagger page, in a browser without a 
     const registered = await tryOut(page, 'auth-register', { email, password })
     expect(registered.status).toBe('201')
 
-    expect(await authorize(page, email, password)).toEqual(['username', 'password'])
+    expect(await authorize(page, email, password)).toEqual(['username', 'password', 'auth-bearer-value'])
 
     const created = await tryOut(page, 'tasks-createTask', { title })
     expect(created.status).toBe('201')
@@ -65,6 +66,29 @@ describe.skipIf(!executablePath)('with the Swagger page, in a browser without a 
     expect(JSON.parse((await tryOut(page, 'tasks-listTasks')).body)).toHaveLength(1)
 
     expect(complaints).toEqual([])
+  }, 120_000)
+
+  test('a program’s API token does what its scopes say', async () => {
+    const ada = await service.user()
+    const { token } = await makeApiToken(service, ada)
+    await service.task(ada, { title: 'hers' })
+    const { page, complaints } = await open(browser, service.url)
+    await page.getByRole('button', { name: 'Authorize' }).first().click()
+    const dialog = page.locator('.dialog-ux .modal-ux')
+    const form = dialog.locator('.auth-container').filter({ hasText: 'apiToken' })
+    await form.locator('input').fill(token)
+    await form.getByRole('button', { name: 'Apply credentials' }).click()
+    await dialog.getByRole('button', { name: 'Close', exact: true }).first().click()
+
+    const listed = await tryOut(page, 'tasks-listTasks')
+    const created = await tryOut(page, 'tasks-createTask', { title: 'x' })
+
+    expect(listed.status).toBe('200')
+    expect(JSON.parse(listed.body)).toMatchObject([{ title: 'hers' }])
+    expect(created.status).toBe('403')
+    expect(JSON.parse(created.body)).toMatchObject({ code: 'insufficient_scope' })
+    // The browser reports the 403 itself.
+    expect(complaints).toEqual([expect.stringContaining('403')])
   }, 120_000)
 
   test('the first try of every call works as the document proposes it', async () => {
@@ -257,7 +281,7 @@ async function authorize(page: Page, email: string, password: string): Promise<s
   await dialog.getByLabel('password').fill(password)
   await dialog.getByRole('button', { name: 'Apply given OAuth2 credentials' }).click()
   await dialog.getByRole('button', { name: 'Remove authorization' }).waitFor()
-  await dialog.getByRole('button', { name: 'Close', exact: true }).click()
+  await dialog.getByRole('button', { name: 'Close', exact: true }).first().click()
   return fields
 }
 

@@ -13,11 +13,12 @@ import { dirname, join, resolve } from 'node:path'
 import { getTableName } from 'drizzle-orm'
 import { type Config, ConfigError, parseConfig } from '../config/config.ts'
 import { clusterName, secretName } from '../config/data-dir.ts'
+import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { OtherMajorError } from '../db/embedded/major.ts'
 import { migrationState, migrations } from '../db/migrator.ts'
 import { AppError } from '../lib/errors.ts'
-import { registry } from '../modules/table-registry.ts'
+import { distributedTables, registry } from '../modules/table-registry.ts'
 import { newestBackup } from '../server/backups.ts'
 import { connectToService } from './control.ts'
 import { readEnv } from './env.ts'
@@ -273,6 +274,9 @@ async function examineMigrations(driver: Driver, tell: Tell, readOnly: boolean):
       'the next start applies them, or: todo-api migrate',
     )
   else if (newer === 0) tell('ok', 'migrations', `all ${migrations.length} applied`)
+  const missing = await undistributedTables(driver, distributedTables)
+  if (missing.length > 0)
+    tell('fail', 'servers', `not distributed: ${missing.join(', ')}`, 'run: todo-api migrate --distribute')
 
   if (readOnly)
     tell('fail', 'writing', 'the server refuses writes (a standby?)', 'name the primary in DATABASE_URL')

@@ -3,10 +3,13 @@ import { version } from '../../package.json'
 import { print, UsageError } from './terminal.ts'
 
 interface Options {
+  expires?: string
   force?: boolean
   from?: string
   json?: boolean
   licenses?: boolean
+  name?: string
+  scopes?: string
   status?: boolean
   user?: string
   verify?: boolean
@@ -44,12 +47,12 @@ const userCommands: CommandEntry[] = [
   },
   {
     usage: 'reset-password <user>',
-    description: 'set a new password and end the sessions of the account',
+    description: 'set a new password and end the sessions and API tokens of the account',
     load: async () => (await import('./user.ts')).resetPassword,
   },
   {
     usage: 'disable <user>',
-    description: 'refuse sign-ins to the account and end its sessions; its tasks stay',
+    description: 'refuse sign-ins to the account and end its sessions and API tokens; its tasks stay',
     load: async () => (await import('./user.ts')).disableUser,
   },
   {
@@ -62,6 +65,32 @@ const userCommands: CommandEntry[] = [
     description: 'delete the account, its sessions and its tasks for good',
     options: { '--yes': 'do not ask' },
     load: async () => (await import('./user.ts')).deleteUser,
+  },
+]
+
+const tokenCommands: CommandEntry[] = [
+  {
+    usage: 'create <user>',
+    description: 'make an API token for a user and print it',
+    options: {
+      '--name <name>': 'what it is for',
+      '--scopes <scopes>':
+        'what it may do: tasks:read, tasks:write (includes read), account:read; several with commas',
+      '--expires <when>':
+        '30d, a time such as 2027-01-31T18:00:00Z, or never; by default 90d, at most a year',
+    },
+    load: async () => (await import('./token.ts')).createToken,
+  },
+  {
+    usage: 'list [user]',
+    description: 'the API tokens of a user, or of all: a table at a terminal, else lines of JSON',
+    options: { '--json': 'lines of JSON at a terminal, too' },
+    load: async () => (await import('./token.ts')).listTokens,
+  },
+  {
+    usage: 'revoke <id>',
+    description: 'end the API token with this id; with -, the one that is the first line of stdin',
+    load: async () => (await import('./token.ts')).revokeToken,
   },
 ]
 
@@ -96,7 +125,10 @@ Examples:
   {
     usage: 'migrate',
     description: 'apply pending migrations to the database and exit',
-    options: { '--status': 'only list pending migrations; exit code 1 if there are any' },
+    options: {
+      '--status': 'only list pending migrations; exit code 1 if there are any',
+      '--distribute': 'then split the tables by user over the servers of a Citus cluster',
+    },
     load: async () => (await import('./migrate.ts')).migrateCommand,
   },
   {
@@ -121,7 +153,8 @@ Examples:
     },
     help: `
 FILE is what \`export\` wrote; - is stdin. Rows that are already in the database stay unchanged, so it is safe to run
-again. Rows that cannot be added are reported, one line each, and the exit code is 1.
+again. Rows that cannot be added are reported, one line each, and the exit code is 1. Users sign in again and make new
+API tokens.
 
 Examples:
   FROM_DATABASE_URL_FILE=/run/secrets/old todo-api import    users and tasks of the FastAPI service
@@ -135,8 +168,8 @@ Examples:
     options: { '--user <user>': 'only this user: an e-mail address or an id' },
     help: `
 Without FILE, or with -, the lines go to stdout. They contain password hashes: keep them as safe as the database.
-\`import\` reads them into any database: that is the way from the embedded database to PostgreSQL and back. Sessions are
-not exported: users sign in again.
+\`import\` reads them into any database: that is the way from the embedded database to PostgreSQL and back. Sessions and
+API tokens are not exported: users sign in again and make new tokens.
 
 Examples:
   todo-api export todo.ndjson
@@ -219,6 +252,20 @@ Examples:
   todo-api user disable ada@example.com
   todo-api user list --json | jq -r 'select(.disabled_at).email'`,
     commands: userCommands,
+  },
+  {
+    usage: 'token',
+    description: 'manage API tokens, the keys of programs: create, list, revoke',
+    help: `
+USER is an e-mail address, in any case, or an id. A token is printed once, to stdout, and cannot be shown again. A running
+service follows within a second.
+
+Examples:
+  todo-api token create ada@example.com --name "Backup script" --scopes tasks:read
+  todo-api token create ada@example.com --name Phone --scopes tasks:write,account:read --expires never
+  todo-api token list ada@example.com
+  todo-api token revoke - < leaked-token.txt`,
+    commands: tokenCommands,
   },
   {
     usage: 'version',

@@ -3,6 +3,7 @@ import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { type Network, parseNetwork } from '../lib/client-address.ts'
+import { emailPattern, isNewPassword, passwordBytesMax, passwordLengthMin } from '../lib/credentials.ts'
 import type { LogLevel } from '../telemetry/log.ts'
 import { DatabaseUrlError, parseDatabaseUrl } from './database-url.ts'
 
@@ -24,6 +25,12 @@ export interface ThrottleSettings {
   registrationsPerHour: number
 }
 
+/** The account that is created when a database has none. */
+export interface FirstUser {
+  email: string
+  password: string
+}
+
 /** All settings, typed. Made once, by `parseConfig`; nothing else reads the environment. */
 export interface Config {
   environment: (typeof environments)[number]
@@ -42,15 +49,22 @@ export interface Config {
   accessTokenLifetimeSeconds: number
   /** Origins whose pages may call with credentials. */
   frontendUrls: string[]
+  /** Whether `/mcp` offers the tools for AI assistants. */
+  mcp: boolean
   bcryptCost: number
   /** How many passwords a process hashes at a time, and how many more may wait. */
   hashing: { atOnce: number; waiting: number }
   throttle: ThrottleSettings
+  /** Whether accounts can be created over the API; otherwise only by `todo-api user create`. */
+  registration: (typeof registrations)[number]
+  firstUser: FirstUser | undefined
   /** Proxies whose `X-Forwarded-For` is believed. */
   trustedProxies: Network[]
   /** `undefined`: the service makes none. */
   backups: BackupSettings | undefined
   logLevel: LogLevel
+  /** Live streams of one process. */
+  streamsMax: number
   /** `undefined`: no metrics. */
   metrics: MetricsSettings | undefined
   /** The variables of OpenTelemetry; `undefined`: no traces. */
@@ -74,6 +88,7 @@ export interface MetricsSettings {
 
 const algorithms = ['HS256', 'HS384', 'HS512'] as const
 const environments = ['development', 'production', 'test'] as const
+const registrations = ['open', 'closed'] as const
 const logLevels = ['debug', 'info', 'warn', 'error'] as const
 
 /** Words of placeholders and examples. A random secret contains one of them once in ten million times. */
@@ -163,6 +178,7 @@ export function parseConfig(env: Env): Config {
     algorithm: oneOf('ALGORITHM', algorithms, 'HS256'),
     accessTokenLifetimeSeconds: 60 * integer('ACCESS_TOKEN_EXPIRE_MINUTES', 1440, 1, 525_600),
     frontendUrls: frontendUrls(read),
+    mcp: flag('MCP', true),
     bcryptCost,
     hashing: { atOnce: hashesAtOnce, waiting: 25 * hashesAtOnce },
     throttle: {
@@ -170,7 +186,10 @@ export function parseConfig(env: Env): Config {
       failuresPerAccount: integer('LOGIN_FAILURE_LIMIT', 10, 0, 1_000_000),
       registrationsPerHour: integer('REGISTER_LIMIT', 200, 0, 1_000_000),
     },
+    registration: oneOf('REGISTRATION', registrations, 'open'),
+    firstUser: firstUser(read),
     trustedProxies: trustedProxies(read),
+    streamsMax: integer('STREAMS_MAX', 10_000, 0, 1_000_000),
     backups: backups(read, { database, dataDir, environment }),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
     metrics: metrics(read),
@@ -273,6 +292,20 @@ function secretKey(
     )
   }
   return value
+}
+
+function firstUser({ env, text, secret, mistake }: Reader): FirstUser | undefined {
+  const email = text('FIRST_USER_EMAIL')
+  const password = secret('FIRST_USER_PASSWORD')
+  const hasPassword = Boolean(env.FIRST_USER_PASSWORD?.trim() || env.FIRST_USER_PASSWORD_FILE?.trim())
+  if (hasPassword !== (email !== undefined))
+    mistake('FIRST_USER_EMAIL and FIRST_USER_PASSWORD_FILE must be set together')
+  if (email !== undefined && !emailPattern.test(email)) mistake('FIRST_USER_EMAIL must be an e-mail address')
+  if (password !== undefined && !isNewPassword(password))
+    mistake(
+      `FIRST_USER_PASSWORD must have at least ${passwordLengthMin} characters and at most ${passwordBytesMax} bytes`,
+    )
+  return email !== undefined && password !== undefined ? { email, password } : undefined
 }
 
 function trustedProxies({ text, mistake }: Reader): Network[] {

@@ -12,6 +12,7 @@ import {
   unique,
   uuid,
 } from 'drizzle-orm/pg-core'
+import type { TokenScope } from '../lib/scope.ts'
 
 /**
  * A moment: `timestamptz` in the database, RFC 3339 in UTC with microseconds in the program and in the API. Text in both,
@@ -81,9 +82,36 @@ export const sessions = pgTable(
   ],
 )
 
+/** A key that a user makes for a program. It ends when its row is deleted. */
+export const apiTokens = pgTable(
+  'api_tokens',
+  {
+    userId: uuid('user_id').notNull(),
+    id: uuid('id').notNull(),
+    name: text('name').notNull(),
+    scopes: text('scopes').array().$type<TokenScope[]>().notNull(),
+    /** The beginning of the token, by which the user recognizes it. */
+    prefix: text('prefix').notNull(),
+    /** SHA-256 of the token, hex. The token itself is never stored. */
+    tokenHash: text('token_hash').notNull(),
+    createdAt: instant('created_at').notNull().default(now),
+    lastUsedAt: instant('last_used_at'),
+    /** `null`: never. */
+    expiresAt: instant('expires_at'),
+  },
+  tokens => [
+    primaryKey({ name: 'api_tokens_pkey', columns: [tokens.userId, tokens.id] }),
+    foreignKey({ name: 'api_tokens_user_fk', columns: [tokens.userId], foreignColumns: [users.id] }).onDelete(
+      'cascade',
+    ),
+    index('api_tokens_hash').on(tokens.tokenHash),
+    index('api_tokens_expiry').on(tokens.expiresAt),
+  ],
+)
+
 /**
- * Sessions that ended recently, written by a trigger on `sessions`. Every replica polls this table several times a
- * second, so that cached tokens stop working (modules/auth/token-cache.ts).
+ * Sessions and API tokens that ended recently, written by triggers on their tables. Every replica polls this table several
+ * times a second, so that cached tokens stop working (modules/auth/token-cache.ts).
  */
 export const sessionEnds = pgTable(
   'session_ends',
@@ -104,6 +132,28 @@ $$;
 --> statement-breakpoint
 CREATE TRIGGER "sessions_ended" AFTER DELETE ON "sessions" REFERENCING OLD TABLE AS "ended"
   FOR EACH STATEMENT EXECUTE FUNCTION "note_session_ends"();`
+
+/** The same for API tokens; the function reads only `id`. */
+const apiTokensEnded = `CREATE TRIGGER "api_tokens_ended" AFTER DELETE ON "api_tokens" REFERENCING OLD TABLE AS "ended"
+  FOR EACH STATEMENT EXECUTE FUNCTION "note_session_ends"();`
+
+/** One-time tickets, for what a browser opens without a header (modules/auth/tickets.ts). */
+export const tickets = pgTable(
+  'tickets',
+  {
+    userId: uuid('user_id').notNull(),
+    /** SHA-256 of the ticket, hex. The ticket itself is never stored. */
+    hash: text('hash').notNull(),
+    sessionId: uuid('session_id').notNull(),
+    expiresAt: instant('expires_at').notNull(),
+  },
+  tickets => [
+    primaryKey({ name: 'tickets_pkey', columns: [tickets.userId, tickets.hash] }),
+    foreignKey({ name: 'tickets_user_fk', columns: [tickets.userId], foreignColumns: [users.id] }).onDelete(
+      'cascade',
+    ),
+  ],
+)
 
 /** Counters of the throttles that all replicas share; the columns are rate-limiter-flexible's. */
 export const rateLimits = pgTable(
@@ -132,28 +182,48 @@ export const userVersions = pgTable('user_versions', {
 /** Every change of a user's tasks rewrites this row. Half-empty pages let PostgreSQL do that in place. */
 const userVersionsFillfactor = 'ALTER TABLE "user_versions" SET (fillfactor = 50);'
 
-/** Permanently deleted tasks, kept for a while so that clients learn of the deletion. */
-export const taskTombstones = pgTable(
-  'task_tombstones',
-  {
-    id: uuid('id').notNull(),
-    userId: uuid('user_id').notNull(),
-    /** The version with which the task left the list. */
-    version: bigint('version', { mode: 'number' }).notNull(),
-    deletedAt: instant('deleted_at').notNull(),
-  },
-  tombstones => [
-    primaryKey({ name: 'task_tombstones_pkey', columns: [tombstones.id, tombstones.userId] }),
-    foreignKey({
-      name: 'task_tombstones_user_fk',
-      columns: [tombstones.userId],
-      foreignColumns: [userVersions.userId],
-    }).onDelete('cascade'),
-    // Not unique: older databases may have imported deletions under a version that was used here.
-    index('task_tombstones_feed').on(tombstones.userId, tombstones.version),
-    index('task_tombstones_age').on(tombstones.deletedAt),
-  ],
-)
+/** Deletions, kept for a while so that clients learn of them. */
+const tombstones = <Name extends string>(name: Name) =>
+  pgTable(
+    name,
+    {
+      id: uuid('id').notNull(),
+      userId: uuid('user_id').notNull(),
+      /** The version with which the row went. */
+      version: bigint('version', { mode: 'number' }).notNull(),
+      deletedAt: instant('deleted_at').notNull(),
+    },
+    tombstones => [
+      primaryKey({ name: `${name}_pkey`, columns: [tombstones.id, tombstones.userId] }),
+      foreignKey({
+        name: `${name}_user_fk`,
+        columns: [tombstones.userId],
+        foreignColumns: [userVersions.userId],
+      }).onDelete('cascade'),
+      // Not unique: older databases may have imported deletions under a version that was used here.
+      index(`${name}_feed`).on(tombstones.userId, tombstones.version),
+      index(`${name}_age`).on(tombstones.deletedAt),
+    ],
+  )
+
+/** Permanently deleted tasks, under the version with which each left the list. */
+export const taskTombstones = tombstones('task_tombstones')
+
+/** Deleted lists. */
+export const listTombstones = tombstones('list_tombstones')
+
+export type Tombstones = typeof taskTombstones | typeof listTombstones
+
+/**
+ * Every change of a task or a list takes a version, or clients that sync would not learn of it. A trigger of each table
+ * calls this when an update keeps the version, whether it comes from the service, from psql or from a foreign key. AFTER,
+ * because a BEFORE trigger locks the row a second time and logs that; a correct update costs only the condition.
+ */
+const requireNewVersion = `CREATE OR REPLACE FUNCTION "require_new_version"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'an update of % % keeps its version %: take the next one (update user_versions set last_version = last_version + 1 where user_id = ''%'' returning last_version) and set version to it', rtrim(TG_TABLE_NAME, 's'), OLD.id, OLD.version, OLD.user_id;
+END
+$$;`
 
 /** What drizzle-kit cannot make from the tables above (see modules/table-registry.ts). */
-export const handwritten = [sessionsEnded, userVersionsFillfactor]
+export const handwritten = [sessionsEnded, apiTokensEnded, userVersionsFillfactor, requireNewVersion]

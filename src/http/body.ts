@@ -1,8 +1,8 @@
 import { Elysia } from 'elysia'
 import { AppError, type Problem } from '../lib/errors.ts'
-import { problemsMax } from './problems.ts'
+import { problemsMax, withoutBrackets } from './problems.ts'
 import { errors, queryValues } from './schema.ts'
-import { prefersStrict, withoutBrackets } from './unknown-names.ts'
+import { prefersStrict } from './unknown-names.ts'
 
 /** The largest request body, in bytes. */
 export const bodyBytesMax = 32 * 1024
@@ -68,7 +68,7 @@ function joinLists(request: Request, query: Record<string, unknown>): void {
 }
 
 /** The parsed body, `undefined` when there is none. Throws 400 (incomplete), 413, 415 or 422. */
-async function readBody(request: Request, bytesMax: number, forms: boolean): Promise<unknown> {
+export async function readBody(request: Request, bytesMax: number, forms = false): Promise<unknown> {
   const bytes = await readBytes(request, bytesMax)
   if (bytes.length === 0) return undefined
   if ((request.headers.get('content-encoding') ?? 'identity') !== 'identity') {

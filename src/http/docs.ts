@@ -5,20 +5,20 @@ import swaggerStyles from 'swagger-ui-dist/swagger-ui.css' with { type: 'file' }
 import bundle from 'swagger-ui-dist/swagger-ui-bundle.js' with { type: 'file' }
 import { AppError } from '../lib/errors.ts'
 import { guide, guideList } from './guides.ts'
-import { createDocument } from './openapi-document.ts'
+import { createDocument, type Registration } from './openapi-document.ts'
 
 /**
  * The Swagger page at `/docs`, the guides below it, and the document at `/openapi.json`. Nothing is loaded from another
  * host.
  */
-export const docs = () => {
+export const docs = (registration: Registration) => {
   const app = new Elysia({ name: 'docs', detail: { hide: true } })
   // Made at the first request and kept: routes do not change at run time.
   let document: Promise<{ text: string; etag: string }> | undefined
 
   return app
     .get('/openapi.json', async ({ headers, status, set }) => {
-      document ??= createDocument(app).then(withTag)
+      document ??= createDocument(app, registration).then(withTag)
       const { text, etag } = await document
       Object.assign(set.headers, { etag, 'cache-control': 'no-cache' })
       if (headers['if-none-match'] === etag) return status(304, undefined)

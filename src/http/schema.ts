@@ -11,6 +11,7 @@ import {
 import { t } from 'elysia'
 import { AppError, type ErrorCode, type StatusOf, statusOf } from '../lib/errors.ts'
 import { parseInstant } from '../lib/instant.ts'
+import { isOwnId } from '../lib/uuid.ts'
 
 /** The schema types of the API that TypeBox lacks or has in another form than JSON Schema, and the shapes of errors. */
 
@@ -24,8 +25,10 @@ interface TextOptions {
   pattern?: RegExp
   /** The pattern in words: "String should be …". */
   wanted?: string
-  /** `date-time`: an instant that exists (`instant.ts`). */
+  /** `date-time`: an instant that exists (`instant.ts`); `uuid`: an id that a client may choose (`uuid.ts`). */
   format?: string
+  /** Of an instant: in the future, and at most a year ahead. */
+  withinYear?: true
   [annotation: string]: unknown
 }
 
@@ -68,6 +71,9 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
     const msg = 'Input should be a date and time with an offset (RFC 3339), such as 2026-11-23T18:00:00+01:00'
     return { type: 'datetime', msg }
   }
+  if (schema.format === 'uuid' && !isOwnId(value))
+    return { type: 'uuid', msg: 'Input should be a UUID other than the nil and the max one' }
+  if (schema.withinYear) return yearProblem(Date.parse(parseInstant(value)!))
   const pattern = schema.pattern as unknown as string | undefined
   if (pattern && !new RegExp(pattern, 'u').test(value)) {
     return {
@@ -76,6 +82,14 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
     }
   }
   return undefined
+}
+
+function yearProblem(time: number): { type: string; msg: string } | undefined {
+  const latest = new Date()
+  if (time <= latest.getTime()) return { type: 'datetime_future', msg: 'Input should be in the future' }
+  latest.setUTCFullYear(latest.getUTCFullYear() + 1)
+  if (time <= latest.getTime()) return undefined
+  return { type: 'less_than_equal', msg: 'Input should be at most one year ahead' }
 }
 
 TypeRegistry.Set<TextOptions>('Text', (schema, value) => textProblem(schema, value) === undefined)
@@ -158,8 +172,28 @@ export const instant = (options: object = {}) =>
 export const instantInput = (options: TextOptions = {}) =>
   text({ format: 'date-time', examples: ['2099-01-31T18:00:00Z'], ...options })
 
+/** A value that the route checks itself, one by one; `schema` says what it is. */
+export const unchecked = <Schema extends TSchema>(schema: Schema) =>
+  Type.Unsafe<Static<Schema>>({ [Kind]: 'Unchecked', documented: schema })
+
+TypeRegistry.Set('Unchecked', () => true)
+
 export const uuid = (options: object = {}) =>
   serverString('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
+
+/** An id that a client chooses for what it creates. */
+export const ownId = () =>
+  uuidInput({
+    description:
+      'Your own id: any UUID but nil and max. Sent again, the request creates nothing and returns what has this id, as it is now.',
+  })
+
+/** An id as a client writes it. */
+export const uuidInput = (options: TextOptions = {}) =>
+  text({ format: 'uuid', examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
+
+/** What a filter by a reference accepts: an id, or `none`. */
+export const idOrNone = /^(none|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$/
 
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])
@@ -176,6 +210,10 @@ export function sendJson<T>(set: { headers: { 'content-type'?: string | number }
   set.headers['content-type'] = 'application/json'
   return text as T
 }
+
+/** A response of server-sent events, which the route sends as a `Response`; the document shows the example. */
+export const eventStream = (example: string) =>
+  t.String({ mediaType: 'text/event-stream', examples: [example] }) as unknown as TUnsafe<Response>
 
 /** The schema of a response with these headers, which only the OpenAPI document uses. */
 export const withHeaders = <Schema extends object>(schema: Schema, ...headers: string[]): Schema => ({
@@ -241,7 +279,10 @@ type ErrorResponses<Code extends ErrorCode> = {
 export function errors<Code extends ErrorCode = never>(
   ...codes: Code[]
 ): ErrorResponses<Code | (typeof always)[number]> {
-  const byStatus = Object.groupBy<number, ErrorCode>([...codes, ...always], statusOf)
+  const all: ErrorCode[] = [...codes, ...always]
+  // Such a route is behind `requireUser`, and its own 403 replaces that of the plugin.
+  if (all.includes('not_authorized')) all.push('insufficient_scope')
+  const byStatus = Object.groupBy(new Set(all), statusOf)
   return Object.fromEntries(
     Object.entries(byStatus).map(([status, codes]) => [status, responseOf(codes!)]),
   ) as ErrorResponses<Code | (typeof always)[number]>
@@ -250,9 +291,23 @@ export function errors<Code extends ErrorCode = never>(
 function responseOf(codes: ErrorCode[]) {
   const texts = codes.map(code => new AppError(code).message)
   const description = texts.join(', or: ')
-  if (codes.includes('validation_failed')) return { ...validationErrorBody, description }
+  if (codes.some(code => statusOf(code) === 422)) return { ...validationErrorBody, description }
   const examples = codes.map((code, i) => ({ detail: texts[i], code, request_id: requestIdExample }))
-  return { ...errorBody, description, examples }
+  const headers = codes.includes('insufficient_scope') ? { headers: ['WWW-Authenticate'] } : {}
+  return { ...errorBody, ...headers, description, examples }
+}
+
+/** An error that may be a 412 about such a resource. */
+export const conflictBody = <Resource extends TSchema>(resource: Resource) =>
+  t.Object(
+    { ...errorBody.properties, current: t.Optional({ ...resource, description: 'As it is now.' }) },
+    { title: `${resource.title}Conflict` },
+  )
+
+/** The 412 of a route whose resource is a `resource`. */
+export const preconditionFailed = <Resource extends TSchema>(resource: Resource) => {
+  const { description, examples } = responseOf(['precondition_failed'])
+  return { 412: { ...conflictBody(resource), description, examples } }
 }
 
 /** For `response: { 204: noContent }`. */

@@ -1,11 +1,14 @@
 import type { Config } from '../config/config.ts'
 import { loadSecretKey } from '../config/secret-key.ts'
+import { distribute, undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { migrate, migrationState } from '../db/migrator.ts'
 import { databaseError } from '../db/pg-error.ts'
+import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
 import { AppError } from '../lib/errors.ts'
+import { distributedTables } from '../modules/table-registry.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { createApp } from './app.ts'
 import { type BackupStats, startBackups } from './backups.ts'
@@ -42,22 +45,24 @@ export async function serve(
 
   // 2. The app.
   let stopping = false
-  const { app, jobs, stats } = createApp({
+  let isPrepared = false
+  const { app, prepare, jobs, stats, endStreams } = createApp({
     config,
     secretKey,
     driver,
     log,
-    readiness: readinessOf(driver, () => stopping, backups?.stats),
+    readiness: readinessOf(driver, () => ({ stopping, isPrepared }), backups?.stats),
     peerOf: request => server.requestIP(request)?.address ?? null,
     observers: telemetry.observers,
     plugins: telemetry.plugins,
   })
-  telemetry.setSources({ ...stats, inFlight: () => server.pendingRequests, backups: backups?.stats })
+  const inFlight = () => server.pendingRequests - stats.streams().open
+  telemetry.setSources({ ...stats, inFlight, backups: backups?.stats })
   // The next request on a kept connection would be lost.
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
   })
-  attach(app.fetch)
+  attach(request => withTimeBudget(() => app.fetch(request)))
 
   // 3. Background jobs; the first run comes long after the migrations.
   const background = schedule(jobs, log)
@@ -67,11 +72,14 @@ export async function serve(
     if (stopping) return
     stopping = true
     log.info('stopping', { reason })
+    const streamsEnded = endStreams()
     // `/health/ready` fails from now on; requests are answered until load balancers have noticed.
     await Bun.sleep(delaySeconds * 1000)
     const until = performance.now() + limits.all * 1000
-    // `stop()` closes the listener and waits for requests in flight; `stop(true)` ends those that take too long.
-    await Promise.race([server.stop(), Bun.sleep(limits.inFlight * 1000)])
+    // `stop()` closes the listener and waits for requests in flight; `stop(true)` ends those that take too long, and the
+    // streams of clients that do not read.
+    const answered = streamsEnded.then(() => untilZero(inFlight))
+    await Promise.race([server.stop(), answered, Bun.sleep(limits.inFlight * 1000)])
     await server.stop(true)
     // The last access lines are logged one turn later.
     await new Promise(setImmediate)
@@ -82,24 +90,37 @@ export async function serve(
   }
 
   // 5. Migrations. Until they have run, requests that need the database get 503.
-  const migrated = migrateWhenPossible(driver, log, () => stopping)
+  const migrated = migrateWhenPossible(driver, log, prepare, () => stopping).then(() => {
+    isPrepared = true
+  })
   // The caller awaits it later; a failure before that would be an unhandled rejection.
   migrated.catch(() => {})
 
   return { url: server.url.href, driver, stop, migrated }
 }
 
+async function untilZero(count: () => number): Promise<void> {
+  while (count() > 0) await Bun.sleep(20)
+}
+
 const retryEveryMs = 500
 
 /** Waits for a database that is away. Throws when migrations cannot be applied. */
-async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => boolean): Promise<void> {
+async function migrateWhenPossible(
+  driver: Driver,
+  log: Log,
+  prepare: () => Promise<void>,
+  isStopping: () => boolean,
+): Promise<void> {
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
       const applied = await migrate(driver)
       if (applied.length > 0) log.info('migrated', { applied })
+      const missing = await undistributedTables(driver, distributedTables)
+      if (missing.length > 0) log.info('distributed', { tables: await distribute(driver, distributedTables) })
       const { newer } = await migrationState(driver)
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
-      return
+      return await prepare()
     } catch (error) {
       if (!isAway(error)) throw error
       if (attempt % 20 === 0) log.warn('waiting for the database', errorFields(error))
@@ -116,14 +137,18 @@ export function isAway(error: unknown): boolean {
 
 function readinessOf(
   driver: Driver,
-  isStopping: () => boolean,
+  state: () => { stopping: boolean; isPrepared: boolean },
   backups: (() => BackupStats) | undefined,
 ): Readiness {
   return async () => {
-    if (isStopping()) return { ready: false, reason: 'the service is stopping' }
+    if (state().stopping) return { ready: false, reason: 'the service is stopping' }
     try {
       const { pending } = await migrationState(driver)
       if (pending.length > 0) return { ready: false, reason: 'migrations are pending' }
+      const missing = await undistributedTables(driver, distributedTables)
+      if (missing.length > 0)
+        return { ready: false, reason: `not distributed, run todo-api migrate: ${missing}` }
+      if (!state().isPrepared) return { ready: false, reason: 'the service is starting' }
       const lastGoodAt = backups?.().lastGoodAt?.toISOString() ?? null
       return { ready: true, lastBackupAt: backups && lastGoodAt }
     } catch {

@@ -35,6 +35,17 @@ export const toNewColumns = (input: { [Name in InputName]?: unknown }) => ({
 })
 const initialColumns = toColumns(initials)
 
+/**
+ * What a request says about a new task, as text. What is as if it had not been said is left out, and so are the words, so
+ * that the text stays the same when a release adds a field or finds words in another way.
+ */
+export function requestText(input: { [Name in InputName]?: unknown }): string {
+  const columns = Object.entries(toColumns(input)).filter(
+    ([name, value]) => !name.endsWith('_words') && !Bun.deepEquals(value, initialColumns[name]),
+  )
+  return JSON.stringify(columns.sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
 /** The columns that requests set. */
 export const settableColumns = Object.keys(toColumns(examples))
 
@@ -44,21 +55,28 @@ export const value = (name: string, type: string): SQL => sql`${placeholder(name
 /** What a request says about a column. */
 export const columnValue = (name: string): SQL => value(name, typeOf(name))
 
-/** For `set()` of an update: these columns, each as `of` says, and what follows from them. */
-export function assignments(names: readonly string[], of: (name: string) => SQL): Record<string, SQL> {
+/** For `set()` of an update at a `moment`: these columns, each as `of` says, and what follows from them. */
+export function assignments(
+  names: readonly string[],
+  of: (name: string) => SQL,
+  moment: SQL,
+): Record<string, SQL> {
   const given = Object.fromEntries(names.map(name => [keyOf(name), of(name)]))
-  return names.includes('status') ? { ...given, completedAt: completedAt(of('status')) } : given
+  return names.includes('status') ? { ...given, completedAt: completedAt(of('status'), moment) } : given
 }
 
-/** When a task was completed: one that was completed before keeps its moment. */
-const completedAt = (status: SQL) =>
-  sql`case when ${status} = 'completed' then coalesce(${tasks.completedAt}, now()) end`
+/** When a task was completed: one that was completed before keeps its moment. Citus refuses `now()` itself within `case`. */
+const completedAt = (status: SQL, moment: SQL) =>
+  sql`case when ${status} = 'completed' then coalesce(${tasks.completedAt}, ${moment}) end`
 
 /**
  * The select list of an insert: the builder wants every column of the table there. `given` are those that no request
  * sets, `of` says the others; what neither has is what the table says.
  */
-export function newTask(given: Record<'id' | 'user_id' | 'version', SQL>, of: (name: string) => SQL): SQL {
+export function newTask(
+  given: Record<'id' | 'user_id' | 'version', SQL> & { request_hash?: SQL },
+  of: (name: string) => SQL,
+): SQL {
   const completedAt = sql`case when ${of('status')} = 'completed' then now() end`
   const values: Record<string, SQL> = { ...given, completed_at: completedAt }
   for (const name of settableColumns) values[name] = of(name)

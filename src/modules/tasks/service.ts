@@ -1,17 +1,19 @@
 import type { Db } from '../../db/drizzle.ts'
-import { brokenConstraint } from '../../db/pg-error.ts'
-import { deriveKey } from '../../lib/derive-key.ts'
+import { writeInTurn } from '../../db/versions.ts'
 import { AppError } from '../../lib/errors.ts'
+import { alreadyUsed, type Creation, createIdempotency, keyReused } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { isUuid, uuidOf } from '../../lib/uuid.ts'
+import { isUuid } from '../../lib/uuid.ts'
 import type { Log } from '../../telemetry/log.ts'
 import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createCursors } from './cursor.ts'
 import { createErasure } from './erasure.ts'
-import { createLists } from './list.ts'
+import { createFamilyChanges } from './families.ts'
+import { createPages } from './list.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import { type SerializedTask, toColumns, toNewColumns } from './rows.ts'
+import { throwMisplaced } from './placement.ts'
+import { requestText, type SerializedTask, toColumns, toNewColumns } from './rows.ts'
 import { type Change, createStatements, type Target, throwMissing } from './statements.ts'
 import { createStats } from './stats.ts'
 import { createTrash } from './trash.ts'
@@ -33,9 +35,10 @@ const triesMax = 3
 
 export function createTaskService({ db, log, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
-  const idempotencyKey = deriveKey(secretKey, 'idempotency')
+  const identify = createIdempotency(secretKey, 'idempotency')
   const statements = createStatements(db)
   const erasure = createErasure(db, log)
+  const families = createFamilyChanges(db)
 
   /**
    * Writes, and looks why only when nothing was written. Returns the task, or `undefined` when there is none to change.
@@ -49,7 +52,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       const [task] = await change.look(values)
       if (!task) return undefined
       if (values.ifMatch && !values.ifMatch.includes(`${task.version}`))
-        throw new AppError('precondition_failed')
+        throw new AppError('precondition_failed', { current: JSON.parse(task.json) })
       if (!task.differs) return task
     }
     throw new AppError('unavailable')
@@ -62,23 +65,30 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     return task
   }
 
-  /** Creates a task with that id, or returns the one that exists. Of two at once, one violates the primary key. */
-  async function createOnce(values: Target): Promise<SerializedTask> {
-    try {
-      const [made] = await statements.insertOnce.execute({ ...values })
+  /** Creates a task, or returns the one that the same request has created before. */
+  async function createOnce(user: UserId, creation: Creation, input: TaskCreate) {
+    const { id, requestHash } = creation
+    const values = { id, user, request_hash: requestHash, ...toNewColumns(input) }
+    const attempt = async ({ insertOnce, prior, tombstone }: typeof statements) => {
+      const [made] = await insertOnce.execute(values).catch(throwMisplaced)
       if (made) return made
-    } catch (error) {
-      if (brokenConstraint(error) !== 'tasks_pkey') throw error
+      const [found] = await prior.execute(values)
+      const isGone = found ? found.isTrashed : (await tombstone.execute(values)).length > 0
+      if (isGone) throw alreadyUsed(creation)
+      if (found && !found.isRepeat) throw keyReused()
+      return found
     }
-    const [prior] = await statements.prior.execute({ ...values })
-    if (prior) return prior
-    const [tombstone] = await statements.tombstone.execute({ ...values })
-    throw new AppError(tombstone ? 'idempotency_key_used' : 'invalid_token')
+    const task =
+      (await attempt(statements)) ??
+      // The user made another change at the same time. With the lock held, there is none.
+      (await writeInTurn(db, user, tx => attempt(createStatements(tx))))
+    if (!task) throw new AppError('invalid_token')
+    return task
   }
 
   return {
-    list: createLists(db, cursors),
-    changes: createChanges(db, cursors),
+    ...createPages(db, cursors),
+    ...createChanges(db, cursors),
     batch: createBatch(db),
     stats: createStats(db),
     trash: createTrash(db, cursors),
@@ -89,14 +99,17 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     read,
 
     /**
-     * Creates a task; with a key that was used before, returns that task instead. Throws `invalid_token` when the account
-     * was deleted since the token was checked, `idempotency_key_used` when that task was deleted permanently.
+     * Creates a task. With an id or a key that was sent before, it creates none and returns the first task, as it is now.
+     * Throws `invalid_token` when the account was deleted since the token was checked, `id_used` or `idempotency_key_used`
+     * when the first task is in the trash or was deleted permanently, `idempotency_key_reused` when the key came with
+     * another request.
      */
     async create(userId: UserId, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
-      const id = key === undefined ? Bun.randomUUIDv7() : uuidOf(`${userId}\0${key}`, idempotencyKey)
+      const creation = identify(userId, { id: input.id, key, request: () => requestText(input) })
+      const { id, mayExist } = creation
+      if (mayExist) return { id, ...(await createOnce(userId, creation, input)) }
       const values = { id, user: userId, ...toNewColumns(input) }
-      if (key !== undefined) return { id, ...(await createOnce(values)) }
-      const [task] = await statements.insert.execute(values)
+      const [task] = await statements.insert.execute(values).catch(throwMisplaced)
       if (!task) throw new AppError('invalid_token')
       return { id, ...task }
     },
@@ -106,22 +119,22 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       const patch = toColumns(input)
       const change = statements.update(Object.keys(patch))
       const values = { id: taskId, user: userId, ifMatch, ...patch }
-      const task = await applyChange(change, values)
+      const task = await applyChange(change, values).catch(throwMisplaced)
       if (!task) return throwMissing(db, userId, taskId)
       return task
     },
 
     /** Moves a task to the trash or, with `permanent`, deletes it. Throws as `update` does. */
     async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: Versions): Promise<void> {
-      const change = permanent ? erasure.task : statements.trash
+      const change = permanent ? families.erase : families.trash
       const done = await applyChange(change, { id: taskId, user: userId, ifMatch })
       if (!done) await throwMissing(db, userId, taskId)
     },
 
     /** Restores a task from the trash; a task in the list stays unchanged. Throws as `update` does. */
     async restore(userId: UserId, taskId: string, ifMatch: Versions): Promise<SerializedTask> {
-      const restored = await applyChange(statements.restore, { id: taskId, user: userId, ifMatch })
-      return restored ?? read(userId, taskId)
+      await applyChange(families.restore, { id: taskId, user: userId, ifMatch }).catch(throwMisplaced)
+      return read(userId, taskId)
     },
   }
 }
