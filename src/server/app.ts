@@ -10,6 +10,7 @@ import { health, type Readiness } from '../http/health.ts'
 import { requestLog } from '../http/request-log.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { refuseUnknownNames } from '../http/unknown-names.ts'
+import { reportUntrustedProxy } from '../http/untrusted-proxy.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { createRefreshTokens } from '../modules/auth/refresh-tokens.ts'
 import { authRoutes } from '../modules/auth/routes.ts'
@@ -40,7 +41,7 @@ export interface AppParts {
 
 /** The whole service as one Elysia app, its background jobs and its figures. Nothing listens or runs yet. */
 export function createApp(parts: AppParts) {
-  const { config, log, readiness, observers, plugins = [] } = parts
+  const { config, log, readiness, peerOf, observers, plugins = [] } = parts
   const { auth, users, tasks, jobs, stats } = createServices(parts)
 
   let routes: AnyElysia['routes'] = []
@@ -56,6 +57,7 @@ export function createApp(parts: AppParts) {
   const app = new Elysia({ handler: { standardHostname: false } })
     .headers(securityHeaders)
     .use(requestLog(log, observers))
+    .use(reportUntrustedProxy({ trustedProxies: config.trustedProxies, peerOf, log }))
     .use(errorHandler(log, () => routes))
     .use(cors({ origins: config.frontendUrls, allowLocal: config.environment === 'development', log }))
     .use(health(readiness))
