@@ -15,7 +15,9 @@ export const isInNetworks = (ip: string, networks: readonly Network[]): boolean 
   isIn(ipaddr.process(ip), networks)
 
 const isIn = (address: ipaddr.IPv4 | ipaddr.IPv6, networks: readonly Network[]) =>
-  networks.some(([network, bits]) => address.kind() === network.kind() && address.match(network as never, bits))
+  networks.some(
+    ([network, bits]) => address.kind() === network.kind() && address.match(network as never, bits),
+  )
 
 /**
  * The address of a request's client. In `X-Forwarded-For` it is the rightmost address that is not a trusted proxy; what
