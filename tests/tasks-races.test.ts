@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
 import { type Answer, type Service, startService, type User } from './support/harness.ts'
 import { createMeeting, type Meeting, versionsOf } from './support/meet.ts'
@@ -208,6 +208,59 @@ test('two creates with one key that meet make one task, and neither is refused',
   expect(statuses(answers)).toEqual([201, 201])
   expect(answers[1]!.body).toEqual(answers[0]!.body)
   expect(await numberOf(ada)).toBe(1)
+})
+
+describe('creates with one id of the client', () => {
+  const id = () => crypto.randomUUID()
+  const create =
+    (through: Pick<Service, 'post'>, { token }: User, json: object) =>
+    () =>
+      through.post('/tasks', { token, json })
+
+  test('that meet on two replicas make one task, and neither is refused', async () => {
+    const replica = await startService('postgres', { DATABASE_URL: db.url })
+    try {
+      const ada = await api.user()
+      const own = id()
+      const answers = await race(
+        ada,
+        create(api, ada, { id: own, title: 'one' }),
+        create(replica, ada, { id: own, title: 'two' }),
+        create(replica, ada, { id: id(), title: 'other' }),
+      )
+
+      expect(statuses(answers)).toEqual([201, 201, 201])
+      expect(answers[1]!.body).toEqual(answers[0]!.body)
+      expect(await titles(ada)).toEqual(['other', answers[0]!.body.title])
+      expect(await numberOf(ada)).toBe(2)
+    } finally {
+      await replica.stop()
+    }
+  })
+
+  test('are refused when the task is created and deleted for good while they wait', async () => {
+    const ada = await api.user()
+    const own = id()
+    const [answer] = await meeting.meet(
+      async sql => {
+        await sql`update user_versions set last_version = last_version + 2 where user_id = ${ada.id}`
+        await sql`insert into task_tombstones values (${own}, ${ada.id}, 2, now())`
+      },
+      [create(api, ada, { id: own, title: 'again' })],
+    )
+
+    expect(answer).toMatchObject({ status: 409, body: { code: 'id_used' } })
+    expect(await titles(ada)).toEqual([])
+  })
+
+  test('are 401 when the account is deleted while they wait', async () => {
+    const ada = await api.user()
+    const [answer] = await meeting.meet(
+      sql => sql`delete from user_versions where user_id = ${ada.id}`,
+      [create(api, ada, { id: id(), title: 'late' })],
+    )
+    expect(answer).toMatchObject({ status: 401, body: { code: 'invalid_token' } })
+  })
 })
 
 test('a task that is restored while the trash is emptied stays', async () => {

@@ -45,16 +45,19 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
         if (failure.status >= 500) report(log, failure, requestId)
         set.status = failure.status
         Object.assign(set.headers, failure.headers, { 'content-type': 'application/json' })
-        return {
-          detail: failure.detail,
-          code: failure.code,
-          request_id: requestId,
-          ...(failure.index !== undefined && { index: failure.index }),
-          ...(failure.body !== undefined && { body: failure.body }),
-          ...failureFields?.(failure),
-        }
+        return { ...errorFieldsOf(failure, requestId), ...failureFields?.(failure) }
       },
     )
+
+/** The body of an error response (`errorBody` in schema.ts). */
+export const errorFieldsOf = ({ detail, code, index, body, current }: AppError, requestId: string) => ({
+  detail,
+  code,
+  request_id: requestId,
+  ...(index !== undefined && { index }),
+  ...(body !== undefined && { body }),
+  ...(current !== undefined && { current }),
+})
 
 /**
  * Decides by the class of what was thrown, never by its `code` or `status`: Elysia reads those from any object, so a
@@ -98,7 +101,7 @@ function invalid(part: string, failed: FailedRequest, routes: Routes): AppError 
 
 /** A 422 repeats the body that was sent, `null` when there was none or it could not be parsed. */
 function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Routes): AppError {
-  if (error.code !== 'validation_failed') return error
+  if (error.status !== 422) return error
   const body = maskSecrets(rawBody, routes)
   return new AppError(error.code, { detail: error.detail as never, body })
 }

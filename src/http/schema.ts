@@ -11,6 +11,7 @@ import {
 import { t } from 'elysia'
 import { AppError, type ErrorCode, type StatusOf, statusOf } from '../lib/errors.ts'
 import { parseInstant } from '../lib/instant.ts'
+import { isOwnId } from '../lib/uuid.ts'
 
 /** The schema types of the API that TypeBox lacks or has in another form than JSON Schema, and the shapes of errors. */
 
@@ -24,7 +25,7 @@ interface TextOptions {
   pattern?: RegExp
   /** The pattern in words: "String should be …". */
   wanted?: string
-  /** `date-time`: an instant that exists (`instant.ts`). */
+  /** `date-time`: an instant that exists (`instant.ts`); `uuid`: an id that a client may choose (`uuid.ts`). */
   format?: string
   [annotation: string]: unknown
 }
@@ -68,6 +69,8 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
     const msg = 'Input should be a date and time with an offset (RFC 3339), such as 2026-11-23T18:00:00+01:00'
     return { type: 'datetime', msg }
   }
+  if (schema.format === 'uuid' && !isOwnId(value))
+    return { type: 'uuid', msg: 'Input should be a UUID other than the nil and the max one' }
   const pattern = schema.pattern as unknown as string | undefined
   if (pattern && !new RegExp(pattern, 'u').test(value)) {
     return {
@@ -161,6 +164,15 @@ export const instantInput = (options: TextOptions = {}) =>
 export const uuid = (options: object = {}) =>
   serverString('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
 
+/** An id that a client chooses for what it creates. */
+export const ownId = () =>
+  text({
+    format: 'uuid',
+    description:
+      'Your own id: any UUID but nil and max. Sent again, the request creates nothing and returns what has this id, as it is now.',
+    examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'],
+  })
+
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])
 
@@ -250,9 +262,16 @@ export function errors<Code extends ErrorCode = never>(
 function responseOf(codes: ErrorCode[]) {
   const texts = codes.map(code => new AppError(code).message)
   const description = texts.join(', or: ')
-  if (codes.includes('validation_failed')) return { ...validationErrorBody, description }
+  if (codes.some(code => statusOf(code) === 422)) return { ...validationErrorBody, description }
   const examples = codes.map((code, i) => ({ detail: texts[i], code, request_id: requestIdExample }))
   return { ...errorBody, description, examples }
+}
+
+/** The 412 of a route whose resource is a `resource`. */
+export const preconditionFailed = <Resource extends TSchema>(resource: Resource) => {
+  const { title: _, properties, ...rest } = responseOf(['precondition_failed'])
+  const current = t.Optional({ ...resource, description: 'As it is now.' })
+  return { 412: t.Object({ ...properties, current }, { ...rest, title: 'Conflict' }) }
 }
 
 /** For `response: { 204: noContent }`. */

@@ -12,11 +12,13 @@ const failures = {
   session_not_found: [404, 'Session not found'],
   method_not_allowed: [405, 'Method Not Allowed'],
   conflict: [409, 'Database integrity constraint violated'],
-  idempotency_key_used: [409, 'The task of this Idempotency-Key was deleted for good'],
+  id_used: [409, 'What had this id is in the trash, or was deleted for good'],
+  idempotency_key_used: [409, 'The task of this Idempotency-Key is in the trash, or was deleted for good'],
   cursor_expired: [410, 'Cursor is too old: start again without one'],
   precondition_failed: [412, 'The task has changed since'],
   body_too_large: [413, 'Request body too large'],
   unsupported_media_type: [415, 'Unsupported Media Type'],
+  idempotency_key_reused: [422, 'This Idempotency-Key was sent before, with another body'],
   validation_failed: [422, 'Validation failed'],
   too_many_requests: [429, 'Too many requests'],
   internal: [500, 'Internal server error'],
@@ -41,6 +43,8 @@ export interface ErrorDetails {
   body?: unknown
   /** The operation of a batch that failed, from 0. */
   index?: number
+  /** With a 412: the resource as it is now. */
+  current?: unknown
   headers?: Record<string, string>
   cause?: unknown
 }
@@ -52,11 +56,12 @@ export class AppError extends Error {
   readonly detail: string | Problem[]
   readonly body: unknown
   readonly index: number | undefined
+  readonly current: unknown
   readonly headers: Record<string, string>
 
   constructor(
     readonly code: ErrorCode,
-    { detail, body, index, headers, cause }: ErrorDetails = {},
+    { detail, body, index, current, headers, cause }: ErrorDetails = {},
   ) {
     const [status, text] = failures[code]
     super(text, { cause })
@@ -64,6 +69,7 @@ export class AppError extends Error {
     this.detail = detail ?? text
     this.body = body
     this.index = index
+    this.current = current
     this.headers = { ...defaultHeaders[status], ...headers }
   }
 }

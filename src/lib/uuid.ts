@@ -3,6 +3,9 @@ const pattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 /** Whether a string can be compared with a `uuid` column (RFC 9562); PostgreSQL fails on anything else. */
 export const isUuid = (value: string) => pattern.test(value)
 
+/** Whether a client may choose it as the id of something new: any UUID but nil and max, which mean "none" (RFC 9562, 5.9). */
+export const isOwnId = (value: string) => isUuid(value) && !/^(0|-)+$|^(f|-)+$/i.test(value)
+
 /** A UUID derived from a text with a secret key (version 8 of RFC 9562, from an HMAC-SHA256). */
 export function uuidOf(text: string, key: Uint8Array): string {
   const bytes = new Bun.CryptoHasher('sha256', key).update(text).digest().subarray(0, 16)

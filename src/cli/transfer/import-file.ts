@@ -63,7 +63,7 @@ function checkHeader({ value }: Line) {
 }
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-const id = text({ pattern: uuidPattern, format: 'uuid' })
+const id = text({ pattern: uuidPattern, wanted: 'a valid uuid' })
 /** Half of what a number in JSON can be: room for all changes to come. */
 const version = integer({ minimum: 0, maximum: 2 ** 52 })
 

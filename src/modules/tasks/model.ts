@@ -1,5 +1,5 @@
 import { t } from 'elysia'
-import { instant, integer, nullable, oneOf, pathId, text, uuid } from '../../http/schema.ts'
+import { instant, integer, nullable, oneOf, ownId, pathId, text, uuid } from '../../http/schema.ts'
 import { examples, fieldsWith, filterSchemas, inputs, outputs, type SortName } from './fields.ts'
 
 export const task = t.Object(outputs, { title: 'Task', examples: [examples] })
@@ -8,10 +8,13 @@ export const taskList = t.Array(task, { examples: [[examples]] })
 
 const inputExamples = Object.fromEntries(Object.entries(examples).filter(([name]) => name in inputs))
 
-export const taskCreate = t.Object(inputs, {
-  title: 'TaskCreate',
-  examples: [{ ...inputExamples, due_at: '2099-01-31T19:00:00+01:00' }],
-})
+export const taskCreate = t.Object(
+  { id: t.Optional(ownId()), ...inputs },
+  {
+    title: 'TaskCreate',
+    examples: [{ ...inputExamples, due_at: '2099-01-31T19:00:00+01:00' }],
+  },
+)
 
 /** What is absent stays as it is; null clears where null is allowed. */
 export const taskUpdate = t.Partial(t.Object(inputs), {
@@ -206,7 +209,7 @@ export const idempotencyHeader = t.Object({
       pattern: /^[\x20-\x7e]*$/,
       wanted: 'printable ASCII',
       description:
-        'Any text of your own, such as a UUID. Sent again with the same key, the request makes no second task and gives the first, as it is now.',
+        'Any text of your own, such as a UUID. Sent again with the same key, the request makes no second task and returns the first, as it is now. Not with an `id` of your own.',
     }),
   ),
 })

@@ -9,7 +9,15 @@ import {
 } from '../../http/entity-tag.ts'
 import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, jsonText, noContent, queryValues, sendJson, withHeaders } from '../../http/schema.ts'
+import {
+  errors,
+  jsonText,
+  noContent,
+  preconditionFailed,
+  queryValues,
+  sendJson,
+  withHeaders,
+} from '../../http/schema.ts'
 import type { Caller } from '../auth/sessions.ts'
 import { listFilters, momentFilters } from './fields.ts'
 import {
@@ -54,7 +62,8 @@ const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
         body: batch,
         response: {
           200: jsonText(batchResult),
-          ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
+          ...errors('not_authorized', 'task_not_found'),
+          ...preconditionFailed(task),
         },
         detail: {
           operationId: 'batchTasks',
@@ -190,7 +199,8 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         headers: ifMatchHeader,
         response: {
           204: noContent,
-          ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
+          ...errors('not_authorized', 'task_not_found'),
+          ...preconditionFailed(task),
         },
         detail: {
           operationId: 'deleteTask',
@@ -227,12 +237,13 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         body: taskCreate,
         response: {
           201: withHeaders(jsonText(task), 'ETag', 'Location'),
-          ...errors('idempotency_key_used'),
+          ...errors('id_used', 'idempotency_key_used', 'validation_failed', 'idempotency_key_reused'),
         },
         detail: {
           operationId: 'createTask',
           summary: 'Create a task',
-          description: 'With an `Idempotency-Key` it can be sent again without making a second task.',
+          description:
+            'With an `Idempotency-Key`, or an `id` of your own, it can be sent again without making a second task: the answer is the first one, as it is now. If that is in the trash or gone for good, 409; a key that comes again with another body, 422.',
         },
       },
     )
@@ -281,7 +292,8 @@ const change = {
   headers: ifMatchHeader,
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
-    ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
+    ...errors('not_authorized', 'task_not_found'),
+    ...preconditionFailed(task),
   },
 }
 

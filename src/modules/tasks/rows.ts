@@ -35,6 +35,17 @@ export const toNewColumns = (input: { [Name in InputName]?: unknown }) => ({
 })
 const initialColumns = toColumns(initials)
 
+/**
+ * What a request says about a new task, as text. What is as if it had not been said is left out, and so are the words, so
+ * that the text stays the same when a release adds a field or finds words in another way.
+ */
+export function requestText(input: { [Name in InputName]?: unknown }): string {
+  const columns = Object.entries(toColumns(input)).filter(
+    ([name, value]) => !name.endsWith('_words') && !Bun.deepEquals(value, initialColumns[name]),
+  )
+  return JSON.stringify(columns.sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
 /** The columns that requests set. */
 export const settableColumns = Object.keys(toColumns(examples))
 
@@ -58,7 +69,10 @@ const completedAt = (status: SQL) =>
  * The select list of an insert: the builder wants every column of the table there. `given` are those that no request
  * sets, `of` says the others; what neither has is what the table says.
  */
-export function newTask(given: Record<'id' | 'user_id' | 'version', SQL>, of: (name: string) => SQL): SQL {
+export function newTask(
+  given: Record<'id' | 'user_id' | 'version', SQL> & { request_hash?: SQL },
+  of: (name: string) => SQL,
+): SQL {
   const completedAt = sql`case when ${of('status')} = 'completed' then now() end`
   const values: Record<string, SQL> = { ...given, completed_at: completedAt }
   for (const name of settableColumns) values[name] = of(name)

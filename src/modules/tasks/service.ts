@@ -1,5 +1,4 @@
 import type { Db } from '../../db/drizzle.ts'
-import { brokenConstraint } from '../../db/pg-error.ts'
 import { deriveKey } from '../../lib/derive-key.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
@@ -11,8 +10,8 @@ import { createCursors } from './cursor.ts'
 import { createErasure } from './erasure.ts'
 import { createLists } from './list.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import { type SerializedTask, toColumns, toNewColumns } from './rows.ts'
-import { type Change, createStatements, type Target, throwMissing } from './statements.ts'
+import { requestText, type SerializedTask, toColumns, toNewColumns } from './rows.ts'
+import { type Change, createStatements, lockVersions, type Target, throwMissing } from './statements.ts'
 import { createStats } from './stats.ts'
 import { createTrash } from './trash.ts'
 
@@ -49,7 +48,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       const [task] = await change.look(values)
       if (!task) return undefined
       if (values.ifMatch && !values.ifMatch.includes(`${task.version}`))
-        throw new AppError('precondition_failed')
+        throw new AppError('precondition_failed', { current: JSON.parse(task.json) })
       if (!task.differs) return task
     }
     throw new AppError('unavailable')
@@ -62,18 +61,30 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     return task
   }
 
-  /** Creates a task with that id, or returns the one that exists. Of two at once, one violates the primary key. */
-  async function createOnce(values: Target): Promise<SerializedTask> {
-    try {
-      const [made] = await statements.insertOnce.execute({ ...values })
+  /**
+   * Creates a task whose id was said by the client, or follows from its key; returns the one that exists. `requestHash`
+   * is null for an id of the client's own.
+   */
+  async function createOnce(user: UserId, id: string, input: TaskCreate, requestHash: string | null) {
+    const values = { id, user, request_hash: requestHash, ...toNewColumns(input) }
+    const attempt = async ({ insertOnce, prior, tombstone }: typeof statements) => {
+      const [made] = await insertOnce.execute(values)
       if (made) return made
-    } catch (error) {
-      if (brokenConstraint(error) !== 'tasks_pkey') throw error
+      const [found] = await prior.execute(values)
+      const isGone = found ? found.isTrashed : (await tombstone.execute(values)).length > 0
+      if (isGone) throw new AppError(requestHash === null ? 'id_used' : 'idempotency_key_used')
+      if (found && !found.isRepeat) throw keyReused()
+      return found
     }
-    const [prior] = await statements.prior.execute({ ...values })
-    if (prior) return prior
-    const [tombstone] = await statements.tombstone.execute({ ...values })
-    throw new AppError(tombstone ? 'idempotency_key_used' : 'invalid_token')
+    const task =
+      (await attempt(statements)) ??
+      // The user made another change at the same time. With the lock held, there is none.
+      (await db.transaction(async tx => {
+        await lockVersions(tx, user)
+        return attempt(createStatements(tx))
+      }))
+    if (!task) throw new AppError('invalid_token')
+    return task
   }
 
   return {
@@ -89,14 +100,26 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     read,
 
     /**
-     * Creates a task; with a key that was used before, returns that task instead. Throws `invalid_token` when the account
-     * was deleted since the token was checked, `idempotency_key_used` when that task was deleted permanently.
+     * Creates a task. With an id or a key that was sent before, it creates none and returns the first task, as it is now.
+     * Throws `invalid_token` when the account was deleted since the token was checked, `id_used` or `idempotency_key_used`
+     * when the first task is in the trash or was deleted permanently, `idempotency_key_reused` when the key came with
+     * another request.
      */
     async create(userId: UserId, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
-      const id = key === undefined ? Bun.randomUUIDv7() : uuidOf(`${userId}\0${key}`, idempotencyKey)
-      const values = { id, user: userId, ...toNewColumns(input) }
-      if (key !== undefined) return { id, ...(await createOnce(values)) }
-      const [task] = await statements.insert.execute(values)
+      if (key !== undefined) {
+        if (input.id !== undefined) throw notCombinable()
+        const id = uuidOf(`${userId}\0${key}`, idempotencyKey)
+        const hash = new Bun.CryptoHasher('sha256', idempotencyKey)
+          .update(requestText(input))
+          .digest('base64url')
+        return { id, ...(await createOnce(userId, id, input, hash)) }
+      }
+      if (input.id !== undefined) {
+        const id = input.id.toLowerCase()
+        return { id, ...(await createOnce(userId, id, input, null)) }
+      }
+      const id = Bun.randomUUIDv7()
+      const [task] = await statements.insert.execute({ id, user: userId, ...toNewColumns(input) })
       if (!task) throw new AppError('invalid_token')
       return { id, ...task }
     },
@@ -124,4 +147,16 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       return restored ?? read(userId, taskId)
     },
   }
+}
+
+const keyReused = () => {
+  const problem = { loc: ['header', 'idempotency-key'], msg: 'Sent before, with another body' }
+  return new AppError('idempotency_key_reused', {
+    detail: [{ ...problem, type: 'idempotency_key_reused' }],
+  })
+}
+
+const notCombinable = () => {
+  const problem = { loc: ['body', 'id'], msg: 'Use either id or Idempotency-Key', type: 'not_combinable' }
+  return new AppError('validation_failed', { detail: [problem] })
 }

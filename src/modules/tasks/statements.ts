@@ -1,4 +1,4 @@
-import { and, eq, exists, isNotNull, isNull, notExists, or, type SQL, sql } from 'drizzle-orm'
+import { and, desc, eq, exists, isNotNull, isNull, notExists, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
@@ -19,6 +19,8 @@ const own = and(eq(tasks.id, id), eq(tasks.userId, user))
 const ownTombstone = and(eq(taskTombstones.id, id), eq(taskTombstones.userId, user))
 const isLive = isNull(tasks.deletedAt)
 const isTrashed = isNotNull(tasks.deletedAt)
+
+const requestHash = value('request_hash', 'text')
 
 const isWanted = sql`coalesce(${tasks.version} = any (${value('ifMatch', 'text[]')}::bigint[]), true)`
 
@@ -49,9 +51,9 @@ export function createStatements(db: Db) {
   const among = (table: typeof tasks | typeof taskTombstones, condition: SQL | undefined) =>
     db.select({ one: sql`1` }).from(table).where(condition)
 
-  function insert(name: string, condition?: SQL) {
+  function insert(name: string, given: { request_hash?: SQL } = {}, condition?: SQL) {
     const next = takeNextVersion(condition)
-    const row = newTask({ id, user_id: user, version: sql`${next.lastVersion}` }, columnValue)
+    const row = newTask({ ...given, id, user_id: user, version: sql`${next.lastVersion}` }, columnValue)
     return db
       .with(next)
       .insert(tasks)
@@ -96,12 +98,29 @@ export function createStatements(db: Db) {
     /** No row: the account is gone. */
     insert: insert('insert_task'),
 
-    /** With an id that the user may have used before: then it returns no row, and there is a `prior` or a `tombstone`. */
+    /**
+     * With an id that the user may have used before: then it returns no row, and there is a `prior` or a `tombstone`. Nor
+     * does it if the user made another change while it waited for the lock: what that change created or deleted, it cannot see.
+     */
     insertOnce: insert(
       'insert_task_once',
-      and(notExists(among(tasks, own)), notExists(among(taskTombstones, ownTombstone))),
+      { request_hash: requestHash },
+      and(
+        notExists(among(tasks, own)),
+        notExists(among(taskTombstones, ownTombstone)),
+        sql`${userVersions.lastVersion} = (select last_version from ${userVersions} seen where user_id = ${user})`,
+      ),
     ),
-    prior: db.select(serialized).from(tasks).where(own).prepare('prior_task'),
+    /** A task that was created without a key accepts any request. */
+    prior: db
+      .select({
+        ...serialized,
+        isTrashed: sql<boolean>`${isTrashed}`,
+        isRepeat: sql<boolean>`coalesce(${tasks.requestHash} = ${requestHash}, true)`,
+      })
+      .from(tasks)
+      .where(own)
+      .prepare('prior_task'),
     tombstone: among(taskTombstones, ownTombstone).prepare('task_tombstone'),
 
     update(columns: string[]): Change {
@@ -135,7 +154,14 @@ export async function throwMissing(
   taskId: string,
   details: { index?: number } = {},
 ): Promise<never> {
-  const [task] = await db.select({ userId: tasks.userId }).from(tasks).where(eq(tasks.id, taskId)).limit(1)
-  const isForeign = task && task.userId !== userId
+  // Two users may have chosen the same id: then the user's own task decides.
+  const isOwn = sql<boolean>`${tasks.userId} = ${userId}::uuid`
+  const [task] = await db
+    .select({ isOwn })
+    .from(tasks)
+    .where(eq(tasks.id, taskId))
+    .orderBy(desc(isOwn))
+    .limit(1)
+  const isForeign = task && !task.isOwn
   throw new AppError(isForeign ? 'not_authorized' : 'task_not_found', details)
 }

@@ -31,6 +31,8 @@ export const tasks = pgTable(
     titleWords: bytewiseText('title_words').notNull().default(''),
     descriptionWords: bytewiseText('description_words').notNull().default(''),
     deletedAt: instant('deleted_at'),
+    /** Of a task that was created with an `Idempotency-Key`: a hash of what the request said. */
+    requestHash: text('request_hash'),
     /** The task as it is sent, computed when it is written and not at each read. */
     json: text('json')
       .notNull()
