@@ -1,9 +1,10 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { chromiumPath, launchChromium } from './support/chromium.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import type { User } from './support/harness.ts'
+import { until } from './support/until.ts'
 
 const example = join(import.meta.dir, '../examples/web')
 
@@ -24,7 +25,7 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
   }, 120_000)
   afterAll(async () => {
     await browser?.close()
-    console.error(service.process.exitCode, service.process.signalCode, service.lines.slice(-12).join('\n')); await service?.stop()
+    await service?.stop()
     await site?.stop(true)
   })
 
@@ -42,8 +43,20 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     await page.getByRole('button', { name: 'Sign out' }).waitFor()
   }
 
-  /** Resolves when no change waits any more. */
-  const sent = (page: Page) => page.getByText('waiting to be sent').waitFor({ state: 'detached' })
+  /** Resolves when the page has asked the change feed, which it does after it has sent its changes. */
+  const synced = (page: Page) =>
+    page.waitForResponse(response => response.url().includes('/tasks/changes') && response.ok())
+  const edit = async (page: Page, title: string, label: string, value: string) => {
+    await page.getByRole('button', { name: `Edit ${title}` }).click()
+    await page.getByLabel(label, { exact: true }).fill(value)
+    await page.getByRole('button', { name: 'Save' }).click()
+  }
+  /** Waits until the user's only task at the service is as said. */
+  const arrived = (user: User, wanted: Record<string, unknown>) =>
+    until(async () => {
+      const [task] = (await service.get('/tasks', user)).body
+      return task && Object.entries(wanted).every(([name, value]) => task[name] === value)
+    })
   /** Makes a token one that the service refuses. */
   const spoil = (page: Page, name: string) =>
     page.evaluate(name => {
@@ -93,38 +106,44 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
 
   test('a task is added, edited, completed and deleted, and each change reaches the service', async () => {
     const user = await service.user()
-    const page = await open()
+    const page = await open({ timezoneId: 'Europe/Berlin' })
     await signIn(page, user)
 
     await page.getByLabel('New task').fill('Buy milk')
     await page.getByRole('button', { name: 'Add' }).click()
-    await sent(page)
-    await page.getByRole('button', { name: 'Edit Buy milk' }).click()
-    await page.getByLabel('Title').fill('Buy oat milk')
-    await page.getByLabel('Priority').selectOption('High')
-    await page.getByLabel('Due').fill('2099-01-31T18:00')
-    await page.getByRole('button', { name: 'Save' }).click()
-    await sent(page)
+    await edit(page, 'Buy milk', 'Title', 'Buy oat milk')
+    await edit(page, 'Buy oat milk', 'Due', '2099-01-31T18:00')
     await item(page, 'Buy oat milk').getByRole('checkbox').check()
-    await sent(page)
-
-    const [task] = (await service.get('/tasks', user)).body
-    expect(task).toMatchObject({ title: 'Buy oat milk', priority: 3, status: 'completed', description: null })
-    expect(task.due_at).toBe('2099-01-31T18:00:00.000000Z')
+    await arrived(user, { title: 'Buy oat milk', status: 'completed', due_at: '2099-01-31T17:00:00.000000Z' })
 
     await page.getByRole('button', { name: 'Edit Buy oat milk' }).click()
     await page.getByRole('button', { name: 'Delete' }).click()
     await page.getByText('No tasks.').waitFor()
-    await sent(page)
-    expect((await service.get('/tasks/trash', user)).body).toMatchObject([{ title: 'Buy oat milk' }])
+    await until(async () => (await service.get('/tasks/trash', user)).body.length === 1)
+  }, 60_000)
+
+  test('what a user types stays while the list is loaded again', async () => {
+    const user = await service.user()
+    await service.task(user, { title: 'Read', priority: 1 })
+    const page = await open()
+    await Promise.all([synced(page), signIn(page, user)])
+
+    await page.getByRole('button', { name: 'Edit Read' }).click()
+    await page.getByLabel('Title').fill('Read a book')
+    await page.getByLabel('Priority').selectOption('High')
+    await service.task(user, { title: 'Made elsewhere' })
+    await page.evaluate(() => dispatchEvent(new Event('focus')))
+    await page.locator('li', { hasText: 'Made elsewhere' }).waitFor()
+    await page.getByRole('button', { name: 'Save' }).click()
+
+    await item(page, 'Read a book').getByText('High').waitFor()
   }, 60_000)
 
   test('calls that wait for a new token are answered after one refresh; a refused one signs out', async () => {
     const user = await service.user()
     await service.task(user, { title: 'Still here' })
     const page = await open()
-    await signIn(page, user)
-    await sent(page)
+    await Promise.all([synced(page), signIn(page, user)])
     const refreshes: number[] = []
     const refused: string[] = []
     page.on('response', response => {
@@ -149,17 +168,14 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     const user = await service.user()
     for (const title of ['Rake leaves', 'Wash the car']) await service.task(user, { title })
     const page = await open()
-    await signIn(page, user)
+    await Promise.all([synced(page), signIn(page, user)])
     await item(page, 'Rake leaves').waitFor()
-    await sent(page)
 
     await page.context().setOffline(true)
     await page.getByText('Offline.').waitFor()
     await page.getByLabel('New task').fill('Made offline')
     await page.getByRole('button', { name: 'Add' }).click()
-    await page.getByRole('button', { name: 'Edit Made offline' }).click()
-    await page.getByLabel('Description').fill('and edited')
-    await page.getByRole('button', { name: 'Save' }).click()
+    await edit(page, 'Made offline', 'Description', 'and edited')
     await page.getByText('2 waiting to be sent.').waitFor()
     await page.getByLabel('Search').fill('car')
     await item(page, 'Rake leaves').waitFor({ state: 'detached' })
@@ -169,8 +185,8 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     await service.delete(`/tasks/${tasks[0].id}`, user)
 
     await page.context().setOffline(false)
-    await sent(page)
     await item(page, 'Rake leaves').waitFor({ state: 'detached' })
+    await page.getByText('waiting to be sent').waitFor({ state: 'detached' })
     expect(await titles(page)).toEqual(['Made offline', 'Wash the car'])
     const { body } = await service.get('/tasks?q=made', user)
     expect(body).toMatchObject([{ title: 'Made offline', description: 'and edited' }])
@@ -179,31 +195,53 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
   test.each([
     ['Keep mine', 'Paint it blue'],
     ['Take theirs', 'Paint it red'],
-  ])('when a task has changed elsewhere, the user sees both and decides: %s', async (choice, kept) => {
+  ])(
+    'when a task has changed elsewhere, the user sees both and decides: %s',
+    async (choice, title) => {
+      const user = await service.user()
+      const task = await service.task(user, { title: 'Paint it' })
+      const page = await open()
+      await Promise.all([synced(page), signIn(page, user)])
+      await item(page, 'Paint it').waitFor()
+
+      await page.context().setOffline(true)
+      await page.getByText('Offline.').waitFor()
+      await edit(page, 'Paint it', 'Title', 'Paint it blue')
+      await service.patch(`/tasks/${task.id}`, { ...user, json: { title: 'Paint it red', priority: 4 } })
+      await page.context().setOffline(false)
+
+      await page.getByText('Changed elsewhere').click()
+      const cells = page.getByRole('dialog').getByRole('cell')
+      expect(await cells.allTextContents()).toEqual(['Paint it blue', 'Paint it red'])
+      await page.getByRole('button', { name: choice }).click()
+
+      await page.getByText('waiting to be sent').waitFor({ state: 'detached' })
+      await item(page, title).waitFor()
+      await arrived(user, { title, priority: 4 })
+    },
+    60_000,
+  )
+
+  test('a change whose answer was lost is sent again, and is no conflict with itself', async () => {
     const user = await service.user()
-    const task = await service.task(user, { title: 'Paint it' })
+    await service.task(user, { title: 'Sent twice' })
     const page = await open()
-    await signIn(page, user)
-    await item(page, 'Paint it').waitFor()
-    await sent(page)
+    await Promise.all([synced(page), signIn(page, user)])
+    const sent: number[] = []
+    await page.route('**/api/v1/tasks/*', async route => {
+      if (route.request().method() !== 'PATCH') return route.fallback()
+      const response = await route.fetch()
+      sent.push(response.status())
+      return sent.length === 1 ? route.abort() : route.fulfill({ response })
+    })
 
-    await page.context().setOffline(true)
-    await page.getByText('Offline.').waitFor()
-    await page.getByRole('button', { name: 'Edit Paint it' }).click()
-    await page.getByLabel('Title').fill('Paint it blue')
-    await page.getByRole('button', { name: 'Save' }).click()
-    await service.patch(`/tasks/${task.id}`, { ...user, json: { title: 'Paint it red', priority: 4 } })
-    await page.context().setOffline(false)
+    await edit(page, 'Sent twice', 'Due', '2099-01-31T18:00')
+    await page.getByText('1 waiting to be sent.').waitFor()
+    await page.evaluate(() => dispatchEvent(new Event('online')))
+    await page.getByText('waiting to be sent').waitFor({ state: 'detached' })
 
-    await page.getByText('Changed elsewhere').click()
-    const cells = page.getByRole('dialog').getByRole('cell')
-    expect(await cells.allTextContents()).toEqual(['Paint it blue', 'Paint it red', 'None', 'Urgent'])
-    await page.getByRole('button', { name: choice }).click()
-    await sent(page)
-
-    await item(page, kept).waitFor()
-    const { body } = await service.get(`/tasks/${task.id}`, user)
-    expect(body).toMatchObject({ title: kept, priority: 4 })
+    expect(sent).toEqual([200, 412])
+    expect(await page.getByText('Changed elsewhere').count()).toBe(0)
   }, 60_000)
 
   test('fits a screen of 390 pixels, and is dark when the system is', async () => {

@@ -17,7 +17,9 @@ type Shown = Pick<Task, 'id' | 'version' | 'title' | 'description' | 'status' | 
 /** A task with the changes that wait to be sent. `theirs`: the service's task, if it has changed meanwhile. */
 export interface ShownTask extends Shown {
   isWaiting: boolean
-  theirs?: Task | undefined
+  theirs?: Task
+  /** The user has deleted it, which the service has refused. */
+  isDeleted?: boolean
 }
 
 export interface Page {
@@ -56,9 +58,9 @@ export function withChanges(tasks: Task[], changes: Change[], filter: Filter): S
   }
   for (const task of tasks) shown.set(task.id, { ...task, isWaiting: false })
   for (const { op, id, fields, theirs } of changes) {
-    const task = shown.get(id)
+    const task = theirs ? { ...theirs, theirs, isDeleted: op === 'delete' } : shown.get(id)
     if (op === 'delete' && !theirs) shown.delete(id)
-    else if (task) shown.set(id, { ...task, ...fields, isWaiting: true, theirs: theirs ?? task.theirs })
+    else if (task) shown.set(id, { ...task, ...fields, isWaiting: true })
   }
   return [...shown.values()].filter(task => !task.isWaiting || fits(task, filter))
 }

@@ -27,6 +27,7 @@ export function ConflictDialog({ mine, theirs, onChoose, onClose }: Props) {
   return (
     <Dialog title="Changed elsewhere" onClose={onClose}>
       <p>This task was changed on another device before your change arrived.</p>
+      {mine.isDeleted && <p>You have deleted it.</p>}
       <table>
         <thead>
           <tr>

@@ -23,22 +23,23 @@ export function EditDialog({ task, onChange, onClose }: Props) {
     onClose()
   }
 
+  // Default values: a list that is loaded meanwhile must not overwrite what the user types.
   return (
     <Dialog title="Edit task" onClose={onClose}>
       <form onSubmit={save}>
         <label>
           Title
-          <input name="title" value={task.title} maxlength={200} required />
+          <input name="title" defaultValue={task.title} maxlength={200} required />
         </label>
         <label>
           Description
-          <textarea name="description" maxlength={2000} rows={4} value={task.description ?? ''} />
+          <textarea name="description" maxlength={2000} rows={4} defaultValue={task.description ?? ''} />
         </label>
         <label>
           Status
-          <select name="status" value={task.status}>
+          <select name="status">
             {Object.entries(statuses).map(([status, word]) => (
-              <option key={status} value={status}>
+              <option key={status} value={status} selected={status === task.status}>
                 {word}
               </option>
             ))}
@@ -46,9 +47,9 @@ export function EditDialog({ task, onChange, onClose }: Props) {
         </label>
         <label>
           Priority
-          <select name="priority" value={task.priority}>
+          <select name="priority">
             {priorities.map((word, priority) => (
-              <option key={word} value={priority}>
+              <option key={word} value={priority} selected={priority === task.priority}>
                 {word}
               </option>
             ))}
@@ -56,7 +57,11 @@ export function EditDialog({ task, onChange, onClose }: Props) {
         </label>
         <label>
           Due
-          <input name="due_at" type="datetime-local" value={task.due_at ? localInput(task.due_at) : ''} />
+          <input
+            name="due_at"
+            type="datetime-local"
+            defaultValue={task.due_at ? localInput(task.due_at) : ''}
+          />
         </label>
         <div class="actions">
           <button type="submit">Save</button>
