@@ -18,7 +18,7 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
   let browser: Browser
   beforeAll(async () => {
     site = serveBuilt(() => service.url)
-    service = await startExecutable({ FRONTEND_URL: site.url.origin, ENVIRONMENT: 'production' })
+    service = await startExecutable({ FRONTEND_URL: site.url.origin, ENVIRONMENT: 'test', BCRYPT_COST: '4' })
     await untilReady(service)
     for (const script of ['generate', 'check', 'build']) await runScript(script, { API_URL: service.url })
     browser = await launchChromium()
