@@ -355,7 +355,7 @@ function serviceOf(api: Service) {
     trash: async (...given: Parameters<TaskService['trash']>): Promise<TrashedTask[]> =>
       JSON.parse(`[${(await service.trash(...given)).items}]`),
     changes: async (...given: Parameters<TaskService['changes']>): Promise<Changes> =>
-      JSON.parse(await service.changes(...given)),
+      JSON.parse((await service.changes(...given)).json),
     batch: async (...given: Parameters<TaskService['batch']>): Promise<OperationResult[]> =>
       JSON.parse(await service.batch(...given)).results,
   }

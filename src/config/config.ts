@@ -48,6 +48,8 @@ export interface Config {
   /** Proxies whose `X-Forwarded-For` is believed. */
   trustedProxies: Network[]
   logLevel: LogLevel
+  /** Live streams of one process. */
+  streamsMax: number
   /** `undefined`: no metrics. */
   metrics: MetricsSettings | undefined
   /** The variables of OpenTelemetry; `undefined`: no traces. */
@@ -160,6 +162,7 @@ export function parseConfig(env: Env): Config {
       registrationsPerHour: integer('REGISTER_LIMIT', 200, 0, 1_000_000),
     },
     trustedProxies: trustedProxies(read),
+    streamsMax: integer('STREAMS_MAX', 10_000, 0, 1_000_000),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
     metrics: metrics(read),
     tracing: tracing(read),

@@ -105,6 +105,24 @@ $$;
 CREATE TRIGGER "sessions_ended" AFTER DELETE ON "sessions" REFERENCING OLD TABLE AS "ended"
   FOR EACH STATEMENT EXECUTE FUNCTION "note_session_ends"();`
 
+/** One-time tickets, for what a browser opens without a header (modules/auth/tickets.ts). */
+export const tickets = pgTable(
+  'tickets',
+  {
+    userId: uuid('user_id').notNull(),
+    /** SHA-256 of the ticket, hex. The ticket itself is never stored. */
+    hash: text('hash').notNull(),
+    sessionId: uuid('session_id').notNull(),
+    expiresAt: instant('expires_at').notNull(),
+  },
+  tickets => [
+    primaryKey({ name: 'tickets_pkey', columns: [tickets.userId, tickets.hash] }),
+    foreignKey({ name: 'tickets_user_fk', columns: [tickets.userId], foreignColumns: [users.id] }).onDelete(
+      'cascade',
+    ),
+  ],
+)
+
 /** Counters of the throttles that all replicas share; the columns are rate-limiter-flexible's. */
 export const rateLimits = pgTable(
   'rate_limits',

@@ -46,6 +46,8 @@ export interface Schema {
   /** The property that tells the variants of a union apart; in the document as OpenAPI says it. */
   discriminator?: string | { propertyName: string; mapping: Record<string, string> }
   form?: boolean
+  /** The type of a response that is not JSON. */
+  mediaType?: string
   /** The text is JSON, and this is what stands in it. */
   jsonOf?: Schema
   [keyword: string]: unknown
@@ -226,13 +228,19 @@ function mend(collected: Collected): Document {
       description: description ?? STATUS_CODES[status] ?? status,
       headers: Object.fromEntries(names.map(name => [name, { $ref: `#/components/headers/${name}` }])),
       ...(schema && {
-        content: { [json]: toMedia({ ...schema, ...(title && { title }), ...(examples && { examples }) }) },
+        content: {
+          [schema.mediaType ?? json]: toMedia({
+            ...schema,
+            ...(title && { title }),
+            ...(examples && { examples }),
+          }),
+        },
       }),
     }
   }
 
   /** The examples of a body stand beside its schema, where every tool finds them; an error's by its code. */
-  function toMedia({ jsonOf, examples = [], ...schema }: Schema): Media {
+  function toMedia({ jsonOf, mediaType: _, examples = [], ...schema }: Schema): Media {
     if (jsonOf) return toMedia(jsonOf)
     const media = { schema: toJsonSchema(schema, schemas) }
     if (examples.length < 2) return { ...media, ...(examples.length === 1 && { example: examples[0] }) }

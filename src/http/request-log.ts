@@ -17,16 +17,18 @@ export const requestLog = (log: Log, observers: readonly Observer[] = []) =>
       const { method } = request
       const status = responseValue instanceof Response ? responseValue.status : Number(set.status ?? 200)
       const milliseconds = performance.now() - startedAt
+      const userId = (context as { user?: { id: string } }).user?.id
       const fields: Fields = {
         request_id: requestId,
         method,
         route: route ?? 'unknown',
         status,
         ms: Math.round(milliseconds * 1000) / 1000,
-        user_id: (context as { user?: { id: string } }).user?.id,
+        user_id: userId,
       }
       for (const observe of observers) {
-        Object.assign(fields, observe({ requestId, method, route: route ?? 'unknown', status, milliseconds }))
+        const answered = { requestId, method, route: route ?? 'unknown', status, userId, milliseconds }
+        Object.assign(fields, observe(answered))
       }
       log.info('request', fields)
     })

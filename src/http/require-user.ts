@@ -19,7 +19,8 @@ export const requireUser = <User extends object>(authenticate: Authenticate<User
       return { user: await authenticate(token) }
     })
 
-function bearerToken(authorization = ''): string | undefined {
+/** The token of an `Authorization` header. */
+export function bearerToken(authorization = ''): string | undefined {
   // Anything after the scheme counts as a token: a malformed one is invalid, not missing.
   return /^bearer +(\S.*)$/i.exec(authorization)?.[1]
 }

@@ -189,6 +189,10 @@ export function sendJson<T>(set: { headers: { 'content-type'?: string | number }
   return text as T
 }
 
+/** A response of server-sent events, which the route sends as a `Response`; the document shows the example. */
+export const eventStream = (example: string) =>
+  t.String({ mediaType: 'text/event-stream', examples: [example] }) as unknown as TUnsafe<Response>
+
 /** The schema of a response with these headers, which only the OpenAPI document uses. */
 export const withHeaders = <Schema extends object>(schema: Schema, ...headers: string[]): Schema => ({
   ...schema,

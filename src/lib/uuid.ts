@@ -11,5 +11,9 @@ export function uuidOf(text: string, key: Uint8Array): string {
   const bytes = new Bun.CryptoHasher('sha256', key).update(text).digest().subarray(0, 16)
   bytes[6] = (bytes[6]! & 0x0f) | 0x80
   bytes[8] = (bytes[8]! & 0x3f) | 0x80
-  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
+  return formatUuid(bytes)
 }
+
+/** The 16 bytes of a UUID as text. */
+export const formatUuid = (bytes: Buffer) =>
+  bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')

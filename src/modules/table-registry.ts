@@ -5,6 +5,7 @@ import {
   sessionEnds,
   sessions,
   taskTombstones,
+  tickets,
   users,
   userVersions,
 } from '../db/tables.ts'
@@ -48,6 +49,12 @@ export const registry = [
     owner: { none: 'it has session ids, which are random' },
     exportedAs: { not: 'it is for replicas that run, and is deleted a few minutes later' },
     deletedWithAccount: { not: 'deleting an account writes into it' },
+  },
+  {
+    table: tickets,
+    owner: tickets.userId,
+    exportedAs: { not: 'a ticket is valid for a minute' },
+    deletedWithAccount: 'at once',
   },
   {
     table: rateLimits,

@@ -16,7 +16,10 @@ import { createRefreshTokens } from '../modules/auth/refresh-tokens.ts'
 import { authRoutes } from '../modules/auth/routes.ts'
 import { createSessions } from '../modules/auth/sessions.ts'
 import { createThrottle } from '../modules/auth/throttle.ts'
+import { createTickets } from '../modules/auth/tickets.ts'
 import { createTokens } from '../modules/auth/tokens.ts'
+import { eventRoutes } from '../modules/events/routes.ts'
+import { createStreams } from '../modules/events/streams.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
 import { createTaskService } from '../modules/tasks/service.ts'
 import { userRoutes } from '../modules/users/routes.ts'
@@ -41,8 +44,8 @@ export interface AppParts {
 
 /** The whole service as one Elysia app, its background jobs and its figures. Nothing listens or runs yet. */
 export function createApp(parts: AppParts) {
-  const { config, log, readiness, peerOf, observers, plugins = [] } = parts
-  const { auth, users, tasks, jobs, stats } = createServices(parts)
+  const { config, log, readiness, peerOf, observers = [], plugins = [] } = parts
+  const { auth, users, tasks, streams, jobs, stats } = createServices(parts)
 
   let routes: AnyElysia['routes'] = []
   const api = <const Prefix extends string>(prefix: Prefix, { hide }: { hide: boolean }) =>
@@ -51,12 +54,13 @@ export function createApp(parts: AppParts) {
       .use(authRoutes(auth))
       .use(userRoutes(users))
       .use(taskRoutes(tasks, auth.sessions.authenticate))
+      .use(eventRoutes({ tasks, streams, ...auth }))
 
   // The order matters: a hook covers only what is registered after it. `standardHostname`: Elysia assumes that a host
   // has more than three letters, and finds no path in http://api/.
   const app = new Elysia({ handler: { standardHostname: false } })
     .headers(securityHeaders)
-    .use(requestLog(log, observers))
+    .use(requestLog(log, [...observers, streams.observe]))
     .use(reportUntrustedProxy({ trustedProxies: config.trustedProxies, peerOf, log }))
     .use(errorHandler(log, () => routes))
     .use(cors({ origins: config.frontendUrls, allowLocal: config.environment === 'development', log }))
@@ -68,7 +72,7 @@ export function createApp(parts: AppParts) {
   for (const plugin of plugins) app.use(plugin)
   routes = app.routes
 
-  return { app, jobs, stats }
+  return { app, jobs, stats, endStreams: streams.stop }
 }
 
 /** For typed clients: `treaty<App>` of @elysiajs/eden. */
@@ -79,21 +83,36 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const { algorithm, accessTokenLifetimeSeconds: lifetimeSeconds } = config
   const tokens = createTokens({ secretKey, algorithm, lifetimeSeconds })
   const refreshTokens = createRefreshTokens(secretKey)
-  const sessions = createSessions({ db, tokens, refreshTokens })
+  // Each stream has its token checked several times a second.
+  const cachedTokensMax = 10_000 + config.streamsMax
+  const sessions = createSessions({ db, tokens, refreshTokens, cachedTokensMax })
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
   const throttle = createThrottle({ db, driver }, config.throttle)
   const tasks = createTaskService({ db, log, secretKey })
-  const auth = { db, sessions, passwords, throttle, clientOf: createClientOf(config.trustedProxies, peerOf) }
+  const tickets = createTickets({ db, tokens })
+  const { authenticate } = sessions
+  const streams = createStreams({ db, log, tasks, authenticate, streamsMax: config.streamsMax })
+  const auth = {
+    db,
+    sessions,
+    passwords,
+    throttle,
+    tickets,
+    clientOf: createClientOf(config.trustedProxies, peerOf),
+  }
 
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: sessions.cleanUp },
     { name: 'clean up limits', everySeconds: 600, run: throttle.cleanUp },
+    { name: 'clean up tickets', everySeconds: 600, run: tickets.cleanUp },
     { name: 'purge the trash', everySeconds: 900, run: tasks.purge },
+    ...streams.jobs,
   ]
   const stats = {
     hashing: passwords.stats,
     throttled: throttle.stats,
     cachedTokens: sessions.cachedTokens,
+    streams: streams.stats,
   }
-  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, jobs, stats }
+  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, streams, jobs, stats }
 }

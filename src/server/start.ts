@@ -39,7 +39,7 @@ export async function serve(
 
   // 2. The app.
   let stopping = false
-  const { app, jobs, stats } = createApp({
+  const { app, jobs, stats, endStreams } = createApp({
     config,
     secretKey,
     driver,
@@ -49,7 +49,8 @@ export async function serve(
     observers: telemetry.observers,
     plugins: telemetry.plugins,
   })
-  telemetry.setSources({ ...stats, inFlight: () => server.pendingRequests })
+  const inFlight = () => server.pendingRequests - stats.streams().open
+  telemetry.setSources({ ...stats, inFlight })
   // The next request on a kept connection would be lost.
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
@@ -64,11 +65,14 @@ export async function serve(
     if (stopping) return
     stopping = true
     log.info('stopping', { reason })
+    const streamsEnded = endStreams()
     // `/health/ready` fails from now on; requests are answered until load balancers have noticed.
     await Bun.sleep(delaySeconds * 1000)
     const until = performance.now() + limits.all * 1000
-    // `stop()` closes the listener and waits for requests in flight; `stop(true)` ends those that take too long.
-    await Promise.race([server.stop(), Bun.sleep(limits.inFlight * 1000)])
+    // `stop()` closes the listener and waits for requests in flight; `stop(true)` ends those that take too long, and the
+    // streams of clients that do not read.
+    const answered = streamsEnded.then(() => untilZero(inFlight))
+    await Promise.race([server.stop(), answered, Bun.sleep(limits.inFlight * 1000)])
     await server.stop(true)
     // The last access lines are logged one turn later.
     await new Promise(setImmediate)
@@ -84,6 +88,10 @@ export async function serve(
   migrated.catch(() => {})
 
   return { url: server.url.href, driver, stop, migrated }
+}
+
+async function untilZero(count: () => number): Promise<void> {
+  while (count() > 0) await Bun.sleep(20)
 }
 
 const retryEveryMs = 500

@@ -11,6 +11,7 @@ export interface Sources {
   /** Refused calls by limit. */
   throttled: () => Readonly<Record<string, number>>
   cachedTokens: () => number
+  streams: () => { open: number; entriesSent: number; wakeUps: number; tooSlow: number }
   logLinesDropped: () => number
 }
 
@@ -90,7 +91,9 @@ export function createMetrics(about: { version: string; database: string }, work
   })
   info.set({ ...about, bun: Bun.version }, 1)
 
-  gauge('http_requests_in_flight', 'Requests that have not been answered.', from => from.inFlight())
+  gauge('http_requests_in_flight', 'Requests that have not been answered, without live streams.', from =>
+    from.inFlight(),
+  )
   gauge(
     'database_connections',
     'Connections by what they are doing.',
@@ -108,6 +111,18 @@ export function createMetrics(about: { version: string; database: string }, work
   gauge('password_hashes_waiting', 'Passwords that wait for their turn.', from => from.hashing().waiting)
   gauge('cached_tokens', 'Access tokens that need no look-up.', from => from.cachedTokens())
   counter('throttled_requests_total', 'Calls refused with 429, by limit.', from => from.throttled(), 'limit')
+  gauge('streams_open', 'Live streams.', from => from.streams().open)
+  counter('stream_entries_sent_total', 'Changes sent to streams.', from => from.streams().entriesSent)
+  counter(
+    'stream_wake_ups_total',
+    'Times that the streams of a user looked for changes.',
+    from => from.streams().wakeUps,
+  )
+  counter(
+    'streams_too_slow_total',
+    'Streams ended because the client did not read.',
+    from => from.streams().tooSlow,
+  )
   counter('log_lines_dropped_total', 'Lines lost because the reader of the log is too slow or gone.', from =>
     from.logLinesDropped(),
   )

@@ -7,6 +7,8 @@ export interface Answered {
   /** The pattern, never the path: a path may hold what a user typed. */
   route: string
   status: number
+  /** The signed-in user. */
+  userId: string | undefined
   /** From the first hook to after the answer. */
   milliseconds: number
 }

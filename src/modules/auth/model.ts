@@ -137,3 +137,21 @@ export const session = t.Object(
 )
 
 export const sessionList = t.Array(session)
+
+export const ticketRequest = t.Object(
+  { for: oneOf(['events'], { description: 'What it opens: `GET /tasks/events`.' }) },
+  { title: 'TicketRequest', examples: [{ for: 'events' }] },
+)
+
+export const ticket = t.Object(
+  {
+    ticket: t.String({ description: 'For the address: `?ticket=…`.' }),
+    expires_in: t.Integer({ description: 'Seconds in which it has to be used.', examples: [60] }),
+  },
+  {
+    title: 'Ticket',
+    examples: [
+      { ticket: 'AZqcPVLgfRuMdz9KW2x9jrZ0m3yqW7rD2cXbVnL5sT8uQeGkHj4oPiAfRzYw1Mx6', expires_in: 60 },
+    ],
+  },
+)

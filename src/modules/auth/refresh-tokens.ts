@@ -1,5 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { deriveKey } from '../../lib/derive-key.ts'
+import { formatUuid } from '../../lib/uuid.ts'
 
 export type RefreshTokens = ReturnType<typeof createRefreshTokens>
 
@@ -38,7 +39,7 @@ export function createRefreshTokens(secretKey: string) {
       if (bytes.toString('base64url') !== token) return undefined
       const body = bytes.subarray(0, idBytes + secretBytes)
       if (!timingSafeEqual(sign(body), bytes.subarray(body.length))) return undefined
-      const sessionId = formatUuid(body.subarray(0, idBytes).toString('hex'))
+      const sessionId = formatUuid(body.subarray(0, idBytes))
       return { sessionId, next: write(sessionId, createHmac('sha256', childKey).update(body).digest()) }
     },
 
@@ -46,5 +47,3 @@ export function createRefreshTokens(secretKey: string) {
     hash: (token: string) => new Bun.CryptoHasher('sha256').update(token).digest('hex'),
   }
 }
-
-const formatUuid = (hex: string) => hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')

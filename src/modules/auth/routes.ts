@@ -10,6 +10,7 @@ import { passwordSignIn } from './password.ts'
 import type { Passwords } from './password-hash.ts'
 import type { Sessions } from './sessions.ts'
 import type { Throttle } from './throttle.ts'
+import { type Tickets, ticketRoutes } from './tickets.ts'
 
 /** What sign-in methods may need; each names its own part of it. */
 interface Parts {
@@ -17,6 +18,7 @@ interface Parts {
   sessions: Sessions
   passwords: Passwords
   throttle: Throttle
+  tickets: Tickets
   clientOf: ClientOf
 }
 
@@ -26,6 +28,7 @@ export const authRoutes = (parts: Parts) =>
     .use(passwordSignIn(parts))
     .use(refreshRoutes(parts.sessions))
     .use(sessionRoutes(parts.sessions))
+    .use(ticketRoutes(parts.tickets, parts.sessions))
 
 const refreshRoutes = (sessions: Sessions) =>
   new Elysia().use(oauthBody()).post('/refresh', ({ body }) => sessions.refresh(body.refresh_token), {

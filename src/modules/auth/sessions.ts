@@ -6,7 +6,7 @@ import { AppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
-import { createTokenCache, revocationWindowSeconds } from './token-cache.ts'
+import { createTokenCache, revocationWindowSeconds, systemClock } from './token-cache.ts'
 import type { Tokens } from './tokens.ts'
 
 /** The user and session behind a request: what a verified token says, and nothing more. */
@@ -35,13 +35,19 @@ interface Parts {
   db: Db
   tokens: Tokens
   refreshTokens: RefreshTokens
+  /** How many tokens are remembered. */
+  cachedTokensMax?: number
 }
 
 /** A session from its sign-in to its end, and the callers that its tokens stand for. */
-export function createSessions({ db, tokens, refreshTokens }: Parts) {
+export function createSessions({ db, tokens, refreshTokens, cachedTokensMax }: Parts) {
   const recentRevocations = prepareRevocations(db)
   const liveSession = prepareLiveSession(db)
-  const tokenCache = createTokenCache(async () => (await recentRevocations.execute())[0]!)
+  const tokenCache = createTokenCache(
+    async () => (await recentRevocations.execute())[0]!,
+    systemClock,
+    cachedTokensMax,
+  )
 
   async function createTokenPair(
     userId: string,

@@ -1,8 +1,6 @@
 import type { Caller } from './sessions.ts'
 import type { Claims } from './tokens.ts'
 
-/** How many tokens are kept; the oldest entry is dropped first. */
-const tokensMax = 10_000
 /** How long a session counts as alive after it was last seen alive. With `pollEveryMs` it stays below a second. */
 const trustMs = 700
 const pollEveryMs = 250
@@ -27,7 +25,7 @@ export interface Clock {
   wall(): number
 }
 
-const systemClock: Clock = { elapsed: () => performance.now(), wall: () => Date.now() }
+export const systemClock: Clock = { elapsed: () => performance.now(), wall: () => Date.now() }
 
 interface Entry {
   caller: Caller
@@ -48,9 +46,13 @@ export type TokenCache = ReturnType<typeof createTokenCache>
  * A valid signature stays valid. A session may end: so while requests arrive, one poll every 250 ms asks the database
  * for the sessions that ended lately. As long as polls succeed, a session that none of them names is alive; after a gap
  * (the database is slow or away, or no request arrived) each session is looked up again. Works through a
- * transaction-pooling proxy.
+ * transaction-pooling proxy. At most `tokensMax` are kept; the oldest entry is dropped first.
  */
-export function createTokenCache(pollRevocations: () => Promise<Revocations>, clock: Clock = systemClock) {
+export function createTokenCache(
+  pollRevocations: () => Promise<Revocations>,
+  clock = systemClock,
+  tokensMax = 10_000,
+) {
   const tokens = new Map<string, Entry>()
   let recentlyRevoked = new Set<string>()
   /** Start time of the last successful poll. */

@@ -31,9 +31,16 @@ export function createCursors(secretKey: string) {
 
 export type Cursors = ReturnType<typeof createCursors>
 
-/** A 422 about one parameter of the address. */
-export const wrongParameter = (name: string, type: string, msg: string) =>
-  new AppError('validation_failed', { detail: [{ loc: ['query', name], msg, type }] })
+/** A 422 about one parameter of the address or one header. */
+export const wrongParameter = (name: string, type: string, msg: string, section: Section = 'query') =>
+  new AppError('validation_failed', { detail: [{ loc: [section, name], msg, type }] })
 
-export const wrongCursor = (name: string) =>
-  wrongParameter(name, 'cursor_invalid', 'Input should be a cursor that was given to you for this list')
+type Section = 'query' | 'header'
+
+export const wrongCursor = (name: string, section?: Section) =>
+  wrongParameter(
+    name,
+    'cursor_invalid',
+    'Input should be a cursor that was given to you for this list',
+    section,
+  )

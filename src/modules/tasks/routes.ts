@@ -106,7 +106,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
     )
     .get(
       '/changes',
-      async ({ user, query, set }) => sendJson<Changes>(set, await tasks.changes(user.id, query)),
+      async ({ user, query, set }) => sendJson<Changes>(set, (await tasks.changes(user.id, query)).json),
       {
         query: changesQuery,
         response: { 200: jsonText(changes), ...errors('cursor_expired') },

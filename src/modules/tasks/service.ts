@@ -89,7 +89,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
 
   return {
     list: createLists(db, cursors),
-    changes: createChanges(db, cursors),
+    ...createChanges(db, cursors),
     batch: createBatch(db),
     stats: createStats(db),
     trash: createTrash(db, cursors),

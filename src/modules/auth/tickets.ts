@@ -1,0 +1,72 @@
+import { and, eq, gt, lt, sql } from 'drizzle-orm'
+import { Elysia } from 'elysia'
+import type { Db } from '../../db/drizzle.ts'
+import { tickets } from '../../db/tables.ts'
+import { body } from '../../http/body.ts'
+import { requireUser } from '../../http/require-user.ts'
+import { AppError } from '../../lib/errors.ts'
+import { formatUuid } from '../../lib/uuid.ts'
+import { ticket, ticketRequest } from './model.ts'
+import type { Caller, Sessions } from './sessions.ts'
+import type { Tokens } from './tokens.ts'
+
+const idBytes = 16
+const secretBytes = 32
+const lifetimeSeconds = 60
+
+export type Tickets = ReturnType<typeof createTickets>
+
+/**
+ * One-time tickets for addresses that a browser opens without a header. A ticket is the user's id and 256 random bits, in
+ * base64url. It is exchanged for an access token of the session that asked for it, which never leaves the process: so
+ * what a ticket opens ends with the session, as for any token.
+ */
+export function createTickets({ db, tokens }: { db: Db; tokens: Tokens }) {
+  return {
+    async issue({ id: userId, sessionId }: Caller): Promise<typeof ticket.static> {
+      const id = Buffer.from(userId.replaceAll('-', ''), 'hex')
+      const secret = crypto.getRandomValues(new Uint8Array(secretBytes))
+      const issued = Buffer.concat([id, secret]).toString('base64url')
+      const expiresAt = sql`now() + make_interval(secs => ${lifetimeSeconds})`
+      await db.insert(tickets).values({ userId, sessionId, hash: hash(issued), expiresAt })
+      return { ticket: issued, expires_in: lifetimeSeconds }
+    },
+
+    /** The access token that a ticket stands for. Throws `invalid_token` when it was used, has expired or is not ours. */
+    async redeem(issued: string): Promise<string> {
+      const bytes = Buffer.from(issued, 'base64url')
+      if (bytes.length !== idBytes + secretBytes) throw new AppError('invalid_token')
+      const userId = formatUuid(bytes.subarray(0, idBytes))
+      const [used] = await db
+        .delete(tickets)
+        .where(
+          and(eq(tickets.userId, userId), eq(tickets.hash, hash(issued)), gt(tickets.expiresAt, sql`now()`)),
+        )
+        .returning({ sessionId: tickets.sessionId })
+      if (!used) throw new AppError('invalid_token')
+      return tokens.sign(userId, used.sessionId)
+    },
+
+    /** Deletes tickets that were not used. */
+    async cleanUp(): Promise<void> {
+      await db.delete(tickets).where(lt(tickets.expiresAt, sql`now()`))
+    },
+  }
+}
+
+const hash = (text: string) => new Bun.CryptoHasher('sha256').update(text).digest('hex')
+
+export const ticketRoutes = (tickets: Tickets, sessions: Sessions) =>
+  new Elysia()
+    .use(requireUser(sessions.authenticate))
+    .use(body())
+    .post('/tickets', async ({ user, status }) => status(201, await tickets.issue(user)), {
+      body: ticketRequest,
+      response: { 201: ticket },
+      detail: {
+        operationId: 'createTicket',
+        summary: 'Get a ticket for the live stream',
+        description:
+          'For a browser, whose `EventSource` sends no headers: open `/tasks/events?ticket=…` with it. It is good once, within a minute. The stream ends with the session that asked for it.',
+      },
+    })

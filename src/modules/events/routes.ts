@@ -1,0 +1,55 @@
+import { Elysia } from 'elysia'
+import { query } from '../../http/body.ts'
+import { bearerToken, requireUser } from '../../http/require-user.ts'
+import { errors } from '../../http/schema.ts'
+import type { Sessions } from '../auth/sessions.ts'
+import type { Tickets } from '../auth/tickets.ts'
+import type { TaskService } from '../tasks/service.ts'
+import { events, eventsHeader, eventsQuery } from './model.ts'
+import type { Streams } from './streams.ts'
+
+interface Parts {
+  tasks: TaskService
+  streams: Streams
+  tickets: Tickets
+  sessions: Sessions
+}
+
+export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
+  new Elysia({ prefix: '/tasks', tags: ['tasks'] })
+    // A ticket stands for the header that a browser cannot send. From here on there is no difference.
+    .derive(async ({ headers, query: { ticket } }) => {
+      if (headers.authorization === undefined && typeof ticket === 'string')
+        headers.authorization = `Bearer ${await tickets.redeem(ticket)}`
+      return {}
+    })
+    .use(requireUser(sessions.authenticate))
+    .derive(({ headers }) => ({ token: bearerToken(headers.authorization)! }))
+    .use(query())
+    .get(
+      '/events',
+      async ({ user, token, query: { since }, headers, request: { method }, set }) => {
+        const lastEventId = headers['last-event-id'] || undefined
+        const place = await tasks.changesStart(
+          user.id,
+          lastEventId
+            ? { cursor: lastEventId, sentAs: ['last-event-id', 'header'] }
+            : { cursor: since, sentAs: ['since'] },
+        )
+        Object.assign(set.headers, { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
+        if (method === 'HEAD') return new Response()
+        const requestId = `${set.headers['x-request-id']}`
+        return new Response(streams.open({ userId: user.id, token, place, requestId }))
+      },
+      {
+        query: eventsQuery,
+        headers: eventsHeader,
+        response: { 200: events, ...errors('cursor_expired', 'too_many_requests') },
+        detail: {
+          operationId: 'streamChanges',
+          summary: 'Receive changes as they happen',
+          description:
+            'A stream of server-sent events: `hello` with the place where it begins, then `changes` with what `/tasks/changes` returns, at most 200 entries each. The `id` of an event is its cursor: with it as `Last-Event-ID` or `since`, the next stream misses nothing and repeats nothing. `end` says why the service ends it: `restarting` and `too_slow` (connect again), `invalid_token` (sign in again). After a 410, or a 422 for the cursor, throw the copy away and begin again. At most 10 streams a user.',
+        },
+      },
+    )

@@ -1,0 +1,136 @@
+import type { UserId } from '../../lib/user-id.ts'
+
+/** Why the service ends a stream; its last event says so. */
+export type EndCode = 'invalid_token' | 'restarting' | 'too_slow'
+/** Why a stream is over: the service has ended it, or the client has gone. */
+export type EndReason = EndCode | 'client'
+
+/** What a client may leave unread, beside what its connection has buffered. */
+const unsentBytesMax = 1024 * 1024
+
+/** A place in a user's changes. */
+export interface Place {
+  cursor: string
+  version: number
+}
+
+export interface StreamParts {
+  userId: UserId
+  /** Checked again while the stream is open. */
+  token: string
+  place: Place
+  /** Called once, when it is over; the client may still be receiving. */
+  onEnd(reason: EndReason): void
+  /** Called when the client has received everything or has gone. */
+  onClose(): void
+  /** Called when a stream that had more to read than was sent has sent it. */
+  onDrain(): void
+}
+
+const encoder = new TextEncoder()
+
+/** A server-sent event. `data` is one line. */
+export const event = (name: string, data: string, id?: string) =>
+  encoder.encode(`event: ${name}\n${id === undefined ? '' : `id: ${id}\n`}data: ${data}\n\n`)
+
+const ping = encoder.encode(': ping\n\n')
+const retry = encoder.encode('retry: 2000\n')
+
+/**
+ * A client's place in the changes, and what its socket has not accepted yet. It is the source of the response's body:
+ * Bun calls `pull` when everything before was sent, and `cancel` when the client has gone.
+ */
+export class Stream {
+  readonly userId: UserId
+  readonly token: string
+  place: Place
+  /** There may be changes after `place`. */
+  isBehind = true
+  sentAt = 0
+  readonly #parts: StreamParts
+  /** There was more to read than one page. */
+  #hasMore = false
+  #unsent: Uint8Array[] = []
+  #unsentBytes = 0
+  /** Set while the client waits for more. */
+  #waiting: ReadableStreamDefaultController<Uint8Array> | undefined
+  #end: EndReason | undefined
+
+  constructor(parts: StreamParts) {
+    this.#parts = parts
+    this.userId = parts.userId
+    this.token = parts.token
+    this.place = parts.place
+    const { cursor } = parts.place
+    this.#send(Buffer.concat([retry, event('hello', JSON.stringify({ cursor }), cursor)]))
+  }
+
+  /** The response's body. Without a queue of its own: what is unsent is known here alone. */
+  body = () => new ReadableStream(this, { highWaterMark: 0 })
+
+  pull(controller: ReadableStreamDefaultController<Uint8Array>) {
+    const next = this.#unsent.shift()
+    if (next) {
+      this.#unsentBytes -= next.length
+      controller.enqueue(next)
+    } else if (this.#end) {
+      controller.close()
+      this.#parts.onClose()
+    } else {
+      this.#waiting = controller
+      if (this.#hasMore) this.#parts.onDrain()
+    }
+  }
+
+  cancel() {
+    this.#endBecause('client')
+    this.#parts.onClose()
+  }
+
+  /** Whether to read changes for it. A long past is read as fast as the client takes it, so it is never too slow for that. */
+  get wantsChanges(): boolean {
+    return this.isBehind && !this.#end && (!this.#hasMore || this.#waiting !== undefined)
+  }
+
+  /** Moves on to `place`, past the changes in `bytes`, if there were any. */
+  advance(place: Place, bytes: Uint8Array | undefined, hasMore: boolean) {
+    this.place = place
+    this.#hasMore = hasMore
+    this.isBehind ||= hasMore
+    if (bytes) this.#send(bytes)
+  }
+
+  /** Keeps proxies from closing a quiet connection, and notices clients that have gone. */
+  ping() {
+    if (this.#waiting) this.#send(ping)
+  }
+
+  /** Sends the last event; the stream closes when the client has received it. */
+  end(code: EndCode) {
+    if (this.#endBecause(code)) this.#push(event('end', JSON.stringify({ code })))
+  }
+
+  #endBecause(reason: EndReason): boolean {
+    if (this.#end) return false
+    this.#end = reason
+    this.#parts.onEnd(reason)
+    return true
+  }
+
+  #send(bytes: Uint8Array) {
+    if (this.#end) return
+    if (this.#unsentBytes < unsentBytesMax) return this.#push(bytes)
+    // The client continues after the last change that it received.
+    this.#unsent = []
+    this.end('too_slow')
+  }
+
+  #push(bytes: Uint8Array) {
+    this.sentAt = performance.now()
+    this.#unsent.push(bytes)
+    this.#unsentBytes += bytes.length
+    const waiting = this.#waiting
+    this.#waiting = undefined
+    if (waiting) this.pull(waiting)
+  }
+}

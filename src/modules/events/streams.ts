@@ -1,0 +1,227 @@
+import { placeholder, sql } from 'drizzle-orm'
+import type { Db } from '../../db/drizzle.ts'
+import { userVersions } from '../../db/tables.ts'
+import type { Authenticate } from '../../http/require-user.ts'
+import { AppError, findAppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
+import { errorFields, type Log } from '../../telemetry/log.ts'
+import type { Observer } from '../../telemetry/observer.ts'
+import type { TaskService } from '../tasks/service.ts'
+import { event, type Place, Stream } from './stream.ts'
+
+export const streamLimits = {
+  /** Streams of a user in this process. */
+  perUser: 10,
+  /** A user's changes are read at most this often. */
+  readEveryMs: 50,
+  /** Changes in an event. */
+  entries: 200,
+  /** A stream that is silent for this long gets a comment. */
+  pingAfterMs: 15_000,
+  /** Tokens that are looked up at a time, after the database was away. */
+  checksAtOnce: 20,
+  /** How long a stop waits until every client has received its last event. */
+  farewellMs: 500,
+}
+
+interface Parts {
+  db: Db
+  log: Pick<Log, 'info' | 'error'>
+  tasks: Pick<TaskService, 'changes'>
+  authenticate: Authenticate<object>
+  streamsMax: number
+}
+
+/** The request for a stream. */
+export interface Opening {
+  userId: UserId
+  token: string
+  /** Where it begins. */
+  place: Place
+  requestId: string
+}
+
+/** The streams of one user, which share what is read. */
+interface Feed {
+  streams: Set<Stream>
+  isReading: boolean
+  readAt: number
+}
+
+export type Streams = ReturnType<typeof createStreams>
+
+/**
+ * The live streams of this process (docs/decisions/0015-stream.md). A stream is a place in the changes: whatever wakes
+ * it, it reads the changes after that place, so that none is missed and none is sent twice.
+ */
+export function createStreams({ db, log, tasks, authenticate, streamsMax }: Parts, limits = streamLimits) {
+  const feeds = new Map<UserId, Feed>()
+  const lastVersions = prepareLastVersions(db)
+  const stats = { open: 0, entriesSent: 0, wakeUps: 0, tooSlow: 0 }
+  let isStopping = false
+
+  function* allStreams() {
+    for (const { streams } of feeds.values()) yield* streams
+  }
+
+  /** Opens a stream and returns the body of its response. Throws when there are too many. */
+  function open({ userId, token, place, requestId }: Opening): ReadableStream<Uint8Array> {
+    const feed = feeds.get(userId) ?? { streams: new Set(), isReading: false, readAt: 0 }
+    if (feed.streams.size >= limits.perUser)
+      throw new AppError('too_many_requests', { headers: { 'retry-after': '10' } })
+    if (stats.open >= streamsMax) throw new AppError('unavailable')
+    const startedAt = performance.now()
+    const about = { request_id: requestId, user_id: userId }
+    const stream = new Stream({
+      userId,
+      token,
+      place,
+      onEnd(reason) {
+        if (reason === 'too_slow') stats.tooSlow++
+        log.info('stream ended', {
+          ...about,
+          reason,
+          seconds: Math.round(performance.now() - startedAt) / 1000,
+        })
+      },
+      onClose() {
+        if (!feed.streams.delete(stream)) return
+        if (feed.streams.size === 0) feeds.delete(userId)
+        stats.open--
+      },
+      onDrain: () => void advance(userId, feed),
+    })
+    feeds.set(userId, feed)
+    feed.streams.add(stream)
+    stats.open++
+    log.info('stream began', about)
+    if (isStopping) stream.end('restarting')
+    void advance(userId, feed)
+    return stream.body()
+  }
+
+  /** Reads for the streams that are behind, one place after the other, until none is. */
+  async function advance(userId: UserId, feed: Feed) {
+    if (feed.isReading) return
+    feed.isReading = true
+    for (let next = findBehind(feed); next; next = findBehind(feed)) {
+      const pause = feed.readAt + limits.readEveryMs - performance.now()
+      if (pause > 0) await Bun.sleep(pause)
+      feed.readAt = performance.now()
+      const { cursor } = next.place
+      const group = [...feed.streams].filter(stream => stream.place.cursor === cursor && stream.wantsChanges)
+      for (const stream of group) {
+        // Before the read: what is written during it wakes them again.
+        stream.isBehind = false
+        // To the end of the queue: the others are next.
+        feed.streams.delete(stream)
+        feed.streams.add(stream)
+      }
+      if (!(await read(userId, cursor, group))) break
+    }
+    feed.isReading = false
+  }
+
+  /** Sends the changes after a place to the streams that are there. Returns whether the database has answered. */
+  async function read(userId: UserId, cursor: string, group: Stream[]): Promise<boolean> {
+    try {
+      const { json, count, hasMore, ...place } = await tasks.changes(userId, {
+        since: cursor,
+        limit: limits.entries,
+      })
+      const bytes = count > 0 ? event('changes', json, place.cursor) : undefined
+      for (const stream of group) stream.advance(place, bytes, hasMore)
+      stats.entriesSent += count * group.length
+      return true
+    } catch (error) {
+      const failure = findAppError(error)
+      if (failure?.code === 'unavailable') {
+        // `poll` tries again.
+        for (const stream of group) stream.isBehind = true
+        return false
+      }
+      if (!failure) log.error('stream failed', { user_id: userId, ...errorFields(error) })
+      // An account that is gone, or a cursor that has expired meanwhile: the client learns it when it comes back.
+      for (const stream of group)
+        stream.end(failure?.code === 'invalid_token' ? 'invalid_token' : 'restarting')
+      return true
+    }
+  }
+
+  /** Has a user's streams read, unless they are known to have got as far as `version`. */
+  function wake(userId: UserId, version = Number.POSITIVE_INFINITY) {
+    const feed = feeds.get(userId)
+    if (!feed) return
+    for (const stream of feed.streams) if (stream.place.version < version) stream.isBehind = true
+    if (feed.isReading || !findBehind(feed)) return
+    stats.wakeUps++
+    void advance(userId, feed)
+  }
+
+  const observe: Observer = ({ method, userId }) => {
+    if (userId && method !== 'GET' && method !== 'HEAD') wake(userId as UserId)
+    return undefined
+  }
+
+  /** Wakes the streams whose user has changes from another process. */
+  async function poll() {
+    if (feeds.size === 0) return
+    const counters = await lastVersions.execute({ users: `{${[...feeds.keys()]}}` })
+    for (const { userId, lastVersion } of counters) wake(userId as UserId, lastVersion)
+  }
+
+  /** Ends the streams whose token or session is over. While the database is away, they stay. */
+  async function checkTokens() {
+    const checks: Promise<unknown>[] = []
+    for (const stream of [...allStreams()]) {
+      const caller = authenticate(stream.token)
+      if (!(caller instanceof Promise)) continue
+      checks.push(
+        caller.catch(error => {
+          if (findAppError(error)?.code === 'invalid_token') stream.end('invalid_token')
+        }),
+      )
+      if (checks.length === limits.checksAtOnce) await Promise.all(checks.splice(0))
+    }
+    await Promise.all(checks)
+  }
+
+  async function ping() {
+    const silentSince = performance.now() - limits.pingAfterMs
+    for (const stream of allStreams()) if (stream.sentAt <= silentSince) stream.ping()
+  }
+
+  return {
+    open,
+    /** After any request that may have written, so that no module has to think of it. */
+    observe,
+    jobs: [
+      // With the pause between two runs of a job (± 10 %), 200 ms at most.
+      { name: 'poll versions', everySeconds: 0.18, run: poll },
+      { name: 'check the tokens of streams', everySeconds: 0.25, run: checkTokens },
+      { name: 'ping streams', everySeconds: 1, run: ping },
+    ],
+    stats: (): Readonly<typeof stats> => stats,
+
+    /** Ends all streams, also those that begin later. Resolves when every client that reads has received that. */
+    async stop() {
+      isStopping = true
+      for (const stream of allStreams()) stream.end('restarting')
+      const until = performance.now() + limits.farewellMs
+      while (stats.open > 0 && performance.now() < until) await Bun.sleep(10)
+    },
+  }
+}
+
+function findBehind({ streams }: Feed): Stream | undefined {
+  for (const stream of streams) if (stream.wantsChanges) return stream
+  return undefined
+}
+
+/** Prepared, because it runs five times a second while there are streams. */
+const prepareLastVersions = (db: Db) =>
+  db
+    .select({ userId: userVersions.userId, lastVersion: userVersions.lastVersion })
+    .from(userVersions)
+    .where(sql`${userVersions.userId} = any(${placeholder('users')}::text::uuid[])`)
+    .prepare('poll_versions')

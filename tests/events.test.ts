@@ -1,0 +1,367 @@
+import { expect, test } from 'bun:test'
+import { connect } from 'node:net'
+import { SignJWT } from 'jose'
+import { streamLimits } from '../src/modules/events/streams.ts'
+import { openEvents } from './support/event-stream.ts'
+import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
+import { readPrometheus, sampled } from './support/prometheus.ts'
+import { stopwatch } from './support/stopwatch.ts'
+import { until } from './support/until.ts'
+import { expectError } from './support/wire.ts'
+
+const metricsToken = 'metrics-token-metrics-token'
+const events = '/tasks/events'
+
+/** Tasks with the largest description, in batches of 100. */
+async function fill(api: Service, { token }: User, batches: number) {
+  const task = { title: 'Buy milk', description: '牛'.repeat(2000) }
+  for (let i = 0; i < batches; i++) {
+    const operations = Array.from({ length: 100 }, () => ({ op: 'create', task }))
+    expect((await api.post('/tasks/batch', { token, json: { operations } })).status).toBe(200)
+  }
+}
+
+const openStreams = async (api: Service) => {
+  const { body } = await api.get(`${api.url}/metrics`, { token: metricsToken })
+  return sampled(readPrometheus(body), 'streams_open')!
+}
+
+const ends = (api: Service, { id }: User) =>
+  api
+    .logs()
+    .filter(({ msg, user_id }) => msg === 'stream ended' && user_id === id)
+    .map(({ reason }) => reason)
+
+const ticketFor = async (api: Service, { token }: User): Promise<string> =>
+  (await api.post('/auth/tickets', { token, json: { for: 'events' } })).body.ticket
+
+onBothDatabases(
+  'the live stream',
+  api => {
+    test('begins now, and sends each change as /tasks/changes returns it', async () => {
+      const ada = await api.user()
+      await api.task(ada, { title: 'From before' })
+      const stream = await openEvents(api, ada)
+      const hello = await stream.receive('hello')
+      const task = await api.task(ada, { title: 'New\nline "quoted" \u2028 牛' })
+      await stream.receive('changes')
+      const { body } = await api.get(`/tasks/changes?since=${hello.id}`, { token: ada.token })
+
+      expect(stream.text()).toStartWith(
+        `retry: 2000\nevent: hello\nid: ${hello.id}\ndata: {"cursor":"${hello.id}"}\n\n`,
+      )
+      expect(stream.events.slice(1)).toEqual([{ event: 'changes', id: body.cursor, data: body }])
+      expect(body.tasks).toEqual([task])
+      expect(Object.fromEntries(stream.headers)).toMatchObject({
+        'content-type': 'text/event-stream',
+        'cache-control': 'no-store',
+        'x-accel-buffering': 'no',
+      })
+      await stream.close()
+    })
+
+    test('sends whatever a write changes', async () => {
+      const ada = await api.user()
+      const stream = await openEvents(api, ada)
+      const { id } = await api.task(ada)
+      const send = async (method: string, path: string, json?: object) => {
+        const count = stream.events.length
+        expect((await api.request(method, path, { token: ada.token, json })).status).toBeLessThan(300)
+        await until(() => stream.events.length > count)
+        const { tasks, deleted } = stream.events.at(-1)!.data
+        return [...tasks.map((task: any) => [task.title, task.status]), ...deleted]
+      }
+      await stream.receive('changes')
+
+      expect(await send('PATCH', `/tasks/${id}`, { status: 'completed' })).toEqual([
+        ['Buy milk', 'completed'],
+      ])
+      expect(await send('PUT', `/tasks/${id}`, { title: 'Bread' })).toEqual([['Bread', 'completed']])
+      expect(await send('DELETE', `/tasks/${id}`)).toEqual([id])
+      expect(await send('POST', `/tasks/${id}/restore`)).toEqual([['Bread', 'completed']])
+      const operations = [
+        { op: 'create', task: { title: 'Eggs' } },
+        { op: 'delete', id },
+      ]
+      expect(await send('POST', '/tasks/batch', { operations })).toEqual([['Eggs', 'pending'], id])
+      expect(await send('DELETE', `/tasks/${stream.changes().tasks.at(-1).id}?permanent=true`)).toHaveLength(
+        1,
+      )
+      await stream.close()
+    })
+
+    test('begins with what was missed, at most 200 entries an event', async () => {
+      const ada = await api.user()
+      const { body: start } = await api.get('/tasks/changes', { token: ada.token })
+      await fill(api, ada, 5)
+      const fromStart = await openEvents(api, { ...ada, query: `?since=${start.cursor}` })
+      await fromStart.receive('changes', 3)
+      const [, first, second, third] = fromStart.events
+      // What a browser sends when it connects again goes before the address.
+      const headers = { 'last-event-id': second!.id! }
+      const fromSecond = await openEvents(api, { ...ada, query: `?since=${start.cursor}`, headers })
+      await fromSecond.receive('changes')
+
+      expect([first, second, third].map(event => event!.data.tasks.length)).toEqual([200, 200, 100])
+      expect(new Set(fromStart.changes().tasks.map(({ id }) => id)).size).toBe(500)
+      expect(fromSecond.events).toEqual([
+        { event: 'hello', id: second!.id!, data: { cursor: second!.id } },
+        third!,
+      ])
+      await Promise.all([fromStart.close(), fromSecond.close()])
+    })
+
+    test('refuses a wrong cursor and one that is too old before it begins', async () => {
+      const [ada, eve] = [await api.user(), await api.user()]
+      const { body } = await api.get('/tasks/changes', { token: ada.token })
+      const foreign = await api.get(`${events}?since=${body.cursor}`, { token: eve.token })
+      const lastEventId = await api.get(events, { token: ada.token, headers: { 'last-event-id': 'x' } })
+      await api.sql('update user_versions set last_version = 9, forgotten_version = 9 where user_id = $1', [
+        ada.id,
+      ])
+      const old = await api.get(`${events}?since=${body.cursor}`, { token: ada.token })
+      const unknown = await api.get(`${events}?sinc=${body.cursor}`, { token: ada.token })
+
+      expect([foreign.status, foreign.body.detail[0].loc]).toEqual([422, ['query', 'since']])
+      expect([lastEventId.status, lastEventId.body.detail[0].loc]).toEqual([422, ['header', 'last-event-id']])
+      expectError(old, 410, 'cursor_expired', 'Cursor is too old: start again without one')
+      expect([unknown.status, unknown.body.detail[0].type]).toEqual([422, 'extra_forbidden'])
+    })
+
+    test('answers HEAD without a body, and keeps nothing open for it', async () => {
+      const ada = await api.user()
+      const answer = await api.request('HEAD', events, { token: ada.token })
+
+      expect([answer.status, answer.body, answer.headers.get('content-type')]).toEqual([
+        200,
+        undefined,
+        'text/event-stream',
+      ])
+      expect(api.logs().filter(({ msg, user_id }) => msg === 'stream began' && user_id === ada.id)).toEqual(
+        [],
+      )
+    })
+
+    test('opens with a ticket once, on a session that is alive', async () => {
+      const ada = await api.user()
+      const made = await api.post('/auth/tickets', { token: ada.token, json: { for: 'events' } })
+      const { ticket } = made.body
+      const [stored] = await api.sql('select hash from tickets where user_id = $1', [ada.id])
+      const stream = await openEvents(api, { query: `?ticket=${ticket}` })
+      await stream.receive('hello')
+      const again = await api.get(`${events}?ticket=${ticket}`)
+      const task = await api.task(ada)
+      await stream.receive('changes')
+
+      expect([made.status, made.body]).toEqual([201, { ticket: expect.any(String), expires_in: 60 }])
+      expect(Buffer.from(ticket, 'base64url').length).toBe(16 + 32)
+      expect(stored).toEqual([new Bun.CryptoHasher('sha256').update(ticket).digest('hex')])
+      expect(stream.changes().tasks).toEqual([task])
+      expectError(again, 401, 'invalid_token', 'Could not validate credentials')
+      expect(JSON.stringify(api.logs())).not.toContain(ticket)
+
+      const late = await ticketFor(api, ada)
+      const signedOut = await ticketFor(api, ada)
+      await api.sql(`update tickets set expires_at = now() - interval '1 s' where hash = $1`, [
+        new Bun.CryptoHasher('sha256').update(late).digest('hex'),
+      ])
+      expect((await api.get(`${events}?ticket=${late}`)).status).toBe(401)
+      await api.post('/auth/logout', { token: ada.token })
+      expect((await stream.receive('end')).data).toEqual({ code: 'invalid_token' })
+      expect((await api.get(`${events}?ticket=${signedOut}`)).status).toBe(401)
+      expectError(await api.get(events), 401, 'not_authenticated', 'Not authenticated')
+      expect((await api.post('/auth/tickets', { token: ada.token })).status).toBe(401)
+    })
+
+    test('of one ticket that is used by ten at once opens one', async () => {
+      const ada = await api.user()
+      const query = `?ticket=${await ticketFor(api, ada)}`
+      const streams = await Promise.all(Array.from({ length: 10 }, () => openEvents(api, { query })))
+
+      expect(streams.map(({ status }) => status).sort()).toEqual([200, ...Array(9).fill(401)])
+      await Promise.all(streams.map(stream => stream.close()))
+    })
+
+    test('a ticket is for nothing else', async () => {
+      const { token } = await api.user()
+      expect((await api.post('/auth/tickets', { token, json: { for: 'tasks' } })).status).toBe(422)
+      expect((await api.get(`/tasks?ticket=${await ticketFor(api, { token } as User)}`)).status).toBe(401)
+    })
+
+    test('ends when the session is over, the token has expired or the account is gone; others go on', async () => {
+      const [ada, bob, eve] = [await api.user(), await api.user(), await api.user()]
+      const claims = JSON.parse(Buffer.from(ada.token.split('.')[1]!, 'base64url').toString())
+      const shortLived = await new SignJWT({ sub: claims.sub, sid: claims.sid })
+        .setProtectedHeader({ alg: 'HS256' })
+        .setExpirationTime(new Date(Date.now() + 1500))
+        .sign(Buffer.from('test-secret-test-secret-test-secret-0123'))
+      const [expiring, gone, other] = await Promise.all([
+        openEvents(api, { token: shortLived }),
+        openEvents(api, bob),
+        openEvents(api, eve),
+      ])
+      await api.delete('/users/me', { token: bob.token, json: { password: bob.password } })
+
+      for (const stream of [expiring, gone]) {
+        expect((await stream.receive('end')).data).toEqual({ code: 'invalid_token' })
+        await stream.done
+      }
+      await api.task(eve)
+      await other.receive('changes')
+      await other.close()
+      expect(ends(api, bob)).toEqual(['invalid_token'])
+    })
+
+    test('sends a user nothing of another one', async () => {
+      const users = await Promise.all(Array.from({ length: 5 }, () => api.user()))
+      const streams = await Promise.all(users.map(user => openEvents(api, user)))
+      await Promise.all(users.flatMap(user => Array.from({ length: 10 }, () => api.task(user))))
+
+      await until(() => streams.every(stream => stream.changes().tasks.length === 10))
+      for (const [i, stream] of streams.entries()) {
+        expect(new Set(stream.changes().tasks.map(task => task.user_id))).toEqual(new Set([users[i]!.id]))
+        await stream.close()
+      }
+    })
+
+    test('wakes for a change that did not come through this process', async () => {
+      const ada = await api.user()
+      const task = await api.task(ada)
+      const stream = await openEvents(api, ada)
+      await stream.receive('hello')
+      await api.sql(
+        `with next as (update user_versions set last_version = last_version + 1 where user_id = $1 returning last_version)
+         update tasks set title = 'By another process', version = last_version from next where id = $2`,
+        [ada.id, task.id],
+      )
+
+      expect((await stream.receive('changes')).data.tasks[0].title).toBe('By another process')
+      await stream.close()
+    })
+
+    test('a user has at most ten, and one that is closed makes room', async () => {
+      const ada = await api.user()
+      const streams = await Promise.all(Array.from({ length: 12 }, () => openEvents(api, ada)))
+      const open = streams.filter(({ status }) => status === 200)
+      const [refused] = streams.filter(({ status }) => status === 429)
+      expect([open.length, streams.length - open.length]).toEqual([10, 2])
+      expect(refused!.headers.get('retry-after')).toBe('10')
+      expect(JSON.parse(refused!.text()).code).toBe('too_many_requests')
+
+      await open[0]!.close()
+      await until(() => ends(api, ada).length === 1)
+      const next = await openEvents(api, ada)
+      expect(next.status).toBe(200)
+      await Promise.all([next, ...open].map(stream => stream.close()))
+      await until(() => ends(api, ada).length === 11)
+      expect(new Set(ends(api, ada))).toEqual(new Set(['client']))
+    })
+
+    test('of clients that go away while it opens nothing is left', async () => {
+      const ada = await api.user()
+      const { port, hostname } = new URL(api.url)
+      const head = `GET /api/v1${events} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${ada.token}\r\n\r\n`
+      for (let i = 0; i < 30; i++) {
+        const socket = connect(Number(port), hostname, () =>
+          socket.write(head, () => setTimeout(() => socket.destroy(), i % 5)),
+        )
+        await new Promise(resolve => socket.on('close', resolve))
+      }
+      await until(async () => (await openStreams(api)) === 0)
+      const stream = await openEvents(api, ada)
+      expect(stream.status).toBe(200)
+      await stream.close()
+    })
+
+    test('ends for a client that does not read, and the others go on', async () => {
+      const ada = await api.user()
+      const { port, hostname } = new URL(api.url)
+      const socket = connect(Number(port), hostname)
+      const received: Buffer[] = []
+      socket.write(`GET /api/v1${events} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${ada.token}\r\n\r\n`)
+      await new Promise(resolve => socket.once('readable', resolve))
+      const other = await openEvents(api, ada)
+      const before = process.memoryUsage.rss()
+      let batches = 0
+      const isDropped = async () => {
+        const { body } = await api.get(`${api.url}/metrics`, { token: metricsToken })
+        return sampled(readPrometheus(body), 'streams_too_slow_total')! > 0
+      }
+      while (!(await isDropped()) && batches < 60) await fill(api, ada, (batches++, 1))
+      expect(batches).toBeLessThan(60)
+      expect(process.memoryUsage.rss() - before).toBeLessThan(400e6)
+
+      // When it reads at last, it learns why and where to go on.
+      socket.on('data', data => received.push(data))
+      await until(() => Buffer.concat(received).includes('data: {"code":"too_slow"}'))
+      socket.destroy()
+      await until(() => ends(api, ada).includes('too_slow'))
+      await until(() => other.changes().tasks.length === batches * 100)
+      await other.close()
+    }, 60_000)
+
+    test('a silent stream gets a comment', async () => {
+      const ada = await api.user()
+      const stream = await openEvents(api, ada)
+      const { pingAfterMs } = streamLimits
+      expect(pingAfterMs).toBe(15_000)
+      try {
+        streamLimits.pingAfterMs = 200
+        await stream.receive(': ping', 2)
+      } finally {
+        streamLimits.pingAfterMs = pingAfterMs
+      }
+      await stream.close()
+    })
+
+    test('is documented with its type and an example', async () => {
+      const { body } = await api.get(`${api.url}/openapi.json`)
+      const { responses } = body.paths['/api/v1/tasks/events'].get
+      expect(Object.keys(responses['200'].content)).toEqual(['text/event-stream'])
+      expect(responses['200'].content['text/event-stream'].example).toStartWith('retry: 2000\nevent: hello\n')
+      expect(Object.keys(responses)).toEqual(expect.arrayContaining(['401', '410', '422', '429', '503']))
+    })
+  },
+  { METRICS_TOKEN: metricsToken },
+)
+
+test.each(['postgres', 'embedded'] as const)('a full process refuses another stream (%s)', async kind => {
+  const api = await startService(kind, { STREAMS_MAX: '2' })
+  const [ada, bob] = [await api.user(), await api.user()]
+  const streams = [await openEvents(api, ada), await openEvents(api, bob)]
+  const refused = await api.get(events, { token: bob.token })
+
+  expectError(refused, 503, 'unavailable', 'Service temporarily unavailable')
+  expect(refused.headers.get('retry-after')).toBe('2')
+  await Promise.all(streams.map(stream => stream.close()))
+  await api.stop()
+})
+
+test.each(['postgres', 'embedded'] as const)(
+  'a stop ends the streams at once and waits for none (%s)',
+  async kind => {
+    const api = await startService(kind, { SHUTDOWN_DELAY_SECONDS: '1' })
+    const [ada, bob] = [await api.user(), await api.user()]
+    const streams = await Promise.all(Array.from({ length: 10 }, () => openEvents(api, ada)))
+    const { port, hostname } = new URL(api.url)
+    // One client does not read, and its connection is full.
+    const socket = connect(Number(port), hostname)
+    socket.write(`GET /api/v1${events} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${bob.token}\r\n\r\n`)
+    await new Promise(resolve => socket.once('readable', resolve))
+    while (!ends(api, bob).length && !api.logs().some(({ msg }) => msg === 'full')) {
+      await fill(api, bob, 10)
+      break
+    }
+    const elapsed = stopwatch(process.pid)
+    const stopped = api.stop()
+    for (const stream of streams) expect((await stream.receive('end')).data).toEqual({ code: 'restarting' })
+    // Until load balancers have noticed, a client may come back here: it is sent on without an error.
+    const late = await openEvents(api, ada)
+    expect([late.status, (await late.receive('end')).data]).toEqual([200, { code: 'restarting' }])
+    await stopped
+    expect(elapsed()).toBeLessThan(5000)
+    expect(ends(api, ada)).toEqual(Array(11).fill('restarting'))
+    socket.destroy()
+  },
+  60_000,
+)
