@@ -132,7 +132,7 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     await page.getByLabel('Title').fill('Read a book')
     await page.getByLabel('Priority').selectOption('High')
     await service.task(user, { title: 'Made elsewhere' })
-    await page.evaluate(() => dispatchEvent(new Event('focus')))
+    await page.evaluate(`dispatchEvent(new Event('focus'))`)
     await page.locator('li', { hasText: 'Made elsewhere' }).waitFor()
     await page.getByRole('button', { name: 'Save' }).click()
 
@@ -237,7 +237,7 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
 
     await edit(page, 'Sent twice', 'Due', '2099-01-31T18:00')
     await page.getByText('1 waiting to be sent.').waitFor()
-    await page.evaluate(() => dispatchEvent(new Event('online')))
+    await page.evaluate(`dispatchEvent(new Event('online'))`)
     await page.getByText('waiting to be sent').waitFor({ state: 'detached' })
 
     expect(sent).toEqual([200, 412])

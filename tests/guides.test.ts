@@ -64,7 +64,7 @@ describe('a client by README and docs/client.md', () => {
 
   test('the ten lines of README are typed and work as they stand', async () => {
     expect(await generate('README.md')).toHaveLength(1)
-    const [{ code }] = blocks('README.md', 'ts') as [{ code: string }]
+    const { code } = blocks('README.md', 'ts')[0]!
 
     expect(code.match(/^.+$/gm)).toHaveLength(10)
     expect(await runSnippet(code)).toBe('Buy milk\n')
@@ -76,7 +76,7 @@ describe('a client by README and docs/client.md', () => {
     for (const output of ['schema.d.ts', 'client/sdk.gen.ts', 'client.ts', 'schemas.ts']) {
       expect(existsSync(join(folder, output)), output).toBe(true)
     }
-    const [{ code }] = blocks('docs/client.md', 'ts') as [{ code: string }]
+    const { code } = blocks('docs/client.md', 'ts')[0]!
     expect(await runSnippet(code)).toBe('[ "Buy bread", "Buy milk" ]\n')
   }, 60_000)
 })
