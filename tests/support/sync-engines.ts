@@ -36,8 +36,8 @@ async function client(folder: string, url: string, fetch: Fetch) {
 async function rxdb(url: string, fetch: Fetch): Promise<Device> {
   const { createRxDatabase } = await import(example('rxdb/node_modules/rxdb'))
   const { getRxStorageMemory } = await import(example('rxdb/node_modules/rxdb/plugins/storage-memory'))
-  const { conflictHandler, replicateTasks } = await import(example('rxdb/src/replicate.ts'))
-  const { taskSchema } = await import(example('rxdb/src/task-schema.ts'))
+  const { replicateTasks } = await import(example('rxdb/src/replicate.ts'))
+  const { conflictHandler, taskSchema } = await import(example('rxdb/src/task.ts'))
   const database = await createRxDatabase({
     name: crypto.randomUUID(),
     storage: getRxStorageMemory(),

@@ -1,34 +1,15 @@
 import { EventSourceParserStream } from 'eventsource-parser/stream'
 import type { Client } from 'openapi-fetch'
-import { deepEqual, type RxCollection, type RxConflictHandler, type WithDeleted } from 'rxdb'
+import { deepEqual, type RxCollection } from 'rxdb'
 import { replicateRxCollection } from 'rxdb/plugins/replication'
-import type { components, paths } from './schema.d.ts'
+import type { paths } from './schema.d.ts'
+import { type State, type Task, type TaskDoc, toDeleted, toState } from './task.ts'
 
-type Task = components['schemas']['Task']
-export type TaskDoc = Pick<
-  Task,
-  'id' | 'version' | 'title' | 'description' | 'status' | 'priority' | 'due_at'
->
-type State = WithDeleted<TaskDoc>
-
-const toState = ({ id, version, title, description, status, priority, due_at }: Task): State => {
-  return { id, version, title, description, status, priority, due_at, _deleted: false }
-}
-const toDeleted = ({ id }: { id: string }) => ({ id, _deleted: true }) as State
-
-/** Both sides have changed a task: each field that has changed here wins, unless the task is gone there. */
-export const conflictHandler: RxConflictHandler<TaskDoc> = {
-  isEqual: deepEqual,
-  async resolve({ realMasterState: theirs, newDocumentState: mine, assumedMasterState: base }) {
-    if (theirs._deleted) return theirs
-    const changes = Object.entries(mine).filter(([name, value]) => value !== base?.[name as keyof State])
-    return { ...theirs, ...Object.fromEntries(changes), version: theirs.version }
-  },
-}
+type Pulled = { documents: State[]; checkpoint: { cursor: string } }
 
 export function replicateTasks(collection: RxCollection<TaskDoc>, api: Client<paths>, retryTime = 5000) {
-  async function pull(since?: string): Promise<{ documents: State[]; checkpoint: { since: string } }> {
-    const params = { query: { since, limit: 200 } }
+  async function pull(since?: string): Promise<Pulled> {
+    const params = { query: { since: since || undefined, limit: 200 } }
     const { data, error, response } = await api.GET('/api/v1/tasks/changes', { params })
     if (since && response.status === 410) {
       // Deletions since the cursor may be forgotten: what does not come again is gone.
@@ -37,7 +18,7 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Client<pa
     }
     if (!data) throw error
     const documents = [...data.tasks.map(toState), ...data.deleted.map(id => toDeleted({ id }))]
-    return { documents, checkpoint: { since: data.cursor } }
+    return { documents, checkpoint: { cursor: data.cursor } }
   }
 
   /** Sends a task. Returns the service's if that is another one than RxDB assumes, which is a conflict. */
@@ -56,11 +37,35 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Client<pa
     return isSame ? [] : [toState(data)]
   }
 
-  const replication = replicateRxCollection<TaskDoc, { since: string }>({
+  let cursor: string | undefined
+  const pushes = { count: 0, began: '' }
+  const replication = replicateRxCollection<TaskDoc, Pulled['checkpoint']>({
     ...{ collection, replicationIdentifier: 'todo-api', retryTime },
-    pull: { handler: at => pull(at?.since), batchSize: 200 },
-    push: { handler: ([row]) => push(row!.newDocumentState, row!.assumedMasterState), batchSize: 1 },
+    pull: {
+      batchSize: 200,
+      async handler(stored) {
+        cursor ??= stored?.cursor
+        const since = cursor
+        const pulled = await pull(since)
+        if (cursor === since) cursor = pulled.checkpoint.cursor
+        return pulled
+      },
+    },
+    push: {
+      batchSize: 1,
+      handler([row]) {
+        if (pushes.count++ === 0) pushes.began = cursor ?? ''
+        const again = () => void replication.awaitInSync().then(pullAgain)
+        return push(row!.newDocumentState, row!.assumedMasterState).finally(again)
+      },
+    },
   })
+  /** RxDB ignores what it pulls of a task while a change of it is on its way. */
+  function pullAgain() {
+    if (--pushes.count > 0) return
+    cursor = pushes.began
+    replication.reSync()
+  }
 
   /** Pulls when a stream begins, and at each change. */
   async function listen({ signal }: AbortController) {

@@ -51,13 +51,14 @@ export function taskCollectionOptions(api: Client<paths>, retryMs = 5000): Colle
     if (response && response.status < 500 && response.status !== 429) throw error
     return pause().then(() => deliver(mutation, version))
   }
-  const arrive = (): Promise<void> => pull().catch(() => pause().then(arrive))
+  const pullUntilDone = (): Promise<void> => pull().catch(() => pause().then(pullUntilDone))
+  /** Ends when the collection has the change, too: then the optimistic one is dropped. */
   const change = ({ transaction: { mutations } }: { transaction: { mutations: PendingMutation<Task>[] } }) =>
-    inTurn(() => Promise.all(mutations.map(mutation => deliver(mutation))).then(arrive))
+    inTurn(() => Promise.all(mutations.map(mutation => deliver(mutation))).then(pullUntilDone))
 
   /** Pulls when a stream begins, and at each change. */
   async function listen({ signal }: AbortController) {
-    const write = () => void inTurn(pull).then(collection.markReady, () => {})
+    const write = () => void inTurn(pullUntilDone).then(collection.markReady)
     while (!signal.aborted) {
       const opened = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
       const texts = opened?.data?.pipeThrough(new TextDecoderStream())
