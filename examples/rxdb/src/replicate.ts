@@ -1,14 +1,10 @@
 import { EventSourceParserStream } from 'eventsource-parser/stream'
-import type { Client } from 'openapi-fetch'
 import { deepEqual, type RxCollection } from 'rxdb'
 import { replicateRxCollection } from 'rxdb/plugins/replication'
-import type { paths } from './schema.d.ts'
-import { type State, type Task, type TaskDoc, toDeleted, toState } from './task.ts'
+import { type Api, type State, type Task, type TaskDoc, toDeleted, toState } from './task.ts'
 
-type Pulled = { documents: State[]; checkpoint: { cursor: string } }
-
-export function replicateTasks(collection: RxCollection<TaskDoc>, api: Client<paths>, retryTime = 5000) {
-  async function pull(since?: string): Promise<Pulled> {
+export function replicateTasks(collection: RxCollection<TaskDoc>, api: Api, retryTime = 5000) {
+  async function pull(since?: string): Promise<{ documents: State[]; checkpoint: { cursor: string } }> {
     const params = { query: { since: since || undefined, limit: 200 } }
     const { data, error, response } = await api.GET('/api/v1/tasks/changes', { params })
     if (since && response.status === 410) {
@@ -39,7 +35,7 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Client<pa
 
   let cursor: string | undefined
   const pushes = { count: 0, began: '' }
-  const replication = replicateRxCollection<TaskDoc, Pulled['checkpoint']>({
+  const replication = replicateRxCollection<TaskDoc, { cursor: string }>({
     ...{ collection, replicationIdentifier: 'todo-api', retryTime },
     pull: {
       batchSize: 200,
@@ -55,13 +51,13 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Client<pa
       batchSize: 1,
       handler([row]) {
         if (pushes.count++ === 0) pushes.began = cursor ?? ''
-        const again = () => void replication.awaitInSync().then(pullAgain)
-        return push(row!.newDocumentState, row!.assumedMasterState).finally(again)
+        return push(row!.newDocumentState, row!.assumedMasterState).finally(() => void pullAgain())
       },
     },
   })
   /** RxDB ignores what it pulls of a task while a change of it is on its way. */
-  function pullAgain() {
+  async function pullAgain() {
+    await replication.awaitInSync()
     if (--pushes.count > 0) return
     cursor = pushes.began
     replication.reSync()
@@ -70,9 +66,10 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Client<pa
   /** Pulls when a stream begins, and at each change. */
   async function listen({ signal }: AbortController) {
     while (!signal.aborted) {
-      const open = api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal })
-      const { data } = await open.catch(() => ({ data: null }))
-      const events = data?.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream())
+      const live = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
+      const events = live?.data
+        ?.pipeThrough(new TextDecoderStream())
+        .pipeThrough(new EventSourceParserStream())
       await events?.pipeTo(new WritableStream({ write: () => replication.reSync() })).catch(() => {})
       await collection.promiseWait(retryTime)
     }

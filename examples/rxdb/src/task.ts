@@ -1,6 +1,8 @@
+import type { Client } from 'openapi-fetch'
 import { deepEqual, type RxConflictHandler, type RxJsonSchema, type WithDeleted } from 'rxdb'
-import type { components } from './schema.d.ts'
+import type { components, paths } from './schema.d.ts'
 
+export type Api = Client<paths>
 export type Task = components['schemas']['Task']
 export type TaskDoc = Pick<
   Task,

@@ -60,9 +60,10 @@ export function taskCollectionOptions(api: Client<paths>, retryMs = 5000): Colle
   async function listen({ signal }: AbortController) {
     const write = () => void inTurn(pullUntilDone).then(collection.markReady)
     while (!signal.aborted) {
-      const opened = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
-      const texts = opened?.data?.pipeThrough(new TextDecoderStream())
-      const events = texts?.pipeThrough(new EventSourceParserStream())
+      const live = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
+      const events = live?.data
+        ?.pipeThrough(new TextDecoderStream())
+        .pipeThrough(new EventSourceParserStream())
       await events?.pipeTo(new WritableStream({ write })).catch(() => {})
       await pause()
     }
