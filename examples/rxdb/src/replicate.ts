@@ -66,8 +66,8 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Api, retr
   /** Pulls when a stream begins, and at each change. */
   async function listen({ signal }: AbortController) {
     while (!signal.aborted) {
-      const live = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
-      const events = live?.data
+      const sse = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
+      const events = sse?.data
         ?.pipeThrough(new TextDecoderStream())
         .pipeThrough(new EventSourceParserStream())
       await events?.pipeTo(new WritableStream({ write: () => replication.reSync() })).catch(() => {})

@@ -60,8 +60,8 @@ export function taskCollectionOptions(api: Client<paths>, retryMs = 5000): Colle
   async function listen({ signal }: AbortController) {
     const write = () => void inTurn(pullUntilDone).then(collection.markReady)
     while (!signal.aborted) {
-      const live = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
-      const events = live?.data
+      const sse = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
+      const events = sse?.data
         ?.pipeThrough(new TextDecoderStream())
         .pipeThrough(new EventSourceParserStream())
       await events?.pipeTo(new WritableStream({ write })).catch(() => {})
