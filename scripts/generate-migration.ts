@@ -42,7 +42,9 @@ function allow(statement: string): string {
   const table = /ALTER TABLE "tasks" (DROP COLUMN|ADD COLUMN) "json"/i
   if (table.test(statement)) return `-- Allowed: name and type stay, and old replicas wait.\n${statement}`
   // Old replicas do not know a rule about a new column, and rows that exist have no value in it.
-  return /ADD CONSTRAINT .* CHECK/i.test(statement) ? statement.replace(/;$/, ' NOT VALID;') : statement
+  return /^ALTER TABLE "tasks" ADD CONSTRAINT .* (CHECK|FOREIGN KEY)/i.test(statement)
+    ? statement.replace(/;$/, ' NOT VALID;')
+    : statement
 }
 
 /** A function with other parameters is another function: the older one of the name goes. */

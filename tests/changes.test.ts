@@ -26,12 +26,21 @@ onBothDatabases('the changes', api => {
     expect(start).toEqual({
       tasks: [one, two, three],
       deleted: [],
+      lists: [],
+      deleted_lists: [],
       cursor: expect.any(String),
       has_more: false,
     })
     expect(next).toMatchObject({ tasks: [changed], deleted: [two.id, three.id], has_more: false })
     expect(last).toMatchObject({ tasks: [restored], deleted: [] })
-    expect(nothing).toEqual({ tasks: [], deleted: [], cursor: last.cursor, has_more: false })
+    expect(nothing).toEqual({
+      tasks: [],
+      deleted: [],
+      lists: [],
+      deleted_lists: [],
+      cursor: last.cursor,
+      has_more: false,
+    })
   })
 
   test('a user without tasks gets a cursor too', async () => {

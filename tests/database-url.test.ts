@@ -12,6 +12,7 @@ import { runCommand } from './support/command.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { authentication, startScriptedServer } from './support/scripted-server.ts'
+import { privateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'todo-api-database-url-'))
@@ -505,6 +506,20 @@ describe('the log says', () => {
 
     expect(find(api, 'waiting for the database')).toMatchObject({ level: 'warn', ...about })
     expect(api.lines.join()).not.toContain('geheim')
+  })
+
+  test('of an error of the server its class and code: the build keeps the names', async () => {
+    const database = await privateDatabase()
+    await execute(database.directUrl, `create role crowded login password 'x' connection limit 0`)
+    const url = new URL(database.directUrl)
+    Object.assign(url, { username: 'crowded', password: 'x' })
+    const api = await start(url.href)
+    await until(() => find(api, 'waiting for the database') !== undefined)
+    await api.stop()
+    await execute(database.directUrl, 'drop role crowded')
+    await database.drop()
+
+    expect(find(api, 'waiting for the database')).toMatchObject({ error: 'PostgresError', code: '53300' })
   })
 
   test('which parameters are ignored, once', async () => {

@@ -109,7 +109,9 @@ describe('the OpenAPI document', () => {
         expect(Object.keys(requestBody.content)).toEqual(types)
       }
       for (const [status, { content }] of Object.entries(responses)) {
-        expect(Object.keys(content ?? {})).toEqual(/204|304/.test(status) ? [] : json)
+        const isStream = operationId === 'streamChanges' && status === '200'
+        const types = isStream ? ['text/event-stream'] : /204|304/.test(status) ? [] : json
+        expect(Object.keys(content ?? {})).toEqual(types)
       }
     }
   })

@@ -22,7 +22,9 @@ test('a typed client knows each task to its last field, though it travels as rea
   expectTypeOf<Data<Api['tasks']['post']>>().toEqualTypeOf<Task>()
   expectTypeOf<Data<ReturnType<Api['tasks']>['patch']>>().toEqualTypeOf<Task>()
   expectTypeOf<Data<Api['tasks']['changes']['get']>['tasks']>().toEqualTypeOf<Task[]>()
-  expectTypeOf<Data<Api['tasks']['batch']['post']>['results'][number]['task']>().toEqualTypeOf<Task | null>()
+  type Result = Data<Api['tasks']['batch']['post']>['results'][number]
+  expectTypeOf<Result['task']>().toEqualTypeOf<Task | null | undefined>()
+  expectTypeOf<Extract<Result['error'], { current?: unknown }>['current']>().toEqualTypeOf<Task | undefined>()
 })
 
 test('a typed client knows what a call takes', () => {

@@ -135,6 +135,8 @@ describe('over the wire', () => {
   test('HEAD answers like GET, without a body', async () => {
     const task = await api.task(ada)
     for (const { path } of allRoutes().filter(route => route.method === 'GET')) {
+      // Its GET has no end (events.test.ts).
+      if (path.endsWith('/events')) continue
       const address = api.url + path.replace(':id', task.id)
       const get = await api.get(address, { token: ada.token })
       const head = await api.request('HEAD', address, { token: ada.token })
@@ -742,8 +744,9 @@ onBothDatabases('whatever is sent', api => {
   test('no request gets a 5xx or an answer in another shape', async () => {
     const ada = await api.user()
     const task = await api.task(ada)
+    // A stream that begins has no end.
     const routes = allRoutes().filter(
-      route => route.path.startsWith('/api') && !route.path.includes('sessions/'),
+      route => route.path.startsWith('/api') && !/sessions\/|\/events$/.test(route.path),
     )
     // Not the calls that end Ada's session or account: the rest would be nothing but 401.
     const safe = routes.filter(

@@ -2,7 +2,7 @@ import { expect, test } from 'bun:test'
 import { connect } from 'node:net'
 import { SignJWT } from 'jose'
 import { streamLimits } from '../src/modules/events/streams.ts'
-import { openEvents } from './support/event-stream.ts'
+import { type EventReader, openEvents } from './support/event-stream.ts'
 import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
 import { readPrometheus, sampled } from './support/prometheus.ts'
 import { stopwatch } from './support/stopwatch.ts'
@@ -19,6 +19,43 @@ async function fill(api: Service, { token }: User, batches: number) {
     const operations = Array.from({ length: 100 }, () => ({ op: 'create', task }))
     expect((await api.post('/tasks/batch', { token, json: { operations } })).status).toBe(200)
   }
+}
+
+/** A stream whose client does not read. */
+async function openUnread(api: Service, { token }: User) {
+  const { port, hostname } = new URL(api.url)
+  const socket = connect(Number(port), hostname)
+  socket.write(`GET /api/v1${events} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n\r\n`)
+  await new Promise(resolve => socket.once('readable', resolve))
+  return {
+    /** Reads until a text comes, and returns everything. */
+    async read(text: string) {
+      let received = ''
+      socket.on('data', data => {
+        received += data
+      })
+      await until(() => received.includes(text))
+      socket.destroy()
+      return received
+    },
+    destroy: () => socket.destroy(),
+  }
+}
+
+/** Changes all tasks of a user again and again, until one of the user's streams is too slow; what a reader was sent. */
+async function flood(api: Service, user: User, reader: EventReader): Promise<number> {
+  for (let round = 0; !ends(api, user).includes('too_slow'); round++) {
+    if (round === 30) throw new Error('no stream was too slow')
+    const count = reader.events.length
+    await api.sql(
+      `with numbered as (select id, row_number() over () as number from tasks where user_id = $1),
+       next as (update user_versions set last_version = last_version + 1000 where user_id = $1 returning last_version)
+       update tasks set version = last_version - number from next, numbered where tasks.id = numbered.id`,
+      [user.id],
+    )
+    await until(() => reader.events.length > count)
+  }
+  return reader.text().length
 }
 
 const openStreams = async (api: Service) => {
@@ -68,8 +105,9 @@ onBothDatabases(
         const count = stream.events.length
         expect((await api.request(method, path, { token: ada.token, json })).status).toBeLessThan(300)
         await until(() => stream.events.length > count)
-        const { tasks, deleted } = stream.events.at(-1)!.data
-        return [...tasks.map((task: any) => [task.title, task.status]), ...deleted]
+        const { tasks, deleted, lists, deleted_lists } = stream.events.at(-1)!.data
+        const titles = tasks.map((task: any) => [task.title, task.status])
+        return [...titles, ...deleted, ...lists.map((list: any) => list.name), ...deleted_lists]
       }
       await stream.receive('changes')
 
@@ -84,6 +122,9 @@ onBothDatabases(
         { op: 'delete', id },
       ]
       expect(await send('POST', '/tasks/batch', { operations })).toEqual([['Eggs', 'pending'], id])
+      const list = crypto.randomUUID()
+      expect(await send('POST', '/lists', { id: list, name: 'Shopping' })).toEqual(['Shopping'])
+      expect(await send('DELETE', `/lists/${list}`)).toEqual([list])
       expect(await send('DELETE', `/tasks/${stream.changes().tasks.at(-1).id}?permanent=true`)).toHaveLength(
         1,
       )
@@ -126,6 +167,26 @@ onBothDatabases(
       expect([lastEventId.status, lastEventId.body.detail[0].loc]).toEqual([422, ['header', 'last-event-id']])
       expectError(old, 410, 'cursor_expired', 'Cursor is too old: start again without one')
       expect([unknown.status, unknown.body.detail[0].type]).toEqual([422, 'extra_forbidden'])
+    })
+
+    test('refuses whatever else is sent for a cursor or a ticket', async () => {
+      const { token } = await api.user()
+      for (const text of [
+        '%00',
+        '%ff',
+        '%22',
+        '0.0',
+        'x'.repeat(201),
+        'AA=='.repeat(20),
+        '%f0%9f%8d%8e',
+        '-1',
+      ]) {
+        expect((await api.get(`${events}?since=${text}`, { token })).status).toBe(422)
+        expect((await api.get(`${events}?ticket=${text}`)).status).toBe(401)
+      }
+      for (const query of ['?ticket=', '?ticket[]=x', '?ticket=x&ticket=y', '?since='])
+        expect((await api.get(events + query)).status).toBe(401)
+      expect((await api.get(`${events}?ticket=x&limit=5`, { token })).status).toBe(422)
     })
 
     test('answers HEAD without a body, and keeps nothing open for it', async () => {
@@ -275,29 +336,23 @@ onBothDatabases(
 
     test('ends for a client that does not read, and the others go on', async () => {
       const ada = await api.user()
-      const { port, hostname } = new URL(api.url)
-      const socket = connect(Number(port), hostname)
-      const received: Buffer[] = []
-      socket.write(`GET /api/v1${events} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${ada.token}\r\n\r\n`)
-      await new Promise(resolve => socket.once('readable', resolve))
+      const stalled = await openUnread(api, ada)
       const other = await openEvents(api, ada)
-      const before = process.memoryUsage.rss()
-      let batches = 0
-      const isDropped = async () => {
-        const { body } = await api.get(`${api.url}/metrics`, { token: metricsToken })
-        return sampled(readPrometheus(body), 'streams_too_slow_total')! > 0
-      }
-      while (!(await isDropped()) && batches < 60) await fill(api, ada, (batches++, 1))
-      expect(batches).toBeLessThan(60)
-      expect(process.memoryUsage.rss() - before).toBeLessThan(400e6)
+      await fill(api, ada, 2)
+      const sent = await flood(api, ada, other)
 
-      // When it reads at last, it learns why and where to go on.
-      socket.on('data', data => received.push(data))
-      await until(() => Buffer.concat(received).includes('data: {"code":"too_slow"}'))
-      socket.destroy()
-      await until(() => ends(api, ada).includes('too_slow'))
-      await until(() => other.changes().tasks.length === batches * 100)
-      await other.close()
+      expect(sent).toBeGreaterThan(1024 * 1024)
+      // When it reads at last, it learns why, and what it has received is where it goes on.
+      const received = await stalled.read('data: {"code":"too_slow"}')
+      const since = received
+        .match(/^id: .*$/gm)!
+        .at(-1)!
+        .slice('id: '.length)
+      const next = await openEvents(api, { ...ada, query: `?since=${since}` })
+      await next.receive('hello')
+      await until(() => next.cursor() === other.cursor())
+      expect(ends(api, ada)).toEqual(['too_slow'])
+      await Promise.all([other.close(), next.close()])
     }, 60_000)
 
     test('a silent stream gets a comment', async () => {
@@ -343,15 +398,10 @@ test.each(['postgres', 'embedded'] as const)(
     const api = await startService(kind, { SHUTDOWN_DELAY_SECONDS: '1' })
     const [ada, bob] = [await api.user(), await api.user()]
     const streams = await Promise.all(Array.from({ length: 10 }, () => openEvents(api, ada)))
-    const { port, hostname } = new URL(api.url)
     // One client does not read, and its connection is full.
-    const socket = connect(Number(port), hostname)
-    socket.write(`GET /api/v1${events} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${bob.token}\r\n\r\n`)
-    await new Promise(resolve => socket.once('readable', resolve))
-    while (!ends(api, bob).length && !api.logs().some(({ msg }) => msg === 'full')) {
-      await fill(api, bob, 10)
-      break
-    }
+    const stalled = await openUnread(api, bob)
+    await fill(api, bob, 2)
+    await flood(api, bob, await openEvents(api, bob))
     const elapsed = stopwatch(process.pid)
     const stopped = api.stop()
     for (const stream of streams) expect((await stream.receive('end')).data).toEqual({ code: 'restarting' })
@@ -361,7 +411,7 @@ test.each(['postgres', 'embedded'] as const)(
     await stopped
     expect(elapsed()).toBeLessThan(5000)
     expect(ends(api, ada)).toEqual(Array(11).fill('restarting'))
-    socket.destroy()
+    stalled.destroy()
   },
   60_000,
 )

@@ -5,7 +5,13 @@ import { createLoader, type Loader } from '../src/cli/transfer/bulk-insert.ts'
 import { importFile } from '../src/cli/transfer/import-file.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
-import { type DatabaseKind, onBothDatabases, startService } from './support/harness.ts'
+import {
+  type DatabaseKind,
+  onBothDatabases,
+  type Service,
+  startService,
+  type User,
+} from './support/harness.ts'
 import { execute } from './support/postgres-server.ts'
 import { emptyDatabase, type PrivateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
@@ -253,6 +259,9 @@ test('the address of the old database may come from a file, and from an argument
 })
 
 /** A service with users and tasks in every state; `cursor` is where Ada's client stands. */
+const makeList = async (api: Service, { token }: User) =>
+  (await api.post('/lists', { token, json: { name: 'Groceries' } })).body
+
 async function livedIn(kind: DatabaseKind, place: Place) {
   const api = await startService(kind, place.env)
   const ada = await api.user('Ada@example.com')
@@ -267,7 +276,12 @@ async function livedIn(kind: DatabaseKind, place: Place) {
   const { body: first } = await api.get('/tasks/changes', ada)
   await api.delete(`/tasks/${list[1].id}`, ada)
   await api.delete(`/tasks/${list[2].id}?permanent=true`, ada)
-  await api.task(bob, { title: 'Bob’s' })
+  const [kept, deleted] = [await makeList(api, bob), await makeList(api, bob)]
+  await api.delete(`/lists/${deleted.id}`, bob)
+  const parent = await api.task(bob, { title: 'Bob’s', list_id: kept.id })
+  await api.task(bob, { title: 'Bob’s child', parent_id: parent.id })
+  // The child is older than this change of its parent.
+  await api.patch(`/tasks/${parent.id}`, { ...bob, json: { priority: 1 } })
   await api.stop()
   return { ada, cursor: first.cursor as string, trashed: list[1].id as string, gone: list[2].id as string }
 }
@@ -295,9 +309,9 @@ describe.each(kinds.flatMap(from => kinds.map(to => [from, to] as const)))(
 
       expect([exported.exitCode, imported.exitCode, again.exitCode]).toEqual([0, 0, 0])
       expect(imported.stderr).toBe(
-        'added 2 users, 4 tasks, 1 notes of deleted tasks; 0 were here already; 0 skipped\n',
+        'added 2 users, 5 tasks, 1 lists, 2 notes of deletions; 0 were here already; 0 skipped\n',
       )
-      expect(again.stderr).toContain('added 0 users, 0 tasks; 7 were here already; 0 skipped')
+      expect(again.stderr).toContain('added 0 users, 0 tasks; 10 were here already; 0 skipped')
       expect(contentOf(back.stdout)).toEqual(contentOf(readFileSync(file, 'utf8')))
 
       const api = await startService(to, fresh.env)
@@ -338,7 +352,7 @@ describe('a file to import', () => {
     ['no header', (lines: string[]) => lines.slice(1), 'line 1: this is not a file that `export` wrote'],
     [
       'a newer format',
-      (lines: string[]) => lines.map(change('header', { version: 3 })),
+      (lines: string[]) => lines.map(change('header', { version: 4 })),
       'line 1: a newer program',
     ],
     ['an end that is missing', (lines: string[]) => lines.slice(0, -1), 'the file is not complete'],
@@ -653,7 +667,7 @@ test('an old export, with the deleted tasks at its end, comes in as well', async
     ...place,
     stdin: exportOf(userLine(eve, { last_version: 4 }), ...rows).join(''),
   })
-  expect(stderr).toContain('added 1 users, 2 tasks, 2 notes of deleted tasks; 0 were here already; 0 skipped')
+  expect(stderr).toContain('added 1 users, 2 tasks, 2 notes of deletions; 0 were here already; 0 skipped')
   const [row] = await execute(
     place.env.DATABASE_URL!,
     `select count(distinct version)::int as numbers, (select last_version >= max(version) from user_versions) as is_last
@@ -732,13 +746,17 @@ test('what a deleted account has left is not exported, takes in nothing, and is 
   await take(exportOf(taskLine(eve, 2)))
   await execute(url, 'delete from users')
 
-  expect((await runCommand(['export'], place)).stdout).toContain('"user":0,"task":0,"tombstone":0')
+  expect((await runCommand(['export'], place)).stdout).toContain(
+    '"user":0,"list":0,"task":0,"tombstone":0,"list_tombstone":0',
+  )
   expect(await take(exportOf(taskLine(eve, 3)))).toMatchObject({
     exitCode: 1,
     stderr: expect.stringContaining('is not here'),
   })
   expect((await take(lines)).stderr).toContain('added 1 users, 1 tasks; 0 were here already')
-  expect((await runCommand(['export'], place)).stdout).toContain('"user":1,"task":1,"tombstone":0')
+  expect((await runCommand(['export'], place)).stdout).toContain(
+    '"user":1,"list":0,"task":1,"tombstone":0,"list_tombstone":0',
+  )
   await place.remove()
 })
 

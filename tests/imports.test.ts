@@ -54,7 +54,7 @@ const isSignInMethod = ({ path }: Source) =>
   path.startsWith('modules/auth/') &&
   /^export const \w+SignIn = /m.test(readFileSync(join(root, 'src', path), 'utf8'))
 const knowsHttp = (source: Source) =>
-  /\/(routes|model|fields)\.ts$/.test(source.path) || isSignInMethod(source)
+  /\/(batch-routes|routes|model|fields)\.ts$/.test(source.path) || isSignInMethod(source)
 
 test('the sources are found, and what they import exists', () => {
   expect(sources.length).toBeGreaterThan(30)
@@ -83,7 +83,7 @@ test(`imports go one way, types included: ${rooms.join(' -> ')}`, () => {
 })
 
 test('no two files have one name, but for the kinds of files that each module has', () => {
-  const kinds = ['model.ts', 'routes.ts', 'service.ts']
+  const kinds = ['table.ts', 'model.ts', 'routes.ts', 'service.ts']
   const names = sources.map(({ path }) => basename(path)).filter(name => !kinds.includes(name))
   expect(names.filter((name, i) => names.indexOf(name) !== i)).toEqual([])
 })

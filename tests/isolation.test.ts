@@ -18,7 +18,12 @@ onBothDatabases('two users', api => {
     const gone = await api.task(ada, { title: 'hers for good' })
     await api.delete(`/tasks/${gone.id}?permanent=true`, { token: ada.token })
 
+    const { body: list } = await api.post('/lists', { token: ada.token, json: { name: 'hers' } })
+    await api.task(ada, { list_id: list.id })
+    await api.post('/lists', { token: ada.token, json: { name: 'gone' } })
     for (const path of [
+      '/lists?total=true&counts=true',
+      `/tasks?list=${list.id}`,
       '/tasks',
       '/tasks?q=hers',
       '/tasks?status=pending&limit=200',
@@ -30,9 +35,11 @@ onBothDatabases('two users', api => {
       expect(answer.headers.get('x-total-count') ?? '0').toBe('0')
     }
     const changes = await api.get('/tasks/changes', { token: bob.token })
-    expect(changes.body).toMatchObject({ tasks: [], deleted: [] })
-    const stats = await api.get('/tasks/stats', { token: bob.token })
-    expect(JSON.stringify(stats.body)).not.toMatch(/[1-9]/)
+    expect(changes.body).toMatchObject({ tasks: [], deleted: [], lists: [], deleted_lists: [] })
+    for (const query of ['', `?list=${list.id}`]) {
+      const stats = await api.get(`/tasks/stats${query}`, { token: bob.token })
+      expect(JSON.stringify(stats.body)).not.toMatch(/[1-9]/)
+    }
     const sessions = await api.get('/auth/sessions', { token: bob.token })
     expect(sessions.body).toHaveLength(1)
     expect((await api.get('/users/me', { token: bob.token })).body.id).toBe(bob.id)
@@ -111,6 +118,30 @@ onBothDatabases('two users', api => {
     expect((await api.get(at, { token })).status).toBe(403)
   })
 
+  test('do not meet in lists and families of the same ids', async () => {
+    const [ada, bob] = [await api.user(), await api.user()]
+    const [listId, parentId] = [crypto.randomUUID(), crypto.randomUUID()]
+    const live = async ({ token }: { token: string }) => (await api.get('/tasks', { token })).body
+    for (const user of [ada, bob]) {
+      await api.post('/lists', { token: user.token, json: { id: listId, name: 'mine' } })
+      await api.task(user, { id: parentId, list_id: listId })
+      await api.task(user, { parent_id: parentId })
+    }
+    const his = await live(bob)
+    const { token } = ada
+
+    await api.patch(`/lists/${listId}`, { token, json: { name: 'hers' } })
+    await api.delete(`/tasks/${parentId}`, { token })
+    await api.post(`/tasks/${parentId}/restore`, { token })
+    await api.delete(`/lists/${listId}?tasks=trash`, { token })
+    await api.delete(`/tasks/${parentId}?permanent=true`, { token })
+
+    expect(await live(ada)).toEqual([])
+    expect(await live(bob)).toEqual(his)
+    expect((await api.get(`/lists/${listId}`, { token: bob.token })).body).toMatchObject({ name: 'mine' })
+    expect((await api.get(`/lists/${listId}`, { token })).status).toBe(403)
+  })
+
   test('cannot end each other’s sessions', async () => {
     const ada = await api.user()
     const bob = await api.user()
@@ -156,7 +187,7 @@ onBothDatabases('every statement', api => {
     await stop()
 
     expect(
-      [...texts].filter(text => /\b(tasks|task_tombstones|user_versions)\b/.test(text)).length,
+      [...texts].filter(text => /\b(tasks|lists|task_tombstones|user_versions)\b/.test(text)).length,
     ).toBeGreaterThan(20)
     expect([...texts].filter(text => /\b(sessions|users)\b/.test(text)).length).toBeGreaterThan(5)
     expect(unownedStatements(texts)).toEqual([])
@@ -225,6 +256,7 @@ async function callEveryRoute(api: Client) {
     await api.get(path, { token })
   }
   await api.get(`/tasks/${task.id}`, { token: bob.token })
+  await callEveryListRoute(api, token, bob.token)
   await api.patch(`/tasks/${task.id}`, { token, json: { title: 'x' } })
   const [one, two] = [await api.task(ada), await api.task(ada)]
   const operations = [
@@ -238,4 +270,29 @@ async function callEveryRoute(api: Client) {
   await api.delete(`/tasks/${task.id}?permanent=true`, { token })
   await api.delete('/tasks/trash', { token })
   await api.post('/auth/refresh', { json: { refresh_token: ada.refreshToken } })
+}
+
+async function callEveryListRoute(api: Client, token: string, stranger: string) {
+  for (const tasks of ['keep', 'trash']) {
+    const { body: list } = await api.post('/lists', { token, json: { name: 'x' } })
+    await api.post('/lists', { token, json: { id: list.id, name: 'x' } })
+    await api.post('/lists', { token, json: { name: 'x' }, headers: { 'idempotency-key': tasks } })
+    const { body: parent } = await api.post('/tasks', { token, json: { title: 'x', list_id: list.id } })
+    await api.post('/tasks', { token, json: { title: 'x', parent_id: parent.id } })
+    for (const path of [
+      '/lists?counts=true&total=true',
+      '/lists?limit=1',
+      `/lists/${list.id}`,
+      `/lists/${list.id}?counts=true`,
+      `/tasks?list=${list.id}`,
+      `/tasks?list=${list.id}&status=pending`,
+      `/tasks?list=none&parent=none`,
+      `/tasks/stats?list=${list.id}`,
+    ])
+      await api.get(path, { token })
+    await api.get(`/lists/${list.id}`, { token: stranger })
+    await api.patch(`/lists/${list.id}`, { token, json: { name: 'y' } })
+    await api.delete(`/lists/${list.id}?tasks=${tasks}`, { token })
+    await api.post('/lists', { token, json: { id: list.id, name: 'x' } })
+  }
 }

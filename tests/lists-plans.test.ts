@@ -8,6 +8,8 @@ import { privateDatabase } from './support/template.ts'
 
 /** Users by name: one with 50 tasks, one with 10,000, one with 10,000 of which few are open. */
 const users = { few: uuid(1) as UserId, many: uuid(2) as UserId, odd: uuid(3) as UserId }
+/** A list of `many` with 50 of the tasks. */
+const listId = uuid(4)
 
 function uuid(n: number) {
   return `00000000-0000-7000-8000-${String(n).padStart(12, '0')}`
@@ -106,15 +108,17 @@ const spread = `
     select id, id || '@example.com', id || '@example.com', '' from
     (select id from owners union all select unnest(array['${Object.values(users).join("','")}']::uuid[])) p;
   insert into user_versions (user_id) select id from users;
+  insert into lists (id, user_id, name, version) values ('${listId}', '${users.many}', 'list', 200000);
   insert into tasks (id, user_id, title, title_words, description_words, status, priority, due_at, tags, created_at,
-    updated_at, completed_at, version, deleted_at)
+    updated_at, completed_at, version, deleted_at, list_id)
   select gen_random_uuid(), who, 'task ' || i, ' task ' || i, repeat(' lorem ipsum', 5),
     case when odd and i % 500 > 0 then 'completed' else (array['pending','in_progress','completed'])[1 + i % 3] end,
     case when odd then (i % 500 = 7)::int * 4 else i % 5 end,
     case when i % 4 > 0 then now() + (i % 3000 - 1500) * interval '1 hour' end,
     case when i % 4 = 0 then '{common}'::text[] when i % 601 = 1 then '{rare}' else '{}' end,
     at, at + interval '1 hour',
-    case when (odd and i % 500 > 0) or i % 3 = 2 then at end, i, case when i % 20 = 19 then at end
+    case when (odd and i % 500 > 0) or i % 3 = 2 then at end, i, case when i % 20 = 19 then at end,
+    case when who = '${users.many}' and i % 200 = 50 then '${listId}'::uuid end
   from (
     select i, who, odd, now() - i * interval '7 minutes' as at from (
       select i, case when i < 50 then '${users.few}'::uuid when i < 10050 then '${users.many}'
@@ -179,7 +183,31 @@ describe('a page of a list, with 100,000 tasks in the table', () => {
     }
   })
 
+  test('of a list reads that list alone, by one plan', async () => {
+    for (const status of [undefined, ['pending'] as ['pending']]) {
+      const query = { list: [listId], ...(status && { status }) }
+      const { next } = await service.tasks.list(users.many, { ...query, limit: 10 })
+      for (const cursor of [undefined, next!]) {
+        for (let round = 0; round < 12; round++) {
+          const plan = await page('many', { ...query, limit: 20, ...(cursor && { cursor }) })
+
+          expect(withoutValues(plan.types)).toEqual(inOrder)
+          expect(plan.indexes).toEqual(['tasks_list'])
+          // The list has 50 of the 10,000 tasks, a few of them in the trash.
+          expect(plan.read).toBeLessThanOrEqual(50)
+        }
+        const [, genericPlans, customPlans] = (await service.prepared())!
+        expect([genericPlans > 5, customPlans]).toEqual([true, 5])
+      }
+    }
+  })
+
   test.each([
+    { list: [listId] },
+    { list: ['none'] },
+    { list: [listId, 'none'], sort: 'title' },
+    { parent: ['none'] },
+    { parent: [listId] },
     { status: ['pending'] },
     { status: ['pending', 'in_progress'] },
     { priority: 4 },

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import type { DatabaseSettings } from '../src/config/config.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { openDriver } from '../src/db/drizzle.ts'
-import { migrate, migrations, pendingMigrations } from '../src/db/migrator.ts'
+import { migrate, migrationState, migrations } from '../src/db/migrator.ts'
 import { client, type DatabaseKind } from './support/harness.ts'
 import { emptyDatabase, type PrivateDatabase } from './support/template.ts'
 
@@ -72,10 +72,10 @@ for (const kind of ['postgres', 'embedded'] as const) {
       () =>
         withEmptyDatabase(kind, settings =>
           withDriver(settings, async driver => {
-            expect(await pendingMigrations(driver)).toEqual(allTags)
+            expect(await migrationState(driver)).toEqual({ pending: allTags, newer: 0 })
             expect(await migrate(driver)).toEqual(allTags)
             expect(await migrate(driver)).toEqual([])
-            expect(await pendingMigrations(driver)).toEqual([])
+            expect(await migrationState(driver)).toEqual({ pending: [], newer: 0 })
             expect(await driver.query(journal, [])).toEqual(
               migrations.map(({ when, hash }) => [String(when), hash]),
             )
@@ -96,7 +96,7 @@ for (const kind of ['postgres', 'embedded'] as const) {
             await expect(migrate(driver, broken)).rejects.toThrow('9999_broken')
 
             expect(await driver.query("select to_regclass('half_done')", [])).toEqual([[null]])
-            expect(await pendingMigrations(driver, broken)).toEqual(['9999_broken'])
+            expect((await migrationState(driver, broken)).pending).toEqual(['9999_broken'])
             // Mended, it goes on where it was.
             const mended = broken.map(migration => ({
               ...migration,
@@ -148,6 +148,43 @@ for (const kind of ['postgres', 'embedded'] as const) {
     )
 
     test(
+      'of a newer program: this one goes on and says so, unless one of them dropped what it reads',
+      () =>
+        withEmptyDatabase(kind, async (settings, env) => {
+          const secret = { SECRET_KEY: 'x'.repeat(40) }
+          const when = migrations.at(-1)!.when + 1
+          const expand = { tag: '9998_expand', when, hash: 'x', sql: 'create table later (id int)' }
+          await withDriver(settings, async driver => {
+            await migrate(driver, [...migrations, expand])
+            expect(await migrationState(driver)).toEqual({ pending: [], newer: 1 })
+          })
+          const child = start(['serve'], { ...env, ...secret })
+          try {
+            await lineOf(child, /"level":"warn".*migrated by a newer todo-api/)
+          } finally {
+            child.kill()
+            await child.exited
+          }
+
+          const sql = "comment on table drizzle.__drizzle_migrations is 'needs 9999_contract'"
+          const contract = { tag: '9999_contract', when: when + 1, hash: 'x', sql }
+          const newer = [...migrations, expand, contract]
+          await withDriver(settings, async driver => {
+            expect(await migrate(driver, newer)).toEqual(['9999_contract'])
+            expect(await migrate(driver, newer)).toEqual([])
+          })
+          for (const command of [['serve'], ['migrate'], ['doctor']]) {
+            const { exitCode, stdout, stderr } = await run(command, { ...env, ...secret })
+            expect([command, exitCode]).toEqual([command, 1])
+            expect(stdout + stderr).toContain(
+              'needs a todo-api that has the migration 9999_contract: upgrade',
+            )
+          }
+        }),
+      60_000,
+    )
+
+    test(
       'a failed one ends the program with 1, names itself, and changes nothing',
       () =>
         withEmptyDatabase(kind, async (settings, env) => {
@@ -165,7 +202,7 @@ for (const kind of ['postgres', 'embedded'] as const) {
           }
           await withDriver(settings, async driver => {
             expect(await driver.query(tables, [])).toEqual([[1]])
-            expect(await pendingMigrations(driver)).toEqual(allTags)
+            expect(await migrationState(driver)).toEqual({ pending: allTags, newer: 0 })
           })
         }),
       60_000,
@@ -209,7 +246,7 @@ describe.each(['postgres', 'embedded'] as const)('a database of before the first
         expect([exitCode, stderr]).toEqual([
           0,
           expect.stringContaining(
-            'added 1 users, 2 tasks, 1 notes of deleted tasks; 0 were here already; 0 skipped',
+            'added 1 users, 2 tasks, 1 notes of deletions; 0 were here already; 0 skipped',
           ),
         ])
         expect(content((await run(['export', '-'], env)).stdout)).toEqual(content(exported))
@@ -382,14 +419,19 @@ test(
 )
 
 /** Where a started program listens, from its log. */
-async function urlOf(child: ReturnType<typeof start>): Promise<string> {
+const urlOf = async (child: ReturnType<typeof start>) => (await lineOf(child, /"url":"([^"]+)\/"/))[1]!
+
+/** Reads what a program writes until a line fits. */
+async function lineOf(child: ReturnType<typeof start>, pattern: RegExp): Promise<RegExpExecArray> {
   let text = ''
   for await (const chunk of child.stdout as unknown as AsyncIterable<Uint8Array>) {
     text += new TextDecoder().decode(chunk)
-    const url = text.match(/"url":"([^"]+)\/"/)?.[1]
-    if (url) return url
+    const match = pattern.exec(text)
+    if (match) return match
   }
-  throw new Error(`it did not listen: ${text}${await new Response(child.stderr as ReadableStream).text()}`)
+  throw new Error(
+    `it wrote no ${pattern}: ${text}${await new Response(child.stderr as ReadableStream).text()}`,
+  )
 }
 
 async function untilReady(url: string): Promise<boolean> {

@@ -1,96 +1,109 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import { haproxy, startHaproxy } from './support/haproxy.ts'
 import { type Client, client, type User } from './support/harness.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
-const haproxy = Bun.which('haproxy') ?? Bun.which('haproxy', { PATH: '/usr/sbin' })
 if (!haproxy) {
   process.stderr.write('\nNOT RUN: the test of a rolling restart needs HAProxy, and there is none in PATH.\n')
 }
 
-/** Three copies behind the load balancer of deploy/haproxy.cfg, on one PostgreSQL. */
-describe.skipIf(!haproxy)('three replicas behind HAProxy', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'todo-api-haproxy-'))
-  const [front, ...ports] = takePorts(4) as [number, number, number, number]
-  let database: PrivateDatabase
-  let replicas: Running[]
-  let balancer: Bun.Subprocess
+/** The executable of an earlier release; `bun scripts/rolling-upgrade.ts COMMIT` builds it and runs this file. */
+const earlier = process.env.ROLLING_FROM
+if (!earlier) {
+  process.stderr.write('\nNOT RUN: a rolling upgrade and downgrade: bun scripts/rolling-upgrade.ts COMMIT\n')
+}
 
-  const start = (port: number) =>
-    startExecutable({
-      PORT: String(port),
-      DATABASE_URL: database.url,
-      SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-      ENVIRONMENT: 'test',
-      BCRYPT_COST: '4',
-      TRUSTED_PROXIES: '127.0.0.1',
-      SHUTDOWN_DELAY_SECONDS: '3',
+/** What each build is replaced by, one replica after the other; `undefined` is the build of this tree. */
+const cases = [
+  { name: 'are restarted', builds: [undefined, undefined] },
+  ...(earlier ? [{ name: 'are upgraded and downgraded', builds: [earlier, undefined, earlier] }] : []),
+]
+
+/** Three copies behind the load balancer of deploy/haproxy.cfg, on one PostgreSQL. */
+describe.skipIf(!haproxy).each(cases)(
+  'three replicas behind HAProxy $name',
+  ({ builds: [first, ...next] }) => {
+    const [front, ...ports] = takePorts(4) as [number, number, number, number]
+    let database: PrivateDatabase
+    let replicas: Running[]
+    let balancer: ReturnType<typeof startHaproxy>
+
+    const start = (port: number, path?: string) => {
+      const env = {
+        PORT: String(port),
+        DATABASE_URL: database.url,
+        SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
+        ENVIRONMENT: 'test',
+        BCRYPT_COST: '4',
+        TRUSTED_PROXIES: '127.0.0.1',
+        SHUTDOWN_DELAY_SECONDS: '3',
+      }
+      return startExecutable(env, path)
+    }
+
+    beforeAll(async () => {
+      database = await privateDatabase()
+      replicas = await Promise.all(ports.map(port => start(port, first)))
+      await Promise.all(replicas.map(untilReady))
+      balancer = startHaproxy(front, ports)
+    }, 60_000)
+
+    afterAll(async () => {
+      await balancer?.stop()
+      await Promise.all((replicas ?? []).map(replica => replica.stop()))
+      await database?.drop()
     })
 
-  beforeAll(async () => {
-    database = await privateDatabase()
-    replicas = await Promise.all(ports.map(start))
-    await Promise.all(replicas.map(untilReady))
-    const config = readFileSync(join(import.meta.dir, '../deploy/haproxy.cfg'), 'utf8')
-      .replace('bind :8080', `bind 127.0.0.1:${front}`)
-      .replace(/127\.0\.0\.1:800(\d)/g, (_, number) => `127.0.0.1:${ports[number - 1]}`)
-    const file = join(folder, 'haproxy.cfg')
-    writeFileSync(file, config)
-    balancer = Bun.spawn([haproxy!, '-q', '-db', '-f', file], { stdio: ['ignore', 'ignore', 'inherit'] })
-  }, 60_000)
+    test('one after another under load, and no request fails', async () => {
+      const api = client(`http://127.0.0.1:${front}`)
+      await until(
+        () => replicas.every(isServing),
+        () => api.get('/tasks').catch(() => {}),
+      )
+      const users = await Promise.all(Array.from({ length: 8 }, () => api.user()))
+      const load = users.map(user => useUntilStopped(api, user))
 
-  afterAll(async () => {
-    balancer?.kill()
-    await Promise.all((replicas ?? []).map(replica => replica.stop()))
-    await database?.drop()
-    rmSync(folder, { recursive: true })
-  })
+      for (const build of next) {
+        for (const [i, port] of ports.entries()) {
+          expect(await replicas[i]!.stop()).toBe(0)
+          replicas[i] = await start(port, build)
+          await until(() => isServing(replicas[i]!))
+        }
+      }
 
-  test('restart one after another under load, and no request fails', async () => {
-    const api = client(`http://127.0.0.1:${front}`)
-    await until(
-      () => replicas.every(isServing),
-      () => api.get('/tasks').catch(() => {}),
-    )
-    const users = await Promise.all(Array.from({ length: 8 }, () => api.user()))
-    const load = users.map(user => useUntilStopped(api, user))
-
-    for (const [i, port] of ports.entries()) {
-      expect(await replicas[i]!.stop()).toBe(0)
-      replicas[i] = await start(port)
-      await until(() => isServing(replicas[i]!))
-    }
-
-    const results = await Promise.all(load.map(({ stop }) => stop()))
-    expect(results.flatMap(({ failures }) => failures)).toEqual([])
-    const requests = results.reduce((sum, result) => sum + result.requests, 0)
-    expect(requests).toBeGreaterThan(500)
-    // Nothing that was answered is lost, and nothing was done twice.
-    for (const [i, { created }] of results.entries()) {
-      const { headers } = await api.get('/tasks?limit=1&total=true', { token: users[i]!.token })
-      expect(Number(headers.get('x-total-count'))).toBe(created)
-    }
-  }, 120_000)
-})
+      const results = await Promise.all(load.map(({ stop }) => stop()))
+      expect(results.flatMap(({ failures }) => failures)).toEqual([])
+      const requests = results.reduce((sum, result) => sum + result.requests, 0)
+      console.log(`${requests} requests, 0 failed or wrong`)
+      expect(requests).toBeGreaterThan(500)
+      // Nothing that was answered is lost, and nothing was done twice.
+      for (const [i, { created }] of results.entries()) {
+        const { headers } = await api.get('/tasks?limit=1&total=true', { token: users[i]!.token })
+        expect(Number(headers.get('x-total-count'))).toBe(created)
+      }
+    }, 120_000)
+  },
+)
 
 /** Has HAProxy sent it anything but its own questions? */
 const isServing = ({ lines }: Running) => lines.some(line => /"route":"(?!\/health)/.test(line))
 
-/** Reads and writes without a pause until it is stopped; everything but the expected answer is a failure. */
-function useUntilStopped(api: Client, { token }: User) {
+/** Reads and writes without a pause until it is stopped; everything but the expected answer is a failure: status, and
+ * whose task it is. */
+function useUntilStopped(api: Client, { token, id, email }: User) {
   const failures: string[] = []
   let requests = 0
   let created = 0
   let stopped = false
 
-  async function expectStatus(status: number, method: string, path: string, json?: object) {
+  async function expectAnswer(status: number, method: string, path: string, json?: object) {
     requests++
     try {
       const answer = await api.request(method, path, { token, json })
-      if (answer.status === status) return answer
+      const tasks: { user_id: string; title: string }[] = [answer.body].flat()
+      const isRight = tasks.every(({ user_id, title }) => user_id === id && title === email)
+      if (answer.status === status && isRight) return answer
       failures.push(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`)
     } catch (error) {
       failures.push(`${method} ${path}: ${error}`)
@@ -99,12 +112,12 @@ function useUntilStopped(api: Client, { token }: User) {
 
   async function use() {
     while (!stopped) {
-      const made = await expectStatus(201, 'POST', '/tasks', { title: 'Buy milk' })
+      const made = await expectAnswer(201, 'POST', '/tasks', { title: email })
       if (!made) continue
       created++
-      await expectStatus(200, 'PATCH', `/tasks/${made.body.id}`, { status: 'completed' })
-      await expectStatus(200, 'GET', `/tasks/${made.body.id}`)
-      await expectStatus(200, 'GET', '/tasks?limit=10')
+      await expectAnswer(200, 'PATCH', `/tasks/${made.body.id}`, { status: 'completed' })
+      await expectAnswer(200, 'GET', `/tasks/${made.body.id}`)
+      await expectAnswer(200, 'GET', '/tasks?limit=10')
       // Eight users at work, not eight machines.
       await Bun.sleep(20)
     }

@@ -121,7 +121,9 @@ onBothDatabases(
       const undeclared = new Set<string>()
       for (const { method, path, hooks } of allRoutes().filter(({ path }) => path.startsWith('/api/v1/'))) {
         const declared = declaredBy(hooks)
-        for (const { query = '', ...request } of requests((await api.user()).token)) {
+        // A stream that begins has no end.
+        const fallback = path.endsWith('/events') ? '?since=nonsense' : ''
+        for (const { query = fallback, ...request } of requests((await api.user()).token)) {
           const line = `${method} ${path.replace(':id', 'nonsense')}${query}`
           const { status, body } = await send(api.url, { line, ...request })
           if (status < 400) continue
@@ -224,21 +226,24 @@ onBothDatabases(
       expect(answer.status).toBe(200)
     })
 
-    test('with a task’s id says 403 to every user but its owner', async () => {
+    test.each([
+      ['task', '/tasks', { title: 'hers' }, 8],
+      ['list', '/lists', { name: 'hers' }, 6],
+    ])('with a %s’s id says 403 to every user but its owner', async (_, collection, json, count) => {
       const ada = await api.user()
       const bob = await api.user()
-      const task = await api.task(ada)
-      const routes = guarded.filter(({ path }) => path.includes('/tasks/:id'))
+      const { body: hers } = await api.post(collection, { token: ada.token, json })
+      const routes = guarded.filter(({ path }) => path.includes(`${collection}/:id`))
 
       for (const { method, path } of routes) {
-        const answer = await api.request(method, api.url + path.replace(':id', task.id), {
+        const answer = await api.request(method, api.url + path.replace(':id', hers.id), {
           token: bob.token,
           ...(method !== 'GET' && method !== 'DELETE' && { json: {} }),
         })
         expectError(answer, 403, 'not_authorized', 'Not authorized')
       }
-      expect(routes.length).toBeGreaterThanOrEqual(8)
-      expect((await api.get(`/tasks/${task.id}`, { token: ada.token })).body).toEqual(task)
+      expect(routes.length).toBeGreaterThanOrEqual(count)
+      expect((await api.get(`${collection}/${hers.id}`, { token: ada.token })).body).toEqual(hers)
     })
 
     test('lets a listed origin call with credentials, and no other', async () => {

@@ -55,7 +55,13 @@ onBothDatabases('every table', api => {
     for (const user of [ada, bob]) {
       await api.task(user)
       const gone = await api.task(user)
+      for (const name of ['kept', 'deleted']) {
+        const { body: list } = await api.post('/lists', { token: user.token, json: { name } })
+        if (name === 'kept') await api.task(user, { list_id: list.id })
+        else await api.delete(`/lists/${list.id}`, { token: user.token })
+      }
       await api.delete(`/tasks/${gone.id}?permanent=true`, { token: user.token })
+      await api.post('/auth/tickets', { token: user.token, json: { for: 'events' } })
     }
     const tablesWith = async ({ id }: { id: string }) => {
       const names: string[] = []

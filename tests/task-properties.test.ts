@@ -10,7 +10,6 @@ import {
   type Changes,
   type ListQuery,
   type Operation,
-  type OperationResult,
   type Task,
   type TaskUpdate,
   type TrashedTask,
@@ -87,6 +86,10 @@ test('the words of words are the same words, and no text of any kind makes anyth
 /** What the rules of tasks say, in the simplest form: everything in one map. */
 class Model {
   readonly all = new Map<string, { task: Task; trashed: number | undefined }>()
+  /** The ids of tasks that were deleted permanently. */
+  readonly erased = new Set<string>()
+  /** Ids for tasks that the client names itself. */
+  readonly ownIds = Array.from({ length: 4 }, () => crypto.randomUUID() as string)
   #clock = 0
 
   get live() {
@@ -105,7 +108,29 @@ class Model {
     this.all.set(id, { ...entry, trashed: ++this.#clock })
   }
   empty() {
-    for (const [id, { trashed }] of this.all) if (trashed !== undefined) this.all.delete(id)
+    for (const [id, { trashed }] of this.all) if (trashed !== undefined) this.erase(id)
+  }
+  erase(id: string): boolean {
+    if (this.all.has(id)) this.erased.add(id)
+    return this.all.delete(id)
+  }
+
+  /** The status of each operation of a batch, one after the other, when those that fail change nothing. */
+  statusesOf(operations: Operation[]): number[] {
+    const live = new Set(this.live.map(({ id }) => id))
+    const used = new Set([...this.all.keys(), ...this.erased])
+    return operations.map(({ op, id }) => {
+      if (op === 'create') {
+        if (id === undefined || live.has(id)) return 201
+        if (used.has(id)) return 409
+        live.add(id)
+        used.add(id)
+        return 201
+      }
+      if (!live.has(id)) return 404
+      if (op === 'delete') live.delete(id)
+      return op === 'delete' ? 204 : 200
+    })
   }
 }
 
@@ -143,7 +168,7 @@ const fields = fc.record(
 
 const which = fc.nat({ max: 7 })
 const operation = fc.oneof(
-  fc.record({ op: fc.constant('create' as const), which, fields }),
+  fc.record({ op: fc.constant('create' as const), which, fields, hasOwnId: fc.boolean() }),
   fc.record({ op: fc.constant('update' as const), which, fields }),
   fc.record({ op: fc.constant('delete' as const), which }),
 )
@@ -159,10 +184,11 @@ const step = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: fc.constant('erase' as const), which }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('empty' as const) }) },
   {
-    weight: 1,
+    weight: 3,
     arbitrary: fc.record({
       do: fc.constant('batch' as const),
-      operations: fc.array(operation, { minLength: 1, maxLength: 5 }),
+      isAtomic: fc.boolean(),
+      operations: fc.array(operation, { minLength: 1, maxLength: 8 }),
     }),
   },
   {
@@ -210,13 +236,12 @@ onBothDatabases('any sequence of changes', (api: Service) => {
         expect(made.completed_at !== null).toBe(made.status === 'completed')
         model.put(made)
       } else if (step.do === 'createOnce') {
-        const key = `${step.which % 2}`
-        const work = tasks.create(user, { title: 'once', ...step.fields }, key)
-        const made = await work.catch(() => undefined)
-        const known = made && model.all.get(made.id)
-        if (known) expect(made).toMatchObject({ id: known.task.id, title: known.task.title })
-        else if (made) model.put(made)
-        else expect(await statusOf(work)).toBe(409)
+        const id = model.ownIds[step.which % 4]!
+        const work = tasks.create(user, { id, title: 'once', ...step.fields })
+        if (!model.isLive(id) && (model.all.has(id) || model.erased.has(id)))
+          return expect(await statusOf(work)).toBe(409)
+        if (model.isLive(id)) return expect(await work).toEqual(model.all.get(id)!.task)
+        model.put(await work)
       } else if (step.do === 'update') {
         const id = idOf(step.which)
         const before = model.all.get(id)?.task
@@ -239,29 +264,49 @@ onBothDatabases('any sequence of changes', (api: Service) => {
       } else if (step.do === 'erase') {
         const id = idOf(step.which)
         const status = await statusOf(tasks.remove(user, id, true, null))
-        expect(status).toBe(model.all.delete(id) ? 200 : 404)
+        expect(status).toBe(model.erase(id) ? 200 : 404)
       } else if (step.do === 'empty') {
         await tasks.emptyTrash(user)
         model.empty()
       } else if (step.do === 'batch') {
         const operations = step.operations.map((operation): Operation => {
           const { op, which } = operation
-          if (op === 'create') return { op, task: { title: 'batch', ...operation.fields } }
-          if (op === 'update') return { op, id: idOf(which), task: operation.fields }
-          return { op, id: idOf(which) }
+          const ownId = model.ownIds[which % 4]!
+          if (op === 'create') {
+            const task = { title: 'batch', ...operation.fields }
+            return operation.hasOwnId ? { op, id: ownId, task } : { op, task }
+          }
+          const id = which < 4 ? ownId : idOf(which)
+          return op === 'update' ? { op, id, task: operation.fields } : { op, id }
         })
-        const named = operations.flatMap(({ id }) => id ?? [])
-        const work = tasks.batch(user, operations)
-        if (new Set(named).size < named.length) return expect(await statusOf(work)).toBe(422)
-        if (!named.every(model.isLive)) return expect(await statusOf(work)).toBe(404)
-        for (const { op, id, task } of await work) {
-          if (op === 'delete') model.moveToTrash(id)
-          else model.put(task!)
-        }
+        await sendBatch(operations, step.isAtomic, user, model)
       } else if (step.do === 'search') {
         await search(step.q, user, model)
       } else {
         await copy.sync(tasks, user, step.limit)
+      }
+    }
+
+    async function sendBatch(operations: Operation[], isAtomic: boolean, user: UserId, model: Model) {
+      const statuses = model.statusesOf(operations)
+      const work = tasks.batch(user, operations, { isAtomic })
+      const firstFailed = statuses.findIndex(status => status >= 400)
+      if (isAtomic && firstFailed >= 0) {
+        const error = await work.then(
+          () => undefined,
+          error => error,
+        )
+        return expect(error).toMatchObject({ index: firstFailed, status: statuses[firstFailed]! })
+      }
+      const outcomes = await work
+      expect(outcomes.map(outcome => ('failure' in outcome ? outcome.failure.status : 0))).toEqual(
+        statuses.map(status => (status >= 400 ? status : 0)),
+      )
+      for (const [i, outcome] of outcomes.entries()) {
+        expect(outcome).toMatchObject({ index: i, op: operations[i]!.op })
+        if ('failure' in outcome) continue
+        if (outcome.op === 'delete') model.moveToTrash(outcome.id)
+        else model.put(JSON.parse(outcome.json!))
       }
     }
 
@@ -356,8 +401,6 @@ function serviceOf(api: Service) {
       JSON.parse(`[${(await service.trash(...given)).items}]`),
     changes: async (...given: Parameters<TaskService['changes']>): Promise<Changes> =>
       JSON.parse((await service.changes(...given)).json),
-    batch: async (...given: Parameters<TaskService['batch']>): Promise<OperationResult[]> =>
-      JSON.parse(await service.batch(...given)).results,
   }
 }
 

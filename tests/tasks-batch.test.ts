@@ -1,4 +1,6 @@
-import { expect, test } from 'bun:test'
+import { describe, expect, test } from 'bun:test'
+import { createDb } from '../src/db/drizzle.ts'
+import { createBatch } from '../src/modules/tasks/batch.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
 import { leastCpuMs } from './support/cpu.ts'
 import { onBothDatabases } from './support/harness.ts'
@@ -6,7 +8,7 @@ import { onBothDatabases } from './support/harness.ts'
 onBothDatabases('a batch', api => {
   const send = (token: string, operations: unknown) =>
     api.post('/tasks/batch', { token, json: { operations } })
-  const list = async (token: string) => (await api.get('/tasks', { token })).body
+  const listOf = async (token: string) => (await api.get('/tasks', { token })).body
 
   test('creates, changes and deletes at once, and answers each in its place', async () => {
     const ada = await api.user()
@@ -35,7 +37,7 @@ onBothDatabases('a batch', api => {
       { op: 'update', id: same.id, task: same },
       { op: 'update', id: kept.id, task: expect.objectContaining({ status: 'completed', version: 6 }) },
     ])
-    expect(new Set(await list(ada.token))).toEqual(
+    expect(new Set(await listOf(ada.token))).toEqual(
       new Set([body.results[1].task, same, body.results[3].task]),
     )
     expect((await api.get('/tasks/trash', { token: ada.token })).body).toMatchObject([
@@ -76,8 +78,11 @@ onBothDatabases('a batch', api => {
       expect(answer).toMatchObject({ status, body: { code, index: 2, detail: expect.any(String) } })
     }
     const moved = await send(ada.token, [good[0], { ...good[1], version: 9 }])
-    expect(moved).toMatchObject({ status: 412, body: { code: 'precondition_failed', index: 1 } })
-    expect(await list(ada.token)).toEqual([mine])
+    expect(moved).toMatchObject({
+      status: 412,
+      body: { code: 'precondition_failed', index: 1, current: mine },
+    })
+    expect(await listOf(ada.token)).toEqual([mine])
     expect((await api.task(ada)).version).toBe(4)
   })
 
@@ -89,7 +94,16 @@ onBothDatabases('a batch', api => {
     [[{ op: 'create' }], ['operations', 0, 'task'], 'missing'],
     [[{ op: 'create', task: {} }], ['operations', 0, 'task', 'title'], 'missing'],
     [[{ op: 'create', task: { title: '' } }], ['operations', 0, 'task', 'title'], 'string_too_short'],
-    [[{ op: 'create', id: 'x', task: { title: 'x' } }], ['operations', 0, 'id'], 'not_combinable'],
+    [[{ op: 'create', id: 'x', task: { title: 'x' } }], ['operations', 0, 'id'], 'uuid'],
+    [[{ op: 'create', task: { id: 'x', title: 'x' } }], ['operations', 0, 'task', 'id'], 'uuid'],
+    [
+      [{ op: 'create', id: crypto.randomUUID(), task: { id: crypto.randomUUID(), title: 'x' } }],
+      ['operations', 0, 'id'],
+      'not_combinable',
+    ],
+    [[7], ['operations', 0], 'object_type'],
+    [[null], ['operations', 0], 'object_type'],
+    [[['create']], ['operations', 0], 'object_type'],
     [[{ op: 'create', version: 1, task: { title: 'x' } }], ['operations', 0, 'version'], 'not_combinable'],
     [[{ op: 'delete' }], ['operations', 0, 'id'], 'missing'],
     [[{ op: 'delete', id: 'x' }], ['operations', 0, 'id'], 'uuid'],
@@ -114,18 +128,331 @@ onBothDatabases('a batch', api => {
     expect(answer.body.detail).toContainEqual({ loc: ['body', ...path], msg: expect.any(String), type })
   })
 
-  test('a task can come once only, however its id is written', async () => {
+  test('a task can come ten times, however its id is written, each time as the time before has left it', async () => {
     const ada = await api.user()
     const { id } = await api.task(ada)
+    const change = (i: number) => ({
+      op: 'update',
+      id: i % 2 ? id : id.toUpperCase(),
+      task: { title: `${i}` },
+    })
+
+    const ten = await send(
+      ada.token,
+      Array.from({ length: 10 }, (_, i) => change(i)),
+    )
+    const eleven = await send(
+      ada.token,
+      Array.from({ length: 11 }, (_, i) => change(i)),
+    )
+
+    expect(ten.body.results.map(({ task }: { task: Task }) => [task.title, task.version])).toEqual(
+      Array.from({ length: 10 }, (_, i) => [`${i}`, i + 2]),
+    )
+    expect(eleven.body.detail).toEqual([
+      { loc: ['body', 'operations', 10, 'id'], msg: expect.any(String), type: 'too_many' },
+    ])
+    expect(await listOf(ada.token)).toEqual([ten.body.results[9].task])
+    const loose = await api.post('/tasks/batch', {
+      token: ada.token,
+      json: { atomic: false, operations: Array.from({ length: 12 }, (_, i) => change(i + 20)) },
+    })
+    expect(loose.body.results.map(({ status }: { status: number }) => status)).toEqual([
+      ...Array(10).fill(200),
+      503,
+      503,
+    ])
+    expect((await listOf(ada.token))[0].title).toBe('29')
+  })
+
+  describe('with ids of the client', () => {
+    const [a, b] = [crypto.randomUUID(), crypto.randomUUID()]
+    const operations = [
+      { op: 'create', id: a.toUpperCase(), task: { title: 'a' } },
+      { op: 'create', task: { id: b, title: 'b' } },
+      { op: 'update', id: a, task: { status: 'completed' } },
+      { op: 'create', id: a, task: { title: 'a once more' } },
+      { op: 'delete', id: b },
+    ]
+
+    test('names in later operations what earlier ones create', async () => {
+      const ada = await api.user()
+
+      const { status, body } = await send(ada.token, operations)
+
+      expect([status, body]).toMatchObject([
+        200,
+        {
+          results: [
+            { op: 'create', id: a, task: { title: 'a', status: 'pending' } },
+            { op: 'create', id: b, task: { title: 'b' } },
+            { op: 'update', id: a, task: { title: 'a', status: 'completed' } },
+            { op: 'create', id: a, task: { title: 'a', status: 'completed' } },
+            { op: 'delete', id: b, task: null },
+          ],
+        },
+      ])
+      expect(await listOf(ada.token)).toEqual([body.results[2].task])
+      expect((await api.get('/tasks/trash', { token: ada.token })).body).toMatchObject([{ id: b }])
+    })
+
+    test('can be repeated: nothing is created or changed twice', async () => {
+      const ada = await api.user()
+      const creates = operations.slice(0, 3)
+      await send(ada.token, creates)
+      const before = await listOf(ada.token)
+
+      const again = await send(ada.token, creates)
+
+      expect(again.status).toBe(200)
+      expect(await listOf(ada.token)).toEqual(before)
+      expect((await api.task(ada)).version).toBe(4)
+    })
+
+    test('is refused when one is in the trash or gone for good, and creates nothing', async () => {
+      const ada = await api.user()
+      await send(ada.token, operations)
+      for (const how of ['', '?permanent=true']) {
+        await api.delete(`/tasks/${b}${how}`, { token: ada.token })
+        const answer = await send(ada.token, [
+          { op: 'create', task: { title: 'new' } },
+          { op: 'create', id: b, task: { title: 'b' } },
+        ])
+        expect(answer).toMatchObject({ status: 409, body: { code: 'id_used', index: 1 } })
+      }
+      expect(await listOf(ada.token)).toHaveLength(1)
+    })
+
+    test('is no conflict with another user', async () => {
+      const [ada, bob] = [await api.user(), await api.user()]
+      const of = (name: string) => [{ op: 'create', id: a, task: { title: name } }]
+
+      await send(ada.token, of('Ada'))
+      await send(bob.token, of('Bob'))
+      await send(bob.token, [{ op: 'delete', id: a }])
+
+      expect(await send(bob.token, of('Bob'))).toMatchObject({ status: 409 })
+      expect(await send(bob.token, [{ op: 'update', id: a, task: {} }])).toMatchObject({ status: 404 })
+      expect(await listOf(ada.token)).toMatchObject([{ id: a, user_id: ada.id, title: 'Ada' }])
+    })
+  })
+
+  describe('with parents and lists', () => {
+    const [parent, child, list] = [crypto.randomUUID(), crypto.randomUUID(), crypto.randomUUID()]
+    const sendTo = async (token: string, atomic: boolean, operations: unknown[]) =>
+      (await api.post('/tasks/batch', { token, json: { atomic, operations } })).body
+    const create = (id: string, task: object = {}) => ({ op: 'create', id, task: { title: 'x', ...task } })
+
+    test.each([true, false])('names parents that it creates itself (atomic: %p)', async atomic => {
+      const ada = await api.user()
+      const { results } = await sendTo(ada.token, atomic, [
+        create(parent),
+        create(child, { parent_id: parent.toUpperCase() }),
+        { op: 'update', id: parent, task: { title: 'named after its child' } },
+      ])
+      expect(results).toMatchObject([{ id: parent }, { task: { parent_id: parent } }, { id: parent }])
+      expect(await listOf(ada.token)).toHaveLength(2)
+    })
+
+    test('a deleted parent takes its children along before what comes after it, and after what comes before', async () => {
+      const ada = await api.user()
+      await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
+      const change = { op: 'update', id: child, task: { title: 'changed' } }
+
+      const { results } = await sendTo(ada.token, false, [
+        change,
+        { op: 'delete', id: parent },
+        change,
+        create(crypto.randomUUID(), { parent_id: parent }),
+      ])
+
+      expect(results).toMatchObject([
+        { status: 200, task: { title: 'changed' } },
+        { status: 204 },
+        { status: 404 },
+        {
+          status: 422,
+          error: {
+            code: 'parent_not_found',
+            detail: [{ loc: ['body', 'operations', 3, 'task', 'parent_id'] }],
+          },
+        },
+      ])
+      expect(await listOf(ada.token)).toEqual([])
+    })
+
+    test('each operation for itself: a list or a parent that cannot be stops no other', async () => {
+      const [ada, bob] = [await api.user(), await api.user()]
+      await api.post('/lists', { token: bob.token, json: { id: list, name: 'of Bob' } })
+      const operations = [
+        create(parent),
+        ...Array.from({ length: 30 }, () => create(crypto.randomUUID(), { list_id: list })),
+        create(child, { parent_id: parent }),
+        create(crypto.randomUUID(), { parent_id: child }),
+        create(crypto.randomUUID(), { parent_id: crypto.randomUUID() }),
+        create(crypto.randomUUID()),
+      ]
+
+      const { results } = await sendTo(ada.token, false, operations)
+
+      expect(
+        results.map(
+          (result: { status: number; error?: { code: string } }) => result.error?.code ?? result.status,
+        ),
+      ).toEqual([201, ...Array(30).fill('list_not_found'), 201, 'parent_nested', 'parent_not_found', 201])
+      expect(await listOf(ada.token)).toHaveLength(3)
+      expect(await sendTo(ada.token, true, operations)).toMatchObject({ code: 'list_not_found', index: 1 })
+    })
+  })
+
+  test('names the first operation that cannot be done, though a later one is looked at before', async () => {
+    const ada = await api.user()
+    const id = crypto.randomUUID()
+    const { body: current } = await api.post('/tasks', { token: ada.token, json: { id, title: 'x' } })
 
     const answer = await send(ada.token, [
-      { op: 'update', id, task: { title: 'x' } },
-      { op: 'delete', id: id.toUpperCase() },
+      { op: 'update', id, task: { title: 'y' } },
+      { op: 'update', id, version: current.version, task: { title: 'z' } },
+      { op: 'delete', id: crypto.randomUUID() },
     ])
 
-    expect(answer.body.detail).toEqual([
-      { loc: ['body', 'operations', 1, 'id'], msg: expect.any(String), type: 'duplicate' },
-    ])
+    expect(answer).toMatchObject({
+      status: 412,
+      body: { index: 1, current: { ...current, title: 'y', version: 2, updated_at: expect.any(String) } },
+    })
+    expect(await listOf(ada.token)).toEqual([current])
+  })
+
+  describe('each operation for itself (`atomic: false`)', () => {
+    const sendLoosely = (token: string, operations: unknown, headers = {}) =>
+      api.post('/tasks/batch', { token, json: { atomic: false, operations }, headers })
+
+    test('does what can be done, and answers each in its place', async () => {
+      const [ada, bob] = [await api.user(), await api.user()]
+      const [kept, gone, theirs] = [await api.task(ada), await api.task(ada), await api.task(bob)]
+      const own = crypto.randomUUID()
+
+      const { status, headers, body } = await sendLoosely(ada.token, [
+        { op: 'create', id: own, task: { title: 'new' } },
+        { op: 'update', id: kept.id, version: 9, task: { title: 'stale' } },
+        { op: 'delete', id: theirs.id },
+        { op: 'delete', id: crypto.randomUUID() },
+        { op: 'create', task: { title: '' } },
+        { op: 'delete', id: gone.id },
+        { op: 'update', id: gone.id, task: { title: 'late' } },
+        { op: 'create', id: gone.id, task: { title: 'again' } },
+        { op: 'update', id: own, task: { priority: 4 } },
+        { op: 'drop', id: 7 },
+        'nonsense',
+      ])
+
+      const error = (code: string, index: number, more: object = {}) => ({
+        code,
+        index,
+        request_id: headers.get('x-request-id')!,
+        detail: expect.anything(),
+        ...more,
+      })
+      expect(status).toBe(200)
+      expect(body.results).toEqual([
+        { op: 'create', id: own, status: 201, task: expect.objectContaining({ title: 'new' }) },
+        {
+          op: 'update',
+          id: kept.id,
+          status: 412,
+          error: error('precondition_failed', 1, { current: kept }),
+        },
+        { op: 'delete', id: theirs.id, status: 403, error: error('not_authorized', 2) },
+        { op: 'delete', id: expect.any(String), status: 404, error: error('task_not_found', 3) },
+        {
+          op: 'create',
+          status: 422,
+          error: error('validation_failed', 4, {
+            detail: [
+              {
+                loc: ['body', 'operations', 4, 'task', 'title'],
+                msg: expect.any(String),
+                type: 'string_too_short',
+              },
+            ],
+          }),
+        },
+        { op: 'delete', id: gone.id, status: 204, task: null },
+        { op: 'update', id: gone.id, status: 404, error: error('task_not_found', 6) },
+        { op: 'create', id: gone.id, status: 409, error: error('id_used', 7) },
+        { op: 'update', id: own, status: 200, task: expect.objectContaining({ id: own, priority: 4 }) },
+        { op: 'drop', id: 7, status: 422, error: error('validation_failed', 9) },
+        { status: 422, error: error('validation_failed', 10) },
+      ])
+      expect(await listOf(ada.token)).toEqual([body.results[8].task, kept])
+    })
+
+    test('can be repeated with ids of the client', async () => {
+      const ada = await api.user()
+      const operations = Array.from({ length: 50 }, (_, i) => ({
+        op: 'create',
+        id: crypto.randomUUID(),
+        task: { title: `${i}` },
+      }))
+      const [first, again] = [
+        await sendLoosely(ada.token, operations),
+        await sendLoosely(ada.token, operations),
+      ]
+      expect(again.body).toEqual(first.body)
+      expect(await listOf(ada.token)).toHaveLength(50)
+    })
+
+    test('refuses an unknown field in its place if the client prefers strict handling', async () => {
+      const ada = await api.user()
+      const { headers, body } = await sendLoosely(
+        ada.token,
+        [
+          { op: 'create', task: { title: 'x', titel: 'y' } },
+          { op: 'create', task: { title: 'good' } },
+        ],
+        { prefer: 'handling=strict' },
+      )
+      expect(headers.get('preference-applied')).toBe('handling=strict')
+      expect(body.results).toMatchObject([
+        { status: 422, error: { detail: [{ loc: ['body', 'operations', 0, 'task', 'titel'] }] } },
+        { status: 201 },
+      ])
+    })
+
+    test('leaves what the time does not suffice for: it is unavailable, the rest is written', async () => {
+      const ada = await api.user()
+      const [one, two] = [await api.task(ada), await api.task(ada)]
+      let clock = 0
+      const batch = createBatch(createDb(api.driver), () => (clock += 1000))
+
+      const outcomes = await batch(
+        ada.id,
+        [
+          { op: 'update', id: one.id, task: { title: 'first' } },
+          { op: 'update', id: one.id, task: { title: 'second' } },
+          { op: 'update', id: one.id, task: { title: 'third' } },
+          { op: 'update', id: two.id, task: { title: 'other' } },
+        ],
+        { isAtomic: false },
+      )
+
+      expect(outcomes.map(outcome => ('failure' in outcome ? outcome.failure.code : 'done'))).toEqual([
+        'done',
+        'done',
+        'unavailable',
+        'done',
+      ])
+      expect((await listOf(ada.token)).map(({ title }: Task) => title)).toEqual(['other', 'second'])
+    })
+
+    test.each(['yes', 0, null])('is chosen by true or false, not by %j', async atomic => {
+      const ada = await api.user()
+      const answer = await api.post('/tasks/batch', {
+        token: ada.token,
+        json: { atomic, operations: [{ op: 'create', task: { title: 'x' } }] },
+      })
+      expect(answer).toMatchObject({ status: 422, body: { detail: [{ loc: ['body', 'atomic'] }] } })
+    })
   })
 
   test('a hundred long tasks fit, more than a hundred or a megabyte do not, and the answer comes at once', async () => {
@@ -162,6 +489,6 @@ onBothDatabases('a batch', api => {
     )
 
     expect(answers.map(answer => answer.status)).toEqual(Array(10).fill(200))
-    expect(new Set((await list(ada.token)).map((task: { title: string }) => task.title)).size).toBe(1)
+    expect(new Set((await listOf(ada.token)).map((task: { title: string }) => task.title)).size).toBe(1)
   })
 })

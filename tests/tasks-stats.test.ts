@@ -74,7 +74,7 @@ onBothDatabases('the counts', api => {
       await api.task(ada, { due_at: at.toString() })
     }
     const db = createDb({ query: api.sql } as never)
-    const statsAt = (now: Temporal.Instant) => createStats(db, () => now)(ada.id, zone)
+    const statsAt = (now: Temporal.Instant) => createStats(db, () => now)(ada.id, { tz: zone })
 
     for (const now of [start, noon.toInstant(), end.subtract(second)]) {
       expect((await statsAt(now)).due_today).toBe(2)

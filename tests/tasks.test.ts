@@ -22,6 +22,8 @@ onBothDatabases('tasks', api => {
       priority: 0,
       due_at: null,
       tags: [],
+      list_id: null,
+      parent_id: null,
       position: '',
       completed_at: null,
       created_at: expect.stringMatching(moment),

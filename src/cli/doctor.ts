@@ -14,7 +14,7 @@ import { getTableName } from 'drizzle-orm'
 import { type Config, ConfigError, parseConfig } from '../config/config.ts'
 import { clusterName, secretName } from '../config/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
-import { appliedMigrations, migrations } from '../db/migrator.ts'
+import { migrationState, migrations } from '../db/migrator.ts'
 import { AppError } from '../lib/errors.ts'
 import { registry } from '../modules/table-registry.ts'
 import { connectToService } from './control.ts'
@@ -247,9 +247,7 @@ function examineClock(differenceMs: number, tell: Tell): void {
 }
 
 async function examineMigrations(driver: Driver, tell: Tell, readOnly: boolean): Promise<void> {
-  const applied = await appliedMigrations(driver)
-  const pending = migrations.filter(({ when }) => !applied.has(when))
-  const newer = applied.size - (migrations.length - pending.length)
+  const { pending, newer } = await migrationState(driver)
   if (newer > 0) tell('warn', 'migrations', `${newer} from a newer todo-api`, 'upgrade this one')
   if (pending.length > 0)
     tell(

@@ -1,6 +1,6 @@
 import type { Config } from '../config/config.ts'
 import { openDriver } from '../db/drizzle.ts'
-import { migrate, migrations, pendingMigrations } from '../db/migrator.ts'
+import { migrate, migrationState, migrations } from '../db/migrator.ts'
 import { readConfig } from './env.ts'
 import { isAbsent, openDatabase } from './open-database.ts'
 import { say } from './terminal.ts'
@@ -24,7 +24,7 @@ async function pending(config: Config): Promise<string[]> {
   if (isAbsent(config)) return migrations.map(({ tag }) => tag)
   const driver = await openDatabase(config)
   try {
-    return await pendingMigrations(driver)
+    return (await migrationState(driver)).pending
   } finally {
     await driver.close()
   }

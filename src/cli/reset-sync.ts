@@ -1,6 +1,7 @@
 import { sql } from 'drizzle-orm'
 import { createDb, type Db } from '../db/drizzle.ts'
 import { userVersions } from '../db/tables.ts'
+import { lists } from '../modules/lists/table.ts'
 import { tasks } from '../modules/tasks/table.ts'
 import { readConfig } from './env.ts'
 import { openExisting } from './open-database.ts'
@@ -9,7 +10,7 @@ import { patiently } from './transfer/bulk-insert.ts'
 
 const usersAtOnce = 100
 /** A writer, or another user of the embedded database, then waits at most a tenth of a second. */
-const tasksAtOnce = 200
+const rowsAtOnce = 200
 
 const firstId = '00000000-0000-0000-0000-000000000000'
 
@@ -28,16 +29,20 @@ export async function resetSyncCommand(): Promise<void> {
   const driver = await openExisting(readConfig())
   try {
     const db = createDb(driver)
-    const progress = createProgress('tasks')
+    const progress = createProgress('rows')
     let moved = 0
     const users = await skipVersions(db, async user => {
-      for (let count = tasksAtOnce; count === tasksAtOnce; moved += count) {
-        count = await patiently(() => renumberTasks(db, user))
-        progress.add(count)
+      for (const table of [lists, tasks]) {
+        for (let count = rowsAtOnce; count === rowsAtOnce; moved += count) {
+          count = await patiently(() => renumber(db, table, user))
+          progress.add(count)
+        }
       }
     })
     progress.clear()
-    say(`the clients of ${users} users will sync from the beginning; ${moved} tasks have new versions`)
+    say(
+      `the clients of ${users} users will sync from the beginning; ${moved} tasks and lists have new versions`,
+    )
   } finally {
     await driver.close()
   }
@@ -69,20 +74,20 @@ export async function skipVersions(db: Db, onUser?: (id: string) => Promise<void
 }
 
 /**
- * Gives tasks of a user versions from after `skipVersions`: between the loss and now the service may have given a lost
+ * Gives rows of a user versions from after `skipVersions`: between the loss and now the service may have given a lost
  * version to other content. A small step, as of a writer; returns how many tasks it has moved.
  */
-async function renumberTasks(db: Db, user: string): Promise<number> {
+async function renumber(db: Db, table: typeof tasks | typeof lists, user: string): Promise<number> {
   const [row] = await db.execute<{ count: number }>(sql`
     with versions as materialized (
       select last_version, forgotten_version from ${userVersions} where user_id = ${user}::uuid for no key update
     ), old as (
-      select t.id, row_number() over (order by t.version) as place from ${tasks} t, versions v
-      where t.user_id = ${user}::uuid and t.version <= v.forgotten_version order by t.version limit ${tasksAtOnce}
+      select t.id, row_number() over (order by t.version) as place from ${table} t, versions v
+      where t.user_id = ${user}::uuid and t.version <= v.forgotten_version order by t.version limit ${rowsAtOnce}
     ), moved as (
       update ${userVersions} set last_version = last_version + (select count(*) from old) where user_id = ${user}::uuid
     ), written as (
-      update ${tasks} t set version = v.last_version + old.place from old, versions v
+      update ${table} t set version = v.last_version + old.place from old, versions v
       where t.id = old.id and t.user_id = ${user}::uuid
     )
     select count(*) from old`)

@@ -24,8 +24,8 @@ const lockKey = '8389754676633104489'
  * Throws `MigrationError`, or the driver's error when the database is away.
  */
 export async function migrate(driver: Driver, wanted = migrations): Promise<string[]> {
-  const [first] = await pendingMigrations(driver, wanted)
-  if (first === undefined) return []
+  const { pending } = await migrationState(driver, wanted)
+  if (pending.length === 0) return []
   return driver.dedicatedConnection(async connection => {
     const applied: string[] = []
     while (true) {
@@ -66,30 +66,44 @@ async function applyNext(
   return next.tag
 }
 
-const journal = 'select created_at from drizzle.__drizzle_migrations'
+const journal = `
+  select created_at, obj_description('drizzle.__drizzle_migrations'::regclass) from drizzle.__drizzle_migrations`
+
+/** How the database and this program differ. */
+export interface MigrationState {
+  /** The tags of the migrations that the database lacks. */
+  pending: string[]
+  /** How many migrations of a newer program it has. */
+  newer: number
+}
 
 /**
- * The migrations that the database has, by `when`; asks the database each time. Throws when its first one is not ours:
- * then no migration of ours fits on what is there.
+ * Reads the journal; asks the database each time. Throws an Error with one line when this program cannot use the
+ * database: its first migration is not ours, or one of a newer program dropped what ours reads. Such a migration says so
+ * in the comment of the journal: `comment on table drizzle.__drizzle_migrations is 'needs 0007_drop_position'`.
  */
-export async function appliedMigrations(driver: Driver, wanted = migrations): Promise<Set<number>> {
+export async function migrationState(driver: Driver, wanted = migrations): Promise<MigrationState> {
+  const rows = await journalOf(driver)
+  const applied = new Set(rows.map(([when]) => Number(when)))
+  if (applied.size > 0 && !applied.has(wanted[0]!.when)) throw new Error(otherHistory)
+  const needed = /^needs (\w+)$/.exec(`${rows[0]?.[1]}`)?.[1]
+  if (needed !== undefined && !wanted.some(({ tag }) => tag === needed)) {
+    throw new Error(`this database needs a todo-api that has the migration ${needed}: upgrade this one`)
+  }
+  const pending = wanted.filter(({ when }) => !applied.has(when)).map(({ tag }) => tag)
+  return { pending, newer: applied.size - (wanted.length - pending.length) }
+}
+
+async function journalOf(driver: Driver): Promise<readonly unknown[][]> {
   try {
-    const done = new Set((await driver.query(journal, [])).map(([when]) => Number(when)))
-    if (done.size > 0 && !done.has(wanted[0]!.when)) throw new Error(otherHistory)
-    return done
+    return await driver.query(journal, [])
   } catch (error) {
     const undefinedTable = '42P01'
     if (databaseError(error)?.code !== undefinedTable) throw error
-    return new Set()
+    return []
   }
 }
 
 const otherHistory =
   'this database is from before the first release, and no migration leads here from it: ' +
   'export it with the todo-api that made it (todo-api export FILE), then import FILE into a new database'
-
-/** The tags of the migrations that the database lacks; asks the database each time. */
-export async function pendingMigrations(driver: Driver, wanted = migrations): Promise<string[]> {
-  const done = await appliedMigrations(driver, wanted)
-  return wanted.filter(migration => !done.has(migration.when)).map(migration => migration.tag)
-}

@@ -150,28 +150,48 @@ export const userVersions = pgTable('user_versions', {
 /** Every change of a user's tasks rewrites this row. Half-empty pages let PostgreSQL do that in place. */
 const userVersionsFillfactor = 'ALTER TABLE "user_versions" SET (fillfactor = 50);'
 
-/** Permanently deleted tasks, kept for a while so that clients learn of the deletion. */
-export const taskTombstones = pgTable(
-  'task_tombstones',
-  {
-    id: uuid('id').notNull(),
-    userId: uuid('user_id').notNull(),
-    /** The version with which the task left the list. */
-    version: bigint('version', { mode: 'number' }).notNull(),
-    deletedAt: instant('deleted_at').notNull(),
-  },
-  tombstones => [
-    primaryKey({ name: 'task_tombstones_pkey', columns: [tombstones.id, tombstones.userId] }),
-    foreignKey({
-      name: 'task_tombstones_user_fk',
-      columns: [tombstones.userId],
-      foreignColumns: [userVersions.userId],
-    }).onDelete('cascade'),
-    // Not unique: older databases may have imported deletions under a version that was used here.
-    index('task_tombstones_feed').on(tombstones.userId, tombstones.version),
-    index('task_tombstones_age').on(tombstones.deletedAt),
-  ],
-)
+/** Deletions, kept for a while so that clients learn of them. */
+const tombstones = <Name extends string>(name: Name) =>
+  pgTable(
+    name,
+    {
+      id: uuid('id').notNull(),
+      userId: uuid('user_id').notNull(),
+      /** The version with which the row went. */
+      version: bigint('version', { mode: 'number' }).notNull(),
+      deletedAt: instant('deleted_at').notNull(),
+    },
+    tombstones => [
+      primaryKey({ name: `${name}_pkey`, columns: [tombstones.id, tombstones.userId] }),
+      foreignKey({
+        name: `${name}_user_fk`,
+        columns: [tombstones.userId],
+        foreignColumns: [userVersions.userId],
+      }).onDelete('cascade'),
+      // Not unique: older databases may have imported deletions under a version that was used here.
+      index(`${name}_feed`).on(tombstones.userId, tombstones.version),
+      index(`${name}_age`).on(tombstones.deletedAt),
+    ],
+  )
+
+/** Permanently deleted tasks, under the version with which each left the list. */
+export const taskTombstones = tombstones('task_tombstones')
+
+/** Deleted lists. */
+export const listTombstones = tombstones('list_tombstones')
+
+export type Tombstones = typeof taskTombstones | typeof listTombstones
+
+/**
+ * Every change of a task or a list takes a version, or clients that sync would not learn of it. A trigger of each table
+ * calls this when an update keeps the version, whether it comes from the service, from psql or from a foreign key. AFTER,
+ * because a BEFORE trigger locks the row a second time and logs that; a correct update costs only the condition.
+ */
+const requireNewVersion = `CREATE OR REPLACE FUNCTION "require_new_version"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'an update of % % keeps its version %: take the next one (update user_versions set last_version = last_version + 1 where user_id = ''%'' returning last_version) and set version to it', rtrim(TG_TABLE_NAME, 's'), OLD.id, OLD.version, OLD.user_id;
+END
+$$;`
 
 /** What drizzle-kit cannot make from the tables above (see modules/table-registry.ts). */
-export const handwritten = [sessionsEnded, userVersionsFillfactor]
+export const handwritten = [sessionsEnded, userVersionsFillfactor, requireNewVersion]

@@ -1,8 +1,8 @@
 import { Elysia } from 'elysia'
 import { AppError, type Problem } from '../lib/errors.ts'
-import { problemsMax } from './problems.ts'
+import { problemsMax, withoutBrackets } from './problems.ts'
 import { errors, queryValues } from './schema.ts'
-import { prefersStrict, withoutBrackets } from './unknown-names.ts'
+import { prefersStrict } from './unknown-names.ts'
 
 /** The largest request body, in bytes. */
 export const bodyBytesMax = 32 * 1024

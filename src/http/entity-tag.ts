@@ -1,7 +1,8 @@
 import { t } from 'elysia'
+import { deriveKey } from '../lib/derive-key.ts'
 import { text } from './schema.ts'
 
-/** Entity tags (RFC 9110, section 8.8.3) of resources with a version: the tag is the version. */
+/** Entity tags (RFC 9110, section 8.8.3). Of a resource with a version, the tag is the version. */
 
 export const entityTag = (version: number) => `"${version}"`
 
@@ -19,7 +20,12 @@ export const ifMatchHeader = t.Object({
   'if-match': header('Only if the task still has one of these `ETag`s, or `*`; otherwise 412.'),
 })
 
-/** For a read that returns the task only if it has changed. */
+/** For a list or the changes. */
+export const ifNoneMatchListHeader = t.Object({
+  'if-none-match': header('304 if the answer is still the one with this `ETag`.'),
+})
+
+/** For a read that returns the resource only if it has changed. */
 export const ifNoneMatchHeader = t.Object({
   'if-none-match': header('304 if the task still has one of these `ETag`s.'),
 })
@@ -36,7 +42,52 @@ export function wantedVersions(ifMatch: string | undefined): string[] | null {
 }
 
 /** Whether an `If-None-Match` names the version; weak tags count, as proxies that compress make them. */
-export function isKnown(ifNoneMatch: string | undefined, version: number): boolean {
+export function isKnown(ifNoneMatch: string | undefined, version: number | string): boolean {
   if (ifNoneMatch === undefined) return false
   return ifNoneMatch === '*' || [...ifNoneMatch.matchAll(anyTag)].some(([, , tag]) => tag === `${version}`)
+}
+
+/** The tag of an answer that follows from what a user has, by what its version is. */
+export type AnswerTags = (userId: string, request: Request) => (version: number | string) => string
+
+/**
+ * Tags of lists: the user's version when the list was read, and a hash of everything else that it follows from: the user,
+ * the address, `form` (how rows are written), and the secret that signs the cursors in it. The user, because a browser
+ * may have kept the list of another one under the same address.
+ */
+export function createAnswerTags(secretKey: string, form: string): AnswerTags {
+  const key = deriveKey(secretKey, 'entity tags')
+  const seed = Bun.hash.wyhash(form, Bun.hash.wyhash(key))
+  return (userId, { url }) => {
+    const address = url.slice(url.indexOf('/', 'https://'.length))
+    const hash = Bun.hash.wyhash(`${userId} ${address}`, seed).toString(36)
+    return version => `${version}-${hash}`
+  }
+}
+
+interface TaggedResponse {
+  headers: { etag?: string | number; 'cache-control'?: string | number }
+}
+
+/** Tags an answer that a client may keep, and must ask about before each use. */
+export function setAnswerTag({ headers }: TaggedResponse, tag: string): void {
+  headers.etag = `"${tag}"`
+  headers['cache-control'] = 'private, no-cache'
+}
+
+/**
+ * Whether the client has the answer already, which is then a 304. `readVersion` is called only if the client names an
+ * answer; `undefined` means that no version says whether the answer is still the same.
+ */
+export async function isUnchanged(
+  set: TaggedResponse,
+  ifNoneMatch: string | undefined,
+  tagOf: (version: number | string) => string,
+  readVersion: () => Promise<number | string | undefined>,
+): Promise<boolean> {
+  if (ifNoneMatch === undefined) return false
+  const version = await readVersion()
+  if (version === undefined || !isKnown(ifNoneMatch, tagOf(version))) return false
+  setAnswerTag(set, tagOf(version))
+  return true
 }

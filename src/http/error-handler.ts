@@ -101,9 +101,7 @@ function invalid(part: string, failed: FailedRequest, routes: Routes): AppError 
 
 /** A 422 repeats the body that was sent, `null` when there was none or it could not be parsed. */
 function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Routes): AppError {
-  if (error.status !== 422) return error
-  const body = maskSecrets(rawBody, routes)
-  return new AppError(error.code, { detail: error.detail as never, body })
+  return error.status === 422 ? error.withBody(maskSecrets(rawBody, routes)) : error
 }
 
 /** Everything that is wrong: Elysia stops at the first invalid part of a request. */

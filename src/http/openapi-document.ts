@@ -127,6 +127,7 @@ const tags = [
   { name: 'auth', description: 'Create an account and sign in' },
   { name: 'users', description: 'Your account' },
   { name: 'tasks', description: 'Your tasks; no other user sees them' },
+  { name: 'lists', description: 'Your lists of tasks' },
   { name: 'health', description: 'For load balancers and operators' },
 ]
 

@@ -1,3 +1,19 @@
+import { t } from 'elysia'
+import { text } from './schema.ts'
+
+/** The parameters of every list that comes in pages. */
+export const pageParameters = {
+  limit: t.Optional(
+    t.Integer({ minimum: 1, maximum: 200, description: 'At most this many; 50 if not said.' }),
+  ),
+  cursor: t.Optional(
+    text({
+      maxLength: 8000,
+      description: 'Where the page begins: from the `Link` header of the one before.',
+    }),
+  ),
+}
+
 /** The headers of a page: the link to the next one (RFC 8288), and the total. */
 export function pageHeaders(
   request: Request,

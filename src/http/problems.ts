@@ -1,6 +1,8 @@
 import { Kind, OptionalKind, type TObject, type TSchema, Type } from '@sinclair/typebox'
+import { type TypeCheck, TypeCompiler } from '@sinclair/typebox/compiler'
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors'
 import { Value } from '@sinclair/typebox/value'
+import { closest } from 'fastest-levenshtein'
 import type { Problem } from '../lib/errors.ts'
 import { textProblem } from './schema.ts'
 
@@ -8,6 +10,27 @@ import { textProblem } from './schema.ts'
 export type Sections = Partial<
   Record<'path' | 'query' | 'header' | 'body', { schema: TSchema; value: unknown }>
 >
+
+/** Checks a value that is a part of a body; `schema` says what it is. Compiled when it is first needed. */
+export function createCheck(schema: TSchema): (value: unknown) => Problem[] {
+  let compiled: TypeCheck<TSchema> | undefined
+  return value => {
+    compiled ??= TypeCompiler.Compile(schema)
+    return compiled.Check(value) ? [] : findProblems({ body: { schema, value } })
+  }
+}
+
+/** A schema in which what the route checks itself (`unchecked` in schema.ts) is checked, too. */
+export function checked(schema: TSchema): TSchema {
+  if (schema[Kind] === 'Unchecked') return schema.documented
+  if (schema[Kind] === 'Array') return { ...schema, items: checked(schema.items) }
+  if (schema[Kind] !== 'Object') return schema
+  const properties = Object.entries((schema as TObject).properties)
+  return {
+    ...schema,
+    properties: Object.fromEntries(properties.map(([name, part]) => [name, checked(part)])),
+  }
+}
 
 /** Without a limit, a list of 16,000 invalid items would delay every other request. */
 export const problemsMax = 100
@@ -17,7 +40,7 @@ export function findProblems(sections: Sections): Problem[] {
   const problems = Object.entries(sections).flatMap(([section, { schema, value }]) => {
     // Values in an address or a header are text, and are converted as Elysia converts them.
     const input = section === 'body' ? value : fromText(schema as TObject, value)
-    return distinct(firstErrors(schema, input).map(error => toProblem(section, error)))
+    return distinct(firstErrors(checked(schema), input).map(error => toProblem(section, error)))
   })
   return problems.slice(0, problemsMax)
 }
@@ -136,4 +159,37 @@ function describeUnion(schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
   return error
     ? describe(error.type, error.schema, error.value)
     : { type: 'value_error', msg: 'Input should be valid' }
+}
+
+/** `tag[]=` is another way to write one of several `tag=`. */
+export const withoutBrackets = (name: string) => (name.endsWith('[]') ? name.slice(0, -2) : name)
+
+/** One problem for each field of a value that its schema does not know. */
+export function unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Problem[] {
+  if (typeof value !== 'object' || value === null) return []
+  if (schema.anyOf) {
+    const variant = schema.discriminator ? variantOf(schema, value) : schema.anyOf.find(acceptsObjects)
+    return variant ? unknownFields(variant, value, loc) : []
+  }
+  if (Array.isArray(value))
+    return value.flatMap((item, i) => (schema.items ? unknownFields(schema.items, item, [...loc, i]) : []))
+  if (schema[Kind] !== 'Object') return []
+  const { properties } = schema as TObject
+  return Object.entries(value).flatMap(([name, item]) =>
+    Object.hasOwn(properties, name)
+      ? unknownFields(properties[name]!, item, [...loc, name])
+      : unknownName([...loc, name], 'field', Object.keys(properties)),
+  )
+}
+
+const acceptsObjects = ({ type }: TSchema) => type === 'object' || type === 'array'
+
+/** `known` are the names that might be meant. */
+export function unknownName(loc: Problem['loc'], what: string, known: string[]): Problem {
+  const name = withoutBrackets(String(loc.at(-1)))
+  const hint =
+    known.length > 0
+      ? `the nearest known one is '${closest(name.toLowerCase(), known)}'`
+      : 'none is known here'
+  return { loc, msg: `Unknown ${what}: ${hint}`, type: 'extra_forbidden' }
 }

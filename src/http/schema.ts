@@ -161,17 +161,28 @@ export const instant = (options: object = {}) =>
 export const instantInput = (options: TextOptions = {}) =>
   text({ format: 'date-time', examples: ['2099-01-31T18:00:00Z'], ...options })
 
+/** A value that the route checks itself, one by one; `schema` says what it is. */
+export const unchecked = <Schema extends TSchema>(schema: Schema) =>
+  Type.Unsafe<Static<Schema>>({ [Kind]: 'Unchecked', documented: schema })
+
+TypeRegistry.Set('Unchecked', () => true)
+
 export const uuid = (options: object = {}) =>
   serverString('uuid', { examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
 
 /** An id that a client chooses for what it creates. */
 export const ownId = () =>
-  text({
-    format: 'uuid',
+  uuidInput({
     description:
       'Your own id: any UUID but nil and max. Sent again, the request creates nothing and returns what has this id, as it is now.',
-    examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'],
   })
+
+/** An id as a client writes it. */
+export const uuidInput = (options: TextOptions = {}) =>
+  text({ format: 'uuid', examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
+
+/** What a filter by a reference accepts: an id, or `none`. */
+export const idOrNone = /^(none|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$/
 
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])
@@ -271,11 +282,17 @@ function responseOf(codes: ErrorCode[]) {
   return { ...errorBody, description, examples }
 }
 
+/** An error that may be a 412 about such a resource. */
+export const conflictBody = <Resource extends TSchema>(resource: Resource) =>
+  t.Object(
+    { ...errorBody.properties, current: t.Optional({ ...resource, description: 'As it is now.' }) },
+    { title: `${resource.title}Conflict` },
+  )
+
 /** The 412 of a route whose resource is a `resource`. */
 export const preconditionFailed = <Resource extends TSchema>(resource: Resource) => {
-  const { title: _, properties, ...rest } = responseOf(['precondition_failed'])
-  const current = t.Optional({ ...resource, description: 'As it is now.' })
-  return { 412: t.Object({ ...properties, current }, { ...rest, title: 'Conflict' }) }
+  const { description, examples } = responseOf(['precondition_failed'])
+  return { 412: { ...conflictBody(resource), description, examples } }
 }
 
 /** For `response: { 204: noContent }`. */

@@ -1,8 +1,14 @@
-import { Kind, type TObject, type TSchema } from '@sinclair/typebox'
+import type { TSchema } from '@sinclair/typebox'
 import { type AnyElysia, Elysia } from 'elysia'
-import { closest } from 'fastest-levenshtein'
 import { AppError, type Problem } from '../lib/errors.ts'
-import { problemsMax, variantOf } from './problems.ts'
+import {
+  checked,
+  findProblems,
+  problemsMax,
+  unknownFields,
+  unknownName,
+  withoutBrackets,
+} from './problems.ts'
 
 type Routes = AnyElysia['routes']
 type Route = Routes[number]
@@ -32,8 +38,13 @@ export const refuseUnknownNames = (routes: () => Routes) =>
     ({ request, route, rawBody }: Handled) => {
       if (!request.url.includes('?') && !prefersStrict(request)) return
       const schemas = (findRoute(routes(), request, route)?.hooks ?? {}) as Schemas
-      const problems = unknownNames(schemas, request, rawBody)
-      if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
+      if (unknownNames(schemas, request, rawBody, { isDeep: false }).length === 0) return
+      const { body } = schemas
+      const problems = [
+        ...(body ? findProblems({ body: { schema: body, value: rawBody } }) : []),
+        ...unknownNames(schemas, request, rawBody),
+      ]
+      throw new AppError('validation_failed', { detail: problems.slice(0, problemsMax) })
     },
   )
 
@@ -43,10 +54,20 @@ export function findRoute(routes: Routes, { method }: Request, path: string | un
   return routes.find(route => route.path === path && (route.method === wanted || route.method === 'ALL'))
 }
 
-/** One problem for each name in a request that its route does not know. */
-export function unknownNames({ query, body }: Schemas, request: Request, rawBody: unknown): Problem[] {
+/**
+ * One problem for each name in a request that its route does not know; unless `isDeep`, without those in values that the
+ * route checks itself.
+ */
+export function unknownNames(
+  { query, body }: Schemas,
+  request: Request,
+  rawBody: unknown,
+  { isDeep = true } = {},
+): Problem[] {
   const problems = unknownParameters(query, request.url)
-  if (body && prefersStrict(request)) problems.push(...unknownFields(body, rawBody, ['body']))
+  if (body && prefersStrict(request)) {
+    problems.push(...unknownFields(isDeep ? checked(body) : body, rawBody, ['body']))
+  }
   return problems.slice(0, problemsMax)
 }
 
@@ -61,36 +82,5 @@ function unknownParameters(schema: TSchema | undefined, url: string): Problem[] 
   const names = new Set(new URLSearchParams(url.slice(start + 1)).keys())
   return [...names]
     .filter(name => name !== '' && !name.startsWith('_') && !Object.hasOwn(known, withoutBrackets(name)))
-    .map(name => unknown(['query', name], 'parameter', Object.keys(known)))
-}
-
-/** `tag[]=` is another way to write one of several `tag=`. */
-export const withoutBrackets = (name: string) => (name.endsWith('[]') ? name.slice(0, -2) : name)
-
-function unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Problem[] {
-  if (typeof value !== 'object' || value === null) return []
-  if (schema.anyOf) {
-    const variant = schema.discriminator ? variantOf(schema, value) : schema.anyOf.find(acceptsObjects)
-    return variant ? unknownFields(variant, value, loc) : []
-  }
-  if (Array.isArray(value))
-    return value.flatMap((item, i) => (schema.items ? unknownFields(schema.items, item, [...loc, i]) : []))
-  if (schema[Kind] !== 'Object') return []
-  const { properties } = schema as TObject
-  return Object.entries(value).flatMap(([name, item]) =>
-    Object.hasOwn(properties, name)
-      ? unknownFields(properties[name]!, item, [...loc, name])
-      : unknown([...loc, name], 'field', Object.keys(properties)),
-  )
-}
-
-const acceptsObjects = ({ type }: TSchema) => type === 'object' || type === 'array'
-
-function unknown(loc: Problem['loc'], what: string, known: string[]): Problem {
-  const name = withoutBrackets(String(loc.at(-1)))
-  const hint =
-    known.length > 0
-      ? `the nearest known one is '${closest(name.toLowerCase(), known)}'`
-      : 'none is known here'
-  return { loc, msg: `Unknown ${what}: ${hint}`, type: 'extra_forbidden' }
+    .map(name => unknownName(['query', name], 'parameter', Object.keys(known)))
 }

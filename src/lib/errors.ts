@@ -1,4 +1,4 @@
-/** Every error of the API: code -> status and text. The texts of the FastAPI service are kept to the letter. */
+/** Every error of the API: code -> status, text and, if it is another one, the code that is sent. The texts of the FastAPI service are kept to the letter. */
 const failures = {
   bad_request: [400, 'Bad Request'],
   incorrect_password: [400, 'Incorrect password'],
@@ -9,17 +9,24 @@ const failures = {
   not_authorized: [403, 'Not authorized'],
   not_found: [404, 'Not Found'],
   task_not_found: [404, 'Task not found'],
+  list_not_found: [404, 'List not found'],
   session_not_found: [404, 'Session not found'],
   method_not_allowed: [405, 'Method Not Allowed'],
   conflict: [409, 'Database integrity constraint violated'],
   id_used: [409, 'What had this id is in the trash, or was deleted for good'],
-  idempotency_key_used: [409, 'The task of this Idempotency-Key is in the trash, or was deleted for good'],
+  idempotency_key_used: [409, 'What this Idempotency-Key created is in the trash, or was deleted for good'],
+  too_many_lists: [409, 'There are 500 lists already'],
   cursor_expired: [410, 'Cursor is too old: start again without one'],
   precondition_failed: [412, 'The task has changed since'],
   body_too_large: [413, 'Request body too large'],
   unsupported_media_type: [415, 'Unsupported Media Type'],
   idempotency_key_reused: [422, 'This Idempotency-Key was sent before, with another body'],
   validation_failed: [422, 'Validation failed'],
+  /** In a body, where the client calls it as in a path. */
+  list_not_found_in_body: [422, 'List not found', 'list_not_found'],
+  parent_not_found: [422, 'Parent not found'],
+  parent_nested: [422, 'A parent must not have a parent itself'],
+  too_many_children: [422, 'A task has at most 200 children'],
   too_many_requests: [429, 'Too many requests'],
   internal: [500, 'Internal server error'],
   not_ready: [503, 'Not ready'],
@@ -27,6 +34,7 @@ const failures = {
 } as const
 
 export type ErrorCode = keyof typeof failures
+type Failure = readonly [status: number, text: string, code?: ErrorCode]
 
 /** One problem of a request; `loc` starts with body, query, path or header. */
 export interface Problem {
@@ -42,7 +50,7 @@ export interface ErrorDetails {
   /** The body that was sent, with secrets masked; only with a 422. */
   body?: unknown
   /** The operation of a batch that failed, from 0. */
-  index?: number
+  index?: number | undefined
   /** With a 412: the resource as it is now. */
   current?: unknown
   headers?: Record<string, string>
@@ -52,6 +60,7 @@ export interface ErrorDetails {
 /** An expected error: thrown anywhere, turned into a response in one place (`http/error-handler.ts`). */
 export class AppError extends Error {
   override readonly name = 'AppError'
+  readonly code: ErrorCode
   readonly status: number
   readonly detail: string | Problem[]
   readonly body: unknown
@@ -60,17 +69,23 @@ export class AppError extends Error {
   readonly headers: Record<string, string>
 
   constructor(
-    readonly code: ErrorCode,
+    private readonly failure: ErrorCode,
     { detail, body, index, current, headers, cause }: ErrorDetails = {},
   ) {
-    const [status, text] = failures[code]
+    const [status, text, code = failure]: Failure = failures[failure]
     super(text, { cause })
+    this.code = code
     this.status = status
     this.detail = detail ?? text
     this.body = body
     this.index = index
     this.current = current
     this.headers = { ...defaultHeaders[status], ...headers }
+  }
+
+  /** The same error, with the body that was sent. */
+  withBody(body: unknown): AppError {
+    return new AppError(this.failure, { ...this, body })
   }
 }
 

@@ -1,5 +1,6 @@
 import type { PgColumn, PgTable } from 'drizzle-orm/pg-core'
 import {
+  listTombstones,
   handwritten as ofAllModules,
   rateLimits,
   sessionEnds,
@@ -9,7 +10,8 @@ import {
   users,
   userVersions,
 } from '../db/tables.ts'
-import { taskJson, tasks, tasksRequireNewVersion, tasksStorage } from './tasks/table.ts'
+import { listJson, lists, listsRequireNewVersion } from './lists/table.ts'
+import { taskJson, tasks, tasksCheckParent, tasksRequireNewVersion, tasksStorage } from './tasks/table.ts'
 
 /** What is true of a table, so that no command forgets it. A backup holds all tables, and a restore reads all. */
 interface Registration {
@@ -17,7 +19,7 @@ interface Registration {
   /** The column that names the user whose rows they are; or why there is none. */
   owner: PgColumn | { none: string }
   /** The type of its lines in an export; or why they are not exported. Import reads the same lines. */
-  exportedAs: 'user' | 'task' | 'tombstone' | { not: string }
+  exportedAs: 'user' | 'list' | 'task' | 'tombstone' | 'list_tombstone' | { not: string }
   /** How its rows go when the account is deleted: at once with the account, or in steps after it. */
   deletedWithAccount: 'at once' | 'in steps' | { not: string }
 }
@@ -26,10 +28,17 @@ interface Registration {
 export const registry = [
   { table: users, owner: users.id, exportedAs: 'user', deletedWithAccount: 'at once' },
   { table: tasks, owner: tasks.userId, exportedAs: 'task', deletedWithAccount: 'in steps' },
+  { table: lists, owner: lists.userId, exportedAs: 'list', deletedWithAccount: 'in steps' },
   {
     table: taskTombstones,
     owner: taskTombstones.userId,
     exportedAs: 'tombstone',
+    deletedWithAccount: 'in steps',
+  },
+  {
+    table: listTombstones,
+    owner: listTombstones.userId,
+    exportedAs: 'list_tombstone',
     deletedWithAccount: 'in steps',
   },
   {
@@ -68,4 +77,12 @@ export const registry = [
  * What drizzle-kit cannot make from the tables. `bun run db:generate` writes it into the next migration, and
  * tests/migration-rules.test.ts holds that each text is in one.
  */
-export const handwritten = [...ofAllModules, taskJson, tasksRequireNewVersion, tasksStorage]
+export const handwritten = [
+  ...ofAllModules,
+  listJson,
+  listsRequireNewVersion,
+  taskJson,
+  tasksRequireNewVersion,
+  tasksCheckParent,
+  tasksStorage,
+]

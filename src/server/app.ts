@@ -5,6 +5,7 @@ import { createDb } from '../db/drizzle.ts'
 import { createClientOf } from '../http/client.ts'
 import { cors } from '../http/cors.ts'
 import { docs } from '../http/docs.ts'
+import { createAnswerTags } from '../http/entity-tag.ts'
 import { errorHandler } from '../http/error-handler.ts'
 import { health, type Readiness } from '../http/health.ts'
 import { requestLog } from '../http/request-log.ts'
@@ -20,8 +21,12 @@ import { createTickets } from '../modules/auth/tickets.ts'
 import { createTokens } from '../modules/auth/tokens.ts'
 import { eventRoutes } from '../modules/events/routes.ts'
 import { createStreams } from '../modules/events/streams.ts'
+import { listRoutes } from '../modules/lists/routes.ts'
+import { createListService } from '../modules/lists/service.ts'
+import { listJson } from '../modules/lists/table.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
 import { createTaskService } from '../modules/tasks/service.ts'
+import { taskJson } from '../modules/tasks/table.ts'
 import { userRoutes } from '../modules/users/routes.ts'
 import { createUserService } from '../modules/users/service.ts'
 import type { Log } from '../telemetry/log.ts'
@@ -45,7 +50,9 @@ export interface AppParts {
 /** The whole service as one Elysia app, its background jobs and its figures. Nothing listens or runs yet. */
 export function createApp(parts: AppParts) {
   const { config, log, readiness, peerOf, observers = [], plugins = [] } = parts
-  const { auth, users, tasks, streams, jobs, stats } = createServices(parts)
+  const { auth, users, tasks, lists, streams, jobs, stats } = createServices(parts)
+
+  const answerTags = createAnswerTags(parts.secretKey, taskJson + listJson)
 
   let routes: AnyElysia['routes'] = []
   const api = <const Prefix extends string>(prefix: Prefix, { hide }: { hide: boolean }) =>
@@ -53,8 +60,9 @@ export function createApp(parts: AppParts) {
       .use(refuseUnknownNames(() => routes))
       .use(authRoutes(auth))
       .use(userRoutes(users))
-      .use(taskRoutes(tasks, auth.sessions.authenticate))
+      .use(taskRoutes(tasks, auth.sessions.authenticate, answerTags))
       .use(eventRoutes({ tasks, streams, ...auth }))
+      .use(listRoutes(lists, auth.sessions.authenticate, answerTags))
 
   // The order matters: a hook covers only what is registered after it. `standardHostname`: Elysia assumes that a host
   // has more than three letters, and finds no path in http://api/.
@@ -89,6 +97,7 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
   const throttle = createThrottle({ db, driver }, config.throttle)
   const tasks = createTaskService({ db, log, secretKey })
+  const lists = createListService({ db, secretKey })
   const tickets = createTickets({ db, tokens })
   const { authenticate } = sessions
   const streams = createStreams({ db, log, tasks, authenticate, streamsMax: config.streamsMax })
@@ -114,5 +123,5 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     cachedTokens: sessions.cachedTokens,
     streams: streams.stats,
   }
-  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, streams, jobs, stats }
+  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, lists, streams, jobs, stats }
 }

@@ -2,7 +2,7 @@ import type { Config } from '../config/config.ts'
 import { loadSecretKey } from '../config/secret-key.ts'
 import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
-import { migrate, pendingMigrations } from '../db/migrator.ts'
+import { migrate, migrationState } from '../db/migrator.ts'
 import { databaseError } from '../db/pg-error.ts'
 import type { Readiness } from '../http/health.ts'
 import { AppError } from '../lib/errors.ts'
@@ -102,6 +102,8 @@ async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => b
     try {
       const applied = await migrate(driver)
       if (applied.length > 0) log.info('migrated', { applied })
+      const { newer } = await migrationState(driver)
+      if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
       return
     } catch (error) {
       if (!isAway(error)) throw error
@@ -121,7 +123,7 @@ function readinessOf(driver: Driver, isStopping: () => boolean): Readiness {
   return async () => {
     if (isStopping()) return { ready: false, reason: 'the service is stopping' }
     try {
-      const pending = await pendingMigrations(driver)
+      const { pending } = await migrationState(driver)
       return pending.length === 0 ? { ready: true } : { ready: false, reason: 'migrations are pending' }
     } catch {
       return { ready: false, reason: 'the database does not answer' }

@@ -11,6 +11,7 @@
  *   --scale                the same page in tables of 10,000 to 10,000,000 tasks instead (--scale-max N)
  *   --start                the start and the memory instead
  *   --workers              WORKERS=2 against WORKERS=1 instead, for lists (--only), also with PostgreSQL held to one core
+ *   --streams N            N idle live streams on one process instead (of --stream-users, N), and how soon changes reach them
  *   --json FILE --svg FILE where the figures go
  */
 import { writeFileSync } from 'node:fs'
@@ -35,6 +36,7 @@ import {
   startService,
 } from './servers.ts'
 import { measureStart } from './start.ts'
+import { measureStreams } from './streams.ts'
 import { comparisonPicture } from './svg.ts'
 import { measureWorkers } from './workers.ts'
 import { works } from './works.ts'
@@ -54,6 +56,8 @@ const { values: options } = parseArgs({
     'scale-max': { type: 'string', default: '10000000' },
     start: { type: 'boolean', default: false },
     workers: { type: 'boolean', default: false },
+    streams: { type: 'string' },
+    'stream-users': { type: 'string' },
     json: { type: 'string' },
     svg: { type: 'string' },
   },
@@ -104,6 +108,14 @@ async function main() {
     const figures = await measureScale({ executable, newDatabase, postgresPid, max, settings, say })
     if (options.svg) writeFileSync(options.svg, scalePicture(figures))
     return finish(figures)
+  }
+  if (options.streams) {
+    const streams = Number(options.streams)
+    const users = Number(options['stream-users'] ?? streams)
+    const { quick } = options
+    return finish(
+      await measureStreams({ executable, newDatabase, postgresPid, settings, streams, users, quick, say }),
+    )
   }
   if (options.start)
     return finish(await measureStart({ executable, newDatabase, settings, quick: options.quick, say }))

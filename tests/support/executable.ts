@@ -42,11 +42,11 @@ export interface Running extends Client {
 
 /**
  * Starts the built executable in an empty folder of its own, with nothing in its environment but `PATH` and `env`, on
- * a free port; resolves when it listens.
+ * a free port; resolves when it listens. `path` names another build.
  */
-export async function startExecutable(env: Env = {}): Promise<Running> {
+export async function startExecutable(env: Env = {}, path?: string): Promise<Running> {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-run-'))
-  const child = Bun.spawn([await executablePath(), 'serve'], {
+  const child = Bun.spawn([path ?? (await executablePath()), 'serve'], {
     cwd: folder,
     env: { PATH: process.env.PATH, PORT: '0', ...env },
     stdin: 'ignore',

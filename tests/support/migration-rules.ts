@@ -60,7 +60,8 @@ export function breaches(migration: string): string[] {
       const lower = statement.toLowerCase()
       return rules.filter(([what]) => what.test(lower)).map(([, why]) => `${statement.slice(0, 100)}: ${why}`)
     })
-  return [...refused, ...forgotten]
+  // What is refused altogether needs no further advice.
+  return refused.length > 0 ? [...refused, ...forgotten] : [...forgotten, ...unguardedDrop(all)]
 }
 
 /** Storage is part of a column: one that is dropped and added again has lost it. */
@@ -69,5 +70,15 @@ function storageOfJson(migration: string): string[] {
   if (after === undefined || /alter column "json" set storage external/i.test(after)) return []
   return [
     'ADD COLUMN "json": it has lost its storage, and PostgreSQL would compress every long task: repeat `tasksStorage` of src/modules/tasks/table.ts behind it, as `bun run db:generate` does',
+  ]
+}
+
+/** The program of the release that still reads what is dropped must not serve: it looks for this comment. */
+function unguardedDrop(migration: string): string[] {
+  const dropped = [...migration.matchAll(/drop (?:table|column) "?(\w+)/gi)].map(([, name]) => name!)
+  const gone = dropped.filter(name => !new RegExp(`add column "?${name}\\b`, 'i').test(migration))
+  if (gone.length === 0 || /comment on table drizzle\.__drizzle_migrations is/i.test(migration)) return []
+  return [
+    `${gone.join(', ')}: an older program would start and fail at requests: add \`comment on table drizzle.__drizzle_migrations is 'needs 0007_name'\` with the name of this migration`,
   ]
 }

@@ -2,15 +2,16 @@ import { and, eq, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
 import type { Driver } from '../../db/driver.ts'
 import { createDb, type Db } from '../../db/drizzle.ts'
 import { databaseError } from '../../db/pg-error.ts'
-import { taskTombstones, users, userVersions } from '../../db/tables.ts'
+import { listTombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
+import { lists } from '../../modules/lists/table.ts'
 import { tasks } from '../../modules/tasks/table.ts'
 import { collectGarbageSometimes } from './read-cursor.ts'
 
-/** A user, task or tombstone to be added. Tasks and tombstones get the next versions of their user. */
+/** A row to be added. All but users get the next versions of their user. */
 export interface NewRow {
   table: keyof typeof tables
-  /** By the names of the columns in the database; a task or a tombstone has a `user_id`. */
+  /** By the names of the columns in the database; all but a user have a `user_id`. */
   columns: { id: string } & Record<string, unknown>
   /** Of a user: the last version to begin with. Cursors and entity tags up to there are not of this database. */
   version?: number
@@ -18,7 +19,13 @@ export interface NewRow {
   label: string
 }
 
-const tables = { user: users, task: tasks, tombstone: taskTombstones }
+const tables = {
+  user: users,
+  list: lists,
+  task: tasks,
+  tombstone: taskTombstones,
+  list_tombstone: listTombstones,
+}
 
 /** `taken`: another account has the e-mail address. `orphan`: its user is missing. */
 export type Outcome = 'added' | 'present' | 'taken' | 'orphan'
@@ -41,7 +48,14 @@ export function createLoader(
 ) {
   // A service that has the embedded database does it on our behalf (control.ts).
   const addBatch = driver.addRows ?? (rows => addRows(driver, rows))
-  const counts = { added: { user: 0, task: 0, tombstone: 0 }, present: 0, skipped: 0 }
+  const added: Record<NewRow['table'], number> = {
+    user: 0,
+    list: 0,
+    task: 0,
+    tombstone: 0,
+    list_tombstone: 0,
+  }
+  const counts = { added, present: 0, skipped: 0 }
 
   function refuse(label: string, reason: string) {
     counts.skipped++
@@ -144,16 +158,16 @@ async function addUsers(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
   })
 }
 
-/** A task that was deleted here for good is not added again. */
+/** What was deleted here for good is not added again. */
 async function addOwned(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
   if (rows.length === 0) return []
   const ownerOf = ({ columns }: NewRow) => String(columns.user_id)
-  const keyOf = (row: NewRow) => `${ownerOf(row)} ${row.columns.id}`
+  const keyOf = (row: NewRow) => `${kindOf(row)} ${ownerOf(row)} ${row.columns.id}`
   const ids = rows.map(({ columns }) => columns.id)
   const owners = [...new Set(rows.map(ownerOf))]
   const lastVersions = await lockLastVersions(tx, owners)
   const present = await findPresent(tx, ids, owners)
-  const added: Record<NewRow['table'], object[]> = { user: [], task: [], tombstone: [] }
+  const added: NewRow[] = []
   const outcomes = rows.map((row): Outcome => {
     const lastVersion = lastVersions.get(ownerOf(row))
     if (lastVersion === undefined) return 'orphan'
@@ -161,11 +175,23 @@ async function addOwned(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
     const version = lastVersion + 1
     lastVersions.set(ownerOf(row), version)
     present.add(keyOf(row))
-    added[row.table].push({ ...row.columns, version })
+    added.push({ ...row, columns: { ...row.columns, version } })
     return 'added'
   })
-  await insert(tx, tasks, added.task)
-  await insert(tx, taskTombstones, added.tombstone)
+  const insertAll = (table: NewRow['table'], which: (row: NewRow) => boolean = () => true) => {
+    const rows = added.filter(row => row.table === table && which(row))
+    return insert(
+      tx,
+      tables[table],
+      rows.map(({ columns }) => columns),
+    )
+  }
+  const isChild = ({ columns }: NewRow) => Boolean(columns.parent_id)
+  await insertAll('list')
+  await insertAll('task', row => !isChild(row))
+  await insertAll('task', isChild)
+  await insertAll('tombstone')
+  await insertAll('list_tombstone')
   const moved = [...lastVersions].map(([user_id, last_version]) => ({ user_id, last_version }))
   await tx.execute(sql`
     update ${userVersions} v set last_version = n.last_version
@@ -185,17 +211,31 @@ async function lockLastVersions(tx: Db, userIds: string[]): Promise<Map<string, 
   return new Map(locked.map(({ id, version }) => [id, version]))
 }
 
-/** Which of these tasks and tombstones are in the database, as `user id`. */
+type Kind = 'task' | 'list'
+const kindOf = ({ table }: NewRow): Kind => (table.startsWith('list') ? 'list' : 'task')
+
+/** Which of these rows are in the database, or were deleted there, as `kind user id`. */
 async function findPresent(tx: Db, ids: string[], userIds: string[]): Promise<Set<string>> {
   const present = new Set<string>()
-  for (const table of [tasks, taskTombstones]) {
-    const found = await tx
-      .select({ id: table.id, userId: table.userId })
-      .from(table)
-      .where(and(inArray(table.id, ids), inArray(table.userId, userIds)))
-    for (const row of found) present.add(`${row.userId} ${row.id}`)
+  const among = { task: [tasks, taskTombstones], list: [lists, listTombstones] } as const
+  for (const kind of ['task', 'list'] as const) {
+    for (const table of among[kind]) {
+      const found = await tx
+        .select({ id: table.id, userId: table.userId })
+        .from(table)
+        .where(and(inArray(table.id, ids), inArray(table.userId, userIds)))
+      for (const row of found) present.add(`${kind} ${row.userId} ${row.id}`)
+    }
   }
   return present
+}
+
+/** What a row refers to, if it is here and fits: otherwise the row comes without it. */
+const references: Record<string, SQL> = {
+  list_id: sql`(select l.id from ${lists} l where l.id = i.list_id and l.user_id = i.user_id)`,
+  parent_id: sql`(
+    select p.id from ${tasks} p where p.id = i.parent_id and p.user_id = i.user_id and p.parent_id is null
+      and (p.deleted_at is null or i.deleted_at is not null))`,
 }
 
 /** Inserts rows that are not there yet, as one value however many they are. Returns the ids of those that were added. */
@@ -207,7 +247,7 @@ async function insert(
   if (rows.length === 0) return new Set()
   const columns = Object.values(getTableColumns(table)).filter(({ generated }) => !generated)
   const value = ({ name, notNull, default: fallback }: (typeof columns)[number]): SQL => {
-    const given = sql.raw(`i.${name}`)
+    const given = references[name] ?? sql.raw(`i.${name}`)
     return notNull && fallback !== undefined ? sql`coalesce(${given}, ${fallback})` : given
   }
   const added = await tx.execute<{ id: string }>(sql`

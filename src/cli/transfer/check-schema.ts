@@ -1,6 +1,5 @@
 import type { TSchema } from '@sinclair/typebox'
-import { TypeCompiler } from '@sinclair/typebox/compiler'
-import { findProblems } from '../../http/problems.ts'
+import { createCheck as createProblemCheck } from '../../http/problems.ts'
 
 /** bcrypt as passlib and others write it. A cost above 16 would take a core a minute for each sign-in. */
 const bcryptHash = /^\$2[abxy]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{53}$/
@@ -9,10 +8,10 @@ export const isPasswordHash = (text: string): boolean => bcryptHash.test(text)
 
 /** Compiles a check that returns `undefined` for a valid value, else its problems in one line. */
 export function createCheck(schema: TSchema): (value: unknown) => string | undefined {
-  const compiled = TypeCompiler.Compile(schema)
+  const check = createProblemCheck(schema)
   return value => {
-    if (compiled.Check(value)) return undefined
-    const problems = findProblems({ body: { schema, value } })
+    const problems = check(value)
+    if (problems.length === 0) return undefined
     return problems.map(({ loc, msg }) => [loc.slice(1).join('.'), msg].filter(Boolean).join(': ')).join('; ')
   }
 }

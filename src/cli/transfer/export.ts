@@ -3,8 +3,9 @@ import type { PgTable } from 'drizzle-orm/pg-core'
 import { version } from '../../../package.json'
 import type { DedicatedConnection } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
-import { appliedMigrations } from '../../db/migrator.ts'
-import { taskTombstones, users } from '../../db/tables.ts'
+import { migrationState } from '../../db/migrator.ts'
+import { listTombstones, taskTombstones, users } from '../../db/tables.ts'
+import { lists } from '../../modules/lists/table.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
 import { tasks } from '../../modules/tasks/table.ts'
 import { type Output, writeOutput } from '../atomic-file.ts'
@@ -15,10 +16,10 @@ import { createProgress, say } from '../terminal.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
 
 /** The first line of an export. */
-export const exportFormat = { format: 'todo-api-export', version: 2 } as const
+export const exportFormat = { format: 'todo-api-export', version: 3 } as const
 
 /** The types of the other lines. */
-export type LineType = 'user' | 'task' | 'tombstone'
+export type LineType = 'user' | 'list' | 'task' | 'tombstone' | 'list_tombstone'
 
 /** The columns of a task that follow from others: `import` computes them again. */
 const given = { title: '', description: '' }
@@ -27,8 +28,10 @@ const computed = Object.keys(toColumns(given)).filter(name => !(name in given))
 /** The columns that a line of each type holds. */
 export const exportedColumns = {
   user: columnsOf(users, ['normalized_email']),
+  list: columnsOf(lists, []),
   task: columnsOf(tasks, computed),
   tombstone: columnsOf(taskTombstones, []),
+  list_tombstone: columnsOf(listTombstones, []),
 }
 
 function columnsOf(table: PgTable, without: string[]) {
@@ -45,23 +48,27 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
   const driver = await openSnapshot(readConfig())
   try {
     // Refuses a database whose tables are not these.
-    await appliedMigrations(driver)
+    await migrationState(driver)
     const id = user === undefined ? undefined : (await findUser(createDb(driver), user)).id
     const counts = await writeOutput(file || '-', output =>
       driver.dedicatedConnection(connection => exportRows(connection, id, output)),
     )
-    say(`exported ${counts.user} users, ${counts.task} tasks, ${counts.tombstone} notes of deleted tasks`)
+    const deletions = counts.tombstone + counts.list_tombstone
+    say(
+      `exported ${counts.user} users, ${counts.list} lists, ${counts.task} tasks, ${deletions} notes of deletions`,
+    )
   } finally {
     await driver.close()
   }
 }
 
 /**
- * Writes a header, the users, then tasks (the trash, too) and tombstones of each user in the order of their versions, and a
- * last line that counts them: a file without it is incomplete. All from one snapshot.
+ * Writes a header, the users, the lists, then tasks (the trash, too) and tombstones of each user in the order of their
+ * versions, the tasks with a parent last, and a last line that counts them: a file without it is incomplete. All from one
+ * snapshot.
  */
 async function exportRows(connection: DedicatedConnection, userId: string | undefined, output: Output) {
-  const counts = { user: 0, task: 0, tombstone: 0 }
+  const counts = { user: 0, list: 0, task: 0, tombstone: 0, list_tombstone: 0 }
   const progress = createProgress('rows')
   await connection.execute(beginSnapshot)
   // Reads the rows in the order of an index: a sort would need temporary files of their size.
@@ -88,21 +95,29 @@ const typeOf = (line: string) =>
 /** The database makes the lines, so that no row is parsed and written again. */
 function queries(userId: string | undefined): Record<string, string> {
   // `userId` comes from the database.
-  const only = (column: string) => (userId === undefined ? '' : `where ${column} = '${userId}'`)
+  const and = (column: string) => (userId === undefined ? '' : `and ${column} = '${userId}'`)
   const lines = (type: LineType, columns: string, from: string) =>
     asJson(`select '${type}' as type, ${columns} from ${from}`)
-  const versioned = (type: LineType, table: typeof tasks | typeof taskTombstones) =>
+  const versioned = (type: LineType, table: PgTable, which = 'true') =>
     `select user_id, version, row_to_json(r)::text as json
-     from (select '${type}' as type, ${listOf(type)} from ${getTableName(table)} ${only('user_id')}) r`
+     from (select '${type}' as type, ${listOf(type)} from ${getTableName(table)} where ${which} ${and('user_id')}) r`
+  // A merge of indexes, in the order that `import` keeps. Rows that a deleted account has left are skipped.
+  const merged = (...parts: string[]) => `
+    select json from (${parts.join(' union all ')}) rows
+    where (select true from users u where u.id = rows.user_id) order by user_id, version`
   return {
     users: lines(
       'user',
       `${listOf('user', 'u.')}, v.last_version`,
-      `users u join user_versions v on v.user_id = u.id ${only('u.id')} order by u.created_at, u.id`,
+      `users u join user_versions v on v.user_id = u.id where true ${and('u.id')} order by u.created_at, u.id`,
     ),
-    // A merge of two indexes, in the order that `import` keeps. Rows that a deleted account has left are skipped.
-    rows: `
-      select json from (${versioned('task', tasks)} union all ${versioned('tombstone', taskTombstones)}) rows
-      where (select true from users u where u.id = rows.user_id) order by user_id, version`,
+    // What others refer to comes before them.
+    lists: merged(versioned('list', lists)),
+    rows: merged(
+      versioned('task', tasks, 'parent_id is null'),
+      versioned('tombstone', taskTombstones),
+      versioned('list_tombstone', listTombstones),
+    ),
+    children: merged(versioned('task', tasks, 'parent_id is not null')),
   }
 }

@@ -30,7 +30,7 @@ export async function importFile(
   loader: Loader,
   done: (rows: number) => void,
 ) {
-  const seen: Record<LineType, number> = { user: 0, task: 0, tombstone: 0 }
+  const seen: Record<LineType, number> = { user: 0, list: 0, task: 0, tombstone: 0, list_tombstone: 0 }
   let batch: Entry[] = []
   let end: Line | undefined
 
@@ -50,14 +50,15 @@ export async function importFile(
     else if (batch.push(line) === batchRows) await flush()
   }
   await flush()
-  const isComplete = end && Object.entries(seen).every(([type, count]) => end.value[type] === count)
+  // Before format 3 there were no lists.
+  const isComplete = end && Object.entries(seen).every(([type, count]) => (end.value[type] ?? 0) === count)
   if (!isComplete) throw new LineError('the file is not complete: its last line must count the others')
 }
 
 function checkHeader({ value }: Line) {
   if (value.format !== exportFormat.format)
     throw new LineError('line 1: this is not a file that `export` wrote')
-  if (value.version !== 1 && value.version !== exportFormat.version) {
+  if (![1, 2, exportFormat.version].includes(value.version as number)) {
     throw new LineError('line 1: a newer program wrote this file; import it with that one')
   }
 }
@@ -76,8 +77,10 @@ const checks: Record<LineType, (value: unknown) => string | undefined> = {
   user: createCheck(
     t.Object({ ...schemaOf('user'), last_version: t.Optional(version), seq: t.Optional(version) }),
   ),
+  list: createCheck(t.Object(schemaOf('list'))),
   task: createCheck(t.Object(schemaOf('task'))),
   tombstone: createCheck(t.Object(schemaOf('tombstone'))),
+  list_tombstone: createCheck(t.Object(schemaOf('list_tombstone'))),
 }
 
 function schemaOf(type: LineType) {
@@ -115,8 +118,8 @@ const hashProblem = (type: string, value: Record<string, unknown>) =>
 
 function toRow({ number, type: table, value }: Entry): NewRow {
   const row = { table, columns: value as NewRow['columns'], label: `line ${number}` }
-  if (table === 'tombstone') return row
   if (table === 'task') return { ...row, columns: { ...row.columns, ...toColumns(value) } }
+  if (table !== 'user') return row
   const columns = { ...row.columns, normalized_email: normalizeEmail(value.email as string) }
   return { ...row, columns, version: beyond(Number(value.last_version ?? value.seq ?? 0)) }
 }

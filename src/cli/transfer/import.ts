@@ -45,10 +45,10 @@ function reportSkipped(progress: Progress, label: string, reason: string) {
 }
 
 function summarize({ counts: { added, present, skipped } }: Loader): boolean {
-  const deletions = added.tombstone > 0 ? `, ${added.tombstone} notes of deleted tasks` : ''
-  say(
-    `added ${added.user} users, ${added.task} tasks${deletions}; ${present} were here already; ${skipped} skipped`,
-  )
+  const notes = added.tombstone + added.list_tombstone
+  const rare = [added.list > 0 && `, ${added.list} lists`, notes > 0 && `, ${notes} notes of deletions`]
+  const what = [`${added.user} users, ${added.task} tasks`, ...rare.filter(text => text !== false)].join('')
+  say(`added ${what}; ${present} were here already; ${skipped} skipped`)
   if (skipped > 0)
     say('fix the skipped rows in the source and run import again; rows already imported stay unchanged')
   return skipped === 0

@@ -155,3 +155,5 @@ export const ticket = t.Object(
     ],
   },
 )
+
+export type Ticket = typeof ticket.static

@@ -1,16 +1,24 @@
 import { Elysia } from 'elysia'
 import type { Db } from '../../db/drizzle.ts'
-import { query } from '../../http/body.ts'
+import { body, query } from '../../http/body.ts'
 import type { ClientOf } from '../../http/client.ts'
 import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
 import { requireUser } from '../../http/require-user.ts'
 import { errors, noContent } from '../../http/schema.ts'
-import { logoutQuery, refresh, sessionList, sessionParams, tokenPair } from './model.ts'
+import {
+  logoutQuery,
+  refresh,
+  sessionList,
+  sessionParams,
+  ticket,
+  ticketRequest,
+  tokenPair,
+} from './model.ts'
 import { passwordSignIn } from './password.ts'
 import type { Passwords } from './password-hash.ts'
 import type { Sessions } from './sessions.ts'
 import type { Throttle } from './throttle.ts'
-import { type Tickets, ticketRoutes } from './tickets.ts'
+import type { Tickets } from './tickets.ts'
 
 /** What sign-in methods may need; each names its own part of it. */
 interface Parts {
@@ -28,7 +36,7 @@ export const authRoutes = (parts: Parts) =>
     .use(passwordSignIn(parts))
     .use(refreshRoutes(parts.sessions))
     .use(sessionRoutes(parts.sessions))
-    .use(ticketRoutes(parts.tickets, parts.sessions))
+    .use(ticketRoutes(parts.sessions, parts.tickets))
 
 const refreshRoutes = (sessions: Sessions) =>
   new Elysia().use(oauthBody()).post('/refresh', ({ body }) => sessions.refresh(body.refresh_token), {
@@ -84,3 +92,18 @@ const sessionRoutes = (sessions: Sessions) =>
         },
       },
     )
+
+const ticketRoutes = (sessions: Sessions, tickets: Tickets) =>
+  new Elysia()
+    .use(requireUser(sessions.authenticate))
+    .use(body())
+    .post('/tickets', async ({ user, status }) => status(201, await tickets.issue(user)), {
+      body: ticketRequest,
+      response: { 201: ticket },
+      detail: {
+        operationId: 'createTicket',
+        summary: 'Get a ticket for the live stream',
+        description:
+          'For a browser, whose `EventSource` sends no headers: open `/tasks/events?ticket=…` with it. It is good once, within a minute. The stream ends with the session that asked for it.',
+      },
+    })

@@ -1,13 +1,10 @@
 import { and, eq, gt, lt, sql } from 'drizzle-orm'
-import { Elysia } from 'elysia'
 import type { Db } from '../../db/drizzle.ts'
 import { tickets } from '../../db/tables.ts'
-import { body } from '../../http/body.ts'
-import { requireUser } from '../../http/require-user.ts'
 import { AppError } from '../../lib/errors.ts'
 import { formatUuid } from '../../lib/uuid.ts'
-import { ticket, ticketRequest } from './model.ts'
-import type { Caller, Sessions } from './sessions.ts'
+import type { Ticket } from './model.ts'
+import type { Caller } from './sessions.ts'
 import type { Tokens } from './tokens.ts'
 
 const idBytes = 16
@@ -23,7 +20,7 @@ export type Tickets = ReturnType<typeof createTickets>
  */
 export function createTickets({ db, tokens }: { db: Db; tokens: Tokens }) {
   return {
-    async issue({ id: userId, sessionId }: Caller): Promise<typeof ticket.static> {
+    async issue({ id: userId, sessionId }: Caller): Promise<Ticket> {
       const id = Buffer.from(userId.replaceAll('-', ''), 'hex')
       const secret = crypto.getRandomValues(new Uint8Array(secretBytes))
       const issued = Buffer.concat([id, secret]).toString('base64url')
@@ -55,18 +52,3 @@ export function createTickets({ db, tokens }: { db: Db; tokens: Tokens }) {
 }
 
 const hash = (text: string) => new Bun.CryptoHasher('sha256').update(text).digest('hex')
-
-export const ticketRoutes = (tickets: Tickets, sessions: Sessions) =>
-  new Elysia()
-    .use(requireUser(sessions.authenticate))
-    .use(body())
-    .post('/tickets', async ({ user, status }) => status(201, await tickets.issue(user)), {
-      body: ticketRequest,
-      response: { 201: ticket },
-      detail: {
-        operationId: 'createTicket',
-        summary: 'Get a ticket for the live stream',
-        description:
-          'For a browser, whose `EventSource` sends no headers: open `/tasks/events?ticket=…` with it. It is good once, within a minute. The stream ends with the session that asked for it.',
-      },
-    })

@@ -1,5 +1,3 @@
-import type { UserId } from '../../lib/user-id.ts'
-
 /** Why the service ends a stream; its last event says so. */
 export type EndCode = 'invalid_token' | 'restarting' | 'too_slow'
 /** Why a stream is over: the service has ended it, or the client has gone. */
@@ -14,16 +12,13 @@ export interface Place {
   version: number
 }
 
-export interface StreamParts {
-  userId: UserId
-  /** Checked again while the stream is open. */
-  token: string
-  place: Place
-  /** Called once, when it is over; the client may still be receiving. */
+/** What a stream reports. */
+export interface StreamListener {
+  /** It is over; the client may still be receiving. Called once. */
   onEnd(reason: EndReason): void
-  /** Called when the client has received everything or has gone. */
+  /** The client has received everything or has gone. */
   onClose(): void
-  /** Called when a stream that had more to read than was sent has sent it. */
+  /** The client has received all that was read, and there is more to read. */
   onDrain(): void
 }
 
@@ -41,13 +36,9 @@ const retry = encoder.encode('retry: 2000\n')
  * Bun calls `pull` when everything before was sent, and `cancel` when the client has gone.
  */
 export class Stream {
-  readonly userId: UserId
-  readonly token: string
-  place: Place
   /** There may be changes after `place`. */
   isBehind = true
   sentAt = 0
-  readonly #parts: StreamParts
   /** There was more to read than one page. */
   #hasMore = false
   #unsent: Uint8Array[] = []
@@ -56,17 +47,20 @@ export class Stream {
   #waiting: ReadableStreamDefaultController<Uint8Array> | undefined
   #end: EndReason | undefined
 
-  constructor(parts: StreamParts) {
-    this.#parts = parts
-    this.userId = parts.userId
-    this.token = parts.token
-    this.place = parts.place
-    const { cursor } = parts.place
+  /** `token` is checked again while the stream is open. */
+  constructor(
+    readonly token: string,
+    public place: Place,
+    private readonly listener: StreamListener,
+  ) {
+    const { cursor } = place
     this.#send(Buffer.concat([retry, event('hello', JSON.stringify({ cursor }), cursor)]))
   }
 
   /** The response's body. Without a queue of its own: what is unsent is known here alone. */
-  body = () => new ReadableStream(this, { highWaterMark: 0 })
+  body() {
+    return new ReadableStream(this, { highWaterMark: 0 })
+  }
 
   pull(controller: ReadableStreamDefaultController<Uint8Array>) {
     const next = this.#unsent.shift()
@@ -75,16 +69,16 @@ export class Stream {
       controller.enqueue(next)
     } else if (this.#end) {
       controller.close()
-      this.#parts.onClose()
+      this.listener.onClose()
     } else {
       this.#waiting = controller
-      if (this.#hasMore) this.#parts.onDrain()
+      if (this.#hasMore) this.listener.onDrain()
     }
   }
 
   cancel() {
     this.#endBecause('client')
-    this.#parts.onClose()
+    this.listener.onClose()
   }
 
   /** Whether to read changes for it. A long past is read as fast as the client takes it, so it is never too slow for that. */
@@ -113,7 +107,7 @@ export class Stream {
   #endBecause(reason: EndReason): boolean {
     if (this.#end) return false
     this.#end = reason
-    this.#parts.onEnd(reason)
+    this.listener.onEnd(reason)
     return true
   }
 

@@ -1,141 +1,127 @@
-import { and, eq, isNotNull, isNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { userVersions } from '../../db/tables.ts'
+import { type Versions, writeInTurn } from '../../db/versions.ts'
+import { problemsMax } from '../../http/problems.ts'
 import { AppError, type Problem } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { isUuid } from '../../lib/uuid.ts'
-import type { Operation } from './model.ts'
-import { assignments, newTask, settableColumns, toColumns, toNewColumns } from './rows.ts'
-import { lockVersions, throwMissing } from './statements.ts'
-import { tasks } from './table.ts'
+import { type Found, findDeleted, findForeign, findParents, findTasks, write } from './batch-statements.ts'
+import { trashTasks } from './families.ts'
+import { type Outcome, type Refusal, readOperations, roundsOf, type Step } from './operations.ts'
+import { findPlaces } from './placement.ts'
 
-/** An operation as columns. `version` is the one that the client expects; in `write`, the new one. */
-interface Step {
-  op: Operation['op']
-  id: string
-  version: number | undefined
-  patch: object
+/** How a batch is carried out. */
+interface BatchOptions {
+  /** All or nothing, if not said; otherwise each operation for itself. */
+  isAtomic?: boolean
+  /** Whether unknown fields are refused. */
+  isStrict?: boolean
 }
 
+/** Each round costs a few statements, for which the embedded database keeps other requests waiting. */
+const roundsMax = 10
+/** How long a batch that is not atomic begins further rounds. A transaction may take 2 s. */
+const roundsMs = 1500
+
 /**
- * Up to 100 operations in one transaction, all or nothing. The user's versions are locked first: from then on the tasks do
- * not change, so one query decides about all operations, and three statements write them.
+ * Up to 100 operations in one transaction. The user's versions are locked first: from then on the tasks do not change. The
+ * operations are carried out in rounds, in which each is about another task: for a round, one query decides about all
+ * operations, and two statements write them. Nearly every batch is one round. `now` is for tests: the clock, in milliseconds.
  */
-export function createBatch(db: Db) {
+export function createBatch(db: Db, now = () => performance.now()) {
   /**
-   * Carries out all operations or none, and returns the answer as JSON. Throws `validation_failed`; or, with the `index`
-   * of the first operation that cannot be done, `task_not_found`, `not_authorized` or `precondition_failed`.
+   * Carries out the operations, and returns what became of each, in their order. Of an atomic batch, it throws
+   * `validation_failed` with everything that is wrong; or, with the `index` of the first operation that cannot be carried
+   * out, `task_not_found`, `not_authorized`, `precondition_failed`, `id_used`, or why a task cannot have that list or
+   * parent. Otherwise these are outcomes, and so is `unavailable` for operations that time or rounds did not suffice for.
    */
-  return async function batch(userId: UserId, operations: Operation[]): Promise<string> {
-    const problems = problemsOf(operations)
-    if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
-    const steps = operations.map(stepOf)
-    const tasks = await db.transaction(async tx => {
-      const versions = await lockVersions(tx, userId)
-      if (!versions) throw new AppError('invalid_token')
-      const found = await findTasks(tx, userId, steps)
-      for (const [index, { op, id, version }] of steps.entries()) {
-        if (op === 'create') continue
-        const task = found.get(id)
-        if (!task || task.isTrashed) return throwMissing(tx, userId, id, { index })
-        if (version !== undefined && version !== task.version)
-          throw new AppError('precondition_failed', { index })
+  return async function batch(
+    userId: UserId,
+    operations: unknown[],
+    { isAtomic = true, isStrict = false }: BatchOptions = {},
+  ): Promise<Outcome[]> {
+    const until = now() + roundsMs
+    const read = readOperations(operations, isStrict)
+    const refused = read.filter(isRefusal)
+    if (isAtomic && refused.length > 0) throw allProblems(refused)
+
+    const steps = read.filter(isStep)
+    const outcomes = await writeInTurn(db, userId, async (tx, versions) => {
+      const outcomes: Outcome[] = []
+      let firstFailed = Number.POSITIVE_INFINITY
+      const rounds = roundsOf(steps, await findParents(tx, userId, steps))
+      if (isAtomic && rounds.length > roundsMax) throw tooDeep(rounds[roundsMax]![0]!)
+      for (const [i, round] of rounds.entries()) {
+        const isLate = !isAtomic && (i >= roundsMax || (i > 0 && now() > until))
+        // What comes after a failure is rolled back with it; what comes before it may have failed first.
+        const wanted = isAtomic ? round.filter(({ index }) => index < firstFailed) : round
+        const carriedOut = isLate ? wanted.map(unavailable) : await carryOut(tx, userId, versions, wanted)
+        outcomes.push(...carriedOut)
+        firstFailed = Math.min(...outcomes.filter(isRefusal).map(({ index }) => index))
       }
-      const changes = steps
-        .filter(({ op, id }) => op === 'create' || found.get(id)!.differs)
-        .map((step, i) => ({ ...step, version: versions.lastVersion + 1 + i }))
-      const written = await write(tx, userId, changes)
-      return new Map([...found.values(), ...written].map(({ id, json }) => [id, json]))
+      const failed = outcomes.filter(isRefusal).find(({ index }) => index === firstFailed)
+      if (isAtomic && failed) throw failed.failure
+      return outcomes
     })
-    const results = steps.map(
-      ({ op, id }) => `{"op":"${op}","id":"${id}","task":${op === 'delete' ? 'null' : tasks.get(id)}}`,
-    )
-    return `{"results":[${results}]}`
+    return [...refused, ...outcomes].sort((a, b) => a.index - b.index)
   }
 }
 
-function stepOf(operation: Operation): Step {
-  const { op, version } = operation
-  if (op === 'create') return { op, version, id: Bun.randomUUIDv7(), patch: toNewColumns(operation.task) }
-  const id = operation.id.toLowerCase()
-  // PostgreSQL reads the text `now` as the moment at which the transaction began.
-  return { op, version, id, patch: op === 'delete' ? { deleted_at: 'now' } : toColumns(operation.task!) }
-}
-
-/** Steps as rows, and a task as the patch of its step would leave it. */
-const rowsOf = (steps: Pick<Step, 'id' | 'patch'>[]) =>
-  sql`jsonb_to_recordset(${sql.param(steps)}::jsonb) as step(id uuid, patch jsonb)`
-const patched = sql`jsonb_populate_record(${tasks}, step.patch)`
-
-/** The user's tasks that the steps name, and whether the step would change them. */
-async function findTasks(tx: Db, userId: UserId, steps: Step[]) {
-  const found = await tx
-    .select({
-      id: tasks.id,
-      version: tasks.version,
-      json: tasks.json,
-      isTrashed: sql<boolean>`${isNotNull(tasks.deletedAt)}`,
-      differs: sql<boolean>`${patched} is distinct from ${tasks}`,
-    })
-    .from(tasks)
-    .innerJoin(rowsOf(steps), eq(tasks.id, sql`step.id`))
-    .where(eq(tasks.userId, userId))
-  return new Map(found.map(task => [task.id, task]))
-}
-
-/** Writes the steps, each with its version, and returns the new and changed tasks. */
-async function write(tx: Db, userId: UserId, steps: (Step & { version: number })[]) {
-  const { create = [], change = [] } = Object.groupBy(steps, ({ op }) => (op === 'create' ? op : 'change'))
-  const answer = { id: tasks.id, json: tasks.json }
-
-  const rows = sql.param(create.map(({ id, version, patch }) => ({ ...patch, id, version })))
-  const given = { id: sql`r.id`, user_id: sql`${userId}::uuid`, version: sql`r.version` }
-  const row = newTask(given, field => sql`r.${sql.identifier(field)}`)
-  const made = await tx
-    .insert(tasks)
-    .select(sql`select ${row} from jsonb_populate_recordset(null::${tasks}, ${rows}::jsonb) r`)
-    .returning(answer)
-
-  // The patches name different columns, so all of them are set. A deletion does not count as an update of the task.
-  const patches = change.map(({ op, id, version, patch }) => ({
-    id,
-    patch: { ...patch, version, ...(op === 'update' && { updated_at: 'now' }) },
-  }))
-  const columns = [...settableColumns, 'updated_at', 'deleted_at', 'version']
-  const updated = await tx
-    .update(tasks)
-    .set(assignments(columns, column => sql`(${patched}).${sql.identifier(column)}`))
-    .from(rowsOf(patches))
-    .where(and(eq(tasks.id, sql`step.id`), eq(tasks.userId, userId), isNull(tasks.deletedAt)))
-    .returning(answer)
-
-  const last = steps.at(-1)
-  if (last)
-    await tx.update(userVersions).set({ lastVersion: last.version }).where(eq(userVersions.userId, userId))
-  return [...made, ...updated]
-}
-
-/** What the schema does not check: what goes with which operation, and that no task is named twice. */
-function problemsOf(operations: Operation[]): Problem[] {
-  const seen = new Set<string>()
-  return operations.flatMap((operation, i) => {
-    const { op, id, version } = operation
-    const problem = (field: string, type: string, msg: string): Problem => ({
-      loc: ['body', 'operations', i, field],
-      msg,
-      type,
-    })
-    const problems: Problem[] = []
-    if (op === 'create') {
-      if (id !== undefined) problems.push(problem('id', 'not_combinable', 'Not with create'))
-      if (version !== undefined) problems.push(problem('version', 'not_combinable', 'Not with create'))
-      return problems
-    }
-    if (op === 'update' && !operation.task) problems.push(problem('task', 'missing', 'Field required'))
-    const key = id.toLowerCase()
-    if (!isUuid(id)) problems.push(problem('id', 'uuid', 'Input should be the id of a task'))
-    else if (seen.has(key)) problems.push(problem('id', 'duplicate', 'A task can come once only'))
-    seen.add(key)
-    return problems
+const allProblems = (refused: Refusal[]) =>
+  new AppError('validation_failed', {
+    detail: refused.flatMap(({ failure }) => failure.detail as Problem[]).slice(0, problemsMax),
   })
+
+function tooDeep({ index }: Step): AppError {
+  const msg = `At most ${roundsMax} operations may follow from each other`
+  const problem = { loc: ['body', 'operations', index, 'id'], msg, type: 'too_many' }
+  return new AppError('validation_failed', { detail: [problem], index })
+}
+
+const isStep = (read: Step | Refusal): read is Step => !('failure' in read)
+const isRefusal = (read: Step | Refusal | Outcome): read is Refusal => 'failure' in read
+
+const refuse = ({ index, op, id }: Step, failure: AppError): Refusal => ({ index, op, id, failure })
+const unavailable = (step: Step) => refuse(step, new AppError('unavailable', { index: step.index }))
+
+/** Carries out the steps of a round that can be. */
+async function carryOut(tx: Db, userId: UserId, versions: Versions, steps: Step[]): Promise<Outcome[]> {
+  const found = await findTasks(tx, userId, steps)
+  const absent = steps.filter(({ id }) => !found.has(id))
+  const deleted = await findDeleted(tx, userId, absent)
+  const foreign = await findForeign(tx, userId, absent)
+  const placementFailure = await findPlaces(tx, userId, steps, found)
+  const failures = new Map(
+    steps.map(step => {
+      const failure = failureOf(step, found.get(step.id), deleted, foreign)
+      return [step, failure ?? placementFailure(step)] as const
+    }),
+  )
+  const changes = steps
+    .filter(step => !failures.get(step) && (found.get(step.id)?.differs ?? true))
+    .map(step => ({ ...step, version: ++versions.lastVersion }))
+  const written = await write(tx, userId, changes)
+  const trashed = changes.filter(({ op }) => op === 'delete').map(({ id }) => id)
+  // Their children.
+  if (trashed.length > 0) await trashTasks(tx, versions, userId, trashed)
+
+  return steps.map(step => {
+    const { index, op, id } = step
+    const failure = failures.get(step)
+    if (failure) return refuse(step, failure)
+    return { index, op, id, json: op === 'delete' ? null : (written.get(id) ?? found.get(id)!.json) }
+  })
+}
+
+/** Why a step cannot be carried out; `undefined` when it can. */
+function failureOf(
+  { index, op, id, version }: Step,
+  task: Found | undefined,
+  deleted: Set<string>,
+  foreign: Set<string>,
+): AppError | undefined {
+  if (op === 'create')
+    return task?.isTrashed || deleted.has(id) ? new AppError('id_used', { index }) : undefined
+  if (!task || task.isTrashed)
+    return new AppError(foreign.has(id) ? 'not_authorized' : 'task_not_found', { index })
+  if (version === undefined || version === task.version) return undefined
+  return new AppError('precondition_failed', { index, current: JSON.parse(task.json) })
 }

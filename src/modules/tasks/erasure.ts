@@ -1,12 +1,12 @@
-import { and, eq, gt, inArray, isNotNull, lt, notExists, type SQL, sql } from 'drizzle-orm'
+import { and, eq, gt, isNotNull, lt, notExists, type SQL, sql } from 'drizzle-orm'
 import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
-import { taskTombstones, users, userVersions } from '../../db/tables.ts'
+import { listTombstones, type Tombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
+import { lockVersions, writeTombstones } from '../../db/versions.ts'
 import { findAppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { errorFields, type Log } from '../../telemetry/log.ts'
-import { serialized } from './rows.ts'
-import { type Change, lockVersions } from './statements.ts'
+import { lists } from '../lists/table.ts'
 import { tasks } from './table.ts'
 
 /** Days that a task stays in the trash before it is deleted permanently. */
@@ -21,14 +21,14 @@ const usersAtOnce = 100
 const isTrashed = isNotNull(tasks.deletedAt)
 const daysAgo = (days: number) => sql`now() - make_interval(days => ${days})`
 const isOldTrash = lt(tasks.deletedAt, daysAgo(trashDays))
-const isOldTombstone = lt(taskTombstones.deletedAt, daysAgo(tombstoneDays))
+const isOldTombstone = ({ deletedAt }: Tombstones) => lt(deletedAt, daysAgo(tombstoneDays))
 
 type Lock = { skipLocked?: true }
 
 /** Deletes at most `stepRows` rows, in the order of an index: otherwise each step would read and sort all of them. */
 async function deleteSome(
   tx: Db,
-  table: typeof tasks | typeof taskTombstones,
+  table: typeof tasks | Tombstones,
   order: AnyPgColumn,
   which: SQL | undefined,
 ) {
@@ -40,21 +40,6 @@ async function deleteSome(
     .delete(table)
     .where(and(which, sql`${id} = any (array(${some}))`))
     .returning({ id, userId, version, deletedAt })
-}
-
-/** Records deletions for clients that sync. An import may have brought a tombstone of the same task; the last one counts. */
-async function writeTombstones(
-  tx: Db,
-  deleted: { id: string; userId: string; version: number; deletedAt?: string | null }[],
-) {
-  if (deleted.length === 0) return
-  await tx
-    .insert(taskTombstones)
-    .values(deleted.map(row => ({ ...row, deletedAt: row.deletedAt ?? sql`now()` })))
-    .onConflictDoUpdate({
-      target: [taskTombstones.id, taskTombstones.userId],
-      set: { version: sql`excluded.version`, deletedAt: sql`excluded.deleted_at` },
-    })
 }
 
 /** Repeats a step, each time in a transaction that locks the user's versions, until one deletes fewer rows than it may. */
@@ -70,16 +55,17 @@ async function inSteps(db: Db, userId: string, lock: Lock, step: (tx: Db) => Pro
 function emptyTrash(db: Db, userId: string, which: SQL, lock: Lock = {}) {
   return inSteps(db, userId, lock, async tx => {
     const deleted = await deleteSome(tx, tasks, tasks.deletedAt, and(eq(tasks.userId, userId), which))
-    await writeTombstones(tx, deleted)
+    await writeTombstones(tx, taskTombstones, deleted)
     return deleted.length
   })
 }
 
 /** Forgets old deletions and records up to which version: cursors before it are too old. */
-function forgetDeletions(db: Db, userId: string) {
+function forgetDeletions(db: Db, tombstones: Tombstones, userId: string) {
   return inSteps(db, userId, { skipLocked: true }, async tx => {
-    const { version, userId: owner } = taskTombstones
-    const forgotten = await deleteSome(tx, taskTombstones, version, and(eq(owner, userId), isOldTombstone))
+    const { version, userId: owner } = tombstones
+    const which = and(eq(owner, userId), isOldTombstone(tombstones))
+    const forgotten = await deleteSome(tx, tombstones, version, which)
     const last = Math.max(0, ...forgotten.map(({ version }) => version))
     await tx
       .update(userVersions)
@@ -94,21 +80,23 @@ export async function eraseUser(db: Db, userId: string): Promise<number> {
   const [account] = await db.select({ id: users.id }).from(users).where(eq(users.id, userId))
   if (account) return 0
   let total = 0
-  for (const table of [tasks, taskTombstones]) {
+  for (const table of [tasks, taskTombstones, listTombstones]) {
     const which = eq(table.userId, userId)
     const step = async (tx: Db) => (await deleteSome(tx, table, table.version, which)).length
     total += await inSteps(db, userId, {}, step)
   }
+  // At most 500, and no task is in them any more.
+  await db.delete(lists).where(eq(lists.userId, userId))
   await db.delete(userVersions).where(eq(userVersions.userId, userId))
   return total
 }
 
-type OwnedTable = typeof tasks | typeof taskTombstones | typeof userVersions
+type OwnedTable = typeof tasks | Tombstones | typeof userVersions
 
 const hasNoAccount = (db: Db) =>
   notExists(db.select({ id: users.id }).from(users).where(eq(users.id, userVersions.userId)))
 
-/** Permanent deletion: of one task, of the trash, and periodically of what is old. */
+/** Permanent deletion of the trash, and periodically of what is old. */
 export function createErasure(db: Db, log: Pick<Log, 'error'>) {
   /** Runs `work` for each user who has such rows. A failure is logged and does not stop the others. */
   async function forEachUser(table: OwnedTable, which: SQL, work: (userId: string) => Promise<number>) {
@@ -135,27 +123,6 @@ export function createErasure(db: Db, log: Pick<Log, 'error'>) {
   }
 
   return {
-    /** One task, from the list or from the trash; takes the next version. */
-    task: {
-      write: ({ id, user, ifMatch }) =>
-        db.transaction(async tx => {
-          const versions = await lockVersions(tx, user)
-          const isWanted = ifMatch ? inArray(tasks.version, ifMatch.map(Number)) : undefined
-          const which = and(eq(tasks.id, id), eq(tasks.userId, user), isWanted)
-          const deleted = await tx.delete(tasks).where(which).returning(serialized)
-          if (!versions || deleted.length === 0) return []
-          const version = versions.lastVersion + 1
-          await writeTombstones(tx, [{ id, userId: user, version }])
-          await tx.update(userVersions).set({ lastVersion: version }).where(eq(userVersions.userId, user))
-          return deleted
-        }),
-      look: ({ id, user }) =>
-        db
-          .select({ ...serialized, differs: sql<boolean>`true` })
-          .from(tasks)
-          .where(and(eq(tasks.id, id), eq(tasks.userId, user))),
-    } satisfies Change,
-
     /** Everything in the user's trash. */
     async emptyTrash(userId: UserId): Promise<void> {
       await emptyTrash(db, userId, isTrashed)
@@ -167,11 +134,13 @@ export function createErasure(db: Db, log: Pick<Log, 'error'>) {
      * left to the next purge.
      */
     async purge(): Promise<{ purged: number; forgotten: number; erased: number }> {
+      const forget = (tombstones: Tombstones) =>
+        forEachUser(tombstones, isOldTombstone(tombstones), id => forgetDeletions(db, tombstones, id))
       return {
         purged: await forEachUser(tasks, isOldTrash, id =>
           emptyTrash(db, id, isOldTrash, { skipLocked: true }),
         ),
-        forgotten: await forEachUser(taskTombstones, isOldTombstone, id => forgetDeletions(db, id)),
+        forgotten: (await forget(taskTombstones)) + (await forget(listTombstones)),
         erased: await forEachUser(userVersions, hasNoAccount(db), id => eraseUser(db, id)),
       }
     },

@@ -1,5 +1,17 @@
 import { Kind, type Static, type TOptional, type TSchema } from '@sinclair/typebox'
-import { arrayOverlaps, type Column, eq, gt, inArray, lt, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
+import {
+  arrayOverlaps,
+  type Column,
+  eq,
+  gt,
+  inArray,
+  isNull,
+  lt,
+  or,
+  type SQL,
+  type SQLWrapper,
+  sql,
+} from 'drizzle-orm'
 import {
   bigint,
   type PgColumnBuilderBase,
@@ -9,7 +21,18 @@ import {
 } from 'drizzle-orm/pg-core'
 import { t } from 'elysia'
 import { bytewiseText, instant as instantColumn } from '../../db/tables.ts'
-import { instant, instantInput, integer, nullable, oneOf, stringList, text, uuid } from '../../http/schema.ts'
+import {
+  idOrNone,
+  instant,
+  instantInput,
+  integer,
+  nullable,
+  oneOf,
+  stringList,
+  text,
+  uuid,
+  uuidInput,
+} from '../../http/schema.ts'
 import { parseInstant } from '../../lib/instant.ts'
 import { tokenize } from './words.ts'
 
@@ -52,6 +75,19 @@ const filter = <Schema extends TSchema>(
 // Without examples: the Swagger page would send them.
 const moment = (compare: typeof lt, description: string) =>
   filter(text({ format: 'date-time', description }), (column, value) => compare(column, parseInstant(value)))
+
+/** Rows whose reference is one of these ids; `none` are those without one. */
+const ofThese = (description: string) =>
+  filter(
+    stringList({ maxItems: 20, pattern: idOrNone, wanted: 'an id, or none', description }),
+    (column, wanted) => {
+      const ids = wanted.filter(id => id !== 'none')
+      return or(
+        ids.length > 0 ? inArray(column, ids) : undefined,
+        ids.length < wanted.length ? isNull(column) : undefined,
+      )
+    },
+  )
 
 const itself = (column: SQLWrapper) => sql`${column}`
 /** The same on every database, whatever its locale. */
@@ -179,6 +215,28 @@ export const fields = {
           description: 'With this tag; given more than once: with any of them.',
         }),
         (column, tags) => (tags.length > 0 ? arrayOverlaps(column, tags) : undefined),
+      ),
+    },
+  },
+  list_id: {
+    column: uuidColumn('list_id'),
+    output: nullable(uuid({ description: 'The list that the task is in; null is the inbox.' })),
+    example: null,
+    input: nullable(uuidInput({ description: 'One of your lists; null is the inbox.' })),
+    initial: null,
+    filters: {
+      list: ofThese('In this list, `none` for the inbox; given more than once: in any of them.'),
+    },
+  },
+  parent_id: {
+    column: uuidColumn('parent_id'),
+    output: nullable(uuid({ description: 'The task that this one is a part of.' })),
+    example: null,
+    input: nullable(uuidInput({ description: 'The task that it is a part of, which has no parent itself.' })),
+    initial: null,
+    filters: {
+      parent: ofThese(
+        'The parts of this task, `none` for tasks without a parent; may be given more than once.',
       ),
     },
   },

@@ -1,44 +1,30 @@
-import { and, asc, count, desc, eq, isNull, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, count, eq, isNull, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
+import {
+  afterCursor,
+  lastVersionOf,
+  type OrderKey,
+  type Page,
+  type PageRow,
+  page,
+  readPage,
+} from '../../db/page.ts'
+import { createVersionReader } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
 import { fieldsWith, filters, type SortName } from './fields.ts'
 import type { ListQuery } from './model.ts'
+import { value } from './rows.ts'
 import { columnOf, tasks, typeOf } from './table.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
 /**
- * Lists. The default order is read from the index `tasks_created`; for any other order all tasks of the user are read
- * and sorted. Filters are tested on the rows that are read (docs/decisions/0006-lists.md).
+ * Pages of tasks. The default order is read from the index `tasks_created`, or `tasks_list` for those of one list; for any
+ * other order all tasks of the user are read and sorted. Other filters are tested on the rows that are read
+ * (docs/decisions/0006-lists.md).
  */
 
-/** One page of a list. */
-export interface Page {
-  /** The JSON of its tasks, with commas between them. */
-  items: string
-  /** The cursor of the next page; `undefined` on the last one. */
-  next: string | undefined
-  /** Only when it was asked for. */
-  total?: number | undefined
-}
-
-/** The row in which the database returns a page. */
-export type PageRow = {
-  /** The JSON of the tasks, and of the first one of the next page, with commas between them. */
-  items: string | null
-  /** A JSON array: what the last task of the page is sorted by. */
-  last: string
-  /** The first task of the next page. */
-  next_id: string | null
-}
-
 const defaultSort = '-created_at'
-
-/** One key of an ORDER BY. */
-interface OrderKey {
-  by: SQL
-  isDescending: boolean
-}
 
 /** One key of an order that a client can ask for. */
 interface Key extends OrderKey {
@@ -46,30 +32,51 @@ interface Key extends OrderKey {
   type: string
 }
 
-export function createLists(db: Db, cursors: Cursors) {
+export function createPages(db: Db, cursors: Cursors) {
   const hotPage = prepareHotPages(db)
+  const readVersions = createVersionReader(db)
 
   /**
    * A page of the user's live tasks. Throws `validation_failed` for a cursor that is not from this list, and for a
    * cursor with an offset.
    */
-  return async function list(userId: UserId, query: ListQuery): Promise<Page> {
-    const { offset = 0, cursor } = query
-    if (cursor !== undefined && offset > 0) {
-      throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
-    }
-    const order = parseSort(query.sort ?? defaultSort)
-    const after = cursor === undefined ? undefined : openCursor(userId, cursor, order)
+  async function list(userId: UserId, query: ListQuery): Promise<Page> {
+    const { order, after } = readPlace(userId, query)
     const [rows, counted] = await Promise.all([
       hotPage(userId, query, after) ?? db.execute<PageRow>(pageFor(userId, query, order, after)),
-      query.total ? db.select({ total: count() }).from(tasks).where(whereClause(userId, query)) : undefined,
+      query.total ? countTasks(userId, query) : undefined,
     ])
     const { items, last } = readPage(rows[0]!)
+    const version = rows[0]!.last_version
+    const [{ total, lastVersion } = { total: undefined, lastVersion: version }] = counted ?? []
     return {
       items,
       next: last && cursors.sign('list', userId, `${nameOf(order)} ${last}`),
-      total: counted?.[0]?.total,
+      total,
+      // The count is another statement, which may have seen another change.
+      version: query.overdue || lastVersion !== version ? undefined : version,
     }
+  }
+
+  /** The `version` that such a page has now, without reading it. Throws as `list` does. */
+  async function listVersion(userId: UserId, query: ListQuery): Promise<number | undefined> {
+    readPlace(userId, query)
+    return query.overdue ? undefined : (await readVersions(userId))?.lastVersion
+  }
+
+  const countTasks = (userId: UserId, query: ListQuery) =>
+    db
+      .select({ total: count(), lastVersion: lastVersionOf(sql`${userId}::uuid`) })
+      .from(tasks)
+      .where(whereClause(userId, query))
+
+  /** The order of a query, and the values of the last task of the page before. */
+  function readPlace(userId: UserId, { sort = defaultSort, offset = 0, cursor }: ListQuery) {
+    if (cursor !== undefined && offset > 0) {
+      throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
+    }
+    const order = parseSort(sort)
+    return { order, after: cursor === undefined ? undefined : openCursor(userId, cursor, order) }
   }
 
   /** The values of the last task of the page before. */
@@ -79,6 +86,8 @@ export function createLists(db: Db, cursors: Cursors) {
     if (!content?.startsWith(`${name} `)) throw wrongCursor('cursor')
     return JSON.parse(content.slice(name.length + 1))
   }
+
+  return { list, listVersion }
 }
 
 /** A page as a statement with its values, so that PostgreSQL plans it for them. */
@@ -87,17 +96,23 @@ function pageFor(userId: UserId, query: ListQuery, order: Key[], after: unknown[
   const values = after?.map((value, i) => sql`${value}::${sql.raw(order[i]!.type)}`)
   const where = and(whereClause(userId, query), values && afterCursor(order, values))!
   return page({
+    from: tasks,
     where,
     order,
     pageSize: sql`${limit}::int`,
     limit: sql`${limit + 1}::int`,
     offset: sql`offset ${offset}`,
+    lastVersionOf: sql`${userId}::uuid`,
   })
 }
 
+/** Filters of hot pages, each with one value. */
+const hotFilters = { list: ['list_id', 'uuid'], status: ['status', 'text'] } as const
+type HotFilter = keyof typeof hotFilters
+
 /**
- * The most frequent queries, each prepared once: the default order, with one status or none, from the start or from a
- * cursor. Returns `undefined` for any other query.
+ * The most frequent queries, each prepared once: the default order, of all lists or of one, with one status or none, from
+ * the start or from a cursor. Returns `undefined` for any other query.
  */
 function prepareHotPages(db: Db) {
   const order = parseSort(defaultSort)
@@ -108,83 +123,48 @@ function prepareHotPages(db: Db) {
    */
   const hidden = (name: string, type: string) => sql`(select ${placeholder(name)}::${sql.raw(type)})`
 
-  const prepare = (name: string, hasStatus: boolean, hasCursor: boolean) => {
+  const prepare = (filters: HotFilter[], hasCursor: boolean) => {
     const after = hasCursor ? order.map(({ type }, i) => hidden(`after_${i}`, type)) : undefined
     const where = and(
       eq(tasks.userId, hidden('user', 'uuid')),
       isNull(tasks.deletedAt),
-      hasStatus ? eq(tasks.status, hidden('status', 'text')) : undefined,
+      ...filters.map(name => eq(columnOf(hotFilters[name][0]), hidden(name, hotFilters[name][1]))),
       after && afterCursor(order, after),
     )!
     const pageSize = sql`${placeholder('limit')}::int`
     return prepareSql<PageRow>(
       db,
-      name,
-      page({ where, order, pageSize, limit: sql`${hidden('limit', 'int')} + 1` }),
+      ['tasks', ...filters, ...(hasCursor ? ['after'] : [])].join('_'),
+      page({
+        from: tasks,
+        where,
+        order,
+        pageSize,
+        limit: sql`${hidden('limit', 'int')} + 1`,
+        lastVersionOf: value('user', 'uuid'),
+      }),
     )
   }
-  const all = [prepare('list', false, false), prepare('list_after', false, true)]
-  const byStatus = [prepare('list_status', true, false), prepare('list_status_after', true, true)]
+  const combinations: HotFilter[][] = [[], ['list'], ['status'], ['list', 'status']]
+  const prepared = new Map(
+    combinations.map(filters => [filters.join(), [prepare(filters, false), prepare(filters, true)] as const]),
+  )
 
   return (userId: UserId, query: ListQuery, after: unknown[] | undefined) => {
-    const { limit = 50, offset = 0, sort = defaultSort, status, cursor: _, total: __, ...filters } = query
-    if (offset > 0 || sort !== defaultSort || Object.keys(filters).length > 0) return undefined
-    if (status && status.length !== 1) return undefined
-    const [start, next] = status ? byStatus : all
-    return (after ? next! : start!).execute({
+    const { limit = 50, offset = 0, sort = defaultSort, cursor: _, total: __, ...filters } = query
+    const { list, status } = query
+    const isHot = [list, status].every(values => !values || values.length === 1) && list?.[0] !== 'none'
+    const statements = prepared.get(Object.keys(filters).sort().join())
+    if (offset > 0 || sort !== defaultSort || !isHot || !statements) return undefined
+    return statements[after ? 1 : 0].execute({
       user: userId,
       limit,
+      list: list?.[0],
       status: status?.[0],
       after_0: after?.[0],
       after_1: after?.[1],
     })
   }
-}
-
-/** What differs between the statements of pages. */
-interface QueryShape {
-  where: SQL
-  order: OrderKey[]
-  /** How many tasks a page has. */
-  pageSize: SQL
-  /** How many rows are read: one more, which tells whether there is a next page. */
-  limit: SQL
-  offset?: SQL
-  /** A task as JSON. */
-  item?: SQL
-}
-
-/**
- * The statement of a page, whose answer is one row (`PageRow`): joining the JSON of the tasks is less work for all than
- * taking 50 rows apart. The task too many is cut off by `readPage`: a filter by `row_number()` costs the server a third
- * more. Raw SQL, because the builder has no words for elements of an aggregate.
- */
-export function page({
-  where,
-  order,
-  pageSize,
-  limit,
-  offset = sql``,
-  item = sql`${tasks.json}`,
-}: QueryShape): SQL {
-  const keys = order.map(({ by }, i) => ({ by, name: sql.identifier(`key_${i}`) }))
-  const list = (parts: SQL[]) => sql.join(parts, sql`, `)
-  const orderBy = order.map(({ by, isDescending }) => (isDescending ? desc(by) : asc(by)))
-  return sql`
-    select string_agg(item, ',') as items,
-           json_build_array(${list(keys.map(({ name }) => sql`(array_agg(${name}))[${pageSize}]`))})::text as last,
-           (array_agg(id))[${pageSize} + 1] as next_id
-    from (
-      select ${item} as item, ${tasks.id} as id, ${list(keys.map(({ by, name }) => sql`${by} as ${name}`))}
-      from ${tasks} where ${where} order by ${list(orderBy)} limit ${limit} ${offset}
-    ) page`
-}
-
-/** The JSON of the tasks of a page; and if there is a next one, what its cursor says. */
-export function readPage({ items, last, next_id }: PageRow): { items: string; last: string | undefined } {
-  if (items === null || next_id === null) return { items: items ?? '', last: undefined }
-  // Each task begins with its id, and quotes within a text are escaped: this stands nowhere else.
-  return { items: items.slice(0, items.lastIndexOf(`,{"id":"${next_id}"`)), last }
 }
 
 /** The condition for the live tasks of a user that pass every filter of a query. */
@@ -206,23 +186,6 @@ function whereClause(userId: UserId, query: ListQuery): SQL {
 /** Every pattern is in the title or in the description. */
 const hasWords = (patterns: string[]) =>
   sql`(${tasks.titleWords} || ${sql.raw(`'${wordsSeparator}'`)} || ${tasks.descriptionWords}) like all (${sql.param(patterns)}::text[])`
-
-/**
- * The condition for the rows after these values. If every key sorts the same way, a row comparison `(a, b) > (x, y)`, which an index
- * serves as a range. Otherwise `a >= x and (a > x or (a = x and b < y) …)`.
- */
-export function afterCursor(order: OrderKey[], values: SQL[]): SQL {
-  const beyond = order.map(({ isDescending }) => sql.raw(isDescending ? '<' : '>'))
-  const by = order.map(key => key.by)
-  if (order.every(({ isDescending }) => isDescending === order[0]!.isDescending)) {
-    return sql`(${sql.join(by, sql`, `)}) ${beyond[0]} (${sql.join(values, sql`, `)})`
-  }
-  const steps = by.map((key, i) => {
-    const equal = by.slice(0, i).map((before, j) => sql`${before} = ${values[j]}`)
-    return sql`(${sql.join([...equal, sql`${key} ${beyond[i]} ${values[i]}`], sql` and `)})`
-  })
-  return sql`${by[0]} ${beyond[0]}= ${values[0]} and (${sql.join(steps, sql` or `)})`
-}
 
 /** The keys of `-priority,due_at`, followed by `id` in the direction of the last one: so no two tasks are equal. */
 function parseSort(text: string): Key[] {

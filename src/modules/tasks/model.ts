@@ -1,5 +1,19 @@
 import { t } from 'elysia'
-import { instant, integer, nullable, oneOf, ownId, pathId, text, uuid } from '../../http/schema.ts'
+import { pageParameters } from '../../http/paging.ts'
+import {
+  conflictBody,
+  instant,
+  integer,
+  nullable,
+  oneOf,
+  ownId,
+  pathId,
+  text,
+  unchecked,
+  uuid,
+  validationErrorBody,
+} from '../../http/schema.ts'
+import { list } from '../lists/model.ts'
 import { examples, fieldsWith, filterSchemas, inputs, outputs, type SortName } from './fields.ts'
 
 export const task = t.Object(outputs, { title: 'Task', examples: [examples] })
@@ -27,12 +41,7 @@ const sortNames = fieldsWith('sortBy').map(([name]) => name as SortName)
 
 const sortKey = `-?(${sortNames.join('|')})`
 
-const limit = t.Optional(
-  t.Integer({ minimum: 1, maximum: 200, description: 'At most this many; 50 if not said.' }),
-)
-const cursor = t.Optional(
-  text({ maxLength: 8000, description: 'Where the page begins: from the `Link` header of the one before.' }),
-)
+const { limit, cursor } = pageParameters
 
 export const listQuery = t.Object({
   limit,
@@ -89,6 +98,8 @@ export const changesQuery = t.Object({
 const changesExample = {
   tasks: [examples],
   deleted: ['019a9c3e-8c20-7d5f-8b62-1e6f3a7b9c22'],
+  lists: list.examples,
+  deleted_lists: ['019a9c3f-2d40-7e8b-a1c2-6b7c8d9e0f13'],
   cursor: 'q83vEjRWeJCrze8SNFZ4kDcuMA',
   has_more: false,
 }
@@ -97,6 +108,8 @@ export const changes = t.Object(
   {
     tasks: t.Array(task, { description: 'New and changed, in the order of the changes.' }),
     deleted: t.Array(uuid(), { description: 'No longer in the list: deleted, or in the trash.' }),
+    lists: t.Array(list, { description: 'New and changed lists, in the order of the changes.' }),
+    deleted_lists: t.Array(uuid(), { description: 'Lists that were deleted.' }),
     cursor: t.String({ description: 'For the next call.', examples: [changesExample.cursor] }),
     has_more: t.Boolean({ description: 'There is more already: ask again at once.' }),
   },
@@ -114,7 +127,10 @@ const operationVersion = t.Optional(
   }),
 )
 
-const create = t.Object({ op: t.Literal('create'), task: taskCreate }, { title: 'CreateOperation' })
+const create = t.Object(
+  { op: t.Literal('create'), id: t.Optional(ownId()), task: taskCreate },
+  { title: 'CreateOperation' },
+)
 const update = t.Object(
   { op: t.Literal('update'), id: operationId, version: operationVersion, task: taskUpdate },
   { title: 'UpdateOperation' },
@@ -123,24 +139,19 @@ const remove = t.Object(
   { op: t.Literal('delete'), id: operationId, version: operationVersion },
   { title: 'DeleteOperation' },
 )
-/** With the fields that the service refuses: otherwise they would be ignored like unknown ones. */
-const uncheckedCreate = t.Object(
-  { ...create.properties, id: t.Optional(operationId), version: operationVersion },
-  { documented: create },
-)
-/** The service checks that there is a task: Elysia turns a required object that is absent into an empty one. */
-const uncheckedUpdate = t.Object(
-  { ...update.properties, task: t.Optional(taskUpdate) },
-  { documented: update },
-)
 
-const operation = t.Union([uncheckedCreate, uncheckedUpdate, remove], {
-  title: 'Operation',
-  discriminator: 'op',
-})
+export const operation = t.Union([create, update, remove], { title: 'Operation', discriminator: 'op' })
 
 export const batch = t.Object(
-  { operations: t.Array(operation, { minItems: 1, maxItems: 100 }) },
+  {
+    atomic: t.Optional(
+      t.Boolean({
+        description: '`true`, or not said: all operations or none. `false`: each for itself.',
+        default: true,
+      }),
+    ),
+    operations: t.Array(unchecked(operation), { minItems: 1, maxItems: 100 }),
+  },
   {
     title: 'Batch',
     examples: [
@@ -161,11 +172,21 @@ export const batchResult = t.Object(
         {
           op: oneOf(operationKinds),
           id: uuid(),
-          task: nullable(task),
+          status: t.Optional(
+            integer({
+              description: 'With `atomic: false`: the status of this operation alone.',
+              examples: [201],
+            }),
+          ),
+          task: t.Optional(nullable(task)),
+          error: t.Optional(t.Union([conflictBody(task), validationErrorBody])),
         },
         { title: 'OperationResult' },
       ),
-      { description: 'One for each operation, in their order. `task` is null for a `delete`.' },
+      {
+        description:
+          'One for each operation, in their order. `task` is null for a `delete`. With `atomic: false` there may be an `error` instead; `op` and `id` are then what the operation says.',
+      },
     ),
   },
   {
@@ -175,6 +196,7 @@ export const batchResult = t.Object(
 )
 
 export const statsQuery = t.Object({
+  list: filterSchemas.list,
   tz: t.Optional(
     text({
       maxLength: 64,
@@ -201,19 +223,6 @@ export const stats = t.Object(
   },
 )
 
-export const idempotencyHeader = t.Object({
-  'idempotency-key': t.Optional(
-    text({
-      minLength: 1,
-      maxLength: 255,
-      pattern: /^[\x20-\x7e]*$/,
-      wanted: 'printable ASCII',
-      description:
-        'Any text of your own, such as a UUID. Sent again with the same key, the request makes no second task and returns the first, as it is now. Not with an `id` of your own.',
-    }),
-  ),
-})
-
 export const taskParams = t.Object({ id: pathId('The id of a task.') })
 
 export type TaskCreate = typeof taskCreate.static
@@ -224,6 +233,7 @@ export type ListQuery = typeof listQuery.static
 export type TrashQuery = typeof trashQuery.static
 export type ChangesQuery = typeof changesQuery.static
 export type Changes = typeof changes.static
-export type Operation = (typeof batch.static)['operations'][number]
+export type Operation = typeof operation.static
 export type OperationResult = (typeof batchResult.static)['results'][number]
+export type StatsQuery = typeof statsQuery.static
 export type Stats = typeof stats.static

@@ -1,12 +1,17 @@
 import { Elysia, t } from 'elysia'
 import { body, query } from '../../http/body.ts'
 import {
+  type AnswerTags,
   entityTag,
   ifMatchHeader,
   ifNoneMatchHeader,
+  ifNoneMatchListHeader,
   isKnown,
+  isUnchanged,
+  setAnswerTag,
   wantedVersions,
 } from '../../http/entity-tag.ts'
+import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { pageHeaders } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import {
@@ -19,14 +24,12 @@ import {
   withHeaders,
 } from '../../http/schema.ts'
 import type { Caller } from '../auth/sessions.ts'
+import { batchRoutes } from './batch-routes.ts'
 import { listFilters, momentFilters } from './fields.ts'
 import {
-  batch,
-  batchResult,
   type Changes,
   changes,
   changesQuery,
-  idempotencyHeader,
   listQuery,
   stats,
   statsQuery,
@@ -41,40 +44,14 @@ import {
   trashedTaskList,
   trashQuery,
 } from './model.ts'
+import { misplacedCodes } from './placement.ts'
 import type { SerializedTask } from './rows.ts'
 import type { TaskService } from './service.ts'
 
-const batchBytesMax = 1024 * 1024
+export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) =>
+  new Elysia().use(batchRoutes(tasks, authenticate)).use(otherRoutes(tasks, authenticate, answerTags))
 
-export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
-  new Elysia().use(batchRoutes(tasks, authenticate)).use(otherRoutes(tasks, authenticate))
-
-/** By itself, because it takes a larger body. */
-const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
-  new Elysia({ prefix: '/tasks', tags: ['tasks'] })
-    .use(requireUser(authenticate))
-    .use(body({ bytesMax: batchBytesMax }))
-    .post(
-      '/batch',
-      async ({ user, body, set }) =>
-        sendJson<typeof batchResult.static>(set, await tasks.batch(user.id, body.operations)),
-      {
-        body: batch,
-        response: {
-          200: jsonText(batchResult),
-          ...errors('not_authorized', 'task_not_found'),
-          ...preconditionFailed(task),
-        },
-        detail: {
-          operationId: 'batchTasks',
-          summary: 'Create, change and delete many tasks at once',
-          description:
-            'Up to 100 operations, all or nothing. An error names the first operation that cannot be done in `index`. A `delete` puts into the trash.',
-        },
-      },
-    )
-
-const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => {
+const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) => {
   async function update({ user, params, body, headers, set }: Update) {
     const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
     return sendTask(set, task)
@@ -85,46 +62,66 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
     .use(query())
     .get(
       '',
-      async ({ user, query, request, set }) => {
+      async ({ user, query, headers, request, set, status }) => {
+        const tagOf = answerTags(user.id, request)
+        const readVersion = () => tasks.listVersion(user.id, query)
+        if (await isUnchanged(set, headers['if-none-match'], tagOf, readVersion))
+          return status(304, undefined)
         const page = await tasks.list(user.id, query)
+        if (page.version !== undefined) setAnswerTag(set, tagOf(page.version))
         Object.assign(set.headers, pageHeaders(request, page))
         return sendJson<Task[]>(set, `[${page.items}]`)
       },
       {
         transform: readListQuery,
         query: listQuery,
+        headers: ifNoneMatchListHeader,
         response: {
-          200: withHeaders(jsonText(taskList), 'Link', 'X-Total-Count'),
+          200: withHeaders(jsonText(taskList), 'ETag', 'Link', 'X-Total-Count'),
+          304: withHeaders(noContent, 'ETag'),
         },
         detail: {
           operationId: 'listTasks',
           summary: 'List your tasks',
           description:
-            'Newest first, if not said otherwise. Filters can be combined. The `Link` header has the address of the next page; on the last page there is none.',
+            'Newest first, if not said otherwise. Filters can be combined. The `Link` header has the address of the next page; on the last page there is none. With `If-None-Match`, 304 while none of your tasks and lists has changed; `overdue=true` has no `ETag`, because time decides about it.',
         },
       },
     )
     .get(
       '/changes',
-      async ({ user, query, set }) => sendJson<Changes>(set, (await tasks.changes(user.id, query)).json),
+      async ({ user, query, headers, request, set, status }) => {
+        const tagOf = answerTags(user.id, request)
+        const readState = () => tasks.changesState(user.id, query)
+        if (await isUnchanged(set, headers['if-none-match'], tagOf, readState)) return status(304, undefined)
+        const { json, state } = await tasks.changes(user.id, query)
+        setAnswerTag(set, tagOf(state))
+        return sendJson<Changes>(set, json)
+      },
       {
         query: changesQuery,
-        response: { 200: jsonText(changes), ...errors('cursor_expired') },
+        headers: ifNoneMatchListHeader,
+        response: {
+          200: withHeaders(jsonText(changes), 'ETag'),
+          304: withHeaders(noContent, 'ETag'),
+          ...errors('cursor_expired'),
+        },
         detail: {
           operationId: 'listChanges',
           summary: 'What has changed since',
           description:
-            'Keeps a copy up to date: every change of your tasks in order, none missed, deletions included. Begin without `since`, keep the `cursor`, and ask with it again, at once while `has_more` is true. After a 410, or a 422 for `since`, throw the copy away and begin again. Deletions are remembered for 90 days.',
+            'Keeps a copy up to date: every change of your tasks and lists in order, none missed, deletions included. Begin without `since`, keep the `cursor`, and ask with it again, at once while `has_more` is true. After a 410, or a 422 for `since`, throw the copy away and begin again. Deletions are remembered for 90 days. With `If-None-Match`, 304 while nothing has changed.',
         },
       },
     )
-    .get('/stats', ({ user, query }) => tasks.stats(user.id, query.tz), {
+    .get('/stats', ({ user, query }) => tasks.stats(user.id, query), {
+      transform: readListQuery,
       query: statsQuery,
       response: { 200: stats },
       detail: {
         operationId: 'countTasks',
         summary: 'Count your tasks',
-        description: 'By status, and how many are due or in the trash.',
+        description: 'By status, and how many are due or in the trash; with `list`, only those in it.',
       },
     })
     .get(
@@ -237,7 +234,13 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) => 
         body: taskCreate,
         response: {
           201: withHeaders(jsonText(task), 'ETag', 'Location'),
-          ...errors('id_used', 'idempotency_key_used', 'validation_failed', 'idempotency_key_reused'),
+          ...errors(
+            'id_used',
+            'idempotency_key_used',
+            'validation_failed',
+            'idempotency_key_reused',
+            ...misplacedCodes,
+          ),
         },
         detail: {
           operationId: 'createTask',
@@ -292,7 +295,7 @@ const change = {
   headers: ifMatchHeader,
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
-    ...errors('not_authorized', 'task_not_found'),
+    ...errors('not_authorized', 'task_not_found', 'validation_failed', ...misplacedCodes),
     ...preconditionFailed(task),
   },
 }

@@ -1,17 +1,20 @@
 import type { Db } from '../../db/drizzle.ts'
-import { deriveKey } from '../../lib/derive-key.ts'
+import { writeInTurn } from '../../db/versions.ts'
 import { AppError } from '../../lib/errors.ts'
+import { alreadyUsed, type Creation, createIdempotency, keyReused } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { isUuid, uuidOf } from '../../lib/uuid.ts'
+import { isUuid } from '../../lib/uuid.ts'
 import type { Log } from '../../telemetry/log.ts'
 import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createCursors } from './cursor.ts'
 import { createErasure } from './erasure.ts'
-import { createLists } from './list.ts'
+import { createFamilyChanges } from './families.ts'
+import { createPages } from './list.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
+import { throwMisplaced } from './placement.ts'
 import { requestText, type SerializedTask, toColumns, toNewColumns } from './rows.ts'
-import { type Change, createStatements, lockVersions, type Target, throwMissing } from './statements.ts'
+import { type Change, createStatements, type Target, throwMissing } from './statements.ts'
 import { createStats } from './stats.ts'
 import { createTrash } from './trash.ts'
 
@@ -32,9 +35,10 @@ const triesMax = 3
 
 export function createTaskService({ db, log, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
-  const idempotencyKey = deriveKey(secretKey, 'idempotency')
+  const identify = createIdempotency(secretKey, 'idempotency')
   const statements = createStatements(db)
   const erasure = createErasure(db, log)
+  const families = createFamilyChanges(db)
 
   /**
    * Writes, and looks why only when nothing was written. Returns the task, or `undefined` when there is none to change.
@@ -61,34 +65,29 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     return task
   }
 
-  /**
-   * Creates a task whose id was said by the client, or follows from its key; returns the one that exists. `requestHash`
-   * is null for an id of the client's own.
-   */
-  async function createOnce(user: UserId, id: string, input: TaskCreate, requestHash: string | null) {
+  /** Creates a task, or returns the one that the same request has created before. */
+  async function createOnce(user: UserId, creation: Creation, input: TaskCreate) {
+    const { id, requestHash } = creation
     const values = { id, user, request_hash: requestHash, ...toNewColumns(input) }
     const attempt = async ({ insertOnce, prior, tombstone }: typeof statements) => {
-      const [made] = await insertOnce.execute(values)
+      const [made] = await insertOnce.execute(values).catch(throwMisplaced)
       if (made) return made
       const [found] = await prior.execute(values)
       const isGone = found ? found.isTrashed : (await tombstone.execute(values)).length > 0
-      if (isGone) throw new AppError(requestHash === null ? 'id_used' : 'idempotency_key_used')
+      if (isGone) throw alreadyUsed(creation)
       if (found && !found.isRepeat) throw keyReused()
       return found
     }
     const task =
       (await attempt(statements)) ??
       // The user made another change at the same time. With the lock held, there is none.
-      (await db.transaction(async tx => {
-        await lockVersions(tx, user)
-        return attempt(createStatements(tx))
-      }))
+      (await writeInTurn(db, user, tx => attempt(createStatements(tx))))
     if (!task) throw new AppError('invalid_token')
     return task
   }
 
   return {
-    list: createLists(db, cursors),
+    ...createPages(db, cursors),
     ...createChanges(db, cursors),
     batch: createBatch(db),
     stats: createStats(db),
@@ -106,20 +105,11 @@ export function createTaskService({ db, log, secretKey }: Parts) {
      * another request.
      */
     async create(userId: UserId, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
-      if (key !== undefined) {
-        if (input.id !== undefined) throw notCombinable()
-        const id = uuidOf(`${userId}\0${key}`, idempotencyKey)
-        const hash = new Bun.CryptoHasher('sha256', idempotencyKey)
-          .update(requestText(input))
-          .digest('base64url')
-        return { id, ...(await createOnce(userId, id, input, hash)) }
-      }
-      if (input.id !== undefined) {
-        const id = input.id.toLowerCase()
-        return { id, ...(await createOnce(userId, id, input, null)) }
-      }
-      const id = Bun.randomUUIDv7()
-      const [task] = await statements.insert.execute({ id, user: userId, ...toNewColumns(input) })
+      const creation = identify(userId, { id: input.id, key, request: () => requestText(input) })
+      const { id, mayExist } = creation
+      if (mayExist) return { id, ...(await createOnce(userId, creation, input)) }
+      const values = { id, user: userId, ...toNewColumns(input) }
+      const [task] = await statements.insert.execute(values).catch(throwMisplaced)
       if (!task) throw new AppError('invalid_token')
       return { id, ...task }
     },
@@ -129,34 +119,22 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       const patch = toColumns(input)
       const change = statements.update(Object.keys(patch))
       const values = { id: taskId, user: userId, ifMatch, ...patch }
-      const task = await applyChange(change, values)
+      const task = await applyChange(change, values).catch(throwMisplaced)
       if (!task) return throwMissing(db, userId, taskId)
       return task
     },
 
     /** Moves a task to the trash or, with `permanent`, deletes it. Throws as `update` does. */
     async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: Versions): Promise<void> {
-      const change = permanent ? erasure.task : statements.trash
+      const change = permanent ? families.erase : families.trash
       const done = await applyChange(change, { id: taskId, user: userId, ifMatch })
       if (!done) await throwMissing(db, userId, taskId)
     },
 
     /** Restores a task from the trash; a task in the list stays unchanged. Throws as `update` does. */
     async restore(userId: UserId, taskId: string, ifMatch: Versions): Promise<SerializedTask> {
-      const restored = await applyChange(statements.restore, { id: taskId, user: userId, ifMatch })
-      return restored ?? read(userId, taskId)
+      await applyChange(families.restore, { id: taskId, user: userId, ifMatch }).catch(throwMisplaced)
+      return read(userId, taskId)
     },
   }
-}
-
-const keyReused = () => {
-  const problem = { loc: ['header', 'idempotency-key'], msg: 'Sent before, with another body' }
-  return new AppError('idempotency_key_reused', {
-    detail: [{ ...problem, type: 'idempotency_key_reused' }],
-  })
-}
-
-const notCombinable = () => {
-  const problem = { loc: ['body', 'id'], msg: 'Use either id or Idempotency-Key', type: 'not_combinable' }
-  return new AppError('validation_failed', { detail: [problem] })
 }

@@ -1,4 +1,4 @@
-import { and, desc, eq, exists, isNotNull, isNull, notExists, or, type SQL, sql } from 'drizzle-orm'
+import { and, eq, exists, inArray, isNotNull, isNull, notExists, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { taskTombstones, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
@@ -62,13 +62,24 @@ export function createStatements(db: Db) {
       .prepare(name)
   }
 
-  function change(name: string, which: SQL, values: Record<string, SQL>, differs = sql`true`): Change {
-    const condition = and(own, which, isWanted)
+  /** Changes these columns and no others: there is a statement for each set of columns. */
+  function update(columns: string[]): Change {
+    // The words follow from their text.
+    const differences = columns
+      .filter(column => !column.endsWith('_words'))
+      .map(column => sql`${tasks}.${sql.identifier(column)} is distinct from ${columnValue(column)}`)
+    const differs = or(...differences) ?? sql`false`
+    const condition = and(own, isLive, isWanted)
     const next = takeNextVersion(exists(among(tasks, and(condition, differs))))
+    const name = `update_task_${columns.join('_')}`
     const write = db
       .with(next)
       .update(tasks)
-      .set({ ...values, version: sql`${next.lastVersion}` })
+      .set({
+        ...assignments(columns, columnValue),
+        updatedAt: sql`now()`,
+        version: sql`${next.lastVersion}`,
+      })
       .from(next)
       .where(condition)
       .returning(serialized)
@@ -76,19 +87,9 @@ export function createStatements(db: Db) {
     const look = db
       .select({ ...serialized, differs: sql<boolean>`${differs}` })
       .from(tasks)
-      .where(and(own, which))
+      .where(and(own, isLive))
       .prepare(`look_${name}`)
     return { write: target => write.execute({ ...target }), look: target => look.execute({ ...target }) }
-  }
-
-  /** Changes these columns and no others: there is a statement for each set of columns. */
-  function update(columns: string[]): Change {
-    // The words follow from their text.
-    const differences = columns
-      .filter(column => !column.endsWith('_words'))
-      .map(column => sql`${tasks}.${sql.identifier(column)} is distinct from ${columnValue(column)}`)
-    const values = { ...assignments(columns, columnValue), updatedAt: sql`now()` }
-    return change(`update_task_${columns.join('_')}`, isLive, values, or(...differences) ?? sql`false`)
   }
   const updates = new Map<string, Change>()
 
@@ -129,39 +130,25 @@ export function createStatements(db: Db) {
       updates.set(key, known)
       return known
     },
-    trash: change('trash_task', isLive, { deletedAt: sql`now()` }),
-    restore: change('restore_task', isTrashed, { deletedAt: sql`null`, updatedAt: sql`now()` }),
   }
 }
 
-/**
- * Locks the user's versions, as every writer of the user's tasks does first: until the transaction ends, the tasks do not
- * change. Returns `undefined` when there is no such user or, with `skipLocked`, when another writer has the lock.
- */
-export async function lockVersions(tx: Db, userId: string, lock: { skipLocked?: true } = {}) {
-  const versions = tx.select({ lastVersion: userVersions.lastVersion }).from(userVersions)
-  const [locked] = await versions.where(eq(userVersions.userId, userId)).for('no key update', lock)
-  return locked
+/** Throws why a user cannot have a task: another user's is 403; none, or one in the trash, 404. */
+export async function throwMissing(db: Db, userId: UserId, taskId: string): Promise<never> {
+  const foreign = await foreignTasks(db, userId, [taskId])
+  throw new AppError(foreign.size > 0 ? 'not_authorized' : 'task_not_found')
 }
 
 /**
- * Throws why a user cannot have a task: another user's is 403; none, or one in the trash, 404. The one query without the user:
- * it decides between the two and reveals nothing else.
+ * Those of these tasks that only other users have: two users may have chosen one id. The one query without the user: it
+ * decides between 403 and 404 and reveals nothing else.
  */
-export async function throwMissing(
-  db: Db,
-  userId: UserId,
-  taskId: string,
-  details: { index?: number } = {},
-): Promise<never> {
-  // Two users may have chosen the same id: then the user's own task decides.
-  const isOwn = sql<boolean>`${tasks.userId} = ${userId}::uuid`
-  const [task] = await db
-    .select({ isOwn })
+export async function foreignTasks(db: Db, userId: UserId, ids: string[]): Promise<Set<string>> {
+  const isOwn = sql<boolean>`bool_or(${tasks.userId} = ${userId}::uuid)`
+  const found = await db
+    .select({ id: tasks.id, isOwn })
     .from(tasks)
-    .where(eq(tasks.id, taskId))
-    .orderBy(desc(isOwn))
-    .limit(1)
-  const isForeign = task && !task.isOwn
-  throw new AppError(isForeign ? 'not_authorized' : 'task_not_found', details)
+    .where(inArray(tasks.id, ids))
+    .groupBy(tasks.id)
+  return new Set(found.flatMap(({ id, isOwn }) => (isOwn ? [] : id)))
 }

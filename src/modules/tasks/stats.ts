@@ -2,7 +2,8 @@ import { and, count, eq, gte, isNotNull, isNull, lt, ne, type SQL, sql } from 'd
 import type { Db } from '../../db/drizzle.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { wrongParameter } from './cursor.ts'
-import type { Stats } from './model.ts'
+import { fields } from './fields.ts'
+import type { Stats, StatsQuery } from './model.ts'
 import { tasks } from './table.ts'
 
 const isLive = isNull(tasks.deletedAt)
@@ -11,8 +12,11 @@ const countIf = (...conditions: SQL[]) => sql<number>`${count()} filter (where $
 
 /** `now` is for tests: the moment whose day is "today". */
 export function createStats(db: Db, now = Temporal.Now.instant) {
-  /** The counts of a user's tasks; "today" is the day in `tz`. Throws `validation_failed` for an unknown zone. */
-  return async function stats(userId: UserId, tz = 'UTC'): Promise<Stats> {
+  /**
+   * The counts of a user's tasks, or of those in some lists; "today" is the day in `tz`. Throws `validation_failed` for an
+   * unknown zone.
+   */
+  return async function stats(userId: UserId, { tz = 'UTC', list }: StatsQuery = {}): Promise<Stats> {
     const { start, end } = dayOf(now(), tz)
     const [counts] = await db
       .select({
@@ -25,7 +29,7 @@ export function createStats(db: Db, now = Temporal.Now.instant) {
         trash: countIf(isNotNull(tasks.deletedAt)),
       })
       .from(tasks)
-      .where(eq(tasks.userId, userId))
+      .where(and(eq(tasks.userId, userId), list && fields.list_id.filters.list.where(tasks.listId, list)))
     return counts!
   }
 }

@@ -1,4 +1,4 @@
-import { type Column, getTableColumns, sql } from 'drizzle-orm'
+import { getTableColumns, sql } from 'drizzle-orm'
 import {
   check,
   foreignKey,
@@ -9,7 +9,9 @@ import {
   text,
   uniqueIndex,
 } from 'drizzle-orm/pg-core'
+import { typeOf as columnType, jsonFunction } from '../../db/json-column.ts'
 import { bytewiseText, instant, userVersions } from '../../db/tables.ts'
+import { lists } from '../lists/table.ts'
 import { type FieldName, fields, fieldsWith } from './fields.ts'
 
 /** `due_at` as `dueAt`: Drizzle's name of a column. */
@@ -21,6 +23,9 @@ const camelCase = (name: string) => name.replace(/_(.)/g, (_, letter: string) =>
 const fieldColumns = Object.fromEntries(
   Object.entries(fields).map(([name, { column }]) => [camelCase(name), column]),
 ) as { [Name in FieldName as CamelCase<Name>]: (typeof fields)[Name]['column'] }
+
+/** How many children a task may have. */
+export const childrenMax = 200
 
 /** Live tasks and those in the trash (`deleted_at`). */
 export const tasks = pgTable(
@@ -46,6 +51,12 @@ export const tasks = pgTable(
       columns: [tasks.userId],
       foreignColumns: [userVersions.userId],
     }).onDelete('cascade'),
+    // No action, so that no task changes without a version: the service moves the tasks of a list first.
+    foreignKey({
+      name: 'tasks_list_fk',
+      columns: [tasks.listId, tasks.userId],
+      foreignColumns: [lists.id, lists.userId],
+    }),
     // Checked on every write, so there is no regular expression among them.
     ...fieldsWith('checks').flatMap(([name, { checks }]) =>
       Object.entries(checks).map(([rule, holds]) =>
@@ -59,7 +70,7 @@ export const tasks = pgTable(
       'tasks_completed_at_matches',
       sql`(${tasks.status} = 'completed') = (${tasks.completedAt} is not null)`,
     ),
-    // Every index slows every write, so there are three besides the key (docs/decisions/0006-lists.md). This one has the
+    // Every index slows every write, so three besides the key have all tasks (docs/decisions/0006-lists.md). This one has the
     // default order of lists. Ascending, because PostgreSQL scans an index backwards as fast, and `.desc()` would mean
     // NULLS LAST, which our ORDER BY does not have.
     index('tasks_created').on(tasks.userId, tasks.createdAt, tasks.id).where(sql`${tasks.deletedAt} is null`),
@@ -69,6 +80,11 @@ export const tasks = pgTable(
     index('tasks_trash')
       .on(tasks.userId, tasks.deletedAt, tasks.id)
       .where(sql`${tasks.deletedAt} is not null`),
+    // These two have only tasks with a list, and with a parent. With the trash: its tasks leave a deleted list, too.
+    index('tasks_list')
+      .on(tasks.userId, tasks.listId, tasks.createdAt, tasks.id)
+      .where(sql`${tasks.listId} is not null`),
+    index('tasks_children').on(tasks.userId, tasks.parentId).where(sql`${tasks.parentId} is not null`),
   ],
 )
 
@@ -79,61 +95,46 @@ const byName = new Map<string, PgColumn>(columns.map(([, column]) => [column.nam
 export const columnOf = (name: string): PgColumn => byName.get(name)!
 
 /** The type of a column, without a collation. */
-export const typeOf = (name: string): string =>
-  columnOf(name)
-    .getSQLType()
-    .replace(/ COLLATE .*/, '')
+export const typeOf = (name: string): string => columnType(columnOf(name))
 
 /** Drizzle's names of the columns. */
 export const keyOf = (name: string): string => columns.find(([, column]) => column.name === name)![0]
 
-/**
- * A task as JSON text, the way the API sends it. Declared IMMUTABLE, though PostgreSQL calls `to_json` and `to_char` only
- * STABLE: no setting of a session changes their result for these types and formats. PL/pgSQL caches its plans; a function
- * in SQL would start an executor at each call.
- */
-export const taskJson = `CREATE FUNCTION "task_json"(
-  ${Object.keys(fields)
-    .map(name => `"${name}" ${typeOf(name)}`)
-    .join(', ')}
-) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
-declare
-  moment constant text := '"\\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\\""';
-begin
-  return '{${Object.keys(fields)
-    .map(name => `"${name}":' || ${jsonOf(name)}`)
-    .join("\n    || ',")} || '}';
-end $$;`
+/** A task as JSON text. */
+export const taskJson = jsonFunction('task_json', tasks, Object.keys(fields))
 
-/** The SQL expression of a field as JSON. */
-function jsonOf(name: string): string {
-  const column: Column = columnOf(name)
-  const type = typeOf(name)
-  const value = `"${name}"`
-  const json = (): string => {
-    if (type === 'uuid' || column.enumValues) return `'"' || ${value} || '"'`
-    if (type.endsWith('int') || type === 'integer') return `${value}::text`
-    if (type.startsWith('timestamp')) return `to_char(${value} at time zone 'UTC', moment)`
-    if (type === 'text') return `to_json(${value})::text`
-    if (type === 'text[]') return `case when ${value} = '{}' then '[]' else array_to_json(${value})::text end`
-    throw new Error(`src/modules/tasks/table.ts: say in \`jsonOf\` how a ${type} is written as JSON`)
-  }
-  return column.notNull ? json() : `coalesce(${json()}, 'null')`
-}
+export const tasksRequireNewVersion = `CREATE TRIGGER "tasks_require_new_version" AFTER UPDATE ON "tasks" FOR EACH ROW WHEN (NEW.version <= OLD.version)
+  EXECUTE FUNCTION "require_new_version"();`
 
 /**
- * Every change of a task takes a version, or clients that sync would not learn of it. This trigger refuses an update that
- * keeps the version, whether it comes from the service, from psql or from a foreign key. AFTER, because a BEFORE trigger
- * locks the row a second time and logs that; a correct update costs only the condition.
+ * What a parent must be: a live task of the same user, that has no parent and at most 200 children. A trigger, because its
+ * queries see what other writers have committed meanwhile: each writer of a user holds the row of the user's versions.
+ * It runs for live tasks that get a parent, and for those that come back from the trash with one.
  */
-export const tasksRequireNewVersion = `CREATE FUNCTION "require_new_version"() RETURNS trigger LANGUAGE plpgsql AS $$
+export const tasksCheckParent = `CREATE FUNCTION "check_parent"() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  grandparent uuid;
 BEGIN
-  RAISE EXCEPTION 'an update of task % keeps its version %: take the next one (update user_versions set last_version = last_version + 1 where user_id = ''%'' returning last_version) and set version to it', OLD.id, OLD.version, OLD.user_id;
+  SELECT parent_id INTO grandparent FROM tasks WHERE id = NEW.parent_id AND user_id = NEW.user_id AND deleted_at IS NULL;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'task % has no live parent', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_parent_found';
+  END IF;
+  IF grandparent IS NOT NULL OR EXISTS (SELECT FROM tasks WHERE user_id = NEW.user_id AND parent_id = NEW.id AND deleted_at IS NULL) THEN
+    RAISE EXCEPTION 'task % would be nested', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_parent_nested';
+  END IF;
+  IF (SELECT count(*) FROM tasks WHERE user_id = NEW.user_id AND parent_id = NEW.parent_id AND deleted_at IS NULL) > ${childrenMax} THEN
+    RAISE EXCEPTION 'task % is one child too many', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_children_count';
+  END IF;
+  RETURN NULL;
 END
 $$;
 --> statement-breakpoint
-CREATE TRIGGER "tasks_require_new_version" AFTER UPDATE ON "tasks" FOR EACH ROW WHEN (NEW.version <= OLD.version)
-  EXECUTE FUNCTION "require_new_version"();`
+CREATE TRIGGER "tasks_new_parent" AFTER INSERT ON "tasks" FOR EACH ROW
+  WHEN (NEW.parent_id IS NOT NULL AND NEW.deleted_at IS NULL) EXECUTE FUNCTION "check_parent"();
+--> statement-breakpoint
+CREATE TRIGGER "tasks_other_parent" AFTER UPDATE OF "parent_id", "deleted_at" ON "tasks" FOR EACH ROW
+  WHEN (NEW.parent_id IS NOT NULL AND NEW.deleted_at IS NULL AND (NEW.parent_id IS DISTINCT FROM OLD.parent_id OR OLD.deleted_at IS NOT NULL))
+  EXECUTE FUNCTION "check_parent"();`
 
 /** Long texts are not compressed: for a row of more than 2 KB that took longer than the rest of the write. */
 export const tasksStorage = `ALTER TABLE "tasks"

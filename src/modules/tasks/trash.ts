@@ -1,8 +1,8 @@
 import { and, eq, isNotNull, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
+import { afterCursor, type Page, type PageRow, page, readPage } from '../../db/page.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, wrongCursor } from './cursor.ts'
-import { afterCursor, type Page, type PageRow, page, readPage } from './list.ts'
 import type { TrashQuery } from './model.ts'
 import { tasks } from './table.ts'
 
@@ -17,8 +17,8 @@ export function createTrash(db: Db, cursors: Cursors) {
   return async function trash(userId: UserId, { limit = 50, cursor }: TrashQuery): Promise<Page> {
     const after = cursor === undefined ? undefined : readCursor(userId, cursor)
     const where = and(eq(tasks.userId, userId), isNotNull(tasks.deletedAt), after)!
-    const parts = { where, order, item, pageSize: sql`${limit}::int`, limit: sql`${limit + 1}::int` }
-    const [row] = await db.execute<PageRow>(page(parts))
+    const size = { pageSize: sql`${limit}::int`, limit: sql`${limit + 1}::int` }
+    const [row] = await db.execute<PageRow>(page({ from: tasks, where, order, item, ...size }))
     const { items, last } = readPage(row!)
     return { items, next: last && cursors.sign('trash', userId, last) }
   }

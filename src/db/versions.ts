@@ -1,0 +1,74 @@
+import { eq, placeholder, sql } from 'drizzle-orm'
+import { AppError } from '../lib/errors.ts'
+import type { Db } from './drizzle.ts'
+import { type Tombstones, userVersions } from './tables.ts'
+
+/** The last version that a user's changes have taken; a change adds one for each row. */
+export interface Versions {
+  lastVersion: number
+}
+
+/** Reads which changes a user has: while `lastVersion` stays, so do the user's tasks and lists. */
+export function createVersionReader(db: Db) {
+  const { lastVersion, forgottenVersion, userId } = userVersions
+  const query = db
+    .select({ lastVersion, forgottenVersion })
+    .from(userVersions)
+    .where(eq(userId, sql`${placeholder('user')}::uuid`))
+    .prepare('user_versions')
+
+  return async (user: string) => (await query.execute({ user }))[0]
+}
+
+/**
+ * Locks the user's versions, as every writer of the user's tasks and lists does first: until the transaction ends, they do
+ * not change. Returns `undefined` when there is no such user or, with `skipLocked`, when another writer has the lock.
+ */
+export async function lockVersions(
+  tx: Db,
+  userId: string,
+  lock: { skipLocked?: true } = {},
+): Promise<Versions | undefined> {
+  const versions = tx.select({ lastVersion: userVersions.lastVersion }).from(userVersions)
+  const [locked] = await versions.where(eq(userVersions.userId, userId)).for('no key update', lock)
+  return locked
+}
+
+/**
+ * Runs `work` in a transaction in which no other writer changes what the user has: it may look first and write what it
+ * has decided, and counts the versions that it takes. Throws `invalid_token` when the account is gone.
+ */
+export function writeInTurn<T>(
+  db: Db,
+  userId: string,
+  work: (tx: Db, versions: Versions) => Promise<T>,
+): Promise<T> {
+  return db.transaction(async tx => {
+    const versions = await lockVersions(tx, userId)
+    if (!versions) throw new AppError('invalid_token')
+    const { lastVersion } = versions
+    const result = await work(tx, versions)
+    if (versions.lastVersion > lastVersion)
+      await tx
+        .update(userVersions)
+        .set({ lastVersion: versions.lastVersion })
+        .where(eq(userVersions.userId, userId))
+    return result
+  })
+}
+
+/** Records deletions for clients that sync. An import may have brought a tombstone of the same row; the last one counts. */
+export async function writeTombstones(
+  tx: Db,
+  table: Tombstones,
+  deleted: { id: string; userId: string; version: number; deletedAt?: string | null }[],
+): Promise<void> {
+  if (deleted.length === 0) return
+  await tx
+    .insert(table)
+    .values(deleted.map(row => ({ ...row, deletedAt: row.deletedAt ?? sql`now()` })))
+    .onConflictDoUpdate({
+      target: [table.id, table.userId],
+      set: { version: sql`excluded.version`, deletedAt: sql`excluded.deleted_at` },
+    })
+}

@@ -1,0 +1,170 @@
+import { Elysia } from 'elysia'
+import { body, query } from '../../http/body.ts'
+import {
+  type AnswerTags,
+  entityTag,
+  ifMatchHeader,
+  ifNoneMatchHeader,
+  ifNoneMatchListHeader,
+  isKnown,
+  isUnchanged,
+  setAnswerTag,
+  wantedVersions,
+} from '../../http/entity-tag.ts'
+import { idempotencyHeader } from '../../http/idempotency-key.ts'
+import { pageHeaders } from '../../http/paging.ts'
+import { type Authenticate, requireUser } from '../../http/require-user.ts'
+import { errors, jsonText, noContent, preconditionFailed, sendJson, withHeaders } from '../../http/schema.ts'
+import type { Caller } from '../auth/sessions.ts'
+import {
+  deleteListQuery,
+  type List,
+  list,
+  listCreate,
+  listParams,
+  listsPage,
+  listsQuery,
+  listUpdate,
+  readListQuery,
+} from './model.ts'
+import type { ListService, SerializedList } from './service.ts'
+
+export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) =>
+  new Elysia({ prefix: '/lists', tags: ['lists'] })
+    .use(requireUser(authenticate))
+    .use(query())
+    .get(
+      '',
+      async ({ user, query, headers, request, set, status }) => {
+        const tagOf = answerTags(user.id, request)
+        const readVersion = () => lists.listVersion(user.id, query)
+        if (await isUnchanged(set, headers['if-none-match'], tagOf, readVersion))
+          return status(304, undefined)
+        const page = await lists.list(user.id, query)
+        if (page.version !== undefined) setAnswerTag(set, tagOf(page.version))
+        Object.assign(set.headers, pageHeaders(request, page))
+        return sendJson<List[]>(set, `[${page.items}]`)
+      },
+      {
+        query: listsQuery,
+        headers: ifNoneMatchListHeader,
+        response: {
+          200: withHeaders(jsonText(listsPage), 'ETag', 'Link', 'X-Total-Count'),
+          304: withHeaders(noContent, 'ETag'),
+        },
+        detail: {
+          operationId: 'listLists',
+          summary: 'List your lists',
+          description:
+            'By `position`, then `id`. The `Link` header has the address of the next page. With `If-None-Match`, 304 while none of your tasks and lists has changed.',
+        },
+      },
+    )
+    .get(
+      '/:id',
+      async ({ user, params, query, headers, set, status }) => {
+        const list = await lists.read(user.id, params.id, query.counts)
+        set.headers['cache-control'] = 'private, no-cache'
+        // The counts change without the list: its version is no tag of them.
+        if (query.counts) return sendJson<List>(set, list.json)
+        if (!isKnown(headers['if-none-match'], list.version)) return sendList(set, list)
+        set.headers.etag = entityTag(list.version)
+        return status(304, undefined)
+      },
+      {
+        params: listParams,
+        query: readListQuery,
+        headers: ifNoneMatchHeader,
+        response: {
+          200: withHeaders(jsonText(list), 'ETag'),
+          304: withHeaders(noContent, 'ETag'),
+          ...errors('not_authorized', 'list_not_found'),
+        },
+        detail: {
+          operationId: 'readList',
+          summary: 'Show a list',
+          description: 'With `If-None-Match`, 304 while the list has not changed.',
+        },
+      },
+    )
+    .delete(
+      '/:id',
+      async ({ user, params, query, headers, status }) => {
+        await lists.remove(user.id, params.id, query.tasks ?? 'keep', wantedVersions(headers['if-match']))
+        return status(204, undefined)
+      },
+      {
+        params: listParams,
+        query: deleteListQuery,
+        headers: ifMatchHeader,
+        response: {
+          204: noContent,
+          ...errors('not_authorized', 'list_not_found'),
+          ...preconditionFailed(list),
+        },
+        detail: {
+          operationId: 'deleteList',
+          summary: 'Delete a list',
+          description: 'For good. Its tasks go to the inbox or, with `tasks=trash`, to the trash.',
+        },
+      },
+    )
+    .use(body())
+    .post(
+      '',
+      async ({ user, body, headers, status, set, path }) => {
+        const list = await lists.create(user.id, body, headers['idempotency-key'])
+        set.headers.location = `${path.replace(/\/$/, '')}/${list.id}`
+        return status(201, sendList(set, list))
+      },
+      {
+        headers: idempotencyHeader,
+        body: listCreate,
+        response: {
+          201: withHeaders(jsonText(list), 'ETag', 'Location'),
+          ...errors(
+            'id_used',
+            'idempotency_key_used',
+            'too_many_lists',
+            'validation_failed',
+            'idempotency_key_reused',
+          ),
+        },
+        detail: {
+          operationId: 'createList',
+          summary: 'Create a list',
+          description:
+            'With an `Idempotency-Key`, or an `id` of your own, it can be sent again without making a second list. At most 500.',
+        },
+      },
+    )
+    .patch(
+      '/:id',
+      async ({ user, params, body, headers, set }) =>
+        sendList(set, await lists.update(user.id, params.id, body, wantedVersions(headers['if-match']))),
+      {
+        params: listParams,
+        headers: ifMatchHeader,
+        body: listUpdate,
+        response: {
+          200: withHeaders(jsonText(list), 'ETag'),
+          ...errors('not_authorized', 'list_not_found'),
+          ...preconditionFailed(list),
+        },
+        detail: {
+          operationId: 'updateList',
+          summary: 'Change a list',
+          description:
+            'Changes only the fields that are sent. With `If-Match`, only if it has not changed since.',
+        },
+      },
+    )
+
+/** Sends a list, with its version as the entity tag. */
+function sendList(
+  set: { headers: { etag?: string | number; 'content-type'?: string | number } },
+  { version, json }: SerializedList,
+): List {
+  set.headers.etag = entityTag(version)
+  return sendJson(set, json)
+}

@@ -1,0 +1,64 @@
+import { Elysia } from 'elysia'
+import { body } from '../../http/body.ts'
+import { errorFieldsOf } from '../../http/error-handler.ts'
+import { type Authenticate, requireUser } from '../../http/require-user.ts'
+import { errors, jsonText, preconditionFailed, sendJson } from '../../http/schema.ts'
+import { prefersStrict } from '../../http/unknown-names.ts'
+import type { Caller } from '../auth/sessions.ts'
+import { batch, batchResult, task } from './model.ts'
+import type { Outcome } from './operations.ts'
+import { misplacedCodes } from './placement.ts'
+import type { TaskService } from './service.ts'
+
+const batchBytesMax = 1024 * 1024
+
+/** By itself, because it takes a larger body. */
+export const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
+  new Elysia({ prefix: '/tasks', tags: ['tasks'] })
+    .use(requireUser(authenticate))
+    .use(body({ bytesMax: batchBytesMax }))
+    .post(
+      '/batch',
+      async ({ user, body, request, set }) => {
+        const { atomic: isAtomic = true, operations } = body
+        const isStrict = prefersStrict(request)
+        const outcomes = await tasks.batch(user.id, operations, { isAtomic, isStrict })
+        const requestId = String(set.headers['x-request-id'])
+        const results = outcomes.map(isAtomic ? toResult : outcome => toOwnResult(outcome, requestId))
+        return sendJson<typeof batchResult.static>(set, `{"results":[${results}]}`)
+      },
+      {
+        body: batch,
+        response: {
+          200: jsonText(batchResult),
+          ...errors('not_authorized', 'task_not_found', 'id_used', 'validation_failed', ...misplacedCodes),
+          ...preconditionFailed(task),
+        },
+        detail: {
+          operationId: 'batchTasks',
+          summary: 'Create, change and delete many tasks at once',
+          description:
+            'Up to 100 operations in their order, all or nothing: an error names the first operation that cannot be done in `index`. With `atomic: false` each is done for itself, and has a `status` and a `task` or an `error` of its own. A later operation may name a task that an earlier one creates with an `id` of your own; such a batch can be sent again. A `delete` puts into the trash.',
+        },
+      },
+    )
+
+type Done = Exclude<Outcome, { failure: unknown }>
+
+/** An operation of an atomic batch, all of which are done. */
+const toResult = (outcome: Outcome) => {
+  const { op, id, json } = outcome as Done
+  return `{"op":"${op}","id":"${id}","task":${json}}`
+}
+
+const statusOf = { create: 201, update: 200, delete: 204 }
+
+/** The same with a status of its own, or an error. */
+function toOwnResult(outcome: Outcome, requestId: string): string {
+  if ('failure' in outcome) {
+    const { op, id, failure } = outcome
+    return JSON.stringify({ op, id, status: failure.status, error: errorFieldsOf(failure, requestId) })
+  }
+  const { op, id, json } = outcome
+  return `{"op":"${op}","id":"${id}","status":${statusOf[op]},"task":${json}}`
+}

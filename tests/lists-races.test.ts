@@ -1,0 +1,144 @@
+import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { type Answer, type Service, startService, type User } from './support/harness.ts'
+import { createMeeting, type Meeting, versionsOf } from './support/meet.ts'
+import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+
+// On PostgreSQL alone: the embedded database runs one statement or transaction after the other.
+let api: Service
+let db: PrivateDatabase
+let meeting: Meeting
+beforeAll(async () => {
+  db = await privateDatabase()
+  api = await startService('postgres', { DATABASE_URL: db.url })
+  meeting = createMeeting(db.directUrl)
+}, 60_000)
+afterAll(async () => {
+  await meeting?.close()
+  await api?.stop()
+  await db?.drop()
+})
+
+/** Requests of one user that all wait for the user's versions, and then run in this order. Returns their statuses and codes. */
+async function race(user: User, ...calls: (() => Promise<Answer>)[]) {
+  const answers = await meeting.meet(versionsOf(user), calls)
+  return answers.map(({ status, body }) => [status, body?.code].filter(Boolean).join(' '))
+}
+
+async function begin() {
+  const ada = await api.user()
+  const { token } = ada
+  const { body: list } = await api.post('/lists', { token, json: { name: 'list' } })
+  const [parent, task] = [await api.task(ada, { title: 'parent' }), await api.task(ada, { title: 'task' })]
+  const post =
+    (path: string, json: object = {}) =>
+    () =>
+      api.post(path, { token, json })
+  const patch = (path: string, json: object) => () => api.patch(path, { token, json })
+  const remove = (path: string) => () => api.delete(path, { token })
+  const live = async () => (await api.get('/tasks?sort=created_at', { token })).body
+  return { ada, list, parent, task, post, patch, remove, live }
+}
+
+const create = { title: 'new' }
+
+test('no task is put into a list that is deleted at the same time', async () => {
+  const { ada, list, task, post, patch, remove, live } = await begin()
+
+  const results = await race(
+    ada,
+    remove(`/lists/${list.id}`),
+    post('/tasks', { ...create, list_id: list.id }),
+    post('/tasks', { ...create, id: crypto.randomUUID(), list_id: list.id }),
+    patch(`/tasks/${task.id}`, { list_id: list.id }),
+    post('/tasks/batch', { operations: [{ op: 'create', task: { ...create, list_id: list.id } }] }),
+  )
+
+  expect(results).toEqual(['204', ...Array(4).fill('422 list_not_found')])
+  expect(await live()).toMatchObject([{ title: 'parent' }, { title: 'task', list_id: null }])
+})
+
+test('a list that is deleted takes along the task that is put into it at the same time', async () => {
+  const { ada, list, task, post, patch, remove, live } = await begin()
+
+  const results = await race(
+    ada,
+    post('/tasks', { ...create, list_id: list.id }),
+    patch(`/tasks/${task.id}`, { list_id: list.id }),
+    remove(`/lists/${list.id}?tasks=trash`),
+  )
+
+  expect(results).toEqual(['201', '200', '204'])
+  expect(await live()).toMatchObject([{ title: 'parent' }])
+})
+
+test.each(['', '?permanent=true'])(
+  'no child is given to a task that is deleted%s at the same time',
+  async query => {
+    const { ada, parent, task, post, patch, remove, live } = await begin()
+
+    const results = await race(
+      ada,
+      remove(`/tasks/${parent.id}${query}`),
+      post('/tasks', { ...create, parent_id: parent.id }),
+      patch(`/tasks/${task.id}`, { parent_id: parent.id }),
+      post('/tasks/batch', { operations: [{ op: 'update', id: task.id, task: { parent_id: parent.id } }] }),
+    )
+
+    expect(results).toEqual(['204', ...Array(3).fill('422 parent_not_found')])
+    expect(await live()).toMatchObject([{ title: 'task', parent_id: null }])
+  },
+)
+
+test('a task that goes to the trash takes along the child that it gets at the same time', async () => {
+  const { ada, parent, task, post, patch, remove, live } = await begin()
+
+  const results = await race(
+    ada,
+    post('/tasks', { ...create, parent_id: parent.id }),
+    patch(`/tasks/${task.id}`, { parent_id: parent.id }),
+    remove(`/tasks/${parent.id}`),
+  )
+
+  expect(results).toEqual(['201', '200', '204'])
+  expect(await live()).toEqual([])
+})
+
+test('no task becomes parent and child at the same time', async () => {
+  const { ada, parent, task, post, patch } = await begin()
+
+  const results = await race(
+    ada,
+    patch(`/tasks/${task.id}`, { parent_id: parent.id }),
+    patch(`/tasks/${parent.id}`, { parent_id: task.id }),
+    post('/tasks', { ...create, parent_id: task.id }),
+  )
+
+  expect(results).toEqual(['200', '422 parent_nested', '422 parent_nested'])
+})
+
+test('of two children that meet, one is the 200th and the other is one too many', async () => {
+  const { ada, parent, post } = await begin()
+  const children = Array.from({ length: 100 }, () => ({
+    op: 'create',
+    task: { ...create, parent_id: parent.id },
+  }))
+  await post('/tasks/batch', { operations: children })()
+  await post('/tasks/batch', { operations: children.slice(1) })()
+  const child = post('/tasks', { ...create, parent_id: parent.id })
+
+  expect(await race(ada, child, child)).toEqual(['201', '422 too_many_children'])
+})
+
+test('of two creations of the 500th list, one is refused; of two of one id, both return it', async () => {
+  const { ada, post } = await begin()
+  const insert = `insert into lists (id, user_id, name, version) select gen_random_uuid(), $1, 'x', 1000 + i from generate_series(1, 498) i`
+  await api.sql(insert, [ada.id])
+  await api.sql('update user_versions set last_version = 2000 where user_id = $1', [ada.id])
+  const same = post('/lists', { id: crypto.randomUUID(), name: 'last' })
+
+  expect(await race(ada, same, same, post('/lists', { name: 'x' }))).toEqual([
+    '201',
+    '201',
+    '409 too_many_lists',
+  ])
+})
