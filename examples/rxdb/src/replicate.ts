@@ -1,4 +1,3 @@
-import { EventSourceParserStream } from 'eventsource-parser/stream'
 import { deepEqual, type RxCollection } from 'rxdb'
 import { replicateRxCollection } from 'rxdb/plugins/replication'
 import { type Api, type State, type Task, type TaskDoc, toDeleted, toState } from './task.ts'
@@ -14,6 +13,8 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Api, retr
     }
     if (!data) throw error
     const documents = [...data.tasks.map(toState), ...data.deleted.map(id => toDeleted({ id }))]
+    // An answer may hold nothing but lists; RxDB ends when there is no task.
+    if (documents.length === 0 && data.has_more) return pull(data.cursor)
     return { documents, checkpoint: { cursor: data.cursor } }
   }
 
@@ -63,14 +64,11 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Api, retr
     replication.reSync()
   }
 
-  /** Pulls when a stream begins, and at each change. */
+  /** Whatever comes from the stream, there may be something new: its begin, each change, a ping every 15 s. */
   async function listen({ signal }: AbortController) {
     while (!signal.aborted) {
       const sse = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
-      const events = sse?.data
-        ?.pipeThrough(new TextDecoderStream())
-        .pipeThrough(new EventSourceParserStream())
-      await events?.pipeTo(new WritableStream({ write: () => replication.reSync() })).catch(() => {})
+      await sse?.data?.pipeTo(new WritableStream({ write: () => replication.reSync() })).catch(() => {})
       await collection.promiseWait(retryTime)
     }
   }

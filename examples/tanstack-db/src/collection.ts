@@ -1,5 +1,4 @@
 import type { CollectionConfig, PendingMutation, SyncConfig } from '@tanstack/db'
-import { EventSourceParserStream } from 'eventsource-parser/stream'
 import type { Client } from 'openapi-fetch'
 import type { components, paths } from './schema.d.ts'
 
@@ -56,15 +55,12 @@ export function taskCollectionOptions(api: Client<paths>, retryMs = 5000): Colle
   const change = ({ transaction: { mutations } }: { transaction: { mutations: PendingMutation<Task>[] } }) =>
     inTurn(() => Promise.all(mutations.map(mutation => deliver(mutation))).then(pullUntilDone))
 
-  /** Pulls when a stream begins, and at each change. */
+  /** Whatever comes from the stream, there may be something new: its begin, each change, a ping every 15 s. */
   async function listen({ signal }: AbortController) {
     const write = () => void inTurn(pullUntilDone).then(collection.markReady)
     while (!signal.aborted) {
       const sse = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
-      const events = sse?.data
-        ?.pipeThrough(new TextDecoderStream())
-        .pipeThrough(new EventSourceParserStream())
-      await events?.pipeTo(new WritableStream({ write })).catch(() => {})
+      await sse?.data?.pipeTo(new WritableStream({ write })).catch(() => {})
       await pause()
     }
   }
