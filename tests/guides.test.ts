@@ -2,7 +2,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { newPlace, type Place, runCommand } from './support/command.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import type { User } from './support/harness.ts'
+import { until } from './support/until.ts'
 
 const root = join(import.meta.dir, '..')
 const read = (path: string) => readFileSync(join(root, path), 'utf8')
@@ -48,18 +51,12 @@ describe('a client by README and docs/client.md', () => {
     )
     return lines
   }
-  async function runSnippet(code: string) {
-    writeFileSync(join(folder, 'client.ts'), code.replaceAll('http://127.0.0.1:8000', service.url))
-    const flags =
-      '--strict --noEmit --skipLibCheck --allowImportingTsExtensions --module preserve --target esnext'
-    await run(
-      join(packages, '.bin/tsc'),
-      ...flags.split(' '),
-      '--lib',
-      'esnext,dom,dom.iterable',
-      'client.ts',
-    )
-    return run('client.ts')
+  /** Writes a block of code into a file, and checks its types. */
+  async function writeChecked(file: string, code: string) {
+    writeFileSync(join(folder, file), code.replaceAll('http://127.0.0.1:8000', service.url))
+    const flags = '--strict --noEmit --skipLibCheck --allowImportingTsExtensions --module preserve'
+    const library = ['--target', 'esnext', '--lib', 'esnext,dom,dom.iterable']
+    await run(join(packages, '.bin/tsc'), ...flags.split(' '), ...library, file)
   }
 
   test('the ten lines of README are typed and work as they stand', async () => {
@@ -67,7 +64,8 @@ describe('a client by README and docs/client.md', () => {
     const { code } = blocks('README.md', 'ts')[0]!
 
     expect(code.match(/^.+$/gm)).toHaveLength(10)
-    expect(await runSnippet(code)).toBe('Buy milk\n')
+    await writeChecked('client.ts', code)
+    expect(await run('client.ts')).toBe('Buy milk\n')
   }, 60_000)
 
   test('the commands and the lines of docs/client.md work as they stand', async () => {
@@ -77,9 +75,97 @@ describe('a client by README and docs/client.md', () => {
       expect(existsSync(join(folder, output)), output).toBe(true)
     }
     const { code } = blocks('docs/client.md', 'ts')[0]!
-    expect(await runSnippet(code)).toBe('[ "Buy bread", "Buy milk" ]\n')
+    await writeChecked('client.ts', code)
+    expect(await run('client.ts')).toBe('[ "Buy bread", "Buy milk" ]\n')
+  }, 60_000)
+
+  test('the loop of docs/offline.md is typed', async () => {
+    const { path, code } = blocks('docs/offline.md', 'ts')[0]!
+    await writeChecked(path, code)
   }, 60_000)
 })
+
+describe.each(['postgres', 'embedded'] as const)('the loop of docs/offline.md (%s)', kind => {
+  let place: Place
+  let service: Running
+  let user: User
+  let folder: string
+  beforeAll(async () => {
+    place = await newPlace(kind)
+    service = await startExecutable(place.env)
+    await untilReady(service)
+    user = await service.user()
+    folder = mkdtempSync(join(tmpdir(), 'todo-api-guides-'))
+    symlinkSync(join(root, 'tests/clients/node_modules'), join(folder, 'node_modules'))
+  }, 60_000)
+  afterAll(async () => {
+    await service?.stop()
+    await place?.remove()
+    rmSync(folder, { recursive: true, force: true })
+  })
+
+  test('keeps a copy through changes, deletions, a restart, and a cursor that has expired', async () => {
+    const { path, code } = blocks('docs/offline.md', 'ts')[0]!
+    expect(code.split('\n').length).toBeLessThan(60)
+    writeFileSync(join(folder, path), code)
+    const { follow } = await import(join(folder, path))
+    const { default: createClient } = await import(join(packages, 'openapi-fetch'))
+    const stop = new AbortController()
+    const copy = createCopy()
+    const headers = { authorization: `Bearer ${user.token}` }
+    const fetchFrom = (request: Request) =>
+      fetch(new Request(request.url.replace('http://service', service.url), request))
+    const api = createClient({ baseUrl: 'http://service', headers, fetch: fetchFrom })
+    const following = follow(api, copy, stop.signal, 50)
+    const same = () =>
+      until(async () => {
+        const { body } = await service.get('/tasks?limit=200', user)
+        return Bun.deepEquals(byId(body), byId([...copy.tasks.values()]))
+      })
+
+    const [first, second] = [await service.task(user), await service.task(user)]
+    await same()
+    await service.patch(`/tasks/${first.id}`, { ...user, json: { title: 'Buy oat milk' } })
+    await service.delete(`/tasks/${second.id}`, user)
+    await same()
+    expect(copy.tasks.size).toBe(1)
+
+    await service.stop()
+    const { exitCode, stderr } = await runCommand(['reset-sync'], { env: place.env })
+    if (exitCode !== 0) throw new Error(stderr)
+    service = await startExecutable(place.env)
+    await untilReady(service)
+    await service.task(user)
+    await same()
+    expect([copy.tasks.size, copy.clears]).toEqual([2, 1])
+
+    stop.abort()
+    await following
+  }, 60_000)
+})
+
+/** A copy in memory. */
+function createCopy() {
+  const copy = {
+    tasks: new Map<string, { id: string }>(),
+    clears: 0,
+    since: undefined as string | undefined,
+    cursor: async () => copy.since,
+    async apply({ tasks, deleted, cursor }: { tasks: { id: string }[]; deleted: string[]; cursor: string }) {
+      for (const task of tasks) copy.tasks.set(task.id, task)
+      for (const id of deleted) copy.tasks.delete(id)
+      copy.since = cursor
+    },
+    async clear() {
+      copy.tasks.clear()
+      copy.since = undefined
+      copy.clears++
+    },
+  }
+  return copy
+}
+
+const byId = (tasks: { id: string }[]) => tasks.toSorted((a, b) => (a.id < b.id ? -1 : 1))
 
 test('docs/client.md names the versions that the tests use', () => {
   const { dependencies } = JSON.parse(read('tests/clients/package.json'))
