@@ -146,7 +146,7 @@ async function use(
       await device.remove(id)
     } else if (random.chance(0.5)) await device.change(id, { title: `title ${random.below(1000)}` })
     else await device.change(id, { status: random.pick(statuses), priority: random.below(5) })
-    if (random.chance(0.2)) network.offline(random.chance(0.5))
+    if (random.chance(0.3)) network.offline(random.chance(0.4))
     if (random.chance(0.2)) network.dropStreams()
     await Bun.sleep(random.below(60))
   }

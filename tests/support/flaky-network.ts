@@ -22,7 +22,7 @@ export function createFlakyNetwork(random: Random, token: string, urls: () => st
       signal: AbortSignal.any([request.signal, drop.signal]),
     })
     if (response.status === 412) stats.conflicts++
-    if (!isStream && fails(0.15)) {
+    if (!isStream && fails(0.3)) {
       await response.arrayBuffer()
       stats.lostAnswers++
       throw new TypeError('the answer is lost')
