@@ -74,16 +74,19 @@ describe('every answer', () => {
       await api.post('/auth/login', { form: { username: ada.email, password: ada.password } }),
       await api.post('/auth/refresh', { json: { refresh_token: refreshToken } }),
       await api.get('/users/me', signedIn),
-      await api.get('/tasks', signedIn),
-      await api.get('/tasks/changes', signedIn),
+      await api.get('/tasks?overdue=true', signedIn),
+      await api.get('/tasks/stats', signedIn),
+      await api.get('/tasks/trash', signedIn),
       await api.get('/tasks', { token: 'nonsense' }),
     ]
     const one = await api.get(`/tasks/${task.id}`, signedIn)
+    const lists = [await api.get('/tasks', signedIn), await api.get('/tasks/changes', signedIn)]
     const page = await api.get(`${api.url}/docs`)
     const [asset] = page.body.match(/\/docs\/assets\/[^"]+\.js/)
 
     expect(noStore.map(answer => answer.headers.get('cache-control'))).toEqual(noStore.map(() => 'no-store'))
     expect([one.headers.get('etag'), one.headers.get('cache-control')]).toEqual(['"1"', 'private, no-cache'])
+    for (const list of lists) expect(list.headers.get('cache-control')).toBe('private, no-cache')
     expect(page.headers.get('cache-control')).toBe('no-cache')
     expect((await api.get(api.url + asset)).headers.get('cache-control')).toContain('immutable')
   })

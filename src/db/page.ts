@@ -21,8 +21,8 @@ export type PageRow = {
   last: string
   /** The first row of the next page. */
   next_id: string | null
-  /** With `lastVersionOf`. */
-  last_version?: number
+  /** With `lastVersionOf`; null when the account is gone. */
+  last_version?: number | null
 }
 
 /** One key of an ORDER BY. */

@@ -13,7 +13,7 @@ const failures = {
   session_not_found: [404, 'Session not found'],
   method_not_allowed: [405, 'Method Not Allowed'],
   conflict: [409, 'Database integrity constraint violated'],
-  id_used: [409, 'What had this id is in the trash, or was deleted for good'],
+  id_used: [409, 'This id was used for what is in the trash, or was deleted for good'],
   idempotency_key_used: [409, 'What this Idempotency-Key created is in the trash, or was deleted for good'],
   too_many_lists: [409, 'There are 500 lists already'],
   cursor_expired: [410, 'Cursor is too old: start again without one'],

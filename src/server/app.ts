@@ -101,14 +101,9 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const tickets = createTickets({ db, tokens })
   const { authenticate } = sessions
   const streams = createStreams({ db, log, tasks, authenticate, streamsMax: config.streamsMax })
-  const auth = {
-    db,
-    sessions,
-    passwords,
-    throttle,
-    tickets,
-    clientOf: createClientOf(config.trustedProxies, peerOf),
-  }
+  const clientOf = createClientOf(config.trustedProxies, peerOf)
+  const auth = { db, sessions, passwords, throttle, tickets, clientOf }
+  const users = { ...auth, users: createUserService(auth) }
 
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: sessions.cleanUp },
@@ -123,5 +118,5 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     cachedTokens: sessions.cachedTokens,
     streams: streams.stats,
   }
-  return { auth, users: { ...auth, users: createUserService(auth) }, tasks, lists, streams, jobs, stats }
+  return { auth, users, tasks, lists, streams, jobs, stats }
 }

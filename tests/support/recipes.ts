@@ -19,7 +19,8 @@ export function readRecipes(markdown: string): Recipe[] {
     const recipe: Recipe = { title: section.split('\n')[0]!, changes: new Map(), commands: [] }
     for (const [, language, path, text] of section.matchAll(/^```(\w+) ?(\S*)\n(.*?)^```$/gms)) {
       if (language === 'sh') recipe.commands.push(...text!.trim().split('\n'))
-      else recipe.changes.set(path!, [...(recipe.changes.get(path!) ?? []), ...changesOf(language!, text!)])
+      else if (path)
+        recipe.changes.set(path, [...(recipe.changes.get(path) ?? []), ...changesOf(language!, text!)])
     }
     return recipe
   })

@@ -110,7 +110,7 @@ export function createListService({ db, secretKey }: Parts) {
           : undefined,
       ])
       const { items, last } = readPage(rows[0]!)
-      const version = rows[0]!.last_version
+      const version = rows[0]!.last_version ?? undefined
       const [{ total, lastVersion } = { total: undefined, lastVersion: version }] = totals ?? []
       return {
         items,

@@ -47,7 +47,7 @@ export function createPages(db: Db, cursors: Cursors) {
       query.total ? countTasks(userId, query) : undefined,
     ])
     const { items, last } = readPage(rows[0]!)
-    const version = rows[0]!.last_version
+    const version = rows[0]!.last_version ?? undefined
     const [{ total, lastVersion } = { total: undefined, lastVersion: version }] = counted ?? []
     return {
       items,

@@ -38,9 +38,10 @@ export function readOperations(operations: unknown[], isStrict: boolean): (Step 
 
 function refuseInvalid(value: unknown, index: number, problems: Problem[]): Refusal {
   const { op, id } = (value ?? {}) as Record<string, unknown>
-  const detail = problems.map(({ loc: [, ...loc], ...problem }) => ({
-    ...problem,
+  const detail = problems.map(({ loc: [, ...loc], msg, type }) => ({
     loc: ['body', 'operations', index, ...loc],
+    msg,
+    type,
   }))
   return { index, op, id, failure: new AppError('validation_failed', { detail, index }) }
 }
