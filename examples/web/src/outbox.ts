@@ -4,8 +4,14 @@ import { type Change, copy, report } from './copy.ts'
 import { Problem } from './problem.ts'
 import type { Task } from './tasks.ts'
 
+/** What this browser has made of a version, by id and version: the user may have seen the one before. */
+const made = new Map<string, number>()
+
 export async function note(change: Change) {
-  await (await copy).add('outbox', change)
+  const db = await copy
+  let { version } = change
+  while (made.has(`${change.id} ${version}`)) version = made.get(`${change.id} ${version}`)!
+  await db.add('outbox', { ...change, version })
   report('outbox')
 }
 
@@ -51,8 +57,10 @@ function send({ op, id, version, fields }: Change) {
 }
 
 /** Takes a change out. Later changes of its task were made on top of it, and now have its version. */
-async function settle(key: number, { id }: Change, task?: Task) {
-  const transaction = (await copy).transaction(['tasks', 'outbox'], 'readwrite')
+async function settle(key: number, { id, version }: Change, task?: Task) {
+  const db = await copy
+  if (task && task.version !== version) made.set(`${id} ${version}`, task.version)
+  const transaction = db.transaction(['tasks', 'outbox'], 'readwrite')
   const outbox = transaction.objectStore('outbox')
   outbox.delete(key)
   if (task) {

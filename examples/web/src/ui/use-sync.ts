@@ -1,11 +1,12 @@
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
+import { listen } from '../live.ts'
 import { Problem } from '../problem.ts'
 import { sync } from '../sync.ts'
 
 const everySeconds = 30
 const occasions = ['online', 'offline', 'focus']
 
-/** Syncs when the page or the network comes back, from time to time, and when asked. */
+/** Syncs when something has changed elsewhere, when the page or the network comes back, and when asked. */
 export function useSync() {
   const [isOffline, setOffline] = useState(!navigator.onLine)
   const [refusals, setRefusals] = useState<string[]>([])
@@ -27,11 +28,14 @@ export function useSync() {
   }, [])
 
   useEffect(() => {
+    const stop = new AbortController()
+    listen(syncNow, stop.signal)
     syncNow()
     for (const name of occasions) addEventListener(name, syncNow)
     return () => {
       for (const name of occasions) removeEventListener(name, syncNow)
       clearTimeout(timer.current)
+      stop.abort()
     }
   }, [syncNow])
 
