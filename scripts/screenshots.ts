@@ -2,7 +2,7 @@
  * `bun scripts/screenshots.ts`: makes the pictures of README from the built program: the Swagger page in Chromium, and
  * a start at a terminal. Needs Linux, `script` (util-linux) and Chromium.
  */
-import { mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { chromium } from 'playwright-core'
@@ -29,7 +29,9 @@ async function terminalSession(): Promise<string[]> {
       env: { PATH: process.env.PATH, HOME: folder, TERM: 'xterm', SHELL: '/bin/bash' },
       stdin: 'ignore',
     })
-    const lines = (await child.stdout.text()).split(/\r?\n/)
+    // Any folder will do in a picture, but not this one.
+    const shown = (await child.stdout.text()).replaceAll(realpathSync(folder), '/home/ada')
+    const lines = shown.split(/\r?\n/)
     return lines.slice(
       0,
       lines.findIndex(line => / stopping /.test(line)),
@@ -45,12 +47,15 @@ const margin = { x: 22, y: 52 }
 
 /** Draws lines as a terminal does, those that are too long in several rows. */
 function terminalPicture(lines: string[]): string {
-  const rows = lines.flatMap(line => line.match(new RegExp(`.{1,${columns}}`, 'g')) ?? [''])
+  const rows = lines.flatMap(line =>
+    line.includes('\x1b') ? [line] : (line.match(new RegExp(`.{1,${columns}}`, 'g')) ?? ['']),
+  )
   const texts = rows.map((row, i) => {
     const kind = row.startsWith('$ ') ? ' class="command"' : ''
-    const text = Bun.escapeHTML(row).replace(/^ok(?= )/, '<tspan class="ok">ok</tspan>')
+    const plain = Bun.stripANSI(row)
+    const text = Bun.escapeHTML(plain).replace(/^✓/, '<tspan class="ok">✓</tspan>')
     // The given length keeps columns aligned whatever font there is.
-    const length = Math.round(row.length * charWidth)
+    const length = Math.round(plain.length * charWidth)
     return `<text${kind} x="${margin.x}" y="${margin.y + i * lineHeight}" textLength="${length}">${text}</text>`
   })
   const size = [Math.ceil(columns * charWidth + 2 * margin.x), margin.y + rows.length * lineHeight + 6]

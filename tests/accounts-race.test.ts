@@ -31,6 +31,12 @@ const storedHash = async (user: User) => {
 }
 const signIn = ({ email, password }: User) => api.post('/auth/login', { form: { username: email, password } })
 
+const newToken = ({ token, password }: User) =>
+  api.post('/auth/tokens', {
+    token,
+    json: { name: 'a script', scopes: ['tasks:read'], current_password: password },
+  })
+
 /** Every call that asks for the password, with the right one. */
 const calls: [
   name: string,
@@ -59,6 +65,7 @@ const calls: [
         json: { current_password: password, email: `${crypto.randomUUID()}@example.com` },
       }),
   ],
+  ['a new API token', 400, 201, newToken],
   [
     'a deletion of the account',
     400,
@@ -88,15 +95,35 @@ test.each(calls)(
   },
 )
 
-test('a sign-in that meets the disabling of the account is refused', async () => {
+test.each([
+  ['a sign-in', 401, signIn],
+  ['a new API token', 400, newToken],
+] as const)('%s that meets the disabling of the account is refused', async (_, refused, call) => {
   const ada = await api.user()
 
   const [answer] = await meeting.meet(
     sql => sql`update users set disabled_at = now() where id = ${ada.id}`,
-    [() => signIn(ada)],
+    [() => call(ada)],
   )
 
-  expect(answer!.status).toBe(401)
+  expect(answer!.status).toBe(refused)
+  expect(await api.sql('select 1 from api_tokens where user_id = $1', [ada.id])).toEqual([])
+})
+
+test('of two creations that meet at the last place one makes an API token', async () => {
+  const ada = await api.user()
+  await api.sql(
+    `insert into api_tokens (id, user_id, name, scopes, prefix, token_hash)
+      select gen_random_uuid(), $1::uuid, 'x', '{tasks:read}', 'x', i::text from generate_series(1, 49) i`,
+    [ada.id],
+  )
+
+  const answers = await meeting.meet(
+    sql => sql`select 1 from users where id = ${ada.id} for share`,
+    [() => newToken(ada), () => newToken(ada)],
+  )
+
+  expect(answers.map(({ status }) => status).sort()).toEqual([201, 409])
 })
 
 test('a hash that is renewed at a sign-in does not undo a change of the password', async () => {
@@ -119,7 +146,7 @@ test('a hash that is renewed at a sign-in does not undo a change of the password
   expect(await storedHash(ada)).toBe(changed)
 })
 
-test('a sign-in that was under way when the password was changed has no session', async () => {
+test('a sign-in and a new API token that were under way when the password was changed come to nothing', async () => {
   const ada = await api.user()
   const sessionId = Bun.randomUUIDv7()
 
@@ -129,6 +156,9 @@ test('a sign-in that was under way when the password was changed has no session'
       await sql`
         insert into sessions (id, user_id, token_hash, expires_at)
         values (${sessionId}, ${ada.id}, 'x', now() + interval '1 day')`
+      await sql`
+        insert into api_tokens (id, user_id, name, scopes, prefix, token_hash)
+        values (${sessionId}, ${ada.id}, 'x', '{tasks:read}', 'x', 'x')`
     },
     [
       () =>
@@ -141,4 +171,5 @@ test('a sign-in that was under way when the password was changed has no session'
 
   expect(answer!.status).toBe(204)
   expect(await api.sql('select 1 from sessions where id = $1', [sessionId])).toEqual([])
+  expect(await api.sql('select 1 from api_tokens where id = $1', [sessionId])).toEqual([])
 })

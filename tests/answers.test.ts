@@ -2,7 +2,8 @@ import { describe, expect, test } from 'bun:test'
 import { parseDatabaseUrl } from '../src/config/database-url.ts'
 import { createAnswers } from '../src/db/postgres/answers.ts'
 import { dial } from '../src/db/postgres/dial.ts'
-import { isUnavailable, openPostgres } from '../src/db/postgres/postgres.ts'
+import { isUnavailable } from '../src/db/postgres/pool-connection.ts'
+import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { createSingleConnection, readLibraryOptions } from '../src/db/postgres/single-connection.ts'
 import {
   authentication,

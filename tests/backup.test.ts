@@ -9,6 +9,7 @@ import {
   rmSync,
   statSync,
   truncateSync,
+  watch,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -18,6 +19,7 @@ import { openDataDir } from '../src/config/data-dir.ts'
 import { openDriver } from '../src/db/drizzle.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
+import { until } from './support/until.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'todo-api-backup-'))
 afterAll(() => rmSync(root, { recursive: true }))
@@ -308,6 +310,22 @@ describe('a restore that is killed', () => {
     expect(found).toEqual(['old', ...Array(5).fill('restored')])
   }, 240_000)
 })
+
+test('a backup into a folder that does not exist is refused before the service copies its database', async () => {
+  const dataDir = newFolder('data')
+  const api = await startExecutable(on(dataDir))
+  const made = new Set<string>()
+  const watcher = watch(dataDir, (_, name) => void made.add(name!.replace(/-.*/, '')))
+  const refused = await runCommand(['backup', join(root, 'nowhere', 'x')], { env: on(dataDir) })
+  const before = [...made]
+  await runCommand(['backup', newFolder('x')], { env: on(dataDir) })
+  await until(() => made.has('copy'))
+  watcher.close()
+  await api.stop()
+
+  expect(refused.stderr).toBe(`x was not written: there is no folder ${join(root, 'nowhere')}\n`)
+  expect(before).not.toContain('copy')
+}, 60_000)
 
 test('a backup waits for no process that has the folder: it would not be of one moment', async () => {
   const dataDir = newFolder('data')

@@ -409,7 +409,12 @@ describe('the commands', () => {
     const help = (await run(folder, ['help'])).stdout
     for (const command of ['serve', 'migrate', 'healthcheck', 'openapi', 'version', 'help'])
       expect(help).toContain(command)
-    expect(await run(folder, ['version'])).toEqual({ exitCode: 0, stdout: `${version}\n`, stderr: '' })
+    for (const args of [['version'], ['--version'], ['-v'], ['-V']])
+      expect(await run(folder, args)).toEqual({ exitCode: 0, stdout: `${version}\n`, stderr: '' })
+    const serve = (await run(folder, ['help', 'serve'])).stdout
+    for (const setting of ['PORT', 'DATA_DIR', 'DATABASE_URL', 'SECRET_KEY', 'FRONTEND_URL'])
+      expect(serve).toMatch(new RegExp(`^  .*\\b${setting}\\b`, 'm'))
+    expect(serve).toContain('Examples:\n  todo-api\n')
     expect(readdirSync(folder)).toEqual(['todo-api'])
   }, 30_000)
 

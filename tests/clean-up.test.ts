@@ -2,6 +2,7 @@ import { expect, test } from 'bun:test'
 import { parseConfig } from '../src/config/config.ts'
 import { createApp } from '../src/server/app.ts'
 import { createLog } from '../src/telemetry/log.ts'
+import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 
 /** A job of a second service on the same database, to be run now. */
@@ -19,12 +20,11 @@ function jobOf({ kind, sql }: Service, job: string) {
 }
 
 onBothDatabases('the clean-up', api => {
-  const cleanUp = () => jobOf(api, 'clean up sessions')
   const rows = async (sql: string) => (await api.sql(sql, [])).map(([first]) => first)
 
   test('runs every ten minutes', () => {
-    expect(cleanUp().everySeconds).toBe(600)
-    expect(jobOf(api, 'clean up limits').everySeconds).toBe(600)
+    for (const what of ['sessions', 'API tokens', 'revocations', 'limits'])
+      expect(jobOf(api, `clean up ${what}`).everySeconds).toBe(600)
   })
 
   test('removes sessions that are over, and no other', async () => {
@@ -33,10 +33,22 @@ onBothDatabases('the clean-up', api => {
     await api.sql(`update sessions set expires_at = now() + interval '1 minute' where user_id = $1`, [ada.id])
     await api.sql(`update sessions set expires_at = now() - interval '1 second' where user_id = $1`, [eve.id])
 
-    await cleanUp().run()
+    await jobOf(api, 'clean up sessions').run()
 
     expect(await rows('select user_id from sessions')).toEqual([ada.id])
     expect((await api.get('/users/me', { token: ada.token })).status).toBe(200)
+  })
+
+  test('removes API tokens that have expired, and no other', async () => {
+    const ada = await api.user()
+    const never = await makeApiToken(api, ada, ['tasks:read'], { expires_at: null })
+    const soon = await makeApiToken(api, ada)
+    const past = await makeApiToken(api, ada)
+    await api.sql(`update api_tokens set expires_at = now() - interval '1 second' where id = $1`, [past.id])
+
+    await jobOf(api, 'clean up API tokens').run()
+
+    expect(await rows('select id from api_tokens order by id')).toEqual([never.id, soon.id])
   })
 
   test('removes notes of ended sessions when every replica has long read them', async () => {
@@ -45,7 +57,7 @@ onBothDatabases('the clean-up', api => {
       await api.sql('insert into session_ends values (gen_random_uuid(), now() - $1::interval)', [age])
     }
 
-    await cleanUp().run()
+    await jobOf(api, 'clean up revocations').run()
 
     expect(
       await rows(`select (extract(epoch from now() - ended_at) / 100)::int from session_ends order by 1`),

@@ -3,6 +3,7 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, wr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Env } from '../src/config/config.ts'
+import { makeApiToken } from './support/api-token.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import { execute } from './support/postgres-server.ts'
@@ -26,6 +27,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   })
 
   const user = (args: string[], stdin = '') => runCommand(['user', ...args], { ...place, stdin })
+  const token = (args: string[], stdin = '') => runCommand(['token', ...args], { ...place, stdin })
   const login = (username: string, password: string) =>
     api.post('/auth/login', { form: { username, password } })
 
@@ -68,35 +70,108 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   })
 
   test('disable ends the sessions within a second and refuses sign-ins; enable allows them again', async () => {
-    const { token } = await api.user('carol@example.com')
+    const carol = await api.user('carol@example.com')
+    const { token } = carol
+    const script = await makeApiToken(api, carol)
     expect((await api.get('/users/me', { token })).status).toBe(200)
+    expect((await api.get('/tasks', { token: script.token })).status).toBe(200)
     const disabled = await user(['disable', 'CAROL@example.com'])
     await Bun.sleep(1000)
 
     expect(disabled).toMatchObject({
       exitCode: 0,
-      stderr: 'carol@example.com is disabled; 1 sessions ended\n',
+      stderr: 'carol@example.com is disabled; 1 sessions and 1 API tokens ended\n',
     })
     expect((await api.get('/users/me', { token })).status).toBe(401)
     expect((await login('carol@example.com', 'correct horse')).status).toBe(401)
 
+    expect((await api.get('/tasks', { token: script.token })).status).toBe(401)
+
     expect(await user(['enable', 'carol@example.com'])).toMatchObject({ exitCode: 0 })
+    expect((await api.get('/tasks', { token: script.token })).status).toBe(401)
     expect((await api.get('/users/me', { token })).status).toBe(401)
     expect((await login('carol@example.com', 'correct horse')).status).toBe(200)
   })
 
   test('reset-password changes the password and ends the sessions', async () => {
     const dave = await api.user('dave@example.com')
+    const script = await makeApiToken(api, dave)
     const reset = await user(['reset-password', dave.id], 'staple battery\r\nignored\n')
     await Bun.sleep(1000)
 
     expect(reset).toMatchObject({
       exitCode: 0,
-      stderr: 'dave@example.com has a new password; 1 sessions ended\n',
+      stderr: 'dave@example.com has a new password; 1 sessions and 1 API tokens ended\n',
     })
     expect((await api.get('/users/me', dave)).status).toBe(401)
+    expect((await api.get('/tasks', { token: script.token })).status).toBe(401)
     expect((await login(dave.email, 'correct horse')).status).toBe(401)
     expect((await login(dave.email, 'staple battery')).status).toBe(200)
+  })
+
+  test('token create prints a token that works, list shows it without the secret, revoke ends it', async () => {
+    const frank = await api.user('frank@example.com')
+    const options = ['--name', 'a script', '--scopes', 'account:read, tasks:write', '--expires', '30d']
+    const made = await token(['create', 'FRANK@example.com', ...options])
+    const day = new Date(Date.now() + 30 * 86_400_000).toISOString().slice(0, 10)
+    expect(made).toEqual({
+      exitCode: 0,
+      stdout: expect.stringMatching(/^todo_pat_\w{38}\n$/),
+      stderr: expect.stringMatching(
+        new RegExp(`^created API token [0-9a-f-]{36} for frank@example.com; it expires ${day}\n$`),
+      ),
+    })
+    const secret = made.stdout.trim()
+    expect((await api.get('/users/me', { token: secret })).body.id).toBe(frank.id)
+    expect((await api.task({ token: secret })).user_id).toBe(frank.id)
+
+    const { stdout } = await token(['list', frank.id])
+    const [shown] = (await api.get('/auth/tokens', frank)).body
+    expect(lines(stdout).map(line => JSON.parse(line))).toEqual([{ ...shown, user: frank.email }])
+    expect(lines((await token(['list'])).stdout).length).toBeGreaterThanOrEqual(1)
+    expect(stdout).not.toContain(secret.slice(12))
+
+    expect(await token(['revoke', shown.id])).toEqual({
+      exitCode: 0,
+      stdout: '',
+      stderr: `revoked API token ${shown.id} (a script)\n`,
+    })
+    await Bun.sleep(1000)
+    expect((await api.get('/users/me', { token: secret })).status).toBe(401)
+    expect(await token(['revoke', shown.id])).toMatchObject({
+      exitCode: 1,
+      stderr: expect.stringContaining('no such API token'),
+    })
+  })
+
+  test('token revoke - ends the token that comes in on stdin', async () => {
+    const grace = await api.user('grace@example.com')
+    const options = ['--name', 'x', '--scopes', 'tasks:read', '--expires', 'never']
+    const { stdout, stderr } = await token(['create', grace.id, ...options])
+    expect(stderr).toEndWith('; it expires never\n')
+
+    expect(await token(['revoke', '-'], stdout)).toMatchObject({ exitCode: 0 })
+    expect((await api.get('/auth/tokens', grace)).body).toEqual([])
+    expect(await token(['revoke', '-'], stdout)).toMatchObject({ exitCode: 1 })
+  })
+
+  test('token create refuses what the API refuses', async () => {
+    const heidi = await api.user('heidi@example.com')
+    const create = async (...options: string[]) => {
+      const { exitCode, stderr, stdout } = await token(['create', heidi.email, ...options])
+      expect(stdout).toBe('')
+      return [exitCode, stderr.trim()]
+    }
+    const right = ['--name', 'x', '--scopes', 'tasks:read']
+
+    expect(await create()).toEqual([2, expect.stringMatching(/name: Field required; scopes: Field required/)])
+    expect(await create('--name', 'x', '--scopes', 'admin')).toEqual([2, expect.stringContaining('one of')])
+    expect(await create(...right, '--expires', '400d')).toEqual([2, expect.stringContaining('one year')])
+    expect(await create(...right, '--expires', 'soon')).toEqual([2, expect.stringContaining('date')])
+    for (let i = 0; i < 50; i++) await makeApiToken(api, heidi)
+    expect(await create(...right)).toEqual([1, expect.stringContaining('no more than 50')])
+    expect((await api.get('/auth/tokens', heidi)).body).toHaveLength(50)
+    expect(await token(['create', 'unknown@example.com', ...right])).toMatchObject({ exitCode: 1 })
   })
 
   test('delete asks, or needs --yes, and takes everything with it', async () => {
@@ -258,7 +333,7 @@ describe('config', () => {
     expect(names.length).toBeGreaterThan(10)
     expect(names.filter(name => shownOf(name) === undefined)).toEqual([])
     // These are off when nothing is said; every other one has a value then, and src/cli/show-config.ts knows it.
-    const off = /^(METRICS_|OTEL_|TRUSTED_PROXIES$)/
+    const off = /^(FIRST_USER_|METRICS_|OTEL_|TRUSTED_PROXIES$|BACKUP_EVERY$)/
     expect(names.filter(name => shownOf(name) === '(not set)' && !off.test(name))).toEqual([])
   })
 

@@ -26,6 +26,36 @@ function fileWith(content: string): string {
   return path
 }
 
+describe('BACKUP_EVERY', () => {
+  test.each([
+    ['1m', 60],
+    ['6h', 21_600],
+    ['14d', 1_209_600],
+  ])('%s is %d seconds', (BACKUP_EVERY, everySeconds) => {
+    expect(parseConfig({ BACKUP_EVERY, DATA_DIR: '/x' }).backups).toEqual({
+      everySeconds,
+      keep: 7,
+      dir: '/x/backups',
+    })
+  })
+
+  test.each(['6', '6 h', '1.5h', '59s', '15d', '1w', '0m', '-1h', '99999999999h'])(
+    '%s is refused',
+    BACKUP_EVERY => {
+      expect(mistakes({ BACKUP_EVERY })).toEqual([expect.stringContaining('must look like 30m, 6h or 1d')])
+    },
+  )
+
+  test('is refused with DATABASE_URL, which it would not back up', () => {
+    expect(mistakes({ BACKUP_EVERY: '6h', DATABASE_URL: url })).toEqual([expect.stringContaining('pg_dump')])
+  })
+
+  test('without it there are none, whatever the others say', () => {
+    expect(parseConfig({ BACKUP_KEEP: '3', BACKUP_DIR: '/x' }).backups).toBeUndefined()
+    expect(mistakes({ BACKUP_KEEP: '0' })).toEqual([expect.stringContaining('BACKUP_KEEP')])
+  })
+})
+
 test('without any setting everything has its documented default', () => {
   expect(parseConfig({})).toMatchObject({
     environment: 'development',
@@ -339,5 +369,44 @@ describe('the program', () => {
     expect(await child.exited).toBe(2)
     expect(stderr).toContain('ENVIRONMENT')
     expect(stderr).not.toContain('PORT')
+  })
+})
+
+describe('the first user', () => {
+  const email = 'ada@example.com'
+  const password = 'correct horse'
+
+  test('has an address, and a password from a file or the environment', () => {
+    for (const given of [{ FIRST_USER_PASSWORD: password }, { FIRST_USER_PASSWORD_FILE: fileWith(password) }])
+      expect(parseConfig({ FIRST_USER_EMAIL: email, ...given }).firstUser).toEqual({ email, password })
+    expect(parseConfig({}).firstUser).toBeUndefined()
+  })
+
+  test.each([
+    [{ FIRST_USER_EMAIL: email }, ['FIRST_USER_EMAIL and FIRST_USER_PASSWORD_FILE']],
+    [{ FIRST_USER_PASSWORD: password }, ['FIRST_USER_EMAIL and FIRST_USER_PASSWORD_FILE']],
+    [{ FIRST_USER_EMAIL: email, FIRST_USER_PASSWORD: 'geheim' }, ['FIRST_USER_PASSWORD must have']],
+    [
+      { FIRST_USER_EMAIL: email, FIRST_USER_PASSWORD: 'geheim'.repeat(20) },
+      ['FIRST_USER_PASSWORD must have'],
+    ],
+    [
+      { FIRST_USER_EMAIL: email, FIRST_USER_PASSWORD_FILE: '/geheim' },
+      ['FIRST_USER_PASSWORD_FILE cannot be read'],
+    ],
+    [
+      { FIRST_USER_EMAIL: 'geheim', FIRST_USER_PASSWORD: 'geheim' },
+      ['FIRST_USER_EMAIL must be', 'FIRST_USER_PASSWORD must have'],
+    ],
+  ] as [Env, string[]][])('%o is a mistake, which is named without a value', (env, expected) => {
+    const found = mistakes(env)
+    expect(found).toEqual(expected.map(text => expect.stringContaining(text)))
+    expect(found.join()).not.toContain('geheim')
+  })
+
+  test('may be the only one: REGISTRATION is open or closed', () => {
+    expect(parseConfig({}).registration).toBe('open')
+    expect(parseConfig({ REGISTRATION: 'closed' }).registration).toBe('closed')
+    expect(mistakes({ REGISTRATION: 'false' })).toEqual(['REGISTRATION must be one of open, closed'])
   })
 })

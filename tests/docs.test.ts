@@ -9,6 +9,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import type { Document, Operation, Schema } from '../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
+import { requiredScope } from './support/required-scopes.ts'
 
 const app = appWithoutDatabase()
 const get = (path: string, headers: Record<string, string> = {}) =>
@@ -16,7 +17,17 @@ const get = (path: string, headers: Record<string, string> = {}) =>
 const document = (await (await get('/openapi.json')).json()) as Document
 
 /** Routes that are for browsers, and the addresses of the FastAPI service. */
-const hidden = ['/', '/docs', '/docs/assets/:version/:file', '/openapi.json', '/swagger', '/swagger/json']
+const hidden = [
+  '/',
+  '/docs',
+  '/docs/assets/:version/:file',
+  '/docs/guides',
+  '/docs/guides/:name',
+  '/mcp',
+  '/openapi.json',
+  '/swagger',
+  '/swagger/json',
+]
 const isHidden = (path: string) => hidden.includes(path) || /^\/api\/(?!v1\/)/.test(path)
 
 interface Hooks {
@@ -68,18 +79,27 @@ describe('the OpenAPI document', () => {
     expect(Object.keys(operationOf(name).responses)).toEqual(Object.keys(hooks.response ?? {}))
   })
 
-  test.each(operations)('says truly whether $name needs a token', async ({ method, path, operation }) => {
-    const address = path.replace(/{\w+}/g, '019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11')
-    const response = await app.handle(new Request(`http://localhost${address}`, { method }))
-    const { code } = (await response.json()) as { code?: string }
+  test.each(operations)(
+    'says truly what $name needs: nothing, a sign-in, or an API token with a scope',
+    async ({ method, path, operation }) => {
+      const address = path.replace(/{\w+}/g, '019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11')
+      const response = await app.handle(new Request(`http://localhost${address}`, { method }))
+      const { code } = (await response.json()) as { code?: string }
 
-    const needsToken = code === 'not_authenticated'
-    expect(operation.security).toEqual(needsToken ? [{ password: [] }] : [])
-    if (needsToken) expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
-  })
+      const needsToken = code === 'not_authenticated'
+      const scope = needsToken ? requiredScope(method, path) : 'session'
+      expect(operation.security).toEqual([
+        ...(needsToken ? [{ password: [] }] : []),
+        ...(scope === 'session' ? [] : [{ apiToken: [] }]),
+      ])
+      const named = /API tokens need the scope `(.*)`/.exec(operation.description ?? '')?.[1]
+      expect(named).toBe(scope === 'session' ? undefined : scope)
+      if (needsToken) expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
+    },
+  )
 
-  test('declares the OAuth 2 fields for every failure of the two token calls', () => {
-    for (const path of ['login', 'refresh']) {
+  test('declares the OAuth 2 fields for every failure of the OAuth 2 calls', () => {
+    for (const path of ['login', 'refresh', 'revoke']) {
       const { 200: _, ...failures } = operationOf(`POST /api/v1/auth/${path}`).responses
       for (const [status, { content }] of Object.entries(failures)) {
         const name = status === '422' ? 'OAuthValidationError' : 'OAuthError'
@@ -100,7 +120,7 @@ describe('the OpenAPI document', () => {
   })
 
   test('shows one media type for each body, and only types that are really taken and given', () => {
-    const forms = ['login', 'refresh']
+    const forms = ['login', 'refresh', 'revoke']
     for (const { operation } of operations) {
       const { operationId, requestBody, responses } = operation
       const json = ['application/json']
@@ -166,6 +186,19 @@ describe('the OpenAPI document', () => {
     for (const pattern of patterns) expect(pattern).not.toMatch(/\(\?|\\[pPkbB]/)
     const { email } = document.components.schemas.Registration!.properties!
     expect(email).toEqual({ type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] })
+  })
+
+  test('says of every integer that may exceed 32 bits that it has 64', () => {
+    const integers = schemasOf(document).filter(({ schema }) => [schema.type].flat().includes('integer'))
+    const wide = integers.filter(
+      ({ place, schema }) => place.endsWith('.version') || Number(schema.maximum) >= 2 ** 31,
+    )
+
+    expect(wide.length).toBeGreaterThan(3)
+    for (const { place, schema } of integers) {
+      const isWide = wide.some(other => other.place === place)
+      expect([place, schema.format]).toEqual([place, isWide ? 'int64' : undefined])
+    }
   })
 
   test('titles every schema with its name', () => {

@@ -36,7 +36,7 @@ test('a typed client knows what a call takes', () => {
 
 test('a typed client knows the errors of a call, also those that come from plugins', () => {
   type CreateTask = Failure<Api['tasks']['post']>
-  expectTypeOf<CreateTask['status']>().toEqualTypeOf<401 | 409 | 413 | 415 | 422 | 500 | 503>()
+  expectTypeOf<CreateTask['status']>().toEqualTypeOf<401 | 403 | 409 | 413 | 415 | 422 | 500 | 503>()
   type Invalid = Extract<CreateTask, { status: 422 }>['value']
   expectTypeOf<Invalid['detail'][number]['loc']>().toEqualTypeOf<(string | number)[]>()
   type Unauthenticated = Extract<CreateTask, { status: 401 }>['value']

@@ -220,7 +220,31 @@ describe('over the wire', () => {
   ])('a body of type %s is refused', async type => {
     const answer = await post('{"title":"x"}', [`Content-Type: ${type}`])
 
-    expectError(answer, 415, 'unsupported_media_type', 'Unsupported Media Type')
+    expectError(
+      answer,
+      415,
+      'unsupported_media_type',
+      'Send JSON with the header Content-Type: application/json',
+    )
+  })
+
+  test('JSON that curl -d sends as a form is refused with what to send, and not repeated', async () => {
+    const body = '{"email":"a@example.com","username":"a@example.com","password":"geheim und lang"}'
+    for (const call of ['register', 'login', 'refresh']) {
+      const answer = await send(api.url, {
+        line: `POST /api/v1/auth/${call}`,
+        headers: ['Content-Type: application/x-www-form-urlencoded'],
+        body,
+      })
+
+      expectError(
+        answer,
+        415,
+        'unsupported_media_type',
+        'The body is JSON but sent as application/x-www-form-urlencoded: send the header Content-Type: application/json',
+      )
+      expect(JSON.stringify(answer.body)).not.toContain('geheim')
+    }
   })
 
   test('a compressed body is refused; JSON may have a charset, any case, or no type at all', async () => {
@@ -239,7 +263,9 @@ describe('over the wire', () => {
       ].map(async headers => (await post('{"title":"x"}', headers)).status),
     )
 
-    for (const answer of compressed) expectError(answer, 415, 'unsupported_media_type')
+    for (const answer of compressed) {
+      expectError(answer, 415, 'unsupported_media_type', 'Send the body without Content-Encoding')
+    }
     expect(statuses).toEqual([201, 201, 201])
   })
 

@@ -364,7 +364,7 @@ describe('a file to import', () => {
     [
       'a task whose title is no text',
       (lines: string[]) => lines.map(change('task', { title: 7 })),
-      'line 4: title: Input should be a valid string',
+      'line 5: title: Input should be a valid string',
     ],
     [
       'a user with a password in the clear',
@@ -387,7 +387,7 @@ describe('a file to import', () => {
     [
       'a moment that is none',
       (lines: string[]) => lines.map(change('task', { created_at: '2026-02-31T00:00:00Z' })),
-      'line 4: created_at',
+      'line 5: created_at',
     ],
   ] as const)('with %s is refused, and the line is named', async (_, spoil, message) => {
     const { exitCode, stderr } = await importLines(spoil([...good]))
@@ -452,7 +452,7 @@ describe('a file to import', () => {
     const { stderr, exitCode } = await runCommand(['import', '-'], { env, stdin: good.join('\n') })
     const { stdout } = await runCommand(['export'], { env })
 
-    expect([stderr, exitCode]).toEqual([expect.stringContaining('added 2 users, 4 tasks'), 0])
+    expect([stderr, exitCode]).toEqual([expect.stringContaining('added 2 users, 5 tasks'), 0])
     expect(contentOf(stdout)).toEqual(contentOf(good.join('\n')))
     expect(await api.stop()).toBe(0)
   })
@@ -905,6 +905,10 @@ test('a file that is not there is reported in one line', async () => {
   expect(await runCommand(['import', file], place)).toMatchObject({
     exitCode: 1,
     stderr: `there is no file ${file}\n`,
+  })
+  expect(await runCommand(['import', place.folder], place)).toMatchObject({
+    exitCode: 1,
+    stderr: `${place.folder} is a folder\n`,
   })
   expect(existsSync(place.env.DATA_DIR!)).toBe(false)
   await place.remove()

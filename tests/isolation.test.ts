@@ -1,10 +1,8 @@
 import { expect, test } from 'bun:test'
-import { parseConfig } from '../src/config/config.ts'
-import { observeDriver } from '../src/db/instrumented-driver.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
-import { createApp } from '../src/server/app.ts'
-import { createLog } from '../src/telemetry/log.ts'
-import { type Client, client, onBothDatabases, type Service } from './support/harness.ts'
+import { makeApiToken } from './support/api-token.ts'
+import { type Client, client, onBothDatabases } from './support/harness.ts'
+import { listening } from './support/listening.ts'
 import { unownedStatements } from './support/owned-statements.ts'
 import { expectError } from './support/wire.ts'
 
@@ -181,7 +179,7 @@ onBothDatabases('two users', api => {
 })
 
 onBothDatabases('every statement', api => {
-  test('about a user’s rows names the user, but the one that decides between 403 and 404', async () => {
+  test('about a user’s rows names the user, but for two that say why', async () => {
     const { url, texts, stop } = listening(api)
     await callEveryRoute({ ...api, ...client(url) })
     await stop()
@@ -189,7 +187,7 @@ onBothDatabases('every statement', api => {
     expect(
       [...texts].filter(text => /\b(tasks|lists|task_tombstones|user_versions)\b/.test(text)).length,
     ).toBeGreaterThan(20)
-    expect([...texts].filter(text => /\b(sessions|users)\b/.test(text)).length).toBeGreaterThan(5)
+    expect([...texts].filter(text => /\b(sessions|api_tokens|users)\b/.test(text)).length).toBeGreaterThan(10)
     expect(unownedStatements(texts)).toEqual([])
   }, 30_000)
 })
@@ -208,25 +206,6 @@ test('no id from a request can be passed as the user', () => {
     tasks.read(taskId, taskId)
   expect(read).toBeFunction()
 })
-
-/** The service once more on the same database, and the text of every statement that it sends. */
-function listening(api: Service) {
-  const texts = new Set<string>()
-  const driver = observeDriver(api.driver, (_, text, run) => {
-    texts.add(text)
-    return run()
-  })
-  const { app } = createApp({
-    config: parseConfig({ ENVIRONMENT: 'test', BCRYPT_COST: '4' }),
-    secretKey: 'a secret key for statements, a secret key',
-    driver,
-    log: createLog({ level: 'error', pretty: false, write: () => {} }),
-    readiness: async () => ({ ready: true }),
-    peerOf: () => null,
-  })
-  const server = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: app.fetch })
-  return { url: server.url.href.replace(/\/$/, ''), texts, stop: () => server.stop(true) }
-}
 
 /** Each route once or more often, so that every statement is sent. */
 async function callEveryRoute(api: Client) {
@@ -270,6 +249,14 @@ async function callEveryRoute(api: Client) {
   await api.delete(`/tasks/${task.id}?permanent=true`, { token })
   await api.delete('/tasks/trash', { token })
   await api.post('/auth/refresh', { json: { refresh_token: ada.refreshToken } })
+  const script = await makeApiToken(api, ada)
+  await api.get('/tasks', { token: script.token })
+  await api.get('/auth/tokens', { token })
+  await api.delete(`/auth/tokens/${script.id}`, { token })
+  const password = { current_password: ada.password, new_password: 'staple my battery' }
+  await api.post('/users/me/password', { token, json: password })
+  for (const text of [script.token, ada.refreshToken, bob.token])
+    await api.post('/auth/revoke', { form: { token: text } })
 }
 
 async function callEveryListRoute(api: Client, token: string, stranger: string) {

@@ -295,10 +295,22 @@ describe('a log', () => {
 
   test('is one line per event at a terminal, too', () => {
     const { log, lines } = written('info', true)
-    log.info('request', { route: '/x', status: 200, user_id: undefined })
+    log.info('migrated', { to: '/x', count: 2, user_id: undefined })
 
     expect(lines()).toHaveLength(1)
-    expect(lines()[0]).toMatch(/^\d\d:\d\d:\d\d\.\d{3} INFO {2}request route=\/x status=200$/)
+    expect(lines()[0]).toMatch(/^\d\d:\d\d:\d\d INFO {2}migrated to=\/x count=2$/)
+  })
+
+  test('shows a request in 100 columns at a terminal, whatever the client sent', () => {
+    const { log, lines } = written('info', true)
+    const request = { method: 'GET', route: '/api/v1/tasks/:id', status: 200, ms: 8.649 }
+    log.info('request', { request_id: Bun.randomUUIDv7(), ...request, user_id: 'ada' })
+    log.info('request', { request_id: 'x'.repeat(128), ...request, method: 'OPTIONS' })
+    log.info('request', { request_id: 'x'.repeat(128), ...request, method: 'M'.repeat(200) })
+
+    const [usual, ...long] = lines()
+    expect(usual).toMatch(/^\d\d:\d\d:\d\d GET {4}\/api\/v1\/tasks\/:id {11}200 {6}8\.6 ms {2}[\da-f-]{36}$/)
+    for (const line of long) expect(line).toHaveLength(100)
   })
 
   test('of a line break or a control character makes no second line and no terminal command', () => {

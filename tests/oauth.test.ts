@@ -1,8 +1,13 @@
 import { expect, test } from 'bun:test'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { $ } from 'bun'
 import { decodeProtectedHeader, jwtVerify } from 'jose'
 import * as oauth4webapi from 'oauth4webapi'
 import * as openidClient from 'openid-client'
 import { ResourceOwnerPassword } from 'simple-oauth2'
+import { newApiToken } from '../src/lib/api-token.ts'
+import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases } from './support/harness.ts'
 
 interface Tokens {
@@ -14,6 +19,7 @@ interface Tokens {
 interface Grants {
   signIn(username: string, password: string): Promise<Tokens>
   refresh(refreshToken: string): Promise<Tokens>
+  revoke(token: string): Promise<unknown>
 }
 
 /** Clients that others wrote: their reading of OAuth 2 and JWT is the one to satisfy. */
@@ -22,17 +28,22 @@ const clients: Record<string, (endpoint: string) => Grants> = {
     const { origin, pathname } = new URL(endpoint)
     const client = new ResourceOwnerPassword({
       client: { id: 'any', secret: 'thing' },
-      auth: { tokenHost: origin, tokenPath: pathname },
+      auth: { tokenHost: origin, tokenPath: pathname, revokePath: revocationOf(pathname) },
     })
     return {
       signIn: async (username, password) =>
         (await client.getToken({ username, password })).token as unknown as Tokens,
       refresh: async refresh_token =>
         (await client.createToken({ refresh_token }).refresh()).token as unknown as Tokens,
+      revoke: access_token => client.createToken({ access_token }).revoke('access_token'),
     }
   },
   oauth4webapi(endpoint) {
-    const server = { issuer: new URL(endpoint).origin, token_endpoint: endpoint }
+    const server = {
+      issuer: new URL(endpoint).origin,
+      token_endpoint: endpoint,
+      revocation_endpoint: revocationOf(endpoint),
+    }
     const client = { client_id: 'any' }
     const options = { [oauth4webapi.allowInsecureRequests]: true }
     const read = async (response: Response) =>
@@ -61,10 +72,19 @@ const clients: Record<string, (endpoint: string) => Grants> = {
             options,
           ),
         ),
+      async revoke(token) {
+        const none = oauth4webapi.None()
+        const answer = await oauth4webapi.revocationRequest(server, client, none, token, options)
+        return oauth4webapi.processRevocationResponse(answer)
+      },
     }
   },
   'openid-client'(endpoint) {
-    const server = { issuer: new URL(endpoint).origin, token_endpoint: endpoint }
+    const server = {
+      issuer: new URL(endpoint).origin,
+      token_endpoint: endpoint,
+      revocation_endpoint: revocationOf(endpoint),
+    }
     const config = new openidClient.Configuration(server, 'any', 'thing')
     openidClient.allowInsecureRequests(config)
     return {
@@ -75,8 +95,35 @@ const clients: Record<string, (endpoint: string) => Grants> = {
         })) as unknown as Tokens,
       refresh: async refreshToken =>
         (await openidClient.refreshTokenGrant(config, refreshToken)) as unknown as Tokens,
+      revoke: token => openidClient.tokenRevocation(config, token),
     }
   },
+}
+
+/** The address of the revocation beside that of the token endpoint. */
+const revocationOf = (endpoint: string) => endpoint.replace(/login$/, 'revoke')
+
+const pythonFolder = join(import.meta.dir, 'clients/python')
+const authlib = await pythonWithAuthlib()
+if (!authlib) {
+  process.stderr.write(
+    '\nNOT RUN: the test of Authlib needs Python with venv and pip, and a package index.\n',
+  )
+}
+
+/** A Python with Authlib, made once in build/; `undefined` if that is not possible here. */
+async function pythonWithAuthlib(): Promise<string | undefined> {
+  if (!Bun.which('python3')) return undefined
+  const requirements = join(pythonFolder, 'authlib-requirements.txt')
+  const folder = join(import.meta.dir, '../build/authlib', Bun.hash(readFileSync(requirements)).toString(36))
+  const bin = (name: string) => join(folder, 'bin', name)
+  const isMade = await $`${bin('python')} -c 'import authlib, httpx'`.quiet().nothrow()
+  if (isMade.exitCode === 0) return bin('python')
+  const made =
+    await $`python3 -m venv ${folder} && ${bin('pip')} install --quiet --requirement ${requirements}`
+      .quiet()
+      .nothrow()
+  return made.exitCode === 0 ? bin('python') : undefined
 }
 
 onBothDatabases('OAuth 2', api => {
@@ -95,6 +142,65 @@ onBothDatabases('OAuth 2', api => {
     }
     expect(next.refresh_token).not.toBe(tokens.refresh_token)
   })
+
+  test.each(Object.keys(clients))('%s revokes an access, a refresh and an API token', async name => {
+    const client = clients[name]!(endpoint())
+    const isSignedIn = async (token: string) => (await api.get('/users/me', { token })).status === 200
+    const byAccessToken = await api.user()
+    const byRefreshToken = await api.user()
+    const ada = await api.user()
+    const apiToken = await makeApiToken(api, ada, ['account:read'])
+    const tokens = [byAccessToken.token, byRefreshToken.token, apiToken.token]
+    expect(await Promise.all(tokens.map(isSignedIn))).toEqual([true, true, true])
+
+    for (const token of [byAccessToken.token, byRefreshToken.refreshToken, apiToken.token, 'nonsense'])
+      await client.revoke(token)
+
+    expect(await Promise.all(tokens.map(isSignedIn))).toEqual([false, false, false])
+    for (const { refreshToken } of [byAccessToken, byRefreshToken])
+      expect((await api.post('/auth/refresh', { json: { refresh_token: refreshToken } })).status).toBe(401)
+    expect(await isSignedIn(ada.token)).toBe(true)
+  })
+
+  test('a revocation is answered alike whatever the token was, and ends only what it names', async () => {
+    const [ada, bob] = [await api.user(), await api.user()]
+    const next = await api.post('/auth/refresh', { json: { refresh_token: ada.refreshToken } })
+    const { token } = await makeApiToken(api, bob)
+    const forged = `${bob.token.slice(0, -2)}xx`
+    const revoke = (token: string, more = {}) => api.post('/auth/revoke', { form: { token, ...more } })
+
+    for (const text of ['', 'nonsense', forged, newApiToken(), `${token}x`, 'x'.repeat(20_000), 'é€😀'])
+      expect([text, await revoke(text)]).toEqual([text, expect.objectContaining({ status: 200, body: {} })])
+    expect((await api.get('/users/me', { token: bob.token })).status).toBe(200)
+    expect((await api.get('/tasks', { token })).status).toBe(200)
+
+    // An older refresh token names the session as well, and a wrong hint changes nothing.
+    expect(await revoke(ada.refreshToken, { token_type_hint: 'access_token' })).toMatchObject({ status: 200 })
+    expect((await api.get('/users/me', { token: next.body.access_token })).status).toBe(401)
+    for (const sent of [{ form: {} }, { form: { token: 'a\0b' } }, { json: { token: 5 } }, {}])
+      expect((await api.post('/auth/revoke', sent)).body).toMatchObject({
+        code: 'validation_failed',
+        error: 'invalid_request',
+      })
+  })
+
+  test.skipIf(!authlib)(
+    'Authlib (Python) signs in and refreshes at one endpoint',
+    async () => {
+      const ada = await api.user()
+      const script = join(pythonFolder, 'with_authlib.py')
+
+      const [tokens, next] =
+        (await $`${authlib} ${script} ${endpoint()} ${ada.email} ${ada.password}`.json()) as Tokens[]
+
+      for (const { access_token } of [tokens!, next!]) {
+        const me = await api.get('/users/me', { token: access_token })
+        expect(me).toMatchObject({ status: 200, body: { id: ada.id } })
+      }
+      expect(next!.refresh_token).not.toBe(tokens!.refresh_token)
+    },
+    60_000,
+  )
 
   test('simple-oauth2 receives the reason of a refusal', async () => {
     const ada = await api.user()
@@ -170,7 +276,7 @@ onBothDatabases('OAuth 2', api => {
     }
     const refused = await api.post('/auth/refresh', { json: { refresh_token: 'wrong' } })
     expect(refused.body).toMatchObject({ code: 'invalid_token', error: 'invalid_grant' })
-    // The fields belong to these two calls alone.
+    // The fields belong to the OAuth 2 calls alone.
     expect((await api.post('/auth/register', { json: {} })).body).not.toHaveProperty('error')
   })
 

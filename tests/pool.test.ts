@@ -1,6 +1,7 @@
 import { afterEach, expect, jest, test } from 'bun:test'
 import fc from 'fast-check'
-import { createPool, openingSecondsMax, type PoolConnection } from '../src/db/postgres/pool.ts'
+import { createPool, openingSecondsMax } from '../src/db/postgres/pool.ts'
+import type { PoolConnection } from '../src/db/postgres/pool-connection.ts'
 import { AppError } from '../src/lib/errors.ts'
 
 /** What a server does with a connection that is being opened. */
@@ -320,6 +321,23 @@ test('transactions have half of the connections at most', async () => {
   await Promise.all(transactions)
 
   expect(pool.stats()).toMatchObject({ inUse: 0, waiting: 0 })
+})
+
+test('a transaction whose statements are answered in time is not slow, however many it has', async () => {
+  const time = fakeTime()
+  const pool = scripted(4)
+  const begin = () =>
+    pool.transaction(async query => {
+      for (let i = 0; i < 4; i++) await query('wait 200', [])
+    })
+  const first = [begin(), begin()]
+  await time.pass(1000)
+  await Promise.all(first)
+  const second = [begin(), begin()]
+  await time.pass(20)
+  expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 0 })
+  await time.pass(1000)
+  await Promise.all(second)
 })
 
 /** Time that passes only on demand, in steps of `stepMs`; promises are settled in between. */

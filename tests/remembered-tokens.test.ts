@@ -1,8 +1,9 @@
 import { expect, test } from 'bun:test'
+import { sessionScopes } from '../src/lib/scope.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import { createTokenCache, type Revocations } from '../src/modules/auth/token-cache.ts'
 
-const caller = { id: 'ada' as UserId, sessionId: 'one' }
+const caller = { id: 'ada' as UserId, sessionId: 'one', scopes: sessionScopes }
 const hour = 3_600_000
 
 /** The clocks are the test's own: one that only runs on, and those of the machine and the database, which may step. */
@@ -73,6 +74,17 @@ test.each([
   expect(await busy(1000)).toEqual(known)
   expect(await busy(200)).toEqual(unknown)
   expect(cache.claims('token')).toBeUndefined()
+})
+
+test('an API token, which has no exp, is known until it expires or for ever', async () => {
+  const { cache, busy, world } = setUp()
+  const forever = Number.POSITIVE_INFINITY
+  cache.remember('token', { caller, exp: forever, sessionMs: 1000, checkedAt: world.elapsed })
+  expect(await busy(1000)).toEqual(known)
+  expect(await busy(200)).toEqual(unknown)
+
+  cache.remember('token', { caller, exp: forever, sessionMs: forever, checkedAt: world.elapsed })
+  expect(await busy(290_000)).toEqual(known)
 })
 
 test('a session that ended elsewhere is forgotten with the next answer', async () => {

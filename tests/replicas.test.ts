@@ -1,8 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { makeApiToken } from './support/api-token.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import type { Client, User } from './support/harness.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+
+type ApiToken = Awaited<ReturnType<typeof makeApiToken>>
 
 /** What crosses replicas: two executables, real sockets, one PostgreSQL. */
 describe('two replicas', () => {
@@ -75,6 +78,33 @@ describe('two replicas', () => {
   ])('%s on one stops a busy token on the other within a second', async (_, end) => {
     const ada = await one.user()
     expect(await refusedAfter(two, ada.token, () => end(ada))).toBeLessThan(1000)
+  })
+
+  test.each([
+    [
+      'its revocation',
+      (ada: User, { id }: ApiToken) => one.delete(`/auth/tokens/${id}`, { token: ada.token }),
+    ],
+    [
+      'its revocation by its text',
+      (_: User, { token }: ApiToken) => one.post('/auth/revoke', { form: { token } }),
+    ],
+    [
+      'a new password',
+      (ada: User) =>
+        one.post('/users/me/password', {
+          token: ada.token,
+          json: { current_password: ada.password, new_password: 'staple my battery' },
+        }),
+    ],
+    [
+      'the end of the account',
+      (ada: User) => one.delete('/users/me', { token: ada.token, json: { password: ada.password } }),
+    ],
+  ])('%s on one stops a busy API token on the other within a second', async (_, end) => {
+    const ada = await one.user()
+    const made = await makeApiToken(one, ada, ['account:read'])
+    expect(await refusedAfter(two, made.token, () => end(ada, made))).toBeLessThan(1000)
   })
 
   test('refreshes of one token on both give one child', async () => {

@@ -4,7 +4,10 @@ import { SignJWT, UnsecuredJWT } from 'jose'
 import { body, query } from '../src/http/body.ts'
 import { requireUser } from '../src/http/require-user.ts'
 import { AppError, type ErrorCode } from '../src/lib/errors.ts'
+import { type Scope, sessionScopes, type TokenScope, tokenScopes } from '../src/lib/scope.ts'
+import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases, type User } from './support/harness.ts'
+import { requiredScope } from './support/required-scopes.ts'
 import { allRoutes, expectError, send } from './support/wire.ts'
 
 /** Everything that may be called without a token. */
@@ -12,6 +15,8 @@ const publicRoutes = [
   'GET /',
   'GET /docs',
   'GET /docs/assets/:version/:file',
+  'GET /docs/guides',
+  'GET /docs/guides/:name',
   'GET /health',
   'GET /health/live',
   'GET /health/ready',
@@ -19,7 +24,7 @@ const publicRoutes = [
   'GET /swagger',
   'GET /swagger/json',
   ...['/api', '/api/v1'].flatMap(prefix =>
-    ['login', 'refresh', 'register'].map(name => `POST ${prefix}/auth/${name}`),
+    ['login', 'refresh', 'register', 'revoke'].map(name => `POST ${prefix}/auth/${name}`),
   ),
 ]
 
@@ -39,7 +44,7 @@ const cure = (status: number, code: string) =>
 
 test('a route declares the errors of the plugins that it is behind, without naming them', () => {
   const app = new Elysia()
-    .use(requireUser(() => ({})))
+    .use(requireUser(() => ({ scopes: sessionScopes }), 'session'))
     .get('/plain', () => '')
     .use(query())
     .get('/search', () => '', { query: t.Object({ limit: t.Integer() }) })
@@ -47,9 +52,9 @@ test('a route declares the errors of the plugins that it is behind, without nami
     .post('/', () => '', { body: t.Object({}), response: { 200: t.String() } })
 
   expect(app.routes.map(({ hooks }) => Object.keys(declaredBy(hooks)).join())).toEqual([
-    '401,422,500,503',
-    '401,422,500,503',
-    '200,401,413,415,422,500,503',
+    '401,403,422,500,503',
+    '401,403,422,500,503',
+    '200,401,403,413,415,422,500,503',
   ])
 })
 
@@ -104,10 +109,12 @@ onBothDatabases(
 
     test('declares every error that it answers', async () => {
       const json = 'Content-Type: application/json'
-      const requests = (token: string) => {
+      const requests = (token: string, apiToken: string) => {
         const signedIn = `Authorization: Bearer ${token}`
+        const byScript = `Authorization: Bearer ${apiToken}`
         return [
           { headers: [] },
+          { headers: [byScript] },
           { headers: ['Authorization: Bearer nonsense'] },
           { headers: [signedIn], query: '?limit=nonsense&%ff=1' },
           { headers: [signedIn, 'If-Match: nonsense', 'If-None-Match: nonsense'] },
@@ -121,9 +128,11 @@ onBothDatabases(
       const undeclared = new Set<string>()
       for (const { method, path, hooks } of allRoutes().filter(({ path }) => path.startsWith('/api/v1/'))) {
         const declared = declaredBy(hooks)
+        const ada = await api.user()
+        const script = await makeApiToken(api, ada, ['account:read'])
         // A stream that begins has no end.
         const fallback = path.endsWith('/events') ? '?since=nonsense' : ''
-        for (const { query = fallback, ...request } of requests((await api.user()).token)) {
+        for (const { query = fallback, ...request } of requests(ada.token, script.token)) {
           const line = `${method} ${path.replace(':id', 'nonsense')}${query}`
           const { status, body } = await send(api.url, { line, ...request })
           if (status < 400) continue
@@ -217,6 +226,32 @@ onBothDatabases(
       const genuine = await signed({ ...claims, exp: now + 60 })
       expect((await api.get('/users/me', { token: genuine })).body.id).toBe(ada.id)
     }, 30_000)
+
+    test.each([...tokenScopes.map(scope => [[scope]]), [[...tokenScopes]]] as [TokenScope[]][])(
+      'takes an API token with %j only if it requires such a scope, and says which it requires',
+      async scopes => {
+        const { token } = await makeApiToken(api, await api.user(), scopes)
+        const granted: Scope[] = scopes.includes('tasks:write') ? ['tasks:read', ...scopes] : scopes
+
+        const all = await answers(`Authorization: Bearer ${token}`)
+
+        for (const [i, answer] of all.entries()) {
+          const { method, path } = guarded[i]!
+          const required = requiredScope(method, path)
+          const isAllowed = granted.includes(required)
+          expect([method, path, answer.body.code === 'insufficient_scope']).toEqual([
+            method,
+            path,
+            !isAllowed,
+          ])
+          if (isAllowed) continue
+          expectError(answer, 403, 'insufficient_scope', 'The token lacks the scope for this')
+          expect(answer.headers.get('www-authenticate')).toBe(
+            `Bearer error="insufficient_scope", scope="${required}"`,
+          )
+        }
+      },
+    )
 
     test('takes the word Bearer in any case', async () => {
       const ada = await api.user()

@@ -3,6 +3,7 @@ import { getTableName, is } from 'drizzle-orm'
 import { PgColumn } from 'drizzle-orm/pg-core'
 import { exportedColumns } from '../src/cli/transfer/export.ts'
 import { registry } from '../src/modules/table-registry.ts'
+import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 
 const file = 'src/modules/table-registry.ts'
@@ -54,6 +55,7 @@ onBothDatabases('every table', api => {
     const [ada, bob] = [await api.user(), await api.user()]
     for (const user of [ada, bob]) {
       await api.task(user)
+      await makeApiToken(api, user)
       const gone = await api.task(user)
       for (const name of ['kept', 'deleted']) {
         const { body: list } = await api.post('/lists', { token: user.token, json: { name } })

@@ -11,6 +11,8 @@ onBothDatabases('what a route does not know', api => {
       ['/tasks?STATUS=pending', 'STATUS', "Unknown parameter: the nearest known one is 'status'"],
       ['/tasks?tags=home', 'tags', "Unknown parameter: the nearest known one is 'tag'"],
       ['/tasks?tag[0]=home', 'tag[0]', "Unknown parameter: the nearest known one is 'tag'"],
+      ['/tasks?limits', 'limits', "Unknown parameter: the nearest known one is 'limit'"],
+      ['/tasks?limit=5&&offsets=1', 'offsets', "Unknown parameter: the nearest known one is 'offset'"],
       ['/tasks?due_befor%65=x', 'due_before', undefined],
       ['/tasks?constructor=1', 'constructor', "Unknown parameter: the nearest known one is 'cursor'"],
       ['/tasks/trash?tag=home', 'tag', "Unknown parameter: the nearest known one is 'limit'"],

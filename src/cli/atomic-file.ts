@@ -20,6 +20,9 @@ export interface Output {
 
 type Work<T> = (output: Output) => Promise<T>
 
+/** Looks at the file before it gets its name; throws when it must not. */
+type Check = (path: string) => Promise<void>
+
 /** Opening a redirected stdout by its path would overwrite it from the beginning. */
 const standardOutput = ['-', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']
 
@@ -27,31 +30,38 @@ const standardOutput = ['-', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']
  * Writes a file that only its owner can read. It replaces an existing one when everything is on disk; a symbolic link is
  * replaced, not followed. Devices and pipes are written to directly. `-` is stdout.
  */
-export async function writeOutput<T>(path: string, work: Work<T>): Promise<T> {
+export async function writeOutput<T>(path: string, work: Work<T>, check?: Check): Promise<T> {
   if (standardOutput.includes(path)) return work({ write: data => print(data) })
   try {
     const existing = statSync(path, { throwIfNoEntry: false })
-    return existing && !existing.isFile() ? await writeInto(path, work) : await replaceFile(path, work)
+    if (!existing || existing.isFile()) return await replaceFile(path, work, check)
+    if (check && !existing.isDirectory()) throw new Error(`${path} is not a file`)
+    return await writeInto(path, work)
   } catch (error) {
     throw explained(error, path)
   }
 }
 
-async function replaceFile<T>(path: string, work: Work<T>): Promise<T> {
+async function replaceFile<T>(path: string, work: Work<T>, check?: Check): Promise<T> {
   const draft = openDraft(path)
+  const remove = () => rmSync(draft.path, { force: true })
+  process.once('exit', remove)
   let isOpen = true
   try {
     const result = await work({ write: async data => writeAll(draft.file, data) })
     fsyncSync(draft.file)
     closeSync(draft.file)
     isOpen = false
+    await check?.(draft.path)
     renameSync(draft.path, path)
     syncFolder(dirname(path))
     return result
   } catch (error) {
     if (isOpen) closeSync(draft.file)
-    rmSync(draft.path, { force: true })
+    remove()
     throw error
+  } finally {
+    process.off('exit', remove)
   }
 }
 

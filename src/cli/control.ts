@@ -5,6 +5,7 @@ import type { Driver, QueryOptions, Rows } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
 import { databaseError } from '../db/pg-error.ts'
 import { AppError } from '../lib/errors.ts'
+import { type ApiTokenInput, createApiToken, type NewApiToken } from '../modules/auth/api-tokens.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { type AddRows, addRows, type NewRow, type Outcome } from './transfer/bulk-insert.ts'
@@ -70,6 +71,10 @@ async function answer(request: Request, dataDir: string, driver: Driver): Promis
     const { userId } = (await request.json()) as { userId: string }
     return eraseUser(createDb(driver), userId)
   }
+  if (pathname === '/create-token') {
+    const { userId, input } = (await request.json()) as { userId: string; input: ApiTokenInput }
+    return (await createApiToken(createDb(driver), userId, input)) ?? null
+  }
   if (pathname === '/copy') {
     const { name } = (await request.json()) as { name: string }
     if (!copyName.test(name)) throw new Error('not the name of a copy')
@@ -102,6 +107,8 @@ export interface ServiceCalls {
   addRows: AddRows
   /** Deletes what a deleted account has left (`eraseUser`). */
   erase(userId: string): Promise<number>
+  /** `createApiToken`; `null` when the account is disabled. */
+  createToken(userId: string, input: ApiTokenInput): Promise<NewApiToken | null>
 }
 
 export type ServiceDriver = Driver & ServiceCalls
@@ -136,6 +143,7 @@ export async function connectToService(dataDir: string): Promise<ServiceDriver |
     },
     addRows: rows => call('/add-rows', rows) as Promise<Outcome[]>,
     erase: userId => call('/erase', { userId }) as Promise<number>,
+    createToken: (userId, input) => call('/create-token', { userId, input }) as Promise<NewApiToken | null>,
     transaction: refuse,
     async copyTo(folder) {
       await call('/copy', { name: basename(dirname(folder)) })

@@ -13,10 +13,13 @@ import { dirname, join, resolve } from 'node:path'
 import { getTableName } from 'drizzle-orm'
 import { type Config, ConfigError, parseConfig } from '../config/config.ts'
 import { clusterName, secretName } from '../config/data-dir.ts'
+import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
+import { OtherMajorError } from '../db/embedded/major.ts'
 import { migrationState, migrations } from '../db/migrator.ts'
 import { AppError } from '../lib/errors.ts'
-import { registry } from '../modules/table-registry.ts'
+import { distributedTables, registry } from '../modules/table-registry.ts'
+import { newestBackup } from '../server/backups.ts'
 import { connectToService } from './control.ts'
 import { readEnv } from './env.ts'
 import { isAbsent, openDatabase } from './open-database.ts'
@@ -65,6 +68,7 @@ async function examine(tell: Tell): Promise<void> {
   if (!config) return
   const isUsable = examineDataDir(config, tell)
   if (!isUsable && config.database.kind === 'embedded') return
+  examineBackups(config, tell)
   let driver: Driver | undefined
   try {
     driver = await openQuietly(config, tell)
@@ -171,6 +175,19 @@ function cureOf({ path, code }: Fault): string {
     : `it belongs to user ${owner}, and this is user ${user}: chown -R ${user} ${path}`
 }
 
+/** Backups that the service makes: the newest must be younger than two periods. */
+function examineBackups(config: Config, tell: Tell): void {
+  const { backups } = config
+  if (!backups) return
+  const last = newestBackup(backups)
+  const about = last
+    ? `the newest in ${backups.dir} is of ${last.toISOString()}`
+    : `none in ${backups.dir} yet`
+  const isLate = last ? Date.now() - last.getTime() > 2 * backups.everySeconds * 1000 : !isAbsent(config)
+  if (isLate) tell('warn', 'backups', about, 'start the service, and look for `backup failed` in its log')
+  else tell('ok', 'backups', about)
+}
+
 /** The database, unless looking at it would make it. */
 async function openQuietly(config: Config, tell: Tell): Promise<Driver | undefined> {
   const { database } = config
@@ -257,6 +274,9 @@ async function examineMigrations(driver: Driver, tell: Tell, readOnly: boolean):
       'the next start applies them, or: todo-api migrate',
     )
   else if (newer === 0) tell('ok', 'migrations', `all ${migrations.length} applied`)
+  const missing = await undistributedTables(driver, distributedTables)
+  if (missing.length > 0)
+    tell('fail', 'servers', `not distributed: ${missing.join(', ')}`, 'run: todo-api migrate --distribute')
 
   if (readOnly)
     tell('fail', 'writing', 'the server refuses writes (a standby?)', 'name the primary in DATABASE_URL')
@@ -337,11 +357,11 @@ const cures: readonly [RegExp, string][] = [
   ],
   [/^EACCES .*PGSQL/, 'let the user of the service into the folder of the socket'],
   [/^NOT_POSTGRESQL /, 'correct the port in DATABASE_URL: 5432 is that of PostgreSQL'],
-  [/incompatible with server/, 'run the version of todo-api that made it, and use its export'],
 ]
 
 function diagnose(error: unknown): { about: string; cure: string | undefined } {
   const shown = error instanceof AppError && error.cause instanceof Error ? error.cause : error
+  if (shown instanceof OtherMajorError) return { about: shown.about, cure: shown.cure }
   if (!(shown instanceof Error)) return { about: 'unknown failure', cure: undefined }
   const text = `${'code' in shown ? shown.code : ''} ${shown.message}`
   return { about: shown.message, cure: cures.find(([pattern]) => pattern.test(text))?.[1] }

@@ -1,23 +1,38 @@
 import type { Config } from '../config/config.ts'
+import { distribute, undistributedTables } from '../db/distribute.ts'
+import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { migrate, migrationState, migrations } from '../db/migrator.ts'
+import { distributedTables } from '../modules/table-registry.ts'
 import { readConfig } from './env.ts'
 import { isAbsent, openDatabase } from './open-database.ts'
 import { say } from './terminal.ts'
 
-/** `todo-api migrate [--status]`: returns whether the database is up to date at the end. */
-export async function migrateCommand(_: string, { status = false }: { status?: boolean }): Promise<boolean> {
+interface Options {
+  status?: boolean
+  distribute?: boolean
+}
+
+/** `todo-api migrate [--status | --distribute]`: returns whether the database is up to date at the end. */
+export async function migrateCommand(_: string, options: Options): Promise<boolean> {
   const config = readConfig()
-  if (status) return report(await pending(config))
+  if (options.status) return report(await pending(config))
   const driver = await openDriver(config.database)
   try {
     for (const tag of await migrate(driver)) say(`applied ${tag}`)
+    if (options.distribute || (await hasUndistributed(driver))) {
+      for (const table of await distribute(driver, distributedTables)) say(`distributed ${table} by user`)
+    }
     say('up to date')
     return true
   } finally {
     await driver.close()
   }
 }
+
+/** Whether a migration has made a table that is not where the others are. */
+const hasUndistributed = async (driver: Driver) =>
+  (await undistributedTables(driver, distributedTables)).length > 0
 
 /** Creates no database; that of a running service is read through the service. */
 async function pending(config: Config): Promise<string[]> {

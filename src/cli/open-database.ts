@@ -3,8 +3,9 @@ import { join } from 'node:path'
 import type { Config } from '../config/config.ts'
 import { clusterName, holdsDatabase } from '../config/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
-import { openDriver } from '../db/drizzle.ts'
+import { createDb, type Db, openDriver } from '../db/drizzle.ts'
 import { connectToService, newCopy, type ServiceCalls } from './control.ts'
+import { readConfig } from './env.ts'
 
 /** A database for a command. That of a running service refuses transactions, and has `ServiceCalls` instead. */
 export type CommandDriver = Driver & Partial<ServiceCalls>
@@ -27,6 +28,16 @@ export async function openExisting(config: Config): Promise<CommandDriver> {
     )
   }
   return openDatabase(config)
+}
+
+/** Runs a command on the database of the settings, if it exists. */
+export async function withDatabase(work: (db: Db, driver: CommandDriver) => Promise<void>): Promise<void> {
+  const driver = await openExisting(readConfig())
+  try {
+    await work(createDb(driver), driver)
+  } finally {
+    await driver.close()
+  }
 }
 
 /** Opens a database to read all of it: a copy of the embedded one of a running service, so that requests do not wait. */

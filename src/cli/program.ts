@@ -3,12 +3,16 @@ import { version } from '../../package.json'
 import { print, UsageError } from './terminal.ts'
 
 interface Options {
+  expires?: string
   force?: boolean
   from?: string
   json?: boolean
   licenses?: boolean
+  name?: string
+  scopes?: string
   status?: boolean
   user?: string
+  verify?: boolean
   yes?: boolean
 }
 
@@ -43,12 +47,12 @@ const userCommands: CommandEntry[] = [
   },
   {
     usage: 'reset-password <user>',
-    description: 'set a new password and end the sessions of the account',
+    description: 'set a new password and end the sessions and API tokens of the account',
     load: async () => (await import('./user.ts')).resetPassword,
   },
   {
     usage: 'disable <user>',
-    description: 'refuse sign-ins to the account and end its sessions; its tasks stay',
+    description: 'refuse sign-ins to the account and end its sessions and API tokens; its tasks stay',
     load: async () => (await import('./user.ts')).disableUser,
   },
   {
@@ -64,11 +68,52 @@ const userCommands: CommandEntry[] = [
   },
 ]
 
+const tokenCommands: CommandEntry[] = [
+  {
+    usage: 'create <user>',
+    description: 'make an API token for a user and print it',
+    options: {
+      '--name <name>': 'what it is for',
+      '--scopes <scopes>':
+        'what it may do: tasks:read, tasks:write (includes read), account:read; several with commas',
+      '--expires <when>':
+        '30d, a time such as 2027-01-31T18:00:00Z, or never; by default 90d, at most a year',
+    },
+    load: async () => (await import('./token.ts')).createToken,
+  },
+  {
+    usage: 'list [user]',
+    description: 'the API tokens of a user, or of all: a table at a terminal, else lines of JSON',
+    options: { '--json': 'lines of JSON at a terminal, too' },
+    load: async () => (await import('./token.ts')).listTokens,
+  },
+  {
+    usage: 'revoke <id>',
+    description: 'end the API token with this id; with -, the one that is the first line of stdin',
+    load: async () => (await import('./token.ts')).revokeToken,
+  },
+]
+
 /** Every command, in the order of the help. A new one is a file in this folder and an entry here. */
 const commands: CommandEntry[] = [
   {
     usage: 'serve',
     description: 'run the service (the default without a command)',
+    help: `
+Settings come from the environment or from .env. The ones to know:
+  HOST, PORT        where it listens: 127.0.0.1 and 8000; HOST=0.0.0.0 for other machines
+  DATA_DIR          the embedded database and the generated secret: ./data
+  DATABASE_URL      a PostgreSQL server in place of the embedded database
+  SECRET_KEY        signs the tokens; generated and kept in DATA_DIR if it is not set
+  FRONTEND_URL      the origins whose pages may call: http://localhost:3000
+  TRUSTED_PROXIES   the proxies in front, whose X-Forwarded-For counts
+  ENVIRONMENT       development, or production
+\`todo-api config\` shows all of them with the values in force.
+
+Examples:
+  todo-api
+  PORT=9000 DATA_DIR=/var/lib/todo todo-api serve
+  DATABASE_URL=postgres://todo:secret@localhost/todo SECRET_KEY_FILE=/run/secrets/key todo-api`,
     load: async () => (await import('./serve.ts')).serveCommand,
   },
   {
@@ -80,7 +125,10 @@ const commands: CommandEntry[] = [
   {
     usage: 'migrate',
     description: 'apply pending migrations to the database and exit',
-    options: { '--status': 'only list pending migrations; exit code 1 if there are any' },
+    options: {
+      '--status': 'only list pending migrations; exit code 1 if there are any',
+      '--distribute': 'then split the tables by user over the servers of a Citus cluster',
+    },
     load: async () => (await import('./migrate.ts')).migrateCommand,
   },
   {
@@ -105,7 +153,8 @@ const commands: CommandEntry[] = [
     },
     help: `
 FILE is what \`export\` wrote; - is stdin. Rows that are already in the database stay unchanged, so it is safe to run
-again. Rows that cannot be added are reported, one line each, and the exit code is 1.
+again. Rows that cannot be added are reported, one line each, and the exit code is 1. Users sign in again and make new
+API tokens.
 
 Examples:
   FROM_DATABASE_URL_FILE=/run/secrets/old todo-api import    users and tasks of the FastAPI service
@@ -119,8 +168,8 @@ Examples:
     options: { '--user <user>': 'only this user: an e-mail address or an id' },
     help: `
 Without FILE, or with -, the lines go to stdout. They contain password hashes: keep them as safe as the database.
-\`import\` reads them into any database: that is the way from the embedded database to PostgreSQL and back. Sessions are
-not exported: users sign in again.
+\`import\` reads them into any database: that is the way from the embedded database to PostgreSQL and back. Sessions and
+API tokens are not exported: users sign in again and make new tokens.
 
 Examples:
   todo-api export todo.ndjson
@@ -131,11 +180,16 @@ Examples:
   {
     usage: 'backup <file>',
     description: 'pack the embedded database into one file, also while the service runs',
+    options: { '--verify': 'read the backup before it gets its name, and put an export into it' },
     help: `
 FILE may be - for stdout. The backup contains every change that was acknowledged before the command began, and the
 generated secret key. It needs space for a copy of the database in DATA_DIR while it runs. For PostgreSQL, use pg_dump.
 
+With --verify the backup is unpacked, opened and read in full before it gets its name, and it carries an export, so that
+a todo-api with another PostgreSQL can restore it. BACKUP_EVERY makes such backups by itself.
+
 Examples:
+  todo-api backup --verify /backups/todo.tar.gz
   todo-api backup /backups/todo-$(date +%F).tar.gz
   docker exec todo-api todo-api backup - > todo.tar.gz`,
     load: async () => (await import('./backup/backup.ts')).backupCommand,
@@ -200,6 +254,20 @@ Examples:
     commands: userCommands,
   },
   {
+    usage: 'token',
+    description: 'manage API tokens, the keys of programs: create, list, revoke',
+    help: `
+USER is an e-mail address, in any case, or an id. A token is printed once, to stdout, and cannot be shown again. A running
+service follows within a second.
+
+Examples:
+  todo-api token create ada@example.com --name "Backup script" --scopes tasks:read
+  todo-api token create ada@example.com --name Phone --scopes tasks:write,account:read --expires never
+  todo-api token list ada@example.com
+  todo-api token revoke - < leaked-token.txt`,
+    commands: tokenCommands,
+  },
+  {
     usage: 'version',
     description: 'print the version',
     options: { '--licenses': 'print the licences of todo-api and of the software in it' },
@@ -224,7 +292,8 @@ export async function runCommand(words: readonly string[]): Promise<void> {
   if (word !== undefined && !word.startsWith('-') && word !== 'help' && !isKnown) {
     throw new UsageError(`there is no command ${word}; \`todo-api help\` lists all of them`)
   }
-  await program.parseAsync(words, { from: 'user' })
+  // Commander takes one short form; both are usual.
+  await program.parseAsync(word === '-V' ? ['-v'] : words, { from: 'user' })
 }
 
 function addCommand(parent: Command, { usage, description, options = {}, help, ...entry }: CommandEntry) {

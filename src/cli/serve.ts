@@ -7,6 +7,9 @@ import { onStopSignal } from '../server/stop-signal.ts'
 import { createLog, errorFields, type Log, type LogOptions } from '../telemetry/log.ts'
 import { readEnv } from './env.ts'
 import { print, UsageError } from './terminal.ts'
+import { welcome } from './welcome.ts'
+
+const isTerminal = process.stdout.isTTY === true
 
 const lastLinesMsMax = 1000
 
@@ -74,12 +77,14 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
   const { serve } = await import('../server/start.ts')
   service = await serve(config, log, listener, supervisor)
   const { url, driver } = service
-  log.info('listening', {
-    url,
-    docs: `${url}docs`,
-    database: driver.kind,
-    pid: supervisor && process.pid,
-  })
+  if (isTerminal && (supervisor?.worker ?? 1) === 1) await print(welcome(config, url))
+  else
+    log.info('listening', {
+      url,
+      docs: `${url}docs`,
+      database: driver.kind,
+      pid: supervisor && process.pid,
+    })
   commands = await answerOtherCommands(config, driver, log)
   // Exits, so that systemd or the container runtime starts the service again.
   driver.lost?.then(async reason => {
@@ -125,4 +130,4 @@ async function answerOtherCommands({ database }: Config, driver: Driver, log: Lo
 const writeLastLines = (log: Log) => Promise.race([log.flush(), Bun.sleep(lastLinesMsMax)])
 
 const openLog = ({ logLevel: level }: Config, options?: Partial<LogOptions>) =>
-  createLog({ level, pretty: process.stdout.isTTY === true, write: print, ...options })
+  createLog({ level, pretty: isTerminal, write: print, ...options })

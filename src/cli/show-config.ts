@@ -91,5 +91,8 @@ const defaults: Record<string, (config: Config) => string> = {
   LOGIN_LIMIT: config => String(config.throttle.loginsPerMinute),
   LOGIN_FAILURE_LIMIT: config => String(config.throttle.failuresPerAccount),
   REGISTER_LIMIT: config => String(config.throttle.registrationsPerHour),
+  REGISTRATION: config => config.registration,
+  BACKUP_KEEP: () => '7',
+  BACKUP_DIR: config => `${config.dataDir}/backups`,
   LOG_LEVEL: config => config.logLevel,
 }

@@ -83,6 +83,12 @@ export async function readPassword(): Promise<string> {
   return password
 }
 
+/** Reads a secret: typed without an echo at a terminal, else the first line of stdin. */
+export async function readSecret(question: string): Promise<string> {
+  if (process.stdin.isTTY) return readLine(question, { isHidden: true })
+  return (await Bun.stdin.text()).split(/\r?\n/, 1)[0]!.trim()
+}
+
 /** Asks for a line at the terminal; `undefined` without a terminal. */
 export async function ask(question: string): Promise<string | undefined> {
   return process.stdin.isTTY ? readLine(question) : undefined

@@ -1,15 +1,15 @@
 import { asc, count, eq, type SQL, sql } from 'drizzle-orm'
 import { t } from 'elysia'
-import { createDb, type Db } from '../db/drizzle.ts'
+import type { Db } from '../db/drizzle.ts'
 import { migrate } from '../db/migrator.ts'
-import { sessions, users } from '../db/tables.ts'
+import { apiTokens, sessions, users } from '../db/tables.ts'
 import { email, newPassword, normalizeEmail } from '../modules/auth/model.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
 import { tasks } from '../modules/tasks/table.ts'
 import { readConfig } from './env.ts'
 import { findUser } from './find-user.ts'
-import { type CommandDriver, openDatabase, openExisting } from './open-database.ts'
+import { openDatabase, withDatabase } from './open-database.ts'
 import { ask, print, printable, readPassword, say, table, UsageError } from './terminal.ts'
 import { createLoader } from './transfer/bulk-insert.ts'
 import { createCheck } from './transfer/check-schema.ts'
@@ -19,7 +19,7 @@ export async function listUsers(
   _: string,
   { json = !process.stdout.isTTY }: { json?: boolean },
 ): Promise<void> {
-  await withDb(async db => {
+  await withDatabase(async db => {
     const rows: Account[] = []
     for await (const page of accounts(db)) {
       if (json) await print(page.map(account => `${JSON.stringify(account)}\n`).join(''))
@@ -60,10 +60,10 @@ export async function createUser(address: string): Promise<void> {
   }
 }
 
-/** Sets a new password and ends the sessions of the account. */
+/** Sets a new password and ends the sessions and API tokens of the account. */
 export async function resetPassword(name: string): Promise<void> {
   const config = readConfig()
-  await withDb(async db => {
+  await withDatabase(async db => {
     const user = await findUser(db, name)
     const password = await readNewPassword()
     const { hash } = createPasswords({ cost: config.bcryptCost, ...config.hashing })
@@ -71,9 +71,9 @@ export async function resetPassword(name: string): Promise<void> {
   })
 }
 
-/** Refuses sign-ins to the account and ends its sessions. Its data stays. */
+/** Refuses sign-ins to the account and ends its sessions and API tokens. Its data stays. */
 export async function disableUser(name: string): Promise<void> {
-  await withDb(async db => {
+  await withDatabase(async db => {
     const user = await findUser(db, name)
     await change(db, user, { disabledAt: sql`coalesce(${users.disabledAt}, now())` }, 'is disabled')
   })
@@ -81,7 +81,7 @@ export async function disableUser(name: string): Promise<void> {
 
 /** Undoes `disableUser`. */
 export async function enableUser(name: string): Promise<void> {
-  await withDb(async db => {
+  await withDatabase(async db => {
     const user = await findUser(db, name)
     await db.update(users).set({ disabledAt: null, updatedAt: sql`now()` }).where(eq(users.id, user.id))
     say(`${printable(user.email)} is enabled`)
@@ -90,7 +90,7 @@ export async function enableUser(name: string): Promise<void> {
 
 /** Deletes the account, its sessions and its tasks for good. Asks first, unless `yes`. */
 export async function deleteUser(name: string, { yes = false }: { yes?: boolean }): Promise<void> {
-  await withDb(async (db, { erase = id => eraseUser(db, id) }) => {
+  await withDatabase(async (db, { erase = id => eraseUser(db, id) }) => {
     const user = await findUser(db, name)
     if (!yes) await confirm(db, user)
     await db.delete(users).where(eq(users.id, user.id))
@@ -108,15 +108,6 @@ async function confirm(db: Db, { id, email }: { id: string; email: string }): Pr
   if (normalizeEmail(typed) !== normalizeEmail(email)) throw new Error('nothing was deleted')
 }
 
-async function withDb(work: (db: Db, driver: CommandDriver) => Promise<void>): Promise<void> {
-  const driver = await openExisting(readConfig())
-  try {
-    await work(createDb(driver), driver)
-  } finally {
-    await driver.close()
-  }
-}
-
 async function readNewPassword(): Promise<string> {
   const password = await readPassword()
   const problem = createCheck(t.Object({ password: newPassword }))({ password })
@@ -127,8 +118,8 @@ async function readNewPassword(): Promise<string> {
 type Change = { passwordHash: string } | { disabledAt: SQL }
 
 /**
- * Changes an account, then ends its sessions: a sign-in after the change meets the new state, and a session from before
- * it is deleted by the second statement. A trigger tells running services.
+ * Changes an account, then ends its sessions and API tokens: a sign-in after the change meets the new state, and what is
+ * from before it is deleted by the statements that follow. Triggers tell running services.
  */
 async function change(db: Db, { id, email }: { id: string; email: string }, to: Change, what: string) {
   await db
@@ -136,7 +127,8 @@ async function change(db: Db, { id, email }: { id: string; email: string }, to: 
     .set({ ...to, updatedAt: sql`now()` })
     .where(eq(users.id, id))
   const ended = await db.delete(sessions).where(eq(sessions.userId, id)).returning({ id: sessions.id })
-  say(`${printable(email)} ${what}; ${ended.length} sessions ended`)
+  const tokens = await db.delete(apiTokens).where(eq(apiTokens.userId, id)).returning({ id: apiTokens.id })
+  say(`${printable(email)} ${what}; ${ended.length} sessions and ${tokens.length} API tokens ended`)
 }
 
 const pageRows = 500

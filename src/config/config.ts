@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
 import { type Network, parseNetwork } from '../lib/client-address.ts'
+import { emailPattern, isNewPassword, passwordBytesMax, passwordLengthMin } from '../lib/credentials.ts'
 import type { LogLevel } from '../telemetry/log.ts'
 import { DatabaseUrlError, parseDatabaseUrl } from './database-url.ts'
 
@@ -23,6 +25,12 @@ export interface ThrottleSettings {
   registrationsPerHour: number
 }
 
+/** The account that is created when a database has none. */
+export interface FirstUser {
+  email: string
+  password: string
+}
+
 /** All settings, typed. Made once, by `parseConfig`; nothing else reads the environment. */
 export interface Config {
   environment: (typeof environments)[number]
@@ -41,12 +49,19 @@ export interface Config {
   accessTokenLifetimeSeconds: number
   /** Origins whose pages may call with credentials. */
   frontendUrls: string[]
+  /** Whether `/mcp` offers the tools for AI assistants. */
+  mcp: boolean
   bcryptCost: number
   /** How many passwords a process hashes at a time, and how many more may wait. */
   hashing: { atOnce: number; waiting: number }
   throttle: ThrottleSettings
+  /** Whether accounts can be created over the API; otherwise only by `todo-api user create`. */
+  registration: (typeof registrations)[number]
+  firstUser: FirstUser | undefined
   /** Proxies whose `X-Forwarded-For` is believed. */
   trustedProxies: Network[]
+  /** `undefined`: the service makes none. */
+  backups: BackupSettings | undefined
   logLevel: LogLevel
   /** Live streams of one process. */
   streamsMax: number
@@ -54,6 +69,14 @@ export interface Config {
   metrics: MetricsSettings | undefined
   /** The variables of OpenTelemetry; `undefined`: no traces. */
   tracing: Env | undefined
+}
+
+/** Backups of the embedded database that the service makes. */
+export interface BackupSettings {
+  everySeconds: number
+  /** The number of backups in the folder, at most. */
+  keep: number
+  dir: string
 }
 
 /** `/metrics` on a port of its own, or as a route of the API with a token. */
@@ -65,6 +88,7 @@ export interface MetricsSettings {
 
 const algorithms = ['HS256', 'HS384', 'HS512'] as const
 const environments = ['development', 'production', 'test'] as const
+const registrations = ['open', 'closed'] as const
 const logLevels = ['debug', 'info', 'warn', 'error'] as const
 
 /** Words of placeholders and examples. A random secret contains one of them once in ten million times. */
@@ -154,6 +178,7 @@ export function parseConfig(env: Env): Config {
     algorithm: oneOf('ALGORITHM', algorithms, 'HS256'),
     accessTokenLifetimeSeconds: 60 * integer('ACCESS_TOKEN_EXPIRE_MINUTES', 1440, 1, 525_600),
     frontendUrls: frontendUrls(read),
+    mcp: flag('MCP', true),
     bcryptCost,
     hashing: { atOnce: hashesAtOnce, waiting: 25 * hashesAtOnce },
     throttle: {
@@ -161,8 +186,11 @@ export function parseConfig(env: Env): Config {
       failuresPerAccount: integer('LOGIN_FAILURE_LIMIT', 10, 0, 1_000_000),
       registrationsPerHour: integer('REGISTER_LIMIT', 200, 0, 1_000_000),
     },
+    registration: oneOf('REGISTRATION', registrations, 'open'),
+    firstUser: firstUser(read),
     trustedProxies: trustedProxies(read),
     streamsMax: integer('STREAMS_MAX', 10_000, 0, 1_000_000),
+    backups: backups(read, { database, dataDir, environment }),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
     metrics: metrics(read),
     tracing: tracing(read),
@@ -266,6 +294,20 @@ function secretKey(
   return value
 }
 
+function firstUser({ env, text, secret, mistake }: Reader): FirstUser | undefined {
+  const email = text('FIRST_USER_EMAIL')
+  const password = secret('FIRST_USER_PASSWORD')
+  const hasPassword = Boolean(env.FIRST_USER_PASSWORD?.trim() || env.FIRST_USER_PASSWORD_FILE?.trim())
+  if (hasPassword !== (email !== undefined))
+    mistake('FIRST_USER_EMAIL and FIRST_USER_PASSWORD_FILE must be set together')
+  if (email !== undefined && !emailPattern.test(email)) mistake('FIRST_USER_EMAIL must be an e-mail address')
+  if (password !== undefined && !isNewPassword(password))
+    mistake(
+      `FIRST_USER_PASSWORD must have at least ${passwordLengthMin} characters and at most ${passwordBytesMax} bytes`,
+    )
+  return email !== undefined && password !== undefined ? { email, password } : undefined
+}
+
 function trustedProxies({ text, mistake }: Reader): Network[] {
   const networks = text('TRUSTED_PROXIES')?.split(',') ?? []
   try {
@@ -289,6 +331,30 @@ function metrics({ text, secret, integer, mistake }: Reader): MetricsSettings | 
   }
   if (token === undefined && port === undefined) return undefined
   return { host: host ?? '127.0.0.1', port, token }
+}
+
+const secondsOf = { s: 1, m: 60, h: 60 * 60, d: 24 * 60 * 60 }
+const everySecondsMax = 14 * secondsOf.d
+
+function backups(
+  { text, integer, mistake }: Reader,
+  { database, dataDir, environment }: Pick<Config, 'database' | 'dataDir' | 'environment'>,
+): BackupSettings | undefined {
+  const every = text('BACKUP_EVERY')
+  const keep = integer('BACKUP_KEEP', 7, 1, 10_000)
+  const dir = text('BACKUP_DIR') ?? join(dataDir, 'backups')
+  if (every === undefined) return undefined
+  if (database.kind === 'postgres') {
+    return mistake(
+      'BACKUP_EVERY is for the embedded database; for PostgreSQL use pg_dump, or the backups of its host',
+    )
+  }
+  const [, number, unit] = every.match(/^(\d{1,6})([smhd])$/) ?? []
+  const everySeconds = Number(number) * secondsOf[unit as keyof typeof secondsOf]
+  // Tests cannot wait for a minute.
+  const everySecondsMin = environment === 'test' ? 1 : secondsOf.m
+  if (everySeconds >= everySecondsMin && everySeconds <= everySecondsMax) return { everySeconds, keep, dir }
+  return mistake('BACKUP_EVERY must look like 30m, 6h or 1d, and be from 1m to 14d')
 }
 
 /** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */

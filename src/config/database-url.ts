@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { type ConnectionOptions, createSecureContext, getCACertificates, type SecureVersion } from 'node:tls'
-import { nearest } from '../lib/nearest.ts'
+import { intended } from '../lib/nearest.ts'
 
 /** One server that an address names. */
 export interface Host {
@@ -259,7 +259,7 @@ function faultOf(value: string, allowed: Parameter['values']): string | undefine
 
 /** Names of an address may be parts of a secret: only what looks like a name is repeated. */
 function unknownParameter(name: string): string {
-  const close = nearest(name, Object.keys(parameters))
+  const close = intended(name, Object.keys(parameters))
   const shown = /^[a-z][a-z_]{1,40}$/.test(name) ? `the unknown parameter ${name}` : 'an unknown parameter'
   const cure = close
     ? `the nearest is ${close}`

@@ -19,8 +19,8 @@ export interface Driver {
   /** Opens a connection for the caller alone, as migrations need: several statements, no deadline. */
   dedicatedConnection<T>(work: (connection: DedicatedConnection) => Promise<T>): Promise<T>
   /**
-   * Embedded only: copies the database's folder, as it is between two statements; the others wait meanwhile. The copy
-   * holds all that was answered, and opens as after a crash. Throws an Error with one line when space is short.
+   * Embedded only: copies the database's folder while statements go on. The copy holds all that was answered before the
+   * call, is of one moment, and opens as after a crash. Throws an Error with one line when space is short.
    */
   copyTo?(folder: string): Promise<void>
   /** Embedded only: resolves with the reason when the database cannot go on; the process should end then. */

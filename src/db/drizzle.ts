@@ -1,15 +1,14 @@
-import { entityKind, type SQL } from 'drizzle-orm'
-import { NoopCache } from 'drizzle-orm/cache/core'
-import { NoopLogger } from 'drizzle-orm/logger'
-import { type PgDatabase, PgDialect, type PreparedQueryConfig } from 'drizzle-orm/pg-core'
+import { entityKind, fillPlaceholders, type SQL, type Query as SqlQuery } from 'drizzle-orm'
 import {
-  PgProxyTransaction,
-  PgRemoteDatabase,
-  type PgRemoteQueryResultHKT,
-  PgRemoteSession,
-  PreparedQuery,
-  type RemoteCallback,
-} from 'drizzle-orm/pg-proxy'
+  PgDatabase,
+  PgDialect,
+  PgPreparedQuery,
+  PgSession,
+  type PreparedQueryConfig,
+  type SelectedFieldsOrdered,
+} from 'drizzle-orm/pg-core'
+import { PgProxyTransaction, type PgRemoteQueryResultHKT } from 'drizzle-orm/pg-proxy'
+import * as utilities from 'drizzle-orm/utils'
 import type { DatabaseSettings } from '../config/config.ts'
 import type { Driver, Query, Rows } from './driver.ts'
 
@@ -42,9 +41,11 @@ export async function openDriver(settings: DatabaseSettings): Promise<Driver> {
  *
  * Errors are the driver's own: `AppError('unavailable')`, or PostgreSQL's with its SQLSTATE (pg-error.ts).
  */
-export function createDb({ query, transaction }: Pick<Driver, 'query' | 'transaction'>): Db {
-  return new PgRemoteDatabase(dialect, new Session(query, transaction), undefined)
+export function createDb(driver: Connections): Db {
+  return new PgDatabase(dialect, new Session(driver), undefined)
 }
+
+type Connections = Pick<Driver, 'query' | 'transaction'>
 
 /**
  * A whole statement of raw SQL, made once and kept in the server, as `.prepare(name)` does for the builder. Rows have
@@ -57,65 +58,74 @@ export function prepareSql<Row extends object>(db: Db, name: string, query: SQL)
 }
 
 const dialect = new PgDialect()
-const noLogger = new NoopLogger()
-const noCache = new NoopCache()
 
-/** Drizzle's session for drivers that are a function (pg-proxy), with prepared statements and transactions. */
-class Session extends PgRemoteSession<Schema, Schema> {
+/** Drizzle on a driver, with prepared statements and transactions. */
+class Session extends PgSession<PgRemoteQueryResultHKT, Schema, Schema> {
   static override readonly [entityKind] = 'TodoApiSession'
-  readonly #query: Query
-  readonly #transaction: Driver['transaction']
 
-  constructor(query: Query, transaction: Driver['transaction']) {
-    super(send(query, false), dialect, undefined)
-    this.#query = query
-    this.#transaction = transaction
+  constructor(private readonly driver: Connections) {
+    super(dialect)
   }
 
   /** Only what `.prepare(name)` made has a name. */
   override prepareQuery<T extends PreparedQueryConfig>(
-    ...[query, fields, name, isArray, mapRows, metadata, cache]: PrepareQueryArguments
-  ): PreparedQuery<T> {
-    const client = send(this.#query, name !== undefined)
-    const { sql, params, typings } = query
-    return new Prepared<T>(
-      client,
-      sql,
-      params,
-      typings,
-      ...[noLogger, noCache, metadata, cache, fields, isArray, mapRows],
-    )
+    query: SqlQuery,
+    fields: SelectedFieldsOrdered | undefined,
+    name: string | undefined,
+  ): Prepared<T> {
+    return new Prepared<T>(this.driver.query, query, fields, name !== undefined)
   }
 
   override transaction<T>(work: (tx: PgProxyTransaction<Schema, Schema>) => Promise<T>): Promise<T> {
-    return this.#transaction(query => {
-      const session = new Session(query, this.#transaction)
+    const { transaction } = this.driver
+    return transaction(query => {
+      const session = new Session({ query, transaction })
       return work(new PgProxyTransaction<Schema, Schema>(dialect, session, undefined))
     })
   }
 }
 
-type PrepareQueryArguments = Parameters<PgRemoteSession<Schema, Schema>['prepareQuery']>
-
-class Prepared<T extends PreparedQueryConfig> extends PreparedQuery<T> {
+/**
+ * Not that of pg-proxy: it puts the text and the values, secrets too, into the message of an error that wraps the driver's,
+ * and its promises for a cache and a tracer cost about a microsecond for each statement.
+ */
+class Prepared<T extends PreparedQueryConfig> extends PgPreparedQuery<T> {
   static override readonly [entityKind] = 'TodoApiPreparedQuery'
+  /** Set by the builder: which tables of a join always have a row. */
+  declare joinsNotNullableMap?: Record<string, boolean>
 
-  /** Drizzle's own puts the text and the values, secrets too, into the message of an error that wraps the driver's. */
-  queryWithCache<R>(_text: string, _values: unknown[], run: () => Promise<R>): Promise<R> {
-    return run()
+  constructor(
+    private readonly run: Query,
+    query: SqlQuery,
+    private readonly fields: SelectedFieldsOrdered | undefined,
+    private readonly isKept: boolean,
+  ) {
+    super(query, undefined, undefined)
+  }
+
+  override async execute(values: Record<string, unknown> = {}): Promise<T['execute']> {
+    const { run, fields, isKept } = this
+    const { sql, params } = this.query
+    const rows = await run(sql, fillPlaceholders(params, values), { prepare: isKept, columns: !fields })
+    return fields ? rows.map(row => mapResultRow(fields, row, this.joinsNotNullableMap)) : named(rows)
   }
 }
 
-function send(query: Query, prepare: boolean): RemoteCallback {
-  return async (text, values, method) => {
-    const columns = method === 'execute'
-    const rows = await query(text, values, { prepare, columns })
-    return { rows: columns ? named(rows) : rows }
-  }
+/** Drizzle's drivers all use this function; it is exported without a type. */
+const { mapResultRow } = utilities as unknown as {
+  mapResultRow(
+    fields: SelectedFieldsOrdered,
+    row: unknown[],
+    joinsNotNullableMap?: Record<string, boolean>,
+  ): Record<string, unknown>
 }
 
-/** Rows as objects. Drizzle does this itself for queries whose fields it knows. */
+/** Rows as objects, by the names of their columns. */
 function named(rows: Rows): Record<string, unknown>[] {
   const names = rows.columns?.map(({ name }) => name) ?? []
-  return rows.map(row => Object.fromEntries(names.map((name, i) => [name, row[i]])))
+  return rows.map(row => {
+    const object: Record<string, unknown> = {}
+    for (const [i, name] of names.entries()) object[name] = row[i]
+    return object
+  })
 }

@@ -19,7 +19,9 @@ export function databaseError(error: unknown): DatabaseError | undefined {
 export function brokenConstraint(error: unknown): string | undefined {
   const failure = databaseError(error)
   if (!failure?.code.startsWith('23')) return undefined
-  return failure.constraint_name ?? failure.constraint ?? ''
+  // Citus passes on the message alone, with the number of the shard behind the name.
+  const [, named] = /constraint "(\w+?)(?:_\d{6,})?"/.exec(failure.message) ?? []
+  return failure.constraint_name ?? failure.constraint ?? named ?? ''
 }
 
 /** Whether a statement met a database without our tables or columns: its migrations have not run yet. */

@@ -12,6 +12,7 @@ import {
   unique,
   uuid,
 } from 'drizzle-orm/pg-core'
+import type { TokenScope } from '../lib/scope.ts'
 
 /**
  * A moment: `timestamptz` in the database, RFC 3339 in UTC with microseconds in the program and in the API. Text in both,
@@ -81,9 +82,36 @@ export const sessions = pgTable(
   ],
 )
 
+/** A key that a user makes for a program. It ends when its row is deleted. */
+export const apiTokens = pgTable(
+  'api_tokens',
+  {
+    userId: uuid('user_id').notNull(),
+    id: uuid('id').notNull(),
+    name: text('name').notNull(),
+    scopes: text('scopes').array().$type<TokenScope[]>().notNull(),
+    /** The beginning of the token, by which the user recognizes it. */
+    prefix: text('prefix').notNull(),
+    /** SHA-256 of the token, hex. The token itself is never stored. */
+    tokenHash: text('token_hash').notNull(),
+    createdAt: instant('created_at').notNull().default(now),
+    lastUsedAt: instant('last_used_at'),
+    /** `null`: never. */
+    expiresAt: instant('expires_at'),
+  },
+  tokens => [
+    primaryKey({ name: 'api_tokens_pkey', columns: [tokens.userId, tokens.id] }),
+    foreignKey({ name: 'api_tokens_user_fk', columns: [tokens.userId], foreignColumns: [users.id] }).onDelete(
+      'cascade',
+    ),
+    index('api_tokens_hash').on(tokens.tokenHash),
+    index('api_tokens_expiry').on(tokens.expiresAt),
+  ],
+)
+
 /**
- * Sessions that ended recently, written by a trigger on `sessions`. Every replica polls this table several times a
- * second, so that cached tokens stop working (modules/auth/token-cache.ts).
+ * Sessions and API tokens that ended recently, written by triggers on their tables. Every replica polls this table several
+ * times a second, so that cached tokens stop working (modules/auth/token-cache.ts).
  */
 export const sessionEnds = pgTable(
   'session_ends',
@@ -103,6 +131,10 @@ END
 $$;
 --> statement-breakpoint
 CREATE TRIGGER "sessions_ended" AFTER DELETE ON "sessions" REFERENCING OLD TABLE AS "ended"
+  FOR EACH STATEMENT EXECUTE FUNCTION "note_session_ends"();`
+
+/** The same for API tokens; the function reads only `id`. */
+const apiTokensEnded = `CREATE TRIGGER "api_tokens_ended" AFTER DELETE ON "api_tokens" REFERENCING OLD TABLE AS "ended"
   FOR EACH STATEMENT EXECUTE FUNCTION "note_session_ends"();`
 
 /** One-time tickets, for what a browser opens without a header (modules/auth/tickets.ts). */
@@ -194,4 +226,4 @@ END
 $$;`
 
 /** What drizzle-kit cannot make from the tables above (see modules/table-registry.ts). */
-export const handwritten = [sessionsEnded, userVersionsFillfactor, requireNewVersion]
+export const handwritten = [sessionsEnded, apiTokensEnded, userVersionsFillfactor, requireNewVersion]

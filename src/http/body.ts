@@ -68,17 +68,24 @@ function joinLists(request: Request, query: Record<string, unknown>): void {
 }
 
 /** The parsed body, `undefined` when there is none. Throws 400 (incomplete), 413, 415 or 422. */
-async function readBody(request: Request, bytesMax: number, forms: boolean): Promise<unknown> {
+export async function readBody(request: Request, bytesMax: number, forms = false): Promise<unknown> {
   const bytes = await readBytes(request, bytesMax)
   if (bytes.length === 0) return undefined
   if ((request.headers.get('content-encoding') ?? 'identity') !== 'identity') {
-    throw new AppError('unsupported_media_type')
+    throw unsupported('Send the body without Content-Encoding')
   }
   const [type = ''] = (request.headers.get('content-type') ?? json).toLowerCase().split(/[;\s]/)
   if (type === json) return readJson(decode(bytes))
-  if (type === form && forms) return readForm(decode(bytes))
-  throw new AppError('unsupported_media_type')
+  if (type !== form || !forms) throw new AppError('unsupported_media_type')
+  const text = decode(bytes)
+  // What `curl -d` says of every body. Read as a form, the JSON would be the name of a field, with any password in it.
+  if (/^\s*[{[]/.test(text)) {
+    throw unsupported(`The body is JSON but sent as ${form}: send the header Content-Type: ${json}`)
+  }
+  return readForm(text)
 }
+
+const unsupported = (detail: string) => new AppError('unsupported_media_type', { detail })
 
 async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array> {
   const announced = Number(request.headers.get('content-length') ?? Number.NaN)

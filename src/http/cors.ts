@@ -2,18 +2,26 @@ import { cors as corsHeaders } from '@elysiajs/cors'
 import { Elysia } from 'elysia'
 import type { Log } from '../telemetry/log.ts'
 
-interface CorsOptions {
+interface Origins {
   /** Origins whose pages may call with credentials. */
   origins: string[]
   /** Whether pages of this machine may, whatever their port: development servers choose it themselves. */
   allowLocal: boolean
-  log: Log
+}
+
+/** Whether pages of an origin may call. */
+export type IsListed = (origin: string) => boolean
+
+export function createOriginList({ origins, allowLocal }: Origins): IsListed {
+  const listed = new Set(origins)
+  return origin => listed.has(origin) || (allowLocal && isLocal(origin))
 }
 
 /** Nothing is left to the plugin's defaults: they would let any page call with the user's credentials. */
 const rules = {
   preflight: false,
-  methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
+  // As one text: a list would be joined for each answer.
+  methods: 'GET, HEAD, POST, PUT, PATCH, DELETE',
   // For a browser only the answer to its preflight counts: see below.
   allowedHeaders: ['authorization'],
   exposeHeaders: [
@@ -29,15 +37,14 @@ const rules = {
   ],
 }
 
-/** Lets pages of some origins call with credentials and any header, and names the other origins in the log. */
-export function cors({ origins, allowLocal, log }: CorsOptions) {
-  const listed = new Set(origins)
+/** Lets pages of listed origins call with credentials and any header, and names the other origins in the log. */
+export function cors(isListed: IsListed, log: Log) {
   const report = createReport(log)
 
   function isAllowed({ headers }: Request): boolean {
     const origin = headers.get('origin')
     if (origin === null) return false
-    if (listed.has(origin) || (allowLocal && isLocal(origin))) return true
+    if (isListed(origin)) return true
     // A page of the service's own origin, such as the Swagger page, needs no permission.
     if (URL.parse(origin)?.host !== headers.get('host')) report(origin)
     return false

@@ -4,24 +4,33 @@ import { version as swaggerUiVersion } from 'swagger-ui-dist/package.json'
 import swaggerStyles from 'swagger-ui-dist/swagger-ui.css' with { type: 'file' }
 import bundle from 'swagger-ui-dist/swagger-ui-bundle.js' with { type: 'file' }
 import { AppError } from '../lib/errors.ts'
-import { createDocument } from './openapi-document.ts'
+import { guide, guideList } from './guides.ts'
+import { createDocument, type Registration } from './openapi-document.ts'
 
-/** The Swagger page at `/docs` and the document at `/openapi.json`. Nothing is loaded from another host. */
-export const docs = () => {
+/**
+ * The Swagger page at `/docs`, the guides below it, and the document at `/openapi.json`. Nothing is loaded from another
+ * host.
+ */
+export const docs = (registration: Registration) => {
   const app = new Elysia({ name: 'docs', detail: { hide: true } })
   // Made at the first request and kept: routes do not change at run time.
   let document: Promise<{ text: string; etag: string }> | undefined
 
   return app
     .get('/openapi.json', async ({ headers, status, set }) => {
-      document ??= createDocument(app).then(withTag)
+      document ??= createDocument(app, registration).then(withTag)
       const { text, etag } = await document
       Object.assign(set.headers, { etag, 'cache-control': 'no-cache' })
       if (headers['if-none-match'] === etag) return status(304, undefined)
       set.headers['content-type'] = 'application/json'
       return text
     })
-    .get('/docs', () => new Response(page, { headers: pageHeaders }))
+    .get('/docs', () => html(swaggerPage))
+    .get('/docs/guides', () => html(guidePage('Guides', guideList())))
+    .get('/docs/guides/:name', ({ params }) => {
+      const { title, html: content } = guide(params.name)
+      return html(guidePage(title, content))
+    })
     .get('/docs/assets/:version/:file', ({ params }) => {
       const { version, file } = params
       if (version !== assetsVersion || !isAsset(file)) throw new AppError('not_found')
@@ -38,8 +47,31 @@ function withTag(document: object) {
   return { text, etag: `"${Bun.hash(text).toString(36)}"` }
 }
 
+const html = (page: string) => new Response(page, { headers: pageHeaders })
+
+/** Nearly every operation has them, in the same shape: the page shows one line in the place of four rows. */
+const rareStatuses = ['413', '415', '500', '503']
+
+/** The row of a call that was made has no `data-code`: it is always shown. */
+const rareRows = rareStatuses.map(status => `.swagger-ui .folded .response[data-code="${status}"]`).join(', ')
+
 /** Starts Swagger UI. A separate file, because the page's policy allows no inline script. */
 const script = `
+const dark = matchMedia('(prefers-color-scheme: dark)')
+const followSystem = () => document.documentElement.classList.toggle('dark-mode', dark.matches)
+followSystem()
+dark.addEventListener('change', followSystem)
+
+const rare = ${JSON.stringify(rareStatuses)}
+const foldRare = (Responses, { React }) => props => {
+  const [isOpen, setOpen] = React.useState(false)
+  const present = rare.filter(status => props.responses.has(status)).join(', ')
+  const label = isOpen ? 'Hide ' + present : present + ': errors in the same shape'
+  const fold = { className: 'fold', 'aria-expanded': isOpen, onClick: () => setOpen(!isOpen) }
+  return React.createElement('div', { className: isOpen ? '' : 'folded' },
+    React.createElement(Responses, props), React.createElement('button', fold, label))
+}
+
 SwaggerUIBundle({
   url: '/openapi.json',
   dom_id: '#swagger-ui',
@@ -51,17 +83,37 @@ SwaggerUIBundle({
   // Otherwise the page sends the document's address to a validator on the internet.
   validatorUrl: null,
   // There is one server, the one that serves this page.
-  plugins: [{ wrapComponents: { ServersContainer: () => () => null } }],
+  plugins: [{ wrapComponents: { ServersContainer: () => () => null, responses: foldRare } }],
 })
 `
 
-/** Hides what has no meaning here: OAuth 2 clients and scopes, links between operations. */
+/** Hides what has no meaning here (OAuth 2 clients and scopes, links between operations), and fits a telephone. */
 const styles = `
+:root { color-scheme: light dark }
 body { margin: 0 }
 .swagger-ui .info { margin: 30px 0 }
 .swagger-ui .scope-def,
 .swagger-ui .auth-container .wrapper:has(> [for=password_type], > [for^=client_]),
 .swagger-ui .response-col_links { display: none }
+
+${rareRows} { display: none }
+.swagger-ui .fold { margin: 0 20px 20px; padding: 0; border: 0; background: none; color: inherit; font: 14px sans-serif; text-align: left; text-decoration: underline; cursor: pointer }
+/* Swagger UI leaves them black on black. */
+.dark-mode .swagger-ui table.headers td { color: inherit }
+
+.guide { max-width: 48rem; margin: 0 auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif }
+.guide pre, .guide table { display: block; overflow-x: auto }
+.guide pre { padding: .75rem; background: #8882; border-radius: 4px }
+.guide code { font-size: .875em }
+.guide p code, .guide td code { overflow-wrap: anywhere }
+.guide table { border-collapse: collapse }
+.guide th, .guide td { padding: .25rem .5rem; border: 1px solid #8886; text-align: left; vertical-align: top }
+@media (max-width: 40rem) {
+  .swagger-ui table.headers td { overflow-wrap: anywhere }
+  .guide thead { display: none }
+  .guide tr, .guide td { display: block; border: 0 }
+  .guide tr { padding: .5rem 0; border-bottom: 1px solid #8886 }
+}
 `
 
 /** Part of every file's address, so that a browser may cache it for ever. */
@@ -81,24 +133,40 @@ const isAsset = (file: string): file is AssetName => Object.hasOwn(assets, file)
 
 const asset = (file: AssetName) => `/docs/assets/${assetsVersion}/${file}`
 
-const page = `<!doctype html>
+const pageOf = (title: string, head: string, body: string) => `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>todo-api</title>
+<title>${Bun.escapeHTML(title)}</title>
 <link rel="icon" type="image/png" href="${asset('favicon.png')}">
-<link rel="stylesheet" href="${asset('swagger-ui.css')}">
+${head}
 <link rel="stylesheet" href="${asset('page.css')}">
-<script src="${asset('swagger-ui-bundle.js')}" defer></script>
-<script src="${asset('start.js')}" defer></script>
 </head>
 <body>
-<div id="swagger-ui"></div>
-<noscript>This page needs JavaScript. The document itself is at <a href="/openapi.json">/openapi.json</a>.</noscript>
+${body}
 </body>
 </html>
 `
+
+const swaggerPage = pageOf(
+  'todo-api',
+  `<link rel="stylesheet" href="${asset('swagger-ui.css')}">
+<script src="${asset('swagger-ui-bundle.js')}" defer></script>
+<script src="${asset('start.js')}" defer></script>`,
+  `<div id="swagger-ui"></div>
+<noscript>This page needs JavaScript. The document itself is at <a href="/openapi.json">/openapi.json</a>.</noscript>`,
+)
+
+const guidePage = (title: string, content: string) =>
+  pageOf(
+    `${title} – todo-api`,
+    '',
+    `<main class="guide">
+<p><a href="/docs">API</a> · <a href="/docs/guides">Guides</a></p>
+${content}
+</main>`,
+  )
 
 const contentPolicy = [
   "default-src 'none'",

@@ -101,7 +101,10 @@ function invalid(part: string, failed: FailedRequest, routes: Routes): AppError 
 
 /** A 422 repeats the body that was sent, `null` when there was none or it could not be parsed. */
 function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Routes): AppError {
-  return error.status === 422 ? error.withBody(maskSecrets(rawBody, routes)) : error
+  if (error.status !== 422) return error
+  // A problem may name a field that only the client knows.
+  const detail = maskSecrets(error.detail, routes) as AppError['detail']
+  return error.with({ detail, body: maskSecrets(rawBody, routes) })
 }
 
 /** Everything that is wrong: Elysia stops at the first invalid part of a request. */

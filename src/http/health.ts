@@ -1,9 +1,16 @@
 import { Elysia, t } from 'elysia'
 import { AppError } from '../lib/errors.ts'
-import { errors } from './schema.ts'
+import { errors, instant, nullable } from './schema.ts'
 
 /** Whether the service can do its work now; if not, the reason, without secrets. */
-export type Readiness = () => Promise<{ ready: true } | { ready: false; reason: string }>
+export type Readiness = () => Promise<
+  | {
+      ready: true
+      /** When the newest good backup was begun; `null` if there is none, `undefined` if the service makes none. */
+      lastBackupAt?: string | null | undefined
+    }
+  | { ready: false; reason: string }
+>
 
 const answerWithinMs = 1500
 
@@ -31,11 +38,15 @@ export const health = (readiness: Readiness) =>
       async () => {
         const state = await Promise.race([readiness(), tooSlow()])
         if (!state.ready) throw new AppError('not_ready', { detail: state.reason })
-        return { status: 'ready' as const }
+        const { lastBackupAt } = state
+        return {
+          status: 'ready' as const,
+          ...(lastBackupAt !== undefined && { last_backup_at: lastBackupAt }),
+        }
       },
       {
         response: {
-          200: t.Object({ status: t.Literal('ready') }, { title: 'Ready' }),
+          200: ready,
           ...errors('not_ready'),
         },
         detail: {
@@ -45,6 +56,16 @@ export const health = (readiness: Readiness) =>
         },
       },
     )
+
+const ready = t.Object(
+  {
+    status: t.Literal('ready'),
+    last_backup_at: t.Optional(
+      nullable(instant({ description: 'The newest good backup, if the service makes them (BACKUP_EVERY).' })),
+    ),
+  },
+  { title: 'Ready', examples: [{ status: 'ready' }] },
+)
 
 const alive = t.Object({ status: t.Literal('healthy') }, { title: 'Health' })
 

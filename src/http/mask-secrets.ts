@@ -1,18 +1,24 @@
 import type { AnyElysia } from 'elysia'
+import { maskApiTokens } from '../lib/api-token.ts'
 
 type Routes = AnyElysia['routes']
 
 /**
- * A request body with every secret replaced, at any depth. A field is a secret if the body schema of any route declares
- * a field of this name with `format: 'password'`: so a password is masked also where it does not belong.
+ * A value with every secret replaced, at any depth. A field is a secret if the body schema of any route declares a field
+ * of this name with `format: 'password'`: so a password is masked also where it does not belong. An API token is known
+ * by its form, in any text.
  */
 export function maskSecrets(value: unknown, routes: Routes): unknown {
   const secrets = secretNames(routes)
   const mask = (item: unknown): unknown => {
     if (Array.isArray(item)) return item.map(mask)
+    if (typeof item === 'string') return maskApiTokens(item)
     if (typeof item !== 'object' || item === null) return item
     return Object.fromEntries(
-      Object.entries(item).map(([name, part]) => [name, secrets.has(name) ? '********' : mask(part)]),
+      Object.entries(item).map(([name, part]) => [
+        maskApiTokens(name),
+        secrets.has(name) ? '********' : mask(part),
+      ]),
     )
   }
   return mask(value)

@@ -1,19 +1,23 @@
 import { STATUS_CODES } from 'node:http'
 import type { AnyElysia } from 'elysia'
 import { version } from '../../package.json'
+import type { Config } from '../config/config.ts'
+import type { Scope } from '../lib/scope.ts'
 
 /**
  * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
  * @elysiajs/swagger collects the routes, and `mend` puts right what it does not know (docs/decisions/0004-swagger-plugin.md).
  */
-export async function createDocument(app: AnyElysia): Promise<Document> {
+export async function createDocument(app: AnyElysia, registration: Registration): Promise<Document> {
   // Only when the document is asked for: its themes would cost a third of the start.
   const { swagger } = await import('@elysiajs/swagger')
   const specPath = '/as-collected.json'
   const collector = app.use(swagger({ path: '/unused-page', specPath }))
   const response = await collector.handle(new Request(`http://localhost${specPath}`))
-  return mend((await response.json()) as Collected)
+  return mend((await response.json()) as Collected, registration)
 }
+
+export type Registration = Config['registration']
 
 export interface Document {
   openapi: string
@@ -68,6 +72,7 @@ interface Response {
 export interface Operation {
   operationId: string
   summary: string
+  description?: string
   tags: string[]
   security: object[]
   parameters?: { name: string; in: string; description?: string; schema: Schema }[]
@@ -81,6 +86,8 @@ interface CollectedResponse {
   description?: string
   examples?: unknown[]
   headers?: string[]
+  /** Of a route behind `requireUser`. */
+  scopes?: { read: Scope; write: Scope }
   content?: Record<string, Media>
 }
 
@@ -104,16 +111,23 @@ interface CollectedParameter {
 const json = 'application/json'
 const form = 'application/x-www-form-urlencoded'
 
-const info = {
+const infoOf = (registration: Registration) => ({
   title: 'todo-api',
   version,
   summary: 'Your tasks, over HTTP.',
   license: { name: 'MIT', identifier: 'MIT' },
   description: [
+    // Not as `externalDocs`, whose address must name a host.
+    '[Guides](/docs/guides): settings, hosting, backups and more.',
+    '',
     'To try it here:',
-    '1. Create an account with **POST /api/v1/auth/register**.',
+    registration === 'open'
+      ? '1. Create an account with **POST /api/v1/auth/register**.'
+      : '1. Registration is closed: the operator creates accounts, with `todo-api user create`.',
     '2. Press **Authorize** and sign in with the e-mail address (as *username*) and the password.',
     '3. Create a task with **POST /api/v1/tasks**, and see it in **GET /api/v1/tasks**.',
+    '',
+    'Programs sign in with an API token, from **POST /api/v1/auth/tokens**; **Authorize** takes one, too.',
     '',
     'Every error has the same shape: `detail` is for display, `code` for programs, and `request_id` is also the header ' +
       '`X-Request-Id` of the response.',
@@ -121,7 +135,7 @@ const info = {
     'A parameter that an address does not know is a 422. Unknown fields of a body are ignored; with the header ' +
       '`Prefer: handling=strict` each of them is a 422.',
   ].join('\n'),
-}
+})
 
 const tags = [
   { name: 'auth', description: 'Create an account and sign in' },
@@ -139,6 +153,12 @@ const securitySchemes = {
       password: { tokenUrl: '/api/v1/auth/login', refreshUrl: '/api/v1/auth/refresh', scopes: {} },
     },
   },
+  apiToken: {
+    type: 'http',
+    scheme: 'bearer',
+    description:
+      'An API token, from **POST /api/v1/auth/tokens**. Each operation names the scope that it needs.',
+  },
 }
 
 /** Every header that a response may carry, by name; a route names its own with `withHeaders` (`http/schema.ts`). */
@@ -148,8 +168,11 @@ const headers: Record<string, object> = {
     schema: { type: 'string', examples: ['019a9c3e-7b1f-7000-9a51-0d5f2f6f8b11'] },
   },
   'WWW-Authenticate': {
-    description: 'What to sign in with (RFC 6750).',
-    schema: { type: 'string', const: 'Bearer' },
+    description: 'What to sign in with, or which scope the API token lacks (RFC 6750).',
+    schema: {
+      type: 'string',
+      examples: ['Bearer', 'Bearer error="insufficient_scope", scope="tasks:write"'],
+    },
   },
   'Retry-After': {
     description: 'Try again after this many seconds.',
@@ -193,13 +216,13 @@ const headersOfStatus: Record<string, string[]> = {
 }
 
 /** The whole document from the collected routes: OpenAPI 3.1, real media types, named schemas, headers, security. */
-function mend(collected: Collected): Document {
+function mend(collected: Collected, registration: Registration): Document {
   const schemas: Record<string, Schema> = {}
 
   const paths = mapValues(collected.paths, operations =>
-    mapValues(operations, ({ hide, parameters = [], requestBody, responses, ...rest }) => ({
+    mapValues(operations, ({ hide, parameters = [], requestBody, responses, ...rest }, method) => ({
       ...rest,
-      security: needsToken(responses) ? [{ password: [] }] : [],
+      ...accessOf(method, responses, rest.description),
       ...(parameters.length > 0 && { parameters: parameters.sort(byPlace).map(mendParameter) }),
       ...(requestBody && { requestBody: { required: true, content: mendBody(requestBody.content) } }),
       responses: mapValues(responses, mendResponse),
@@ -254,7 +277,7 @@ function mend(collected: Collected): Document {
 
   return {
     openapi: '3.1.0',
-    info,
+    info: infoOf(registration),
     servers: [{ url: '/' }],
     tags,
     paths: Object.fromEntries(Object.entries(paths).sort(byTag)),
@@ -262,12 +285,23 @@ function mend(collected: Collected): Document {
   }
 }
 
-/** Whether a route is behind `requireUser`, which declares this error. */
-const needsToken = ({ 401: response }: CollectedOperation['responses']) =>
-  response?.examples?.some(example => (example as { code: string }).code === 'not_authenticated')
+/** What a caller may sign in with: `requireUser` says it beside its 401. The linters know no scopes but OAuth's. */
+function accessOf(
+  method: string,
+  { 401: response }: CollectedOperation['responses'],
+  description = '',
+): Pick<Operation, 'security' | 'description'> {
+  if (!response?.scopes) return { security: [] }
+  const scope = method === 'get' ? response.scopes.read : response.scopes.write
+  if (scope === 'session') return { security: [{ password: [] }] }
+  return {
+    security: [{ password: [] }, { apiToken: [] }],
+    description: `${description}\n\nAPI tokens need the scope \`${scope}\`.`.trim(),
+  }
+}
 
 /** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
-function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
+export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
   if (schema.documented) return toJsonSchema(schema.documented, schemas)
   // `additionalProperties` is no word of ours: Elysia writes it into a schema when its route is first called.
   const {
@@ -275,6 +309,7 @@ function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
     notBlank,
     maxBytes,
     wanted: _wanted,
+    withinYear: _withinYear,
     discriminator,
     form,
     additionalProperties,
@@ -291,6 +326,7 @@ function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
     ...(notBlank && { pattern: '\\S' }),
     // Not the whole truth (bytes, not characters): the description has the rest.
     ...(maxBytes && { maxLength: maxBytes }),
+    ...(isWide(rest) && { format: 'int64' }),
     ...(items && { items: convert(items) }),
     ...(properties && { properties: mapValues(properties, convert) }),
     ...(anyOf && typeof discriminator === 'string' && toTagged(discriminator, anyOf, convert)),
@@ -306,6 +342,9 @@ function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
   schemas[title] = { title, ...known, ...shared }
   return { $ref: `#/components/schemas/${title}` }
 }
+
+/** Generators for Java, C# and others make 32 bits of an integer that does not say more. */
+const isWide = ({ type, maximum }: Schema) => type === 'integer' && Number(maximum) >= 2 ** 31
 
 /** Generators copy a pattern into languages that know no lookahead, and no `\\p` without a flag: then the server alone checks it. */
 const isPortable = (pattern: string) => !/\(\?|\\p/i.test(pattern)

@@ -2,14 +2,16 @@ import { Kind, OptionalKind, type TObject, type TSchema, Type } from '@sinclair/
 import { type TypeCheck, TypeCompiler } from '@sinclair/typebox/compiler'
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors'
 import { Value } from '@sinclair/typebox/value'
-import { closest } from 'fastest-levenshtein'
 import type { Problem } from '../lib/errors.ts'
+import { nearest } from '../lib/nearest.ts'
 import { textProblem } from './schema.ts'
 
 /** The parts of a request that have a schema, by the first element of `loc`. */
 export type Sections = Partial<
-  Record<'path' | 'query' | 'header' | 'body', { schema: TSchema; value: unknown }>
+  Record<'path' | 'query' | 'header' | 'body' | 'arguments', { schema: TSchema; value: unknown }>
 >
+
+const isText = (section: string) => section === 'path' || section === 'query' || section === 'header'
 
 /** Checks a value that is a part of a body; `schema` says what it is. Compiled when it is first needed. */
 export function createCheck(schema: TSchema): (value: unknown) => Problem[] {
@@ -39,7 +41,7 @@ export const problemsMax = 100
 export function findProblems(sections: Sections): Problem[] {
   const problems = Object.entries(sections).flatMap(([section, { schema, value }]) => {
     // Values in an address or a header are text, and are converted as Elysia converts them.
-    const input = section === 'body' ? value : fromText(schema as TObject, value)
+    const input = isText(section) ? fromText(schema as TObject, value) : value
     return distinct(firstErrors(checked(schema), input).map(error => toProblem(section, error)))
   })
   return problems.slice(0, problemsMax)
@@ -186,10 +188,7 @@ const acceptsObjects = ({ type }: TSchema) => type === 'object' || type === 'arr
 
 /** `known` are the names that might be meant. */
 export function unknownName(loc: Problem['loc'], what: string, known: string[]): Problem {
-  const name = withoutBrackets(String(loc.at(-1)))
-  const hint =
-    known.length > 0
-      ? `the nearest known one is '${closest(name.toLowerCase(), known)}'`
-      : 'none is known here'
+  const name = nearest(withoutBrackets(String(loc.at(-1))), known)
+  const hint = name ? `the nearest known one is '${name}'` : 'none is known here'
   return { loc, msg: `Unknown ${what}: ${hint}`, type: 'extra_forbidden' }
 }

@@ -2,10 +2,13 @@ import { Elysia } from 'elysia'
 import type { Fields, Log } from '../telemetry/log.ts'
 import type { Observer } from '../telemetry/observer.ts'
 
-/** Assigns every request an id, and writes its access line when it has been answered. */
+/**
+ * Assigns every request an id, and writes its access line when it has been answered. A route with several operations says
+ * in the context which `operation` it was.
+ */
 export const requestLog = (log: Log, observers: readonly Observer[] = []) =>
   new Elysia({ name: 'request-log' })
-    .decorate({ requestId: '', startedAt: 0 })
+    .decorate({ requestId: '', startedAt: 0, operation: '' })
     .onRequest(context => {
       const sent = context.request.headers.get('x-request-id')
       context.requestId = sent && isSafe(sent) ? sent : Bun.randomUUIDv7()
@@ -13,22 +16,22 @@ export const requestLog = (log: Log, observers: readonly Observer[] = []) =>
       context.set.headers['x-request-id'] = context.requestId
     })
     .onAfterResponse({ as: 'global' }, context => {
-      const { requestId, startedAt, request, route, set, responseValue } = context
+      const { requestId, startedAt, request, set, responseValue, operation } = context
       const { method } = request
+      const route = `${context.route ?? 'unknown'}${operation && ` ${operation}`}`
       const status = responseValue instanceof Response ? responseValue.status : Number(set.status ?? 200)
       const milliseconds = performance.now() - startedAt
       const userId = (context as { user?: { id: string } }).user?.id
       const fields: Fields = {
         request_id: requestId,
         method,
-        route: route ?? 'unknown',
+        route,
         status,
         ms: Math.round(milliseconds * 1000) / 1000,
         user_id: userId,
       }
       for (const observe of observers) {
-        const answered = { requestId, method, route: route ?? 'unknown', status, userId, milliseconds }
-        Object.assign(fields, observe(answered))
+        Object.assign(fields, observe({ requestId, method, route, status, userId, milliseconds }))
       }
       log.info('request', fields)
     })

@@ -1,23 +1,38 @@
 import { Elysia } from 'elysia'
 import { AppError } from '../lib/errors.ts'
+import { requireScope, type Scope, type Scoped } from '../lib/scope.ts'
 import { errors } from './schema.ts'
 
 /** The user of a bearer token. Throws `invalid_token`. */
 export type Authenticate<User> = (token: string) => User | Promise<User>
 
+/** What routes require: one scope for all, or one for those that read (GET, HEAD) and one for those that write. */
+export type RequiredScope = Scope | { read: Scope; write: Scope }
+
 /**
- * Every route after it needs a bearer token (RFC 6750), has `user`, and declares 401. A `derive`, because that runs
- * before validation: without a token the answer is 401, which reveals nothing about what the route accepts.
+ * Every route after it needs a bearer token (RFC 6750) with the scope, has `user`, and declares 401 and 403. A `derive`,
+ * because that runs before validation: without a token the answer is 401, which reveals nothing about what the route
+ * accepts.
  */
-export const requireUser = <User extends object>(authenticate: Authenticate<User>) =>
-  new Elysia({ name: 'require-user' })
-    // 422: for parameters that the route does not know (`unknown-names.ts`).
-    .guard({ as: 'scoped', response: errors('not_authenticated', 'invalid_token', 'validation_failed') })
-    .derive({ as: 'scoped' }, async ({ headers }) => {
+export const requireUser = <User extends Scoped>(
+  authenticate: Authenticate<User>,
+  required: RequiredScope,
+) => {
+  const scopes = typeof required === 'string' ? { read: required, write: required } : required
+  // 422: for parameters that the route does not know (`unknown-names.ts`).
+  const response = errors('not_authenticated', 'invalid_token', 'insufficient_scope', 'validation_failed')
+  // For the OpenAPI document, which knows of a guard only its responses.
+  Object.assign(response[401], { scopes })
+  return new Elysia({ name: 'require-user', seed: scopes })
+    .guard({ as: 'scoped', response })
+    .derive({ as: 'scoped' }, async ({ headers, request: { method } }) => {
       const token = bearerToken(headers.authorization)
       if (token === undefined) throw new AppError('not_authenticated')
-      return { user: await authenticate(token) }
+      const user = await authenticate(token)
+      requireScope(user, method === 'GET' || method === 'HEAD' ? scopes.read : scopes.write)
+      return { user }
     })
+}
 
 /** The token of an `Authorization` header. */
 export function bearerToken(authorization = ''): string | undefined {

@@ -27,6 +27,8 @@ interface TextOptions {
   wanted?: string
   /** `date-time`: an instant that exists (`instant.ts`); `uuid`: an id that a client may choose (`uuid.ts`). */
   format?: string
+  /** Of an instant: in the future, and at most a year ahead. */
+  withinYear?: true
   [annotation: string]: unknown
 }
 
@@ -71,6 +73,7 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
   }
   if (schema.format === 'uuid' && !isOwnId(value))
     return { type: 'uuid', msg: 'Input should be a UUID other than the nil and the max one' }
+  if (schema.withinYear) return yearProblem(Date.parse(parseInstant(value)!))
   const pattern = schema.pattern as unknown as string | undefined
   if (pattern && !new RegExp(pattern, 'u').test(value)) {
     return {
@@ -79,6 +82,14 @@ export function textProblem(schema: TextOptions, value: unknown): { type: string
     }
   }
   return undefined
+}
+
+function yearProblem(time: number): { type: string; msg: string } | undefined {
+  const latest = new Date()
+  if (time <= latest.getTime()) return { type: 'datetime_future', msg: 'Input should be in the future' }
+  latest.setUTCFullYear(latest.getUTCFullYear() + 1)
+  if (time <= latest.getTime()) return undefined
+  return { type: 'less_than_equal', msg: 'Input should be at most one year ahead' }
 }
 
 TypeRegistry.Set<TextOptions>('Text', (schema, value) => textProblem(schema, value) === undefined)
@@ -268,7 +279,10 @@ type ErrorResponses<Code extends ErrorCode> = {
 export function errors<Code extends ErrorCode = never>(
   ...codes: Code[]
 ): ErrorResponses<Code | (typeof always)[number]> {
-  const byStatus = Object.groupBy<number, ErrorCode>([...codes, ...always], statusOf)
+  const all: ErrorCode[] = [...codes, ...always]
+  // Such a route is behind `requireUser`, and its own 403 replaces that of the plugin.
+  if (all.includes('not_authorized')) all.push('insufficient_scope')
+  const byStatus = Object.groupBy(new Set(all), statusOf)
   return Object.fromEntries(
     Object.entries(byStatus).map(([status, codes]) => [status, responseOf(codes!)]),
   ) as ErrorResponses<Code | (typeof always)[number]>
@@ -279,7 +293,8 @@ function responseOf(codes: ErrorCode[]) {
   const description = texts.join(', or: ')
   if (codes.some(code => statusOf(code) === 422)) return { ...validationErrorBody, description }
   const examples = codes.map((code, i) => ({ detail: texts[i], code, request_id: requestIdExample }))
-  return { ...errorBody, description, examples }
+  const headers = codes.includes('insufficient_scope') ? { headers: ['WWW-Authenticate'] } : {}
+  return { ...errorBody, ...headers, description, examples }
 }
 
 /** An error that may be a 412 about such a resource. */

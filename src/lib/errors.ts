@@ -7,19 +7,24 @@ const failures = {
   not_authenticated: [401, 'Not authenticated'],
   invalid_token: [401, 'Could not validate credentials'],
   not_authorized: [403, 'Not authorized'],
+  origin_not_allowed: [403, 'Origin not allowed'],
+  registration_closed: [403, 'Registration is closed'],
+  insufficient_scope: [403, 'The token lacks the scope for this'],
   not_found: [404, 'Not Found'],
   task_not_found: [404, 'Task not found'],
   list_not_found: [404, 'List not found'],
   session_not_found: [404, 'Session not found'],
+  token_not_found: [404, 'Token not found'],
   method_not_allowed: [405, 'Method Not Allowed'],
   conflict: [409, 'Database integrity constraint violated'],
   id_used: [409, 'This id was used for what is in the trash, or was deleted for good'],
+  too_many_tokens: [409, 'There can be no more than 50 API tokens'],
   idempotency_key_used: [409, 'What this Idempotency-Key created is in the trash, or was deleted for good'],
   too_many_lists: [409, 'There are 500 lists already'],
   cursor_expired: [410, 'Cursor is too old: start again without one'],
   precondition_failed: [412, 'The task has changed since'],
   body_too_large: [413, 'Request body too large'],
-  unsupported_media_type: [415, 'Unsupported Media Type'],
+  unsupported_media_type: [415, 'Send JSON with the header Content-Type: application/json'],
   idempotency_key_reused: [422, 'This Idempotency-Key was sent before, with another body'],
   validation_failed: [422, 'Validation failed'],
   /** In a body, where the client calls it as in a path. */
@@ -83,9 +88,9 @@ export class AppError extends Error {
     this.headers = { ...defaultHeaders[status], ...headers }
   }
 
-  /** The same error, with the body that was sent. */
-  withBody(body: unknown): AppError {
-    return new AppError(this.failure, { ...this, body })
+  /** The same error with other details. */
+  with(details: ErrorDetails): AppError {
+    return new AppError(this.failure, { ...this, ...details })
   }
 }
 

@@ -1,5 +1,8 @@
+import { getTableName } from 'drizzle-orm'
 import type { PgColumn, PgTable } from 'drizzle-orm/pg-core'
+import type { UserTable } from '../db/distribute.ts'
 import {
+  apiTokens,
   listTombstones,
   handwritten as ofAllModules,
   rateLimits,
@@ -54,8 +57,14 @@ export const registry = [
     deletedWithAccount: 'at once',
   },
   {
+    table: apiTokens,
+    owner: apiTokens.userId,
+    exportedAs: { not: 'a key that was made for one installation opens no other' },
+    deletedWithAccount: 'at once',
+  },
+  {
     table: sessionEnds,
-    owner: { none: 'it has session ids, which are random' },
+    owner: { none: 'it has ids of sessions and API tokens, which are random' },
     exportedAs: { not: 'it is for replicas that run, and is deleted a few minutes later' },
     deletedWithAccount: { not: 'deleting an account writes into it' },
   },
@@ -72,6 +81,14 @@ export const registry = [
     deletedWithAccount: { not: 'nothing in it leads to an account, and it is deleted an hour later' },
   },
 ] as const satisfies Registration[]
+
+/**
+ * The tables that `todo-api migrate --distribute` splits over several servers: those without a foreign key to `users`. The
+ * others are small, and stay on the coordinator.
+ */
+export const distributedTables: UserTable[] = registry
+  .filter(entry => entry.deletedWithAccount === 'in steps')
+  .map(({ table, owner }) => ({ name: getTableName(table), column: owner.name }))
 
 /**
  * What drizzle-kit cannot make from the tables. `bun run db:generate` writes it into the next migration, and

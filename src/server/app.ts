@@ -3,7 +3,7 @@ import type { Config } from '../config/config.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
 import { createClientOf } from '../http/client.ts'
-import { cors } from '../http/cors.ts'
+import { cors, createOriginList } from '../http/cors.ts'
 import { docs } from '../http/docs.ts'
 import { createAnswerTags } from '../http/entity-tag.ts'
 import { errorHandler } from '../http/error-handler.ts'
@@ -12,18 +12,24 @@ import { requestLog } from '../http/request-log.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { refuseUnknownNames } from '../http/unknown-names.ts'
 import { reportUntrustedProxy } from '../http/untrusted-proxy.ts'
+import { createApiTokens } from '../modules/auth/api-tokens.ts'
+import { createWithPassword } from '../modules/auth/current-password.ts'
+import { createFirstUser } from '../modules/auth/first-user.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { createRefreshTokens } from '../modules/auth/refresh-tokens.ts'
+import { createRevocations } from '../modules/auth/revocations.ts'
 import { authRoutes } from '../modules/auth/routes.ts'
 import { createSessions } from '../modules/auth/sessions.ts'
 import { createThrottle } from '../modules/auth/throttle.ts'
 import { createTickets } from '../modules/auth/tickets.ts'
+import { createTokenCache, systemClock } from '../modules/auth/token-cache.ts'
 import { createTokens } from '../modules/auth/tokens.ts'
 import { eventRoutes } from '../modules/events/routes.ts'
 import { createStreams } from '../modules/events/streams.ts'
 import { listRoutes } from '../modules/lists/routes.ts'
 import { createListService } from '../modules/lists/service.ts'
 import { listJson } from '../modules/lists/table.ts'
+import { mcpRoutes } from '../modules/mcp/routes.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
 import { createTaskService } from '../modules/tasks/service.ts'
 import { taskJson } from '../modules/tasks/table.ts'
@@ -47,13 +53,17 @@ export interface AppParts {
   plugins?: AnyElysia[]
 }
 
-/** The whole service as one Elysia app, its background jobs and its figures. Nothing listens or runs yet. */
+/** The whole service as one Elysia app, its preparation, background jobs and figures. Nothing listens or runs yet. */
 export function createApp(parts: AppParts) {
   const { config, log, readiness, peerOf, observers = [], plugins = [] } = parts
-  const { auth, users, tasks, lists, streams, jobs, stats } = createServices(parts)
+  const { auth, users, tasks, lists, streams, prepare, jobs, stats } = createServices(parts)
 
   const answerTags = createAnswerTags(parts.secretKey, taskJson + listJson)
 
+  const isListed = createOriginList({
+    origins: config.frontendUrls,
+    allowLocal: config.environment === 'development',
+  })
   let routes: AnyElysia['routes'] = []
   const api = <const Prefix extends string>(prefix: Prefix, { hide }: { hide: boolean }) =>
     new Elysia({ prefix, detail: { hide } })
@@ -71,16 +81,18 @@ export function createApp(parts: AppParts) {
     .use(requestLog(log, [...observers, streams.observe]))
     .use(reportUntrustedProxy({ trustedProxies: config.trustedProxies, peerOf, log }))
     .use(errorHandler(log, () => routes))
-    .use(cors({ origins: config.frontendUrls, allowLocal: config.environment === 'development', log }))
+    .use(cors(isListed, log))
     .use(health(readiness))
-    .use(docs())
+    .use(docs(config.registration))
     .use(api('/api/v1', { hide: false }))
     // The same routes for clients of the FastAPI service, which had no version in its addresses.
     .use(api('/api', { hide: true }))
+  if (config.mcp)
+    app.use(mcpRoutes({ services: { tasks, lists }, authenticate: auth.sessions.authenticate, isListed }))
   for (const plugin of plugins) app.use(plugin)
   routes = app.routes
 
-  return { app, jobs, stats, endStreams: streams.stop }
+  return { app, prepare, jobs, stats, endStreams: streams.stop }
 }
 
 /** For typed clients: `treaty<App>` of @elysiajs/eden. */
@@ -91,22 +103,32 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const { algorithm, accessTokenLifetimeSeconds: lifetimeSeconds } = config
   const tokens = createTokens({ secretKey, algorithm, lifetimeSeconds })
   const refreshTokens = createRefreshTokens(secretKey)
-  // Each stream has its token checked several times a second.
-  const cachedTokensMax = 10_000 + config.streamsMax
-  const sessions = createSessions({ db, tokens, refreshTokens, cachedTokensMax })
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
   const throttle = createThrottle({ db, driver }, config.throttle)
+  const withPassword = createWithPassword({ db, passwords, throttle })
+  const revocations = createRevocations(db)
+  // Each stream has its token checked several times a second.
+  const tokenCache = createTokenCache(revocations.poll, systemClock, 10_000 + config.streamsMax)
+  const apiTokens = createApiTokens({ db, tokenCache, withPassword })
+  const sessions = createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache })
   const tasks = createTaskService({ db, log, secretKey })
   const lists = createListService({ db, secretKey })
   const tickets = createTickets({ db, tokens })
   const { authenticate } = sessions
   const streams = createStreams({ db, log, tasks, authenticate, streamsMax: config.streamsMax })
+  const { registration } = config
   const clientOf = createClientOf(config.trustedProxies, peerOf)
-  const auth = { db, sessions, passwords, throttle, tickets, clientOf }
+  const auth = { registration, db, sessions, apiTokens, passwords, withPassword, throttle, tickets, clientOf }
   const users = { ...auth, users: createUserService(auth) }
 
+  /** What the database needs besides migrations. */
+  const prepare = async () => {
+    if (config.firstUser) await createFirstUser({ db, passwords, log }, config.firstUser)
+  }
   const jobs: Job[] = [
     { name: 'clean up sessions', everySeconds: 600, run: sessions.cleanUp },
+    { name: 'clean up API tokens', everySeconds: 600, run: apiTokens.cleanUp },
+    { name: 'clean up revocations', everySeconds: 600, run: revocations.cleanUp },
     { name: 'clean up limits', everySeconds: 600, run: throttle.cleanUp },
     { name: 'clean up tickets', everySeconds: 600, run: tickets.cleanUp },
     { name: 'purge the trash', everySeconds: 900, run: tasks.purge },
@@ -115,8 +137,8 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const stats = {
     hashing: passwords.stats,
     throttled: throttle.stats,
-    cachedTokens: sessions.cachedTokens,
+    cachedTokens: () => tokenCache.size,
     streams: streams.stats,
   }
-  return { auth, users, tasks, lists, streams, jobs, stats }
+  return { auth, users, tasks, lists, streams, prepare, jobs, stats }
 }

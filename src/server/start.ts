@@ -1,13 +1,17 @@
 import type { Config } from '../config/config.ts'
 import { loadSecretKey } from '../config/secret-key.ts'
+import { distribute, undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { migrate, migrationState } from '../db/migrator.ts'
 import { databaseError } from '../db/pg-error.ts'
+import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
 import { AppError } from '../lib/errors.ts'
+import { distributedTables } from '../modules/table-registry.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { createApp } from './app.ts'
+import { type BackupStats, startBackups } from './backups.ts'
 import type { Supervisor } from './cluster/worker-channel.ts'
 import { schedule } from './jobs.ts'
 import { type Listener, listen } from './listener.ts'
@@ -37,25 +41,28 @@ export async function serve(
   const { driver } = telemetry
   const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
 
+  const backups = config.backups && startBackups(config.backups, log)
+
   // 2. The app.
   let stopping = false
-  const { app, jobs, stats, endStreams } = createApp({
+  let isPrepared = false
+  const { app, prepare, jobs, stats, endStreams } = createApp({
     config,
     secretKey,
     driver,
     log,
-    readiness: readinessOf(driver, () => stopping),
+    readiness: readinessOf(driver, () => ({ stopping, isPrepared }), backups?.stats),
     peerOf: request => server.requestIP(request)?.address ?? null,
     observers: telemetry.observers,
     plugins: telemetry.plugins,
   })
   const inFlight = () => server.pendingRequests - stats.streams().open
-  telemetry.setSources({ ...stats, inFlight })
+  telemetry.setSources({ ...stats, inFlight, backups: backups?.stats })
   // The next request on a kept connection would be lost.
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
   })
-  attach(app.fetch)
+  attach(request => withTimeBudget(() => app.fetch(request)))
 
   // 3. Background jobs; the first run comes long after the migrations.
   const background = schedule(jobs, log)
@@ -76,14 +83,16 @@ export async function serve(
     await server.stop(true)
     // The last access lines are logged one turn later.
     await new Promise(setImmediate)
-    await Promise.race([background.stop(), Bun.sleep(limits.jobs * 1000)])
+    await Promise.race([Promise.all([background.stop(), backups?.stop()]), Bun.sleep(limits.jobs * 1000)])
     const secondsLeft = Math.max(1, (until - performance.now()) / 1000)
     await Promise.all([driver.close(secondsLeft), telemetry.stop()])
     log.info('stopped')
   }
 
   // 5. Migrations. Until they have run, requests that need the database get 503.
-  const migrated = migrateWhenPossible(driver, log, () => stopping)
+  const migrated = migrateWhenPossible(driver, log, prepare, () => stopping).then(() => {
+    isPrepared = true
+  })
   // The caller awaits it later; a failure before that would be an unhandled rejection.
   migrated.catch(() => {})
 
@@ -97,14 +106,21 @@ async function untilZero(count: () => number): Promise<void> {
 const retryEveryMs = 500
 
 /** Waits for a database that is away. Throws when migrations cannot be applied. */
-async function migrateWhenPossible(driver: Driver, log: Log, isStopping: () => boolean): Promise<void> {
+async function migrateWhenPossible(
+  driver: Driver,
+  log: Log,
+  prepare: () => Promise<void>,
+  isStopping: () => boolean,
+): Promise<void> {
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
       const applied = await migrate(driver)
       if (applied.length > 0) log.info('migrated', { applied })
+      const missing = await undistributedTables(driver, distributedTables)
+      if (missing.length > 0) log.info('distributed', { tables: await distribute(driver, distributedTables) })
       const { newer } = await migrationState(driver)
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
-      return
+      return await prepare()
     } catch (error) {
       if (!isAway(error)) throw error
       if (attempt % 20 === 0) log.warn('waiting for the database', errorFields(error))
@@ -119,12 +135,22 @@ export function isAway(error: unknown): boolean {
   return code ? /^(08|53|57|25006)/.test(code) : error instanceof AppError
 }
 
-function readinessOf(driver: Driver, isStopping: () => boolean): Readiness {
+function readinessOf(
+  driver: Driver,
+  state: () => { stopping: boolean; isPrepared: boolean },
+  backups: (() => BackupStats) | undefined,
+): Readiness {
   return async () => {
-    if (isStopping()) return { ready: false, reason: 'the service is stopping' }
+    if (state().stopping) return { ready: false, reason: 'the service is stopping' }
     try {
       const { pending } = await migrationState(driver)
-      return pending.length === 0 ? { ready: true } : { ready: false, reason: 'migrations are pending' }
+      if (pending.length > 0) return { ready: false, reason: 'migrations are pending' }
+      const missing = await undistributedTables(driver, distributedTables)
+      if (missing.length > 0)
+        return { ready: false, reason: `not distributed, run todo-api migrate: ${missing}` }
+      if (!state().isPrepared) return { ready: false, reason: 'the service is starting' }
+      const lastGoodAt = backups?.().lastGoodAt?.toISOString() ?? null
+      return { ready: true, lastBackupAt: backups && lastGoodAt }
     } catch {
       return { ready: false, reason: 'the database does not answer' }
     }

@@ -131,10 +131,21 @@ function formatJson(time: string, level: LogLevel, msg: string, fields?: Fields)
 }
 
 function formatPretty(time: string, level: LogLevel, msg: string, fields: Fields = {}): string {
+  const clock = time.slice(11, 19)
+  if (msg === 'request') return `${clock} ${formatRequest(fields)}\n`
   const rest = Object.entries(fields)
     .filter(([, value]) => value !== undefined)
     .map(([name, value]) => `${name}=${isPlain(name, value) ? value : escaped(value)}`)
-  return `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${msg} ${rest.join(' ')}\n`
+  return `${[clock, level.toUpperCase().padEnd(5), msg, ...rest].join(' ')}\n`
+}
+
+/** With the clock 100 columns wide at most. The other fields are in the JSON lines. */
+const requestColumns = 100 - 'hh:mm:ss '.length
+
+function formatRequest({ method, route, status, ms, request_id }: Fields): string {
+  const call = `${String(method).padEnd(6)} ${String(route).padEnd(27)}`
+  const line = `${call} ${status} ${Number(ms).toFixed(1).padStart(8)} ms  ${request_id}`
+  return line.length <= requestColumns ? line : `${line.slice(0, requestColumns - 1)}…`
 }
 
 /** JSON does not escape DEL and C1 controls; for a terminal, U+009B begins a control sequence. */

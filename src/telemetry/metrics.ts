@@ -13,6 +13,8 @@ export interface Sources {
   cachedTokens: () => number
   streams: () => { open: number; entriesSent: number; wakeUps: number; tooSlow: number }
   logLinesDropped: () => number
+  /** `undefined`: the service makes none. */
+  backups?: (() => { lastGoodAt: Date | undefined; outcomes: Record<string, number> }) | undefined
 }
 
 export type Metrics = ReturnType<typeof createMetrics>
@@ -126,6 +128,15 @@ export function createMetrics(about: { version: string; database: string }, work
   counter('log_lines_dropped_total', 'Lines lost because the reader of the log is too slow or gone.', from =>
     from.logLinesDropped(),
   )
+  /** Only where backups are made: 0 would be an alarm everywhere else. */
+  function showBackups(stats: NonNullable<Sources['backups']>) {
+    gauge('backup_last_success_timestamp_seconds', 'When the newest good backup began; 0: none yet.', () => {
+      const { lastGoodAt } = stats()
+      return lastGoodAt ? lastGoodAt.getTime() / 1000 : 0
+    })
+    counter('backups_total', 'Backups by outcome.', () => stats().outcomes, 'outcome')
+  }
+
   // The usual names (prometheus.io/docs/instrumenting/writing_clientlibs). prom-client's own are Node's, and wrong here.
   counter('process_cpu_seconds_total', 'User and system time.', cpuSeconds)
   gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss())
@@ -165,6 +176,7 @@ export function createMetrics(about: { version: string; database: string }, work
     /** Sets the sources. */
     setSources(from: Sources) {
       sources = from
+      if (from.backups) showBackups(from.backups)
     },
     /** The Prometheus text format 0.0.4. */
     contentType: registry.contentType,

@@ -44,6 +44,8 @@ interface ServerOptions {
   copyOf?: { dataDir: string; url: string }
   /** Names and contents of files in the data folder: certificates, `pg_hba.conf`. */
   files?: Record<string, string>
+  /** The folder of the server's programs, for one with extensions. */
+  bin?: string
 }
 
 /** Makes a cluster, and starts a server on it. */
@@ -61,7 +63,7 @@ export async function startPostgresServer(options: ServerOptions = {}) {
     chmodSync(folder, 0o755)
     const { copyOf } = options
     const password = copyOf ? new URL(copyOf.url).password : crypto.randomUUID()
-    const bin = findBinaries(folder, owner !== undefined)
+    const bin = options.bin ?? findBinaries(folder, owner !== undefined)
     if (copyOf) copyCluster(copyOf.dataDir)
     else await initialize(bin, folder, password)
     for (const [name, content] of Object.entries(options.files ?? {})) addFile(name, content)

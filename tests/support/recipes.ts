@@ -15,7 +15,9 @@ type Change = { kind: 'file'; text: string } | { kind: 'hunk'; before: string; a
  */
 export function readRecipes(markdown: string): Recipe[] {
   const [, ...sections] = markdown.split(/^### /m)
-  return sections.map(section => {
+  // The last one is followed by other chapters.
+  const recipes = sections.map(section => section.split(/^## /m)[0]!)
+  return recipes.map(section => {
     const recipe: Recipe = { title: section.split('\n')[0]!, changes: new Map(), commands: [] }
     for (const [, language, path, text] of section.matchAll(/^```(\w+) ?(\S*)\n(.*?)^```$/gms)) {
       if (language === 'sh') recipe.commands.push(...text!.trim().split('\n'))

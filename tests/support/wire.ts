@@ -95,7 +95,7 @@ export function expectError(answer: Answer, status: number, code: string, detail
     request_id: answer.headers.get('x-request-id'),
     // As far as it can be read; `null` otherwise.
     ...(status === 422 && { body: answer.body.body }),
-    // Only the two OAuth 2 calls have them; tests/oauth.test.ts says which.
+    // Only the OAuth 2 calls have them; tests/oauth.test.ts says which.
     ...(answer.body.error && {
       error: expect.stringMatching(/^[a-z_]+$/),
       error_description: expect.stringMatching(/^[\x20-\x7e]+$/),
@@ -103,7 +103,10 @@ export function expectError(answer: Answer, status: number, code: string, detail
   })
   expect(answer.status).toBe(status)
   expect(answer.headers.get('content-type')).toBe('application/json')
-  expect(answer.headers.get('www-authenticate')).toBe(status === 401 ? 'Bearer' : null)
+  const challenge = answer.headers.get('www-authenticate')
+  if (code === 'insufficient_scope')
+    expect(challenge).toMatch(/^Bearer error="insufficient_scope", scope="[a-z:]+"$/)
+  else expect(challenge).toBe(status === 401 ? 'Bearer' : null)
   if (status === 429 || status === 503) expect(answer.headers.get('retry-after')).toMatch(/^\d+$/)
 }
 

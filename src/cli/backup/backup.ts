@@ -1,13 +1,16 @@
-import { copyFileSync, existsSync, readdirSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
-import { create } from 'tar'
+import { copyFileSync, existsSync, mkdirSync, rmSync, statfsSync, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import type { Config } from '../../config/config.ts'
 import { clusterName, openDataDir, secretName } from '../../config/data-dir.ts'
-import { type Output, writeOutput } from '../atomic-file.ts'
+import { clusterBytes, copyClosedCluster } from '../../db/embedded/copy.ts'
+import { writeOutput } from '../atomic-file.ts'
 import { connectToService, newCopy } from '../control.ts'
 import { readConfig } from '../env.ts'
 import { isAbsent } from '../open-database.ts'
-import { createProgress, say, UsageError } from '../terminal.ts'
+import { say, UsageError } from '../terminal.ts'
+import { exportAll } from '../transfer/export.ts'
+import { exportName, pack, unpack } from './archive.ts'
+import { readThrough, withUnpacked } from './read-through.ts'
 
 /** Throws `UsageError` on PostgreSQL, which has tools of its own. */
 export function requireEmbedded({ database, dataDir }: Config, instead: string): string {
@@ -18,53 +21,116 @@ export function requireEmbedded({ database, dataDir }: Config, instead: string):
 }
 
 /**
- * `todo-api backup`: packs the embedded database and the generated secret into one file; `-` is stdout. A running service
- * copies the database between two statements, and the copy is packed; without a service the folder is locked meanwhile.
+ * `todo-api backup`: packs the embedded database and the generated secret into one file; `-` is stdout. With `verify` the
+ * file also carries an export, and gets its name only when it was unpacked, opened and read in full.
  */
-export async function backupCommand(file: string): Promise<void> {
+export async function backupCommand(
+  file: string,
+  { verify = false }: { verify?: boolean } = {},
+): Promise<void> {
   const config = readConfig()
   const dataDir = requireEmbedded(config, 'pg_dump --format=custom --file=FILE "$DATABASE_URL"')
   if (isAbsent(config)) {
     throw new Error(`there is no database in DATA_DIR ${dataDir}; use the service's DATA_DIR`)
   }
-  const bytes = await withUnchangingFolder(dataDir, folder =>
-    writeOutput(file, output => pack(folder, output)),
+  if (verify && file === '-')
+    throw new UsageError('--verify needs the name of a file: stdout cannot be read again')
+  removeCopiesAtSignals()
+  if (!verify) {
+    // The file first: a folder that does not exist is noticed before the copy is made.
+    const bytes = await writeOutput(file, output => withCopy(dataDir, copy => pack(copy, output)))
+    say(`backup of ${megabytes(bytes)} written`)
+    return
+  }
+
+  requireSpace(dataDir, file)
+  let counts: Record<string, number> = {}
+  const work = (copy: string) => withUnpacked(copy, 'the copy', driver => addExport(driver, copy))
+  const bytes = await writeOutput(
+    file,
+    output =>
+      withCopy(dataDir, async copy => {
+        counts = await work(copy)
+        return pack(copy, output)
+      }),
+    draft => verifyArchive(draft, dataDir, counts),
   )
-  say(`backup of ${Math.ceil(bytes / 1e6)} MB written`)
+  say(`backup of ${megabytes(bytes)} written and read again: ${counts.users} users, ${counts.tasks} tasks`)
 }
 
-/** Calls `work` with a folder that does not change. */
-async function withUnchangingFolder<T>(dataDir: string, work: (folder: string) => Promise<T>): Promise<T> {
-  const service = await connectToService(dataDir)
-  if (!service) {
-    const claimed = openDataDir(dataDir)
-    return work(dataDir).finally(() => claimed.close())
-  }
-  const copy = newCopy(dataDir)
-  try {
-    await service.copyTo!(join(copy, clusterName))
+const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`
+
+/**
+ * Calls `work` with a copy of the database and the secret. A running service makes the copy, while it answers requests;
+ * without one the folder is locked meanwhile.
+ */
+async function withCopy<T>(dataDir: string, work: (copy: string) => Promise<T>): Promise<T> {
+  return withTemporary(dataDir, async copy => {
+    const cluster = join(copy, clusterName)
+    const service = await connectToService(dataDir)
+    if (service) await service.copyTo!(cluster)
+    else {
+      const claimed = openDataDir(dataDir)
+      await copyClosedCluster(join(dataDir, clusterName), cluster, 0).finally(() => claimed.close())
+    }
     const secret = join(dataDir, secretName)
     if (existsSync(secret)) copyFileSync(secret, join(copy, secretName))
-    return await work(copy)
+    return work(copy)
+  })
+}
+
+/** Calls `work` with a folder in DATA_DIR, which is removed however it ends. */
+async function withTemporary<T>(dataDir: string, work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = newCopy(dataDir)
+  const remove = () => rmSync(folder, { recursive: true, force: true })
+  process.once('exit', remove)
+  try {
+    return await work(folder)
   } finally {
-    rmSync(copy, { recursive: true, force: true })
+    process.off('exit', remove)
+    remove()
   }
 }
 
-/** Returns the size of the archive. */
-async function pack(folder: string, output: Output): Promise<number> {
-  const progress = createProgress('files', readdirSync(join(folder, clusterName), { recursive: true }).length)
-  const names = [secretName, clusterName].filter(name => existsSync(join(folder, name)))
-  const onWriteEntry = () => progress.add(1)
-  let bytes = 0
-  // `portable` leaves the owners out: the restored files belong to the user who restores.
-  for await (const chunk of create(
-    { cwd: folder, gzip: { level: 6 }, portable: true, onWriteEntry },
-    names,
-  )) {
-    await output.write(chunk)
-    bytes += chunk.length
-  }
-  progress.clear()
-  return bytes
+/** A signal would end the process without `exit` listeners. */
+function removeCopiesAtSignals(): void {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
 }
+
+/** Opening the copy recovers it, and closing it leaves a cluster that needs no recovery. Returns the rows of each table. */
+async function addExport(driver: Parameters<typeof exportAll>[0], copy: string) {
+  await writeOutput(join(copy, exportName), output => exportAll(driver, output))
+  return readThrough(driver)
+}
+
+/** Unpacks, opens and reads an archive. Throws when it is not what was packed. */
+async function verifyArchive(file: string, dataDir: string, expected: Record<string, number>) {
+  await withTemporary(dataDir, async scratch => {
+    mkdirSync(scratch, { mode: 0o700 })
+    await unpack(file, scratch)
+    const counts = await withUnpacked(scratch, file, readThrough)
+    if (!Bun.deepEquals(counts, expected)) throw new Error(`${file} has other rows than the database`)
+  })
+}
+
+/** Twice the database in DATA_DIR, for a copy with its export, and half of it for the archive. */
+function requireSpace(dataDir: string, file: string): void {
+  const bytes = clusterBytes(join(dataDir, clusterName))
+  const folder = dirname(file)
+  // `writeOutput` says what is wrong with the folder.
+  const isElsewhere = existsSync(folder) && statSync(folder).dev !== statSync(dataDir).dev
+  const needed = new Map([[dataDir, isElsewhere ? 1.5 * bytes : 2 * bytes]])
+  if (isElsewhere) needed.set(folder, 0.5 * bytes)
+  for (const [place, wanted] of needed) {
+    const { bavail, bsize } = statfsSync(place)
+    const free = bavail * bsize
+    if (free < wanted + freeBytesMin) {
+      throw new Error(
+        `not enough space in ${place}: a verified backup needs ${megabytes(wanted + freeBytesMin)}, and ${megabytes(free)} are free`,
+      )
+    }
+  }
+}
+
+/** Below this the database refuses writes. */
+const freeBytesMin = 64 * 1024 * 1024

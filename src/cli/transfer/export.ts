@@ -1,7 +1,7 @@
 import { getTableColumns, getTableName } from 'drizzle-orm'
 import type { PgTable } from 'drizzle-orm/pg-core'
 import { version } from '../../../package.json'
-import type { DedicatedConnection } from '../../db/driver.ts'
+import type { DedicatedConnection, Driver } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { migrationState } from '../../db/migrator.ts'
 import { listTombstones, taskTombstones, users } from '../../db/tables.ts'
@@ -50,17 +50,18 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
     // Refuses a database whose tables are not these.
     await migrationState(driver)
     const id = user === undefined ? undefined : (await findUser(createDb(driver), user)).id
-    const counts = await writeOutput(file || '-', output =>
-      driver.dedicatedConnection(connection => exportRows(connection, id, output)),
-    )
+    const counts = await writeOutput(file || '-', output => exportAll(driver, output, id))
     const deletions = counts.tombstone + counts.list_tombstone
-    say(
-      `exported ${counts.user} users, ${counts.list} lists, ${counts.task} tasks, ${deletions} notes of deletions`,
-    )
+    const counted = `${counts.user} users, ${counts.list} lists, ${counts.task} tasks, ${deletions} notes of deletions`
+    say(`exported ${counted}; no sessions or API tokens`)
   } finally {
     await driver.close()
   }
 }
+
+/** Writes everything of all users, or of one. */
+export const exportAll = (driver: Driver, output: Output, userId?: string) =>
+  driver.dedicatedConnection(connection => exportRows(connection, userId, output))
 
 /**
  * Writes a header, the users, the lists, then tasks (the trash, too) and tombstones of each user in the order of their

@@ -1,4 +1,4 @@
-import { createReadStream, existsSync, readFileSync } from 'node:fs'
+import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs'
 import type { Env } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
 import { migrate } from '../../db/migrator.ts'
@@ -17,6 +17,7 @@ import { importFile } from './import-file.ts'
 export async function importCommand(file: string, { from }: { from?: string }): Promise<boolean> {
   if (file !== '' && from !== undefined) throw new UsageError('name a FILE or use --from, not both')
   if (file !== '' && file !== '-' && !existsSync(file)) throw new Error(`there is no file ${file}`)
+  if (file !== '' && file !== '-' && statSync(file).isDirectory()) throw new Error(`${file} is a folder`)
   const source = file === '' ? fastApiUrl(from, readEnv().env) : undefined
   const driver = await openDatabase(readConfig())
   try {

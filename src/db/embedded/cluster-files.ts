@@ -7,6 +7,7 @@ import pgliteData from '@electric-sql/pglite/pglite.data' with { type: 'file' }
 import pgliteWasm from '@electric-sql/pglite/pglite.wasm' with { type: 'file' }
 import { syncFolder } from '../../config/data-dir.ts'
 import { DurableFS, durableParams } from './durable-fs.ts'
+import { requireSameMajor } from './major.ts'
 
 /** Creates the engine's file system for a folder. */
 export type FileSystem = (folder: string) => DurableFS
@@ -21,6 +22,7 @@ const parameters = ['TimeZone=UTC', 'jit=off', 'shared_buffers=16MB'].flatMap(se
 
 /** Starts PostgreSQL on a folder; an empty folder gets a new database. */
 export async function openCluster(folder: string, fileSystem = durable): Promise<PGlite> {
+  requireSameMajor(folder)
   const fs = fileSystem(folder)
   const [pgliteWasmModule, initdbWasmModule] = await Promise.all([compile(pgliteWasm), compile(initdbWasm)])
   const options = {

@@ -1,23 +1,92 @@
-import { constants, mkdirSync, readdirSync, rmSync, statfsSync, statSync } from 'node:fs'
-import { cp } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { constants, mkdirSync, readdirSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs'
+import { copyFile } from 'node:fs/promises'
+import { join, sep } from 'node:path'
+import type { Rows } from '../driver.ts'
+
+/** Runs one statement without values. */
+type Run = (statement: string) => Promise<Rows>
 
 /**
- * Copies a folder, with copy-on-write where the file system has it. Throws, and leaves nothing behind, when fewer than
- * `freeBytesMin` bytes would be free on the disk.
+ * Copies the cluster of a running engine as pg_basebackup does: files change while they are copied, and the log since the
+ * start, which is copied last, makes them of one moment when the copy is opened. Statements go on meanwhile. Throws, and
+ * leaves nothing behind, when fewer than `freeBytesMin` bytes would be free on the disk.
  */
-export async function copyFolder(from: string, to: string, freeBytesMin: number): Promise<void> {
-  const names = readdirSync(from, { recursive: true }) as string[]
-  const bytes = names.reduce((sum, name) => sum + statSync(join(from, name)).size, 0)
+export async function copyRunningCluster(run: Run, from: string, to: string, freeBytesMin: number) {
+  requireSpace(from, freeBytesMin)
+  // Keeps the log from being removed by a checkpoint. A temporary slot does not outlive the engine.
+  await run(`select pg_create_physical_replication_slot('copy', true, true)`)
+  try {
+    const [start] = await run(`select pg_walfile_name(pg_backup_start('copy', true))`)
+    const stop = () => run('select pg_walfile_name(lsn), labelfile from pg_backup_stop(false)')
+    await copyFiles(from, to, isCopied).catch(async error => {
+      await stop()
+      throw error
+    })
+    const [end] = await stop()
+    const [first, last, label] = [start![0], end![0], end![1]] as [string, string, string]
+    await copyFiles(join(from, logName), join(to, logName), name => name >= first && name <= last)
+    writeFileSync(join(to, 'backup_label'), label, { mode: 0o600 })
+  } catch (error) {
+    rmSync(to, { recursive: true, force: true })
+    throw error
+  } finally {
+    await run(`select pg_drop_replication_slot('copy')`)
+  }
+}
+
+/** Copies the cluster of an engine that does not run. Throws as `copyRunningCluster` does. */
+export async function copyClosedCluster(from: string, to: string, freeBytesMin: number): Promise<void> {
+  requireSpace(from, freeBytesMin)
+  try {
+    await copyFiles(from, to, () => true)
+  } catch (error) {
+    rmSync(to, { recursive: true, force: true })
+    throw error
+  }
+}
+
+/** The bytes of a cluster on disk. */
+export function clusterBytes(folder: string): number {
+  const names = readdirSync(folder, { recursive: true }) as string[]
+  return names.reduce((sum, name) => sum + (statSync(join(folder, name), mayBeGone)?.size ?? 0), 0)
+}
+
+const mayBeGone = { throwIfNoEntry: false } as const
+
+function requireSpace(from: string, freeBytesMin: number): void {
+  const bytes = clusterBytes(from)
   const { bavail, bsize } = statfsSync(from)
   if (bavail * bsize - bytes < freeBytesMin) {
     throw new Error(`not enough space for a copy of the database: it takes ${Math.ceil(bytes / 1e6)} MB`)
   }
+}
+
+const logName = 'pg_wal'
+
+/** What PostgreSQL's manual leaves out of a base backup; the log is copied apart. */
+const isCopied = (name: string) =>
+  !/^(pg_wal|pg_replslot|pg_stat_tmp|pg_subtrans)\/.|^postmaster\.(pid|opts)$|(^|\/)pgsql_tmp/.test(
+    name.replaceAll(sep, '/'),
+  )
+
+/** One file after the other, so that the reads and writes of requests are not behind many; with copy-on-write if possible. */
+async function copyFiles(from: string, to: string, isWanted: (name: string) => boolean): Promise<void> {
+  mkdirSync(to, { recursive: true, mode: 0o700 })
+  for (const entry of readdirSync(from, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name)
+    const name = path.slice(from.length + 1)
+    if (!isWanted(name)) continue
+    // A folder comes before what is in it.
+    if (entry.isDirectory()) mkdirSync(join(to, name), { recursive: true, mode: 0o700 })
+    else await copyIfThere(path, join(to, name))
+  }
+}
+
+/** A table that was dropped meanwhile has no file any more. */
+async function copyIfThere(from: string, to: string): Promise<void> {
   try {
-    mkdirSync(dirname(to), { recursive: true, mode: 0o700 })
-    await cp(from, to, { recursive: true, mode: constants.COPYFILE_FICLONE })
+    await copyFile(from, to, constants.COPYFILE_FICLONE)
   } catch (error) {
-    rmSync(to, { recursive: true, force: true })
-    throw error
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || statSync(from, mayBeGone)) throw error
   }
 }

@@ -2,11 +2,11 @@ import { existsSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts'
 import { AppError } from '../../lib/errors.ts'
-import type { DedicatedConnection, Driver, Query } from '../driver.ts'
+import type { DedicatedConnection, Driver, Query, Rows } from '../driver.ts'
 import { startMaintenance } from '../maintenance.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
-import { copyFolder } from './copy.ts'
+import { copyRunningCluster } from './copy.ts'
 import { EmbeddedConnection } from './embedded-connection.ts'
 
 export interface EmbeddedOptions {
@@ -38,7 +38,7 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
     return createDriver(engine, {
       isThere: () => existsSync(join(folder, 'PG_VERSION')),
       hasSpace: () => freeBytes(folder) >= floor,
-      copyTo: target => copyFolder(folder, target, floor),
+      copyTo: (run, target) => copyRunningCluster(run, folder, target, floor),
       release,
     })
   } catch (error) {
@@ -54,7 +54,7 @@ interface Folder {
   /** False when it was deleted or moved. */
   isThere(): boolean
   hasSpace(): boolean
-  copyTo(target: string): Promise<void>
+  copyTo(run: (statement: string) => Promise<Rows>, target: string): Promise<void>
   release(): void
 }
 
@@ -64,6 +64,8 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
   const lost = Promise.withResolvers<string>()
   let isLost = false
   let closing: Promise<void> | undefined
+  /** The last copy: the engine makes one at a time. */
+  let copies = Promise.resolve()
   /** Statements and transactions that run or wait. */
   let present = 0
 
@@ -150,7 +152,13 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
       })
     },
 
-    copyTo: target => alone(() => copyTo(target)),
+    copyTo(target) {
+      const copy = copies.then(() =>
+        copyTo(statement => alone(() => connection.query(statement, [])), target),
+      )
+      copies = copy.catch(() => {})
+      return copy
+    },
 
     async close(seconds = 10) {
       closing ??= shutDown()

@@ -1,71 +1,29 @@
-import { AppError } from '../../lib/errors.ts'
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
+import { budgetMs, timeBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
-
-/** A connection that is never opened again: when it is lost, the pool opens another one. */
-export interface PoolConnection {
-  /** True as soon as no more answers can be expected. */
-  readonly lost: boolean
-  /** True when the server refused writes at the handshake; the connection is replaced soon. */
-  readonly isReadOnly: boolean
-  /** The number of statements that may be sent before the first is answered. */
-  readonly depthMax: number
-  readonly run: Query
-  /** The error for the caller of a failed `run`; notes whether the failure was the end of the connection. */
-  failure(error: unknown): unknown
-  /** Closes the connection within a second. */
-  end(): Promise<void>
-  /** Closes it at once; unanswered statements are rejected. */
-  destroy(): void
-}
-
-interface PooledConnection {
-  connection: PoolConnection
-  /** Jobs without an answer, oldest first. */
-  sent: Job[]
-  /** When the last answer came, or a statement was sent while idle; and how long that answer took. */
-  lastAnswerAt: number
-  lastLatencyMs: number
-  /** When it is replaced, to look up names again and free the server's memory for it. */
-  closeAt: number
-}
-
-/** A statement or a transaction, and its caller. */
-interface Job {
-  kind: 'prepared' | 'unprepared' | 'transaction'
-  text: string
-  run: (connection: PoolConnection) => Promise<unknown>
-  deadline: number
-  connection?: PoolConnection
-  resolve: (result: never) => void
-  reject: (error: unknown) => void
-}
+import { type PoolConnection, unavailable } from './pool-connection.ts'
+import { type Job, type JobConnection, PooledConnection } from './pooled-connection.ts'
 
 /** How long opening a connection may take. */
 export const openingSecondsMax = 1.5
 
-/** How long a job may take, waiting included. With `tickMs` it stays below 2 s. */
-const answerMs = 1900
 /** A server that is silent for so long is gone: it ends slow statements itself before that. */
 const silenceMs = 2000
 /** A statement that is not answered by then probably waits for a lock. */
 const slowMs = 500
-/** Statements are pipelined only on a connection whose last answer was that quick and that recent. */
-const quickMs = 5
 /** While statements are quick, four connections keep one process busy, and fewer sessions contend less. */
 const quickConnections = 4
 const tickMs = 50
 /** Pause after a connection that could not be opened. */
 const restMs = 250
-const lifetimeMs = 30 * 60 * 1000
-const readOnlyLifetimeMs = 500
 const pendingPerConnection = 100
 
 /**
  * Connections for many short statements, so that an outage of the database does not become one of the service.
  *
- * - Every job is settled within 2 s: with an answer, the database's error, or `AppError('unavailable')`.
+ * - Every job is settled within 2 s, and so are all jobs of a request together (time-budget.ts): with an answer, the
+ *   database's error, or `AppError('unavailable')`.
  * - One queue, in the order of arrival; jobs go to the least loaded connection. Only prepared statements are pipelined, and
  *   never behind a slow one.
  * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is sent
@@ -79,7 +37,7 @@ const pendingPerConnection = 100
 export function createPool(connect: () => Promise<PoolConnection>, size: number) {
   const transactionsMax = Math.max(1, Math.floor(size / 2))
   let connections: PooledConnection[] = []
-  /** Jobs without an answer, in the order of their deadlines; and those of them that were not sent yet. */
+  /** Jobs without an answer; and those of them that were not sent yet, in the order of arrival. */
   const pending = new Set<Job>()
   let queue: Job[] = []
   let opening = 0
@@ -90,132 +48,108 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   // Also without work: the return of the database must be noticed.
   const clock = setInterval(checkDeadlines, tickMs).unref()
 
-  function submit<T>(kind: Job['kind'], text: string, run: (connection: PoolConnection) => Promise<T>) {
+  function submit<T>(kind: Job['kind'], text: string, run: (on: JobConnection) => Promise<T>) {
     if (isClosed) return Promise.reject(unavailable('the database is closed'))
     if (away) return Promise.reject(unavailable(away.cause))
     const isFull = pending.size >= size * pendingPerConnection
     if (isFull) return Promise.reject(unavailable('too many are waiting'))
     return new Promise<T>((resolve, reject) => {
-      const now = performance.now()
-      const job: Job = { kind, text, run, deadline: now + answerMs, resolve, reject }
+      const since = performance.now()
+      const budget = timeBudget()
+      const deadline = since + Math.min(budgetMs, budget?.leftMs ?? budgetMs)
+      const job: Job = { kind, text, run, since, deadline, budget, resolve, reject }
       pending.add(job)
       queue.push(job)
-      dispatch(now)
+      dispatch(since)
     })
+  }
+
+  function leave(job: Job, now: number) {
+    pending.delete(job)
+    if (job.budget) job.budget.leftMs -= now - job.since
   }
 
   function dispatch(now: number) {
     while (queue.length > 0) {
-      const at = pickJob(now)
+      const at = queue.findIndex(job => maySend(job, now))
       if (at < 0) return
-      const pooled = pickConnection(queue[at]!, now)
+      const job = queue[at]!
+      const pooled = pickConnection(job, now)
       if (!pooled) return open(now)
-      send(at === 0 ? queue.shift()! : queue.splice(at, 1)[0]!, pooled, now)
+      queue.splice(at, 1)
+      pooled.send(job, now, answered)
     }
   }
 
-  /** The index of the next job to be sent; -1 when all of them must wait. */
-  function pickJob(now: number): number {
-    if (now >= slowUntil && queue[0]!.kind !== 'transaction') return 0
-    return queue.findIndex(({ kind, text }) => {
-      const atOnce = kind === 'transaction' ? transactionsMax : size
-      const isSent = ({ sent }: PooledConnection) => sent.some(job => job.text === text)
-      return connections.filter(isSent).length < (now < slowUntil ? 1 : atOnce)
-    })
+  function answered(job: Job, now: number) {
+    leave(job, now)
+    dispatch(now)
   }
 
-  /** An idle connection, else a quick one. Of equals the first, so that few are used under light load. */
-  function pickConnection({ kind }: Job, now: number): PooledConnection | undefined {
+  function maySend({ kind, text }: Job, now: number): boolean {
+    const atOnceMax = now < slowUntil ? 1 : kind === 'transaction' ? transactionsMax : size
+    if (atOnceMax === size) return true
+    return connections.filter(({ sent }) => sent.some(job => job.text === text)).length < atOnceMax
+  }
+
+  /** The least loaded of the first four connections, else of the others; of equals the first, so that few are used. */
+  function pickConnection(job: Job, now: number): PooledConnection | undefined {
     let usable = 0
-    let idle: PooledConnection | undefined
-    let quick: PooledConnection | undefined
-    // One pass without arrays of its own: this runs for every statement.
+    let best: PooledConnection | undefined
     for (const pooled of connections) {
-      const { connection, sent, lastAnswerAt, lastLatencyMs, closeAt } = pooled
-      if (connection.lost || closeAt <= now) continue
-      const isOfTheFew = ++usable <= quickConnections
-      if (isIdle(pooled)) {
-        if (isOfTheFew) return pooled
-        idle ??= pooled
-      } else if (isOfTheFew && kind === 'prepared' && sent[0]!.kind === 'prepared') {
-        const isQuick = Math.max(lastLatencyMs, now - lastAnswerAt) < quickMs
-        if (isQuick && sent.length < (quick?.sent.length ?? connection.depthMax)) quick = pooled
-      }
+      if (pooled.isLost || pooled.isOld(now)) continue
+      if (++usable > quickConnections && best) break
+      if (pooled.isIdle) return pooled
+      const isLessLoaded = !best || pooled.sent.length < best.sent.length
+      if (isLessLoaded && pooled.mayFollow(job, now)) best = pooled
     }
-    const isBusy = usable >= quickConnections || !canOpen(now)
-    return (isBusy ? quick : undefined) ?? idle
-  }
-
-  function send(job: Job, pooled: PooledConnection, now: number) {
-    if (isIdle(pooled)) pooled.lastAnswerAt = now
-    pooled.sent.push(job)
-    job.connection = pooled.connection
-    const settled = () => {
-      const now = performance.now()
-      pending.delete(job)
-      pooled.sent.shift()
-      pooled.lastLatencyMs = now - pooled.lastAnswerAt
-      pooled.lastAnswerAt = now
-      dispatch(now)
-    }
-    job.run(pooled.connection).then(
-      result => {
-        job.resolve(result as never)
-        settled()
-      },
-      error => {
-        job.reject(job.kind === 'transaction' ? error : pooled.connection.failure(error))
-        settled()
-      },
-    )
+    return usable < quickConnections && canOpen(now) ? undefined : best
   }
 
   const canOpen = (now: number) => now >= restUntil && opening + connections.length < size
 
   /** Opens a connection for each waiting job; one at a time while the database is away. */
   function open(now: number) {
-    connections = connections.filter(({ connection }) => !connection.lost)
-    while (opening < (away ? 1 : queue.length) && canOpen(now)) {
-      opening++
-      connect().then(opened, refused)
+    connections = connections.filter(({ isLost }) => !isLost)
+    while (opening < (away ? 1 : queue.length) && canOpen(now)) void openOne()
+  }
+
+  async function openOne() {
+    opening++
+    try {
+      const connection = await connect()
+      if (isClosed && pending.size === 0) return connection.destroy()
+      connections.push(new PooledConnection(connection))
+      away = undefined
+      restUntil = 0
+    } catch (cause) {
+      restUntil = performance.now() + restMs
+      if (connections.some(({ isLost }) => !isLost)) return
+      away = { cause }
+      rejectAll(cause)
+    } finally {
+      opening--
+      dispatch(performance.now())
     }
-  }
-
-  function opened(connection: PoolConnection) {
-    opening--
-    if (isClosed && pending.size === 0) return connection.destroy()
-    away = undefined
-    restUntil = 0
-    const now = performance.now()
-    const closeAt = now + (connection.isReadOnly ? readOnlyLifetimeMs : lifetimeMs) * (1 + Math.random())
-    connections.push({ connection, sent: [], lastAnswerAt: now, lastLatencyMs: Infinity, closeAt })
-    dispatch(now)
-  }
-
-  function refused(cause: unknown) {
-    opening--
-    restUntil = performance.now() + restMs
-    if (connections.some(({ connection }) => !connection.lost)) return
-    away = { cause }
-    rejectAll(cause)
   }
 
   function checkDeadlines() {
     const now = performance.now()
     for (const job of pending) {
-      if (job.deadline > now) break
-      pending.delete(job)
+      if (job.deadline > now) continue
+      leave(job, now)
       job.reject(unavailable('no answer in time'))
-      if (job.kind === 'transaction') job.connection?.destroy()
+      if (job.kind === 'transaction') job.pooled?.destroy()
     }
     queue = queue.filter(job => pending.has(job))
-    if (connections.some(pooled => isSilentFor(slowMs, pooled, now))) slowUntil = now + 2 * slowMs
-    const areSilent = connections.some(pooled => isSilentFor(silenceMs, pooled, now))
+    const slow = connections.filter(pooled => pooled.isSilentFor(slowMs, now))
+    if (slow.length > 0) slowUntil = now + 2 * slowMs
+    const areSilent = slow.some(pooled => pooled.isSilentFor(silenceMs, now))
     for (const pooled of connections) {
-      if (areSilent && (isIdle(pooled) || isSilentFor(slowMs, pooled, now))) pooled.connection.destroy()
-      else if (isIdle(pooled) && pooled.closeAt <= now) void pooled.connection.end()
+      if (areSilent && (pooled.isIdle || slow.includes(pooled))) pooled.destroy()
+      else if (pooled.isIdle && pooled.isOld(now)) void pooled.close()
     }
-    connections = connections.filter(({ connection }) => !connection.lost)
+    connections = connections.filter(({ isLost }) => !isLost)
     if (away) open(now)
     else dispatch(now)
   }
@@ -239,26 +173,14 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     while (pending.size > 0 && performance.now() < until) await Bun.sleep(10)
     rejectAll('the database is closed')
     clearInterval(clock)
-    await Promise.all(
-      connections.map(pooled => (isIdle(pooled) ? pooled.connection.end() : pooled.connection.destroy())),
-    )
+    await Promise.all(connections.map(pooled => pooled.close()))
   }
 
   function stats(): DatabaseStats {
-    const open = connections.filter(({ connection }) => !connection.lost)
-    const idle = open.filter(isIdle).length
+    const open = connections.filter(({ isLost }) => !isLost)
+    const idle = open.filter(({ isIdle }) => isIdle).length
     return { size, inUse: open.length - idle, idle, opening, waiting: queue.length, away: away !== undefined }
   }
 
   return { query, transaction, close, stats }
-}
-
-const isIdle = ({ sent }: PooledConnection) => sent.length === 0
-
-const isSilentFor = (ms: number, { sent, lastAnswerAt }: PooledConnection, now: number) =>
-  sent.length > 0 && lastAnswerAt + ms <= now
-
-/** The 503 of a database that cannot answer; `cause` is for the log. */
-export function unavailable(cause: unknown): AppError {
-  return new AppError('unavailable', { cause: typeof cause === 'string' ? new Error(cause) : cause })
 }

@@ -7,7 +7,8 @@ import {
 import type { DedicatedConnection, Driver } from '../driver.ts'
 import { connectionLost } from './answers.ts'
 import { dial, EncryptionError } from './dial.ts'
-import { createPool, openingSecondsMax, type PoolConnection, unavailable } from './pool.ts'
+import { createPool, openingSecondsMax } from './pool.ts'
+import { isUnavailable, toPoolConnection, unavailable } from './pool-connection.ts'
 import {
   createSingleConnection,
   isServerError,
@@ -188,43 +189,6 @@ function refusesParameters(error: unknown): boolean {
   return isServerError(error) && error.code === '08P01' && /startup parameter/.test(error.message)
 }
 
-/** Each prepared statement costs the server memory for as long as the connection lives. */
-const preparedMax = 256
-
-/**
- * A connection for the pool.
- *
- * Behind a proxy that pools transactions the next statement may go to another session of the server. So nothing is
- * prepared there and nothing is pipelined: PgBouncer before 1.21 then mixes up answers, and values reach another client's
- * statement.
- */
-function toPoolConnection(single: SingleConnection, mayPrepare: boolean): PoolConnection {
-  const canPrepare = mayPrepare && !single.isProxied
-  const prepared = new Set<string>()
-
-  function mayPrepareText(text: string): boolean {
-    if (!canPrepare) return false
-    return prepared.has(text) || (prepared.size < preparedMax && prepared.add(text) !== undefined)
-  }
-
-  return {
-    get lost() {
-      return single.lost
-    },
-    isReadOnly: single.isReadOnly,
-    depthMax: canPrepare ? 4 : 1,
-    run: (text, values, options) =>
-      single.ask(text, values, { ...options, prepare: options?.prepare === true && mayPrepareText(text) }),
-    failure(error) {
-      // The server has become a standby, or the name has moved to another one.
-      if (isServerError(error) && error.code === '25006' && !single.isReadOnly) void single.end()
-      return isUnavailable(error) ? unavailable(error) : error
-    },
-    end: single.end,
-    destroy: single.destroy,
-  }
-}
-
 function toDedicatedConnection(single: SingleConnection): DedicatedConnection {
   return {
     async execute(script) {
@@ -235,17 +199,4 @@ function toDedicatedConnection(single: SingleConnection): DedicatedConnection {
       }
     },
   }
-}
-
-/**
- * SQLSTATEs of failures that are not the statement's: connection (08), authentication (28), database name (3D), resources
- * (53), operator (57: shutdown, startup, statement_timeout), read-only server, serialization, deadlock, lock_timeout.
- */
-const unavailableStates = /^(08|28|3D|53|57)|^(25006|40001|40P01|55P03)$/
-
-/** Whether a failure means that the database is away or overloaded, not that the statement is wrong. */
-export function isUnavailable(error: unknown): boolean {
-  if (isServerError(error)) return unavailableStates.test(error.code)
-  // Errors of sockets, TLS and postgres.js have a code; this one is a mistake of the caller.
-  return error instanceof Error && 'code' in error && error.code !== 'MAX_PARAMETERS_EXCEEDED'
 }

@@ -1,11 +1,10 @@
 import { t } from 'elysia'
-import { instant, nullable, oneOf, pathId, text, uuid } from '../../http/schema.ts'
-import { passwordBytesMax } from './password-hash.ts'
+import { instant, instantInput, nullable, oneOf, pathId, text, uuid } from '../../http/schema.ts'
+import { emailPattern, passwordBytesMax, passwordLengthMin } from '../../lib/credentials.ts'
+import { tokenScopes } from '../../lib/scope.ts'
 
-/** `local@domain.tld`, trimmed, at most 254 characters (RFC 5321). */
 export const email = text({
-  pattern:
-    /^\s*(?=\S{3,254}\s*$)[^\s@"(),:;<>[\]\\\p{C}]{1,64}@[^\s@"(),:;<>[\]\\\p{C}.]+(\.[^\s@"(),:;<>[\]\\\p{C}.]+)+\s*$/u,
+  pattern: emailPattern,
   format: 'email',
   // Without the pattern, which no generator of clients can use.
   documented: { type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] },
@@ -15,10 +14,10 @@ export const email = text({
 export const normalizeEmail = (email: string) => email.trim().normalize('NFC').toLowerCase()
 
 export const newPassword = text({
-  minLength: 8,
+  minLength: passwordLengthMin,
   maxBytes: passwordBytesMax,
   format: 'password',
-  description: `At least 8 characters, at most ${passwordBytesMax} bytes of UTF-8 (the limit of bcrypt).`,
+  description: `At least ${passwordLengthMin} characters, at most ${passwordBytesMax} bytes of UTF-8 (the limit of bcrypt).`,
   examples: ['correct horse battery'],
 })
 
@@ -113,6 +112,8 @@ export const tokenPair = t.Object(
   },
 )
 
+export type TokenPair = typeof tokenPair.static
+
 export const logoutQuery = t.Object({
   scope: t.Optional(
     oneOf(['local', 'all', 'others'], {
@@ -137,6 +138,84 @@ export const session = t.Object(
 )
 
 export const sessionList = t.Array(session)
+
+/** Token revocation (RFC 7009, 2.1). */
+export const revocation = t.Object(
+  {
+    token: text({ format: 'password', description: 'An access token, a refresh token or an API token.' }),
+    token_type_hint: t.Optional(text({ description: 'Not needed: a token shows what it is.' })),
+    client_id: oauthClient.client_id,
+    client_secret: oauthClient.client_secret,
+  },
+  { title: 'Revocation', form: true, examples: [{ token: 'AaIHBzUNdgCokPR7KK0BR1tQkG5Q…' }] },
+)
+
+/** Clients ignore what it says; some need it to be JSON. */
+export const revoked = t.Object({}, { title: 'Revoked' })
+
+/** The password of the account, again: what a stolen access token must not be enough for. */
+export const currentPassword = text({ format: 'password', examples: ['correct horse battery'] })
+
+const tokenName = { description: 'What it is for.', examples: ['Backup script'] }
+const scope = oneOf(tokenScopes, {
+  description: '`tasks:write` includes `tasks:read`.',
+  examples: ['tasks:read'],
+})
+const expiry = { description: '`null`: never.' }
+
+export const apiTokenCreate = t.Object(
+  {
+    name: text({ minLength: 1, maxLength: 100, notBlank: true, ...tokenName }),
+    scopes: t.Array(scope, { minItems: 1, maxItems: 20, description: 'What it may do.' }),
+    expires_at: t.Optional(
+      nullable(
+        instantInput({
+          withinYear: true,
+          description: 'At most a year ahead; without it, in 90 days. `null`: never.',
+        }),
+      ),
+    ),
+    current_password: currentPassword,
+  },
+  {
+    title: 'ApiTokenCreate',
+    examples: [{ name: 'Backup script', scopes: ['tasks:read'], current_password: 'correct horse battery' }],
+  },
+)
+
+export type ApiTokenCreate = typeof apiTokenCreate.static
+
+const apiTokenFields = {
+  id: uuid(),
+  name: t.String(tokenName),
+  scopes: t.Array(scope),
+  expires_at: nullable(instant(expiry)),
+  created_at: instant(),
+}
+
+export const newApiToken = t.Object(
+  {
+    ...apiTokenFields,
+    token: t.String({
+      description: 'For the header `Authorization: Bearer …`. It is shown only now.',
+      examples: ['todo_pat_…'],
+    }),
+  },
+  { title: 'NewApiToken' },
+)
+
+export const apiToken = t.Object(
+  {
+    ...apiTokenFields,
+    prefix: t.String({ description: 'The first 12 characters of the token.', examples: ['todo_pat_f3K'] }),
+    last_used_at: nullable(instant({ description: 'To within a few minutes.' })),
+  },
+  { title: 'ApiToken' },
+)
+
+export const apiTokenList = t.Array(apiToken)
+
+export const apiTokenParams = t.Object({ id: pathId('The id of an API token.') })
 
 export const ticketRequest = t.Object(
   { for: oneOf(['events'], { description: 'What it opens: `GET /tasks/events`.' }) },

@@ -1,7 +1,5 @@
+import { passwordBytesMax } from '../../lib/credentials.ts'
 import { AppError } from '../../lib/errors.ts'
-
-/** bcrypt reads at most this many bytes of a password. */
-export const passwordBytesMax = 72
 
 export type Passwords = ReturnType<typeof createPasswords>
 

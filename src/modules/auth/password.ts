@@ -1,20 +1,31 @@
 import { and, eq, isNull } from 'drizzle-orm'
 import { Elysia } from 'elysia'
+import type { Config } from '../../config/config.ts'
 import type { Db } from '../../db/drizzle.ts'
 import { brokenConstraint } from '../../db/pg-error.ts'
-import { users, userVersions } from '../../db/tables.ts'
+import { users } from '../../db/tables.ts'
 import { body } from '../../http/body.ts'
 import type { Client, ClientOf } from '../../http/client.ts'
 import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
 import { errors, withHeaders } from '../../http/schema.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
-import { account, login, nameFromEmail, normalizeEmail, registration, tokenPair } from './model.ts'
+import { insertUser } from './insert-user.ts'
+import {
+  account,
+  login,
+  nameFromEmail,
+  normalizeEmail,
+  registration,
+  type TokenPair,
+  tokenPair,
+} from './model.ts'
 import type { Passwords } from './password-hash.ts'
-import type { Sessions, TokenPair } from './sessions.ts'
+import type { Sessions } from './sessions.ts'
 import type { Throttle } from './throttle.ts'
 
 interface Parts {
   db: Db
+  registration: Config['registration']
   sessions: Pick<Sessions, 'openSession' | 'refresh'>
   passwords: Passwords
   throttle: Throttle
@@ -26,7 +37,7 @@ const limitHeaders = ['RateLimit', 'RateLimit-Policy']
 
 /** The sign-in method with an e-mail address and a password. */
 export const passwordSignIn = (parts: Parts) => {
-  const { sessions, throttle, clientOf } = parts
+  const { registration: openness, sessions, throttle, clientOf } = parts
   const { register, login: signIn } = createPasswordService(parts)
 
   /** Counts the call, sets the headers that say what is left, and refuses a call over the limit. */
@@ -37,6 +48,9 @@ export const passwordSignIn = (parts: Parts) => {
     }
 
   const registrationRoute = new Elysia()
+    .onTransform(() => {
+      if (openness === 'closed') throw new AppError('registration_closed')
+    })
     .use(body({ forms: true }))
     .post(
       '/register',
@@ -46,7 +60,7 @@ export const passwordSignIn = (parts: Parts) => {
         body: registration,
         response: {
           201: withHeaders(account, ...limitHeaders),
-          ...errors('email_taken', 'too_many_requests'),
+          ...errors('email_taken', 'registration_closed', 'too_many_requests'),
         },
         detail: {
           operationId: 'register',
@@ -91,17 +105,6 @@ export const passwordSignIn = (parts: Parts) => {
 }
 
 function createPasswordService({ db, sessions, passwords, throttle }: Parts) {
-  /** The counter comes with the user, in one statement: without it the user cannot write tasks. */
-  function insertUser(user: typeof users.$inferInsert) {
-    const inserted = db
-      .$with('inserted')
-      .as(db.insert(users).values(user).returning({ createdAt: users.createdAt }))
-    const counter = db
-      .$with('counter')
-      .as(db.insert(userVersions).values({ userId: user.id }).returning({ userId: userVersions.userId }))
-    return db.with(inserted, counter).select().from(inserted)
-  }
-
   /** The account whose password this is; counted as an attempt until it turns out right. */
   const checkPassword = (key: string, password: string, { ip, signal }: Client) =>
     throttle.limitAttempts(key, ip, async () => {
@@ -134,17 +137,9 @@ function createPasswordService({ db, sessions, passwords, throttle }: Parts) {
   return {
     /** Creates an account. Throws `email_taken`, also when two requests for one address race: the database decides. */
     async register(input: { email: string; password: string }, { signal }: Pick<Client, 'signal'>) {
-      const email = input.email.trim()
-      const id = Bun.randomUUIDv7()
       const hash = await passwords.hash(input.password, signal)
       try {
-        const [row] = await insertUser({
-          id,
-          email,
-          normalizedEmail: normalizeEmail(email),
-          passwordHash: hash,
-        })
-        return { id, email, created_at: row!.createdAt }
+        return await insertUser(db, input.email, hash)
       } catch (error) {
         if (brokenConstraint(error) === 'users_normalized_email_unique') throw new AppError('email_taken')
         throw error

@@ -1,13 +1,22 @@
 import { Elysia } from 'elysia'
+import type { Config } from '../../config/config.ts'
 import type { Db } from '../../db/drizzle.ts'
 import { body, query } from '../../http/body.ts'
 import type { ClientOf } from '../../http/client.ts'
 import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
 import { requireUser } from '../../http/require-user.ts'
 import { errors, noContent } from '../../http/schema.ts'
+import { isApiToken } from '../../lib/api-token.ts'
+import type { ApiTokens } from './api-tokens.ts'
 import {
+  apiTokenCreate,
+  apiTokenList,
+  apiTokenParams,
   logoutQuery,
+  newApiToken,
   refresh,
+  revocation,
+  revoked,
   sessionList,
   sessionParams,
   ticket,
@@ -22,8 +31,10 @@ import type { Tickets } from './tickets.ts'
 
 /** What sign-in methods may need; each names its own part of it. */
 interface Parts {
+  registration: Config['registration']
   db: Db
   sessions: Sessions
+  apiTokens: ApiTokens
   passwords: Passwords
   throttle: Throttle
   tickets: Tickets
@@ -35,7 +46,9 @@ export const authRoutes = (parts: Parts) =>
   new Elysia({ prefix: '/auth', tags: ['auth'] })
     .use(passwordSignIn(parts))
     .use(refreshRoutes(parts.sessions))
+    .use(revokeRoutes(parts))
     .use(sessionRoutes(parts.sessions))
+    .use(apiTokenRoutes(parts))
     .use(ticketRoutes(parts.sessions, parts.tickets))
 
 const refreshRoutes = (sessions: Sessions) =>
@@ -51,10 +64,29 @@ const refreshRoutes = (sessions: Sessions) =>
     },
   })
 
+const revokeRoutes = ({ sessions, apiTokens }: Pick<Parts, 'sessions' | 'apiTokens'>) =>
+  new Elysia().use(oauthBody()).post(
+    '/revoke',
+    async ({ body: { token } }) => {
+      await (isApiToken(token) ? apiTokens.revoke(token) : sessions.endByToken(token))
+      return {}
+    },
+    {
+      body: revocation,
+      response: { 200: revoked, ...oauthErrors() },
+      detail: {
+        operationId: 'revoke',
+        summary: 'Revoke a token',
+        description:
+          'Token revocation by RFC 7009: ends the session that an access or a refresh token belongs to, or an API token, on every replica within a second. The token itself is enough. The answer is the same for a text that is no token.',
+      },
+    },
+  )
+
 /** The caller's own sessions. */
 const sessionRoutes = (sessions: Sessions) =>
   new Elysia()
-    .use(requireUser(sessions.authenticate))
+    .use(requireUser(sessions.authenticate, 'session'))
     .get('/sessions', ({ user }) => sessions.list(user), {
       response: { 200: sessionList },
       detail: { operationId: 'listSessions', summary: 'List your sessions', description: 'Newest first.' },
@@ -88,14 +120,59 @@ const sessionRoutes = (sessions: Sessions) =>
         detail: {
           operationId: 'logout',
           summary: 'Sign out',
-          description: 'The tokens of the ended sessions stop working on every replica within a second.',
+          description:
+            'The tokens of the ended sessions stop working on every replica within a second. API tokens stay.',
+        },
+      },
+    )
+
+/** The caller's keys for programs. */
+const apiTokenRoutes = ({ apiTokens, sessions, clientOf }: Parts) =>
+  new Elysia()
+    .use(requireUser(sessions.authenticate, 'session'))
+    .get('/tokens', ({ user }) => apiTokens.list(user.id), {
+      response: { 200: apiTokenList },
+      detail: { operationId: 'listApiTokens', summary: 'List your API tokens', description: 'Newest first.' },
+    })
+    .delete(
+      '/tokens/:id',
+      async ({ user, params, status }) => {
+        await apiTokens.end(user.id, params.id)
+        return status(204, undefined)
+      },
+      {
+        params: apiTokenParams,
+        response: { 204: noContent, ...errors('token_not_found') },
+        detail: {
+          operationId: 'revokeApiToken',
+          summary: 'Revoke an API token',
+          description: 'It stops working on every replica within a second.',
+        },
+      },
+    )
+    .use(body())
+    .post(
+      '/tokens',
+      async ({ user, body, request, status }) =>
+        status(201, await apiTokens.create(user.id, body, clientOf(request))),
+      {
+        body: apiTokenCreate,
+        response: {
+          201: newApiToken,
+          ...errors('incorrect_password', 'too_many_requests', 'too_many_tokens'),
+        },
+        detail: {
+          operationId: 'createApiToken',
+          summary: 'Make an API token',
+          description:
+            'A key for a program: it can do only what its `scopes` say, never sign in, and be revoked by itself. The answer is the only one that shows it. At most 50.',
         },
       },
     )
 
 const ticketRoutes = (sessions: Sessions, tickets: Tickets) =>
   new Elysia()
-    .use(requireUser(sessions.authenticate))
+    .use(requireUser(sessions.authenticate, 'session'))
     .use(body())
     .post('/tickets', async ({ user, status }) => status(201, await tickets.issue(user)), {
       body: ticketRequest,

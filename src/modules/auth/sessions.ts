@@ -1,25 +1,25 @@
 import { and, desc, eq, gt, inArray, isNull, lt, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { sessionEnds, sessions, users } from '../../db/tables.ts'
+import { sessions, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
+import { isApiToken } from '../../lib/api-token.ts'
 import { AppError } from '../../lib/errors.ts'
+import { type Scope, sessionScopes } from '../../lib/scope.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
+import type { ApiTokens } from './api-tokens.ts'
+import type { TokenPair } from './model.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
-import { createTokenCache, revocationWindowSeconds, systemClock } from './token-cache.ts'
-import type { Tokens } from './tokens.ts'
+import type { TokenCache } from './token-cache.ts'
+import type { Claims, Tokens } from './tokens.ts'
 
-/** The user and session behind a request: what a verified token says, and nothing more. */
+/** Who makes a request, as the bearer token says. */
 export interface Caller {
   id: UserId
+  /** The session or the API token: when it ends, so does the access of this caller. */
   sessionId: string
-}
-
-export interface TokenPair {
-  access_token: string
-  token_type: 'bearer'
-  expires_in: number
-  refresh_token: string
+  /** What the caller may do: see `requireScope`. */
+  scopes: ReadonlySet<Scope>
 }
 
 /** Which of a user's sessions a sign-out ends: the caller's, every one, or every other one. */
@@ -35,19 +35,13 @@ interface Parts {
   db: Db
   tokens: Tokens
   refreshTokens: RefreshTokens
-  /** How many tokens are remembered. */
-  cachedTokensMax?: number
+  apiTokens: Pick<ApiTokens, 'authenticate'>
+  tokenCache: TokenCache
 }
 
 /** A session from its sign-in to its end, and the callers that its tokens stand for. */
-export function createSessions({ db, tokens, refreshTokens, cachedTokensMax }: Parts) {
-  const recentRevocations = prepareRevocations(db)
+export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache }: Parts) {
   const liveSession = prepareLiveSession(db)
-  const tokenCache = createTokenCache(
-    async () => (await recentRevocations.execute())[0]!,
-    systemClock,
-    cachedTokensMax,
-  )
 
   async function createTokenPair(
     userId: string,
@@ -95,17 +89,23 @@ export function createSessions({ db, tokens, refreshTokens, cachedTokensMax }: P
     return ids
   }
 
+  /** The claims of an access token of ours, `undefined` for any other text. */
+  async function verify(token: string): Promise<Claims | undefined> {
+    const claims = await tokens.verify(token)
+    return claims && isUuid(claims.sub) && isUuid(claims.sid) ? claims : undefined
+  }
+
   /** Looks the session of a token up in the database; called only when `tokenCache` does not know that it is alive. */
   async function loadSession(token: string): Promise<Caller> {
     const checkedAt = performance.now()
-    const claims = tokenCache.claims(token) ?? (await tokens.verify(token))
-    if (!claims || !isUuid(claims.sub) || !isUuid(claims.sid)) throw new AppError('invalid_token')
+    const claims = tokenCache.claims(token) ?? (await verify(token))
+    if (!claims) throw new AppError('invalid_token')
     const [session] = await liveSession.execute({ session: claims.sid, user: claims.sub })
     if (!session) {
       tokenCache.forget(token)
       throw new AppError('invalid_token')
     }
-    const caller = { id: claims.sub as UserId, sessionId: claims.sid }
+    const caller = { id: claims.sub as UserId, sessionId: claims.sid, scopes: sessionScopes }
     tokenCache.remember(token, { caller, exp: claims.exp, checkedAt, sessionMs: session.leftMs })
     return caller
   }
@@ -159,7 +159,8 @@ export function createSessions({ db, tokens, refreshTokens, cachedTokensMax }: P
     },
 
     /** The caller behind a bearer token. Throws `invalid_token` when it is not ours, has ended, or its session has. */
-    authenticate: (token: string): Caller | Promise<Caller> => tokenCache.caller(token) ?? loadSession(token),
+    authenticate: (token: string): Caller | Promise<Caller> =>
+      tokenCache.caller(token) ?? (isApiToken(token) ? apiTokens.authenticate(token) : loadSession(token)),
 
     /** The caller's sessions, newest first. */
     async list({ id, sessionId }: Caller) {
@@ -197,10 +198,18 @@ export function createSessions({ db, tokens, refreshTokens, cachedTokensMax }: P
       if (ended.length === 0) throw new AppError('session_not_found')
     },
 
+    /** Ends the session that an access token or a refresh token names, if it is one of ours. */
+    async endByToken(token: string): Promise<void> {
+      const claims = await verify(token)
+      if (claims) await endSessions(eq(sessions.userId, claims.sub), eq(sessions.id, claims.sid))
+      const sessionId = refreshTokens.read(token)?.sessionId
+      if (sessionId) await endSessions(eq(sessions.id, sessionId))
+    },
+
     /** Drops ended sessions from this process's memory; the other replicas read them in the database. */
     revoke: tokenCache.revoke,
 
-    /** Deletes expired sessions, and the records of ended ones that every replica has read. */
+    /** Deletes expired sessions. */
     async cleanUp(): Promise<void> {
       const over = db
         .select({ id: sessions.id })
@@ -208,24 +217,9 @@ export function createSessions({ db, tokens, refreshTokens, cachedTokensMax }: P
         .where(lt(sessions.expiresAt, now))
         .limit(1000)
       await endSessions(inArray(sessions.id, over))
-      await db.delete(sessionEnds).where(lt(sessionEnds.endedAt, sql`now() - interval '5 minutes'`))
     },
-
-    /** How many tokens need no look into the database. */
-    cachedTokens: () => tokenCache.size,
   }
 }
-
-/** Prepared, because it runs four times a second. An aggregate: one row, also when no session ended. */
-const prepareRevocations = (db: Db) =>
-  db
-    .select({
-      sessionIds: sql<string[]>`coalesce(array_agg(${sessionEnds.sessionId}::text), '{}')`,
-      databaseTime: sql<number>`(date_part('epoch', now()) * 1000)::bigint`,
-    })
-    .from(sessionEnds)
-    .where(gt(sessionEnds.endedAt, sql`now() - make_interval(secs => ${revocationWindowSeconds}::int)`))
-    .prepare('poll_revocations')
 
 /**
  * Prepared, because every request may need it. `last_used_at` is for display: written at most every five minutes, in

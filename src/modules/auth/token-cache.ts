@@ -9,7 +9,7 @@ export const revocationWindowSeconds = 15
 /** Each session is looked up again at least this often. */
 const recheckMs = 5 * 60_000
 
-/** Sessions that ended in the last `revocationWindowSeconds`, and the database's clock (ms since 1970) at the poll. */
+/** Sessions and API tokens that ended in the last `revocationWindowSeconds`, and the database's clock (ms since 1970) at the poll. */
 export interface Revocations {
   databaseTime: number
   sessionIds: string[]
@@ -29,9 +29,9 @@ export const systemClock: Clock = { elapsed: () => performance.now(), wall: () =
 
 interface Entry {
   caller: Caller
-  /** The token's `exp`: seconds since 1970. */
+  /** The `exp` of a JWT: seconds since 1970; infinite for an API token, which ends like a session. */
   exp: number
-  /** When the session ends, by `Clock.elapsed`. */
+  /** When the session or the API token ends, by `Clock.elapsed`. */
   endsAt: number
   /** When the session itself was last looked up, by `Clock.elapsed`. */
   checkedAt: number
@@ -41,7 +41,7 @@ export type TokenCache = ReturnType<typeof createTokenCache>
 
 /**
  * Keeps tokens whose signature was verified and whose session was found alive, so that the next request with the same
- * token repeats neither.
+ * token repeats neither. An API token counts as a session of its own.
  *
  * A valid signature stays valid. A session may end: so while requests arrive, one poll every 250 ms asks the database
  * for the sessions that ended lately. As long as polls succeed, a session that none of them names is alive; after a gap

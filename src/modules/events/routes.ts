@@ -23,7 +23,7 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
         headers.authorization = `Bearer ${await tickets.redeem(ticket)}`
       return {}
     })
-    .use(requireUser(sessions.authenticate))
+    .use(requireUser(sessions.authenticate, 'tasks:read'))
     .derive(({ headers }) => ({ token: bearerToken(headers.authorization)! }))
     .use(query())
     .get(

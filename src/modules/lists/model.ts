@@ -26,6 +26,7 @@ export const list = t.Object(
     created_at: instant(),
     updated_at: instant(),
     version: integer({
+      format: 'int64',
       description: 'From the same sequence as the versions of your tasks; also in the `ETag`.',
       examples: [example.version],
     }),

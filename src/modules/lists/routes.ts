@@ -31,7 +31,7 @@ import type { ListService, SerializedList } from './service.ts'
 
 export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) =>
   new Elysia({ prefix: '/lists', tags: ['lists'] })
-    .use(requireUser(authenticate))
+    .use(requireUser(authenticate, { read: 'tasks:read', write: 'tasks:write' }))
     .use(query())
     .get(
       '',

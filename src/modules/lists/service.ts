@@ -34,9 +34,9 @@ const order = [lists.position, lists.id].map(column => ({ by: sql`${column}`, is
 const own = (userId: UserId, id: string) => and(eq(lists.id, id), eq(lists.userId, userId))
 
 /** A list as JSON, with the numbers of its live tasks. */
-const counted = sql`left(${lists.json}, -1) || (
+const counted = (userId: UserId) => sql<string>`left(${lists.json}, -1) || (
   select ',"open":' || count(*) filter (where ${tasks.status} <> 'completed') || ',"total":' || count(*) || '}'
-  from ${tasks} where ${tasks.userId} = ${lists.userId} and ${tasks.listId} = ${lists.id} and ${tasks.deletedAt} is null)`
+  from ${tasks} where ${tasks.userId} = ${userId} and ${tasks.listId} = ${lists.id} and ${tasks.deletedAt} is null)`
 
 /**
  * Lists of tasks. They are few and rarely change, so each change is a short transaction that holds the user's versions:
@@ -99,7 +99,7 @@ export function createListService({ db, secretKey }: Parts) {
         offset: sql`offset ${offset}`,
         lastVersionOf: sql`${userId}::uuid`,
       }
-      const item = query.counts ? counted : sql`${lists.json}`
+      const item = query.counts ? counted(userId) : sql`${lists.json}`
       const [rows, totals] = await Promise.all([
         db.execute<PageRow>(page({ from: lists, where, order, item, ...size })),
         query.total
@@ -130,7 +130,7 @@ export function createListService({ db, secretKey }: Parts) {
     /** One list. Throws `list_not_found`, or `not_authorized` when it is another user's. */
     async read(userId: UserId, id: string, counts = false): Promise<SerializedList> {
       if (!isUuid(id)) throw new AppError('list_not_found')
-      const json = counts ? sql<string>`${counted}` : lists.json
+      const json = counts ? counted(userId) : lists.json
       const [list] = await db.select({ version: lists.version, json }).from(lists).where(own(userId, id))
       return list ?? throwMissing(db, userId, id)
     },

@@ -15,7 +15,7 @@ const batchBytesMax = 1024 * 1024
 /** By itself, because it takes a larger body. */
 export const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
   new Elysia({ prefix: '/tasks', tags: ['tasks'] })
-    .use(requireUser(authenticate))
+    .use(requireUser(authenticate, 'tasks:write'))
     .use(body({ bytesMax: batchBytesMax }))
     .post(
       '/batch',

@@ -109,12 +109,19 @@ async function update(tx: Db, userId: UserId, steps: (Step & { version: number }
     id,
     patch: { ...patch, version, ...(op === 'update' && { updated_at: 'now' }) },
   }))
-  // The patches name different columns, so all of them are set.
+  // The patches name different columns, so all of them are set. The rows are made in a CTE, because Citus refuses a
+  // function of columns that is only STABLE in an update.
+  const made = tx
+    .$with('patched', { id: tasks.id })
+    .as(
+      sql`select (${patched}).* from ${tasks} join ${rowsOf(patches)} on ${tasks.id} = step.id where ${tasks.userId} = ${userId}`,
+    )
   const columns = [...settableColumns, 'updated_at', 'deleted_at', 'version']
   return tx
+    .with(made)
     .update(tasks)
-    .set(assignments(columns, column => sql`(${patched}).${sql.identifier(column)}`))
-    .from(rowsOf(patches))
-    .where(and(eq(tasks.id, sql`step.id`), eq(tasks.userId, userId), isNull(tasks.deletedAt)))
+    .set(assignments(columns, column => sql`patched.${sql.identifier(column)}`, sql`patched.updated_at`))
+    .from(made)
+    .where(and(eq(tasks.id, made.id), eq(tasks.userId, userId), isNull(tasks.deletedAt)))
     .returning(answer)
 }

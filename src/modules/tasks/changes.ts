@@ -19,7 +19,7 @@ const rows = sql`(select ${value('limit', 'int')} + 1)`
 /** The changes of one table, in the order of their versions, which an index has. */
 const changesOf = (kind: Kind, table: PgTable, json: SQL) => sql`
     (select ${sql.raw(`'${kind}'`)} as kind, id, version, ${json} as json
-     from ${table} where user_id = known.user_id and version > ${since} order by version limit ${rows})`
+     from ${table} where user_id = ${user} and version > ${since} order by version limit ${rows})`
 
 /**
  * What has a version above `since`, in the order of the versions: ranges of four indexes, merged. `last_version` comes

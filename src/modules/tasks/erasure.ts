@@ -2,6 +2,7 @@ import { and, eq, gt, isNotNull, lt, notExists, type SQL, sql } from 'drizzle-or
 import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
 import { listTombstones, type Tombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
+import { renewTimeBudget } from '../../db/time-budget.ts'
 import { lockVersions, writeTombstones } from '../../db/versions.ts'
 import { findAppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
@@ -47,6 +48,7 @@ async function inSteps(db: Db, userId: string, lock: Lock, step: (tx: Db) => Pro
   let total = 0
   for (let count = stepRows; count === stepRows; total += count) {
     count = await db.transaction(async tx => ((await lockVersions(tx, userId, lock)) ? step(tx) : 0))
+    renewTimeBudget()
   }
   return total
 }

@@ -279,6 +279,7 @@ export const fields = {
     // That of the change that made the row what it is.
     column: bigint('version', { mode: 'number' }).notNull(),
     output: integer({
+      format: 'int64',
       description: 'Grows with each change of any of your tasks, so not from 1 for each; also in the `ETag`.',
       examples: [7],
     }),

@@ -126,7 +126,7 @@ function prepareHotPages(db: Db) {
   const prepare = (filters: HotFilter[], hasCursor: boolean) => {
     const after = hasCursor ? order.map(({ type }, i) => hidden(`after_${i}`, type)) : undefined
     const where = and(
-      eq(tasks.userId, hidden('user', 'uuid')),
+      eq(tasks.userId, value('user', 'uuid')),
       isNull(tasks.deletedAt),
       ...filters.map(name => eq(columnOf(hotFilters[name][0]), hidden(name, hotFilters[name][1]))),
       after && afterCursor(order, after),

@@ -119,7 +119,8 @@ export const changes = t.Object(
 const operationKinds = ['create', 'update', 'delete'] as const
 
 const operationId = text({ description: 'Which task.', examples: [examples.id] })
-const operationVersion = t.Optional(
+/** The version that a change expects a task to have. */
+export const operationVersion = t.Optional(
   integer({
     minimum: 0,
     maximum: Number.MAX_SAFE_INTEGER,

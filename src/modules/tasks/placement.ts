@@ -1,7 +1,7 @@
 import { and, count, eq, inArray, isNull } from 'drizzle-orm'
 import { alias } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
-import { databaseError } from '../../db/pg-error.ts'
+import { brokenConstraint } from '../../db/pg-error.ts'
 import { AppError, type ErrorCode } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { lists } from '../lists/table.ts'
@@ -31,9 +31,7 @@ const refusals: Record<
 
 /** For `catch`: throws the 422 for a list or a parent that the database has refused, anything else as it is. */
 export function throwMisplaced(error: unknown): never {
-  const failure = databaseError(error)
-  const constraint = failure?.constraint_name ?? failure?.constraint ?? ''
-  const refusal = refusals[constraint as keyof typeof refusals] as Refusal | undefined
+  const refusal = refusals[(brokenConstraint(error) ?? '') as keyof typeof refusals] as Refusal | undefined
   throw refusal ? misplaced(refusal, ['body']) : error
 }
 

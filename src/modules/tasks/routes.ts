@@ -58,7 +58,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, ans
   }
 
   return new Elysia({ prefix: '/tasks', tags: ['tasks'] })
-    .use(requireUser(authenticate))
+    .use(requireUser(authenticate, { read: 'tasks:read', write: 'tasks:write' }))
     .use(query())
     .get(
       '',

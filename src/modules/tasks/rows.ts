@@ -55,15 +55,19 @@ export const value = (name: string, type: string): SQL => sql`${placeholder(name
 /** What a request says about a column. */
 export const columnValue = (name: string): SQL => value(name, typeOf(name))
 
-/** For `set()` of an update: these columns, each as `of` says, and what follows from them. */
-export function assignments(names: readonly string[], of: (name: string) => SQL): Record<string, SQL> {
+/** For `set()` of an update at a `moment`: these columns, each as `of` says, and what follows from them. */
+export function assignments(
+  names: readonly string[],
+  of: (name: string) => SQL,
+  moment: SQL,
+): Record<string, SQL> {
   const given = Object.fromEntries(names.map(name => [keyOf(name), of(name)]))
-  return names.includes('status') ? { ...given, completedAt: completedAt(of('status')) } : given
+  return names.includes('status') ? { ...given, completedAt: completedAt(of('status'), moment) } : given
 }
 
-/** When a task was completed: one that was completed before keeps its moment. */
-const completedAt = (status: SQL) =>
-  sql`case when ${status} = 'completed' then coalesce(${tasks.completedAt}, now()) end`
+/** When a task was completed: one that was completed before keeps its moment. Citus refuses `now()` itself within `case`. */
+const completedAt = (status: SQL, moment: SQL) =>
+  sql`case when ${status} = 'completed' then coalesce(${tasks.completedAt}, ${moment}) end`
 
 /**
  * The select list of an insert: the builder wants every column of the table there. `given` are those that no request

@@ -44,8 +44,10 @@ export function createStatements(db: Db) {
       db
         .update(userVersions)
         .set({ lastVersion: sql`${userVersions.lastVersion} + 1` })
+        // Not `returning now()`, which Citus refuses.
+        .from(sql`(select now() as moment) clock`)
         .where(and(eq(userVersions.userId, user), condition))
-        .returning({ lastVersion: userVersions.lastVersion }),
+        .returning({ lastVersion: userVersions.lastVersion, moment: sql`clock.moment`.as('moment') }),
     )
 
   const among = (table: typeof tasks | typeof taskTombstones, condition: SQL | undefined) =>
@@ -76,8 +78,8 @@ export function createStatements(db: Db) {
       .with(next)
       .update(tasks)
       .set({
-        ...assignments(columns, columnValue),
-        updatedAt: sql`now()`,
+        ...assignments(columns, columnValue, sql`${next.moment}`),
+        updatedAt: sql`${next.moment}`,
         version: sql`${next.lastVersion}`,
       })
       .from(next)

@@ -109,21 +109,24 @@ export const tasksRequireNewVersion = `CREATE TRIGGER "tasks_require_new_version
 /**
  * What a parent must be: a live task of the same user, that has no parent and at most 200 children. A trigger, because its
  * queries see what other writers have committed meanwhile: each writer of a user holds the row of the user's versions.
- * It runs for live tasks that get a parent, and for those that come back from the trash with one.
+ * It runs for live tasks that get a parent, and for those that come back from the trash with one. It names the table by
+ * `TG_RELID`, which on a distributed PostgreSQL is the shard: that has all rows of the user.
  */
 export const tasksCheckParent = `CREATE FUNCTION "check_parent"() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-  grandparent uuid;
+  broken text;
 BEGIN
-  SELECT parent_id INTO grandparent FROM tasks WHERE id = NEW.parent_id AND user_id = NEW.user_id AND deleted_at IS NULL;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION 'task % has no live parent', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_parent_found';
-  END IF;
-  IF grandparent IS NOT NULL OR EXISTS (SELECT FROM tasks WHERE user_id = NEW.user_id AND parent_id = NEW.id AND deleted_at IS NULL) THEN
-    RAISE EXCEPTION 'task % would be nested', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_parent_nested';
-  END IF;
-  IF (SELECT count(*) FROM tasks WHERE user_id = NEW.user_id AND parent_id = NEW.parent_id AND deleted_at IS NULL) > ${childrenMax} THEN
-    RAISE EXCEPTION 'task % is one child too many', NEW.id USING ERRCODE = 'check_violation', CONSTRAINT = 'tasks_children_count';
+  EXECUTE format('
+    SELECT CASE
+      WHEN count(*) FILTER (WHERE id = $2) = 0 THEN ''tasks_parent_found''
+      WHEN bool_or(id = $2 AND parent_id IS NOT NULL) OR bool_or(parent_id = $1) THEN ''tasks_parent_nested''
+      WHEN count(*) FILTER (WHERE parent_id = $2) > %s THEN ''tasks_children_count''
+    END
+    FROM %s WHERE user_id = $3 AND deleted_at IS NULL AND (id = $2 OR parent_id IN ($1, $2))',
+    ${childrenMax}, TG_RELID::regclass) INTO broken USING NEW.id, NEW.parent_id, NEW.user_id;
+  IF broken IS NOT NULL THEN
+    RAISE EXCEPTION 'task % breaks constraint "%"', NEW.id, broken
+      USING ERRCODE = 'check_violation', CONSTRAINT = broken;
   END IF;
   RETURN NULL;
 END

@@ -1,6 +1,6 @@
 import { t } from 'elysia'
-import { instant, text, uuid } from '../../http/schema.ts'
-import { email, newPassword } from '../auth/model.ts'
+import { instant, uuid } from '../../http/schema.ts'
+import { currentPassword, email, newPassword } from '../auth/model.ts'
 
 export const profile = t.Object(
   {
@@ -22,8 +22,6 @@ export const profile = t.Object(
   },
 )
 
-const currentPassword = text({ format: 'password', examples: ['correct horse battery'] })
-
 export const emailChange = t.Object(
   { email, current_password: currentPassword },
   {
@@ -33,7 +31,11 @@ export const emailChange = t.Object(
 )
 
 export const passwordChange = t.Object(
-  { current_password: currentPassword, new_password: newPassword },
+  {
+    current_password: currentPassword,
+    new_password: newPassword,
+    keep_tokens: t.Optional(t.Boolean({ description: 'Whether API tokens stay valid.', default: false })),
+  },
   {
     title: 'PasswordChange',
     examples: [{ current_password: 'correct horse battery', new_password: 'staple my new battery' }],

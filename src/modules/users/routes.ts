@@ -15,13 +15,13 @@ interface Parts {
 
 export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
   new Elysia({ prefix: '/users', tags: ['users'] })
-    .use(requireUser(sessions.authenticate))
+    .use(requireUser(sessions.authenticate, { read: 'account:read', write: 'session' }))
     .get('/me', ({ user }) => users.profile(user.id), {
       response: { 200: profile },
       detail: {
         operationId: 'getProfile',
         summary: 'Show your account',
-        description: 'The account of the access token.',
+        description: 'The account of the token.',
       },
     })
     .use(body())
@@ -46,7 +46,8 @@ export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
         detail: {
           operationId: 'changePassword',
           summary: 'Change your password',
-          description: 'Ends every other session of the account.',
+          description:
+            'Ends every other session of the account, and its API tokens unless `keep_tokens` is true.',
         },
       },
     )
@@ -62,7 +63,7 @@ export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
         detail: {
           operationId: 'deleteAccount',
           summary: 'Delete your account',
-          description: 'Deletes the account, its sessions and its tasks for good.',
+          description: 'Deletes the account, its sessions, its API tokens and its tasks for good.',
         },
       },
     )

@@ -1,13 +1,13 @@
-import { and, eq, inArray, ne, sql } from 'drizzle-orm'
+import { and, eq, ne, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { brokenConstraint } from '../../db/pg-error.ts'
-import { sessions as sessionsTable, users } from '../../db/tables.ts'
+import { apiTokens, sessions as sessionsTable, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
+import type { WithPassword } from '../auth/current-password.ts'
 import { normalizeEmail } from '../auth/model.ts'
 import type { Passwords } from '../auth/password-hash.ts'
 import type { Caller, Sessions } from '../auth/sessions.ts'
-import type { Throttle } from '../auth/throttle.ts'
 import { eraseUser } from '../tasks/erasure.ts'
 
 export type UserService = ReturnType<typeof createUserService>
@@ -15,15 +15,15 @@ export type UserService = ReturnType<typeof createUserService>
 interface Parts {
   db: Db
   passwords: Passwords
-  throttle: Throttle
-  sessions: Pick<Sessions, 'revoke' | 'logout'>
+  withPassword: WithPassword
+  sessions: Pick<Sessions, 'revoke'>
 }
 
 /** How long the response to a deletion waits for the tasks to be deleted: enough for thousands. */
 const eraseMsMax = 1000
 
 /** A user's own account. Each change of it requires the password. */
-export function createUserService({ db, passwords, throttle, sessions }: Parts) {
+export function createUserService({ db, passwords, withPassword, sessions }: Parts) {
   const profile = {
     id: users.id,
     email: users.email,
@@ -32,58 +32,25 @@ export function createUserService({ db, passwords, throttle, sessions }: Parts) 
   }
 
   /**
-   * Replaces the password if it is still the one that was checked, and ends the other sessions, in one statement.
-   * Returns a row for each ended session, one without an id if there was none, and no row if the password has changed.
+   * Replaces the password if it is still the one that was checked, and ends the other sessions and the API tokens. Returns
+   * the ids of what ended, `undefined` if the password has changed.
    */
-  function setPassword(caller: Caller, hash: string, newHash: string) {
-    const changed = db.$with('changed').as(
-      db
+  const setPassword = (caller: Caller, hash: string, newHash: string, keepTokens: boolean) =>
+    db.transaction(async tx => {
+      // Locks the row: whatever a concurrent sign-in with the old password writes is committed before the deletions.
+      const [changed] = await tx
         .update(users)
         .set({ passwordHash: newHash, updatedAt: sql`now()` })
         .where(and(eq(users.id, caller.id), eq(users.passwordHash, hash)))
-        .returning({ id: users.id }),
-    )
-    const isOthers = and(
-      inArray(sessionsTable.userId, db.select({ id: changed.id }).from(changed)),
-      ne(sessionsTable.id, caller.sessionId),
-    )
-    const ended = db
-      .$with('ended')
-      .as(db.delete(sessionsTable).where(isOthers).returning({ id: sessionsTable.id }))
-    return db.with(changed, ended).select({ sessionId: ended.id }).from(changed).leftJoin(ended, sql`true`)
-  }
-
-  /** The hash of the caller's password. Throws `incorrect_password`, `too_many_requests`, `invalid_token`. */
-  async function checkPassword(userId: string, password: string, { ip, signal }: Client): Promise<string> {
-    const [user] = await db
-      .select({ key: users.normalizedEmail, hash: users.passwordHash })
-      .from(users)
-      .where(eq(users.id, userId))
-    if (!user) throw new AppError('invalid_token')
-    const matches = await throttle.limitAttempts(user.key, ip, () =>
-      passwords.verify(password, user.hash, signal),
-    )
-    if (!matches) throw new AppError('incorrect_password')
-    return user.hash
-  }
-
-  /**
-   * Runs `write` with the hash that was checked; `write` returns `undefined` if the account has another one by now. Then
-   * it is tried once more, because a sign-in may have renewed the hash (BCRYPT_COST) of the same password. Throws what
-   * `checkPassword` throws.
-   */
-  async function withPassword<T>(
-    userId: string,
-    password: string,
-    client: Client,
-    write: (hash: string) => Promise<T | undefined>,
-  ): Promise<T> {
-    for (let attempt = 1; attempt <= 2; attempt++) {
-      const result = await write(await checkPassword(userId, password, client))
-      if (result !== undefined) return result
-    }
-    throw new AppError('incorrect_password')
-  }
+        .returning({ id: users.id })
+      if (!changed) return undefined
+      const others = and(eq(sessionsTable.userId, caller.id), ne(sessionsTable.id, caller.sessionId))
+      const ended = await tx.delete(sessionsTable).where(others).returning({ id: sessionsTable.id })
+      const tokens = keepTokens
+        ? []
+        : await tx.delete(apiTokens).where(eq(apiTokens.userId, caller.id)).returning({ id: apiTokens.id })
+      return [...ended, ...tokens].map(({ id }) => id)
+    })
 
   return {
     /** The caller's account. Throws `invalid_token` if it was deleted after the token was checked. */
@@ -111,20 +78,17 @@ export function createUserService({ db, passwords, throttle, sessions }: Parts) 
       }
     },
 
-    /** Ends every other session of the account. Throws what `withPassword` throws. */
+    /** Ends every other session of the account, and its API tokens unless they are kept. Throws what `withPassword` throws. */
     async changePassword(
       caller: Caller,
-      input: { current_password: string; new_password: string },
+      input: { current_password: string; new_password: string; keep_tokens?: boolean },
       client: Client,
     ): Promise<void> {
       const ended = await withPassword(caller.id, input.current_password, client, async hash => {
         const newHash = await passwords.hash(input.new_password, client.signal)
-        const rows = await setPassword(caller, hash, newHash)
-        return rows.length > 0 ? rows : undefined
+        return setPassword(caller, hash, newHash, input.keep_tokens ?? false)
       })
-      sessions.revoke(ended.flatMap(({ sessionId }) => sessionId ?? []))
-      // Again: a concurrent sign-in with the old password may have been invisible to the first statement.
-      await sessions.logout(caller, 'others')
+      sessions.revoke(ended)
     },
 
     /**

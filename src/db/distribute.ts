@@ -1,0 +1,71 @@
+import type { DedicatedConnection, Driver } from './driver.ts'
+
+/** A table whose rows belong to one user each, and the column that names the user. */
+export interface UserTable {
+  name: string
+  column: string
+}
+
+/** Whether Citus is installed in the database. */
+const hasCitus = async (driver: Pick<Driver, 'query'>) => {
+  const [row] = await driver.query("select to_regclass('pg_catalog.pg_dist_partition') is not null", [])
+  return row![0] === true
+}
+
+/**
+ * The tables that are on the coordinator alone while others are distributed: rows of users that do not go where the
+ * user's other rows are. Empty on a PostgreSQL without Citus, and where nothing is distributed.
+ */
+export async function undistributedTables(driver: Pick<Driver, 'query'>, tables: readonly UserTable[]) {
+  if (!(await hasCitus(driver))) return []
+  const missing = await undistributed((text, values) => driver.query(text, values), tables)
+  return missing.length === tables.length ? [] : missing.map(({ name }) => name)
+}
+
+/**
+ * Distributes the tables over the servers of a Citus cluster by user, so that all rows of a user are on one server
+ * (docs/decisions/0019-citus.md). Tables that are distributed already stay as they are; foreign keys are dropped and made
+ * again, because Citus refuses them from or to a table that is not distributed yet. Returns the names of those that it
+ * distributed. Throws an Error with one line where there is no Citus.
+ */
+export async function distribute(driver: Driver, tables: readonly UserTable[]): Promise<string[]> {
+  if (!(await hasCitus(driver))) {
+    throw new Error('there is no Citus here: `create extension citus` on every server first')
+  }
+  return driver.dedicatedConnection(async connection => {
+    // The triggers look at their own row alone, so they hold on every server.
+    await connection.execute(
+      'begin; set local statement_timeout = 0; set local lock_timeout = 0; set local citus.enable_unsafe_triggers = on',
+    )
+    await connection.execute(`lock table ${tables.map(({ name }) => name).join(', ')} in exclusive mode`)
+    const missing = await undistributed(text => connection.execute(text), tables)
+    const keys = await foreignKeys(connection, missing)
+    for (const [table, name] of keys) await connection.execute(`alter table ${table} drop constraint ${name}`)
+    for (const { name, column } of missing) {
+      await connection.execute(`select create_distributed_table('${name}', '${column}')`)
+    }
+    for (const [table, name, definition] of keys) {
+      await connection.execute(`alter table ${table} add constraint ${name} ${definition}`)
+    }
+    await connection.execute('commit')
+    return missing.map(({ name }) => name)
+  })
+}
+
+async function undistributed(
+  ask: (text: string, values: unknown[]) => Promise<readonly unknown[][]>,
+  tables: readonly UserTable[],
+): Promise<UserTable[]> {
+  const rows = await ask('select logicalrelid::regclass::text from pg_dist_partition', [])
+  const distributed = new Set(rows.map(([name]) => name))
+  return tables.filter(({ name }) => !distributed.has(name))
+}
+
+/** The foreign keys from or to these tables: table, name, definition. */
+const foreignKeys = async (connection: DedicatedConnection, tables: readonly UserTable[]) => {
+  const names = tables.map(({ name }) => `'${name}'::regclass`)
+  if (names.length === 0) return []
+  return connection.execute(`
+    select conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) from pg_constraint
+    where contype = 'f' and (conrelid in (${names}) or confrelid in (${names}))`)
+}

@@ -1,0 +1,46 @@
+const prefix = 'todo_pat_'
+const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
+/** 190 bits. */
+const secretLength = 32
+/** Enough for 32 bits. */
+const checksumLength = 6
+
+/** A new API token: a prefix that scanners find, a secret, and a checksum. */
+export function newApiToken(): string {
+  const body = prefix + randomText(secretLength)
+  return body + checksum(body)
+}
+
+/** Whether a bearer token is meant as an API token: no JWT begins like this. */
+export const isApiToken = (token: string): boolean => token.startsWith(prefix)
+
+/** Whether an API token is written correctly; it may still be unknown. */
+export function isWellFormed(token: string): boolean {
+  const body = token.slice(0, -checksumLength)
+  return body.length === prefix.length + secretLength && body + checksum(body) === token
+}
+
+/** Hides every API token in a text, also one with a typing mistake. */
+export const maskApiTokens = (text: string): string => text.replace(/todo_pat_\w+/g, 'todo_pat_********')
+
+/** The CRC-32 (of zlib) in base 62. */
+function checksum(body: string): string {
+  let text = ''
+  let rest = Bun.hash.crc32(body)
+  for (let i = 0; i < checksumLength; i++) {
+    text = alphabet[rest % alphabet.length] + text
+    rest = Math.floor(rest / alphabet.length)
+  }
+  return text
+}
+
+function randomText(length: number): string {
+  // The largest multiple of 62 in a byte: without this limit the first letters would be more frequent.
+  const limit = 256 - (256 % alphabet.length)
+  let text = ''
+  while (text.length < length) {
+    const [byte] = crypto.getRandomValues(new Uint8Array(1))
+    if (byte! < limit) text += alphabet[byte! % alphabet.length]
+  }
+  return text
+}

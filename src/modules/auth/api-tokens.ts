@@ -1,0 +1,193 @@
+import { and, count, desc, eq, gt, isNull, lt, or, placeholder, type SQL, sql } from 'drizzle-orm'
+import type { Db } from '../../db/drizzle.ts'
+import { apiTokens, users } from '../../db/tables.ts'
+import type { Client } from '../../http/client.ts'
+import { isWellFormed, newApiToken } from '../../lib/api-token.ts'
+import { AppError } from '../../lib/errors.ts'
+import { scopesOf, type TokenScope, tokenScopes } from '../../lib/scope.ts'
+import type { UserId } from '../../lib/user-id.ts'
+import { isUuid } from '../../lib/uuid.ts'
+import type { WithPassword } from './current-password.ts'
+import type { ApiTokenCreate } from './model.ts'
+import type { Caller } from './sessions.ts'
+import type { TokenCache } from './token-cache.ts'
+
+/** How many a user may have that have not expired. */
+export const apiTokensMax = 50
+const defaultDays = 90
+/** How much of a token is kept, and shown in the list. */
+const prefixLength = 12
+
+const dayMs = 24 * 60 * 60 * 1000
+/** Whether a token has not expired. */
+export const isLive = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
+/** SHA-256 of a token, hex: what is stored. */
+export const hashOf = (token: string) => new Bun.CryptoHasher('sha256').update(token).digest('hex')
+
+/** What the user chooses about a token. */
+export interface ApiTokenInput {
+  name: string
+  scopes: readonly TokenScope[]
+  /** `null`: never. */
+  expiresAt: string | null
+}
+
+/** A token as it is shown once. */
+export type NewApiToken = NonNullable<Awaited<ReturnType<typeof createApiToken>>>
+
+export type ApiTokens = ReturnType<typeof createApiTokens>
+
+interface Parts {
+  db: Db
+  tokenCache: TokenCache
+  withPassword: WithPassword
+}
+
+/** API tokens from their creation to their end, and the callers that they stand for. */
+export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
+  const liveToken = prepareLiveToken(db)
+
+  /** Ends tokens of a user, which stop working here at once and on other replicas within a second. */
+  async function endTokens(...which: (SQL | undefined)[]): Promise<string[]> {
+    const ended = await db
+      .delete(apiTokens)
+      .where(and(...which))
+      .returning({ id: apiTokens.id })
+    const ids = ended.map(({ id }) => id)
+    tokenCache.revoke(ids)
+    return ids
+  }
+
+  return {
+    /**
+     * Looks a token up in the database; called only when `tokenCache` does not know that it is alive. Throws
+     * `invalid_token`, for a typing mistake without the database.
+     */
+    async authenticate(token: string): Promise<Caller> {
+      if (!isWellFormed(token)) throw new AppError('invalid_token')
+      const checkedAt = performance.now()
+      const [found] = await liveToken.execute({ hash: hashOf(token) })
+      if (!found) {
+        tokenCache.forget(token)
+        throw new AppError('invalid_token')
+      }
+      const { id, userId, scopes, leftMs } = found
+      const caller = { id: userId as UserId, sessionId: id, scopes: scopesOf(scopes) }
+      const forever = Number.POSITIVE_INFINITY
+      tokenCache.remember(token, { caller, exp: forever, checkedAt, sessionMs: leftMs ?? forever })
+      return caller
+    },
+
+    /** Throws what `withPassword` and `createApiToken` throw. */
+    create(userId: string, { name, scopes, expires_at, current_password }: ApiTokenCreate, client: Client) {
+      const input = { name, scopes, expiresAt: expiryOf(expires_at) }
+      return withPassword(userId, current_password, client, hash => createApiToken(db, userId, input, hash))
+    },
+
+    /** The user's tokens, newest first. */
+    list: (userId: string) =>
+      db
+        .select({ ...shownAtCreation, prefix: apiTokens.prefix, last_used_at: apiTokens.lastUsedAt })
+        .from(apiTokens)
+        .where(and(eq(apiTokens.userId, userId), isLive))
+        .orderBy(desc(apiTokens.id)),
+
+    /** Ends one token of the user. Throws `token_not_found`. */
+    async end(userId: string, id: string): Promise<void> {
+      const ended = isUuid(id) ? await endTokens(eq(apiTokens.userId, userId), eq(apiTokens.id, id)) : []
+      if (ended.length === 0) throw new AppError('token_not_found')
+    },
+
+    /** Ends a token by its text, if there is such a one. */
+    async revoke(token: string): Promise<void> {
+      if (isWellFormed(token)) await endTokens(eq(apiTokens.tokenHash, hashOf(token)))
+    },
+
+    /** Deletes expired tokens. */
+    async cleanUp(): Promise<void> {
+      await endTokens(lt(apiTokens.expiresAt, sql`now()`))
+    },
+  }
+}
+
+/**
+ * Makes a token for a user. Returns `undefined` when the account is disabled, or has another password hash by now than the
+ * one that was checked. Throws `too_many_tokens`.
+ */
+export async function createApiToken(
+  db: Db,
+  userId: string,
+  { name, scopes, expiresAt }: ApiTokenInput,
+  passwordHash?: string,
+) {
+  const token = newApiToken()
+  return db.transaction(async tx => {
+    // The lock makes creations wait for each other, and for a change of the password that is under way.
+    const isChecked = passwordHash === undefined ? undefined : eq(users.passwordHash, passwordHash)
+    const [user] = await tx
+      .select({ id: users.id })
+      .from(users)
+      .where(and(eq(users.id, userId), isChecked, isNull(users.disabledAt)))
+      .for('no key update')
+    if (!user) return undefined
+    const mine = and(eq(apiTokens.userId, userId), isLive)
+    const [found] = await tx.select({ count: count() }).from(apiTokens).where(mine)
+    if (found!.count >= apiTokensMax) throw new AppError('too_many_tokens')
+    const values = {
+      id: Bun.randomUUIDv7(),
+      userId,
+      name,
+      scopes: tokenScopes.filter(scope => scopes.includes(scope)),
+      prefix: token.slice(0, prefixLength),
+      tokenHash: hashOf(token),
+      expiresAt,
+    }
+    const [made] = await tx.insert(apiTokens).values(values).returning(shownAtCreation)
+    return { ...made!, token }
+  })
+}
+
+const shownAtCreation = {
+  id: apiTokens.id,
+  name: apiTokens.name,
+  scopes: apiTokens.scopes,
+  expires_at: apiTokens.expiresAt,
+  created_at: apiTokens.createdAt,
+}
+
+/** When a token expires that is made now: by default in 90 days; `null`: never. */
+export const expiryOf = (wanted: string | null | undefined): string | null =>
+  wanted === undefined ? new Date(Date.now() + defaultDays * dayMs).toISOString() : wanted
+
+/**
+ * Prepared, because every request may need it. `last_used_at` is for display: written at most once a minute, in the
+ * statement that is needed anyway.
+ */
+function prepareLiveToken(db: Db) {
+  const { id, userId, scopes, lastUsedAt, expiresAt, tokenHash } = apiTokens
+  const live = db.$with('live').as(
+    db
+      .select({ id, userId, scopes, lastUsedAt, expiresAt })
+      .from(apiTokens)
+      .where(and(eq(tokenHash, placeholder('hash')), isLive)),
+  )
+  const isUnnoted = or(isNull(live.lastUsedAt), lt(live.lastUsedAt, sql`now() - interval '1 minute'`))
+  const touched = db.$with('touched').as(
+    db
+      .update(apiTokens)
+      .set({ lastUsedAt: sql`now()` })
+      .from(live)
+      .where(and(eq(userId, live.userId), eq(id, live.id), isUnnoted))
+      .returning({ id }),
+  )
+  return db
+    .with(live, touched)
+    .select({
+      id: live.id,
+      userId: live.userId,
+      scopes: live.scopes,
+      leftMs: sql<number | null>`(date_part('epoch', ${live.expiresAt} - now()) * 1000)::bigint`,
+    })
+    .from(live)
+    .prepare('live_api_token')
+}

@@ -1,0 +1,28 @@
+import { sql } from 'drizzle-orm'
+import type { FirstUser } from '../../config/config.ts'
+import type { Db } from '../../db/drizzle.ts'
+import { users } from '../../db/tables.ts'
+import type { Log } from '../../telemetry/log.ts'
+import { insertUser } from './insert-user.ts'
+import type { Passwords } from './password-hash.ts'
+
+interface Parts {
+  db: Db
+  passwords: Pick<Passwords, 'hash'>
+  log: Pick<Log, 'info'>
+}
+
+/** Creates the user of the settings if the database has none. Of replicas that start together one does it. */
+export async function createFirstUser({ db, passwords, log }: Parts, { email, password }: FirstUser) {
+  if (await hasUsers(db)) return
+  const passwordHash = await passwords.hash(password)
+  const userId = await db.transaction(async tx => {
+    // Registrations wait, too. Reading goes on.
+    await tx.execute(sql`lock table ${users} in share row exclusive mode`)
+    if (await hasUsers(tx)) return undefined
+    return (await insertUser(tx, email, passwordHash)).id
+  })
+  if (userId) log.info('created the first user', { user_id: userId })
+}
+
+const hasUsers = async (db: Db) => (await db.select({ id: users.id }).from(users).limit(1)).length > 0

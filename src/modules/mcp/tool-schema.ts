@@ -1,0 +1,50 @@
+import { type TObject, type TSchema, Type } from '@sinclair/typebox'
+import { type Schema, toJsonSchema } from '../../http/openapi-document.ts'
+import { findProblems, problemsMax, unknownFields } from '../../http/problems.ts'
+import { AppError } from '../../lib/errors.ts'
+
+/** What a request of the API has, as the arguments of a tool: a number is a number there, and no text that looks like one. */
+export function asArguments<Parameters extends TObject>({ properties }: Parameters): Parameters {
+  const entries = Object.entries<TSchema>(properties).map(([name, schema]) => [name, asArgument(schema)])
+  return Type.Object(Object.fromEntries(entries)) as TObject as Parameters
+}
+
+/** Elysia's parameters are a union: the value itself, or a text in this format. */
+const textFormats = ['integer', 'numeric', 'boolean']
+const isText = ({ type, format }: TSchema) => type === 'string' && textFormats.includes(format)
+
+function asArgument(schema: TSchema): TSchema {
+  const choices: TSchema[] = schema.anyOf ?? []
+  return choices.some(isText) ? Type.Optional(choices.find(choice => !isText(choice))!) : schema
+}
+
+/** Throws `validation_failed` with all problems of the arguments; a name that is not known is one of them. */
+export function checkArguments(schema: TObject, value: unknown): void {
+  const problems = [
+    ...findProblems({ arguments: { schema, value } }),
+    ...unknownFields(schema, value, ['arguments']),
+  ]
+  if (problems.length > 0) throw new AppError('validation_failed', { detail: problems.slice(0, problemsMax) })
+}
+
+/** The JSON Schema of a tool's arguments. */
+export const inputSchema = (schema: TObject) => shorten(toJsonSchema(schema as Schema, {}), { isInput: true })
+
+/** The JSON Schema of a tool's result. It requires nothing: where a call fails, an error is sent instead. */
+export const outputSchema = (schema: TObject) =>
+  shorten(toJsonSchema(schema as Schema, {}), { isInput: false })
+
+/** Short, because an assistant reads it in every conversation: types and choices. `checkArguments` knows the rest. */
+function shorten(schema: Schema, direction: { isInput: boolean }): Schema {
+  const { type, enum: choices, format, minimum, maximum, required, items, properties } = schema
+  const parts = Object.entries(properties ?? {}).map(([name, part]) => [name, shorten(part, direction)])
+  return {
+    ...(type && { type }),
+    ...(choices && { enum: choices }),
+    ...(format === 'date-time' && { format }),
+    ...(maximum !== undefined && maximum !== Number.MAX_SAFE_INTEGER && { minimum, maximum }),
+    ...(items && { items: shorten(items, direction) }),
+    ...(properties && { properties: Object.fromEntries(parts) }),
+    ...(properties && direction.isInput && { required, additionalProperties: false }),
+  }
+}

@@ -1,0 +1,177 @@
+import type { Static, TObject } from '@sinclair/typebox'
+import type { UserId } from '../../lib/user-id.ts'
+import type { ListService } from '../lists/service.ts'
+import type { TaskService } from '../tasks/service.ts'
+import {
+  addArguments,
+  deletedResult,
+  findArguments,
+  listsArguments,
+  listsResult,
+  oneTask,
+  oneTaskAsExpected,
+  pageResult,
+  statsArguments,
+  statsResult,
+  taskResult,
+  tasksResult,
+  updateArguments,
+} from './model.ts'
+
+/** What the tools call. */
+export interface Services {
+  tasks: TaskService
+  lists: ListService
+}
+
+/** What a call returns, as JSON. */
+export interface Outcome {
+  json: string
+  /** For an assistant that reads text, if that is to be shorter. */
+  text?: string
+}
+
+/** An operation that an assistant can ask for. */
+export interface Tool {
+  description: string
+  arguments: TObject
+  result: TObject
+  effect: keyof typeof effects
+  run(user: UserId, input: never): Promise<Outcome>
+}
+
+/** The hints of the protocol. `destroys`: a client should ask the user first, because a text or a task disappears. */
+export const effects = {
+  none: { readOnlyHint: true },
+  adds: { readOnlyHint: false, destructiveHint: false, idempotentHint: false },
+  changes: { readOnlyHint: false, destructiveHint: false, idempotentHint: true },
+  destroys: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
+}
+
+/** At most this many tasks are shown in a text. */
+const textTasksMax = 25
+
+/** A tool whose arguments have the type that its schema describes. */
+const tool = <Arguments extends TObject>(
+  definition: Omit<Tool, 'arguments' | 'run'> & {
+    arguments: Arguments
+    run(user: UserId, input: Static<Arguments>): Promise<Outcome>
+  },
+): Tool => definition
+
+/** Every tool by its name. What it does, the service of the tasks does. */
+export const createTools = ({ tasks, lists }: Services): ReadonlyMap<string, Tool> =>
+  new Map(Object.entries({ ...reading(tasks, lists), ...adding(tasks), ...changing(tasks) }))
+
+const reading = (tasks: TaskService, lists: ListService) => ({
+  find_tasks: tool({
+    description:
+      'Find tasks, newest first, 25 a page. q: words in title or description. list, parent: ids, or none. sort: e.g. -priority,due_at (- descending). Times: RFC 3339 with offset. priority: 0 none to 4 urgent.',
+    arguments: findArguments,
+    result: pageResult,
+    effect: 'none',
+    async run(user, input) {
+      const { limit = textTasksMax } = input
+      const page = await tasks.list(user, { ...input, limit })
+      // The text of a longer page continues where it breaks off.
+      const shown = limit > textTasksMax ? await tasks.list(user, { ...input, limit: textTasksMax }) : page
+      return { json: pageJson(page), text: pageJson(shown) }
+    },
+  }),
+  get_task: tool({
+    description: 'One task.',
+    arguments: oneTask,
+    result: taskResult,
+    effect: 'none',
+    run: (user, { id }) => tasks.read(user, id),
+  }),
+  list_lists: tool({
+    description: 'The lists of tasks; a task without one is in the inbox. counts: with numbers of tasks.',
+    arguments: listsArguments,
+    result: listsResult,
+    effect: 'none',
+    async run(user, input) {
+      const { items, next = null } = await lists.list(user, input)
+      return { json: `{"lists":[${items}],"cursor":${JSON.stringify(next)}}` }
+    },
+  }),
+  task_stats: tool({
+    description: 'How many tasks there are by status, overdue, due today. tz: e.g. Europe/Berlin.',
+    arguments: statsArguments,
+    result: statsResult,
+    effect: 'none',
+    run: async (user, input) => ({ json: JSON.stringify(await tasks.stats(user, input)) }),
+  }),
+})
+
+const adding = (tasks: TaskService) => ({
+  add_tasks: tool({
+    description: 'Add 1 to 50 tasks. key: any text; a call repeated with it adds nothing twice.',
+    arguments: addArguments,
+    result: tasksResult,
+    effect: 'adds',
+    async run(user, input) {
+      const made = await addTasks(tasks, user, input)
+      const rest = made.length - textTasksMax
+      const text = rest > 0 && `{"tasks":[${made.slice(0, textTasksMax)}],"not_shown":${rest}}`
+      return { json: `{"tasks":[${made}]}`, ...(text && { text }) }
+    },
+  }),
+})
+
+/** All or none. With a key one by one: repeated, the call completes what the first one began. */
+async function addTasks(service: TaskService, user: UserId, { tasks, key }: Static<typeof addArguments>) {
+  if (key === undefined) {
+    const outcomes = await service.batch(
+      user,
+      tasks.map(task => ({ op: 'create', task })),
+    )
+    return outcomes.flatMap(outcome => ('json' in outcome ? (outcome.json ?? []) : []))
+  }
+  const made: string[] = []
+  for (const [i, task] of tasks.entries()) {
+    // The first task has the key of `POST /tasks`; a client cannot send the others.
+    const { json } = await service.create(user, task, i === 0 ? key : `${key}\0${i}`)
+    made.push(json)
+  }
+  return made
+}
+
+const changing = (tasks: TaskService) => ({
+  update_task: tool({
+    description: 'Change the given fields of a task; null clears. version: only if it still has this one.',
+    arguments: updateArguments,
+    result: taskResult,
+    effect: 'destroys',
+    run: (user, { id, version, ...task }) => tasks.update(user, id, task, expected(version)),
+  }),
+  complete_task: tool({
+    description: 'Set the status to completed.',
+    arguments: oneTaskAsExpected,
+    result: taskResult,
+    effect: 'changes',
+    run: (user, { id, version }) => tasks.update(user, id, { status: 'completed' }, expected(version)),
+  }),
+  delete_task: tool({
+    description: 'Move a task to the trash; restore_task brings it back for 30 days.',
+    arguments: oneTaskAsExpected,
+    result: deletedResult,
+    effect: 'destroys',
+    async run(user, { id, version }) {
+      await tasks.remove(user, id, false, expected(version))
+      return { json: JSON.stringify({ deleted: [id] }) }
+    },
+  }),
+  restore_task: tool({
+    description: 'Bring a task back from the trash.',
+    arguments: oneTaskAsExpected,
+    result: taskResult,
+    effect: 'changes',
+    run: (user, { id, version }) => tasks.restore(user, id, expected(version)),
+  }),
+})
+
+const pageJson = ({ items, next = null }: { items: string; next?: string | null | undefined }) =>
+  `{"tasks":[${items}],"cursor":${JSON.stringify(next)}}`
+
+const expected = (version: number | undefined) => (version === undefined ? null : [String(version)])

@@ -1,0 +1,268 @@
+import { afterAll, describe, expect, test } from 'bun:test'
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Env } from '../src/config/config.ts'
+import { openEmbedded } from '../src/db/embedded/embedded.ts'
+import { migrate } from '../src/db/migrator.ts'
+import { runCommand } from './support/command.ts'
+import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import { until } from './support/until.ts'
+
+const root = mkdtempSync(join(tmpdir(), 'todo-api-backups-'))
+afterAll(() => rmSync(root, { recursive: true }))
+
+const newFolder = () => join(mkdtempSync(join(root, 'run-')), 'data')
+const on = (dataDir: string, env: Env = {}): Env => ({
+  ENVIRONMENT: 'test',
+  BCRYPT_COST: '4',
+  DATA_DIR: dataDir,
+  ...env,
+})
+
+const events = (api: Running, msg: string) =>
+  api.lines.map(line => JSON.parse(line)).filter(event => event.msg === msg)
+
+/** What a backup that was ended would leave. */
+const leftovers = (dataDir: string) =>
+  readdirSync(dataDir, { recursive: true }).filter(name => /^copy-|\.part$/.test(String(name)))
+
+describe('with BACKUP_EVERY', () => {
+  test('the service makes verified backups, keeps BACKUP_KEEP of them, and says when the last one was', async () => {
+    const dataDir = newFolder()
+    const api = await startExecutable(
+      on(dataDir, { BACKUP_EVERY: '1s', BACKUP_KEEP: '2', METRICS_TOKEN: 'a-token-for-metrics' }),
+    )
+    await untilReady(api)
+    const before = (await api.get(`${api.url}/health/ready`)).body
+    const ada = await api.user('ada@example.com')
+    await api.task(ada, { title: 'kept' })
+    // The first may have begun before the task was there.
+    await until(() => events(api, 'backup made').length >= 3, 60)
+    const after = (await api.get(`${api.url}/health/ready`)).body
+    const metrics = await (
+      await fetch(`${api.url}/metrics`, { headers: { authorization: 'Bearer a-token-for-metrics' } })
+    ).text()
+    await api.stop()
+
+    const names = readdirSync(join(dataDir, 'backups')).sort()
+    const newest = events(api, 'backup made').at(-1)
+    expect(names).toHaveLength(2)
+    expect(newest).toMatchObject({ file: join(dataDir, 'backups', names[1]!), bytes: expect.any(Number) })
+    expect(statSync(newest.file)).toMatchObject({ size: newest.bytes })
+    expect(statSync(newest.file).mode & 0o777).toBe(0o600)
+    expect(statSync(join(dataDir, 'backups')).mode & 0o777).toBe(0o700)
+    expect(before).toEqual({ status: 'ready', last_backup_at: null })
+    expect(Date.now() - Date.parse(after.last_backup_at)).toBeLessThan(60_000)
+    const last = Number(metrics.match(/^backup_last_success_timestamp_seconds (\S+)$/m)![1])
+    expect(last).toBeGreaterThanOrEqual(Date.parse(after.last_backup_at) / 1000)
+    expect(metrics).toMatch(/^backups_total\{outcome="ok"\} [3-9]$/m)
+    expect(metrics).toMatch(/^backups_total\{outcome="failed"\} 0$/m)
+    expect(leftovers(dataDir)).toEqual([])
+
+    const restored = await runCommand(['restore', newest.file], { env: on(newFolder()) })
+    expect([restored.exitCode, restored.stderr]).toEqual([0, 'restored 1 users and 1 tasks\n'])
+  }, 120_000)
+
+  test('a backup that fails is logged and counted, deletes no older one, and is tried again', async () => {
+    const dataDir = newFolder()
+    const dir = join(mkdtempSync(join(root, 'backups-')), 'in', 'the way')
+    writeFileSync(join(dir, '../..', 'in'), 'a file')
+    const env = on(dataDir, { BACKUP_EVERY: '1s', BACKUP_DIR: dir, METRICS_TOKEN: 'a-token-for-metrics' })
+    const api = await startExecutable(env)
+    await until(() => events(api, 'backup failed').length >= 2, 60)
+    const metrics = await (
+      await fetch(`${api.url}/metrics`, { headers: { authorization: 'Bearer a-token-for-metrics' } })
+    ).text()
+    rmSync(join(dir, '..'))
+    await until(() => events(api, 'backup made').length >= 1, 60)
+    await api.stop()
+
+    expect(events(api, 'backup failed')[0]).toMatchObject({
+      level: 'error',
+      reason: expect.stringMatching(/not a directory|file already exists|EEXIST|ENOTDIR/),
+      again_in_seconds: 1,
+    })
+    expect(metrics).toMatch(/^backups_total\{outcome="failed"\} [2-9]/m)
+    expect(metrics).toMatch(/^backup_last_success_timestamp_seconds 0$/m)
+    expect(readdirSync(dir).length).toBeGreaterThan(0)
+  }, 120_000)
+
+  test('a restart delays no backup: the next one is due a period after the newest', async () => {
+    const dataDir = newFolder()
+    const dir = join(dataDir, 'backups')
+    mkdirSync(dir, { recursive: true })
+    const now = new Date().toISOString().slice(0, 19).replaceAll(':', '')
+    writeFileSync(join(dir, `todo-api-${now}Z.tar.gz`), '')
+    const api = await startExecutable(on(dataDir, { BACKUP_EVERY: '6h' }))
+    await untilReady(api)
+    const { body } = await api.get(`${api.url}/health/ready`)
+    await api.stop()
+
+    expect(body.last_backup_at).toBe(
+      new Date(`${now.slice(0, 13)}:${now.slice(13, 15)}:${now.slice(15)}Z`).toISOString(),
+    )
+    expect(events(api, 'backup made')).toEqual([])
+  }, 60_000)
+
+  test('a stop ends a backup that is under way, and nothing is left of it', async () => {
+    const dataDir = newFolder()
+    const api = await startExecutable(on(dataDir, { BACKUP_EVERY: '1s' }))
+    await until(() => leftovers(dataDir).length > 0, 60)
+
+    expect(await api.stop()).toBe(0)
+    await until(() => leftovers(dataDir).length === 0, 10)
+  }, 120_000)
+
+  test('doctor warns when the newest backup is older than two periods, or when there is none', async () => {
+    const dataDir = newFolder()
+    await runCommand(['migrate'], { env: on(dataDir) })
+    const dir = join(dataDir, 'backups')
+    mkdirSync(dir)
+    const ageHours = async (hours: number | undefined) => {
+      for (const name of readdirSync(dir)) rmSync(join(dir, name))
+      if (hours !== undefined) {
+        const time = new Date(Date.now() - hours * 3_600_000).toISOString().slice(0, 19).replaceAll(':', '')
+        writeFileSync(join(dir, `todo-api-${time}Z.tar.gz`), '')
+      }
+      const { stdout, exitCode } = await runCommand(['doctor', '--json'], {
+        env: on(dataDir, { BACKUP_EVERY: '6h' }),
+      })
+      const findings = stdout
+        .trim()
+        .split('\n')
+        .map(line => JSON.parse(line))
+      return [exitCode, findings.find(({ check }) => check === 'backups').verdict]
+    }
+
+    expect(await ageHours(undefined)).toEqual([0, 'warn'])
+    expect(await ageHours(11)).toEqual([0, 'ok'])
+    expect(await ageHours(13)).toEqual([0, 'warn'])
+  }, 60_000)
+})
+
+describe('backup --verify', () => {
+  test('refuses a database that cannot be read in full, which a plain backup packs', async () => {
+    const dataDir = newFolder()
+    const driver = await openEmbedded({ dataDir })
+    await migrate(driver)
+    await driver.query(`create table ballast as select repeat('x', 100) from generate_series(1, 1000)`, [])
+    const [[path] = []] = await driver.query(`select pg_relation_filepath('ballast')`, [])
+    await driver.close()
+    // The header of a page.
+    const file = openSync(join(dataDir, 'cluster', String(path)), 'r+')
+    writeSync(file, Buffer.alloc(24, 0x55), 0, 24, 8192)
+    closeSync(file)
+
+    const target = `${dataDir}.tar.gz`
+    const verified = await runCommand(['backup', '--verify', target], { env: on(dataDir) })
+    expect([verified.exitCode, verified.stderr]).toEqual([
+      1,
+      expect.stringContaining('is damaged: invalid page'),
+    ])
+    expect(readdirSync(join(dataDir, '..'))).toEqual(['data'])
+    expect(leftovers(dataDir)).toEqual([])
+    expect((await runCommand(['backup', target], { env: on(dataDir) })).exitCode).toBe(0)
+  }, 60_000)
+
+  test('needs the name of a file', async () => {
+    const dataDir = newFolder()
+    await runCommand(['migrate'], { env: on(dataDir) })
+
+    expect(await runCommand(['backup', '--verify', '-'], { env: on(dataDir) })).toMatchObject({
+      exitCode: 2,
+      stderr: expect.stringContaining('needs the name of a file'),
+    })
+    const device = await runCommand(['backup', '--verify', '/dev/null'], { env: on(dataDir) })
+    expect([device.exitCode, device.stderr]).toEqual([1, '/dev/null is not a file\n'])
+  }, 60_000)
+
+  const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0
+  if (!isRoot) process.stderr.write('\nNOT RUN: the test of a small disk needs root.\n')
+  test.skipIf(!isRoot)(
+    'looks at the space first',
+    async () => {
+      const disk = mkdtempSync(join(root, 'disk-'))
+      expect(Bun.spawnSync(['mount', '-t', 'tmpfs', '-o', 'size=90m', 'todo-api-test', disk]).exitCode).toBe(
+        0,
+      )
+      try {
+        const dataDir = join(disk, 'data')
+        await runCommand(['migrate'], { env: on(dataDir) })
+        const { exitCode, stderr } = await runCommand(['backup', '--verify', join(disk, 'x')], {
+          env: on(dataDir),
+        })
+
+        expect([exitCode, stderr]).toEqual([
+          1,
+          expect.stringMatching(
+            /^not enough space in .*: a verified backup needs \d+ MB, and \d+ MB are free\n$/,
+          ),
+        ])
+        expect(readdirSync(disk)).toEqual(['data'])
+      } finally {
+        Bun.spawnSync(['umount', disk])
+      }
+    },
+    60_000,
+  )
+})
+
+test('statements go on while the database is copied, and the copy is of one moment, whatever checkpoints do', async () => {
+  const dataDir = newFolder()
+  const driver = await openEmbedded({ dataDir })
+  await driver.query('create table pairs (a int, b int)', [])
+  await driver.query('insert into pairs select 0, 0 from generate_series(1, 1000)', [])
+  await driver.query(`create table ballast as select repeat('x', 1000) from generate_series(1, 50000)`, [])
+  const state = { isCopying: true }
+  let during = 0
+  const copy = join(`${dataDir}-copy`, 'cluster')
+  const copying = driver.copyTo!(copy).finally(() => Object.assign(state, { isCopying: false }))
+  for (let n = 1; state.isCopying; n++) {
+    // Both columns of every row in one statement: a copy of two moments would have different numbers.
+    await driver.query(`update pairs set a = ${n}, b = ${n}`, [])
+    if (n % 5 === 0) await driver.query('checkpoint', [])
+    await driver.query('select count(*) from pairs', [])
+    during++
+  }
+  await copying
+  // The log is not kept for ever.
+  const slots = await driver.query('select * from pg_replication_slots', [])
+  await driver.close()
+
+  const opened = await openEmbedded({ dataDir: `${dataDir}-copy` })
+  const rows = await opened.query('select count(*), min(a), max(a), min(b), max(b) from pairs', [])
+  await opened.close()
+  const [[count, ...numbers] = []] = rows
+  expect(during).toBeGreaterThan(5)
+  expect(slots).toEqual([])
+  expect(count).toBe(1000)
+  expect(new Set(numbers).size).toBe(1)
+  expect(Number(numbers[0])).toBeLessThanOrEqual(during)
+}, 120_000)
+
+test('two copies at the same time are both whole, and a stop in between is an error', async () => {
+  const dataDir = newFolder()
+  const driver = await openEmbedded({ dataDir })
+  const targets = [1, 2].map(n => `${dataDir}-copy-${n}`)
+  await Promise.all(targets.map(target => driver.copyTo!(join(target, 'cluster'))))
+  const late = driver.copyTo!(join(`${dataDir}-late`, 'cluster')).catch(error => error)
+  await driver.close()
+
+  for (const target of targets) {
+    const copy = await openEmbedded({ dataDir: target })
+    expect(await copy.query('select 1', [])).toEqual([[1]])
+    await copy.close()
+  }
+  expect(await late).toMatchObject({ code: 'unavailable' })
+}, 120_000)

@@ -1,0 +1,119 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Env } from '../src/config/config.ts'
+import { newPlace, type Place, runCommand } from './support/command.ts'
+import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import { expectError } from './support/wire.ts'
+
+const root = join(import.meta.dir, '..')
+const password = 'correct horse battery'
+
+/** The environment of the service in a compose file; secrets come from a folder of the test's. */
+async function environmentOf(file: string, secrets: string): Promise<Env> {
+  const { services } = Bun.YAML.parse(await Bun.file(join(root, file)).text()) as {
+    services: Record<string, { environment: Env }>
+  }
+  const entries = Object.entries(services['todo-api']!.environment).map(([name, value]) => [
+    name,
+    value!.replace('/run/secrets', secrets).replace(/\$\{FIRST_USER_EMAIL:.*\}/, 'ada@example.com'),
+  ])
+  return Object.fromEntries(entries)
+}
+
+const created = (services: Running[]) =>
+  services.flatMap(({ lines }) => lines.filter(line => line.includes('created the first user')))
+
+const signIn = (service: Running, username: string) =>
+  service.post('/auth/login', { form: { username, password } })
+
+describe.each(['postgres', 'embedded'] as const)('the first user (%s)', kind => {
+  let place: Place
+  let settings: Env
+  beforeAll(async () => {
+    place = await newPlace(kind)
+    writeFileSync(join(place.folder, 'first_user_password'), `${password}\n`)
+    settings = { ...place.env, ...(await environmentOf('deploy/compose.first-user.yaml', place.folder)) }
+  }, 60_000)
+  afterAll(() => place?.remove())
+
+  async function withService(env: Env, run: (service: Running) => Promise<void>) {
+    const service = await startExecutable(env)
+    try {
+      await untilReady(service)
+      await run(service)
+    } finally {
+      await service.stop()
+    }
+  }
+
+  test('of deploy/compose.first-user.yaml is there as soon as the service is ready, and said once', async () => {
+    await withService(settings, async service => {
+      expect((await signIn(service, 'Ada@Example.com')).status).toBe(200)
+
+      expect(created([service])).toHaveLength(1)
+      expect(service.lines.join()).not.toContain(password)
+    })
+  })
+
+  test('is made only while there is none', async () => {
+    await withService({ ...settings, FIRST_USER_EMAIL: 'eve@example.com' }, async service => {
+      expect((await signIn(service, 'eve@example.com')).status).toBe(401)
+      expect((await signIn(service, 'ada@example.com')).status).toBe(200)
+
+      expect(created([service])).toEqual([])
+    })
+  })
+
+  test('is the only one while registration is closed, until the operator creates another', async () => {
+    await withService(settings, async service => {
+      const json = { email: 'bob@example.com', password }
+      for (const address of ['/api/v1/auth/register', '/api/auth/register']) {
+        for (const sent of [{ json }, { json: {} }, { raw: '{"email":' }, {}])
+          expectError(
+            await service.post(service.url + address, sent),
+            403,
+            'registration_closed',
+            'Registration is closed',
+          )
+      }
+      const { info } = (await service.get(`${service.url}/openapi.json`)).body
+      expect(info.description).toContain('Registration is closed')
+      expect(info.description).not.toContain('/auth/register')
+
+      const command = await runCommand(['user', 'create', 'bob@example.com'], {
+        env: settings,
+        stdin: password,
+      })
+
+      expect([command.exitCode, command.stderr]).toEqual([0, 'created user bob@example.com\n'])
+      expect((await signIn(service, 'bob@example.com')).status).toBe(200)
+    })
+  })
+})
+
+test('replicas that start at once make one first user, even of different settings', async () => {
+  const place = await newPlace('postgres')
+  const replicas: Running[] = []
+  try {
+    const settingsOf = (name: string): Env => ({
+      ...place.env,
+      FIRST_USER_EMAIL: `${name}@example.com`,
+      FIRST_USER_PASSWORD: password,
+    })
+    replicas.push(
+      ...(await Promise.all(['ada', 'bob', 'eve'].map(name => startExecutable(settingsOf(name))))),
+    )
+    await Promise.all(replicas.map(untilReady))
+
+    const { stdout } = await runCommand(['user', 'list'], { env: place.env })
+
+    expect(created(replicas)).toHaveLength(1)
+    expect(stdout.trim().split('\n')).toHaveLength(1)
+    const { id } = JSON.parse(stdout)
+    expect(JSON.parse(created(replicas)[0]!)).toMatchObject({ user_id: id })
+  } finally {
+    await Promise.all(replicas.map(replica => replica.stop()))
+    await place.remove()
+  }
+}, 60_000)

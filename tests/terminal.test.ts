@@ -1,0 +1,89 @@
+import { expect, test } from 'bun:test'
+import { existsSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Env } from '../src/config/config.ts'
+import { executablePath } from './support/executable.ts'
+import { client } from './support/harness.ts'
+import { privateDatabase } from './support/template.ts'
+import { until } from './support/until.ts'
+
+const columns = 100
+
+/** Starts the service at a terminal, in an empty folder, until `work` is done, and then presses Ctrl+C. */
+async function atTerminal(env: Env, work: (url: string, folder: string) => Promise<void>) {
+  // A short path: the lines that name it must fit.
+  const folder = mkdtempSync(join(realpathSync('/tmp'), 'todo-api-'))
+  let shown = ''
+  const decoder = new TextDecoder()
+  const data = (_: unknown, bytes: Uint8Array) => {
+    shown += decoder.decode(bytes, { stream: true })
+  }
+  const child = Bun.spawn([await executablePath()], {
+    cwd: folder,
+    env: { PATH: process.env.PATH, PORT: '0', TERM: 'xterm', ...env },
+    terminal: { cols: columns, rows: 40, data },
+  })
+  const url = () => shown.match(/http:\/\/127\.0\.0\.1:\d+/)?.[0]
+  try {
+    await until(() => url() !== undefined || child.exitCode !== null)
+    await work(url()!, folder)
+    child.terminal!.write('\x03')
+    const exitCode = await child.exited
+    await until(() => shown.includes('stopped'))
+    return { exitCode, shown, lines: shown.split(/\r?\n/), folder }
+  } finally {
+    child.kill()
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+test('a start at a terminal shows what a user needs, in lines that fit, and Ctrl+C stops it', async () => {
+  const { exitCode, lines, shown, folder } = await atTerminal({}, async (url, folder) => {
+    const api = client(url)
+    while ((await api.get('/health/ready')).status !== 200) await Bun.sleep(20)
+    const ada = await api.user()
+    const task = await api.task(ada)
+    await api.get(`/tasks/${task.id}`, { token: ada.token })
+    await api.get('/tasks/changes', { token: ada.token, headers: { 'x-request-id': 'x'.repeat(128) } })
+    expect(existsSync(join(folder, 'data/secret_key'))).toBe(true)
+  })
+  const url = shown.match(/http:\/\/127\.0\.0\.1:\d+/)![0]
+
+  expect(exitCode).toBe(0)
+  for (const line of [
+    `  API      ${url}/api/v1`,
+    `  Docs     ${url}/docs`,
+    `  Data     ${folder}/data, with an embedded PostgreSQL`,
+    `  Secret   ${folder}/data/secret_key, generated; it signs the tokens`,
+    '  Origins  http://localhost:3000, and any port of localhost and 127.0.0.1 may call from a browser',
+    '  Stop     Ctrl+C',
+  ]) {
+    expect(lines).toContain(line)
+  }
+  expect(shown).toMatch(/^[\d:]{8} GET {4}\/api\/v1\/tasks\/:id {11}200 {1,8}\d+\.\d ms {2}[\da-f-]{36}\r?$/m)
+  expect(shown).toMatch(/^[\d:]{8} GET {4}\/api\/v1\/tasks\/changes .* x+…\r?$/m)
+  expect(lines.filter(line => line.length > columns)).toEqual([])
+  // Neither the machine's lines nor the same twice.
+  expect(shown).not.toMatch(/\{"|listening/)
+  expect(shown).not.toContain('\x1b')
+}, 60_000)
+
+test('a start at a terminal names the PostgreSQL server, and neither user nor password', async () => {
+  const database = await privateDatabase()
+  const address = new URL(database.url)
+  const env = { DATABASE_URL: database.url, SECRET_KEY: Bun.randomUUIDv7() + Bun.randomUUIDv7() }
+  const { shown } = await atTerminal(
+    { ...env, FRONTEND_URL: 'https://app.example.com', ENVIRONMENT: 'production' },
+    async () => {},
+  )
+  await database.drop()
+
+  const name = address.pathname.slice(1)
+  expect(shown).toContain(
+    `  Data     PostgreSQL at ${address.hostname}:${address.port}, database ${name}\r\n`,
+  )
+  expect(shown).toContain('  Secret   set by SECRET_KEY\r\n')
+  expect(shown).toContain('  Origins  https://app.example.com may call from a browser\r\n')
+  expect(shown).not.toContain(env.SECRET_KEY)
+  expect(shown).not.toMatch(/postgres:\/\/|@/)
+}, 60_000)

@@ -1,0 +1,134 @@
+import { afterAll, beforeAll, expect, test } from 'bun:test'
+import type { Driver } from '../src/db/driver.ts'
+import { openPostgres } from '../src/db/postgres/postgres.ts'
+import { renewTimeBudget, withoutTimeBudget, withTimeBudget } from '../src/db/time-budget.ts'
+import { type Service, startService } from './support/harness.ts'
+import { createMeeting, type Meeting } from './support/meet.ts'
+import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
+import { holdOpen, isRefusal } from './support/traffic.ts'
+import { until } from './support/until.ts'
+
+// The statements of a request share the time that one may take. Each of those below stays within its own limits.
+
+let server: PostgresServer
+let api: Service
+let driver: Driver
+let meeting: Meeting
+beforeAll(async () => {
+  server = await startPostgresServer()
+  const url = await server.createDatabase('todo')
+  api = await startService('postgres', { DATABASE_URL: url })
+  driver = openPostgres({ url, poolSize: 10 })
+  meeting = createMeeting(url)
+}, 60_000)
+afterAll(async () => {
+  await meeting?.close()
+  await driver?.close()
+  await api?.stop()
+  await server?.close()
+})
+
+let texts = 0
+/** Each a text of its own: of one that is slow the pool sends no second. */
+const sleep = (seconds: number, { query }: Pick<Driver, 'query'> = driver) =>
+  query(`select pg_sleep($1) as sleep_${++texts}`, [seconds])
+const outcomeOf = (work: Promise<unknown>) =>
+  work.then(
+    () => 'answered',
+    error => error.code,
+  )
+
+/** Locks a table when those before it in the queue are through; returns what releases it. */
+const lock = (table: string) => holdOpen(server.urlOf('todo'), `lock table ${table} in access exclusive mode`)
+
+const waiters = (count: number) => until(async () => (await meeting.waiting()).length >= count, 1.5)
+
+test.concurrent('what one statement took is missing to the next one, also to a transaction', async () => {
+  const next = [() => sleep(1.2), () => driver.transaction(query => sleep(1.2, { query }))]
+  const outcomes = next.map(step =>
+    withTimeBudget(async () => [await outcomeOf(sleep(1.2)), await outcomeOf(step())]),
+  )
+
+  expect(await Promise.all(outcomes)).toEqual(Array(2).fill(['answered', 'unavailable']))
+})
+
+test.concurrent('each step of long work has the whole time', async () => {
+  const outcomes = await withTimeBudget(async () => {
+    const first = await outcomeOf(sleep(1.2))
+    renewTimeBudget()
+    return [first, await outcomeOf(sleep(1.2))]
+  })
+
+  expect(outcomes).toEqual(['answered', 'answered'])
+})
+
+test.concurrent('work that goes on after the answer has time of its own, and so has what no request waits for', async () => {
+  const answer = Promise.withResolvers<void>()
+  let after: Promise<string> | undefined
+  let beside: Promise<unknown> | undefined
+  await withTimeBudget(async () => {
+    beside = withoutTimeBudget(() => sleep(1.2))
+    after = answer.promise.then(() => outcomeOf(sleep(1.2)))
+    expect(await outcomeOf(sleep(1))).toBe('answered')
+  })
+  answer.resolve()
+
+  expect([await outcomeOf(beside!), await after]).toEqual(['answered', 'answered'])
+})
+
+test('a change whose session, write and look wait for a lock in turn is refused in time', async () => {
+  const { token } = await api.user()
+  const [releaseSessions, releaseTasks] = [await lock('sessions'), await lock('tasks')]
+  const change = api.patch(`/tasks/${crypto.randomUUID()}`, { token, json: { title: 'late' } })
+  await waiters(1)
+  await Bun.sleep(850)
+  await releaseSessions()
+  await waiters(1)
+  // Behind the write and before the look.
+  const again = lock('tasks')
+  await waiters(2)
+  await Bun.sleep(850)
+  await releaseTasks()
+  const release = await again
+  await Bun.sleep(850)
+  await release()
+
+  // Without a common limit it is a 404, after more than 2.5 s.
+  expect(isRefusal(await change)).toBe(true)
+})
+
+test('a slow poll of the revocations takes nothing from the request that began it', async () => {
+  const { token } = await api.user()
+  await Bun.sleep(300)
+  const [releaseEnds, releaseTasks] = [await lock('session_ends'), await lock('tasks')]
+  const change = api.patch(`/tasks/${crypto.randomUUID()}`, { token, json: { title: 'in time' } })
+  // The poll and the write.
+  await waiters(2)
+  const again = lock('tasks')
+  await waiters(3)
+  await Bun.sleep(700)
+  await releaseEnds()
+  await waiters(2)
+  await releaseTasks()
+  const release = await again
+  await Bun.sleep(750)
+  await release()
+
+  expect(await change).toMatchObject({ status: 404 })
+})
+
+test('a trash that takes longer to empty is emptied', async () => {
+  const user = await api.user()
+  await api.task(user)
+  const { sql } = meeting
+  await sql`
+    insert into tasks (id, user_id, title, version, deleted_at)
+    select gen_random_uuid(), ${user.id}, 'old', 1 + n, now() from generate_series(1, 500) n`
+  await sql`create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.8); return null; end'`
+  await sql`create trigger slow after delete on tasks for each statement execute function slow()`
+  const answer = await api.delete('/tasks/trash', { token: user.token })
+  await sql`drop trigger slow on tasks`
+
+  expect(answer).toMatchObject({ status: 204 })
+  expect(await sql`select count(*)::int as n from tasks where user_id = ${user.id}`).toMatchObject([{ n: 1 }])
+})
