@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import { connect } from 'node:net'
 import { SignJWT } from 'jose'
+import { Stream } from '../src/modules/events/stream.ts'
 import { streamLimits } from '../src/modules/events/streams.ts'
 import { type EventReader, openEvents } from './support/event-stream.ts'
 import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
@@ -285,18 +286,22 @@ onBothDatabases(
       }
     })
 
-    test('wakes for a change that did not come through this process', async () => {
+    test('wakes within a second for a change that did not come through this process', async () => {
       const ada = await api.user()
       const task = await api.task(ada)
       const stream = await openEvents(api, ada)
       await stream.receive('hello')
-      await api.sql(
-        `with next as (update user_versions set last_version = last_version + 1 where user_id = $1 returning last_version)
-         update tasks set title = 'By another process', version = last_version from next where id = $2`,
-        [ada.id, task.id],
-      )
+      const elapsed = stopwatch()
+      for (let i = 1; i <= 3; i++) {
+        await api.sql(
+          `with next as (update user_versions set last_version = last_version + 1 where user_id = $1 returning last_version)
+           update tasks set title = 'By another process', version = last_version from next where id = $2`,
+          [ada.id, task.id],
+        )
+        expect((await stream.receive('changes', i)).data.tasks[0].title).toBe('By another process')
+      }
 
-      expect((await stream.receive('changes')).data.tasks[0].title).toBe('By another process')
+      expect(elapsed()).toBeLessThan(3 * 800)
       await stream.close()
     })
 
@@ -405,6 +410,23 @@ onBothDatabases(
   },
   { METRICS_TOKEN: metricsToken },
 )
+
+test('a client that leaves more than a MiB unread is too slow', () => {
+  const reasons: string[] = []
+  const place = { cursor: '', version: 0 }
+  const stream = new Stream('token', place, {
+    onEnd: reason => reasons.push(reason),
+    onClose() {},
+    onDrain() {},
+  })
+  const send = (bytes: number) => stream.advance(place, new Uint8Array(bytes), false)
+
+  send(1024 * 1024 - 1000)
+  send(1000)
+  expect(reasons).toEqual([])
+  send(1)
+  expect(reasons).toEqual(['too_slow'])
+})
 
 test.each(['postgres', 'embedded'] as const)('a full process refuses another stream (%s)', async kind => {
   const api = await startService(kind, { STREAMS_MAX: '2' })
