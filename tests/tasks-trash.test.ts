@@ -284,8 +284,7 @@ onBothDatabases('the trash', api => {
   test('a deletion that is forgotten after a later one makes no cursor between them valid again', async () => {
     const ada = await api.user()
     const [first, second] = [await api.task(ada), await api.task(ada)]
-    const erase = ({ id }: { id: string }) =>
-      api.delete(`/tasks/${id}?permanent=true`, { token: ada.token })
+    const erase = ({ id }: { id: string }) => api.delete(`/tasks/${id}?permanent=true`, { token: ada.token })
     await erase(first)
     const { body: between } = await api.get('/tasks/changes', { token: ada.token })
     await erase(second)
