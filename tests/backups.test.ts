@@ -74,7 +74,7 @@ describe('with BACKUP_EVERY', () => {
     expect([restored.exitCode, restored.stderr]).toEqual([0, 'restored 1 users and 1 tasks\n'])
   }, 120_000)
 
-  test('a backup that fails is logged and counted, deletes no older one, and is tried again', async () => {
+  test('a backup that fails is logged and counted, deletes no older one, and is tried again; the file of a killed one goes', async () => {
     const dataDir = newFolder()
     const dir = join(mkdtempSync(join(root, 'backups-')), 'in', 'the way')
     writeFileSync(join(dir, '../..', 'in'), 'a file')
@@ -85,7 +85,10 @@ describe('with BACKUP_EVERY', () => {
       await fetch(`${api.url}/metrics`, { headers: { authorization: 'Bearer a-token-for-metrics' } })
     ).text()
     rmSync(join(dir, '..'))
-    await until(() => events(api, 'backup made').length >= 1, 60)
+    mkdirSync(dir, { recursive: true })
+    const draft = `todo-api-2026-11-01T000000Z.tar.gz.${crypto.randomUUID()}.part`
+    for (const name of [draft, 'notes.part']) writeFileSync(join(dir, name), '')
+    await until(() => events(api, 'backup made').length >= 2, 60)
     await api.stop()
 
     expect(events(api, 'backup failed')[0]).toMatchObject({
@@ -95,7 +98,9 @@ describe('with BACKUP_EVERY', () => {
     })
     expect(metrics).toMatch(/^backups_total\{outcome="failed"\} [2-9]/m)
     expect(metrics).toMatch(/^backup_last_success_timestamp_seconds 0$/m)
-    expect(readdirSync(dir).length).toBeGreaterThan(0)
+    expect(readdirSync(dir)).toContain('notes.part')
+    expect(readdirSync(dir)).not.toContain(draft)
+    expect(readdirSync(dir).length).toBeGreaterThan(1)
   }, 120_000)
 
   test('a restart delays no backup: the next one is due a period after the newest', async () => {
