@@ -68,9 +68,12 @@ const ignored = (about: string, values?: Parameter['values']): Parameter => ({
 })
 const refused = (about: string): Parameter => ({ handling: 'refused', about })
 
+const replaces = 'replaces the one before the `?`'
+const versionsOfTls = 'the lowest and the highest version of TLS'
 const libpqOnly = 'only libpq needs it'
 const keepalive = 'connections have a keep-alive of 60 s'
-const otherTool = (tool: string) => ignored(`an option of ${tool}`)
+const instead = (setting: string) => ignored(`an option of other tools; set \`${setting}\``)
+const otherTool = ignored('an option of other tools')
 const oursDecides = passedOn('the service’s own value decides')
 
 /** Every parameter that an address may have after its `?`. docs/settings.md shows this table. */
@@ -78,18 +81,18 @@ export const parameters: Record<string, Parameter> = {
   host: used('a host, or the folder of a socket; several with commas. Replaces the hosts before the `/`'),
   hostaddr: used('the IP addresses of the hosts, which are then not looked up'),
   port: used('a port for each host, or one for all; by default 5432'),
-  dbname: used('the database'),
-  user: used('the role'),
-  password: used('its password'),
-  sslmode: used('see below; by default `prefer`', sslModes),
+  dbname: used(replaces),
+  user: used(replaces),
+  password: used(replaces),
+  sslmode: used('see above; by default `prefer`', sslModes),
   ssl: used('`true` is `sslmode=require`, `false` is `disable`', ['true', 'false']),
   sslrootcert: used('a PEM file with the authorities to trust, or `system` for those of the machine'),
   sslcert: used('a PEM file with the client’s certificate'),
   sslkey: used('a PEM file with its key'),
   sslpassword: used('the password of that key'),
   sslnegotiation: used('`direct` begins TLS without asking first (PostgreSQL 17)', ['postgres', 'direct']),
-  ssl_min_protocol_version: used('the lowest version of TLS', tlsVersions),
-  ssl_max_protocol_version: used('the highest version of TLS', tlsVersions),
+  ssl_min_protocol_version: used(versionsOfTls, tlsVersions),
+  ssl_max_protocol_version: used(versionsOfTls, tlsVersions),
   target_session_attrs: used(
     '`read-write` and `primary`: a read-only server is passed over, which is the default with several hosts; `any`: it is used',
     ['any', 'read-write', 'primary'],
@@ -129,26 +132,26 @@ export const parameters: Record<string, Parameter> = {
   min_protocol_version: ignored(libpqOnly),
   max_protocol_version: ignored(libpqOnly),
 
-  pgbouncer: otherTool('Prisma; a pooling proxy is noticed without it'),
-  schema: otherTool('Prisma; for another schema: `search_path`'),
-  connection_limit: otherTool('Prisma; here: `DATABASE_POOL_SIZE`'),
-  pool_timeout: otherTool('Prisma'),
-  socket_timeout: otherTool('Prisma'),
-  statement_cache_size: otherTool('Prisma'),
-  supa: otherTool('Supabase’s integrations'),
-  workaround: otherTool('Supabase’s integrations'),
-  uselibpqcompat: otherTool('node-postgres'),
-  max: otherTool('postgres.js; here: `DATABASE_POOL_SIZE`'),
-  idle_timeout: otherTool('postgres.js'),
-  max_lifetime: otherTool('postgres.js'),
-  prepare: otherTool('postgres.js; here: `DATABASE_PREPARE`'),
-  pool: otherTool('Rails; here: `DATABASE_POOL_SIZE`'),
-  prepared_statements: otherTool('Rails; here: `DATABASE_PREPARE`'),
-  pool_max_conns: otherTool('pgx; here: `DATABASE_POOL_SIZE`'),
-  pool_min_conns: otherTool('pgx'),
-  default_query_exec_mode: otherTool('pgx'),
-  binary_parameters: otherTool('lib/pq'),
-  preparethreshold: otherTool('JDBC'),
+  connection_limit: instead('DATABASE_POOL_SIZE'),
+  max: instead('DATABASE_POOL_SIZE'),
+  pool: instead('DATABASE_POOL_SIZE'),
+  pool_max_conns: instead('DATABASE_POOL_SIZE'),
+  prepare: instead('DATABASE_PREPARE'),
+  prepared_statements: instead('DATABASE_PREPARE'),
+  schema: instead('search_path'),
+  pgbouncer: otherTool,
+  pool_timeout: otherTool,
+  socket_timeout: otherTool,
+  statement_cache_size: otherTool,
+  supa: otherTool,
+  workaround: otherTool,
+  uselibpqcompat: otherTool,
+  idle_timeout: otherTool,
+  max_lifetime: otherTool,
+  pool_min_conns: otherTool,
+  default_query_exec_mode: otherTool,
+  binary_parameters: otherTool,
+  preparethreshold: otherTool,
 
   sslaccept: refused('write `sslmode`: `verify-full` for `strict`, `require` for `accept_invalid_certs`'),
   sslidentity: refused('write `sslcert` and `sslkey`'),
