@@ -38,7 +38,9 @@ test('docs/settings.md lists each parameter with its handling and its values; a 
   const alike = Map.groupBy(Object.entries(parameters), ([, parameter]) => {
     return `| ${parameter.handling} | ${values(parameter)} | ${parameter.about} |`
   })
-  const rows = [...alike].map(([row, entries]) => `| ${entries.map(([name]) => `\`${name}\``).join(', ')} ${row}`)
+  const rows = [...alike].map(
+    ([row, entries]) => `| ${entries.map(([name]) => `\`${name}\``).join(', ')} ${row}`,
+  )
   const [, listed] = guide.split('| parameter | | values | |\n| --- | --- | --- | --- |\n')
 
   expect(listed!.trim().split('\n')).toEqual(rows)
