@@ -254,7 +254,7 @@ describe.each(['postgres', 'embedded'] as const)('a database of before the first
     60_000,
   )
 
-  /** An export without its first line, which holds the time, and without versions, which every database gives itself. */
+  /** An export without its first line, which holds the time, and without versions, which every database assigns itself. */
   const content = (text: string) => {
     const lines = text.trim().split('\n').slice(1)
     const versions = { version: 0, last_version: 0, seq: 0, pruned_through: 0 }
