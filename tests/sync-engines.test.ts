@@ -8,7 +8,7 @@ import { type Device, engines, type Seen, seen } from './support/sync-engines.ts
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 
-const seedsMax = Number(process.env.SYNC_SEEDS ?? 20)
+const seedsOnPostgres = Number(process.env.SYNC_SEEDS ?? 20)
 /** RxDB has at most 16 collections open. */
 const seedsAtOnce = 6
 const opsPerDevice = 15
@@ -37,10 +37,11 @@ type Connect = (typeof engines)[keyof typeof engines]
 
 describe.each(['two replicas on PostgreSQL', 'the embedded database'])('with %s', kind => {
   let database: PrivateDatabase | undefined
+  const isEmbedded = kind === 'the embedded database'
+  const seedsMax = Math.ceil(isEmbedded ? seedsOnPostgres / 3 : seedsOnPostgres)
   let replicas: Running[]
   let settings: Record<string, string>
   beforeAll(async () => {
-    const isEmbedded = kind === 'the embedded database'
     database = isEmbedded ? undefined : await privateDatabase()
     settings = { ...common, ...(database && { DATABASE_URL: database.url }) }
     replicas = await Promise.all((isEmbedded ? [1] : [1, 2]).map(() => startExecutable(settings)))
