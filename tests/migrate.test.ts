@@ -98,11 +98,11 @@ for (const kind of ['postgres', 'embedded'] as const) {
             expect(await driver.query("select to_regclass('half_done')", [])).toEqual([[null]])
             expect((await migrationState(driver, broken)).pending).toEqual(['9999_broken'])
             // Mended, it goes on where it was.
-            const mended = broken.map(migration => ({
+            const corrected = broken.map(migration => ({
               ...migration,
               sql: migration.sql.replace('1 / 0', '1'),
             }))
-            expect(await migrate(driver, mended)).toEqual(['9999_broken'])
+            expect(await migrate(driver, corrected)).toEqual(['9999_broken'])
           }),
         ),
       60_000,

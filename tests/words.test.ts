@@ -30,6 +30,8 @@ const avoided: [word: RegExp, instead: string][] = [
   [/\btakes? it for\b|\bwould rather\b/i, 'write what happens: the planner estimates, prefers, chooses'],
   [/\blets? go of\b/i, 'write releases, closes'],
   [/\bhears\b/i, 'write receives'],
+  [/\bdoors?\b/i, 'write listener, connection'],
+  [/\bmend(s|ed)?\b/i, 'write correct, repair, fix'],
   [/\b(is|are|was|were) told\b(?! apart)/i, 'write is reported, is named, receives'],
   [/\bgives (?!up)/i, 'write returns, sends, assigns'],
 ]
