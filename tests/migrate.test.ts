@@ -97,7 +97,7 @@ for (const kind of ['postgres', 'embedded'] as const) {
 
             expect(await driver.query("select to_regclass('half_done')", [])).toEqual([[null]])
             expect((await migrationState(driver, broken)).pending).toEqual(['9999_broken'])
-            // Mended, it goes on where it was.
+            // Corrected, it goes on where it was.
             const corrected = broken.map(migration => ({
               ...migration,
               sql: migration.sql.replace('1 / 0', '1'),
