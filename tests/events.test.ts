@@ -1,12 +1,14 @@
 import { expect, test } from 'bun:test'
 import { connect } from 'node:net'
 import { SignJWT } from 'jose'
+import { createDb } from '../src/db/drizzle.ts'
 import { Stream } from '../src/modules/events/stream.ts'
-import { streamLimits } from '../src/modules/events/streams.ts'
+import { createStreams, streamLimits } from '../src/modules/events/streams.ts'
 import { type EventReader, openEvents } from './support/event-stream.ts'
 import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
 import { readPrometheus, sampled } from './support/prometheus.ts'
 import { stopwatch } from './support/stopwatch.ts'
+import { serviceOn } from './support/task-service.ts'
 import { until } from './support/until.ts'
 import { expectError } from './support/wire.ts'
 
@@ -151,6 +153,31 @@ onBothDatabases(
         third!,
       ])
       await Promise.all([fromStart.close(), fromSecond.close()])
+    })
+
+    test('reads a long past to its end without being woken again', async () => {
+      const ada = await api.user()
+      for (let i = 0; i < 5; i++) {
+        const operations = Array.from({ length: 100 }, () => ({ op: 'create', task: { title: 'long past' } }))
+        await api.post('/tasks/batch', { token: ada.token, json: { operations } })
+      }
+      const tasks = serviceOn(api)
+      // Its jobs do not run, and no request comes through it.
+      const streams = createStreams({
+        db: createDb(api.driver),
+        log: { info() {}, error() {} },
+        tasks,
+        authenticate: () => ({}),
+        streamsMax: 1,
+      })
+      const place = await tasks.changes(ada.id, { limit: 1 })
+      const reader = streams.open({ userId: ada.id, token: '', place, requestId: '' }).getReader()
+
+      let text = ''
+      while (text.split('long past').length - 1 < 499)
+        text += new TextDecoder().decode((await reader.read()).value)
+      expect(text.match(/^event: changes$/gm)).toHaveLength(3)
+      await reader.cancel()
     })
 
     test('refuses a wrong cursor and one that is too old before it begins', async () => {
