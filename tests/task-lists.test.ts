@@ -79,6 +79,14 @@ onBothDatabases('lists', api => {
     })
   })
 
+  test('of one user may have an id that another user has deleted', async () => {
+    const [ada, bob] = [await api.user(), await api.user()]
+    const { id } = await make(ada)
+    await api.delete(`/lists/${id}`, { token: ada.token })
+
+    expect(await make(bob, { id })).toMatchObject({ id, version: 1 })
+  })
+
   test('are moved by their position alone', async () => {
     const ada = await api.user()
     const list = await make(ada, { position: 'a' })
