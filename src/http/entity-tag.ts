@@ -2,7 +2,11 @@ import { t } from 'elysia'
 import { deriveKey } from '../lib/derive-key.ts'
 import { text } from './schema.ts'
 
-/** Entity tags (RFC 9110, section 8.8.3). Of a resource with a version, the tag is the version. */
+/**
+ * Entity tags (RFC 9110, section 8.8.3). Of a resource with a version, the tag is the version. It does not name the user,
+ * and two users may have the same id at the same version: so such an answer is `no-store`, or a browser in which one user
+ * signs in after the other would show the first one's. A client that keeps it by itself may ask with `If-None-Match`.
+ */
 
 export const entityTag = (version: number) => `"${version}"`
 

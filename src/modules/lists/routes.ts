@@ -64,7 +64,6 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller
       '/:id',
       async ({ user, params, query, headers, set, status }) => {
         const list = await lists.read(user.id, params.id, query.counts)
-        set.headers['cache-control'] = 'private, no-cache'
         // The counts change without the list: its version is no tag of them.
         if (query.counts) return sendJson<List>(set, list.json)
         if (!isKnown(headers['if-none-match'], list.version)) return sendList(set, list)

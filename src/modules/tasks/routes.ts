@@ -160,7 +160,6 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, ans
       '/:id',
       async ({ user, params, headers, set, status }) => {
         const task = await tasks.read(user.id, params.id)
-        set.headers['cache-control'] = 'private, no-cache'
         if (!isKnown(headers['if-none-match'], task.version)) return sendTask(set, task)
         // Without a body there is no type of one.
         set.headers.etag = entityTag(task.version)
