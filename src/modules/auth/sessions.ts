@@ -24,7 +24,7 @@ export interface Caller {
 }
 
 /** Which of a user's sessions a sign-out ends: the caller's, every one, or every other one. */
-export type LogoutScope = 'local' | 'all' | 'others'
+type LogoutScope = 'local' | 'all' | 'others'
 
 const now = sql<string>`now()`
 /** A session ends 30 days after its last refresh token was made. */

@@ -15,7 +15,7 @@ interface Parts {
 }
 
 /** Response headers with the rest of a limit (draft-ietf-httpapi-ratelimit-headers-10). */
-export type LimitHeaders = Record<string, string>
+type LimitHeaders = Record<string, string>
 
 export type Throttle = ReturnType<typeof createThrottle>
 
