@@ -1,6 +1,6 @@
 import { t } from 'elysia'
 import { deriveKey } from '../lib/derive-key.ts'
-import { text } from './schema.ts'
+import { sendJson, text } from './schema.ts'
 
 /**
  * Entity tags (RFC 9110, section 8.8.3). Of a resource with a version, the tag is the version. It does not name the user,
@@ -69,8 +69,15 @@ export function createAnswerTags(secretKey: string, form: string): AnswerTags {
   }
 }
 
-interface TaggedResponse {
-  headers: { etag?: string | number; 'cache-control'?: string | number }
+/** The headers of a response that has a tag. */
+export interface TaggedResponse {
+  headers: Partial<Record<'etag' | 'cache-control' | 'content-type', string | number>>
+}
+
+/** Sends a resource whose JSON is a `T`, with its version as the tag. */
+export function sendTagged<T>(set: TaggedResponse, { version, json }: { version: number; json: string }): T {
+  set.headers.etag = entityTag(version)
+  return sendJson(set, json)
 }
 
 /** Tags an answer that a client may keep, and must ask about before each use. */
