@@ -61,7 +61,11 @@ test('every setting is documented, and every documented setting exists', async (
 })
 
 test('every link to a file of the repository leads somewhere', async () => {
-  for (const path of new Bun.Glob('{*.md,docs/**/*.md}').scanSync(root)) {
+  const documents = ['*.md', 'docs/**/*.md', 'examples/*/*.md'].flatMap(pattern => [
+    ...new Bun.Glob(pattern).scanSync(root),
+  ])
+  expect(documents.length).toBeGreaterThan(20)
+  for (const path of documents) {
     const folder = path.includes('/') ? path.slice(0, path.lastIndexOf('/') + 1) : ''
     for (const [, target] of (await read(path)).matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {
       const found = await Array.fromAsync(

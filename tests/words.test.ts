@@ -9,6 +9,7 @@ const places = [
   '{scripts,deploy,.github,drizzle}/**/*.{ts,sql,md,yaml,yml}',
   'src/**/*.ts',
   'docs/**/*.md',
+  'examples/*/src/**/*.{ts,tsx}',
   'tests/*.ts',
   'tests/{faults,support}/*.ts',
 ]

@@ -78,7 +78,12 @@ async function answer(request: Request, dataDir: string, driver: Driver): Promis
   if (pathname === '/copy') {
     const { name } = (await request.json()) as { name: string }
     if (!copyName.test(name)) throw new Error('not the name of a copy')
-    return driver.copyTo!(join(dataDir, name, clusterName))
+    try {
+      return await driver.copyTo!(join(dataDir, name, clusterName))
+    } finally {
+      // The command has ended, and could not remove what was still being written.
+      if (request.signal.aborted) rmSync(join(dataDir, name), { recursive: true, force: true })
+    }
   }
   return 'todo-api'
 }

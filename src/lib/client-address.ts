@@ -10,15 +10,21 @@ export function parseNetwork(text: string): Network {
   return [address, address.kind() === 'ipv4' ? 32 : 128]
 }
 
+/** Whether an address that the system reported is in one of the networks. */
+export const isInNetworks = (ip: string, networks: readonly Network[]): boolean =>
+  isIn(ipaddr.process(ip), networks)
+
+const isIn = (address: ipaddr.IPv4 | ipaddr.IPv6, networks: readonly Network[]) =>
+  networks.some(
+    ([network, bits]) => address.kind() === network.kind() && address.match(network as never, bits),
+  )
+
 /**
  * The address of a request's client. In `X-Forwarded-For` it is the rightmost address that is not a trusted proxy; what
  * is left of it may be forged.
  */
 export function createClientAddress(trustedProxies: readonly Network[]) {
-  const isTrusted = (address: ipaddr.IPv4 | ipaddr.IPv6) =>
-    trustedProxies.some(
-      ([network, bits]) => address.kind() === network.kind() && address.match(network as never, bits),
-    )
+  const isTrusted = (address: ipaddr.IPv4 | ipaddr.IPv6) => isIn(address, trustedProxies)
 
   return (peer: string | null, forwardedFor: string | null): string | null => {
     if (peer === null || !ipaddr.isValid(peer)) return null

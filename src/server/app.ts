@@ -11,6 +11,7 @@ import { health, type Readiness } from '../http/health.ts'
 import { requestLog } from '../http/request-log.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { refuseUnknownNames } from '../http/unknown-names.ts'
+import { reportUntrustedProxy } from '../http/untrusted-proxy.ts'
 import { createApiTokens } from '../modules/auth/api-tokens.ts'
 import { createWithPassword } from '../modules/auth/current-password.ts'
 import { createFirstUser } from '../modules/auth/first-user.ts'
@@ -54,7 +55,7 @@ export interface AppParts {
 
 /** The whole service as one Elysia app, its preparation, background jobs and figures. Nothing listens or runs yet. */
 export function createApp(parts: AppParts) {
-  const { config, log, readiness, observers = [], plugins = [] } = parts
+  const { config, log, readiness, peerOf, observers = [], plugins = [] } = parts
   const { auth, users, tasks, lists, streams, prepare, jobs, stats } = createServices(parts)
 
   const answerTags = createAnswerTags(parts.secretKey, taskJson + listJson)
@@ -78,6 +79,7 @@ export function createApp(parts: AppParts) {
   const app = new Elysia({ handler: { standardHostname: false } })
     .headers(securityHeaders)
     .use(requestLog(log, [...observers, streams.observe]))
+    .use(reportUntrustedProxy({ trustedProxies: config.trustedProxies, peerOf, log }))
     .use(errorHandler(log, () => routes))
     .use(cors(isListed, log))
     .use(health(readiness))

@@ -97,8 +97,11 @@ async function feed(source: AsyncIterable<Uint8Array>, unpacker: Unpack): Promis
   done.catch(() => {})
   for await (const chunk of source) {
     if (failure) throw failure
-    const drained = new Promise<void>(resolve => unpacker.once('drain', resolve))
-    if (!unpacker.write(Buffer.from(chunk))) await Promise.race([drained, done])
+    const drained = Promise.withResolvers<void>()
+    // Before the write, which may be drained at once.
+    unpacker.once('drain', drained.resolve)
+    if (!unpacker.write(Buffer.from(chunk))) await Promise.race([drained.promise, done])
+    unpacker.off('drain', drained.resolve)
   }
   unpacker.end()
   await done

@@ -3,22 +3,36 @@ import { copyFile } from 'node:fs/promises'
 import { join, sep } from 'node:path'
 import type { Rows } from '../driver.ts'
 
-/** Runs one statement without values. */
-type Run = (statement: string) => Promise<Rows>
+/** The engine, as long as it runs. */
+export interface RunningEngine {
+  /** Runs one statement without values. */
+  run(statement: string): Promise<Rows>
+  /** Throws when the engine is being closed. */
+  requireOpen(): void
+}
 
 /**
  * Copies the cluster of a running engine as pg_basebackup does: files change while they are copied, and the log since the
  * start, which is copied last, makes them of one moment when the copy is opened. Statements go on meanwhile. Throws, and
  * leaves nothing behind, when fewer than `freeBytesMin` bytes would be free on the disk.
  */
-export async function copyRunningCluster(run: Run, from: string, to: string, freeBytesMin: number) {
+export async function copyRunningCluster(
+  { run, requireOpen }: RunningEngine,
+  from: string,
+  to: string,
+  freeBytesMin: number,
+): Promise<void> {
   requireSpace(from, freeBytesMin)
   // Keeps the log from being removed by a checkpoint. A temporary slot does not outlive the engine.
   await run(`select pg_create_physical_replication_slot('copy', true, true)`)
   try {
     const [start] = await run(`select pg_walfile_name(pg_backup_start('copy', true))`)
     const stop = () => run('select pg_walfile_name(lsn), labelfile from pg_backup_stop(false)')
-    await copyFiles(from, to, isCopied).catch(async error => {
+    const isWanted = (name: string) => {
+      requireOpen()
+      return isCopied(name)
+    }
+    await copyFiles(from, to, isWanted).catch(async error => {
       await stop()
       throw error
     })
@@ -72,12 +86,12 @@ const isCopied = (name: string) =>
 /** One file after the other, so that the reads and writes of requests are not behind many; with copy-on-write if possible. */
 async function copyFiles(from: string, to: string, isWanted: (name: string) => boolean): Promise<void> {
   mkdirSync(to, { recursive: true, mode: 0o700 })
-  for (const entry of readdirSync(from, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name)
-    const name = path.slice(from.length + 1)
+  // Sorted, a folder comes before what is in it. It is not made again when the command has removed its copy.
+  const names = readdirSync(from, { recursive: true }) as string[]
+  for (const name of names.sort()) {
     if (!isWanted(name)) continue
-    // A folder comes before what is in it.
-    if (entry.isDirectory()) mkdirSync(join(to, name), { recursive: true, mode: 0o700 })
+    const path = join(from, name)
+    if (statSync(path, mayBeGone)?.isDirectory()) mkdirSync(join(to, name), { mode: 0o700 })
     else await copyIfThere(path, join(to, name))
   }
 }

@@ -2,11 +2,11 @@ import { existsSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts'
 import { AppError } from '../../lib/errors.ts'
-import type { DedicatedConnection, Driver, Query, Rows } from '../driver.ts'
+import type { DedicatedConnection, Driver, Query } from '../driver.ts'
 import { startMaintenance } from '../maintenance.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
-import { copyRunningCluster } from './copy.ts'
+import { copyRunningCluster, type RunningEngine } from './copy.ts'
 import { EmbeddedConnection } from './embedded-connection.ts'
 
 export interface EmbeddedOptions {
@@ -38,7 +38,7 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
     return createDriver(engine, {
       isThere: () => existsSync(join(folder, 'PG_VERSION')),
       hasSpace: () => freeBytes(folder) >= floor,
-      copyTo: (run, target) => copyRunningCluster(run, folder, target, floor),
+      copyTo: (running, target) => copyRunningCluster(running, folder, target, floor),
       release,
     })
   } catch (error) {
@@ -54,7 +54,7 @@ interface Folder {
   /** False when it was deleted or moved. */
   isThere(): boolean
   hasSpace(): boolean
-  copyTo(run: (statement: string) => Promise<Rows>, target: string): Promise<void>
+  copyTo(running: RunningEngine, target: string): Promise<void>
   release(): void
 }
 
@@ -78,9 +78,13 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
   const watch = setInterval(checkFolder, checkFolderMs)
   watch.unref()
 
+  const requireOpen = () => {
+    if (closing || isLost) throw new AppError('unavailable')
+  }
+
   /** Runs `work` when nothing else uses the connection. */
   const alone = async <T>(work: () => Promise<T>): Promise<T> => {
-    if (closing || isLost) throw new AppError('unavailable')
+    requireOpen()
     present++
     try {
       return await engine.runExclusive(async () => {
@@ -105,6 +109,8 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
   const shutDown = async () => {
     maintenance.stop()
     clearInterval(watch)
+    // They end at the next file.
+    await copies
     // It writes a last checkpoint.
     if (!isLost) await engine.close()
     release()
@@ -153,9 +159,8 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
     },
 
     copyTo(target) {
-      const copy = copies.then(() =>
-        copyTo(statement => alone(() => connection.query(statement, [])), target),
-      )
+      const run = (statement: string) => alone(() => connection.query(statement, []))
+      const copy = copies.then(() => copyTo({ run, requireOpen }, target))
       copies = copy.catch(() => {})
       return copy
     },

@@ -201,7 +201,7 @@ export const newApiToken = t.Object(
       examples: ['todo_pat_…'],
     }),
   },
-  { title: 'NewApiToken' },
+  { title: 'CreatedApiToken' },
 )
 
 export const apiToken = t.Object(

@@ -33,7 +33,7 @@ export const list = t.Object(
     open: t.Optional(integer({ description: 'With `counts`: tasks in it that are not completed.' })),
     total: t.Optional(integer({ description: 'With `counts`: all tasks in it.' })),
   },
-  { title: 'List', examples: [example] },
+  { title: 'TaskList', examples: [example] },
 )
 
 export const listsPage = t.Array(list, { examples: [[example]] })

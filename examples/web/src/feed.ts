@@ -1,0 +1,28 @@
+import { api } from './api.ts'
+import { copy, report } from './copy.ts'
+import { Problem } from './problem.ts'
+
+/** Brings the copy up to date: everything that changed since the cursor, in order, deletions included. */
+export async function pull() {
+  const db = await copy
+  for (let hasMore = true; hasMore; ) {
+    const since = await db.get('about', 'cursor')
+    const { data, error, response } = await api.GET('/api/v1/tasks/changes', { params: { query: { since } } })
+    // Each answer and its cursor are stored together, or not at all.
+    const transaction = db.transaction(['tasks', 'about'], 'readwrite')
+    const tasks = transaction.objectStore('tasks')
+    const about = transaction.objectStore('about')
+    if (data) {
+      for (const task of data.tasks) tasks.put(task)
+      for (const id of data.deleted) tasks.delete(id)
+      about.put(data.cursor, 'cursor')
+      hasMore = data.has_more
+    } else if (since && [410, 422].includes(response.status)) {
+      // The cursor is too old, or from another database: the copy begins again.
+      tasks.clear()
+      about.delete('cursor')
+    } else throw new Problem(response, error)
+    await transaction.done
+    if (!data || data.tasks.length + data.deleted.length > 0) report('tasks')
+  }
+}

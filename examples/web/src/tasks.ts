@@ -1,0 +1,81 @@
+/** Lists of tasks: pages of the service, or of the copy in this browser while the service cannot be reached. */
+import { api } from './api.ts'
+import { type Change, copy } from './copy.ts'
+import { Problem } from './problem.ts'
+import type { components } from './schema.d.ts'
+
+export type Task = components['schemas']['Task']
+export type Fields = components['schemas']['TaskUpdate']
+
+export interface Filter {
+  status: Task['status'] | ''
+  q: string
+}
+
+type Shown = Pick<Task, 'id' | 'version' | 'title' | 'description' | 'status' | 'priority' | 'due_at'>
+
+/** A task with the changes that wait to be sent. `theirs`: the service's task, if it has changed meanwhile. */
+export interface ShownTask extends Shown {
+  isWaiting: boolean
+  theirs?: Task
+  /** The user has deleted it, which the service has refused. */
+  isDeleted?: boolean
+}
+
+export interface Page {
+  tasks: Task[]
+  /** Where the next page begins; none on the last one. */
+  next?: string | undefined
+}
+
+const pageSize = 20
+
+export async function listPage({ status, q }: Filter, cursor?: string): Promise<Page> {
+  const query = { limit: pageSize, cursor, status: status ? [status] : undefined, q: q || undefined }
+  const { data, error, response } = await api.GET('/api/v1/tasks', { params: { query } })
+  if (error) throw new Problem(response, error)
+  return { tasks: data, next: nextCursor(response) }
+}
+
+/** The `Link` header holds the address of the next page, from the path on. */
+function nextCursor({ headers, url }: Response): string | undefined {
+  const link = headers.get('link')?.match(/<([^>]+)>; rel="next"/)?.[1]
+  return (link && new URL(link, url).searchParams.get('cursor')) || undefined
+}
+
+/** All tasks of the copy that fit, newest first. */
+export async function listCopy(filter: Filter): Promise<Page> {
+  const tasks = await (await copy).getAll('tasks')
+  const found = tasks.filter(task => fits(task, filter))
+  return { tasks: found.sort((a, b) => b.created_at.localeCompare(a.created_at)) }
+}
+
+/** Tasks as the user has changed them; new ones come first. */
+export function withChanges(tasks: Task[], changes: Change[], filter: Filter): ShownTask[] {
+  const shown = new Map<string, ShownTask>()
+  for (const { op, id, fields } of changes.toReversed()) {
+    if (op === 'create') shown.set(id, { ...blank, ...fields, id, isWaiting: true })
+  }
+  for (const task of tasks) shown.set(task.id, { ...task, isWaiting: false })
+  for (const { op, id, fields, theirs } of changes) {
+    const task = theirs ? { ...theirs, theirs, isDeleted: op === 'delete' } : shown.get(id)
+    if (op === 'delete' && !theirs) shown.delete(id)
+    else if (task) shown.set(id, { ...task, ...fields, isWaiting: true })
+  }
+  return [...shown.values()].filter(task => !task.isWaiting || fits(task, filter))
+}
+
+const blank = {
+  version: 0,
+  title: '',
+  description: null,
+  status: 'pending',
+  priority: 0,
+  due_at: null,
+} as const
+
+function fits({ status, title, description }: Shown, filter: Filter): boolean {
+  const text = `${title} ${description ?? ''}`.toLowerCase()
+  const words = filter.q.toLowerCase().split(/\s+/)
+  return (!filter.status || status === filter.status) && words.every(word => text.includes(word))
+}

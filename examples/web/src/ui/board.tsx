@@ -1,0 +1,64 @@
+import { useState } from 'preact/hooks'
+import type { Change } from '../copy.ts'
+import { decide, note } from '../outbox.ts'
+import { leave } from '../sync.ts'
+import type { Filter, ShownTask } from '../tasks.ts'
+import { AddTask } from './add-task.tsx'
+import { ConflictDialog } from './conflict-dialog.tsx'
+import { EditDialog } from './edit-dialog.tsx'
+import { Filters } from './filters.tsx'
+import { TaskItem } from './task-item.tsx'
+import { useSync } from './use-sync.ts'
+import { useTasks } from './use-tasks.ts'
+
+export function Board({ email }: { email: string }) {
+  const [filter, setFilter] = useState<Filter>({ status: '', q: '' })
+  const [opened, setOpened] = useState<ShownTask>()
+  const { isOffline, refusals, syncNow } = useSync()
+  const { tasks, changes, showMore } = useTasks(filter, isOffline)
+
+  async function change(change: Change) {
+    await note(change)
+    syncNow()
+  }
+  async function choose(id: string, whose: 'mine' | 'theirs') {
+    await decide(id, whose)
+    syncNow()
+  }
+  const close = () => setOpened(undefined)
+  const waiting = changes.length > 0 ? `${changes.length} waiting to be sent.` : ''
+
+  return (
+    <>
+      <header>
+        <h1>To-do</h1>
+        <span>{email}</span>
+        <button type="button" class="quiet" onClick={leave}>
+          Sign out
+        </button>
+      </header>
+      <main>
+        <AddTask onChange={change} />
+        <Filters filter={filter} onFilter={setFilter} />
+        <p role="status">
+          {isOffline && 'Offline.'} {waiting} {refusals.join(' ')}
+        </p>
+        <ul class="tasks">
+          {tasks.map(task => (
+            <TaskItem key={task.id} task={task} onChange={change} onOpen={() => setOpened(task)} />
+          ))}
+        </ul>
+        {tasks.length === 0 && <p>No tasks.</p>}
+        {showMore && (
+          <button type="button" class="quiet" onClick={showMore}>
+            Show more
+          </button>
+        )}
+      </main>
+      {opened?.theirs && (
+        <ConflictDialog mine={opened} theirs={opened.theirs} onChoose={choose} onClose={close} />
+      )}
+      {opened && !opened.theirs && <EditDialog task={opened} onChange={change} onClose={close} />}
+    </>
+  )
+}

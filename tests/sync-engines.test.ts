@@ -1,0 +1,161 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { join } from 'node:path'
+import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import { createFlakyNetwork } from './support/flaky-network.ts'
+import type { User } from './support/harness.ts'
+import { type Random, randomFrom } from './support/random.ts'
+import { type Device, engines, type Seen, seen } from './support/sync-engines.ts'
+import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+import { until } from './support/until.ts'
+
+const seedsOnPostgres = Number(process.env.SYNC_SEEDS ?? 20)
+/** RxDB has at most 16 collections open. */
+const seedsAtOnce = 6
+const opsPerDevice = 15
+
+if (!process.env.SYNC_SEEDS) {
+  process.stderr.write('NOT RUN: 200 seeds of the sync engines, of which 20 run: set SYNC_SEEDS=200\n')
+}
+
+const common = {
+  SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
+  ENVIRONMENT: 'test',
+  BCRYPT_COST: '4',
+  LOGIN_LIMIT: '0',
+  REGISTER_LIMIT: '0',
+}
+
+test.each(['rxdb/src/replicate.ts', 'tanstack-db/src/collection.ts'])(
+  '%s has less than 80 lines',
+  async path => {
+    const text = await Bun.file(join(import.meta.dir, '../examples', path)).text()
+    expect(text.trimEnd().split('\n').length).toBeLessThan(80)
+  },
+)
+
+type Connect = (typeof engines)[keyof typeof engines]
+
+describe.each(['two replicas on PostgreSQL', 'the embedded database'])('with %s', kind => {
+  let database: PrivateDatabase | undefined
+  const isEmbedded = kind === 'the embedded database'
+  const seedsMax = Math.ceil(isEmbedded ? seedsOnPostgres / 3 : seedsOnPostgres)
+  let replicas: Running[]
+  let settings: Record<string, string>
+  beforeAll(async () => {
+    database = isEmbedded ? undefined : await privateDatabase()
+    settings = { ...common, ...(database && { DATABASE_URL: database.url }) }
+    replicas = await Promise.all((isEmbedded ? [1] : [1, 2]).map(() => startExecutable(settings)))
+    await Promise.all(replicas.map(untilReady))
+  }, 60_000)
+  afterAll(async () => {
+    await Promise.all(replicas.map(replica => replica.stop()))
+    await database?.drop()
+  })
+
+  test.each(Object.entries(engines))(
+    'two devices with %s and the service have the same tasks in the end, whatever fails meanwhile',
+    async (name, connect) => {
+      const stats = { tasks: 0, conflicts: 0, lostAnswers: 0 }
+      for (let first = 1; first <= seedsMax; first += seedsAtOnce) {
+        const seeds = Array.from({ length: Math.min(seedsAtOnce, seedsMax - first + 1) }, (_, i) => first + i)
+        await Promise.all([...seeds.map(seed => run(seed, connect, stats)), replaceReplica()])
+      }
+      process.stderr.write(`${name}: ${JSON.stringify(stats)}\n`)
+      expect(stats.tasks).toBeGreaterThan(seedsMax)
+      expect(stats.conflicts).toBeGreaterThan(seedsMax / 4)
+      expect(stats.lostAnswers).toBeGreaterThan(seedsMax / 4)
+    },
+    Math.max(60, seedsMax * 5) * 1000,
+  )
+
+  /** Kills a replica in the middle of everything; another one takes its place. */
+  async function replaceReplica() {
+    if (replicas.length === 1) return
+    const [killed, other] = replicas as [Running, Running]
+    killed.process.kill('SIGKILL')
+    await killed.process.exited
+    replicas = [other]
+    const next = await startExecutable(settings)
+    await untilReady(next)
+    replicas = [other, next]
+  }
+
+  /** A service that is busy with all those writes may refuse at first. */
+  async function newUser(): Promise<User> {
+    return replicas.at(-1)!.user().catch(newUser)
+  }
+
+  async function run(
+    seed: number,
+    connect: Connect,
+    stats: { tasks: number; conflicts: number; lostAnswers: number },
+  ) {
+    const random = randomFrom(seed)
+    const { token } = await newUser()
+    const networks = [1, 2].map(() => createFlakyNetwork(random, token, () => replicas.map(({ url }) => url)))
+    const devices = await Promise.all(networks.map(network => connect('http://service', network.fetch)))
+    try {
+      const written = { added: new Set<string>(), removed: new Set<string>() }
+      await Promise.all(devices.map((device, i) => use(device, networks[i]!, random, written)))
+      for (const network of networks) network.calm()
+
+      let service = new Map<string, Seen>()
+      const differences = async () => {
+        const { status, body } = await replicas.at(-1)!.get('/tasks?limit=200', { token })
+        if (status !== 200) return [`the service answers ${status}`]
+        service = new Map(body.map((task: Seen & { id: string }) => [task.id, seen(task)]))
+        const found = await Promise.all(devices.map(device => device.tasks()))
+        return found.flatMap(tasks => difference(service, tasks))
+      }
+      let last: string[] = []
+      await until(async () => {
+        last = await differences()
+        return last.length === 0
+      }, 60).catch(() => {
+        throw new Error(`seed ${seed}: ${last.join('\n')}`)
+      })
+
+      // No task that was added is lost, and none that was removed has come back.
+      expect([...service.keys()].sort()).toEqual([...written.added.difference(written.removed)].sort())
+      stats.tasks += service.size
+      for (const network of networks) {
+        stats.conflicts += network.stats.conflicts
+        stats.lostAnswers += network.stats.lostAnswers
+      }
+    } finally {
+      await Promise.all(devices.map(device => device.stop()))
+    }
+  }
+})
+
+/** What a user does on one device, with times offline. */
+async function use(
+  device: Device,
+  network: ReturnType<typeof createFlakyNetwork>,
+  random: Random,
+  { added, removed }: { added: Set<string>; removed: Set<string> },
+) {
+  for (let i = 0; i < opsPerDevice; i++) {
+    const known = [...(await device.tasks()).keys()]
+    const id = random.pick(known)
+    if (known.length === 0 || random.chance(0.25)) {
+      const id = crypto.randomUUID()
+      added.add(id)
+      await device.add(id, `made in step ${i}`)
+    } else if (random.chance(0.15)) {
+      removed.add(id)
+      await device.remove(id)
+    } else if (random.chance(0.5)) await device.change(id, { title: `title ${random.below(1000)}` })
+    else await device.change(id, { status: random.pick(statuses), priority: random.below(5) })
+    if (random.chance(0.3)) network.offline(random.chance(0.4))
+    if (random.chance(0.2)) network.dropStreams()
+    await Bun.sleep(random.below(60))
+  }
+}
+
+const statuses = ['pending', 'in_progress', 'completed']
+/** The tasks that are not the same in both, for a message. */
+const difference = (wanted: Map<string, Seen>, found: Map<string, Seen>) =>
+  [...new Set([...wanted.keys(), ...found.keys()])]
+    .filter(id => !Bun.deepEquals(wanted.get(id), found.get(id)))
+    .map(id => JSON.stringify({ id, wanted: wanted.get(id), found: found.get(id) }))

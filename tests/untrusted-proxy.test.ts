@@ -1,0 +1,40 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { type Service, startService } from './support/harness.ts'
+
+const forwarded = { headers: { 'x-forwarded-for': '203.0.113.7' } }
+const reports = (api: Service) => api.logs().filter(({ msg }) => msg === 'x-forwarded-for ignored')
+
+describe('a service without TRUSTED_PROXIES', () => {
+  let api: Service
+  beforeAll(async () => {
+    api = await startService('embedded')
+  }, 30_000)
+  afterAll(() => api?.stop())
+
+  test('logs once that X-Forwarded-For is ignored, and from which address it came', async () => {
+    await api.get('/health')
+    expect(reports(api)).toEqual([])
+
+    for (const path of ['/health', '/tasks', '/nowhere']) await api.get(path, forwarded)
+
+    expect(reports(api)).toMatchObject([
+      { level: 'warn', peer: '127.0.0.1', remedy: 'if this is your proxy, add it to TRUSTED_PROXIES' },
+    ])
+  })
+})
+
+describe.each([
+  ['127.0.0.0/8', 0],
+  ['10.0.0.0/8', 1],
+])('with TRUSTED_PROXIES=%s', (TRUSTED_PROXIES, count) => {
+  let api: Service
+  beforeAll(async () => {
+    api = await startService('embedded', { TRUSTED_PROXIES })
+  }, 30_000)
+  afterAll(() => api?.stop())
+
+  test(`X-Forwarded-For from 127.0.0.1 is reported ${count} times`, async () => {
+    await api.get('/tasks', forwarded)
+    expect(reports(api)).toHaveLength(count)
+  })
+})
