@@ -115,6 +115,18 @@ describe('every answer', () => {
     expect(answer).toStartWith('HTTP/1.1 200')
   })
 
+  test('is the same under a host that is none', async () => {
+    for (const host of ['[', 'x:99999', '%', ':', 'xn--a', '1.2.3.4.5', 'a b', 'a/b', '']) {
+      const head = `Host: ${host}\r\nConnection: close\r\n${bearer()}`
+      const list = Buffer.from(`GET /api/v1/tasks?tag=a&sort=title HTTP/1.1\r\n${head}\r\n\r\n`)
+      const ping = '{"jsonrpc":"2.0","id":1,"method":"ping"}'
+      const message = `POST /mcp HTTP/1.1\r\n${head}\r\n${json}\r\nContent-Length: ${ping.length}\r\n\r\n${ping}`
+      expect([host, await exchange(api.url, list)]).toEqual([host, expect.stringMatching(/^HTTP\/1.1 200/)])
+      const answer = await exchange(api.url, Buffer.from(message))
+      expect([host, answer]).toEqual([host, expect.stringMatching(/^HTTP\/1.1 200/)])
+    }
+  })
+
   test('is the same under a host of one letter', async () => {
     const answer = await exchange(
       api.url,
