@@ -19,9 +19,9 @@ const header = (description: string) =>
     text({ maxLength: 1000, pattern: tags, wanted: 'a list of entity tags such as "7", or *', description }),
   )
 
-/** For a change that is made only if the task still has one of these versions. */
+/** For a change that is made only if the resource still has one of these versions. */
 export const ifMatchHeader = t.Object({
-  'if-match': header('Only if the task still has one of these `ETag`s, or `*`; otherwise 412.'),
+  'if-match': header('Only if it still has one of these `ETag`s, or `*`; otherwise 412.'),
 })
 
 /** For a list or the changes. */
@@ -31,7 +31,7 @@ export const ifNoneMatchListHeader = t.Object({
 
 /** For a read that returns the resource only if it has changed. */
 export const ifNoneMatchHeader = t.Object({
-  'if-none-match': header('304 if the task still has one of these `ETag`s.'),
+  'if-none-match': header('304 if it still has one of these `ETag`s.'),
 })
 
 /**

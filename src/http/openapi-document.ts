@@ -159,7 +159,7 @@ const headers: Record<string, object> = {
     schema: { type: 'string', examples: ['"login";q=120;w=60'] },
   },
   ETag: {
-    description: 'The version of the task.',
+    description: 'The version of the task or list; of a page and of changes, a tag of what they hold.',
     schema: { type: 'string', examples: ['"1"'] },
   },
   Link: {
