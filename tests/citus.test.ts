@@ -182,6 +182,11 @@ const requests: Record<string, (api: Client, newcomer: Newcomer) => Promise<{ st
   changes: (api, { user }) => api.get('/tasks/changes', user),
   stats: (api, { user }) => api.get('/tasks/stats', user),
   create: (api, { user: { token } }) => api.post('/tasks', { token, json: { title: 'x' } }),
+  'create with an own id': (api, { user: { token } }) =>
+    api.post('/tasks', { token, json: { title: 'x', id: crypto.randomUUID() } }),
+  'idle poll': (api, { user: { token } }) =>
+    api.get('/tasks', { token, headers: { 'if-none-match': '"x"' } }),
+  'begin of a stream': (api, { user }) => api.request('HEAD', '/tasks/events', user),
   'create in a list': async (api, { user: { token } }) => {
     const list = await api.post('/lists', { token, json: { name: 'x' } })
     return list.status < 300
@@ -215,7 +220,7 @@ const requests: Record<string, (api: Client, newcomer: Newcomer) => Promise<{ st
 
 /**
  * Statements that ask more than one shard: the look that tells another user's task (403) from none (404), and a
- * registration, which writes a row on the coordinator as well.
+ * registration, which writes a row on the coordinator as well. The poll for streams asks for many users at once.
  */
 const knownToBeWide = /^(register|missing): /
 

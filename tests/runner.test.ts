@@ -78,8 +78,11 @@ test('a run that is terminated stops its server and deletes what it wrote', asyn
     }, 90_000)`)
 
   const runner = start([file])
-  while (!existsSync(started)) await Bun.sleep(20)
-  const temporary = await Bun.file(started).text()
+  let temporary = ''
+  while (temporary === '') {
+    await Bun.sleep(20)
+    temporary = existsSync(started) ? await Bun.file(started).text() : ''
+  }
   expect(existsSync(temporary)).toBe(true)
   runner.kill('SIGTERM')
 

@@ -87,11 +87,19 @@ function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppE
 
 function report(log: Log, failure: AppError, requestId: string) {
   const { cause } = failure
-  // The validator's message would repeat the user's data.
-  const fields =
-    cause instanceof ValidationError ? { error: 'ResponseMismatch' } : errorFields(cause ?? failure)
-  if (failure.status === 500) log.error('request failed', { request_id: requestId, ...fields })
-  else log.warn('request refused', { request_id: requestId, reason: failure.code, ...fields })
+  if (failure.status === 500) {
+    // The validator's message would repeat the user's data.
+    const fields =
+      cause instanceof ValidationError ? { error: 'ResponseMismatch' } : errorFields(cause ?? failure)
+    log.error('request failed', { request_id: requestId, ...fields })
+  } else {
+    // Without a cause the reason says it all.
+    log.warn('request refused', {
+      request_id: requestId,
+      reason: failure.code,
+      ...(cause !== undefined && errorFields(cause)),
+    })
+  }
 }
 
 function invalid(part: string, failed: FailedRequest, routes: Routes): AppError {

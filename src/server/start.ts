@@ -115,7 +115,7 @@ async function migrateWhenPossible(
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
       const applied = await migrate(driver)
-      if (applied.length > 0) log.info('migrated', { applied })
+      if (applied.length > 0) log.info('migrated', { applied: applied.length, last: applied.at(-1) })
       const missing = await undistributedTables(driver, distributedTables)
       if (missing.length > 0) log.info('distributed', { tables: await distribute(driver, distributedTables) })
       const { newer } = await migrationState(driver)
