@@ -22,7 +22,7 @@ LABEL org.opencontainers.image.title="todo-api" \
 COPY --from=build /image /
 # A fresh volume takes over owner and mode of the folder under it.
 COPY --from=build --chown=10001:10001 /volume /
-# PATH is for people: docker exec NAME todo-api user list
+# PATH is for operators: docker exec NAME todo-api user list
 ENV PATH=/ HOST=0.0.0.0 PORT=8000 DATA_DIR=/data
 USER 10001:10001
 VOLUME /data

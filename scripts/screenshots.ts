@@ -21,6 +21,7 @@ async function terminalSession(): Promise<string[]> {
       echo '$ ./todo-api &'
       ./todo-api & service=$!
       until ./todo-api doctor 2>&1 | grep -q 'all .* applied'; do sleep 0.1; done
+      sleep 1
       echo '$ ./todo-api doctor'
       ./todo-api doctor
       kill $service && wait`

@@ -261,12 +261,12 @@ describe('a server that does not prove itself is away, without a word on stderr 
     test(what, async () => {
       using server = await startScriptedServer({ authenticate })
       const unheard: unknown[] = []
-      const hear = (error: unknown) => unheard.push(error)
-      process.on('unhandledRejection', hear)
+      const collect = (error: unknown) => unheard.push(error)
+      process.on('unhandledRejection', collect)
       const db = openPostgres({ url: server.url, poolSize: 1 })
       const failure = await db.query('select 1', []).catch(error => error)
       await db.close(0)
-      process.off('unhandledRejection', hear)
+      process.off('unhandledRejection', collect)
 
       expect(failure).toMatchObject({ code: 'unavailable' })
       expect(failure.cause.cause.message).toStartWith("the server's authentication:")

@@ -5,8 +5,7 @@ import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
 import fc from 'fast-check'
-import { parameters } from '../src/config/database-parameters.ts'
-import { DatabaseUrlError, parseDatabaseUrl } from '../src/config/database-url.ts'
+import { DatabaseUrlError, type Parameter, parameters, parseDatabaseUrl } from '../src/config/database-url.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { type Authority, createAuthority, read } from './support/certificates.ts'
 import { runCommand } from './support/command.ts'
@@ -29,12 +28,18 @@ function mistakes(url: string): string[] {
   }
 }
 
-test('docs/settings.md lists each parameter with its handling and its values', () => {
+test('docs/settings.md lists each parameter with its handling and its values; a row for those of one meaning', () => {
   const guide = readFileSync(join(import.meta.dir, '../docs/settings.md'), 'utf8')
-  const values = (of: (typeof parameters)[string]['values']) =>
-    typeof of === 'string' ? of : (of ?? []).map(value => `\`${value}\``).join(', ')
-  const rows = Object.entries(parameters).map(
-    ([name, { handling, values: of, about }]) => `| \`${name}\` | ${handling} | ${values(of)} | ${about} |`,
+  const values = ({ handling, values: of }: Parameter) => {
+    // The values of what means nothing here are libpq's.
+    if (handling === 'ignored') return ''
+    return typeof of === 'string' ? of : (of ?? []).map(value => `\`${value}\``).join(', ')
+  }
+  const alike = Map.groupBy(Object.entries(parameters), ([, parameter]) => {
+    return `| ${parameter.handling} | ${values(parameter)} | ${parameter.about} |`
+  })
+  const rows = [...alike].map(
+    ([row, entries]) => `| ${entries.map(([name]) => `\`${name}\``).join(', ')} ${row}`,
   )
   const [, listed] = guide.split('| parameter | | values | |\n| --- | --- | --- | --- |\n')
 

@@ -104,13 +104,13 @@ test('a sync of the engine reaches the disk, and one that fails is reported to t
     NODEFS: { stream_ops: {} as { fsync(stream: { nfd: number }): number } },
     FS: { ErrnoError },
   }
-  class Mended extends DurableFS {
+  class Repaired extends DurableFS {
     constructor() {
       super(root)
       this.patch(module)
     }
   }
-  new Mended()
+  new Repaired()
   const path = join(folder(), 'file')
   const file = fs.openSync(path, 'w')
   names.set(file, path)

@@ -4,7 +4,7 @@ import type { Task, TaskCreate } from '../src/modules/tasks/model.ts'
 import type { App } from '../src/server/app.ts'
 import { onBothDatabases } from './support/harness.ts'
 
-/** What README recommends: types of the service, and moments as the text that they are in JSON. */
+/** What decision 13 recommends: types of the service, and moments as the text that they are in JSON. */
 const connect = (url: string, token: string) =>
   treaty<App>(url, { parseDate: false, headers: { authorization: `Bearer ${token}` } }).api.v1
 type Api = ReturnType<typeof connect>

@@ -186,7 +186,7 @@ test('an error carries its SQLSTATE and constraint, and the next statement works
   expect(await driver.query('select count(*) from unique_t', [])).toEqual([[1]])
 })
 
-test('a session gives the rows of the last statement', async () => {
+test('a session returns the rows of the last statement', async () => {
   const rows = await driver.dedicatedConnection(connection =>
     connection.execute('select 1; select 2 union all select 3'),
   )
@@ -451,7 +451,7 @@ test('a change makes the next round of maintenance vacuum', async () => {
   expect(await dead()).toBe(0)
 })
 
-test('maintenance removes dead rows and gives the planner its row estimates', async () => {
+test('maintenance removes dead rows and renews the row estimates of the planner', async () => {
   await driver.dedicatedConnection(connection =>
     connection.execute('create table untidy as select a from generate_series(1, 5000) a'),
   )

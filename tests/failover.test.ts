@@ -103,7 +103,7 @@ const writtenTo = ({ url }: PostgresServer) =>
 
 /**
  * Of a thawed server only those that began later: what was under way is carried out, but no standby confirms it, so
- * no client was told that it was done.
+ * no client received an answer that it was done.
  */
 async function sessionsOf({ url }: PostgresServer, since = 'epoch'): Promise<number> {
   const sessions = `select 1 from pg_stat_activity where application_name = 'todo-api' and backend_start > '${since}'`

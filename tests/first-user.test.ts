@@ -37,7 +37,8 @@ describe.each(['postgres', 'embedded'] as const)('the first user (%s)', kind => 
   }, 60_000)
   afterAll(() => place?.remove())
 
-  async function withService(env: Env, run: (service: Running) => Promise<void>) {
+  /** Returns the service when it has stopped, with every line of its log. */
+  async function withService(env: Env, run: (service: Running) => Promise<void>): Promise<Running> {
     const service = await startExecutable(env)
     try {
       await untilReady(service)
@@ -45,24 +46,25 @@ describe.each(['postgres', 'embedded'] as const)('the first user (%s)', kind => 
     } finally {
       await service.stop()
     }
+    return service
   }
 
   test('of deploy/compose.first-user.yaml is there as soon as the service is ready, and said once', async () => {
-    await withService(settings, async service => {
+    const service = await withService(settings, async service => {
       expect((await signIn(service, 'Ada@Example.com')).status).toBe(200)
-
-      expect(created([service])).toHaveLength(1)
-      expect(service.lines.join()).not.toContain(password)
     })
+
+    expect(created([service])).toHaveLength(1)
+    expect(service.lines.join()).not.toContain(password)
   })
 
   test('is made only while there is none', async () => {
-    await withService({ ...settings, FIRST_USER_EMAIL: 'eve@example.com' }, async service => {
+    const service = await withService({ ...settings, FIRST_USER_EMAIL: 'eve@example.com' }, async service => {
       expect((await signIn(service, 'eve@example.com')).status).toBe(401)
       expect((await signIn(service, 'ada@example.com')).status).toBe(200)
-
-      expect(created([service])).toEqual([])
     })
+
+    expect(created([service])).toEqual([])
   })
 
   test('is the only one while registration is closed, until the operator creates another', async () => {
@@ -107,13 +109,15 @@ test('replicas that start at once make one first user, even of different setting
     await Promise.all(replicas.map(untilReady))
 
     const { stdout } = await runCommand(['user', 'list'], { env: place.env })
+    // Then every line of the log is there.
+    await Promise.all(replicas.map(replica => replica.stop()))
 
     expect(created(replicas)).toHaveLength(1)
     expect(stdout.trim().split('\n')).toHaveLength(1)
     const { id } = JSON.parse(stdout)
     expect(JSON.parse(created(replicas)[0]!)).toMatchObject({ user_id: id })
   } finally {
-    await Promise.all(replicas.map(replica => replica.stop()))
+    for (const replica of replicas) replica.process.kill()
     await place.remove()
   }
 }, 60_000)

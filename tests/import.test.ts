@@ -51,7 +51,7 @@ async function referenceDatabase(...statements: string[]): Promise<PrivateDataba
 }
 
 const rowsOf = (text: string) => text.trim().split('\n').slice(1)
-/** The lines of an export without its header and without versions, which every database gives itself. */
+/** The lines of an export without its header and without versions, which every database assigns itself. */
 const contentOf = (text: string) =>
   rowsOf(text).map(line => ({ ...JSON.parse(line), version: undefined, last_version: undefined }))
 
@@ -516,7 +516,7 @@ describe.each([
   const signIn = async (username: string) =>
     (await api.post('/auth/login', { form: { username, password: 'correct horse' } })).body.access_token
 
-  /** Follows the feed from a cursor to its end, as a client does that begins again when it is told to. */
+  /** Follows the feed from a cursor to its end, as a client does that begins again after a 410. */
   async function sync(token: string, known = new Map<string, number>(), cursor?: string) {
     let since = cursor
     let expired = 0
@@ -697,7 +697,7 @@ onBothDatabases('the loader', api => {
       )
     ).map(([version]) => version)
 
-  test('gives rows the next versions, in their order, whatever versions they had', async () => {
+  test('assigns rows the next versions, in their order, whatever versions they had', async () => {
     const ada = await api.user()
     const task = await api.task(ada)
     await api.delete(`/tasks/${task.id}?permanent=true`, ada)

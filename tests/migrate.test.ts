@@ -97,12 +97,12 @@ for (const kind of ['postgres', 'embedded'] as const) {
 
             expect(await driver.query("select to_regclass('half_done')", [])).toEqual([[null]])
             expect((await migrationState(driver, broken)).pending).toEqual(['9999_broken'])
-            // Mended, it goes on where it was.
-            const mended = broken.map(migration => ({
+            // Corrected, it goes on where it was.
+            const corrected = broken.map(migration => ({
               ...migration,
               sql: migration.sql.replace('1 / 0', '1'),
             }))
-            expect(await migrate(driver, mended)).toEqual(['9999_broken'])
+            expect(await migrate(driver, corrected)).toEqual(['9999_broken'])
           }),
         ),
       60_000,
@@ -255,7 +255,7 @@ describe.each(['postgres', 'embedded'] as const)('a database of before the first
     60_000,
   )
 
-  /** An export without its first line, which holds the time, and without versions, which every database gives itself. */
+  /** An export without its first line, which holds the time, and without versions, which every database assigns itself. */
   const content = (text: string) => {
     const lines = text.trim().split('\n').slice(1)
     const versions = { version: 0, last_version: 0, seq: 0, pruned_through: 0 }

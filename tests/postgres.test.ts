@@ -222,7 +222,7 @@ describe('ten connections', () => {
 })
 
 describe('a session', () => {
-  test('runs scripts and gives the rows of the last statement that has any', async () => {
+  test('runs scripts and returns the rows of the last statement that has any', async () => {
     const rows = await db.dedicatedConnection(connection =>
       connection.execute('select 1, 2; select array[$$a$$]; select 3'),
     )

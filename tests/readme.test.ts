@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import { dirname, join } from 'node:path'
 import { startExecutable } from './support/executable.ts'
 
 const root = `${import.meta.dir}/..`
@@ -75,3 +76,28 @@ test('every link to a file of the repository leads somewhere', async () => {
     }
   }
 })
+
+test('every link to a heading leads to one', async () => {
+  const documents = ['*.md', 'docs/**/*.md', '.github/*.md', 'examples/*/*.md'].flatMap(pattern => [
+    ...new Bun.Glob(pattern).scanSync({ cwd: root, dot: true }),
+  ])
+  const links: { path: string; file: string; heading: string }[] = []
+  for (const path of documents) {
+    for (const [, file, heading] of (await read(path)).matchAll(/\]\((?!https?:)([^)#]*)#([^)]+)\)/g)) {
+      links.push({ path, file: file ? join(dirname(path), file) : path, heading: heading! })
+    }
+  }
+  expect(links.length).toBeGreaterThan(10)
+  const dead: typeof links = []
+  for (const link of links) if (!idsOf(await read(link.file)).includes(link.heading)) dead.push(link)
+  expect(dead).toEqual([])
+})
+
+/** The ids that GitHub makes of headings. */
+const idsOf = (markdown: string) =>
+  [...markdown.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
+    heading!
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}_ -]/gu, '')
+      .replaceAll(' ', '-'),
+  )

@@ -41,7 +41,8 @@ describe('on a copy, as CONTRIBUTING.md says it', () => {
         filter: path => !path.endsWith('/node_modules'),
       })
     }
-    symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
+    for (const path of ['node_modules', 'tests/clients/node_modules'])
+      symlinkSync(join(root, path), join(copy, path))
     for (const recipe of recipes) {
       for (const [path, changes] of recipe.changes) {
         const file = join(copy, path)

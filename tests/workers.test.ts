@@ -62,7 +62,7 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** The same call over several connections: the kernel gives each to one of the workers. */
+/** The same call over several connections: the kernel assigns each to one of the workers. */
 const overNewConnections = (api: Running, count: number, path: string, token = ''): Promise<Answer[]> =>
   Promise.all(Array.from({ length: count }, () => api.get(path, { token, headers: { connection: 'close' } })))
 

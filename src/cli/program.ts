@@ -146,7 +146,7 @@ Examples:
   },
   {
     usage: 'import [file]',
-    description: 'add the users and tasks of an export, or of the FastAPI service',
+    description: 'add the users, lists and tasks of an export, or of the FastAPI service',
     options: {
       '--from <url>':
         'the database of the FastAPI service; FROM_DATABASE_URL keeps its password out of the list of processes',
@@ -164,7 +164,7 @@ Examples:
   },
   {
     usage: 'export [file]',
-    description: 'write all users and tasks, or those of one user, as lines of JSON',
+    description: 'write all users, lists and tasks, or those of one user, as lines of JSON',
     options: { '--user <user>': 'only this user: an e-mail address or an id' },
     help: `
 Without FILE, or with -, the lines go to stdout. They contain password hashes: keep them as safe as the database.

@@ -74,8 +74,8 @@ export async function skipVersions(db: Db, onUser?: (id: string) => Promise<void
 }
 
 /**
- * Gives rows of a user versions from after `skipVersions`: between the loss and now the service may have given a lost
- * version to other content. A small step, as of a writer; returns how many tasks it has moved.
+ * Writes versions from after `skipVersions` into rows of a user: since the loss the service may have used a lost version
+ * for other content. A small step, as of a writer; returns how many tasks it has moved.
  */
 async function renumber(db: Db, table: typeof tasks | typeof lists, user: string): Promise<number> {
   const [row] = await db.execute<{ count: number }>(sql`

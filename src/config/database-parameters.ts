@@ -13,6 +13,7 @@ const sslModes = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-
 export type SslMode = (typeof sslModes)[number]
 
 const used = (about: string, values?: Parameter['values']): Parameter => ({ handling: 'used', values, about })
+const asInLibpq = (values?: Parameter['values']) => used('as in libpq', values)
 const passedOn = (about: string): Parameter => ({ handling: 'passed on', about })
 const ignored = (about: string, values?: Parameter['values']): Parameter => ({
   handling: 'ignored',
@@ -21,39 +22,36 @@ const ignored = (about: string, values?: Parameter['values']): Parameter => ({
 })
 const refused = (about: string): Parameter => ({ handling: 'refused', about })
 
-const libpqOnly = 'only libpq needs it'
-const keepalive = 'connections have a keep-alive of 60 s'
-const otherTool = (tool: string) => ignored(`an option of ${tool}`)
+const libpqOnly = 'means nothing here'
+const instead = (setting: string) => ignored(`an option of other tools; set \`${setting}\``)
+const otherTool = ignored('an option of other tools')
 const oursDecides = passedOn('the service’s own value decides')
 
 /** Every parameter that an address may have after its `?`. docs/settings.md shows this table. */
 export const parameters: Record<string, Parameter> = {
-  host: used('a host, or the folder of a socket; several with commas. Replaces the hosts before the `/`'),
-  hostaddr: used('the IP addresses of the hosts, which are then not looked up'),
-  port: used('a port for each host, or one for all; by default 5432'),
-  dbname: used('the database'),
-  user: used('the role'),
-  password: used('its password'),
-  sslmode: used('see below; by default `prefer`', sslModes),
+  host: asInLibpq(),
+  hostaddr: asInLibpq(),
+  port: asInLibpq(),
+  dbname: asInLibpq(),
+  user: asInLibpq(),
+  password: asInLibpq(),
+  sslcert: asInLibpq(),
+  sslkey: asInLibpq(),
+  sslpassword: asInLibpq(),
+  application_name: used('shown in `pg_stat_activity`; by default `todo-api`'),
+  fallback_application_name: asInLibpq(),
+  options: asInLibpq(),
+  ssl_min_protocol_version: asInLibpq(tlsVersions),
+  ssl_max_protocol_version: asInLibpq(tlsVersions),
+  sslmode: used('see above', sslModes),
   ssl: used('`true` is `sslmode=require`, `false` is `disable`', ['true', 'false']),
   sslrootcert: used('a PEM file with the authorities to trust, or `system` for those of the machine'),
-  sslcert: used('a PEM file with the client’s certificate'),
-  sslkey: used('a PEM file with its key'),
-  sslpassword: used('the password of that key'),
   sslnegotiation: used('`direct` begins TLS without asking first (PostgreSQL 17)', ['postgres', 'direct']),
-  ssl_min_protocol_version: used('the lowest version of TLS', tlsVersions),
-  ssl_max_protocol_version: used('the highest version of TLS', tlsVersions),
   target_session_attrs: used(
-    '`read-write` and `primary`: a read-only server is passed over, which is the default with several hosts; `any`: it is used',
+    '`read-write` and `primary`: a read-only server is passed over, which is the default with several hosts',
     ['any', 'read-write', 'primary'],
   ),
-  connect_timeout: used(
-    'seconds for connecting. Requests never wait for more than 1.5 of them; migrations do',
-    wholeNumber,
-  ),
-  application_name: used('shown in `pg_stat_activity`; by default `todo-api`'),
-  fallback_application_name: used('in its place when `application_name` is not there'),
-  options: used('command-line options of the session: `-c name=value`, or a host’s own (`endpoint=…`)'),
+  connect_timeout: used('seconds; requests never wait for more than 1.5 of them, migrations do', wholeNumber),
 
   search_path: passedOn('a parameter of the session'),
   role: passedOn('a parameter of the session'),
@@ -66,42 +64,42 @@ export const parameters: Record<string, Parameter> = {
   idle_in_transaction_session_timeout: oursDecides,
 
   channel_binding: ignored('TLS is used without it', ['disable', 'prefer', 'require']),
-  gssencmode: ignored('there is no GSS encryption', ['disable', 'prefer']),
+  gssencmode: ignored(libpqOnly, ['disable', 'prefer']),
   krbsrvname: ignored(libpqOnly),
   gsslib: ignored(libpqOnly),
   gssdelegation: ignored(libpqOnly, ['0', '1']),
-  keepalives: ignored(keepalive, ['0', '1']),
-  keepalives_idle: ignored(keepalive, wholeNumber),
-  keepalives_interval: ignored(keepalive, wholeNumber),
-  keepalives_count: ignored(keepalive, wholeNumber),
-  tcp_user_timeout: ignored('silent connections are dropped after 2 s', wholeNumber),
-  load_balance_hosts: ignored('hosts are tried in their order', ['disable', 'random']),
-  sslcompression: ignored('there is none', ['0', '1']),
-  sslsni: ignored('the name is always sent', ['0', '1']),
-  sslcertmode: ignored('a certificate is sent when the server asks', ['disable', 'allow', 'require']),
+  keepalives: ignored(libpqOnly, ['0', '1']),
+  keepalives_idle: ignored(libpqOnly, wholeNumber),
+  keepalives_interval: ignored(libpqOnly, wholeNumber),
+  keepalives_count: ignored(libpqOnly, wholeNumber),
+  tcp_user_timeout: ignored(libpqOnly, wholeNumber),
+  load_balance_hosts: ignored(libpqOnly, ['disable', 'random']),
+  sslcompression: ignored(libpqOnly, ['0', '1']),
+  sslsni: ignored(libpqOnly, ['0', '1']),
+  sslcertmode: ignored(libpqOnly, ['disable', 'allow', 'require']),
   min_protocol_version: ignored(libpqOnly),
   max_protocol_version: ignored(libpqOnly),
 
-  pgbouncer: otherTool('Prisma; a pooling proxy is noticed without it'),
-  schema: otherTool('Prisma; for another schema: `search_path`'),
-  connection_limit: otherTool('Prisma; here: `DATABASE_POOL_SIZE`'),
-  pool_timeout: otherTool('Prisma'),
-  socket_timeout: otherTool('Prisma'),
-  statement_cache_size: otherTool('Prisma'),
-  supa: otherTool('Supabase’s integrations'),
-  workaround: otherTool('Supabase’s integrations'),
-  uselibpqcompat: otherTool('node-postgres'),
-  max: otherTool('postgres.js; here: `DATABASE_POOL_SIZE`'),
-  idle_timeout: otherTool('postgres.js'),
-  max_lifetime: otherTool('postgres.js'),
-  prepare: otherTool('postgres.js; here: `DATABASE_PREPARE`'),
-  pool: otherTool('Rails; here: `DATABASE_POOL_SIZE`'),
-  prepared_statements: otherTool('Rails; here: `DATABASE_PREPARE`'),
-  pool_max_conns: otherTool('pgx; here: `DATABASE_POOL_SIZE`'),
-  pool_min_conns: otherTool('pgx'),
-  default_query_exec_mode: otherTool('pgx'),
-  binary_parameters: otherTool('lib/pq'),
-  preparethreshold: otherTool('JDBC'),
+  connection_limit: instead('DATABASE_POOL_SIZE'),
+  max: instead('DATABASE_POOL_SIZE'),
+  pool: instead('DATABASE_POOL_SIZE'),
+  pool_max_conns: instead('DATABASE_POOL_SIZE'),
+  prepare: instead('DATABASE_PREPARE'),
+  prepared_statements: instead('DATABASE_PREPARE'),
+  schema: instead('search_path'),
+  pgbouncer: otherTool,
+  pool_timeout: otherTool,
+  socket_timeout: otherTool,
+  statement_cache_size: otherTool,
+  supa: otherTool,
+  workaround: otherTool,
+  uselibpqcompat: otherTool,
+  idle_timeout: otherTool,
+  max_lifetime: otherTool,
+  pool_min_conns: otherTool,
+  default_query_exec_mode: otherTool,
+  binary_parameters: otherTool,
+  preparethreshold: otherTool,
 
   sslaccept: refused('write `sslmode`: `verify-full` for `strict`, `require` for `accept_invalid_certs`'),
   sslidentity: refused('write `sslcert` and `sslkey`'),

@@ -7,7 +7,7 @@ import { mapValues, type Schema, toJsonSchema } from './json-schema.ts'
 
 /**
  * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
- * @elysiajs/swagger collects the routes, and `mend` puts right what it does not know (docs/decisions/0004-swagger-plugin.md).
+ * @elysiajs/swagger collects the routes, and `toOpenApi31` adds what it does not know (docs/decisions/0004-swagger-plugin.md).
  */
 export async function createDocument(app: AnyElysia, registration: Registration): Promise<Document> {
   // Only when the document is asked for: its themes would cost a third of the start.
@@ -15,7 +15,7 @@ export async function createDocument(app: AnyElysia, registration: Registration)
   const specPath = '/as-collected.json'
   const collector = app.use(swagger({ path: '/unused-page', specPath }))
   const response = await collector.handle(new Request(`http://localhost${specPath}`))
-  return mend((await response.json()) as Collected, registration)
+  return toOpenApi31((await response.json()) as PluginOutput, registration)
 }
 
 export type Registration = Config['registration']
@@ -63,7 +63,7 @@ interface CollectedResponse {
   content?: Record<string, Media>
 }
 
-interface Collected {
+interface PluginOutput {
   paths: Record<string, Record<string, CollectedOperation>>
 }
 
@@ -188,20 +188,20 @@ const headersOfStatus: Record<string, string[]> = {
 }
 
 /** The whole document from the collected routes: OpenAPI 3.1, real media types, named schemas, headers, security. */
-function mend(collected: Collected, registration: Registration): Document {
+function toOpenApi31(collected: PluginOutput, registration: Registration): Document {
   const schemas: Record<string, Schema> = {}
 
   const paths = mapValues(collected.paths, operations =>
     mapValues(operations, ({ hide, parameters = [], requestBody, responses, ...rest }, method) => ({
       ...rest,
       ...accessOf(method, responses, rest.description),
-      ...(parameters.length > 0 && { parameters: parameters.sort(byPlace).map(mendParameter) }),
-      ...(requestBody && { requestBody: { required: true, content: mendBody(requestBody.content) } }),
-      responses: mapValues(responses, mendResponse),
+      ...(parameters.length > 0 && { parameters: parameters.sort(byPlace).map(toParameter) }),
+      ...(requestBody && { requestBody: { required: true, content: toBody(requestBody.content) } }),
+      responses: mapValues(responses, toResponse),
     })),
   )
 
-  function mendParameter({ name, examples, schema, ...parameter }: CollectedParameter) {
+  function toParameter({ name, examples, schema, ...parameter }: CollectedParameter) {
     const { description: _, ...plain } = toJsonSchema(schema, schemas)
     return {
       name: parameter.in === 'header' ? capitalize(name) : name,
@@ -210,13 +210,13 @@ function mend(collected: Collected, registration: Registration): Document {
     }
   }
 
-  function mendBody(content: Record<string, Media>) {
+  function toBody(content: Record<string, Media>) {
     const { schema } = Object.values(content)[0]!
     // One type for each body: most generators make a method of each. Where a form is shown, JSON is taken too.
     return { [schema.form ? form : json]: toMedia(schema) }
   }
 
-  function mendResponse(response: CollectedResponse, status: string): Response {
+  function toResponse(response: CollectedResponse, status: string): Response {
     const { title, description, examples, content, headers: own = [] } = response
     const schema = content && Object.values(content)[0]?.schema
     const names = ['X-Request-Id', ...(headersOfStatus[status] ?? []), ...own]

@@ -105,7 +105,7 @@ export function startBackups(settings: BackupSettings, log: Log) {
   }
 }
 
-/** The executable finds its program by itself; Bun is told which file to run. */
+/** The executable finds its program by itself; Bun needs the file to run. */
 const thisProgram = () =>
   Bun.main.startsWith('/$bunfs/') ? [process.execPath] : [process.execPath, Bun.main]
 

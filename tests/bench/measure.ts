@@ -45,7 +45,7 @@ export function descendants(pid: number): number[] {
   return found.slice(1)
 }
 
-/** Who listens on a port of this machine: for peers that somebody else started. */
+/** The process that listens on a port of this machine: for peers that were started elsewhere. */
 export function listenerOf(port: number): number | undefined {
   const hex = port.toString(16).toUpperCase().padStart(4, '0')
   const rows = `${read('/proc/net/tcp')}\n${read('/proc/net/tcp6')}`

@@ -7,7 +7,7 @@ export function showComparison(results: Result[]): string {
 
 function showWork({ work, says, entries }: Result): string {
   const [ours] = entries
-  if (!ours) return `### ${work}: nobody can do this yet\n`
+  if (!ours) return `### ${work}: no server can do this yet\n`
   const counted = ours.rounds[0]?.serverInstructions !== undefined
   const head = [
     'server',

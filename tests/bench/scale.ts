@@ -66,7 +66,7 @@ export async function measureScale({
     })
     const big = await signedIn(url, { from: users + 1, users: sizes.length })
     for (const [i, tasks] of sizes.entries()) {
-      // Short pages: everybody has a full one, and a next one.
+      // Short pages: every user has a full one, and a next one.
       byPerson.push(...(await measure(service, [big[i]!], { tasks, limit: 5 }, postgresPid)))
     }
   } finally {

@@ -47,7 +47,7 @@ export async function seed(
     insert into tasks (id, user_id, title, description, status, priority, due_at, tags, position, completed_at, created_at, updated_at, version)
     select ${uuidOf('t.at', `p.i || ' ' || n`)}, ${userId('p.i')},
       'Task ' || n || ': ' || (array['buy milk for the week', 'call the dentist back', 'write the report', 'water the plants', 'book a table for six'])[1 + t.r % 5],
-      case when t.r % 3 > 0 then 'Remember to ' || (array['take the blue one, two litres of it', 'ask about Thursday afternoon', 'send a copy to everybody who was there'])[1 + t.r % 3] || ', as we said on the phone.' end,
+      case when t.r % 3 > 0 then 'Remember to ' || (array['take the blue one, two litres of it', 'ask about Thursday afternoon', 'send a copy to all the users who came'])[1 + t.r % 3] || ', as we said on the phone.' end,
       t.status, t.r % 5, case when t.r % 2 = 0 then t.at + (t.r % 40) * interval '1 day' end,
       (array['{}', '{home}', '{work}', '{home,errands}']::text[][])[1 + t.r % 4]::text[], 'a' || n,
       case when t.status = 'completed' then t.at + interval '1 day' end, t.at, t.at, n

@@ -139,7 +139,7 @@ async function answers(url: string, seconds: number, isGone = () => false) {
     } catch {
       // Not yet.
     }
-    if (performance.now() > until) throw new Error(`nobody answers at ${url}`)
+    if (performance.now() > until) throw new Error(`no server answers at ${url}`)
     await Bun.sleep(5)
   }
 }

@@ -22,7 +22,7 @@ export interface Work {
 /** Where the tasks' addresses begin. */
 const prefix = '/api/v1'
 
-/** Servers that check no server are told who calls. */
+/** For servers that check no token, a header names the user. */
 const as = ({ id, token }: User) => ({ authorization: `Bearer ${token}`, 'x-user': id })
 const json = (user: User) => ({ ...as(user), 'content-type': 'application/json' })
 

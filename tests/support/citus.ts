@@ -13,7 +13,7 @@ export interface CitusCluster {
   /** The address of the coordinator's database. */
   url: string
   workers: PostgresServer[]
-  /** Starts one more worker, and gives it a share of the shards while the cluster serves. */
+  /** Starts one more worker, and moves a share of the shards to it while the cluster serves. */
   rebalance(): Promise<void>
   close(): Promise<void>
 }

@@ -16,7 +16,7 @@ export interface RawRequest {
   chunkBytes?: number
 }
 
-/** Sends a request as it is, over a connection of its own: what `fetch` would mend or refuse. */
+/** Sends a request as it is, over a connection of its own: what `fetch` would correct or refuse. */
 export async function send(url: string, request: RawRequest): Promise<Answer> {
   const text = await exchange(url, bytesOf(request))
   const [head = '', ...rest] = text.split('\r\n\r\n')

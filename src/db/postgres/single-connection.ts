@@ -83,7 +83,7 @@ export function createSingleConnection(options: LibraryOptions, { index, dial, p
     get isReadOnly() {
       return isReadOnly
     },
-    /** Whether a proxy is in between: it gives another process number than the server. */
+    /** Whether a proxy is in between: its process number is not the server's. */
     get isProxied() {
       return isProxied
     },

@@ -147,5 +147,5 @@ const toResult = ({ json, text = json }: Outcome): CallToolResult => ({
   structuredContent: JSON.parse(json),
 })
 
-/** Whether the assistant can mend the call. */
+/** Whether the assistant can correct the call. */
 const isAboutCall = ({ status }: AppError) => status < 500 && status !== 401 && status !== 429

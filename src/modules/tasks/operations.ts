@@ -103,6 +103,6 @@ export function roundsOf(steps: Step[], parents: Map<string, string>): Step[][] 
   return rounds
 }
 
-/** The parent that a step gives its task. */
+/** The parent that a step sets. */
 export const parentOf = ({ patch }: Step): string | undefined => patch.parent_id?.toLowerCase()
 export const listOf = ({ patch }: Step): string | undefined => patch.list_id?.toLowerCase()

@@ -35,7 +35,7 @@ export interface Change {
 export type Statements = ReturnType<typeof createStatements>
 
 /**
- * The statements about one task. A write takes the user's next version and gives it to the task, in one statement
+ * The statements about one task. A write takes the user's next version for the task, in one statement
  * (docs/decisions/0005-change-sequence.md). It locks the row of versions before the task, so that two writers never
  * deadlock, and tests the task after it has waited for the lock.
  */

@@ -1,5 +1,5 @@
-// The same, tuned by somebody who has measured: four connections, timestamps as text, rows as arrays, statements written
-// out once, plans kept. It still believes whoever calls, checks nothing and logs nothing.
+// The same, tuned by measurements: four connections, timestamps as text, rows as arrays, statements written
+// out once, plans kept. It still believes the client, checks nothing and logs nothing.
 import postgres from 'postgres'
 
 const sql = postgres(process.env.DATABASE_URL, {

@@ -1,4 +1,4 @@
-// A server by hand, as users write it: Bun.serve and postgres.js with their defaults. It believes whoever calls
+// A server by hand, as users write it: Bun.serve and postgres.js with their defaults. It believes the client
 // (`x-user`), checks nothing and logs nothing.
 import postgres from 'postgres'
 
