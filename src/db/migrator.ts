@@ -83,7 +83,7 @@ const journal = `
   select created_at, obj_description('drizzle.__drizzle_migrations'::regclass) from drizzle.__drizzle_migrations`
 
 /** How the database and this program differ. */
-export interface MigrationState {
+interface MigrationState {
   /** The tags of the migrations that the database lacks. */
   pending: string[]
   /** How many migrations of a newer program it has. */
