@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from 'bun:test'
+import { afterAll, describe, expect, jest, test } from 'bun:test'
 import {
   closeSync,
   mkdirSync,
@@ -15,6 +15,8 @@ import { join } from 'node:path'
 import type { Env } from '../src/config/config.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { migrate } from '../src/db/migrator.ts'
+import { startBackups } from '../src/server/backups.ts'
+import { createLog } from '../src/telemetry/log.ts'
 import { runCommand } from './support/command.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { until } from './support/until.ts'
@@ -74,7 +76,7 @@ describe('with BACKUP_EVERY', () => {
     expect([restored.exitCode, restored.stderr]).toEqual([0, 'restored 1 users and 1 tasks\n'])
   }, 120_000)
 
-  test('a backup that fails is logged and counted, deletes no older one, and is tried again', async () => {
+  test('a backup that fails is logged and counted, deletes no older one, and is tried again; the file of a killed one goes', async () => {
     const dataDir = newFolder()
     const dir = join(mkdtempSync(join(root, 'backups-')), 'in', 'the way')
     writeFileSync(join(dir, '../..', 'in'), 'a file')
@@ -85,7 +87,10 @@ describe('with BACKUP_EVERY', () => {
       await fetch(`${api.url}/metrics`, { headers: { authorization: 'Bearer a-token-for-metrics' } })
     ).text()
     rmSync(join(dir, '..'))
-    await until(() => events(api, 'backup made').length >= 1, 60)
+    mkdirSync(dir, { recursive: true })
+    const draft = `todo-api-2026-11-01T000000Z.tar.gz.${crypto.randomUUID()}.part`
+    for (const name of [draft, 'notes.part']) writeFileSync(join(dir, name), '')
+    await until(() => events(api, 'backup made').length >= 2, 60)
     await api.stop()
 
     expect(events(api, 'backup failed')[0]).toMatchObject({
@@ -95,8 +100,34 @@ describe('with BACKUP_EVERY', () => {
     })
     expect(metrics).toMatch(/^backups_total\{outcome="failed"\} [2-9]/m)
     expect(metrics).toMatch(/^backup_last_success_timestamp_seconds 0$/m)
-    expect(readdirSync(dir).length).toBeGreaterThan(0)
+    expect(readdirSync(dir)).toContain('notes.part')
+    expect(readdirSync(dir)).not.toContain(draft)
+    expect(readdirSync(dir).length).toBeGreaterThan(1)
   }, 120_000)
+
+  test('the first one is made after ten seconds, and one that failed is tried again within a minute', async () => {
+    const file = join(mkdtempSync(join(root, 'file-')), 'file')
+    writeFileSync(file, '')
+    const lines: string[] = []
+    const log = createLog({ level: 'error', pretty: false, write: text => void lines.push(text) })
+    const failures = () => {
+      log.flush()
+      return lines.flatMap(text => text.trimEnd().split('\n')).map(line => JSON.parse(line).again_in_seconds)
+    }
+    jest.useFakeTimers()
+    try {
+      const backups = startBackups({ everySeconds: 6 * 60 * 60, keep: 1, dir: join(file, 'backups') }, log)
+      const counts = [9999, 1, 59_999, 1].map(milliseconds => {
+        jest.advanceTimersByTime(milliseconds)
+        return failures().length
+      })
+      expect(counts).toEqual([0, 1, 1, 2])
+      expect(failures()).toEqual([60, 60])
+      await backups.stop()
+    } finally {
+      jest.useRealTimers()
+    }
+  })
 
   test('a restart delays no backup: the next one is due a period after the newest', async () => {
     const dataDir = newFolder()

@@ -23,7 +23,7 @@ onBothDatabases('the clean-up', api => {
   const rows = async (sql: string) => (await api.sql(sql, [])).map(([first]) => first)
 
   test('runs every ten minutes', () => {
-    for (const what of ['sessions', 'API tokens', 'revocations', 'limits'])
+    for (const what of ['sessions', 'API tokens', 'revocations', 'limits', 'tickets'])
       expect(jobOf(api, `clean up ${what}`).everySeconds).toBe(600)
   })
 

@@ -93,6 +93,29 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect((await login('carol@example.com', 'correct horse')).status).toBe(200)
   })
 
+  test('disable and reset-password end no session and no API token of another user', async () => {
+    const [heidi, ivan] = [await api.user('heidi@example.com'), await api.user('ivan@example.com')]
+    const script = await makeApiToken(api, ivan)
+    await user(['disable', heidi.id])
+    await user(['reset-password', heidi.id], 'staple battery')
+    await Bun.sleep(1000)
+
+    expect((await api.get('/users/me', heidi)).status).toBe(401)
+    expect((await api.get('/users/me', ivan)).status).toBe(200)
+    expect((await api.get('/tasks', { token: script.token })).status).toBe(200)
+  })
+
+  test('an account that is disabled again stays disabled since the first time', async () => {
+    const judy = await api.user('judy@example.com')
+    const disabledAt = async () => {
+      expect((await user(['disable', judy.id])).exitCode).toBe(0)
+      const accounts = lines((await user(['list'])).stdout).map(line => JSON.parse(line))
+      return accounts.find(({ id }) => id === judy.id).disabled_at
+    }
+
+    expect(await disabledAt()).toBe(await disabledAt())
+  })
+
   test('reset-password changes the password and ends the sessions', async () => {
     const dave = await api.user('dave@example.com')
     const script = await makeApiToken(api, dave)
@@ -111,6 +134,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
 
   test('token create prints a token that works, list shows it without the secret, revoke ends it', async () => {
     const frank = await api.user('frank@example.com')
+    await makeApiToken(api, await api.user('erin@example.com'))
     const options = ['--name', 'a script', '--scopes', 'account:read, tasks:write', '--expires', '30d']
     const made = await token(['create', 'FRANK@example.com', ...options])
     const day = new Date(Date.now() + 30 * 86_400_000).toISOString().slice(0, 10)
@@ -128,7 +152,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     const { stdout } = await token(['list', frank.id])
     const [shown] = (await api.get('/auth/tokens', frank)).body
     expect(lines(stdout).map(line => JSON.parse(line))).toEqual([{ ...shown, user: frank.email }])
-    expect(lines((await token(['list'])).stdout).length).toBeGreaterThanOrEqual(1)
+    expect(lines((await token(['list'])).stdout).length).toBeGreaterThanOrEqual(2)
     expect(stdout).not.toContain(secret.slice(12))
 
     expect(await token(['revoke', shown.id])).toEqual({
@@ -257,6 +281,27 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
       expect(stdout).toContain(`ok    ${what}`)
     }
   })
+})
+
+test('user list counts the tasks that are not in the trash, and the sessions that are not over', async () => {
+  const place = await newPlace('postgres', { direct: true })
+  const { stdout: made } = await runCommand(['user', 'create', 'ada@example.com'], {
+    ...place,
+    stdin: 'correct horse',
+  })
+  const id = made.trim()
+  await execute(
+    place.env.DATABASE_URL!,
+    `insert into sessions (id, user_id, token_hash, expires_at)
+     select gen_random_uuid(), '${id}', n, now() + n * interval '1 hour' from generate_series(-2, 1) n;
+     insert into tasks (id, user_id, title, version, deleted_at)
+     select gen_random_uuid(), '${id}', 'a', n, case when n > 1 then now() end from generate_series(1, 3) n`,
+  )
+
+  const { stdout } = await runCommand(['user', 'list'], place)
+
+  expect(JSON.parse(stdout)).toMatchObject({ id, tasks: 1, sessions: 1 })
+  await place.remove()
 })
 
 test('a command on the embedded database works without a service, and makes no database by accident', async () => {

@@ -1,7 +1,9 @@
 import { expect, test } from 'bun:test'
 import { connect } from 'node:net'
 import { SignJWT } from 'jose'
-import { streamLimits } from '../src/modules/events/streams.ts'
+import { createDb } from '../src/db/drizzle.ts'
+import { Stream } from '../src/modules/events/stream.ts'
+import { createStreams, streamLimits } from '../src/modules/events/streams.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { type EventReader, openEvents } from './support/event-stream.ts'
 import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
@@ -9,6 +11,7 @@ import { listening } from './support/listening.ts'
 import { speak } from './support/mcp.ts'
 import { readPrometheus, sampled } from './support/prometheus.ts'
 import { stopwatch } from './support/stopwatch.ts'
+import { serviceOn } from './support/task-service.ts'
 import { until } from './support/until.ts'
 import { expectError } from './support/wire.ts'
 
@@ -153,6 +156,31 @@ onBothDatabases(
         third!,
       ])
       await Promise.all([fromStart.close(), fromSecond.close()])
+    })
+
+    test('reads a long past to its end without being woken again', async () => {
+      const ada = await api.user()
+      for (let i = 0; i < 5; i++) {
+        const operations = Array.from({ length: 100 }, () => ({ op: 'create', task: { title: 'long past' } }))
+        await api.post('/tasks/batch', { token: ada.token, json: { operations } })
+      }
+      const tasks = serviceOn(api)
+      // Its jobs do not run, and no request comes through it.
+      const streams = createStreams({
+        db: createDb(api.driver),
+        log: { info() {}, error() {} },
+        tasks,
+        authenticate: () => ({}),
+        streamsMax: 1,
+      })
+      const place = await tasks.changes(ada.id, { limit: 1 })
+      const reader = streams.open({ userId: ada.id, token: '', place, requestId: '' }).getReader()
+
+      let text = ''
+      while (text.split('long past').length - 1 < 499)
+        text += new TextDecoder().decode((await reader.read()).value)
+      expect(text.match(/^event: changes$/gm)).toHaveLength(3)
+      await reader.cancel()
     })
 
     test('refuses a wrong cursor and one that is too old before it begins', async () => {
@@ -302,18 +330,22 @@ onBothDatabases(
       await stop()
     })
 
-    test('wakes for a change that did not come through this process', async () => {
+    test('wakes within a second for a change that did not come through this process', async () => {
       const ada = await api.user()
       const task = await api.task(ada)
       const stream = await openEvents(api, ada)
       await stream.receive('hello')
-      await api.sql(
-        `with next as (update user_versions set last_version = last_version + 1 where user_id = $1 returning last_version)
-         update tasks set title = 'By another process', version = last_version from next where id = $2`,
-        [ada.id, task.id],
-      )
+      const elapsed = stopwatch()
+      for (let i = 1; i <= 3; i++) {
+        await api.sql(
+          `with next as (update user_versions set last_version = last_version + 1 where user_id = $1 returning last_version)
+           update tasks set title = 'By another process', version = last_version from next where id = $2`,
+          [ada.id, task.id],
+        )
+        expect((await stream.receive('changes', i)).data.tasks[0].title).toBe('By another process')
+      }
 
-      expect((await stream.receive('changes')).data.tasks[0].title).toBe('By another process')
+      expect(elapsed()).toBeLessThan(3 * 800)
       await stream.close()
     })
 
@@ -333,6 +365,32 @@ onBothDatabases(
       await Promise.all([next, ...open].map(stream => stream.close()))
       await until(() => ends(api, ada).length === 11)
       expect(new Set(ends(api, ada))).toEqual(new Set(['client']))
+    })
+
+    test('goes on when another stream of the user is closed', async () => {
+      const ada = await api.user()
+      const [closed, open] = [await openEvents(api, ada), await openEvents(api, ada)]
+      await api.task(ada)
+      await Promise.all([closed.receive('changes'), open.receive('changes')])
+      await closed.close()
+      await until(() => ends(api, ada).length === 1)
+      const task = await api.task(ada)
+
+      expect((await open.receive('changes', 2)).data.tasks).toEqual([task])
+      await open.close()
+    })
+
+    test('reads the changes of a user at most every 50 ms, however fast they are made', async () => {
+      const ada = await api.user()
+      const begunAt = performance.now()
+      const stream = await openEvents(api, ada)
+      for (let i = 0; i < 40; i++) await api.task(ada)
+      await until(() => stream.changes().tasks.length === 40)
+
+      const reads = stream.events.length - 1
+      expect(reads).toBeLessThanOrEqual(1 + (performance.now() - begunAt) / 50)
+      expect(streamLimits.readEveryMs).toBe(50)
+      await stream.close()
     })
 
     test('of clients that go away while it opens nothing is left', async () => {
@@ -396,6 +454,23 @@ onBothDatabases(
   },
   { METRICS_TOKEN: metricsToken },
 )
+
+test('a client that leaves more than a MiB unread is too slow', () => {
+  const reasons: string[] = []
+  const place = { cursor: '', version: 0 }
+  const stream = new Stream('token', place, {
+    onEnd: reason => reasons.push(reason),
+    onClose() {},
+    onDrain() {},
+  })
+  const send = (bytes: number) => stream.advance(place, new Uint8Array(bytes), false)
+
+  send(1024 * 1024 - 1000)
+  send(1000)
+  expect(reasons).toEqual([])
+  send(1)
+  expect(reasons).toEqual(['too_slow'])
+})
 
 test.each(['postgres', 'embedded'] as const)('a full process refuses another stream (%s)', async kind => {
   const api = await startService(kind, { STREAMS_MAX: '2' })

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { createDb } from '../src/db/drizzle.ts'
 import { createAnswerTags } from '../src/http/entity-tag.ts'
+import { createListService } from '../src/modules/lists/service.ts'
 import { createTaskService } from '../src/modules/tasks/service.ts'
 import { type Answer, onBothDatabases, type Service, type User } from './support/harness.ts'
 
@@ -151,6 +152,31 @@ onBothDatabases('an idle poll', (api: Service) => {
     for (const text of statements) {
       expect(text).toContain('"user_versions"')
       expect(text).not.toMatch(/"(tasks|lists|task_tombstones)"/)
+    }
+  })
+
+  test('has no tag for a page and a total between which something was written', async () => {
+    for (const kind of ['tasks', 'lists'] as const) {
+      const ada = await api.user()
+      const write = () => api.post(`/${kind}`, { token: ada.token, json: { title: 'x', name: 'x' } })
+      await write()
+      let page: Promise<unknown> | undefined
+      const query: typeof api.driver.query = async (text, ...rest) => {
+        // The statement with the total waits until the page was read and another row was written.
+        if (page) await page.then(write)
+        const answer = api.driver.query(text, ...rest)
+        page ??= answer
+        return answer
+      }
+      const db = createDb({ query, transaction: api.driver.transaction })
+      const services = {
+        tasks: createTaskService({ db, log: { error: () => {} }, secretKey: 'secret' }),
+        lists: createListService({ db, secretKey: 'secret' }),
+      }
+
+      const { total, version } = await services[kind].list(ada.id, { total: true })
+
+      expect({ kind, total, version }).toEqual({ kind, total: 2, version: undefined })
     }
   })
 

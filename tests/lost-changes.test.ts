@@ -1,10 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { cpSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { skipVersions } from '../src/cli/reset-sync.ts'
+import { createDb } from '../src/db/drizzle.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
-import type { User } from './support/harness.ts'
+import { startService, type User } from './support/harness.ts'
+import { createMeeting, versionsOf } from './support/meet.ts'
 import { execute } from './support/postgres-server.ts'
+import { privateDatabase } from './support/template.ts'
+import { until } from './support/until.ts'
 
 /** A way to lose changes: what is saved, how it comes back, and whether the service writes before `reset-sync` runs. */
 interface Loss {
@@ -203,4 +208,26 @@ describe.each(['postgres', 'embedded'] as const)('reset-sync beside writers (%s)
     await api.stop()
     await place.remove()
   }, 60_000)
+})
+
+test('reset-sync tries again when a writer holds a user for longer than a statement waits', async () => {
+  const database = await privateDatabase()
+  const api = await startService('postgres', { DATABASE_URL: database.url })
+  const meeting = createMeeting(database.directUrl)
+  const ada = await api.user()
+  const waits = async () => (await meeting.waiting()).length > 0
+  let skipped: Promise<number> | undefined
+
+  await meeting.sql.begin(async tx => {
+    await versionsOf(ada)(tx)
+    skipped = skipVersions(createDb(api.driver))
+    skipped.catch(() => {})
+    await until(waits)
+    await until(async () => !(await waits()))
+  })
+
+  expect(await skipped).toBe(1)
+  await meeting.close()
+  await api.stop()
+  await database.drop()
 })

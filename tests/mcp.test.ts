@@ -183,6 +183,7 @@ onBothDatabases(
       const long = await call('find_tasks', { limit: 60 })
       expect(long.content.tasks).toHaveLength(60)
       expect(long.content.cursor).toBeNull()
+      expect(JSON.parse(long.text).tasks).toHaveLength(25)
       const read = []
       for (let page = long; ; ) {
         const { tasks, cursor } = JSON.parse(page.text)

@@ -44,6 +44,16 @@ test('the secret of an installation is 256 random bits, kept for its owner alone
   expect(new Set(bytes[0]).size).toBeGreaterThan(16)
 })
 
+test('a secret of an operator in the file has at least 32 letters', () => {
+  const folder = newFolder()
+  const write = (secret: string) => writeFileSync(join(folder, 'secret_key'), `${secret}\n`)
+
+  write('x'.repeat(32))
+  expect(loadSecretKey(folder)).toBe('x'.repeat(32))
+  write('x'.repeat(31))
+  expect(() => loadSecretKey(folder)).toThrow('is damaged')
+})
+
 test.each(['', 'short', '\n'.repeat(64)])('a damaged file (%p) is no secret', content => {
   const folder = newFolder()
   writeFileSync(join(folder, 'secret_key'), content)

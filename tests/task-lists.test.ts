@@ -79,6 +79,15 @@ onBothDatabases('lists', api => {
     })
   })
 
+  test('are moved by their position alone', async () => {
+    const ada = await api.user()
+    const list = await make(ada, { position: 'a' })
+
+    const moved = await api.patch(`/lists/${list.id}`, { token: ada.token, json: { position: 'b' } })
+
+    expect(moved.body).toMatchObject({ name: list.name, position: 'b', version: 2 })
+  })
+
   test('are changed as tasks are: only what was sent, with If-Match and If-None-Match', async () => {
     const ada = await api.user()
     const list = await make(ada, { position: 'a' })
@@ -288,9 +297,9 @@ onBothDatabases('lists', api => {
 
   test('or in the trash, children included', async () => {
     const ada = await api.user()
-    const list = await make(ada)
+    const [list, kept] = [await make(ada), await make(ada)]
     const parent = await api.task(ada, { title: 'a', list_id: list.id })
-    await api.task(ada, { title: 'child', parent_id: parent.id })
+    await api.task(ada, { title: 'child', parent_id: parent.id, list_id: kept.id })
     await api.task(ada, { title: 'other' })
 
     await api.delete(`/lists/${list.id}?tasks=trash`, { token: ada.token })
@@ -300,12 +309,25 @@ onBothDatabases('lists', api => {
     expect(trash.map(({ title, list_id }: never) => ({ title, list_id }))).toEqual(
       expect.arrayContaining([
         { title: 'a', list_id: null },
-        { title: 'child', list_id: null },
+        { title: 'child', list_id: kept.id },
       ]),
     )
     await api.post(`/tasks/${parent.id}/restore`, { token: ada.token })
     expect(await tasksIn(ada, '')).toEqual(['a', 'child', 'other'])
     expectError(await api.delete(`/lists/${list.id}?tasks=x`, { token: ada.token }), 422, 'validation_failed')
+  })
+
+  test('leave the tasks that are in the trash where they are, deleted when they were', async () => {
+    const ada = await api.user()
+    const list = await make(ada)
+    const task = await api.task(ada, { list_id: list.id })
+    await api.delete(`/tasks/${task.id}`, { token: ada.token })
+    const trash = async () => (await api.get('/tasks/trash', { token: ada.token })).body
+    const [before] = await trash()
+
+    await api.delete(`/lists/${list.id}?tasks=trash`, { token: ada.token })
+
+    expect(await trash()).toMatchObject([{ id: task.id, list_id: null, deleted_at: before.deleted_at }])
   })
 
   test('are in the changes, under the one cursor and in their order', async () => {

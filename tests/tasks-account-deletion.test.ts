@@ -1,8 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
 import { createMeeting, type Meeting } from './support/meet.ts'
+import { stopwatch } from './support/stopwatch.ts'
 import { serviceOn } from './support/task-service.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+import { until } from './support/until.ts'
 
 /** Tasks in the trash of a user. */
 async function fill(api: Service, { id }: User, count: number) {
@@ -39,6 +41,26 @@ onBothDatabases('the deletion of an account', api => {
 
     expect(await rowsOf(api, ada)).toEqual([0, 0, 0, 0])
     expect(await rowsOf(api, bob)).toEqual([1100, 1, 1, 1])
+  })
+
+  test('takes its lists and their deletions along, and those of no other user', async () => {
+    const [ada, bob] = [await api.user(), await api.user()]
+    for (const { token } of [ada, bob]) {
+      await api.post('/lists', { token, json: { name: 'kept' } })
+      const { body } = await api.post('/lists', { token, json: { name: 'deleted' } })
+      await api.delete(`/lists/${body.id}`, { token })
+    }
+    const listsOf = async ({ id }: User) => {
+      const counts = ['lists', 'list_tombstones'].map(
+        table => `(select count(*) from ${table} where user_id = $1)`,
+      )
+      return (await api.sql(`select ${counts}`, [id]))[0]
+    }
+
+    expect((await remove(api, ada)).status).toBe(204)
+
+    expect(await listsOf(ada)).toEqual([0, 0])
+    expect(await listsOf(bob)).toEqual([1, 1])
   })
 
   test('that was interrupted leaves no way in, frees the address, and is ended by the purge', async () => {
@@ -91,6 +113,25 @@ describe('on PostgreSQL, the deletion of an account', () => {
     await serviceOn(api).purge()
 
     expect(await rowsOf(api, ada)).toEqual([0, 0, 0, 0])
+  })
+
+  test('is answered after a second while many tasks are being deleted, and goes on', async () => {
+    const ada = await api.user()
+    await fill(api, ada, 1100)
+    // Six steps, which take 2.4 s.
+    await meeting.sql.unsafe(
+      `create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.4); return null; end';
+       create trigger slow before delete on tasks execute function slow()`,
+    )
+    const [begunAt, elapsed] = [performance.now(), stopwatch()]
+
+    expect((await remove(api, ada)).status).toBe(204)
+
+    expect(performance.now() - begunAt).toBeGreaterThan(990)
+    expect(elapsed()).toBeLessThan(1700)
+    expect((await rowsOf(api, ada))[0]).toBeGreaterThan(0)
+    await until(async () => (await rowsOf(api, ada)).every(count => count === 0))
+    await meeting.sql`drop function slow() cascade`
   })
 
   test('does not fail because the purge is in the trash of the same user', async () => {

@@ -281,6 +281,18 @@ onBothDatabases('a batch', api => {
       expect(await listOf(ada.token)).toEqual([])
     })
 
+    test('a child that is changed after its parent was deleted is not found', async () => {
+      const ada = await api.user()
+      await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
+
+      const { results } = await sendTo(ada.token, false, [
+        { op: 'delete', id: parent },
+        { op: 'update', id: child, task: { title: 'changed' } },
+      ])
+
+      expect(results).toMatchObject([{ status: 204 }, { status: 404 }])
+    })
+
     test('each operation for itself: a list or a parent that cannot be stops no other', async () => {
       const [ada, bob] = [await api.user(), await api.user()]
       await api.post('/lists', { token: bob.token, json: { id: list, name: 'of Bob' } })

@@ -280,4 +280,20 @@ onBothDatabases('the trash', api => {
     const again = await api.get('/tasks/changes', { token: ada.token })
     expect(again.body).toMatchObject({ tasks: [kept], deleted: [] })
   })
+
+  test('a deletion that is forgotten after a later one makes no cursor between them valid again', async () => {
+    const ada = await api.user()
+    const [first, second] = [await api.task(ada), await api.task(ada)]
+    const erase = ({ id }: { id: string }) => api.delete(`/tasks/${id}?permanent=true`, { token: ada.token })
+    await erase(first)
+    const { body: between } = await api.get('/tasks/changes', { token: ada.token })
+    await erase(second)
+
+    for (const task of [second, first]) {
+      await age('task_tombstones', task, '91 days')
+      expect((await serviceOn(api).purge()).forgotten).toBe(1)
+      const answer = await api.get(`/tasks/changes?since=${between.cursor}`, { token: ada.token })
+      expect(answer).toMatchObject({ status: 410, body: { code: 'cursor_expired' } })
+    }
+  })
 })
