@@ -1,8 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import postgres from 'postgres'
 import { parseConfig } from '../src/config/config.ts'
+import { distribute, undistributedTables } from '../src/db/distribute.ts'
 import type { Driver, Query } from '../src/db/driver.ts'
 import { openDriver } from '../src/db/drizzle.ts'
+import { migrate, migrations } from '../src/db/migrator.ts'
 import { distributedTables } from '../src/modules/table-registry.ts'
 import { createApp } from '../src/server/app.ts'
 import { createLog } from '../src/telemetry/log.ts'
@@ -74,6 +76,35 @@ describe.skipIf(!givenUrl && !citusPrograms)('on Citus', () => {
     const key = 'foreign key (user_id) references user_versions (user_id) on delete cascade'
     await execute(url, `alter table ${name} add constraint task_tombstones_user_fk ${key}`)
   }, 60_000)
+
+  test.skipIf(givenUrl !== undefined)(
+    'a database that is distributed takes the migrations that follow',
+    async () => {
+      const config = parseConfig({ ...settings(), DATABASE_URL: await cluster!.createDatabase('older') })
+      const driver = await openDriver(config.database)
+      const first = distributedTables.filter(({ name }) =>
+        migrations[0]!.sql.includes(`CREATE TABLE "${name}"`),
+      )
+      try {
+        await migrate(driver, migrations.slice(0, 1))
+        await distribute(driver, first)
+        await migrate(driver, migrations, distributedTables)
+
+        expect(first.length).toBeLessThan(distributedTables.length)
+        expect(await undistributedTables(driver, distributedTables)).toEqual([])
+        const storage = `select attstorage::text from pg_attribute where attrelid = '%s'::regclass and attname = 'json'`
+        const shards = await driver.query(
+          `select result from run_command_on_shards('tasks', $$${storage}$$)`,
+          [],
+        )
+        const external = 'e'
+        expect(new Set(shards.map(([result]) => result))).toEqual(new Set([external]))
+      } finally {
+        await driver.close()
+      }
+    },
+    60_000,
+  )
 
   test('each statement about one user’s tasks is one task on one shard', async () => {
     const sent = await statementsOf(parseConfig(settings()))

@@ -4,8 +4,11 @@ import { SignJWT } from 'jose'
 import { createDb } from '../src/db/drizzle.ts'
 import { Stream } from '../src/modules/events/stream.ts'
 import { createStreams, streamLimits } from '../src/modules/events/streams.ts'
+import { makeApiToken } from './support/api-token.ts'
 import { type EventReader, openEvents } from './support/event-stream.ts'
 import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
+import { listening } from './support/listening.ts'
+import { speak } from './support/mcp.ts'
 import { readPrometheus, sampled } from './support/prometheus.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { serviceOn } from './support/task-service.ts'
@@ -311,6 +314,20 @@ onBothDatabases(
         expect(new Set(stream.changes().tasks.map(task => task.user_id))).toEqual(new Set([users[i]!.id]))
         await stream.close()
       }
+    })
+
+    test('wakes at once for a change of an assistant', async () => {
+      // Nothing polls here: only the request itself can wake the stream.
+      const { url, stop } = listening(api)
+      const ada = await api.user()
+      const { token } = await makeApiToken(api, ada, ['tasks:write'])
+      const stream = await openEvents({ url }, { token })
+      await stream.receive('hello')
+      await speak({ ...api, url }, { token }).call('add_tasks', { tasks: [{ title: 'By an assistant' }] })
+
+      expect((await stream.receive('changes')).data.tasks[0].title).toBe('By an assistant')
+      await stream.close()
+      await stop()
     })
 
     test('wakes within a second for a change that did not come through this process', async () => {

@@ -116,7 +116,7 @@ export interface ServiceCalls {
   createToken(userId: string, input: ApiTokenInput): Promise<NewApiToken | null>
 }
 
-export type ServiceDriver = Driver & ServiceCalls
+type ServiceDriver = Driver & ServiceCalls
 
 /** The database of the service that runs on this folder; `undefined` without one. */
 export async function connectToService(dataDir: string): Promise<ServiceDriver | undefined> {

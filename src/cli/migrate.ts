@@ -19,7 +19,7 @@ export async function migrateCommand(_: string, options: Options): Promise<boole
   if (options.status) return report(await pending(config))
   const driver = await openDriver(config.database)
   try {
-    for (const tag of await migrate(driver)) say(`applied ${tag}`)
+    for (const tag of await migrate(driver, migrations, distributedTables)) say(`applied ${tag}`)
     if (options.distribute || (await hasUndistributed(driver))) {
       for (const table of await distribute(driver, distributedTables)) say(`distributed ${table} by user`)
     }

@@ -3,7 +3,7 @@ import { readEnv } from './env.ts'
 import { print, printable, table } from './terminal.ts'
 
 /** One setting as it is in force. */
-export interface Setting {
+interface Setting {
   name: string
   /** With secrets, and the password of an address, hidden. */
   value: string
@@ -64,7 +64,7 @@ function hidden(name: string, { database }: Config): string {
 }
 
 /** The address of a database without its password, wherever that stands. */
-export function withoutPassword(url: string): string {
+function withoutPassword(url: string): string {
   return printable(
     url
       .replace(/^(\w+:\/\/[^/@:]*):[^/]*@/, '$1:(hidden)@')

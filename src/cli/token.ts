@@ -1,8 +1,9 @@
 import { and, eq } from 'drizzle-orm'
 import { t } from 'elysia'
 import { apiTokens, users } from '../db/tables.ts'
+import { sha256 } from '../lib/sha256.ts'
 import { isUuid } from '../lib/uuid.ts'
-import { type ApiTokenInput, createApiToken, expiryOf, hashOf, isLive } from '../modules/auth/api-tokens.ts'
+import { type ApiTokenInput, createApiToken, expiryOf, isLive } from '../modules/auth/api-tokens.ts'
 import { apiTokenCreate } from '../modules/auth/model.ts'
 import { findUser } from './find-user.ts'
 import { withDatabase } from './open-database.ts'
@@ -50,7 +51,7 @@ export async function revokeToken(id: string): Promise<void> {
   if (id !== '-' && !isUuid(id))
     throw new UsageError('the id of a token is needed, or -; `token list` shows ids')
   const which =
-    id === '-' ? eq(apiTokens.tokenHash, hashOf(await readSecret('Token: '))) : eq(apiTokens.id, id)
+    id === '-' ? eq(apiTokens.tokenHash, sha256(await readSecret('Token: '))) : eq(apiTokens.id, id)
   await withDatabase(async db => {
     const [ended] = await db
       .delete(apiTokens)

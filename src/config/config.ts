@@ -80,7 +80,7 @@ export interface BackupSettings {
 }
 
 /** `/metrics` on a port of its own, or as a route of the API with a token. */
-export interface MetricsSettings {
+interface MetricsSettings {
   host: string
   port: number | undefined
   token: string | undefined

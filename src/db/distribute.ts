@@ -12,15 +12,23 @@ const hasCitus = async (driver: Pick<Driver, 'query'>) => {
   return row![0] === true
 }
 
+/** The tables that are not distributed; `undefined` where none is, as on a PostgreSQL without Citus. */
+async function missingTables(driver: Pick<Driver, 'query'>, tables: readonly UserTable[]) {
+  if (!(await hasCitus(driver))) return undefined
+  const missing = await undistributed((text, values) => driver.query(text, values), tables)
+  return missing.length < tables.length ? missing : undefined
+}
+
+/** Whether these tables are distributed, some of them at least. */
+export const isDistributed = async (driver: Pick<Driver, 'query'>, tables: readonly UserTable[]) =>
+  (await missingTables(driver, tables)) !== undefined
+
 /**
  * The tables that are on the coordinator alone while others are distributed: rows of users that do not go where the
- * user's other rows are. Empty on a PostgreSQL without Citus, and where nothing is distributed.
+ * user's other rows are.
  */
-export async function undistributedTables(driver: Pick<Driver, 'query'>, tables: readonly UserTable[]) {
-  if (!(await hasCitus(driver))) return []
-  const missing = await undistributed((text, values) => driver.query(text, values), tables)
-  return missing.length === tables.length ? [] : missing.map(({ name }) => name)
-}
+export const undistributedTables = async (driver: Pick<Driver, 'query'>, tables: readonly UserTable[]) =>
+  (await missingTables(driver, tables))?.map(({ name }) => name) ?? []
 
 /**
  * Distributes the tables over the servers of a Citus cluster by user, so that all rows of a user are on one server
@@ -41,9 +49,7 @@ export async function distribute(driver: Driver, tables: readonly UserTable[]): 
     const missing = await undistributed(text => connection.execute(text), tables)
     const keys = await foreignKeys(connection, missing)
     for (const [table, name] of keys) await connection.execute(`alter table ${table} drop constraint ${name}`)
-    for (const { name, column } of missing) {
-      await connection.execute(`select create_distributed_table('${name}', '${column}')`)
-    }
+    for (const table of missing) await connection.execute(distributeTable(table))
     for (const [table, name, definition] of keys) {
       await connection.execute(`alter table ${table} add constraint ${name} ${definition}`)
     }
@@ -51,6 +57,32 @@ export async function distribute(driver: Driver, tables: readonly UserTable[]): 
     return missing.map(({ name }) => name)
   })
 }
+
+/**
+ * The statements of a migration for a database whose tables are distributed. A new table is distributed as soon as it is
+ * there, or no foreign key could name it. Citus passes no storage of columns on to the shards: that is done on each of
+ * them, after the commit.
+ */
+export function forDistributed(statements: readonly string[], tables: readonly UserTable[]) {
+  const { afterwards = [], inside = [] } = Object.groupBy(statements, statement =>
+    /\bset storage\b/i.test(statement) ? 'afterwards' : 'inside',
+  )
+  const distributed = inside.flatMap(statement => {
+    const made = tables.find(({ name }) => statement.includes(`CREATE TABLE "${name}"`))
+    return made ? [statement, distributeTable(made)] : [statement]
+  })
+  return {
+    inside: ['set local citus.enable_unsafe_triggers = on', ...distributed],
+    afterwards: afterwards.map(statement => {
+      const [, table] = /ALTER TABLE "(\w+)"/i.exec(statement)!
+      const onShard = statement.trim().replace(`"${table}"`, '%s').replace(/;$/, '')
+      return `select run_command_on_shards('${table}', $shard$${onShard}$shard$)`
+    }),
+  }
+}
+
+const distributeTable = ({ name, column }: UserTable) =>
+  `select create_distributed_table('${name}', '${column}')`
 
 async function undistributed(
   ask: (text: string, values: unknown[]) => Promise<readonly unknown[][]>,

@@ -98,7 +98,7 @@ export const serializers: Record<number, (value: never) => string> = {
 }
 
 /** Reads PostgreSQL's text form of `text[]` (one dimension, no NULLs: our columns allow neither). */
-export function parseTextArray(value: string): string[] {
+function parseTextArray(value: string): string[] {
   if (value === '{}') return []
   if (!value.includes('"')) return value.slice(1, -1).split(',')
   const items: string[] = []
@@ -110,7 +110,7 @@ export function parseTextArray(value: string): string[] {
 }
 
 /** Writes the text form of `text[]`, every item quoted. Drizzle hands over the text form itself. */
-export function formatTextArray(items: readonly string[] | string): string {
+function formatTextArray(items: readonly string[] | string): string {
   if (typeof items === 'string') return items
   return `{${items.map(item => `"${item.replace(/["\\]/g, '\\$&')}"`).join(',')}}`
 }

@@ -2,7 +2,7 @@
 type Run = (statement: string) => Promise<unknown[][]>
 
 /** Periodic maintenance of a running database. */
-export interface Maintenance {
+interface Maintenance {
   /** Set at the start and after each change; an idle database is left idle. */
   due: boolean
   stop(): void

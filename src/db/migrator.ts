@@ -1,3 +1,4 @@
+import { forDistributed, isDistributed, type UserTable } from './distribute.ts'
 import type { DedicatedConnection, Driver } from './driver.ts'
 import { readMigrations } from './migrations.macro.ts' with { type: 'macro' }
 import type { Migration } from './migrations.macro.ts'
@@ -21,15 +22,21 @@ const lockKey = '8389754676633104489'
  * Applies the pending migrations, each in a transaction of its own, and returns their tags. The lock is held for a
  * transaction, so any number of copies may start at once, also through a transaction-pooling proxy. When none is pending
  * it only reads, so that a role without the right to create tables can serve.
- * Throws `MigrationError`, or the driver's error when the database is away.
+ * `userTables` are those that may be distributed. Throws `MigrationError`, or the driver's error when the database is
+ * away.
  */
-export async function migrate(driver: Driver, wanted = migrations): Promise<string[]> {
+export async function migrate(
+  driver: Driver,
+  wanted = migrations,
+  userTables: readonly UserTable[] = [],
+): Promise<string[]> {
   const { pending } = await migrationState(driver, wanted)
   if (pending.length === 0) return []
+  const distributed = (await isDistributed(driver, userTables)) ? userTables : undefined
   return driver.dedicatedConnection(async connection => {
     const applied: string[] = []
     while (true) {
-      const tag = await applyNext(connection, wanted)
+      const tag = await applyNext(connection, wanted, distributed)
       if (tag === undefined) return applied
       applied.push(tag)
     }
@@ -39,6 +46,7 @@ export async function migrate(driver: Driver, wanted = migrations): Promise<stri
 async function applyNext(
   connection: DedicatedConnection,
   wanted: readonly Migration[],
+  distributed: readonly UserTable[] | undefined,
 ): Promise<string | undefined> {
   // The role may have limits. Through a proxy only `set local` removes them reliably.
   await connection.execute('begin; set local statement_timeout = 0; set local lock_timeout = 0')
@@ -53,11 +61,16 @@ async function applyNext(
     await connection.execute('commit')
     return undefined
   }
+  const statements = next.sql.split('--> statement-breakpoint')
+  const { inside, afterwards } = distributed
+    ? forDistributed(statements, distributed)
+    : { inside: statements, afterwards: [] }
   try {
-    await connection.execute(next.sql)
+    for (const statement of inside) await connection.execute(statement)
     await connection.execute(
       `insert into drizzle.__drizzle_migrations (hash, created_at) values ('${next.hash}', ${next.when}); commit`,
     )
+    for (const statement of afterwards) await connection.execute(statement)
   } catch (error) {
     // For a connection that is used again; closing it would roll back as well.
     await connection.execute('rollback').catch(() => {})
@@ -70,7 +83,7 @@ const journal = `
   select created_at, obj_description('drizzle.__drizzle_migrations'::regclass) from drizzle.__drizzle_migrations`
 
 /** How the database and this program differ. */
-export interface MigrationState {
+interface MigrationState {
   /** The tags of the migrations that the database lacks. */
   pending: string[]
   /** How many migrations of a newer program it has. */

@@ -1,4 +1,6 @@
-import { asc, type Column, desc, type SQL, sql, type Table } from 'drizzle-orm'
+import { asc, type Column, count, desc, type SQL, sql } from 'drizzle-orm'
+import type { PgTable } from 'drizzle-orm/pg-core'
+import type { Db } from './drizzle.ts'
 import { userVersions } from './tables.ts'
 
 /** One page of a list. */
@@ -34,7 +36,7 @@ export interface OrderKey {
 /** What differs between the statements of pages. */
 interface QueryShape {
   /** A row is sent as its `json`, which begins with its id. */
-  from: Table & Record<'id' | 'json', Column>
+  from: PgTable & Record<'id' | 'json', Column>
   where: SQL
   order: OrderKey[]
   /** How many rows a page has. */
@@ -49,7 +51,7 @@ interface QueryShape {
 }
 
 /** The last version that a user's changes have taken, as a part of a statement. */
-export const lastVersionOf = (userId: SQL) =>
+const lastVersionOf = (userId: SQL) =>
   sql<number>`(select last_version from ${userVersions} where user_id = ${userId})`
 
 /**
@@ -80,11 +82,36 @@ export function page({
     ) page`
 }
 
-/** The JSON of the rows of a page; and if there is a next one, what its cursor says. */
-export function readPage({ items, last, next_id }: PageRow): { items: string; last: string | undefined } {
-  if (items === null || next_id === null) return { items: items ?? '', last: undefined }
+/** How many rows there are, and the user's last version at that moment. */
+interface Total {
+  total: number
+  lastVersion: number
+}
+
+/** Counts a user's rows, beside the statement of a page. */
+export const countRows = (db: Db, from: PgTable, where: SQL, userId: string): PromiseLike<Total[]> =>
+  db
+    .select({ total: count(), lastVersion: lastVersionOf(sql`${userId}::uuid`) })
+    .from(from)
+    .where(where)
+
+/** The page that a statement reads, with the total if that was asked for. `sign` makes the cursor of the next page. */
+export async function readPage(
+  rows: PromiseLike<PageRow[]>,
+  sign: (last: string) => string,
+  counted?: PromiseLike<Total[]>,
+): Promise<Page> {
+  const [[row], [all] = []] = await Promise.all([rows, counted])
+  const { items, last, next_id, last_version } = row!
+  const version = last_version ?? undefined
+  const rest = {
+    total: all?.total,
+    // The count is another statement, which may have seen another change.
+    version: !all || all.lastVersion === version ? version : undefined,
+  }
+  if (items === null || next_id === null) return { items: items ?? '', next: undefined, ...rest }
   // Each row begins with its id, and quotes within a text are escaped: this stands nowhere else.
-  return { items: items.slice(0, items.lastIndexOf(`,{"id":"${next_id}"`)), last }
+  return { items: items.slice(0, items.lastIndexOf(`,{"id":"${next_id}"`)), next: sign(last), ...rest }
 }
 
 /**

@@ -4,6 +4,7 @@ import { version as swaggerUiVersion } from 'swagger-ui-dist/package.json'
 import swaggerStyles from 'swagger-ui-dist/swagger-ui.css' with { type: 'file' }
 import bundle from 'swagger-ui-dist/swagger-ui-bundle.js' with { type: 'file' }
 import { AppError } from '../lib/errors.ts'
+import { isKnown } from './entity-tag.ts'
 import { guide, guideList } from './guides.ts'
 import { createDocument, type Registration } from './openapi-document.ts'
 
@@ -14,14 +15,14 @@ import { createDocument, type Registration } from './openapi-document.ts'
 export const docs = (registration: Registration) => {
   const app = new Elysia({ name: 'docs', detail: { hide: true } })
   // Made at the first request and kept: routes do not change at run time.
-  let document: Promise<{ text: string; etag: string }> | undefined
+  let document: Promise<{ text: string; tag: string }> | undefined
 
   return app
     .get('/openapi.json', async ({ headers, status, set }) => {
       document ??= createDocument(app, registration).then(withTag)
-      const { text, etag } = await document
-      Object.assign(set.headers, { etag, 'cache-control': 'no-cache' })
-      if (headers['if-none-match'] === etag) return status(304, undefined)
+      const { text, tag } = await document
+      Object.assign(set.headers, { etag: `"${tag}"`, 'cache-control': 'no-cache' })
+      if (isKnown(headers['if-none-match'], tag)) return status(304, undefined)
       set.headers['content-type'] = 'application/json'
       return text
     })
@@ -44,7 +45,7 @@ export const docs = (registration: Registration) => {
 
 function withTag(document: object) {
   const text = JSON.stringify(document)
-  return { text, etag: `"${Bun.hash(text).toString(36)}"` }
+  return { text, tag: Bun.hash(text).toString(36) }
 }
 
 const html = (page: string) => new Response(page, { headers: pageHeaders })

@@ -1,8 +1,12 @@
 import { t } from 'elysia'
 import { deriveKey } from '../lib/derive-key.ts'
-import { text } from './schema.ts'
+import { sendJson, text } from './schema.ts'
 
-/** Entity tags (RFC 9110, section 8.8.3). Of a resource with a version, the tag is the version. */
+/**
+ * Entity tags (RFC 9110, section 8.8.3). Of a resource with a version, the tag is the version. It does not name the user,
+ * and two users may have the same id at the same version: so such an answer is `no-store`, or a browser in which one user
+ * signs in after the other would show the first one's. A client that keeps it by itself may ask with `If-None-Match`.
+ */
 
 export const entityTag = (version: number) => `"${version}"`
 
@@ -15,9 +19,9 @@ const header = (description: string) =>
     text({ maxLength: 1000, pattern: tags, wanted: 'a list of entity tags such as "7", or *', description }),
   )
 
-/** For a change that is made only if the task still has one of these versions. */
+/** For a change that is made only if the resource still has one of these versions. */
 export const ifMatchHeader = t.Object({
-  'if-match': header('Only if the task still has one of these `ETag`s, or `*`; otherwise 412.'),
+  'if-match': header('Only if it still has one of these `ETag`s, or `*`; otherwise 412.'),
 })
 
 /** For a list or the changes. */
@@ -27,7 +31,7 @@ export const ifNoneMatchListHeader = t.Object({
 
 /** For a read that returns the resource only if it has changed. */
 export const ifNoneMatchHeader = t.Object({
-  'if-none-match': header('304 if the task still has one of these `ETag`s.'),
+  'if-none-match': header('304 if it still has one of these `ETag`s.'),
 })
 
 /**
@@ -65,8 +69,15 @@ export function createAnswerTags(secretKey: string, form: string): AnswerTags {
   }
 }
 
-interface TaggedResponse {
-  headers: { etag?: string | number; 'cache-control'?: string | number }
+/** The headers of a response that has a tag. */
+export interface TaggedResponse {
+  headers: Partial<Record<'etag' | 'cache-control' | 'content-type', string | number>>
+}
+
+/** Sends a resource whose JSON is a `T`, with its version as the tag. */
+export function sendTagged<T>(set: TaggedResponse, { version, json }: { version: number; json: string }): T {
+  set.headers.etag = entityTag(version)
+  return sendJson(set, json)
 }
 
 /** Tags an answer that a client may keep, and must ask about before each use. */

@@ -1,5 +1,6 @@
 import { t } from 'elysia'
-import { text } from './schema.ts'
+import type { Page } from '../db/page.ts'
+import { sendJson, text } from './schema.ts'
 
 /** The parameters of every list that comes in pages. */
 export const pageParameters = {
@@ -14,15 +15,15 @@ export const pageParameters = {
   ),
 }
 
-/** The headers of a page: the link to the next one (RFC 8288), and the total. */
-export function pageHeaders(
-  request: Request,
-  page: { next: string | undefined; total?: number | undefined },
-) {
-  const headers: Record<string, string> = {}
-  if (page.next !== undefined) headers.link = `<${nextAddress(request.url, page.next)}>; rel="next"`
-  if (page.total !== undefined) headers['x-total-count'] = String(page.total)
-  return headers
+interface PageHeaders {
+  headers: Partial<Record<'link' | 'x-total-count' | 'content-type', string | number>>
+}
+
+/** Sends a page whose JSON is a `T`, with the link to the next one (RFC 8288), and the total. */
+export function sendPage<T>(set: PageHeaders, request: Request, { items, next, total }: Page): T {
+  if (next !== undefined) set.headers.link = `<${nextAddress(request.url, next)}>; rel="next"`
+  if (total !== undefined) set.headers['x-total-count'] = String(total)
+  return sendJson(set, `[${items}]`)
 }
 
 /** The requested address, from the path on: behind a proxy, scheme and host are not what the client sees. */

@@ -68,7 +68,7 @@ function* errorsOf(schema: TSchema, value: unknown): Generator<ValueError> {
 }
 
 /** The variant that the value names; an object with only the discriminator when it names none of them. */
-export function variantOf({ discriminator, anyOf }: TSchema, value: unknown): TSchema {
+function variantOf({ discriminator, anyOf }: TSchema, value: unknown): TSchema {
   const tags: TSchema[] = anyOf.map((variant: TObject) => variant.properties[discriminator])
   const tag = (value as Record<string, unknown> | null)?.[discriminator]
   const index = tags.findIndex(

@@ -7,7 +7,7 @@ import { errors } from './schema.ts'
 export type Authenticate<User> = (token: string) => User | Promise<User>
 
 /** What routes require: one scope for all, or one for those that read (GET, HEAD) and one for those that write. */
-export type RequiredScope = Scope | { read: Scope; write: Scope }
+type RequiredScope = Scope | { read: Scope; write: Scope }
 
 /**
  * Every route after it needs a bearer token (RFC 6750) with the scope, has `user`, and declares 401 and 403. A `derive`,

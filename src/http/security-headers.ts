@@ -1,6 +1,6 @@
 /**
  * Headers of every response, unless a route sets its own: the Swagger page has its own content policy; its files and
- * tasks with an `ETag` have their own cache rules. `Strict-Transport-Security` is for the proxy that ends TLS.
+ * pages of lists with an `ETag` have their own cache rules. `Strict-Transport-Security` is for the proxy that ends TLS.
  */
 export const securityHeaders = {
   'cache-control': 'no-store',

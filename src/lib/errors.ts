@@ -49,7 +49,7 @@ export interface Problem {
 }
 
 /** What an error response carries beside its code. */
-export interface ErrorDetails {
+interface ErrorDetails {
   /** Replaces the code's text: the problems of a 422, or a reason. */
   detail?: string | Problem[]
   /** The body that was sent, with secrets masked; only with a 422. */

@@ -70,14 +70,15 @@ export function claimPort({ host, port }: Pick<Config, 'host' | 'port'>): number
 }
 
 /**
- * HTTP/1.0 allows requests without `Host` (health checks of load balancers); their `url` is only a path. It is set on the
- * request itself: a copy would have no peer, and pass the limits for each address.
+ * HTTP/1.0 allows requests without `Host` (health checks of load balancers), whose `url` is only a path; and a `Host` such as
+ * `[` makes one that no code can parse. The service answers under any name, so both get one. It is set on the request
+ * itself: a copy would have no peer, and pass the limits for each address.
  */
 function withHost(request: Request): Request {
   const { url } = request
-  return url.startsWith('/')
-    ? Object.defineProperty(request, 'url', { value: `http://localhost${url}` })
-    : request
+  if (URL.canParse(url)) return request
+  const path = url.startsWith('/') ? url : url.slice(url.indexOf('/', 'http://'.length))
+  return Object.defineProperty(request, 'url', { value: `http://localhost${path}` })
 }
 
 function earlyProbe({ method, url }: Request, log: Log): Response | undefined {

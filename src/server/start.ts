@@ -3,7 +3,7 @@ import { loadSecretKey } from '../config/secret-key.ts'
 import { distribute, undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
-import { migrate, migrationState } from '../db/migrator.ts'
+import { migrate, migrationState, migrations } from '../db/migrator.ts'
 import { databaseError } from '../db/pg-error.ts'
 import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
@@ -114,7 +114,7 @@ async function migrateWhenPossible(
 ): Promise<void> {
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
-      const applied = await migrate(driver)
+      const applied = await migrate(driver, migrations, distributedTables)
       if (applied.length > 0) log.info('migrated', { applied: applied.length, last: applied.at(-1) })
       const missing = await undistributedTables(driver, distributedTables)
       if (missing.length > 0) log.info('distributed', { tables: await distribute(driver, distributedTables) })

@@ -31,8 +31,6 @@ import { Elysia } from 'elysia'
 import type { Log } from './log.ts'
 import type { AroundStatement, Observer } from './observer.ts'
 
-export type Tracing = ReturnType<typeof createTracing>
-
 const propagator = new W3CTraceContextPropagator()
 const requestHeaders = {
   get: (carrier: unknown, name: string) => (carrier as Request).headers.get(name) ?? undefined,

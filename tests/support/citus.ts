@@ -13,6 +13,8 @@ export interface CitusCluster {
   /** The address of the coordinator's database. */
   url: string
   workers: PostgresServer[]
+  /** Makes another database on all of its servers; returns the coordinator's address of it. */
+  createDatabase(name: string): Promise<string>
   /** Starts one more worker, and moves a share of the shards to it while the cluster serves. */
   rebalance(): Promise<void>
   close(): Promise<void>
@@ -37,22 +39,30 @@ export async function startCitus(): Promise<CitusCluster> {
     await execute(server.url, 'create extension citus')
     return server
   }
-  async function addWorker(coordinator: PostgresServer) {
-    const worker = await startServer()
-    await execute(coordinator.url, `select citus_add_node('127.0.0.1', ${worker.port})`)
-    return worker
+  /** Makes a cluster of a database that all servers have. */
+  async function connect(database: string) {
+    const [coordinator, ...workers] = servers
+    const url = coordinator!.urlOf(database)
+    await execute(url, `select citus_set_coordinator_host('127.0.0.1', ${coordinator!.port})`)
+    for (const { port } of workers) await execute(url, `select citus_add_node('127.0.0.1', ${port})`)
+    const property = `'127.0.0.1', ${coordinator!.port}, 'shouldhaveshards', false`
+    await execute(url, `select citus_set_node_property(${property})`)
+    return url
   }
 
-  const coordinator = await startServer()
-  const { url, port } = coordinator
-  await execute(url, `select citus_set_coordinator_host('127.0.0.1', ${port})`)
-  const workers = [await addWorker(coordinator), await addWorker(coordinator)]
-  await execute(url, `select citus_set_node_property('127.0.0.1', ${port}, 'shouldhaveshards', false)`)
+  for (let i = 0; i < 3; i++) await startServer()
+  const url = await connect('postgres')
+  const workers = servers.slice(1)
   return {
     url,
     workers,
+    async createDatabase(name) {
+      for (const server of servers) await execute(await server.createDatabase(name), 'create extension citus')
+      return connect(name)
+    },
     async rebalance() {
-      workers.push(await addWorker(coordinator))
+      const { port } = await startServer()
+      await execute(url, `select citus_add_node('127.0.0.1', ${port})`)
       await execute(url, "select rebalance_table_shards(shard_transfer_mode => 'block_writes')")
     },
     async close() {

@@ -7,24 +7,17 @@ import { AppError } from '../../lib/errors.ts'
 import { lists } from '../../modules/lists/table.ts'
 import { tasks } from '../../modules/tasks/table.ts'
 import { collectGarbageSometimes } from './read-cursor.ts'
+import { noRows, type RowType, tables } from './row-types.ts'
 
 /** A row to be added. All but users get the next versions of their user. */
 export interface NewRow {
-  table: keyof typeof tables
+  table: RowType
   /** By the names of the columns in the database; all but a user have a `user_id`. */
   columns: { id: string } & Record<string, unknown>
   /** Of a user: the last version to begin with. Cursors and entity tags up to there are not of this database. */
   version?: number
   /** Its name in messages. */
   label: string
-}
-
-const tables = {
-  user: users,
-  list: lists,
-  task: tasks,
-  tombstone: taskTombstones,
-  list_tombstone: listTombstones,
 }
 
 /** `taken`: another account has the e-mail address. `orphan`: its user is missing. */
@@ -48,14 +41,7 @@ export function createLoader(
 ) {
   // A service that has the embedded database does it on our behalf (control.ts).
   const addBatch = driver.addRows ?? (rows => addRows(driver, rows))
-  const added: Record<NewRow['table'], number> = {
-    user: 0,
-    list: 0,
-    task: 0,
-    tombstone: 0,
-    list_tombstone: 0,
-  }
-  const counts = { added, present: 0, skipped: 0 }
+  const counts = { added: noRows(), present: 0, skipped: 0 }
 
   function refuse(label: string, reason: string) {
     counts.skipped++
@@ -178,7 +164,7 @@ async function addOwned(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
     added.push({ ...row, columns: { ...row.columns, version } })
     return 'added'
   })
-  const insertAll = (table: NewRow['table'], which: (row: NewRow) => boolean = () => true) => {
+  const insertAll = (table: RowType, which: (row: NewRow) => boolean = () => true) => {
     const rows = added.filter(row => row.table === table && which(row))
     return insert(
       tx,
@@ -241,7 +227,7 @@ const references: Record<string, SQL> = {
 /** Inserts rows that are not there yet, as one value however many they are. Returns the ids of those that were added. */
 async function insert(
   tx: Db,
-  table: (typeof tables)[keyof typeof tables] | typeof userVersions,
+  table: (typeof tables)[RowType] | typeof userVersions,
   rows: readonly object[],
 ): Promise<Set<string>> {
   if (rows.length === 0) return new Set()

@@ -1,47 +1,37 @@
 import { getTableColumns, getTableName } from 'drizzle-orm'
-import type { PgTable } from 'drizzle-orm/pg-core'
+import type { PgColumn } from 'drizzle-orm/pg-core'
 import { version } from '../../../package.json'
 import type { DedicatedConnection, Driver } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { migrationState } from '../../db/migrator.ts'
-import { listTombstones, taskTombstones, users } from '../../db/tables.ts'
-import { lists } from '../../modules/lists/table.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
-import { tasks } from '../../modules/tasks/table.ts'
 import { type Output, writeOutput } from '../atomic-file.ts'
 import { readConfig } from '../env.ts'
 import { findUser } from '../find-user.ts'
 import { openSnapshot } from '../open-database.ts'
 import { createProgress, say } from '../terminal.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
+import { noRows, type RowType, tables } from './row-types.ts'
 
 /** The first line of an export. */
 export const exportFormat = { format: 'todo-api-export', version: 3 } as const
-
-/** The types of the other lines. */
-export type LineType = 'user' | 'list' | 'task' | 'tombstone' | 'list_tombstone'
 
 /** The columns of a task that follow from others: `import` computes them again. */
 const given = { title: '', description: '' }
 const computed = Object.keys(toColumns(given)).filter(name => !(name in given))
 
-/** The columns that a line of each type holds. */
-export const exportedColumns = {
-  user: columnsOf(users, ['normalized_email']),
-  list: columnsOf(lists, []),
-  task: columnsOf(tasks, computed),
-  tombstone: columnsOf(taskTombstones, []),
-  list_tombstone: columnsOf(listTombstones, []),
-}
+const leftOut: Partial<Record<RowType, string[]>> = { user: ['normalized_email'], task: computed }
 
-function columnsOf(table: PgTable, without: string[]) {
-  return Object.values(getTableColumns(table)).filter(
-    ({ name, generated }) => !generated && !without.includes(name),
+/** The columns that a line of a type holds. */
+export const exportedColumns = (type: RowType) =>
+  Object.values<PgColumn>(getTableColumns(tables[type])).filter(
+    ({ name, generated }) => !generated && !leftOut[type]?.includes(name),
   )
-}
 
-const listOf = (type: LineType, prefix = '') =>
-  exportedColumns[type].map(({ name }) => prefix + name).join(', ')
+const listOf = (type: RowType, prefix = '') =>
+  exportedColumns(type)
+    .map(({ name }) => prefix + name)
+    .join(', ')
 
 /** `todo-api export`: writes everything of all users, or of one, as lines of JSON to a file; `-` is stdout. */
 export async function exportCommand(file: string, { user }: { user?: string }): Promise<void> {
@@ -69,7 +59,7 @@ export const exportAll = (driver: Driver, output: Output, userId?: string) =>
  * snapshot.
  */
 async function exportRows(connection: DedicatedConnection, userId: string | undefined, output: Output) {
-  const counts = { user: 0, list: 0, task: 0, tombstone: 0, list_tombstone: 0 }
+  const counts = noRows()
   const progress = createProgress('rows')
   await connection.execute(beginSnapshot)
   // Reads the rows in the order of an index: a sort would need temporary files of their size.
@@ -91,17 +81,17 @@ async function exportRows(connection: DedicatedConnection, userId: string | unde
 
 /** Every line begins with its type. */
 const typeOf = (line: string) =>
-  line.slice('{"type":"'.length, line.indexOf('"', '{"type":"'.length)) as LineType
+  line.slice('{"type":"'.length, line.indexOf('"', '{"type":"'.length)) as RowType
 
 /** The database makes the lines, so that no row is parsed and written again. */
 function queries(userId: string | undefined): Record<string, string> {
   // `userId` comes from the database.
   const and = (column: string) => (userId === undefined ? '' : `and ${column} = '${userId}'`)
-  const lines = (type: LineType, columns: string, from: string) =>
+  const lines = (type: RowType, columns: string, from: string) =>
     asJson(`select '${type}' as type, ${columns} from ${from}`)
-  const versioned = (type: LineType, table: PgTable, which = 'true') =>
+  const versioned = (type: RowType, which = 'true') =>
     `select user_id, version, row_to_json(r)::text as json
-     from (select '${type}' as type, ${listOf(type)} from ${getTableName(table)} where ${which} ${and('user_id')}) r`
+     from (select '${type}' as type, ${listOf(type)} from ${getTableName(tables[type])} where ${which} ${and('user_id')}) r`
   // A merge of indexes, in the order that `import` keeps. Rows that a deleted account has left are skipped.
   const merged = (...parts: string[]) => `
     select json from (${parts.join(' union all ')}) rows
@@ -113,12 +103,8 @@ function queries(userId: string | undefined): Record<string, string> {
       `users u join user_versions v on v.user_id = u.id where true ${and('u.id')} order by u.created_at, u.id`,
     ),
     // What others refer to comes before them.
-    lists: merged(versioned('list', lists)),
-    rows: merged(
-      versioned('task', tasks, 'parent_id is null'),
-      versioned('tombstone', taskTombstones),
-      versioned('list_tombstone', listTombstones),
-    ),
-    children: merged(versioned('task', tasks, 'parent_id is not null')),
+    lists: merged(versioned('list')),
+    rows: merged(versioned('task', 'parent_id is null'), versioned('tombstone'), versioned('list_tombstone')),
+    children: merged(versioned('task', 'parent_id is not null')),
   }
 }

@@ -5,13 +5,14 @@ import { normalizeEmail } from '../../modules/auth/model.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
 import { batchRows, type Loader, type NewRow } from './bulk-insert.ts'
 import { createCheck, isPasswordHash } from './check-schema.ts'
-import { exportedColumns, exportFormat, type LineType } from './export.ts'
+import { exportedColumns, exportFormat } from './export.ts'
+import { noRows, type RowType, tables } from './row-types.ts'
 
 /** Far longer than any line that `export` writes. */
 const lineBytesMax = 1024 * 1024
 
 /** What is wrong with a line. Its batch was not added; the ones before were. */
-export class LineError extends Error {
+class LineError extends Error {
   override readonly name = 'LineError'
 }
 
@@ -22,7 +23,7 @@ interface Line {
   value: Record<string, unknown>
 }
 
-type Entry = Line & { type: LineType }
+type Entry = Line & { type: RowType }
 
 /** Adds the rows of an export, a batch at a time. Throws `LineError` at the first batch with a malformed line. */
 export async function importFile(
@@ -30,7 +31,7 @@ export async function importFile(
   loader: Loader,
   done: (rows: number) => void,
 ) {
-  const seen: Record<LineType, number> = { user: 0, list: 0, task: 0, tombstone: 0, list_tombstone: 0 }
+  const seen = noRows()
   let batch: Entry[] = []
   let end: Line | undefined
 
@@ -72,24 +73,16 @@ const version = integer({ minimum: 0, maximum: 2 ** 52 })
  * The types of the columns, and no rule of a request: those may have become stricter since the file was written. The
  * database has rules of its own, and refuses single rows by them.
  */
-const checks: Record<LineType, (value: unknown) => string | undefined> = {
-  // Format 1 has `seq` in the place of `last_version`.
-  user: createCheck(
-    t.Object({ ...schemaOf('user'), last_version: t.Optional(version), seq: t.Optional(version) }),
-  ),
-  list: createCheck(t.Object(schemaOf('list'))),
-  task: createCheck(t.Object(schemaOf('task'))),
-  tombstone: createCheck(t.Object(schemaOf('tombstone'))),
-  list_tombstone: createCheck(t.Object(schemaOf('list_tombstone'))),
-}
+const checks = new Map(Object.keys(tables).map(type => [type, createCheck(schemaOf(type as RowType))]))
 
-function schemaOf(type: LineType) {
-  return Object.fromEntries(
-    exportedColumns[type].map(column => {
-      const schema = column.notNull ? columnSchema(column) : nullable(columnSchema(column))
-      return [column.name, column.notNull && !column.hasDefault ? schema : t.Optional(schema)]
-    }),
-  )
+function schemaOf(type: RowType) {
+  const columns = exportedColumns(type).map(column => {
+    const schema = column.notNull ? columnSchema(column) : nullable(columnSchema(column))
+    return [column.name, column.notNull && !column.hasDefault ? schema : t.Optional(schema)]
+  })
+  // Format 1 has `seq` in the place of `last_version`.
+  const versions = type === 'user' && { last_version: t.Optional(version), seq: t.Optional(version) }
+  return t.Object({ ...Object.fromEntries(columns), ...versions })
 }
 
 function columnSchema(column: AnyColumn) {
@@ -100,12 +93,12 @@ function columnSchema(column: AnyColumn) {
   return type === 'text[]' ? t.Array(text()) : text()
 }
 
-const isEntry = (line: Line): line is Entry => Object.keys(checks).some(type => type === line.type)
+const isEntry = (line: Line): line is Entry => checks.has(line.type as string)
 
 /** Throws with everything that is wrong in a batch. */
 function check(lines: readonly Entry[]) {
   const problems = lines.flatMap(({ number, type, value }) => {
-    const problem = checks[type](value) ?? hashProblem(type, value)
+    const problem = checks.get(type)!(value) ?? hashProblem(type, value)
     return problem ? [`line ${number}: ${problem}`] : []
   })
   if (problems.length > 0) throw new LineError(problems.join('\n'))

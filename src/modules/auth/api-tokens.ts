@@ -5,6 +5,7 @@ import type { Client } from '../../http/client.ts'
 import { isWellFormed, newApiToken } from '../../lib/api-token.ts'
 import { AppError } from '../../lib/errors.ts'
 import { scopesOf, type TokenScope, tokenScopes } from '../../lib/scope.ts'
+import { sha256 } from '../../lib/sha256.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { WithPassword } from './current-password.ts'
@@ -13,7 +14,7 @@ import type { Caller } from './sessions.ts'
 import type { TokenCache } from './token-cache.ts'
 
 /** How many a user may have that have not expired. */
-export const apiTokensMax = 50
+const apiTokensMax = 50
 const defaultDays = 90
 /** How much of a token is kept, and shown in the list. */
 const prefixLength = 12
@@ -21,8 +22,6 @@ const prefixLength = 12
 const dayMs = 24 * 60 * 60 * 1000
 /** Whether a token has not expired. */
 export const isLive = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
-/** SHA-256 of a token, hex: what is stored. */
-export const hashOf = (token: string) => new Bun.CryptoHasher('sha256').update(token).digest('hex')
 
 /** What the user chooses about a token. */
 export interface ApiTokenInput {
@@ -66,7 +65,7 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
     async authenticate(token: string): Promise<Caller> {
       if (!isWellFormed(token)) throw new AppError('invalid_token')
       const checkedAt = performance.now()
-      const [found] = await liveToken.execute({ hash: hashOf(token) })
+      const [found] = await liveToken.execute({ hash: sha256(token) })
       if (!found) {
         tokenCache.forget(token)
         throw new AppError('invalid_token')
@@ -100,7 +99,7 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
 
     /** Ends a token by its text, if there is such a one. */
     async revoke(token: string): Promise<void> {
-      if (isWellFormed(token)) await endTokens(eq(apiTokens.tokenHash, hashOf(token)))
+      if (isWellFormed(token)) await endTokens(eq(apiTokens.tokenHash, sha256(token)))
     },
 
     /** Deletes expired tokens. */
@@ -139,7 +138,7 @@ export async function createApiToken(
       name,
       scopes: tokenScopes.filter(scope => scopes.includes(scope)),
       prefix: token.slice(0, prefixLength),
-      tokenHash: hashOf(token),
+      tokenHash: sha256(token),
       expiresAt,
     }
     const [made] = await tx.insert(apiTokens).values(values).returning(shownAtCreation)

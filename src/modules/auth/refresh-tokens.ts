@@ -42,8 +42,5 @@ export function createRefreshTokens(secretKey: string) {
       const sessionId = formatUuid(body.subarray(0, idBytes))
       return { sessionId, next: write(sessionId, createHmac('sha256', childKey).update(body).digest()) }
     },
-
-    /** The hash that the database stores: SHA-256, hex. */
-    hash: (token: string) => new Bun.CryptoHasher('sha256').update(token).digest('hex'),
   }
 }

@@ -5,6 +5,7 @@ import type { Client } from '../../http/client.ts'
 import { isApiToken } from '../../lib/api-token.ts'
 import { AppError } from '../../lib/errors.ts'
 import { type Scope, sessionScopes } from '../../lib/scope.ts'
+import { sha256 } from '../../lib/sha256.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { ApiTokens } from './api-tokens.ts'
@@ -23,7 +24,7 @@ export interface Caller {
 }
 
 /** Which of a user's sessions a sign-out ends: the caller's, every one, or every other one. */
-export type LogoutScope = 'local' | 'all' | 'others'
+type LogoutScope = 'local' | 'all' | 'others'
 
 const now = sql<string>`now()`
 /** A session ends 30 days after its last refresh token was made. */
@@ -127,7 +128,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
         .select({
           id: sql<string>`${id}::uuid`.as('id'),
           userId: users.id,
-          tokenHash: sql<string>`${refreshTokens.hash(refreshToken)}::text`.as('token_hash'),
+          tokenHash: sql<string>`${sha256(refreshToken)}::text`.as('token_hash'),
           previousHash: sql<null>`null::text`.as('previous_hash'),
           rotatedAt: now.as('rotated_at'),
           createdAt: now.as('created_at'),
@@ -152,7 +153,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
       const read = refreshTokens.read(refreshToken)
       if (!read) throw new AppError('invalid_token')
       const { sessionId, next } = read
-      const [session] = await rotate(sessionId, refreshTokens.hash(refreshToken), refreshTokens.hash(next))
+      const [session] = await rotate(sessionId, sha256(refreshToken), sha256(next))
       if (session) return createTokenPair(session.userId, sessionId, next)
       await endSessions(eq(sessions.id, sessionId))
       throw new AppError('invalid_token')

@@ -6,6 +6,7 @@ import type { Db } from '../../db/drizzle.ts'
 import { rateLimits } from '../../db/tables.ts'
 import { networkOf } from '../../lib/client-address.ts'
 import { AppError } from '../../lib/errors.ts'
+import { sha256 } from '../../lib/sha256.ts'
 
 interface Parts {
   db: Db
@@ -14,7 +15,7 @@ interface Parts {
 }
 
 /** Response headers with the rest of a limit (draft-ietf-httpapi-ratelimit-headers-10). */
-export type LimitHeaders = Record<string, string>
+type LimitHeaders = Record<string, string>
 
 export type Throttle = ReturnType<typeof createThrottle>
 
@@ -131,4 +132,4 @@ const tooMany = (result: RateLimiterRes, headers: LimitHeaders = {}) =>
   new AppError('too_many_requests', { headers: { ...headers, 'retry-after': String(seconds(result)) } })
 
 /** Keys are hashed: a counter does not reveal which accounts exist, and has a fixed length. */
-const digest = (text: string) => new Bun.CryptoHasher('sha256').update(text).digest('hex').slice(0, 32)
+const digest = (text: string) => sha256(text).slice(0, 32)

@@ -2,6 +2,7 @@ import { and, eq, gt, lt, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { tickets } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
+import { sha256 } from '../../lib/sha256.ts'
 import { formatUuid } from '../../lib/uuid.ts'
 import type { Ticket } from './model.ts'
 import type { Caller } from './sessions.ts'
@@ -25,7 +26,7 @@ export function createTickets({ db, tokens }: { db: Db; tokens: Tokens }) {
       const secret = crypto.getRandomValues(new Uint8Array(secretBytes))
       const issued = Buffer.concat([id, secret]).toString('base64url')
       const expiresAt = sql`now() + make_interval(secs => ${lifetimeSeconds})`
-      await db.insert(tickets).values({ userId, sessionId, hash: hash(issued), expiresAt })
+      await db.insert(tickets).values({ userId, sessionId, hash: sha256(issued), expiresAt })
       return { ticket: issued, expires_in: lifetimeSeconds }
     },
 
@@ -37,7 +38,11 @@ export function createTickets({ db, tokens }: { db: Db; tokens: Tokens }) {
       const [used] = await db
         .delete(tickets)
         .where(
-          and(eq(tickets.userId, userId), eq(tickets.hash, hash(issued)), gt(tickets.expiresAt, sql`now()`)),
+          and(
+            eq(tickets.userId, userId),
+            eq(tickets.hash, sha256(issued)),
+            gt(tickets.expiresAt, sql`now()`),
+          ),
         )
         .returning({ sessionId: tickets.sessionId })
       if (!used) throw new AppError('invalid_token')
@@ -50,5 +55,3 @@ export function createTickets({ db, tokens }: { db: Db; tokens: Tokens }) {
     },
   }
 }
-
-const hash = (text: string) => new Bun.CryptoHasher('sha256').update(text).digest('hex')

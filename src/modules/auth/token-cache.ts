@@ -20,7 +20,7 @@ export interface Revocations {
  * set back, a session would count as "seen alive a moment ago" for the length of the step. `wall` is only for a
  * token's `exp`, which is a date.
  */
-export interface Clock {
+interface Clock {
   elapsed(): number
   wall(): number
 }

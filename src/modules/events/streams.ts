@@ -4,11 +4,12 @@ import { userVersions } from '../../db/tables.ts'
 import type { Authenticate } from '../../http/require-user.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { errorFields, type Log } from '../../telemetry/log.ts'
+import type { Log } from '../../telemetry/log.ts'
 import type { Observer } from '../../telemetry/observer.ts'
 import { value } from '../tasks/rows.ts'
 import type { TaskService } from '../tasks/service.ts'
-import { event, type Place, Stream } from './stream.ts'
+import { Feed } from './feed.ts'
+import { type Place, Stream } from './stream.ts'
 
 /** The tests make some of them shorter. */
 export const streamLimits = {
@@ -43,13 +44,6 @@ interface Opening {
   requestId: string
 }
 
-/** The streams of one user, which share what is read. */
-interface Feed {
-  streams: Set<Stream>
-  isReading: boolean
-  readAt: number
-}
-
 export type Streams = ReturnType<typeof createStreams>
 
 /**
@@ -72,7 +66,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
 
   /** Opens a stream and returns the body of its response. Throws when there are too many. */
   function open({ userId, token, place, requestId }: Opening): ReadableStream<Uint8Array> {
-    const feed = feeds.get(userId) ?? { streams: new Set(), isReading: false, readAt: 0 }
+    const feed = feeds.get(userId) ?? new Feed(userId, { log, tasks, limits, stats })
     if (feed.streams.size >= limits.perUser)
       throw new AppError('too_many_requests', { headers: { 'retry-after': '10' } })
     if (stats.open >= streamsMax) throw new AppError('unavailable')
@@ -92,73 +86,19 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
         if (feed.streams.size === 0) feeds.delete(userId)
         stats.open--
       },
-      onDrain: () => void advance(userId, feed),
+      onDrain: () => void feed.advance(),
     })
     feeds.set(userId, feed)
     feed.streams.add(stream)
     stats.open++
     log.info('stream began', about)
     if (isStopping) stream.end('restarting')
-    void advance(userId, feed)
+    void feed.advance()
     return stream.body()
   }
 
-  /** Reads for the streams that are behind, one place after the other, until none is. */
-  async function advance(userId: UserId, feed: Feed) {
-    if (feed.isReading) return
-    feed.isReading = true
-    for (let next = findBehind(feed); next; next = findBehind(feed)) {
-      const pause = feed.readAt + limits.readEveryMs - performance.now()
-      if (pause > 0) await Bun.sleep(pause)
-      feed.readAt = performance.now()
-      const { cursor } = next.place
-      const group = [...feed.streams].filter(stream => stream.place.cursor === cursor && stream.wantsChanges)
-      for (const stream of group) {
-        // Before the read: what is written during it wakes them again.
-        stream.isBehind = false
-        // To the end of the queue: the others are next.
-        feed.streams.delete(stream)
-        feed.streams.add(stream)
-      }
-      if (group.length > 0 && !(await read(userId, cursor, group))) break
-    }
-    feed.isReading = false
-  }
-
-  /** Sends the changes after a place to the streams that are there. Returns whether the database has answered. */
-  async function read(userId: UserId, cursor: string, group: Stream[]): Promise<boolean> {
-    try {
-      const { json, count, hasMore, ...place } = await tasks.changes(userId, {
-        since: cursor,
-        limit: limits.entries,
-      })
-      const bytes = count > 0 ? event('changes', json, place.cursor) : undefined
-      for (const stream of group) stream.advance(place, bytes, hasMore)
-      stats.entriesSent += count * group.length
-      return true
-    } catch (error) {
-      const failure = findAppError(error)
-      if (failure?.code === 'unavailable') {
-        // `poll` tries again.
-        for (const stream of group) stream.isBehind = true
-        return false
-      }
-      if (!failure) log.error('stream failed', { user_id: userId, ...errorFields(error) })
-      // An account that is gone, or a cursor that has expired meanwhile: the client learns it when it comes back.
-      for (const stream of group)
-        stream.end(failure?.code === 'invalid_token' ? 'invalid_token' : 'restarting')
-      return true
-    }
-  }
-
-  /** Has a user's streams read, unless they are known to have got as far as `version`. */
   function wake(userId: UserId, version = Number.POSITIVE_INFINITY) {
-    const feed = feeds.get(userId)
-    if (!feed) return
-    for (const stream of feed.streams) if (stream.place.version < version) stream.isBehind = true
-    if (feed.isReading || !findBehind(feed)) return
-    stats.wakeUps++
-    void advance(userId, feed)
+    if (feeds.get(userId)?.wake(version)) stats.wakeUps++
   }
 
   const observe: Observer = ({ method, userId }) => {
@@ -169,7 +109,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   /** Wakes the streams whose user has changes from another process. */
   async function poll() {
     if (feeds.size === 0) return
-    const versions = Array.from(feeds.values(), knownVersion)
+    const versions = Array.from(feeds.values(), feed => feed.knownVersion)
     const found = await newVersions.execute({ users: `{${[...feeds.keys()]}}`, versions: `{${versions}}` })
     for (const { user_id, last_version } of found) wake(user_id, last_version)
   }
@@ -215,18 +155,6 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
       while (stats.open > 0 && performance.now() < until) await Bun.sleep(10)
     },
   }
-}
-
-function findBehind({ streams }: Feed): Stream | undefined {
-  for (const stream of streams) if (stream.wantsChanges) return stream
-  return undefined
-}
-
-/** Up to which version all streams of a user have read. */
-function knownVersion({ streams }: Feed): number {
-  let version = Number.MAX_SAFE_INTEGER
-  for (const { isBehind, place } of streams) version = Math.min(version, isBehind ? -1 : place.version)
-  return version
 }
 
 /** The users whose last version is not the one that is known here. Two arrays in a FROM: the builder has no words for that. */

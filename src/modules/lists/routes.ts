@@ -8,11 +8,12 @@ import {
   ifNoneMatchListHeader,
   isKnown,
   isUnchanged,
+  sendTagged,
   setAnswerTag,
   wantedVersions,
 } from '../../http/entity-tag.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
-import { pageHeaders } from '../../http/paging.ts'
+import { sendPage } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import { errors, jsonText, noContent, preconditionFailed, sendJson, withHeaders } from '../../http/schema.ts'
 import type { Caller } from '../auth/sessions.ts'
@@ -27,7 +28,7 @@ import {
   listUpdate,
   readListQuery,
 } from './model.ts'
-import type { ListService, SerializedList } from './service.ts'
+import type { ListService } from './service.ts'
 
 export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) =>
   new Elysia({ prefix: '/lists', tags: ['lists'] })
@@ -42,8 +43,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller
           return status(304, undefined)
         const page = await lists.list(user.id, query)
         if (page.version !== undefined) setAnswerTag(set, tagOf(page.version))
-        Object.assign(set.headers, pageHeaders(request, page))
-        return sendJson<List[]>(set, `[${page.items}]`)
+        return sendPage<List[]>(set, request, page)
       },
       {
         query: listsQuery,
@@ -64,10 +64,9 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller
       '/:id',
       async ({ user, params, query, headers, set, status }) => {
         const list = await lists.read(user.id, params.id, query.counts)
-        set.headers['cache-control'] = 'private, no-cache'
         // The counts change without the list: its version is no tag of them.
         if (query.counts) return sendJson<List>(set, list.json)
-        if (!isKnown(headers['if-none-match'], list.version)) return sendList(set, list)
+        if (!isKnown(headers['if-none-match'], list.version)) return sendTagged<List>(set, list)
         set.headers.etag = entityTag(list.version)
         return status(304, undefined)
       },
@@ -115,7 +114,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller
       async ({ user, body, headers, status, set, path }) => {
         const list = await lists.create(user.id, body, headers['idempotency-key'])
         set.headers.location = `${path.replace(/\/$/, '')}/${list.id}`
-        return status(201, sendList(set, list))
+        return status(201, sendTagged<List>(set, list))
       },
       {
         headers: idempotencyHeader,
@@ -141,7 +140,10 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller
     .patch(
       '/:id',
       async ({ user, params, body, headers, set }) =>
-        sendList(set, await lists.update(user.id, params.id, body, wantedVersions(headers['if-match']))),
+        sendTagged<List>(
+          set,
+          await lists.update(user.id, params.id, body, wantedVersions(headers['if-match'])),
+        ),
       {
         params: listParams,
         headers: ifMatchHeader,
@@ -159,12 +161,3 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller
         },
       },
     )
-
-/** Sends a list, with its version as the entity tag. */
-function sendList(
-  set: { headers: { etag?: string | number; 'content-type'?: string | number } },
-  { version, json }: SerializedList,
-): List {
-  set.headers.etag = entityTag(version)
-  return sendJson(set, json)
-}

@@ -1,6 +1,6 @@
 import { and, count, desc, eq, isNull, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { afterCursor, lastVersionOf, type Page, type PageRow, page, readPage } from '../../db/page.ts'
+import { afterCursor, countRows, type Page, type PageRow, page, readPage } from '../../db/page.ts'
 import { listTombstones } from '../../db/tables.ts'
 import { createVersionReader, writeInTurn, writeTombstones } from '../../db/versions.ts'
 import { AppError } from '../../lib/errors.ts'
@@ -100,25 +100,11 @@ export function createListService({ db, secretKey }: Parts) {
         lastVersionOf: sql`${userId}::uuid`,
       }
       const item = query.counts ? counted(userId) : sql`${lists.json}`
-      const [rows, totals] = await Promise.all([
+      return readPage(
         db.execute<PageRow>(page({ from: lists, where, order, item, ...size })),
-        query.total
-          ? db
-              .select({ total: count(), lastVersion: lastVersionOf(sql`${userId}::uuid`) })
-              .from(lists)
-              .where(isOwn)
-          : undefined,
-      ])
-      const { items, last } = readPage(rows[0]!)
-      const version = rows[0]!.last_version ?? undefined
-      const [{ total, lastVersion } = { total: undefined, lastVersion: version }] = totals ?? []
-      return {
-        items,
-        next: last && cursors.sign('lists', userId, last),
-        total,
-        // The count is another statement, which may have seen another change.
-        version: lastVersion === version ? version : undefined,
-      }
+        last => cursors.sign('lists', userId, last),
+        query.total ? countRows(db, lists, isOwn, userId) : undefined,
+      )
     },
 
     /** The `version` that such a page has now, without reading it. Throws as `list` does. */

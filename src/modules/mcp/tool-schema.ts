@@ -1,5 +1,5 @@
 import { type TObject, type TSchema, Type } from '@sinclair/typebox'
-import { type Schema, toJsonSchema } from '../../http/openapi-document.ts'
+import { type Schema, toJsonSchema } from '../../http/json-schema.ts'
 import { findProblems, problemsMax, unknownFields } from '../../http/problems.ts'
 import { AppError } from '../../lib/errors.ts'
 

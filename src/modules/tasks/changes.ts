@@ -58,7 +58,7 @@ interface Place {
 }
 
 /** Changes of one user, in order. */
-export interface ChangesPage {
+interface ChangesPage {
   /** As the API sends it. */
   json: string
   state: string
@@ -71,7 +71,7 @@ export interface ChangesPage {
 }
 
 /** Where a client begins. */
-export interface ChangesStart {
+interface ChangesStart {
   cursor: string | undefined
   /** Where the request has the cursor. */
   sentAs: SentAs

@@ -48,7 +48,7 @@ export const trashTasks = (tx: Db, versions: Versions, userId: UserId, ids: stri
   changeTasks(tx, versions, userId, and(isLive, idOrChildOf(ids)), { deletedAt: sql`now()` })
 
 /** Deletes these tasks and their children permanently, from the list or from the trash. */
-export async function eraseTasks(tx: Db, versions: Versions, userId: UserId, ids: string[]) {
+async function eraseTasks(tx: Db, versions: Versions, userId: UserId, ids: string[]) {
   const which = and(eq(tasks.userId, userId), idOrChildOf(ids))
   const erased = await tx
     .delete(tasks)

@@ -1,8 +1,8 @@
-import { and, count, eq, isNull, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, eq, isNull, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
 import {
   afterCursor,
-  lastVersionOf,
+  countRows,
   type OrderKey,
   type Page,
   type PageRow,
@@ -42,20 +42,12 @@ export function createPages(db: Db, cursors: Cursors) {
    */
   async function list(userId: UserId, query: ListQuery): Promise<Page> {
     const { order, after } = readPlace(userId, query)
-    const [rows, counted] = await Promise.all([
+    const page = await readPage(
       hotPage(userId, query, after) ?? db.execute<PageRow>(pageFor(userId, query, order, after)),
-      query.total ? countTasks(userId, query) : undefined,
-    ])
-    const { items, last } = readPage(rows[0]!)
-    const version = rows[0]!.last_version ?? undefined
-    const [{ total, lastVersion } = { total: undefined, lastVersion: version }] = counted ?? []
-    return {
-      items,
-      next: last && cursors.sign('list', userId, `${nameOf(order)} ${last}`),
-      total,
-      // The count is another statement, which may have seen another change.
-      version: query.overdue || lastVersion !== version ? undefined : version,
-    }
+      last => cursors.sign('list', userId, `${nameOf(order)} ${last}`),
+      query.total ? countRows(db, tasks, whereClause(userId, query), userId) : undefined,
+    )
+    return query.overdue ? { ...page, version: undefined } : page
   }
 
   /** The `version` that such a page has now, without reading it. Throws as `list` does. */
@@ -63,12 +55,6 @@ export function createPages(db: Db, cursors: Cursors) {
     readPlace(userId, query)
     return query.overdue ? undefined : (await readVersions(userId))?.lastVersion
   }
-
-  const countTasks = (userId: UserId, query: ListQuery) =>
-    db
-      .select({ total: count(), lastVersion: lastVersionOf(sql`${userId}::uuid`) })
-      .from(tasks)
-      .where(whereClause(userId, query))
 
   /** The order of a query, and the values of the last task of the page before. */
   function readPlace(userId: UserId, { sort = defaultSort, offset = 0, cursor }: ListQuery) {

@@ -235,6 +235,5 @@ export type TrashQuery = typeof trashQuery.static
 export type ChangesQuery = typeof changesQuery.static
 export type Changes = typeof changes.static
 export type Operation = typeof operation.static
-export type OperationResult = (typeof batchResult.static)['results'][number]
 export type StatsQuery = typeof statsQuery.static
 export type Stats = typeof stats.static

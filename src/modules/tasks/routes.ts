@@ -8,11 +8,13 @@ import {
   ifNoneMatchListHeader,
   isKnown,
   isUnchanged,
+  sendTagged,
   setAnswerTag,
+  type TaggedResponse,
   wantedVersions,
 } from '../../http/entity-tag.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
-import { pageHeaders } from '../../http/paging.ts'
+import { sendPage } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import {
   errors,
@@ -45,7 +47,6 @@ import {
   trashQuery,
 } from './model.ts'
 import { misplacedCodes } from './placement.ts'
-import type { SerializedTask } from './rows.ts'
 import type { TaskService } from './service.ts'
 
 export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) =>
@@ -54,7 +55,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller
 const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) => {
   async function update({ user, params, body, headers, set }: Update) {
     const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
-    return sendTask(set, task)
+    return sendTagged<Task>(set, task)
   }
 
   return new Elysia({ prefix: '/tasks', tags: ['tasks'] })
@@ -69,8 +70,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, ans
           return status(304, undefined)
         const page = await tasks.list(user.id, query)
         if (page.version !== undefined) setAnswerTag(set, tagOf(page.version))
-        Object.assign(set.headers, pageHeaders(request, page))
-        return sendJson<Task[]>(set, `[${page.items}]`)
+        return sendPage<Task[]>(set, request, page)
       },
       {
         transform: readListQuery,
@@ -127,9 +127,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, ans
     .get(
       '/trash',
       async ({ user, query, request, set }) => {
-        const page = await tasks.trash(user.id, query)
-        Object.assign(set.headers, pageHeaders(request, page))
-        return sendJson<TrashedTask[]>(set, `[${page.items}]`)
+        return sendPage<TrashedTask[]>(set, request, await tasks.trash(user.id, query))
       },
       {
         query: trashQuery,
@@ -160,8 +158,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, ans
       '/:id',
       async ({ user, params, headers, set, status }) => {
         const task = await tasks.read(user.id, params.id)
-        set.headers['cache-control'] = 'private, no-cache'
-        if (!isKnown(headers['if-none-match'], task.version)) return sendTask(set, task)
+        if (!isKnown(headers['if-none-match'], task.version)) return sendTagged<Task>(set, task)
         // Without a body there is no type of one.
         set.headers.etag = entityTag(task.version)
         return status(304, undefined)
@@ -210,7 +207,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, ans
       '/:id/restore',
       async ({ user, params, headers, set }) => {
         const task = await tasks.restore(user.id, params.id, wantedVersions(headers['if-match']))
-        return sendTask(set, task)
+        return sendTagged<Task>(set, task)
       },
       {
         ...change,
@@ -227,7 +224,7 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, ans
       async ({ user, body, headers, status, set, path }) => {
         const task = await tasks.create(user.id, body, headers['idempotency-key'])
         set.headers.location = `${path.replace(/\/$/, '')}/${task.id}`
-        return status(201, sendTask(set, task))
+        return status(201, sendTagged<Task>(set, task))
       },
       {
         headers: idempotencyHeader,
@@ -271,22 +268,12 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, ans
     })
 }
 
-/** Sends a task, with its version as the entity tag. */
-function sendTask(set: ResponseHeaders, { version, json }: SerializedTask): Task {
-  set.headers.etag = entityTag(version)
-  return sendJson(set, json)
-}
-
-interface ResponseHeaders {
-  headers: { etag?: string | number; 'content-type'?: string | number }
-}
-
 interface Update {
   user: Caller
   params: { id: string }
   body: TaskUpdate
   headers: { 'if-match'?: string }
-  set: ResponseHeaders
+  set: TaggedResponse
 }
 
 /** What the routes that change one task have in common. */

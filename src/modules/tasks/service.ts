@@ -1,7 +1,5 @@
 import type { Db } from '../../db/drizzle.ts'
-import { writeInTurn } from '../../db/versions.ts'
 import { AppError } from '../../lib/errors.ts'
-import { alreadyUsed, type Creation, createIdempotency, keyReused } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { Log } from '../../telemetry/log.ts'
@@ -10,10 +8,11 @@ import { createChanges } from './changes.ts'
 import { createCursors } from './cursor.ts'
 import { createErasure } from './erasure.ts'
 import { createFamilyChanges } from './families.ts'
+import { createInsertion } from './insertion.ts'
 import { createPages } from './list.ts'
-import type { TaskCreate, TaskUpdate } from './model.ts'
+import type { TaskUpdate } from './model.ts'
 import { throwMisplaced } from './placement.ts'
-import { requestText, type SerializedTask, toColumns, toNewColumns } from './rows.ts'
+import { type SerializedTask, toColumns } from './rows.ts'
 import { type Change, createStatements, type Target, throwMissing } from './statements.ts'
 import { createStats } from './stats.ts'
 import { createTrash } from './trash.ts'
@@ -30,33 +29,12 @@ interface Parts {
 /** The versions of a task that a change accepts, as text; null for any. */
 type Versions = string[] | null
 
-/** How often a change is tried while other writers change the same task. */
-const triesMax = 3
-
+/** What a user can do with tasks; each part that is more than a few lines has a file of its own. */
 export function createTaskService({ db, log, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
-  const identify = createIdempotency(secretKey, 'idempotency')
   const statements = createStatements(db)
   const erasure = createErasure(db, log)
   const families = createFamilyChanges(db)
-
-  /**
-   * Writes, and looks why only when nothing was written. Returns the task, or `undefined` when there is none to change.
-   * If another writer has made the change possible since the write, it is tried again.
-   */
-  async function applyChange<Values extends Target>(change: Change, values: Values) {
-    if (!isUuid(values.id)) throw new AppError('task_not_found')
-    for (let attempt = 1; attempt <= triesMax; attempt++) {
-      const [written] = await change.write(values)
-      if (written) return written
-      const [task] = await change.look(values)
-      if (!task) return undefined
-      if (values.ifMatch && !values.ifMatch.includes(`${task.version}`))
-        throw new AppError('precondition_failed', { current: JSON.parse(task.json) })
-      if (!task.differs) return task
-    }
-    throw new AppError('unavailable')
-  }
 
   async function read(userId: UserId, taskId: string): Promise<SerializedTask> {
     if (!isUuid(taskId)) throw new AppError('task_not_found')
@@ -65,30 +43,10 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     return task
   }
 
-  /** Creates a task, or returns the one that the same request has created before. */
-  async function createOnce(user: UserId, creation: Creation, input: TaskCreate) {
-    const { id, requestHash } = creation
-    const values = { id, user, request_hash: requestHash, ...toNewColumns(input) }
-    const attempt = async ({ insertOnce, prior, tombstone }: typeof statements) => {
-      const [made] = await insertOnce.execute(values).catch(throwMisplaced)
-      if (made) return made
-      const [found] = await prior.execute(values)
-      const isGone = found ? found.isTrashed : (await tombstone.execute(values)).length > 0
-      if (isGone) throw alreadyUsed(creation)
-      if (found && !found.isRepeat) throw keyReused()
-      return found
-    }
-    const task =
-      (await attempt(statements)) ??
-      // The user made another change at the same time. With the lock held, there is none.
-      (await writeInTurn(db, user, tx => attempt(createStatements(tx))))
-    if (!task) throw new AppError('invalid_token')
-    return task
-  }
-
   return {
     ...createPages(db, cursors),
     ...createChanges(db, cursors),
+    create: createInsertion({ db, statements, secretKey }),
     batch: createBatch(db),
     stats: createStats(db),
     trash: createTrash(db, cursors),
@@ -97,22 +55,6 @@ export function createTaskService({ db, log, secretKey }: Parts) {
 
     /** One task. Throws `task_not_found`, or `not_authorized` when it is another user's. */
     read,
-
-    /**
-     * Creates a task. With an id or a key that was sent before, it creates none and returns the first task, as it is now.
-     * Throws `invalid_token` when the account was deleted since the token was checked, `id_used` or `idempotency_key_used`
-     * when the first task is in the trash or was deleted permanently, `idempotency_key_reused` when the key came with
-     * another request.
-     */
-    async create(userId: UserId, input: TaskCreate, key?: string): Promise<SerializedTask & { id: string }> {
-      const creation = identify(userId, { id: input.id, key, request: () => requestText(input) })
-      const { id, mayExist } = creation
-      if (mayExist) return { id, ...(await createOnce(userId, creation, input)) }
-      const values = { id, user: userId, ...toNewColumns(input) }
-      const [task] = await statements.insert.execute(values).catch(throwMisplaced)
-      if (!task) throw new AppError('invalid_token')
-      return { id, ...task }
-    },
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
     async update(userId: UserId, taskId: string, input: TaskUpdate, ifMatch: Versions) {
@@ -137,4 +79,25 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       return read(userId, taskId)
     },
   }
+}
+
+/** How often a change is tried while other writers change the same task. */
+const triesMax = 3
+
+/**
+ * Writes, and looks why only when nothing was written. Returns the task, or `undefined` when there is none to change.
+ * If another writer has made the change possible since the write, it is tried again.
+ */
+async function applyChange<Values extends Target>(change: Change, values: Values) {
+  if (!isUuid(values.id)) throw new AppError('task_not_found')
+  for (let attempt = 1; attempt <= triesMax; attempt++) {
+    const [written] = await change.write(values)
+    if (written) return written
+    const [task] = await change.look(values)
+    if (!task) return undefined
+    if (values.ifMatch && !values.ifMatch.includes(`${task.version}`))
+      throw new AppError('precondition_failed', { current: JSON.parse(task.json) })
+    if (!task.differs) return task
+  }
+  throw new AppError('unavailable')
 }

@@ -32,6 +32,8 @@ export interface Change {
   look(target: Target): Promise<(SerializedTask & { differs: boolean })[]>
 }
 
+export type Statements = ReturnType<typeof createStatements>
+
 /**
  * The statements about one task. A write takes the user's next version for the task, in one statement
  * (docs/decisions/0005-change-sequence.md). It locks the row of versions before the task, so that two writers never

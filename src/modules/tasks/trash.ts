@@ -18,9 +18,8 @@ export function createTrash(db: Db, cursors: Cursors) {
     const after = cursor === undefined ? undefined : readCursor(userId, cursor)
     const where = and(eq(tasks.userId, userId), isNotNull(tasks.deletedAt), after)!
     const size = { pageSize: sql`${limit}::int`, limit: sql`${limit + 1}::int` }
-    const [row] = await db.execute<PageRow>(page({ from: tasks, where, order, item, ...size }))
-    const { items, last } = readPage(row!)
-    return { items, next: last && cursors.sign('trash', userId, last) }
+    const rows = db.execute<PageRow>(page({ from: tasks, where, order, item, ...size }))
+    return readPage(rows, last => cursors.sign('trash', userId, last))
   }
 
   function readCursor(userId: UserId, cursor: string) {

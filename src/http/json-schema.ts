@@ -1,0 +1,119 @@
+/** JSON Schema, and the annotations that our models add to it (`http/schema.ts`). */
+export interface Schema {
+  title?: string
+  description?: string
+  type?: string | string[]
+  format?: string
+  const?: unknown
+  enum?: unknown[]
+  examples?: unknown[]
+  anyOf?: Schema[]
+  oneOf?: Schema[]
+  items?: Schema
+  properties?: Record<string, Schema>
+  $ref?: string
+  pattern?: string
+  notBlank?: boolean
+  maxBytes?: number
+  /** What the document says in the place of what is checked. */
+  documented?: Schema
+  /** The property that tells the variants of a union apart; in the document as OpenAPI says it. */
+  discriminator?: string | { propertyName: string; mapping: Record<string, string> }
+  form?: boolean
+  /** The type of a response that is not JSON. */
+  mediaType?: string
+  /** The text is JSON, and this is what stands in it. */
+  jsonOf?: Schema
+  [keyword: string]: unknown
+}
+
+/** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
+export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
+  if (schema.documented) return toJsonSchema(schema.documented, schemas)
+  // `additionalProperties` is no word of ours: Elysia writes it into a schema when its route is first called.
+  const {
+    title,
+    notBlank,
+    maxBytes,
+    wanted: _wanted,
+    withinYear: _withinYear,
+    discriminator,
+    form,
+    additionalProperties,
+    anyOf,
+    items,
+    properties,
+    pattern,
+    ...rest
+  } = schema
+  const convert = (part: Schema) => toJsonSchema(part, schemas)
+  const plain: Schema = {
+    ...rest,
+    ...(pattern && isPortable(pattern) && { pattern }),
+    ...(notBlank && { pattern: '\\S' }),
+    // Not the whole truth (bytes, not characters): the description has the rest.
+    ...(maxBytes && { maxLength: maxBytes }),
+    ...(isWide(rest) && { format: 'int64' }),
+    ...(items && { items: convert(items) }),
+    ...(properties && { properties: mapValues(properties, convert) }),
+    ...(anyOf && typeof discriminator === 'string' && toTagged(discriminator, anyOf, convert)),
+    ...(anyOf && !discriminator && toUnion(rest, anyOf.filter(isNotCoercion).map(convert))),
+  }
+  if (title === undefined) return plain
+  // Examples stand beside the body, and the plugin keeps the description of a response's schema for the response.
+  const { examples: _, ...shared } = plain
+  const known = schemas[title] ?? { title, ...shared }
+  if (!Bun.deepEquals({ ...known, description: '' }, { title, ...shared, description: '' })) {
+    throw new Error(`Two schemas are called ${title}`)
+  }
+  schemas[title] = { title, ...known, ...shared }
+  return { $ref: `#/components/schemas/${title}` }
+}
+
+/** Generators for Java, C# and others make 32 bits of an integer that does not say more. */
+const isWide = ({ type, maximum }: Schema) => type === 'integer' && Number(maximum) >= 2 ** 31
+
+/** Generators copy a pattern into languages that know no lookahead, and no `\\p` without a flag: then the server alone checks it. */
+const isPortable = (pattern: string) => !/\(\?|\\p/i.test(pattern)
+
+/** The shortest form of a choice: one of some texts, something or null, or what it is. */
+function toUnion({ type: _, ...rest }: Schema, choices: Schema[]): Schema {
+  const [first, second] = choices
+  if (choices.length === 1) return { ...first, ...rest }
+  if (choices.every(choice => 'const' in choice)) {
+    return { type: first!.type!, enum: choices.map(choice => choice.const) }
+  }
+  if (choices.length === 2 && second!.type === 'null' && typeof first!.type === 'string') {
+    return {
+      ...first,
+      ...rest,
+      type: [first!.type, 'null'],
+      ...(first!.enum && { enum: [...first!.enum, null] }),
+    }
+  }
+  return { anyOf: choices }
+}
+
+/** A union of named schemas that a property tells apart: it has another value in each. */
+function toTagged(propertyName: string, variants: Schema[], convert: (part: Schema) => Schema): Schema {
+  const references = variants.map(variant => [
+    variant.properties![propertyName]!.const,
+    convert(variant).$ref,
+  ])
+  return {
+    oneOf: references.map(([, $ref]) => ({ $ref })) as Schema[],
+    discriminator: { propertyName, mapping: Object.fromEntries(references) },
+  }
+}
+
+/** In addresses, Elysia's number is "a text that looks like one, or a number": the first half is how, not what. */
+const coercions = new Set(['integer', 'numeric', 'boolean'])
+const isNotCoercion = ({ type, format }: Schema) => !(type === 'string' && format && coercions.has(format))
+
+/** An object with other values. */
+export function mapValues<From, To>(
+  object: Record<string, From>,
+  change: (value: From, key: string) => To,
+): Record<string, To> {
+  return Object.fromEntries(Object.entries(object).map(([key, value]) => [key, change(value, key)]))
+}
