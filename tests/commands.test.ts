@@ -94,7 +94,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   })
 
   test('disable and reset-password end no session and no API token of another user', async () => {
-    const [heidi, ivan] = [await api.user('heidi@example.com'), await api.user('ivan@example.com')]
+    const [heidi, ivan] = [await api.user(), await api.user()]
     const script = await makeApiToken(api, ivan)
     await user(['disable', heidi.id])
     await user(['reset-password', heidi.id], 'staple battery')
@@ -106,7 +106,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   })
 
   test('an account that is disabled again stays disabled since the first time', async () => {
-    const judy = await api.user('judy@example.com')
+    const judy = await api.user()
     const disabledAt = async () => {
       expect((await user(['disable', judy.id])).exitCode).toBe(0)
       const accounts = lines((await user(['list'])).stdout).map(line => JSON.parse(line))
@@ -134,7 +134,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
 
   test('token create prints a token that works, list shows it without the secret, revoke ends it', async () => {
     const frank = await api.user('frank@example.com')
-    await makeApiToken(api, await api.user('erin@example.com'))
+    await makeApiToken(api, await api.user())
     const options = ['--name', 'a script', '--scopes', 'account:read, tasks:write', '--expires', '30d']
     const made = await token(['create', 'FRANK@example.com', ...options])
     const day = new Date(Date.now() + 30 * 86_400_000).toISOString().slice(0, 10)
