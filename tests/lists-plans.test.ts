@@ -194,26 +194,25 @@ describe('a page of a list, with 100,000 tasks in the table', () => {
   })
 
   test('of a list reads that list alone, by one plan', async () => {
-    for (const status of [undefined, ['pending'] as ['pending']]) {
-      const query = { list: [listId], ...(status && { status }) }
-      const { next } = await service.tasks.list(users.many, { ...query, limit: 10 })
-      for (const cursor of [undefined, next!]) {
-        for (let round = 0; round < 12; round++) {
-          const plan = await page('many', { ...query, limit: 20, ...(cursor && { cursor }) })
+    const query = { list: [listId] }
+    const { next } = await service.tasks.list(users.many, { ...query, limit: 10 })
+    for (const cursor of [undefined, next!]) {
+      for (let round = 0; round < 12; round++) {
+        const plan = await page('many', { ...query, limit: 20, ...(cursor && { cursor }) })
 
-          expect(withoutValues(plan.types)).toEqual(inOrder)
-          expect(plan.indexes).toEqual(['tasks_list'])
-          // The list has 50 of the 10,000 tasks, a few of them in the trash.
-          expect(plan.read).toBeLessThanOrEqual(50)
-        }
-        const [, genericPlans, customPlans] = (await service.prepared())!
-        expect([genericPlans > 5, customPlans]).toEqual([true, 5])
+        expect(withoutValues(plan.types)).toEqual(inOrder)
+        expect(plan.indexes).toEqual(['tasks_list'])
+        // The list has 50 of the 10,000 tasks, a few of them in the trash.
+        expect(plan.read).toBeLessThanOrEqual(50)
       }
+      const [, genericPlans, customPlans] = (await service.prepared())!
+      expect([genericPlans > 5, customPlans]).toEqual([true, 5])
     }
   })
 
   test.each([
     { list: [listId] },
+    { list: [listId], status: ['pending'] },
     { list: ['none'] },
     { list: [listId, 'none'], sort: 'title' },
     { parent: ['none'] },

@@ -92,6 +92,8 @@ const defaults: Record<string, (config: Config) => string> = {
   LOGIN_FAILURE_LIMIT: config => String(config.throttle.failuresPerAccount),
   REGISTER_LIMIT: config => String(config.throttle.registrationsPerHour),
   REGISTRATION: config => config.registration,
+  MCP: config => String(config.mcp),
+  STREAMS_MAX: config => String(config.streamsMax),
   BACKUP_KEEP: () => '7',
   BACKUP_DIR: config => `${config.dataDir}/backups`,
   LOG_LEVEL: config => config.logLevel,
