@@ -1,9 +1,10 @@
 /**
  * `bun scripts/test.ts [options] [arguments of bun test]`: builds the executable, starts a PostgreSQL, runs the tests
- * with both, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of them passed.
+ * with both, two files at a time, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of
+ * them passed.
  *
  * - `--no-build`: the executable is only built if a test needs it and it is older than the sources.
- * - `--fast`: only the test files that neither start a process nor cut the power, two at a time; no build.
+ * - `--fast`: only the test files that neither start a process nor cut the power; no build.
  * - `--check`: types, lint and format too; each of the two counts like a test.
  *
  * With TEST_PGBOUNCER=1 the services under test reach their databases through a PgBouncer that pools transactions.
@@ -42,7 +43,7 @@ process.exitCode = await main(process.argv.slice(2))
 async function main(args: string[]): Promise<number> {
   const has = (option: string) => args.includes(option)
   const rest = args.filter(arg => !['--no-build', '--fast', '--check'].includes(arg))
-  if (has('--fast')) rest.unshift('--parallel=2', '--no-isolate', ...fastFiles())
+  if (has('--fast')) rest.unshift(...fastFiles())
   const checked = has('--check') ? await check() : { passed: 0, failed: 0 }
   const server = await startPostgresServer()
   try {
@@ -83,7 +84,7 @@ async function test(server: PostgresServer, args: string[]) {
   const proxy = process.env.TEST_PGBOUNCER ? await startPgBouncer(server.url) : undefined
   const exitCode = await run(
     [
-      ...['test', '--no-orphans', `--timeout=${testMillisecondsMax}`],
+      ...['test', '--no-orphans', '--parallel=2', '--no-isolate', `--timeout=${testMillisecondsMax}`],
       ...['--reporter=junit', `--reporter-outfile=${report}`],
       ...args,
     ],

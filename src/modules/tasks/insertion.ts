@@ -32,11 +32,14 @@ export function createInsertion({ db, statements, secretKey }: Parts) {
     const creation = identify(userId, { id: input.id, key, request: () => requestText(input) })
     const { id, requestHash } = creation
     const values = { id, user: userId, request_hash: requestHash, ...toNewColumns(input) }
-    const task = creation.mayExist
-      ? ((await insertOnce(statements, creation, values)) ??
-        // The user made another change at the same time. With the lock held, there is none.
-        (await writeInTurn(db, userId, tx => insertOnce(createStatements(tx), creation, values))))
-      : (await statements.insert.execute(values).catch(throwMisplaced))[0]
+    const insert = async (on: Statements) =>
+      creation.mayExist
+        ? insertOnce(on, creation, values)
+        : (await on.insert.execute(values).catch(throwMisplaced))[0]
+    // No row: the user made another change at the same time, the account is gone, or its rows are moving to another server
+    // of a cluster. With the lock held it is known which.
+    const task =
+      (await insert(statements)) ?? (await writeInTurn(db, userId, tx => insert(createStatements(tx))))
     if (!task) throw new AppError('invalid_token')
     return { id, ...task }
   }
