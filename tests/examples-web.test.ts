@@ -104,6 +104,24 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     await page.getByText('No tasks.').waitFor()
   }, 60_000)
 
+  test('a list shows its own tasks, and new ones go into it', async () => {
+    const user = await service.user()
+    const { body: list } = await service.post('/lists', { token: user.token, json: { name: 'Groceries' } })
+    await service.task(user, { title: 'Buy milk', list_id: list.id })
+    await service.task(user, { title: 'Paint the fence' })
+    const page = await open()
+    await signIn(page, user)
+    await item(page, 'Paint the fence').waitFor()
+
+    await page.getByLabel('List', { exact: true }).selectOption('Groceries')
+    await item(page, 'Paint the fence').waitFor({ state: 'detached' })
+    await page.getByLabel('New task').fill('Buy bread')
+    await page.getByRole('button', { name: 'Add' }).click()
+
+    await arrived(user, { title: 'Buy bread', list_id: list.id })
+    expect((await titles(page)).sort()).toEqual(['Buy bread', 'Buy milk'])
+  }, 60_000)
+
   test('a task is added, edited, completed and deleted, and each change reaches the service', async () => {
     const user = await service.user()
     const page = await open({ timezoneId: 'Europe/Berlin' })

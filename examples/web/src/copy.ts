@@ -1,4 +1,4 @@
-/** What this browser keeps for times without a network: a copy of the tasks, and the changes that wait to be sent. */
+/** What this browser keeps for times without a network: a copy of tasks and lists, and the changes that wait to be sent. */
 import { type DBSchema, openDB } from 'idb'
 import type { components } from './schema.d.ts'
 
@@ -19,6 +19,7 @@ export type Change = {
 
 interface Schema extends DBSchema {
   tasks: { key: string; value: Task }
+  lists: { key: string; value: Schemas['TaskList'] }
   /** In the order in which they were made. */
   outbox: { key: number; value: Change }
   about: { key: 'account' | 'cursor'; value: string }
@@ -27,6 +28,7 @@ interface Schema extends DBSchema {
 export const copy = openDB<Schema>('todo', 1, {
   upgrade(db) {
     db.createObjectStore('tasks', { keyPath: 'id' })
+    db.createObjectStore('lists', { keyPath: 'id' })
     db.createObjectStore('outbox', { autoIncrement: true })
     db.createObjectStore('about')
   },
@@ -34,7 +36,7 @@ export const copy = openDB<Schema>('todo', 1, {
 
 const events = new EventTarget()
 
-/** Calls a listener after every change of the tasks, or of the outbox. */
+/** Calls a listener after every change of the tasks and lists, or of the outbox. */
 export function onCopy(part: 'tasks' | 'outbox', listener: () => void) {
   events.addEventListener(part, listener)
   return () => events.removeEventListener(part, listener)
@@ -51,7 +53,7 @@ export async function claimCopy(account: string) {
 }
 
 export async function clearCopy() {
-  const transaction = (await copy).transaction(['tasks', 'outbox', 'about'], 'readwrite')
+  const transaction = (await copy).transaction(['tasks', 'lists', 'outbox', 'about'], 'readwrite')
   for (const name of transaction.objectStoreNames) transaction.objectStore(name).clear()
   await transaction.done
   report('tasks')

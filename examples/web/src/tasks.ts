@@ -9,10 +9,12 @@ export type Fields = components['schemas']['TaskUpdate']
 
 export interface Filter {
   status: Task['status'] | ''
+  /** The id of a list; of all, when it is empty. */
+  list: string
   q: string
 }
 
-type Shown = Pick<Task, 'id' | 'version' | 'title' | 'description' | 'status' | 'priority' | 'due_at'>
+type Shown = Pick<Task, 'id' | 'version' | 'title' | 'description' | 'status' | 'priority' | 'due_at' | 'list_id'>
 
 /** A task with the changes that wait to be sent. `theirs`: the service's task, if it has changed meanwhile. */
 export interface ShownTask extends Shown {
@@ -30,8 +32,14 @@ export interface Page {
 
 const pageSize = 20
 
-export async function listPage({ status, q }: Filter, cursor?: string): Promise<Page> {
-  const query = { limit: pageSize, cursor, status: status ? [status] : undefined, q: q || undefined }
+export async function listPage({ status, list, q }: Filter, cursor?: string): Promise<Page> {
+  const query = {
+    limit: pageSize,
+    cursor,
+    status: status ? [status] : undefined,
+    list: list ? [list] : undefined,
+    q: q || undefined,
+  }
   const { data, error, response } = await api.GET('/api/v1/tasks', { params: { query } })
   if (error) throw new Problem(response, error)
   return { tasks: data, next: nextCursor(response) }
@@ -72,10 +80,12 @@ const blank = {
   status: 'pending',
   priority: 0,
   due_at: null,
+  list_id: null,
 } as const
 
-function fits({ status, title, description }: Shown, filter: Filter): boolean {
+function fits({ status, title, description, list_id }: Shown, filter: Filter): boolean {
   const text = `${title} ${description ?? ''}`.toLowerCase()
   const words = filter.q.toLowerCase().split(/\s+/)
-  return (!filter.status || status === filter.status) && words.every(word => text.includes(word))
+  const isIn = (wanted: string, value: string | null) => !wanted || value === wanted
+  return isIn(filter.status, status) && isIn(filter.list, list_id) && words.every(word => text.includes(word))
 }

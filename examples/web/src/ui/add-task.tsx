@@ -1,12 +1,19 @@
 import type { Change } from '../copy.ts'
 
-export function AddTask({ onChange }: { onChange: (change: Change) => void }) {
+interface Props {
+  /** The list that it goes to; none, when it is empty. */
+  list: string
+  onChange: (change: Change) => void
+}
+
+export function AddTask({ list, onChange }: Props) {
   function submit(event: SubmitEvent) {
     event.preventDefault()
     const form = event.currentTarget as HTMLFormElement
     const title = String(new FormData(form).get('title')).trim()
     form.reset()
-    if (title) onChange({ op: 'create', id: crypto.randomUUID(), version: 0, fields: { title } })
+    const fields = { title, list_id: list || null }
+    if (title) onChange({ op: 'create', id: crypto.randomUUID(), version: 0, fields })
   }
 
   return (

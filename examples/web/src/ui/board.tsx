@@ -12,7 +12,7 @@ import { useSync } from './use-sync.ts'
 import { useTasks } from './use-tasks.ts'
 
 export function Board({ email }: { email: string }) {
-  const [filter, setFilter] = useState<Filter>({ status: '', q: '' })
+  const [filter, setFilter] = useState<Filter>({ status: '', list: '', q: '' })
   const [opened, setOpened] = useState<ShownTask>()
   const { isOffline, refusals, syncNow } = useSync()
   const { tasks, changes, showMore } = useTasks(filter, isOffline)
@@ -38,7 +38,7 @@ export function Board({ email }: { email: string }) {
         </button>
       </header>
       <main>
-        <AddTask onChange={change} />
+        <AddTask list={filter.list} onChange={change} />
         <Filters filter={filter} onFilter={setFilter} />
         <p role="status">
           {isOffline && 'Offline.'} {waiting} {refusals.join(' ')}

@@ -1,4 +1,5 @@
 import type { Filter } from '../tasks.ts'
+import { useLists } from './use-lists.ts'
 import { statuses } from './words.ts'
 
 interface Props {
@@ -7,6 +8,7 @@ interface Props {
 }
 
 export function Filters({ filter, onFilter }: Props) {
+  const lists = useLists()
   return (
     <search class="row">
       <input
@@ -17,6 +19,20 @@ export function Filters({ filter, onFilter }: Props) {
         value={filter.q}
         onInput={event => onFilter({ ...filter, q: event.currentTarget.value })}
       />
+      {lists.length > 0 && (
+        <select
+          aria-label="List"
+          value={filter.list}
+          onChange={event => onFilter({ ...filter, list: event.currentTarget.value })}
+        >
+          <option value="">All lists</option>
+          {lists.map(({ id, name }) => (
+            <option key={id} value={id}>
+              {name}
+            </option>
+          ))}
+        </select>
+      )}
       <select
         aria-label="Status"
         value={filter.status}

@@ -1,0 +1,21 @@
+import { useEffect, useState } from 'preact/hooks'
+import { copy, onCopy } from '../copy.ts'
+import type { components } from '../schema.d.ts'
+
+type TaskList = components['schemas']['TaskList']
+
+/** The user's lists, in their order, from the copy. */
+export function useLists(): TaskList[] {
+  const [lists, setLists] = useState<TaskList[]>([])
+  useEffect(() => {
+    const load = async () => setLists((await (await copy).getAll('lists')).sort(inOrder))
+    load()
+    return onCopy('tasks', load)
+  }, [])
+  return lists
+}
+
+function inOrder(a: TaskList, b: TaskList): number {
+  if (a.position !== b.position) return a.position < b.position ? -1 : 1
+  return a.id < b.id ? -1 : 1
+}
