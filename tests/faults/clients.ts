@@ -183,11 +183,11 @@ export async function startClients(
     }
   }
 
-  function act(client: TaskClient): Promise<void> {
+  function act(client: TaskClient): Promise<unknown> {
     const { random, own, keepsCopy, session } = client
     if (session.refreshingSince !== undefined) return refresh(client)
     if (own.filter(isSettled).length > ownTasksMax) return erase(client)
-    if (keepsCopy && random.chance(0.2)) return void (await followChanges(client))
+    if (keepsCopy && random.chance(0.2)) return followChanges(client)
     return random.pick(actions)(client)
   }
 
