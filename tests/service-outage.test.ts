@@ -252,8 +252,7 @@ describe('the executable, when PostgreSQL', () => {
 
   test('is asked by the service, statements and locks have their limits, and no transaction is left open', async () => {
     const traffic = startTraffic(api, users)
-    const states = new Set<unknown>()
-    for (let i = 0; i < 20; i++) for (const [state] of await sessions('state')) states.add(state)
+    await traffic.more('answered', 100)
     const holder = await holdOpen(url, 'lock table tasks in access exclusive mode')
     await Bun.sleep(2500)
     // Of an idle session, `query_start` is that of its last statement, however long ago.
@@ -262,11 +261,13 @@ describe('the executable, when PostgreSQL', () => {
     )) as [[number]]
     await holder()
     const seen = await traffic.end()
+    const states = (await sessions('state')).map(([state]) => String(state))
 
     expect(seen.faults).toEqual([])
     expect(longest).toBeGreaterThan(0)
     expect(longest).toBeLessThan(1.5)
-    expect([...states].filter(state => /transaction/.test(String(state)))).toEqual([])
+    expect(states.length).toBeGreaterThan(0)
+    expect(states.filter(state => /transaction/.test(state))).toEqual([])
 
     const driver = openPostgres({ url, poolSize: 1 })
     const limits = 'select name, setting from pg_settings where name = any($1) order by 1'

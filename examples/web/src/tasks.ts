@@ -14,7 +14,10 @@ export interface Filter {
   q: string
 }
 
-type Shown = Pick<Task, 'id' | 'version' | 'title' | 'description' | 'status' | 'priority' | 'due_at' | 'list_id'>
+type Shown = Pick<
+  Task,
+  'id' | 'version' | 'title' | 'description' | 'status' | 'priority' | 'due_at' | 'list_id'
+>
 
 /** A task with the changes that wait to be sent. `theirs`: the service's task, if it has changed meanwhile. */
 export interface ShownTask extends Shown {
