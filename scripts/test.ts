@@ -1,7 +1,7 @@
 /**
  * `bun scripts/test.ts [options] [arguments of bun test]`: builds the executable, starts a PostgreSQL, runs the tests
- * with both, two files at a time, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of
- * them passed.
+ * with both, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of them passed. Without a
+ * file among the arguments, two files run at a time, and then those that measure how soon an answer comes, one by one.
  *
  * - `--no-build`: the executable is only built if a test needs it and it is older than the sources.
  * - `--fast`: only the test files that neither start a process nor cut the power; no build.
@@ -23,6 +23,11 @@ const testMillisecondsMax = 30_000
 /** What a slow test file imports or calls: the executable, a command, a server of its own, a power cut. */
 const isSlow = /support\/(executable|command|postgres-server|pgbouncer|standby|power-cut-fs)\.ts|Bun\.spawn/
 
+/** What a test file imports that measures how soon an answer comes. */
+const isTimed = /support\/(traffic|stopwatch)\.ts|'\.\/stage\.ts'/
+
+const twoAtATime = ['--parallel=2', '--no-isolate']
+
 const checks = {
   types: [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', '.'],
   'lint and format': [join('node_modules', '@biomejs', 'biome', 'bin', 'biome'), 'check', '.'],
@@ -43,16 +48,26 @@ process.exitCode = await main(process.argv.slice(2))
 async function main(args: string[]): Promise<number> {
   const has = (option: string) => args.includes(option)
   const rest = args.filter(arg => !['--no-build', '--fast', '--check'].includes(arg))
-  if (has('--fast')) rest.unshift(...fastFiles())
+  const runs = has('--fast')
+    ? [[...twoAtATime, ...rest, ...files(isFast)]]
+    : rest.length > 0
+      ? [rest]
+      : allFiles()
   const checked = has('--check') ? await check() : { passed: 0, failed: 0 }
   const server = await startPostgresServer()
   try {
     const built = has('--no-build') || has('--fast') || (await run([join(import.meta.dir, 'build.ts')])) === 0
-    const result = built && !interrupted ? await test(server, rest) : { passed: 0, failed: 1, skipped: 0 }
+    let { passed, failed } = checked
+    let skipped = 0
+    if (!built) failed++
+    for (const args of built ? runs : []) {
+      if (interrupted) break
+      const result = await test(server, args)
+      passed += result.passed
+      failed += result.failed
+      skipped += result.skipped
+    }
     if (interrupted) return 128 + constants.signals[interrupted]
-    const { skipped } = result
-    const passed = result.passed + checked.passed
-    const failed = result.failed + checked.failed
     console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
     return failed > 0 ? 1 : 0
   } finally {
@@ -60,10 +75,22 @@ async function main(args: string[]): Promise<number> {
   }
 }
 
-function fastFiles(): string[] {
+function isFast(content: string): boolean {
+  return !isSlow.test(content)
+}
+
+/** The test files whose content is so. */
+function files(isWanted: (content: string) => boolean): string[] {
   return [...new Glob('tests/**/*.test.ts').scanSync({ cwd: root })]
-    .filter(path => !isSlow.test(readFileSync(join(root, path), 'utf8')))
+    .filter(path => isWanted(readFileSync(join(root, path), 'utf8')))
     .sort()
+}
+
+function allFiles(): string[][] {
+  return [
+    [...twoAtATime, ...files(content => !isTimed.test(content))],
+    files(content => isTimed.test(content)),
+  ]
 }
 
 async function check() {
@@ -79,12 +106,12 @@ async function check() {
 async function test(server: PostgresServer, args: string[]) {
   // Inside the server's folder, which goes away however this run ends: no test leaves a file behind.
   const temporary = join(dirname(server.dataDir), 'tmp')
-  mkdirSync(temporary)
-  const report = join(temporary, 'junit.xml')
+  mkdirSync(temporary, { recursive: true })
+  const report = join(temporary, `${crypto.randomUUID()}.xml`)
   const proxy = process.env.TEST_PGBOUNCER ? await startPgBouncer(server.url) : undefined
   const exitCode = await run(
     [
-      ...['test', '--no-orphans', '--parallel=2', '--no-isolate', `--timeout=${testMillisecondsMax}`],
+      ...['test', '--no-orphans', `--timeout=${testMillisecondsMax}`],
       ...['--reporter=junit', `--reporter-outfile=${report}`],
       ...args,
     ],
