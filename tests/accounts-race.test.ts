@@ -1,23 +1,10 @@
-import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { expect, test } from 'bun:test'
 import type postgres from 'postgres'
-import { type Service, startService, type User } from './support/harness.ts'
-import { createMeeting, type Meeting } from './support/meet.ts'
-import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+import type { User } from './support/harness.ts'
+import { serviceWithMeetings } from './support/meet.ts'
 
 /** Races for an account, made to happen: another session changes its row, and a request waits for that. */
-let database: PrivateDatabase
-let api: Service
-let meeting: Meeting
-beforeAll(async () => {
-  database = await privateDatabase()
-  api = await startService('postgres', { DATABASE_URL: database.url })
-  meeting = createMeeting(database.directUrl)
-}, 60_000)
-afterAll(async () => {
-  await meeting?.close()
-  await api?.stop()
-  await database?.drop()
-})
+const { api, meeting } = serviceWithMeetings()
 
 type Sql = postgres.TransactionSql
 

@@ -1,22 +1,8 @@
-import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { type Answer, type Service, startService, type User } from './support/harness.ts'
-import { createMeeting, type Meeting, versionsOf } from './support/meet.ts'
-import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+import { expect, test } from 'bun:test'
+import type { Answer, User } from './support/harness.ts'
+import { serviceWithMeetings, versionsOf } from './support/meet.ts'
 
-// On PostgreSQL alone: the embedded database runs one statement or transaction after the other.
-let api: Service
-let db: PrivateDatabase
-let meeting: Meeting
-beforeAll(async () => {
-  db = await privateDatabase()
-  api = await startService('postgres', { DATABASE_URL: db.url })
-  meeting = createMeeting(db.directUrl)
-}, 60_000)
-afterAll(async () => {
-  await meeting?.close()
-  await api?.stop()
-  await db?.drop()
-})
+const { api, meeting } = serviceWithMeetings()
 
 /** Requests of one user that all wait for the user's versions, and then run in this order. Returns their statuses and codes. */
 async function race(user: User, ...calls: (() => Promise<Answer>)[]) {

@@ -1,9 +1,8 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
-import { createMeeting, type Meeting } from './support/meet.ts'
+import { describe, expect, test } from 'bun:test'
+import { onBothDatabases, type Service, type User } from './support/harness.ts'
+import { serviceWithMeetings } from './support/meet.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { serviceOn } from './support/task-service.ts'
-import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 
 /** Tasks in the trash of a user. */
@@ -84,19 +83,7 @@ onBothDatabases('the deletion of an account', api => {
 })
 
 describe('on PostgreSQL, the deletion of an account', () => {
-  let api: Service
-  let db: PrivateDatabase
-  let meeting: Meeting
-  beforeAll(async () => {
-    db = await privateDatabase()
-    api = await startService('postgres', { DATABASE_URL: db.url })
-    meeting = createMeeting(db.directUrl)
-  }, 60_000)
-  afterAll(async () => {
-    await meeting?.close()
-    await api?.stop()
-    await db?.drop()
-  })
+  const { api, meeting } = serviceWithMeetings()
 
   test('is answered in time whatever holds its tasks, and what is left of them goes later', async () => {
     const ada = await api.user()

@@ -1,24 +1,10 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { describe, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
 import { type Answer, type Service, startService, type User } from './support/harness.ts'
-import { createMeeting, type Meeting, versionsOf } from './support/meet.ts'
+import { serviceWithMeetings, versionsOf } from './support/meet.ts'
 import { serviceOn } from './support/task-service.ts'
-import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
-// On PostgreSQL alone: the embedded database runs one statement or transaction after the other.
-let api: Service
-let db: PrivateDatabase
-let meeting: Meeting
-beforeAll(async () => {
-  db = await privateDatabase()
-  api = await startService('postgres', { DATABASE_URL: db.url })
-  meeting = createMeeting(db.directUrl)
-}, 60_000)
-afterAll(async () => {
-  await meeting?.close()
-  await api?.stop()
-  await db?.drop()
-})
+const { api, db, meeting } = serviceWithMeetings()
 
 type Call = () => Promise<Answer>
 
@@ -256,7 +242,10 @@ describe('creates with one id of the client', () => {
   test('are 401 when the account is deleted while they wait', async () => {
     const ada = await api.user()
     const [answer] = await meeting.meet(
-      sql => sql`delete from user_versions where user_id = ${ada.id}`,
+      async sql => {
+        await sql`delete from users where id = ${ada.id}`
+        await sql`delete from user_versions where user_id = ${ada.id}`
+      },
       [create(api, ada, { id: id(), title: 'late' })],
     )
     expect(answer).toMatchObject({ status: 401, body: { code: 'invalid_token' } })

@@ -1,4 +1,7 @@
+import { afterAll, beforeAll } from 'bun:test'
 import postgres from 'postgres'
+import { type Service, startService } from './harness.ts'
+import { type PrivateDatabase, privateDatabase } from './template.ts'
 import { until } from './until.ts'
 
 type Lock = (sql: postgres.TransactionSql) => Promise<unknown>
@@ -41,6 +44,27 @@ export function createMeeting(url: string) {
 }
 
 export type Meeting = ReturnType<typeof createMeeting>
+
+/**
+ * For a file or a `describe`: a service with meetings on its database, there before the tests and gone after them. On
+ * PostgreSQL alone: the embedded database runs one statement or transaction after the other.
+ */
+export function serviceWithMeetings() {
+  const api = {} as Service
+  const meeting = {} as Meeting
+  const db = {} as PrivateDatabase
+  beforeAll(async () => {
+    Object.assign(db, await privateDatabase())
+    Object.assign(api, await startService('postgres', { DATABASE_URL: db.url }))
+    Object.assign(meeting, createMeeting(db.directUrl))
+  }, 60_000)
+  afterAll(async () => {
+    await meeting.close?.()
+    await api.stop?.()
+    await db.drop?.()
+  })
+  return { api, db, meeting }
+}
 
 /** What every write of a user's tasks waits for. */
 export const versionsOf =
