@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, setSystemTime, test } from 'bun:test'
-import { type Browser, chromium } from 'playwright-core'
+import type { Browser } from 'playwright-core'
+import { chromiumPath, launchChromium } from './support/chromium.ts'
 import { type Service, startService } from './support/harness.ts'
 
 const preflight = (api: Service, origin: string, headers: string) =>
@@ -112,15 +113,13 @@ describe('a service in development', () => {
   })
 })
 
-const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome']
-const executablePath = names.map(name => Bun.which(name)).find(path => path !== null)
-if (!executablePath) {
+if (!chromiumPath) {
   process.stderr.write(
     '\nNOT RUN: the test of CORS in a browser needs Chromium, and there is none in PATH.\n',
   )
 }
 
-describe.skipIf(!executablePath)('in Chromium', () => {
+describe.skipIf(!chromiumPath)('in Chromium', () => {
   let browser: Browser
   let site: Bun.Server<undefined>
   let api: Service
@@ -132,10 +131,7 @@ describe.skipIf(!executablePath)('in Chromium', () => {
         new Response('<!doctype html><title>app</title>', { headers: { 'content-type': 'text/html' } }),
     })
     api = await startService('embedded', { FRONTEND_URL: `http://localhost:${site.port}` })
-    browser = await chromium.launch({
-      executablePath: executablePath!,
-      args: ['--no-sandbox', '--disable-gpu'],
-    })
+    browser = await launchChromium()
   }, 60_000)
   afterAll(async () => {
     await browser?.close()

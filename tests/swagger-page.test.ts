@@ -1,29 +1,18 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Browser, type BrowserContextOptions, chromium, type Locator, type Page } from 'playwright-core'
+import type { Browser, BrowserContextOptions, Locator, Page } from 'playwright-core'
 import type { Document } from '../src/http/openapi-document.ts'
 import { makeApiToken } from './support/api-token.ts'
+import { chromiumPath, launchChromium } from './support/chromium.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import type { User } from './support/harness.ts'
 
-const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome']
-const executablePath = names.map(name => Bun.which(name)).find(path => path !== null)
-if (!executablePath) {
+if (!chromiumPath) {
   process.stderr.write('\nNOT RUN: the test of the Swagger page needs Chromium, and there is none in PATH.\n')
 }
 
-const flags = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-]
-
-describe.skipIf(!executablePath)('with the Swagger page, in a browser without a network', () => {
+describe.skipIf(!chromiumPath)('with the Swagger page, in a browser without a network', () => {
   const screenshots = join(import.meta.dir, '../build/screenshots')
   let service: Running
   let browser: Browser
@@ -36,7 +25,7 @@ describe.skipIf(!executablePath)('with the Swagger page, in a browser without a 
     service = await startExecutable()
     while ((await service.get('/health/ready')).status !== 200) await Bun.sleep(50)
     ada = await service.user('ada@example.com', 'correct horse battery')
-    browser = await chromium.launch({ executablePath: executablePath!, args: flags })
+    browser = await launchChromium()
   }, 120_000)
   afterAll(async () => {
     await browser?.close()
