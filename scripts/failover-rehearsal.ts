@@ -5,16 +5,15 @@
  */
 import { startExecutable, untilReady } from '../tests/support/executable.ts'
 import { execute } from '../tests/support/postgres-server.ts'
-import { promote, startPair } from '../tests/support/standby.ts'
+import { addressOf, promote, startPair } from '../tests/support/standby.ts'
 import { auditBooks, startTraffic } from '../tests/support/traffic.ts'
 
 const promotions = Number(process.argv[2] ?? 5)
 let wrong = 0
 for (let round = 1; round <= promotions; round++) {
   const { primary, standby } = await startPair()
-  const { password } = new URL(primary.url)
   const api = await startExecutable({
-    DATABASE_URL: `postgres://postgres:${password}@127.0.0.1:${primary.port},127.0.0.1:${standby.port}/postgres`,
+    DATABASE_URL: addressOf(primary, standby),
     SECRET_KEY: 'failover-rehearsal-0123456789-abcdefghij',
     ENVIRONMENT: 'test',
     BCRYPT_COST: '4',

@@ -1,7 +1,7 @@
 import { afterEach, expect, test } from 'bun:test'
 import { type Running, startExecutable } from './support/executable.ts'
 import { execute, type PostgresServer } from './support/postgres-server.ts'
-import { markAsStandby, promote, startPair } from './support/standby.ts'
+import { addressOf, markAsStandby, promote, startPair } from './support/standby.ts'
 import { auditBooks, figures, report, startProbes, startTraffic } from './support/traffic.ts'
 
 const answerMax = 2500
@@ -90,11 +90,6 @@ async function start(url: string): Promise<Running> {
   const until = performance.now() + 10_000
   while ((await api.get('/health/ready')).status !== 200 && performance.now() < until) await Bun.sleep(25)
   return api
-}
-
-function addressOf(first: PostgresServer, second: PostgresServer): string {
-  const { password } = new URL(first.url)
-  return `postgres://postgres:${password}@127.0.0.1:${first.port},127.0.0.1:${second.port}/postgres`
 }
 
 /** What tells one state of the tasks from another. */

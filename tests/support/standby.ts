@@ -43,3 +43,9 @@ export function markAsStandby(dataDir: string) {
 export async function promote(standby: PostgresServer) {
   await execute(standby.url, 'select pg_promote()')
 }
+
+/** The address that names both of a pair. */
+export function addressOf(first: PostgresServer, second: PostgresServer): string {
+  const { password } = new URL(first.url)
+  return `postgres://postgres:${password}@127.0.0.1:${first.port},127.0.0.1:${second.port}/postgres`
+}
