@@ -1,7 +1,7 @@
 import { eq, placeholder, sql } from 'drizzle-orm'
 import { AppError } from '../lib/errors.ts'
 import type { Db } from './drizzle.ts'
-import { type Tombstones, userVersions } from './tables.ts'
+import { type Tombstones, users, userVersions } from './tables.ts'
 
 /** The last version that a user's changes have taken; a change adds one for each row. */
 export interface Versions {
@@ -35,6 +35,15 @@ export async function lockVersions(
 }
 
 /**
+ * Throws why a user has no versions: `invalid_token` when the account is gone, `unavailable` when the rows are moving to
+ * another server of a cluster, and cannot be seen meanwhile.
+ */
+export async function throwVersionless(db: Db, userId: string): Promise<never> {
+  const [account] = await db.select({ id: users.id }).from(users).where(eq(users.id, userId))
+  throw new AppError(account ? 'unavailable' : 'invalid_token')
+}
+
+/**
  * Runs `work` in a transaction in which no other writer changes what the user has: it may look first and write what it
  * has decided, and counts the versions that it takes. Throws `invalid_token` when the account is gone.
  */
@@ -45,7 +54,7 @@ export function writeInTurn<T>(
 ): Promise<T> {
   return db.transaction(async tx => {
     const versions = await lockVersions(tx, userId)
-    if (!versions) throw new AppError('invalid_token')
+    if (!versions) return throwVersionless(tx, userId)
     const { lastVersion } = versions
     const result = await work(tx, versions)
     if (versions.lastVersion > lastVersion)

@@ -2,7 +2,7 @@ import { type SQL, sql } from 'drizzle-orm'
 import type { PgTable } from 'drizzle-orm/pg-core'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
 import { listTombstones, taskTombstones, userVersions } from '../../db/tables.ts'
-import { createVersionReader } from '../../db/versions.ts'
+import { createVersionReader, throwVersionless } from '../../db/versions.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { lists } from '../lists/table.ts'
@@ -96,7 +96,7 @@ export function createChanges(db: Db, cursors: Cursors) {
   /** The last versions of a user who is at such a place. Throws as `changes` does. */
   async function readPlace(userId: UserId, known: Place | undefined) {
     const versions = await readVersions(userId)
-    if (!versions) throw new AppError('invalid_token')
+    if (!versions) return throwVersionless(db, userId)
     return { ...versions, base: checkPlace(known, versions.lastVersion, versions.forgottenVersion) }
   }
 
@@ -126,7 +126,7 @@ export function createChanges(db: Db, cursors: Cursors) {
     const known = cursor === undefined ? undefined : readCursor(userId, cursor)
     const from = known?.since ?? 0
     const found = await query.execute({ user: userId, since: from, limit })
-    if (!found[0]) throw new AppError('invalid_token')
+    if (!found[0]) return throwVersionless(db, userId)
     const { last_version, forgotten_version } = found[0]
     const base = checkPlace(known, last_version, forgotten_version)
     const hasMore = found.length > limit

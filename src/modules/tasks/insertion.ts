@@ -1,6 +1,5 @@
 import type { Db } from '../../db/drizzle.ts'
-import { writeInTurn } from '../../db/versions.ts'
-import { AppError } from '../../lib/errors.ts'
+import { throwVersionless, writeInTurn } from '../../db/versions.ts'
 import { alreadyUsed, type Creation, createIdempotency, keyReused } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import type { TaskCreate } from './model.ts'
@@ -40,7 +39,7 @@ export function createInsertion({ db, statements, secretKey }: Parts) {
     // of a cluster. With the lock held it is known which.
     const task =
       (await insert(statements)) ?? (await writeInTurn(db, userId, tx => insert(createStatements(tx))))
-    if (!task) throw new AppError('invalid_token')
+    if (!task) return throwVersionless(db, userId)
     return { id, ...task }
   }
 }
