@@ -1,6 +1,6 @@
 import type { Config } from '../config/config.ts'
 import { loadSecretKey } from '../config/secret-key.ts'
-import { distribute, undistributedTables } from '../db/distribute.ts'
+import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { migrate, migrationState, migrations } from '../db/migrator.ts'
@@ -114,11 +114,9 @@ async function migrateWhenPossible(
 ): Promise<void> {
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
-      const applied = await migrate(driver, migrations, distributedTables)
+      const { pending, newer } = await migrationState(driver)
+      const applied = pending.length > 0 ? await migrate(driver, migrations, distributedTables) : []
       if (applied.length > 0) log.info('migrated', { applied: applied.length, last: applied.at(-1) })
-      const missing = await undistributedTables(driver, distributedTables)
-      if (missing.length > 0) log.info('distributed', { tables: await distribute(driver, distributedTables) })
-      const { newer } = await migrationState(driver)
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
       return await prepare()
     } catch (error) {
