@@ -11,6 +11,7 @@ beforeAll(() => {
 
 afterAll(() => rmSync(folder, { recursive: true }))
 
+// The skipped test is in a file that the runner is tried with, not in this suite.
 test('a failed test makes the run fail, and the last line counts every test', async () => {
   const file = testFile(`
     test('passes', () => {})
