@@ -41,7 +41,7 @@ export async function distribute(driver: Driver, tables: readonly UserTable[]): 
     throw new Error('there is no Citus here: `create extension citus` on every server first')
   }
   return driver.dedicatedConnection(async connection => {
-    // The triggers look at their own row alone, so they hold on every server.
+    // The triggers look at rows of one user alone, which are on one server.
     await connection.execute(
       'begin; set local statement_timeout = 0; set local lock_timeout = 0; set local citus.enable_unsafe_triggers = on',
     )

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path'
 import type { Config } from '../../config/config.ts'
 import { clusterName, openDataDir, secretName } from '../../config/data-dir.ts'
 import { clusterBytes, copyClosedCluster } from '../../db/embedded/copy.ts'
+import { freeBytesMin } from '../../db/embedded/embedded.ts'
 import { writeOutput } from '../atomic-file.ts'
 import { connectToService, newCopy } from '../control.ts'
 import { readConfig } from '../env.ts'
@@ -131,6 +132,3 @@ function requireSpace(dataDir: string, file: string): void {
     }
   }
 }
-
-/** Below this the database refuses writes. */
-const freeBytesMin = 64 * 1024 * 1024

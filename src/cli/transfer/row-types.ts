@@ -14,10 +14,5 @@ export const tables = {
 export type RowType = keyof typeof tables
 
 /** Where the rows of each type begin to be counted. */
-export const noRows = (): Record<RowType, number> => ({
-  user: 0,
-  list: 0,
-  task: 0,
-  tombstone: 0,
-  list_tombstone: 0,
-})
+export const noRows = () =>
+  Object.fromEntries(Object.keys(tables).map(type => [type, 0])) as Record<RowType, number>

@@ -16,7 +16,8 @@ export interface EmbeddedOptions {
   freeBytesMin?: number
 }
 
-const freeBytesMin = 64 * 1024 * 1024
+/** Below this much free space the database refuses writes. */
+export const freeBytesMin = 64 * 1024 * 1024
 const checkFolderMs = 1000
 
 /**
