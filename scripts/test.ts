@@ -1,7 +1,8 @@
 /**
  * `bun scripts/test.ts [options] [arguments of bun test]`: builds the executable, starts a PostgreSQL, runs the tests
- * with both, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of them passed. Without a
- * file among the arguments, two files run at a time, and then those that measure how soon an answer comes, one by one.
+ * with both, names what failed, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of them
+ * passed. Without a file among the arguments, two files run at a time, and then those that measure how soon an answer
+ * comes, one by one.
  *
  * - `--no-build`: the executable is only built if a test needs it and it is older than the sources.
  * - `--fast`: only the test files that neither start a process nor cut the power; no build.
@@ -53,23 +54,23 @@ async function main(args: string[]): Promise<number> {
     : rest.length > 0
       ? [rest]
       : allFiles()
-  const checked = has('--check') ? await check() : { passed: 0, failed: 0 }
+  const total = has('--check') ? await check() : { passed: 0, failures: [], skipped: 0 }
   const server = await startPostgresServer()
   try {
     const built = has('--no-build') || has('--fast') || (await run([join(import.meta.dir, 'build.ts')])) === 0
-    let { passed, failed } = checked
-    let skipped = 0
-    if (!built) failed++
+    if (!built) total.failures.push('the build')
     for (const args of built ? runs : []) {
       if (interrupted) break
       const result = await test(server, args)
-      passed += result.passed
-      failed += result.failed
-      skipped += result.skipped
+      total.passed += result.passed
+      total.failures.push(...result.failures)
+      total.skipped += result.skipped
     }
     if (interrupted) return 128 + constants.signals[interrupted]
-    console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
-    return failed > 0 ? 1 : 0
+    for (const failure of total.failures) console.log(`failed: ${failure}`)
+    const { passed, failures, skipped } = total
+    console.log(`${passed} passed, ${failures.length} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
+    return failures.length > 0 ? 1 : 0
   } finally {
     await server.close()
   }
@@ -93,17 +94,25 @@ function allFiles(): string[][] {
   ]
 }
 
-async function check() {
-  const result = { passed: 0, failed: 0 }
+interface Result {
+  passed: number
+  /** What failed, by name. */
+  failures: string[]
+  skipped: number
+}
+
+async function check(): Promise<Result> {
+  const result: Result = { passed: 0, failures: [], skipped: 0 }
   for (const [name, command] of Object.entries(checks)) {
     const isWell = (await run(command)) === 0
     console.log(`(${isWell ? 'pass' : 'fail'}) ${name}`)
-    result[isWell ? 'passed' : 'failed']++
+    if (isWell) result.passed++
+    else result.failures.push(name)
   }
   return result
 }
 
-async function test(server: PostgresServer, args: string[]) {
+async function test(server: PostgresServer, args: string[]): Promise<Result> {
   // Inside the server's folder, which goes away however this run ends: no test leaves a file behind.
   const temporary = join(dirname(server.dataDir), 'tmp')
   mkdirSync(temporary, { recursive: true })
@@ -122,10 +131,10 @@ async function test(server: PostgresServer, args: string[]) {
     },
   )
   await proxy?.stop()
-  const { tests, failures, skipped } = readReport(report)
+  const result = readReport(report)
   // A file that does not load is not in the report, and neither is a run without any test: the exit code tells.
-  const failed = Math.max(failures, exitCode === 0 ? 0 : 1)
-  return { passed: tests - failures - skipped, failed, skipped }
+  if (exitCode !== 0 && result.failures.length === 0) result.failures.push(`bun test: exit code ${exitCode}`)
+  return result
 }
 
 /** Runs Bun with these arguments, showing what it prints. */
@@ -141,10 +150,27 @@ async function run(args: string[], env: Record<string, string> = {}): Promise<nu
   return exitCode
 }
 
-/** The totals that stand in the first element of a JUnit report. */
-function readReport(path: string) {
+/** What a JUnit report says: the totals stand in its first element, names and messages at each test that failed. */
+function readReport(path: string): Result {
   const report = existsSync(path) ? readFileSync(path, 'utf8') : ''
-  const total = (name: string) =>
-    Number(report.match(new RegExp(`<testsuites [^>]*\\b${name}="(\\d+)"`))?.[1] ?? 0)
-  return { tests: total('tests'), failures: total('failures'), skipped: total('skipped') }
+  const attribute = (element: string, name: string) =>
+    unescapeXml(element.match(new RegExp(`\\b${name}="([^"]*)"`))?.[1] ?? '')
+  const totals = report.match(/<testsuites [^>]*/)?.[0] ?? ''
+  const count = (name: string) => Number(attribute(totals, name))
+  const failures = report.matchAll(/<testcase ([^>]*)>\s*<failure ([^>]*)>/g)
+  return {
+    passed: count('tests') - count('failures') - count('skipped'),
+    failures: [...failures].map(([, test = '', failure = '']) => {
+      const [file, suite, name] = ['file', 'classname', 'name'].map(part => attribute(test, part))
+      return `${file} > ${suite ? `${suite} > ` : ''}${name}: ${attribute(failure, 'message').trimEnd()}`
+    }),
+    skipped: count('skipped'),
+  }
+}
+
+function unescapeXml(text: string): string {
+  const characters: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" }
+  return text.replace(/&(?:#(\d+)|(\w+));/g, (whole, code?: string, name?: string) =>
+    code ? String.fromCodePoint(Number(code)) : (characters[name ?? ''] ?? whole),
+  )
 }
