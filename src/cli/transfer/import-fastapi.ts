@@ -35,19 +35,9 @@ export async function countFastApi(source: DedicatedConnection): Promise<{ users
 }
 
 /** Adds the users and tasks of the snapshot that `countFastApi` began. */
-export async function importFastApi(
-  source: DedicatedConnection,
-  loader: Loader,
-  done: (rows: number) => void,
-) {
-  for await (const rows of readTexts(source, 'users', asJson(users))) {
-    await add(rows, toUser, loader)
-    done(rows.length)
-  }
-  for await (const rows of readTexts(source, 'tasks', asJson(tasks))) {
-    await add(rows, toTask, loader)
-    done(rows.length)
-  }
+export async function importFastApi(source: DedicatedConnection, loader: Loader): Promise<void> {
+  for await (const page of readTexts(source, 'users', asJson(users))) await add(page, toUser, loader)
+  for await (const page of readTexts(source, 'tasks', asJson(tasks))) await add(page, toTask, loader)
   await source.execute('commit')
 }
 
