@@ -41,7 +41,7 @@ export async function draw(rooms: Rooms): Promise<string> {
 
 function toDot(rooms: Rooms): string {
   const arrows = [...rooms].flatMap(([from, imported]) => [...imported].map(to => `"${from}" -> "${to}"`))
-  return `digraph {
+  return `digraph "The rooms of src/ and their imports" {
     graph [nodesep=0.4 ranksep=0.5 pad=0.2]
     node [shape=box style="rounded,filled" fontname=Helvetica fontsize=15 height=0.5 margin="0.25,0.1"]
     edge [arrowsize=0.7]

@@ -92,6 +92,7 @@ const callsOn = (driver: Driver, dataDir: string, signal: AbortSignal) => ({
 })
 
 type Calls = ReturnType<typeof callsOn>
+type Results = { [Name in keyof Calls]: Awaited<ReturnType<Calls[Name]>> }
 
 /** The calls that a database of the command's own needs a transaction for. */
 export type ServiceCalls = Pick<Calls, 'addRows' | 'erase' | 'createToken'>
@@ -114,11 +115,13 @@ export async function connectToService(dataDir: string): Promise<(Driver & Servi
   const unix = join(dataDir, socketName)
   if (!existsSync(unix)) return undefined
 
-  async function call<Name extends keyof Calls>(name: Name, ...values: Parameters<Calls[Name]>) {
+  async function call<Name extends keyof Calls>(
+    name: Name,
+    ...values: Parameters<Calls[Name]>
+  ): Promise<Results[Name]> {
     const request = { unix, method: 'POST', body: JSON.stringify(values), timeout: false }
     const response = await fetch(`http://todo-api/${name}`, request as RequestInit)
-    type Answer = { result: Awaited<ReturnType<Calls[Name]>>; failure?: Failure }
-    const { result, failure } = (await response.json()) as Answer
+    const { result, failure } = (await response.json()) as { result: Results[Name]; failure?: Failure }
     if (failure?.code === 'unavailable') throw new AppError('unavailable')
     if (failure) throw Object.assign(new Error(failure.message), failure)
     return result

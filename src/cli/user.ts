@@ -140,7 +140,9 @@ async function* accounts(db: Db) {
     disabled_at: users.disabledAt,
     tasks: sql<number>`(select count(*) from ${tasks} ${ofUser} and deleted_at is null)`,
     sessions: sql<number>`(select count(*) from ${sessions} ${ofUser} and expires_at > now())`,
-    last_used_at: sql`(select max(last_used_at) from ${sessions} ${ofUser})`.mapWith(toInstant) as SQL<string | null>,
+    last_used_at: sql`(select max(last_used_at) from ${sessions} ${ofUser})`.mapWith(toInstant) as SQL<
+      string | null
+    >,
   }
   let after: SQL | undefined
   while (true) {

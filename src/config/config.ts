@@ -174,7 +174,7 @@ export function createReader(env: Env) {
     return undefined
   }
 
-  const valueOf = (name: string) => env[name]?.trim() || undefined
+  const lookUp = (name: string) => env[name]?.trim() || undefined
 
   function note(name: string, fallback?: string, isSecret = false) {
     if (!settings.has(name)) settings.set(name, { fallback, isSecret })
@@ -184,15 +184,15 @@ export function createReader(env: Env) {
   function text(name: string, fallback: string): string
   function text(name: string, fallback?: string) {
     note(name, fallback)
-    return valueOf(name) ?? fallback
+    return lookUp(name) ?? fallback
   }
 
   /** `fallback` says in words what is in force without it. */
   function secret(name: string, fallback?: string): string | undefined {
     note(name, fallback, true)
-    const file = valueOf(`${name}_FILE`)
-    if (!file) return valueOf(name)
-    if (valueOf(name)) return mistake(`${name} and ${name}_FILE are both set; keep one`)
+    const file = lookUp(`${name}_FILE`)
+    if (!file) return lookUp(name)
+    if (lookUp(name)) return mistake(`${name} and ${name}_FILE are both set; keep one`)
     try {
       return readFileSync(file, 'utf8').trim() || mistake(`${name}_FILE names an empty file`)
     } catch (error) {
