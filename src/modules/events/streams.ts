@@ -9,7 +9,7 @@ import type { Observer } from '../../telemetry/observer.ts'
 import { value } from '../tasks/rows.ts'
 import type { TaskService } from '../tasks/service.ts'
 import { Feed } from './feed.ts'
-import { type Place, Stream } from './stream.ts'
+import { type Place, Stream, type StreamListener } from './stream.ts'
 
 /** The tests make some of them shorter. */
 export const streamLimits = {
@@ -72,7 +72,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
     if (stats.open >= streamsMax) throw new AppError('unavailable')
     const startedAt = performance.now()
     const about = { request_id: requestId, user_id: userId }
-    const stream = new Stream(token, place, {
+    const listener: StreamListener = {
       onEnd(reason) {
         if (reason === 'too_slow') stats.tooSlow++
         log.info('stream ended', {
@@ -87,7 +87,8 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
         stats.open--
       },
       onDrain: () => void feed.advance(),
-    })
+    }
+    const stream = new Stream(token, place, listener, limits.pingAfterMs)
     feeds.set(userId, feed)
     feed.streams.add(stream)
     stats.open++
@@ -130,11 +131,6 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
     await Promise.all(checks)
   }
 
-  async function ping() {
-    const silentSince = performance.now() - limits.pingAfterMs
-    for (const stream of allStreams()) if (stream.sentAt <= silentSince) stream.ping()
-  }
-
   return {
     open,
     /** After any request that may have written, so that no module has to think of it. */
@@ -143,7 +139,6 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
       // A job waits ± 10 % after its last run: so this is every 200 ms at most.
       { name: 'poll versions', everySeconds: 0.16, run: poll },
       { name: 'check the tokens of streams', everySeconds: 0.25, run: checkTokens },
-      { name: 'ping streams', everySeconds: 1, run: ping },
     ],
     stats: (): Readonly<typeof stats> => stats,
 
