@@ -457,7 +457,7 @@ test('a client that leaves more than a MiB unread is too slow', () => {
   const reasons: string[] = []
   const place = { cursor: '', version: 0 }
   const listener = { onEnd: (reason: string) => reasons.push(reason), onClose() {}, onDrain() {} }
-  const stream = new Stream('token', place, listener, streamLimits.pingAfterMs)
+  const stream = new Stream(place, listener, streamLimits.pingAfterMs)
   const send = (bytes: number) => stream.advance(place, new Uint8Array(bytes), false)
 
   send(1024 * 1024 - 1000)

@@ -171,7 +171,7 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     })
 
     await Promise.all([synced(page), box.check()])
-    await page.evaluate(() => new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve))))
+    await page.evaluate('new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)))')
     expect(await box.isChecked()).toBe(true)
     resolve()
     await page.getByText('1 waiting to be sent.').waitFor({ state: 'detached' })

@@ -48,9 +48,8 @@ export class Stream {
   #waiting: ReadableStreamDefaultController<Uint8Array> | undefined
   #end: EndReason | undefined
 
-  /** `token` is checked again while the stream is open. A stream that is silent for `pingAfterMs` gets a comment. */
+  /** A stream that is silent for `pingAfterMs` gets a comment. */
   constructor(
-    readonly token: string,
     public place: Place,
     private readonly listener: StreamListener,
     pingAfterMs: number,
