@@ -23,8 +23,8 @@ const ignored = (about: string, values?: Parameter['values']): Parameter => ({
 const refused = (about: string): Parameter => ({ handling: 'refused', about })
 
 const libpqOnly = 'means nothing here'
-const instead = (setting: string) => ignored(`an option of other tools; set \`${setting}\``)
-const otherTool = ignored('an option of other tools')
+const instead = (setting: string) => ignored(`of other tools; set \`${setting}\``)
+const otherTool = ignored('of other tools')
 const oursDecides = passedOn('the service’s own value decides')
 
 /** Every parameter that an address may have after its `?`. docs/settings.md shows this table. */
@@ -45,13 +45,13 @@ export const parameters: Record<string, Parameter> = {
   ssl_max_protocol_version: asInLibpq(tlsVersions),
   sslmode: used('see above', sslModes),
   ssl: used('`true` is `sslmode=require`, `false` is `disable`', ['true', 'false']),
-  sslrootcert: used('a PEM file with the authorities to trust, or `system` for those of the machine'),
-  sslnegotiation: used('`direct` begins TLS without asking first (PostgreSQL 17)', ['postgres', 'direct']),
+  sslrootcert: used('PEM file of the trusted authorities; `system` for the machine’s'),
+  sslnegotiation: used('`direct` begins with TLS (PostgreSQL 17)', ['postgres', 'direct']),
   target_session_attrs: used(
-    '`read-write` and `primary`: a read-only server is passed over, which is the default with several hosts',
+    '`read-write`, `primary`: skips read-only servers, the default with several hosts',
     ['any', 'read-write', 'primary'],
   ),
-  connect_timeout: used('seconds; requests never wait for more than 1.5 of them, migrations do', wholeNumber),
+  connect_timeout: used('seconds; requests wait at most 1.5 of them, migrations all', wholeNumber),
 
   search_path: passedOn('a parameter of the session'),
   role: passedOn('a parameter of the session'),
@@ -103,11 +103,11 @@ export const parameters: Record<string, Parameter> = {
 
   sslaccept: refused('write `sslmode`: `verify-full` for `strict`, `require` for `accept_invalid_certs`'),
   sslidentity: refused('write `sslcert` and `sslkey`'),
-  sslcrl: refused('lists of withdrawn certificates are not read'),
-  sslcrldir: refused('lists of withdrawn certificates are not read'),
-  require_auth: refused('it cannot be kept here; `sslmode=verify-full` says who the server is'),
-  requirepeer: refused('it cannot be kept here; protect the folder of the socket'),
-  passfile: refused('write the password into the address, and the address into a file: `DATABASE_URL_FILE`'),
+  sslcrl: refused('revocation lists are not read'),
+  sslcrldir: refused('revocation lists are not read'),
+  require_auth: refused('not supported; `sslmode=verify-full` proves who the server is'),
+  requirepeer: refused('not supported; protect the folder of the socket'),
+  passfile: refused('write the address, password included, into a file: `DATABASE_URL_FILE`'),
   service: refused('write the address in full'),
   servicefile: refused('write the address in full'),
   replication: refused('the service needs an ordinary session'),
