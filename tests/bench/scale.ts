@@ -174,7 +174,7 @@ async function measure(
     await answer.text()
     if (!answer.ok) continue
     // One connection: how long the answer takes, not how long the queue is.
-    await drive(url, calls, 0.5, 1)
+    await drive(url, calls, 1, 1)
     const rounds: Omit<Point, 'tasks' | 'page'>[] = []
     for (let i = 0; i < 3; i++) {
       const before = cpuSeconds(postgresPid)
