@@ -1,5 +1,5 @@
 import type { TSchema } from '@sinclair/typebox'
-import { TransformDecodeCheckError, TransformDecodeError } from '@sinclair/typebox/value'
+import { TransformDecodeCheckError } from '@sinclair/typebox/value'
 import { type AnyElysia, Elysia, NotFoundError, ParseError, ValidationError } from 'elysia'
 import { brokenConstraint, isSchemaMissing } from '../db/pg-error.ts'
 import { AppError, type ErrorCode, findAppError } from '../lib/errors.ts'
@@ -8,10 +8,6 @@ import { allowedMethods } from './allowed-methods.ts'
 import { maskSecrets } from './mask-secrets.ts'
 import { findProblems, problemsMax, type Sections } from './problems.ts'
 import { findRoute, unknownNames } from './unknown-names.ts'
-
-// Elysia recognises this error by the name of its class, which minifying changes: an invalid query would then reach the
-// handlers.
-Object.defineProperty(TransformDecodeError, 'name', { value: 'TransformDecodeError' })
 
 /** The request that failed, as far as Elysia has read it. */
 interface FailedRequest {
