@@ -25,10 +25,7 @@ export function requireEmbedded({ database, dataDir }: Config, instead: string):
  * `todo-api backup`: packs the embedded database and the generated secret into one file; `-` is stdout. With `verify` the
  * file also carries an export, and gets its name only when it was unpacked, opened and read in full.
  */
-export async function backupCommand(
-  file: string,
-  { verify = false }: { verify?: boolean } = {},
-): Promise<void> {
+export async function backupCommand(file: string, { verify = false }: { verify?: boolean }): Promise<void> {
   const config = readConfig()
   const dataDir = requireEmbedded(config, 'pg_dump --format=custom --file=FILE "$DATABASE_URL"')
   if (isAbsent(config)) {
