@@ -56,8 +56,6 @@ export async function withTemporary<T>(dataDir: string, work: (folder: string) =
   const folder = newCopy(dataDir)
   const remove = () => rmSync(folder, { recursive: true, force: true })
   process.once('exit', remove)
-  // A signal would end the process without `exit` listeners.
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
   try {
     return await work(folder)
   } finally {

@@ -34,6 +34,8 @@ export async function backupCommand(file: string, { verify = false }: { verify?:
   if (verify && file === '-')
     throw new UsageError('--verify needs the name of a file: stdout cannot be read again')
   if (verify) requireSpace(dataDir, file)
+  // A signal would end the process without `exit` listeners, which remove the copies.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
   let rows: Record<string, number> = {}
   // The file first: a folder that does not exist is noticed before the copy is made.
   const bytes = await writeOutput(

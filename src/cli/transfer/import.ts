@@ -1,5 +1,5 @@
 import { createReadStream, existsSync, statSync } from 'node:fs'
-import { ConfigError, createReader, type Env } from '../../config/config.ts'
+import { createReader, type Env } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
 import { migrate } from '../../db/migrator.ts'
 import { openPostgres } from '../../db/postgres/postgres.ts'
@@ -55,7 +55,7 @@ function summarize({ counts: { added, present, skipped } }: Loader): boolean {
 function fastApiUrl(argument: string | undefined, env: Env): string {
   const { secret, mistakes } = createReader(env)
   const url = argument ?? secret('FROM_DATABASE_URL')
-  if (mistakes.length > 0) throw new ConfigError(mistakes)
+  if (mistakes.length > 0) throw new UsageError(mistakes.join('\n'))
   if (!url) throw new UsageError('name a FILE, or set FROM_DATABASE_URL to import from the FastAPI service')
   // SQLAlchemy names its driver in the address.
   const address = url.trim().replace(/^postgres(ql)?(\+\w+)?:/, 'postgres:')
