@@ -432,15 +432,13 @@ onBothDatabases(
 
     test('a silent stream gets a comment', async () => {
       const ada = await api.user()
-      const stream = await openEvents(api, ada)
       const { pingAfterMs } = streamLimits
       expect(pingAfterMs).toBe(15_000)
-      try {
-        streamLimits.pingAfterMs = 200
-        await stream.receive(': ping', 2)
-      } finally {
+      streamLimits.pingAfterMs = 200
+      const stream = await openEvents(api, ada).finally(() => {
         streamLimits.pingAfterMs = pingAfterMs
-      }
+      })
+      await stream.receive(': ping', 2)
       await stream.close()
     })
 
@@ -458,11 +456,8 @@ onBothDatabases(
 test('a client that leaves more than a MiB unread is too slow', () => {
   const reasons: string[] = []
   const place = { cursor: '', version: 0 }
-  const stream = new Stream('token', place, {
-    onEnd: reason => reasons.push(reason),
-    onClose() {},
-    onDrain() {},
-  })
+  const listener = { onEnd: (reason: string) => reasons.push(reason), onClose() {}, onDrain() {} }
+  const stream = new Stream(place, listener, streamLimits.pingAfterMs)
   const send = (bytes: number) => stream.advance(place, new Uint8Array(bytes), false)
 
   send(1024 * 1024 - 1000)
