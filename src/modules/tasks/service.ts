@@ -30,9 +30,9 @@ interface Parts {
 }
 
 /**
- * What a user can do with tasks; each part that is more than a few lines has a file of its own. A task is created and
- * updated by one statement. When that has written nothing, and for every other change, the user's versions are locked: then
- * it can be looked at why, or what else changes, before anything is written.
+ * What a user can do with tasks; each part that is more than a few lines has a file of its own. One statement creates or
+ * updates a task. If it has written nothing, and for all other changes, the service locks the user's versions, looks, and
+ * writes (`writeInTurn`).
  */
 export function createTaskService({ db, log, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
@@ -70,6 +70,8 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       const values = { id, user: userId, request_hash: requestHash, ...toNewColumns(input) }
       const [created] = await (mayExist ? insertOnce : insert).execute(values).catch(throwMisplaced)
       if (created) return { id, ...created }
+      // It was sent before, the user made another change at the same time, the account is gone, or its rows are moving to
+      // another server of a cluster.
       const task = await writeInTurn(db, userId, async tx => {
         const prior = mayExist && (await findPrior(tx, 'task', userId, creation))
         if (prior) return prior
@@ -87,6 +89,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       const values = { id: taskId, user: userId, ifMatch, ...patch }
       const [updated] = await updateOf(columns).execute(values).catch(throwMisplaced)
       if (updated) return updated
+      // There is no such task, it has another version, or nothing differs; or another writer was first.
       return writeInTurn(db, userId, async tx => {
         const found = await findTask(tx, userId, taskId, isLive, ifMatch)
         if (!found) return throwMissing(tx, 'task', userId, taskId)

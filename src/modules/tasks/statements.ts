@@ -36,7 +36,7 @@ const among = (db: Db, table: typeof tasks | typeof taskTombstones, condition: S
 export const readTask = (db: Db) =>
   db.select(serialized).from(tasks).where(and(own, isLive)).prepare('read_task')
 
-/** Creates a task. No row: the account is gone. */
+/** Creates a task. No row: the user has no versions (`throwVersionless`). */
 export function insertTask(db: Db, condition?: SQL) {
   const next = takeNextVersion(db, condition)
   const given = {
