@@ -23,14 +23,18 @@ export async function print(data: string | Uint8Array): Promise<void> {
 export const jsonLines = (rows: readonly object[]): string =>
   rows.map(row => `${JSON.stringify(row)}\n`).join('')
 
-/** Prints rows as lines of JSON, or as a table: `columns` says what stands below each heading. */
+/** Prints rows as lines of JSON, as they come, or as a table: `columns` says what stands below each heading. */
 export async function printRows<Row extends object>(
   json: boolean,
-  rows: readonly Row[],
+  rows: Iterable<Row> | AsyncIterable<Row>,
   columns: Record<string, (row: Row) => string>,
 ): Promise<void> {
-  const toCells = (row: Row) => Object.values(columns).map(cellOf => cellOf(row))
-  await print(json ? jsonLines(rows) : table([Object.keys(columns), ...rows.map(toCells)]))
+  const cells = [Object.keys(columns)]
+  for await (const row of rows) {
+    if (json) await print(`${JSON.stringify(row)}\n`)
+    else cells.push(Object.values(columns).map(cellOf => cellOf(row)))
+  }
+  if (!json) await print(table(cells))
 }
 
 /** Rows with aligned columns. */

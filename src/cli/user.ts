@@ -22,7 +22,7 @@ export async function listUsers(
   { json = !process.stdout.isTTY }: { json?: boolean },
 ): Promise<void> {
   await withDatabase(async db => {
-    await printRows(json, await Array.fromAsync(accounts(db)), {
+    await printRows(json, accounts(db), {
       ID: user => user.id,
       'E-MAIL': user => printable(user.email),
       CREATED: user => user.created_at.slice(0, 10),
