@@ -77,7 +77,13 @@ onBothDatabases(
     }
 
     const expectRefusal = async (headers: string[], code: string, detail: string) => {
-      for (const answer of await answers(...headers)) expectError(answer, 401, code, detail)
+      const all = await answers(...headers)
+      // A route that is meant to be open stands in `publicRoutes`.
+      const open = guarded
+        .filter((_, i) => all[i]!.status !== 401)
+        .map(({ method, path }) => `${method} ${path}`)
+      expect(open).toEqual([])
+      for (const answer of all) expectError(answer, 401, code, detail)
     }
 
     const claimsOf = (user: User) =>

@@ -51,7 +51,10 @@ export function change(path: string, before: string | undefined, changes: Change
       continue
     }
     const places = (text ?? '').split(part.before).length - 1
-    if (places !== 1) throw new Error(`${path} has these lines ${places} times:\n${part.before}`)
+    if (places !== 1)
+      throw new Error(
+        `${path} has these lines ${places} times; the recipe in .github/CONTRIBUTING.md must quote what is there:\n${part.before}`,
+      )
     text = text!.replace(part.before, () => part.after)
   }
   return text!

@@ -85,7 +85,10 @@ function columnSchema(column: AnyColumn) {
   if (type === 'uuid') return id
   if (type.startsWith('timestamp')) return instantInput()
   if (type.endsWith('int')) return integer()
-  return type === 'text[]' ? t.Array(text()) : text()
+  if (type === 'boolean') return t.Boolean()
+  if (type === 'text[]') return t.Array(text())
+  if (type.startsWith('text')) return text()
+  throw new Error(`import does not know columns of the type ${type}`)
 }
 
 const isEntry = (line: Line): line is Entry => checks.has(line.type as string)
