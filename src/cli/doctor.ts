@@ -274,7 +274,7 @@ async function examineMigrations(driver: Driver, tell: Tell, readOnly: boolean):
     )
   else if (newer === 0) tell('ok', 'migrations', `all ${migrations.length} applied`)
   const missing = await undistributedTables(driver, distributedTables)
-  if (missing.length > 0)
+  if (missing?.length)
     tell('fail', 'servers', `not distributed: ${missing.join(', ')}`, 'run: todo-api migrate --distribute')
 
   if (readOnly)
