@@ -1,10 +1,10 @@
+import { atMost } from '../lib/at-most.ts'
+import { AppError } from '../lib/errors.ts'
 import type { Query } from './driver.ts'
 
 /** What a transaction runs on: it never moves to another connection, and rejects once its own is lost. */
 interface Exclusive {
   run: Query
-  /** The error for the caller of a failed `run`. */
-  failure(error: unknown): unknown
   /** Ends the connection, or makes it as new. */
   destroy(): void | Promise<void>
 }
@@ -14,16 +14,15 @@ interface Exclusive {
  *
  * The first statement that fails decides: those behind it are not sent, and even if `work` goes on, all is rolled back.
  * A rollback that is not answered ends the connection. Nothing is prepared: a plan that no longer fits is asked for
- * once more, which is not possible in a transaction that has failed.
+ * once more, which is not possible in a transaction that has failed. It is rolled back, too, when `work` is not over at
+ * `deadline`.
  */
 export async function runTransaction<T>(
   connection: Exclusive,
   work: (query: Query) => Promise<T>,
+  deadline: number,
 ): Promise<T> {
-  const run: Query = (text, values, options) =>
-    connection.run(text, values, { ...options, prepare: false }).catch(error => {
-      throw connection.failure(error)
-    })
+  const run: Query = (text, values, options) => connection.run(text, values, { ...options, prepare: false })
   let isOver = false
   let failed: { error: unknown } | undefined
   /** Settles when the statements so far are answered. */
@@ -43,7 +42,7 @@ export async function runTransaction<T>(
 
   await run('begin', [])
   try {
-    const result = await work(query).finally(() => {
+    const result = await atMost(deadline - performance.now(), work(query), tooLong).finally(() => {
       isOver = true
     })
     await answered
@@ -55,4 +54,8 @@ export async function runTransaction<T>(
     await run('rollback', []).catch(() => connection.destroy())
     throw error
   }
+}
+
+const tooLong = () => {
+  throw new AppError('unavailable', { cause: new Error('the transaction took too long') })
 }

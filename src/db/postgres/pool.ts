@@ -1,9 +1,9 @@
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
-import { budgetMs, timeBudget } from '../time-budget.ts'
+import { spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
-import { type PoolConnection, unavailable } from './pool-connection.ts'
-import { type Job, type JobConnection, PooledConnection } from './pooled-connection.ts'
+import { unavailable } from './errors.ts'
+import type { Job, PoolConnection } from './pool-connection.ts'
 
 /** How long opening a connection may take. */
 export const openingSecondsMax = 1.5
@@ -28,7 +28,7 @@ const pendingPerConnection = 100
  *   never behind a slow one.
  * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is sent
  *   twice at a time: a locked table then blocks one connection for each kind of statement, and the others go on.
- * - A silent connection is dropped, and with it the idle and the slow ones, which may be as dead.
+ * - A silent connection is dropped, and with it all that have not answered lately, which may be as dead.
  * - When no connection is left and none can be opened, the database is `away`: jobs are refused at once, while one
  *   connection at a time is tried.
  *
@@ -36,7 +36,7 @@ const pendingPerConnection = 100
  */
 export function createPool(connect: () => Promise<PoolConnection>, size: number) {
   const transactionsMax = Math.max(1, Math.floor(size / 2))
-  let connections: PooledConnection[] = []
+  let connections: PoolConnection[] = []
   /** Jobs without an answer; and those of them that were not sent yet, in the order of arrival. */
   const pending = new Set<Job>()
   let queue: Job[] = []
@@ -48,42 +48,35 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   // Also without work: the return of the database must be noticed.
   const clock = setInterval(checkDeadlines, tickMs).unref()
 
-  function submit<T>(kind: Job['kind'], text: string, run: (on: JobConnection) => Promise<T>) {
-    if (isClosed) return Promise.reject(unavailable('the database is closed'))
-    if (away) return Promise.reject(unavailable(away.cause))
-    const isFull = pending.size >= size * pendingPerConnection
-    if (isFull) return Promise.reject(unavailable('too many are waiting'))
-    return new Promise<T>((resolve, reject) => {
-      const since = performance.now()
-      const budget = timeBudget()
-      const deadline = since + Math.min(budgetMs, budget?.leftMs ?? budgetMs)
-      const job: Job = { kind, text, run, since, deadline, budget, resolve, reject }
+  const query: Query = (text, values, options) =>
+    submit(options?.prepare ? 'prepared' : 'unprepared', text, on => on.run(text, values, options))
+
+  const transaction: Driver['transaction'] = work =>
+    submit('transaction', 'begin', (on, deadline) => runTransaction(on, work, deadline))
+
+  async function submit(kind: Job['kind'], text: string, run: Job['run']): Promise<never> {
+    if (isClosed) throw unavailable('the database is closed')
+    if (away) throw unavailable(away.cause)
+    if (pending.size >= size * pendingPerConnection) throw unavailable('too many are waiting')
+    return spendBudget(deadline => {
+      const { promise, resolve, reject } = Promise.withResolvers<never>()
+      const job = { kind, text, run, deadline, resolve, reject }
       pending.add(job)
       queue.push(job)
-      dispatch(since)
+      dispatch(performance.now())
+      return promise
     })
-  }
-
-  function leave(job: Job, now: number) {
-    pending.delete(job)
-    if (job.budget) job.budget.leftMs -= now - job.since
   }
 
   function dispatch(now: number) {
     while (queue.length > 0) {
       const at = queue.findIndex(job => maySend(job, now))
       if (at < 0) return
-      const job = queue[at]!
-      const pooled = pickConnection(job, now)
-      if (!pooled) return open(now)
-      queue.splice(at, 1)
-      pooled.send(job, now, answered)
+      const connection = pickConnection(queue[at]!, now)
+      if (!connection) return open(now)
+      const [job] = queue.splice(at, 1)
+      void send(job!, connection, now)
     }
-  }
-
-  function answered(job: Job, now: number) {
-    leave(job, now)
-    dispatch(now)
   }
 
   function maySend({ kind, text }: Job, now: number): boolean {
@@ -92,25 +85,36 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     return connections.filter(({ sent }) => sent.some(job => job.text === text)).length < atOnceMax
   }
 
-  /** The least loaded of the first four connections, else of the others; of equals the first, so that few are used. */
-  function pickConnection(job: Job, now: number): PooledConnection | undefined {
-    let usable = 0
-    let best: PooledConnection | undefined
-    for (const pooled of connections) {
-      if (pooled.isLost || pooled.isOld(now)) continue
-      if (++usable > quickConnections && best) break
-      if (pooled.isIdle) return pooled
-      const isLessLoaded = !best || pooled.sent.length < best.sent.length
-      if (isLessLoaded && pooled.mayFollow(job, now)) best = pooled
+  async function send(job: Job, connection: PoolConnection, now: number) {
+    connection.add(job, now)
+    try {
+      job.resolve((await job.run(connection, job.deadline)) as never)
+    } catch (error) {
+      job.reject(error)
     }
-    return usable < quickConnections && canOpen(now) ? undefined : best
+    connection.sent.shift()
+    pending.delete(job)
+    dispatch(performance.now())
   }
 
-  const canOpen = (now: number) => now >= restUntil && opening + connections.length < size
+  /** The least loaded of the first four connections, else of the others; of equals the first, so that few are used. */
+  function pickConnection(job: Job, now: number): PoolConnection | undefined {
+    const usable = live().filter(connection => !connection.isOld(now))
+    const leastLoaded = (among: PoolConnection[]) =>
+      among
+        .filter(connection => connection.mayTake(job, now))
+        .sort((one, other) => one.sent.length - other.sent.length)[0]
+    const first = leastLoaded(usable.slice(0, quickConnections))
+    if (!first?.isIdle() && usable.length < quickConnections && canOpen(now)) return undefined
+    return first ?? leastLoaded(usable.slice(quickConnections))
+  }
+
+  const live = () => connections.filter(connection => !connection.isLost())
+
+  const canOpen = (now: number) => now >= restUntil && opening + live().length < size
 
   /** Opens a connection for each waiting job; one at a time while the database is away. */
   function open(now: number) {
-    connections = connections.filter(({ isLost }) => !isLost)
     while (opening < (away ? 1 : queue.length) && canOpen(now)) void openOne()
   }
 
@@ -119,12 +123,12 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     try {
       const connection = await connect()
       if (isClosed && pending.size === 0) return connection.destroy()
-      connections.push(new PooledConnection(connection))
+      connections = [...live(), connection]
       away = undefined
       restUntil = 0
     } catch (cause) {
       restUntil = performance.now() + restMs
-      if (connections.some(({ isLost }) => !isLost)) return
+      if (live().length > 0) return
       away = { cause }
       rejectAll(cause)
     } finally {
@@ -137,19 +141,17 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     const now = performance.now()
     for (const job of pending) {
       if (job.deadline > now) continue
-      leave(job, now)
+      pending.delete(job)
       job.reject(unavailable('no answer in time'))
-      if (job.kind === 'transaction') job.pooled?.destroy()
     }
     queue = queue.filter(job => pending.has(job))
-    const slow = connections.filter(pooled => pooled.isSilentFor(slowMs, now))
-    if (slow.length > 0) slowUntil = now + 2 * slowMs
-    const areSilent = slow.some(pooled => pooled.isSilentFor(silenceMs, now))
-    for (const pooled of connections) {
-      if (areSilent && (pooled.isIdle || slow.includes(pooled))) pooled.destroy()
-      else if (pooled.isIdle && pooled.isOld(now)) void pooled.close()
+    const busy = live().filter(connection => !connection.isIdle())
+    if (busy.some(connection => connection.isQuietFor(slowMs, now))) slowUntil = now + 2 * slowMs
+    const isSilent = busy.some(connection => connection.isQuietFor(silenceMs, now))
+    for (const connection of live()) {
+      if (isSilent && connection.isQuietFor(slowMs, now)) connection.destroy()
+      else if (connection.isIdle() && connection.isOld(now)) void connection.end()
     }
-    connections = connections.filter(({ isLost }) => !isLost)
     if (away) open(now)
     else dispatch(now)
   }
@@ -160,12 +162,6 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     queue = []
   }
 
-  const query: Query = (text, values, options) =>
-    submit(options?.prepare ? 'prepared' : 'unprepared', text, on => on.run(text, values, options))
-
-  const transaction: Driver['transaction'] = work =>
-    submit('transaction', 'begin', on => runTransaction(on, work))
-
   /** Refuses further jobs, waits for those without an answer (at most `seconds`), then closes every connection. */
   async function close(seconds = 5) {
     isClosed = true
@@ -173,13 +169,13 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     while (pending.size > 0 && performance.now() < until) await Bun.sleep(10)
     rejectAll('the database is closed')
     clearInterval(clock)
-    await Promise.all(connections.map(pooled => pooled.close()))
+    await Promise.all(connections.map(connection => connection.end()))
   }
 
   function stats(): DatabaseStats {
-    const open = connections.filter(({ isLost }) => !isLost)
-    const idle = open.filter(({ isIdle }) => isIdle).length
-    return { size, inUse: open.length - idle, idle, opening, waiting: queue.length, away: away !== undefined }
+    const idle = live().filter(connection => connection.isIdle()).length
+    const inUse = live().length - idle
+    return { size, inUse, idle, opening, waiting: queue.length, away: away !== undefined }
   }
 
   return { query, transaction, close, stats }

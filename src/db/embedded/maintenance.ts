@@ -1,0 +1,51 @@
+/** Runs one statement while no other runs. */
+type Run = (statement: string) => Promise<unknown[][]>
+
+/** Periodic maintenance of a running database. */
+interface Maintenance {
+  /** Set at the start and after each change; an idle database is left idle. */
+  due: boolean
+  stop(): void
+}
+
+const logBytesMax = 64 * 1024 * 1024
+
+/**
+ * Does each minute what PostgreSQL's background processes do; the embedded engine has none. Without checkpoints the
+ * log grows without bound and recovery after a crash takes long; without `vacuum` and `analyze` dead rows pile up and
+ * the planner has no statistics.
+ */
+export function startMaintenance(run: Run, everyMs = 60_000): Maintenance {
+  let underWay = false
+  const round = async () => {
+    if (underWay || !maintenance.due) return
+    underWay = true
+    maintenance.due = false
+    // A failed round is repeated after the next change. A broken engine is reported by the statements of requests.
+    await runMaintenance(run).catch(() => {})
+    underWay = false
+  }
+  const timer = setInterval(round, everyMs)
+  timer.unref()
+  // Once after the start, too: the counts of changes do not outlive the engine.
+  const maintenance: Maintenance = { due: true, stop: () => clearInterval(timer) }
+  return maintenance
+}
+
+/** One round, in short steps: other statements get their turn in between. */
+export async function runMaintenance(run: Run): Promise<void> {
+  // The counts of changed rows are held back for up to a second.
+  await run('select pg_stat_force_next_flush()')
+  for (const [vacuum] of await run(worthVacuuming)) await run(String(vacuum))
+  const [[logBytes] = []] = await run(logSinceCheckpoint)
+  if (Number(logBytes) > logBytesMax) await run('checkpoint')
+}
+
+/** The thresholds are those of PostgreSQL's autovacuum; and tables with rows that were never analyzed (`reltuples` -1). */
+const worthVacuuming = `
+  select format('vacuum (analyze) %I.%I', schemaname, s.relname) from pg_stat_user_tables s join pg_class c on c.oid = relid
+  where n_dead_tup > 50 + 0.2 * n_live_tup or n_mod_since_analyze > 50 + 0.1 * n_live_tup
+    or (reltuples < 0 and pg_relation_size(relid) > 0)`
+
+const logSinceCheckpoint = `
+  select pg_wal_lsn_diff(pg_current_wal_lsn(), redo_lsn) from pg_control_checkpoint()`
