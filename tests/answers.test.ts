@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'bun:test'
 import { parseDatabaseUrl } from '../src/config/database-url.ts'
 import { createAnswers } from '../src/db/postgres/answers.ts'
+import { isUnavailable } from '../src/db/postgres/connection-errors.ts'
 import { dial } from '../src/db/postgres/dial.ts'
-import { isUnavailable } from '../src/db/postgres/errors.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { createSingleConnection, readLibraryOptions } from '../src/db/postgres/single-connection.ts'
 import {

@@ -1,7 +1,7 @@
 import { Stream } from 'node:stream'
 import type postgres from 'postgres'
 import type { QueryOptions, Rows } from '../driver.ts'
-import { connectionLost, isServerError } from './errors.ts'
+import { connectionLost, isServerError } from './connection-errors.ts'
 
 /** A query of postgres.js 3.4.9 with the internal fields (src/query.js, src/connection.js) that are used here. */
 interface PostgresQuery {

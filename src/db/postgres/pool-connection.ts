@@ -1,5 +1,5 @@
 import type { Query } from '../driver.ts'
-import { forCaller, isServerError } from './errors.ts'
+import { forCaller, isServerError } from './connection-errors.ts'
 import type { SingleConnection } from './single-connection.ts'
 
 /** A statement or a transaction, and its caller. */

@@ -2,7 +2,7 @@ import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
 import { spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
-import { unavailable } from './errors.ts'
+import { unavailable } from './connection-errors.ts'
 import type { Job, PoolConnection } from './pool-connection.ts'
 
 /** How long opening a connection may take. */
@@ -169,7 +169,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     while (pending.size > 0 && performance.now() < until) await Bun.sleep(10)
     rejectAll('the database is closed')
     clearInterval(clock)
-    await Promise.all(connections.map(connection => connection.end()))
+    await Promise.all(connections.map(({ isIdle, end, destroy }) => (isIdle() ? end() : destroy())))
   }
 
   function stats(): DatabaseStats {

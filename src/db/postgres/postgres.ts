@@ -5,8 +5,8 @@ import {
   parseDatabaseUrl,
 } from '../../config/database-url.ts'
 import type { Driver } from '../driver.ts'
+import { connectionLost, forCaller, isServerError, unavailable } from './connection-errors.ts'
 import { dial, EncryptionError } from './dial.ts'
-import { connectionLost, forCaller, isServerError, unavailable } from './errors.ts'
 import { createPool, openingSecondsMax } from './pool.ts'
 import { createPoolConnection } from './pool-connection.ts'
 import { createSingleConnection, readLibraryOptions, type SingleConnection } from './single-connection.ts'

@@ -3,8 +3,8 @@ import postgres from 'postgres'
 import type { DatabaseAddress } from '../../config/database-url.ts'
 import { parsers, type QueryOptions, type Rows, serializers } from '../driver.ts'
 import { createAnswers, faultOf } from './answers.ts'
+import { connectionLost } from './connection-errors.ts'
 import { before } from './dial.ts'
-import { connectionLost } from './errors.ts'
 import { guardAuthentication } from './scram-guard.ts'
 
 export interface Target {
