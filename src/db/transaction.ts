@@ -1,5 +1,3 @@
-import { atMost } from '../lib/at-most.ts'
-import { AppError } from '../lib/errors.ts'
 import type { Query } from './driver.ts'
 
 /** What a transaction runs on: it never moves to another connection, and rejects once its own is lost. */
@@ -14,13 +12,11 @@ interface Exclusive {
  *
  * The first statement that fails decides: those behind it are not sent, and even if `work` goes on, all is rolled back.
  * A rollback that is not answered ends the connection. Nothing is prepared: a plan that no longer fits is asked for
- * once more, which is not possible in a transaction that has failed. It is rolled back, too, when `work` is not over at
- * `deadline`.
+ * once more, which is not possible in a transaction that has failed.
  */
 export async function runTransaction<T>(
   connection: Exclusive,
   work: (query: Query) => Promise<T>,
-  deadline: number,
 ): Promise<T> {
   const run: Query = (text, values, options) => connection.run(text, values, { ...options, prepare: false })
   let isOver = false
@@ -42,7 +38,7 @@ export async function runTransaction<T>(
 
   await run('begin', [])
   try {
-    const result = await atMost(deadline - performance.now(), work(query), tooLong).finally(() => {
+    const result = await work(query).finally(() => {
       isOver = true
     })
     await answered
@@ -54,8 +50,4 @@ export async function runTransaction<T>(
     await run('rollback', []).catch(() => connection.destroy())
     throw error
   }
-}
-
-const tooLong = () => {
-  throw new AppError('unavailable', { cause: new Error('the transaction took too long') })
 }

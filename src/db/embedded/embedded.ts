@@ -124,7 +124,7 @@ function createDriver({ engine, folder, floor, release }: Opened): Driver {
     async transaction(work) {
       beforeWrite()
       const exclusive = { run, destroy: () => connection.reset() }
-      return alone(() => runTransaction(exclusive, work, performance.now() + budgetMs))
+      return alone(() => runTransaction(exclusive, query => atMost(budgetMs, work(query), tooLong)))
     },
 
     async dedicatedConnection<T>(work: (connection: DedicatedConnection) => Promise<T>) {
@@ -210,6 +210,11 @@ const turnMs = 5
 /** SQLSTATE classes 53 (no space for a temporary file), 58 (a file that cannot be read) and XX (damaged). */
 function isSystemFault(error: unknown): boolean {
   return error instanceof Error && 'code' in error && /^(53|58|XX)/.test(String(error.code))
+}
+
+/** Everything waits for a transaction, so it is rolled back when it takes longer, as on PostgreSQL. */
+const tooLong = () => {
+  throw new AppError('unavailable', { cause: new Error('the transaction took too long') })
 }
 
 /** Takes 3 µs. Zero when the folder was deleted. */

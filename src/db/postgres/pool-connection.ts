@@ -6,8 +6,10 @@ import type { SingleConnection } from './single-connection.ts'
 export interface Job {
   kind: 'prepared' | 'unprepared' | 'transaction'
   text: string
-  run: (connection: PoolConnection, deadline: number) => Promise<unknown>
+  run: (connection: PoolConnection) => Promise<unknown>
   deadline: number
+  /** Where it was sent. */
+  connection?: PoolConnection
   resolve: (result: never) => void
   reject: (error: unknown) => void
 }

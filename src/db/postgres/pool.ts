@@ -52,7 +52,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     submit(options?.prepare ? 'prepared' : 'unprepared', text, on => on.run(text, values, options))
 
   const transaction: Driver['transaction'] = work =>
-    submit('transaction', 'begin', (on, deadline) => runTransaction(on, work, deadline))
+    submit('transaction', 'begin', on => runTransaction(on, work))
 
   async function submit(kind: Job['kind'], text: string, run: Job['run']): Promise<never> {
     if (isClosed) throw unavailable('the database is closed')
@@ -60,7 +60,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     if (pending.size >= size * pendingPerConnection) throw unavailable('too many are waiting')
     return spendBudget(deadline => {
       const { promise, resolve, reject } = Promise.withResolvers<never>()
-      const job = { kind, text, run, deadline, resolve, reject }
+      const job: Job = { kind, text, run, deadline, resolve, reject }
       pending.add(job)
       queue.push(job)
       dispatch(performance.now())
@@ -82,13 +82,14 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   function maySend({ kind, text }: Job, now: number): boolean {
     const atOnceMax = now < slowUntil ? 1 : kind === 'transaction' ? transactionsMax : size
     if (atOnceMax === size) return true
-    return connections.filter(({ sent }) => sent.some(job => job.text === text)).length < atOnceMax
+    return live().filter(({ sent }) => sent.some(job => job.text === text)).length < atOnceMax
   }
 
   async function send(job: Job, connection: PoolConnection, now: number) {
     connection.add(job, now)
+    job.connection = connection
     try {
-      job.resolve((await job.run(connection, job.deadline)) as never)
+      job.resolve((await job.run(connection)) as never)
     } catch (error) {
       job.reject(error)
     }
@@ -143,6 +144,8 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
       if (job.deadline > now) continue
       pending.delete(job)
       job.reject(unavailable('no answer in time'))
+      // Not a rollback: behind a slow network its statements would keep the connection for as long again.
+      if (job.kind === 'transaction') job.connection?.destroy()
     }
     queue = queue.filter(job => pending.has(job))
     const busy = live().filter(connection => !connection.isIdle())
