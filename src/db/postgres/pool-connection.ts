@@ -78,9 +78,8 @@ export function createPoolConnection(single: Single, mayPrepare: boolean) {
     isOld: (now: number) => closeAt <= now,
     /** Whether nothing was answered for that long. */
     isQuietFor,
-    /** Whether a job may be sent: any while it is idle, else one prepared statement behind a few, while they are quick. */
-    mayTake({ kind }: Job, now: number): boolean {
-      if (isIdle()) return true
+    /** Whether a job may be sent behind others: one prepared statement behind a few, while they are quick. */
+    mayFollow({ kind }: Job, now: number): boolean {
       const areStatements = canPrepare && kind === 'prepared' && sent[0]!.kind === 'prepared'
       return areStatements && sent.length < depthMax && lastLatencyMs < quickMs && !isQuietFor(quickMs, now)
     },

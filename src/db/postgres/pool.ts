@@ -28,7 +28,7 @@ const pendingPerConnection = 100
  *   never behind a slow one.
  * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is sent
  *   twice at a time: a locked table then blocks one connection for each kind of statement, and the others go on.
- * - A silent connection is dropped, and with it all that have not answered lately, which may be as dead.
+ * - A silent connection is dropped, and with it the idle and the slow ones, which may be as dead.
  * - When no connection is left and none can be opened, the database is `away`: jobs are refused at once, while one
  *   connection at a time is tried.
  *
@@ -100,14 +100,16 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
 
   /** The least loaded of the first four connections, else of the others; of equals the first, so that few are used. */
   function pickConnection(job: Job, now: number): PoolConnection | undefined {
-    const usable = live().filter(connection => !connection.isOld(now))
-    const leastLoaded = (among: PoolConnection[]) =>
-      among
-        .filter(connection => connection.mayTake(job, now))
-        .sort((one, other) => one.sent.length - other.sent.length)[0]
-    const first = leastLoaded(usable.slice(0, quickConnections))
-    if (!first?.isIdle() && usable.length < quickConnections && canOpen(now)) return undefined
-    return first ?? leastLoaded(usable.slice(quickConnections))
+    let usable = 0
+    let best: PoolConnection | undefined
+    for (const connection of connections) {
+      if (connection.isLost() || connection.isOld(now)) continue
+      if (++usable > quickConnections && best) break
+      if (connection.isIdle()) return connection
+      const isLessLoaded = !best || connection.sent.length < best.sent.length
+      if (isLessLoaded && connection.mayFollow(job, now)) best = connection
+    }
+    return usable < quickConnections && canOpen(now) ? undefined : best
   }
 
   const live = () => connections.filter(connection => !connection.isLost())
@@ -152,7 +154,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     if (busy.some(connection => connection.isQuietFor(slowMs, now))) slowUntil = now + 2 * slowMs
     const isSilent = busy.some(connection => connection.isQuietFor(silenceMs, now))
     for (const connection of live()) {
-      if (isSilent && connection.isQuietFor(slowMs, now)) connection.destroy()
+      if (isSilent && (connection.isIdle() || connection.isQuietFor(slowMs, now))) connection.destroy()
       else if (connection.isIdle() && connection.isOld(now)) void connection.end()
     }
     if (away) open(now)
