@@ -29,14 +29,15 @@ function mistakes(url: string): string[] {
   }
 }
 
-test('docs/settings.md lists each parameter with its handling and its values; a row for those of one meaning', () => {
+test('docs/settings.md lists each parameter that is not refused, with its values; a row for those of one meaning', () => {
   const guide = readFileSync(join(import.meta.dir, '../docs/settings.md'), 'utf8')
   const values = ({ handling, values: of }: Parameter) => {
     // The values of what means nothing here are libpq's.
     if (handling === 'ignored') return ''
     return typeof of === 'string' ? of : (of ?? []).map(value => `\`${value}\``).join(', ')
   }
-  const alike = Map.groupBy(Object.entries(parameters), ([, parameter]) => {
+  const accepted = Object.entries(parameters).filter(([, { handling }]) => handling !== 'refused')
+  const alike = Map.groupBy(accepted, ([, parameter]) => {
     return `| ${parameter.handling} | ${values(parameter)} | ${parameter.about} |`
   })
   const rows = [...alike].map(

@@ -4,8 +4,8 @@ import { EventSource } from 'eventsource'
 import { type EventReader, openEvents } from './support/event-stream.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { startFaultProxy } from './support/fault-proxy.ts'
-import { haproxy, startHaproxy } from './support/haproxy.ts'
 import { type Client, client, startService, type User } from './support/harness.ts'
+import { haproxy, nginx } from './support/load-balancers.ts'
 import { type PgBouncer, pgbouncer, startPgBouncer } from './support/pgbouncer.ts'
 import { freePort } from './support/ports.ts'
 import { stopwatch } from './support/stopwatch.ts'
@@ -15,7 +15,11 @@ import { until } from './support/until.ts'
 const isLong = process.env.EVENTS_LONG === '1'
 if (!isLong)
   process.stderr.write('\nSHORT: the readers of streams for a few seconds; EVENTS_LONG=1 for a minute.\n')
-if (!haproxy) process.stderr.write('\nNOT RUN: streams through HAProxy, because there is none in PATH.\n')
+const balancers = [haproxy, nginx].filter(({ name, isInstalled }) => {
+  if (!isInstalled)
+    process.stderr.write(`\nNOT RUN: streams through ${name}, because there is none in PATH.\n`)
+  return isInstalled
+})
 if (!pgbouncer) process.stderr.write('\nNOT RUN: streams through PgBouncer, because there is none in PATH.\n')
 
 const settings = {
@@ -99,11 +103,11 @@ describe('streams on two replicas', () => {
     expect(elapsed()).toBeLessThan(1000)
   })
 
-  test.skipIf(!haproxy)(
-    'readers that are cut off at random miss nothing and get nothing twice, also when a replica is killed',
-    async () => {
+  test.each(balancers)(
+    'readers behind $name that are cut off at random miss nothing and get nothing twice, also when a replica is killed',
+    async ({ start }) => {
       const front = await freePort()
-      const balancer = startHaproxy(front, ports)
+      const balancer = start(front, ports)
       const proxy = await startCuttingProxy(front)
       const api = client(`http://127.0.0.1:${proxy.port}`)
       await until(async () => (await api.get('/health/ready').catch(() => undefined))?.status === 200)
@@ -136,11 +140,11 @@ describe('streams on two replicas', () => {
     120_000,
   )
 
-  test.skipIf(!haproxy || !isLong)(
-    'a silent stream stays open through HAProxy',
-    async () => {
+  test.each(isLong ? balancers : [])(
+    'a silent stream stays open through $name',
+    async ({ start }) => {
       const front = await freePort()
-      const balancer = startHaproxy(front, ports)
+      const balancer = start(front, ports)
       const ada = await one.user()
       const api = client(`http://127.0.0.1:${front}`)
       await until(async () => (await api.get('/health/ready').catch(() => undefined))?.status === 200)

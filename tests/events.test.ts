@@ -27,6 +27,14 @@ async function fill(api: Service, { token }: User, batches: number) {
   }
 }
 
+/** Streams of no server: their jobs do not run, and no request comes through them. */
+function streamsWithoutJobs(api: Service) {
+  const tasks = serviceOn(api)
+  const log = { info() {}, error() {} }
+  const parts = { db: createDb(api.driver), log, tasks, authenticate: () => ({}), streamsMax: 2 }
+  return { tasks, streams: createStreams(parts) }
+}
+
 /** A stream whose client does not read. */
 async function openUnread(api: Service, { token }: User) {
   const { port, hostname } = new URL(api.url)
@@ -164,15 +172,7 @@ onBothDatabases(
         const operations = Array.from({ length: 100 }, () => ({ op: 'create', task: { title: 'long past' } }))
         await api.post('/tasks/batch', { token: ada.token, json: { operations } })
       }
-      const tasks = serviceOn(api)
-      // Its jobs do not run, and no request comes through it.
-      const streams = createStreams({
-        db: createDb(api.driver),
-        log: { info() {}, error() {} },
-        tasks,
-        authenticate: () => ({}),
-        streamsMax: 1,
-      })
+      const { tasks, streams } = streamsWithoutJobs(api)
       const place = await tasks.changes(ada.id, { limit: 1 })
       const reader = streams.open({ userId: ada.id, token: '', place, requestId: '' }).getReader()
 
@@ -181,6 +181,23 @@ onBothDatabases(
         text += new TextDecoder().decode((await reader.read()).value)
       expect(text.match(/^event: changes$/gm)).toHaveLength(3)
       await reader.cancel()
+    })
+
+    test('brings what the first read of one stream finds to the other streams of its user', async () => {
+      const ada = await api.user()
+      const { tasks, streams } = streamsWithoutJobs(api)
+      const place = await tasks.changes(ada.id, {})
+      const readers = [1, 2].map(async number => {
+        if (number === 2) await api.task(ada, { title: 'Found' })
+        const opening = { userId: ada.id, token: '', place, requestId: '' }
+        const reader = streams.open(opening).getReader()
+        return { reader, hello: await reader.read() }
+      })
+      for (const { reader } of await Promise.all(readers)) {
+        const { value } = await reader.read()
+        expect(new TextDecoder().decode(value)).toContain('"title":"Found"')
+        await reader.cancel()
+      }
     })
 
     test('refuses a wrong cursor and one that is too old before it begins', async () => {
@@ -432,15 +449,13 @@ onBothDatabases(
 
     test('a silent stream gets a comment', async () => {
       const ada = await api.user()
-      const stream = await openEvents(api, ada)
       const { pingAfterMs } = streamLimits
       expect(pingAfterMs).toBe(15_000)
-      try {
-        streamLimits.pingAfterMs = 200
-        await stream.receive(': ping', 2)
-      } finally {
+      streamLimits.pingAfterMs = 200
+      const stream = await openEvents(api, ada).finally(() => {
         streamLimits.pingAfterMs = pingAfterMs
-      }
+      })
+      await stream.receive(': ping', 2)
       await stream.close()
     })
 
@@ -458,11 +473,8 @@ onBothDatabases(
 test('a client that leaves more than a MiB unread is too slow', () => {
   const reasons: string[] = []
   const place = { cursor: '', version: 0 }
-  const stream = new Stream('token', place, {
-    onEnd: reason => reasons.push(reason),
-    onClose() {},
-    onDrain() {},
-  })
+  const listener = { onEnd: (reason: string) => reasons.push(reason), onClose() {}, onDrain() {} }
+  const stream = new Stream(place, listener, streamLimits.pingAfterMs)
   const send = (bytes: number) => stream.advance(place, new Uint8Array(bytes), false)
 
   send(1024 * 1024 - 1000)

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
-import { haproxy, startHaproxy } from './support/haproxy.ts'
 import { type Client, client, type User } from './support/harness.ts'
+import { haproxy } from './support/load-balancers.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
-if (!haproxy) {
+if (!haproxy.isInstalled) {
   process.stderr.write('\nNOT RUN: the test of a rolling restart needs HAProxy, and there is none in PATH.\n')
 }
 
@@ -21,13 +21,13 @@ const cases = [
 ]
 
 /** Three copies behind the load balancer of deploy/haproxy.cfg, on one PostgreSQL. */
-describe.skipIf(!haproxy).each(cases)(
+describe.skipIf(!haproxy.isInstalled).each(cases)(
   'three replicas behind HAProxy $name',
   ({ builds: [first, ...next] }) => {
     const [front, ...ports] = takePorts(4) as [number, number, number, number]
     let database: PrivateDatabase
     let replicas: Running[]
-    let balancer: ReturnType<typeof startHaproxy>
+    let balancer: ReturnType<typeof haproxy.start>
 
     const start = (port: number, path?: string) => {
       const env = {
@@ -46,7 +46,7 @@ describe.skipIf(!haproxy).each(cases)(
       database = await privateDatabase()
       replicas = await Promise.all(ports.map(port => start(port, first)))
       await Promise.all(replicas.map(untilReady))
-      balancer = startHaproxy(front, ports)
+      balancer = haproxy.start(front, ports)
     }, 60_000)
 
     afterAll(async () => {

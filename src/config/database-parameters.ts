@@ -22,12 +22,12 @@ const ignored = (about: string, values?: Parameter['values']): Parameter => ({
 })
 const refused = (about: string): Parameter => ({ handling: 'refused', about })
 
-const libpqOnly = 'means nothing here'
-const instead = (setting: string) => ignored(`an option of other tools; set \`${setting}\``)
-const otherTool = ignored('an option of other tools')
+const instead = (setting: string) => ignored(`set \`${setting}\` instead`)
+/** What only libpq needs, or other tools. */
+const noEffect = (values?: Parameter['values']) => ignored('no effect', values)
 const oursDecides = passedOn('the service’s own value decides')
 
-/** Every parameter that an address may have after its `?`. docs/settings.md shows this table. */
+/** Every parameter that an address may have after its `?`. docs/settings.md shows those that are not refused. */
 export const parameters: Record<string, Parameter> = {
   host: asInLibpq(),
   hostaddr: asInLibpq(),
@@ -45,13 +45,13 @@ export const parameters: Record<string, Parameter> = {
   ssl_max_protocol_version: asInLibpq(tlsVersions),
   sslmode: used('see above', sslModes),
   ssl: used('`true` is `sslmode=require`, `false` is `disable`', ['true', 'false']),
-  sslrootcert: used('a PEM file with the authorities to trust, or `system` for those of the machine'),
-  sslnegotiation: used('`direct` begins TLS without asking first (PostgreSQL 17)', ['postgres', 'direct']),
+  sslrootcert: used('PEM file of the trusted authorities; `system` for the machine’s'),
+  sslnegotiation: used('`direct` begins with TLS (PostgreSQL 17)', ['postgres', 'direct']),
   target_session_attrs: used(
-    '`read-write` and `primary`: a read-only server is passed over, which is the default with several hosts',
+    '`read-write`, `primary`: skips read-only servers, the default with several hosts',
     ['any', 'read-write', 'primary'],
   ),
-  connect_timeout: used('seconds; requests never wait for more than 1.5 of them, migrations do', wholeNumber),
+  connect_timeout: used('seconds; requests wait at most 1.5 of them, migrations all', wholeNumber),
 
   search_path: passedOn('a parameter of the session'),
   role: passedOn('a parameter of the session'),
@@ -64,21 +64,21 @@ export const parameters: Record<string, Parameter> = {
   idle_in_transaction_session_timeout: oursDecides,
 
   channel_binding: ignored('TLS is used without it', ['disable', 'prefer', 'require']),
-  gssencmode: ignored(libpqOnly, ['disable', 'prefer']),
-  krbsrvname: ignored(libpqOnly),
-  gsslib: ignored(libpqOnly),
-  gssdelegation: ignored(libpqOnly, ['0', '1']),
-  keepalives: ignored(libpqOnly, ['0', '1']),
-  keepalives_idle: ignored(libpqOnly, wholeNumber),
-  keepalives_interval: ignored(libpqOnly, wholeNumber),
-  keepalives_count: ignored(libpqOnly, wholeNumber),
-  tcp_user_timeout: ignored(libpqOnly, wholeNumber),
-  load_balance_hosts: ignored(libpqOnly, ['disable', 'random']),
-  sslcompression: ignored(libpqOnly, ['0', '1']),
-  sslsni: ignored(libpqOnly, ['0', '1']),
-  sslcertmode: ignored(libpqOnly, ['disable', 'allow', 'require']),
-  min_protocol_version: ignored(libpqOnly),
-  max_protocol_version: ignored(libpqOnly),
+  gssencmode: noEffect(['disable', 'prefer']),
+  krbsrvname: noEffect(),
+  gsslib: noEffect(),
+  gssdelegation: noEffect(['0', '1']),
+  keepalives: noEffect(['0', '1']),
+  keepalives_idle: noEffect(wholeNumber),
+  keepalives_interval: noEffect(wholeNumber),
+  keepalives_count: noEffect(wholeNumber),
+  tcp_user_timeout: noEffect(wholeNumber),
+  load_balance_hosts: noEffect(['disable', 'random']),
+  sslcompression: noEffect(['0', '1']),
+  sslsni: noEffect(['0', '1']),
+  sslcertmode: noEffect(['disable', 'allow', 'require']),
+  min_protocol_version: noEffect(),
+  max_protocol_version: noEffect(),
 
   connection_limit: instead('DATABASE_POOL_SIZE'),
   max: instead('DATABASE_POOL_SIZE'),
@@ -87,27 +87,27 @@ export const parameters: Record<string, Parameter> = {
   prepare: instead('DATABASE_PREPARE'),
   prepared_statements: instead('DATABASE_PREPARE'),
   schema: instead('search_path'),
-  pgbouncer: otherTool,
-  pool_timeout: otherTool,
-  socket_timeout: otherTool,
-  statement_cache_size: otherTool,
-  supa: otherTool,
-  workaround: otherTool,
-  uselibpqcompat: otherTool,
-  idle_timeout: otherTool,
-  max_lifetime: otherTool,
-  pool_min_conns: otherTool,
-  default_query_exec_mode: otherTool,
-  binary_parameters: otherTool,
-  preparethreshold: otherTool,
+  pgbouncer: noEffect(),
+  pool_timeout: noEffect(),
+  socket_timeout: noEffect(),
+  statement_cache_size: noEffect(),
+  supa: noEffect(),
+  workaround: noEffect(),
+  uselibpqcompat: noEffect(),
+  idle_timeout: noEffect(),
+  max_lifetime: noEffect(),
+  pool_min_conns: noEffect(),
+  default_query_exec_mode: noEffect(),
+  binary_parameters: noEffect(),
+  preparethreshold: noEffect(),
 
   sslaccept: refused('write `sslmode`: `verify-full` for `strict`, `require` for `accept_invalid_certs`'),
   sslidentity: refused('write `sslcert` and `sslkey`'),
-  sslcrl: refused('lists of withdrawn certificates are not read'),
-  sslcrldir: refused('lists of withdrawn certificates are not read'),
-  require_auth: refused('it cannot be kept here; `sslmode=verify-full` says who the server is'),
-  requirepeer: refused('it cannot be kept here; protect the folder of the socket'),
-  passfile: refused('write the password into the address, and the address into a file: `DATABASE_URL_FILE`'),
+  sslcrl: refused('revocation lists are not read'),
+  sslcrldir: refused('revocation lists are not read'),
+  require_auth: refused('not supported; `sslmode=verify-full` proves who the server is'),
+  requirepeer: refused('not supported; protect the folder of the socket'),
+  passfile: refused('write the address, password included, into a file: `DATABASE_URL_FILE`'),
   service: refused('write the address in full'),
   servicefile: refused('write the address in full'),
   replication: refused('the service needs an ordinary session'),

@@ -1,7 +1,10 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { drive } from './load.ts'
 import { cpuSeconds } from './measure.ts'
 import { median, table } from './report.ts'
-import { seed, signedIn, type User } from './seed.ts'
+import { password, seed, signedIn, type User } from './seed.ts'
 import { type Server, startService } from './servers.ts'
 import { curvesPicture } from './svg.ts'
 
@@ -15,14 +18,22 @@ interface ScaleOptions {
   say: (text: string) => void
 }
 
-/** What may get slower as tables grow. */
+/** What may get slower as tables grow. The first ones are drawn. */
 const pages: { name: string; query: string }[] = [
   { name: 'newest', query: '' },
   { name: 'one status', query: '&status=in_progress' },
-  { name: 'by due date', query: '&sort=due_at' },
-  { name: 'by priority', query: '&priority=2&sort=-created_at' },
+  { name: 'sort=due_at', query: '&sort=due_at' },
+  { name: 'q, found nowhere', query: '&q=zebra' },
+  { name: 'q, found often', query: '&q=milk' },
+  { name: 'a tag, found nowhere', query: '&tag=garden' },
+  { name: 'priority=4', query: '&priority=4' },
+  { name: 'overdue', query: '&overdue=true' },
+  { name: 'sort=title', query: '&sort=title' },
+  { name: 'sort=-updated_at', query: '&sort=-updated_at' },
+  { name: 'offset=9000', query: '&offset=9000' },
   { name: 'total', query: '&total=true' },
 ]
+const drawn = pages.slice(0, 4)
 
 interface Point {
   /** Tasks in the table, or of the user who asks. */
@@ -45,7 +56,8 @@ export async function measureScale({
   const url = await newDatabase('scale')
   const service = await startService(executable, url, settings)
   const byTable: Point[] = []
-  const byPerson: Point[] = []
+  const byUser: Point[] = []
+  const embedded: Point[] = []
   try {
     while (!(await fetch(`${service.url}/health/ready`)).ok) await Bun.sleep(50)
     let users = 0
@@ -57,29 +69,75 @@ export async function measureScale({
       const asking = await spread(url, users, 50)
       byTable.push(...(await measure(service, asking, { tasks, limit: 20 }, postgresPid)))
     }
-    const sizes = [10, 100, 1000, 10_000, 100_000]
+    const sizes = [50, 1000, 10_000, 100_000]
     say(`users with ${sizes.join(', ')} tasks`)
     await seed(url, {
       from: users + 1,
       users: sizes.length,
-      tasksOf: `(10 ^ (p.i - ${users}))::int`,
+      tasksOf: `(array[${sizes}])[p.i - ${users}]`,
     })
     const big = await signedIn(url, { from: users + 1, users: sizes.length })
     for (const [i, tasks] of sizes.entries()) {
       // Short pages: every user has a full one, and a next one.
-      byPerson.push(...(await measure(service, [big[i]!], { tasks, limit: 5 }, postgresPid)))
+      byUser.push(...(await measure(service, [big[i]!], { tasks, limit: 5 }, postgresPid)))
     }
   } finally {
     await service.stop()
   }
-  console.log(`${show('tasks in the table', byTable)}\n\n${show('tasks of the user', byPerson)}`)
-  return { kind: 'scale', at: new Date().toISOString(), byTable, byPerson }
+  say('the embedded database')
+  for (const tasks of [50, 10_000]) embedded.push(...(await measureEmbedded(executable, settings, tasks)))
+  const tables = { 'tasks in the table': byTable, 'tasks of the user': byUser, 'tasks, embedded': embedded }
+  for (const [what, points] of Object.entries(tables)) console.log(`${show(what, points)}\n`)
+  return { kind: 'scale', at: new Date().toISOString(), byTable, byUser, embedded }
+}
+
+/** The same pages of the embedded database, for its only user. */
+async function measureEmbedded(
+  executable: string,
+  settings: Record<string, string>,
+  tasks: number,
+): Promise<Point[]> {
+  const folder = mkdtempSync(join(tmpdir(), 'todo-api-scale-'))
+  const service = await startService(executable, '', { ...settings, DATA_DIR: folder })
+  const post = async (path: string, json: object, token?: string) => {
+    const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) }
+    const answer = await fetch(`${service.url}/api/v1${path}`, {
+      method: 'POST',
+      headers,
+      body: JSON.stringify(json),
+    })
+    if (!answer.ok) throw new Error(`${path}: ${answer.status}`)
+    return answer.json()
+  }
+  try {
+    while (!(await fetch(`${service.url}/health/ready`)).ok) await Bun.sleep(50)
+    const account = { email: 'user@example.com', password }
+    await post('/auth/register', account)
+    const { access_token: token } = (await post('/auth/login', account)) as { access_token: string }
+    for (let n = 0; n < tasks; n += 50) {
+      const operations = Array.from({ length: 50 }, (_, i) => ({
+        op: 'create',
+        task: {
+          title: `Task ${n + i}: ${n % 100 ? 'buy milk for the week' : 'call the dentist back'}`,
+          description: 'Remember to take the blue one, two litres of it, as we said on the phone.',
+          priority: i % 5,
+          status: (['pending', 'in_progress', 'completed'] as const)[i % 3]!,
+          due_at: i % 2 ? new Date(Date.UTC(2026, 0, 1 + ((n + i) % 700))).toISOString() : null,
+          tags: i % 4 ? ['home'] : [],
+        },
+      }))
+      await post('/tasks/batch', { operations }, token)
+    }
+    const user = { id: '', email: account.email, token, tasks: [] }
+    return await measure(service, [user], { tasks, limit: 20 }, service.pid!)
+  } finally {
+    await service.stop()
+    rmSync(folder, { recursive: true })
+  }
 }
 
 /** p50 over the size of the table and over the size of the user's list, a line a page. */
-export function scalePicture({ byTable, byPerson }: { byTable: Point[]; byPerson: Point[] }): string {
-  // The count grows with the list, and would press all other lines to the ground.
-  const drawn = pages.filter(({ name }) => name !== 'total')
+export function scalePicture({ byTable, byUser }: { byTable: Point[]; byUser: Point[] }): string {
   const curves = (points: Point[]) =>
     drawn.map(({ name }) => ({
       name,
@@ -87,7 +145,7 @@ export function scalePicture({ byTable, byPerson }: { byTable: Point[]; byPerson
     }))
   return curvesPicture([
     { title: 'p50 in ms, by tasks in the table', curves: curves(byTable) },
-    { title: 'p50 in ms, by tasks of the user', curves: curves(byPerson) },
+    { title: 'p50 in ms, by tasks of the user', curves: curves(byUser) },
   ])
 }
 
@@ -118,7 +176,7 @@ async function measure(
     // One connection: how long the answer takes, not how long the queue is.
     await drive(url, calls, 1, 1)
     const rounds: Omit<Point, 'tasks' | 'page'>[] = []
-    for (let i = 0; i < 5; i++) {
+    for (let i = 0; i < 3; i++) {
       const before = cpuSeconds(postgresPid)
       const { requests, seconds, p50 } = await drive(url, calls, 1, 1)
       rounds.push({

@@ -36,13 +36,13 @@ export const copy = openDB<Schema>('todo', 1, {
 
 const events = new EventTarget()
 
-/** Calls a listener after every change of the tasks and lists, or of the outbox. */
-export function onCopy(part: 'tasks' | 'outbox', listener: () => void) {
-  events.addEventListener(part, listener)
-  return () => events.removeEventListener(part, listener)
+/** Calls a listener after every change of the copy. */
+export function onCopy(listener: () => void) {
+  events.addEventListener('change', listener)
+  return () => events.removeEventListener('change', listener)
 }
 
-export const report = (part: 'tasks' | 'outbox') => void events.dispatchEvent(new Event(part))
+export const report = () => void events.dispatchEvent(new Event('change'))
 
 /** Makes sure that the copy is this account's: another one's is thrown away. */
 export async function claimCopy(account: string) {
@@ -56,6 +56,5 @@ export async function clearCopy() {
   const transaction = (await copy).transaction(['tasks', 'lists', 'outbox', 'about'], 'readwrite')
   for (const name of transaction.objectStoreNames) transaction.objectStore(name).clear()
   await transaction.done
-  report('tasks')
-  report('outbox')
+  report()
 }

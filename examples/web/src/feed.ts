@@ -28,6 +28,6 @@ export async function pull() {
     } else throw new Problem(response, error)
     await transaction.done
     if (!data || [data.tasks, data.deleted, data.lists, data.deleted_lists].some(part => part.length > 0))
-      report('tasks')
+      report()
   }
 }

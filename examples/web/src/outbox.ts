@@ -12,7 +12,14 @@ export async function note(change: Change) {
   let { version } = change
   while (made.has(`${change.id} ${version}`)) version = made.get(`${change.id} ${version}`)!
   await db.add('outbox', { ...change, version })
-  report('outbox')
+  report()
+}
+
+/** The changes that wait, by their keys, in order. */
+export async function waitingChanges(): Promise<Map<number, Change>> {
+  const { store } = (await copy).transaction('outbox')
+  const [keys, changes] = await Promise.all([store.getAllKeys(), store.getAll()])
+  return new Map(keys.map((key, i) => [key, changes[i]!]))
 }
 
 /**
@@ -36,6 +43,7 @@ export async function push(): Promise<string[]> {
       if (holds(theirs, change)) await settle(key, change, theirs)
       else {
         await db.put('outbox', { ...change, theirs }, key)
+        report()
         undecided.add(change.id)
       }
     } else {
@@ -45,7 +53,6 @@ export async function push(): Promise<string[]> {
       if (problem.status !== 404 || change.op !== 'delete') refusals.push(problem.message)
     }
   }
-  report('outbox')
   return refusals
 }
 
@@ -70,7 +77,7 @@ async function settle(key: number, { id, version }: Change, task?: Task) {
     }
   }
   await transaction.done
-  report('tasks')
+  report()
 }
 
 /** Whether a task is as a change would make it: then the change was made, and its answer was lost. */
@@ -94,5 +101,5 @@ export async function decide(id: string, whose: 'mine' | 'theirs') {
     else if (theirs) entry.update({ ...change, version: theirs.version })
   }
   await transaction.done
-  report('outbox')
+  report()
 }

@@ -19,6 +19,8 @@ interface Parts {
 /** The streams of one user, which share what is read. */
 export class Feed {
   readonly streams = new Set<Stream>()
+  /** A version that every stream has read, or is about to: with a higher one, `wake` is due. */
+  knownVersion = -1
   #isReading = false
   #readAt = 0
 
@@ -27,16 +29,9 @@ export class Feed {
     private readonly parts: Parts,
   ) {}
 
-  /** Up to which version all streams have read. */
-  get knownVersion(): number {
-    let version = Number.MAX_SAFE_INTEGER
-    for (const { isBehind, place } of this.streams) version = Math.min(version, isBehind ? -1 : place.version)
-    return version
-  }
-
   /** Has the streams read, unless they are known to have got as far as `version`. Returns whether that begins a read. */
   wake(version: number): boolean {
-    for (const stream of this.streams) if (stream.place.version < version) stream.isBehind = true
+    this.#setBehind(version)
     if (this.#isReading || !this.#findBehind()) return false
     void this.advance()
     return true
@@ -72,13 +67,18 @@ export class Feed {
       const { json, count, hasMore, ...place } = await tasks.changes(this.userId, query)
       const bytes = count > 0 ? event('changes', json, place.cursor) : undefined
       for (const stream of group) stream.advance(place, bytes, hasMore)
+      if (place.version > this.knownVersion) {
+        this.#setBehind(place.version)
+        this.knownVersion = place.version
+      }
       stats.entriesSent += count * group.length
       return true
     } catch (error) {
       const failure = findAppError(error)
       if (failure?.code === 'unavailable') {
-        // The next poll of versions tries again.
         for (const stream of group) stream.isBehind = true
+        // So the next poll of versions tries again.
+        this.knownVersion = -1
         return false
       }
       if (!failure) log.error('stream failed', { user_id: this.userId, ...errorFields(error) })
@@ -87,6 +87,10 @@ export class Feed {
         stream.end(failure?.code === 'invalid_token' ? 'invalid_token' : 'restarting')
       return true
     }
+  }
+
+  #setBehind(version: number) {
+    for (const stream of this.streams) if (stream.place.version < version) stream.isBehind = true
   }
 
   #findBehind(): Stream | undefined {

@@ -38,7 +38,8 @@ const retry = encoder.encode('retry: 2000\n')
 export class Stream {
   /** There may be changes after `place`. */
   isBehind = true
-  sentAt = 0
+  /** Fires after a time without an event. */
+  readonly #silence: Timer
   /** There was more to read than one page. */
   #hasMore = false
   #unsent: Uint8Array[] = []
@@ -47,13 +48,14 @@ export class Stream {
   #waiting: ReadableStreamDefaultController<Uint8Array> | undefined
   #end: EndReason | undefined
 
-  /** `token` is checked again while the stream is open. */
+  /** A stream that is silent for `pingAfterMs` gets a comment. */
   constructor(
-    readonly token: string,
     public place: Place,
     private readonly listener: StreamListener,
+    pingAfterMs: number,
   ) {
     const { cursor } = place
+    this.#silence = setInterval(() => this.#ping(), pingAfterMs).unref()
     this.#send(Buffer.concat([retry, event('hello', JSON.stringify({ cursor }), cursor)]))
   }
 
@@ -94,25 +96,27 @@ export class Stream {
     if (bytes) this.#send(bytes)
   }
 
-  /** Keeps proxies from closing a quiet connection, and notices clients that have gone. */
-  ping() {
-    if (this.#waiting) this.#send(ping)
-  }
-
   /** Sends the last event; the stream closes when the client has received it. */
   end(code: EndCode) {
     if (this.#endBecause(code)) this.#push(event('end', JSON.stringify({ code })))
   }
 
+  /** Keeps proxies from closing a quiet connection, and notices clients that have gone. */
+  #ping() {
+    if (this.#waiting) this.#send(ping)
+  }
+
   #endBecause(reason: EndReason): boolean {
     if (this.#end) return false
     this.#end = reason
+    clearInterval(this.#silence)
     this.listener.onEnd(reason)
     return true
   }
 
   #send(bytes: Uint8Array) {
     if (this.#end) return
+    this.#silence.refresh()
     if (this.#unsentBytes < unsentBytesMax) return this.#push(bytes)
     // The client continues after the last change that it received.
     this.#unsent = []
@@ -120,7 +124,6 @@ export class Stream {
   }
 
   #push(bytes: Uint8Array) {
-    this.sentAt = performance.now()
     this.#unsent.push(bytes)
     this.#unsentBytes += bytes.length
     const waiting = this.#waiting

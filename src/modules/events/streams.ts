@@ -9,7 +9,7 @@ import type { Observer } from '../../telemetry/observer.ts'
 import { value } from '../tasks/rows.ts'
 import type { TaskService } from '../tasks/service.ts'
 import { Feed } from './feed.ts'
-import { type Place, Stream } from './stream.ts'
+import { type Place, Stream, type StreamListener } from './stream.ts'
 
 /** The tests make some of them shorter. */
 export const streamLimits = {
@@ -52,6 +52,7 @@ export type Streams = ReturnType<typeof createStreams>
  */
 export function createStreams({ db, log, tasks, authenticate, streamsMax }: Parts, limits = streamLimits) {
   const feeds = new Map<UserId, Feed>()
+  const byToken = new Map<string, Set<Stream>>()
   const newVersions = prepareSql<{ user_id: UserId; last_version: number }>(
     db,
     'poll_versions',
@@ -59,10 +60,6 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   )
   const stats = { open: 0, entriesSent: 0, wakeUps: 0, tooSlow: 0 }
   let isStopping = false
-
-  function* allStreams() {
-    for (const { streams } of feeds.values()) yield* streams
-  }
 
   /** Opens a stream and returns the body of its response. Throws when there are too many. */
   function open({ userId, token, place, requestId }: Opening): ReadableStream<Uint8Array> {
@@ -72,7 +69,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
     if (stats.open >= streamsMax) throw new AppError('unavailable')
     const startedAt = performance.now()
     const about = { request_id: requestId, user_id: userId }
-    const stream = new Stream(token, place, {
+    const listener: StreamListener = {
       onEnd(reason) {
         if (reason === 'too_slow') stats.tooSlow++
         log.info('stream ended', {
@@ -84,10 +81,15 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
       onClose() {
         if (!feed.streams.delete(stream)) return
         if (feed.streams.size === 0) feeds.delete(userId)
+        sameToken.delete(stream)
+        if (sameToken.size === 0) byToken.delete(token)
         stats.open--
       },
       onDrain: () => void feed.advance(),
-    })
+    }
+    const stream = new Stream(place, listener, limits.pingAfterMs)
+    const sameToken = byToken.get(token) ?? new Set()
+    byToken.set(token, sameToken.add(stream))
     feeds.set(userId, feed)
     feed.streams.add(stream)
     stats.open++
@@ -117,22 +119,18 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   /** Ends the streams whose token or session is over. While the database is away, they stay. */
   async function checkTokens() {
     const checks: Promise<unknown>[] = []
-    for (const stream of [...allStreams()]) {
-      const caller = authenticate(stream.token)
+    for (const [token, streams] of byToken) {
+      const caller = authenticate(token)
       if (!(caller instanceof Promise)) continue
       checks.push(
         caller.catch(error => {
-          if (findAppError(error)?.code === 'invalid_token') stream.end('invalid_token')
+          if (findAppError(error)?.code !== 'invalid_token') return
+          for (const stream of streams) stream.end('invalid_token')
         }),
       )
       if (checks.length === limits.checksAtOnce) await Promise.all(checks.splice(0))
     }
     await Promise.all(checks)
-  }
-
-  async function ping() {
-    const silentSince = performance.now() - limits.pingAfterMs
-    for (const stream of allStreams()) if (stream.sentAt <= silentSince) stream.ping()
   }
 
   return {
@@ -143,14 +141,13 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
       // A job waits ± 10 % after its last run: so this is every 200 ms at most.
       { name: 'poll versions', everySeconds: 0.16, run: poll },
       { name: 'check the tokens of streams', everySeconds: 0.25, run: checkTokens },
-      { name: 'ping streams', everySeconds: 1, run: ping },
     ],
     stats: (): Readonly<typeof stats> => stats,
 
     /** Ends all streams, also those that begin later. Resolves when every client that reads has received that. */
     async stop() {
       isStopping = true
-      for (const stream of allStreams()) stream.end('restarting')
+      for (const { streams } of feeds.values()) for (const stream of streams) stream.end('restarting')
       const until = performance.now() + limits.farewellMs
       while (stats.open > 0 && performance.now() < until) await Bun.sleep(10)
     },

@@ -15,7 +15,7 @@ export function Board({ email }: { email: string }) {
   const [filter, setFilter] = useState<Filter>({ status: '', list: '', q: '' })
   const [opened, setOpened] = useState<ShownTask>()
   const { isOffline, refusals, syncNow } = useSync()
-  const { tasks, changes, showMore } = useTasks(filter, isOffline)
+  const { tasks, waiting, showMore } = useTasks(filter, isOffline)
 
   async function change(change: Change) {
     await note(change)
@@ -26,7 +26,6 @@ export function Board({ email }: { email: string }) {
     syncNow()
   }
   const close = () => setOpened(undefined)
-  const waiting = changes.length > 0 ? `${changes.length} waiting to be sent.` : ''
 
   return (
     <>
@@ -41,7 +40,7 @@ export function Board({ email }: { email: string }) {
         <AddTask list={filter.list} onChange={change} />
         <Filters filter={filter} onFilter={setFilter} />
         <p role="status">
-          {isOffline && 'Offline.'} {waiting} {refusals.join(' ')}
+          {isOffline && 'Offline.'} {waiting > 0 && `${waiting} waiting to be sent.`} {refusals.join(' ')}
         </p>
         <ul class="tasks">
           {tasks.map(task => (

@@ -10,7 +10,7 @@ export function useLists(): TaskList[] {
   useEffect(() => {
     const load = async () => setLists((await (await copy).getAll('lists')).sort(inOrder))
     load()
-    return onCopy('tasks', load)
+    return onCopy(load)
   }, [])
   return lists
 }

@@ -1,5 +1,6 @@
 import { useEffect, useState } from 'preact/hooks'
-import { type Change, copy, onCopy } from '../copy.ts'
+import { type Change, onCopy } from '../copy.ts'
+import { waitingChanges } from '../outbox.ts'
 import { type Filter, listCopy, listPage, type Page, withChanges } from '../tasks.ts'
 
 const empty: Page = { tasks: [] }
@@ -7,28 +8,28 @@ const empty: Page = { tasks: [] }
 /** The list that a user sees: pages of the service, or the copy while offline, with the changes that wait. */
 export function useTasks(filter: Filter, isOffline: boolean) {
   const [page, setPage] = useState(empty)
-  const [changes, setChanges] = useState<Change[]>([])
+  const [changes, setChanges] = useState(new Map<number, Change>())
 
   useEffect(() => {
-    let isStale = false
+    let newest = 0
+    // A change that was sent is shown until a page is here that was asked for afterwards: what the user did never flickers.
     async function load() {
+      const run = ++newest
+      const waiting = await waitingChanges()
+      setChanges(shown => new Map([...shown, ...waiting]))
       const list = isOffline ? listCopy : listPage
       const loaded = await list(filter).catch(() => listCopy(filter))
-      if (!isStale) setPage(loaded)
+      if (run !== newest) return
+      setPage(loaded)
+      setChanges(waiting)
     }
     load()
-    const stop = onCopy('tasks', load)
+    const stop = onCopy(load)
     return () => {
-      isStale = true
+      newest = 0
       stop()
     }
   }, [filter, isOffline])
-
-  useEffect(() => {
-    const load = async () => setChanges(await (await copy).getAll('outbox'))
-    load()
-    return onCopy('outbox', load)
-  }, [])
 
   async function showMore() {
     const next = await listPage(filter, page.next)
@@ -36,8 +37,8 @@ export function useTasks(filter: Filter, isOffline: boolean) {
   }
 
   return {
-    tasks: withChanges(page.tasks, changes, filter),
-    changes,
+    tasks: withChanges(page.tasks, [...changes.values()], filter),
+    waiting: changes.size,
     showMore: page.next ? showMore : undefined,
   }
 }
