@@ -14,7 +14,7 @@ const userAgentMax = 500
 
 /** `peerOf` returns the other end of a request's connection, which may be one of `trustedProxies`. */
 export function createClientOf(
-  trustedProxies: readonly string[],
+  trustedProxies: string[],
   peerOf: (request: Request) => string | null,
 ): ClientOf {
   const addressOf = createClientAddress(trustedProxies.map(parseNetwork))
