@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'bun:test'
 import { parseDatabaseUrl } from '../src/config/database-url.ts'
 import { createAnswers } from '../src/db/postgres/answers.ts'
+import { isUnavailable } from '../src/db/postgres/connection-errors.ts'
 import { dial } from '../src/db/postgres/dial.ts'
-import { isUnavailable } from '../src/db/postgres/pool-connection.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { createSingleConnection, readLibraryOptions } from '../src/db/postgres/single-connection.ts'
 import {
@@ -211,7 +211,6 @@ describe('an assertion about postgres.js that fails ends the connection:', () =>
     const client = { unsafe: (string: string) => new FakeQuery(string) }
     const { ask } = createAnswers({
       client: client as never,
-      isServerError: (_error): _error is never => false,
       destroy: () => {
         isDestroyed = true
       },

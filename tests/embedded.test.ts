@@ -6,7 +6,7 @@ import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { template } from '../src/db/embedded/cluster-files.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
-import { runMaintenance } from '../src/db/maintenance.ts'
+import { runMaintenance } from '../src/db/embedded/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import type { User } from './support/harness.ts'
 

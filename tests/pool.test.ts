@@ -1,7 +1,7 @@
 import { afterEach, expect, jest, test } from 'bun:test'
 import fc from 'fast-check'
 import { createPool, openingSecondsMax } from '../src/db/postgres/pool.ts'
-import type { PoolConnection } from '../src/db/postgres/pool-connection.ts'
+import { createPoolConnection } from '../src/db/postgres/pool-connection.ts'
 import { AppError } from '../src/lib/errors.ts'
 
 /** What a server does with a connection that is being opened. */
@@ -24,10 +24,10 @@ function scripted(size: number, { isReadOnly = false } = {}) {
       /** Says no more, as after a cable was cut. */
       silent: false,
       isReadOnly,
-      depthMax: 4,
+      isProxied: false,
       ended: 0,
       destroyed: 0,
-      async run(text: string) {
+      async ask(text: string) {
         asked.push(text)
         const [, pause] = /^wait (\d+)/.exec(text) ?? []
         // One after another, as a session does.
@@ -37,7 +37,6 @@ function scripted(size: number, { isReadOnly = false } = {}) {
         await Promise.race([last, gone])
         return [[1]]
       },
-      failure: (error: unknown) => error,
       async end() {
         self.lost = true
         self.ended++
@@ -49,7 +48,7 @@ function scripted(size: number, { isReadOnly = false } = {}) {
         lose(new AppError('unavailable'))
       },
     }
-    return self satisfies PoolConnection
+    return self
   }
 
   const connect = async () => {
@@ -61,7 +60,7 @@ function scripted(size: number, { isReadOnly = false } = {}) {
     }
     const self = connection()
     made.push(self)
-    return self
+    return createPoolConnection(self, true)
   }
   return {
     ...createPool(connect, size),

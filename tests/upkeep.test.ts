@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openDriver } from '../src/db/drizzle.ts'
-import { runMaintenance, startMaintenance } from '../src/db/maintenance.ts'
+import { runMaintenance, startMaintenance } from '../src/db/embedded/maintenance.ts'
 import { until } from './support/until.ts'
 
 /** A database whose log since the last checkpoint is this long, and the statements that it receives. */

@@ -268,7 +268,7 @@ async function examineMigrations(driver: Driver, tell: Tell, isReadOnly: boolean
     tell('migrations', `${pending.length} pending`, warn(cure))
   } else if (newer === 0) tell('migrations', `all ${migrations.length} applied`, ok)
   const missing = await undistributedTables(driver, distributedTables)
-  if (missing.length > 0)
+  if (missing?.length)
     tell('servers', `not distributed: ${missing.join(', ')}`, fail('run: todo-api migrate --distribute'))
 
   if (isReadOnly)

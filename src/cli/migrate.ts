@@ -1,6 +1,5 @@
 import type { Config } from '../config/config.ts'
 import { distribute, undistributedTables } from '../db/distribute.ts'
-import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { migrate, migrationState, migrations } from '../db/migrator.ts'
 import { distributedTables } from '../modules/table-registry.ts'
@@ -20,7 +19,8 @@ export async function migrateCommand(_: string, options: Options): Promise<boole
   const driver = await openDriver(config.database)
   try {
     for (const tag of await migrate(driver, migrations, distributedTables)) say(`applied ${tag}`)
-    if (options.distribute || (await hasUndistributed(driver))) {
+    // A migration may have made a table that is not where the others are.
+    if (options.distribute || (await undistributedTables(driver, distributedTables))?.length) {
       for (const table of await distribute(driver, distributedTables)) say(`distributed ${table} by user`)
     }
     say('up to date')
@@ -29,10 +29,6 @@ export async function migrateCommand(_: string, options: Options): Promise<boole
     await driver.close()
   }
 }
-
-/** Whether a migration has made a table that is not where the others are. */
-const hasUndistributed = async (driver: Driver) =>
-  (await undistributedTables(driver, distributedTables)).length > 0
 
 /** Creates no database; that of a running service is read through the service. */
 async function pending(config: Config): Promise<string[]> {

@@ -1,11 +1,11 @@
-import { type Config, parseConfig } from '../config/config.ts'
+import type { Config } from '../config/config.ts'
 import { parseDatabaseUrl } from '../config/database-url.ts'
 import type { Driver } from '../db/driver.ts'
 import type { Supervisor } from '../server/cluster/worker-channel.ts'
 import { listen } from '../server/listener.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
 import { createLog, errorFields, type Log, type LogOptions } from '../telemetry/log.ts'
-import { readEnv } from './env.ts'
+import { readConfig } from './env.ts'
 import { print, UsageError } from './terminal.ts'
 import { welcome } from './welcome.ts'
 
@@ -20,14 +20,13 @@ type Service = Awaited<ReturnType<typeof import('../server/start.ts').serve>>
 
 /** `todo-api serve`: runs until a signal comes. */
 export async function serveCommand() {
-  const { env } = readEnv()
-  const config = parseConfig(env)
+  const config = readConfig()
   const log = openLog(config, config.workers === 1 ? {} : { batchBytesMax: pipeBufferBytes })
   warnOfIgnored(config, log)
   if (config.workers === 1) return run(config, log)
 
   const { supervise } = await import('../server/cluster/supervisor.ts')
-  const exitCode = await supervise(config, env, log)
+  const exitCode = await supervise(config, log)
   await writeLastLines(log)
   process.exit(exitCode)
 }
@@ -45,8 +44,7 @@ export async function workerCommand() {
   if (!process.send) throw new UsageError('`worker` is started by `serve`')
   const { connectToSupervisor } = await import('../server/cluster/worker-channel.ts')
   const supervisor = await connectToSupervisor()
-  const { env, worker } = supervisor
-  const config = parseConfig(env)
+  const { config, worker } = supervisor
   await run(config, openLog(config, { about: { worker }, batchBytesMax: pipeBufferBytes }), supervisor)
 }
 

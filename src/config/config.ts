@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { type Network, parseNetwork } from '../lib/client-address.ts'
+import { parseNetwork } from '../lib/client-address.ts'
 import { emailPattern, isNewPassword, passwordBytesMax, passwordLengthMin } from '../lib/credentials.ts'
 import { DatabaseUrlError, parseDatabaseUrl } from './database-url.ts'
 
@@ -13,7 +13,7 @@ export type DatabaseSettings =
   | { kind: 'postgres'; url: string; poolSize: number; prepare: boolean }
   | { kind: 'embedded'; dataDir: string }
 
-/** All settings, typed. Made once, by `readSettings`; nothing else reads the environment. */
+/** All settings, typed. Made once, by `readSettings`; nothing else reads the environment. Plain data: workers receive it. */
 export type Config = ReturnType<typeof readSettings>['config']
 export type BackupSettings = NonNullable<Config['backups']>
 
@@ -282,12 +282,16 @@ function firstUser({ env, text, secret, mistake }: Reader) {
   return email !== undefined && password !== undefined ? { email, password } : undefined
 }
 
-function trustedProxies({ text, mistake }: Reader): Network[] {
-  const networks = text('TRUSTED_PROXIES')?.split(',') ?? []
+function trustedProxies({ text, mistake }: Reader): string[] {
+  const networks =
+    text('TRUSTED_PROXIES')
+      ?.split(',')
+      .map(network => network.trim()) ?? []
   try {
     // The parser reads 10.0.0 as 10.0.0.0, and 010.0.0.1 as octal.
-    if (!networks.every(network => isIP(network.trim().replace(/\/.*/, '')))) throw new Error()
-    return networks.map(network => parseNetwork(network.trim()))
+    if (!networks.every(network => isIP(network.replace(/\/.*/, '')))) throw new Error()
+    networks.forEach(parseNetwork)
+    return networks
   } catch {
     mistake('TRUSTED_PROXIES must be a comma list of addresses or networks such as 10.0.0.0/8')
     return []

@@ -12,23 +12,15 @@ const hasCitus = async (driver: Pick<Driver, 'query'>) => {
   return row![0] === true
 }
 
-/** The tables that are not distributed; `undefined` where none is, as on a PostgreSQL without Citus. */
-async function missingTables(driver: Pick<Driver, 'query'>, tables: readonly UserTable[]) {
-  if (!(await hasCitus(driver))) return undefined
-  const missing = await undistributed((text, values) => driver.query(text, values), tables)
-  return missing.length < tables.length ? missing : undefined
-}
-
-/** Whether these tables are distributed, some of them at least. */
-export const isDistributed = async (driver: Pick<Driver, 'query'>, tables: readonly UserTable[]) =>
-  (await missingTables(driver, tables)) !== undefined
-
 /**
  * The tables that are on the coordinator alone while others are distributed: rows of users that do not go where the
- * user's other rows are.
+ * user's other rows are. `undefined` where no table is distributed, as on a PostgreSQL without Citus.
  */
-export const undistributedTables = async (driver: Pick<Driver, 'query'>, tables: readonly UserTable[]) =>
-  (await missingTables(driver, tables))?.map(({ name }) => name) ?? []
+export async function undistributedTables(driver: Pick<Driver, 'query'>, tables: readonly UserTable[]) {
+  if (!(await hasCitus(driver))) return undefined
+  const missing = await undistributed(text => driver.query(text, []), tables)
+  return missing.length < tables.length ? missing.map(({ name }) => name) : undefined
+}
 
 /**
  * Distributes the tables over the servers of a Citus cluster by user, so that all rows of a user are on one server
@@ -85,10 +77,10 @@ const distributeTable = ({ name, column }: UserTable) =>
   `select create_distributed_table('${name}', '${column}')`
 
 async function undistributed(
-  ask: (text: string, values: unknown[]) => Promise<readonly unknown[][]>,
+  ask: (text: string) => Promise<readonly unknown[][]>,
   tables: readonly UserTable[],
 ): Promise<UserTable[]> {
-  const rows = await ask('select logicalrelid::regclass::text from pg_dist_partition', [])
+  const rows = await ask('select logicalrelid::regclass::text from pg_dist_partition')
   const distributed = new Set(rows.map(([name]) => name))
   return tables.filter(({ name }) => !distributed.has(name))
 }

@@ -1,4 +1,4 @@
-import { forDistributed, isDistributed, type UserTable } from './distribute.ts'
+import { forDistributed, type UserTable, undistributedTables } from './distribute.ts'
 import type { DedicatedConnection, Driver } from './driver.ts'
 import { readMigrations } from './migrations.macro.ts' with { type: 'macro' }
 import type { Migration } from './migrations.macro.ts'
@@ -32,7 +32,7 @@ export async function migrate(
 ): Promise<string[]> {
   const { pending } = await migrationState(driver, wanted)
   if (pending.length === 0) return []
-  const distributed = (await isDistributed(driver, userTables)) ? userTables : undefined
+  const distributed = (await undistributedTables(driver, userTables)) && userTables
   return driver.dedicatedConnection(async connection => {
     const applied: string[] = []
     while (true) {

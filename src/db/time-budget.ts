@@ -3,14 +3,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 /** How long the statements of one request may take together, waiting included. With the pool's clock it stays below 2 s. */
 export const budgetMs = 1900
 
-export interface TimeBudget {
-  leftMs: number
-}
-
-const current = new AsyncLocalStorage<TimeBudget>()
-
-/** What is left for the statements of the request that calls this; `undefined` outside of requests. */
-export const timeBudget = (): TimeBudget | undefined => current.getStore()
+const current = new AsyncLocalStorage<{ leftMs: number }>()
 
 /**
  * Runs a request whose statements share `budgetMs`: each may have to wait for a lock, and the client waits for all of
@@ -26,9 +19,20 @@ export async function withTimeBudget<T>(work: () => T | Promise<T>): Promise<T> 
   }
 }
 
+/** Runs a statement or a transaction, which is over at `deadline`, and takes its time from the budget of its request. */
+export async function spendBudget<T>(work: (deadline: number) => Promise<T>): Promise<T> {
+  const budget = current.getStore()
+  const begun = performance.now()
+  try {
+    return await work(begun + Math.min(budgetMs, budget?.leftMs ?? budgetMs))
+  } finally {
+    if (budget) budget.leftMs -= performance.now() - begun
+  }
+}
+
 /** Begins a new step of long work that is done in several: what is done was done in time. */
 export function renewTimeBudget() {
-  const budget = timeBudget()
+  const budget = current.getStore()
   if (budget) budget.leftMs = budgetMs
 }
 

@@ -3,8 +3,6 @@ import type { Query } from './driver.ts'
 /** What a transaction runs on: it never moves to another connection, and rejects once its own is lost. */
 interface Exclusive {
   run: Query
-  /** The error for the caller of a failed `run`. */
-  failure(error: unknown): unknown
   /** Ends the connection, or makes it as new. */
   destroy(): void | Promise<void>
 }
@@ -20,10 +18,7 @@ export async function runTransaction<T>(
   connection: Exclusive,
   work: (query: Query) => Promise<T>,
 ): Promise<T> {
-  const run: Query = (text, values, options) =>
-    connection.run(text, values, { ...options, prepare: false }).catch(error => {
-      throw connection.failure(error)
-    })
+  const run: Query = (text, values, options) => connection.run(text, values, { ...options, prepare: false })
   let isOver = false
   let failed: { error: unknown } | undefined
   /** Settles when the statements so far are answered. */

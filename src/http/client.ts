@@ -1,4 +1,4 @@
-import { createClientAddress, type Network } from '../lib/client-address.ts'
+import { createClientAddress, parseNetwork } from '../lib/client-address.ts'
 
 /** Where a request comes from. */
 export interface Client {
@@ -14,10 +14,10 @@ const userAgentMax = 500
 
 /** `peerOf` returns the other end of a request's connection, which may be one of `trustedProxies`. */
 export function createClientOf(
-  trustedProxies: Network[],
+  trustedProxies: string[],
   peerOf: (request: Request) => string | null,
 ): ClientOf {
-  const addressOf = createClientAddress(trustedProxies)
+  const addressOf = createClientAddress(trustedProxies.map(parseNetwork))
   return request => ({
     ip: addressOf(peerOf(request), request.headers.get('x-forwarded-for')),
     userAgent: request.headers.get('user-agent')?.slice(0, userAgentMax) ?? null,

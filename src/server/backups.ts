@@ -106,8 +106,7 @@ export function startBackups(settings: BackupSettings, log: Log) {
 }
 
 /** The executable finds its program by itself; Bun needs the file to run. */
-const thisProgram = () =>
-  Bun.main.startsWith('/$bunfs/') ? [process.execPath] : [process.execPath, Bun.main]
+const thisProgram = () => (Bun.isStandaloneExecutable ? [process.execPath] : [process.execPath, Bun.main])
 
 /** Requests come first. */
 function lowerPriority(pid: number) {

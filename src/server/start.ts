@@ -144,7 +144,7 @@ function readinessOf(
       const { pending } = await migrationState(driver)
       if (pending.length > 0) return { ready: false, reason: 'migrations are pending' }
       const missing = await undistributedTables(driver, distributedTables)
-      if (missing.length > 0)
+      if (missing?.length)
         return { ready: false, reason: `not distributed, run todo-api migrate: ${missing}` }
       if (!state().isPrepared) return { ready: false, reason: 'the service is starting' }
       const lastGoodAt = backups?.().lastGoodAt?.toISOString() ?? null

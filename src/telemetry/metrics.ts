@@ -32,7 +32,6 @@ export function createMetrics(about: { version: string; database: string }, work
   const registry = new Registry()
   if (worker !== undefined) answerSupervisor(registry, worker)
   const registers = [registry]
-  let sources: Sources | undefined
 
   const requests = new Counter({
     name: 'http_requests_total',
@@ -61,30 +60,6 @@ export function createMetrics(about: { version: string; database: string }, work
     registers,
   })
 
-  type Read = (from: Sources) => number | Record<string, number> | undefined
-
-  /** A metric that is read at each scrape; with a label, one number for each of its values. */
-  function readAtScrape(
-    Metric: typeof Gauge | typeof Counter,
-    name: string,
-    help: string,
-    from: Read,
-    label?: string,
-  ) {
-    const collect = () => {
-      const value = sources && from(sources)
-      if (value === undefined) return
-      metric.reset()
-      if (typeof value === 'number') metric.inc(value)
-      else for (const [key, number] of Object.entries(value)) metric.inc({ [label!]: key }, number)
-    }
-    const metric = new Metric({ name, help, labelNames: label ? [label] : [], registers, collect })
-  }
-  const gauge = (...metric: [name: string, help: string, from: Read, label?: string]) =>
-    readAtScrape(Gauge, ...metric)
-  const counter = (...metric: [name: string, help: string, from: Read, label?: string]) =>
-    readAtScrape(Counter, ...metric)
-
   const info = new Gauge({
     name: 'todo_api_build_info',
     help: 'Always 1; the labels say what runs.',
@@ -93,56 +68,7 @@ export function createMetrics(about: { version: string; database: string }, work
   })
   info.set({ ...about, bun: Bun.version }, 1)
 
-  gauge('http_requests_in_flight', 'Requests that have not been answered, without live streams.', from =>
-    from.inFlight(),
-  )
-  gauge(
-    'database_connections',
-    'Connections by what they are doing.',
-    from => statesOf(from.database()),
-    'state',
-  )
-  gauge('database_connections_max', 'DATABASE_POOL_SIZE.', from => from.database()?.size)
-  gauge(
-    'database_statements_waiting',
-    'Statements that wait for a connection.',
-    from => from.database()?.waiting,
-  )
-  gauge('database_up', '0 while the database does not answer.', from => isUp(from.database()))
-  gauge('password_hashes_running', 'Passwords being hashed or checked.', from => from.hashing().running)
-  gauge('password_hashes_waiting', 'Passwords that wait for their turn.', from => from.hashing().waiting)
-  gauge('cached_tokens', 'Access tokens that need no look-up.', from => from.cachedTokens())
-  counter('throttled_requests_total', 'Calls refused with 429, by limit.', from => from.throttled(), 'limit')
-  gauge('streams_open', 'Live streams.', from => from.streams().open)
-  counter('stream_entries_sent_total', 'Changes sent to streams.', from => from.streams().entriesSent)
-  counter(
-    'stream_wake_ups_total',
-    'Times that the streams of a user looked for changes.',
-    from => from.streams().wakeUps,
-  )
-  counter(
-    'streams_too_slow_total',
-    'Streams ended because the client did not read.',
-    from => from.streams().tooSlow,
-  )
-  counter('log_lines_dropped_total', 'Lines lost because the reader of the log is too slow or gone.', from =>
-    from.logLinesDropped(),
-  )
-  /** Only where backups are made: 0 would be an alarm everywhere else. */
-  function showBackups(stats: NonNullable<Sources['backups']>) {
-    gauge('backup_last_success_timestamp_seconds', 'When the newest good backup began; 0: none yet.', () => {
-      const { lastGoodAt } = stats()
-      return lastGoodAt ? lastGoodAt.getTime() / 1000 : 0
-    })
-    counter('backups_total', 'Backups by outcome.', () => stats().outcomes, 'outcome')
-  }
-
-  // The usual names (prometheus.io/docs/instrumenting/writing_clientlibs). prom-client's own are Node's, and wrong here.
-  counter('process_cpu_seconds_total', 'User and system time.', cpuSeconds)
-  gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss())
-  gauge('process_open_fds', 'Open files and connections.', openFiles)
-  const startedAt = Date.now() / 1000 - process.uptime()
-  gauge('process_start_time_seconds', 'Since 1970.', () => startedAt)
+  showProcess(registry)
 
   const watchLag = setInterval(() => {
     const now = performance.now()
@@ -173,11 +99,8 @@ export function createMetrics(about: { version: string; database: string }, work
   return {
     observe,
     aroundStatement,
-    /** Sets the sources. */
-    setSources(from: Sources) {
-      sources = from
-      if (from.backups) showBackups(from.backups)
-    },
+    /** Adds what is read at each scrape. */
+    setSources: (sources: Sources) => showSources(registry, sources),
     /** The Prometheus text format 0.0.4. */
     contentType: registry.contentType,
     text: () => registry.metrics(),
@@ -185,6 +108,62 @@ export function createMetrics(about: { version: string; database: string }, work
       clearInterval(watchLag)
     },
   }
+}
+
+/** Metrics that are read at each scrape; with a label, one number for each of its values. */
+function readAtScrape(registry: Registry) {
+  type Read = () => number | Readonly<Record<string, number>> | undefined
+  const show =
+    (Metric: typeof Gauge | typeof Counter) => (name: string, help: string, read: Read, label?: string) => {
+      const collect = () => {
+        const value = read()
+        if (value === undefined) return
+        metric.reset()
+        if (typeof value === 'number') metric.inc(value)
+        else for (const [key, number] of Object.entries(value)) metric.inc({ [label!]: key }, number)
+      }
+      const labelNames = label ? [label] : []
+      const metric = new Metric({ name, help, labelNames, registers: [registry], collect })
+    }
+  return { gauge: show(Gauge), counter: show(Counter) }
+}
+
+function showSources(registry: Registry, sources: Sources) {
+  const { gauge, counter } = readAtScrape(registry)
+  const { inFlight, database, hashing, throttled, cachedTokens, streams, logLinesDropped, backups } = sources
+
+  gauge('http_requests_in_flight', 'Requests that have not been answered, without live streams.', inFlight)
+  gauge('database_connections', 'Connections by what they are doing.', () => statesOf(database()), 'state')
+  gauge('database_connections_max', 'DATABASE_POOL_SIZE.', () => database()?.size)
+  gauge('database_statements_waiting', 'Statements that wait for a connection.', () => database()?.waiting)
+  gauge('database_up', '0 while the database does not answer.', () => isUp(database()))
+  gauge('password_hashes_running', 'Passwords being hashed or checked.', () => hashing().running)
+  gauge('password_hashes_waiting', 'Passwords that wait for their turn.', () => hashing().waiting)
+  gauge('cached_tokens', 'Access tokens that need no look-up.', cachedTokens)
+  counter('throttled_requests_total', 'Calls refused with 429, by limit.', throttled, 'limit')
+  gauge('streams_open', 'Live streams.', () => streams().open)
+  counter('stream_entries_sent_total', 'Changes sent to streams.', () => streams().entriesSent)
+  const wakeUps = 'Times that the streams of a user looked for changes.'
+  counter('stream_wake_ups_total', wakeUps, () => streams().wakeUps)
+  counter('streams_too_slow_total', 'Streams ended because the client did not read.', () => streams().tooSlow)
+  const dropped = 'Lines lost because the reader of the log is too slow or gone.'
+  counter('log_lines_dropped_total', dropped, logLinesDropped)
+
+  // Only where backups are made: 0 would be an alarm everywhere else.
+  if (!backups) return
+  const lastGood = () => (backups().lastGoodAt?.getTime() ?? 0) / 1000
+  gauge('backup_last_success_timestamp_seconds', 'When the newest good backup began; 0: none yet.', lastGood)
+  counter('backups_total', 'Backups by outcome.', () => backups().outcomes, 'outcome')
+}
+
+/** The usual names (prometheus.io/docs/instrumenting/writing_clientlibs). prom-client's own are Node's, and wrong here. */
+function showProcess(registry: Registry) {
+  const { gauge, counter } = readAtScrape(registry)
+  const startedAt = Date.now() / 1000 - process.uptime()
+  counter('process_cpu_seconds_total', 'User and system time.', cpuSeconds)
+  gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss())
+  gauge('process_open_fds', 'Open files and connections.', openFiles)
+  gauge('process_start_time_seconds', 'Since 1970.', () => startedAt)
 }
 
 /** The metrics of all workers, for the supervisor. Rejected when one of them does not answer within 5 s. */

@@ -13,16 +13,17 @@ else {
   const env = { ...process.env, WORKERS: '2', PORT: '0' }
   const log = createLog({ level: 'info', pretty: false, write: lines => appendFileSync(1, lines) })
   const limits = JSON.parse(process.argv.at(-1)!)
-  const exitCode = await supervise({ ...parseConfig(env), workers: 1 }, env, log, limits)
+  const exitCode = await supervise({ ...parseConfig(env), workers: 1 }, log, limits)
   log.flush()
   process.exit(exitCode)
 }
 
 /** `live MS`, `block MS` (nothing is answered meanwhile) or `fail`, then the end. */
 async function work() {
-  const { env, send } = await connectToSupervisor()
-  const [step = 'live 60000', ...rest] = readFileSync(env.SCRIPT!, 'utf8').split('\n').filter(Boolean)
-  writeFileSync(env.SCRIPT!, rest.join('\n'))
+  const { send } = await connectToSupervisor()
+  const script = process.env.SCRIPT!
+  const [step = 'live 60000', ...rest] = readFileSync(script, 'utf8').split('\n').filter(Boolean)
+  writeFileSync(script, rest.join('\n'))
   const [what, ms] = step.split(' ')
   if (what === 'fail') process.exit(7)
   send('migrated')

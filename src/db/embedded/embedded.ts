@@ -1,13 +1,16 @@
 import { existsSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
+import type { PGlite } from '@electric-sql/pglite'
 import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts'
+import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
-import { startMaintenance } from '../maintenance.ts'
+import { budgetMs } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
-import { copyRunningCluster, type RunningEngine } from './copy.ts'
+import { copyRunningCluster } from './copy.ts'
 import { EmbeddedConnection } from './embedded-connection.ts'
+import { startMaintenance } from './maintenance.ts'
 
 export interface EmbeddedOptions {
   /** A path is locked until `close`; a folder that is already locked stays so. */
@@ -26,61 +29,50 @@ const checkFolderMs = 1000
  * with one line when the folder cannot be used. `fileSystem` is for tests of power cuts.
  */
 export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSystem): Promise<Driver> {
-  const owned = typeof options.dataDir === 'string'
   const dataDir = typeof options.dataDir === 'string' ? openDataDir(options.dataDir) : options.dataDir
   const release = () => {
-    if (owned) dataDir.close()
+    if (dataDir !== options.dataDir) dataDir.close()
   }
   try {
     const folder = join(dataDir.path, clusterName)
     await ensureCluster(folder)
     const engine = await openCluster(folder, fileSystem)
-    const floor = options.freeBytesMin ?? freeBytesMin
-    return createDriver(engine, {
-      isThere: () => existsSync(join(folder, 'PG_VERSION')),
-      hasSpace: () => freeBytes(folder) >= floor,
-      copyTo: (running, target) => copyRunningCluster(running, folder, target, floor),
-      release,
-    })
+    return createDriver({ engine, folder, floor: options.freeBytesMin ?? freeBytesMin, release })
   } catch (error) {
     release()
     throw error
   }
 }
 
-type Engine = Awaited<ReturnType<typeof openCluster>>
-
-/** The folder of the database. */
-interface Folder {
-  /** False when it was deleted or moved. */
-  isThere(): boolean
-  hasSpace(): boolean
-  copyTo(running: RunningEngine, target: string): Promise<void>
-  release(): void
+interface Opened {
+  engine: PGlite
+  folder: string
+  /** Writes are refused when less is free. */
+  floor: number
+  release: () => void
 }
 
-function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Folder): Driver {
+function createDriver({ engine, folder, floor, release }: Opened): Driver {
   const connection = new EmbeddedConnection(engine)
+  const place = watchFolder(folder)
   const takeTurns = turnTaker()
-  const lost = Promise.withResolvers<string>()
-  let isLost = false
   let closing: Promise<void> | undefined
   /** The last copy: the engine makes one at a time. */
   let copies = Promise.resolve()
   /** Statements and transactions that run or wait. */
   let present = 0
 
-  /** Without its folder the engine still answers from open files, but stores nothing. */
-  const checkFolder = () => {
-    if (isLost || closing || isThere()) return
-    isLost = true
-    lost.resolve('the folder of the embedded database is gone')
-  }
-  const watch = setInterval(checkFolder, checkFolderMs)
-  watch.unref()
-
   const requireOpen = () => {
-    if (closing || isLost) throw new AppError('unavailable')
+    if (closing || place.isGone) throw new AppError('unavailable')
+  }
+
+  const requireSpace = () => {
+    if (place.check() || freeBytes(folder) < floor) throw new AppError('unavailable')
+  }
+
+  const beforeWrite = () => {
+    requireSpace()
+    maintenance.due = true
   }
 
   /** Runs `work` when nothing else uses the connection. */
@@ -102,38 +94,27 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
     return alone(() => connection.execute(statement))
   })
 
-  const requireSpace = () => {
-    checkFolder()
-    if (isLost || !hasSpace()) throw new AppError('unavailable')
-  }
-
-  const shutDown = async () => {
-    maintenance.stop()
-    clearInterval(watch)
-    // They end at the next file.
-    await copies
-    // It writes a last checkpoint.
-    if (!isLost) await engine.close()
-    release()
-  }
-
   const run: Query = async (text, values, options) => {
     try {
       return await connection.query(text, values, options)
     } catch (cause) {
-      checkFolder()
-      throw isLost || isSystemFault(cause) ? new AppError('unavailable', { cause }) : cause
+      throw place.check() || isSystemFault(cause) ? new AppError('unavailable', { cause }) : cause
     }
   }
 
-  const beforeWrite = () => {
-    requireSpace()
-    maintenance.due = true
+  const shutDown = async () => {
+    maintenance.stop()
+    place.stop()
+    // They end at the next file.
+    await copies
+    // It writes a last checkpoint.
+    if (!place.isGone) await engine.close()
+    release()
   }
 
   return {
     kind: 'embedded',
-    lost: lost.promise,
+    lost: place.lost,
 
     async query(text, values, options) {
       if (!onlyReads(text)) beforeWrite()
@@ -142,10 +123,8 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
 
     async transaction(work) {
       beforeWrite()
-      const exclusive = { run, failure: (error: unknown) => error, destroy: () => connection.reset() }
-      return alone(() =>
-        runTransaction(exclusive, query => atMost(transactionSecondsMax, work(query), tooLong)),
-      )
+      const exclusive = { run, destroy: () => connection.reset() }
+      return alone(() => runTransaction(exclusive, query => atMost(budgetMs, work(query), tooLong)))
     },
 
     async dedicatedConnection<T>(work: (connection: DedicatedConnection) => Promise<T>) {
@@ -161,7 +140,7 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
 
     copyTo(target) {
       const run = (statement: string) => alone(() => connection.query(statement, []))
-      const copy = copies.then(() => copyTo({ run, requireOpen }, target))
+      const copy = copies.then(() => copyRunningCluster({ run, requireOpen }, folder, target, floor))
       copies = copy.catch(() => {})
       return copy
     },
@@ -169,12 +148,39 @@ function createDriver(engine: Engine, { isThere, hasSpace, copyTo, release }: Fo
     async close(seconds = 10) {
       closing ??= shutDown()
       // Not longer: the process ends now, and the next start recovers.
-      await atMost(seconds, closing, () => {})
+      await atMost(seconds * 1000, closing, () => {})
     },
 
     stats() {
       const inUse = Math.min(present, 1)
       return { size: 1, inUse, idle: 1 - inUse, opening: 0, waiting: present - inUse, away: false }
+    },
+  }
+}
+
+/** Without its folder, deleted or moved, the engine still answers from open files, but stores nothing. */
+function watchFolder(folder: string) {
+  const lost = Promise.withResolvers<string>()
+  let isGone = false
+  let isStopped = false
+  const check = () => {
+    if (isGone || isStopped || existsSync(join(folder, 'PG_VERSION'))) return isGone
+    isGone = true
+    lost.resolve('the folder of the embedded database is gone')
+    return true
+  }
+  const timer = setInterval(check, checkFolderMs).unref()
+
+  return {
+    lost: lost.promise,
+    get isGone() {
+      return isGone
+    },
+    /** Looks, and returns whether it is gone. */
+    check,
+    stop() {
+      isStopped = true
+      clearInterval(timer)
     },
   }
 }
@@ -207,19 +213,8 @@ function isSystemFault(error: unknown): boolean {
 }
 
 /** Everything waits for a transaction, so it is rolled back when it takes longer, as on PostgreSQL. */
-const transactionSecondsMax = 1.9
-
 const tooLong = () => {
   throw new AppError('unavailable', { cause: new Error('the transaction took too long') })
-}
-
-/** Waits for `work`, but at most `seconds`; then calls `late`. */
-async function atMost<T>(seconds: number, work: Promise<T>, late: () => T): Promise<T> {
-  let timer: Timer | undefined
-  const timeUp = new Promise<void>(resolve => {
-    timer = setTimeout(resolve, seconds * 1000)
-  }).then(late)
-  return Promise.race([work, timeUp]).finally(() => clearTimeout(timer))
 }
 
 /** Takes 3 µs. Zero when the folder was deleted. */

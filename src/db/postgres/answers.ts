@@ -1,6 +1,7 @@
 import { Stream } from 'node:stream'
 import type postgres from 'postgres'
 import type { QueryOptions, Rows } from '../driver.ts'
+import { connectionLost, isServerError } from './connection-errors.ts'
 
 /** A query of postgres.js 3.4.9 with the internal fields (src/query.js, src/connection.js) that are used here. */
 interface PostgresQuery {
@@ -28,7 +29,6 @@ export type PostgresClient = ReturnType<typeof postgres>
 
 interface AnswersOptions {
   client: PostgresClient
-  isServerError: (error: unknown) => error is postgres.PostgresError
   /** Ends the connection before another byte is read or written. */
   destroy: () => void
   /** Ends it when every sent statement is answered. */
@@ -55,7 +55,7 @@ const valuesMax = 65_533
  * answer out of turn, to another text, without an end, or with another number of rows than the server counted; and at
  * every failure that is not the server's.
  */
-export function createAnswers({ client, isServerError, destroy, retire }: AnswersOptions) {
+export function createAnswers({ client, destroy, retire }: AnswersOptions) {
   trapRetries(client)
   const asked: { query: PostgresQuery; reject: (error: unknown) => void }[] = []
   let stopped: unknown
@@ -151,11 +151,6 @@ export function faultOf(
 function mismatchOf({ statement }: PostgresAnswer, query: PostgresQuery, text: string): string | undefined {
   const isOwn = statement === query.statement && query.statement?.string === text
   return isOwn ? undefined : 'the answer to another statement'
-}
-
-/** The error of a lost connection: whether its unanswered statements were executed is unknown. */
-export function connectionLost(cause?: unknown): Error {
-  return Object.assign(new Error('the connection was lost', { cause }), { code: 'CONNECTION_CLOSED' })
 }
 
 const isCoded = (error: unknown) => error instanceof Error && 'code' in error

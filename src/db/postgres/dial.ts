@@ -2,6 +2,7 @@ import { lookup } from 'node:dns/promises'
 import { connect, isIP, type Socket, type TcpNetConnectOpts } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { type DatabaseAddress, type Encryption, type Host, isSocket } from '../../config/database-url.ts'
+import { atMost } from '../../lib/at-most.ts'
 
 interface Dial {
   host: Host
@@ -137,11 +138,8 @@ function next(socket: Socket, event: 'connect' | 'data' | 'secureConnect'): Prom
 }
 
 /** Fails with a message and a code when it takes longer. */
-export async function before<T>(until: number, message: string, code: string, work: Promise<T>): Promise<T> {
-  let timer: Timer | undefined
-  const late = new Promise<never>((_, reject) => {
-    const error = Object.assign(new Error(message), { code })
-    timer = setTimeout(() => reject(error), until - performance.now())
+export function before<T>(until: number, message: string, code: string, work: Promise<T>): Promise<T> {
+  return atMost(until - performance.now(), work, () => {
+    throw Object.assign(new Error(message), { code })
   })
-  return Promise.race([work, late]).finally(() => clearTimeout(timer))
 }

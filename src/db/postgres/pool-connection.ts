@@ -1,75 +1,96 @@
-import { AppError } from '../../lib/errors.ts'
 import type { Query } from '../driver.ts'
-import { isServerError, type SingleConnection } from './single-connection.ts'
+import { forCaller, isServerError } from './connection-errors.ts'
+import type { SingleConnection } from './single-connection.ts'
 
-/** A connection that is never opened again: when it is lost, the pool opens another one. */
-export interface PoolConnection {
-  /** True as soon as no more answers can be expected. */
-  readonly lost: boolean
-  /** True when the server refused writes at the handshake; the connection is replaced soon. */
-  readonly isReadOnly: boolean
-  /** The number of statements that may be sent before the first is answered. */
-  readonly depthMax: number
-  readonly run: Query
-  /** The error for the caller of a failed `run`; notes whether the failure was the end of the connection. */
-  failure(error: unknown): unknown
-  /** Closes the connection within a second. */
-  end(): Promise<void>
-  /** Closes it at once; unanswered statements are rejected. */
-  destroy(): void
+/** A statement or a transaction, and its caller. */
+export interface Job {
+  kind: 'prepared' | 'unprepared' | 'transaction'
+  text: string
+  run: (connection: PoolConnection) => Promise<unknown>
+  deadline: number
+  /** Where it was sent. */
+  connection?: PoolConnection
+  resolve: (result: never) => void
+  reject: (error: unknown) => void
 }
 
+export type PoolConnection = ReturnType<typeof createPoolConnection>
+
+/** Prepared statements that may be on their way, while the last answer was that quick and that recent. */
+const depthMax = 4
+const quickMs = 5
 /** Each prepared statement costs the server memory for as long as the connection lives. */
 const preparedMax = 256
+const lifetimeMs = 30 * 60 * 1000
+/** For a server that refused writes at the handshake. */
+const readOnlyLifetimeMs = 500
+
+type Single = Pick<SingleConnection, 'lost' | 'isReadOnly' | 'isProxied' | 'ask' | 'end' | 'destroy'>
 
 /**
- * A connection for the pool.
+ * A connection with its jobs, and how it is doing. It is never opened again: the pool opens another one.
  *
  * Behind a proxy that pools transactions the next statement may go to another session of the server. So nothing is
  * prepared there and nothing is pipelined: PgBouncer before 1.21 then mixes up answers, and values reach another client's
  * statement.
  */
-export function toPoolConnection(single: SingleConnection, mayPrepare: boolean): PoolConnection {
+export function createPoolConnection(single: Single, mayPrepare: boolean) {
   const canPrepare = mayPrepare && !single.isProxied
   const prepared = new Set<string>()
+  /** Jobs without an answer, oldest first. */
+  const sent: Job[] = []
+  /** When the last answer came, or a job was sent while idle; and how long that answer took. */
+  let lastAnswerAt = performance.now()
+  let lastLatencyMs = Number.POSITIVE_INFINITY
+  /** When it is replaced, to look up names again and free the server's memory for it. */
+  const closeAt = lastAnswerAt + (single.isReadOnly ? readOnlyLifetimeMs : lifetimeMs) * (1 + Math.random())
+
+  const isIdle = () => sent.length === 0
+  const isQuietFor = (ms: number, now: number) => lastAnswerAt + ms <= now
 
   function mayPrepareText(text: string): boolean {
-    if (!canPrepare) return false
-    return prepared.has(text) || (prepared.size < preparedMax && prepared.add(text) !== undefined)
+    if (canPrepare && prepared.size < preparedMax) prepared.add(text)
+    return prepared.has(text)
+  }
+
+  /** Runs a statement of a job: a transaction is not slow as long as its statements are answered. */
+  const run: Query = async (text, values, options) => {
+    try {
+      const prepare = options?.prepare === true && mayPrepareText(text)
+      return await single.ask(text, values, { ...options, prepare })
+    } catch (error) {
+      // The server has become a standby, or the name has moved to another one.
+      if (isServerError(error) && error.code === '25006' && !single.isReadOnly) void single.end()
+      throw forCaller(error)
+    } finally {
+      const now = performance.now()
+      lastLatencyMs = now - lastAnswerAt
+      lastAnswerAt = now
+    }
   }
 
   return {
-    get lost() {
-      return single.lost
+    sent,
+    run,
+    isLost: () => single.lost,
+    isIdle,
+    /** Whether its time is over. */
+    isOld: (now: number) => closeAt <= now,
+    /** Whether nothing was answered for that long. */
+    isQuietFor,
+    /** Whether a job may be sent behind others: one prepared statement behind a few, while they are quick. */
+    mayFollow({ kind }: Job, now: number): boolean {
+      const areStatements = canPrepare && kind === 'prepared' && sent[0]!.kind === 'prepared'
+      return areStatements && sent.length < depthMax && lastLatencyMs < quickMs && !isQuietFor(quickMs, now)
     },
-    isReadOnly: single.isReadOnly,
-    depthMax: canPrepare ? 4 : 1,
-    run: (text, values, options) =>
-      single.ask(text, values, { ...options, prepare: options?.prepare === true && mayPrepareText(text) }),
-    failure(error) {
-      // The server has become a standby, or the name has moved to another one.
-      if (isServerError(error) && error.code === '25006' && !single.isReadOnly) void single.end()
-      return isUnavailable(error) ? unavailable(error) : error
+    /** To be called when a job is sent. */
+    add(job: Job, now: number) {
+      if (isIdle()) lastAnswerAt = now
+      sent.push(job)
     },
+    /** Closes it within a second. */
     end: single.end,
+    /** Closes it at once; unanswered statements are rejected. */
     destroy: single.destroy,
   }
-}
-
-/**
- * SQLSTATEs of failures that are not the statement's: connection (08), authentication (28), database name (3D), resources
- * (53), operator (57: shutdown, startup, statement_timeout), read-only server, serialization, deadlock, lock_timeout.
- */
-const unavailableStates = /^(08|28|3D|53|57)|^(25006|40001|40P01|55P03)$/
-
-/** Whether a failure means that the database is away or overloaded, not that the statement is wrong. */
-export function isUnavailable(error: unknown): boolean {
-  if (isServerError(error)) return unavailableStates.test(error.code)
-  // Errors of sockets, TLS and postgres.js have a code; this one is a mistake of the caller.
-  return error instanceof Error && 'code' in error && error.code !== 'MAX_PARAMETERS_EXCEEDED'
-}
-
-/** The 503 of a database that cannot answer; `cause` is for the log. */
-export function unavailable(cause: unknown): AppError {
-  return new AppError('unavailable', { cause: typeof cause === 'string' ? new Error(cause) : cause })
 }

@@ -1,9 +1,9 @@
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
-import { budgetMs, timeBudget } from '../time-budget.ts'
+import { spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
-import { type PoolConnection, unavailable } from './pool-connection.ts'
-import { type Job, type JobConnection, PooledConnection } from './pooled-connection.ts'
+import { unavailable } from './connection-errors.ts'
+import type { Job, PoolConnection } from './pool-connection.ts'
 
 /** How long opening a connection may take. */
 export const openingSecondsMax = 1.5
@@ -36,7 +36,7 @@ const pendingPerConnection = 100
  */
 export function createPool(connect: () => Promise<PoolConnection>, size: number) {
   const transactionsMax = Math.max(1, Math.floor(size / 2))
-  let connections: PooledConnection[] = []
+  let connections: PoolConnection[] = []
   /** Jobs without an answer; and those of them that were not sent yet, in the order of arrival. */
   const pending = new Set<Job>()
   let queue: Job[] = []
@@ -48,69 +48,76 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   // Also without work: the return of the database must be noticed.
   const clock = setInterval(checkDeadlines, tickMs).unref()
 
-  function submit<T>(kind: Job['kind'], text: string, run: (on: JobConnection) => Promise<T>) {
-    if (isClosed) return Promise.reject(unavailable('the database is closed'))
-    if (away) return Promise.reject(unavailable(away.cause))
-    const isFull = pending.size >= size * pendingPerConnection
-    if (isFull) return Promise.reject(unavailable('too many are waiting'))
-    return new Promise<T>((resolve, reject) => {
-      const since = performance.now()
-      const budget = timeBudget()
-      const deadline = since + Math.min(budgetMs, budget?.leftMs ?? budgetMs)
-      const job: Job = { kind, text, run, since, deadline, budget, resolve, reject }
+  const query: Query = (text, values, options) =>
+    submit(options?.prepare ? 'prepared' : 'unprepared', text, on => on.run(text, values, options))
+
+  const transaction: Driver['transaction'] = work =>
+    submit('transaction', 'begin', on => runTransaction(on, work))
+
+  async function submit(kind: Job['kind'], text: string, run: Job['run']): Promise<never> {
+    if (isClosed) throw unavailable('the database is closed')
+    if (away) throw unavailable(away.cause)
+    if (pending.size >= size * pendingPerConnection) throw unavailable('too many are waiting')
+    return spendBudget(deadline => {
+      const { promise, resolve, reject } = Promise.withResolvers<never>()
+      const job: Job = { kind, text, run, deadline, resolve, reject }
       pending.add(job)
       queue.push(job)
-      dispatch(since)
+      dispatch(performance.now())
+      return promise
     })
-  }
-
-  function leave(job: Job, now: number) {
-    pending.delete(job)
-    if (job.budget) job.budget.leftMs -= now - job.since
   }
 
   function dispatch(now: number) {
     while (queue.length > 0) {
       const at = queue.findIndex(job => maySend(job, now))
       if (at < 0) return
-      const job = queue[at]!
-      const pooled = pickConnection(job, now)
-      if (!pooled) return open(now)
-      queue.splice(at, 1)
-      pooled.send(job, now, answered)
+      const connection = pickConnection(queue[at]!, now)
+      if (!connection) return open(now)
+      const [job] = queue.splice(at, 1)
+      void send(job!, connection, now)
     }
-  }
-
-  function answered(job: Job, now: number) {
-    leave(job, now)
-    dispatch(now)
   }
 
   function maySend({ kind, text }: Job, now: number): boolean {
     const atOnceMax = now < slowUntil ? 1 : kind === 'transaction' ? transactionsMax : size
     if (atOnceMax === size) return true
-    return connections.filter(({ sent }) => sent.some(job => job.text === text)).length < atOnceMax
+    return live().filter(({ sent }) => sent.some(job => job.text === text)).length < atOnceMax
+  }
+
+  async function send(job: Job, connection: PoolConnection, now: number) {
+    connection.add(job, now)
+    job.connection = connection
+    try {
+      job.resolve((await job.run(connection)) as never)
+    } catch (error) {
+      job.reject(error)
+    }
+    connection.sent.shift()
+    pending.delete(job)
+    dispatch(performance.now())
   }
 
   /** The least loaded of the first four connections, else of the others; of equals the first, so that few are used. */
-  function pickConnection(job: Job, now: number): PooledConnection | undefined {
+  function pickConnection(job: Job, now: number): PoolConnection | undefined {
     let usable = 0
-    let best: PooledConnection | undefined
-    for (const pooled of connections) {
-      if (pooled.isLost || pooled.isOld(now)) continue
+    let best: PoolConnection | undefined
+    for (const connection of connections) {
+      if (connection.isLost() || connection.isOld(now)) continue
       if (++usable > quickConnections && best) break
-      if (pooled.isIdle) return pooled
-      const isLessLoaded = !best || pooled.sent.length < best.sent.length
-      if (isLessLoaded && pooled.mayFollow(job, now)) best = pooled
+      if (connection.isIdle()) return connection
+      const isLessLoaded = !best || connection.sent.length < best.sent.length
+      if (isLessLoaded && connection.mayFollow(job, now)) best = connection
     }
     return usable < quickConnections && canOpen(now) ? undefined : best
   }
 
-  const canOpen = (now: number) => now >= restUntil && opening + connections.length < size
+  const live = () => connections.filter(connection => !connection.isLost())
+
+  const canOpen = (now: number) => now >= restUntil && opening + live().length < size
 
   /** Opens a connection for each waiting job; one at a time while the database is away. */
   function open(now: number) {
-    connections = connections.filter(({ isLost }) => !isLost)
     while (opening < (away ? 1 : queue.length) && canOpen(now)) void openOne()
   }
 
@@ -119,12 +126,12 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     try {
       const connection = await connect()
       if (isClosed && pending.size === 0) return connection.destroy()
-      connections.push(new PooledConnection(connection))
+      connections = [...live(), connection]
       away = undefined
       restUntil = 0
     } catch (cause) {
       restUntil = performance.now() + restMs
-      if (connections.some(({ isLost }) => !isLost)) return
+      if (live().length > 0) return
       away = { cause }
       rejectAll(cause)
     } finally {
@@ -137,19 +144,19 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     const now = performance.now()
     for (const job of pending) {
       if (job.deadline > now) continue
-      leave(job, now)
+      pending.delete(job)
       job.reject(unavailable('no answer in time'))
-      if (job.kind === 'transaction') job.pooled?.destroy()
+      // Not a rollback: behind a slow network its statements would keep the connection for as long again.
+      if (job.kind === 'transaction') job.connection?.destroy()
     }
     queue = queue.filter(job => pending.has(job))
-    const slow = connections.filter(pooled => pooled.isSilentFor(slowMs, now))
-    if (slow.length > 0) slowUntil = now + 2 * slowMs
-    const areSilent = slow.some(pooled => pooled.isSilentFor(silenceMs, now))
-    for (const pooled of connections) {
-      if (areSilent && (pooled.isIdle || slow.includes(pooled))) pooled.destroy()
-      else if (pooled.isIdle && pooled.isOld(now)) void pooled.close()
+    const busy = live().filter(connection => !connection.isIdle())
+    if (busy.some(connection => connection.isQuietFor(slowMs, now))) slowUntil = now + 2 * slowMs
+    const isSilent = busy.some(connection => connection.isQuietFor(silenceMs, now))
+    for (const connection of live()) {
+      if (isSilent && (connection.isIdle() || connection.isQuietFor(slowMs, now))) connection.destroy()
+      else if (connection.isIdle() && connection.isOld(now)) void connection.end()
     }
-    connections = connections.filter(({ isLost }) => !isLost)
     if (away) open(now)
     else dispatch(now)
   }
@@ -160,12 +167,6 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     queue = []
   }
 
-  const query: Query = (text, values, options) =>
-    submit(options?.prepare ? 'prepared' : 'unprepared', text, on => on.run(text, values, options))
-
-  const transaction: Driver['transaction'] = work =>
-    submit('transaction', 'begin', on => runTransaction(on, work))
-
   /** Refuses further jobs, waits for those without an answer (at most `seconds`), then closes every connection. */
   async function close(seconds = 5) {
     isClosed = true
@@ -173,13 +174,13 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     while (pending.size > 0 && performance.now() < until) await Bun.sleep(10)
     rejectAll('the database is closed')
     clearInterval(clock)
-    await Promise.all(connections.map(pooled => pooled.close()))
+    await Promise.all(connections.map(({ isIdle, end, destroy }) => (isIdle() ? end() : destroy())))
   }
 
   function stats(): DatabaseStats {
-    const open = connections.filter(({ isLost }) => !isLost)
-    const idle = open.filter(({ isIdle }) => isIdle).length
-    return { size, inUse: open.length - idle, idle, opening, waiting: queue.length, away: away !== undefined }
+    const idle = live().filter(connection => connection.isIdle()).length
+    const inUse = live().length - idle
+    return { size, inUse, idle, opening, waiting: queue.length, away: away !== undefined }
   }
 
   return { query, transaction, close, stats }

@@ -4,17 +4,12 @@ import {
   isSocket,
   parseDatabaseUrl,
 } from '../../config/database-url.ts'
-import type { DedicatedConnection, Driver } from '../driver.ts'
-import { connectionLost } from './answers.ts'
+import type { Driver } from '../driver.ts'
+import { connectionLost, forCaller, isServerError, unavailable } from './connection-errors.ts'
 import { dial, EncryptionError } from './dial.ts'
 import { createPool, openingSecondsMax } from './pool.ts'
-import { isUnavailable, toPoolConnection, unavailable } from './pool-connection.ts'
-import {
-  createSingleConnection,
-  isServerError,
-  readLibraryOptions,
-  type SingleConnection,
-} from './single-connection.ts'
+import { createPoolConnection } from './pool-connection.ts'
+import { createSingleConnection, readLibraryOptions, type SingleConnection } from './single-connection.ts'
 
 interface PostgresSettings {
   /** As `parseDatabaseUrl` reads it. */
@@ -27,7 +22,7 @@ interface PostgresSettings {
 /** A PostgreSQL server, or the one of several that takes writes. Connects when the first query comes. */
 export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings): Driver {
   const server = createServer(url)
-  const connect = async () => toPoolConnection(await server.connect(statementLimits), prepare)
+  const connect = async () => createPoolConnection(await server.connect(statementLimits), prepare)
   const pool = createPool(connect, poolSize)
 
   return {
@@ -41,7 +36,12 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
         throw unavailable(error)
       })
       try {
-        return await work(toDedicatedConnection(own))
+        return await work({
+          execute: script =>
+            own.execute(script).catch(error => {
+              throw forCaller(error)
+            }),
+        })
       } finally {
         await own.end()
       }
@@ -187,16 +187,4 @@ const mayBeEncryption = (error: unknown) =>
 /** PgBouncer refuses parameters that it does not know. Then the limits must be set with `alter role … set`. */
 function refusesParameters(error: unknown): boolean {
   return isServerError(error) && error.code === '08P01' && /startup parameter/.test(error.message)
-}
-
-function toDedicatedConnection(single: SingleConnection): DedicatedConnection {
-  return {
-    async execute(script) {
-      try {
-        return await single.execute(script)
-      } catch (error) {
-        throw isUnavailable(error) ? unavailable(error) : error
-      }
-    },
-  }
 }

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import { connectionLost } from './answers.ts'
+import { connectionLost } from './connection-errors.ts'
 
 /** Each costs a hash on the thread of all requests; PostgreSQL's default is 4096. */
 const iterationsMax = 100_000

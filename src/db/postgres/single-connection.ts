@@ -2,7 +2,8 @@ import type { Socket } from 'node:net'
 import postgres from 'postgres'
 import type { DatabaseAddress } from '../../config/database-url.ts'
 import { parsers, type QueryOptions, type Rows, serializers } from '../driver.ts'
-import { connectionLost, createAnswers, faultOf } from './answers.ts'
+import { createAnswers, faultOf } from './answers.ts'
+import { connectionLost } from './connection-errors.ts'
 import { before } from './dial.ts'
 import { guardAuthentication } from './scram-guard.ts'
 
@@ -48,7 +49,7 @@ export function createSingleConnection(options: LibraryOptions, { index, dial, p
     parsers: { ...options.parsers, ...parsers },
     serializers: { ...options.serializers, ...serializers },
   } as object)
-  const answers = createAnswers({ client, isServerError, destroy, retire: () => void end() })
+  const answers = createAnswers({ client, destroy, retire: () => void end() })
 
   /** postgres.js infers types from these values, wrongly for `[true]` in a jsonb; the server knows the right ones. */
   function untyped(value: unknown) {
@@ -180,9 +181,4 @@ function merge(address: object, ours: Record<string, string>): Record<string, st
   const decided = new Set(Object.keys(ours).map(name => name.toLowerCase()))
   const rest = Object.entries(address).filter(([name]) => !decided.has(name.toLowerCase()))
   return { ...Object.fromEntries(rest), ...ours }
-}
-
-/** Whether it is an error that the server reported, not one of the connection. */
-export function isServerError(error: unknown): error is postgres.PostgresError {
-  return error instanceof postgres.PostgresError
 }

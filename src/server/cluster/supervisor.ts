@@ -1,6 +1,6 @@
-import cluster, { type Worker } from 'node:cluster'
+import cluster from 'node:cluster'
 import { once } from 'node:events'
-import type { Config, Env } from '../../config/config.ts'
+import type { Config } from '../../config/config.ts'
 import { loadSecretKey } from '../../config/secret-key.ts'
 import type { Log } from '../../telemetry/log.ts'
 import { claimPort } from '../listener.ts'
@@ -22,24 +22,20 @@ export const supervisorLimits = {
  * before the others start, so that a failure is reported once. Resolves to the exit code: that of the first worker if it
  * fails to start.
  */
-export async function supervise(
-  config: Config,
-  env: Env,
-  log: Log,
-  limits = supervisorLimits,
-): Promise<number> {
-  const settings = settingsAsRead(config, env, claimPort(config))
+export async function supervise(given: Config, log: Log, limits = supervisorLimits): Promise<number> {
+  // A worker that starts later has the same settings, whatever has become of files with secrets.
+  const config = { ...given, port: claimPort(given) }
+  config.secretKey ??= loadSecretKey(config.dataDir)
   const metrics = config.metrics && (await import('../../telemetry/metrics.ts')).clusterMetrics()
-  const workers = new Map<number, Worker>()
-  const migrated = Promise.withResolvers<void>()
+  const migrated = Promise.withResolvers<true>()
   const stopped = Promise.withResolvers<void>()
   let isUp = false
   let exitCode: number | undefined
 
-  function stopAll(signal: NodeJS.Signals, code: number) {
+  function stopAll(signal: NodeJS.Signals, code = 0) {
     exitCode = code
     stopped.resolve()
-    for (const worker of workers.values()) worker.process.kill(signal)
+    for (const worker of Object.values(cluster.workers!)) worker!.process.kill(signal)
   }
 
   /** Runs a worker, and after it another one of the same number, until the supervisor stops. */
@@ -48,13 +44,12 @@ export async function supervise(
       const began = performance.now()
       const worker = cluster.fork()
       const about = { worker: number, pid: worker.process.pid }
-      workers.set(number, worker)
       const send = (message: SupervisorMessage) => worker.isConnected() && worker.send(message)
       let unanswered = 0
       worker.on('message', async ({ kind }: WorkerMessage) => {
         unanswered = 0
-        if (kind === 'hello') send({ kind: 'start', worker: number, env: settings })
-        else if (kind === 'migrated') migrated.resolve()
+        if (kind === 'hello') send({ kind: 'start', worker: number, config })
+        else if (kind === 'migrated') migrated.resolve(true)
         else if (kind === 'metrics')
           send({ kind: 'metrics', text: await metrics?.text().catch(() => undefined) })
       })
@@ -65,7 +60,6 @@ export async function supervise(
       }, limits.pingEveryMs)
       const [code, signal] = await once(worker, 'exit')
       clearInterval(pinging)
-      workers.delete(number)
       if (exitCode !== undefined) return
       if (performance.now() - began > limits.steadyMs) pause = limits.pauseMs
       log.warn('worker ended', { ...about, exit_code: code, signal, again_in_ms: isUp ? pause : undefined })
@@ -74,32 +68,16 @@ export async function supervise(
     }
   }
 
-  onStopSignal(
-    signal => stopAll(signal, 0),
-    () => stopAll('SIGKILL', 1),
-  )
+  onStopSignal(stopAll, () => stopAll('SIGKILL', 1))
   // The running file, even if an upgrade has replaced it, so that all workers have one version.
   if (Bun.isStandaloneExecutable) process.execPath = '/proc/self/exe'
   cluster.setupPrimary(
     Bun.isStandaloneExecutable ? { exec: 'worker', args: [] } : { exec: Bun.main, args: ['worker'] },
   )
-  const server =
-    metrics && (await import('../../http/metrics-endpoint.ts')).serveMetrics(metrics, config.metrics!, log)
+  if (metrics) (await import('../../http/metrics-endpoint.ts')).serveMetrics(metrics, config.metrics!, log)
   const first = keepRunning(1)
-  isUp = await Promise.race([first.then(() => false), migrated.promise.then(() => true)])
+  isUp = await Promise.race([first.then(() => false), migrated.promise])
   const others = Array.from({ length: config.workers - 1 }, (_, i) => keepRunning(i + 2))
   await Promise.all([first, ...others])
-  await server?.stop(true)
   return exitCode ?? 1
-}
-
-/** The settings with the contents of secret files, so that a worker that starts later has the same secrets. */
-function settingsAsRead({ database, secretKey, dataDir, metrics }: Config, env: Env, port: number): Env {
-  const secrets: Env = {
-    DATABASE_URL: database.kind === 'postgres' ? database.url : undefined,
-    SECRET_KEY: secretKey ?? loadSecretKey(dataDir),
-    METRICS_TOKEN: metrics?.token,
-  }
-  const files = Object.keys(secrets).map(name => [`${name}_FILE`, undefined])
-  return { ...env, ...secrets, ...Object.fromEntries(files), PORT: String(port) }
 }

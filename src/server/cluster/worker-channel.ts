@@ -1,11 +1,11 @@
 import cluster from 'node:cluster'
 import { EventEmitter, once } from 'node:events'
-import type { Env } from '../../config/config.ts'
+import type { Config } from '../../config/config.ts'
 import { AppError } from '../../lib/errors.ts'
 
-/** `worker` is from 1 to WORKERS; `env` has the settings as the supervisor read them, secrets included. */
+/** `worker` is from 1 to WORKERS. */
 export type SupervisorMessage =
-  | { kind: 'start'; worker: number; env: Env }
+  | { kind: 'start'; worker: number; config: Config }
   | { kind: 'ping' }
   | { kind: 'metrics'; text: string | undefined }
 export type WorkerMessage = { kind: 'hello' | 'migrated' | 'pong' | 'metrics' }
@@ -20,19 +20,17 @@ export async function connectToSupervisor() {
   messages.on('ping', () => send('pong'))
   // A message without a listener is lost, so the worker sends the first one.
   send('hello')
-  const [{ worker, env }] = (await once(messages, 'start')) as [{ worker: number; env: Env }]
+  const [{ worker, config }] = (await once(messages, 'start')) as [{ worker: number; config: Config }]
   // Otherwise node:cluster ends a worker at once when its supervisor is gone, with requests in flight.
   cluster.worker!.exitedAfterDisconnect = true
-  return {
-    worker,
-    env,
-    send,
-    /** The metrics of all workers, for the route of one worker. */
-    async metrics(): Promise<string> {
-      send('metrics')
-      const [{ text }] = await once(messages, 'metrics')
-      if (text === undefined) throw new AppError('unavailable')
-      return text
-    },
+
+  /** The metrics of all workers, for the route of one worker. */
+  async function metrics(): Promise<string> {
+    send('metrics')
+    const [{ text }] = await once(messages, 'metrics')
+    if (text === undefined) throw new AppError('unavailable')
+    return text
   }
+
+  return { worker, config, send, metrics }
 }

@@ -1,0 +1,33 @@
+import postgres from 'postgres'
+import { AppError } from '../../lib/errors.ts'
+
+/** Whether it is an error that the server reported, not one of the connection. */
+export function isServerError(error: unknown): error is postgres.PostgresError {
+  return error instanceof postgres.PostgresError
+}
+
+/** The error of a lost connection: whether its unanswered statements were executed is unknown. */
+export function connectionLost(cause?: unknown): Error {
+  return Object.assign(new Error('the connection was lost', { cause }), { code: 'CONNECTION_CLOSED' })
+}
+
+/**
+ * SQLSTATEs of failures that are not the statement's: connection (08), authentication (28), database name (3D), resources
+ * (53), operator (57: shutdown, startup, statement_timeout), read-only server, serialization, deadlock, lock_timeout.
+ */
+const unavailableStates = /^(08|28|3D|53|57)|^(25006|40001|40P01|55P03)$/
+
+/** Whether a failure means that the database is away or overloaded, not that the statement is wrong. */
+export function isUnavailable(error: unknown): boolean {
+  if (isServerError(error)) return unavailableStates.test(error.code)
+  // Errors of sockets, TLS and postgres.js have a code; a mistake of the caller has none.
+  return error instanceof Error && 'code' in error
+}
+
+/** The 503 of a database that cannot answer; `cause` is for the log. */
+export function unavailable(cause: unknown): AppError {
+  return new AppError('unavailable', { cause: typeof cause === 'string' ? new Error(cause) : cause })
+}
+
+/** What the caller of a failed statement gets. */
+export const forCaller = (error: unknown) => (isUnavailable(error) ? unavailable(error) : error)

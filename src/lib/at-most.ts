@@ -1,0 +1,8 @@
+/** Waits for `work`, at most this long; then the result is what `late` returns or throws. */
+export async function atMost<T>(milliseconds: number, work: Promise<T>, late: () => T): Promise<T> {
+  let timer: Timer | undefined
+  const timeUp = new Promise<void>(resolve => {
+    timer = setTimeout(resolve, milliseconds)
+  }).then(late)
+  return Promise.race([work, timeUp]).finally(() => clearTimeout(timer))
+}
