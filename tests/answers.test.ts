@@ -248,6 +248,10 @@ describe('a server that does not prove itself is away, without a word on stderr 
     ['a challenge without salt', (text?: string) => challenge(text, nonce => `r=${nonce}x`)],
     ['a challenge that is no challenge', (text?: string) => challenge(text, () => 'nonsense')],
     [
+      'a challenge that is longer than 64 KiB',
+      (text?: string) => challenge(text, nonce => `r=${nonce}${'x'.repeat(65_536)},s=c2FsdA==,i=4096`),
+    ],
+    [
       'a challenge that asks for two billion hashes',
       (text?: string) => challenge(text, nonce => `r=${nonce}x,s=c2FsdA==,i=2147483647`),
     ],
