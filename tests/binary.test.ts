@@ -160,7 +160,7 @@ for (const kind of ['postgres', 'embedded'] satisfies DatabaseKind[]) {
     }, 60_000)
 
     test('it checks what is sent as the sources do', async () => {
-      // The build takes the names of classes away, and Elysia looks at some: a query went unchecked.
+      // Elysia looks at names of classes: a build that takes them away leaves queries unchecked.
       const api = await serve(emptyFolder(), env)
       const { token } = await api.user()
       const wrong = [

@@ -377,7 +377,7 @@ describe('config', () => {
 
     expect(names.length).toBeGreaterThan(10)
     expect(names.filter(name => shownOf(name) === undefined)).toEqual([])
-    // These are off when nothing is said; every other one has a value then, and src/cli/show-config.ts knows it.
+    // These are off when nothing is said; every other one has a value then.
     const off = /^(FIRST_USER_|METRICS_|OTEL_|TRUSTED_PROXIES$|BACKUP_EVERY$)/
     expect(names.filter(name => shownOf(name) === '(not set)' && !off.test(name))).toEqual([])
   })

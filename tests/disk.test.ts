@@ -244,7 +244,7 @@ describe('a restore', () => {
     )
     toast = String(path)
     await driver.close()
-    await within(dataDir, () => backupCommand(file))
+    await within(dataDir, () => backupCommand(file, {}))
   }
 
   test('is on disk before it is put in its place, and its name after that', async () => {

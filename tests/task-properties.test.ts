@@ -15,7 +15,7 @@ import {
   type TrashedTask,
   task,
 } from '../src/modules/tasks/model.ts'
-import type { SerializedTask } from '../src/modules/tasks/rows.ts'
+import type { Serialized } from '../src/modules/tasks/owned.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
 import { tokenize } from '../src/modules/tasks/words.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
@@ -383,7 +383,7 @@ onBothDatabases('any sequence of changes', (api: Service) => {
 /** The service, with its answers read. */
 function serviceOf(api: Service) {
   const service = serviceOn(api)
-  const read = ({ version, json }: SerializedTask): Task => {
+  const read = ({ version, json }: Serialized): Task => {
     const task: Task = JSON.parse(json)
     expect(task.version).toEqual(version)
     return task

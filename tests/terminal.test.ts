@@ -9,8 +9,15 @@ import { until } from './support/until.ts'
 
 const columns = 100
 
+interface Terminal {
+  url: string
+  folder: string
+  /** Waits until a text is shown. */
+  see(text: string): Promise<unknown>
+}
+
 /** Starts the service at a terminal, in an empty folder, until `work` is done, and then presses Ctrl+C. */
-async function atTerminal(env: Env, work: (url: string, folder: string) => Promise<void>) {
+async function atTerminal(env: Env, work: (terminal: Terminal) => Promise<void>) {
   // A short path: the lines that name it must fit.
   const folder = mkdtempSync(join(realpathSync('/tmp'), 'todo-api-'))
   let shown = ''
@@ -26,7 +33,7 @@ async function atTerminal(env: Env, work: (url: string, folder: string) => Promi
   const url = () => shown.match(/http:\/\/127\.0\.0\.1:\d+/)?.[0]
   try {
     await until(() => url() !== undefined || child.exitCode !== null)
-    await work(url()!, folder)
+    await work({ url: url()!, folder, see: text => until(() => shown.includes(text)) })
     child.terminal!.write('\x03')
     const exitCode = await child.exited
     await until(() => shown.includes('stopped'))
@@ -38,7 +45,7 @@ async function atTerminal(env: Env, work: (url: string, folder: string) => Promi
 }
 
 test('a start at a terminal shows what a user needs, in lines that fit, and Ctrl+C stops it', async () => {
-  const { exitCode, lines, shown, folder } = await atTerminal({}, async (url, folder) => {
+  const { exitCode, lines, shown, folder } = await atTerminal({}, async ({ url, folder, see }) => {
     const api = client(url)
     while ((await api.get('/health/ready')).status !== 200) await Bun.sleep(20)
     const ada = await api.user()
@@ -46,6 +53,8 @@ test('a start at a terminal shows what a user needs, in lines that fit, and Ctrl
     await api.get(`/tasks/${task.id}`, { token: ada.token })
     await api.get('/tasks/changes', { token: ada.token, headers: { 'x-request-id': 'x'.repeat(128) } })
     expect(existsSync(join(folder, 'data/secret_key'))).toBe(true)
+    // The terminal shows the ^C where it is typed.
+    await see('/tasks/changes')
   })
   const url = shown.match(/http:\/\/127\.0\.0\.1:\d+/)![0]
 

@@ -7,7 +7,7 @@ import {
   renameSync,
   rmSync,
   statSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs'
 import { basename, dirname, resolve } from 'node:path'
 import { openDraft, syncFolder } from '../config/data-dir.ts'
@@ -46,18 +46,17 @@ async function replaceFile<T>(path: string, work: Work<T>, check?: Check): Promi
   const draft = openDraft(path)
   const remove = () => rmSync(draft.path, { force: true })
   process.once('exit', remove)
-  let isOpen = true
   try {
-    const result = await work({ write: async data => writeAll(draft.file, data) })
-    fsyncSync(draft.file)
-    closeSync(draft.file)
-    isOpen = false
+    const result = await fill(draft.file, async output => {
+      const result = await work(output)
+      fsyncSync(draft.file)
+      return result
+    })
     await check?.(draft.path)
     renameSync(draft.path, path)
     syncFolder(dirname(path))
     return result
   } catch (error) {
-    if (isOpen) closeSync(draft.file)
     remove()
     throw error
   } finally {
@@ -67,9 +66,16 @@ async function replaceFile<T>(path: string, work: Work<T>, check?: Check): Promi
 
 async function writeInto<T>(path: string, work: Work<T>): Promise<T> {
   const file = openSync(path, constants.O_WRONLY)
-  try {
+  return fill(file, output => {
     checkTarget(file, path)
-    return await work({ write: async data => writeAll(file, data) })
+    return work(output)
+  })
+}
+
+/** Calls `work` with an open file, and closes it. */
+async function fill<T>(file: number, work: Work<T>): Promise<T> {
+  try {
+    return await work({ write: async data => writeFileSync(file, data) })
   } finally {
     closeSync(file)
   }
@@ -80,12 +86,6 @@ function checkTarget(file: number, path: string): void {
   const target = fstatSync(file)
   const isOurs = target.uid === process.getuid?.() || /^\/(dev|proc)\//.test(resolve(path))
   if (target.isFile() || (target.isFIFO() && !isOurs)) throw new Error(`${path} belongs to another user`)
-}
-
-/** `write` may write less than it is given. */
-function writeAll(file: number, data: string | Uint8Array): void {
-  const bytes = typeof data === 'string' ? Buffer.from(data) : data
-  for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at)
 }
 
 function explained(error: unknown, path: string): unknown {

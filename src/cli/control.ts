@@ -1,14 +1,14 @@
 import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { clusterName } from '../config/data-dir.ts'
-import type { Driver, QueryOptions, Rows } from '../db/driver.ts'
+import type { Driver, QueryOptions } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
 import { databaseError } from '../db/pg-error.ts'
 import { AppError } from '../lib/errors.ts'
-import { type ApiTokenInput, createApiToken, type NewApiToken } from '../modules/auth/api-tokens.ts'
+import { type ApiTokenInput, createApiToken } from '../modules/auth/api-tokens.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
-import { type AddRows, addRows, type NewRow, type Outcome } from './transfer/bulk-insert.ts'
+import { addRows, type NewRow } from './transfer/bulk-insert.ts'
 
 /**
  * The embedded database belongs to one process. While that is the service, commands send it their statements over a
@@ -60,39 +60,42 @@ export function answerCommands(dataDir: string, driver: Driver, log: Log): { sto
 }
 
 async function answer(request: Request, dataDir: string, driver: Driver): Promise<unknown> {
-  const { pathname } = new URL(request.url)
-  if (pathname === '/query') {
-    const { text, values, options } = (await request.json()) as QueryCall
-    const rows = await driver.query(text, values, options)
-    return { rows, columns: rows.columns }
-  }
-  if (pathname === '/add-rows') return addRows(driver, (await request.json()) as NewRow[])
-  if (pathname === '/erase') {
-    const { userId } = (await request.json()) as { userId: string }
-    return eraseUser(createDb(driver), userId)
-  }
-  if (pathname === '/create-token') {
-    const { userId, input } = (await request.json()) as { userId: string; input: ApiTokenInput }
-    return (await createApiToken(createDb(driver), userId, input)) ?? null
-  }
-  if (pathname === '/copy') {
-    const { name } = (await request.json()) as { name: string }
-    if (!copyName.test(name)) throw new Error('not the name of a copy')
-    try {
-      return await driver.copyTo!(join(dataDir, name, clusterName))
-    } finally {
-      // The command has ended, and could not remove what was still being written.
-      if (request.signal.aborted) rmSync(join(dataDir, name), { recursive: true, force: true })
-    }
-  }
-  return 'todo-api'
+  const name = new URL(request.url).pathname.slice(1)
+  const call: (...values: never[]) => unknown = callsOn(driver, dataDir, request.signal)[name as keyof Calls]
+  return call(...((await request.json()) as never[]))
 }
 
-interface QueryCall {
-  text: string
-  values: unknown[]
-  options?: QueryOptions
-}
+/**
+ * What commands may ask of the service, by name. What needs a transaction is one call, which the service runs as a
+ * whole: a command that hangs then holds no lock.
+ */
+const callsOn = (driver: Driver, dataDir: string, signal: AbortSignal) => ({
+  async greet() {},
+  async query(text: string, values: readonly unknown[], options: QueryOptions) {
+    const rows = await driver.query(text, values, options)
+    return { rows, columns: rows.columns }
+  },
+  addRows: (rows: readonly NewRow[]) => addRows(driver, rows),
+  /** Deletes what a deleted account has left. */
+  erase: (userId: string) => eraseUser(createDb(driver), userId),
+  createToken: (userId: string, input: ApiTokenInput) => createApiToken(createDb(driver), userId, input),
+  /** `name` is that of a folder, from `newCopy`. */
+  async copy(name: string) {
+    if (!copyName.test(name)) throw new Error('not the name of a copy')
+    try {
+      await driver.copyTo!(join(dataDir, name, clusterName))
+    } finally {
+      // The command has ended, and could not remove what was still being written.
+      if (signal.aborted) rmSync(join(dataDir, name), { recursive: true, force: true })
+    }
+  },
+})
+
+type Calls = ReturnType<typeof callsOn>
+type Results = { [Name in keyof Calls]: Awaited<ReturnType<Calls[Name]>> }
+
+/** The calls that a database of the command's own needs a transaction for. */
+export type ServiceCalls = Pick<Calls, 'addRows' | 'erase' | 'createToken'>
 
 interface Failure {
   message: string
@@ -107,52 +110,39 @@ function describe(error: unknown): Failure {
   return { message: error instanceof Error ? error.message : String(error), code, constraint }
 }
 
-/** What needs a transaction is run by the service as a whole: a command that hangs then holds no lock. */
-export interface ServiceCalls {
-  addRows: AddRows
-  /** Deletes what a deleted account has left (`eraseUser`). */
-  erase(userId: string): Promise<number>
-  /** `createApiToken`; `null` when the account is disabled. */
-  createToken(userId: string, input: ApiTokenInput): Promise<NewApiToken | null>
-}
-
-type ServiceDriver = Driver & ServiceCalls
-
 /** The database of the service that runs on this folder; `undefined` without one. */
-export async function connectToService(dataDir: string): Promise<ServiceDriver | undefined> {
+export async function connectToService(dataDir: string): Promise<(Driver & ServiceCalls) | undefined> {
   const unix = join(dataDir, socketName)
   if (!existsSync(unix)) return undefined
 
-  async function call(path: string, body: unknown): Promise<unknown> {
-    const request = { unix, method: 'POST', body: JSON.stringify(body), timeout: false }
-    const response = await fetch(`http://todo-api${path}`, request as RequestInit)
-    const { result, failure } = (await response.json()) as { result: unknown; failure?: Failure }
+  async function call<Name extends keyof Calls>(
+    name: Name,
+    ...values: Parameters<Calls[Name]>
+  ): Promise<Results[Name]> {
+    const request = { unix, method: 'POST', body: JSON.stringify(values), timeout: false }
+    const response = await fetch(`http://todo-api/${name}`, request as RequestInit)
+    const { result, failure } = (await response.json()) as { result: Results[Name]; failure?: Failure }
     if (failure?.code === 'unavailable') throw new AppError('unavailable')
     if (failure) throw Object.assign(new Error(failure.message), failure)
     return result
   }
 
   try {
-    await call('/', {})
+    await call('greet')
   } catch {
     return undefined
   }
   return {
     kind: 'embedded',
-    async query(text, values, options) {
-      const { rows, columns } = (await call('/query', { text, values, options })) as {
-        rows: unknown[][]
-        columns?: Rows['columns']
-      }
+    async query(text, values, options = {}) {
+      const { rows, columns } = await call('query', text, values, options)
       return Object.assign(rows, { columns })
     },
-    addRows: rows => call('/add-rows', rows) as Promise<Outcome[]>,
-    erase: userId => call('/erase', { userId }) as Promise<number>,
-    createToken: (userId, input) => call('/create-token', { userId, input }) as Promise<NewApiToken | null>,
+    addRows: rows => call('addRows', rows),
+    erase: userId => call('erase', userId),
+    createToken: (userId, input) => call('createToken', userId, input),
+    copyTo: folder => call('copy', basename(dirname(folder))),
     transaction: refuse,
-    async copyTo(folder) {
-      await call('/copy', { name: basename(dirname(folder)) })
-    },
     dedicatedConnection: refuse,
     async close() {},
   }

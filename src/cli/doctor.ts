@@ -10,11 +10,12 @@ import {
 } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
-import { getTableName } from 'drizzle-orm'
+import { getTableName, sql } from 'drizzle-orm'
 import { type Config, ConfigError, parseConfig } from '../config/config.ts'
 import { clusterName, secretName } from '../config/data-dir.ts'
 import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
+import { createDb } from '../db/drizzle.ts'
 import { migrationState, migrations } from '../db/migrator.ts'
 import { distributedTables, registry } from '../modules/table-registry.ts'
 import { newestBackup } from '../server/backups.ts'
@@ -22,33 +23,33 @@ import { connectToService } from './control.ts'
 import { diagnose } from './diagnose.ts'
 import { readEnv } from './env.ts'
 import { isAbsent, openDatabase } from './open-database.ts'
-import { print } from './terminal.ts'
-
-type Verdict = 'ok' | 'warn' | 'fail'
+import { jsonLines, print } from './terminal.ts'
 
 /** What was found about one thing, and what to do. */
 interface Finding {
-  verdict: Verdict
+  verdict: 'ok' | 'warn' | 'fail'
   check: string
   about: string
   cure?: string | undefined
 }
 
-type Tell = (verdict: Verdict, check: string, about: string, cure?: string) => void
+type Verdict = Pick<Finding, 'verdict' | 'cure'>
+const ok: Verdict = { verdict: 'ok' }
+const warn = (cure: string): Verdict => ({ verdict: 'warn', cure })
+const fail = (cure?: string): Verdict => ({ verdict: 'fail', cure })
+
+type Tell = (check: string, about: string, verdict: Verdict) => void
 
 const mebibyte = 1024 * 1024
 
 /** Looks at everything that the service needs, one line each, and changes nothing. Returns whether nothing failed. */
 export async function doctorCommand(_: string, { json = false }: { json?: boolean }): Promise<boolean> {
   const findings: Finding[] = []
-  await examine((verdict, check, about, cure) => void findings.push({ verdict, check, about, cure }))
-  const isTerminal = process.stdout.isTTY === true
-  const format = json ? formatJson : isTerminal ? formatForTerminal : formatLine
-  await print(findings.map(finding => `${format(finding)}\n`).join(''))
+  await examine((check, about, { verdict, cure }) => void findings.push({ verdict, check, about, cure }))
+  const format = process.stdout.isTTY ? formatForTerminal : formatLine
+  await print(json ? jsonLines(findings) : findings.map(finding => `${format(finding)}\n`).join(''))
   return !findings.some(({ verdict }) => verdict === 'fail')
 }
-
-const formatJson = (finding: Finding) => JSON.stringify(finding)
 
 const formatLine = ({ verdict, check, about, cure }: Finding) =>
   `${verdict.padEnd(4)}  ${check.padEnd(11)}  ${about}${cure ? `; ${cure}` : ''}`
@@ -74,7 +75,7 @@ async function examine(tell: Tell): Promise<void> {
     if (driver) await examineDatabase(driver, config, tell)
   } catch (error) {
     const { about, cure } = diagnose(error)
-    tell('fail', 'database', about, cure)
+    tell('database', about, fail(cure))
   } finally {
     await driver?.close()
   }
@@ -83,12 +84,12 @@ async function examine(tell: Tell): Promise<void> {
 function examineSettings(tell: Tell): Config | undefined {
   try {
     const config = parseConfig(readEnv().env)
-    tell('ok', 'settings', 'valid; `todo-api config` lists them')
+    tell('settings', 'valid; `todo-api config` lists them', ok)
     examineWorkers(config, tell)
     return config
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
-    for (const mistake of error.mistakes) tell('fail', 'settings', mistake)
+    for (const mistake of error.mistakes) tell('settings', mistake, fail())
     return undefined
   }
 }
@@ -97,8 +98,7 @@ function examineWorkers({ workers }: Config, tell: Tell): void {
   if (workers === 1) return
   const cores = availableParallelism()
   const about = `${workers} on ${cores} ${cores === 1 ? 'core' : 'cores'}`
-  if (workers <= cores) tell('ok', 'workers', about)
-  else tell('warn', 'workers', about, 'lower WORKERS: more than cores gain nothing')
+  tell('workers', about, workers <= cores ? ok : warn('lower WORKERS: more than cores gain nothing'))
 }
 
 /** Needed for the embedded database, and for a secret that the service makes for itself. Returns whether it is usable. */
@@ -108,21 +108,20 @@ function examineDataDir({ dataDir, database, secretKey }: Config, tell: Tell): b
   // The folders above it are made with it.
   const fault = isThere ? faultOf(dataDir) : faultOf(nearestFolder(dataDir))
   if (fault) {
-    tell('fail', 'data folder', `${fault.path} cannot be written to (${fault.code})`, cureOf(fault))
+    tell('data folder', `${fault.path} cannot be written to (${fault.code})`, fail(cureOf(fault)))
     return false
   }
   if (!isThere) {
-    tell('ok', 'data folder', `${dataDir} is made at the first start`)
+    tell('data folder', `${dataDir} is made at the first start`, ok)
     return true
   }
   const { mode, uid } = statSync(dataDir)
   const user = process.geteuid?.()
   if (user === 0 && uid !== 0) {
     const cure = 'run commands and the service as its owner: what root makes there the owner cannot read'
-    tell('warn', 'data folder', `${dataDir} belongs to user ${uid}, and this is root`, cure)
+    tell('data folder', `${dataDir} belongs to user ${uid}, and this is root`, warn(cure))
   }
-  if (mode & 0o077)
-    tell('warn', 'data folder', `other users may look into ${dataDir}`, `chmod 700 ${dataDir}`)
+  if (mode & 0o077) tell('data folder', `other users may look into ${dataDir}`, warn(`chmod 700 ${dataDir}`))
   return examineFreeSpace(dataDir, tell)
 }
 
@@ -130,10 +129,8 @@ function examineFreeSpace(dataDir: string, tell: Tell): boolean {
   const { bavail, bsize } = statfsSync(dataDir)
   const free = (bavail * bsize) / mebibyte
   const about = `${dataDir}, ${Math.floor(free).toLocaleString('en')} MiB free`
-  // Below the first the embedded database refuses writes.
-  if (free < 64) tell('fail', 'data folder', about, 'make room: below 64 MiB the database refuses writes')
-  else if (free < 512) tell('warn', 'data folder', about, 'make room before it runs out')
-  else tell('ok', 'data folder', about)
+  if (free < 64) tell('data folder', about, fail('make room: below 64 MiB the database refuses writes'))
+  else tell('data folder', about, free < 512 ? warn('make room before it runs out') : ok)
   return free >= 64
 }
 
@@ -183,8 +180,7 @@ function examineBackups(config: Config, tell: Tell): void {
     ? `the newest in ${backups.dir} is of ${last.toISOString()}`
     : `none in ${backups.dir} yet`
   const isLate = last ? Date.now() - last.getTime() > 2 * backups.everySeconds * 1000 : !isAbsent(config)
-  if (isLate) tell('warn', 'backups', about, 'start the service, and look for `backup failed` in its log')
-  else tell('ok', 'backups', about)
+  tell('backups', about, isLate ? warn('start the service, and look for `backup failed` in its log') : ok)
 }
 
 /** The database, unless looking at it would make it. */
@@ -192,93 +188,91 @@ async function openQuietly(config: Config, tell: Tell): Promise<Driver | undefin
   const { database } = config
   if (database.kind === 'embedded') {
     if (isAbsent(config)) {
-      tell('ok', 'database', 'embedded, made at the first start')
+      tell('database', 'embedded, made at the first start', ok)
       return undefined
     }
     const runs = (await connectToService(database.dataDir)) !== undefined
-    tell('ok', 'service', runs ? 'it runs on this data folder' : 'none runs on this data folder')
+    tell('service', `${runs ? 'it' : 'none'} runs on this data folder`, ok)
   }
   return openDatabase(config)
 }
 
-async function examineDatabase(driver: Driver, { database, workers }: Config, tell: Tell): Promise<void> {
+/** What a server says of itself and of our session. */
+type Server = {
+  version: string
+  number: number
+  encoding: string
+  zone: string
+  isReadOnly: boolean
+  /** Its clock: milliseconds since 1970. */
+  clock: number
+  connectionsMax: number
+  timeLimit: string
+}
+
+async function examineDatabase(driver: Driver, config: Config, tell: Tell): Promise<void> {
   // Connecting takes its time, and what is measured here is the answer.
   await driver.query('select 1', [])
   const begun = performance.now()
   const asked = Date.now()
-  const [row] = await driver.query(
-    `select current_setting('server_version'), current_setting('server_version_num')::int,
-            current_setting('server_encoding'), current_setting('TimeZone'),
-            current_setting('transaction_read_only') = 'on', pg_is_in_recovery(),
-            (extract(epoch from clock_timestamp()) * 1000)::bigint, current_setting('max_connections')::int,
-            current_setting('statement_timeout')`,
-    [],
-  )
-  const [version, number, encoding, zone, readOnly, standby, clock, connectionsMax, timeLimit] = row as [
-    ...[string, number, string, string, boolean, boolean, number, number, string],
-  ]
+  const [row] = await createDb(driver).execute<Server>(sql`
+    select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
+           current_setting('server_encoding') as encoding, current_setting('TimeZone') as zone,
+           current_setting('transaction_read_only') = 'on' as "isReadOnly",
+           (extract(epoch from clock_timestamp()) * 1000)::bigint as clock,
+           current_setting('max_connections')::int as "connectionsMax",
+           current_setting('statement_timeout') as "timeLimit"`)
   const ms = Math.round(performance.now() - begun)
+  const { version, number, encoding, zone, isReadOnly, clock } = row!
   const what = `${driver.kind === 'embedded' ? 'embedded ' : ''}PostgreSQL ${version}, answered in ${ms} ms`
-  if (number < 150000)
-    tell('fail', 'database', what, 'upgrade it: it is older than 15, the oldest that is tested')
-  else if (number >= 190000) tell('warn', 'database', what, 'upgrade todo-api: it was tested with 15 to 18')
-  else tell('ok', 'database', what)
-
-  if (encoding === 'UTF8') tell('ok', 'encoding', encoding)
-  else
-    tell(
-      'fail',
-      'encoding',
-      encoding,
-      `make a database with: create database … encoding 'UTF8' template template0`,
-    )
-
-  if (zone === 'UTC') tell('ok', 'time zone', zone)
-  else
-    tell(
-      'fail',
-      'time zone',
-      `sessions have ${zone}: a proxy drops the setting`,
-      `alter role … set timezone = 'UTC'`,
-    )
-
-  if (database.kind === 'postgres') {
-    if (timeLimit === '0') {
-      tell('warn', 'time limits', 'a proxy drops them', `alter role … set statement_timeout = '1800ms'`)
-    }
-    const connections = workers * database.poolSize
-    const share = `up to ${connections} of ${connectionsMax} connections a replica`
-    if (connections > connectionsMax * 0.8) tell('warn', 'connections', share, 'lower DATABASE_POOL_SIZE')
-    else tell('ok', 'connections', share)
+  tell('database', what, judgeVersion(number))
+  const template = `make a database with: create database … encoding 'UTF8' template template0`
+  tell('encoding', encoding, encoding === 'UTF8' ? ok : fail(template))
+  if (zone === 'UTC') tell('time zone', zone, ok)
+  else {
+    const about = `sessions have ${zone}: a proxy drops the setting`
+    tell('time zone', about, fail(`alter role … set timezone = 'UTC'`))
   }
+  examineSessions(row!, config, tell)
   examineClock(clock - (asked + ms / 2), tell)
-  await examineMigrations(driver, tell, standby || readOnly)
+  await examineMigrations(driver, tell, isReadOnly)
+}
+
+function judgeVersion(number: number): Verdict {
+  if (number < 150000) return fail('upgrade it: it is older than 15, the oldest that is tested')
+  return number < 190000 ? ok : warn('upgrade todo-api: it was tested with 15 to 18')
+}
+
+function examineSessions({ connectionsMax, timeLimit }: Server, { database, workers }: Config, tell: Tell) {
+  if (database.kind === 'embedded') return
+  if (timeLimit === '0') {
+    tell('time limits', 'a proxy drops them', warn(`alter role … set statement_timeout = '1800ms'`))
+  }
+  const connections = workers * database.poolSize
+  const share = `up to ${connections} of ${connectionsMax} connections a replica`
+  tell('connections', share, connections <= connectionsMax * 0.8 ? ok : warn('lower DATABASE_POOL_SIZE'))
 }
 
 function examineClock(differenceMs: number, tell: Tell): void {
   const seconds = Math.abs(differenceMs / 1000)
   const about = `the database’s differs from this machine’s by ${seconds.toFixed(1)} s`
-  if (seconds < 2) tell('ok', 'clock', about)
-  else tell(seconds < 30 ? 'warn' : 'fail', 'clock', about, 'run NTP on both: tokens expire by the time')
+  const judge = seconds < 30 ? warn : fail
+  tell('clock', about, seconds < 2 ? ok : judge('run NTP on both: tokens expire by the time'))
 }
 
-async function examineMigrations(driver: Driver, tell: Tell, readOnly: boolean): Promise<void> {
+async function examineMigrations(driver: Driver, tell: Tell, isReadOnly: boolean): Promise<void> {
   const { pending, newer } = await migrationState(driver)
-  if (newer > 0) tell('warn', 'migrations', `${newer} from a newer todo-api`, 'upgrade this one')
-  if (pending.length > 0)
-    tell(
-      'warn',
-      'migrations',
-      `${pending.length} pending`,
-      'the next start applies them, or: todo-api migrate',
-    )
-  else if (newer === 0) tell('ok', 'migrations', `all ${migrations.length} applied`)
+  if (newer > 0) tell('migrations', `${newer} from a newer todo-api`, warn('upgrade this one'))
+  if (pending.length > 0) {
+    const cure = 'the next start applies them, or: todo-api migrate'
+    tell('migrations', `${pending.length} pending`, warn(cure))
+  } else if (newer === 0) tell('migrations', `all ${migrations.length} applied`, ok)
   const missing = await undistributedTables(driver, distributedTables)
   if (missing.length > 0)
-    tell('fail', 'servers', `not distributed: ${missing.join(', ')}`, 'run: todo-api migrate --distribute')
+    tell('servers', `not distributed: ${missing.join(', ')}`, fail('run: todo-api migrate --distribute'))
 
-  if (readOnly)
-    tell('fail', 'writing', 'the server refuses writes (a standby?)', 'name the primary in DATABASE_URL')
+  if (isReadOnly)
+    tell('writing', 'the server refuses writes (a standby?)', fail('name the primary in DATABASE_URL'))
   else if (pending.length === 0) await examineRights(driver, tell)
   else await examineRightsToCreate(driver, tell)
 }
@@ -289,9 +283,9 @@ async function examineRights(driver: Driver, tell: Tell): Promise<void> {
   try {
     for (const table of tables) await driver.query(`delete from ${table} where false`, [])
     await driver.query('insert into rate_limits (key) select null where false', [])
-    tell('ok', 'writing', 'allowed on every table')
+    tell('writing', 'allowed on every table', ok)
   } catch (error) {
-    tell('fail', 'writing', diagnose(error).about, 'grant the role of DATABASE_URL all rights on the tables')
+    tell('writing', diagnose(error).about, fail('grant the role of DATABASE_URL all rights on the tables'))
   }
 }
 
@@ -301,7 +295,6 @@ async function examineRightsToCreate(driver: Driver, tell: Tell): Promise<void> 
     `select has_database_privilege(current_database(), 'create') and has_schema_privilege('public', 'create')`,
     [],
   )
-  if (row![0]) tell('ok', 'writing', 'allowed to make tables')
-  else
-    tell('fail', 'writing', 'the role may not make tables', 'make it the owner: alter database … owner to …')
+  if (row![0]) tell('writing', 'allowed to make tables', ok)
+  else tell('writing', 'the role may not make tables', fail('make it the owner: alter database … owner to …'))
 }

@@ -8,7 +8,7 @@ import { connectToService, newCopy, type ServiceCalls } from './control.ts'
 import { readConfig } from './env.ts'
 
 /** A database for a command. That of a running service refuses transactions, and has `ServiceCalls` instead. */
-export type CommandDriver = Driver & Partial<ServiceCalls>
+type CommandDriver = Driver & Partial<ServiceCalls>
 
 /** Opens the database of the settings: through the service when that has the embedded one. */
 export async function openDatabase({ database }: Config): Promise<CommandDriver> {
@@ -20,19 +20,15 @@ export async function openDatabase({ database }: Config): Promise<CommandDriver>
 export const isAbsent = ({ database }: Config): boolean =>
   database.kind === 'embedded' && !holdsDatabase(database.dataDir)
 
-/** Opens the database of the settings if it exists. Throws an Error with one line if not. */
-export async function openExisting(config: Config): Promise<CommandDriver> {
+/** Runs a command on the database of the settings. Throws an Error with one line if it does not exist. */
+export async function withDatabase(work: (db: Db, driver: CommandDriver) => Promise<void>): Promise<void> {
+  const config = readConfig()
   if (isAbsent(config)) {
     throw new Error(
       `there is no database in DATA_DIR ${config.dataDir}; use the service's DATA_DIR or DATABASE_URL`,
     )
   }
-  return openDatabase(config)
-}
-
-/** Runs a command on the database of the settings, if it exists. */
-export async function withDatabase(work: (db: Db, driver: CommandDriver) => Promise<void>): Promise<void> {
-  const driver = await openExisting(readConfig())
+  const driver = await openDatabase(config)
   try {
     await work(createDb(driver), driver)
   } finally {
@@ -40,24 +36,30 @@ export async function withDatabase(work: (db: Db, driver: CommandDriver) => Prom
   }
 }
 
-/** Opens a database to read all of it: a copy of the embedded one of a running service, so that requests do not wait. */
-export async function openSnapshot(config: Config): Promise<Driver> {
-  const { database } = config
-  const service = database.kind === 'embedded' ? await connectToService(database.dataDir) : undefined
-  if (database.kind === 'postgres' || !service) return openExisting(config)
-  const folder = newCopy(database.dataDir)
-  const remove = () => rmSync(folder, { recursive: true, force: true })
-  try {
+/**
+ * Runs a command that reads all of the database: a copy of the embedded one of a running service, so that requests do not
+ * wait.
+ */
+export async function withSnapshot(work: (db: Db, driver: Driver) => Promise<void>): Promise<void> {
+  const { database } = readConfig()
+  const service = database.kind === 'embedded' && (await connectToService(database.dataDir))
+  if (!service) return withDatabase(work)
+  await withTemporary(database.dataDir, async folder => {
     await service.copyTo!(join(folder, clusterName))
-    const { openEmbedded } = await import('../db/embedded/embedded.ts')
-    const copy = await openEmbedded({ dataDir: { path: folder, close: remove } })
-    const close = async (seconds?: number) => {
-      await copy.close(seconds)
-      remove()
-    }
-    return { ...copy, close }
-  } catch (error) {
+    const { withUnpacked } = await import('./backup/read-through.ts')
+    await withUnpacked(folder, 'the copy', driver => work(createDb(driver), driver))
+  })
+}
+
+/** Calls `work` with a folder in DATA_DIR, which is removed however it ends. */
+export async function withTemporary<T>(dataDir: string, work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = newCopy(dataDir)
+  const remove = () => rmSync(folder, { recursive: true, force: true })
+  process.once('exit', remove)
+  try {
+    return await work(folder)
+  } finally {
+    process.off('exit', remove)
     remove()
-    throw error
   }
 }

@@ -2,22 +2,11 @@ import { Command } from 'commander'
 import { version } from '../../package.json'
 import { print, UsageError } from './terminal.ts'
 
-interface Options {
-  expires?: string
-  force?: boolean
-  from?: string
-  json?: boolean
-  licenses?: boolean
-  name?: string
-  scopes?: string
-  status?: boolean
-  user?: string
-  verify?: boolean
-  yes?: boolean
-}
-
-/** Receives the argument, '' without one. If it resolves to false, the exit code is 1. */
-type Action = (argument: string, options: Options) => Promise<unknown>
+/**
+ * Receives the argument, '' without one, and the options, as commander has read them. If it resolves to false, the exit
+ * code is 1.
+ */
+type Action = (argument: string, options: never) => Promise<unknown>
 
 interface CommandEntry {
   /** With its argument: `<file>` is required, `[file]` is not. */
@@ -308,6 +297,6 @@ function addCommand(parent: Command, { usage, description, options = {}, help, .
   if (!load) return
   command.action(async () => {
     const run = await load()
-    if ((await run(command.args[0] ?? '', command.opts())) === false) process.exitCode = 1
+    if ((await run(command.args[0] ?? '', command.opts<never>())) === false) process.exitCode = 1
   })
 }

@@ -1,10 +1,9 @@
 import { sql } from 'drizzle-orm'
-import { createDb, type Db } from '../db/drizzle.ts'
+import type { Db } from '../db/drizzle.ts'
 import { userVersions } from '../db/tables.ts'
 import { lists } from '../modules/lists/table.ts'
 import { tasks } from '../modules/tasks/table.ts'
-import { readConfig } from './env.ts'
-import { openExisting } from './open-database.ts'
+import { withDatabase } from './open-database.ts'
 import { createProgress, say } from './terminal.ts'
 import { patiently } from './transfer/bulk-insert.ts'
 
@@ -26,9 +25,7 @@ const farAhead = sql`greatest(v.last_version + 4294967296, (extract(epoch from n
  * invalid. The service may run meanwhile.
  */
 export async function resetSyncCommand(): Promise<void> {
-  const driver = await openExisting(readConfig())
-  try {
-    const db = createDb(driver)
+  await withDatabase(async db => {
     const progress = createProgress('rows')
     let moved = 0
     const users = await skipVersions(db, async user => {
@@ -43,9 +40,7 @@ export async function resetSyncCommand(): Promise<void> {
     say(
       `the clients of ${users} users will sync from the beginning; ${moved} tasks and lists have new versions`,
     )
-  } finally {
-    await driver.close()
-  }
+  })
 }
 
 /**

@@ -19,8 +19,26 @@ export async function print(data: string | Uint8Array): Promise<void> {
   })
 }
 
-/** Rows with aligned columns; the first row is the header. */
-export function table(rows: readonly (readonly string[])[]): string {
+/** One line of JSON each. */
+export const jsonLines = (rows: readonly object[]): string =>
+  rows.map(row => `${JSON.stringify(row)}\n`).join('')
+
+/** Prints rows as lines of JSON, as they come, or as a table: `columns` says what stands below each heading. */
+export async function printRows<Row extends object>(
+  json: boolean,
+  rows: Iterable<Row> | AsyncIterable<Row>,
+  columns: Record<string, (row: Row) => string>,
+): Promise<void> {
+  const cells = [Object.keys(columns)]
+  for await (const row of rows) {
+    if (json) await print(`${JSON.stringify(row)}\n`)
+    else cells.push(Object.values(columns).map(cellOf => cellOf(row)))
+  }
+  if (!json) await print(table(cells))
+}
+
+/** Rows with aligned columns. */
+function table(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map(row => Bun.stringWidth(row[column]!))))
   const pad = (cell: string, column: number) => cell + ' '.repeat(widths[column]! - Bun.stringWidth(cell))
   return rows.map(row => `${row.map(pad).join('  ').trimEnd()}\n`).join('')
@@ -71,22 +89,21 @@ export function createProgress(unit: string, total?: number) {
   }
 }
 
-/**
- * Reads a password: typed twice without an echo at a terminal, else the first line of stdin. Never an argument, which
- * other users of the machine can read.
- */
+/** Reads a new password, which is typed twice at a terminal. */
 export async function readPassword(): Promise<string> {
-  if (!process.stdin.isTTY) return (await Bun.stdin.text()).split(/\r?\n/, 1)[0]!
-  const password = await readLine('Password: ', { isHidden: true })
-  const repeated = await readLine('Repeat it: ', { isHidden: true })
-  if (repeated !== password) throw new Error('the two passwords differ')
+  const password = await readSecret('Password: ')
+  if (process.stdin.isTTY && (await readSecret('Repeat it: ')) !== password)
+    throw new Error('the two passwords differ')
   return password
 }
 
-/** Reads a secret: typed without an echo at a terminal, else the first line of stdin. */
+/**
+ * Reads a secret: typed without an echo at a terminal, else the first line of stdin. Never an argument, which other
+ * users of the machine can read.
+ */
 export async function readSecret(question: string): Promise<string> {
   if (process.stdin.isTTY) return readLine(question, { isHidden: true })
-  return (await Bun.stdin.text()).split(/\r?\n/, 1)[0]!.trim()
+  return (await Bun.stdin.text()).split(/\r?\n/, 1)[0]!
 }
 
 /** Asks for a line at the terminal; `undefined` without a terminal. */

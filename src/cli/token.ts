@@ -7,7 +7,7 @@ import { type ApiTokenInput, createApiToken, expiryOf, isLive } from '../modules
 import { apiTokenCreate } from '../modules/auth/model.ts'
 import { findUser } from './find-user.ts'
 import { withDatabase } from './open-database.ts'
-import { print, printable, readSecret, say, table, UsageError } from './terminal.ts'
+import { print, printable, printRows, readSecret, say, UsageError } from './terminal.ts'
 import { createCheck } from './transfer/check-schema.ts'
 
 interface CreateOptions {
@@ -36,13 +36,29 @@ export async function listTokens(
   await withDatabase(async db => {
     const user = userName === '' ? undefined : await findUser(db, userName)
     const tokens = await db
-      .select(listed)
+      .select({
+        id: apiTokens.id,
+        user: users.email,
+        name: apiTokens.name,
+        scopes: apiTokens.scopes,
+        prefix: apiTokens.prefix,
+        created_at: apiTokens.createdAt,
+        last_used_at: apiTokens.lastUsedAt,
+        expires_at: apiTokens.expiresAt,
+      })
       .from(apiTokens)
       .innerJoin(users, eq(users.id, apiTokens.userId))
       .where(and(user && eq(apiTokens.userId, user.id), isLive))
       .orderBy(apiTokens.id)
-    if (json) await print(tokens.map(token => `${JSON.stringify(token)}\n`).join(''))
-    else await print(table([head, ...tokens.map(toCells)]))
+    await printRows(json, tokens, {
+      ID: token => token.id,
+      USER: token => printable(token.user),
+      NAME: token => printable(token.name),
+      SCOPES: token => token.scopes.join(','),
+      'BEGINS WITH': token => token.prefix,
+      'LAST USED': token => token.last_used_at?.slice(0, 16).replace('T', ' ') ?? 'never',
+      EXPIRES: token => dayOf(token.expires_at),
+    })
   })
 }
 
@@ -50,8 +66,8 @@ export async function listTokens(
 export async function revokeToken(id: string): Promise<void> {
   if (id !== '-' && !isUuid(id))
     throw new UsageError('the id of a token is needed, or -; `token list` shows ids')
-  const which =
-    id === '-' ? eq(apiTokens.tokenHash, sha256(await readSecret('Token: '))) : eq(apiTokens.id, id)
+  const secret = id === '-' ? (await readSecret('Token: ')).trim() : undefined
+  const which = secret === undefined ? eq(apiTokens.id, id) : eq(apiTokens.tokenHash, sha256(secret))
   await withDatabase(async db => {
     const [ended] = await db
       .delete(apiTokens)
@@ -83,30 +99,5 @@ function readExpiry(text: string): string | null {
   const [, days] = /^(\d{1,4})d$/.exec(text) ?? []
   return days === undefined ? text : new Date(Date.now() + Number(days) * 24 * 60 * 60 * 1000).toISOString()
 }
-
-const listed = {
-  id: apiTokens.id,
-  user: users.email,
-  name: apiTokens.name,
-  scopes: apiTokens.scopes,
-  prefix: apiTokens.prefix,
-  created_at: apiTokens.createdAt,
-  last_used_at: apiTokens.lastUsedAt,
-  expires_at: apiTokens.expiresAt,
-}
-
-type Listed = Record<Exclude<keyof typeof listed, 'scopes'>, string | null> & { scopes: string[] }
-
-const head = ['ID', 'USER', 'NAME', 'SCOPES', 'BEGINS WITH', 'LAST USED', 'EXPIRES']
-
-const toCells = ({ id, user, name, scopes, prefix, last_used_at, expires_at }: Listed): string[] => [
-  id!,
-  printable(user!),
-  printable(name!),
-  scopes.join(','),
-  prefix!,
-  last_used_at?.slice(0, 16).replace('T', ' ') ?? 'never',
-  dayOf(expires_at),
-]
 
 const dayOf = (moment: string | null) => moment?.slice(0, 10) ?? 'never'

@@ -1,8 +1,11 @@
 import { asc, count, eq, type SQL, sql } from 'drizzle-orm'
 import { t } from 'elysia'
-import type { Db } from '../db/drizzle.ts'
+import type { Config } from '../config/config.ts'
+import { createDb, type Db } from '../db/drizzle.ts'
 import { migrate } from '../db/migrator.ts'
-import { apiTokens, sessions, users } from '../db/tables.ts'
+import { brokenConstraint } from '../db/pg-error.ts'
+import { apiTokens, sessions, toInstant, users } from '../db/tables.ts'
+import { insertUser } from '../modules/auth/insert-user.ts'
 import { email, newPassword, normalizeEmail } from '../modules/auth/model.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
@@ -10,8 +13,7 @@ import { tasks } from '../modules/tasks/table.ts'
 import { readConfig } from './env.ts'
 import { findUser } from './find-user.ts'
 import { openDatabase, withDatabase } from './open-database.ts'
-import { ask, print, printable, readPassword, say, table, UsageError } from './terminal.ts'
-import { createLoader } from './transfer/bulk-insert.ts'
+import { ask, print, printable, printRows, readPassword, say, UsageError } from './terminal.ts'
 import { createCheck } from './transfer/check-schema.ts'
 
 /** Prints every account: a table at a terminal, one line of JSON each elsewhere or with `json`. */
@@ -20,12 +22,15 @@ export async function listUsers(
   { json = !process.stdout.isTTY }: { json?: boolean },
 ): Promise<void> {
   await withDatabase(async db => {
-    const rows: Account[] = []
-    for await (const page of accounts(db)) {
-      if (json) await print(page.map(account => `${JSON.stringify(account)}\n`).join(''))
-      else rows.push(...page)
-    }
-    if (!json) await print(table([head, ...rows.map(toCells)]))
+    await printRows(json, accounts(db), {
+      ID: user => user.id,
+      'E-MAIL': user => printable(user.email),
+      CREATED: user => user.created_at.slice(0, 10),
+      TASKS: user => String(user.tasks),
+      SESSIONS: user => String(user.sessions),
+      'LAST USED': user => user.last_used_at?.slice(0, 16).replace('T', ' ') ?? 'never',
+      DISABLED: user => user.disabled_at?.slice(0, 10) ?? '',
+    })
   })
 }
 
@@ -38,23 +43,12 @@ export async function createUser(address: string): Promise<void> {
   const driver = await openDatabase(config)
   try {
     await migrate(driver)
-    const { hash } = createPasswords({ cost: config.bcryptCost, ...config.hashing })
-    const trimmed = address.trim()
-    const now = new Date().toISOString()
-    const columns = {
-      id: Bun.randomUUIDv7(),
-      email: trimmed,
-      normalized_email: normalizeEmail(trimmed),
-      password_hash: await hash(password),
-      created_at: now,
-      updated_at: now,
-    }
-    const loader = createLoader(driver, (_, reason) => {
-      throw new Error(reason)
-    })
-    await loader.add([{ table: 'user', columns, label: trimmed }])
-    await print(`${columns.id}\n`)
-    say(`created user ${printable(trimmed)}`)
+    const made = await insertUser(createDb(driver), address, await hashPassword(config, password))
+    await print(`${made.id}\n`)
+    say(`created user ${printable(made.email)}`)
+  } catch (error) {
+    if (brokenConstraint(error) !== 'users_normalized_email_unique') throw error
+    throw new Error('another account here has this e-mail address')
   } finally {
     await driver.close()
   }
@@ -66,8 +60,8 @@ export async function resetPassword(name: string): Promise<void> {
   await withDatabase(async db => {
     const user = await findUser(db, name)
     const password = await readNewPassword()
-    const { hash } = createPasswords({ cost: config.bcryptCost, ...config.hashing })
-    await change(db, user, { passwordHash: await hash(password) }, 'has a new password')
+    const passwordHash = await hashPassword(config, password)
+    await change(db, user, { passwordHash }, 'has a new password')
   })
 }
 
@@ -115,6 +109,9 @@ async function readNewPassword(): Promise<string> {
   return password
 }
 
+const hashPassword = ({ bcryptCost, hashing }: Config, password: string) =>
+  createPasswords({ cost: bcryptCost, ...hashing }).hash(password)
+
 type Change = { passwordHash: string } | { disabledAt: SQL }
 
 /**
@@ -133,55 +130,31 @@ async function change(db: Db, { id, email }: { id: string; email: string }, to: 
 
 const pageRows = 500
 
-/** All accounts, oldest first, a page at a time. */
+/** All accounts, oldest first, read a page at a time. */
 async function* accounts(db: Db) {
-  const live = sql<number>`(select count(*) from ${tasks} t where t.user_id = ${users}.id and t.deleted_at is null)`
-  const signedIn = sql<number>`(select count(*) from ${sessions} s where s.user_id = ${users}.id and s.expires_at > now())`
-  const lastUsed = sql<
-    string | null
-  >`(select max(s.last_used_at) from ${sessions} s where s.user_id = ${users}.id)`
-  let after: Account | undefined
-  do {
-    const page: Account[] = await db
-      .select({
-        id: users.id,
-        email: users.email,
-        created_at: users.createdAt,
-        disabled_at: users.disabledAt,
-        tasks: live,
-        sessions: signedIn,
-        last_used_at: lastUsed.mapWith(sessions.lastUsedAt),
-      })
+  const ofUser = sql`where user_id = ${users}.id`
+  const selected = {
+    id: users.id,
+    email: users.email,
+    created_at: users.createdAt,
+    disabled_at: users.disabledAt,
+    tasks: sql<number>`(select count(*) from ${tasks} ${ofUser} and deleted_at is null)`,
+    sessions: sql<number>`(select count(*) from ${sessions} ${ofUser} and expires_at > now())`,
+    last_used_at: sql`(select max(last_used_at) from ${sessions} ${ofUser})`.mapWith(toInstant) as SQL<
+      string | null
+    >,
+  }
+  let after: SQL | undefined
+  while (true) {
+    const page = await db
+      .select(selected)
       .from(users)
-      .where(
-        after &&
-          sql`(${users.createdAt}, ${users.id}) > (${after.created_at}::timestamptz, ${after.id}::uuid)`,
-      )
+      .where(after)
       .orderBy(asc(users.createdAt), asc(users.id))
       .limit(pageRows)
-    yield page
-    after = page.length === pageRows ? page.at(-1) : undefined
-  } while (after)
+    yield* page
+    const last = page.at(-1)
+    if (!last || page.length < pageRows) return
+    after = sql`(${users.createdAt}, ${users.id}) > (${last.created_at}::timestamptz, ${last.id}::uuid)`
+  }
 }
-
-interface Account {
-  id: string
-  email: string
-  created_at: string
-  disabled_at: string | null
-  tasks: number
-  sessions: number
-  last_used_at: string | null
-}
-
-const head = ['ID', 'E-MAIL', 'CREATED', 'TASKS', 'SESSIONS', 'LAST USED', 'DISABLED']
-
-const toCells = (account: Account): string[] => [
-  account.id,
-  printable(account.email),
-  account.created_at.slice(0, 10),
-  String(account.tasks),
-  String(account.sessions),
-  account.last_used_at?.slice(0, 16).replace('T', ' ') ?? 'never',
-  account.disabled_at?.slice(0, 10) ?? '',
-]

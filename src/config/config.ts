@@ -4,92 +4,20 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { type Network, parseNetwork } from '../lib/client-address.ts'
 import { emailPattern, isNewPassword, passwordBytesMax, passwordLengthMin } from '../lib/credentials.ts'
-import type { LogLevel } from '../telemetry/log.ts'
 import { DatabaseUrlError, parseDatabaseUrl } from './database-url.ts'
 
 export type Env = Record<string, string | undefined>
-export type Algorithm = (typeof algorithms)[number]
 
 /** Where the data is: a PostgreSQL server, or a folder for the embedded database. */
 export type DatabaseSettings =
   | { kind: 'postgres'; url: string; poolSize: number; prepare: boolean }
   | { kind: 'embedded'; dataDir: string }
 
-/** The limits on sign-ins and registrations; 0 turns one off. */
-export interface ThrottleSettings {
-  /** Sign-ins a minute from one address. */
-  loginsPerMinute: number
-  /** Wrong passwords for one account in 15 minutes, from everywhere together. */
-  failuresPerAccount: number
-  /** Registrations an hour from one address. */
-  registrationsPerHour: number
-}
+/** All settings, typed. Made once, by `readSettings`; nothing else reads the environment. */
+export type Config = ReturnType<typeof readSettings>['config']
+export type BackupSettings = NonNullable<Config['backups']>
 
-/** The account that is created when a database has none. */
-export interface FirstUser {
-  email: string
-  password: string
-}
-
-/** All settings, typed. Made once, by `parseConfig`; nothing else reads the environment. */
-export interface Config {
-  environment: (typeof environments)[number]
-  host: string
-  port: number
-  /** Processes that share the port. With more than one, a supervisor starts and replaces them. */
-  workers: number
-  /** How long a load balancer has to notice a stop before the listener closes. */
-  shutdownDelaySeconds: number
-  database: DatabaseSettings
-  /** Where the embedded database and a generated secret live. */
-  dataDir: string
-  /** `undefined`: to be generated once and kept in `dataDir`. */
-  secretKey: string | undefined
-  algorithm: Algorithm
-  accessTokenLifetimeSeconds: number
-  /** Origins whose pages may call with credentials. */
-  frontendUrls: string[]
-  /** Whether `/mcp` offers the tools for AI assistants. */
-  mcp: boolean
-  bcryptCost: number
-  /** How many passwords a process hashes at a time, and how many more may wait. */
-  hashing: { atOnce: number; waiting: number }
-  throttle: ThrottleSettings
-  /** Whether accounts can be created over the API; otherwise only by `todo-api user create`. */
-  registration: (typeof registrations)[number]
-  firstUser: FirstUser | undefined
-  /** Proxies whose `X-Forwarded-For` is believed. */
-  trustedProxies: Network[]
-  /** `undefined`: the service makes none. */
-  backups: BackupSettings | undefined
-  logLevel: LogLevel
-  /** Live streams of one process. */
-  streamsMax: number
-  /** `undefined`: no metrics. */
-  metrics: MetricsSettings | undefined
-  /** The variables of OpenTelemetry; `undefined`: no traces. */
-  tracing: Env | undefined
-}
-
-/** Backups of the embedded database that the service makes. */
-export interface BackupSettings {
-  everySeconds: number
-  /** The number of backups in the folder, at most. */
-  keep: number
-  dir: string
-}
-
-/** `/metrics` on a port of its own, or as a route of the API with a token. */
-interface MetricsSettings {
-  host: string
-  port: number | undefined
-  token: string | undefined
-}
-
-const algorithms = ['HS256', 'HS384', 'HS512'] as const
 const environments = ['development', 'production', 'test'] as const
-const registrations = ['open', 'closed'] as const
-const logLevels = ['debug', 'info', 'warn', 'error'] as const
 
 /** Words of placeholders and examples. A random secret contains one of them once in ten million times. */
 const placeholderWords = [
@@ -133,17 +61,19 @@ export class ConfigError extends Error {
   }
 }
 
+export const parseConfig = (env: Env): Config => readSettings(env).config
+
 /**
  * Reads every setting from `env`; an empty value counts as unset. A secret may come from a file named by `NAME_FILE`.
  * Throws `ConfigError` with all mistakes.
  */
-export function parseConfig(env: Env): Config {
+export function readSettings(env: Env) {
   const read = createReader(env)
-  const { mistakes, mistake, text, integer, flag, oneOf } = read
+  const { settings, mistakes, mistake, text, integer, flag, oneOf } = read
 
   const environment = oneOf('ENVIRONMENT', environments, 'development')
-  const url = databaseUrl(read)
-  const dataDir = text('DATA_DIR') ?? './data'
+  const dataDir = text('DATA_DIR', './data')
+  const url = databaseUrl(read, dataDir)
   const database: DatabaseSettings = url
     ? {
         kind: 'postgres',
@@ -166,55 +96,103 @@ export function parseConfig(env: Env): Config {
   // One core is left for everything else, and the wait for a hash stays near five seconds.
   const hashesAtOnce = Math.max(1, Math.floor((availableParallelism() - 1) / workers))
 
-  const config: Config = {
+  const place = { environment, dataDir, database }
+  const config = {
     environment,
-    host: withoutBrackets(text('HOST')) ?? '127.0.0.1',
+    host: withoutBrackets(text('HOST', '127.0.0.1')),
     port: integer('PORT', 8000, 0, 65535),
+    /** Processes that share the port. With more than one, a supervisor starts and replaces them. */
     workers,
+    /** How long a load balancer has to notice a stop before the listener closes. */
     shutdownDelaySeconds: integer('SHUTDOWN_DELAY_SECONDS', 0, 0, 60),
     database,
+    /** Where the embedded database and a generated secret live. */
     dataDir,
-    secretKey: secretKey(read, environment, database),
-    algorithm: oneOf('ALGORITHM', algorithms, 'HS256'),
+    /** `undefined`: to be generated once and kept in `dataDir`. */
+    secretKey: secretKey(read, place),
+    algorithm: oneOf('ALGORITHM', ['HS256', 'HS384', 'HS512'], 'HS256'),
     accessTokenLifetimeSeconds: 60 * integer('ACCESS_TOKEN_EXPIRE_MINUTES', 1440, 1, 525_600),
+    /** Origins whose pages may call with credentials. */
     frontendUrls: frontendUrls(read),
+    /** Whether `/mcp` offers the tools for AI assistants. */
     mcp: flag('MCP', true),
     bcryptCost,
+    /** How many passwords a process hashes at a time, and how many more may wait. */
     hashing: { atOnce: hashesAtOnce, waiting: 25 * hashesAtOnce },
+    /** The limits on sign-ins and registrations; 0 turns one off. */
     throttle: {
+      /** From one address. */
       loginsPerMinute: integer('LOGIN_LIMIT', 120, 0, 1_000_000),
+      /** Wrong passwords for one account in 15 minutes, from everywhere together. */
       failuresPerAccount: integer('LOGIN_FAILURE_LIMIT', 10, 0, 1_000_000),
+      /** From one address. */
       registrationsPerHour: integer('REGISTER_LIMIT', 200, 0, 1_000_000),
     },
-    registration: oneOf('REGISTRATION', registrations, 'open'),
+    /** Whether accounts can be created over the API; otherwise only by `todo-api user create`. */
+    registration: oneOf('REGISTRATION', ['open', 'closed'], 'open'),
+    /** The account that is created when the database has none. */
     firstUser: firstUser(read),
+    /** Proxies whose `X-Forwarded-For` is believed. */
     trustedProxies: trustedProxies(read),
+    /** Live streams of one process. */
     streamsMax: integer('STREAMS_MAX', 10_000, 0, 1_000_000),
-    backups: backups(read, { database, dataDir, environment }),
-    logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
+    /** `undefined`: the service makes none. */
+    backups: backups(read, place),
+    logLevel: oneOf('LOG_LEVEL', ['debug', 'info', 'warn', 'error'], 'info'),
+    /** `undefined`: no metrics. */
     metrics: metrics(read),
+    /** The variables of OpenTelemetry; `undefined`: no traces. */
     tracing: tracing(read),
   }
   if (mistakes.length > 0) throw new ConfigError(mistakes)
-  return config
+  return { config, settings }
+}
+
+/** What other settings depend on. */
+interface Place {
+  environment: (typeof environments)[number]
+  dataDir: string
+  database: DatabaseSettings
+}
+
+/** One setting, for `todo-api config`. */
+export interface Setting {
+  /** What is in force if it is not set. */
+  fallback: string | undefined
+  /** Whether its value must not be shown. */
+  isSecret: boolean
 }
 
 type Reader = ReturnType<typeof createReader>
 
-/** Reads single settings from the environment, and collects what is wrong with them. */
-function createReader(env: Env) {
+/** Reads single settings from the environment, and collects which they are and what is wrong with them. */
+export function createReader(env: Env) {
+  const settings = new Map<string, Setting>()
   const mistakes: string[] = []
   const mistake = (message: string) => {
     mistakes.push(message)
     return undefined
   }
 
-  const text = (name: string) => env[name]?.trim() || undefined
+  const lookUp = (name: string) => env[name]?.trim() || undefined
 
-  function secret(name: string): string | undefined {
-    const file = text(`${name}_FILE`)
-    if (!file) return text(name)
-    if (text(name)) return mistake(`${name} and ${name}_FILE are both set; keep one`)
+  function note(name: string, fallback?: string, isSecret = false) {
+    if (!settings.has(name)) settings.set(name, { fallback, isSecret })
+  }
+
+  function text(name: string): string | undefined
+  function text(name: string, fallback: string): string
+  function text(name: string, fallback?: string) {
+    note(name, fallback)
+    return lookUp(name) ?? fallback
+  }
+
+  /** `fallback` says in words what is in force without it. */
+  function secret(name: string, fallback?: string): string | undefined {
+    note(name, fallback, true)
+    const file = lookUp(`${name}_FILE`)
+    if (!file) return lookUp(name)
+    if (lookUp(name)) return mistake(`${name} and ${name}_FILE are both set; keep one`)
     try {
       return readFileSync(file, 'utf8').trim() || mistake(`${name}_FILE names an empty file`)
     } catch (error) {
@@ -223,15 +201,14 @@ function createReader(env: Env) {
   }
 
   function oneOf<const T extends string>(name: string, allowed: readonly T[], fallback: T): T {
-    const value = text(name) ?? fallback
+    const value = text(name, fallback)
     if (allowed.includes(value as T)) return value as T
     mistake(`${name} must be one of ${allowed.join(', ')}`)
     return fallback
   }
 
   function integer(name: string, fallback: number, min: number, max: number): number {
-    const value = text(name)
-    if (value === undefined) return fallback
+    const value = text(name, String(fallback))
     const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN
     if (number >= min && number <= max) return number
     mistake(`${name} must be a whole number from ${min} to ${max}`)
@@ -242,11 +219,11 @@ function createReader(env: Env) {
     return oneOf(name, ['true', 'false'], fallback ? 'true' : 'false') === 'true'
   }
 
-  return { env, mistakes, mistake, text, secret, oneOf, integer, flag }
+  return { env, settings, mistakes, mistake, note, text, secret, oneOf, integer, flag }
 }
 
-function databaseUrl({ secret, mistake }: Reader): string | undefined {
-  const value = secret('DATABASE_URL')
+function databaseUrl({ secret, mistake }: Reader, dataDir: string): string | undefined {
+  const value = secret('DATABASE_URL', `(embedded database in ${dataDir})`)
   if (value === undefined) return undefined
   try {
     parseDatabaseUrl(value)
@@ -259,7 +236,7 @@ function databaseUrl({ secret, mistake }: Reader): string | undefined {
 }
 
 function frontendUrls({ text, mistake }: Reader): string[] {
-  const urls = (text('FRONTEND_URL') ?? 'http://localhost:3000')
+  const urls = text('FRONTEND_URL', 'http://localhost:3000')
     .split(',')
     .map(url => url.trim().replace(/\/$/, ''))
   const isOrigin = (url: string) => /^https?:\/\/[^*]+$/.test(url) && URL.parse(url)?.origin === url
@@ -269,12 +246,9 @@ function frontendUrls({ text, mistake }: Reader): string[] {
   return urls
 }
 
-function secretKey(
-  { secret, mistake }: Reader,
-  environment: Config['environment'],
-  database: DatabaseSettings,
-): string | undefined {
-  const value = secret('SECRET_KEY')
+function secretKey({ secret, mistake }: Reader, place: Place): string | undefined {
+  const { environment, dataDir, database } = place
+  const value = secret('SECRET_KEY', `(kept in ${dataDir}/secret_key)`)
   if (value === undefined) {
     if (environment === 'production' && database.kind === 'postgres')
       mistake('SECRET_KEY must be set in production with DATABASE_URL: every replica needs the same one')
@@ -294,7 +268,7 @@ function secretKey(
   return value
 }
 
-function firstUser({ env, text, secret, mistake }: Reader): FirstUser | undefined {
+function firstUser({ env, text, secret, mistake }: Reader) {
   const email = text('FIRST_USER_EMAIL')
   const password = secret('FIRST_USER_PASSWORD')
   const hasPassword = Boolean(env.FIRST_USER_PASSWORD?.trim() || env.FIRST_USER_PASSWORD_FILE?.trim())
@@ -320,9 +294,10 @@ function trustedProxies({ text, mistake }: Reader): Network[] {
   }
 }
 
-function metrics({ text, secret, integer, mistake }: Reader): MetricsSettings | undefined {
+/** `/metrics` on a port of its own, or as a route of the API with a token. */
+function metrics({ text, secret, integer, mistake }: Reader) {
   const token = secret('METRICS_TOKEN')
-  const host = withoutBrackets(text('METRICS_HOST'))
+  const host = text('METRICS_HOST')
   const port = text('METRICS_PORT') === undefined ? undefined : integer('METRICS_PORT', 0, 0, 65535)
   if (host && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
   if (port && port === integer('PORT', 8000, 0, 65535)) mistake('METRICS_PORT and PORT must differ')
@@ -330,19 +305,17 @@ function metrics({ text, secret, integer, mistake }: Reader): MetricsSettings | 
     mistake(`METRICS_TOKEN must have at least ${tokenLengthMin} characters`)
   }
   if (token === undefined && port === undefined) return undefined
-  return { host: host ?? '127.0.0.1', port, token }
+  return { host: withoutBrackets(host ?? '127.0.0.1'), port, token }
 }
 
 const secondsOf = { s: 1, m: 60, h: 60 * 60, d: 24 * 60 * 60 }
 const everySecondsMax = 14 * secondsOf.d
 
-function backups(
-  { text, integer, mistake }: Reader,
-  { database, dataDir, environment }: Pick<Config, 'database' | 'dataDir' | 'environment'>,
-): BackupSettings | undefined {
+/** Backups of the embedded database: `keep` of them at most. */
+function backups({ text, integer, mistake }: Reader, { environment, dataDir, database }: Place) {
   const every = text('BACKUP_EVERY')
   const keep = integer('BACKUP_KEEP', 7, 1, 10_000)
-  const dir = text('BACKUP_DIR') ?? join(dataDir, 'backups')
+  const dir = text('BACKUP_DIR', join(dataDir, 'backups'))
   if (every === undefined) return undefined
   if (database.kind === 'postgres') {
     return mistake(
@@ -358,7 +331,7 @@ function backups(
 }
 
 /** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */
-function tracing({ env, text, oneOf, mistake }: Reader): Env | undefined {
+function tracing({ env, note, text, oneOf, mistake }: Reader): Env | undefined {
   const endpoint = text('OTEL_EXPORTER_OTLP_TRACES_ENDPOINT') ?? text('OTEL_EXPORTER_OTLP_ENDPOINT')
   const exporter = oneOf('OTEL_TRACES_EXPORTER', ['otlp', 'none'], endpoint ? 'otlp' : 'none')
   const protocol = text('OTEL_EXPORTER_OTLP_TRACES_PROTOCOL') ?? text('OTEL_EXPORTER_OTLP_PROTOCOL')
@@ -371,8 +344,11 @@ function tracing({ env, text, oneOf, mistake }: Reader): Env | undefined {
   if (endpoint && !(/^https?:/.test(endpoint) && URL.canParse(endpoint))) {
     mistake('OTEL_EXPORTER_OTLP_ENDPOINT must look like http://collector:4318')
   }
-  return Object.fromEntries(Object.entries(env).filter(([name]) => name.startsWith('OTEL_')))
+  // The exporter reads them itself: those that are set are in force.
+  const own = Object.entries(env).filter(([name]) => name.startsWith('OTEL_'))
+  for (const [name] of own) note(name, undefined, name.endsWith('_HEADERS'))
+  return Object.fromEntries(own)
 }
 
 /** An IPv6 address may be written as in a URL. */
-const withoutBrackets = (host: string | undefined) => host?.replace(/^\[(.+)\]$/, '$1')
+const withoutBrackets = (host: string) => host.replace(/^\[(.+)\]$/, '$1')

@@ -1,6 +1,7 @@
 import { asc, type Column, count, desc, type SQL, sql } from 'drizzle-orm'
 import type { PgTable } from 'drizzle-orm/pg-core'
 import type { Db } from './drizzle.ts'
+import { typeOf } from './json-column.ts'
 import { userVersions } from './tables.ts'
 
 /** One page of a list. */
@@ -30,8 +31,14 @@ export type PageRow = {
 /** One key of an ORDER BY. */
 export interface OrderKey {
   by: SQL
+  /** The type of its values in a cursor. */
+  type: string
   isDescending: boolean
 }
+
+/** These columns as the keys of an order, all in one direction. */
+export const orderKeys = (columns: Column[], { isDescending }: Pick<OrderKey, 'isDescending'>): OrderKey[] =>
+  columns.map(column => ({ by: sql`${column}`, type: typeOf(column), isDescending }))
 
 /** What differs between the statements of pages. */
 interface QueryShape {
@@ -41,9 +48,9 @@ interface QueryShape {
   order: OrderKey[]
   /** How many rows a page has. */
   pageSize: SQL
-  /** How many rows are read: one more, which tells whether there is a next page. */
-  limit: SQL
-  offset?: SQL
+  /** How many rows are read: one more, which tells whether there is a next page. Hot pages say it in their own way. */
+  limit?: SQL
+  offset?: number
   /** A row as JSON, if more than its `json`. */
   item?: SQL
   /** The user whose last version is read in the same snapshot. */
@@ -64,8 +71,8 @@ export function page({
   where,
   order,
   pageSize,
-  limit,
-  offset = sql``,
+  limit = sql`${pageSize} + 1`,
+  offset,
   item = sql`${from.json}`,
   lastVersionOf: user,
 }: QueryShape): SQL {
@@ -78,18 +85,13 @@ export function page({
            (array_agg(id))[${pageSize} + 1] as next_id${user && sql`, ${lastVersionOf(user)} as last_version`}
     from (
       select ${item} as item, ${from.id} as id, ${list(keys.map(({ by, name }) => sql`${by} as ${name}`))}
-      from ${from} where ${where} order by ${list(orderBy)} limit ${limit} ${offset}
+      from ${from} where ${where} order by ${list(orderBy)}
+      limit ${limit}${offset ? sql` offset ${offset}` : undefined}
     ) page`
 }
 
-/** How many rows there are, and the user's last version at that moment. */
-interface Total {
-  total: number
-  lastVersion: number
-}
-
-/** Counts a user's rows, beside the statement of a page. */
-export const countRows = (db: Db, from: PgTable, where: SQL, userId: string): PromiseLike<Total[]> =>
+/** Counts a user's rows beside the statement of a page, and reads the user's last version at that moment. */
+export const countRows = (db: Db, from: PgTable, where: SQL, userId: string) =>
   db
     .select({ total: count(), lastVersion: lastVersionOf(sql`${userId}::uuid`) })
     .from(from)
@@ -99,7 +101,7 @@ export const countRows = (db: Db, from: PgTable, where: SQL, userId: string): Pr
 export async function readPage(
   rows: PromiseLike<PageRow[]>,
   sign: (last: string) => string,
-  counted?: PromiseLike<Total[]>,
+  counted?: ReturnType<typeof countRows>,
 ): Promise<Page> {
   const [[row], [all] = []] = await Promise.all([rows, counted])
   const { items, last, next_id, last_version } = row!
@@ -115,10 +117,13 @@ export async function readPage(
 }
 
 /**
- * The condition for the rows after these values. If every key sorts the same way, a row comparison `(a, b) > (x, y)`, which an index
- * serves as a range. Otherwise `a >= x and (a > x or (a = x and b < y) …)`.
+ * The condition for the rows after a cursor, which has the values of the last row of the page before. If every key sorts the
+ * same way, a row comparison `(a, b) > (x, y)`, which an index serves as a range. Otherwise
+ * `a >= x and (a > x or (a = x and b < y) …)`.
  */
-export function afterCursor(order: OrderKey[], values: SQL[]): SQL {
+export function afterCursor(order: OrderKey[], cursor: unknown[] | undefined): SQL | undefined {
+  if (!cursor) return undefined
+  const values = order.map(({ type }, i) => sql`${cursor[i]}::${sql.raw(type)}`)
   const beyond = order.map(({ isDescending }) => sql.raw(isDescending ? '<' : '>'))
   const by = order.map(key => key.by)
   if (order.every(({ isDescending }) => isDescending === order[0]!.isDescending)) {

@@ -44,8 +44,9 @@ export async function throwVersionless(db: Db, userId: string): Promise<never> {
 }
 
 /**
- * Runs `work` in a transaction in which no other writer changes what the user has: it may look first and write what it
- * has decided, and counts the versions that it takes. Throws `invalid_token` when the account is gone.
+ * The shape of every change that is more than one statement: look, take a version, write, return what became of it. `work`
+ * runs in a transaction that has locked the user's versions, so no other writer changes what the user has between its look
+ * and its write; it counts the versions that it takes in `lastVersion`. Throws as `throwVersionless` does.
  */
 export function writeInTurn<T>(
   db: Db,

@@ -14,7 +14,7 @@ const userAgentMax = 500
 
 /** `peerOf` returns the other end of a request's connection, which may be one of `trustedProxies`. */
 export function createClientOf(
-  trustedProxies: readonly Network[],
+  trustedProxies: Network[],
   peerOf: (request: Request) => string | null,
 ): ClientOf {
   const addressOf = createClientAddress(trustedProxies)

@@ -70,7 +70,7 @@ export function createAnswerTags(secretKey: string, form: string): AnswerTags {
 }
 
 /** The headers of a response that has a tag. */
-export interface TaggedResponse {
+interface TaggedResponse {
   headers: Partial<Record<'etag' | 'cache-control' | 'content-type', string | number>>
 }
 

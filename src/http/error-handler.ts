@@ -1,17 +1,13 @@
 import type { TSchema } from '@sinclair/typebox'
-import { TransformDecodeCheckError, TransformDecodeError } from '@sinclair/typebox/value'
+import { TransformDecodeCheckError } from '@sinclair/typebox/value'
 import { type AnyElysia, Elysia, NotFoundError, ParseError, ValidationError } from 'elysia'
 import { brokenConstraint, isSchemaMissing } from '../db/pg-error.ts'
-import { AppError, findAppError } from '../lib/errors.ts'
+import { AppError, type ErrorCode, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { allowedMethods } from './allowed-methods.ts'
 import { maskSecrets } from './mask-secrets.ts'
 import { findProblems, problemsMax, type Sections } from './problems.ts'
 import { findRoute, unknownNames } from './unknown-names.ts'
-
-// Elysia recognises this error by the name of its class, which minifying changes: an invalid query would then reach the
-// handlers.
-Object.defineProperty(TransformDecodeError, 'name', { value: 'TransformDecodeError' })
 
 /** The request that failed, as far as Elysia has read it. */
 interface FailedRequest {
@@ -59,6 +55,9 @@ export const errorFieldsOf = ({ detail, code, index, body, current }: AppError, 
   ...(current !== undefined && { current }),
 })
 
+/** Constraints that have an error of their own: the database decides, also when requests race. */
+const constraints: Record<string, ErrorCode> = { users_normalized_email_unique: 'email_taken' }
+
 /**
  * Decides by the class of what was thrown, never by its `code` or `status`: Elysia reads those from any object, so a
  * database error or a stray `{ status: 200 }` would choose the response.
@@ -81,7 +80,8 @@ function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppE
   if (error instanceof NotFoundError) return notFound(failed, routes)
   if (error instanceof ParseError) return new AppError('bad_request', { cause: error })
   if (isSchemaMissing(error)) return new AppError('unavailable', { cause: error })
-  if (brokenConstraint(error) !== undefined) return new AppError('conflict', { cause: error })
+  const constraint = brokenConstraint(error)
+  if (constraint !== undefined) return new AppError(constraints[constraint] ?? 'conflict', { cause: error })
   return new AppError('internal', { cause: error })
 }
 

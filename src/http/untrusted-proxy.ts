@@ -3,7 +3,7 @@ import { isInNetworks, type Network } from '../lib/client-address.ts'
 import type { Log } from '../telemetry/log.ts'
 
 interface Options {
-  trustedProxies: readonly Network[]
+  trustedProxies: Network[]
   /** The other end of a request's connection. */
   peerOf: (request: Request) => string | null
   log: Log

@@ -1,3 +1,5 @@
+import { randomInt } from 'node:crypto'
+
 const prefix = 'todo_pat_'
 const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 /** 190 bits. */
@@ -34,13 +36,5 @@ function checksum(body: string): string {
   return text
 }
 
-function randomText(length: number): string {
-  // The largest multiple of 62 in a byte: without this limit the first letters would be more frequent.
-  const limit = 256 - (256 % alphabet.length)
-  let text = ''
-  while (text.length < length) {
-    const [byte] = crypto.getRandomValues(new Uint8Array(1))
-    if (byte! < limit) text += alphabet[byte! % alphabet.length]
-  }
-  return text
-}
+const randomText = (length: number) =>
+  Array.from({ length }, () => alphabet[randomInt(alphabet.length)]).join('')

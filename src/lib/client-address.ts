@@ -11,26 +11,21 @@ export function parseNetwork(text: string): Network {
 }
 
 /** Whether an address that the system reported is in one of the networks. */
-export const isInNetworks = (ip: string, networks: readonly Network[]): boolean =>
-  isIn(ipaddr.process(ip), networks)
+export const isInNetworks = (ip: string, networks: Network[]): boolean => isIn(ipaddr.process(ip), networks)
 
-const isIn = (address: ipaddr.IPv4 | ipaddr.IPv6, networks: readonly Network[]) =>
-  networks.some(
-    ([network, bits]) => address.kind() === network.kind() && address.match(network as never, bits),
-  )
+const isIn = (address: ipaddr.IPv4 | ipaddr.IPv6, networks: Network[]) =>
+  ipaddr.subnetMatch(address, { listed: networks }, 'other') === 'listed'
 
 /**
  * The address of a request's client. In `X-Forwarded-For` it is the rightmost address that is not a trusted proxy; what
  * is left of it may be forged.
  */
-export function createClientAddress(trustedProxies: readonly Network[]) {
-  const isTrusted = (address: ipaddr.IPv4 | ipaddr.IPv6) => isIn(address, trustedProxies)
-
+export function createClientAddress(trustedProxies: Network[]) {
   return (peer: string | null, forwardedFor: string | null): string | null => {
     if (peer === null || !ipaddr.isValid(peer)) return null
     let address = ipaddr.process(peer)
     const hops = forwardedFor?.split(',') ?? []
-    while (isTrusted(address) && hops.length > 0) {
+    while (isIn(address, trustedProxies) && hops.length > 0) {
       const hop = addressOf(hops.pop()!.trim())
       if (!isIP(hop)) break
       address = ipaddr.process(hop)
@@ -45,9 +40,7 @@ const addressOf = (hop: string): string => hop.replace(/^(?:\[(.*)\]|([^:]*))(?:
 /** The key of rate limits: an IPv6 customer has a whole /64. */
 export function networkOf(ip: string): string {
   const address = ipaddr.process(ip)
-  if (address.kind() === 'ipv4') return address.toString()
-  return (address as ipaddr.IPv6).parts
-    .slice(0, 4)
-    .map(part => part.toString(16))
-    .join(':')
+  return address.kind() === 'ipv4'
+    ? address.toString()
+    : ipaddr.IPv6.networkAddressFromCIDR(`${address}/64`).toString()
 }

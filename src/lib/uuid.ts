@@ -1,7 +1,7 @@
-const pattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
+export const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
 /** Whether a string can be compared with a `uuid` column (RFC 9562); PostgreSQL fails on anything else. */
-export const isUuid = (value: string) => pattern.test(value)
+export const isUuid = (value: string) => uuidPattern.test(value)
 
 /** Whether a client may choose it as the id of something new: any UUID but nil and max, which mean "none" (RFC 9562, 5.9). */
 export const isOwnId = (value: string) => isUuid(value) && !/^(0|-)+$|^(f|-)+$/i.test(value)

@@ -13,7 +13,7 @@ const value = String.raw`(\(select )?\$\d`
 const others = ['normalized_email', 'token_hash', 'previous_hash']
 
 const exceptions = [
-  // Decides between 403 and 404 (`throwMissing` in src/modules/tasks/statements.ts).
+  // Decides between 403 and 404 (`throwMissing` in src/modules/tasks/owned.ts).
   /^select "user_id" from "tasks" where "tasks"\."id" = \$1 limit \$2$/,
   // Ends the session of a refresh token, which our signature names (`endByToken` in src/modules/auth/sessions.ts).
   /^delete from "sessions" where "sessions"\."id" = \$1 returning "id"$/,

@@ -1,5 +1,6 @@
 import { createReadStream, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
 import { create, Unpack } from 'tar'
 import { version } from '../../../package.json'
 import { clusterName, secretName } from '../../config/data-dir.ts'
@@ -60,7 +61,7 @@ export async function unpack(file: string, folder: string): Promise<void> {
   }
   try {
     await feed(
-      file === '-' ? Bun.stdin.stream() : createReadStream(file),
+      file === '-' ? process.stdin : createReadStream(file),
       new Unpack({ cwd: folder, strict: true, preserveOwner: false, filter }),
     )
   } catch (error) {
@@ -84,25 +85,11 @@ export function makerOf(folder: string): string {
   return `todo-api ${program}`
 }
 
-/** Writes to the unpacker, which does not work with Node's `pipeline`. */
-async function feed(source: AsyncIterable<Uint8Array>, unpacker: Unpack): Promise<void> {
-  let failure: unknown
-  const done = new Promise<void>((resolve, reject) => {
-    unpacker.once('close', resolve)
-    unpacker.once('error', error => {
-      failure = error
-      reject(error)
-    })
-  })
-  done.catch(() => {})
-  for await (const chunk of source) {
-    if (failure) throw failure
-    const drained = Promise.withResolvers<void>()
-    // Before the write, which may be drained at once.
-    unpacker.once('drain', drained.resolve)
-    if (!unpacker.write(Buffer.from(chunk))) await Promise.race([drained.promise, done])
-    unpacker.off('drain', drained.resolve)
-  }
-  unpacker.end()
-  await done
+/** Node's `pipeline` refuses the unpacker, which is not one of its streams. */
+async function feed(source: Readable, unpacker: Unpack): Promise<void> {
+  const done = Promise.withResolvers<void>()
+  source.on('error', done.reject)
+  unpacker.on('error', done.reject).on('close', done.resolve)
+  source.pipe(unpacker)
+  await done.promise.finally(() => source.destroy())
 }

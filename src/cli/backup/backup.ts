@@ -1,13 +1,13 @@
-import { copyFileSync, existsSync, mkdirSync, rmSync, statfsSync, statSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, statfsSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Config } from '../../config/config.ts'
 import { clusterName, openDataDir, secretName } from '../../config/data-dir.ts'
 import { clusterBytes, copyClosedCluster } from '../../db/embedded/copy.ts'
 import { freeBytesMin } from '../../db/embedded/embedded.ts'
 import { writeOutput } from '../atomic-file.ts'
-import { connectToService, newCopy } from '../control.ts'
+import { connectToService } from '../control.ts'
 import { readConfig } from '../env.ts'
-import { isAbsent } from '../open-database.ts'
+import { isAbsent, withTemporary } from '../open-database.ts'
 import { say, UsageError } from '../terminal.ts'
 import { exportAll } from '../transfer/export.ts'
 import { exportName, pack, unpack } from './archive.ts'
@@ -25,10 +25,7 @@ export function requireEmbedded({ database, dataDir }: Config, instead: string):
  * `todo-api backup`: packs the embedded database and the generated secret into one file; `-` is stdout. With `verify` the
  * file also carries an export, and gets its name only when it was unpacked, opened and read in full.
  */
-export async function backupCommand(
-  file: string,
-  { verify = false }: { verify?: boolean } = {},
-): Promise<void> {
+export async function backupCommand(file: string, { verify = false }: { verify?: boolean }): Promise<void> {
   const config = readConfig()
   const dataDir = requireEmbedded(config, 'pg_dump --format=custom --file=FILE "$DATABASE_URL"')
   if (isAbsent(config)) {
@@ -36,27 +33,22 @@ export async function backupCommand(
   }
   if (verify && file === '-')
     throw new UsageError('--verify needs the name of a file: stdout cannot be read again')
-  removeCopiesAtSignals()
-  if (!verify) {
-    // The file first: a folder that does not exist is noticed before the copy is made.
-    const bytes = await writeOutput(file, output => withCopy(dataDir, copy => pack(copy, output)))
-    say(`backup of ${megabytes(bytes)} written`)
-    return
-  }
-
-  requireSpace(dataDir, file)
-  let counts: Record<string, number> = {}
-  const work = (copy: string) => withUnpacked(copy, 'the copy', driver => addExport(driver, copy))
+  if (verify) requireSpace(dataDir, file)
+  // A signal would end the process without `exit` listeners, which remove the copies.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
+  let rows: Record<string, number> = {}
+  // The file first: a folder that does not exist is noticed before the copy is made.
   const bytes = await writeOutput(
     file,
     output =>
       withCopy(dataDir, async copy => {
-        counts = await work(copy)
+        if (verify) rows = await withUnpacked(copy, 'the copy', driver => addExport(driver, copy))
         return pack(copy, output)
       }),
-    draft => verifyArchive(draft, dataDir, counts),
+    verify ? draft => verifyArchive(draft, dataDir, rows) : undefined,
   )
-  say(`backup of ${megabytes(bytes)} written and read again: ${counts.users} users, ${counts.tasks} tasks`)
+  const verified = verify ? ` and read again: ${rows.users} users, ${rows.tasks} tasks` : ''
+  say(`backup of ${megabytes(bytes)} written${verified}`)
 }
 
 const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`
@@ -78,24 +70,6 @@ async function withCopy<T>(dataDir: string, work: (copy: string) => Promise<T>):
     if (existsSync(secret)) copyFileSync(secret, join(copy, secretName))
     return work(copy)
   })
-}
-
-/** Calls `work` with a folder in DATA_DIR, which is removed however it ends. */
-async function withTemporary<T>(dataDir: string, work: (folder: string) => Promise<T>): Promise<T> {
-  const folder = newCopy(dataDir)
-  const remove = () => rmSync(folder, { recursive: true, force: true })
-  process.once('exit', remove)
-  try {
-    return await work(folder)
-  } finally {
-    process.off('exit', remove)
-    remove()
-  }
-}
-
-/** A signal would end the process without `exit` listeners. */
-function removeCopiesAtSignals(): void {
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
 }
 
 /** Opening the copy recovers it, and closing it leaves a cluster that needs no recovery. Returns the rows of each table. */

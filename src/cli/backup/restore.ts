@@ -9,7 +9,7 @@ import { migrate, migrationState } from '../../db/migrator.ts'
 import { connectToService } from '../control.ts'
 import { readConfig } from '../env.ts'
 import { skipVersions } from '../reset-sync.ts'
-import { createProgress, printable, say } from '../terminal.ts'
+import { createProgress, say } from '../terminal.ts'
 import { createLoader } from '../transfer/bulk-insert.ts'
 import { importFile } from '../transfer/import-file.ts'
 import { exportName, makerOf, unpack } from './archive.ts'
@@ -90,10 +90,8 @@ async function importFrom(folder: string, file: string): Promise<Restored> {
 async function importAll(driver: Driver, path: string): Promise<Restored> {
   await migrate(driver)
   const progress = createProgress('rows')
-  const loader = createLoader(driver, (label, reason) =>
-    progress.say(printable(`skipped ${label}: ${reason}`)),
-  )
-  await importFile(createReadStream(path), loader, rows => progress.add(rows))
+  const loader = createLoader(driver, progress)
+  await importFile(createReadStream(path), loader)
   progress.clear()
   const { added, skipped } = loader.counts
   if (skipped > 0) throw new Error(`${skipped} rows of the backup cannot be restored; nothing was changed`)

@@ -6,6 +6,7 @@ import { listTombstones, taskTombstones, users, userVersions } from '../../db/ta
 import { AppError } from '../../lib/errors.ts'
 import { lists } from '../../modules/lists/table.ts'
 import { tasks } from '../../modules/tasks/table.ts'
+import { type Progress, printable } from '../terminal.ts'
 import { collectGarbageSometimes } from './read-cursor.ts'
 import { noRows, type RowType, tables } from './row-types.ts'
 
@@ -21,10 +22,7 @@ export interface NewRow {
 }
 
 /** `taken`: another account has the e-mail address. `orphan`: its user is missing. */
-export type Outcome = 'added' | 'present' | 'taken' | 'orphan'
-
-/** Adds rows in one transaction. */
-export type AddRows = (rows: readonly NewRow[]) => Promise<Outcome[]>
+type Outcome = 'added' | 'present' | 'taken' | 'orphan'
 
 export type Loader = ReturnType<typeof createLoader>
 
@@ -33,11 +31,11 @@ export const batchRows = 500
 
 /**
  * Adds users and tasks from elsewhere in short transactions, as any writer does: a service may run meanwhile. Rows that
- * are already in the database stay unchanged, so running it twice does no harm; rows that cannot be added go to `skip`.
+ * are already in the database stay unchanged, so running it twice does no harm; rows that cannot be added are named.
  */
 export function createLoader(
-  driver: Driver & { addRows?: AddRows },
-  skip: (label: string, reason: string) => void,
+  driver: Driver & { addRows?: (rows: readonly NewRow[]) => Promise<Outcome[]> },
+  progress: Pick<Progress, 'add' | 'say'>,
 ) {
   // A service that has the embedded database does it on our behalf (control.ts).
   const addBatch = driver.addRows ?? (rows => addRows(driver, rows))
@@ -45,14 +43,16 @@ export function createLoader(
 
   function refuse(label: string, reason: string) {
     counts.skipped++
-    skip(label, reason)
+    progress.add(1)
+    progress.say(printable(`skipped ${label}: ${reason}`))
   }
 
   function count({ table, label, columns }: NewRow, outcome: Outcome) {
+    if (outcome === 'taken') return refuse(label, 'another account here has this e-mail address')
+    if (outcome === 'orphan') return refuse(label, `its user ${columns.user_id} is not here`)
+    progress.add(1)
     if (outcome === 'added') counts.added[table]++
-    else if (outcome === 'present') counts.present++
-    else if (outcome === 'taken') refuse(label, 'another account here has this e-mail address')
-    else refuse(label, `its user ${columns.user_id} is not here`)
+    else counts.present++
   }
 
   /**
@@ -164,20 +164,12 @@ async function addOwned(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
     added.push({ ...row, columns: { ...row.columns, version } })
     return 'added'
   })
-  const insertAll = (table: RowType, which: (row: NewRow) => boolean = () => true) => {
-    const rows = added.filter(row => row.table === table && which(row))
-    return insert(
-      tx,
-      tables[table],
-      rows.map(({ columns }) => columns),
-    )
+  const byKind = Object.groupBy(added, ({ table, columns }) => (columns.parent_id ? 'child' : table))
+  // What others refer to comes before them.
+  for (const kind of ['list', 'task', 'child', 'tombstone', 'list_tombstone'] as const) {
+    const columns = byKind[kind]?.map(({ columns }) => columns) ?? []
+    await insert(tx, tables[kind === 'child' ? 'task' : kind], columns)
   }
-  const isChild = ({ columns }: NewRow) => Boolean(columns.parent_id)
-  await insertAll('list')
-  await insertAll('task', row => !isChild(row))
-  await insertAll('task', isChild)
-  await insertAll('tombstone')
-  await insertAll('list_tombstone')
   const moved = [...lastVersions].map(([user_id, last_version]) => ({ user_id, last_version }))
   await tx.execute(sql`
     update ${userVersions} v set last_version = n.last_version

@@ -2,13 +2,11 @@ import { getTableColumns, getTableName } from 'drizzle-orm'
 import type { PgColumn } from 'drizzle-orm/pg-core'
 import { version } from '../../../package.json'
 import type { DedicatedConnection, Driver } from '../../db/driver.ts'
-import { createDb } from '../../db/drizzle.ts'
 import { migrationState } from '../../db/migrator.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
 import { type Output, writeOutput } from '../atomic-file.ts'
-import { readConfig } from '../env.ts'
 import { findUser } from '../find-user.ts'
-import { openSnapshot } from '../open-database.ts'
+import { withSnapshot } from '../open-database.ts'
 import { createProgress, say } from '../terminal.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
 import { noRows, type RowType, tables } from './row-types.ts'
@@ -35,18 +33,15 @@ const listOf = (type: RowType, prefix = '') =>
 
 /** `todo-api export`: writes everything of all users, or of one, as lines of JSON to a file; `-` is stdout. */
 export async function exportCommand(file: string, { user }: { user?: string }): Promise<void> {
-  const driver = await openSnapshot(readConfig())
-  try {
+  await withSnapshot(async (db, driver) => {
     // Refuses a database whose tables are not these.
     await migrationState(driver)
-    const id = user === undefined ? undefined : (await findUser(createDb(driver), user)).id
+    const id = user === undefined ? undefined : (await findUser(db, user)).id
     const counts = await writeOutput(file || '-', output => exportAll(driver, output, id))
     const deletions = counts.tombstone + counts.list_tombstone
     const counted = `${counts.user} users, ${counts.list} lists, ${counts.task} tasks, ${deletions} notes of deletions`
     say(`exported ${counted}; no sessions or API tokens`)
-  } finally {
-    await driver.close()
-  }
+  })
 }
 
 /** Writes everything of all users, or of one. */

@@ -9,8 +9,8 @@ import type { Loader, NewRow } from './bulk-insert.ts'
 import { createCheck, isPasswordHash } from './check-schema.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
 
-/** A row of the FastAPI service's tables, each cell as text. */
-type Cells<Name extends string> = Record<Name, string | null>
+/** A row of the FastAPI service's tables, by the names of the columns; each cell is text. */
+type Cells = Partial<Record<string, string | null>>
 
 const users = `
   select id::text, email, password_hash, created_at::timestamptz::text from "user" order by created_at, id`
@@ -35,27 +35,17 @@ export async function countFastApi(source: DedicatedConnection): Promise<{ users
 }
 
 /** Adds the users and tasks of the snapshot that `countFastApi` began. */
-export async function importFastApi(
-  source: DedicatedConnection,
-  loader: Loader,
-  done: (rows: number) => void,
-) {
-  for await (const rows of readTexts(source, 'users', asJson(users))) {
-    await add(rows, toUser, loader)
-    done(rows.length)
-  }
-  for await (const rows of readTexts(source, 'tasks', asJson(tasks))) {
-    await add(rows, toTask, loader)
-    done(rows.length)
-  }
+export async function importFastApi(source: DedicatedConnection, loader: Loader): Promise<void> {
+  for await (const page of readTexts(source, 'users', asJson(users))) await add(page, toUser, loader)
+  for await (const page of readTexts(source, 'tasks', asJson(tasks))) await add(page, toTask, loader)
   await source.execute('commit')
 }
 
 /** Turns a row of the old tables into one of ours; `problem` says why it cannot be. */
-type Reader<Name extends string> = (cells: Cells<Name>) => NewRow | { label: string; problem: string }
+type Reader = (cells: Cells) => NewRow | { label: string; problem: string }
 
 /** Adds a page of at most `batchRows` rows. */
-async function add<Name extends string>(page: readonly string[], read: Reader<Name>, loader: Loader) {
+async function add(page: readonly string[], read: Reader, loader: Loader) {
   const rows = page.map(row => read(JSON.parse(row)))
   for (const row of rows) if ('problem' in row) loader.refuse(row.label, row.problem)
   await loader.add(rows.filter(row => 'table' in row))
@@ -64,9 +54,7 @@ async function add<Name extends string>(page: readonly string[], read: Reader<Na
 const checkEmail = createCheck(t.Object({ email }))
 const checkTask = createCheck(taskCreate)
 
-type OldUser = 'id' | 'email' | 'password_hash' | 'created_at'
-
-const toUser: Reader<OldUser> = ({ id, email: address, password_hash: hash, created_at }) => {
+const toUser: Reader = ({ id, email: address, password_hash: hash, created_at }) => {
   const label = `user ${id} (${address})`
   if (!id || !isUuid(id)) return { label, problem: 'its id is not a UUID' }
   const problem = checkEmail({ email: address })
@@ -88,9 +76,7 @@ const toUser: Reader<OldUser> = ({ id, email: address, password_hash: hash, crea
   }
 }
 
-type OldTask = 'id' | 'user_id' | 'title' | 'description' | 'status' | 'created_at' | 'updated_at'
-
-const toTask: Reader<OldTask> = ({ id, user_id, title, description, status, created_at, updated_at }) => {
+const toTask: Reader = ({ id, user_id, title, description, status, created_at, updated_at }) => {
   const label = `task ${id}`
   if (!id || !isUuid(id)) return { label, problem: 'its id is not a UUID' }
   if (!user_id || !isUuid(user_id)) return { label, problem: 'its user_id is not a UUID' }
@@ -115,7 +101,7 @@ const toTask: Reader<OldTask> = ({ id, user_id, title, description, status, crea
 }
 
 /** Whether it is PostgreSQL's text of a moment in UTC, of the years 1 to 9999; null becomes the default, now. */
-function isMoment(text: string | null): boolean {
+function isMoment(text: string | null | undefined): boolean {
   return text === null || /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00$/.test(text ?? '')
 }
 

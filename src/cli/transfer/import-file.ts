@@ -1,6 +1,7 @@
 import type { AnyColumn } from 'drizzle-orm'
 import { t } from 'elysia'
 import { instantInput, integer, nullable, text } from '../../http/schema.ts'
+import { uuidPattern } from '../../lib/uuid.ts'
 import { normalizeEmail } from '../../modules/auth/model.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
 import { batchRows, type Loader, type NewRow } from './bulk-insert.ts'
@@ -26,11 +27,7 @@ interface Line {
 type Entry = Line & { type: RowType }
 
 /** Adds the rows of an export, a batch at a time. Throws `LineError` at the first batch with a malformed line. */
-export async function importFile(
-  chunks: AsyncIterable<Uint8Array>,
-  loader: Loader,
-  done: (rows: number) => void,
-) {
+export async function importFile(chunks: AsyncIterable<Uint8Array>, loader: Loader): Promise<void> {
   const seen = noRows()
   let batch: Entry[] = []
   let end: Line | undefined
@@ -39,7 +36,6 @@ export async function importFile(
     check(batch)
     await loader.add(batch.map(toRow))
     for (const { type } of batch) seen[type]++
-    done(batch.length)
     batch = []
   }
 
@@ -64,7 +60,6 @@ function checkHeader({ value }: Line) {
   }
 }
 
-const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 const id = text({ pattern: uuidPattern, wanted: 'a valid uuid' })
 /** Half of what a number in JSON can be: room for all changes to come. */
 const version = integer({ minimum: 0, maximum: 2 ** 52 })

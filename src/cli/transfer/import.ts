@@ -1,11 +1,11 @@
-import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs'
-import type { Env } from '../../config/config.ts'
+import { createReadStream, existsSync, statSync } from 'node:fs'
+import { createReader, type Env } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
 import { migrate } from '../../db/migrator.ts'
 import { openPostgres } from '../../db/postgres/postgres.ts'
 import { readConfig, readEnv } from '../env.ts'
 import { openDatabase } from '../open-database.ts'
-import { createProgress, type Progress, printable, say, UsageError } from '../terminal.ts'
+import { createProgress, say, UsageError } from '../terminal.ts'
 import { createLoader, type Loader } from './bulk-insert.ts'
 import { countFastApi, importFastApi } from './import-fastapi.ts'
 import { importFile } from './import-file.ts'
@@ -34,15 +34,11 @@ async function fromFastApi(driver: Driver, url: string): Promise<boolean> {
   return source.dedicatedConnection(async connection => {
     const { users, tasks } = await countFastApi(connection)
     const progress = createProgress('rows', users + tasks)
-    const loader = createLoader(driver, (label, reason) => reportSkipped(progress, label, reason))
-    await importFastApi(connection, loader, rows => progress.add(rows))
+    const loader = createLoader(driver, progress)
+    await importFastApi(connection, loader)
     progress.clear()
     return summarize(loader)
   })
-}
-
-function reportSkipped(progress: Progress, label: string, reason: string) {
-  progress.say(printable(`skipped ${label}: ${reason}`))
 }
 
 function summarize({ counts: { added, present, skipped } }: Loader): boolean {
@@ -57,7 +53,9 @@ function summarize({ counts: { added, present, skipped } }: Loader): boolean {
 
 /** The address of the FastAPI service's database: an argument, or a setting, which other users of the machine cannot see. */
 function fastApiUrl(argument: string | undefined, env: Env): string {
-  const url = argument ?? env.FROM_DATABASE_URL ?? readSecretFile(env.FROM_DATABASE_URL_FILE)
+  const { secret, mistakes } = createReader(env)
+  const url = argument ?? secret('FROM_DATABASE_URL')
+  if (mistakes.length > 0) throw new UsageError(mistakes.join('\n'))
   if (!url) throw new UsageError('name a FILE, or set FROM_DATABASE_URL to import from the FastAPI service')
   // SQLAlchemy names its driver in the address.
   const address = url.trim().replace(/^postgres(ql)?(\+\w+)?:/, 'postgres:')
@@ -72,21 +70,12 @@ function fastApiUrl(argument: string | undefined, env: Env): string {
   return address
 }
 
-function readSecretFile(path: string | undefined): string | undefined {
-  if (!path) return undefined
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (error) {
-    throw new UsageError(`FROM_DATABASE_URL_FILE cannot be read (${(error as NodeJS.ErrnoException).code})`)
-  }
-}
-
 async function fromFile(driver: Driver, path: string): Promise<boolean> {
   const progress = createProgress('rows')
-  const loader = createLoader(driver, (label, reason) => reportSkipped(progress, label, reason))
+  const loader = createLoader(driver, progress)
   const chunks = path === '-' ? Bun.stdin.stream() : createReadStream(path)
   try {
-    await importFile(chunks, loader, rows => progress.add(rows))
+    await importFile(chunks, loader)
   } catch (error) {
     progress.clear()
     summarize(loader)

@@ -31,9 +31,6 @@ export interface ApiTokenInput {
   expiresAt: string | null
 }
 
-/** A token as it is shown once. */
-export type NewApiToken = NonNullable<Awaited<ReturnType<typeof createApiToken>>>
-
 export type ApiTokens = ReturnType<typeof createApiTokens>
 
 interface Parts {

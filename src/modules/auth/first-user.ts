@@ -1,15 +1,17 @@
 import { sql } from 'drizzle-orm'
-import type { FirstUser } from '../../config/config.ts'
+import type { Config } from '../../config/config.ts'
 import type { Db } from '../../db/drizzle.ts'
 import { users } from '../../db/tables.ts'
 import type { Log } from '../../telemetry/log.ts'
 import { insertUser } from './insert-user.ts'
 import type { Passwords } from './password-hash.ts'
 
+type FirstUser = NonNullable<Config['firstUser']>
+
 interface Parts {
   db: Db
-  passwords: Pick<Passwords, 'hash'>
-  log: Pick<Log, 'info'>
+  passwords: Passwords
+  log: Log
 }
 
 /** Creates the user of the settings if the database has none. Of replicas that start together one does it. */

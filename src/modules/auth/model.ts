@@ -204,7 +204,7 @@ export const newApiToken = t.Object(
   { title: 'CreatedApiToken' },
 )
 
-export const apiToken = t.Object(
+const apiToken = t.Object(
   {
     ...apiTokenFields,
     prefix: t.String({ description: 'The first 12 characters of the token.', examples: ['todo_pat_f3K'] }),

@@ -2,7 +2,6 @@ import { and, eq, isNull } from 'drizzle-orm'
 import { Elysia } from 'elysia'
 import type { Config } from '../../config/config.ts'
 import type { Db } from '../../db/drizzle.ts'
-import { brokenConstraint } from '../../db/pg-error.ts'
 import { users } from '../../db/tables.ts'
 import { body } from '../../http/body.ts'
 import type { Client, ClientOf } from '../../http/client.ts'
@@ -135,16 +134,9 @@ function createPasswordService({ db, sessions, passwords, throttle }: Parts) {
   }
 
   return {
-    /** Creates an account. Throws `email_taken`, also when two requests for one address race: the database decides. */
-    async register(input: { email: string; password: string }, { signal }: Pick<Client, 'signal'>) {
-      const hash = await passwords.hash(input.password, signal)
-      try {
-        return await insertUser(db, input.email, hash)
-      } catch (error) {
-        if (brokenConstraint(error) === 'users_normalized_email_unique') throw new AppError('email_taken')
-        throw error
-      }
-    },
+    /** Creates an account. An address that is taken breaks a constraint. */
+    register: async (input: { email: string; password: string }, { signal }: Pick<Client, 'signal'>) =>
+      insertUser(db, input.email, await passwords.hash(input.password, signal)),
 
     /** Signs a user in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
     async login(input: { username: string; password: string }, client: Client): Promise<TokenPair> {

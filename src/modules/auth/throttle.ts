@@ -1,6 +1,6 @@
 import { lt } from 'drizzle-orm'
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
-import type { ThrottleSettings } from '../../config/config.ts'
+import type { Config } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
 import type { Db } from '../../db/drizzle.ts'
 import { rateLimits } from '../../db/tables.ts'
@@ -30,7 +30,7 @@ const fallbackSeconds = 60
  * a minute on it: the right password works at the first attempt from the user's address, and an attacker has one attempt
  * a minute for each address.
  */
-export function createThrottle({ db, driver }: Parts, settings: ThrottleSettings) {
+export function createThrottle({ db, driver }: Parts, settings: Config['throttle']) {
   const client = {
     query: async ({ text, values }: { text: string; values: unknown[] }) => ({
       rows: (await driver.query(text, values)).map(([points, expire]) => ({ points, expire })),

@@ -1,5 +1,5 @@
 import { jwt } from '@elysiajs/jwt'
-import type { Algorithm } from '../../config/config.ts'
+import type { Config } from '../../config/config.ts'
 
 /** The user, the session and the expiry (seconds since 1970) of an access token. */
 export interface Claims {
@@ -12,7 +12,7 @@ export type Tokens = ReturnType<typeof createTokens>
 
 interface TokenSettings {
   secretKey: string
-  algorithm: Algorithm
+  algorithm: Config['algorithm']
   lifetimeSeconds: number
 }
 

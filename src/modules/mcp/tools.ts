@@ -1,22 +1,20 @@
-import type { Static, TObject } from '@sinclair/typebox'
+import { type Static, type TObject, Type } from '@sinclair/typebox'
+import { idempotencyHeader } from '../../http/idempotency-key.ts'
+import { nullable } from '../../http/schema.ts'
 import type { UserId } from '../../lib/user-id.ts'
+import { list, listsQuery } from '../lists/model.ts'
 import type { ListService } from '../lists/service.ts'
-import type { TaskService } from '../tasks/service.ts'
 import {
-  addArguments,
-  deletedResult,
-  findArguments,
-  listsArguments,
-  listsResult,
-  oneTask,
-  oneTaskAsExpected,
-  pageResult,
-  statsArguments,
-  statsResult,
-  taskResult,
-  tasksResult,
-  updateArguments,
-} from './model.ts'
+  listQuery,
+  operationVersion,
+  stats,
+  statsQuery,
+  task,
+  taskCreate,
+  taskUpdate,
+} from '../tasks/model.ts'
+import type { TaskService } from '../tasks/service.ts'
+import { asArguments } from './tool-schema.ts'
 
 /** What the tools call. */
 export interface Services {
@@ -59,6 +57,17 @@ const tool = <Arguments extends TObject>(
   },
 ): Tool => definition
 
+const id = Type.String()
+const version = operationVersion
+const cursor = nullable(Type.String())
+
+/** Pages are read by `cursor` alone, and there is no header for a total. */
+const notForAssistants = ['offset', 'total'] as const
+
+const oneTaskAsExpected = Type.Object({ id, version })
+/** What the next call needs of a task. Its other fields come along, as the API returns them. */
+const taskResult = Type.Object({ id, version: task.properties.version })
+
 /** Every tool by its name. What it does, the service of the tasks does. */
 export const createTools = ({ tasks, lists }: Services): ReadonlyMap<string, Tool> =>
   new Map(Object.entries({ ...reading(tasks, lists), ...adding(tasks), ...changing(tasks) }))
@@ -67,8 +76,8 @@ const reading = (tasks: TaskService, lists: ListService) => ({
   find_tasks: tool({
     description:
       'Find tasks, newest first, 25 a page. q: words in title or description. list, parent: ids, or none. sort: e.g. -priority,due_at (- descending). Times: RFC 3339 with offset. priority: 0 none to 4 urgent.',
-    arguments: findArguments,
-    result: pageResult,
+    arguments: asArguments(Type.Omit(listQuery, notForAssistants)),
+    result: Type.Object({ tasks: Type.Array(taskResult), cursor }),
     effect: 'none',
     async run(user, input) {
       const { limit = textTasksMax } = input
@@ -80,15 +89,15 @@ const reading = (tasks: TaskService, lists: ListService) => ({
   }),
   get_task: tool({
     description: 'One task.',
-    arguments: oneTask,
+    arguments: Type.Object({ id }),
     result: taskResult,
     effect: 'none',
     run: (user, { id }) => tasks.read(user, id),
   }),
   list_lists: tool({
     description: 'The lists of tasks; a task without one is in the inbox. counts: with numbers of tasks.',
-    arguments: listsArguments,
-    result: listsResult,
+    arguments: asArguments(Type.Omit(listsQuery, notForAssistants)),
+    result: Type.Object({ lists: Type.Array(Type.Object({ id, name: list.properties.name })), cursor }),
     effect: 'none',
     async run(user, input) {
       const { items, next = null } = await lists.list(user, input)
@@ -97,18 +106,24 @@ const reading = (tasks: TaskService, lists: ListService) => ({
   }),
   task_stats: tool({
     description: 'How many tasks there are by status, overdue, due today. tz: e.g. Europe/Berlin.',
-    arguments: statsArguments,
-    result: statsResult,
+    arguments: asArguments(statsQuery),
+    result: Type.Object(stats.properties),
     effect: 'none',
     run: async (user, input) => ({ json: JSON.stringify(await tasks.stats(user, input)) }),
   }),
+})
+
+const addArguments = Type.Object({
+  // In place of ids of their own, assistants send a key.
+  tasks: Type.Array(asArguments(Type.Omit(taskCreate, ['id'])), { minItems: 1, maxItems: 50 }),
+  key: idempotencyHeader.properties['idempotency-key'],
 })
 
 const adding = (tasks: TaskService) => ({
   add_tasks: tool({
     description: 'Add 1 to 50 tasks. key: any text; a call repeated with it adds nothing twice.',
     arguments: addArguments,
-    result: tasksResult,
+    result: Type.Object({ tasks: Type.Array(taskResult) }),
     effect: 'adds',
     async run(user, input) {
       const made = await addTasks(tasks, user, input)
@@ -140,7 +155,7 @@ async function addTasks(service: TaskService, user: UserId, { tasks, key }: Stat
 const changing = (tasks: TaskService) => ({
   update_task: tool({
     description: 'Change the given fields of a task; null clears. version: only if it still has this one.',
-    arguments: updateArguments,
+    arguments: Type.Object({ id, version, ...taskUpdate.properties }),
     result: taskResult,
     effect: 'destroys',
     run: (user, { id, version, ...task }) => tasks.update(user, id, task, expected(version)),
@@ -155,7 +170,7 @@ const changing = (tasks: TaskService) => ({
   delete_task: tool({
     description: 'Move a task to the trash; restore_task brings it back for 30 days.',
     arguments: oneTaskAsExpected,
-    result: deletedResult,
+    result: Type.Object({ deleted: Type.Array(id) }),
     effect: 'destroys',
     async run(user, { id, version }) {
       await tasks.remove(user, id, false, expected(version))

@@ -14,7 +14,7 @@ const batchBytesMax = 1024 * 1024
 
 /** By itself, because it takes a larger body. */
 export const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
-  new Elysia({ prefix: '/tasks', tags: ['tasks'] })
+  new Elysia({ tags: ['tasks'] })
     .use(requireUser(authenticate, 'tasks:write'))
     .use(body({ bytesMax: batchBytesMax }))
     .post(
@@ -24,7 +24,7 @@ export const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Calle
         const isStrict = prefersStrict(request)
         const outcomes = await tasks.batch(user.id, operations, { isAtomic, isStrict })
         const requestId = String(set.headers['x-request-id'])
-        const results = outcomes.map(isAtomic ? toResult : outcome => toOwnResult(outcome, requestId))
+        const results = outcomes.map(outcome => toResult(outcome, isAtomic, requestId))
         return sendJson<typeof batchResult.static>(set, `{"results":[${results}]}`)
       },
       {
@@ -43,22 +43,15 @@ export const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Calle
       },
     )
 
-type Done = Exclude<Outcome, { failure: unknown }>
-
-/** An operation of an atomic batch, all of which are done. */
-const toResult = (outcome: Outcome) => {
-  const { op, id, json } = outcome as Done
-  return `{"op":"${op}","id":"${id}","task":${json}}`
-}
-
 const statusOf = { create: 201, update: 200, delete: 204 }
 
-/** The same with a status of its own, or an error. */
-function toOwnResult(outcome: Outcome, requestId: string): string {
+/** What became of an operation. Only if each is carried out for itself, it has a status of its own or an error. */
+function toResult(outcome: Outcome, isAtomic: boolean, requestId: string): string {
+  const { op, id } = outcome
   if ('failure' in outcome) {
-    const { op, id, failure } = outcome
+    const { failure } = outcome
     return JSON.stringify({ op, id, status: failure.status, error: errorFieldsOf(failure, requestId) })
   }
-  const { op, id, json } = outcome
-  return `{"op":"${op}","id":"${id}","status":${statusOf[op]},"task":${json}}`
+  const status = isAtomic ? '' : `"status":${statusOf[outcome.op]},`
+  return `{"op":"${op}","id":"${id}",${status}"task":${outcome.json}}`
 }

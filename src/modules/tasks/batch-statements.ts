@@ -1,11 +1,9 @@
-import { and, eq, inArray, isNotNull, isNull, sql } from 'drizzle-orm'
+import { and, eq, inArray, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { taskTombstones } from '../../db/tables.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import type { Step } from './operations.ts'
 import { assignments, newTask, settableColumns } from './rows.ts'
-import { foreignTasks } from './statements.ts'
-import { tasks } from './table.ts'
+import { isLive, isTrashed, tasks } from './table.ts'
 
 /** The statements of a batch: each is about many tasks, whose values travel as one list. */
 
@@ -36,31 +34,13 @@ export async function findTasks(tx: Db, userId: UserId, steps: Step[]): Promise<
       parentId: tasks.parentId,
       version: tasks.version,
       json: tasks.json,
-      isTrashed: sql<boolean>`${isNotNull(tasks.deletedAt)}`,
+      isTrashed: sql<boolean>`${isTrashed}`,
       differs: sql<boolean>`${patched} is distinct from ${tasks}`,
     })
     .from(tasks)
     .innerJoin(rowsOf(rows), eq(tasks.id, sql`step.id`))
     .where(eq(tasks.userId, userId))
   return new Map(found.map(task => [task.id, task]))
-}
-
-/** The ids that these steps want to use, of tasks that the user has deleted permanently. */
-export async function findDeleted(tx: Db, userId: UserId, steps: Step[]): Promise<Set<string>> {
-  const ids = steps.filter(({ hasOwnId }) => hasOwnId).map(({ id }) => id)
-  if (ids.length === 0) return new Set()
-  const { id, userId: owner } = taskTombstones
-  const found = await tx
-    .select({ id })
-    .from(taskTombstones)
-    .where(and(eq(owner, userId), inArray(id, ids)))
-  return new Set(found.map(({ id }) => id))
-}
-
-/** The ids that these steps want to change or delete, of tasks that only other users have. */
-export async function findForeign(tx: Db, userId: UserId, steps: Step[]): Promise<Set<string>> {
-  const ids = steps.filter(({ op }) => op !== 'create').map(({ id }) => id)
-  return ids.length === 0 ? new Set() : foreignTasks(tx, userId, ids)
 }
 
 /**
@@ -122,6 +102,6 @@ async function update(tx: Db, userId: UserId, steps: (Step & { version: number }
     .update(tasks)
     .set(assignments(columns, column => sql`patched.${sql.identifier(column)}`, sql`patched.updated_at`))
     .from(made)
-    .where(and(eq(tasks.id, made.id), eq(tasks.userId, userId), isNull(tasks.deletedAt)))
+    .where(and(eq(tasks.id, made.id), eq(tasks.userId, userId), isLive))
     .returning(answer)
 }

@@ -1,11 +1,13 @@
 import type { Db } from '../../db/drizzle.ts'
+import { taskTombstones } from '../../db/tables.ts'
 import { type Versions, writeInTurn } from '../../db/versions.ts'
 import { problemsMax } from '../../http/problems.ts'
 import { AppError, type Problem } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { type Found, findDeleted, findForeign, findParents, findTasks, write } from './batch-statements.ts'
+import { type Found, findParents, findTasks, write } from './batch-statements.ts'
 import { trashTasks } from './families.ts'
 import { type Outcome, type Refusal, readOperations, roundsOf, type Step } from './operations.ts'
+import { foreignIds, ownIds } from './owned.ts'
 import { findPlaces } from './placement.ts'
 
 /** How a batch is carried out. */
@@ -46,22 +48,22 @@ export function createBatch(db: Db, now = () => performance.now()) {
     const steps = read.filter(isStep)
     const outcomes = await writeInTurn(db, userId, async (tx, versions) => {
       const outcomes: Outcome[] = []
-      let firstFailed = Number.POSITIVE_INFINITY
+      /** The refusal that rolls everything back, so far. */
+      const decisive = () => (isAtomic ? outcomes.filter(isRefusal).sort(byIndex)[0] : undefined)
       const rounds = roundsOf(steps, await findParents(tx, userId, steps))
       if (isAtomic && rounds.length > roundsMax) throw tooDeep(rounds[roundsMax]![0]!)
       for (const [i, round] of rounds.entries()) {
         const isLate = !isAtomic && (i >= roundsMax || (i > 0 && now() > until))
         // What comes after a failure is rolled back with it; what comes before it may have failed first.
-        const wanted = isAtomic ? round.filter(({ index }) => index < firstFailed) : round
-        const carriedOut = isLate ? wanted.map(unavailable) : await carryOut(tx, userId, versions, wanted)
-        outcomes.push(...carriedOut)
-        firstFailed = Math.min(...outcomes.filter(isRefusal).map(({ index }) => index))
+        const refusal = decisive()
+        const wanted = refusal ? round.filter(({ index }) => index < refusal.index) : round
+        outcomes.push(...(isLate ? wanted.map(unavailable) : await carryOut(tx, userId, versions, wanted)))
       }
-      const failed = outcomes.filter(isRefusal).find(({ index }) => index === firstFailed)
-      if (isAtomic && failed) throw failed.failure
+      const refusal = decisive()
+      if (refusal) throw refusal.failure
       return outcomes
     })
-    return [...refused, ...outcomes].sort((a, b) => a.index - b.index)
+    return [...refused, ...outcomes].sort(byIndex)
   }
 }
 
@@ -79,6 +81,8 @@ function tooDeep({ index }: Step): AppError {
 const isStep = (read: Step | Refusal): read is Step => !('failure' in read)
 const isRefusal = (read: Step | Refusal | Outcome): read is Refusal => 'failure' in read
 
+const byIndex = (a: { index: number }, b: { index: number }) => a.index - b.index
+
 const refuse = ({ index, op, id }: Step, failure: AppError): Refusal => ({ index, op, id, failure })
 const unavailable = (step: Step) => refuse(step, new AppError('unavailable', { index: step.index }))
 
@@ -86,8 +90,10 @@ const unavailable = (step: Step) => refuse(step, new AppError('unavailable', { i
 async function carryOut(tx: Db, userId: UserId, versions: Versions, steps: Step[]): Promise<Outcome[]> {
   const found = await findTasks(tx, userId, steps)
   const absent = steps.filter(({ id }) => !found.has(id))
-  const deleted = await findDeleted(tx, userId, absent)
-  const foreign = await findForeign(tx, userId, absent)
+  const created = absent.filter(({ hasOwnId }) => hasOwnId).map(({ id }) => id)
+  const deleted = await ownIds(tx, taskTombstones, userId, created)
+  const changed = absent.filter(({ op }) => op !== 'create').map(({ id }) => id)
+  const foreign = await foreignIds(tx, 'task', userId, changed)
   const placementFailure = await findPlaces(tx, userId, steps, found)
   const failures = new Map(
     steps.map(step => {

@@ -26,21 +26,36 @@ export function createCursors(secretKey: string) {
     return given.length === expected.length && timingSafeEqual(given, expected) ? content : undefined
   }
 
-  return { sign, verify }
+  /**
+   * The content of the cursor in a request; `undefined` without one. Throws `validation_failed` for one that is not valid
+   * here, and for one beside an offset.
+   */
+  function read(kind: string, userId: string, { cursor, offset = 0 }: Start, sentAs?: SentAs) {
+    if (cursor === undefined) return undefined
+    if (offset > 0) throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
+    return verify(kind, userId, cursor) ?? throwWrongCursor(sentAs)
+  }
+
+  return { sign, verify, read }
 }
 
 export type Cursors = ReturnType<typeof createCursors>
 
+/** Where a request begins in a list. */
+interface Start {
+  cursor?: string | undefined
+  offset?: number | undefined
+}
+
+/** Where a request has its cursor. */
+export type SentAs = [name: string, section?: Section]
+type Section = 'query' | 'header'
+
+export function throwWrongCursor([name, section]: SentAs = ['cursor']): never {
+  const msg = 'Input should be a cursor that was given to you for this list'
+  throw wrongParameter(name, 'cursor_invalid', msg, section)
+}
+
 /** A 422 about one parameter of the address or one header. */
 export const wrongParameter = (name: string, type: string, msg: string, section: Section = 'query') =>
   new AppError('validation_failed', { detail: [{ loc: [section, name], msg, type }] })
-
-type Section = 'query' | 'header'
-
-export const wrongCursor = (name: string, section?: Section) =>
-  wrongParameter(
-    name,
-    'cursor_invalid',
-    'Input should be a cursor that was given to you for this list',
-    section,
-  )

@@ -1,4 +1,4 @@
-import { and, eq, gt, isNotNull, lt, notExists, type SQL, sql } from 'drizzle-orm'
+import { and, eq, gt, lt, notExists, type SQL, sql } from 'drizzle-orm'
 import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
 import { listTombstones, type Tombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
@@ -8,7 +8,7 @@ import { findAppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { errorFields, type Log } from '../../telemetry/log.ts'
 import { lists } from '../lists/table.ts'
-import { tasks } from './table.ts'
+import { isTrashed, tasks } from './table.ts'
 
 /** Days that a task stays in the trash before it is deleted permanently. */
 const trashDays = 30
@@ -19,7 +19,6 @@ const tombstoneDays = 90
 const stepRows = 200
 const usersAtOnce = 100
 
-const isTrashed = isNotNull(tasks.deletedAt)
 const daysAgo = (days: number) => sql`now() - make_interval(days => ${days})`
 const isOldTrash = lt(tasks.deletedAt, daysAgo(trashDays))
 const isOldTombstone = ({ deletedAt }: Tombstones) => lt(deletedAt, daysAgo(tombstoneDays))

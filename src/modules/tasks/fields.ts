@@ -324,20 +324,17 @@ export const inputs = Object.fromEntries(
     : Fields[Name]['input']
 }
 
-type FiltersOf<F> = F extends { filters: infer Filters } ? Filters : never
-type Intersection<Union> = (Union extends unknown ? (of: Union) => void : never) extends (
-  of: infer All,
-) => void
-  ? All
-  : never
-type Filters = Intersection<FiltersOf<Fields[FieldName]>>
+type Filters = Extract<Fields[FieldName], { filters: unknown }>['filters']
+type FilterName<Each = Filters> = Each extends unknown ? keyof Each : never
+type FilterSchema<Name, Each = Filters> =
+  Each extends Record<Name & string, { schema: infer Schema }> ? Schema : never
 
 /** The query parameters that filter lists, each with its field. */
 export const filters = fieldsWith('filters').flatMap(([field, { filters }]) =>
   Object.entries(filters).map(([name, filter]) => ({ name, field, ...filter })),
 )
 export const filterSchemas = Object.fromEntries(filters.map(({ name, schema }) => [name, schema])) as {
-  [Name in keyof Filters]: Filters[Name] extends { schema: infer Schema } ? Schema : never
+  [Name in FilterName]: FilterSchema<Name>
 }
 
 /** The parameters that are moments, and those that may be given more than once. */

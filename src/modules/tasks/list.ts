@@ -1,9 +1,11 @@
-import { and, eq, isNull, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, eq, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
+import { typeOf } from '../../db/json-column.ts'
 import {
   afterCursor,
   countRows,
   type OrderKey,
+  orderKeys,
   type Page,
   type PageRow,
   page,
@@ -11,11 +13,11 @@ import {
 } from '../../db/page.ts'
 import { createVersionReader } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { type Cursors, wrongCursor, wrongParameter } from './cursor.ts'
+import { type Cursors, throwWrongCursor } from './cursor.ts'
 import { fieldsWith, filters, type SortName } from './fields.ts'
-import type { ListQuery } from './model.ts'
+import type { ListQuery, TrashQuery } from './model.ts'
 import { value } from './rows.ts'
-import { columnOf, tasks, typeOf } from './table.ts'
+import { columnOf, isLive, isTrashed, tasks } from './table.ts'
 import { searchPatterns, wordsSeparator } from './words.ts'
 
 /**
@@ -29,7 +31,6 @@ const defaultSort = '-created_at'
 /** One key of an order that a client can ask for. */
 interface Key extends OrderKey {
   name: SortName | 'id'
-  type: string
 }
 
 export function createPages(db: Db, cursors: Cursors) {
@@ -57,43 +58,53 @@ export function createPages(db: Db, cursors: Cursors) {
   }
 
   /** The order of a query, and the values of the last task of the page before. */
-  function readPlace(userId: UserId, { sort = defaultSort, offset = 0, cursor }: ListQuery) {
-    if (cursor !== undefined && offset > 0) {
-      throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
-    }
-    const order = parseSort(sort)
-    return { order, after: cursor === undefined ? undefined : openCursor(userId, cursor, order) }
-  }
-
-  /** The values of the last task of the page before. */
-  function openCursor(userId: UserId, cursor: string, order: Key[]): unknown[] {
-    const content = cursors.verify('list', userId, cursor)
+  function readPlace(userId: UserId, query: ListQuery) {
+    const order = parseSort(query.sort ?? defaultSort)
+    const content = cursors.read('list', userId, query)
+    if (content === undefined) return { order, after: undefined }
     const name = nameOf(order)
-    if (!content?.startsWith(`${name} `)) throw wrongCursor('cursor')
-    return JSON.parse(content.slice(name.length + 1))
+    if (!content.startsWith(`${name} `)) return throwWrongCursor()
+    return { order, after: JSON.parse(content.slice(name.length + 1)) as unknown[] }
   }
 
-  return { list, listVersion }
+  /** A page of the user's trash, what was deleted last first. Throws `validation_failed` for a cursor of another list. */
+  async function trash(userId: UserId, query: TrashQuery): Promise<Page> {
+    const cursor = cursors.read('trash', userId, query)
+    const after = afterCursor(trashOrder, cursor && JSON.parse(cursor))
+    const statement = page({
+      from: tasks,
+      where: and(eq(tasks.userId, userId), isTrashed, after)!,
+      order: trashOrder,
+      item: trashed,
+      pageSize: sql`${query.limit ?? 50}::int`,
+    })
+    return readPage(db.execute<PageRow>(statement), last => cursors.sign('trash', userId, last))
+  }
+
+  return { list, listVersion, trash }
 }
+
+const trashOrder = orderKeys([tasks.deletedAt, tasks.id], { isDescending: true })
+
+/** A task as JSON, with the moment of its deletion. */
+const deletedAt = sql`to_char(${tasks.deletedAt} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
+const trashed = sql`left(${tasks.json}, -1) || ',"deleted_at":"' || ${deletedAt} || '"}'`
 
 /** A page as a statement with its values, so that PostgreSQL plans it for them. */
 function pageFor(userId: UserId, query: ListQuery, order: Key[], after: unknown[] | undefined): SQL {
   const { limit = 50, offset = 0 } = query
-  const values = after?.map((value, i) => sql`${value}::${sql.raw(order[i]!.type)}`)
-  const where = and(whereClause(userId, query), values && afterCursor(order, values))!
   return page({
     from: tasks,
-    where,
+    where: and(whereClause(userId, query), afterCursor(order, after))!,
     order,
     pageSize: sql`${limit}::int`,
-    limit: sql`${limit + 1}::int`,
-    offset: sql`offset ${offset}`,
+    offset,
     lastVersionOf: sql`${userId}::uuid`,
   })
 }
 
 /** Filters of hot pages, each with one value. */
-const hotFilters = { list: ['list_id', 'uuid'], status: ['status', 'text'] } as const
+const hotFilters = { list: tasks.listId, status: tasks.status }
 type HotFilter = keyof typeof hotFilters
 
 /**
@@ -113,36 +124,35 @@ function prepareHotPages(db: Db) {
     const after = hasCursor ? order.map(({ type }, i) => hidden(`after_${i}`, type)) : undefined
     const where = and(
       eq(tasks.userId, value('user', 'uuid')),
-      isNull(tasks.deletedAt),
-      ...filters.map(name => eq(columnOf(hotFilters[name][0]), hidden(name, hotFilters[name][1]))),
-      after && afterCursor(order, after),
+      isLive,
+      ...filters.map(name => eq(hotFilters[name], hidden(name, typeOf(hotFilters[name])))),
+      afterCursor(order, after),
     )!
-    const pageSize = sql`${placeholder('limit')}::int`
-    return prepareSql<PageRow>(
-      db,
-      ['tasks', ...filters, ...(hasCursor ? ['after'] : [])].join('_'),
-      page({
-        from: tasks,
-        where,
-        order,
-        pageSize,
-        limit: sql`${hidden('limit', 'int')} + 1`,
-        lastVersionOf: value('user', 'uuid'),
-      }),
-    )
+    const statement = page({
+      from: tasks,
+      where,
+      order,
+      pageSize: value('limit', 'int'),
+      limit: sql`${hidden('limit', 'int')} + 1`,
+      lastVersionOf: value('user', 'uuid'),
+    })
+    return prepareSql<PageRow>(db, 'tasks', statement)
   }
   const combinations: HotFilter[][] = [[], ['list'], ['status']]
   const prepared = new Map(
-    combinations.map(filters => [filters.join(), [prepare(filters, false), prepare(filters, true)] as const]),
+    combinations.map(filters => [
+      filters.join(),
+      { first: prepare(filters, false), next: prepare(filters, true) },
+    ]),
   )
 
   return (userId: UserId, query: ListQuery, after: unknown[] | undefined) => {
     const { limit = 50, offset = 0, sort = defaultSort, cursor: _, total: __, ...filters } = query
     const { list, status } = query
     const isHot = [list, status].every(values => !values || values.length === 1) && list?.[0] !== 'none'
-    const statements = prepared.get(Object.keys(filters).join())
-    if (offset > 0 || sort !== defaultSort || !isHot || !statements) return undefined
-    return statements[after ? 1 : 0].execute({
+    const pages = prepared.get(Object.keys(filters).join())
+    if (offset > 0 || sort !== defaultSort || !isHot || !pages) return undefined
+    return (after ? pages.next : pages.first).execute({
       user: userId,
       limit,
       list: list?.[0],
@@ -158,7 +168,7 @@ function whereClause(userId: UserId, query: ListQuery): SQL {
   const { q, overdue } = query
   return and(
     eq(tasks.userId, userId),
-    isNull(tasks.deletedAt),
+    isLive,
     ...filters.map(({ name, field, where }) => {
       const wanted = query[name as keyof ListQuery]
       return wanted === undefined ? undefined : where(columnOf(field), wanted as never)
@@ -175,17 +185,17 @@ const hasWords = (patterns: string[]) =>
 
 /** The keys of `-priority,due_at`, followed by `id` in the direction of the last one: so no two tasks are equal. */
 function parseSort(text: string): Key[] {
-  const keys = text.split(',').map(part => keyOf(part.replace('-', '') as SortName, part.startsWith('-')))
-  const all = [...keys, keyOf('id', keys.at(-1)!.isDescending)]
+  const keys = text.split(',').map(part => sortKey(part.replace('-', '') as SortName, part.startsWith('-')))
+  const all = [...keys, sortKey('id', keys.at(-1)!.isDescending)]
   // A repeated key decides nothing.
   return all.filter(({ name }, i) => all.findIndex(other => other.name === name) === i)
 }
 
 const sortBy = new Map(fieldsWith('sortBy').map(([name, field]) => [name, field.sortBy]))
 
-function keyOf(name: SortName | 'id', isDescending: boolean): Key {
+function sortKey(name: SortName | 'id', isDescending: boolean): Key {
   const column = columnOf(name)
-  return { name, isDescending, by: sortBy.get(name)?.(column) ?? sql`${column}`, type: typeOf(name) }
+  return { name, isDescending, by: sortBy.get(name)?.(column) ?? sql`${column}`, type: typeOf(column) }
 }
 
 const nameOf = (order: Key[]) =>

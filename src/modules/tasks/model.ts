@@ -116,8 +116,6 @@ export const changes = t.Object(
   { title: 'Changes', examples: [changesExample] },
 )
 
-const operationKinds = ['create', 'update', 'delete'] as const
-
 const operationId = text({ description: 'Which task.', examples: [examples.id] })
 /** The version that a change expects a task to have. */
 export const operationVersion = t.Optional(
@@ -171,7 +169,7 @@ export const batchResult = t.Object(
     results: t.Array(
       t.Object(
         {
-          op: oneOf(operationKinds),
+          op: oneOf(['create', 'update', 'delete']),
           id: uuid(),
           status: t.Optional(
             integer({

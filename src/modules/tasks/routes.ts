@@ -10,7 +10,6 @@ import {
   isUnchanged,
   sendTagged,
   setAnswerTag,
-  type TaggedResponse,
   wantedVersions,
 } from '../../http/entity-tag.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
@@ -36,7 +35,6 @@ import {
   stats,
   statsQuery,
   type Task,
-  type TaskUpdate,
   type TrashedTask,
   task,
   taskCreate,
@@ -50,15 +48,8 @@ import { misplacedCodes } from './placement.ts'
 import type { TaskService } from './service.ts'
 
 export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) =>
-  new Elysia().use(batchRoutes(tasks, authenticate)).use(otherRoutes(tasks, authenticate, answerTags))
-
-const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) => {
-  async function update({ user, params, body, headers, set }: Update) {
-    const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
-    return sendTagged<Task>(set, task)
-  }
-
-  return new Elysia({ prefix: '/tasks', tags: ['tasks'] })
+  new Elysia({ prefix: '/tasks', tags: ['tasks'] })
+    .use(batchRoutes(tasks, authenticate))
     .use(requireUser(authenticate, { read: 'tasks:read', write: 'tasks:write' }))
     .use(query())
     .get(
@@ -247,34 +238,39 @@ const otherRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, ans
         },
       },
     )
-    .put('/:id', update, {
-      ...change,
-      body: taskUpdate,
-      detail: {
-        operationId: 'updateTaskWithPut',
-        summary: 'Change a task',
-        description: 'The same as `PATCH`.',
+    .put(
+      '/:id',
+      async ({ user, params, body, headers, set }) => {
+        const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
+        return sendTagged<Task>(set, task)
       },
-    })
-    .patch('/:id', update, {
-      ...change,
-      body: taskUpdate,
-      detail: {
-        operationId: 'updateTask',
-        summary: 'Change a task',
-        description:
-          'Changes only the fields that are sent; `null` clears where null is allowed. With `If-Match`, only if the task has not changed since you read it.',
+      {
+        ...change,
+        body: taskUpdate,
+        detail: {
+          operationId: 'updateTaskWithPut',
+          summary: 'Change a task',
+          description: 'The same as `PATCH`.',
+        },
       },
-    })
-}
-
-interface Update {
-  user: Caller
-  params: { id: string }
-  body: TaskUpdate
-  headers: { 'if-match'?: string }
-  set: TaggedResponse
-}
+    )
+    .patch(
+      '/:id',
+      async ({ user, params, body, headers, set }) => {
+        const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
+        return sendTagged<Task>(set, task)
+      },
+      {
+        ...change,
+        body: taskUpdate,
+        detail: {
+          operationId: 'updateTask',
+          summary: 'Change a task',
+          description:
+            'Changes only the fields that are sent; `null` clears where null is allowed. With `If-Match`, only if the task has not changed since you read it.',
+        },
+      },
+    )
 
 /** What the routes that change one task have in common. */
 const change = {

@@ -1,23 +1,20 @@
 import { getTableColumns, placeholder, type SQL, sql } from 'drizzle-orm'
+import { typeOf } from '../../db/json-column.ts'
 import { examples, fieldsWith, type InputName } from './fields.ts'
-import { keyOf, tasks, typeOf } from './table.ts'
+import { camelCase, columnOf, tasks } from './table.ts'
 
 /** How a task crosses the border of the database: what comes out, and how columns are set. */
 
 /** What every statement returns of a task: its JSON, which the database has made, and what the `ETag` says. */
 export const serialized = { version: tasks.version, json: tasks.json }
 
-/** A task that can be sent as it is. */
-export interface SerializedTask {
-  version: number
-  /** What `task` of the model describes. */
-  json: string
-}
-
 const inputFields = fieldsWith('input')
 
+/** What a request says about a task. */
+type Input = { [Name in InputName]?: unknown }
+
 /** The columns that a request sets, always in the order of the fields; absent fields are not among them. */
-export function toColumns(input: { [Name in InputName]?: unknown }): Record<string, unknown> {
+export function toColumns(input: Input): Record<string, unknown> {
   const columns = inputFields.map(([name, { toColumns }]) => {
     const value = input[name as InputName]
     if (value === undefined) return {}
@@ -26,20 +23,18 @@ export function toColumns(input: { [Name in InputName]?: unknown }): Record<stri
   return Object.assign({}, ...columns)
 }
 
-const initials = Object.fromEntries(inputFields.map(([name, { initial }]) => [name, initial]))
+const initialColumns = toColumns(
+  Object.fromEntries(inputFields.map(([name, { initial }]) => [name, initial])),
+)
 
 /** The columns of a new task: those of the request, and initial values for the others. */
-export const toNewColumns = (input: { [Name in InputName]?: unknown }) => ({
-  ...initialColumns,
-  ...toColumns(input),
-})
-const initialColumns = toColumns(initials)
+export const toNewColumns = (input: Input) => ({ ...initialColumns, ...toColumns(input) })
 
 /**
  * What a request says about a new task, as text. What is as if it had not been said is left out, and so are the words, so
  * that the text stays the same when a release adds a field or finds words in another way.
  */
-export function requestText(input: { [Name in InputName]?: unknown }): string {
+export function requestText(input: Input): string {
   const columns = Object.entries(toColumns(input)).filter(
     ([name, value]) => !name.endsWith('_words') && !Bun.deepEquals(value, initialColumns[name]),
   )
@@ -53,7 +48,7 @@ export const settableColumns = Object.keys(toColumns(examples))
 export const value = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`
 
 /** What a request says about a column. */
-export const columnValue = (name: string): SQL => value(name, typeOf(name))
+export const columnValue = (name: string): SQL => value(name, typeOf(columnOf(name)))
 
 /** For `set()` of an update at a `moment`: these columns, each as `of` says, and what follows from them. */
 export function assignments(
@@ -61,7 +56,7 @@ export function assignments(
   of: (name: string) => SQL,
   moment: SQL,
 ): Record<string, SQL> {
-  const given = Object.fromEntries(names.map(name => [keyOf(name), of(name)]))
+  const given = Object.fromEntries(names.map(name => [camelCase(name), of(name)]))
   return names.includes('status') ? { ...given, completedAt: completedAt(of('status'), moment) } : given
 }
 
@@ -77,8 +72,10 @@ export function newTask(
   given: Record<'id' | 'user_id' | 'version', SQL> & { request_hash?: SQL },
   of: (name: string) => SQL,
 ): SQL {
-  const completedAt = sql`case when ${of('status')} = 'completed' then now() end`
-  const values: Record<string, SQL> = { ...given, completed_at: completedAt }
+  const values: Record<string, SQL> = {
+    ...given,
+    completed_at: sql`case when ${of('status')} = 'completed' then now() end`,
+  }
   for (const name of settableColumns) values[name] = of(name)
   const list = Object.values(getTableColumns(tasks))
     .filter(({ generated }) => !generated)

@@ -1,12 +1,11 @@
-import { and, count, eq, gte, isNotNull, isNull, lt, ne, type SQL, sql } from 'drizzle-orm'
+import { and, count, eq, gte, lt, ne, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { wrongParameter } from './cursor.ts'
 import { fields } from './fields.ts'
 import type { Stats, StatsQuery } from './model.ts'
-import { tasks } from './table.ts'
+import { isLive, isTrashed, tasks } from './table.ts'
 
-const isLive = isNull(tasks.deletedAt)
 const isOpen = ne(tasks.status, 'completed')
 const countIf = (...conditions: SQL[]) => sql<number>`${count()} filter (where ${and(...conditions)})`
 
@@ -26,7 +25,7 @@ export function createStats(db: Db, now = Temporal.Now.instant) {
         completed: countIf(isLive, eq(tasks.status, 'completed')),
         overdue: countIf(isLive, isOpen, lt(tasks.dueAt, sql`now()`)),
         due_today: countIf(isLive, isOpen, gte(tasks.dueAt, start), lt(tasks.dueAt, end)),
-        trash: countIf(isNotNull(tasks.deletedAt)),
+        trash: countIf(isTrashed),
       })
       .from(tasks)
       .where(and(eq(tasks.userId, userId), list && fields.list_id.filters.list.where(tasks.listId, list)))

@@ -1,4 +1,4 @@
-import { getTableColumns, sql } from 'drizzle-orm'
+import { getTableColumns, isNotNull, isNull, sql } from 'drizzle-orm'
 import {
   check,
   foreignKey,
@@ -9,7 +9,7 @@ import {
   text,
   uniqueIndex,
 } from 'drizzle-orm/pg-core'
-import { typeOf as columnType, jsonFunction } from '../../db/json-column.ts'
+import { jsonFunction } from '../../db/json-column.ts'
 import { bytewiseText, instant, userVersions } from '../../db/tables.ts'
 import { lists } from '../lists/table.ts'
 import { type FieldName, fields, fieldsWith } from './fields.ts'
@@ -18,7 +18,7 @@ import { type FieldName, fields, fieldsWith } from './fields.ts'
 type CamelCase<Name extends string> = Name extends `${infer First}_${infer Rest}`
   ? `${First}${Capitalize<CamelCase<Rest>>}`
   : Name
-const camelCase = (name: string) => name.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase())
+export const camelCase = (name: string) => name.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase())
 
 const fieldColumns = Object.fromEntries(
   Object.entries(fields).map(([name, { column }]) => [camelCase(name), column]),
@@ -88,17 +88,13 @@ export const tasks = pgTable(
   ],
 )
 
-const columns = Object.entries(getTableColumns(tasks))
+export const isLive = isNull(tasks.deletedAt)
+export const isTrashed = isNotNull(tasks.deletedAt)
 
-/** The column of a field. */
-const byName = new Map<string, PgColumn>(columns.map(([, column]) => [column.name, column]))
-export const columnOf = (name: string): PgColumn => byName.get(name)!
+const columns: Record<string, PgColumn> = getTableColumns(tasks)
 
-/** The type of a column, without a collation. */
-export const typeOf = (name: string): string => columnType(columnOf(name))
-
-/** Drizzle's names of the columns. */
-export const keyOf = (name: string): string => columns.find(([, column]) => column.name === name)![0]
+/** The column of this name in the database, which is also that of a field. */
+export const columnOf = (name: string): PgColumn => columns[camelCase(name)]!
 
 /** A task as JSON text. */
 export const taskJson = jsonFunction('task_json', tasks, Object.keys(fields))

@@ -1,6 +1,5 @@
 import { and, eq, ne, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { brokenConstraint } from '../../db/pg-error.ts'
 import { apiTokens, sessions as sessionsTable, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
@@ -60,22 +59,17 @@ export function createUserService({ db, passwords, withPassword, sessions }: Par
       return user
     },
 
-    /** Throws `email_taken`, also when two users race for an address, and what `withPassword` throws. */
-    async changeEmail(userId: string, input: { email: string; current_password: string }, client: Client) {
+    /** An address that is taken breaks a constraint. Throws what `withPassword` throws. */
+    changeEmail(userId: string, input: { email: string; current_password: string }, client: Client) {
       const email = input.email.trim()
-      try {
-        return await withPassword(userId, input.current_password, client, async hash => {
-          const [user] = await db
-            .update(users)
-            .set({ email, normalizedEmail: normalizeEmail(email), updatedAt: sql`now()` })
-            .where(and(eq(users.id, userId), eq(users.passwordHash, hash)))
-            .returning(profile)
-          return user
-        })
-      } catch (error) {
-        if (brokenConstraint(error) === 'users_normalized_email_unique') throw new AppError('email_taken')
-        throw error
-      }
+      return withPassword(userId, input.current_password, client, async hash => {
+        const [user] = await db
+          .update(users)
+          .set({ email, normalizedEmail: normalizeEmail(email), updatedAt: sql`now()` })
+          .where(and(eq(users.id, userId), eq(users.passwordHash, hash)))
+          .returning(profile)
+        return user
+      })
     },
 
     /** Ends every other session of the account, and its API tokens unless they are kept. Throws what `withPassword` throws. */

@@ -1,0 +1,96 @@
+import { and, eq, inArray, isNotNull, sql } from 'drizzle-orm'
+import type { Db } from '../../db/drizzle.ts'
+import { listTombstones, type Tombstones, taskTombstones } from '../../db/tables.ts'
+import { AppError } from '../../lib/errors.ts'
+import { alreadyUsed, type Creation, keyReused } from '../../lib/idempotency.ts'
+import type { UserId } from '../../lib/user-id.ts'
+import { lists } from '../lists/table.ts'
+import { tasks } from './table.ts'
+
+/**
+ * What a change of a task or a list looks at before it writes. Both belong to a user, under an id that the client may have
+ * chosen, and have a version.
+ */
+const tables = {
+  task: { rows: tasks, tombstones: taskTombstones },
+  list: { rows: lists, tombstones: listTombstones },
+}
+export type Kind = keyof typeof tables
+
+/** A task or a list that can be sent as it is. */
+export interface Serialized {
+  version: number
+  /** What `task` or `list` of the models describes. */
+  json: string
+}
+
+type Table = typeof tasks | typeof lists | Tombstones
+
+/** The condition for one row of the user. */
+export const own = ({ id, userId }: Table, owner: UserId, wanted: string) =>
+  and(eq(id, wanted), eq(userId, owner))
+
+/** Those of these ids under which the user has a row. */
+export async function ownIds(db: Db, table: Table, userId: UserId, ids: string[]): Promise<Set<string>> {
+  if (ids.length === 0) return new Set()
+  const which = and(eq(table.userId, userId), inArray(table.id, ids))
+  const found = await db.select({ id: table.id }).from(table).where(which)
+  return new Set(found.map(({ id }) => id))
+}
+
+/**
+ * Those of these ids under which only other users have a row: two users may have chosen one id. The one query without the
+ * user: it decides between 403 and 404 and reveals nothing else.
+ */
+export async function foreignIds(db: Db, kind: Kind, userId: UserId, ids: string[]): Promise<Set<string>> {
+  if (ids.length === 0) return new Set()
+  const { rows } = tables[kind]
+  const isOwn = sql<boolean>`bool_or(${rows.userId} = ${userId}::uuid)`
+  const found = await db
+    .select({ id: rows.id, isOwn })
+    .from(rows)
+    .where(inArray(rows.id, ids))
+    .groupBy(rows.id)
+  return new Set(found.flatMap(({ id, isOwn }) => (isOwn ? [] : id)))
+}
+
+/** Throws why a user cannot have a row: another user's is 403; none, or one in the trash, 404. */
+export async function throwMissing(db: Db, kind: Kind, userId: UserId, id: string): Promise<never> {
+  const foreign = await foreignIds(db, kind, userId, [id])
+  throw new AppError(foreign.size > 0 ? 'not_authorized' : `${kind}_not_found`)
+}
+
+/** The versions that a change accepts, as text; null for any. */
+export type IfMatch = string[] | null
+
+/** Throws `precondition_failed` when a change does not accept the version of its row. */
+export function checkVersion(kind: Kind, { version, json }: Serialized, ifMatch: IfMatch): void {
+  if (ifMatch && !ifMatch.includes(`${version}`))
+    throw new AppError('precondition_failed', {
+      detail: `The ${kind} has changed since`,
+      current: JSON.parse(json),
+    })
+}
+
+/**
+ * What the same request has created before, as it is now. Throws `id_used` or `idempotency_key_used` when that is in the
+ * trash or was deleted permanently, and `idempotency_key_reused` when its key came with another request. What was created
+ * without a key accepts any request.
+ */
+export async function findPrior(db: Db, kind: Kind, userId: UserId, creation: Creation) {
+  const { id, requestHash } = creation
+  const { rows, tombstones } = tables[kind]
+  const [prior] = await db
+    .select({
+      version: rows.version,
+      json: rows.json,
+      isTrashed: 'deletedAt' in rows ? sql<boolean>`${isNotNull(rows.deletedAt)}` : sql<boolean>`false`,
+      isRepeat: sql<boolean>`coalesce(${rows.requestHash} = ${requestHash}, true)`,
+    })
+    .from(rows)
+    .where(own(rows, userId, id))
+  if (prior ? prior.isTrashed : (await ownIds(db, tombstones, userId, [id])).has(id))
+    throw alreadyUsed(creation)
+  if (prior && !prior.isRepeat) throw keyReused()
+  return prior
+}
