@@ -97,6 +97,27 @@ test.each([
   expect(await api.sql('select 1 from api_tokens where user_id = $1', [ada.id])).toEqual([])
 })
 
+test('a revocation is answered when the session is over, not before', async () => {
+  const ada = await api.user()
+  let isAnswered = false
+  const revoke = () =>
+    api.post('/auth/revoke', { form: { token: ada.refreshToken } }).finally(() => {
+      isAnswered = true
+    })
+
+  const [answer] = await meeting.meet(
+    sql => sql`select 1 from sessions where user_id = ${ada.id} for update`,
+    [revoke],
+    async () => {
+      expect((await api.get('/health/live')).status).toBe(200)
+      expect(isAnswered).toBe(false)
+    },
+  )
+
+  expect(answer!.status).toBe(200)
+  expect((await api.get('/users/me', { token: ada.token })).status).toBe(401)
+})
+
 test('of two creations that meet at the last place one makes an API token', async () => {
   const ada = await api.user()
   await api.sql(

@@ -247,6 +247,10 @@ describe('a server that does not prove itself is away, without a word on stderr 
     ['a challenge without salt', (text?: string) => challenge(text, nonce => `r=${nonce}x`)],
     ['a challenge that is no challenge', (text?: string) => challenge(text, () => 'nonsense')],
     [
+      'a challenge of which 64 KiB are not all',
+      (text?: string) => challenge(text, () => 'x'.repeat(100_000)).subarray(0, 66_000),
+    ],
+    [
       'a challenge that asks for two billion hashes',
       (text?: string) => challenge(text, nonce => `r=${nonce}x,s=c2FsdA==,i=2147483647`),
     ],

@@ -144,6 +144,7 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres://h/d?aplication_name=geheim', /parameter aplication_name; the nearest is application_name/],
     ['postgres://h/d?statement_mem=geheim', /unknown parameter statement_mem/],
     ['postgres://h/d?Geheim9=1', /an unknown parameter/],
+    [`postgres://h/d?${'geheim'.repeat(7)}=1`, /an unknown parameter/],
     ['postgres://h/d?sslaccept=strict', /sslaccept: write sslmode: verify-full/],
     ['postgres://h/d?passfile=/geheim', /passfile: .*DATABASE_URL_FILE/],
     ['postgres://h/d?sslrootcert=/geheim', /sslrootcert .*cannot be read \(ENOENT\)/],

@@ -232,6 +232,8 @@ onBothDatabases('lists', api => {
     ]) {
       expect(refused).toMatchObject({ status: 422, body: { detail: [{ loc: ['query', 'cursor'] }] } })
     }
+    const longest = await get(`cursor=${'A'.repeat(8000)}`)
+    expect(longest).toMatchObject({ status: 422, body: { detail: [{ type: 'cursor_invalid' }] } })
     expect(await get(`sort=title&cursor=${cursor}&offset=1`)).toMatchObject({
       status: 422,
       body: { detail: [{ loc: ['query', 'offset'] }] },

@@ -233,11 +233,14 @@ test('when the database’s clock has jumped over ends that no poll has seen, ev
   expect(await busy(1000)).toEqual(known)
 })
 
-test('the oldest of too many is forgotten', () => {
+test('the oldest of too many is forgotten, and one that was found good again is not the oldest', () => {
   const { cache, remember } = setUp()
-  for (let i = 0; i < 10_001; i++) remember({ name: `token ${i}` })
+  for (let i = 0; i < 9999; i++) remember({ name: `token ${i}` })
+  remember({ name: 'token 0' })
+  for (let i = 9999; i < 10_001; i++) remember({ name: `token ${i}` })
 
   expect(cache.size).toBe(10_000)
-  expect(cache.caller('token 0')).toBeUndefined()
+  expect(cache.caller('token 0')).toBe(caller)
+  expect(cache.caller('token 1')).toBeUndefined()
   expect(cache.caller('token 10000')).toBe(caller)
 })

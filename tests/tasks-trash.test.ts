@@ -211,8 +211,13 @@ onBothDatabases('the trash', api => {
     const trashOf = async ({ token }: { token: string }) =>
       (await api.get('/tasks/trash', { token })).body.length
 
-    const { purged } = await service.purge()
+    const kept = await api.task(poisoned)
 
+    const { purged } = await service.purge()
+    const refused = await api.delete(`/tasks/${kept.id}?permanent=true`, { token: poisoned.token })
+
+    expect(refused.status).toBe(500)
+    expect((await api.get(`/tasks/${kept.id}`, { token: poisoned.token })).body).toEqual(kept)
     expect(purged).toBe(2)
     expect(lines).toMatchObject([{ user_id: poisoned.id, code: 'P0001' }])
     expect(await Promise.all(users.map(trashOf))).toEqual([1, 0, 0])

@@ -55,7 +55,9 @@ export function guardAuthentication(socket: Socket): void {
     const checked = (data: Buffer) => {
       held = Buffer.concat([held, data])
       try {
-        const isOver = held.length > bytesMax ? true : check(held)
+        const isOver = check(held)
+        if (isOver === undefined && held.length > bytesMax)
+          throw connectionLost(new Error("the server's authentication: a message without an end"))
         if (isOver === undefined) return
         if (isOver) socket.off('data', listener).on('data', listener)
       } catch (error) {
