@@ -43,19 +43,25 @@ test('no task is put into a list that is deleted at the same time', async () => 
   expect(await live()).toMatchObject([{ title: 'parent' }, { title: 'task', list_id: null }])
 })
 
-test('a list that is deleted takes along the task that is put into it at the same time', async () => {
-  const { ada, list, task, post, patch, remove, live } = await begin()
+// Of more than two that wait, PostgreSQL only says who is first.
+test.each(['created', 'put'])(
+  'a list that is deleted takes along the task that is %s in it at the same time',
+  async how => {
+    const { ada, list, task, post, patch, remove, live } = await begin()
+    if (how === 'created') await remove(`/tasks/${task.id}`)()
 
-  const results = await race(
-    ada,
-    post('/tasks', { ...create, list_id: list.id }),
-    patch(`/tasks/${task.id}`, { list_id: list.id }),
-    remove(`/lists/${list.id}?tasks=trash`),
-  )
+    const results = await race(
+      ada,
+      how === 'created'
+        ? post('/tasks', { ...create, list_id: list.id })
+        : patch(`/tasks/${task.id}`, { list_id: list.id }),
+      remove(`/lists/${list.id}?tasks=trash`),
+    )
 
-  expect(results).toEqual(['201', '200', '204'])
-  expect(await live()).toMatchObject([{ title: 'parent' }])
-})
+    expect(results).toEqual([how === 'created' ? '201' : '200', '204'])
+    expect(await live()).toMatchObject([{ title: 'parent' }])
+  },
+)
 
 test.each(['', '?permanent=true'])(
   'no child is given to a task that is deleted%s at the same time',
@@ -75,19 +81,24 @@ test.each(['', '?permanent=true'])(
   },
 )
 
-test('a task that goes to the trash takes along the child that it gets at the same time', async () => {
-  const { ada, parent, task, post, patch, remove, live } = await begin()
+test.each(['a new one', 'another task'])(
+  'a task that goes to the trash takes along the child that it gets at the same time: %s',
+  async child => {
+    const { ada, parent, task, post, patch, remove, live } = await begin()
+    if (child === 'a new one') await remove(`/tasks/${task.id}`)()
 
-  const results = await race(
-    ada,
-    post('/tasks', { ...create, parent_id: parent.id }),
-    patch(`/tasks/${task.id}`, { parent_id: parent.id }),
-    remove(`/tasks/${parent.id}`),
-  )
+    const results = await race(
+      ada,
+      child === 'a new one'
+        ? post('/tasks', { ...create, parent_id: parent.id })
+        : patch(`/tasks/${task.id}`, { parent_id: parent.id }),
+      remove(`/tasks/${parent.id}`),
+    )
 
-  expect(results).toEqual(['201', '200', '204'])
-  expect(await live()).toEqual([])
-})
+    expect(results).toEqual([child === 'a new one' ? '201' : '200', '204'])
+    expect(await live()).toEqual([])
+  },
+)
 
 test('no task becomes parent and child at the same time', async () => {
   const { ada, parent, task, post, patch } = await begin()
