@@ -5,7 +5,7 @@
  * comes, one by one.
  *
  * - `--no-build`: the executable is only built if a test needs it and it is older than the sources.
- * - `--fast`: only the test files that neither start a process nor cut the power; no build.
+ * - `--fast`: only the test files that neither start a process, nor cut the power, nor measure time; no build.
  * - `--check`: types, lint and format too; each of the two counts like a test.
  *
  * With TEST_PGBOUNCER=1 the services under test reach their databases through a PgBouncer that pools transactions.
@@ -77,7 +77,7 @@ async function main(args: string[]): Promise<number> {
 }
 
 function isFast(content: string): boolean {
-  return !isSlow.test(content)
+  return !isSlow.test(content) && !isTimed.test(content)
 }
 
 /** The test files whose content is so. */
