@@ -77,12 +77,13 @@ export async function makePlain(url: string) {
     create table plain (
       id uuid primary key, user_id uuid not null, title text not null, description text,
       status text not null default 'pending', priority smallint not null default 0, due_at timestamptz,
-      tags text[] not null default '{}', position text not null default '', completed_at timestamptz,
+      tags text[] not null default '{}', list_id uuid, parent_id uuid, position text not null default '',
+      completed_at timestamptz,
       created_at timestamptz not null default now(), updated_at timestamptz not null default now(),
       version bigint not null, deleted_at timestamptz
     );
-    insert into plain select id, user_id, title, description, status, priority, due_at, tags, position, completed_at,
-      created_at, updated_at, version, deleted_at from tasks order by user_id, created_at;
+    insert into plain select id, user_id, title, description, status, priority, due_at, tags, list_id, parent_id, position,
+      completed_at, created_at, updated_at, version, deleted_at from tasks order by user_id, created_at;
     drop table tasks cascade;
     alter table plain rename to tasks;
     create index on tasks (user_id, created_at, id)`)

@@ -9,7 +9,7 @@ const sql = postgres(process.env.DATABASE_URL, {
   types: { text: { to: 25, from: [1184], serialize: text => text, parse: text => text } },
 })
 const columns =
-  'id, title, description, status, priority, due_at, tags, position, completed_at, created_at, updated_at, version::int'
+  'id, title, description, status, priority, due_at, tags, list_id, parent_id, position, completed_at, created_at, updated_at, version::int'
 const run = (text, values) => sql.unsafe(text, values, { prepare: true }).values()
 
 const instant = text => text && `${text.slice(0, 10)}T${text.slice(11, -3)}Z`
@@ -23,11 +23,13 @@ const toTask = (row, user) => ({
   priority: row[4],
   due_at: instant(row[5]),
   tags: toTags(row[6]),
-  position: row[7],
-  completed_at: instant(row[8]),
-  created_at: instant(row[9]),
-  updated_at: instant(row[10]),
-  version: row[11],
+  list_id: row[7],
+  parent_id: row[8],
+  position: row[9],
+  completed_at: instant(row[10]),
+  created_at: instant(row[11]),
+  updated_at: instant(row[12]),
+  version: row[13],
 })
 
 const list = `select ${columns} from tasks where user_id = $1 and deleted_at is null order by created_at desc, id desc limit $2`

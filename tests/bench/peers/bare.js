@@ -3,7 +3,7 @@
 import postgres from 'postgres'
 
 const sql = postgres(process.env.DATABASE_URL)
-const columns = sql`id, user_id, title, description, status, priority, due_at, tags, position, completed_at, created_at, updated_at, version::int`
+const columns = sql`id, user_id, title, description, status, priority, due_at, tags, list_id, parent_id, position, completed_at, created_at, updated_at, version::int`
 
 Bun.serve({
   port: Number(process.env.PORT),

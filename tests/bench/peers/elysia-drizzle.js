@@ -26,6 +26,8 @@ const tasks = pgTable('tasks', {
   priority: smallint('priority').notNull().default(0),
   due_at: moment('due_at'),
   tags: text('tags').array().notNull().default([]),
+  list_id: uuid('list_id'),
+  parent_id: uuid('parent_id'),
   position: text('position').notNull().default(''),
   completed_at: moment('completed_at'),
   created_at: moment('created_at').notNull().defaultNow(),

@@ -14,7 +14,7 @@ const pool = new pg.Pool({
   options: '-c TimeZone=UTC -c plan_cache_mode=force_generic_plan',
 })
 const columns =
-  'id, user_id, title, description, status, priority, due_at, tags, position, completed_at, created_at, updated_at, version::int'
+  'id, user_id, title, description, status, priority, due_at, tags, list_id, parent_id, position, completed_at, created_at, updated_at, version::int'
 const statement = (name, text) => async values => (await pool.query({ name, text, values })).rows
 
 const session = statement(
@@ -64,6 +64,8 @@ const task = {
     priority: { type: 'integer' },
     due_at: textOrNull,
     tags: { type: 'array', items: text },
+    list_id: textOrNull,
+    parent_id: textOrNull,
     position: text,
     completed_at: textOrNull,
     created_at: text,

@@ -16,7 +16,7 @@ const sql = postgres(process.env.DATABASE_URL, {
     },
   },
 })
-const columns = sql`id, user_id, title, description, status, priority, due_at, tags, position, completed_at, created_at, updated_at, version::int`
+const columns = sql`id, user_id, title, description, status, priority, due_at, tags, list_id, parent_id, position, completed_at, created_at, updated_at, version::int`
 
 const app = new Hono()
 app.get('/health', c => c.json({ status: 'healthy' }))

@@ -56,6 +56,8 @@ class Task(SQLModel, table=True):
     priority: int = Field(default=0, sa_column=Column(SmallInteger))
     due_at: datetime | None = Field(default=None, sa_column=moment())
     tags: list[str] = Field(default_factory=list, sa_column=Column(ARRAY(Text)))
+    list_id: UUID | None = None
+    parent_id: UUID | None = None
     position: str = ""
     completed_at: datetime | None = Field(default=None, sa_column=moment())
     created_at: datetime = Field(default_factory=utc_now, sa_column=moment())
@@ -87,6 +89,8 @@ class TaskOut(BaseModel):
     priority: int
     due_at: datetime | None
     tags: list[str]
+    list_id: UUID | None
+    parent_id: UUID | None
     position: str
     completed_at: datetime | None
     created_at: datetime
