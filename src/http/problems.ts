@@ -109,43 +109,30 @@ function unescapePointer(part: string): string | number {
   return /^\d+$/.test(part) ? Number(part) : part.replaceAll('~1', '/').replaceAll('~0', '~')
 }
 
+/** What TypeBox's errors are called here, and in words; `{name}` is a keyword of the schema. */
+const descriptions: Partial<Record<ValueErrorType, [type: string, msg: string]>> = {
+  [ValueErrorType.Object]: ['object_type', 'Input should be an object'],
+  [ValueErrorType.Array]: ['list_type', 'Input should be a list'],
+  [ValueErrorType.ArrayMaxItems]: ['too_long', 'List should have at most {maxItems} items'],
+  [ValueErrorType.ArrayMinItems]: ['too_short', 'List should have at least {minItems} items'],
+  [ValueErrorType.Integer]: ['int_type', 'Input should be a whole number'],
+  [ValueErrorType.Number]: ['float_type', 'Input should be a number'],
+  [ValueErrorType.IntegerMinimum]: ['greater_than_equal', 'Input should be at least {minimum}'],
+  [ValueErrorType.NumberMinimum]: ['greater_than_equal', 'Input should be at least {minimum}'],
+  [ValueErrorType.IntegerMaximum]: ['less_than_equal', 'Input should be at most {maximum}'],
+  [ValueErrorType.NumberMaximum]: ['less_than_equal', 'Input should be at most {maximum}'],
+  [ValueErrorType.Boolean]: ['bool_type', 'Input should be true or false'],
+  [ValueErrorType.Literal]: ['literal_error', "Input should be '{const}'"],
+}
+
 function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
-  const is = (name: string) => `Input should be ${name}`
   if (value === undefined) return { type: 'missing', msg: 'Field required' }
-  if (schema[Kind] === 'Text')
-    return textProblem(schema, value) ?? { type: 'string_type', msg: is('a valid string') }
-  if (schema[Kind] === 'StringList' && Array.isArray(value) && value.length <= schema.maxItems) {
-    const problem = value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)
-    if (problem) return problem
-  }
-  switch (type) {
-    case ValueErrorType.Object:
-      return { type: 'object_type', msg: is('an object') }
-    case ValueErrorType.Array:
-      return { type: 'list_type', msg: is('a list') }
-    case ValueErrorType.ArrayMaxItems:
-      return { type: 'too_long', msg: `List should have at most ${schema.maxItems} items` }
-    case ValueErrorType.ArrayMinItems:
-      return { type: 'too_short', msg: `List should have at least ${schema.minItems} items` }
-    case ValueErrorType.Integer:
-      return { type: 'int_type', msg: is('a whole number') }
-    case ValueErrorType.Number:
-      return { type: 'float_type', msg: is('a number') }
-    case ValueErrorType.IntegerMinimum:
-    case ValueErrorType.NumberMinimum:
-      return { type: 'greater_than_equal', msg: is(`at least ${schema.minimum}`) }
-    case ValueErrorType.IntegerMaximum:
-    case ValueErrorType.NumberMaximum:
-      return { type: 'less_than_equal', msg: is(`at most ${schema.maximum}`) }
-    case ValueErrorType.Boolean:
-      return { type: 'bool_type', msg: is('true or false') }
-    case ValueErrorType.Union:
-      return describeUnion(schema, value)
-    case ValueErrorType.Literal:
-      return { type: 'literal_error', msg: is(`'${schema.const}'`) }
-    default:
-      return { type: 'value_error', msg: is('valid') }
-  }
+  if (schema[Kind] === 'Text') return textProblem(schema, value)!
+  if (schema[Kind] === 'StringList' && Array.isArray(value) && value.length <= schema.maxItems)
+    return value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)!
+  if (type === ValueErrorType.Union) return describeUnion(schema, value)
+  const [name, msg] = descriptions[type] ?? ['value_error', 'Input should be valid']
+  return { type: name, msg: msg.replace(/{(\w+)}/, (_, keyword) => schema[keyword]) }
 }
 
 /** A choice of strings, or a value that may be null, whose own problem is then described. */
