@@ -111,8 +111,9 @@ function invalid(part: string, failed: FailedRequest, routes: Routes): AppError 
 function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Routes): AppError {
   if (error.status !== 422) return error
   // A problem may name a field that only the client knows.
-  const detail = maskSecrets(error.detail, routes) as AppError['detail']
-  return error.with({ detail, body: maskSecrets(rawBody, routes) })
+  error.detail = maskSecrets(error.detail, routes) as AppError['detail']
+  error.body = maskSecrets(rawBody, routes)
+  return error
 }
 
 /** Everything that is wrong: Elysia stops at the first invalid part of a request. */
