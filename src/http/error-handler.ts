@@ -4,7 +4,6 @@ import { type AnyElysia, Elysia, NotFoundError, ParseError, ValidationError } fr
 import { brokenConstraint, isSchemaMissing } from '../db/pg-error.ts'
 import { AppError, type ErrorCode, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
-import { allowedMethods } from './allowed-methods.ts'
 import { maskSecrets } from './mask-secrets.ts'
 import { findProblems, problemsMax, type Sections } from './problems.ts'
 import { findRoute, unknownNames } from './unknown-names.ts'
@@ -63,12 +62,14 @@ const constraints: Record<string, ErrorCode> = { users_normalized_email_unique: 
  * database error or a stray `{ status: 200 }` would choose the response.
  */
 function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppError {
-  const expected = findAppError(error)
   // `/tasks/:id` also matches `/tasks/stats` with a method that only the former has.
-  if (failed.route?.includes(':')) {
+  if (error instanceof NotFoundError || failed.route?.includes(':')) {
     const allowed = allowedMethods(failed.path, routes)
-    if (!allowed.has(failed.request.method)) return methodNotAllowed(allowed)
+    const headers = { allow: [...allowed].sort().join(', ') }
+    if (allowed.size > 0 && !allowed.has(failed.request.method))
+      return new AppError('method_not_allowed', { headers })
   }
+  const expected = findAppError(error)
   if (expected) return withBody(expected, failed, routes)
   if (error instanceof ValidationError) {
     // A response that breaks its own schema: our fault, not the client's.
@@ -77,7 +78,7 @@ function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppE
   }
   // Elysia decodes lists only in a query.
   if (error instanceof TransformDecodeCheckError) return invalid('query', failed, routes)
-  if (error instanceof NotFoundError) return notFound(failed, routes)
+  if (error instanceof NotFoundError) return new AppError('not_found')
   if (error instanceof ParseError) return new AppError('bad_request', { cause: error })
   if (isSchemaMissing(error)) return new AppError('unavailable', { cause: error })
   const constraint = brokenConstraint(error)
@@ -135,12 +136,23 @@ function problemsOf(part: string, failed: FailedRequest, routes: Routes) {
   return [{ loc: [section], msg: 'Input should be valid', type: 'value_error' }]
 }
 
-function notFound({ path, request }: FailedRequest, routes: Routes): AppError {
-  const allowed = allowedMethods(path, routes)
-  return allowed.size === 0 || allowed.has(request.method)
-    ? new AppError('not_found')
-    : methodNotAllowed(allowed)
+/** The methods of an address. If routes with and without parameters match it, those without count. */
+function allowedMethods(path: string, routes: Routes): Set<string> {
+  const matching = routes.filter(route => route.path !== '/*' && matches(route.path, path))
+  const fixed = matching.filter(route => !route.path.includes(':'))
+  const allowed = new Set((fixed.length > 0 ? fixed : matching).map(route => route.method))
+  if (allowed.has('GET')) allowed.add('HEAD')
+  allowed.delete('OPTIONS')
+  return allowed
 }
 
-const methodNotAllowed = (allowed: Set<string>) =>
-  new AppError('method_not_allowed', { headers: { allow: [...allowed].sort().join(', ') } })
+/** Whether an address matches a route's pattern (`/tasks/:id`), with or without a trailing slash. */
+function matches(pattern: string, path: string): boolean {
+  const split = (text: string) => text.replace(/\/$/, '').split('/')
+  const expected = split(pattern)
+  const parts = split(path)
+  return (
+    expected.length === parts.length &&
+    expected.every((part, i) => (part.startsWith(':') ? parts[i] !== '' : part === parts[i]))
+  )
+}
