@@ -24,7 +24,7 @@ export function createCheck(schema: TSchema): (value: unknown) => Problem[] {
 
 /** A schema in which what the route checks itself (`unchecked` in schema.ts) is checked, too. */
 export function checked(schema: TSchema): TSchema {
-  if (schema[Kind] === 'Unchecked') return schema.documented
+  if (schema[Kind] === 'Any' && schema.documented) return schema.documented
   if (schema[Kind] === 'Array') return { ...schema, items: checked(schema.items) }
   if (schema[Kind] !== 'Object') return schema
   const properties = Object.entries((schema as TObject).properties)
