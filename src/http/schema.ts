@@ -8,7 +8,7 @@ import {
   Type,
   TypeRegistry,
 } from '@sinclair/typebox'
-import { t } from 'elysia'
+import { type Context, t } from 'elysia'
 import { AppError, type ErrorCode, type StatusOf, statusOf } from '../lib/errors.ts'
 import { parseInstant } from '../lib/instant.ts'
 import { isOwnId } from '../lib/uuid.ts'
@@ -192,7 +192,7 @@ export const jsonText = <Schema extends TSchema>(schema: Schema) =>
   t.String({ jsonOf: schema }) as unknown as TUnsafe<Static<Schema>>
 
 /** Sends text that is the JSON of a `T`. */
-export function sendJson<T>(set: { headers: { 'content-type'?: string | number } }, text: string): T {
+export function sendJson<T>(set: Context['set'], text: string): T {
   set.headers['content-type'] = 'application/json'
   return text as T
 }

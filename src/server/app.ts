@@ -60,10 +60,7 @@ export function createApp(parts: AppParts) {
 
   const answerTags = createAnswerTags(parts.secretKey, taskJson + listJson)
 
-  const isListed = createOriginList({
-    origins: config.frontendUrls,
-    allowLocal: config.environment === 'development',
-  })
+  const isListed = createOriginList(config)
   let routes: AnyElysia['routes'] = []
   const api = <const Prefix extends string>(prefix: Prefix, { hide }: { hide: boolean }) =>
     new Elysia({ prefix, detail: { hide } })
