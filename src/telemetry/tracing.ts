@@ -19,8 +19,6 @@ import {
   serviceNameEnvDetector,
 } from '@opentelemetry/resources'
 import {
-  AlwaysOffSampler,
-  AlwaysOnSampler,
   BatchSpanProcessor,
   ParentBasedSampler,
   type Sampler,
@@ -133,29 +131,23 @@ export function createTracing({ env, version, log }: TracingOptions) {
   }
 }
 
-/** `OTEL_TRACES_SAMPLER`, which only the SDK's own set-up reads. */
+/** `OTEL_TRACES_SAMPLER`, which only the SDK's own set-up reads. Always on and off are the ratios 1 and 0. */
 function samplerOf(env: Record<string, string | undefined>): Sampler {
-  const ratio = Number(env.OTEL_TRACES_SAMPLER_ARG ?? 1)
   const [, parentBased, kind] =
     /^(parentbased_)?(always_on|always_off|traceidratio)$/.exec(env.OTEL_TRACES_SAMPLER ?? '') ?? []
-  const root = {
-    always_on: () => new AlwaysOnSampler(),
-    always_off: () => new AlwaysOffSampler(),
-    traceidratio: () => new TraceIdRatioBasedSampler(Number.isFinite(ratio) ? ratio : 1),
-  }[kind ?? 'always_on']!()
+  const given = Number(env.OTEL_TRACES_SAMPLER_ARG ?? 1)
+  const ratios = { always_on: 1, always_off: 0, traceidratio: Number.isFinite(given) ? given : 1 }
+  const root = new TraceIdRatioBasedSampler(ratios[(kind ?? 'always_on') as keyof typeof ratios])
   return kind && !parentBased ? root : new ParentBasedSampler({ root })
 }
 
-/** `OTEL_BSP_…`: how many spans wait for how long (milliseconds). Unset ones are the SDK's defaults. */
-function batchOptions() {
-  const options = {
-    scheduledDelayMillis: getNumberFromEnv('OTEL_BSP_SCHEDULE_DELAY'),
-    exportTimeoutMillis: getNumberFromEnv('OTEL_BSP_EXPORT_TIMEOUT'),
-    maxQueueSize: getNumberFromEnv('OTEL_BSP_MAX_QUEUE_SIZE'),
-    maxExportBatchSize: getNumberFromEnv('OTEL_BSP_MAX_EXPORT_BATCH_SIZE'),
-  }
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
-}
+/** How many spans wait for how long, with OpenTelemetry's defaults. */
+const batchOptions = () => ({
+  scheduledDelayMillis: getNumberFromEnv('OTEL_BSP_SCHEDULE_DELAY') ?? 5000,
+  exportTimeoutMillis: getNumberFromEnv('OTEL_BSP_EXPORT_TIMEOUT') ?? 30_000,
+  maxQueueSize: getNumberFromEnv('OTEL_BSP_MAX_QUEUE_SIZE') ?? 2048,
+  maxExportBatchSize: getNumberFromEnv('OTEL_BSP_MAX_EXPORT_BATCH_SIZE') ?? 512,
+})
 
 /** Logs that a collector is away once a minute, not for every batch. */
 function warningsTo(log: Log) {
@@ -166,5 +158,5 @@ function warningsTo(log: Log) {
     log.warn('traces are lost', { reason: message.slice(0, 300) })
   }
   const ignore = () => {}
-  return { error: warn, warn: warn, info: ignore, debug: ignore, verbose: ignore }
+  return { error: warn, warn, info: ignore, debug: ignore, verbose: ignore }
 }
