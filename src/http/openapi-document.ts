@@ -41,18 +41,32 @@ interface Response {
   content?: Record<string, Media>
 }
 
+interface Parameter {
+  name: string
+  in: string
+  description?: string
+  schema: Schema
+  /** Of the plugin; in the document they stand in the schema. */
+  examples?: unknown[]
+}
+
 export interface Operation {
   operationId: string
   summary: string
   description?: string
   tags: string[]
   security: object[]
-  parameters?: { name: string; in: string; description?: string; schema: Schema }[]
+  parameters?: Parameter[]
   requestBody?: { required: boolean; content: Record<string, Media> }
   responses: Record<string, Response>
 }
 
-/** What the plugin makes of a response: some parts of the schema stand in it, and no longer beside the others. */
+/** What the plugin makes of an operation and its responses: parts of a response's schema stand beside it. */
+interface CollectedOperation extends Omit<Operation, 'security' | 'responses'> {
+  hide?: boolean
+  responses: Record<string, CollectedResponse>
+}
+
 interface CollectedResponse {
   title?: string
   description?: string
@@ -65,19 +79,6 @@ interface CollectedResponse {
 
 interface PluginOutput {
   paths: Record<string, Record<string, CollectedOperation>>
-}
-
-interface CollectedOperation extends Omit<Operation, 'security' | 'responses' | 'parameters'> {
-  hide?: boolean
-  parameters?: CollectedParameter[]
-  responses: Record<string, CollectedResponse>
-}
-
-interface CollectedParameter {
-  name: string
-  in: string
-  schema: Schema
-  examples?: unknown[]
 }
 
 const json = 'application/json'
@@ -201,7 +202,7 @@ function toOpenApi31(collected: PluginOutput, registration: Registration): Docum
     })),
   )
 
-  function toParameter({ name, examples, schema, ...parameter }: CollectedParameter) {
+  function toParameter({ name, examples, schema, ...parameter }: Parameter): Parameter {
     const { description: _, ...plain } = toJsonSchema(schema, schemas)
     return {
       name: parameter.in === 'header' ? capitalize(name) : name,
@@ -252,7 +253,7 @@ function toOpenApi31(collected: PluginOutput, registration: Registration): Docum
     info: infoOf(registration),
     servers: [{ url: '/' }],
     tags,
-    paths: Object.fromEntries(Object.entries(paths).sort(byTag)),
+    paths: Object.fromEntries(Object.entries(paths).sort(([, a], [, b]) => tagOf(a) - tagOf(b))),
     components: { securitySchemes, headers, schemas: Object.fromEntries(Object.entries(schemas).sort()) },
   }
 }
@@ -273,19 +274,12 @@ function accessOf(
 }
 
 const places = ['path', 'query', 'header']
-const byPlace = (a: CollectedParameter, b: CollectedParameter) => places.indexOf(a.in) - places.indexOf(b.in)
+const byPlace = (a: Parameter, b: Parameter) => places.indexOf(a.in) - places.indexOf(b.in)
 
 /** A header's name as it is usually written: `If-Match`. */
 const capitalize = (name: string) => name.replace(/\b\w/g, letter => letter.toUpperCase())
 
-/** In the order of `tags`, and within a tag as registered. */
-function byTag(
-  [, a]: [string, Record<string, Operation>],
-  [, b]: [string, Record<string, Operation>],
-): number {
-  return tagOf(a) - tagOf(b)
-}
-
+/** The place of an address among the others: in the order of `tags`, and within a tag as registered. */
 function tagOf(operations: Record<string, Operation>): number {
   const [name] = Object.values(operations)[0]!.tags
   return tags.findIndex(tag => tag.name === name)
