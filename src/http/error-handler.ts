@@ -6,7 +6,7 @@ import { AppError, type ErrorCode, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { maskSecrets } from './mask-secrets.ts'
 import { findProblems, problemsMax, type Sections } from './problems.ts'
-import { findRoute, unknownNames } from './unknown-names.ts'
+import { findRoute, UnknownNamesError, unknownNames } from './unknown-names.ts'
 
 /** The request that failed, as far as Elysia has read it. */
 interface FailedRequest {
@@ -77,7 +77,8 @@ function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppE
     return invalid(error.type, failed, routes)
   }
   // Elysia decodes lists only in a query.
-  if (error instanceof TransformDecodeCheckError) return invalid('query', failed, routes)
+  if (error instanceof TransformDecodeCheckError || error instanceof UnknownNamesError)
+    return invalid('query', failed, routes)
   if (error instanceof NotFoundError) return new AppError('not_found')
   if (error instanceof ParseError) return new AppError('bad_request', { cause: error })
   if (isSchemaMissing(error)) return new AppError('unavailable', { cause: error })

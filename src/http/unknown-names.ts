@@ -1,14 +1,7 @@
 import type { TSchema } from '@sinclair/typebox'
 import { type AnyElysia, Elysia } from 'elysia'
-import { AppError, type Problem } from '../lib/errors.ts'
-import {
-  checked,
-  findProblems,
-  problemsMax,
-  unknownFields,
-  unknownName,
-  withoutBrackets,
-} from './problems.ts'
+import type { Problem } from '../lib/errors.ts'
+import { checked, problemsMax, unknownFields, unknownName, withoutBrackets } from './problems.ts'
 
 type Routes = AnyElysia['routes']
 type Route = Routes[number]
@@ -25,6 +18,9 @@ interface Handled {
   route: string
   rawBody?: unknown
 }
+
+/** For the error handler, which says everything that is wrong with a request. */
+export class UnknownNamesError extends Error {}
 
 /**
  * The routes after it refuse what they do not know: a parameter of the address always, a field of the body only if the
@@ -47,14 +43,8 @@ export function refuseUnknownNames(routes: () => Routes) {
     { as: 'scoped' },
     ({ request, route, rawBody }: Handled) => {
       if (!request.url.includes('?') && !prefersStrict(request)) return
-      const schemas = schemasOf(request, route)
-      if (unknownNames(schemas, request, rawBody, { isDeep: false }).length === 0) return
-      const { body } = schemas
-      const problems = [
-        ...(body ? findProblems({ body: { schema: body, value: rawBody } }) : []),
-        ...unknownNames(schemas, request, rawBody),
-      ]
-      throw new AppError('validation_failed', { detail: problems.slice(0, problemsMax) })
+      const names = unknownNames(schemasOf(request, route), request, rawBody, { isDeep: false })
+      if (names.length > 0) throw new UnknownNamesError()
     },
   )
 }
