@@ -1,3 +1,5 @@
+import { mapValues } from '../lib/map-values.ts'
+
 /** JSON Schema, and the annotations that our models add to it (`http/schema.ts`). */
 export interface Schema {
   title?: string
@@ -109,11 +111,3 @@ function toTagged(propertyName: string, variants: Schema[], convert: (part: Sche
 /** In addresses, Elysia's number is "a text that looks like one, or a number": the first half is how, not what. */
 const coercions = new Set(['integer', 'numeric', 'boolean'])
 const isNotCoercion = ({ type, format }: Schema) => !(type === 'string' && format && coercions.has(format))
-
-/** An object with other values. */
-export function mapValues<From, To>(
-  object: Record<string, From>,
-  change: (value: From, key: string) => To,
-): Record<string, To> {
-  return Object.fromEntries(Object.entries(object).map(([key, value]) => [key, change(value, key)]))
-}

@@ -2,8 +2,9 @@ import { STATUS_CODES } from 'node:http'
 import type { AnyElysia } from 'elysia'
 import { version } from '../../package.json'
 import type { Config } from '../config/config.ts'
+import { mapValues } from '../lib/map-values.ts'
 import type { Scope } from '../lib/scope.ts'
-import { mapValues, type Schema, toJsonSchema } from './json-schema.ts'
+import { type Schema, toJsonSchema } from './json-schema.ts'
 
 /**
  * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
