@@ -3,6 +3,7 @@ import {
   type Attributes,
   type Context,
   DiagLogLevel,
+  defaultTextMapGetter,
   diag,
   ROOT_CONTEXT,
   SpanKind,
@@ -30,10 +31,6 @@ import type { Log } from './log.ts'
 import type { AroundStatement, Observer } from './observer.ts'
 
 const propagator = new W3CTraceContextPropagator()
-const requestHeaders = {
-  get: (carrier: unknown, name: string) => (carrier as Request).headers.get(name) ?? undefined,
-  keys: (carrier: unknown) => [...(carrier as Request).headers.keys()],
-}
 
 /** Frequent requests whose traces are of no use. */
 const isProbe = /^https?:\/\/[^/]+\/(health|metrics)\b/
@@ -74,7 +71,7 @@ export function createTracing({ env, version, log }: TracingOptions) {
   /** Runs each request inside its span. */
   const requests = new Elysia({ name: 'tracing' }).wrap((handle, request) => {
     if (isProbe.test(request.url)) return handle
-    const parent = propagator.extract(ROOT_CONTEXT, request, requestHeaders)
+    const parent = propagator.extract(ROOT_CONTEXT, request.headers.toJSON(), defaultTextMapGetter)
     const attributes = { 'http.request.method': request.method }
     const span = tracer.startSpan(request.method, { kind: SpanKind.SERVER, attributes }, parent)
     const context = trace.setSpan(parent, span)
