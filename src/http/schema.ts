@@ -36,12 +36,10 @@ interface TextOptions {
  * A string whose length counts Unicode code points, like JSON Schema and PostgreSQL (TypeBox counts UTF-16 units). It
  * refuses NUL and lone surrogates, which PostgreSQL cannot store.
  */
-export function text({ pattern, notBlank, maxBytes, ...options }: TextOptions = {}): TString {
+export function text({ pattern, ...options }: TextOptions = {}): TString {
   return Type.Unsafe<string>({
     ...options,
     ...(pattern && { pattern: pattern.source }),
-    ...(notBlank && { notBlank }),
-    ...(maxBytes && { maxBytes }),
     [Kind]: 'Text',
     type: 'string',
   }) as unknown as TString
