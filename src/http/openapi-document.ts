@@ -10,7 +10,7 @@ import { type Schema, toJsonSchema } from './json-schema.ts'
  * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
  * @elysiajs/swagger collects the routes, and `toOpenApi31` adds what it does not know (docs/decisions/0004-swagger-plugin.md).
  */
-export async function createDocument(app: AnyElysia, registration: Registration): Promise<Document> {
+export async function createDocument(app: AnyElysia, registration: Registration): Promise<OpenApiDocument> {
   // Only when the document is asked for: its themes would cost a third of the start.
   const { swagger } = await import('@elysiajs/swagger')
   const specPath = '/as-collected.json'
@@ -21,7 +21,7 @@ export async function createDocument(app: AnyElysia, registration: Registration)
 
 export type Registration = Config['registration']
 
-export interface Document {
+export interface OpenApiDocument {
   openapi: string
   info: object
   servers: object[]
@@ -36,7 +36,7 @@ interface Media {
   examples?: Record<string, { value: unknown }>
 }
 
-interface Response {
+interface OperationResponse {
   description: string
   headers: Record<string, Schema>
   content?: Record<string, Media>
@@ -59,7 +59,7 @@ export interface Operation {
   security: object[]
   parameters?: Parameter[]
   requestBody?: { required: boolean; content: Record<string, Media> }
-  responses: Record<string, Response>
+  responses: Record<string, OperationResponse>
 }
 
 /** What the plugin makes of an operation and its responses: parts of a response's schema stand beside it. */
@@ -190,7 +190,7 @@ const headersOfStatus: Record<string, string[]> = {
 }
 
 /** The whole document from the collected routes: OpenAPI 3.1, real media types, named schemas, headers, security. */
-function toOpenApi31(collected: PluginOutput, registration: Registration): Document {
+function toOpenApi31(collected: PluginOutput, registration: Registration): OpenApiDocument {
   const schemas: Record<string, Schema> = {}
 
   const paths = mapValues(collected.paths, operations =>
@@ -218,7 +218,7 @@ function toOpenApi31(collected: PluginOutput, registration: Registration): Docum
     return { [schema.form ? form : json]: toMedia(schema) }
   }
 
-  function toResponse(response: CollectedResponse, status: string): Response {
+  function toResponse(response: CollectedResponse, status: string): OperationResponse {
     const { title, description, examples, content, headers: own = [] } = response
     const schema = content && Object.values(content)[0]?.schema
     const names = ['X-Request-Id', ...(headersOfStatus[status] ?? []), ...own]
