@@ -1,12 +1,11 @@
-import type { TSchema } from '@sinclair/typebox'
 import { TransformDecodeCheckError } from '@sinclair/typebox/value'
 import { type AnyElysia, Elysia, NotFoundError, ParseError, ValidationError } from 'elysia'
 import { brokenConstraint, isSchemaMissing } from '../db/pg-error.ts'
 import { AppError, type ErrorCode, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { maskSecrets } from './mask-secrets.ts'
-import { findProblems, problemsMax, type Sections } from './problems.ts'
-import { findRoute, UnknownNamesError, unknownNames } from './unknown-names.ts'
+import { checked, findProblems, problemsMax } from './problems.ts'
+import { findRoute, type Schemas, UnknownNamesError, unknownNames } from './unknown-names.ts'
 
 /** The request that failed, as far as Elysia has read it. */
 interface FailedRequest {
@@ -120,17 +119,17 @@ function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Ro
 
 /** Everything that is wrong: Elysia stops at the first invalid part of a request. */
 function problemsOf(part: string, failed: FailedRequest, routes: Routes) {
-  const hooks = findRoute(routes, failed.request, failed.route)?.hooks
-  const schemas = (hooks ?? {}) as Partial<Record<'params' | 'query' | 'headers' | 'body', TSchema>>
-  const sections: Sections = {
-    ...(schemas.params && { path: { schema: schemas.params, value: failed.params } }),
-    ...(schemas.query && { query: { schema: schemas.query, value: failed.query } }),
-    ...(schemas.headers && { header: { schema: schemas.headers, value: failed.headers } }),
-    ...(schemas.body && { body: { schema: schemas.body, value: failed.rawBody ?? undefined } }),
-  }
+  const schemas: Schemas = findRoute(routes, failed.request, failed.route)?.hooks ?? {}
+  const { params, query, headers } = schemas
+  const body = schemas.body && checked(schemas.body)
   const problems = [
-    ...findProblems(sections),
-    ...unknownNames(schemas, failed.request, failed.rawBody),
+    ...findProblems({
+      path: { schema: params, value: failed.params },
+      query: { schema: query, value: failed.query },
+      header: { schema: headers, value: failed.headers },
+      body: { schema: body, value: failed.rawBody ?? undefined },
+    }),
+    ...unknownNames({ query, body }, failed.request, failed.rawBody),
   ].slice(0, problemsMax)
   if (problems.length > 0) return problems
   const section = { params: 'path', headers: 'header' }[part] ?? part

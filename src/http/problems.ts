@@ -7,9 +7,9 @@ import { mapValues } from '../lib/map-values.ts'
 import { nearest } from '../lib/nearest.ts'
 import { textProblem } from './schema.ts'
 
-/** The parts of a request that have a schema, by the first element of `loc`. */
-export type Sections = Partial<
-  Record<'path' | 'query' | 'header' | 'body' | 'arguments', { schema: TSchema; value: unknown }>
+/** The parts of a request, by the first element of `loc`. */
+type Sections = Partial<
+  Record<'path' | 'query' | 'header' | 'body' | 'arguments', { schema: TSchema | undefined; value: unknown }>
 >
 
 const isText = (section: string) => section === 'path' || section === 'query' || section === 'header'
@@ -37,9 +37,10 @@ export const problemsMax = 100
 /** Everything that is wrong with a request, in all its parts at once. */
 export function findProblems(sections: Sections): Problem[] {
   const problems = Object.entries(sections).flatMap(([section, { schema, value }]) => {
+    if (!schema) return []
     // Values in an address or a header are text, and are converted as Elysia converts them.
     const input = isText(section) ? fromText(schema as TObject, value) : value
-    return distinct(firstErrors(checked(schema), input).map(error => toProblem(section, error)))
+    return distinct(firstErrors(schema, input).map(error => toProblem(section, error)))
   })
   return problems.slice(0, problemsMax)
 }

@@ -1,16 +1,13 @@
 import type { TSchema } from '@sinclair/typebox'
 import { type AnyElysia, Elysia } from 'elysia'
 import type { Problem } from '../lib/errors.ts'
-import { checked, problemsMax, unknownFields, unknownName, withoutBrackets } from './problems.ts'
+import { problemsMax, unknownFields, unknownName, withoutBrackets } from './problems.ts'
 
 type Routes = AnyElysia['routes']
 type Route = Routes[number]
 
-/** The schemas of a route that say which names it knows. */
-interface Schemas {
-  query?: TSchema
-  body?: TSchema
-}
+/** The schemas of a route. */
+export type Schemas = Partial<Record<'params' | 'query' | 'headers' | 'body', TSchema | undefined>>
 
 /** The part of a request's context that is looked at; `rawBody` is there behind `body()`. */
 interface Handled {
@@ -43,7 +40,7 @@ export function refuseUnknownNames(routes: () => Routes) {
     { as: 'scoped' },
     ({ request, route, rawBody }: Handled) => {
       if (!request.url.includes('?') && !prefersStrict(request)) return
-      const names = unknownNames(schemasOf(request, route), request, rawBody, { isDeep: false })
+      const names = unknownNames(schemasOf(request, route), request, rawBody)
       if (names.length > 0) throw new UnknownNamesError()
     },
   )
@@ -55,20 +52,10 @@ export function findRoute(routes: Routes, { method }: Request, path: string | un
   return routes.find(route => route.path === path && (route.method === wanted || route.method === 'ALL'))
 }
 
-/**
- * One problem for each name in a request that its route does not know; unless `isDeep`, without those in values that the
- * route checks itself.
- */
-export function unknownNames(
-  { query, body }: Schemas,
-  request: Request,
-  rawBody: unknown,
-  { isDeep = true } = {},
-): Problem[] {
+/** One problem for each name in a request that its route does not know. */
+export function unknownNames({ query, body }: Schemas, request: Request, rawBody: unknown): Problem[] {
   const problems = unknownParameters(query, request.url)
-  if (body && prefersStrict(request)) {
-    problems.push(...unknownFields(isDeep ? checked(body) : body, rawBody, ['body']))
-  }
+  if (body && prefersStrict(request)) problems.push(...unknownFields(body, rawBody, ['body']))
   return problems.slice(0, problemsMax)
 }
 
