@@ -18,7 +18,8 @@ export const docs = (registration: Registration) => {
   let document: Promise<{ text: string; tag: string }> | undefined
   const makeDocument = async () => {
     const { createDocument } = await import('./openapi-document.ts')
-    return withTag(await createDocument(app, registration))
+    const text = JSON.stringify(await createDocument(app, registration))
+    return { text, tag: Bun.hash(text).toString(36) }
   }
 
   return app
@@ -44,11 +45,6 @@ export const docs = (registration: Registration) => {
     .get('/', ({ redirect }) => redirect('/docs'))
     .get('/swagger', ({ redirect }) => redirect('/docs'))
     .get('/swagger/json', ({ redirect }) => redirect('/openapi.json'))
-}
-
-function withTag(document: object) {
-  const text = JSON.stringify(document)
-  return { text, tag: Bun.hash(text).toString(36) }
 }
 
 const html = (page: string) => new Response(page, { headers: pageHeaders })

@@ -1,4 +1,5 @@
 import { STATUS_CODES } from 'node:http'
+import { swagger } from '@elysiajs/swagger'
 import type { AnyElysia } from 'elysia'
 import { version } from '../../package.json'
 import type { Config } from '../config/config.ts'
@@ -11,8 +12,6 @@ import { type Schema, toJsonSchema } from './json-schema.ts'
  * @elysiajs/swagger collects the routes, and `toOpenApi31` adds what it does not know (docs/decisions/0004-swagger-plugin.md).
  */
 export async function createDocument(app: AnyElysia, registration: Registration): Promise<OpenApiDocument> {
-  // Only when the document is asked for: its themes would cost a third of the start.
-  const { swagger } = await import('@elysiajs/swagger')
   const specPath = '/as-collected.json'
   const collector = app.use(swagger({ path: '/unused-page', specPath }))
   const response = await collector.handle(new Request(`http://localhost${specPath}`))
