@@ -5,6 +5,7 @@ import { Value } from '@sinclair/typebox/value'
 import type { Problem } from '../lib/errors.ts'
 import { mapValues } from '../lib/map-values.ts'
 import { nearest } from '../lib/nearest.ts'
+import { isTextForm } from './json-schema.ts'
 import { textProblem } from './schema.ts'
 
 /** The parts of a request, by the first element of `loc`. */
@@ -129,15 +130,13 @@ function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<P
   return { type: name, msg: msg.replace(/{(\w+)}/, (_, keyword) => schema[keyword]) }
 }
 
-/** A choice of strings, or a value that may be null, whose own problem is then described. */
+/** A choice of strings; or a number in an address or a value that may be null, whose own problem is then described. */
 function describeUnion(schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
   const choices: TSchema[] = schema.anyOf
   const literals = choices.flatMap(choice => (choice.const === undefined ? [] : [`'${choice.const}'`]))
   if (literals.length > 0)
     return { type: 'literal_error', msg: `Input should be one of ${literals.join(', ')}` }
-  // Elysia's number in an address is a union, too: the number itself, or a string that looks like one.
-  const isNumber = (choice: TSchema) => choice.type === 'integer' || choice.type === 'number'
-  const main = choices.find(isNumber) ?? choices.find(choice => choice[Kind] !== 'Null')
+  const main = choices.find(choice => choice[Kind] !== 'Null' && !isTextForm(choice))
   const error = main && Value.Errors(main, value).First()
   return error
     ? describe(error.type, error.schema, error.value)
