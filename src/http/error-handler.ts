@@ -4,7 +4,7 @@ import { brokenConstraint, isSchemaMissing } from '../db/pg-error.ts'
 import { AppError, type ErrorCode, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { maskSecrets } from './mask-secrets.ts'
-import { checked, findProblems, problemsMax } from './problems.ts'
+import { checked, findProblems } from './problems.ts'
 import { findRoute, type Schemas, UnknownNamesError, unknownNames } from './unknown-names.ts'
 
 /** The request that failed, as far as Elysia has read it. */
@@ -130,7 +130,7 @@ function problemsOf(part: string, failed: FailedRequest, routes: Routes) {
       body: { schema: body, value: failed.rawBody ?? undefined },
     }),
     ...unknownNames({ query, body }, failed.request, failed.rawBody),
-  ].slice(0, problemsMax)
+  ]
   if (problems.length > 0) return problems
   const section = { params: 'path', headers: 'header' }[part] ?? part
   return [{ loc: [section], msg: 'Input should be valid', type: 'value_error' }]

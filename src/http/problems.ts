@@ -2,7 +2,7 @@ import { Kind, OptionalKind, type TObject, type TSchema, Type } from '@sinclair/
 import { type TypeCheck, TypeCompiler } from '@sinclair/typebox/compiler'
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors'
 import { Value } from '@sinclair/typebox/value'
-import type { Problem } from '../lib/errors.ts'
+import { type Problem, problemsMax } from '../lib/errors.ts'
 import { mapValues } from '../lib/map-values.ts'
 import { nearest } from '../lib/nearest.ts'
 import { isTextForm } from './json-schema.ts'
@@ -32,18 +32,14 @@ export function checked(schema: TSchema): TSchema {
   return { ...schema, properties: mapValues((schema as TObject).properties, checked) }
 }
 
-/** Without a limit, a list of 16,000 invalid items would delay every other request. */
-export const problemsMax = 100
-
 /** Everything that is wrong with a request, in all its parts at once. */
 export function findProblems(sections: Sections): Problem[] {
-  const problems = Object.entries(sections).flatMap(([section, { schema, value }]) => {
+  return Object.entries(sections).flatMap(([section, { schema, value }]) => {
     if (!schema) return []
     // Values in an address or a header are text, and are converted as Elysia converts them.
     const input = isText(section) ? fromText(schema as TObject, value) : value
     return distinct(firstErrors(schema, input).map(error => toProblem(section, error)))
   })
-  return problems.slice(0, problemsMax)
 }
 
 function firstErrors(schema: TSchema, value: unknown): ValueError[] {
@@ -51,6 +47,7 @@ function firstErrors(schema: TSchema, value: unknown): ValueError[] {
   for (const error of errorsOf(schema, value)) {
     // Unknown fields are ignored.
     if (error.type === ValueErrorType.ObjectAdditionalProperties) continue
+    // A list of 16,000 invalid items would delay every other request.
     if (errors.push(error) > problemsMax) break
   }
   return errors

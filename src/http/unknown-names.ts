@@ -1,7 +1,7 @@
 import type { TSchema } from '@sinclair/typebox'
 import { type AnyElysia, Elysia } from 'elysia'
 import type { Problem } from '../lib/errors.ts'
-import { problemsMax, unknownFields, unknownName, withoutBrackets } from './problems.ts'
+import { unknownFields, unknownName, withoutBrackets } from './problems.ts'
 
 type Routes = AnyElysia['routes']
 type Route = Routes[number]
@@ -54,9 +54,8 @@ export function findRoute(routes: Routes, { method }: Request, path: string | un
 
 /** One problem for each name in a request that its route does not know. */
 export function unknownNames({ query, body }: Schemas, request: Request, rawBody: unknown): Problem[] {
-  const problems = unknownParameters(query, request.url)
-  if (body && prefersStrict(request)) problems.push(...unknownFields(body, rawBody, ['body']))
-  return problems.slice(0, problemsMax)
+  const fields = body && prefersStrict(request) ? unknownFields(body, rawBody, ['body']) : []
+  return [...unknownParameters(query, request.url), ...fields]
 }
 
 /** Whether the client asks for unknown fields to be refused. */

@@ -48,6 +48,9 @@ export interface Problem {
   type: string
 }
 
+/** An error names at most this many problems. */
+export const problemsMax = 100
+
 /** What an error response carries beside its code. */
 interface ErrorDetails {
   /** Replaces the code's text: the problems of a 422, or a reason. */
@@ -77,7 +80,7 @@ export class AppError extends Error {
     super(text, { cause })
     this.code = code
     this.status = status
-    this.detail = detail ?? text
+    this.detail = Array.isArray(detail) ? detail.slice(0, problemsMax) : (detail ?? text)
     this.index = index
     this.current = current
     this.headers = { ...defaultHeaders[status], ...headers }

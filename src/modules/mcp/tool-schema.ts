@@ -1,6 +1,6 @@
 import { type TObject, type TSchema, Type } from '@sinclair/typebox'
 import { isTextForm, type Schema, toJsonSchema } from '../../http/json-schema.ts'
-import { findProblems, problemsMax, unknownFields } from '../../http/problems.ts'
+import { findProblems, unknownFields } from '../../http/problems.ts'
 import { AppError } from '../../lib/errors.ts'
 import { mapValues } from '../../lib/map-values.ts'
 
@@ -20,7 +20,7 @@ export function checkArguments(schema: TObject, value: unknown): void {
     ...findProblems({ arguments: { schema, value } }),
     ...unknownFields(schema, value, ['arguments']),
   ]
-  if (problems.length > 0) throw new AppError('validation_failed', { detail: problems.slice(0, problemsMax) })
+  if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
 }
 
 /** The JSON Schema of a tool's arguments. */
