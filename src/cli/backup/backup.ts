@@ -1,13 +1,12 @@
 import { copyFileSync, existsSync, mkdirSync, statfsSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Config } from '../../config/config.ts'
-import { clusterName, openDataDir, secretName } from '../../config/data-dir.ts'
-import { clusterBytes, copyClosedCluster } from '../../db/embedded/copy.ts'
+import { clusterName, secretName } from '../../config/data-dir.ts'
+import { clusterBytes } from '../../db/embedded/copy.ts'
 import { freeBytesMin } from '../../db/embedded/embedded.ts'
 import { writeOutput } from '../atomic-file.ts'
-import { connectToService } from '../control.ts'
 import { readConfig } from '../env.ts'
-import { isAbsent, withTemporary } from '../open-database.ts'
+import { isAbsent, openDatabase, withTemporary } from '../open-database.ts'
 import { say, UsageError } from '../terminal.ts'
 import { exportAll } from '../transfer/export.ts'
 import { exportName, pack, unpack } from './archive.ts'
@@ -41,7 +40,7 @@ export async function backupCommand(file: string, { verify = false }: { verify?:
   const bytes = await writeOutput(
     file,
     output =>
-      withCopy(dataDir, async copy => {
+      withCopy(config, async copy => {
         if (verify) rows = await withUnpacked(copy, 'the copy', driver => addExport(driver, copy))
         return pack(copy, output)
       }),
@@ -53,19 +52,12 @@ export async function backupCommand(file: string, { verify = false }: { verify?:
 
 const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`
 
-/**
- * Calls `work` with a copy of the database and the secret. A running service makes the copy, while it answers requests;
- * without one the folder is locked meanwhile.
- */
-async function withCopy<T>(dataDir: string, work: (copy: string) => Promise<T>): Promise<T> {
+/** Calls `work` with a copy of the database and the secret. A running service goes on answering requests meanwhile. */
+async function withCopy<T>(config: Config, work: (copy: string) => Promise<T>): Promise<T> {
+  const { dataDir } = config
   return withTemporary(dataDir, async copy => {
-    const cluster = join(copy, clusterName)
-    const service = await connectToService(dataDir)
-    if (service) await service.copyTo!(cluster)
-    else {
-      const claimed = openDataDir(dataDir)
-      await copyClosedCluster(join(dataDir, clusterName), cluster, 0).finally(() => claimed.close())
-    }
+    const driver = await openDatabase(config)
+    await driver.copyTo!(join(copy, clusterName)).finally(() => driver.close())
     const secret = join(dataDir, secretName)
     if (existsSync(secret)) copyFileSync(secret, join(copy, secretName))
     return work(copy)

@@ -48,17 +48,6 @@ export async function copyRunningCluster(
   }
 }
 
-/** Copies the cluster of an engine that does not run. Throws as `copyRunningCluster` does. */
-export async function copyClosedCluster(from: string, to: string, freeBytesMin: number): Promise<void> {
-  requireSpace(from, freeBytesMin)
-  try {
-    await copyFiles(from, to, () => true)
-  } catch (error) {
-    rmSync(to, { recursive: true, force: true })
-    throw error
-  }
-}
-
 /** The bytes of a cluster on disk. */
 export function clusterBytes(folder: string): number {
   const names = readdirSync(folder, { recursive: true }) as string[]
