@@ -70,11 +70,6 @@ function createDriver({ engine, folder, floor, release }: Opened): Driver {
     if (place.check() || freeBytes(folder) < floor) throw new AppError('unavailable')
   }
 
-  const beforeWrite = () => {
-    requireSpace()
-    maintenance.due = true
-  }
-
   /** Runs `work` when nothing else uses the connection. */
   const alone = async <T>(work: () => Promise<T>): Promise<T> => {
     requireOpen()
@@ -89,7 +84,7 @@ function createDriver({ engine, folder, floor, release }: Opened): Driver {
     }
   }
 
-  const maintenance = startMaintenance(async statement => {
+  const stopMaintenance = startMaintenance(async statement => {
     requireSpace()
     return alone(() => connection.execute(statement))
   })
@@ -103,7 +98,7 @@ function createDriver({ engine, folder, floor, release }: Opened): Driver {
   }
 
   const shutDown = async () => {
-    maintenance.stop()
+    stopMaintenance()
     place.stop()
     // They end at the next file.
     await copies
@@ -117,19 +112,18 @@ function createDriver({ engine, folder, floor, release }: Opened): Driver {
     lost: place.lost,
 
     async query(text, values, options) {
-      if (!onlyReads(text)) beforeWrite()
+      if (!onlyReads(text)) requireSpace()
       return alone(() => run(text, values, options))
     },
 
     async transaction(work) {
-      beforeWrite()
+      requireSpace()
       const exclusive = { run, destroy: () => connection.reset() }
       return alone(() => runTransaction(exclusive, query => atMost(budgetMs, work(query), tooLong)))
     },
 
     async dedicatedConnection<T>(work: (connection: DedicatedConnection) => Promise<T>) {
       return alone(async () => {
-        maintenance.due = true
         try {
           return await work({ execute: script => connection.execute(script) })
         } finally {
