@@ -1,13 +1,4 @@
-import {
-  accessSync,
-  constants,
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  rmdirSync,
-  statfsSync,
-  statSync,
-} from 'node:fs'
+import { accessSync, constants, existsSync, mkdtempSync, readdirSync, rmdirSync, statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { getTableName, sql } from 'drizzle-orm'
@@ -16,6 +7,7 @@ import { clusterName, secretName } from '../config/data-dir.ts'
 import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
+import { freeBytes } from '../db/embedded/copy.ts'
 import { migrationState, migrations } from '../db/migrator.ts'
 import { distributedTables, registry } from '../modules/table-registry.ts'
 import { newestBackup } from '../server/backups.ts'
@@ -126,8 +118,7 @@ function examineDataDir({ dataDir, database, secretKey }: Config, tell: Tell): b
 }
 
 function examineFreeSpace(dataDir: string, tell: Tell): boolean {
-  const { bavail, bsize } = statfsSync(dataDir)
-  const free = (bavail * bsize) / mebibyte
+  const free = freeBytes(dataDir) / mebibyte
   const about = `${dataDir}, ${Math.floor(free).toLocaleString('en')} MiB free`
   if (free < 64) tell('data folder', about, fail('make room: below 64 MiB the database refuses writes'))
   else tell('data folder', about, free < 512 ? warn('make room before it runs out') : ok)

@@ -1,9 +1,8 @@
-import { copyFileSync, existsSync, mkdirSync, statfsSync, statSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Config } from '../../config/config.ts'
 import { clusterName, secretName } from '../../config/data-dir.ts'
-import { clusterBytes } from '../../db/embedded/copy.ts'
-import { freeBytesMin } from '../../db/embedded/embedded.ts'
+import { clusterBytes, freeBytes, freeBytesMin } from '../../db/embedded/copy.ts'
 import { writeOutput } from '../atomic-file.ts'
 import { readConfig } from '../env.ts'
 import { isAbsent, openDatabase, withTemporary } from '../open-database.ts'
@@ -89,8 +88,7 @@ function requireSpace(dataDir: string, file: string): void {
   const needed = new Map([[dataDir, isElsewhere ? 1.5 * bytes : 2 * bytes]])
   if (isElsewhere) needed.set(folder, 0.5 * bytes)
   for (const [place, wanted] of needed) {
-    const { bavail, bsize } = statfsSync(place)
-    const free = bavail * bsize
+    const free = freeBytes(place)
     if (free < wanted + freeBytesMin) {
       throw new Error(
         `not enough space in ${place}: a verified backup needs ${megabytes(wanted + freeBytesMin)}, and ${megabytes(free)} are free`,

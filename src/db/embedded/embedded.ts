@@ -1,4 +1,4 @@
-import { existsSync, statfsSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { PGlite } from '@electric-sql/pglite'
 import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts'
@@ -8,19 +8,17 @@ import type { DedicatedConnection, Driver, Query } from '../driver.ts'
 import { budgetMs } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
-import { copyRunningCluster } from './copy.ts'
+import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
 import { EmbeddedConnection } from './embedded-connection.ts'
 import { startMaintenance } from './maintenance.ts'
 
 export interface EmbeddedOptions {
-  /** A path is locked until `close`; a folder that is already locked stays so. */
+  /** A path is locked first. Closing the database closes the folder. */
   dataDir: string | DataDir
   /** Bytes. Writes are refused when less is free: a full disk would end the engine. */
   freeBytesMin?: number
 }
 
-/** Below this much free space the database refuses writes. */
-export const freeBytesMin = 64 * 1024 * 1024
 const checkFolderMs = 1000
 
 /**
@@ -30,29 +28,19 @@ const checkFolderMs = 1000
  */
 export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSystem): Promise<Driver> {
   const dataDir = typeof options.dataDir === 'string' ? openDataDir(options.dataDir) : options.dataDir
-  const release = () => {
-    if (dataDir !== options.dataDir) dataDir.close()
-  }
   try {
     const folder = join(dataDir.path, clusterName)
     await ensureCluster(folder)
     const engine = await openCluster(folder, fileSystem)
-    return createDriver({ engine, folder, floor: options.freeBytesMin ?? freeBytesMin, release })
+    return createDriver(engine, folder, options.freeBytesMin ?? freeBytesMin, () => dataDir.close())
   } catch (error) {
-    release()
+    dataDir.close()
     throw error
   }
 }
 
-interface Opened {
-  engine: PGlite
-  folder: string
-  /** Writes are refused when less is free. */
-  floor: number
-  release: () => void
-}
-
-function createDriver({ engine, folder, floor, release }: Opened): Driver {
+/** `floor`: writes are refused when fewer bytes are free. */
+function createDriver(engine: PGlite, folder: string, floor: number, release: () => void): Driver {
   const connection = new EmbeddedConnection(engine)
   const place = watchFolder(folder)
   const takeTurns = turnTaker()
@@ -209,14 +197,4 @@ function isSystemFault(error: unknown): boolean {
 /** Everything waits for a transaction, so it is rolled back when it takes longer, as on PostgreSQL. */
 const tooLong = () => {
   throw new AppError('unavailable', { cause: new Error('the transaction took too long') })
-}
-
-/** Takes 3 µs. Zero when the folder was deleted. */
-function freeBytes(folder: string): number {
-  try {
-    const { bavail, bsize } = statfsSync(folder)
-    return bavail * bsize
-  } catch {
-    return 0
-  }
 }
