@@ -2,7 +2,7 @@ import { forDistributed, type UserTable, undistributedTables } from './distribut
 import type { DedicatedConnection, Driver } from './driver.ts'
 import { readMigrations } from './migrations.macro.ts' with { type: 'macro' }
 import type { Migration } from './migrations.macro.ts'
-import { databaseError } from './pg-error.ts'
+import { databaseError, isSchemaMissing } from './pg-error.ts'
 
 /** The migrations in this program, oldest first. */
 export const migrations: readonly Migration[] = readMigrations()
@@ -111,8 +111,7 @@ async function journalOf(driver: Driver): Promise<readonly unknown[][]> {
   try {
     return await driver.query(journal, [])
   } catch (error) {
-    const undefinedTable = '42P01'
-    if (databaseError(error)?.code !== undefinedTable) throw error
+    if (!isSchemaMissing(error)) throw error
     return []
   }
 }
