@@ -6,10 +6,8 @@ import { atMost } from '../../lib/at-most.ts'
 
 interface Dial {
   host: Host
-  address: Pick<DatabaseAddress, 'tls' | 'isDirectTls'>
+  address: DatabaseAddress
   encryption: Encryption
-  /** Whether a server without TLS is used without it. */
-  mayBePlain: boolean
   /** When it is given up, as `performance.now()` counts. */
   until: number
   /** Closes the socket, whatever it is doing. */
@@ -27,13 +25,13 @@ export class EncryptionError extends Error {
 }
 
 /** Opens a socket to a server on which the start of a session can be sent. The error says which step failed. */
-export async function dial({ host, address, encryption, mayBePlain, until, signal }: Dial): Promise<Socket> {
+export async function dial({ host, address, encryption, until, signal }: Dial): Promise<Socket> {
   const socket = await open(host, until, signal)
   if (encryption === 'plain') return socket
   socket.on('error', () => {})
   try {
     if (!address.isDirectTls && !(await offersTls(socket, until))) {
-      if (mayBePlain) return socket
+      if (address.encryption.at(-1) === 'plain') return socket
       throw new EncryptionError('the server has no TLS', 'TLS_NOT_OFFERED')
     }
     return await startTls(socket, host, address, until)
@@ -105,12 +103,7 @@ async function offersTls(socket: Socket, until: number): Promise<boolean> {
   throw Object.assign(new Error('what listens there is not PostgreSQL'), { code: 'NOT_POSTGRESQL' })
 }
 
-async function startTls(
-  socket: Socket,
-  { name }: Host,
-  { tls }: Pick<DatabaseAddress, 'tls'>,
-  until: number,
-): Promise<Socket> {
+async function startTls(socket: Socket, { name }: Host, { tls }: DatabaseAddress, until: number) {
   // An IP address is checked, and not sent as a name.
   const secure = connectTls({ ...tls, socket, host: name, ...(isIP(name) === 0 && { servername: name }) })
   try {

@@ -6,10 +6,10 @@ import {
 } from '../../config/database-url.ts'
 import type { Driver } from '../driver.ts'
 import { connectionLost, forCaller, isServerError, unavailable } from './connection-errors.ts'
-import { dial, EncryptionError } from './dial.ts'
+import { EncryptionError } from './dial.ts'
 import { createPool, openingSecondsMax } from './pool.ts'
 import { createPoolConnection } from './pool-connection.ts'
-import { createSingleConnection, readLibraryOptions, type SingleConnection } from './single-connection.ts'
+import { openSingleConnection, type SingleConnection } from './single-connection.ts'
 
 interface PostgresSettings {
   /** As `parseDatabaseUrl` reads it. */
@@ -130,7 +130,6 @@ class ReadOnlyError extends Error {
 
 /** Opens a connection to one of the hosts, with or without TLS and session parameters as the server accepts them. */
 function createOpener(address: DatabaseAddress) {
-  const options = readLibraryOptions(address)
   let acceptsParameters = true
 
   async function open(index: number, parameters: Parameters, until: number): Promise<SingleConnection> {
@@ -150,30 +149,15 @@ function createOpener(address: DatabaseAddress) {
   /** With and without TLS, in the order of the address, as long as that may be what the server refuses. */
   async function openEncrypted(index: number, parameters: Parameters, until: number) {
     const [first, second] = isSocket(address.hosts[index]!) ? (['plain'] as const) : address.encryption
+    const openWith = (encryption: Encryption) =>
+      openSingleConnection({ address, index, encryption, parameters, until })
     try {
-      return await openSingle(index, first!, parameters, until)
+      return await openWith(first!)
     } catch (error) {
       if (!second || !mayBeEncryption(error)) throw error
-      return openSingle(index, second, parameters, until).catch(last => {
+      return openWith(second).catch(last => {
         throw mayBeEncryption(last) ? error : last
       })
-    }
-  }
-
-  async function openSingle(index: number, encryption: Encryption, parameters: Parameters, until: number) {
-    const host = address.hosts[index]!
-    const mayBePlain = address.encryption.at(-1) === 'plain'
-    const single = createSingleConnection(options, {
-      index,
-      parameters,
-      dial: signal => dial({ host, address, encryption, mayBePlain, until, signal }),
-    })
-    try {
-      await single.handshake(until)
-      return single
-    } catch (error) {
-      single.destroy()
-      throw error
     }
   }
 

@@ -1,22 +1,24 @@
 import type { Socket } from 'node:net'
 import postgres from 'postgres'
-import type { DatabaseAddress } from '../../config/database-url.ts'
+import type { DatabaseAddress, Encryption } from '../../config/database-url.ts'
 import { parsers, type QueryOptions, type Rows, serializers } from '../driver.ts'
 import { createAnswers, faultOf } from './answers.ts'
 import { connectionLost } from './connection-errors.ts'
-import { before } from './dial.ts'
+import { before, dial } from './dial.ts'
 import { guardAuthentication } from './scram-guard.ts'
 
-export interface Target {
+interface Target {
+  address: DatabaseAddress
   /** Which of the address's hosts it is. */
   index: number
-  /** Opens the socket. */
-  dial: (signal: AbortSignal) => Promise<Socket>
+  encryption: Encryption
   /** Session parameters, which override those of the address. */
   parameters: Record<string, string>
+  /** When it is given up, as `performance.now()` counts. */
+  until: number
 }
 
-export type SingleConnection = ReturnType<typeof createSingleConnection>
+export type SingleConnection = Awaited<ReturnType<typeof openSingleConnection>>
 
 /**
  * One postgres.js client with one connection that is never opened again.
@@ -25,13 +27,12 @@ export type SingleConnection = ReturnType<typeof createSingleConnection>
  * to one that refuses, too) in a loop without a pause, mixes rows and bytes of a lost connection into the answers of the
  * next one, and cannot drop a silent one.
  */
-export function createSingleConnection(options: LibraryOptions, { index, dial, parameters }: Target) {
+export async function openSingleConnection({ address, index, encryption, parameters, until }: Target) {
+  const options = readLibraryOptions(address)
   const closing = new AbortController()
   const opened = Promise.withResolvers<void>()
   let socket: Socket | undefined
   let lost = false
-  let isReadOnly = false
-  let isProxied = false
 
   const client = postgres({
     ...options,
@@ -41,7 +42,8 @@ export function createSingleConnection(options: LibraryOptions, { index, dial, p
     async socket() {
       // postgres.js would continue on another connection, with half of a script outside of its transaction.
       if (closing.signal.aborted || socket) throw connectionLost()
-      socket = await dial(closing.signal)
+      const { signal } = closing
+      socket = await dial({ host: address.hosts[index]!, address, encryption, until, signal })
       guardAuthentication(socket)
       opened.resolve()
       return socket
@@ -75,33 +77,32 @@ export function createSingleConnection(options: LibraryOptions, { index, dial, p
     socket?.destroy()
   }
 
+  async function handshake() {
+    const query = client
+      .unsafe("select current_setting('transaction_read_only'), pg_backend_pid()")
+      .values()
+      .execute()
+    // `dial` has the same limit, and names the step that took too long.
+    await Promise.race([query, opened.promise])
+    const answer = await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', query)
+    const [readOnly, pid] = answer[0] ?? []
+    if (readOnly === undefined) throw connectionLost()
+    return { isReadOnly: readOnly === 'on', isProxied: pid !== answer.state.pid }
+  }
+
+  const { isReadOnly, isProxied } = await handshake().catch(error => {
+    destroy()
+    throw error
+  })
   return {
     index,
     get lost() {
       return lost
     },
     /** Whether the server refused writes at the handshake. */
-    get isReadOnly() {
-      return isReadOnly
-    },
+    isReadOnly,
     /** Whether a proxy is in between: its process number is not the server's. */
-    get isProxied() {
-      return isProxied
-    },
-    /** Connects. */
-    async handshake(until: number) {
-      const query = client
-        .unsafe("select current_setting('transaction_read_only'), pg_backend_pid()")
-        .values()
-        .execute()
-      // `dial` has the same limit, and names the step that took too long.
-      await Promise.race([query, opened.promise])
-      const answer = await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', query)
-      const [readOnly, pid] = answer[0] ?? []
-      if (readOnly === undefined) throw connectionLost()
-      isReadOnly = readOnly === 'on'
-      isProxied = pid !== answer.state.pid
-    },
+    isProxied,
     /** Runs one statement; `undefined` among its values is a mistake of the program. */
     ask(text: string, values: readonly unknown[], options: QueryOptions): Promise<Rows> {
       if (values.includes(undefined))
@@ -124,16 +125,8 @@ export function createSingleConnection(options: LibraryOptions, { index, dial, p
   }
 }
 
-export type LibraryOptions = postgres.ParsedOptions
-
 /** The options of postgres.js for an address; it adds `PGUSER`, `PGPASSWORD` and `PGDATABASE` of the environment. */
-export function readLibraryOptions({
-  hosts,
-  user,
-  password,
-  database,
-  session,
-}: DatabaseAddress): LibraryOptions {
+function readLibraryOptions({ hosts, user, password, database, session }: DatabaseAddress) {
   return postgres({
     host: hosts[0]!.name,
     port: hosts[0]!.port,
