@@ -57,13 +57,13 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
   let service: Service | undefined
   let commands: { stop(): Promise<void> } | undefined
   let isStopping = false
-  const stop = async (reason: string, delaySeconds?: number) => {
+  const stop = async (reason: string, delaySeconds?: number, exitCode = 0) => {
     if (isStopping) return
     isStopping = true
     await commands?.stop()
     await service?.stop(reason, delaySeconds)
     await writeLastLines(log)
-    process.exit(0)
+    process.exit(exitCode)
   }
   // Before the slow part of the start: process 1 of a container ignores signals without a handler. A worker receives each
   // signal twice, from its supervisor and from the terminal or systemd, so the second one means nothing.
@@ -85,11 +85,9 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
     })
   commands = await answerOtherCommands(config, driver, log)
   // Exits, so that systemd or the container runtime starts the service again.
-  driver.lost?.then(async reason => {
+  driver.lost?.then(reason => {
     log.error(reason, { data_dir: config.dataDir })
-    await service!.stop(reason, 0)
-    await writeLastLines(log)
-    process.exit(1)
+    return stop(reason, 0, 1)
   })
 
   try {
