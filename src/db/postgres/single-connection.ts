@@ -7,13 +7,15 @@ import { connectionLost } from './connection-errors.ts'
 import { before, dial } from './dial.ts'
 import { guardAuthentication } from './scram-guard.ts'
 
+type Parameters = Record<string, string>
+
 interface Target {
   address: DatabaseAddress
   /** Which of the address's hosts it is. */
   index: number
   encryption: Encryption
   /** Session parameters, which override those of the address. */
-  parameters: Record<string, string>
+  parameters: Parameters
   /** When it is given up, as `performance.now()` counts. */
   until: number
 }
@@ -28,16 +30,15 @@ export type SingleConnection = Awaited<ReturnType<typeof openSingleConnection>>
  * next one, and cannot drop a silent one.
  */
 export async function openSingleConnection({ address, index, encryption, parameters, until }: Target) {
-  const options = readLibraryOptions(address)
+  const options = libraryOptions(address, parameters)
   const closing = new AbortController()
   const opened = Promise.withResolvers<void>()
   let socket: Socket | undefined
   let lost = false
 
   const client = postgres({
+    // Parsed options are taken as they are.
     ...options,
-    ...libraryOptions(),
-    connection: merge(options.connection, parameters),
     onclose: () => destroy(),
     async socket() {
       // postgres.js would continue on another connection, with half of a script outside of its transaction.
@@ -125,52 +126,46 @@ export async function openSingleConnection({ address, index, encryption, paramet
   }
 }
 
-/** The options of postgres.js for an address; it adds `PGUSER`, `PGPASSWORD` and `PGDATABASE` of the environment. */
-function readLibraryOptions({ hosts, user, password, database, session }: DatabaseAddress) {
-  return postgres({
+/**
+ * The options of postgres.js for an address; it adds `PGUSER`, `PGPASSWORD` and `PGDATABASE` of the environment. Every
+ * other option that changes how a connection behaves is set, so that neither the address nor the environment sets it: a
+ * connection that closes when it is old or idle drops queued statements, and `debug` puts the values of a statement into
+ * its errors.
+ */
+function libraryOptions(
+  { hosts, user, password, database, session }: DatabaseAddress,
+  parameters: Parameters,
+) {
+  const { options } = postgres({
     host: hosts[0]!.name,
     port: hosts[0]!.port,
     ...(user && { user }),
     ...(password && { pass: password }),
     ...(database && { database }),
-    connection: session,
-    // Otherwise it is read from the environment, where an invalid value throws. See `libraryOptions`.
+    connection: merge(session, parameters),
+    max: 1,
+    idle_timeout: null,
+    max_lifetime: null,
+    // The pool has shorter limits.
+    connect_timeout: 30,
+    max_pipeline: 100,
+    backoff: 1,
+    keep_alive: 60,
+    prepare: true,
+    debug: false,
+    fetch_types: false,
+    // The socket is encrypted before postgres.js has it.
+    ssl: false,
+    onnotice: () => {},
+    // Otherwise it is read from the environment, where an invalid value throws.
     target_session_attrs: 'primary',
-  }).options
+  } as object)
+  // `handshake` asks for the state of the server: postgres.js does not catch a failure of its query.
+  return { ...options, target_session_attrs: undefined, no_subscribe: true }
 }
 
-/**
- * Every option of postgres.js that changes how a connection behaves, so that neither the address nor the environment sets
- * it: a connection that closes when it is old or idle drops queued statements, and `debug` puts the values of a statement
- * into its errors.
- */
-const libraryOptions = () => ({
-  max: 1,
-  idle_timeout: null,
-  max_lifetime: null,
-  // The pool has shorter limits.
-  connect_timeout: 30,
-  max_pipeline: 100,
-  backoff: 1,
-  keep_alive: 60,
-  prepare: true,
-  debug: false,
-  fetch_types: false,
-  // `handshake` asks for the state of the server: postgres.js does not catch a failure of its query.
-  target_session_attrs: undefined,
-  path: undefined,
-  // The socket is encrypted before postgres.js has it.
-  ssl: false,
-  transform: { undefined: undefined, column: {}, value: {}, row: {} },
-  onnotice: () => {},
-  no_subscribe: true,
-  // With these postgres.js takes the options as already parsed.
-  parameters: {},
-  shared: { retries: 0, typeArrayMap: {} },
-})
-
 /** Session parameters of the address, overridden by ours; the server ignores the case of their names. */
-function merge(address: object, ours: Record<string, string>): Record<string, string> {
+function merge(address: object, ours: Parameters): Parameters {
   const decided = new Set(Object.keys(ours).map(name => name.toLowerCase()))
   const rest = Object.entries(address).filter(([name]) => !decided.has(name.toLowerCase()))
   return { ...Object.fromEntries(rest), ...ours }
