@@ -111,7 +111,9 @@ function describe(error: unknown): Failure {
 }
 
 /** The database of the service that runs on this folder; `undefined` without one. */
-export async function connectToService(dataDir: string): Promise<(Driver & ServiceCalls) | undefined> {
+export async function connectToService(
+  dataDir: string,
+): Promise<(Driver & AsyncDisposable & ServiceCalls) | undefined> {
   const unix = join(dataDir, socketName)
   if (!existsSync(unix)) return undefined
 
@@ -145,6 +147,7 @@ export async function connectToService(dataDir: string): Promise<(Driver & Servi
     transaction: refuse,
     dedicatedConnection: refuse,
     async close() {},
+    async [Symbol.asyncDispose]() {},
   }
 }
 

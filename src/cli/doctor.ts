@@ -61,15 +61,12 @@ async function examine(tell: Tell): Promise<void> {
   const isUsable = examineDataDir(config, tell)
   if (!isUsable && config.database.kind === 'embedded') return
   examineBackups(config, tell)
-  let driver: Driver | undefined
   try {
-    driver = await openQuietly(config, tell)
+    await using driver = await openQuietly(config, tell)
     if (driver) await examineDatabase(driver, config, tell)
   } catch (error) {
     const { about, cure } = diagnose(error)
     tell('database', about, fail(cure))
-  } finally {
-    await driver?.close()
   }
 }
 
@@ -175,7 +172,7 @@ function examineBackups(config: Config, tell: Tell): void {
 }
 
 /** The database, unless looking at it would make it. */
-async function openQuietly(config: Config, tell: Tell): Promise<Driver | undefined> {
+async function openQuietly(config: Config, tell: Tell) {
   const { database } = config
   if (database.kind === 'embedded') {
     if (isAbsent(config)) {

@@ -8,7 +8,7 @@ import { connectToService, newCopy, type ServiceCalls } from './control.ts'
 import { readConfig } from './env.ts'
 
 /** A database for a command. That of a running service refuses transactions, and has `ServiceCalls` instead. */
-type CommandDriver = Driver & Partial<ServiceCalls>
+type CommandDriver = Driver & AsyncDisposable & Partial<ServiceCalls>
 
 /** Opens the database of the settings: through the service when that has the embedded one. */
 export async function openDatabase({ database }: Config): Promise<CommandDriver> {
@@ -28,12 +28,8 @@ export async function withDatabase(work: (db: Db, driver: CommandDriver) => Prom
       `there is no database in DATA_DIR ${config.dataDir}; use the service's DATA_DIR or DATABASE_URL`,
     )
   }
-  const driver = await openDatabase(config)
-  try {
-    await work(createDb(driver), driver)
-  } finally {
-    await driver.close()
-  }
+  await using driver = await openDatabase(config)
+  await work(createDb(driver), driver)
 }
 
 /**

@@ -40,7 +40,7 @@ export async function createUser(address: string): Promise<void> {
   if (problem) throw new UsageError(problem)
   const config = readConfig()
   const password = await readNewPassword()
-  const driver = await openDatabase(config)
+  await using driver = await openDatabase(config)
   try {
     await migrate(driver)
     const made = await insertUser(createDb(driver), address, await hashPassword(config, password))
@@ -49,8 +49,6 @@ export async function createUser(address: string): Promise<void> {
   } catch (error) {
     if (brokenConstraint(error) !== 'users_normalized_email_unique') throw error
     throw new Error('another account here has this e-mail address')
-  } finally {
-    await driver.close()
   }
 }
 

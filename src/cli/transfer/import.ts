@@ -19,14 +19,10 @@ export async function importCommand(file: string, { from }: { from?: string }): 
   if (file !== '' && file !== '-' && !existsSync(file)) throw new Error(`there is no file ${file}`)
   if (file !== '' && file !== '-' && statSync(file).isDirectory()) throw new Error(`${file} is a folder`)
   const source = file === '' ? fastApiUrl(from, readEnv().env) : undefined
-  const driver = await openDatabase(readConfig())
-  try {
-    // A program newer than the database would write the wrong columns.
-    await migrate(driver)
-    return source === undefined ? await fromFile(driver, file) : await fromFastApi(driver, source)
-  } finally {
-    await driver.close()
-  }
+  await using driver = await openDatabase(readConfig())
+  // A program newer than the database would write the wrong columns.
+  await migrate(driver)
+  return source === undefined ? await fromFile(driver, file) : await fromFastApi(driver, source)
 }
 
 async function fromFastApi(driver: Driver, url: string): Promise<boolean> {

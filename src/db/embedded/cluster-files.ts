@@ -94,13 +94,9 @@ export async function syncTree(folder: string): Promise<void> {
 }
 
 async function syncFile(path: string): Promise<void> {
-  const file = await open(path, 'r+')
-  try {
-    await file.chmod(0o600)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
+  await using file = await open(path, 'r+')
+  await file.chmod(0o600)
+  await file.sync()
 }
 
 async function compile(path: string): Promise<WebAssembly.Module> {
