@@ -13,7 +13,7 @@ import { EmbeddedConnection } from './embedded-connection.ts'
 import { startMaintenance } from './maintenance.ts'
 
 export interface EmbeddedOptions {
-  /** A path is locked first. Closing the database closes the folder. */
+  /** A path is locked until `close`; a folder that is already locked stays so. */
   dataDir: string | DataDir
   /** Bytes. Writes are refused when less is free: a full disk would end the engine. */
   freeBytesMin?: number
@@ -28,13 +28,16 @@ const checkFolderMs = 1000
  */
 export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSystem): Promise<Driver> {
   const dataDir = typeof options.dataDir === 'string' ? openDataDir(options.dataDir) : options.dataDir
+  const release = () => {
+    if (dataDir !== options.dataDir) dataDir.close()
+  }
   try {
     const folder = join(dataDir.path, clusterName)
     await ensureCluster(folder)
     const engine = await openCluster(folder, fileSystem)
-    return createDriver(engine, folder, options.freeBytesMin ?? freeBytesMin, () => dataDir.close())
+    return createDriver(engine, folder, options.freeBytesMin ?? freeBytesMin, release)
   } catch (error) {
-    dataDir.close()
+    release()
     throw error
   }
 }
