@@ -5,7 +5,7 @@ import { clusterName, secretName } from '../../config/data-dir.ts'
 import { clusterBytes, freeBytes, freeBytesMin } from '../../db/embedded/copy.ts'
 import { writeOutput } from '../atomic-file.ts'
 import { readConfig } from '../env.ts'
-import { isAbsent, openDatabase, withTemporary } from '../open-database.ts'
+import { isAbsent, openDatabase, temporaryFolder } from '../open-database.ts'
 import { say, UsageError } from '../terminal.ts'
 import { exportAll } from '../transfer/export.ts'
 import { exportName, pack, unpack } from './archive.ts'
@@ -38,11 +38,13 @@ export async function backupCommand(file: string, { verify = false }: { verify?:
   // The file first: a folder that does not exist is noticed before the copy is made.
   const bytes = await writeOutput(
     file,
-    output =>
-      withCopy(config, async copy => {
-        if (verify) rows = await withUnpacked(copy, 'the copy', driver => addExport(driver, copy))
-        return pack(copy, output)
-      }),
+    async output => {
+      using folder = temporaryFolder(dataDir)
+      const copy = folder.path
+      await copyTo(copy, config)
+      if (verify) rows = await withUnpacked(copy, 'the copy', driver => addExport(driver, copy))
+      return pack(copy, output)
+    },
     verify ? draft => verifyArchive(draft, dataDir, rows) : undefined,
   )
   const verified = verify ? ` and read again: ${rows.users} users, ${rows.tasks} tasks` : ''
@@ -51,16 +53,12 @@ export async function backupCommand(file: string, { verify = false }: { verify?:
 
 const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`
 
-/** Calls `work` with a copy of the database and the secret. A running service goes on answering requests meanwhile. */
-async function withCopy<T>(config: Config, work: (copy: string) => Promise<T>): Promise<T> {
-  const { dataDir } = config
-  return withTemporary(dataDir, async copy => {
-    const driver = await openDatabase(config)
-    await driver.copyTo!(join(copy, clusterName)).finally(() => driver.close())
-    const secret = join(dataDir, secretName)
-    if (existsSync(secret)) copyFileSync(secret, join(copy, secretName))
-    return work(copy)
-  })
+/** Copies the database and the secret. A running service goes on answering requests meanwhile. */
+async function copyTo(folder: string, config: Config): Promise<void> {
+  await using driver = await openDatabase(config)
+  await driver.copyTo!(join(folder, clusterName))
+  const secret = join(config.dataDir, secretName)
+  if (existsSync(secret)) copyFileSync(secret, join(folder, secretName))
 }
 
 /** Opening the copy recovers it, and closing it leaves a cluster that needs no recovery. Returns the rows of each table. */
@@ -71,12 +69,11 @@ async function addExport(driver: Parameters<typeof exportAll>[0], copy: string) 
 
 /** Unpacks, opens and reads an archive. Throws when it is not what was packed. */
 async function verifyArchive(file: string, dataDir: string, expected: Record<string, number>) {
-  await withTemporary(dataDir, async scratch => {
-    mkdirSync(scratch, { mode: 0o700 })
-    await unpack(file, scratch)
-    const counts = await withUnpacked(scratch, file, readThrough)
-    if (!Bun.deepEquals(counts, expected)) throw new Error(`${file} has other rows than the database`)
-  })
+  using scratch = temporaryFolder(dataDir)
+  mkdirSync(scratch.path, { mode: 0o700 })
+  await unpack(file, scratch.path)
+  const counts = await withUnpacked(scratch.path, file, readThrough)
+  if (!Bun.deepEquals(counts, expected)) throw new Error(`${file} has other rows than the database`)
 }
 
 /** Twice the database in DATA_DIR, for a copy with its export, and half of it for the archive. */
