@@ -1,4 +1,5 @@
 import { lookup } from 'node:dns/promises'
+import { once } from 'node:events'
 import { connect, isIP, type Socket, type TcpNetConnectOpts } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { type DatabaseAddress, type Encryption, type Host, isSocket } from '../../config/database-url.ts'
@@ -97,7 +98,8 @@ const tlsRequest = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
 async function offersTls(socket: Socket, until: number): Promise<boolean> {
   const answered = next(socket, 'data')
   socket.write(tlsRequest)
-  const answer = String(await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', answered))
+  const [data] = await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', answered)
+  const answer = String(data)
   // Anything behind the one byte came without encryption and must not be read as if it had it.
   if (answer === 'S' || answer === 'N') return answer === 'S'
   throw Object.assign(new Error('what listens there is not PostgreSQL'), { code: 'NOT_POSTGRESQL' })
@@ -115,19 +117,12 @@ async function startTls(socket: Socket, { name }: Host, { tls }: DatabaseAddress
   }
 }
 
-/** The next event of a kind; fails when the socket does. */
-function next(socket: Socket, event: 'connect' | 'data' | 'secureConnect'): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    const settle = (finish: () => void) => {
-      socket.off(event, arrived).off('error', failed).off('close', closed)
-      finish()
-    }
-    const arrived = (data: unknown) => settle(() => resolve(data))
-    const failed = (error: Error) => settle(() => reject(error))
-    const closed = () =>
-      failed(Object.assign(new Error('the server closed the connection'), { code: 'CONNECTION_CLOSED' }))
-    socket.on(event, arrived).on('error', failed).on('close', closed)
+/** The arguments of the next event of a kind; fails when the socket does. */
+function next(socket: Socket, event: 'connect' | 'data' | 'secureConnect'): Promise<unknown[]> {
+  const closed = once(socket, 'close').then(() => {
+    throw Object.assign(new Error('the server closed the connection'), { code: 'CONNECTION_CLOSED' })
   })
+  return Promise.race([once(socket, event), closed])
 }
 
 /** Fails with a message and a code when it takes longer. */
