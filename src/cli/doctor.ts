@@ -15,7 +15,7 @@ import { connectToService } from './control.ts'
 import { diagnose } from './diagnose.ts'
 import { readEnv } from './env.ts'
 import { isAbsent, openDatabase } from './open-database.ts'
-import { jsonLines, print } from './terminal.ts'
+import { print } from './terminal.ts'
 
 /** What was found about one thing, and what to do. */
 interface Finding {
@@ -38,8 +38,8 @@ const mebibyte = 1024 * 1024
 export async function doctorCommand(_: string, { json = false }: { json?: boolean }): Promise<boolean> {
   const findings: Finding[] = []
   await examine((check, about, { verdict, cure }) => void findings.push({ verdict, check, about, cure }))
-  const format = process.stdout.isTTY ? formatForTerminal : formatLine
-  await print(json ? jsonLines(findings) : findings.map(finding => `${format(finding)}\n`).join(''))
+  const format = json ? JSON.stringify : process.stdout.isTTY ? formatForTerminal : formatLine
+  await print(findings.map(finding => `${format(finding)}\n`).join(''))
   return !findings.some(({ verdict }) => verdict === 'fail')
 }
 
