@@ -23,14 +23,10 @@ interface PostgresSettings {
 export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings): Driver {
   const server = createServer(url)
   const connect = async () => createPoolConnection(await server.connect(statementLimits), prepare)
-  const pool = createPool(connect, poolSize)
 
   return {
     kind: 'postgres',
-    query: pool.query,
-    transaction: pool.transaction,
-    close: pool.close,
-    stats: pool.stats,
+    ...createPool(connect, poolSize),
     async dedicatedConnection(work) {
       const own = await server.connect(migrationLimits, Number.POSITIVE_INFINITY).catch(error => {
         throw unavailable(error)
