@@ -5,6 +5,7 @@ import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
+import { databaseError } from '../pg-error.ts'
 import { budgetMs } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
@@ -193,9 +194,7 @@ function turnTaker(): () => Promise<void> {
 const turnMs = 5
 
 /** SQLSTATE classes 53 (no space for a temporary file), 58 (a file that cannot be read) and XX (damaged). */
-function isSystemFault(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && /^(53|58|XX)/.test(String(error.code))
-}
+const isSystemFault = (error: unknown) => /^(53|58|XX)/.test(databaseError(error)?.code ?? '')
 
 /** Everything waits for a transaction, so it is rolled back when it takes longer, as on PostgreSQL. */
 const tooLong = () => {
