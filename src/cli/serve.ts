@@ -1,6 +1,5 @@
 import type { Config } from '../config/config.ts'
 import { parseDatabaseUrl } from '../config/database-url.ts'
-import type { Driver } from '../db/driver.ts'
 import type { Supervisor } from '../server/cluster/worker-channel.ts'
 import { listen } from '../server/listener.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
@@ -82,7 +81,11 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
       database: driver.kind,
       pid: supervisor && process.pid,
     })
-  commands = await answerOtherCommands(config, driver, log)
+  if (config.database.kind === 'embedded') {
+    // It belongs to one process: other commands go through the service.
+    const { answerCommands } = await import('./control.ts')
+    commands = answerCommands(config.dataDir, driver, log)
+  }
   // Exits, so that systemd or the container runtime starts the service again.
   driver.lost?.then(reason => {
     log.error(reason, { data_dir: config.dataDir })
@@ -97,13 +100,6 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
     await writeLastLines(log)
     throw error
   }
-}
-
-/** The embedded database belongs to one process: other commands go through the service. */
-async function answerOtherCommands({ database }: Config, driver: Driver, log: Log) {
-  if (database.kind !== 'embedded') return undefined
-  const { answerCommands } = await import('./control.ts')
-  return answerCommands(database.dataDir, driver, log)
 }
 
 /** A log reader that has stopped reading must not keep the process from ending. */
