@@ -43,7 +43,7 @@ export async function backupCommand(file: string, { verify = false }: { verify?:
       const copy = folder.path
       await copyTo(copy, config)
       if (verify) rows = await withUnpacked(copy, 'the copy', driver => addExport(driver, copy))
-      return pack(copy, output)
+      return await pack(copy, output)
     },
     verify ? draft => verifyArchive(draft, dataDir, rows) : undefined,
   )
