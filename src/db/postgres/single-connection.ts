@@ -7,14 +7,15 @@ import { connectionLost } from './connection-errors.ts'
 import { before, dial } from './dial.ts'
 import { guardAuthentication } from './scram-guard.ts'
 
-type Parameters = Record<string, string>
+/** Session parameters. */
+export type Parameters = Record<string, string>
 
-interface Target {
+export interface Target {
   address: DatabaseAddress
   /** Which of the address's hosts it is. */
   index: number
   encryption: Encryption
-  /** Session parameters, which override those of the address. */
+  /** They override those of the address. */
   parameters: Parameters
   /** When it is given up, as `performance.now()` counts. */
   until: number
