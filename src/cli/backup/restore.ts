@@ -1,7 +1,6 @@
 import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { clusterName, openDataDir, replaceDatabase } from '../../config/data-dir.ts'
-import type { Driver } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { syncTree } from '../../db/embedded/cluster-files.ts'
 import { majorOf, postgresMajor } from '../../db/embedded/major.ts'
@@ -84,16 +83,14 @@ async function importFrom(folder: string, file: string): Promise<Restored> {
     )
   }
   rmSync(cluster, { recursive: true })
-  return withUnpacked(folder, file, driver => importAll(driver, join(folder, exportName)))
-}
-
-async function importAll(driver: Driver, path: string): Promise<Restored> {
-  await migrate(driver)
-  const progress = createProgress('rows')
-  const loader = createLoader(driver, progress)
-  await importFile(createReadStream(path), loader)
-  progress.clear()
-  const { added, skipped } = loader.counts
-  if (skipped > 0) throw new Error(`${skipped} rows of the backup cannot be restored; nothing was changed`)
-  return { users: added.user, tasks: added.task }
+  return withUnpacked(folder, file, async driver => {
+    await migrate(driver)
+    const progress = createProgress('rows')
+    const loader = createLoader(driver, progress)
+    await importFile(createReadStream(join(folder, exportName)), loader)
+    progress.clear()
+    const { added, skipped } = loader.counts
+    if (skipped > 0) throw new Error(`${skipped} rows of the backup cannot be restored; nothing was changed`)
+    return { users: added.user, tasks: added.task }
+  })
 }
