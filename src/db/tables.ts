@@ -38,7 +38,7 @@ export const bytewiseText = customType<{ data: string }>({ dataType: () => 'text
 const now = sql`now()`
 
 /** A foreign key: the row is deleted with the row of its owner. */
-const goesWith = (owner: AnyPgColumn, name: string, column: AnyPgColumn) =>
+export const belongsTo = (owner: AnyPgColumn, name: string, column: AnyPgColumn) =>
   foreignKey({ name, columns: [column], foreignColumns: [owner] }).onDelete('cascade')
 
 export const users = pgTable(
@@ -79,7 +79,7 @@ export const sessions = pgTable(
     ip: text('ip'),
   },
   sessions => [
-    goesWith(users.id, 'sessions_user_fk', sessions.userId),
+    belongsTo(users.id, 'sessions_user_fk', sessions.userId),
     index('sessions_user').on(sessions.userId),
     index('sessions_expiry').on(sessions.expiresAt),
   ],
@@ -104,7 +104,7 @@ export const apiTokens = pgTable(
   },
   tokens => [
     primaryKey({ name: 'api_tokens_pkey', columns: [tokens.userId, tokens.id] }),
-    goesWith(users.id, 'api_tokens_user_fk', tokens.userId),
+    belongsTo(users.id, 'api_tokens_user_fk', tokens.userId),
     index('api_tokens_hash').on(tokens.tokenHash),
     index('api_tokens_expiry').on(tokens.expiresAt),
   ],
@@ -150,7 +150,7 @@ export const tickets = pgTable(
   },
   tickets => [
     primaryKey({ name: 'tickets_pkey', columns: [tickets.userId, tickets.hash] }),
-    goesWith(users.id, 'tickets_user_fk', tickets.userId),
+    belongsTo(users.id, 'tickets_user_fk', tickets.userId),
   ],
 )
 
@@ -194,7 +194,7 @@ const tombstones = <Name extends string>(name: Name) =>
     },
     tombstones => [
       primaryKey({ name: `${name}_pkey`, columns: [tombstones.id, tombstones.userId] }),
-      goesWith(userVersions.userId, `${name}_user_fk`, tombstones.userId),
+      belongsTo(userVersions.userId, `${name}_user_fk`, tombstones.userId),
       // Not unique: older databases may have imported deletions under a version that was used here.
       index(`${name}_feed`).on(tombstones.userId, tombstones.version),
       index(`${name}_age`).on(tombstones.deletedAt),
