@@ -201,15 +201,15 @@ describe('an assertion about postgres.js that fails ends the connection:', () =>
       }
     }
     const client = { unsafe: (string: string) => new FakeQuery(string) }
-    const { ask } = createAnswers({
+    const ask = createAnswers({
       client: client as never,
       destroy: () => {
         isDestroyed = true
       },
       retire() {},
     })
-    const asked = [ask({ text: 'a', values: () => [], options: { prepare: true } })]
-    asked.push(ask({ text: 'b', values: () => [], options: { prepare: true } }))
+    const asked = [ask('a', [], { prepare: true })]
+    asked.push(ask('b', [], { prepare: true }))
     const settled = Promise.allSettled(asked)
     misbehave(queries)
     return { statuses: (await settled).map(({ status }) => status), isDestroyed }

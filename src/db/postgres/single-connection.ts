@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import postgres from 'postgres'
 import type { DatabaseAddress, Encryption } from '../../config/database-url.ts'
-import { parsers, type QueryOptions, type Rows, serializers } from '../driver.ts'
+import { parsers, type Rows, serializers } from '../driver.ts'
 import { createAnswers, faultOf } from './answers.ts'
 import { connectionLost } from './connection-errors.ts'
 import { before, dial } from './dial.ts'
@@ -53,13 +53,6 @@ export async function openSingleConnection({ address, index, encryption, paramet
     parsers: { ...options.parsers, ...parsers },
     serializers: { ...options.serializers, ...serializers },
   } as object)
-  const answers = createAnswers({ client, destroy, retire: () => void end() })
-
-  /** postgres.js infers types from these values, wrongly for `[true]` in a jsonb; the server knows the right ones. */
-  function untyped(value: unknown) {
-    const isInferred = typeof value === 'boolean' || Array.isArray(value)
-    return (isInferred ? client.typed(value, 0) : value) as postgres.ParameterOrJSON<never>
-  }
 
   async function end() {
     lost = true
@@ -92,6 +85,7 @@ export async function openSingleConnection({ address, index, encryption, paramet
     return { isReadOnly: readOnly === 'on', isProxied: pid !== answer.state.pid }
   }
 
+  const ask = createAnswers({ client, destroy, retire: () => void end() })
   const { isReadOnly, isProxied } = await handshake().catch(error => {
     destroy()
     throw error
@@ -105,12 +99,8 @@ export async function openSingleConnection({ address, index, encryption, paramet
     isReadOnly,
     /** Whether a proxy is in between: its process number is not the server's. */
     isProxied,
-    /** Runs one statement; `undefined` among its values is a mistake of the program. */
-    ask(text: string, values: readonly unknown[], options: QueryOptions): Promise<Rows> {
-      if (values.includes(undefined))
-        return Promise.reject(new TypeError('A value of a statement is undefined'))
-      return answers.ask({ text, values: () => values.map(untyped), options })
-    },
+    /** Runs one statement. */
+    ask,
     /** Runs a script without values; returns the rows of its last statement. */
     async execute(script: string): Promise<Rows> {
       const result = await client.unsafe(script).values()
