@@ -11,6 +11,7 @@ import {
 } from 'node:fs'
 import { basename, dirname, resolve } from 'node:path'
 import { openDraft, syncFolder } from '../config/data-dir.ts'
+import { onStopSignal } from '../server/stop-signal.ts'
 import { print } from './terminal.ts'
 
 /** A file that is written as a whole, or not at all. */
@@ -55,6 +56,13 @@ async function replaceFile<T>(path: string, work: Work<T>, check?: Check): Promi
   syncFolder(dirname(path))
   return result
 }
+
+/** For commands that use `removedAtEnd`: a signal alone would end the process without what it does at its exit. */
+export const exitOnSignal = () =>
+  onStopSignal(
+    () => process.exit(1),
+    () => process.exit(1),
+  )
 
 /** Removes a file or a folder, if it is there, when it goes out of scope, or when the process exits before that. */
 export function removedAtEnd(path: string) {

@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path'
 import type { Config } from '../../config/config.ts'
 import { clusterName, secretName } from '../../config/data-dir.ts'
 import { clusterBytes, freeBytes, freeBytesMin } from '../../db/embedded/copy.ts'
-import { writeOutput } from '../atomic-file.ts'
+import { exitOnSignal, writeOutput } from '../atomic-file.ts'
 import { readConfig } from '../env.ts'
 import { isAbsent, openDatabase, temporaryFolder } from '../open-database.ts'
 import { say, UsageError } from '../terminal.ts'
@@ -32,8 +32,7 @@ export async function backupCommand(file: string, { verify = false }: { verify?:
   if (verify && file === '-')
     throw new UsageError('--verify needs the name of a file: stdout cannot be read again')
   if (verify) requireSpace(dataDir, file)
-  // A signal would end the process without `exit` listeners, which remove the copies.
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
+  exitOnSignal()
   let rows: Record<string, number> = {}
   // The file first: a folder that does not exist is noticed before the copy is made.
   const bytes = await writeOutput(
