@@ -17,7 +17,7 @@ export async function migrateCommand(_: string, options: Options): Promise<boole
   const config = readConfig()
   if (options.status) return report(await pending(config))
   await using driver = await openDriver(config.database)
-  for (const tag of await migrate(driver, migrations, distributedTables)) say(`applied ${tag}`)
+  for (const tag of await migrate(driver, distributedTables)) say(`applied ${tag}`)
   // A migration may have made a table that is not where the others are.
   if (options.distribute || (await undistributedTables(driver, distributedTables))?.length) {
     for (const table of await distribute(driver, distributedTables)) say(`distributed ${table} by user`)

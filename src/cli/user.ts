@@ -8,6 +8,7 @@ import { apiTokens, sessions, toInstant, users } from '../db/tables.ts'
 import { insertUser } from '../modules/auth/insert-user.ts'
 import { email, newPassword, normalizeEmail } from '../modules/auth/model.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
+import { distributedTables } from '../modules/table-registry.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
 import { tasks } from '../modules/tasks/table.ts'
 import { readConfig } from './env.ts'
@@ -42,7 +43,7 @@ export async function createUser(address: string): Promise<void> {
   const password = await readNewPassword()
   await using driver = await openDatabase(config)
   try {
-    await migrate(driver)
+    await migrate(driver, distributedTables)
     const made = await insertUser(createDb(driver), address, await hashPassword(config, password))
     await print(`${made.id}\n`)
     say(`created user ${printable(made.email)}`)

@@ -5,6 +5,7 @@ import { createDb } from '../../db/drizzle.ts'
 import { syncTree } from '../../db/embedded/cluster-files.ts'
 import { majorOf, postgresMajor } from '../../db/embedded/major.ts'
 import { migrate, migrationState } from '../../db/migrator.ts'
+import { distributedTables } from '../../modules/table-registry.ts'
 import { connectToService } from '../control.ts'
 import { readConfig } from '../env.ts'
 import { skipVersions } from '../reset-sync.ts'
@@ -66,7 +67,7 @@ function prepare(folder: string, file: string): Promise<Restored> {
       throw new Error('a newer todo-api made this backup; restore it with that version')
     }
     const { users, tasks } = await readThrough(driver)
-    await migrate(driver)
+    await migrate(driver, distributedTables)
     await skipVersions(createDb(driver))
     return { users: users!, tasks: tasks! }
   })
@@ -84,7 +85,7 @@ async function importFrom(folder: string, file: string): Promise<Restored> {
   }
   rmSync(cluster, { recursive: true })
   return withUnpacked(folder, file, async driver => {
-    await migrate(driver)
+    await migrate(driver, distributedTables)
     const progress = createProgress('rows')
     const loader = createLoader(driver, progress)
     await importFile(createReadStream(join(folder, exportName)), loader)

@@ -3,6 +3,7 @@ import { createReader, type Env } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
 import { migrate } from '../../db/migrator.ts'
 import { openPostgres } from '../../db/postgres/postgres.ts'
+import { distributedTables } from '../../modules/table-registry.ts'
 import { readConfig, readEnv } from '../env.ts'
 import { openDatabase } from '../open-database.ts'
 import { createProgress, say, UsageError } from '../terminal.ts'
@@ -21,7 +22,7 @@ export async function importCommand(file: string, { from }: { from?: string }): 
   const source = file === '' ? fastApiUrl(from, readEnv().env) : undefined
   await using driver = await openDatabase(readConfig())
   // A program newer than the database would write the wrong columns.
-  await migrate(driver)
+  await migrate(driver, distributedTables)
   return source === undefined ? await fromFile(driver, file) : await fromFastApi(driver, source)
 }
 
