@@ -261,7 +261,7 @@ function serverUser(): { uid: number; gid: number } | undefined {
  * (arguments of `kill -s`), and deletes it. Neither a signal to the group (Ctrl-C) nor `bun --no-orphans` reaches it:
  * it has a session of its own and no parent that waits for it.
  */
-function startGuardian(folder: string) {
+export function startGuardian(folder: string) {
   const script = `
     {
       while [ -d "$1" ] && kill -0 $2; do sleep 0.5; done

@@ -1,7 +1,11 @@
+import { cpSync, mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import postgres from 'postgres'
+import { clusterName } from '../../src/config/data-dir.ts'
 import { openDriver } from '../../src/db/drizzle.ts'
 import { migrate, migrations } from '../../src/db/migrator.ts'
-import { execute, startPostgresServer } from './postgres-server.ts'
+import { execute, startGuardian, startPostgresServer } from './postgres-server.ts'
 
 /** A database of the caller's own, with every migration applied. */
 export interface PrivateDatabase {
@@ -73,6 +77,23 @@ async function makeTemplate(server: string) {
   } finally {
     await sql.end({ timeout: 1 })
   }
+}
+
+/** Puts an embedded database into a folder: a copy of one that the first caller in this process migrates. */
+export async function addEmbeddedDatabase(dataDir: string): Promise<void> {
+  embedded ??= makeEmbedded()
+  cpSync(join(await embedded, clusterName), join(dataDir, clusterName), { recursive: true })
+}
+
+let embedded: Promise<string> | undefined
+
+async function makeEmbedded(): Promise<string> {
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-template-'))
+  startGuardian(dataDir)
+  const driver = await openDriver({ kind: 'embedded', dataDir })
+  await migrate(driver)
+  await driver.close()
+  return dataDir
 }
 
 function withDatabase(url: string, name: string): string {

@@ -20,11 +20,15 @@ const durable: FileSystem = folder => new DurableFS(folder)
  */
 const parameters = ['TimeZone=UTC', 'jit=off', 'shared_buffers=16MB'].flatMap(setting => ['-c', setting])
 
+/** Compiled once in this process: engines share the machine code that a module gets while it runs. */
+let compiled: Promise<[WebAssembly.Module, WebAssembly.Module]> | undefined
+
 /** Starts PostgreSQL on a folder; an empty folder gets a new database. */
 export async function openCluster(folder: string, fileSystem = durable): Promise<PGlite> {
   requireSameMajor(folder)
   const fs = fileSystem(folder)
-  const [pgliteWasmModule, initdbWasmModule] = await Promise.all([compile(pgliteWasm), compile(initdbWasm)])
+  compiled ??= Promise.all([compile(pgliteWasm), compile(initdbWasm)])
+  const [pgliteWasmModule, initdbWasmModule] = await compiled
   const options = {
     fs,
     startParams: [...durableParams(PGlite.defaultStartParams), ...parameters],
