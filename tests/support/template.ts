@@ -31,7 +31,8 @@ export async function emptyDatabase(): Promise<PrivateDatabase> {
 
 async function create(server: string, copyOf: string): Promise<PrivateDatabase> {
   const name = `test_${crypto.randomUUID().replaceAll('-', '')}`
-  await execute(server, `create database ${name} template ${copyOf}`)
+  // By default PostgreSQL logs every page of the copy, which takes it four times the CPU.
+  await execute(server, `create database ${name} template ${copyOf} strategy file_copy`)
   const directUrl = withDatabase(server, name)
   return {
     url: throughProxy(directUrl),
