@@ -20,15 +20,15 @@ const durable: FileSystem = folder => new DurableFS(folder)
  */
 const parameters = ['TimeZone=UTC', 'jit=off', 'shared_buffers=16MB'].flatMap(setting => ['-c', setting])
 
-/** Compiled once in this process: engines share the machine code that a module gets while it runs. */
-let compiled: Promise<[WebAssembly.Module, WebAssembly.Module]> | undefined
+/** Compiled once in a process: further engines start with the machine code that the first one has made of it. */
+let pgliteModule: Promise<WebAssembly.Module> | undefined
 
 /** Starts PostgreSQL on a folder; an empty folder gets a new database. */
 export async function openCluster(folder: string, fileSystem = durable): Promise<PGlite> {
   requireSameMajor(folder)
   const fs = fileSystem(folder)
-  compiled ??= Promise.all([compile(pgliteWasm), compile(initdbWasm)])
-  const [pgliteWasmModule, initdbWasmModule] = await compiled
+  pgliteModule ??= compile(pgliteWasm)
+  const [pgliteWasmModule, initdbWasmModule] = await Promise.all([pgliteModule, compile(initdbWasm)])
   const options = {
     fs,
     startParams: [...durableParams(PGlite.defaultStartParams), ...parameters],
