@@ -3,7 +3,7 @@ import { loadSecretKey } from '../config/secret-key.ts'
 import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
-import { migrate, migrationState, migrations } from '../db/migrator.ts'
+import { migrate, migrationState } from '../db/migrator.ts'
 import { databaseError } from '../db/pg-error.ts'
 import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
@@ -43,9 +43,21 @@ export async function serve(
 
   const backups = config.backups && startBackups(config.backups, log)
 
-  // 2. The app.
+  // 2. Migrations: the database connects while the app is made. Until they have run, requests that need it get 503.
   let stopping = false
   let isPrepared = false
+  const migrated = migrateWhenPossible(
+    driver,
+    log,
+    () => prepare(),
+    () => stopping,
+  ).then(() => {
+    isPrepared = true
+  })
+  // The caller awaits it later; a failure before that would be an unhandled rejection.
+  migrated.catch(() => {})
+
+  // 3. The app.
   const { app, prepare, jobs, stats, endStreams } = createApp({
     config,
     secretKey,
@@ -64,10 +76,10 @@ export async function serve(
   })
   attach(request => withTimeBudget(() => app.fetch(request)))
 
-  // 3. Background jobs; the first run comes long after the migrations.
+  // 4. Background jobs; the first run comes long after the migrations.
   const background = schedule(jobs, log)
 
-  // 4. A clean stop, in any state.
+  // 5. A clean stop, in any state.
   async function stop(reason: string, delaySeconds = config.shutdownDelaySeconds): Promise<void> {
     if (stopping) return
     stopping = true
@@ -89,13 +101,6 @@ export async function serve(
     log.info('stopped')
   }
 
-  // 5. Migrations. Until they have run, requests that need the database get 503.
-  const migrated = migrateWhenPossible(driver, log, prepare, () => stopping).then(() => {
-    isPrepared = true
-  })
-  // The caller awaits it later; a failure before that would be an unhandled rejection.
-  migrated.catch(() => {})
-
   return { url: server.url.href, driver, stop, migrated }
 }
 
@@ -115,7 +120,7 @@ async function migrateWhenPossible(
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
       const { pending, newer } = await migrationState(driver)
-      const applied = pending.length > 0 ? await migrate(driver, migrations, distributedTables) : []
+      const applied = pending.length > 0 ? await migrate(driver, distributedTables) : []
       if (applied.length > 0) log.info('migrated', { applied: applied.length, last: applied.at(-1) })
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
       return await prepare()
