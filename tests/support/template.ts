@@ -2,6 +2,7 @@ import { cpSync, mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
+import type { DatabaseSettings } from '../../src/config/config.ts'
 import { clusterName } from '../../src/config/data-dir.ts'
 import { openDriver } from '../../src/db/drizzle.ts'
 import { migrate, migrations } from '../../src/db/migrator.ts'
@@ -66,14 +67,7 @@ async function makeTemplate(server: string) {
     if (found?.complete) return
     await sql.unsafe(`drop database if exists ${template} with (force)`)
     await sql.unsafe(`create database ${template}`)
-    const driver = await openDriver({
-      kind: 'postgres',
-      url: withDatabase(server, template),
-      poolSize: 1,
-      prepare: true,
-    })
-    await migrate(driver, [])
-    await driver.close()
+    await migrateDatabase({ kind: 'postgres', url: withDatabase(server, template), poolSize: 1, prepare: true })
     await sql.unsafe(`alter database ${template} is_template true`)
   } finally {
     await sql.end({ timeout: 1 })
@@ -91,10 +85,14 @@ let embedded: Promise<string> | undefined
 async function makeEmbedded(): Promise<string> {
   const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-template-'))
   startGuardian(dataDir)
-  const driver = await openDriver({ kind: 'embedded', dataDir })
-  await migrate(driver)
-  await driver.close()
+  await migrateDatabase({ kind: 'embedded', dataDir })
   return dataDir
+}
+
+async function migrateDatabase(settings: DatabaseSettings) {
+  const driver = await openDriver(settings)
+  await migrate(driver, [])
+  await driver.close()
 }
 
 function withDatabase(url: string, name: string): string {
