@@ -67,7 +67,12 @@ async function makeTemplate(server: string) {
     if (found?.complete) return
     await sql.unsafe(`drop database if exists ${template} with (force)`)
     await sql.unsafe(`create database ${template}`)
-    await migrateDatabase({ kind: 'postgres', url: withDatabase(server, template), poolSize: 1, prepare: true })
+    await migrateDatabase({
+      kind: 'postgres',
+      url: withDatabase(server, template),
+      poolSize: 1,
+      prepare: true,
+    })
     await sql.unsafe(`alter database ${template} is_template true`)
   } finally {
     await sql.end({ timeout: 1 })
