@@ -64,6 +64,18 @@ onBothDatabases('the clean-up', api => {
     ).toEqual([0, 3])
   })
 
+  test('removes tickets that have expired, and no other', async () => {
+    const ada = await api.user()
+    const issue = () => api.post('/auth/tickets', { token: ada.token, json: { for: 'events' } })
+    await issue()
+    await api.sql(`update tickets set expires_at = now() - interval '1 second'`, [])
+    await issue()
+
+    await jobOf(api, 'clean up tickets').run()
+
+    expect(await rows('select expires_at > now() from tickets')).toEqual([true])
+  })
+
   test('removes counters an hour after they have run out', async () => {
     const ends = {
       counting: 60_000,

@@ -67,6 +67,13 @@ describe('a service with one listed origin', () => {
     })
   })
 
+  test('names at most the first 200 characters of an origin', async () => {
+    const origin = `https://${'x'.repeat(300)}.example`
+    await originOf(api, origin)
+
+    expect(refusals().at(-1)).toMatchObject({ origin: origin.slice(0, 200) })
+  })
+
   test('names no allowed origin, and not its own', async () => {
     const before = refusals().length
     await originOf(api, listed)

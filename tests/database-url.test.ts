@@ -129,6 +129,8 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres://u:geheim@x@h/d', /percent-encoded.* @ as %40/],
     ['postgres://u:geheim@x?y=1@h/d', /percent-encoded/],
     ['postgres://u:geheim%x@h/d', /percent-encoded.* % as %25/],
+    ['postgres://u:geheim%00x@h/d', /percent-encoded/],
+    ['postgres://u@h/d?password=geheim%00x', /percent-encoded/],
     ['postgres://h:geheim/d', /port/],
     ['postgres://::1/d', /port .*\[::1\]/],
     ['postgres://h:99999/d', /port/],

@@ -229,6 +229,18 @@ test('at most four statements are on their way on a connection', async () => {
   expect(pool.made[0]!.asked).toHaveLength(1 + 4)
 })
 
+test('nothing is sent behind a statement when the one before took long', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  for (const text of ['wait 20', 'wait 1', 'quick']) void ask(pool, text, true)
+  await time.pass(20)
+  // The connection was silent for long, and has answered a moment ago.
+  expect(pool.made[0]!.asked).toEqual(['wait 20', 'wait 1'])
+  await time.pass(1)
+
+  expect(pool.made[0]!.asked).toEqual(['wait 20', 'wait 1', 'quick'])
+})
+
 test('nothing is sent behind a statement that takes long', async () => {
   const time = fakeTime()
   const pool = scripted(1)
