@@ -72,9 +72,9 @@ async function flood(api: Service, user: User, reader: EventReader): Promise<num
   return reader.text().length
 }
 
-const openStreams = async (api: Service) => {
+async function measured(api: Service, name: string) {
   const { body } = await api.get(`${api.url}/metrics`, { token: metricsToken })
-  return sampled(readPrometheus(body), 'streams_open')!
+  return sampled(readPrometheus(body), name)!
 }
 
 const ends = (api: Service, { id }: User) =>
@@ -347,6 +347,24 @@ onBothDatabases(
       await stop()
     })
 
+    test('is woken by what may have changed something, and not by what only reads', async () => {
+      const ada = await api.user()
+      const task = await api.task(ada)
+      const stream = await openEvents(api, ada)
+      await stream.receive('hello')
+      const wakeUps = () => measured(api, 'stream_wake_ups_total')
+      const before = await wakeUps()
+      for (const path of ['/tasks', '/tasks/changes', `/tasks/${task.id}`, '/users/me'])
+        for (const method of ['GET', 'HEAD'])
+          expect((await api.request(method, path, { token: ada.token })).status).toBe(200)
+      expect(await wakeUps()).toBe(before)
+
+      await api.task(ada)
+      await stream.receive('changes')
+      expect(await wakeUps()).toBeGreaterThan(before)
+      await stream.close()
+    })
+
     test('wakes within a second for a change that did not come through this process', async () => {
       const ada = await api.user()
       const task = await api.task(ada)
@@ -420,7 +438,7 @@ onBothDatabases(
         )
         await new Promise(resolve => socket.on('close', resolve))
       }
-      await until(async () => (await openStreams(api)) === 0)
+      await until(async () => (await measured(api, 'streams_open')) === 0)
       const stream = await openEvents(api, ada)
       expect(stream.status).toBe(200)
       await stream.close()

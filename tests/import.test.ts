@@ -308,6 +308,9 @@ describe.each(kinds.flatMap(from => kinds.map(to => [from, to] as const)))(
       const back = await runCommand(['export'], fresh)
 
       expect([exported.exitCode, imported.exitCode, again.exitCode]).toEqual([0, 0, 0])
+      expect(exported.stderr).toBe(
+        'exported 2 users, 1 lists, 5 tasks, 2 notes of deletions; no sessions or API tokens\n',
+      )
       expect(imported.stderr).toBe(
         'added 2 users, 5 tasks, 1 lists, 2 notes of deletions; 0 were here already; 0 skipped\n',
       )

@@ -224,6 +224,30 @@ test('connections at rest do not delay it', async () => {
   })
 }, 60_000)
 
+test('background work that does not end delays it by a second', async () => {
+  await withData('embedded', async start => {
+    const api = await start({ BACKUP_EVERY: '1s' })
+    const { pid } = api.process
+    let backup = 0
+    await until(() => {
+      backup = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8'))
+      return backup > 0
+    })
+    process.kill(backup, 'SIGSTOP')
+
+    const begin = performance.now()
+    const elapsed = stopwatch(pid)
+    signal(api)
+    const code = await api.process.exited
+    const [took, tookItself] = [performance.now() - begin, elapsed()]
+    Bun.spawnSync(['kill', '-KILL', String(backup)])
+
+    expect(code).toBe(0)
+    expect(took).toBeGreaterThan(950)
+    expect(tookItself).toBeLessThan(2500)
+  })
+}, 60_000)
+
 test('a stop fits into the time that the examples of deploy/ give it', () => {
   const read = (file: string) => readFileSync(join(import.meta.dir, '..', file), 'utf8')
   const seconds = (file: string, pattern: RegExp) => Number(read(file).match(pattern)?.[1])

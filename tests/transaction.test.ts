@@ -100,7 +100,11 @@ describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
   test('includes statements that its work did not wait for', async () => {
     await empty()
     await db.transaction(async tx => {
-      for (const id of [1, 2, 3]) void tx.insert(entries).values({ id, note: `${id}` }).execute()
+      for (const id of [1, 2, 3])
+        void tx
+          .insert(entries)
+          .values({ id, note: `${id}` })
+          .execute()
     })
 
     expect(await notes()).toEqual(['1', '2', '3'])
@@ -109,7 +113,11 @@ describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
   test('keeps nothing when one of those fails', async () => {
     await empty()
     const work = db.transaction(async tx => {
-      for (const id of [1, 2, 1]) tx.insert(entries).values({ id, note: `${id}` }).execute().catch(() => {})
+      for (const id of [1, 2, 1])
+        tx.insert(entries)
+          .values({ id, note: `${id}` })
+          .execute()
+          .catch(() => {})
     })
 
     await expect(work).rejects.toMatchObject({ code: '23505' })
