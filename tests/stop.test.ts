@@ -228,19 +228,20 @@ test('background work that does not end delays it by a second', async () => {
   await withData('embedded', async start => {
     const api = await start({ BACKUP_EVERY: '1s' })
     const { pid } = api.process
-    let backup = 0
+    // The process of a backup, stopped before its end.
+    let backup = ''
     await until(() => {
-      backup = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8'))
-      return backup > 0
+      backup = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim()
+      const isStopped = backup !== '' && Bun.spawnSync(['kill', '-STOP', backup]).success
+      return isStopped && /^State:\tT/m.test(readFileSync(`/proc/${backup}/status`, 'utf8'))
     })
-    process.kill(backup, 'SIGSTOP')
 
     const begin = performance.now()
     const elapsed = stopwatch(pid)
     signal(api)
     const code = await api.process.exited
     const [took, tookItself] = [performance.now() - begin, elapsed()]
-    Bun.spawnSync(['kill', '-KILL', String(backup)])
+    Bun.spawnSync(['kill', '-KILL', backup])
 
     expect(code).toBe(0)
     expect(took).toBeGreaterThan(950)
