@@ -114,7 +114,8 @@ function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<P
   if (value === undefined) return { type: 'missing', msg: 'Field required' }
   if (schema[Kind] === 'Text')
     return textProblem(schema, value) ?? { type: 'string_type', msg: is('a valid string') }
-  if (schema[Kind] === 'StringList' && Array.isArray(value) && value.length <= schema.maxItems) {
+  if (schema[Kind] === 'StringList' && Array.isArray(value)) {
+    if (value.length > schema.maxItems) return tooLong(schema)
     const problem = value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)
     if (problem) return problem
   }
@@ -124,7 +125,7 @@ function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<P
     case ValueErrorType.Array:
       return { type: 'list_type', msg: is('a list') }
     case ValueErrorType.ArrayMaxItems:
-      return { type: 'too_long', msg: `List should have at most ${schema.maxItems} items` }
+      return tooLong(schema)
     case ValueErrorType.ArrayMinItems:
       return { type: 'too_short', msg: `List should have at least ${schema.minItems} items` }
     case ValueErrorType.Integer:
@@ -147,6 +148,11 @@ function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<P
       return { type: 'value_error', msg: is('valid') }
   }
 }
+
+const tooLong = ({ maxItems }: TSchema) => ({
+  type: 'too_long',
+  msg: `List should have at most ${maxItems} items`,
+})
 
 /** A choice of strings, or a value that may be null, whose own problem is then described. */
 function describeUnion(schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
