@@ -295,7 +295,13 @@ describe('over the wire', () => {
       headers: { 'content-type': 'application/json' },
     })
 
-    expectError(answer, 413, 'body_too_large')
+    const announced = await api.post('/tasks', {
+      token: ada.token,
+      raw: new Uint8Array(8 * 1024 * 1024),
+      headers: { 'content-type': 'application/json' },
+    })
+
+    for (const refused of [answer, announced]) expectError(refused, 413, 'body_too_large')
     expect(process.memoryUsage.rss() - before).toBeLessThan(48 * 1024 * 1024)
     expect((await api.get('/health')).status).toBe(200)
   })

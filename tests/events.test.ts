@@ -502,6 +502,25 @@ test('a client that leaves more than a MiB unread is too slow', () => {
   expect(reasons).toEqual(['too_slow'])
 })
 
+test('a stop waits half a second for a client that does not read its last event, and for no other', async () => {
+  const api = await startService('embedded')
+  const { id: userId } = await api.user()
+  const stopAfter = async (reads: boolean) => {
+    const { streams } = streamsWithoutJobs(api)
+    const body = streams.open({ userId, token: '', place: { cursor: '', version: 0 }, requestId: '' })
+    if (reads) void new Response(body).text()
+    const [begin, elapsed] = [performance.now(), stopwatch()]
+    await streams.stop()
+    return { atMost: performance.now() - begin, atLeast: elapsed() }
+  }
+
+  const unread = await stopAfter(false)
+  expect(unread.atMost).toBeGreaterThan(490)
+  expect(unread.atLeast).toBeLessThan(1500)
+  expect((await stopAfter(true)).atLeast).toBeLessThan(450)
+  await api.stop()
+})
+
 test.each(['postgres', 'embedded'] as const)('a full process refuses another stream (%s)', async kind => {
   const api = await startService(kind, { STREAMS_MAX: '2' })
   const [ada, bob] = [await api.user(), await api.user()]

@@ -154,3 +154,21 @@ onBothDatabases('a value', api => {
     expect(wrong).toEqual([])
   })
 })
+
+onBothDatabases('a page', api => {
+  test('has fifty entries, if not said otherwise', async () => {
+    const { token } = await api.user()
+    const entries = async (path: string) => {
+      const { body } = await api.get(path, { token })
+      return Array.isArray(body) ? body.length : body.tasks.length
+    }
+    const batch = (operations: object[]) => api.post('/tasks/batch', { token, json: { operations } })
+    const created = await batch(Array(51).fill({ op: 'create', task: { title: 'Buy milk' } }))
+    const seen = [await entries('/tasks'), await entries('/tasks/changes')]
+    await batch(created.body.results.map(({ id }: { id: string }) => ({ op: 'delete', id })))
+    for (let i = 0; i < 51; i++) await api.post('/lists', { token, json: { name: 'Groceries' } })
+    seen.push(await entries('/tasks/trash'), await entries('/lists'))
+
+    expect(seen).toEqual([50, 50, 50, 50])
+  })
+})
