@@ -223,14 +223,13 @@ describe('backup --verify', () => {
       return pack(folder, output)
     })
     const target = `${dataDir}.tar.gz`
-    const before = process.env.DATA_DIR
     process.env.DATA_DIR = dataDir
     try {
       await expect(backupCommand(target, { verify: true })).rejects.toThrow(
         'has other rows than the database',
       )
     } finally {
-      process.env.DATA_DIR = before
+      delete process.env.DATA_DIR
       packing.mockRestore()
     }
 

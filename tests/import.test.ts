@@ -919,6 +919,17 @@ describe('the lines of a file', () => {
   })
 })
 
+test.each([
+  [['file', '--from', 'postgres://h/d'], 'name a FILE or use --from, not both'],
+  [['--from', 'mysql://h/d'], 'the address to import from must look like postgres://user@host:5432/name'],
+  [
+    ['--from', 'postgres://h/d e'],
+    'the address to import from must look like postgres://user@host:5432/name',
+  ],
+])('import %j is wrong use', async (args, message) => {
+  expect(await runCommand(['import', ...args])).toMatchObject({ exitCode: 2, stderr: `${message}\n` })
+})
+
 test('a file that is not there is reported in one line', async () => {
   const place = await newPlace('embedded')
   const file = join(place.folder, 'missing.ndjson')

@@ -118,7 +118,7 @@ function requestWith({ path, place, steps }: Limited, value: ReturnType<typeof o
   const address = path.replace('/api/v1', '').replace('{id}', crypto.randomUUID())
   if (place === 'header') return [address, { headers: { [steps[0]!]: String(value) } }]
   if (place === 'query') {
-    const pairs = [value].flat().map(item => [String(steps[0]), String(item)])
+    const pairs = [value].flat().map((item): [string, string] => [String(steps[0]), String(item)])
     return [`${address}?${new URLSearchParams(pairs)}`, {}]
   }
   const wrap = (inner: unknown, step: string | 0) => (step === 0 ? [inner] : { [step]: inner })
