@@ -33,6 +33,7 @@ describe('a service with one listed origin', () => {
 
     expect([ours.status, ours.headers.get('access-control-allow-headers')]).toEqual([204, wanted])
     expect(ours.headers.get('access-control-allow-credentials')).toBe('true')
+    expect(ours.headers.get('access-control-max-age')).toBe('600')
     expect(ours.headers.get('vary')).toBe('Origin, Access-Control-Request-Headers')
     expect(other.headers.get('access-control-allow-origin')).toBeNull()
     expect(other.headers.get('access-control-allow-headers')).not.toContain('x-anything')

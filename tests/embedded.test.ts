@@ -163,10 +163,27 @@ test('each kind of value comes back as it was', async () => {
   expect(row).toEqual([...values, '1.5'])
 })
 
-test('times are in UTC and just in time compilation is off', async () => {
-  expect(await driver.query(`select current_setting('TimeZone'), current_setting('jit')`, [])).toEqual([
-    ['UTC', 'off'],
-  ])
+test('the engine has these settings: what it answers is on disk, and it is small', async () => {
+  const settings = {
+    TimeZone: 'UTC',
+    jit: 'off',
+    shared_buffers: '16MB',
+    fsync: 'on',
+    wal_sync_method: 'fsync',
+    synchronous_commit: 'on',
+    full_page_writes: 'on',
+  }
+  const names = Object.keys(settings)
+  const rows = await driver.query(`select ${names.map(name => `current_setting('${name}')`).join()}`, [])
+
+  expect([...rows]).toEqual([Object.values(settings)])
+})
+
+test('keeps five hundred statements prepared, and then begins again', async () => {
+  for (let i = 0; i < 510; i++) await driver.query(`select ${i}`, [], { prepare: true })
+  const [row] = await driver.query('select count(*) from pg_prepared_statements', [])
+
+  expect(row![0]).toBeWithin(1, 501)
 })
 
 test('an error carries its SQLSTATE and constraint, and the next statement works', async () => {

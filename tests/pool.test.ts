@@ -321,6 +321,16 @@ test('a while after the lock all is as before', async () => {
   expect(pool.made.map(({ asked }) => asked.at(-1))).toEqual(Array(2).fill('wait 50 locked'))
 })
 
+test('of jobs without an answer a hundred for each connection may be there, and the next is refused', async () => {
+  const time = fakeTime()
+  const pool = scripted(2)
+  const outcomes: string[] = []
+  for (let i = 0; i < 201; i++) void ask(pool, 'wait 500').then(outcome => outcomes.push(outcome))
+  await time.pass(0)
+
+  expect(outcomes).toEqual(['refused'])
+})
+
 test('transactions have half of the connections at most', async () => {
   const time = fakeTime()
   const pool = scripted(4)
