@@ -414,6 +414,15 @@ onBothDatabases(
         )
       })
 
+      test('is the only one that a sign-in renews', async () => {
+        const ada = await api.user()
+        await setCost(ada, 4)
+        const before = await stored(ada)
+
+        expect((await login({ username: ada.email, password: ada.password })).status).toBe(200)
+        expect(await stored(ada)).toEqual(before)
+      })
+
       test('stays after a bad one, and after a good one for a disabled account', async () => {
         const ada = await api.user()
         const hash = await setCost(ada, 5)

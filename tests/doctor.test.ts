@@ -297,12 +297,16 @@ describe('doctor names the cure when the database', () => {
     ])
   })
 
-  test('refuses the role its tables', async () => {
+  test.each([
+    ['all of its tables', ''],
+    ['insertions', 'grant select, update, delete on all tables in schema public'],
+    ['deletions', 'grant select, update, insert on all tables in schema public'],
+  ])('refuses the role %s', async (_, rights) => {
     const role = `reader_${name()}`
     await execute(
       url(),
       `create role ${role} login password 'x'; grant usage on schema drizzle to ${role};
-       grant select on all tables in schema drizzle to ${role}`,
+       grant select on all tables in schema drizzle to ${role}; ${rights && `${rights} to ${role}`}`,
     )
     const own = new URL(url())
     Object.assign(own, { username: role, password: 'x' })

@@ -270,7 +270,7 @@ describe('over the wire', () => {
   })
 
   test('a body of 32 KiB is taken, one byte more is 413, announced or not', async () => {
-    const whole = JSON.stringify({ title: 'x' }).padEnd(32 * 1024)
+    const whole = JSON.stringify({ title: 'x' }).padStart(32 * 1024)
 
     expect((await post(whole)).status).toBe(201)
     expect((await post(whole, [json], 5000)).status).toBe(201)

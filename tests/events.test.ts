@@ -502,6 +502,41 @@ test('a client that leaves more than a MiB unread is too slow', () => {
   expect(reasons).toEqual(['too_slow'])
 })
 
+test.each(['postgres', 'embedded'] as const)(
+  'a change is read once, for all streams that are there (%s)',
+  async kind => {
+    const api = await startService(kind)
+    const ada = await api.user()
+    const tasks = serviceOn(api)
+    let reads = 0
+    const counted: typeof tasks.changes = (...query) => {
+      reads++
+      return tasks.changes(...query)
+    }
+    const log = { info() {}, error() {} }
+    const parts = { db: createDb(api.driver), log, authenticate: () => ({}), streamsMax: 2 }
+    const streams = createStreams({ ...parts, tasks: { changes: counted } })
+    const [poll] = streams.jobs
+    const place = await tasks.changesStart(ada.id, { cursor: undefined, sentAs: ['since'] })
+    for (const requestId of ['one', 'two'])
+      void new Response(streams.open({ userId: ada.id, token: requestId, place, requestId })).text()
+    await until(() => reads > 0)
+    await Bun.sleep(200)
+    reads = 0
+
+    await poll!.run()
+    await api.task(ada)
+    for (let i = 0; i < 3; i++) {
+      await poll!.run()
+      await until(() => reads > 0)
+      await Bun.sleep(100)
+    }
+    expect(reads).toBe(1)
+    await streams.stop()
+    await api.stop()
+  },
+)
+
 test('a stop waits half a second for a client that does not read its last event, and for no other', async () => {
   const api = await startService('embedded')
   const { id: userId } = await api.user()
