@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { template } from '../src/db/embedded/cluster-files.ts'
-import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
+import { freeBytesMin, onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/embedded/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import type { User } from './support/harness.ts'
@@ -365,6 +365,12 @@ test('a disk that fails ends the process at once with a clear line, and nothing 
   expect({ code, out }).toEqual({ code: 1, out: '' })
   const driver = await open(dataDir)
   expect((await driver.query('select a from t order by a', []))[0]).toEqual([1])
+})
+
+test('what is kept free is what the documents say', async () => {
+  const document = await Bun.file(join(import.meta.dir, '../docs/troubleshooting.md')).text()
+
+  expect(document).toContain(`Embedded: less than ${freeBytesMin / 1024 / 1024} MiB are free`)
 })
 
 test('when space runs low writes are refused and reads go on', async () => {
