@@ -179,6 +179,16 @@ test('the engine has these settings: what it answers is on disk, and it is small
   expect([...rows]).toEqual([Object.values(settings)])
 })
 
+test('keeps the statements prepared that are to be, each once, and no other', async () => {
+  const kept = async () => (await driver.query('select count(*)::int from pg_prepared_statements', []))[0]![0]
+  const before = Number(await kept())
+  for (const text of ['select 1 as once', 'select 1 as twice', 'select 1 as twice'])
+    await driver.query(text, [], { prepare: true })
+  await driver.query('select 1 as unprepared', [])
+
+  expect(await kept()).toBe(before + 2)
+})
+
 test('keeps five hundred statements prepared, and then begins again', async () => {
   for (let i = 0; i < 510; i++) await driver.query(`select ${i}`, [], { prepare: true })
   const [row] = await driver.query('select count(*) from pg_prepared_statements', [])
