@@ -212,7 +212,7 @@ describe('backup --verify', () => {
   test('refuses a file that has other rows than the database, though it can be read', async () => {
     const dataDir = newFolder()
     const driver = await openEmbedded({ dataDir })
-    await migrate(driver)
+    await migrate(driver, [])
     await driver.query(`insert into rate_limits values ('a', 1, 1), ('b', 1, 1)`, [])
     await driver.close()
     const { pack } = archive
