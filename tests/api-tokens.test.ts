@@ -142,6 +142,23 @@ onBothDatabases('API tokens', api => {
     }
   })
 
+  test('that may write may read, and those that may read may do nothing else', async () => {
+    const ada = await api.user()
+    const [writer, reader] = [
+      await makeApiToken(api, ada, ['tasks:write']),
+      await makeApiToken(api, ada, ['tasks:read']),
+    ]
+    const statuses = async ({ token }: { token: string }) => [
+      (await api.get('/tasks', { token })).status,
+      (await api.request('HEAD', '/lists', { token })).status,
+      (await api.post('/tasks', { token, json: { title: 'Buy milk' } })).status,
+      (await api.get('/users/me', { token })).status,
+    ]
+
+    expect(await statuses(writer)).toEqual([200, 200, 201, 403])
+    expect(await statuses(reader)).toEqual([200, 200, 403, 403])
+  })
+
   test('need the current password', async () => {
     const ada = await api.user()
     const make = (current_password: string) =>

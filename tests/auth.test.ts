@@ -221,6 +221,15 @@ onBothDatabases(
         expect(answers.map(({ status }) => status)).toEqual(Array(6).fill(200))
       })
 
+      test('goes by the username when both names are sent', async () => {
+        const { email, password } = await api.user()
+        const other = newAddress()
+
+        const right = await api.post('/auth/login', { json: { username: email, email: other, password } })
+        const wrong = await api.post('/auth/login', { json: { username: other, email, password } })
+        expect([right.status, wrong.status]).toEqual([200, 401])
+      })
+
       test('names everything that is missing', async () => {
         const { status, body } = await api.post('/auth/login', { json: {} })
         expect(status).toBe(422)
@@ -403,6 +412,15 @@ onBothDatabases(
         expect((await api.post('/auth/refresh', { json: { refresh_token: ada.refreshToken } })).status).toBe(
           200,
         )
+      })
+
+      test('is the only one that a sign-in renews', async () => {
+        const ada = await api.user()
+        await setCost(ada, 4)
+        const before = await stored(ada)
+
+        expect((await login({ username: ada.email, password: ada.password })).status).toBe(200)
+        expect(await stored(ada)).toEqual(before)
       })
 
       test('stays after a bad one, and after a good one for a disabled account', async () => {

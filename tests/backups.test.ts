@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, jest, test } from 'bun:test'
+import { afterAll, describe, expect, jest, spyOn, test } from 'bun:test'
 import {
   closeSync,
   mkdirSync,
@@ -12,6 +12,9 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import * as archive from '../src/cli/backup/archive.ts'
+import { backupCommand } from '../src/cli/backup/backup.ts'
+import { withUnpacked } from '../src/cli/backup/read-through.ts'
 import type { Env } from '../src/config/config.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { migrate } from '../src/db/migrator.ts'
@@ -204,6 +207,34 @@ describe('backup --verify', () => {
     expect(readdirSync(join(dataDir, '..'))).toEqual(['data'])
     expect(leftovers(dataDir)).toEqual([])
     expect((await runCommand(['backup', target], { env: on(dataDir) })).exitCode).toBe(0)
+  }, 60_000)
+
+  test('refuses a file that has other rows than the database, though it can be read', async () => {
+    const dataDir = newFolder()
+    const driver = await openEmbedded({ dataDir })
+    await migrate(driver, [])
+    await driver.query(`insert into rate_limits values ('a', 1, 1), ('b', 1, 1)`, [])
+    await driver.close()
+    const { pack } = archive
+    const packing = spyOn(archive, 'pack').mockImplementation(async (folder, output) => {
+      await withUnpacked(folder, 'the copy', copy =>
+        copy.query(`delete from rate_limits where key = 'a'`, []),
+      )
+      return pack(folder, output)
+    })
+    const target = `${dataDir}.tar.gz`
+    process.env.DATA_DIR = dataDir
+    try {
+      await expect(backupCommand(target, { verify: true })).rejects.toThrow(
+        'has other rows than the database',
+      )
+    } finally {
+      delete process.env.DATA_DIR
+      packing.mockRestore()
+    }
+
+    expect(readdirSync(join(dataDir, '..'))).toEqual(['data'])
+    expect(leftovers(dataDir)).toEqual([])
   }, 60_000)
 
   test('needs the name of a file', async () => {

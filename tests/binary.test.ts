@@ -261,7 +261,7 @@ describe('the data folder', () => {
     const api = await serve(folder)
     const mode = (path: string) => (statSync(join(folder, path)).mode & 0o777).toString(8)
 
-    expect([mode('data'), mode('data/secret_key')]).toEqual(['700', '600'])
+    expect(['data', 'data/secret_key', 'data/control'].map(mode)).toEqual(['700', '600', '600'])
     expect(readFileSync(join(folder, 'data/secret_key'), 'utf8')).toMatch(/^[0-9a-f]{64}$/)
     expect(api.log()).not.toContain(readFileSync(join(folder, 'data/secret_key'), 'utf8'))
     await api.stop()

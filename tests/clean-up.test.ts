@@ -5,8 +5,8 @@ import { createLog } from '../src/telemetry/log.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 
-/** A job of a second service on the same database, to be run now. */
-function jobOf({ kind, sql }: Service, job: string) {
+/** The jobs of a second service on the same database. */
+function jobsOn({ kind, sql }: Service) {
   const unused = () => Promise.reject(new Error('not needed here'))
   const { jobs } = createApp({
     config: parseConfig({}),
@@ -16,15 +16,26 @@ function jobOf({ kind, sql }: Service, job: string) {
     readiness: async () => ({ ready: true }),
     peerOf: () => null,
   })
-  return jobs.find(({ name }) => name === job)!
+  return jobs
 }
+
+/** One of them, to be run now. */
+const jobOf = (api: Service, job: string) => jobsOn(api).find(({ name }) => name === job)!
 
 onBothDatabases('the clean-up', api => {
   const rows = async (sql: string) => (await api.sql(sql, [])).map(([first]) => first)
 
-  test('runs every ten minutes', () => {
-    for (const what of ['sessions', 'API tokens', 'revocations', 'limits', 'tickets'])
-      expect(jobOf(api, `clean up ${what}`).everySeconds).toBe(600)
+  test('runs every ten minutes, the purge every fifteen, and what streams wait for several times a second', () => {
+    expect(Object.fromEntries(jobsOn(api).map(({ name, everySeconds }) => [name, everySeconds]))).toEqual({
+      'clean up sessions': 600,
+      'clean up API tokens': 600,
+      'clean up revocations': 600,
+      'clean up limits': 600,
+      'clean up tickets': 600,
+      'purge the trash': 900,
+      'poll versions': 0.16,
+      'check the tokens of streams': 0.25,
+    })
   })
 
   test('removes sessions that are over, and no other', async () => {
@@ -62,6 +73,18 @@ onBothDatabases('the clean-up', api => {
     expect(
       await rows(`select (extract(epoch from now() - ended_at) / 100)::int from session_ends order by 1`),
     ).toEqual([0, 3])
+  })
+
+  test('removes tickets that have expired, and no other', async () => {
+    const ada = await api.user()
+    const issue = () => api.post('/auth/tickets', { token: ada.token, json: { for: 'events' } })
+    await issue()
+    await api.sql(`update tickets set expires_at = now() - interval '1 second'`, [])
+    await issue()
+
+    await jobOf(api, 'clean up tickets').run()
+
+    expect(await rows('select expires_at > now() from tickets')).toEqual([true])
   })
 
   test('removes counters an hour after they have run out', async () => {

@@ -74,6 +74,53 @@ test('without any setting everything has its documented default', () => {
   expect(parseConfig({ DATABASE_URL: url }).database).toMatchObject({ kind: 'postgres', url, poolSize: 10 })
 })
 
+test.each([
+  ['PORT', 0, 65_535],
+  ['METRICS_PORT', 0, 65_535],
+  ['WORKERS', 1, 64],
+  ['DATABASE_POOL_SIZE', 1, 1000],
+  ['BCRYPT_COST', 12, 16],
+  ['SHUTDOWN_DELAY_SECONDS', 0, 60],
+  ['ACCESS_TOKEN_EXPIRE_MINUTES', 1, 525_600],
+  ['LOGIN_LIMIT', 0, 1_000_000],
+  ['LOGIN_FAILURE_LIMIT', 0, 1_000_000],
+  ['REGISTER_LIMIT', 0, 1_000_000],
+  ['STREAMS_MAX', 0, 1_000_000],
+  ['BACKUP_KEEP', 1, 10_000],
+])('%s may be from %d to %d', (name, least, most) => {
+  const areRefused = [least - 1, least, most, most + 1].map(
+    value => mistakes({ DATABASE_URL: url, SECRET_KEY: secret, [name]: String(value) }).length > 0,
+  )
+
+  expect(areRefused).toEqual([true, false, false, true])
+})
+
+test('what is not set has these limits', () => {
+  const { throttle, streamsMax, hashing, shutdownDelaySeconds, mcp, registration } = parseConfig({})
+  expect({ throttle, streamsMax, shutdownDelaySeconds, mcp, registration }).toEqual({
+    throttle: { loginsPerMinute: 120, failuresPerAccount: 10, registrationsPerHour: 200 },
+    streamsMax: 10_000,
+    shutdownDelaySeconds: 0,
+    mcp: true,
+    registration: 'open',
+  })
+  expect(hashing.waiting).toBe(25 * hashing.atOnce)
+})
+
+test('secrets are long and hold different characters', () => {
+  const isRefused = (env: Env) => mistakes(env).length > 0
+  const letters = (count: number) => 'zq7vkwx9'.slice(0, count)
+  const mixed = (count: number) =>
+    [
+      ...letters(count),
+      ...Array.from({ length: 32 - count }, (_, i) => letters(count)[(i * i + i) % count]!),
+    ].join('')
+
+  expect([15, 16].map(length => isRefused({ METRICS_TOKEN: 'x'.repeat(length) }))).toEqual([true, false])
+  expect([31, 32].map(length => isRefused({ SECRET_KEY: secret.slice(0, length) }))).toEqual([true, false])
+  expect([7, 8].map(count => isRefused({ SECRET_KEY: mixed(count) }))).toEqual([true, false])
+})
+
 test('an empty value, and one of nothing but white space, count as not set', () => {
   const names = [
     'DATABASE_URL',

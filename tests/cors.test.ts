@@ -33,6 +33,7 @@ describe('a service with one listed origin', () => {
 
     expect([ours.status, ours.headers.get('access-control-allow-headers')]).toEqual([204, wanted])
     expect(ours.headers.get('access-control-allow-credentials')).toBe('true')
+    expect(ours.headers.get('access-control-max-age')).toBe('600')
     expect(ours.headers.get('vary')).toBe('Origin, Access-Control-Request-Headers')
     expect(other.headers.get('access-control-allow-origin')).toBeNull()
     expect(other.headers.get('access-control-allow-headers')).not.toContain('x-anything')
@@ -65,6 +66,13 @@ describe('a service with one listed origin', () => {
       level: 'warn',
       remedy: 'if its pages may call, add it to FRONTEND_URL',
     })
+  })
+
+  test('names at most the first 200 characters of an origin', async () => {
+    const origin = `https://${'x'.repeat(300)}.example`
+    await originOf(api, origin)
+
+    expect(refusals().at(-1)).toMatchObject({ origin: origin.slice(0, 200) })
   })
 
   test('names no allowed origin, and not its own', async () => {

@@ -129,6 +129,8 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres://u:geheim@x@h/d', /percent-encoded.* @ as %40/],
     ['postgres://u:geheim@x?y=1@h/d', /percent-encoded/],
     ['postgres://u:geheim%x@h/d', /percent-encoded.* % as %25/],
+    ['postgres://u:geheim%00x@h/d', /percent-encoded/],
+    ['postgres://u@h/d?password=geheim%00x', /percent-encoded/],
     ['postgres://h:geheim/d', /port/],
     ['postgres://::1/d', /port .*\[::1\]/],
     ['postgres://h:99999/d', /port/],
@@ -486,6 +488,37 @@ describe('a failure to connect has a code of its own:', () => {
     using silent = await startScriptedServer({ tls: Buffer.alloc(0) })
 
     await expect(ask(silent.url)).rejects.toMatchObject({ code: 'CONNECT_TIMEOUT' })
+  })
+
+  test('a server that has TLS and does not begin it', async () => {
+    using silent = await startScriptedServer({ tls: Buffer.from('S') })
+
+    await expect(ask(`${silent.url}?sslmode=require`)).rejects.toMatchObject({
+      code: 'CONNECT_TIMEOUT',
+      message: 'TLS was not ready in time',
+    })
+  })
+
+  test('an address at which nothing answers', async () => {
+    // It accepts no connection, and the system keeps 512 for it.
+    const listener = `
+      const { port } = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } })
+      await Bun.write(Bun.stdout, port + '\\n')
+      Bun.sleepSync(60_000)`
+    const child = Bun.spawn([process.execPath, '-e', listener], { stdout: 'pipe' })
+    const { value } = await child.stdout.getReader().read()
+    const port = Number(new TextDecoder().decode(value))
+    const waiting = Array.from({ length: 600 }, () =>
+      createConnection(port, '127.0.0.1').on('error', () => {}),
+    )
+    await until(() => waiting.filter(socket => socket.readyState === 'open').length > 500)
+
+    await expect(ask(`postgres://u:p@127.0.0.1:${port}/d`)).rejects.toMatchObject({
+      code: 'CONNECT_TIMEOUT',
+      message: 'nothing answers at the address of the server',
+    })
+    for (const socket of waiting) socket.destroy()
+    child.kill('SIGKILL')
   })
 
   test('connect_timeout is the time that it may take', async () => {

@@ -1,8 +1,9 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, setSystemTime, spyOn, test } from 'bun:test'
 import { createSocket } from 'node:dgram'
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
+import { doctorCommand } from '../src/cli/doctor.ts'
 import type { Env } from '../src/config/config.ts'
 import { type Authority, createAuthority, read } from './support/certificates.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
@@ -98,6 +99,48 @@ describe('doctor names the cure when PostgreSQL', () => {
 
     expect({ exitCode, found }).toEqual(failure('database', cure))
     expect(JSON.stringify(found)).not.toMatch(/geheim|falsch/)
+  })
+
+  test.each([
+    [-1, 'ok'],
+    [1, 'ok'],
+    [3, 'warn'],
+    [-29, 'warn'],
+    [31, 'fail'],
+  ])('has a clock that is %d s apart from that of the machine: %s', async (seconds, verdict) => {
+    let printed = ''
+    const output = spyOn(process.stdout, 'write').mockImplementation(((text: string, done: () => void) => {
+      printed += text
+      done()
+    }) as typeof process.stdout.write)
+    const env = { DATABASE_URL: at('reader'), SECRET_KEY: secret }
+    Object.assign(process.env, env)
+    setSystemTime(new Date(Date.now() + seconds * 1000))
+    const isWell = await doctorCommand('', { json: true }).finally(() => {
+      setSystemTime()
+      output.mockRestore()
+      for (const name of Object.keys(env)) delete process.env[name]
+    })
+
+    const findings = printed
+      .trim()
+      .split('\n')
+      .map(line => JSON.parse(line) as Finding)
+    expect(findings.find(({ check }) => check === 'clock')?.verdict).toBe(verdict as Finding['verdict'])
+    expect(isWell).toBe(!findings.some(found => found.verdict === 'fail'))
+  })
+
+  test('has few connections for the pools of a replica', async () => {
+    const [row] = await execute(server.url, 'show max_connections')
+    const most = Math.floor(0.8 * Number(row!.max_connections))
+    const judge = async (size: number) => {
+      const env = { DATABASE_URL: server.url, SECRET_KEY: secret, DATABASE_POOL_SIZE: String(size) }
+      const { found } = await problems(env)
+      return found.filter(({ check }) => check === 'connections').map(({ verdict, cure }) => [verdict, cure])
+    }
+
+    expect(await judge(most)).toEqual([])
+    expect(await judge(most + 1)).toEqual([['warn', 'lower DATABASE_POOL_SIZE']])
   })
 
   test('has no TLS', async () => {
@@ -254,12 +297,20 @@ describe('doctor names the cure when the database', () => {
     ])
   })
 
-  test('refuses the role its tables', async () => {
+  test.each([
+    ['all of its tables', ''],
+    // A trigger of `sessions` writes into `session_ends`.
+    [
+      'insertions',
+      'grant insert on session_ends to ROLE; grant select, update, delete on all tables in schema public to ROLE',
+    ],
+    ['deletions', 'grant select, update, insert on all tables in schema public to ROLE'],
+  ])('refuses the role %s', async (_, rights) => {
     const role = `reader_${name()}`
     await execute(
       url(),
       `create role ${role} login password 'x'; grant usage on schema drizzle to ${role};
-       grant select on all tables in schema drizzle to ${role}`,
+       grant select on all tables in schema drizzle to ${role}; ${rights.replaceAll('ROLE', role)}`,
     )
     const own = new URL(url())
     Object.assign(own, { username: role, password: 'x' })

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { template } from '../src/db/embedded/cluster-files.ts'
+import { freeBytesMin } from '../src/db/embedded/copy.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/embedded/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
@@ -163,10 +164,37 @@ test('each kind of value comes back as it was', async () => {
   expect(row).toEqual([...values, '1.5'])
 })
 
-test('times are in UTC and just in time compilation is off', async () => {
-  expect(await driver.query(`select current_setting('TimeZone'), current_setting('jit')`, [])).toEqual([
-    ['UTC', 'off'],
-  ])
+test('the engine has these settings: what it answers is on disk, and it is small', async () => {
+  const settings = {
+    TimeZone: 'UTC',
+    jit: 'off',
+    shared_buffers: '16MB',
+    fsync: 'on',
+    wal_sync_method: 'fsync',
+    synchronous_commit: 'on',
+    full_page_writes: 'on',
+  }
+  const names = Object.keys(settings)
+  const rows = await driver.query(`select ${names.map(name => `current_setting('${name}')`).join()}`, [])
+
+  expect([...rows]).toEqual([Object.values(settings)])
+})
+
+test('keeps the statements prepared that are to be, each once, and no other', async () => {
+  const kept = async () => (await driver.query('select count(*)::int from pg_prepared_statements', []))[0]![0]
+  const before = Number(await kept())
+  for (const text of ['select 1 as once', 'select 1 as twice', 'select 1 as twice'])
+    await driver.query(text, [], { prepare: true })
+  await driver.query('select 1 as unprepared', [])
+
+  expect(await kept()).toBe(before + 2)
+})
+
+test('keeps five hundred statements prepared, and then begins again', async () => {
+  for (let i = 0; i < 510; i++) await driver.query(`select ${i}`, [], { prepare: true })
+  const [row] = await driver.query('select count(*) from pg_prepared_statements', [])
+
+  expect(row![0]).toBeWithin(1, 501)
 })
 
 test('an error carries its SQLSTATE and constraint, and the next statement works', async () => {
@@ -348,6 +376,12 @@ test('a disk that fails ends the process at once with a clear line, and nothing 
   expect({ code, out }).toEqual({ code: 1, out: '' })
   const driver = await open(dataDir)
   expect((await driver.query('select a from t order by a', []))[0]).toEqual([1])
+})
+
+test('what is kept free is what the documents say', async () => {
+  const document = await Bun.file(join(import.meta.dir, '../docs/troubleshooting.md')).text()
+
+  expect(document).toContain(`Embedded: less than ${freeBytesMin / 1024 / 1024} MiB are free`)
 })
 
 test('when space runs low writes are refused and reads go on', async () => {

@@ -271,7 +271,7 @@ describe('over the wire', () => {
   })
 
   test('a body of 32 KiB is taken, one byte more is 413, announced or not', async () => {
-    const whole = JSON.stringify({ title: 'x' }).padEnd(32 * 1024)
+    const whole = JSON.stringify({ title: 'x' }).padStart(32 * 1024)
 
     expect((await post(whole)).status).toBe(201)
     expect((await post(whole, [json], 5000)).status).toBe(201)
@@ -296,7 +296,13 @@ describe('over the wire', () => {
       headers: { 'content-type': 'application/json' },
     })
 
-    expectError(answer, 413, 'body_too_large')
+    const announced = await api.post('/tasks', {
+      token: ada.token,
+      raw: new Uint8Array(8 * 1024 * 1024),
+      headers: { 'content-type': 'application/json' },
+    })
+
+    for (const refused of [answer, announced]) expectError(refused, 413, 'body_too_large')
     expect(process.memoryUsage.rss() - before).toBeLessThan(48 * 1024 * 1024)
     expect((await api.get('/health')).status).toBe(200)
   })

@@ -72,9 +72,9 @@ async function flood(api: Service, user: User, reader: EventReader): Promise<num
   return reader.text().length
 }
 
-const openStreams = async (api: Service) => {
+async function measured(api: Service, name: string) {
   const { body } = await api.get(`${api.url}/metrics`, { token: metricsToken })
-  return sampled(readPrometheus(body), 'streams_open')!
+  return sampled(readPrometheus(body), name)!
 }
 
 const ends = (api: Service, { id }: User) =>
@@ -347,6 +347,24 @@ onBothDatabases(
       await stop()
     })
 
+    test('is woken by what may have changed something, and not by what only reads', async () => {
+      const ada = await api.user()
+      const task = await api.task(ada)
+      const stream = await openEvents(api, ada)
+      await stream.receive('hello')
+      const wakeUps = () => measured(api, 'stream_wake_ups_total')
+      const before = await wakeUps()
+      for (const path of ['/tasks', '/tasks/changes', `/tasks/${task.id}`, '/users/me'])
+        for (const method of ['GET', 'HEAD'])
+          expect((await api.request(method, path, { token: ada.token })).status).toBe(200)
+      expect(await wakeUps()).toBe(before)
+
+      await api.task(ada)
+      await stream.receive('changes')
+      expect(await wakeUps()).toBeGreaterThan(before)
+      await stream.close()
+    })
+
     test('wakes within a second for a change that did not come through this process', async () => {
       const ada = await api.user()
       const task = await api.task(ada)
@@ -420,7 +438,7 @@ onBothDatabases(
         )
         await new Promise(resolve => socket.on('close', resolve))
       }
-      await until(async () => (await openStreams(api)) === 0)
+      await until(async () => (await measured(api, 'streams_open')) === 0)
       const stream = await openEvents(api, ada)
       expect(stream.status).toBe(200)
       await stream.close()
@@ -482,6 +500,60 @@ test('a client that leaves more than a MiB unread is too slow', () => {
   expect(reasons).toEqual([])
   send(1)
   expect(reasons).toEqual(['too_slow'])
+})
+
+test.each(['postgres', 'embedded'] as const)(
+  'a change is read once, for all streams that are there (%s)',
+  async kind => {
+    const api = await startService(kind)
+    const ada = await api.user()
+    const tasks = serviceOn(api)
+    let reads = 0
+    const counted: typeof tasks.changes = (...query) => {
+      reads++
+      return tasks.changes(...query)
+    }
+    const log = { info() {}, error() {} }
+    const parts = { db: createDb(api.driver), log, authenticate: () => ({}), streamsMax: 2 }
+    const streams = createStreams({ ...parts, tasks: { changes: counted } })
+    const [poll] = streams.jobs
+    const place = await tasks.changesStart(ada.id, { cursor: undefined, sentAs: ['since'] })
+    for (const requestId of ['one', 'two'])
+      void new Response(streams.open({ userId: ada.id, token: requestId, place, requestId })).text()
+    await until(() => reads > 0)
+    await Bun.sleep(200)
+    reads = 0
+
+    await poll!.run()
+    await api.task(ada)
+    for (let i = 0; i < 3; i++) {
+      await poll!.run()
+      await until(() => reads > 0)
+      await Bun.sleep(100)
+    }
+    expect(reads).toBe(1)
+    await streams.stop()
+    await api.stop()
+  },
+)
+
+test('a stop waits half a second for a client that does not read its last event, and for no other', async () => {
+  const api = await startService('embedded')
+  const { id: userId } = await api.user()
+  const stopAfter = async (reads: boolean) => {
+    const { streams } = streamsWithoutJobs(api)
+    const body = streams.open({ userId, token: '', place: { cursor: '', version: 0 }, requestId: '' })
+    if (reads) void new Response(body).text()
+    const [begin, elapsed] = [performance.now(), stopwatch()]
+    await streams.stop()
+    return { atMost: performance.now() - begin, atLeast: elapsed() }
+  }
+
+  const unread = await stopAfter(false)
+  expect(unread.atMost).toBeGreaterThan(490)
+  expect(unread.atLeast).toBeLessThan(1500)
+  expect((await stopAfter(true)).atLeast).toBeLessThan(450)
+  await api.stop()
 })
 
 test.each(['postgres', 'embedded'] as const)('a full process refuses another stream (%s)', async kind => {

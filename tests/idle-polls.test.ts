@@ -61,6 +61,15 @@ onBothDatabases('an idle poll', (api: Service) => {
     })
   })
 
+  test.each(addresses)('%s has a tag for a user who has changed nothing yet', async path => {
+    const ada = await api.user()
+    const tag = await tagOf(ada, path)
+    expect((await poll(ada, path, tag)).status).toBe(304)
+
+    await api.task(ada)
+    expect((await poll(ada, path, tag)).status).toBe(200)
+  })
+
   test('notices every kind of change', async () => {
     const { ada, one, two, list } = await begin()
     const { token } = ada

@@ -131,13 +131,16 @@ test('rows that cannot be imported are reported, one line each, and the others a
   const source = await referenceDatabase(
     usersAndTasks,
     'alter table task drop constraint task_user_id_fkey',
+    // As in databases whose ids are texts.
+    'alter table "user" alter id type text; alter table task alter id type text, alter user_id type text',
     `insert into "user" values
+      ('number 6', 'six@example.com', '${passlibHash}', '2026-01-01'),
       ('00000000-0000-4000-8000-000000000001', 'ADA@example.com', '${passlibHash}', '2026-01-01'),
       ('00000000-0000-4000-8000-000000000002', 'no address', '${passlibHash}', '2026-01-01'),
       ('00000000-0000-4000-8000-000000000003', 'plain@example.com', 'secret', '2026-01-01'),
       ('00000000-0000-4000-8000-000000000004', 'late@example.com', '${passlibHash}', 'infinity'),
       ('00000000-0000-4000-8000-000000000005', 'null@example.com', '${passlibHash}', null)`,
-    `insert into task select ('00000000-0000-4000-8000-0000000001' || lpad(n::text, 2, '0'))::uuid, owner::uuid, title, description, status, at, at
+    `insert into task select '00000000-0000-4000-8000-0000000001' || lpad(n::text, 2, '0'), owner, title, description, status, at, at
      from (values
       (1, '${ada}', '', null, 'pending', '2026-01-01'::timestamptz),
       (2, '${ada}', '  ', null, 'pending', '2026-01-01'),
@@ -147,8 +150,10 @@ test('rows that cannot be imported are reported, one line each, and the others a
       (6, '${ada}', 'x', null, 'pending', '-infinity'),
       (7, '${ada}', repeat('🎉', 200), null, 'pending', null),
       (8, '11111111-1111-4111-8111-111111111111', 'orphan', null, 'pending', '2026-01-01'),
-      (9, '00000000-0000-4000-8000-000000000001', 'of a user who is not imported', null, 'pending', '2026-01-01')
+      (9, '00000000-0000-4000-8000-000000000001', 'of a user who is not imported', null, 'pending', '2026-01-01'),
+      (10, 'number 6', 'x', null, 'pending', '2026-01-01')
      ) as bad(n, owner, title, description, status, at)`,
+    `insert into task values ('number 11', '${ada}', 'x', null, 'pending', '2026-01-01', '2026-01-01')`,
   )
   const place = await newPlace('postgres')
   try {
@@ -160,6 +165,9 @@ test('rows that cannot be imported are reported, one line each, and the others a
     const lines = stderr.trim().split('\n')
     const about = (id: string) => lines.filter(line => line.includes(id) && line.startsWith('skipped'))
     const skipped = {
+      'user number 6 (six@example.com)': 'its id is not a UUID',
+      'task number 11': 'its id is not a UUID',
+      '8000-000000000110': 'its user_id is not a UUID',
       '8000-000000000001 (ADA@example.com)': 'another account here has this e-mail address',
       '8000-000000000002': 'valid email',
       '8000-000000000003': 'not a bcrypt hash',
@@ -176,7 +184,7 @@ test('rows that cannot be imported are reported, one line each, and the others a
     for (const [id, reason] of Object.entries(skipped))
       expect(about(id)).toEqual([expect.stringContaining(reason)])
     expect(lines.filter(line => line.startsWith('skipped'))).toHaveLength(Object.keys(skipped).length)
-    expect(stderr).toContain('added 3 users, 4 tasks; 0 were here already; 12 skipped')
+    expect(stderr).toContain('added 3 users, 4 tasks; 0 were here already; 15 skipped')
     expect(stderr).not.toContain(passlibHash)
   } finally {
     await source.drop()
@@ -250,6 +258,7 @@ test('the address of the old database may come from a file, and from an argument
 
     expect([fromFile.exitCode, fromArgument.exitCode, fromNowhere.exitCode]).toEqual([0, 0, 2])
     expect(fromFile.stderr).toContain('added 2 users, 3 tasks')
+    expect(fromFile.stderr).not.toContain('warning')
     expect(fromArgument.stderr).toContain('FROM_DATABASE_URL hides it')
     expect(fromArgument.stderr).toContain('added 0 users, 0 tasks; 5 were here already')
   } finally {
@@ -308,6 +317,9 @@ describe.each(kinds.flatMap(from => kinds.map(to => [from, to] as const)))(
       const back = await runCommand(['export'], fresh)
 
       expect([exported.exitCode, imported.exitCode, again.exitCode]).toEqual([0, 0, 0])
+      expect(exported.stderr).toBe(
+        'exported 2 users, 1 lists, 5 tasks, 2 notes of deletions; no sessions or API tokens\n',
+      )
       expect(imported.stderr).toBe(
         'added 2 users, 5 tasks, 1 lists, 2 notes of deletions; 0 were here already; 0 skipped\n',
       )
@@ -395,6 +407,16 @@ describe('a file to import', () => {
     expect(stderr).toContain(message)
     expect(exitCode).toBe(1)
     expect(stderr).not.toContain('    at ')
+  })
+
+  test('a row of it that the database refuses is named by its line', async () => {
+    const at = good.findIndex(line => line.includes('"type":"task"'))
+    const refused = JSON.stringify({ ...JSON.parse(good[at]!), id: crypto.randomUUID(), title: '' })
+    const { exitCode, stderr } = await importLines(good.with(at, refused))
+
+    expect(stderr).toContain(`skipped line ${at + 1}: it breaks the rule tasks_title_length\n`)
+    expect(stderr).toContain('added 0 users, 0 tasks')
+    expect(exitCode).toBe(1)
   })
 
   test('of one user has nothing of the others', async () => {
@@ -895,6 +917,17 @@ describe('the lines of a file', () => {
       await expect(read(bytes([head, user, task, end]))).rejects.toThrow('not complete')
     }
   })
+})
+
+test.each([
+  [['file', '--from', 'postgres://h/d'], 'name a FILE or use --from, not both'],
+  [['--from', 'mysql://h/d'], 'the address to import from must look like postgres://user@host:5432/name'],
+  [
+    ['--from', 'postgres://h/d e'],
+    'the address to import from must look like postgres://user@host:5432/name',
+  ],
+])('import %j is wrong use', async (args, message) => {
+  expect(await runCommand(['import', ...args])).toMatchObject({ exitCode: 2, stderr: `${message}\n` })
 })
 
 test('a file that is not there is reported in one line', async () => {

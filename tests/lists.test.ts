@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import { createCursors } from '../src/modules/tasks/cursor.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
 import { onBothDatabases, type Service, type User } from './support/harness.ts'
 
@@ -420,4 +421,11 @@ onBothDatabases('lists', api => {
     for (const sort of sorts) expect(await titles(ada.token, `sort=${sort}&priority=1`)).toEqual(['x'])
     expect(await titles(ada.token, '')).toEqual(['x'])
   }, 30_000)
+})
+
+test('a cursor carries 128 bits that only the service can make', () => {
+  const cursor = createCursors('a secret').sign('list', 'ada', 'content')
+  const bytes = Buffer.from(cursor, 'base64url')
+
+  expect(bytes.subarray(16).toString()).toBe('content')
 })

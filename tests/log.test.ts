@@ -161,11 +161,16 @@ describe('a log', () => {
     return { log, lines: all }
   }
 
-  test('leaves out what is below its level', () => {
-    const { log, lines } = written('warn')
-    for (const level of ['debug', 'info', 'warn', 'error'] as const) log[level](level)
+  test.each([
+    ['debug', ['info', 'warn', 'error']],
+    ['info', ['info', 'warn', 'error']],
+    ['warn', ['warn', 'error']],
+    ['error', ['error']],
+  ] as const)('of the level %s has the lines of %j', (threshold, shown) => {
+    const { log, lines } = written(threshold)
+    for (const level of ['info', 'warn', 'error'] as const) log[level](level)
 
-    expect(lines().map(line => JSON.parse(line).level)).toEqual(['warn', 'error'])
+    expect(lines().map(line => JSON.parse(line).level)).toEqual([...shown])
   })
 
   test('gathers lines for a moment, but never a warning or an error', async () => {

@@ -231,3 +231,25 @@ test('reset-sync tries again when a writer holds a user for longer than a statem
   await api.stop()
   await database.drop()
 })
+
+test('reset-sync says how many users, tasks and lists it has moved', async () => {
+  const place = await newPlace('postgres', { direct: true })
+  const users = Array.from({ length: 3 }, () => crypto.randomUUID())
+  for (const [i, id] of users.entries())
+    await execute(
+      place.env.DATABASE_URL!,
+      `with account as (
+         insert into users (id, email, normalized_email, password_hash) values ('${id}', '${i}@x.y', '${i}@x.y', '')
+       )
+       insert into user_versions (user_id, last_version) values ('${id}', 500);
+       insert into tasks (id, user_id, title, version)
+       select gen_random_uuid(), '${id}', 'a', n from generate_series(1, 250) n;
+       insert into lists (id, user_id, name, version) values (gen_random_uuid(), '${id}', 'a', 251)`,
+    )
+  const { stderr } = await runCommand(['reset-sync'], place)
+  await place.remove()
+
+  expect(stderr).toBe(
+    'the clients of 3 users will sync from the beginning; 753 tasks and lists have new versions\n',
+  )
+})

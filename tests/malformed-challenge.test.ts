@@ -2,8 +2,9 @@ import { expect, test } from 'bun:test'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
+import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { startExecutable } from './support/executable.ts'
-import { authentication } from './support/scripted-server.ts'
+import { authentication, startScriptedServer } from './support/scripted-server.ts'
 import { until } from './support/until.ts'
 
 test('a server that challenges with nonsense inside TLS is a line in the log, and the service goes on', async () => {
@@ -21,6 +22,36 @@ test('a server that challenges with nonsense inside TLS is a line in the log, an
   expect((await api.get('/health/ready')).status).toBe(503)
   expect(api.lines.join('')).not.toContain('hunter2')
   expect(await api.stop()).toBe(0)
+})
+
+/** Why no connection to a server comes about, in whose place another one may be; `challenge` answers the first message. */
+async function refusalOf(challenge: Buffer): Promise<string> {
+  let messages = 0
+  using server = await startScriptedServer({
+    authenticate: () =>
+      [authentication(10, 'SCRAM-SHA-256\0\0'), challenge, authentication(0)][Math.min(messages++, 2)]!,
+  })
+  const driver = openPostgres({ url: server.url, poolSize: 1 })
+  const error = await driver.query('select 1', []).catch(error => error)
+  await driver.close()
+  let text = ''
+  for (let e = error; e instanceof Error; e = e.cause) text += `${e.message}; `
+  return text
+}
+
+const challenge = (iterations: number) => authentication(11, `r=abcdefgh,s=c2FsdA==,i=${iterations}`)
+
+test('a hundred thousand rounds of hashing are done for a server, and no more', async () => {
+  expect(await refusalOf(challenge(100_001))).toContain('too many iterations')
+  expect(await refusalOf(challenge(100_000))).toContain('no proof of the server')
+})
+
+test('of a message without an end 64 KiB are kept', async () => {
+  const endless = Buffer.alloc(65 * 1024)
+  endless.write('R')
+  endless.writeUInt32BE(1024 * 1024, 1)
+
+  expect(await refusalOf(endless)).toContain('a message without an end')
 })
 
 /** A server that agrees to TLS and then challenges without a salt, for which postgres.js alone would throw where nothing catches it. */

@@ -84,6 +84,13 @@ onBothDatabases(
       expect(Object.keys(propertiesOf('list_lists'))).toEqual(
         without(listsQuery.properties, 'offset', 'total'),
       )
+      const choices = ['pending', 'in_progress', 'completed']
+      expect(propertiesOf('find_tasks').status).toMatchObject({ type: 'array', items: { enum: choices } })
+      expect(propertiesOf('update_task')).toMatchObject({
+        status: { enum: choices },
+        priority: { type: 'integer', minimum: 0, maximum: 4 },
+        due_at: { type: ['string', 'null'], format: 'date-time' },
+      })
       expect(Object.keys(propertiesOf('update_task'))).toEqual([
         'id',
         'version',

@@ -1,6 +1,7 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import { parseConfig } from '../src/config/config.ts'
 import { readKind } from '../src/db/instrumented-driver.ts'
+import { createMetrics } from '../src/telemetry/metrics.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import { onBothDatabases, type Service, startService } from './support/harness.ts'
 import { readPrometheus, sampled } from './support/prometheus.ts'
@@ -143,6 +144,27 @@ test('the queue of password hashes is seen while it is there', async () => {
   expect(sampled(during, 'password_hashes_waiting')).toBeGreaterThan(0)
   expect(sampled(after, 'password_hashes_running')).toBe(0)
   expect(sampled(after, 'password_hashes_waiting')).toBe(0)
+})
+
+test('a pause of the event loop is seen once, as long as it was', async () => {
+  const [clock, timers] = [spyOn(performance, 'now').mockReturnValue(0), spyOn(globalThis, 'setInterval')]
+  try {
+    const metrics = createMetrics({ version: '1', database: 'postgres' })
+    const [tick, everyMs] = timers.mock.lastCall as unknown as [() => void, number]
+    for (const at of [100, 700, 800, 901]) {
+      clock.mockReturnValue(at)
+      tick()
+    }
+    const families = readPrometheus(await metrics.text())
+    await metrics.stop()
+
+    expect(everyMs).toBe(100)
+    expect(sampled(families, 'event_loop_lag_seconds_count')).toBe(4)
+    expect(sampled(families, 'event_loop_lag_seconds_sum')).toBeCloseTo(0.501, 9)
+  } finally {
+    clock.mockRestore()
+    timers.mockRestore()
+  }
 })
 
 test('without the setting there are no metrics', async () => {

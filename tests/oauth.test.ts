@@ -290,6 +290,40 @@ onBothDatabases('OAuth 2', api => {
     expect(await missing({ grant_type: 'implicit' })).toEqual(['body.grant_type'])
   })
 
+  test('what OAuth 2 clients add is known at each address, also where unknown fields are refused', async () => {
+    const { email, password, refreshToken } = await api.user()
+    const added = { client_id: 'b', client_secret: 'c' }
+    const headers = { prefer: 'handling=strict' }
+    const statuses = []
+    for (const [address, form] of [
+      ['login', { grant_type: 'password', username: email, password, scope: 'a' }],
+      ['refresh', { grant_type: 'refresh_token', refresh_token: refreshToken, scope: 'a' }],
+      ['revoke', { token: refreshToken, token_type_hint: 'refresh_token' }],
+    ] as const) {
+      const { status } = await api.post(`/auth/${address}`, { form: { ...form, ...added }, headers })
+      statuses.push(status)
+    }
+
+    expect(statuses).toEqual([200, 200, 200])
+  })
+
+  test('a failure of the service has a code of OAuth 2, too', async () => {
+    const { email, password, refreshToken } = await api.user()
+    await api.sql('alter table sessions rename to sessions_away', [])
+    const login = await api.post('/auth/login', { form: { username: email, password } })
+    const refresh = await api.post('/auth/refresh', { form: { refresh_token: refreshToken } })
+    await api.sql('alter table sessions_away rename to sessions', [])
+
+    for (const { status, body } of [login, refresh]) {
+      expect(status).toBe(503)
+      expect(body).toMatchObject({
+        code: 'unavailable',
+        error: 'temporarily_unavailable',
+        error_description: 'Service temporarily unavailable',
+      })
+    }
+  })
+
   test('jose verifies the access token and finds the claims of the contract', async () => {
     const ada = await api.user()
     const secret = new TextEncoder().encode('test-secret-test-secret-test-secret-0123')

@@ -229,6 +229,18 @@ test('at most four statements are on their way on a connection', async () => {
   expect(pool.made[0]!.asked).toHaveLength(1 + 4)
 })
 
+test('nothing is sent behind a statement when the one before took long', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  for (const text of ['wait 20', 'wait 1', 'quick']) void ask(pool, text, true)
+  await time.pass(20)
+  // The connection was silent for long, and has answered a moment ago.
+  expect(pool.made[0]!.asked).toEqual(['wait 20', 'wait 1'])
+  await time.pass(1)
+
+  expect(pool.made[0]!.asked).toEqual(['wait 20', 'wait 1', 'quick'])
+})
+
 test('nothing is sent behind a statement that takes long', async () => {
   const time = fakeTime()
   const pool = scripted(1)
@@ -307,6 +319,16 @@ test('a while after the lock all is as before', async () => {
   await time.pass(10)
 
   expect(pool.made.map(({ asked }) => asked.at(-1))).toEqual(Array(2).fill('wait 50 locked'))
+})
+
+test('of jobs without an answer a hundred for each connection may be there, and the next is refused', async () => {
+  const time = fakeTime()
+  const pool = scripted(2)
+  const outcomes: string[] = []
+  for (let i = 0; i < 201; i++) void ask(pool, 'wait 500').then(outcome => outcomes.push(outcome))
+  await time.pass(0)
+
+  expect(outcomes).toEqual(['refused'])
 })
 
 test('transactions have half of the connections at most', async () => {

@@ -26,6 +26,23 @@ afterAll(async () => {
   await server.close()
 })
 
+test('a session has these settings, whatever those of the server are', async () => {
+  const settings = {
+    TimeZone: 'UTC',
+    DateStyle: 'ISO, MDY',
+    client_encoding: 'UTF8',
+    statement_timeout: '1800ms',
+    lock_timeout: '1s',
+    idle_in_transaction_session_timeout: '5s',
+    jit: 'off',
+    max_parallel_workers_per_gather: '0',
+  }
+  const names = Object.keys(settings)
+  const rows = await db.query(`select ${names.map(name => `current_setting('${name}')`).join()}`, [])
+
+  expect([...rows]).toEqual([Object.values(settings)])
+})
+
 describe('a value comes back as it was sent, when it is', () => {
   for (const [what, type, value] of [
     ['a text', 'text', 'é 🙂 \' " \\ $1'],

@@ -1,7 +1,14 @@
-import { expect, test } from 'bun:test'
+import { expect, spyOn, test } from 'bun:test'
+import { createDb } from '../src/db/drizzle.ts'
 import { sessionScopes } from '../src/lib/scope.ts'
 import type { UserId } from '../src/lib/user-id.ts'
+import { createApiTokens } from '../src/modules/auth/api-tokens.ts'
+import { createRefreshTokens } from '../src/modules/auth/refresh-tokens.ts'
+import { createSessions } from '../src/modules/auth/sessions.ts'
 import { createTokenCache, type Revocations } from '../src/modules/auth/token-cache.ts'
+import { createTokens } from '../src/modules/auth/tokens.ts'
+import { makeApiToken } from './support/api-token.ts'
+import { onBothDatabases } from './support/harness.ts'
 
 const caller = { id: 'ada' as UserId, sessionId: 'one', scopes: sessionScopes }
 const hour = 3_600_000
@@ -243,4 +250,33 @@ test('the oldest of too many is forgotten, and one that was found good again is 
   expect(cache.caller('token 0')).toBe(caller)
   expect(cache.caller('token 1')).toBeUndefined()
   expect(cache.caller('token 10000')).toBe(caller)
+})
+
+onBothDatabases('a token is remembered', api => {
+  test('as long as its session or itself has left', async () => {
+    const { cache } = setUp()
+    const remember = spyOn(cache, 'remember')
+    const db = createDb(api.driver)
+    const secretKey = 'test-secret-test-secret-test-secret-0123'
+    const withPassword = () => Promise.reject(new Error('not needed here'))
+    const sessions = createSessions({
+      db,
+      tokens: createTokens({ secretKey, algorithm: 'HS256', lifetimeSeconds: 60 }),
+      refreshTokens: createRefreshTokens(secretKey),
+      apiTokens: createApiTokens({ db, tokenCache: cache, withPassword }),
+      tokenCache: cache,
+    })
+    const leftHours = async (token: string) => {
+      await sessions.authenticate(token)
+      return Math.ceil(remember.mock.lastCall![1].sessionMs / hour)
+    }
+    const ada = await api.user()
+    const { token } = await makeApiToken(api, ada)
+    await api.sql(`update sessions set expires_at = now() + interval '3 hours' where user_id = $1`, [ada.id])
+    await api.sql(`update api_tokens set expires_at = now() + interval '5 hours' where user_id = $1`, [
+      ada.id,
+    ])
+
+    expect([await leftHours(ada.token), await leftHours(token)]).toEqual([3, 5])
+  })
 })

@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import { tokenize } from '../src/modules/tasks/words.ts'
 import { onBothDatabases, type Service, type User } from './support/harness.ts'
 
 /** The first title that a search finds, and how many tasks it finds in all. */
@@ -92,4 +93,11 @@ onBothDatabases('a search', api => {
       expect((await find(api, ada, q, '&sort=title')).total).toBe(total)
     }
   })
+})
+
+test('of the marks on a letter eight count, and of a text four thousand characters', () => {
+  const vowelSign = '\u093f'
+  expect(tokenize(`क${vowelSign.repeat(30)} x`)).toBe(` क${vowelSign.repeat(8)} x`)
+  // One character, which stands for eighteen.
+  expect(tokenize('ﷺ'.repeat(2000)).length).toBeWithin(3990, 4002)
 })

@@ -304,6 +304,8 @@ describe('the executable', () => {
     report('started before the database', { recovery })
     expect(recovery).toBeLessThan(recoveryMax)
     expect(await api.post('/auth/register', credentials)).toMatchObject({ status: 201 })
+    // Said once, and again each ten seconds.
+    expect(api.lines.filter(line => line.includes('"waiting for the database"'))).toHaveLength(1)
     expect(await api.stop()).toBe(0)
   })
 
@@ -327,6 +329,7 @@ describe('the executable', () => {
     expect(await child.exited).toBe(1)
     expect(output[1].trim().split('\n')).toHaveLength(1)
     expect(output[1]).toMatch(text)
+    expect(output[0]).toEndWith('"msg":"stopped"}\n')
     expect(output.join()).not.toContain('hunter2')
     expect(output.join()).not.toContain(new URL(server.url).password)
   })

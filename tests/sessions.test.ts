@@ -179,6 +179,17 @@ onBothDatabases('sessions', api => {
     ])
   })
 
+  test('of very many the thousand newest are listed', async () => {
+    const ada = await api.user()
+    await api.sql(
+      `insert into sessions (id, user_id, token_hash, expires_at)
+       select gen_random_uuid(), $1, 'of another session ' || n, now() + interval '1 hour' from generate_series(1, 1000) n`,
+      [ada.id],
+    )
+
+    expect((await api.get('/auth/sessions', { token: ada.token })).body).toHaveLength(1000)
+  })
+
   test('a session lasts thirty days from its last refresh', async () => {
     const ada = await api.user()
     const secondsLeft = async () => {

@@ -224,6 +224,31 @@ test('connections at rest do not delay it', async () => {
   })
 }, 60_000)
 
+test('background work that does not end delays it by a second', async () => {
+  await withData('embedded', async start => {
+    const api = await start({ BACKUP_EVERY: '1s' })
+    const { pid } = api.process
+    // The process of a backup, stopped before its end.
+    let backup = ''
+    await until(() => {
+      backup = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim()
+      const isStopped = backup !== '' && Bun.spawnSync(['kill', '-STOP', backup]).success
+      return isStopped && /^State:\tT/m.test(readFileSync(`/proc/${backup}/status`, 'utf8'))
+    })
+
+    const begin = performance.now()
+    const elapsed = stopwatch(pid)
+    signal(api)
+    const code = await api.process.exited
+    const [took, tookItself] = [performance.now() - begin, elapsed()]
+    Bun.spawnSync(['kill', '-KILL', backup])
+
+    expect(code).toBe(0)
+    expect(took).toBeGreaterThan(950)
+    expect(tookItself).toBeLessThan(2500)
+  })
+}, 60_000)
+
 test('a stop fits into the time that the examples of deploy/ give it', () => {
   const read = (file: string) => readFileSync(join(import.meta.dir, '..', file), 'utf8')
   const seconds = (file: string, pattern: RegExp) => Number(read(file).match(pattern)?.[1])

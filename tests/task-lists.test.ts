@@ -141,13 +141,14 @@ onBothDatabases('lists', api => {
     const keyed = await post({ name: 'c' }, byKey)
     const keyedAgain = await post({ name: 'c', position: '' }, byKey)
     const other = await post({ name: 'd' }, byKey)
+    const elsewhere = await post({ name: 'c', position: 'a' }, byKey)
     const both = await post({ id, name: 'c' }, byKey)
     for (const list of [first, keyed]) await api.delete(`/lists/${list.body.id}`, { token: ada.token })
 
     expect([again.status, again.body]).toEqual([201, first.body])
     expect(first.body.id).toBe(id)
     expect([keyedAgain.status, keyedAgain.body]).toEqual([201, keyed.body])
-    expectError(other, 422, 'idempotency_key_reused')
+    for (const answer of [other, elsewhere]) expectError(answer, 422, 'idempotency_key_reused')
     expectError(both, 422, 'validation_failed')
     expect(both.body.detail).toEqual([
       expect.objectContaining({ loc: ['body', 'id'], type: 'not_combinable' }),

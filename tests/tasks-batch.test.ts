@@ -472,6 +472,8 @@ onBothDatabases('a batch', api => {
     const long = { op: 'create', task: { title: '🦆'.repeat(200), description: 'ü'.repeat(2000) } }
 
     expect((await send(ada.token, Array(100).fill(long))).status).toBe(200)
+    const tagged = { op: 'create', task: { title: 'x', tags: ['a', '[{'] } }
+    expect((await send(ada.token, Array(100).fill(tagged))).status).toBe(200)
     expect(
       (await send(ada.token, Array(101).fill({ op: 'create', task: { title: 'x' } }))).body.detail[0].type,
     ).toBe('too_long')

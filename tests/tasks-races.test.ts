@@ -1,8 +1,10 @@
 import { describe, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
+import { byHand } from './support/by-hand.ts'
 import { type Answer, type Service, startService, type User } from './support/harness.ts'
 import { serviceWithMeetings, versionsOf } from './support/meet.ts'
 import { serviceOn } from './support/task-service.ts'
+import { until } from './support/until.ts'
 
 const { api, db, meeting } = serviceWithMeetings()
 
@@ -330,3 +332,23 @@ async function age(tasks: { id: string }[], interval: string) {
     )
   }
 }
+
+test('the purge waits for no writer: the user is left to the next one', async () => {
+  const ada = await api.user()
+  const task = await api.task(ada)
+  await api.delete(`/tasks/${task.id}`, { token: ada.token })
+  await byHand(api.sql, `update tasks set deleted_at = now() - interval '31 days' where id = $1`, [task.id])
+  await meeting.sql.begin(async tx => {
+    await versionsOf(ada)(tx)
+    let outcome: object | undefined
+    const purge = serviceOn(api).purge()
+    void purge.then(result => {
+      outcome = result
+    })
+    await until(async () => outcome !== undefined || (await meeting.waiting()).length > 0)
+
+    expect(outcome).toMatchObject({ purged: 0 })
+  })
+
+  expect((await serviceOn(api).purge()).purged).toBe(1)
+})

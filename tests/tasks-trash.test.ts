@@ -286,6 +286,24 @@ onBothDatabases('the trash', api => {
     expect(again.body).toMatchObject({ tasks: [kept], deleted: [] })
   })
 
+  test('of deletions that are forgotten together, a cursor before the last one is refused', async () => {
+    const ada = await api.user()
+    const gone = [await api.task(ada), await api.task(ada), await api.task(ada)]
+    const places: string[] = []
+    for (const task of gone) {
+      await api.delete(`/tasks/${task.id}?permanent=true`, { token: ada.token })
+      places.push((await api.get('/tasks/changes', { token: ada.token })).body.cursor)
+      await age('task_tombstones', task, '91 days')
+    }
+
+    expect((await serviceOn(api).purge()).forgotten).toBe(3)
+    const statuses = places.map(async place => {
+      const { status } = await api.get(`/tasks/changes?since=${place}`, { token: ada.token })
+      return status
+    })
+    expect(await Promise.all(statuses)).toEqual([410, 410, 200])
+  })
+
   test('a deletion that is forgotten after a later one makes no cursor between them valid again', async () => {
     const ada = await api.user()
     const [first, second] = [await api.task(ada), await api.task(ada)]

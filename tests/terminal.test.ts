@@ -1,6 +1,7 @@
-import { expect, test } from 'bun:test'
+import { expect, spyOn, test } from 'bun:test'
 import { existsSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { printRows } from '../src/cli/terminal.ts'
 import type { Env } from '../src/config/config.ts'
 import { executablePath } from './support/executable.ts'
 import { client } from './support/harness.ts'
@@ -96,3 +97,17 @@ test('a start at a terminal names the PostgreSQL server, and neither user nor pa
   expect(shown).not.toContain(env.SECRET_KEY)
   expect(shown).not.toMatch(/postgres:\/\/|@/)
 }, 60_000)
+
+test('a table is aligned by what a terminal shows of a text', async () => {
+  let shown = ''
+  const output = spyOn(process.stdout, 'write').mockImplementation(((text: string, done: () => void) => {
+    shown += text
+    done()
+  }) as typeof process.stdout.write)
+  const rows = ['ada', '牛牛', 'e\u0301'].map(name => ({ name, tasks: '1' }))
+  await printRows(false, rows, { NAME: row => row.name, TASKS: row => row.tasks }).finally(() =>
+    output.mockRestore(),
+  )
+
+  expect(shown).toBe('NAME  TASKS\nada   1\n牛牛  1\ne\u0301     1\n')
+})

@@ -139,6 +139,16 @@ onBothDatabases(
       for (const [key] of rows) expect(key).not.toContain(email.slice(0, 8))
     })
 
+    test('the attempt that is left to an address is that of the whole /64 of an IPv6 address', async () => {
+      const email = `${crypto.randomUUID()}@example.com`
+      const attempt = async (ip: string) => (await signIn(api, email, 'a wrong one', ip)).status
+      for (let i = 0; i < 5; i++) expect(await attempt('203.0.113.68')).toBe(401)
+
+      expect(await attempt('2001:db8:5:6::1')).toBe(401)
+      expect(await attempt('2001:db8:5:6::2')).toBe(429)
+      expect(await attempt('2001:db8:5:7::1')).toBe(401)
+    })
+
     test('an attempt that could not be checked does not count', async () => {
       const throttle = createThrottle(
         { db: createDb({ query: api.sql, transaction: noTransaction }), driver: { query: api.sql } },

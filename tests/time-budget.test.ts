@@ -1,10 +1,15 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { Elysia } from 'elysia'
 import type { Driver } from '../src/db/driver.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { renewTimeBudget, withoutTimeBudget, withTimeBudget } from '../src/db/time-budget.ts'
+import { errorHandler } from '../src/http/error-handler.ts'
+import { health } from '../src/http/health.ts'
+import { createLog } from '../src/telemetry/log.ts'
 import { type Service, startService } from './support/harness.ts'
 import { createMeeting, type Meeting } from './support/meet.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
+import { stopwatch } from './support/stopwatch.ts'
 import { holdOpen, isRefusal } from './support/traffic.ts'
 import { until } from './support/until.ts'
 
@@ -131,4 +136,15 @@ test('a trash that takes longer to empty is emptied', async () => {
 
   expect(answer).toMatchObject({ status: 204 })
   expect(await sql`select count(*)::int as n from tasks where user_id = ${user.id}`).toMatchObject([{ n: 1 }])
+})
+
+test('a probe of the readiness is answered in time, however long the look at the database takes', async () => {
+  const log = createLog({ level: 'error', pretty: false, write: () => {} })
+  const app = new Elysia().use(errorHandler(log, () => [])).use(health(() => new Promise(() => {})))
+  const elapsed = stopwatch()
+  const answer = await app.handle(new Request('http://localhost/health/ready'))
+
+  expect(elapsed()).toBeLessThan(1900)
+  expect(answer.status).toBe(503)
+  expect(await answer.json()).toMatchObject({ code: 'not_ready', detail: 'the database does not answer' })
 })

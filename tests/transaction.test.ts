@@ -97,13 +97,31 @@ describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
     expect(await notes()).toEqual(['abc'])
   })
 
-  test('includes a statement that its work did not wait for', async () => {
+  test('includes statements that its work did not wait for', async () => {
     await empty()
     await db.transaction(async tx => {
-      void tx.insert(entries).values({ id: 1, note: 'one' }).execute()
+      for (const id of [1, 2, 3])
+        void tx
+          .insert(entries)
+          .values({ id, note: `${id}` })
+          .execute()
     })
 
-    expect(await notes()).toEqual(['one'])
+    expect(await notes()).toEqual(['1', '2', '3'])
+  })
+
+  test('keeps nothing when one of those fails', async () => {
+    await empty()
+    const work = db.transaction(async tx => {
+      for (const id of [1, 2, 1])
+        tx.insert(entries)
+          .values({ id, note: `${id}` })
+          .execute()
+          .catch(() => {})
+    })
+
+    await expect(work).rejects.toMatchObject({ code: '23505' })
+    expect(await notes()).toEqual([])
   })
 
   test.each(['commit', 'rollback'])('refuses statements after its %s', async end => {

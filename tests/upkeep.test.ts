@@ -78,3 +78,32 @@ test('a table that was filled before the start is analyzed after it, without ano
     rmSync(dataDir, { recursive: true })
   }
 }, 60_000)
+
+test('dead rows are removed where there are more than fifty and a fifth, also after the table was analyzed', async () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
+  try {
+    const driver = await openDriver({ kind: 'embedded', dataDir })
+    const run = (statement: string) => driver.dedicatedConnection(connection => connection.execute(statement))
+    for (const [table, dead] of [
+      ['few', 100],
+      ['many', 300],
+    ] as const) {
+      await run(`create table ${table} as select n from generate_series(1, 1000) n`)
+      await run(`delete from ${table} where n <= ${dead}`)
+      await run('select pg_stat_force_next_flush()')
+      await run(`analyze ${table}`)
+    }
+    const statements: string[] = []
+    await runMaintenance(statement => {
+      statements.push(statement)
+      return run(statement)
+    })
+
+    expect(statements.filter(statement => statement.startsWith('vacuum'))).toEqual([
+      'vacuum (analyze) public.many',
+    ])
+    await driver.close()
+  } finally {
+    rmSync(dataDir, { recursive: true })
+  }
+}, 60_000)

@@ -305,10 +305,12 @@ describe('a supervisor', () => {
 
   test('has the limits that the documents name', () => {
     const scale = readFileSync(join(import.meta.dir, '../docs/scale.md'), 'utf8')
-    const { pauseMs, pauseMsMax, pingEveryMs, unansweredMax } = supervisorLimits
+    const { pauseMs, pauseMsMax, steadyMs, pingEveryMs, unansweredMax } = supervisorLimits
     const seconds = (ms: number) => ms / 1000
     const hangs = unansweredMax * pingEveryMs
-    expect(scale).toContain(`starts after ${seconds(pauseMs)} s (up to ${seconds(pauseMsMax)} s if it keeps`)
+    expect(scale).toContain(
+      `starts after ${seconds(pauseMs)} s (up to ${seconds(pauseMsMax)} s if it keeps\nending within ${seconds(steadyMs)} s)`,
+    )
     expect(scale).toContain(
       `One that hangs is killed after ${seconds(hangs)} to ${seconds(hangs + pingEveryMs)} s`,
     )

@@ -120,9 +120,13 @@ const descriptions: Partial<Record<ValueErrorType, [type: string, msg: string]>>
 function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
   if (value === undefined) return { type: 'missing', msg: 'Field required' }
   if (schema[Kind] === 'Text') return textProblem(schema, value)!
-  if (schema[Kind] === 'StringList' && Array.isArray(value) && value.length <= schema.maxItems)
-    return value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)!
   if (type === ValueErrorType.Union) return describeUnion(schema, value)
+  if (schema[Kind] !== 'StringList' || !Array.isArray(value)) return inWords(type, schema)
+  const problem = value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)
+  return problem ?? inWords(ValueErrorType.ArrayMaxItems, schema)
+}
+
+function inWords(type: ValueErrorType, schema: TSchema): Omit<Problem, 'loc'> {
   const [name, msg] = descriptions[type] ?? ['value_error', 'Input should be valid']
   return { type: name, msg: msg.replace(/{(\w+)}/, (_, keyword) => schema[keyword]) }
 }

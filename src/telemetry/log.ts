@@ -115,7 +115,6 @@ export function createLog({
   }
 
   return {
-    debug: (msg: string, fields?: Fields) => line('debug', msg, fields),
     info: (msg: string, fields?: Fields) => line('info', msg, fields),
     warn: (msg: string, fields?: Fields) => line('warn', msg, fields),
     error: (msg: string, fields?: Fields) => line('error', msg, fields),
