@@ -122,8 +122,8 @@ function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<P
   if (schema[Kind] === 'Text') return textProblem(schema, value)!
   if (type === ValueErrorType.Union) return describeUnion(schema, value)
   if (schema[Kind] !== 'StringList' || !Array.isArray(value)) return inWords(type, schema)
-  const problem = value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)
-  return problem ?? inWords(ValueErrorType.ArrayMaxItems, schema)
+  if (value.length > schema.maxItems) return inWords(ValueErrorType.ArrayMaxItems, schema)
+  return value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)!
 }
 
 function inWords(type: ValueErrorType, schema: TSchema): Omit<Problem, 'loc'> {
