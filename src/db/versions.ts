@@ -53,18 +53,25 @@ export function writeInTurn<T>(
   userId: string,
   work: (tx: Db, versions: Versions) => Promise<T>,
 ): Promise<T> {
-  return db.transaction(async tx => {
-    const versions = await lockVersions(tx, userId)
-    if (!versions) return throwVersionless(tx, userId)
-    const { lastVersion } = versions
-    const result = await work(tx, versions)
-    if (versions.lastVersion > lastVersion)
-      await tx
-        .update(userVersions)
-        .set({ lastVersion: versions.lastVersion })
-        .where(eq(userVersions.userId, userId))
-    return result
-  })
+  return db.transaction(tx => takeTurn(tx, userId, work))
+}
+
+/** `writeInTurn` as a step of a transaction that goes on. */
+export async function takeTurn<T>(
+  tx: Db,
+  userId: string,
+  work: (tx: Db, versions: Versions) => Promise<T>,
+): Promise<T> {
+  const versions = await lockVersions(tx, userId)
+  if (!versions) return throwVersionless(tx, userId)
+  const { lastVersion } = versions
+  const result = await work(tx, versions)
+  if (versions.lastVersion > lastVersion)
+    await tx
+      .update(userVersions)
+      .set({ lastVersion: versions.lastVersion })
+      .where(eq(userVersions.userId, userId))
+  return result
 }
 
 /** Records deletions for clients that sync. An import may have brought a tombstone of the same row; the last one counts. */

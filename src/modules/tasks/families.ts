@@ -12,16 +12,16 @@ import { isLive, isTrashed, tasks } from './table.ts'
  * versions, so no child comes or goes meanwhile.
  */
 
-const idOrChildOf = (ids: string[]) => or(inArray(tasks.id, ids), inArray(tasks.parentId, ids))
+const idOrChildOf = (id: string) => or(eq(tasks.id, id), eq(tasks.parentId, id))
 
-/** Sets columns of the tasks that match, each under the next version, parents before their children. */
+/** Sets columns of the tasks that match, each under the next version, parents before their children. Returns their ids. */
 export async function changeTasks(
   tx: Db,
   versions: Versions,
   userId: UserId,
   which: SQL | undefined,
   values: Record<string, SQL>,
-): Promise<void> {
+): Promise<string[]> {
   const place = sql`row_number() over (order by ${tasks.parentId} is not null, ${tasks.version})`
   const numbered = tx.$with('numbered').as(
     tx
@@ -37,21 +37,23 @@ export async function changeTasks(
     .where(and(eq(tasks.id, numbered.id), eq(tasks.userId, userId)))
     .returning({ id: tasks.id })
   versions.lastVersion += changed.length
+  return changed.map(({ id }) => id)
 }
 
-/** Moves these tasks and their children to the trash. */
-export const trashTasks = (tx: Db, versions: Versions, userId: UserId, ids: string[]) =>
-  changeTasks(tx, versions, userId, and(isLive, idOrChildOf(ids)), { deletedAt: sql`now()` })
+/** Moves a task and its children to the trash. */
+export const trashTask = (tx: Db, versions: Versions, userId: UserId, id: string) =>
+  changeTasks(tx, versions, userId, and(isLive, idOrChildOf(id)), { deletedAt: sql`now()` })
 
-/** Deletes these tasks and their children permanently, from the list or from the trash. */
-export async function eraseTasks(tx: Db, versions: Versions, userId: UserId, ids: string[]) {
-  const which = and(eq(tasks.userId, userId), idOrChildOf(ids))
+/** Deletes a task and its children permanently, from the list or from the trash. */
+export async function eraseTask(tx: Db, versions: Versions, userId: UserId, id: string): Promise<string[]> {
+  const which = and(eq(tasks.userId, userId), idOrChildOf(id))
   const erased = await tx.delete(tasks).where(which).returning({ id: tasks.id })
   await writeTombstones(
     tx,
     taskTombstones,
     erased.map(({ id }) => ({ id, userId, version: ++versions.lastVersion })),
   )
+  return erased.map(({ id }) => id)
 }
 
 /**
