@@ -9,9 +9,9 @@ import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { createCursors } from '../tasks/cursor.ts'
 import { changeTasks } from '../tasks/families.ts'
-import { checkVersion, findPrior, type IfMatch, own, type Serialized, throwMissing } from '../tasks/owned.ts'
+import { findOwn, findPrior, type IfMatch, own, type Serialized, throwMissing } from '../tasks/owned.ts'
 import { isLive, tasks } from '../tasks/table.ts'
-import type { ListCreate, ListsQuery, ListUpdate } from './model.ts'
+import type { List, ListCreate, ListsQuery, ListUpdate } from './model.ts'
 import { lists } from './table.ts'
 
 export type ListService = ReturnType<typeof createListService>
@@ -42,15 +42,8 @@ export function createListService({ db, secretKey }: Parts) {
   const identify = createIdempotency(secretKey, 'idempotency of lists')
 
   /** The list before a change. Throws as `read` does, and `precondition_failed`. */
-  async function find(tx: Db, userId: UserId, id: string, ifMatch: IfMatch) {
-    const [list] = await tx
-      .select({ ...serialized, name: lists.name, position: lists.position })
-      .from(lists)
-      .where(own(lists, userId, id))
-    if (!list) return throwMissing(tx, 'list', userId, id)
-    checkVersion('list', list, ifMatch)
-    return list
-  }
+  const find = async (tx: Db, userId: UserId, id: string, ifMatch: IfMatch) =>
+    (await findOwn(tx, 'list', userId, id, ifMatch)) ?? throwMissing(tx, 'list', userId, id)
 
   return {
     /** A page of the user's lists. Throws `validation_failed` for a cursor that is not from here, or with an offset. */
@@ -121,8 +114,9 @@ export function createListService({ db, secretKey }: Parts) {
       if (!isUuid(id)) throw new AppError('list_not_found')
       return writeInTurn(db, userId, async (tx, versions) => {
         const found = await find(tx, userId, id, ifMatch)
-        const { name = found.name, position = found.position } = input
-        if (name === found.name && position === found.position) return found
+        const before: List = JSON.parse(found.json)
+        const { name = before.name, position = before.position } = input
+        if (name === before.name && position === before.position) return found
         const [list] = await tx
           .update(lists)
           .set({ name, position, updatedAt: sql`now()`, version: ++versions.lastVersion })

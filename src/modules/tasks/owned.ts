@@ -1,4 +1,4 @@
-import { and, eq, isNotNull, sql } from 'drizzle-orm'
+import { and, eq, isNotNull, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { listTombstones, type Tombstones, taskTombstones } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
@@ -44,13 +44,25 @@ export async function throwMissing(db: Db, kind: Kind, userId: UserId, id: strin
 /** The versions that a change accepts, as text; null for any. */
 export type IfMatch = string[] | null
 
-/** Throws `precondition_failed` when a change does not accept the version of its row. */
-export function checkVersion(kind: Kind, { version, json }: Serialized, ifMatch: IfMatch): void {
-  if (ifMatch && !ifMatch.includes(`${version}`))
-    throw new AppError('precondition_failed', {
-      detail: `The ${kind} has changed since`,
-      current: JSON.parse(json),
-    })
+/** The row before a change, if it is the user's and meets the condition. Throws `precondition_failed`. */
+export async function findOwn(
+  tx: Db,
+  kind: Kind,
+  userId: UserId,
+  id: string,
+  ifMatch: IfMatch,
+  condition?: SQL,
+): Promise<Serialized | undefined> {
+  const { rows } = tables[kind]
+  const [found] = await tx
+    .select({ version: rows.version, json: rows.json })
+    .from(rows)
+    .where(and(own(rows, userId, id), condition))
+  if (found && ifMatch && !ifMatch.includes(`${found.version}`)) {
+    const detail = `The ${kind} has changed since`
+    throw new AppError('precondition_failed', { detail, current: JSON.parse(found.json) })
+  }
+  return found
 }
 
 /**

@@ -11,12 +11,12 @@ import { createCursors } from './cursor.ts'
 import { createErasure } from './erasure.ts'
 import { restoreTask } from './families.ts'
 import { createPages } from './list.ts'
-import { type IfMatch, type Serialized, throwMissing } from './owned.ts'
+import { findOwn, type IfMatch, type Serialized, throwMissing } from './owned.ts'
 import { throwMisplaced } from './placement.ts'
 import { readTask } from './statements.ts'
 import { createStats } from './stats.ts'
 import { isTrashed } from './table.ts'
-import { createWrites, findTask } from './writes.ts'
+import { createWrites } from './writes.ts'
 
 export type TaskService = ReturnType<typeof createTaskService>
 
@@ -55,7 +55,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     async restore(userId: UserId, taskId: string, ifMatch: IfMatch): Promise<Serialized> {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
       await writeInTurn(db, userId, async (tx, versions) => {
-        const found = await findTask(tx, userId, taskId, isTrashed, ifMatch)
+        const found = await findOwn(tx, 'task', userId, taskId, ifMatch, isTrashed)
         if (found) await restoreTask(tx, versions, userId, taskId)
       }).catch(throwMisplaced)
       return read(userId, taskId)

@@ -1,4 +1,3 @@
-import { and, type SQL } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { writeInTurn } from '../../db/versions.ts'
 import { AppError } from '../../lib/errors.ts'
@@ -7,11 +6,11 @@ import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { eraseTask, trashTask } from './families.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import { checkVersion, findPrior, type IfMatch, own, type Serialized, throwMissing } from './owned.ts'
+import { findOwn, findPrior, type IfMatch, type Serialized, throwMissing } from './owned.ts'
 import { throwMisplaced } from './placement.ts'
-import { requestText, serialized, toColumns, toNewColumns } from './rows.ts'
+import { requestText, toColumns, toNewColumns } from './rows.ts'
 import { createUpdates, insertTask, insertTaskOnce, updateTask } from './statements.ts'
-import { isLive, tasks } from './table.ts'
+import { isLive } from './table.ts'
 
 export type Writes = ReturnType<typeof createWrites>
 export type Identify = ReturnType<typeof createIdempotency>
@@ -60,7 +59,7 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
       if (updated) return updated
       // There is no such task, it has another version, or nothing differs; or another writer was first.
       return inTurn(db, userId, async tx => {
-        const found = await findTask(tx, userId, taskId, isLive, ifMatch)
+        const found = await findOwn(tx, 'task', userId, taskId, ifMatch, isLive)
         if (!found) return throwMissing(tx, 'task', userId, taskId)
         const [updated = found] = await updateTask(tx, columns).execute(values)
         return updated
@@ -74,27 +73,11 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
     async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: IfMatch): Promise<string[]> {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
       return inTurn(db, userId, async (tx, versions) => {
-        const found = await findTask(tx, userId, taskId, permanent ? undefined : isLive, ifMatch)
+        const found = await findOwn(tx, 'task', userId, taskId, ifMatch, permanent ? undefined : isLive)
         if (!found) return throwMissing(tx, 'task', userId, taskId)
         const remove = permanent ? eraseTask : trashTask
         return remove(tx, versions, userId, taskId)
       })
     },
   }
-}
-
-/** The task before a change, if it meets the condition. Throws `precondition_failed`. */
-export async function findTask(
-  tx: Db,
-  userId: UserId,
-  taskId: string,
-  which: SQL | undefined,
-  ifMatch: IfMatch,
-): Promise<Serialized | undefined> {
-  const [task] = await tx
-    .select(serialized)
-    .from(tasks)
-    .where(and(own(tasks, userId, taskId), which))
-  if (task) checkVersion('task', task, ifMatch)
-  return task
 }
