@@ -74,10 +74,7 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       if (!isWellFormed(token)) throw new AppError('invalid_token')
       const checkedAt = performance.now()
       const [found] = await liveToken.execute({ hash: sha256(token) })
-      if (!found) {
-        tokenCache.forget(token)
-        throw new AppError('invalid_token')
-      }
+      if (!found) throw new AppError('invalid_token')
       const { id, userId, scopes, leftMs, isUnnoted } = found
       // For display, so it is written at most once a minute.
       if (isUnnoted) await db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))

@@ -117,10 +117,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     if (!claims) throw new AppError('invalid_token')
     const { sid, sub, exp } = claims
     const [session] = await liveSession.execute({ session: sid, user: sub })
-    if (!session) {
-      tokenCache.forget(token)
-      throw new AppError('invalid_token')
-    }
+    if (!session) throw new AppError('invalid_token')
     const { leftMs, isUnnoted } = session
     // For display, so it is written at most every five minutes.
     if (isUnnoted) await db.update(sessions).set({ lastUsedAt: now }).where(isOwn(sub, sid))
