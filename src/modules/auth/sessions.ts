@@ -139,25 +139,19 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     ): Promise<TokenPair | undefined> {
       const id = Bun.randomUUIDv7()
       const refreshToken = refreshTokens.first(id)
-      const owner = db
-        .select({
-          id: sql<string>`${id}::uuid`.as('id'),
-          userId: users.id,
-          tokenHash: sql<string>`${sha256(refreshToken)}::text`.as('token_hash'),
-          previousHash: sql<null>`null::text`.as('previous_hash'),
-          rotatedAt: now.as('rotated_at'),
-          createdAt: now.as('created_at'),
-          lastUsedAt: now.as('last_used_at'),
-          expiresAt: endOfSession.as('expires_at'),
-          userAgent: sql<string | null>`${userAgent}::text`.as('user_agent'),
-          ip: sql<string | null>`${ip}::text`.as('ip'),
-        })
-        .from(users)
-        .where(and(eq(users.id, userId), proof, isNull(users.disabledAt)))
-        // Waits for a change of the row that is under way, and sees it.
-        .for('share')
-      const [session] = await db.insert(sessions).select(owner).returning({ id: sessions.id })
-      return session && createTokenPair(userId, id, refreshToken)
+      const tokenHash = sha256(refreshToken)
+      const isOpen = await db.transaction(async tx => {
+        const [owner] = await tx
+          .select({ id: users.id })
+          .from(users)
+          .where(and(eq(users.id, userId), proof, isNull(users.disabledAt)))
+          // Waits for a change of the row that is under way, and sees it.
+          .for('share')
+        if (!owner) return false
+        await tx.insert(sessions).values({ id, userId, tokenHash, expiresAt: endOfSession, userAgent, ip })
+        return true
+      })
+      return isOpen ? createTokenPair(userId, id, refreshToken) : undefined
     },
 
     /**
