@@ -45,6 +45,7 @@ interface QueryShape {
   /** A row is sent as its `json`, which begins with its id. */
   from: PgTable & Record<'id' | 'json', Column>
   where: SQL
+  /** The last key is the id. */
   order: OrderKey[]
   /** How many rows a page has. */
   pageSize: SQL
@@ -76,7 +77,8 @@ export function page({
   item = sql`${from.json}`,
   lastVersionOf: user,
 }: QueryShape): SQL {
-  const keys = order.map(({ by }, i) => ({ by, name: sql.identifier(`key_${i}`) }))
+  const keys = order.slice(0, -1).map(({ by }, i) => ({ by, name: sql.identifier(`key_${i}`) }))
+  keys.push({ by: sql`${from.id}`, name: sql.identifier('id') })
   const list = (parts: SQL[]) => sql.join(parts, sql`, `)
   const orderBy = order.map(({ by, isDescending }) => (isDescending ? desc(by) : asc(by)))
   return sql`
@@ -84,7 +86,7 @@ export function page({
            json_build_array(${list(keys.map(({ name }) => sql`(array_agg(${name}))[${pageSize}]`))})::text as last,
            (array_agg(id))[${pageSize} + 1] as next_id${user && sql`, ${lastVersionOf(user)} as last_version`}
     from (
-      select ${item} as item, ${from.id} as id, ${list(keys.map(({ by, name }) => sql`${by} as ${name}`))}
+      select ${item} as item, ${list(keys.map(({ by, name }) => sql`${by} as ${name}`))}
       from ${from} where ${where} order by ${list(orderBy)}
       limit ${limit}${offset ? sql` offset ${offset}` : undefined}
     ) page`

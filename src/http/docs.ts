@@ -6,7 +6,7 @@ import bundle from 'swagger-ui-dist/swagger-ui-bundle.js' with { type: 'file' }
 import { AppError } from '../lib/errors.ts'
 import { isKnown } from './entity-tag.ts'
 import { guide, guideList } from './guides.ts'
-import { createDocument, type Registration } from './openapi-document.ts'
+import type { Registration } from './openapi-document.ts'
 
 /**
  * The Swagger page at `/docs`, the guides below it, and the document at `/openapi.json`. Nothing is loaded from another
@@ -14,12 +14,16 @@ import { createDocument, type Registration } from './openapi-document.ts'
  */
 export const docs = (registration: Registration) => {
   const app = new Elysia({ name: 'docs', detail: { hide: true } })
-  // Made at the first request and kept: routes do not change at run time.
+  // Made at the first request, with what only it needs, and kept: routes do not change at run time.
   let document: Promise<{ text: string; tag: string }> | undefined
+  const makeDocument = async () => {
+    const { createDocument } = await import('./openapi-document.ts')
+    return withTag(await createDocument(app, registration))
+  }
 
   return app
     .get('/openapi.json', async ({ headers, status, set }) => {
-      document ??= createDocument(app, registration).then(withTag)
+      document ??= makeDocument()
       const { text, tag } = await document
       Object.assign(set.headers, { etag: `"${tag}"`, 'cache-control': 'no-cache' })
       if (isKnown(headers['if-none-match'], tag)) return status(304, undefined)

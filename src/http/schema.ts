@@ -9,7 +9,7 @@ import {
   TypeRegistry,
 } from '@sinclair/typebox'
 import { t } from 'elysia'
-import { AppError, type ErrorCode, type StatusOf, statusOf } from '../lib/errors.ts'
+import { type ErrorCode, type StatusOf, statusOf, textOf } from '../lib/errors.ts'
 import { parseInstant } from '../lib/instant.ts'
 import { isOwnId } from '../lib/uuid.ts'
 
@@ -289,7 +289,7 @@ export function errors<Code extends ErrorCode = never>(
 }
 
 function responseOf(codes: ErrorCode[]) {
-  const texts = codes.map(code => new AppError(code).message)
+  const texts = codes.map(textOf)
   const description = texts.join(', or: ')
   if (codes.some(code => statusOf(code) === 422)) return { ...validationErrorBody, description }
   const examples = codes.map((code, i) => ({ detail: texts[i], code, request_id: requestIdExample }))

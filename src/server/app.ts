@@ -65,14 +65,13 @@ export function createApp(parts: AppParts) {
     allowLocal: config.environment === 'development',
   })
   let routes: AnyElysia['routes'] = []
-  const api = <const Prefix extends string>(prefix: Prefix, { hide }: { hide: boolean }) =>
-    new Elysia({ prefix, detail: { hide } })
-      .use(refuseUnknownNames(() => routes))
-      .use(authRoutes(auth))
-      .use(userRoutes(users))
-      .use(taskRoutes(tasks, auth.sessions.authenticate, answerTags))
-      .use(eventRoutes({ tasks, streams, ...auth }))
-      .use(listRoutes(lists, auth.sessions.authenticate, answerTags))
+  const resources = new Elysia()
+    .use(refuseUnknownNames(() => routes))
+    .use(authRoutes(auth))
+    .use(userRoutes(users))
+    .use(taskRoutes(tasks, auth.sessions.authenticate, answerTags))
+    .use(eventRoutes({ tasks, streams, ...auth }))
+    .use(listRoutes(lists, auth.sessions.authenticate, answerTags))
 
   // The order matters: a hook covers only what is registered after it. `standardHostname`: Elysia assumes that a host
   // has more than three letters, and finds no path in http://api/.
@@ -84,9 +83,9 @@ export function createApp(parts: AppParts) {
     .use(cors(isListed, log))
     .use(health(readiness))
     .use(docs(config.registration))
-    .use(api('/api/v1', { hide: false }))
+    .use(new Elysia({ prefix: '/api/v1' }).use(resources))
     // The same routes for clients of the FastAPI service, which had no version in its addresses.
-    .use(api('/api', { hide: true }))
+    .use(new Elysia({ prefix: '/api', detail: { hide: true } }).use(resources))
   if (config.mcp)
     app.use(mcpRoutes({ services: { tasks, lists }, authenticate: auth.sessions.authenticate, isListed }))
   for (const plugin of plugins) app.use(plugin)

@@ -43,9 +43,21 @@ export async function serve(
 
   const backups = config.backups && startBackups(config.backups, log)
 
-  // 2. The app.
+  // 2. Migrations: the database connects while the app is made. Until they have run, requests that need it get 503.
   let stopping = false
   let isPrepared = false
+  const migrated = migrateWhenPossible(
+    driver,
+    log,
+    () => prepare(),
+    () => stopping,
+  ).then(() => {
+    isPrepared = true
+  })
+  // The caller awaits it later; a failure before that would be an unhandled rejection.
+  migrated.catch(() => {})
+
+  // 3. The app.
   const { app, prepare, jobs, stats, endStreams } = createApp({
     config,
     secretKey,
@@ -64,10 +76,10 @@ export async function serve(
   })
   attach(request => withTimeBudget(() => app.fetch(request)))
 
-  // 3. Background jobs; the first run comes long after the migrations.
+  // 4. Background jobs; the first run comes long after the migrations.
   const background = schedule(jobs, log)
 
-  // 4. A clean stop, in any state.
+  // 5. A clean stop, in any state.
   async function stop(reason: string, delaySeconds = config.shutdownDelaySeconds): Promise<void> {
     if (stopping) return
     stopping = true
@@ -88,13 +100,6 @@ export async function serve(
     await Promise.all([driver.close(secondsLeft), telemetry.stop()])
     log.info('stopped')
   }
-
-  // 5. Migrations. Until they have run, requests that need the database get 503.
-  const migrated = migrateWhenPossible(driver, log, prepare, () => stopping).then(() => {
-    isPrepared = true
-  })
-  // The caller awaits it later; a failure before that would be an unhandled rejection.
-  migrated.catch(() => {})
 
   return { url: server.url.href, driver, stop, migrated }
 }

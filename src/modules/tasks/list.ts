@@ -1,4 +1,5 @@
 import { and, eq, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
+import type { PgColumn } from 'drizzle-orm/pg-core'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
 import { typeOf } from '../../db/json-column.ts'
 import {
@@ -14,7 +15,7 @@ import {
 import { createVersionReader } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, throwWrongCursor } from './cursor.ts'
-import { fieldsWith, filters, type SortName } from './fields.ts'
+import { fieldsWith, filters } from './fields.ts'
 import type { ListQuery, TrashQuery } from './model.ts'
 import { value } from './rows.ts'
 import { columnOf, isLive, isTrashed, tasks } from './table.ts'
@@ -27,11 +28,7 @@ import { searchPatterns, wordsSeparator } from './words.ts'
  */
 
 const defaultSort = '-created_at'
-
-/** One key of an order that a client can ask for. */
-interface Key extends OrderKey {
-  name: SortName | 'id'
-}
+const sortOf = ({ sort = defaultSort }: ListQuery) => sort
 
 export function createPages(db: Db, cursors: Cursors) {
   const hotPage = prepareHotPages(db)
@@ -42,10 +39,10 @@ export function createPages(db: Db, cursors: Cursors) {
    * cursor with an offset.
    */
   async function list(userId: UserId, query: ListQuery): Promise<Page> {
-    const { order, after } = readPlace(userId, query)
+    const after = readCursor(userId, query)
     const page = await readPage(
-      hotPage(userId, query, after) ?? db.execute<PageRow>(pageFor(userId, query, order, after)),
-      last => cursors.sign('list', userId, `${nameOf(order)} ${last}`),
+      hotPage(userId, query, after) ?? db.execute<PageRow>(pageFor(userId, query, after)),
+      last => cursors.sign('list', userId, `${sortOf(query)} ${last}`),
       query.total ? countRows(db, tasks, whereClause(userId, query), userId) : undefined,
     )
     return query.overdue ? { ...page, version: undefined } : page
@@ -53,18 +50,16 @@ export function createPages(db: Db, cursors: Cursors) {
 
   /** The `version` that such a page has now, without reading it. Throws as `list` does. */
   async function listVersion(userId: UserId, query: ListQuery): Promise<number | undefined> {
-    readPlace(userId, query)
+    readCursor(userId, query)
     return query.overdue ? undefined : (await readVersions(userId))?.lastVersion
   }
 
-  /** The order of a query, and the values of the last task of the page before. */
-  function readPlace(userId: UserId, query: ListQuery) {
-    const order = parseSort(query.sort ?? defaultSort)
+  /** What the last task of the page before is sorted by. */
+  function readCursor(userId: UserId, query: ListQuery): unknown[] | undefined {
     const content = cursors.read('list', userId, query)
-    if (content === undefined) return { order, after: undefined }
-    const name = nameOf(order)
-    if (!content.startsWith(`${name} `)) return throwWrongCursor()
-    return { order, after: JSON.parse(content.slice(name.length + 1)) as unknown[] }
+    if (content === undefined) return undefined
+    const sort = `${sortOf(query)} `
+    return content.startsWith(sort) ? JSON.parse(content.slice(sort.length)) : throwWrongCursor()
   }
 
   /** A page of the user's trash, what was deleted last first. Throws `validation_failed` for a cursor of another list. */
@@ -91,8 +86,9 @@ const deletedAt = sql`to_char(${tasks.deletedAt} at time zone 'UTC', 'YYYY-MM-DD
 const trashed = sql`left(${tasks.json}, -1) || ',"deleted_at":"' || ${deletedAt} || '"}'`
 
 /** A page as a statement with its values, so that PostgreSQL plans it for them. */
-function pageFor(userId: UserId, query: ListQuery, order: Key[], after: unknown[] | undefined): SQL {
+function pageFor(userId: UserId, query: ListQuery, after: unknown[] | undefined): SQL {
   const { limit = 50, offset = 0 } = query
+  const order = parseSort(sortOf(query))
   return page({
     from: tasks,
     where: and(whereClause(userId, query), afterCursor(order, after))!,
@@ -184,19 +180,16 @@ const hasWords = (patterns: string[]) =>
   sql`(${tasks.titleWords} || ${sql.raw(`'${wordsSeparator}'`)} || ${tasks.descriptionWords}) like all (${sql.param(patterns)}::text[])`
 
 /** The keys of `-priority,due_at`, followed by `id` in the direction of the last one: so no two tasks are equal. */
-function parseSort(text: string): Key[] {
-  const keys = text.split(',').map(part => sortKey(part.replace('-', '') as SortName, part.startsWith('-')))
-  const all = [...keys, sortKey('id', keys.at(-1)!.isDescending)]
-  // A repeated key decides nothing.
-  return all.filter(({ name }, i) => all.findIndex(other => other.name === name) === i)
+function parseSort(text: string): OrderKey[] {
+  const keys = text.split(',').map(part => sortKey(part.replace('-', ''), part.startsWith('-')))
+  return [...keys, sortKey('id', keys.at(-1)!.isDescending)]
 }
 
-const sortBy = new Map(fieldsWith('sortBy').map(([name, field]) => [name, field.sortBy]))
+const sortBy = new Map<string, (column: PgColumn) => SQL>(
+  fieldsWith('sortBy').map(([name, field]) => [name, field.sortBy]),
+)
 
-function sortKey(name: SortName | 'id', isDescending: boolean): Key {
+function sortKey(name: string, isDescending: boolean): OrderKey {
   const column = columnOf(name)
-  return { name, isDescending, by: sortBy.get(name)?.(column) ?? sql`${column}`, type: typeOf(column) }
+  return { isDescending, by: sortBy.get(name)?.(column) ?? sql`${column}`, type: typeOf(column) }
 }
-
-const nameOf = (order: Key[]) =>
-  order.map(({ name, isDescending }) => (isDescending ? `-${name}` : name)).join()
