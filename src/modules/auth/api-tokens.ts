@@ -1,4 +1,4 @@
-import { and, count, desc, eq, gt, isNull, lt, or, placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, count, desc, eq, gt, isNull, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { apiTokens, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
@@ -107,11 +107,6 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
     /** Ends a token by its text, if there is such a one. */
     async revoke(token: string): Promise<void> {
       if (isWellFormed(token)) await endTokens(eq(apiTokens.tokenHash, sha256(token)))
-    },
-
-    /** Deletes expired tokens. */
-    async cleanUp(): Promise<void> {
-      await endTokens(lt(apiTokens.expiresAt, sql`now()`))
     },
   }
 }

@@ -1,4 +1,4 @@
-import { and, desc, eq, gt, inArray, isNull, lt, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, desc, eq, gt, isNull, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessions, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
@@ -216,15 +216,5 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
 
     /** Drops ended sessions from this process's memory; the other replicas read them in the database. */
     revoke: tokenCache.revoke,
-
-    /** Deletes expired sessions. */
-    async cleanUp(): Promise<void> {
-      const over = db
-        .select({ id: sessions.id })
-        .from(sessions)
-        .where(lt(sessions.expiresAt, now))
-        .limit(1000)
-      await endSessions(inArray(sessions.id, over))
-    },
   }
 }
