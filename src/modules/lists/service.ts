@@ -2,7 +2,7 @@ import { and, count, eq, or, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { afterCursor, countRows, orderKeys, type Page, type PageRow, page, readPage } from '../../db/page.ts'
 import { listTombstones } from '../../db/tables.ts'
-import { createVersionReader, writeInTurn, writeTombstones } from '../../db/versions.ts'
+import { createVersionReader, takeVersion, writeInTurn, writeTombstones } from '../../db/versions.ts'
 import { AppError } from '../../lib/errors.ts'
 import { createIdempotency } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
@@ -96,14 +96,14 @@ export function createListService({ db, secretKey }: Parts) {
         request: () => JSON.stringify([name, position]),
       })
       const { id, mayExist, requestHash } = creation
-      return writeInTurn(db, userId, async (tx, versions) => {
+      return writeInTurn(db, userId, async tx => {
         const prior = mayExist && (await findPrior(tx, 'list', userId, creation))
         if (prior) return { id, ...prior }
         const [existing] = await tx.select({ count: count() }).from(lists).where(eq(lists.userId, userId))
         if (existing!.count >= listsMax) throw new AppError('too_many_lists')
         const [list] = await tx
           .insert(lists)
-          .values({ id, userId, name, position, requestHash, version: ++versions.lastVersion })
+          .values({ id, userId, name, position, requestHash, version: await takeVersion(tx, userId) })
           .returning(serialized)
         return { id, ...list! }
       })
@@ -112,14 +112,14 @@ export function createListService({ db, secretKey }: Parts) {
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
     async update(userId: UserId, id: string, input: ListUpdate, ifMatch: IfMatch): Promise<Serialized> {
       if (!isUuid(id)) throw new AppError('list_not_found')
-      return writeInTurn(db, userId, async (tx, versions) => {
+      return writeInTurn(db, userId, async tx => {
         const found = await find(tx, userId, id, ifMatch)
         const before: List = JSON.parse(found.json)
         const { name = before.name, position = before.position } = input
         if (name === before.name && position === before.position) return found
         const [list] = await tx
           .update(lists)
-          .set({ name, position, updatedAt: sql`now()`, version: ++versions.lastVersion })
+          .set({ name, position, updatedAt: sql`now()`, version: await takeVersion(tx, userId) })
           .where(own(lists, userId, id))
           .returning(serialized)
         return list!
@@ -132,11 +132,11 @@ export function createListService({ db, secretKey }: Parts) {
      */
     async remove(userId: UserId, id: string, becomes: 'keep' | 'trash', ifMatch: IfMatch): Promise<void> {
       if (!isUuid(id)) throw new AppError('list_not_found')
-      await writeInTurn(db, userId, async (tx, versions) => {
+      await writeInTurn(db, userId, async tx => {
         await find(tx, userId, id, ifMatch)
         const isInside = eq(tasks.listId, id)
         if (becomes === 'keep') {
-          await changeTasks(tx, versions, userId, isInside, { listId: sql`null`, updatedAt: sql`now()` })
+          await changeTasks(tx, userId, isInside, { listId: sql`null`, updatedAt: sql`now()` })
         } else {
           // A task takes its children along into the trash, from whatever list.
           const parents = tx
@@ -144,13 +144,13 @@ export function createListService({ db, secretKey }: Parts) {
             .from(tasks)
             .where(and(isInside, eq(tasks.userId, userId), isLive))
           const isChild = and(isLive, sql`${tasks.parentId} = any (array(${parents}))`)
-          await changeTasks(tx, versions, userId, or(isInside, isChild), {
+          await changeTasks(tx, userId, or(isInside, isChild), {
             listId: sql`nullif(${tasks.listId}, ${id}::uuid)`,
             deletedAt: sql`coalesce(${tasks.deletedAt}, now())`,
           })
         }
         // The tasks first: a client that follows the changes never has a task in a list that is gone.
-        await writeTombstones(tx, listTombstones, [{ id, userId, version: ++versions.lastVersion }])
+        await writeTombstones(tx, listTombstones, [{ id, userId, version: await takeVersion(tx, userId) }])
         await tx.delete(lists).where(own(lists, userId, id))
       })
     },

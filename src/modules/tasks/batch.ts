@@ -1,5 +1,5 @@
 import type { Db } from '../../db/drizzle.ts'
-import { takeTurn } from '../../db/versions.ts'
+import { writeInTurn } from '../../db/versions.ts'
 import { createCheck, problemsMax, unknownFields } from '../../http/problems.ts'
 import { AppError, findAppError, type Problem } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
@@ -42,9 +42,10 @@ export function createBatch(db: Db, identify: Identify, writes: Writes) {
     if (!isAtomic) return eachForItself(createStep(userId, writes), operations, problems)
     const all = problems.flat().slice(0, problemsMax)
     if (all.length > 0) throw new AppError('validation_failed', { detail: all })
-    return db.transaction(tx =>
-      allOrNothing(createStep(userId, createWrites(tx, identify, takeTurn)), operations as Operation[]),
-    )
+    return writeInTurn(db, userId, tx => {
+      const inTransaction = createWrites(tx, identify, (_db, _userId, work) => work(tx))
+      return allOrNothing(createStep(userId, inTransaction), operations as Operation[])
+    })
   }
 }
 

@@ -54,9 +54,9 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     /** Restores a task from the trash; a task in the list stays unchanged. Throws as `update` does. */
     async restore(userId: UserId, taskId: string, ifMatch: IfMatch): Promise<Serialized> {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
-      await writeInTurn(db, userId, async (tx, versions) => {
+      await writeInTurn(db, userId, async tx => {
         const found = await findOwn(tx, 'task', userId, taskId, ifMatch, isTrashed)
-        if (found) await restoreTask(tx, versions, userId, taskId)
+        if (found) await restoreTask(tx, userId, taskId)
       }).catch(throwMisplaced)
       return read(userId, taskId)
     },

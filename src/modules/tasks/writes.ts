@@ -17,8 +17,8 @@ export type Identify = ReturnType<typeof createIdempotency>
 
 /**
  * What a user can do with one task. One statement creates or updates it. If that has written nothing, and for a deletion,
- * which takes children along, the user's versions are locked first. In a transaction that goes on, a batch, `inTurn` is
- * `takeTurn`.
+ * which takes children along, the user's versions are locked first. In a batch, `db` is a transaction that holds them, and
+ * `inTurn` goes on in it.
  */
 export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
   const insert = insertTask(db)
@@ -72,11 +72,11 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
      */
     async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: IfMatch): Promise<string[]> {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
-      return inTurn(db, userId, async (tx, versions) => {
+      return inTurn(db, userId, async tx => {
         const found = await findOwn(tx, 'task', userId, taskId, ifMatch, permanent ? undefined : isLive)
         if (!found) return throwMissing(tx, 'task', userId, taskId)
         const remove = permanent ? eraseTask : trashTask
-        return remove(tx, versions, userId, taskId)
+        return remove(tx, userId, taskId)
       })
     },
   }
