@@ -50,7 +50,7 @@ export function writeInTurn<T>(db: Db, userId: string, work: (tx: Db) => Promise
 }
 
 /** Takes the next versions of a user, one for each row that changes. Returns the last of them. */
-export const takeVersions = (tx: Db, userId: string, count: number | SQL = 1) =>
+export const takeVersions = (tx: Db, userId: string | SQL, count: number | SQL = 1) =>
   tx
     .update(userVersions)
     .set({ lastVersion: sql`${userVersions.lastVersion} + ${count}` })

@@ -5,6 +5,7 @@ import { taskTombstones } from '../../db/tables.ts'
 import { takeVersions, writeTombstones } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { own } from './owned.ts'
+import { value } from './rows.ts'
 import { isLive, isTrashed, tasks } from './table.ts'
 
 /**
@@ -12,15 +13,15 @@ import { isLive, isTrashed, tasks } from './table.ts'
  * versions, so no child comes or goes meanwhile.
  */
 
-const idOrChildOf = (id: string) => or(eq(tasks.id, id), eq(tasks.parentId, id))
+const idOrChildOf = (id: string | SQL) => or(eq(tasks.id, id), eq(tasks.parentId, id))
 
 /** Sets columns of the tasks that match, each under the next version, parents before their children. Returns their ids. */
-export async function changeTasks(
+export function changeTasks(
   tx: Db,
-  userId: UserId,
+  userId: UserId | SQL,
   which: SQL | undefined,
   values: Record<string, SQL>,
-): Promise<string[]> {
+) {
   const place = sql`row_number() over (order by ${tasks.parentId} is not null, ${tasks.version}) - count(*) over ()`
   const chosen = tx.$with('chosen').as(
     tx
@@ -29,7 +30,7 @@ export async function changeTasks(
       .where(and(eq(tasks.userId, userId), which)),
   )
   const taken = tx.$with('taken').as(takeVersions(tx, userId, sql`(select count(*) from ${chosen})`))
-  const changed = await tx
+  return tx
     .with(chosen, taken)
     .update(tasks)
     .set({ ...values, version: sql`${taken.lastVersion} + ${chosen.place}` })
@@ -37,15 +38,16 @@ export async function changeTasks(
     .innerJoin(taken, sql`true`)
     .where(and(eq(tasks.id, chosen.id), eq(tasks.userId, userId)))
     .returning({ id: tasks.id })
-  return changed.map(({ id }) => id)
 }
 
-/** Moves a task and its children to the trash. */
-export const trashTask = (tx: Db, userId: UserId, id: string) =>
-  changeTasks(tx, userId, and(isLive, idOrChildOf(id)), { deletedAt: sql`now()` })
+/** Moves a task and its children to the trash. Prepared, because a batch may do so a hundred times. */
+export const trashTask = (tx: Db) =>
+  changeTasks(tx, value('user', 'uuid'), and(isLive, idOrChildOf(value('id', 'uuid'))), {
+    deletedAt: sql`now()`,
+  }).prepare('trash_task')
 
 /** Deletes a task and its children permanently, from the list or from the trash. */
-export async function eraseTask(tx: Db, userId: UserId, id: string): Promise<string[]> {
+export async function eraseTask(tx: Db, userId: UserId, id: string) {
   const which = and(eq(tasks.userId, userId), idOrChildOf(id))
   const erased = await tx.delete(tasks).where(which).returning({ id: tasks.id })
   const [taken] = await takeVersions(tx, userId, erased.length)
@@ -54,7 +56,7 @@ export async function eraseTask(tx: Db, userId: UserId, id: string): Promise<str
     taskTombstones,
     erased.map(({ id }, i) => ({ id, userId, version: taken!.lastVersion - i })),
   )
-  return erased.map(({ id }) => id)
+  return erased
 }
 
 /**

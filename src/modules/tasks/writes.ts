@@ -24,6 +24,7 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
   const insert = insertTask(db)
   const insertOnce = insertTaskOnce(db)
   const updateOf = createUpdates(db)
+  const trash = trashTask(db)
 
   return {
     /**
@@ -75,8 +76,11 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
       return inTurn(db, userId, async tx => {
         const found = await findOwn(tx, 'task', userId, taskId, ifMatch, permanent ? undefined : isLive)
         if (!found) return throwMissing(tx, 'task', userId, taskId)
-        const remove = permanent ? eraseTask : trashTask
-        return remove(tx, userId, taskId)
+        const removed = permanent
+          ? await eraseTask(tx, userId, taskId)
+          : // In a batch, `tx` is `db`.
+            await (tx === db ? trash : trashTask(tx)).execute({ user: userId, id: taskId })
+        return removed.map(({ id }) => id)
       })
     },
   }
