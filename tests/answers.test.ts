@@ -2,9 +2,8 @@ import { describe, expect, test } from 'bun:test'
 import { parseDatabaseUrl } from '../src/config/database-url.ts'
 import { createAnswers } from '../src/db/postgres/answers.ts'
 import { isUnavailable } from '../src/db/postgres/connection-errors.ts'
-import { dial } from '../src/db/postgres/dial.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
-import { createSingleConnection, readLibraryOptions } from '../src/db/postgres/single-connection.ts'
+import { openSingleConnection } from '../src/db/postgres/single-connection.ts'
 import {
   authentication,
   complete,
@@ -32,14 +31,7 @@ async function askAll(script: Script, { count = 12, value = String as (i: number
 async function connect(url: string) {
   const address = parseDatabaseUrl(url)
   const until = performance.now() + 1000
-  const single = createSingleConnection(readLibraryOptions(address), {
-    index: 0,
-    parameters: {},
-    dial: signal =>
-      dial({ host: address.hosts[0]!, address, encryption: 'plain', mayBePlain: true, until, signal }),
-  })
-  await single.handshake(until)
-  return single
+  return openSingleConnection({ address, index: 0, encryption: 'plain', parameters: {}, until })
 }
 
 /** What the pool does with a connection that says no more. */
@@ -209,15 +201,15 @@ describe('an assertion about postgres.js that fails ends the connection:', () =>
       }
     }
     const client = { unsafe: (string: string) => new FakeQuery(string) }
-    const { ask } = createAnswers({
+    const ask = createAnswers({
       client: client as never,
       destroy: () => {
         isDestroyed = true
       },
       retire() {},
     })
-    const asked = [ask({ text: 'a', values: () => [], options: { prepare: true } })]
-    asked.push(ask({ text: 'b', values: () => [], options: { prepare: true } }))
+    const asked = [ask('a', [], { prepare: true })]
+    asked.push(ask('b', [], { prepare: true }))
     const settled = Promise.allSettled(asked)
     misbehave(queries)
     return { statuses: (await settled).map(({ status }) => status), isDestroyed }

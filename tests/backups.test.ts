@@ -186,7 +186,7 @@ describe('backup --verify', () => {
   test('refuses a database that cannot be read in full, which a plain backup packs', async () => {
     const dataDir = newFolder()
     const driver = await openEmbedded({ dataDir })
-    await migrate(driver)
+    await migrate(driver, [])
     await driver.query(`create table ballast as select repeat('x', 100) from generate_series(1, 1000)`, [])
     const [[path] = []] = await driver.query(`select pg_relation_filepath('ballast')`, [])
     await driver.close()

@@ -1,13 +1,24 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Env } from '../src/config/config.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
+import { createMeeting } from './support/meet.ts'
 import { execute } from './support/postgres-server.ts'
 import { emptyDatabase } from './support/template.ts'
+import { until } from './support/until.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'todo-api-commands-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -542,4 +553,24 @@ test('a reader that goes away early is no failure', async () => {
 
   expect(lines(stdout)).toHaveLength(1)
   expect(stderr).toBe('')
+})
+
+test('an export that is interrupted leaves no file behind', async () => {
+  const place = await newPlace('postgres', { direct: true })
+  const meeting = createMeeting(place.env.DATABASE_URL!)
+  const target = join(place.folder, 'exports')
+  mkdirSync(target)
+  const exitCode = await meeting.sql.begin(async tx => {
+    await tx`lock table users in access exclusive mode`
+    const child = Bun.spawn([await executablePath(), 'export', join(target, 'todo.ndjson')], {
+      env: { PATH: process.env.PATH, ...place.env },
+    })
+    await until(() => readdirSync(target).length === 1)
+    child.kill('SIGINT')
+    return child.exited
+  })
+
+  expect([exitCode, readdirSync(target)]).toEqual([1, []])
+  await meeting.close()
+  await place.remove()
 })

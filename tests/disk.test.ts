@@ -230,7 +230,7 @@ describe('a restore', () => {
     if (fs.existsSync(file)) return
     const dataDir = join(top, 'data')
     const driver = await openEmbedded({ dataDir })
-    await migrate(driver)
+    await migrate(driver, [])
     const [ada, id] = [crypto.randomUUID(), crypto.randomUUID()]
     const make = [
       `insert into users (id, email, normalized_email, password_hash) values ('${ada}', 'a@b.c', 'a@b.c', 'x')`,

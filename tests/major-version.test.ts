@@ -58,7 +58,7 @@ beforeAll(async () => {
     query: (text: string) => execute(text),
     dedicatedConnection: <T>(work: (connection: DedicatedConnection) => Promise<T>) => work(connection),
   } as unknown as Driver
-  await migrate(driver)
+  await migrate(driver, [])
   const source = await openDriver({ kind: 'embedded', dataDir: made })
   for (const table of ['users', 'user_versions', 'tasks']) {
     const [[columns, rows] = []] = await source.query(

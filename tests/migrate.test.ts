@@ -73,8 +73,8 @@ for (const kind of ['postgres', 'embedded'] as const) {
         withEmptyDatabase(kind, settings =>
           withDriver(settings, async driver => {
             expect(await migrationState(driver)).toEqual({ pending: allTags, newer: 0 })
-            expect(await migrate(driver)).toEqual(allTags)
-            expect(await migrate(driver)).toEqual([])
+            expect(await migrate(driver, [])).toEqual(allTags)
+            expect(await migrate(driver, [])).toEqual([])
             expect(await migrationState(driver)).toEqual({ pending: [], newer: 0 })
             expect(await driver.query(journal, [])).toEqual(
               migrations.map(({ when, hash }) => [String(when), hash]),
@@ -93,7 +93,7 @@ for (const kind of ['postgres', 'embedded'] as const) {
             const sql = 'create table half_done (id int); insert into half_done values (1); select 1 / 0'
             const broken = [...migrations, { tag: '9999_broken', when, hash: 'x', sql }]
 
-            await expect(migrate(driver, broken)).rejects.toThrow('9999_broken')
+            await expect(migrate(driver, [], broken)).rejects.toThrow('9999_broken')
 
             expect(await driver.query("select to_regclass('half_done')", [])).toEqual([[null]])
             expect((await migrationState(driver, broken)).pending).toEqual(['9999_broken'])
@@ -102,7 +102,7 @@ for (const kind of ['postgres', 'embedded'] as const) {
               ...migration,
               sql: migration.sql.replace('1 / 0', '1'),
             }))
-            expect(await migrate(driver, corrected)).toEqual(['9999_broken'])
+            expect(await migrate(driver, [], corrected)).toEqual(['9999_broken'])
           }),
         ),
       60_000,
@@ -120,9 +120,9 @@ for (const kind of ['postgres', 'embedded'] as const) {
               hash: 'x',
               sql: 'create table late (id int)',
             }
-            await migrate(driver, migrations)
+            await migrate(driver, [], migrations)
 
-            expect(await migrate(driver, [first!, late, ...others])).toEqual(['0000_late'])
+            expect(await migrate(driver, [], [first!, late, ...others])).toEqual(['0000_late'])
           }),
         ),
       60_000,
@@ -155,7 +155,7 @@ for (const kind of ['postgres', 'embedded'] as const) {
           const when = migrations.at(-1)!.when + 1
           const expand = { tag: '9998_expand', when, hash: 'x', sql: 'create table later (id int)' }
           await withDriver(settings, async driver => {
-            await migrate(driver, [...migrations, expand])
+            await migrate(driver, [], [...migrations, expand])
             expect(await migrationState(driver)).toEqual({ pending: [], newer: 1 })
           })
           const child = start(['serve'], { ...env, ...secret })
@@ -170,8 +170,8 @@ for (const kind of ['postgres', 'embedded'] as const) {
           const contract = { tag: '9999_contract', when: when + 1, hash: 'x', sql }
           const newer = [...migrations, expand, contract]
           await withDriver(settings, async driver => {
-            expect(await migrate(driver, newer)).toEqual(['9999_contract'])
-            expect(await migrate(driver, newer)).toEqual([])
+            expect(await migrate(driver, [], newer)).toEqual(['9999_contract'])
+            expect(await migrate(driver, [], newer)).toEqual([])
           })
           for (const command of [['serve'], ['migrate'], ['doctor']]) {
             const { exitCode, stdout, stderr } = await run(command, { ...env, ...secret })
@@ -280,7 +280,7 @@ test(
             expect.stringMatching(/^the database says: permission denied .*\n$/),
           ])
 
-          await migrate(driver)
+          await migrate(driver, [])
           await driver.query(`grant usage on schema drizzle to ${role}`, [])
           await driver.query(`grant select on drizzle.__drizzle_migrations to ${role}`, [])
           await driver.query(
@@ -324,7 +324,7 @@ test(
         const when = migrations.at(-1)!.when + 1
         const slow = { tag: '9999_slow', when, hash: 'x', sql: 'select pg_sleep(0.2)' }
 
-        expect(await migrate(hasty, [...migrations, slow])).toEqual([...allTags, slow.tag])
+        expect(await migrate(hasty, [], [...migrations, slow])).toEqual([...allTags, slow.tag])
       }),
     ),
   60_000,
@@ -361,7 +361,7 @@ describe('many copies', () => {
       withEmptyDatabase('postgres', async settings => {
         const drivers = await Promise.all(Array.from({ length: 40 }, () => openDriver(settings)))
 
-        const applied = await Promise.all(drivers.map(driver => migrate(driver)))
+        const applied = await Promise.all(drivers.map(driver => migrate(driver, [])))
         const recorded = await drivers[0]!.query(journal, [])
         await Promise.all(drivers.map(driver => driver.close()))
 

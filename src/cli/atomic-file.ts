@@ -11,6 +11,7 @@ import {
 } from 'node:fs'
 import { basename, dirname, resolve } from 'node:path'
 import { openDraft, syncFolder } from '../config/data-dir.ts'
+import { onStopSignal } from '../server/stop-signal.ts'
 import { print } from './terminal.ts'
 
 /** A file that is written as a whole, or not at all. */
@@ -44,23 +45,35 @@ export async function writeOutput<T>(path: string, work: Work<T>, check?: Check)
 
 async function replaceFile<T>(path: string, work: Work<T>, check?: Check): Promise<T> {
   const draft = openDraft(path)
-  const remove = () => rmSync(draft.path, { force: true })
-  process.once('exit', remove)
-  try {
-    const result = await fill(draft.file, async output => {
-      const result = await work(output)
-      fsyncSync(draft.file)
-      return result
-    })
-    await check?.(draft.path)
-    renameSync(draft.path, path)
-    syncFolder(dirname(path))
+  using _ = removedAtEnd(draft.path)
+  const result = await fill(draft.file, async output => {
+    const result = await work(output)
+    fsyncSync(draft.file)
     return result
-  } catch (error) {
-    remove()
-    throw error
-  } finally {
-    process.off('exit', remove)
+  })
+  await check?.(draft.path)
+  renameSync(draft.path, path)
+  syncFolder(dirname(path))
+  return result
+}
+
+/** For commands that use `removedAtEnd`: a signal alone would end the process without what it does at its exit. */
+export const exitOnSignal = () =>
+  onStopSignal(
+    () => process.exit(1),
+    () => process.exit(1),
+  )
+
+/** Removes a file or a folder, if it is there, when it goes out of scope, or when the process exits before that. */
+export function removedAtEnd(path: string) {
+  const remove = () => rmSync(path, { recursive: true, force: true })
+  process.once('exit', remove)
+  return {
+    path,
+    [Symbol.dispose]() {
+      process.off('exit', remove)
+      remove()
+    },
   }
 }
 

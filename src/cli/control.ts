@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path'
 import { clusterName } from '../config/data-dir.ts'
 import type { Driver, QueryOptions } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
-import { databaseError } from '../db/pg-error.ts'
+import { brokenConstraint, databaseError } from '../db/pg-error.ts'
 import { AppError } from '../lib/errors.ts'
 import { type ApiTokenInput, createApiToken } from '../modules/auth/api-tokens.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
@@ -104,14 +104,15 @@ interface Failure {
 }
 
 function describe(error: unknown): Failure {
-  const failure = databaseError(error)
-  const code = error instanceof AppError ? error.code : failure?.code
-  const constraint = failure?.constraint_name ?? failure?.constraint
-  return { message: error instanceof Error ? error.message : String(error), code, constraint }
+  const code = error instanceof AppError ? error.code : databaseError(error)?.code
+  const message = error instanceof Error ? error.message : String(error)
+  return { message, code, constraint: brokenConstraint(error) }
 }
 
 /** The database of the service that runs on this folder; `undefined` without one. */
-export async function connectToService(dataDir: string): Promise<(Driver & ServiceCalls) | undefined> {
+export async function connectToService(
+  dataDir: string,
+): Promise<(Driver & AsyncDisposable & ServiceCalls) | undefined> {
   const unix = join(dataDir, socketName)
   if (!existsSync(unix)) return undefined
 
@@ -145,6 +146,7 @@ export async function connectToService(dataDir: string): Promise<(Driver & Servi
     transaction: refuse,
     dedicatedConnection: refuse,
     async close() {},
+    async [Symbol.asyncDispose]() {},
   }
 }
 

@@ -1,13 +1,4 @@
-import {
-  accessSync,
-  constants,
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  rmdirSync,
-  statfsSync,
-  statSync,
-} from 'node:fs'
+import { accessSync, constants, existsSync, mkdtempSync, readdirSync, rmdirSync, statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { getTableName, sql } from 'drizzle-orm'
@@ -16,6 +7,7 @@ import { clusterName, secretName } from '../config/data-dir.ts'
 import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
+import { freeBytes } from '../db/embedded/copy.ts'
 import { migrationState, migrations } from '../db/migrator.ts'
 import { distributedTables, registry } from '../modules/table-registry.ts'
 import { newestBackup } from '../server/backups.ts'
@@ -23,7 +15,7 @@ import { connectToService } from './control.ts'
 import { diagnose } from './diagnose.ts'
 import { readEnv } from './env.ts'
 import { isAbsent, openDatabase } from './open-database.ts'
-import { jsonLines, print } from './terminal.ts'
+import { print } from './terminal.ts'
 
 /** What was found about one thing, and what to do. */
 interface Finding {
@@ -46,8 +38,8 @@ const mebibyte = 1024 * 1024
 export async function doctorCommand(_: string, { json = false }: { json?: boolean }): Promise<boolean> {
   const findings: Finding[] = []
   await examine((check, about, { verdict, cure }) => void findings.push({ verdict, check, about, cure }))
-  const format = process.stdout.isTTY ? formatForTerminal : formatLine
-  await print(json ? jsonLines(findings) : findings.map(finding => `${format(finding)}\n`).join(''))
+  const format = json ? JSON.stringify : process.stdout.isTTY ? formatForTerminal : formatLine
+  await print(findings.map(finding => `${format(finding)}\n`).join(''))
   return !findings.some(({ verdict }) => verdict === 'fail')
 }
 
@@ -69,15 +61,12 @@ async function examine(tell: Tell): Promise<void> {
   const isUsable = examineDataDir(config, tell)
   if (!isUsable && config.database.kind === 'embedded') return
   examineBackups(config, tell)
-  let driver: Driver | undefined
   try {
-    driver = await openQuietly(config, tell)
+    await using driver = await openQuietly(config, tell)
     if (driver) await examineDatabase(driver, config, tell)
   } catch (error) {
     const { about, cure } = diagnose(error)
     tell('database', about, fail(cure))
-  } finally {
-    await driver?.close()
   }
 }
 
@@ -126,8 +115,7 @@ function examineDataDir({ dataDir, database, secretKey }: Config, tell: Tell): b
 }
 
 function examineFreeSpace(dataDir: string, tell: Tell): boolean {
-  const { bavail, bsize } = statfsSync(dataDir)
-  const free = (bavail * bsize) / mebibyte
+  const free = freeBytes(dataDir) / mebibyte
   const about = `${dataDir}, ${Math.floor(free).toLocaleString('en')} MiB free`
   if (free < 64) tell('data folder', about, fail('make room: below 64 MiB the database refuses writes'))
   else tell('data folder', about, free < 512 ? warn('make room before it runs out') : ok)
@@ -184,7 +172,7 @@ function examineBackups(config: Config, tell: Tell): void {
 }
 
 /** The database, unless looking at it would make it. */
-async function openQuietly(config: Config, tell: Tell): Promise<Driver | undefined> {
+async function openQuietly(config: Config, tell: Tell) {
   const { database } = config
   if (database.kind === 'embedded') {
     if (isAbsent(config)) {

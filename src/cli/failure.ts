@@ -13,6 +13,8 @@ export function failureOf(error: unknown): { message: string | undefined; exitCo
 /** Contains no value of a setting or of a statement. */
 function messageOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return 'unknown failure'
+  // Closing the database failed, too: what comes first says more.
+  if (error instanceof SuppressedError) return messageOf(error.suppressed)
   // The reader of our output has closed it, as `head` does.
   if ('code' in error && error.code === 'EPIPE') return undefined
   if (error instanceof AppError && error.code === 'unavailable') {

@@ -16,29 +16,21 @@ interface Options {
 export async function migrateCommand(_: string, options: Options): Promise<boolean> {
   const config = readConfig()
   if (options.status) return report(await pending(config))
-  const driver = await openDriver(config.database)
-  try {
-    for (const tag of await migrate(driver, migrations, distributedTables)) say(`applied ${tag}`)
-    // A migration may have made a table that is not where the others are.
-    if (options.distribute || (await undistributedTables(driver, distributedTables))?.length) {
-      for (const table of await distribute(driver, distributedTables)) say(`distributed ${table} by user`)
-    }
-    say('up to date')
-    return true
-  } finally {
-    await driver.close()
+  await using driver = await openDriver(config.database)
+  for (const tag of await migrate(driver, distributedTables)) say(`applied ${tag}`)
+  // A migration may have made a table that is not where the others are.
+  if (options.distribute || (await undistributedTables(driver, distributedTables))?.length) {
+    for (const table of await distribute(driver, distributedTables)) say(`distributed ${table} by user`)
   }
+  say('up to date')
+  return true
 }
 
 /** Creates no database; that of a running service is read through the service. */
 async function pending(config: Config): Promise<string[]> {
   if (isAbsent(config)) return migrations.map(({ tag }) => tag)
-  const driver = await openDatabase(config)
-  try {
-    return (await migrationState(driver)).pending
-  } finally {
-    await driver.close()
-  }
+  await using driver = await openDatabase(config)
+  return (await migrationState(driver)).pending
 }
 
 function report(tags: string[]): boolean {

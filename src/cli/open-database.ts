@@ -1,14 +1,14 @@
-import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Config } from '../config/config.ts'
 import { clusterName, holdsDatabase } from '../config/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb, type Db, openDriver } from '../db/drizzle.ts'
+import { removedAtEnd } from './atomic-file.ts'
 import { connectToService, newCopy, type ServiceCalls } from './control.ts'
 import { readConfig } from './env.ts'
 
 /** A database for a command. That of a running service refuses transactions, and has `ServiceCalls` instead. */
-type CommandDriver = Driver & Partial<ServiceCalls>
+type CommandDriver = Driver & AsyncDisposable & Partial<ServiceCalls>
 
 /** Opens the database of the settings: through the service when that has the embedded one. */
 export async function openDatabase({ database }: Config): Promise<CommandDriver> {
@@ -28,12 +28,8 @@ export async function withDatabase(work: (db: Db, driver: CommandDriver) => Prom
       `there is no database in DATA_DIR ${config.dataDir}; use the service's DATA_DIR or DATABASE_URL`,
     )
   }
-  const driver = await openDatabase(config)
-  try {
-    await work(createDb(driver), driver)
-  } finally {
-    await driver.close()
-  }
+  await using driver = await openDatabase(config)
+  await work(createDb(driver), driver)
 }
 
 /**
@@ -44,22 +40,11 @@ export async function withSnapshot(work: (db: Db, driver: Driver) => Promise<voi
   const { database } = readConfig()
   const service = database.kind === 'embedded' && (await connectToService(database.dataDir))
   if (!service) return withDatabase(work)
-  await withTemporary(database.dataDir, async folder => {
-    await service.copyTo!(join(folder, clusterName))
-    const { withUnpacked } = await import('./backup/read-through.ts')
-    await withUnpacked(folder, 'the copy', driver => work(createDb(driver), driver))
-  })
+  using folder = temporaryFolder(database.dataDir)
+  await service.copyTo!(join(folder.path, clusterName))
+  const { withUnpacked } = await import('./backup/read-through.ts')
+  await withUnpacked(folder.path, 'the copy', driver => work(createDb(driver), driver))
 }
 
-/** Calls `work` with a folder in DATA_DIR, which is removed however it ends. */
-export async function withTemporary<T>(dataDir: string, work: (folder: string) => Promise<T>): Promise<T> {
-  const folder = newCopy(dataDir)
-  const remove = () => rmSync(folder, { recursive: true, force: true })
-  process.once('exit', remove)
-  try {
-    return await work(folder)
-  } finally {
-    process.off('exit', remove)
-    remove()
-  }
-}
+/** A folder in DATA_DIR, which is not made yet. For `using`: it is removed at the end. */
+export const temporaryFolder = (dataDir: string) => removedAtEnd(newCopy(dataDir))

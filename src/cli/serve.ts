@@ -1,6 +1,5 @@
 import type { Config } from '../config/config.ts'
 import { parseDatabaseUrl } from '../config/database-url.ts'
-import type { Driver } from '../db/driver.ts'
 import type { Supervisor } from '../server/cluster/worker-channel.ts'
 import { listen } from '../server/listener.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
@@ -57,13 +56,13 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
   let service: Service | undefined
   let commands: { stop(): Promise<void> } | undefined
   let isStopping = false
-  const stop = async (reason: string, delaySeconds?: number) => {
+  const stop = async (reason: string, delaySeconds?: number, exitCode = 0) => {
     if (isStopping) return
     isStopping = true
     await commands?.stop()
     await service?.stop(reason, delaySeconds)
     await writeLastLines(log)
-    process.exit(0)
+    process.exit(exitCode)
   }
   // Before the slow part of the start: process 1 of a container ignores signals without a handler. A worker receives each
   // signal twice, from its supervisor and from the terminal or systemd, so the second one means nothing.
@@ -83,13 +82,15 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
       database: driver.kind,
       pid: supervisor && process.pid,
     })
-  commands = await answerOtherCommands(config, driver, log)
+  if (config.database.kind === 'embedded') {
+    // It belongs to one process: other commands go through the service.
+    const { answerCommands } = await import('./control.ts')
+    commands = answerCommands(config.dataDir, driver, log)
+  }
   // Exits, so that systemd or the container runtime starts the service again.
-  driver.lost?.then(async reason => {
+  driver.lost?.then(reason => {
     log.error(reason, { data_dir: config.dataDir })
-    await service!.stop(reason, 0)
-    await writeLastLines(log)
-    process.exit(1)
+    return stop(reason, 0, 1)
   })
 
   try {
@@ -115,13 +116,6 @@ async function preload() {
     await load()
   }
   await Bun.sleep(0)
-}
-
-/** The embedded database belongs to one process: other commands go through the service. */
-async function answerOtherCommands({ database }: Config, driver: Driver, log: Log) {
-  if (database.kind !== 'embedded') return undefined
-  const { answerCommands } = await import('./control.ts')
-  return answerCommands(database.dataDir, driver, log)
 }
 
 /** A log reader that has stopped reading must not keep the process from ending. */

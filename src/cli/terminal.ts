@@ -19,10 +19,6 @@ export async function print(data: string | Uint8Array): Promise<void> {
   })
 }
 
-/** One line of JSON each. */
-export const jsonLines = (rows: readonly object[]): string =>
-  rows.map(row => `${JSON.stringify(row)}\n`).join('')
-
 /** Prints rows as lines of JSON, as they come, or as a table: `columns` says what stands below each heading. */
 export async function printRows<Row extends object>(
   json: boolean,

@@ -8,6 +8,7 @@ import { apiTokens, sessions, toInstant, users } from '../db/tables.ts'
 import { insertUser } from '../modules/auth/insert-user.ts'
 import { email, newPassword, normalizeEmail } from '../modules/auth/model.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
+import { distributedTables } from '../modules/table-registry.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
 import { tasks } from '../modules/tasks/table.ts'
 import { readConfig } from './env.ts'
@@ -40,17 +41,15 @@ export async function createUser(address: string): Promise<void> {
   if (problem) throw new UsageError(problem)
   const config = readConfig()
   const password = await readNewPassword()
-  const driver = await openDatabase(config)
+  await using driver = await openDatabase(config)
   try {
-    await migrate(driver)
+    await migrate(driver, distributedTables)
     const made = await insertUser(createDb(driver), address, await hashPassword(config, password))
     await print(`${made.id}\n`)
     say(`created user ${printable(made.email)}`)
   } catch (error) {
     if (brokenConstraint(error) !== 'users_normalized_email_unique') throw error
     throw new Error('another account here has this e-mail address')
-  } finally {
-    await driver.close()
   }
 }
 

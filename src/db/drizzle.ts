@@ -17,14 +17,13 @@ export type Db = PgDatabase<PgRemoteQueryResultHKT, Schema>
 
 type Schema = Record<string, never>
 
-/** Opens the database that the settings name. Only the driver that is needed is loaded. */
-export async function openDriver(settings: DatabaseSettings): Promise<Driver> {
-  if (settings.kind === 'postgres') {
-    const { openPostgres } = await import('./postgres/postgres.ts')
-    return openPostgres(settings)
-  }
-  const { openEmbedded } = await import('./embedded/embedded.ts')
-  return openEmbedded(settings)
+/** Opens the database that the settings name, also for `await using`. Only the driver that is needed is loaded. */
+export async function openDriver(settings: DatabaseSettings): Promise<Driver & AsyncDisposable> {
+  const driver =
+    settings.kind === 'postgres'
+      ? (await import('./postgres/postgres.ts')).openPostgres(settings)
+      : await (await import('./embedded/embedded.ts')).openEmbedded(settings)
+  return { ...driver, [Symbol.asyncDispose]: () => driver.close() }
 }
 
 /**

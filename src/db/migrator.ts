@@ -2,7 +2,7 @@ import { forDistributed, type UserTable, undistributedTables } from './distribut
 import type { DedicatedConnection, Driver } from './driver.ts'
 import { readMigrations } from './migrations.macro.ts' with { type: 'macro' }
 import type { Migration } from './migrations.macro.ts'
-import { databaseError } from './pg-error.ts'
+import { databaseError, isSchemaMissing } from './pg-error.ts'
 
 /** The migrations in this program, oldest first. */
 export const migrations: readonly Migration[] = readMigrations()
@@ -22,13 +22,13 @@ const lockKey = '8389754676633104489'
  * Applies the pending migrations, each in a transaction of its own, and returns their tags. The lock is held for a
  * transaction, so any number of copies may start at once, also through a transaction-pooling proxy. When none is pending
  * it only reads, so that a role without the right to create tables can serve.
- * `userTables` are those that may be distributed. Throws `MigrationError`, or the driver's error when the database is
+ * `userTables` are those that may be distributed: required, so that no caller forgets them. Throws `MigrationError`, or the driver's error when the database is
  * away.
  */
 export async function migrate(
   driver: Driver,
+  userTables: readonly UserTable[],
   wanted = migrations,
-  userTables: readonly UserTable[] = [],
 ): Promise<string[]> {
   const { pending } = await migrationState(driver, wanted)
   if (pending.length === 0) return []
@@ -111,8 +111,7 @@ async function journalOf(driver: Driver): Promise<readonly unknown[][]> {
   try {
     return await driver.query(journal, [])
   } catch (error) {
-    const undefinedTable = '42P01'
-    if (databaseError(error)?.code !== undefinedTable) throw error
+    if (!isSchemaMissing(error)) throw error
     return []
   }
 }

@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm'
 import {
+  type AnyPgColumn,
   bigint,
   check,
   customType,
@@ -35,6 +36,10 @@ export function toInstant(value: string): string {
 export const bytewiseText = customType<{ data: string }>({ dataType: () => 'text COLLATE "C"' })
 
 const now = sql`now()`
+
+/** A foreign key: the row is deleted with the row of its owner. */
+export const belongsTo = (owner: AnyPgColumn, name: string, column: AnyPgColumn) =>
+  foreignKey({ name, columns: [column], foreignColumns: [owner] }).onDelete('cascade')
 
 export const users = pgTable(
   'users',
@@ -74,9 +79,7 @@ export const sessions = pgTable(
     ip: text('ip'),
   },
   sessions => [
-    foreignKey({ name: 'sessions_user_fk', columns: [sessions.userId], foreignColumns: [users.id] }).onDelete(
-      'cascade',
-    ),
+    belongsTo(users.id, 'sessions_user_fk', sessions.userId),
     index('sessions_user').on(sessions.userId),
     index('sessions_expiry').on(sessions.expiresAt),
   ],
@@ -101,9 +104,7 @@ export const apiTokens = pgTable(
   },
   tokens => [
     primaryKey({ name: 'api_tokens_pkey', columns: [tokens.userId, tokens.id] }),
-    foreignKey({ name: 'api_tokens_user_fk', columns: [tokens.userId], foreignColumns: [users.id] }).onDelete(
-      'cascade',
-    ),
+    belongsTo(users.id, 'api_tokens_user_fk', tokens.userId),
     index('api_tokens_hash').on(tokens.tokenHash),
     index('api_tokens_expiry').on(tokens.expiresAt),
   ],
@@ -149,9 +150,7 @@ export const tickets = pgTable(
   },
   tickets => [
     primaryKey({ name: 'tickets_pkey', columns: [tickets.userId, tickets.hash] }),
-    foreignKey({ name: 'tickets_user_fk', columns: [tickets.userId], foreignColumns: [users.id] }).onDelete(
-      'cascade',
-    ),
+    belongsTo(users.id, 'tickets_user_fk', tickets.userId),
   ],
 )
 
@@ -195,11 +194,7 @@ const tombstones = <Name extends string>(name: Name) =>
     },
     tombstones => [
       primaryKey({ name: `${name}_pkey`, columns: [tombstones.id, tombstones.userId] }),
-      foreignKey({
-        name: `${name}_user_fk`,
-        columns: [tombstones.userId],
-        foreignColumns: [userVersions.userId],
-      }).onDelete('cascade'),
+      belongsTo(userVersions.userId, `${name}_user_fk`, tombstones.userId),
       // Not unique: older databases may have imported deletions under a version that was used here.
       index(`${name}_feed`).on(tombstones.userId, tombstones.version),
       index(`${name}_age`).on(tombstones.deletedAt),

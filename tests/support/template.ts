@@ -67,7 +67,7 @@ async function makeTemplate(server: string) {
       poolSize: 1,
       prepare: true,
     })
-    await migrate(driver)
+    await migrate(driver, [])
     await driver.close()
     await sql.unsafe(`alter database ${template} is_template true`)
   } finally {

@@ -1,13 +1,11 @@
-import { copyFileSync, existsSync, mkdirSync, statfsSync, statSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Config } from '../../config/config.ts'
-import { clusterName, openDataDir, secretName } from '../../config/data-dir.ts'
-import { clusterBytes, copyClosedCluster } from '../../db/embedded/copy.ts'
-import { freeBytesMin } from '../../db/embedded/embedded.ts'
-import { writeOutput } from '../atomic-file.ts'
-import { connectToService } from '../control.ts'
+import { clusterName, secretName } from '../../config/data-dir.ts'
+import { clusterBytes, freeBytes, freeBytesMin } from '../../db/embedded/copy.ts'
+import { exitOnSignal, writeOutput } from '../atomic-file.ts'
 import { readConfig } from '../env.ts'
-import { isAbsent, withTemporary } from '../open-database.ts'
+import { isAbsent, openDatabase, temporaryFolder } from '../open-database.ts'
 import { say, UsageError } from '../terminal.ts'
 import { exportAll } from '../transfer/export.ts'
 import { exportName, pack, unpack } from './archive.ts'
@@ -34,17 +32,18 @@ export async function backupCommand(file: string, { verify = false }: { verify?:
   if (verify && file === '-')
     throw new UsageError('--verify needs the name of a file: stdout cannot be read again')
   if (verify) requireSpace(dataDir, file)
-  // A signal would end the process without `exit` listeners, which remove the copies.
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
+  exitOnSignal()
   let rows: Record<string, number> = {}
   // The file first: a folder that does not exist is noticed before the copy is made.
   const bytes = await writeOutput(
     file,
-    output =>
-      withCopy(dataDir, async copy => {
-        if (verify) rows = await withUnpacked(copy, 'the copy', driver => addExport(driver, copy))
-        return pack(copy, output)
-      }),
+    async output => {
+      using folder = temporaryFolder(dataDir)
+      const copy = folder.path
+      await copyTo(copy, config)
+      if (verify) rows = await withUnpacked(copy, 'the copy', driver => addExport(driver, copy))
+      return await pack(copy, output)
+    },
     verify ? draft => verifyArchive(draft, dataDir, rows) : undefined,
   )
   const verified = verify ? ` and read again: ${rows.users} users, ${rows.tasks} tasks` : ''
@@ -53,23 +52,12 @@ export async function backupCommand(file: string, { verify = false }: { verify?:
 
 const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`
 
-/**
- * Calls `work` with a copy of the database and the secret. A running service makes the copy, while it answers requests;
- * without one the folder is locked meanwhile.
- */
-async function withCopy<T>(dataDir: string, work: (copy: string) => Promise<T>): Promise<T> {
-  return withTemporary(dataDir, async copy => {
-    const cluster = join(copy, clusterName)
-    const service = await connectToService(dataDir)
-    if (service) await service.copyTo!(cluster)
-    else {
-      const claimed = openDataDir(dataDir)
-      await copyClosedCluster(join(dataDir, clusterName), cluster, 0).finally(() => claimed.close())
-    }
-    const secret = join(dataDir, secretName)
-    if (existsSync(secret)) copyFileSync(secret, join(copy, secretName))
-    return work(copy)
-  })
+/** Copies the database and the secret. A running service goes on answering requests meanwhile. */
+async function copyTo(folder: string, config: Config): Promise<void> {
+  await using driver = await openDatabase(config)
+  await driver.copyTo!(join(folder, clusterName))
+  const secret = join(config.dataDir, secretName)
+  if (existsSync(secret)) copyFileSync(secret, join(folder, secretName))
 }
 
 /** Opening the copy recovers it, and closing it leaves a cluster that needs no recovery. Returns the rows of each table. */
@@ -80,12 +68,11 @@ async function addExport(driver: Parameters<typeof exportAll>[0], copy: string) 
 
 /** Unpacks, opens and reads an archive. Throws when it is not what was packed. */
 async function verifyArchive(file: string, dataDir: string, expected: Record<string, number>) {
-  await withTemporary(dataDir, async scratch => {
-    mkdirSync(scratch, { mode: 0o700 })
-    await unpack(file, scratch)
-    const counts = await withUnpacked(scratch, file, readThrough)
-    if (!Bun.deepEquals(counts, expected)) throw new Error(`${file} has other rows than the database`)
-  })
+  using scratch = temporaryFolder(dataDir)
+  mkdirSync(scratch.path, { mode: 0o700 })
+  await unpack(file, scratch.path)
+  const counts = await withUnpacked(scratch.path, file, readThrough)
+  if (!Bun.deepEquals(counts, expected)) throw new Error(`${file} has other rows than the database`)
 }
 
 /** Twice the database in DATA_DIR, for a copy with its export, and half of it for the archive. */
@@ -97,8 +84,7 @@ function requireSpace(dataDir: string, file: string): void {
   const needed = new Map([[dataDir, isElsewhere ? 1.5 * bytes : 2 * bytes]])
   if (isElsewhere) needed.set(folder, 0.5 * bytes)
   for (const [place, wanted] of needed) {
-    const { bavail, bsize } = statfsSync(place)
-    const free = bavail * bsize
+    const free = freeBytes(place)
     if (free < wanted + freeBytesMin) {
       throw new Error(
         `not enough space in ${place}: a verified backup needs ${megabytes(wanted + freeBytesMin)}, and ${megabytes(free)} are free`,

@@ -1,11 +1,11 @@
 import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { clusterName, openDataDir, replaceDatabase } from '../../config/data-dir.ts'
-import type { Driver } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { syncTree } from '../../db/embedded/cluster-files.ts'
 import { majorOf, postgresMajor } from '../../db/embedded/major.ts'
 import { migrate, migrationState } from '../../db/migrator.ts'
+import { distributedTables } from '../../modules/table-registry.ts'
 import { connectToService } from '../control.ts'
 import { readConfig } from '../env.ts'
 import { skipVersions } from '../reset-sync.ts'
@@ -67,7 +67,7 @@ function prepare(folder: string, file: string): Promise<Restored> {
       throw new Error('a newer todo-api made this backup; restore it with that version')
     }
     const { users, tasks } = await readThrough(driver)
-    await migrate(driver)
+    await migrate(driver, distributedTables)
     await skipVersions(createDb(driver))
     return { users: users!, tasks: tasks! }
   })
@@ -84,16 +84,14 @@ async function importFrom(folder: string, file: string): Promise<Restored> {
     )
   }
   rmSync(cluster, { recursive: true })
-  return withUnpacked(folder, file, driver => importAll(driver, join(folder, exportName)))
-}
-
-async function importAll(driver: Driver, path: string): Promise<Restored> {
-  await migrate(driver)
-  const progress = createProgress('rows')
-  const loader = createLoader(driver, progress)
-  await importFile(createReadStream(path), loader)
-  progress.clear()
-  const { added, skipped } = loader.counts
-  if (skipped > 0) throw new Error(`${skipped} rows of the backup cannot be restored; nothing was changed`)
-  return { users: added.user, tasks: added.task }
+  return withUnpacked(folder, file, async driver => {
+    await migrate(driver, distributedTables)
+    const progress = createProgress('rows')
+    const loader = createLoader(driver, progress)
+    await importFile(createReadStream(join(folder, exportName)), loader)
+    progress.clear()
+    const { added, skipped } = loader.counts
+    if (skipped > 0) throw new Error(`${skipped} rows of the backup cannot be restored; nothing was changed`)
+    return { users: added.user, tasks: added.task }
+  })
 }

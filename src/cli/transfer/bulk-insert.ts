@@ -1,7 +1,7 @@
 import { and, eq, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
 import type { Driver } from '../../db/driver.ts'
 import { createDb, type Db } from '../../db/drizzle.ts'
-import { databaseError } from '../../db/pg-error.ts'
+import { brokenConstraint, databaseError } from '../../db/pg-error.ts'
 import { listTombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
 import { lists } from '../../modules/lists/table.ts'
@@ -83,7 +83,7 @@ export function createLoader(
 function refusal(error: unknown): string | undefined {
   const failure = databaseError(error)
   if (!failure || !/^2[23]/.test(failure.code)) return undefined
-  const constraint = failure.constraint_name ?? failure.constraint
+  const constraint = brokenConstraint(error)
   return constraint ? `it breaks the rule ${constraint}` : `the database refuses it (${failure.code})`
 }
 

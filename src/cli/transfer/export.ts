@@ -4,7 +4,7 @@ import { version } from '../../../package.json'
 import type { DedicatedConnection, Driver } from '../../db/driver.ts'
 import { migrationState } from '../../db/migrator.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
-import { type Output, writeOutput } from '../atomic-file.ts'
+import { exitOnSignal, type Output, writeOutput } from '../atomic-file.ts'
 import { findUser } from '../find-user.ts'
 import { withSnapshot } from '../open-database.ts'
 import { createProgress, say } from '../terminal.ts'
@@ -33,6 +33,7 @@ const listOf = (type: RowType, prefix = '') =>
 
 /** `todo-api export`: writes everything of all users, or of one, as lines of JSON to a file; `-` is stdout. */
 export async function exportCommand(file: string, { user }: { user?: string }): Promise<void> {
+  exitOnSignal()
   await withSnapshot(async (db, driver) => {
     // Refuses a database whose tables are not these.
     await migrationState(driver)

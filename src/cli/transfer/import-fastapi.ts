@@ -1,6 +1,6 @@
 import { t } from 'elysia'
 import type { DedicatedConnection } from '../../db/driver.ts'
-import { databaseError } from '../../db/pg-error.ts'
+import { isSchemaMissing } from '../../db/pg-error.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { email, normalizeEmail } from '../../modules/auth/model.ts'
 import { taskCreate } from '../../modules/tasks/model.ts'
@@ -28,8 +28,7 @@ export async function countFastApi(source: DedicatedConnection): Promise<{ users
     const [row] = await source.execute('select (select count(*) from "user"), (select count(*) from task)')
     return { users: Number(row![0]), tasks: Number(row![1]) }
   } catch (error) {
-    const missing = ['42P01', '42703']
-    if (!missing.includes(databaseError(error)?.code ?? '')) throw error
+    if (!isSchemaMissing(error)) throw error
     throw new Error('the database to import from has no tables "user" and "task" of the FastAPI service')
   }
 }

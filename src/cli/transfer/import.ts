@@ -3,6 +3,7 @@ import { createReader, type Env } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
 import { migrate } from '../../db/migrator.ts'
 import { openPostgres } from '../../db/postgres/postgres.ts'
+import { distributedTables } from '../../modules/table-registry.ts'
 import { readConfig, readEnv } from '../env.ts'
 import { openDatabase } from '../open-database.ts'
 import { createProgress, say, UsageError } from '../terminal.ts'
@@ -19,36 +20,45 @@ export async function importCommand(file: string, { from }: { from?: string }): 
   if (file !== '' && file !== '-' && !existsSync(file)) throw new Error(`there is no file ${file}`)
   if (file !== '' && file !== '-' && statSync(file).isDirectory()) throw new Error(`${file} is a folder`)
   const source = file === '' ? fastApiUrl(from, readEnv().env) : undefined
-  const driver = await openDatabase(readConfig())
-  try {
-    // A program newer than the database would write the wrong columns.
-    await migrate(driver)
-    return source === undefined ? await fromFile(driver, file) : await fromFastApi(driver, source)
-  } finally {
-    await driver.close()
-  }
+  await using driver = await openDatabase(readConfig())
+  // A program newer than the database would write the wrong columns.
+  await migrate(driver, distributedTables)
+  return source === undefined ? await fromFile(driver, file) : await fromFastApi(driver, source)
 }
 
 async function fromFastApi(driver: Driver, url: string): Promise<boolean> {
   const source = openPostgres({ url, poolSize: 1 })
   return source.dedicatedConnection(async connection => {
     const { users, tasks } = await countFastApi(connection)
-    const progress = createProgress('rows', users + tasks)
-    const loader = createLoader(driver, progress)
-    await importFastApi(connection, loader)
-    progress.clear()
-    return summarize(loader)
+    return load(driver, loader => importFastApi(connection, loader), users + tasks)
   })
 }
 
-function summarize({ counts: { added, present, skipped } }: Loader): boolean {
+function fromFile(driver: Driver, path: string): Promise<boolean> {
+  const chunks = path === '-' ? Bun.stdin.stream() : createReadStream(path)
+  return load(driver, loader => importFile(chunks, loader))
+}
+
+/** Adds the rows that `read` passes on, and says what became of them, also of those before a failure. */
+async function load(driver: Driver, read: (loader: Loader) => Promise<void>, total?: number) {
+  const progress = createProgress('rows', total)
+  const loader = createLoader(driver, progress)
+  try {
+    await read(loader)
+  } finally {
+    progress.clear()
+    summarize(loader)
+  }
+  return loader.counts.skipped === 0
+}
+
+function summarize({ counts: { added, present, skipped } }: Loader): void {
   const notes = added.tombstone + added.list_tombstone
   const rare = [added.list > 0 && `, ${added.list} lists`, notes > 0 && `, ${notes} notes of deletions`]
   const what = [`${added.user} users, ${added.task} tasks`, ...rare.filter(text => text !== false)].join('')
   say(`added ${what}; ${present} were here already; ${skipped} skipped`)
   if (skipped > 0)
     say('fix the skipped rows in the source and run import again; rows already imported stay unchanged')
-  return skipped === 0
 }
 
 /** The address of the FastAPI service's database: an argument, or a setting, which other users of the machine cannot see. */
@@ -68,19 +78,4 @@ function fastApiUrl(argument: string | undefined, env: Env): string {
     )
   }
   return address
-}
-
-async function fromFile(driver: Driver, path: string): Promise<boolean> {
-  const progress = createProgress('rows')
-  const loader = createLoader(driver, progress)
-  const chunks = path === '-' ? Bun.stdin.stream() : createReadStream(path)
-  try {
-    await importFile(chunks, loader)
-  } catch (error) {
-    progress.clear()
-    summarize(loader)
-    throw error
-  }
-  progress.clear()
-  return summarize(loader)
 }

@@ -6,28 +6,39 @@ import initdbWasm from '@electric-sql/pglite/initdb.wasm' with { type: 'file' }
 import pgliteData from '@electric-sql/pglite/pglite.data' with { type: 'file' }
 import pgliteWasm from '@electric-sql/pglite/pglite.wasm' with { type: 'file' }
 import { syncFolder } from '../../config/data-dir.ts'
-import { DurableFS, durableParams } from './durable-fs.ts'
+import { DurableFS } from './durable-fs.ts'
 import { requireSameMajor } from './major.ts'
 
 /** Creates the engine's file system for a folder. */
 export type FileSystem = (folder: string) => DurableFS
 
-const durable: FileSystem = folder => new DurableFS(folder)
+const parameters = [
+  'TimeZone=UTC',
+  'jit=off',
+  // Resident memory from the start; a page outside of it is in the system's cache, a copy of 8 kB away.
+  'shared_buffers=16MB',
+  // PostgreSQL's own protocol for durability. `fdatasync`, the default method, does nothing in WebAssembly.
+  'fsync=on',
+  'wal_sync_method=fsync',
+]
 
-/**
- * Shared buffers are resident memory from the start, and a page outside of them is in the system's cache, a copy of 8 kB
- * away.
- */
-const parameters = ['TimeZone=UTC', 'jit=off', 'shared_buffers=16MB'].flatMap(setting => ['-c', setting])
+/** PGlite's parameters switch fsync off (`-F`). */
+const startParams = [
+  ...PGlite.defaultStartParams.filter(param => param !== '-F'),
+  ...parameters.flatMap(setting => ['-c', setting]),
+]
 
 /** Starts PostgreSQL on a folder; an empty folder gets a new database. */
-export async function openCluster(folder: string, fileSystem = durable): Promise<PGlite> {
+export async function openCluster(
+  folder: string,
+  fileSystem: FileSystem = folder => new DurableFS(folder),
+): Promise<PGlite> {
   requireSameMajor(folder)
   const fs = fileSystem(folder)
   const [pgliteWasmModule, initdbWasmModule] = await Promise.all([compile(pgliteWasm), compile(initdbWasm)])
   const options = {
     fs,
-    startParams: [...durableParams(PGlite.defaultStartParams), ...parameters],
+    startParams,
     pgliteWasmModule,
     initdbWasmModule,
     fsBundle: Bun.file(pgliteData),
@@ -94,13 +105,9 @@ export async function syncTree(folder: string): Promise<void> {
 }
 
 async function syncFile(path: string): Promise<void> {
-  const file = await open(path, 'r+')
-  try {
-    await file.chmod(0o600)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
+  await using file = await open(path, 'r+')
+  await file.chmod(0o600)
+  await file.sync()
 }
 
 async function compile(path: string): Promise<WebAssembly.Module> {

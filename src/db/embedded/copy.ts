@@ -14,15 +14,15 @@ export interface RunningEngine {
 /**
  * Copies the cluster of a running engine as pg_basebackup does: files change while they are copied, and the log since the
  * start, which is copied last, makes them of one moment when the copy is opened. Statements go on meanwhile. Throws, and
- * leaves nothing behind, when fewer than `freeBytesMin` bytes would be free on the disk.
+ * leaves nothing behind, when fewer than `floor` bytes would be free on the disk.
  */
 export async function copyRunningCluster(
   { run, requireOpen }: RunningEngine,
   from: string,
   to: string,
-  freeBytesMin: number,
+  floor: number,
 ): Promise<void> {
-  requireSpace(from, freeBytesMin)
+  requireSpace(from, floor)
   // Keeps the log from being removed by a checkpoint. A temporary slot does not outlive the engine.
   await run(`select pg_create_physical_replication_slot('copy', true, true)`)
   try {
@@ -48,14 +48,16 @@ export async function copyRunningCluster(
   }
 }
 
-/** Copies the cluster of an engine that does not run. Throws as `copyRunningCluster` does. */
-export async function copyClosedCluster(from: string, to: string, freeBytesMin: number): Promise<void> {
-  requireSpace(from, freeBytesMin)
+/** Below this much free space the database refuses writes. */
+export const freeBytesMin = 64 * 1024 * 1024
+
+/** Takes 3 µs. Zero when the folder was deleted. */
+export function freeBytes(folder: string): number {
   try {
-    await copyFiles(from, to, () => true)
-  } catch (error) {
-    rmSync(to, { recursive: true, force: true })
-    throw error
+    const { bavail, bsize } = statfsSync(folder)
+    return bavail * bsize
+  } catch {
+    return 0
   }
 }
 
@@ -67,10 +69,9 @@ export function clusterBytes(folder: string): number {
 
 const mayBeGone = { throwIfNoEntry: false } as const
 
-function requireSpace(from: string, freeBytesMin: number): void {
+function requireSpace(from: string, floor: number): void {
   const bytes = clusterBytes(from)
-  const { bavail, bsize } = statfsSync(from)
-  if (bavail * bsize - bytes < freeBytesMin) {
+  if (freeBytes(from) - bytes < floor) {
     throw new Error(`not enough space for a copy of the database: it takes ${Math.ceil(bytes / 1e6)} MB`)
   }
 }

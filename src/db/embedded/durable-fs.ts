@@ -22,21 +22,17 @@ const inputOutputError = 29
  * PGlite's file system over a real folder, with an fsync that reaches the disk.
  *
  * The original has none, and PGlite starts PostgreSQL with `-F`: a power cut then destroys the whole database, not only the
- * last rows (tests/power-cut.test.ts). Use it together with `durableParams`.
+ * last rows (tests/power-cut.test.ts). cluster-files.ts starts it with fsync.
  */
 export class DurableFS extends NodeFS {
-  #lastError = 'no reason given'
+  /** The engine's last FATAL or PANIC message. */
+  lastError = 'no reason given'
 
-  /** Receives the engine's stderr; the last error is for the message of `stop`. */
+  /** Receives the engine's stderr. */
   readonly listen = (line: string): boolean => {
     const [, text] = line.match(/\b(?:PANIC|FATAL):\s+(.+)/) ?? []
-    if (text) this.#lastError = text
+    if (text) this.lastError = text
     return false
-  }
-
-  /** The engine's last FATAL or PANIC message. */
-  get lastError(): string {
-    return this.#lastError
   }
 
   override async init(pg: PGlite, options: InitOptions): ReturnType<NodeFS['init']> {
@@ -71,13 +67,8 @@ export class DurableFS extends NodeFS {
   protected stop(): void {
     writeSync(
       2,
-      `todo-api: the embedded database stopped (${this.#lastError}); no acknowledged write is lost\n`,
+      `todo-api: the embedded database stopped (${this.lastError}); no acknowledged write is lost\n`,
     )
     process.exit(1)
   }
-}
-
-/** Turns PostgreSQL's own protocol for durability on. `fdatasync`, the default method, does nothing in WebAssembly. */
-export function durableParams(defaults: readonly string[]): string[] {
-  return [...defaults.filter(param => param !== '-F'), '-c', 'fsync=on', '-c', 'wal_sync_method=fsync']
 }

@@ -1,14 +1,15 @@
-import { existsSync, statfsSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { PGlite } from '@electric-sql/pglite'
 import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts'
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
+import { databaseError } from '../pg-error.ts'
 import { budgetMs } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
-import { copyRunningCluster } from './copy.ts'
+import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
 import { EmbeddedConnection } from './embedded-connection.ts'
 import { startMaintenance } from './maintenance.ts'
 
@@ -19,8 +20,6 @@ export interface EmbeddedOptions {
   freeBytesMin?: number
 }
 
-/** Below this much free space the database refuses writes. */
-export const freeBytesMin = 64 * 1024 * 1024
 const checkFolderMs = 1000
 
 /**
@@ -37,22 +36,15 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
     const folder = join(dataDir.path, clusterName)
     await ensureCluster(folder)
     const engine = await openCluster(folder, fileSystem)
-    return createDriver({ engine, folder, floor: options.freeBytesMin ?? freeBytesMin, release })
+    return createDriver(engine, folder, options.freeBytesMin ?? freeBytesMin, release)
   } catch (error) {
     release()
     throw error
   }
 }
 
-interface Opened {
-  engine: PGlite
-  folder: string
-  /** Writes are refused when less is free. */
-  floor: number
-  release: () => void
-}
-
-function createDriver({ engine, folder, floor, release }: Opened): Driver {
+/** `floor`: writes are refused when fewer bytes are free. */
+function createDriver(engine: PGlite, folder: string, floor: number, release: () => void): Driver {
   const connection = new EmbeddedConnection(engine)
   const place = watchFolder(folder)
   const takeTurns = turnTaker()
@@ -70,11 +62,6 @@ function createDriver({ engine, folder, floor, release }: Opened): Driver {
     if (place.check() || freeBytes(folder) < floor) throw new AppError('unavailable')
   }
 
-  const beforeWrite = () => {
-    requireSpace()
-    maintenance.due = true
-  }
-
   /** Runs `work` when nothing else uses the connection. */
   const alone = async <T>(work: () => Promise<T>): Promise<T> => {
     requireOpen()
@@ -89,7 +76,7 @@ function createDriver({ engine, folder, floor, release }: Opened): Driver {
     }
   }
 
-  const maintenance = startMaintenance(async statement => {
+  const stopMaintenance = startMaintenance(async statement => {
     requireSpace()
     return alone(() => connection.execute(statement))
   })
@@ -103,7 +90,7 @@ function createDriver({ engine, folder, floor, release }: Opened): Driver {
   }
 
   const shutDown = async () => {
-    maintenance.stop()
+    stopMaintenance()
     place.stop()
     // They end at the next file.
     await copies
@@ -117,19 +104,18 @@ function createDriver({ engine, folder, floor, release }: Opened): Driver {
     lost: place.lost,
 
     async query(text, values, options) {
-      if (!onlyReads(text)) beforeWrite()
+      if (!onlyReads(text)) requireSpace()
       return alone(() => run(text, values, options))
     },
 
     async transaction(work) {
-      beforeWrite()
+      requireSpace()
       const exclusive = { run, destroy: () => connection.reset() }
       return alone(() => runTransaction(exclusive, query => atMost(budgetMs, work(query), tooLong)))
     },
 
     async dedicatedConnection<T>(work: (connection: DedicatedConnection) => Promise<T>) {
       return alone(async () => {
-        maintenance.due = true
         try {
           return await work({ execute: script => connection.execute(script) })
         } finally {
@@ -208,21 +194,9 @@ function turnTaker(): () => Promise<void> {
 const turnMs = 5
 
 /** SQLSTATE classes 53 (no space for a temporary file), 58 (a file that cannot be read) and XX (damaged). */
-function isSystemFault(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && /^(53|58|XX)/.test(String(error.code))
-}
+const isSystemFault = (error: unknown) => /^(53|58|XX)/.test(databaseError(error)?.code ?? '')
 
 /** Everything waits for a transaction, so it is rolled back when it takes longer, as on PostgreSQL. */
 const tooLong = () => {
   throw new AppError('unavailable', { cause: new Error('the transaction took too long') })
-}
-
-/** Takes 3 µs. Zero when the folder was deleted. */
-function freeBytes(folder: string): number {
-  try {
-    const { bavail, bsize } = statfsSync(folder)
-    return bavail * bsize
-  } catch {
-    return 0
-  }
 }

@@ -1,35 +1,24 @@
 /** Runs one statement while no other runs. */
 type Run = (statement: string) => Promise<unknown[][]>
 
-/** Periodic maintenance of a running database. */
-interface Maintenance {
-  /** Set at the start and after each change; an idle database is left idle. */
-  due: boolean
-  stop(): void
-}
-
 const logBytesMax = 64 * 1024 * 1024
 
 /**
  * Does each minute what PostgreSQL's background processes do; the embedded engine has none. Without checkpoints the
  * log grows without bound and recovery after a crash takes long; without `vacuum` and `analyze` dead rows pile up and
- * the planner has no statistics.
+ * the planner has no statistics. Returns a function that stops it.
  */
-export function startMaintenance(run: Run, everyMs = 60_000): Maintenance {
+export function startMaintenance(run: Run, everyMs = 60_000): () => void {
   let underWay = false
   const round = async () => {
-    if (underWay || !maintenance.due) return
+    if (underWay) return
     underWay = true
-    maintenance.due = false
-    // A failed round is repeated after the next change. A broken engine is reported by the statements of requests.
+    // A failed round is repeated by the next one. A broken engine is reported by the statements of requests.
     await runMaintenance(run).catch(() => {})
     underWay = false
   }
-  const timer = setInterval(round, everyMs)
-  timer.unref()
-  // Once after the start, too: the counts of changes do not outlive the engine.
-  const maintenance: Maintenance = { due: true, stop: () => clearInterval(timer) }
-  return maintenance
+  const timer = setInterval(round, everyMs).unref()
+  return () => clearInterval(timer)
 }
 
 /** One round, in short steps: other statements get their turn in between. */

@@ -10,25 +10,23 @@ export const majorOf = (cluster: string): string => readFileSync(join(cluster, '
 /** A cluster of another PostgreSQL, and what to do. */
 export class OtherMajorError extends Error {
   override readonly name = 'OtherMajorError'
-  readonly about: string
-  readonly cure: string
 
-  constructor(cluster: string) {
-    const major = majorOf(cluster)
-    const about = `the database in ${cluster} is of PostgreSQL ${major}, and this todo-api has ${postgresMajor}`
-    const cure =
-      Number(major) < Number(postgresMajor)
-        ? 'write its data to a file with the version of todo-api that made it (todo-api export FILE) and import FILE into a new DATA_DIR, or restore a backup that BACKUP_EVERY made'
-        : 'use the newer todo-api that made it'
+  constructor(
+    readonly about: string,
+    readonly cure: string,
+  ) {
     super(`${about}: ${cure}`)
-    this.about = about
-    this.cure = cure
   }
 }
 
 /** Throws before anything in the folder is touched. A folder without a cluster passes. */
 export function requireSameMajor(cluster: string): void {
-  if (existsSync(join(cluster, 'PG_VERSION')) && majorOf(cluster) !== postgresMajor) {
-    throw new OtherMajorError(cluster)
-  }
+  const major = existsSync(join(cluster, 'PG_VERSION')) ? majorOf(cluster) : postgresMajor
+  if (major === postgresMajor) return
+  throw new OtherMajorError(
+    `the database in ${cluster} is of PostgreSQL ${major}, and this todo-api has ${postgresMajor}`,
+    Number(major) < Number(postgresMajor)
+      ? 'write its data to a file with the version of todo-api that made it (todo-api export FILE) and import FILE into a new DATA_DIR, or restore a backup that BACKUP_EVERY made'
+      : 'use the newer todo-api that made it',
+  )
 }

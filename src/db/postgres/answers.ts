@@ -35,13 +35,6 @@ interface AnswersOptions {
   retire: () => void
 }
 
-/** A statement with its values as postgres.js takes them. */
-export interface Statement {
-  text: string
-  values: () => postgres.ParameterOrJSON<never>[]
-  options: QueryOptions
-}
-
 /** The protocol counts values in 16 bits. */
 const valuesMax = 65_533
 
@@ -67,15 +60,27 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
     for (const { reject } of asked.splice(0)) reject(stopped)
   }
 
-  function ask(statement: Statement, isSecondTime = false): Promise<Rows> {
+  /** postgres.js infers types from these values, wrongly for `[true]` in a jsonb; the server knows the right ones. */
+  function untyped(value: unknown) {
+    const isInferred = typeof value === 'boolean' || Array.isArray(value)
+    return (isInferred ? client.typed(value, 0) : value) as postgres.ParameterOrJSON<never>
+  }
+
+  /** Runs one statement; `undefined` among its values is a mistake of the program. */
+  function ask(
+    text: string,
+    values: readonly unknown[],
+    options: QueryOptions,
+    isSecondTime = false,
+  ): Promise<Rows> {
     if (stopped) return Promise.reject(stopped)
-    const { text, options } = statement
-    const values = statement.values()
     if (values.length > valuesMax) return Promise.reject(new RangeError('A statement has too many values'))
+    if (values.includes(undefined))
+      return Promise.reject(new TypeError('A value of a statement is undefined'))
     return new Promise((resolve, reject) => {
       const rows: Rows = []
       const query = client
-        .unsafe(text, values, {
+        .unsafe(text, values.map(untyped), {
           prepare: options.prepare === true,
           simple: false,
         } as postgres.UnsafeQueryOptions)
@@ -112,14 +117,16 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
       // would send it between later statements, with its values encoded twice.
       query.onRetry = error =>
         settle(undefined, () =>
-          isSecondTime ? reject(connectionLost(error)) : ask(statement, true).then(resolve, reject),
+          isSecondTime
+            ? reject(connectionLost(error))
+            : ask(text, values, options, true).then(resolve, reject),
         )
       // Collected here: postgres.js continues its own list where a failed statement stopped.
       query.forEach(row => void rows.push(row))
     })
   }
 
-  return { ask }
+  return ask
 }
 
 /**

@@ -1,4 +1,5 @@
 import { lookup } from 'node:dns/promises'
+import { once } from 'node:events'
 import { connect, isIP, type Socket, type TcpNetConnectOpts } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { type DatabaseAddress, type Encryption, type Host, isSocket } from '../../config/database-url.ts'
@@ -6,10 +7,8 @@ import { atMost } from '../../lib/at-most.ts'
 
 interface Dial {
   host: Host
-  address: Pick<DatabaseAddress, 'tls' | 'isDirectTls'>
+  address: DatabaseAddress
   encryption: Encryption
-  /** Whether a server without TLS is used without it. */
-  mayBePlain: boolean
   /** When it is given up, as `performance.now()` counts. */
   until: number
   /** Closes the socket, whatever it is doing. */
@@ -27,13 +26,13 @@ export class EncryptionError extends Error {
 }
 
 /** Opens a socket to a server on which the start of a session can be sent. The error says which step failed. */
-export async function dial({ host, address, encryption, mayBePlain, until, signal }: Dial): Promise<Socket> {
+export async function dial({ host, address, encryption, until, signal }: Dial): Promise<Socket> {
   const socket = await open(host, until, signal)
   if (encryption === 'plain') return socket
   socket.on('error', () => {})
   try {
     if (!address.isDirectTls && !(await offersTls(socket, until))) {
-      if (mayBePlain) return socket
+      if (address.encryption.at(-1) === 'plain') return socket
       throw new EncryptionError('the server has no TLS', 'TLS_NOT_OFFERED')
     }
     return await startTls(socket, host, address, until)
@@ -99,18 +98,14 @@ const tlsRequest = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
 async function offersTls(socket: Socket, until: number): Promise<boolean> {
   const answered = next(socket, 'data')
   socket.write(tlsRequest)
-  const answer = String(await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', answered))
+  const [data] = await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', answered)
+  const answer = String(data)
   // Anything behind the one byte came without encryption and must not be read as if it had it.
   if (answer === 'S' || answer === 'N') return answer === 'S'
   throw Object.assign(new Error('what listens there is not PostgreSQL'), { code: 'NOT_POSTGRESQL' })
 }
 
-async function startTls(
-  socket: Socket,
-  { name }: Host,
-  { tls }: Pick<DatabaseAddress, 'tls'>,
-  until: number,
-): Promise<Socket> {
+async function startTls(socket: Socket, { name }: Host, { tls }: DatabaseAddress, until: number) {
   // An IP address is checked, and not sent as a name.
   const secure = connectTls({ ...tls, socket, host: name, ...(isIP(name) === 0 && { servername: name }) })
   try {
@@ -122,19 +117,12 @@ async function startTls(
   }
 }
 
-/** The next event of a kind; fails when the socket does. */
-function next(socket: Socket, event: 'connect' | 'data' | 'secureConnect'): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    const settle = (finish: () => void) => {
-      socket.off(event, arrived).off('error', failed).off('close', closed)
-      finish()
-    }
-    const arrived = (data: unknown) => settle(() => resolve(data))
-    const failed = (error: Error) => settle(() => reject(error))
-    const closed = () =>
-      failed(Object.assign(new Error('the server closed the connection'), { code: 'CONNECTION_CLOSED' }))
-    socket.on(event, arrived).on('error', failed).on('close', closed)
+/** The arguments of the next event of a kind; fails when the socket does. */
+function next(socket: Socket, event: 'connect' | 'data' | 'secureConnect'): Promise<unknown[]> {
+  const closed = once(socket, 'close').then(() => {
+    throw Object.assign(new Error('the server closed the connection'), { code: 'CONNECTION_CLOSED' })
   })
+  return Promise.race([once(socket, event), closed])
 }
 
 /** Fails with a message and a code when it takes longer. */

@@ -1,15 +1,15 @@
-import {
-  type DatabaseAddress,
-  type Encryption,
-  isSocket,
-  parseDatabaseUrl,
-} from '../../config/database-url.ts'
+import { isSocket, parseDatabaseUrl } from '../../config/database-url.ts'
 import type { Driver } from '../driver.ts'
 import { connectionLost, forCaller, isServerError, unavailable } from './connection-errors.ts'
-import { dial, EncryptionError } from './dial.ts'
+import { EncryptionError } from './dial.ts'
 import { createPool, openingSecondsMax } from './pool.ts'
 import { createPoolConnection } from './pool-connection.ts'
-import { createSingleConnection, readLibraryOptions, type SingleConnection } from './single-connection.ts'
+import {
+  openSingleConnection,
+  type Parameters,
+  type SingleConnection,
+  type Target,
+} from './single-connection.ts'
 
 interface PostgresSettings {
   /** As `parseDatabaseUrl` reads it. */
@@ -21,18 +21,14 @@ interface PostgresSettings {
 
 /** A PostgreSQL server, or the one of several that takes writes. Connects when the first query comes. */
 export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings): Driver {
-  const server = createServer(url)
-  const connect = async () => createPoolConnection(await server.connect(statementLimits), prepare)
-  const pool = createPool(connect, poolSize)
+  const connect = createConnector(url)
+  const connectPooled = async () => createPoolConnection(await connect(statementLimits), prepare)
 
   return {
     kind: 'postgres',
-    query: pool.query,
-    transaction: pool.transaction,
-    close: pool.close,
-    stats: pool.stats,
+    ...createPool(connectPooled, poolSize),
     async dedicatedConnection(work) {
-      const own = await server.connect(migrationLimits, Number.POSITIVE_INFINITY).catch(error => {
+      const own = await connect(migrationLimits, Number.POSITIVE_INFINITY).catch(error => {
         throw unavailable(error)
       })
       try {
@@ -68,13 +64,11 @@ const statementLimits = {
 /** For migrations, whatever the role's own settings are. */
 const migrationLimits = { statement_timeout: '0', lock_timeout: '0' }
 
-type Parameters = Record<string, string>
-
-/** Chooses the server: of several hosts the one that accepts writes. Throws when the address is invalid. */
-function createServer(url: string) {
+/** What connects to the server, of several hosts to the one that accepts writes. Throws when the address is invalid. */
+function createConnector(url: string) {
   const address = parseDatabaseUrl(url)
   const { hosts } = address
-  const open = createOpener(address)
+  let acceptsParameters = true
   let current = 0
   let connections: SingleConnection[] = []
 
@@ -101,6 +95,20 @@ function createServer(url: string) {
     }
   }
 
+  async function open(index: number, ours: Parameters, until: number): Promise<SingleConnection> {
+    const parameters = acceptsParameters ? { ...sessionParameters, ...ours } : sessionParameters
+    try {
+      const single = await openEncrypted({ address, index, parameters, until })
+      if (!(address.mustBeWritable && single.isReadOnly)) return single
+      single.destroy()
+      throw new ReadOnlyError()
+    } catch (error) {
+      if (parameters === sessionParameters || !refusesParameters(error)) throw error
+      acceptsParameters = false
+      return open(index, ours, until)
+    }
+  }
+
   /** The host of the open connections. */
   function currentHost(): number | undefined {
     connections = connections.filter(single => !single.lost)
@@ -118,7 +126,7 @@ function createServer(url: string) {
     return single
   }
 
-  return { connect }
+  return connect
 }
 
 class ReadOnlyError extends Error {
@@ -128,56 +136,18 @@ class ReadOnlyError extends Error {
   }
 }
 
-/** Opens a connection to one of the hosts, with or without TLS and session parameters as the server accepts them. */
-function createOpener(address: DatabaseAddress) {
-  const options = readLibraryOptions(address)
-  let acceptsParameters = true
-
-  async function open(index: number, parameters: Parameters, until: number): Promise<SingleConnection> {
-    const all = acceptsParameters ? { ...sessionParameters, ...parameters } : sessionParameters
-    try {
-      const single = await openEncrypted(index, all, until)
-      if (!(address.mustBeWritable && single.isReadOnly)) return single
-      single.destroy()
-      throw new ReadOnlyError()
-    } catch (error) {
-      if (all === sessionParameters || !refusesParameters(error)) throw error
-      acceptsParameters = false
-      return open(index, parameters, until)
-    }
-  }
-
-  /** With and without TLS, in the order of the address, as long as that may be what the server refuses. */
-  async function openEncrypted(index: number, parameters: Parameters, until: number) {
-    const [first, second] = isSocket(address.hosts[index]!) ? (['plain'] as const) : address.encryption
-    try {
-      return await openSingle(index, first!, parameters, until)
-    } catch (error) {
-      if (!second || !mayBeEncryption(error)) throw error
-      return openSingle(index, second, parameters, until).catch(last => {
-        throw mayBeEncryption(last) ? error : last
-      })
-    }
-  }
-
-  async function openSingle(index: number, encryption: Encryption, parameters: Parameters, until: number) {
-    const host = address.hosts[index]!
-    const mayBePlain = address.encryption.at(-1) === 'plain'
-    const single = createSingleConnection(options, {
-      index,
-      parameters,
-      dial: signal => dial({ host, address, encryption, mayBePlain, until, signal }),
+/** With and without TLS, in the order of the address, as long as that may be what the server refuses. */
+async function openEncrypted(target: Omit<Target, 'encryption'>): Promise<SingleConnection> {
+  const { address, index } = target
+  const [first, second] = isSocket(address.hosts[index]!) ? (['plain'] as const) : address.encryption
+  try {
+    return await openSingleConnection({ ...target, encryption: first! })
+  } catch (error) {
+    if (!second || !mayBeEncryption(error)) throw error
+    return openSingleConnection({ ...target, encryption: second }).catch(last => {
+      throw mayBeEncryption(last) ? error : last
     })
-    try {
-      await single.handshake(until)
-      return single
-    } catch (error) {
-      single.destroy()
-      throw error
-    }
   }
-
-  return open
 }
 
 /** TLS failed, or a rule of the server's pg_hba.conf, which may ask for TLS or for none. */

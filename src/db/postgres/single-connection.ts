@@ -1,22 +1,27 @@
 import type { Socket } from 'node:net'
 import postgres from 'postgres'
-import type { DatabaseAddress } from '../../config/database-url.ts'
-import { parsers, type QueryOptions, type Rows, serializers } from '../driver.ts'
+import type { DatabaseAddress, Encryption } from '../../config/database-url.ts'
+import { parsers, type Rows, serializers } from '../driver.ts'
 import { createAnswers, faultOf } from './answers.ts'
 import { connectionLost } from './connection-errors.ts'
-import { before } from './dial.ts'
+import { before, dial } from './dial.ts'
 import { guardAuthentication } from './scram-guard.ts'
 
+/** Session parameters. */
+export type Parameters = Record<string, string>
+
 export interface Target {
+  address: DatabaseAddress
   /** Which of the address's hosts it is. */
   index: number
-  /** Opens the socket. */
-  dial: (signal: AbortSignal) => Promise<Socket>
-  /** Session parameters, which override those of the address. */
-  parameters: Record<string, string>
+  encryption: Encryption
+  /** They override those of the address. */
+  parameters: Parameters
+  /** When it is given up, as `performance.now()` counts. */
+  until: number
 }
 
-export type SingleConnection = ReturnType<typeof createSingleConnection>
+export type SingleConnection = Awaited<ReturnType<typeof openSingleConnection>>
 
 /**
  * One postgres.js client with one connection that is never opened again.
@@ -25,23 +30,22 @@ export type SingleConnection = ReturnType<typeof createSingleConnection>
  * to one that refuses, too) in a loop without a pause, mixes rows and bytes of a lost connection into the answers of the
  * next one, and cannot drop a silent one.
  */
-export function createSingleConnection(options: LibraryOptions, { index, dial, parameters }: Target) {
+export async function openSingleConnection({ address, index, encryption, parameters, until }: Target) {
+  const options = libraryOptions(address, parameters)
   const closing = new AbortController()
   const opened = Promise.withResolvers<void>()
   let socket: Socket | undefined
   let lost = false
-  let isReadOnly = false
-  let isProxied = false
 
   const client = postgres({
+    // Parsed options are taken as they are.
     ...options,
-    ...libraryOptions(),
-    connection: merge(options.connection, parameters),
     onclose: () => destroy(),
     async socket() {
       // postgres.js would continue on another connection, with half of a script outside of its transaction.
       if (closing.signal.aborted || socket) throw connectionLost()
-      socket = await dial(closing.signal)
+      const { signal } = closing
+      socket = await dial({ host: address.hosts[index]!, address, encryption, until, signal })
       guardAuthentication(socket)
       opened.resolve()
       return socket
@@ -49,13 +53,6 @@ export function createSingleConnection(options: LibraryOptions, { index, dial, p
     parsers: { ...options.parsers, ...parsers },
     serializers: { ...options.serializers, ...serializers },
   } as object)
-  const answers = createAnswers({ client, destroy, retire: () => void end() })
-
-  /** postgres.js infers types from these values, wrongly for `[true]` in a jsonb; the server knows the right ones. */
-  function untyped(value: unknown) {
-    const isInferred = typeof value === 'boolean' || Array.isArray(value)
-    return (isInferred ? client.typed(value, 0) : value) as postgres.ParameterOrJSON<never>
-  }
 
   async function end() {
     lost = true
@@ -75,39 +72,35 @@ export function createSingleConnection(options: LibraryOptions, { index, dial, p
     socket?.destroy()
   }
 
+  async function handshake() {
+    const query = client
+      .unsafe("select current_setting('transaction_read_only'), pg_backend_pid()")
+      .values()
+      .execute()
+    // `dial` has the same limit, and names the step that took too long.
+    await Promise.race([query, opened.promise])
+    const answer = await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', query)
+    const [readOnly, pid] = answer[0] ?? []
+    if (readOnly === undefined) throw connectionLost()
+    return { isReadOnly: readOnly === 'on', isProxied: pid !== answer.state.pid }
+  }
+
+  const ask = createAnswers({ client, destroy, retire: () => void end() })
+  const { isReadOnly, isProxied } = await handshake().catch(error => {
+    destroy()
+    throw error
+  })
   return {
     index,
     get lost() {
       return lost
     },
     /** Whether the server refused writes at the handshake. */
-    get isReadOnly() {
-      return isReadOnly
-    },
+    isReadOnly,
     /** Whether a proxy is in between: its process number is not the server's. */
-    get isProxied() {
-      return isProxied
-    },
-    /** Connects. */
-    async handshake(until: number) {
-      const query = client
-        .unsafe("select current_setting('transaction_read_only'), pg_backend_pid()")
-        .values()
-        .execute()
-      // `dial` has the same limit, and names the step that took too long.
-      await Promise.race([query, opened.promise])
-      const answer = await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', query)
-      const [readOnly, pid] = answer[0] ?? []
-      if (readOnly === undefined) throw connectionLost()
-      isReadOnly = readOnly === 'on'
-      isProxied = pid !== answer.state.pid
-    },
-    /** Runs one statement; `undefined` among its values is a mistake of the program. */
-    ask(text: string, values: readonly unknown[], options: QueryOptions): Promise<Rows> {
-      if (values.includes(undefined))
-        return Promise.reject(new TypeError('A value of a statement is undefined'))
-      return answers.ask({ text, values: () => values.map(untyped), options })
-    },
+    isProxied,
+    /** Runs one statement. */
+    ask,
     /** Runs a script without values; returns the rows of its last statement. */
     async execute(script: string): Promise<Rows> {
       const result = await client.unsafe(script).values()
@@ -124,60 +117,46 @@ export function createSingleConnection(options: LibraryOptions, { index, dial, p
   }
 }
 
-export type LibraryOptions = postgres.ParsedOptions
-
-/** The options of postgres.js for an address; it adds `PGUSER`, `PGPASSWORD` and `PGDATABASE` of the environment. */
-export function readLibraryOptions({
-  hosts,
-  user,
-  password,
-  database,
-  session,
-}: DatabaseAddress): LibraryOptions {
-  return postgres({
+/**
+ * The options of postgres.js for an address; it adds `PGUSER`, `PGPASSWORD` and `PGDATABASE` of the environment. Every
+ * other option that changes how a connection behaves is set, so that neither the address nor the environment sets it: a
+ * connection that closes when it is old or idle drops queued statements, and `debug` puts the values of a statement into
+ * its errors.
+ */
+function libraryOptions(
+  { hosts, user, password, database, session }: DatabaseAddress,
+  parameters: Parameters,
+) {
+  const { options } = postgres({
     host: hosts[0]!.name,
     port: hosts[0]!.port,
     ...(user && { user }),
     ...(password && { pass: password }),
     ...(database && { database }),
-    connection: session,
-    // Otherwise it is read from the environment, where an invalid value throws. See `libraryOptions`.
+    connection: merge(session, parameters),
+    max: 1,
+    idle_timeout: null,
+    max_lifetime: null,
+    // The pool has shorter limits.
+    connect_timeout: 30,
+    max_pipeline: 100,
+    backoff: 1,
+    keep_alive: 60,
+    prepare: true,
+    debug: false,
+    fetch_types: false,
+    // The socket is encrypted before postgres.js has it.
+    ssl: false,
+    onnotice: () => {},
+    // Otherwise it is read from the environment, where an invalid value throws.
     target_session_attrs: 'primary',
-  }).options
+  } as object)
+  // `handshake` asks for the state of the server: postgres.js does not catch a failure of its query.
+  return { ...options, target_session_attrs: undefined, no_subscribe: true }
 }
 
-/**
- * Every option of postgres.js that changes how a connection behaves, so that neither the address nor the environment sets
- * it: a connection that closes when it is old or idle drops queued statements, and `debug` puts the values of a statement
- * into its errors.
- */
-const libraryOptions = () => ({
-  max: 1,
-  idle_timeout: null,
-  max_lifetime: null,
-  // The pool has shorter limits.
-  connect_timeout: 30,
-  max_pipeline: 100,
-  backoff: 1,
-  keep_alive: 60,
-  prepare: true,
-  debug: false,
-  fetch_types: false,
-  // `handshake` asks for the state of the server: postgres.js does not catch a failure of its query.
-  target_session_attrs: undefined,
-  path: undefined,
-  // The socket is encrypted before postgres.js has it.
-  ssl: false,
-  transform: { undefined: undefined, column: {}, value: {}, row: {} },
-  onnotice: () => {},
-  no_subscribe: true,
-  // With these postgres.js takes the options as already parsed.
-  parameters: {},
-  shared: { retries: 0, typeArrayMap: {} },
-})
-
 /** Session parameters of the address, overridden by ours; the server ignores the case of their names. */
-function merge(address: object, ours: Record<string, string>): Record<string, string> {
+function merge(address: object, ours: Parameters): Parameters {
   const decided = new Set(Object.keys(ours).map(name => name.toLowerCase()))
   const rest = Object.entries(address).filter(([name]) => !decided.has(name.toLowerCase()))
   return { ...Object.fromEntries(rest), ...ours }

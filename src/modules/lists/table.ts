@@ -1,7 +1,7 @@
 import { sql } from 'drizzle-orm'
-import { bigint, check, foreignKey, pgTable, primaryKey, text, uniqueIndex, uuid } from 'drizzle-orm/pg-core'
+import { bigint, check, pgTable, primaryKey, text, uniqueIndex, uuid } from 'drizzle-orm/pg-core'
 import { jsonFunction } from '../../db/json-column.ts'
-import { bytewiseText, instant, userVersions } from '../../db/tables.ts'
+import { belongsTo, bytewiseText, instant, userVersions } from '../../db/tables.ts'
 
 /** What the API returns of a list, in this order. */
 const jsonColumns = ['id', 'name', 'position', 'created_at', 'updated_at', 'version']
@@ -26,11 +26,7 @@ export const lists = pgTable(
   },
   lists => [
     primaryKey({ name: 'lists_pkey', columns: [lists.id, lists.userId] }),
-    foreignKey({
-      name: 'lists_user_fk',
-      columns: [lists.userId],
-      foreignColumns: [userVersions.userId],
-    }).onDelete('cascade'),
+    belongsTo(userVersions.userId, 'lists_user_fk', lists.userId),
     check('lists_name_length', sql`char_length(${lists.name}) between 1 and 100`),
     check('lists_name_not_blank', sql`ltrim(${lists.name}, E' \\t\\n\\v\\f\\r') <> ''`),
     check('lists_position_length', sql`char_length(${lists.position}) <= 255`),

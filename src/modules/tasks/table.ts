@@ -10,7 +10,7 @@ import {
   uniqueIndex,
 } from 'drizzle-orm/pg-core'
 import { jsonFunction } from '../../db/json-column.ts'
-import { bytewiseText, instant, userVersions } from '../../db/tables.ts'
+import { belongsTo, bytewiseText, instant, userVersions } from '../../db/tables.ts'
 import { lists } from '../lists/table.ts'
 import { type FieldName, fields, fieldsWith } from './fields.ts'
 
@@ -46,11 +46,7 @@ export const tasks = pgTable(
   tasks => [
     // The user is part of the key, so that the table can be split by user over several servers.
     primaryKey({ name: 'tasks_pkey', columns: [tasks.id, tasks.userId] }),
-    foreignKey({
-      name: 'tasks_user_fk',
-      columns: [tasks.userId],
-      foreignColumns: [userVersions.userId],
-    }).onDelete('cascade'),
+    belongsTo(userVersions.userId, 'tasks_user_fk', tasks.userId),
     // No action, so that no task changes without a version: the service moves the tasks of a list first.
     foreignKey({
       name: 'tasks_list_fk',
