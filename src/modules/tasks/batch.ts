@@ -82,9 +82,9 @@ async function eachForItself(step: Step, operations: unknown[], problems: Proble
   return outcomes
 }
 
-/** What carries out one operation of a batch after the other. */
+/** Carries out the operations of one batch, each by a call. */
 function createStep(userId: UserId, writes: Writes) {
-  /** Tasks that went to the trash with their parents. They can still be deleted: that is what the client has before it. */
+  /** Tasks that went to the trash with their parents. The batch may delete them as well: the client still has them. */
   const takenAlong = new Set<string>()
 
   return async function step(operation: Operation): Promise<Outcome> {
