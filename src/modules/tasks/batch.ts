@@ -1,6 +1,6 @@
 import type { Db } from '../../db/drizzle.ts'
 import { writeInTurn } from '../../db/versions.ts'
-import { createCheck, problemsMax, unknownFields } from '../../http/problems.ts'
+import { createCheck, unknownFields } from '../../http/problems.ts'
 import { AppError, findAppError, type Problem } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
@@ -40,8 +40,8 @@ export function createBatch(db: Db, identify: Identify, writes: Writes) {
   ): Promise<Outcome[]> {
     const problems = operations.map((value, index) => locate(problemsOf(value, isStrict), index))
     if (!isAtomic) return eachForItself(createStep(userId, writes), operations, problems)
-    const all = problems.flat().slice(0, problemsMax)
-    if (all.length > 0) throw new AppError('validation_failed', { detail: all })
+    const detail = problems.flat()
+    if (detail.length > 0) throw new AppError('validation_failed', { detail })
     return writeInTurn(db, userId, tx => {
       const inTransaction = createWrites(tx, identify, (_db, _userId, work) => work(tx))
       return allOrNothing(createStep(userId, inTransaction), operations as Operation[])
@@ -55,8 +55,7 @@ async function allOrNothing(step: Step, operations: Operation[]): Promise<Outcom
   const outcomes: Outcome[] = []
   for (const [index, operation] of operations.entries()) {
     const outcome = await step(operation).catch(error => {
-      const failure = failureOf(error, index)
-      throw failure.code === 'unavailable' ? error : failure
+      throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
     })
     outcomes.push(outcome)
   }
@@ -111,8 +110,11 @@ function createStep(userId: UserId, writes: Writes) {
 function failureOf(error: unknown, index: number): AppError {
   const failure = findAppError(error)
   if (!failure || failure.code === 'invalid_token') throw error
-  const { detail } = failure
-  return failure.with({ index, detail: typeof detail === 'string' ? detail : locate(detail, index, 'task') })
+  // Other requests may have the same error.
+  if (failure.code === 'unavailable') return new AppError('unavailable', { index })
+  failure.index = index
+  if (typeof failure.detail !== 'string') failure.detail = locate(failure.detail, index, 'task')
+  return failure
 }
 
 /** Problems of one body as those of a part of the batch. */
