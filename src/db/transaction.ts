@@ -11,14 +11,13 @@ interface Exclusive {
  * Runs `work` between `begin` and `commit` on a connection that nothing else uses meanwhile.
  *
  * The first statement that fails decides: those behind it are not sent, and even if `work` goes on, all is rolled back.
- * A rollback that is not answered ends the connection. Nothing is prepared: a plan that no longer fits is asked for
- * once more, which is not possible in a transaction that has failed.
+ * A rollback that is not answered ends the connection.
  */
 export async function runTransaction<T>(
   connection: Exclusive,
   work: (query: Query) => Promise<T>,
 ): Promise<T> {
-  const run: Query = (text, values, options) => connection.run(text, values, { ...options, prepare: false })
+  const { run } = connection
   let isOver = false
   let failed: { error: unknown } | undefined
   /** Settles when the statements so far are answered. */

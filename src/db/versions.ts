@@ -25,8 +25,8 @@ export async function lockVersions(
   lock: { skipLocked?: true } = {},
 ): Promise<boolean> {
   const versions = tx.select({ userId: userVersions.userId }).from(userVersions)
-  const locked = await versions.where(eq(userVersions.userId, userId)).for('no key update', lock)
-  return locked.length > 0
+  const query = versions.where(eq(userVersions.userId, userId)).for('no key update', lock)
+  return (await query.prepare('lock_versions').execute()).length > 0
 }
 
 /**

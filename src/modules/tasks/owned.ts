@@ -58,6 +58,8 @@ export async function findOwn(
     .select({ version: rows.version, json: rows.json })
     .from(rows)
     .where(and(own(rows, userId, id), condition))
+    .prepare(`find_${kind}`)
+    .execute()
   if (found && ifMatch && !ifMatch.includes(`${found.version}`)) {
     const detail = `The ${kind} has changed since`
     throw new AppError('precondition_failed', { detail, current: JSON.parse(found.json) })
