@@ -5,7 +5,8 @@
  * comes, one by one.
  *
  * - `--no-build`: the executable is only built if a test needs it and it is older than the sources.
- * - `--fast`: only the test files that neither start a process, nor cut the power, nor measure time; no build.
+ * - `--fast`: only the test files that neither start a process, nor cut the power, nor measure time, and a fifth of the
+ *   random cases (tests/support/effort.ts); no build.
  * - `--check`: types, lint and format too; each of the two counts like a test.
  *
  * With TEST_PGBOUNCER=1 the services under test reach their databases through a PgBouncer that pools transactions.
@@ -54,6 +55,12 @@ async function main(args: string[]): Promise<number> {
     : rest.length > 0
       ? [rest]
       : allFiles()
+  if (has('--fast')) {
+    process.env.TEST_EFFORT ??= '0.2'
+    console.log(
+      `${files(isFast).length} of ${files(() => true).length} test files, a fifth of the random cases`,
+    )
+  }
   const total = has('--check') ? await check() : { passed: 0, failures: [], skipped: 0 }
   const server = await startPostgresServer()
   try {

@@ -1,9 +1,10 @@
 import { expect, test } from 'bun:test'
+import { withEffort } from './support/effort.ts'
 import { type Answer, type Client, type DatabaseKind, startService } from './support/harness.ts'
 import { privateDatabase } from './support/template.ts'
 
-/** How long every client writes and reads, in seconds. Longer by hand: `RACE_SECONDS=30 bun test tests/changes-race.test.ts`. */
-const seconds = Number(Bun.env.RACE_SECONDS ?? 3)
+/** How long every client writes and reads, in seconds. */
+const seconds = withEffort(3)
 
 const oneOf = <T>(list: readonly T[]): T => list[Math.floor(Math.random() * list.length)]!
 
@@ -174,7 +175,7 @@ test.each(['postgres', 'embedded'] as const)(
         [],
       )
       expect(broken).toEqual([])
-      if (Bun.env.RACE_SECONDS) {
+      if (seconds > 3) {
         const count = written.reduce((a, b) => a + b)
         console.log(`${kind}: ${count} writes, ${tasks.length} tasks, ${lists.length} lists`)
         for (const reader of readers) console.log(reader.summary)

@@ -8,14 +8,14 @@ import { Value } from '@sinclair/typebox/value'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import type { Schema } from '../src/http/json-schema.ts'
-import type { Document, Operation } from '../src/http/openapi-document.ts'
+import type { OpenApiDocument, Operation } from '../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
 import { requiredScope } from './support/required-scopes.ts'
 
 const app = appWithoutDatabase()
 const get = (path: string, headers: Record<string, string> = {}) =>
   app.handle(new Request(`http://localhost${path}`, { headers }))
-const document = (await (await get('/openapi.json')).json()) as Document
+const document = (await (await get('/openapi.json')).json()) as OpenApiDocument
 
 /** Routes that are for browsers, and the addresses of the FastAPI service. */
 const hidden = [
@@ -359,7 +359,7 @@ describe('the Swagger page', () => {
 })
 
 /** Every example of the document, with the schema that it is an example of. */
-function examplesOf(document: Document) {
+function examplesOf(document: OpenApiDocument) {
   const ofSchemas = schemasOf(document).map(({ place, schema }) => ({
     place,
     schema,
@@ -393,7 +393,7 @@ interface Placed {
 const isNamed = (place: string) => /^components\.schemas\.\w+$/.test(place)
 
 /** Every schema in the document, at any depth, and where it stands. */
-function schemasOf({ components, paths }: Document): Placed[] {
+function schemasOf({ components, paths }: OpenApiDocument): Placed[] {
   const ofOperation = (name: string, { parameters, requestBody, responses }: Operation): Placed[] => [
     ...(parameters ?? []).map(({ schema }, i) => ({ place: `${name} parameter ${i}`, schema })),
     ...Object.values(requestBody?.content ?? {}).map(({ schema }) => ({ place: `${name} body`, schema })),

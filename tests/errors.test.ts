@@ -8,6 +8,7 @@ import { requestLog } from '../src/http/request-log.ts'
 import { text } from '../src/http/schema.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { leastCpuMs } from './support/cpu.ts'
+import { withEffort } from './support/effort.ts'
 import {
   type Client,
   client,
@@ -920,7 +921,7 @@ onBothDatabases('whatever is sent', api => {
         expect(answer.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
         if (answer.status >= 400) expectError(answer, answer.status, answer.body.code)
       }),
-      { numRuns: 400 },
+      { numRuns: withEffort(400) },
     )
     expect(api.logs().filter(line => line.level === 'error')).toEqual([])
   }, 60_000)

@@ -5,6 +5,7 @@ import { AppError } from '../src/lib/errors.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import { createListService } from '../src/modules/lists/service.ts'
 import type { Changes, Task } from '../src/modules/tasks/model.ts'
+import { withEffort } from './support/effort.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
@@ -157,7 +158,7 @@ onBothDatabases('any sequence of changes of lists and families', (api: Service) 
         await copy.sync(tasks, user, 3)
         await agree(user, model, copy)
       }),
-      { numRuns: Number(Bun.env.FAMILY_RUNS ?? 30), endOnFailure: true },
+      { numRuns: withEffort(30), endOnFailure: true },
     )
 
     async function carryOut(step: Step, user: UserId, model: Model, copy: Copy) {

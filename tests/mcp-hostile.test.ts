@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
+import { withEffort } from './support/effort.ts'
 import { type Answer, onBothDatabases, startService, type User } from './support/harness.ts'
 import { revisions, speak } from './support/mcp.ts'
 import { expectError, send } from './support/wire.ts'
@@ -212,7 +213,7 @@ onBothDatabases('POST /mcp', api => {
       '__proto__',
     ]
     const input = fc.dictionary(fc.constantFrom(...names), value, { maxKeys: 3 })
-    const runs = { numRuns: 100 }
+    const runs = { numRuns: withEffort(100) }
 
     const { post } = speak(api, ada)
     await fc.assert(

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Browser, BrowserContextOptions, Locator, Page } from 'playwright-core'
-import type { Document } from '../src/http/openapi-document.ts'
+import type { OpenApiDocument } from '../src/http/openapi-document.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { chromiumPath, launchChromium } from './support/chromium.ts'
 import { type Running, startExecutable } from './support/executable.ts'
@@ -82,7 +82,7 @@ describe.skipIf(!chromiumPath)('with the Swagger page, in a browser without a ne
 
   test('the first try of every call works as the document proposes it', async () => {
     const { token } = ada
-    const { paths } = (await service.get(`${service.url}/openapi.json`)).body as Document
+    const { paths } = (await service.get(`${service.url}/openapi.json`)).body as OpenApiDocument
     const refused: unknown[] = []
     const tried: string[] = []
     for (const [path, operations] of Object.entries(paths)) {

@@ -18,6 +18,7 @@ import {
 import type { Serialized } from '../src/modules/tasks/owned.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
 import { tokenize } from '../src/modules/tasks/words.ts'
+import { withEffort } from './support/effort.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
@@ -218,7 +219,7 @@ onBothDatabases('any sequence of changes', (api: Service) => {
 
         await agree(user, model, copy)
       }),
-      { numRuns: 30, endOnFailure: true },
+      { numRuns: withEffort(30), endOnFailure: true },
     )
 
     async function carryOut(step: Step, user: UserId, model: Model, copy: Copy) {
@@ -445,7 +446,7 @@ onBothDatabases('what the database makes of a task', (api: Service) => {
         expect(expected).toMatchObject({ ...input, tags: [...new Set(input.tags)] })
         expect(Value.Check(task, JSON.parse(json))).toBe(true)
       }),
-      { numRuns: 150 },
+      { numRuns: withEffort(150) },
     )
   })
 })
@@ -547,7 +548,7 @@ onBothDatabases('any list', (api: Service) => {
         expect(behind.items.map(task => task.id)).toEqual(expected.slice(3, 3 + limit))
         expect(behind.total).toBe(expected.length)
       }),
-      { numRuns: 300, endOnFailure: true },
+      { numRuns: withEffort(300), endOnFailure: true },
     )
 
     function sorted(list: Task[], sort: string): Task[] {

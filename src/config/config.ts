@@ -96,11 +96,12 @@ export function readSettings(env: Env) {
   // One core is left for everything else, and the wait for a hash stays near five seconds.
   const hashesAtOnce = Math.max(1, Math.floor((availableParallelism() - 1) / workers))
 
+  const port = integer('PORT', 8000, 0, 65535)
   const place = { environment, dataDir, database }
   const config = {
     environment,
     host: withoutBrackets(text('HOST', '127.0.0.1')),
-    port: integer('PORT', 8000, 0, 65535),
+    port,
     /** Processes that share the port. With more than one, a supervisor starts and replaces them. */
     workers,
     /** How long a load balancer has to notice a stop before the listener closes. */
@@ -140,7 +141,7 @@ export function readSettings(env: Env) {
     backups: backups(read, place),
     logLevel: oneOf('LOG_LEVEL', ['debug', 'info', 'warn', 'error'], 'info'),
     /** `undefined`: no metrics. */
-    metrics: metrics(read),
+    metrics: metrics(read, port),
     /** The variables of OpenTelemetry; `undefined`: no traces. */
     tracing: tracing(read),
   }
@@ -299,12 +300,12 @@ function trustedProxies({ text, mistake }: Reader): string[] {
 }
 
 /** `/metrics` on a port of its own, or as a route of the API with a token. */
-function metrics({ text, secret, integer, mistake }: Reader) {
+function metrics({ text, secret, integer, mistake }: Reader, mainPort: number) {
   const token = secret('METRICS_TOKEN')
   const host = text('METRICS_HOST')
   const port = text('METRICS_PORT') === undefined ? undefined : integer('METRICS_PORT', 0, 0, 65535)
   if (host && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
-  if (port && port === integer('PORT', 8000, 0, 65535)) mistake('METRICS_PORT and PORT must differ')
+  if (port && port === mainPort) mistake('METRICS_PORT and PORT must differ')
   if (token && token.length < tokenLengthMin) {
     mistake(`METRICS_TOKEN must have at least ${tokenLengthMin} characters`)
   }

@@ -21,12 +21,7 @@ export const secretName = 'secret_key'
 const restoredName = 'restore.ready'
 
 /** A data folder that is locked by this process until `close`, or until the process ends. */
-export interface DataDir {
-  /** Absolute. */
-  readonly path: string
-  /** Unlocks the folder. */
-  close(): void
-}
+export type DataDir = ReturnType<typeof openDataDir>
 
 /**
  * Makes the folder with mode 0700 if it does not exist, and syncs it to disk. Throws an Error with one line for the
@@ -51,7 +46,7 @@ export function prepareDataDir(path: string): void {
  * process dies. It is beside the database's folder, not in it: a process loses such a lock when it closes any other handle
  * on the file, as a copy of the folder would.
  */
-export function openDataDir(path: string): DataDir {
+export function openDataDir(path: string) {
   prepareDataDir(path)
   const lock = lockFile(path)
   held.add(lock)

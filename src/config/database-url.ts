@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { isIPv6 } from 'node:net'
 import { type ConnectionOptions, createSecureContext, getCACertificates, type SecureVersion } from 'node:tls'
 import { intended } from '../lib/nearest.ts'
 import { isKnown, type Parameter, parameters, type SslMode, wholeNumber } from './database-parameters.ts'
@@ -125,7 +126,7 @@ function readParameters(query: string) {
     // One with a dot belongs to an extension of the server.
     else if (parameter?.handling === 'passed on' || /^\w+\.\w+$/.test(name)) session[given!] = text
     else if (parameter?.handling === 'ignored') ignored.push(name)
-    else if (parameter) mistakes.push(`has ${name}: ${plain(parameter.about)}`)
+    else if (parameter) mistakes.push(`has ${name}: ${parameter.about.replaceAll('`', '')}`)
     else mistakes.push(unknownParameter(name))
     const fault = parameter && faultOf(text, parameter.values)
     if (fault) mistakes.push(`has ${name} with another value than ${fault}`)
@@ -148,8 +149,6 @@ function unknownParameter(name: string): string {
     : 'parameters of the session go into options=-c%20name%3Dvalue'
   return `has ${shown}; ${cure}`
 }
-
-const plain = (markdown: string) => markdown.replaceAll('`', '')
 
 function readHosts(
   authority: string,
@@ -178,8 +177,6 @@ function readHosts(
     address: addresses[i],
   }))
 }
-
-const isIPv6 = (name: string) => /^[0-9a-f:.]+(%\w+)?$/i.test(name)
 
 function readHost(text: string) {
   const [, ipv6, name, port] = /^(?:\[([^\]]*)\]|([^:]*))(?::(.*))?$/s.exec(text) ?? []

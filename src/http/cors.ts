@@ -1,20 +1,15 @@
 import { cors as corsHeaders } from '@elysiajs/cors'
-import { Elysia } from 'elysia'
+import { type Context, Elysia } from 'elysia'
+import type { Config } from '../config/config.ts'
 import type { Log } from '../telemetry/log.ts'
 
-interface Origins {
-  /** Origins whose pages may call with credentials. */
-  origins: string[]
-  /** Whether pages of this machine may, whatever their port: development servers choose it themselves. */
-  allowLocal: boolean
-}
-
-/** Whether pages of an origin may call. */
+/** Whether pages of an origin may call with credentials. */
 export type IsListed = (origin: string) => boolean
 
-export function createOriginList({ origins, allowLocal }: Origins): IsListed {
-  const listed = new Set(origins)
-  return origin => listed.has(origin) || (allowLocal && isLocal(origin))
+/** In development pages of this machine may, whatever their port: development servers choose it themselves. */
+export function createOriginList({ frontendUrls, environment }: Config): IsListed {
+  const listed = new Set(frontendUrls)
+  return origin => listed.has(origin) || (environment === 'development' && isLocal(origin))
 }
 
 /** Nothing is left to the plugin's defaults: they would let any page call with the user's credentials. */
@@ -61,15 +56,10 @@ export function cors(isListed: IsListed, log: Log) {
 
 const isLocal = (origin: string) => /^https?:\/\/(localhost|127\.0\.0\.1)(:\d+)?$/.test(origin)
 
-interface Preflight {
-  request: Request
-  set: { status?: number | string; headers: Record<string, unknown> }
-}
-
 /** An allowed page may send every header: tracing and error-reporting libraries add their own. */
-function preflight({ request, set }: Preflight) {
+function preflight({ request, set }: Pick<Context, 'request' | 'set'>) {
   set.status = 204
-  set.headers['access-control-max-age'] = 600
+  set.headers['access-control-max-age'] = '600'
   const wanted = request.headers.get('access-control-request-headers')
   if (wanted !== null && set.headers['access-control-allow-origin'] !== undefined) {
     set.headers['access-control-allow-headers'] = wanted

@@ -18,7 +18,8 @@ export const docs = (registration: Registration) => {
   let document: Promise<{ text: string; tag: string }> | undefined
   const makeDocument = async () => {
     const { createDocument } = await import('./openapi-document.ts')
-    return withTag(await createDocument(app, registration))
+    const text = JSON.stringify(await createDocument(app, registration))
+    return { text, tag: Bun.hash(text).toString(36) }
   }
 
   return app
@@ -36,20 +37,14 @@ export const docs = (registration: Registration) => {
       const { title, html: content } = guide(params.name)
       return html(guidePage(title, content))
     })
-    .get('/docs/assets/:version/:file', ({ params }) => {
-      const { version, file } = params
-      if (version !== assetsVersion || !isAsset(file)) throw new AppError('not_found')
-      const { type, content } = assets[file]
-      return new Response(content(), { headers: { ...assetHeaders, 'content-type': type } })
+    .get('/docs/assets/:version/:file', ({ params: { version, file } }) => {
+      const asset = version === assetsVersion ? assets.get(file) : undefined
+      if (!asset) throw new AppError('not_found')
+      return new Response(asset.content(), { headers: { ...assetHeaders, 'content-type': asset.type } })
     })
     .get('/', ({ redirect }) => redirect('/docs'))
     .get('/swagger', ({ redirect }) => redirect('/docs'))
     .get('/swagger/json', ({ redirect }) => redirect('/openapi.json'))
-}
-
-function withTag(document: object) {
-  const text = JSON.stringify(document)
-  return { text, tag: Bun.hash(text).toString(36) }
 }
 
 const html = (page: string) => new Response(page, { headers: pageHeaders })
@@ -125,18 +120,15 @@ ${rareRows} { display: none }
 const assetsVersion = Bun.hash(script + styles + swaggerUiVersion).toString(36)
 
 /** Read from the package, or from inside the executable, when they are requested. */
-const assets = {
-  'swagger-ui-bundle.js': { type: 'text/javascript; charset=utf-8', content: () => Bun.file(bundle) },
-  'swagger-ui.css': { type: 'text/css; charset=utf-8', content: () => Bun.file(swaggerStyles) },
-  'start.js': { type: 'text/javascript; charset=utf-8', content: () => script },
-  'page.css': { type: 'text/css; charset=utf-8', content: () => styles },
-  'favicon.png': { type: 'image/png', content: () => Bun.file(favicon) },
-}
+const assets = new Map<string, { type: string; content: () => Blob | string }>([
+  ['swagger-ui-bundle.js', { type: 'text/javascript; charset=utf-8', content: () => Bun.file(bundle) }],
+  ['swagger-ui.css', { type: 'text/css; charset=utf-8', content: () => Bun.file(swaggerStyles) }],
+  ['start.js', { type: 'text/javascript; charset=utf-8', content: () => script }],
+  ['page.css', { type: 'text/css; charset=utf-8', content: () => styles }],
+  ['favicon.png', { type: 'image/png', content: () => Bun.file(favicon) }],
+])
 
-type AssetName = keyof typeof assets
-const isAsset = (file: string): file is AssetName => Object.hasOwn(assets, file)
-
-const asset = (file: AssetName) => `/docs/assets/${assetsVersion}/${file}`
+const asset = (file: string) => `/docs/assets/${assetsVersion}/${file}`
 
 const pageOf = (title: string, head: string, body: string) => `<!doctype html>
 <html lang="en">

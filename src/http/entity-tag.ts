@@ -1,4 +1,4 @@
-import { t } from 'elysia'
+import { type Context, t } from 'elysia'
 import { deriveKey } from '../lib/derive-key.ts'
 import { sendJson, text } from './schema.ts'
 
@@ -69,19 +69,14 @@ export function createAnswerTags(secretKey: string, form: string): AnswerTags {
   }
 }
 
-/** The headers of a response that has a tag. */
-interface TaggedResponse {
-  headers: Partial<Record<'etag' | 'cache-control' | 'content-type', string | number>>
-}
-
 /** Sends a resource whose JSON is a `T`, with its version as the tag. */
-export function sendTagged<T>(set: TaggedResponse, { version, json }: { version: number; json: string }): T {
+export function sendTagged<T>(set: Context['set'], { version, json }: { version: number; json: string }): T {
   set.headers.etag = entityTag(version)
   return sendJson(set, json)
 }
 
 /** Tags an answer that a client may keep, and must ask about before each use. */
-export function setAnswerTag({ headers }: TaggedResponse, tag: string): void {
+export function setAnswerTag({ headers }: Context['set'], tag: string): void {
   headers.etag = `"${tag}"`
   headers['cache-control'] = 'private, no-cache'
 }
@@ -91,7 +86,7 @@ export function setAnswerTag({ headers }: TaggedResponse, tag: string): void {
  * answer; `undefined` means that no version says whether the answer is still the same.
  */
 export async function isUnchanged(
-  set: TaggedResponse,
+  set: Context['set'],
   ifNoneMatch: string | undefined,
   tagOf: (version: number | string) => string,
   readVersion: () => Promise<number | string | undefined>,

@@ -1,13 +1,11 @@
-import type { TSchema } from '@sinclair/typebox'
 import { TransformDecodeCheckError } from '@sinclair/typebox/value'
 import { type AnyElysia, Elysia, NotFoundError, ParseError, ValidationError } from 'elysia'
 import { brokenConstraint, isSchemaMissing } from '../db/pg-error.ts'
 import { AppError, type ErrorCode, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
-import { allowedMethods } from './allowed-methods.ts'
 import { maskSecrets } from './mask-secrets.ts'
-import { findProblems, problemsMax, type Sections } from './problems.ts'
-import { findRoute, unknownNames } from './unknown-names.ts'
+import { checked, findProblems } from './problems.ts'
+import { findRoute, type Schemas, UnknownNamesError, unknownNames } from './unknown-names.ts'
 
 /** The request that failed, as far as Elysia has read it. */
 interface FailedRequest {
@@ -63,12 +61,14 @@ const constraints: Record<string, ErrorCode> = { users_normalized_email_unique: 
  * database error or a stray `{ status: 200 }` would choose the response.
  */
 function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppError {
-  const expected = findAppError(error)
   // `/tasks/:id` also matches `/tasks/stats` with a method that only the former has.
-  if (failed.route?.includes(':')) {
+  if (error instanceof NotFoundError || failed.route?.includes(':')) {
     const allowed = allowedMethods(failed.path, routes)
-    if (!allowed.has(failed.request.method)) return methodNotAllowed(allowed)
+    const headers = { allow: [...allowed].sort().join(', ') }
+    if (allowed.size > 0 && !allowed.has(failed.request.method))
+      return new AppError('method_not_allowed', { headers })
   }
+  const expected = findAppError(error)
   if (expected) return withBody(expected, failed, routes)
   if (error instanceof ValidationError) {
     // A response that breaks its own schema: our fault, not the client's.
@@ -76,8 +76,9 @@ function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppE
     return invalid(error.type, failed, routes)
   }
   // Elysia decodes lists only in a query.
-  if (error instanceof TransformDecodeCheckError) return invalid('query', failed, routes)
-  if (error instanceof NotFoundError) return notFound(failed, routes)
+  if (error instanceof TransformDecodeCheckError || error instanceof UnknownNamesError)
+    return invalid('query', failed, routes)
+  if (error instanceof NotFoundError) return new AppError('not_found')
   if (error instanceof ParseError) return new AppError('bad_request', { cause: error })
   if (isSchemaMissing(error)) return new AppError('unavailable', { cause: error })
   const constraint = brokenConstraint(error)
@@ -111,35 +112,47 @@ function invalid(part: string, failed: FailedRequest, routes: Routes): AppError 
 function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Routes): AppError {
   if (error.status !== 422) return error
   // A problem may name a field that only the client knows.
-  const detail = maskSecrets(error.detail, routes) as AppError['detail']
-  return error.with({ detail, body: maskSecrets(rawBody, routes) })
+  error.detail = maskSecrets(error.detail, routes) as AppError['detail']
+  error.body = maskSecrets(rawBody, routes)
+  return error
 }
 
 /** Everything that is wrong: Elysia stops at the first invalid part of a request. */
 function problemsOf(part: string, failed: FailedRequest, routes: Routes) {
-  const hooks = findRoute(routes, failed.request, failed.route)?.hooks
-  const schemas = (hooks ?? {}) as Partial<Record<'params' | 'query' | 'headers' | 'body', TSchema>>
-  const sections: Sections = {
-    ...(schemas.params && { path: { schema: schemas.params, value: failed.params } }),
-    ...(schemas.query && { query: { schema: schemas.query, value: failed.query } }),
-    ...(schemas.headers && { header: { schema: schemas.headers, value: failed.headers } }),
-    ...(schemas.body && { body: { schema: schemas.body, value: failed.rawBody ?? undefined } }),
-  }
+  const schemas: Schemas = findRoute(routes, failed.request, failed.route)?.hooks ?? {}
+  const { params, query, headers } = schemas
+  const body = schemas.body && checked(schemas.body)
   const problems = [
-    ...findProblems(sections),
-    ...unknownNames(schemas, failed.request, failed.rawBody),
-  ].slice(0, problemsMax)
+    ...findProblems({
+      path: { schema: params, value: failed.params },
+      query: { schema: query, value: failed.query },
+      header: { schema: headers, value: failed.headers },
+      body: { schema: body, value: failed.rawBody ?? undefined },
+    }),
+    ...unknownNames({ query, body }, failed.request, failed.rawBody),
+  ]
   if (problems.length > 0) return problems
   const section = { params: 'path', headers: 'header' }[part] ?? part
   return [{ loc: [section], msg: 'Input should be valid', type: 'value_error' }]
 }
 
-function notFound({ path, request }: FailedRequest, routes: Routes): AppError {
-  const allowed = allowedMethods(path, routes)
-  return allowed.size === 0 || allowed.has(request.method)
-    ? new AppError('not_found')
-    : methodNotAllowed(allowed)
+/** The methods of an address. If routes with and without parameters match it, those without count. */
+function allowedMethods(path: string, routes: Routes): Set<string> {
+  const matching = routes.filter(route => route.path !== '/*' && matches(route.path, path))
+  const fixed = matching.filter(route => !route.path.includes(':'))
+  const allowed = new Set((fixed.length > 0 ? fixed : matching).map(route => route.method))
+  if (allowed.has('GET')) allowed.add('HEAD')
+  allowed.delete('OPTIONS')
+  return allowed
 }
 
-const methodNotAllowed = (allowed: Set<string>) =>
-  new AppError('method_not_allowed', { headers: { allow: [...allowed].sort().join(', ') } })
+/** Whether an address matches a route's pattern (`/tasks/:id`), with or without a trailing slash. */
+function matches(pattern: string, path: string): boolean {
+  const split = (text: string) => text.replace(/\/$/, '').split('/')
+  const expected = split(pattern)
+  const parts = split(path)
+  return (
+    expected.length === parts.length &&
+    expected.every((part, i) => (part.startsWith(':') ? parts[i] !== '' : part === parts[i]))
+  )
+}

@@ -15,19 +15,11 @@ export function guideList(): string {
 export function guide(name: string): { title: string; html: string } {
   const text = Object.hasOwn(guides, name) ? guides[name]! : undefined
   if (text === undefined) throw new AppError('not_found')
-  return { title: titleOf(text), html: withoutDeadLinks(withIds(Bun.markdown.html(text))) }
+  const html = Bun.markdown.html(text, { headings: { ids: true } })
+  return { title: titleOf(text), html: withoutDeadLinks(html) }
 }
 
 const titleOf = (text: string) => text.slice('# '.length, text.indexOf('\n'))
-
-/** Headings get the ids that links to them have on GitHub; Bun's own leave out the underscore. */
-function withIds(html: string): string {
-  return html.replace(/<(h\d)>(.*?)<\/\1>/g, (_, tag: string, content: string) => {
-    const words = content.replace(/<[^>]+>|&\w+;/g, '').toLowerCase()
-    const id = words.replace(/[^\p{L}\p{N}_ -]/gu, '').replaceAll(' ', '-')
-    return `<${tag} id="${id}">${content}</${tag}>`
-  })
-}
 
 /** Links to files that are not in the program, and pictures, become their text. */
 function withoutDeadLinks(html: string): string {

@@ -1,4 +1,5 @@
 import { Elysia, t } from 'elysia'
+import { atMost } from '../lib/at-most.ts'
 import { AppError } from '../lib/errors.ts'
 import { errors, instant, nullable } from './schema.ts'
 
@@ -36,7 +37,7 @@ export const health = (readiness: Readiness) =>
     .get(
       '/ready',
       async () => {
-        const state = await Promise.race([readiness(), tooSlow()])
+        const state = await atMost(answerWithinMs, readiness(), tooSlow)
         if (!state.ready) throw new AppError('not_ready', { detail: state.reason })
         const { lastBackupAt } = state
         return {
@@ -45,10 +46,7 @@ export const health = (readiness: Readiness) =>
         }
       },
       {
-        response: {
-          200: ready,
-          ...errors('not_ready'),
-        },
+        response: { 200: ready, ...errors('not_ready') },
         detail: {
           operationId: 'checkReadiness',
           summary: 'Can it do its work?',
@@ -69,7 +67,4 @@ const ready = t.Object(
 
 const alive = t.Object({ status: t.Literal('healthy') }, { title: 'Health' })
 
-async function tooSlow() {
-  await Bun.sleep(answerWithinMs)
-  return { ready: false as const, reason: 'the database does not answer' }
-}
+const tooSlow = () => ({ ready: false as const, reason: 'the database does not answer' })

@@ -1,3 +1,5 @@
+import { mapValues } from '../lib/map-values.ts'
+
 /** JSON Schema, and the annotations that our models add to it (`http/schema.ts`). */
 export interface Schema {
   title?: string
@@ -57,7 +59,7 @@ export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): S
     ...(items && { items: convert(items) }),
     ...(properties && { properties: mapValues(properties, convert) }),
     ...(anyOf && typeof discriminator === 'string' && toTagged(discriminator, anyOf, convert)),
-    ...(anyOf && !discriminator && toUnion(rest, anyOf.filter(isNotCoercion).map(convert))),
+    ...(anyOf && !discriminator && toUnion(rest, anyOf.filter(choice => !isTextForm(choice)).map(convert))),
   }
   if (title === undefined) return plain
   // Examples stand beside the body, and the plugin keeps the description of a response's schema for the response.
@@ -106,14 +108,7 @@ function toTagged(propertyName: string, variants: Schema[], convert: (part: Sche
   }
 }
 
-/** In addresses, Elysia's number is "a text that looks like one, or a number": the first half is how, not what. */
-const coercions = new Set(['integer', 'numeric', 'boolean'])
-const isNotCoercion = ({ type, format }: Schema) => !(type === 'string' && format && coercions.has(format))
+const textFormats = ['integer', 'numeric', 'boolean']
 
-/** An object with other values. */
-export function mapValues<From, To>(
-  object: Record<string, From>,
-  change: (value: From, key: string) => To,
-): Record<string, To> {
-  return Object.fromEntries(Object.entries(object).map(([key, value]) => [key, change(value, key)]))
-}
+/** In an address, Elysia's number is a union: a text in such a format, which is how it is sent, or the number itself. */
+export const isTextForm = ({ type, format = '' }: Schema) => type === 'string' && textFormats.includes(format)

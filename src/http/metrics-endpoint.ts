@@ -1,5 +1,6 @@
 import { timingSafeEqual } from 'node:crypto'
 import { Elysia } from 'elysia'
+import type { Config } from '../config/config.ts'
 import { AppError } from '../lib/errors.ts'
 import type { Log } from '../telemetry/log.ts'
 import { bind } from './bind.ts'
@@ -21,14 +22,12 @@ export const metricsRoute = (metrics: Metrics, token: string) => {
   })
 }
 
-interface Address {
-  host: string
-  port: number | undefined
-  token: string | undefined
-}
-
 /** `/metrics` on a port of its own, which need not be public; none if no port is set. */
-export function serveMetrics(metrics: Metrics, { host, port, token }: Address, log: Log) {
+export function serveMetrics(
+  metrics: Metrics,
+  { host, port, token }: NonNullable<Config['metrics']>,
+  log: Log,
+) {
   if (port === undefined) return undefined
   const isAllowed = token === undefined ? () => true : tokenCheck(token)
   const start = () =>

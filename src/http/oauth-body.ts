@@ -1,6 +1,7 @@
 import type { TObject } from '@sinclair/typebox'
 import { Elysia, t } from 'elysia'
 import type { AppError, ErrorCode, Problem } from '../lib/errors.ts'
+import { mapValues } from '../lib/map-values.ts'
 import { body } from './body.ts'
 import type { FailureFields } from './error-handler.ts'
 import { errorBody, errors, validationErrorBody } from './schema.ts'
@@ -43,15 +44,11 @@ const oauthValidationErrorBody = t.Object(
 /** `errors` for a route behind `oauthBody`. */
 export function oauthErrors<Code extends ErrorCode>(...codes: Code[]) {
   const responses = errors(...codes)
-  const entries = Object.entries<TObject>(responses).map(([status, { description, examples = [] }]) => [
-    status,
-    {
-      ...(status === '422' ? oauthValidationErrorBody : oauthErrorBody),
-      description,
-      examples: examples.map((example: AppError) => ({ ...example, ...oauthError(example) })),
-    },
-  ])
-  return Object.fromEntries(entries) as {
+  return mapValues(responses as Record<string, TObject>, ({ description, examples = [] }, status) => ({
+    ...(status === '422' ? oauthValidationErrorBody : oauthErrorBody),
+    description,
+    examples: examples.map((example: AppError) => ({ ...example, ...oauthError(example) })),
+  })) as {
     [Status in keyof typeof responses]: Status extends 422
       ? typeof oauthValidationErrorBody
       : typeof oauthErrorBody

@@ -1,17 +1,17 @@
 import { STATUS_CODES } from 'node:http'
+import { swagger } from '@elysiajs/swagger'
 import type { AnyElysia } from 'elysia'
 import { version } from '../../package.json'
 import type { Config } from '../config/config.ts'
+import { mapValues } from '../lib/map-values.ts'
 import type { Scope } from '../lib/scope.ts'
-import { mapValues, type Schema, toJsonSchema } from './json-schema.ts'
+import { type Schema, toJsonSchema } from './json-schema.ts'
 
 /**
  * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
  * @elysiajs/swagger collects the routes, and `toOpenApi31` adds what it does not know (docs/decisions/0004-swagger-plugin.md).
  */
-export async function createDocument(app: AnyElysia, registration: Registration): Promise<Document> {
-  // Only when the document is asked for: its themes would cost a third of the start.
-  const { swagger } = await import('@elysiajs/swagger')
+export async function createDocument(app: AnyElysia, registration: Registration): Promise<OpenApiDocument> {
   const specPath = '/as-collected.json'
   const collector = app.use(swagger({ path: '/unused-page', specPath }))
   const response = await collector.handle(new Request(`http://localhost${specPath}`))
@@ -20,7 +20,7 @@ export async function createDocument(app: AnyElysia, registration: Registration)
 
 export type Registration = Config['registration']
 
-export interface Document {
+export interface OpenApiDocument {
   openapi: string
   info: object
   servers: object[]
@@ -35,10 +35,19 @@ interface Media {
   examples?: Record<string, { value: unknown }>
 }
 
-interface Response {
+interface OperationResponse {
   description: string
   headers: Record<string, Schema>
   content?: Record<string, Media>
+}
+
+interface Parameter {
+  name: string
+  in: string
+  description?: string
+  schema: Schema
+  /** Of the plugin; in the document they stand in the schema. */
+  examples?: unknown[]
 }
 
 export interface Operation {
@@ -47,12 +56,17 @@ export interface Operation {
   description?: string
   tags: string[]
   security: object[]
-  parameters?: { name: string; in: string; description?: string; schema: Schema }[]
+  parameters?: Parameter[]
   requestBody?: { required: boolean; content: Record<string, Media> }
-  responses: Record<string, Response>
+  responses: Record<string, OperationResponse>
 }
 
-/** What the plugin makes of a response: some parts of the schema stand in it, and no longer beside the others. */
+/** What the plugin makes of an operation and its responses: parts of a response's schema stand beside it. */
+interface CollectedOperation extends Omit<Operation, 'security' | 'responses'> {
+  hide?: boolean
+  responses: Record<string, CollectedResponse>
+}
+
 interface CollectedResponse {
   title?: string
   description?: string
@@ -65,19 +79,6 @@ interface CollectedResponse {
 
 interface PluginOutput {
   paths: Record<string, Record<string, CollectedOperation>>
-}
-
-interface CollectedOperation extends Omit<Operation, 'security' | 'responses' | 'parameters'> {
-  hide?: boolean
-  parameters?: CollectedParameter[]
-  responses: Record<string, CollectedResponse>
-}
-
-interface CollectedParameter {
-  name: string
-  in: string
-  schema: Schema
-  examples?: unknown[]
 }
 
 const json = 'application/json'
@@ -188,7 +189,7 @@ const headersOfStatus: Record<string, string[]> = {
 }
 
 /** The whole document from the collected routes: OpenAPI 3.1, real media types, named schemas, headers, security. */
-function toOpenApi31(collected: PluginOutput, registration: Registration): Document {
+function toOpenApi31(collected: PluginOutput, registration: Registration): OpenApiDocument {
   const schemas: Record<string, Schema> = {}
 
   const paths = mapValues(collected.paths, operations =>
@@ -201,7 +202,7 @@ function toOpenApi31(collected: PluginOutput, registration: Registration): Docum
     })),
   )
 
-  function toParameter({ name, examples, schema, ...parameter }: CollectedParameter) {
+  function toParameter({ name, examples, schema, ...parameter }: Parameter): Parameter {
     const { description: _, ...plain } = toJsonSchema(schema, schemas)
     return {
       name: parameter.in === 'header' ? capitalize(name) : name,
@@ -216,7 +217,7 @@ function toOpenApi31(collected: PluginOutput, registration: Registration): Docum
     return { [schema.form ? form : json]: toMedia(schema) }
   }
 
-  function toResponse(response: CollectedResponse, status: string): Response {
+  function toResponse(response: CollectedResponse, status: string): OperationResponse {
     const { title, description, examples, content, headers: own = [] } = response
     const schema = content && Object.values(content)[0]?.schema
     const names = ['X-Request-Id', ...(headersOfStatus[status] ?? []), ...own]
@@ -252,7 +253,7 @@ function toOpenApi31(collected: PluginOutput, registration: Registration): Docum
     info: infoOf(registration),
     servers: [{ url: '/' }],
     tags,
-    paths: Object.fromEntries(Object.entries(paths).sort(byTag)),
+    paths: Object.fromEntries(Object.entries(paths).sort(([, a], [, b]) => tagOf(a) - tagOf(b))),
     components: { securitySchemes, headers, schemas: Object.fromEntries(Object.entries(schemas).sort()) },
   }
 }
@@ -273,19 +274,12 @@ function accessOf(
 }
 
 const places = ['path', 'query', 'header']
-const byPlace = (a: CollectedParameter, b: CollectedParameter) => places.indexOf(a.in) - places.indexOf(b.in)
+const byPlace = (a: Parameter, b: Parameter) => places.indexOf(a.in) - places.indexOf(b.in)
 
 /** A header's name as it is usually written: `If-Match`. */
 const capitalize = (name: string) => name.replace(/\b\w/g, letter => letter.toUpperCase())
 
-/** In the order of `tags`, and within a tag as registered. */
-function byTag(
-  [, a]: [string, Record<string, Operation>],
-  [, b]: [string, Record<string, Operation>],
-): number {
-  return tagOf(a) - tagOf(b)
-}
-
+/** The place of an address among the others: in the order of `tags`, and within a tag as registered. */
 function tagOf(operations: Record<string, Operation>): number {
   const [name] = Object.values(operations)[0]!.tags
   return tags.findIndex(tag => tag.name === name)

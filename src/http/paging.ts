@@ -1,4 +1,4 @@
-import { t } from 'elysia'
+import { type Context, t } from 'elysia'
 import type { Page } from '../db/page.ts'
 import { sendJson, text } from './schema.ts'
 
@@ -15,12 +15,8 @@ export const pageParameters = {
   ),
 }
 
-interface PageHeaders {
-  headers: Partial<Record<'link' | 'x-total-count' | 'content-type', string | number>>
-}
-
 /** Sends a page whose JSON is a `T`, with the link to the next one (RFC 8288), and the total. */
-export function sendPage<T>(set: PageHeaders, request: Request, { items, next, total }: Page): T {
+export function sendPage<T>(set: Context['set'], request: Request, { items, next, total }: Page): T {
   if (next !== undefined) set.headers.link = `<${nextAddress(request.url, next)}>; rel="next"`
   if (total !== undefined) set.headers['x-total-count'] = String(total)
   return sendJson(set, `[${items}]`)

@@ -2,13 +2,15 @@ import { Kind, OptionalKind, type TObject, type TSchema, Type } from '@sinclair/
 import { type TypeCheck, TypeCompiler } from '@sinclair/typebox/compiler'
 import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors'
 import { Value } from '@sinclair/typebox/value'
-import type { Problem } from '../lib/errors.ts'
+import { type Problem, problemsMax } from '../lib/errors.ts'
+import { mapValues } from '../lib/map-values.ts'
 import { nearest } from '../lib/nearest.ts'
+import { isTextForm } from './json-schema.ts'
 import { textProblem } from './schema.ts'
 
-/** The parts of a request that have a schema, by the first element of `loc`. */
-export type Sections = Partial<
-  Record<'path' | 'query' | 'header' | 'body' | 'arguments', { schema: TSchema; value: unknown }>
+/** The parts of a request, by the first element of `loc`. */
+type Sections = Partial<
+  Record<'path' | 'query' | 'header' | 'body' | 'arguments', { schema: TSchema | undefined; value: unknown }>
 >
 
 const isText = (section: string) => section === 'path' || section === 'query' || section === 'header'
@@ -24,27 +26,20 @@ export function createCheck(schema: TSchema): (value: unknown) => Problem[] {
 
 /** A schema in which what the route checks itself (`unchecked` in schema.ts) is checked, too. */
 export function checked(schema: TSchema): TSchema {
-  if (schema[Kind] === 'Unchecked') return schema.documented
+  if (schema[Kind] === 'Any' && schema.documented) return schema.documented
   if (schema[Kind] === 'Array') return { ...schema, items: checked(schema.items) }
   if (schema[Kind] !== 'Object') return schema
-  const properties = Object.entries((schema as TObject).properties)
-  return {
-    ...schema,
-    properties: Object.fromEntries(properties.map(([name, part]) => [name, checked(part)])),
-  }
+  return { ...schema, properties: mapValues((schema as TObject).properties, checked) }
 }
-
-/** Without a limit, a list of 16,000 invalid items would delay every other request. */
-export const problemsMax = 100
 
 /** Everything that is wrong with a request, in all its parts at once. */
 export function findProblems(sections: Sections): Problem[] {
-  const problems = Object.entries(sections).flatMap(([section, { schema, value }]) => {
+  return Object.entries(sections).flatMap(([section, { schema, value }]) => {
+    if (!schema) return []
     // Values in an address or a header are text, and are converted as Elysia converts them.
     const input = isText(section) ? fromText(schema as TObject, value) : value
-    return distinct(firstErrors(checked(schema), input).map(error => toProblem(section, error)))
+    return distinct(firstErrors(schema, input).map(error => toProblem(section, error)))
   })
-  return problems.slice(0, problemsMax)
 }
 
 function firstErrors(schema: TSchema, value: unknown): ValueError[] {
@@ -52,6 +47,7 @@ function firstErrors(schema: TSchema, value: unknown): ValueError[] {
   for (const error of errorsOf(schema, value)) {
     // Unknown fields are ignored.
     if (error.type === ValueErrorType.ObjectAdditionalProperties) continue
+    // A list of 16,000 invalid items would delay every other request.
     if (errors.push(error) > problemsMax) break
   }
   return errors
@@ -77,15 +73,11 @@ function variantOf({ discriminator, anyOf }: TSchema, value: unknown): TSchema {
   return anyOf[index] ?? Type.Object({ [discriminator]: Type.Union(tags) })
 }
 
-function fromText(schema: TObject, value: unknown): unknown {
-  const read = (name: string, item: unknown) =>
-    typeof item === 'string' ? readText(schema.properties?.[name], item) : item
-  return Object.fromEntries(
-    Object.entries(value as Record<string, unknown>).map(([name, item]) => [name, read(name, item)]),
-  )
-}
+const fromText = ({ properties }: TObject, value: unknown) =>
+  mapValues(value as Record<string, unknown>, (item, name) => readText(properties?.[name], item))
 
-function readText(schema: TSchema | undefined, item: string): unknown {
+function readText(schema: TSchema | undefined, item: unknown): unknown {
+  if (typeof item !== 'string') return item
   if (schema?.elysiaMeta === 'ArrayQuery' || schema?.[Kind] === 'Array') return item.split(',')
   const mayBeNumber = ['Integer', 'Number', 'Union'].includes(schema?.[Kind] ?? '')
   return mayBeNumber && item.trim() !== '' && Number.isFinite(+item) ? +item : item
@@ -109,60 +101,41 @@ function unescapePointer(part: string): string | number {
   return /^\d+$/.test(part) ? Number(part) : part.replaceAll('~1', '/').replaceAll('~0', '~')
 }
 
-function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
-  const is = (name: string) => `Input should be ${name}`
-  if (value === undefined) return { type: 'missing', msg: 'Field required' }
-  if (schema[Kind] === 'Text')
-    return textProblem(schema, value) ?? { type: 'string_type', msg: is('a valid string') }
-  if (schema[Kind] === 'StringList' && Array.isArray(value)) {
-    if (value.length > schema.maxItems) return tooLong(schema)
-    const problem = value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)
-    if (problem) return problem
-  }
-  switch (type) {
-    case ValueErrorType.Object:
-      return { type: 'object_type', msg: is('an object') }
-    case ValueErrorType.Array:
-      return { type: 'list_type', msg: is('a list') }
-    case ValueErrorType.ArrayMaxItems:
-      return tooLong(schema)
-    case ValueErrorType.ArrayMinItems:
-      return { type: 'too_short', msg: `List should have at least ${schema.minItems} items` }
-    case ValueErrorType.Integer:
-      return { type: 'int_type', msg: is('a whole number') }
-    case ValueErrorType.Number:
-      return { type: 'float_type', msg: is('a number') }
-    case ValueErrorType.IntegerMinimum:
-    case ValueErrorType.NumberMinimum:
-      return { type: 'greater_than_equal', msg: is(`at least ${schema.minimum}`) }
-    case ValueErrorType.IntegerMaximum:
-    case ValueErrorType.NumberMaximum:
-      return { type: 'less_than_equal', msg: is(`at most ${schema.maximum}`) }
-    case ValueErrorType.Boolean:
-      return { type: 'bool_type', msg: is('true or false') }
-    case ValueErrorType.Union:
-      return describeUnion(schema, value)
-    case ValueErrorType.Literal:
-      return { type: 'literal_error', msg: is(`'${schema.const}'`) }
-    default:
-      return { type: 'value_error', msg: is('valid') }
-  }
+/** What TypeBox's errors are called here, and in words; `{name}` is a keyword of the schema. */
+const descriptions: Partial<Record<ValueErrorType, [type: string, msg: string]>> = {
+  [ValueErrorType.Object]: ['object_type', 'Input should be an object'],
+  [ValueErrorType.Array]: ['list_type', 'Input should be a list'],
+  [ValueErrorType.ArrayMaxItems]: ['too_long', 'List should have at most {maxItems} items'],
+  [ValueErrorType.ArrayMinItems]: ['too_short', 'List should have at least {minItems} items'],
+  [ValueErrorType.Integer]: ['int_type', 'Input should be a whole number'],
+  [ValueErrorType.Number]: ['float_type', 'Input should be a number'],
+  [ValueErrorType.IntegerMinimum]: ['greater_than_equal', 'Input should be at least {minimum}'],
+  [ValueErrorType.NumberMinimum]: ['greater_than_equal', 'Input should be at least {minimum}'],
+  [ValueErrorType.IntegerMaximum]: ['less_than_equal', 'Input should be at most {maximum}'],
+  [ValueErrorType.NumberMaximum]: ['less_than_equal', 'Input should be at most {maximum}'],
+  [ValueErrorType.Boolean]: ['bool_type', 'Input should be true or false'],
+  [ValueErrorType.Literal]: ['literal_error', "Input should be '{const}'"],
 }
 
-const tooLong = ({ maxItems }: TSchema) => ({
-  type: 'too_long',
-  msg: `List should have at most ${maxItems} items`,
-})
+function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
+  if (value === undefined) return { type: 'missing', msg: 'Field required' }
+  if (schema[Kind] === 'Text') return textProblem(schema, value)!
+  const isStringList = schema[Kind] === 'StringList' && Array.isArray(value)
+  if (isStringList && value.length <= schema.maxItems)
+    return value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)!
+  if (type === ValueErrorType.Union) return describeUnion(schema, value)
+  const known = isStringList ? ValueErrorType.ArrayMaxItems : type
+  const [name, msg] = descriptions[known] ?? ['value_error', 'Input should be valid']
+  return { type: name, msg: msg.replace(/{(\w+)}/, (_, keyword) => schema[keyword]) }
+}
 
-/** A choice of strings, or a value that may be null, whose own problem is then described. */
+/** A choice of strings; or a number in an address or a value that may be null, whose own problem is then described. */
 function describeUnion(schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
   const choices: TSchema[] = schema.anyOf
   const literals = choices.flatMap(choice => (choice.const === undefined ? [] : [`'${choice.const}'`]))
   if (literals.length > 0)
     return { type: 'literal_error', msg: `Input should be one of ${literals.join(', ')}` }
-  // Elysia's number in an address is a union, too: the number itself, or a string that looks like one.
-  const isNumber = (choice: TSchema) => choice.type === 'integer' || choice.type === 'number'
-  const main = choices.find(isNumber) ?? choices.find(choice => choice[Kind] !== 'Null')
+  const main = choices.find(choice => choice[Kind] !== 'Null' && !isTextForm(choice))
   const error = main && Value.Errors(main, value).First()
   return error
     ? describe(error.type, error.schema, error.value)

@@ -1,23 +1,13 @@
 import type { TSchema } from '@sinclair/typebox'
 import { type AnyElysia, Elysia } from 'elysia'
-import { AppError, type Problem } from '../lib/errors.ts'
-import {
-  checked,
-  findProblems,
-  problemsMax,
-  unknownFields,
-  unknownName,
-  withoutBrackets,
-} from './problems.ts'
+import type { Problem } from '../lib/errors.ts'
+import { unknownFields, unknownName, withoutBrackets } from './problems.ts'
 
 type Routes = AnyElysia['routes']
 type Route = Routes[number]
 
-/** The schemas of a route that say which names it knows. */
-interface Schemas {
-  query?: TSchema
-  body?: TSchema
-}
+/** The schemas of a route. */
+export type Schemas = Partial<Record<'params' | 'query' | 'headers' | 'body', TSchema | undefined>>
 
 /** The part of a request's context that is looked at; `rawBody` is there behind `body()`. */
 interface Handled {
@@ -25,6 +15,9 @@ interface Handled {
   route: string
   rawBody?: unknown
 }
+
+/** For the error handler, which says everything that is wrong with a request. */
+export class UnknownNamesError extends Error {}
 
 /**
  * The routes after it refuse what they do not know: a parameter of the address always, a field of the body only if the
@@ -47,14 +40,8 @@ export function refuseUnknownNames(routes: () => Routes) {
     { as: 'scoped' },
     ({ request, route, rawBody }: Handled) => {
       if (!request.url.includes('?') && !prefersStrict(request)) return
-      const schemas = schemasOf(request, route)
-      if (unknownNames(schemas, request, rawBody, { isDeep: false }).length === 0) return
-      const { body } = schemas
-      const problems = [
-        ...(body ? findProblems({ body: { schema: body, value: rawBody } }) : []),
-        ...unknownNames(schemas, request, rawBody),
-      ]
-      throw new AppError('validation_failed', { detail: problems.slice(0, problemsMax) })
+      const names = unknownNames(schemasOf(request, route), request, rawBody)
+      if (names.length > 0) throw new UnknownNamesError()
     },
   )
 }
@@ -65,21 +52,10 @@ export function findRoute(routes: Routes, { method }: Request, path: string | un
   return routes.find(route => route.path === path && (route.method === wanted || route.method === 'ALL'))
 }
 
-/**
- * One problem for each name in a request that its route does not know; unless `isDeep`, without those in values that the
- * route checks itself.
- */
-export function unknownNames(
-  { query, body }: Schemas,
-  request: Request,
-  rawBody: unknown,
-  { isDeep = true } = {},
-): Problem[] {
-  const problems = unknownParameters(query, request.url)
-  if (body && prefersStrict(request)) {
-    problems.push(...unknownFields(isDeep ? checked(body) : body, rawBody, ['body']))
-  }
-  return problems.slice(0, problemsMax)
+/** One problem for each name in a request that its route does not know. */
+export function unknownNames({ query, body }: Schemas, request: Request, rawBody: unknown): Problem[] {
+  const fields = body && prefersStrict(request) ? unknownFields(body, rawBody, ['body']) : []
+  return [...unknownParameters(query, request.url), ...fields]
 }
 
 /** Whether the client asks for unknown fields to be refused. */

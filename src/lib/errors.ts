@@ -48,12 +48,13 @@ export interface Problem {
   type: string
 }
 
+/** An error names at most this many problems. */
+export const problemsMax = 100
+
 /** What an error response carries beside its code. */
 interface ErrorDetails {
   /** Replaces the code's text: the problems of a 422, or a reason. */
   detail?: string | Problem[]
-  /** The body that was sent, with secrets masked; only with a 422. */
-  body?: unknown
   /** The operation of a batch that failed, from 0. */
   index?: number | undefined
   /** With a 412: the resource as it is now. */
@@ -67,30 +68,22 @@ export class AppError extends Error {
   override readonly name = 'AppError'
   readonly code: ErrorCode
   readonly status: number
-  readonly detail: string | Problem[]
-  readonly body: unknown
+  detail: string | Problem[]
+  /** Of a 422: the body that was sent, with secrets masked. The error handler sets it. */
+  body: unknown
   readonly index: number | undefined
   readonly current: unknown
   readonly headers: Record<string, string>
 
-  constructor(
-    private readonly failure: ErrorCode,
-    { detail, body, index, current, headers, cause }: ErrorDetails = {},
-  ) {
+  constructor(failure: ErrorCode, { detail, index, current, headers, cause }: ErrorDetails = {}) {
     const [status, text, code = failure]: Failure = failures[failure]
     super(text, { cause })
     this.code = code
     this.status = status
-    this.detail = detail ?? text
-    this.body = body
+    this.detail = Array.isArray(detail) ? detail.slice(0, problemsMax) : (detail ?? text)
     this.index = index
     this.current = current
     this.headers = { ...defaultHeaders[status], ...headers }
-  }
-
-  /** The same error with other details. */
-  with(details: ErrorDetails): AppError {
-    return new AppError(this.failure, { ...this, ...details })
   }
 }
 

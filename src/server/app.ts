@@ -2,7 +2,7 @@ import { type AnyElysia, Elysia } from 'elysia'
 import type { Config } from '../config/config.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
-import { createClientOf } from '../http/client.ts'
+import { createClientOf, type PeerOf, reportUntrustedProxy } from '../http/client.ts'
 import { cors, createOriginList } from '../http/cors.ts'
 import { docs } from '../http/docs.ts'
 import { createAnswerTags } from '../http/entity-tag.ts'
@@ -11,7 +11,6 @@ import { health, type Readiness } from '../http/health.ts'
 import { requestLog } from '../http/request-log.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { refuseUnknownNames } from '../http/unknown-names.ts'
-import { reportUntrustedProxy } from '../http/untrusted-proxy.ts'
 import { createApiTokens } from '../modules/auth/api-tokens.ts'
 import { createWithPassword } from '../modules/auth/current-password.ts'
 import { createFirstUser } from '../modules/auth/first-user.ts'
@@ -45,8 +44,8 @@ export interface AppParts {
   driver: Driver
   log: Log
   readiness: Readiness
-  /** The other end of a request's connection; injected, because only a listening server knows it. */
-  peerOf: (request: Request) => string | null
+  /** Injected, because only a listening server knows it. */
+  peerOf: PeerOf
   /** Called with every answered request. */
   observers?: Observer[]
   /** Routes of the telemetry: `/metrics`. */
@@ -60,10 +59,7 @@ export function createApp(parts: AppParts) {
 
   const answerTags = createAnswerTags(parts.secretKey, taskJson + listJson)
 
-  const isListed = createOriginList({
-    origins: config.frontendUrls,
-    allowLocal: config.environment === 'development',
-  })
+  const isListed = createOriginList(config)
   let routes: AnyElysia['routes'] = []
   const resources = new Elysia()
     .use(refuseUnknownNames(() => routes))
@@ -78,7 +74,7 @@ export function createApp(parts: AppParts) {
   const app = new Elysia({ handler: { standardHostname: false } })
     .headers(securityHeaders)
     .use(requestLog(log, [...observers, streams.observe]))
-    .use(reportUntrustedProxy({ trustedProxies: config.trustedProxies, peerOf, log }))
+    .use(reportUntrustedProxy(config.trustedProxies, peerOf, log))
     .use(errorHandler(log, () => routes))
     .use(cors(isListed, log))
     .use(health(readiness))

@@ -23,13 +23,10 @@ export async function startTelemetry(config: Config, database: Driver, log: Log,
   if (tracing) plugins.push(tracing.requests)
   if (metrics && config.metrics) {
     const { port, token } = config.metrics
-    if (port === undefined) {
-      // A scrape reaches one of the workers, and must show all of them.
-      const { contentType } = metrics
-      plugins.push(metricsRoute(supervisor ? { contentType, text: supervisor.metrics } : metrics, token!))
-    } else if (!supervisor) {
-      server = serveMetrics(metrics, config.metrics, log)
-    }
+    // A scrape reaches one of the workers, and must show all of them.
+    const shown = supervisor ? { ...metrics, text: supervisor.metrics } : metrics
+    if (port === undefined) plugins.push(metricsRoute(shown, token!))
+    else if (!supervisor) server = serveMetrics(metrics, config.metrics, log)
   }
 
   return {

@@ -3,6 +3,7 @@ import {
   type Attributes,
   type Context,
   DiagLogLevel,
+  defaultTextMapGetter,
   diag,
   ROOT_CONTEXT,
   SpanKind,
@@ -19,8 +20,6 @@ import {
   serviceNameEnvDetector,
 } from '@opentelemetry/resources'
 import {
-  AlwaysOffSampler,
-  AlwaysOnSampler,
   BatchSpanProcessor,
   ParentBasedSampler,
   type Sampler,
@@ -32,10 +31,6 @@ import type { Log } from './log.ts'
 import type { AroundStatement, Observer } from './observer.ts'
 
 const propagator = new W3CTraceContextPropagator()
-const requestHeaders = {
-  get: (carrier: unknown, name: string) => (carrier as Request).headers.get(name) ?? undefined,
-  keys: (carrier: unknown) => [...(carrier as Request).headers.keys()],
-}
 
 /** Frequent requests whose traces are of no use. */
 const isProbe = /^https?:\/\/[^/]+\/(health|metrics)\b/
@@ -76,7 +71,7 @@ export function createTracing({ env, version, log }: TracingOptions) {
   /** Runs each request inside its span. */
   const requests = new Elysia({ name: 'tracing' }).wrap((handle, request) => {
     if (isProbe.test(request.url)) return handle
-    const parent = propagator.extract(ROOT_CONTEXT, request, requestHeaders)
+    const parent = propagator.extract(ROOT_CONTEXT, request.headers.toJSON(), defaultTextMapGetter)
     const attributes = { 'http.request.method': request.method }
     const span = tracer.startSpan(request.method, { kind: SpanKind.SERVER, attributes }, parent)
     const context = trace.setSpan(parent, span)
@@ -133,29 +128,23 @@ export function createTracing({ env, version, log }: TracingOptions) {
   }
 }
 
-/** `OTEL_TRACES_SAMPLER`, which only the SDK's own set-up reads. */
+/** `OTEL_TRACES_SAMPLER`, which only the SDK's own set-up reads. Always on and off are the ratios 1 and 0. */
 function samplerOf(env: Record<string, string | undefined>): Sampler {
-  const ratio = Number(env.OTEL_TRACES_SAMPLER_ARG ?? 1)
   const [, parentBased, kind] =
     /^(parentbased_)?(always_on|always_off|traceidratio)$/.exec(env.OTEL_TRACES_SAMPLER ?? '') ?? []
-  const root = {
-    always_on: () => new AlwaysOnSampler(),
-    always_off: () => new AlwaysOffSampler(),
-    traceidratio: () => new TraceIdRatioBasedSampler(Number.isFinite(ratio) ? ratio : 1),
-  }[kind ?? 'always_on']!()
+  const given = Number(env.OTEL_TRACES_SAMPLER_ARG ?? 1)
+  const ratios = { always_on: 1, always_off: 0, traceidratio: Number.isFinite(given) ? given : 1 }
+  const root = new TraceIdRatioBasedSampler(ratios[(kind ?? 'always_on') as keyof typeof ratios])
   return kind && !parentBased ? root : new ParentBasedSampler({ root })
 }
 
-/** `OTEL_BSP_…`: how many spans wait for how long (milliseconds). Unset ones are the SDK's defaults. */
-function batchOptions() {
-  const options = {
-    scheduledDelayMillis: getNumberFromEnv('OTEL_BSP_SCHEDULE_DELAY'),
-    exportTimeoutMillis: getNumberFromEnv('OTEL_BSP_EXPORT_TIMEOUT'),
-    maxQueueSize: getNumberFromEnv('OTEL_BSP_MAX_QUEUE_SIZE'),
-    maxExportBatchSize: getNumberFromEnv('OTEL_BSP_MAX_EXPORT_BATCH_SIZE'),
-  }
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
-}
+/** How many spans wait for how long, with OpenTelemetry's defaults. */
+const batchOptions = () => ({
+  scheduledDelayMillis: getNumberFromEnv('OTEL_BSP_SCHEDULE_DELAY') ?? 5000,
+  exportTimeoutMillis: getNumberFromEnv('OTEL_BSP_EXPORT_TIMEOUT') ?? 30_000,
+  maxQueueSize: getNumberFromEnv('OTEL_BSP_MAX_QUEUE_SIZE') ?? 2048,
+  maxExportBatchSize: getNumberFromEnv('OTEL_BSP_MAX_EXPORT_BATCH_SIZE') ?? 512,
+})
 
 /** Logs that a collector is away once a minute, not for every batch. */
 function warningsTo(log: Log) {
@@ -166,5 +155,5 @@ function warningsTo(log: Log) {
     log.warn('traces are lost', { reason: message.slice(0, 300) })
   }
   const ignore = () => {}
-  return { error: warn, warn: warn, info: ignore, debug: ignore, verbose: ignore }
+  return { error: warn, warn, info: ignore, debug: ignore, verbose: ignore }
 }

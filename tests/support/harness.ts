@@ -7,7 +7,7 @@ import type { Driver } from '../../src/db/driver.ts'
 import type { UserId } from '../../src/lib/user-id.ts'
 import { serve } from '../../src/server/start.ts'
 import { createLog } from '../../src/telemetry/log.ts'
-import { privateDatabase } from './template.ts'
+import { addEmbeddedDatabase, privateDatabase } from './template.ts'
 
 export type DatabaseKind = 'postgres' | 'embedded'
 
@@ -127,6 +127,7 @@ export async function startService(
   { direct = false } = {},
 ): Promise<Service> {
   const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-test-'))
+  if (kind === 'embedded') await addEmbeddedDatabase(dataDir)
   const database = kind === 'postgres' ? await privateDatabase() : undefined
   const url = direct ? database?.directUrl : database?.url
   const lines: string[] = []

@@ -218,7 +218,8 @@ export async function startPostgresServer(options: ServerOptions = {}) {
       /** Stops the server and deletes its folder. */
       async close() {
         await self.stop('immediate')
-        rmSync(folder, { recursive: true })
+        // `force`: guardians of folders inside it may delete at the same time.
+        rmSync(folder, { recursive: true, force: true })
       },
 
       /** Makes a database, a copy of `template` when one is named (which no session may be connected to); returns its address. */
@@ -257,11 +258,11 @@ function serverUser(): { uid: number; gid: number } | undefined {
 }
 
 /**
- * A shell that waits until this process is gone or the folder is, carries out the order that stands in the folder then
- * (arguments of `kill -s`), and deletes it. Neither a signal to the group (Ctrl-C) nor `bun --no-orphans` reaches it:
+ * A shell that waits until this process is gone or the folder is, carries out the order that stands in the folder then, if
+ * any (arguments of `kill -s`), and deletes it. Neither a signal to the group (Ctrl-C) nor `bun --no-orphans` reaches it:
  * it has a session of its own and no parent that waits for it.
  */
-function startGuardian(folder: string) {
+export function startGuardian(folder: string) {
   const script = `
     {
       while [ -d "$1" ] && kill -0 $2; do sleep 0.5; done

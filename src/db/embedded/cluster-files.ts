@@ -28,6 +28,9 @@ const startParams = [
   ...parameters.flatMap(setting => ['-c', setting]),
 ]
 
+/** Compiled once in a process: further engines start with the machine code that the first one has made of it. */
+let pgliteModule: Promise<WebAssembly.Module> | undefined
+
 /** Starts PostgreSQL on a folder; an empty folder gets a new database. */
 export async function openCluster(
   folder: string,
@@ -35,7 +38,8 @@ export async function openCluster(
 ): Promise<PGlite> {
   requireSameMajor(folder)
   const fs = fileSystem(folder)
-  const [pgliteWasmModule, initdbWasmModule] = await Promise.all([compile(pgliteWasm), compile(initdbWasm)])
+  pgliteModule ??= compile(pgliteWasm)
+  const [pgliteWasmModule, initdbWasmModule] = await Promise.all([pgliteModule, compile(initdbWasm)])
   const options = {
     fs,
     startParams,

@@ -1,21 +1,17 @@
 import { type TObject, type TSchema, Type } from '@sinclair/typebox'
-import { type Schema, toJsonSchema } from '../../http/json-schema.ts'
-import { findProblems, problemsMax, unknownFields } from '../../http/problems.ts'
+import { isTextForm, type Schema, toJsonSchema } from '../../http/json-schema.ts'
+import { findProblems, unknownFields } from '../../http/problems.ts'
 import { AppError } from '../../lib/errors.ts'
+import { mapValues } from '../../lib/map-values.ts'
 
 /** What a request of the API has, as the arguments of a tool: a number is a number there, and no text that looks like one. */
 export function asArguments<Parameters extends TObject>({ properties }: Parameters): Parameters {
-  const entries = Object.entries<TSchema>(properties).map(([name, schema]) => [name, asArgument(schema)])
-  return Type.Object(Object.fromEntries(entries)) as TObject as Parameters
+  return Type.Object(mapValues<TSchema, TSchema>(properties, asArgument)) as TObject as Parameters
 }
-
-/** Elysia's parameters are a union: the value itself, or a text in this format. */
-const textFormats = ['integer', 'numeric', 'boolean']
-const isText = ({ type, format }: TSchema) => type === 'string' && textFormats.includes(format)
 
 function asArgument(schema: TSchema): TSchema {
   const choices: TSchema[] = schema.anyOf ?? []
-  return choices.some(isText) ? Type.Optional(choices.find(choice => !isText(choice))!) : schema
+  return choices.some(isTextForm) ? Type.Optional(choices.find(choice => !isTextForm(choice))!) : schema
 }
 
 /** Throws `validation_failed` with all problems of the arguments; a name that is not known is one of them. */
@@ -24,7 +20,7 @@ export function checkArguments(schema: TObject, value: unknown): void {
     ...findProblems({ arguments: { schema, value } }),
     ...unknownFields(schema, value, ['arguments']),
   ]
-  if (problems.length > 0) throw new AppError('validation_failed', { detail: problems.slice(0, problemsMax) })
+  if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
 }
 
 /** The JSON Schema of a tool's arguments. */
@@ -37,14 +33,13 @@ export const outputSchema = (schema: TObject) =>
 /** Short, because an assistant reads it in every conversation: types and choices. `checkArguments` knows the rest. */
 function shorten(schema: Schema, direction: { isInput: boolean }): Schema {
   const { type, enum: choices, format, minimum, maximum, required, items, properties } = schema
-  const parts = Object.entries(properties ?? {}).map(([name, part]) => [name, shorten(part, direction)])
   return {
     ...(type && { type }),
     ...(choices && { enum: choices }),
     ...(format === 'date-time' && { format }),
     ...(maximum !== undefined && maximum !== Number.MAX_SAFE_INTEGER && { minimum, maximum }),
     ...(items && { items: shorten(items, direction) }),
-    ...(properties && { properties: Object.fromEntries(parts) }),
+    ...(properties && { properties: mapValues(properties, part => shorten(part, direction)) }),
     ...(properties && direction.isInput && { required, additionalProperties: false }),
   }
 }

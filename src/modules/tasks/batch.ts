@@ -1,7 +1,6 @@
 import type { Db } from '../../db/drizzle.ts'
 import { taskTombstones } from '../../db/tables.ts'
 import { type Versions, writeInTurn } from '../../db/versions.ts'
-import { problemsMax } from '../../http/problems.ts'
 import { AppError, type Problem } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { type Found, findParents, findTasks, write } from './batch-statements.ts'
@@ -69,7 +68,7 @@ export function createBatch(db: Db, now = () => performance.now()) {
 
 const allProblems = (refused: Refusal[]) =>
   new AppError('validation_failed', {
-    detail: refused.flatMap(({ failure }) => failure.detail as Problem[]).slice(0, problemsMax),
+    detail: refused.flatMap(({ failure }) => failure.detail as Problem[]),
   })
 
 function tooDeep({ index }: Step): AppError {
