@@ -327,7 +327,7 @@ onBothDatabases('API tokens', api => {
     // The same service does look a right one up. A NUL ends the request itself.
     const right = [`Authorization: Bearer ${token}`]
     expect((await send(url, { line: 'GET /api/v1/tasks', headers: right })).status).toBe(200)
-    expect([...texts].filter(text => text.includes('api_tokens'))).toHaveLength(1)
+    expect([...texts].filter(text => text.includes('from "api_tokens"'))).toHaveLength(1)
     const nul = [`Authorization: Bearer ${token}\0`]
     expect((await send(url, { line: 'GET /api/v1/tasks', headers: nul })).status).toBe(400)
     await stop()

@@ -71,11 +71,10 @@ onBothDatabases('the deletion of an account', api => {
 
     const login = await api.post('/auth/login', { form: { username: ada.email, password: ada.password } })
     const again = await api.user(ada.email)
-    const { erased } = await serviceOn(api).purge()
+    await serviceOn(api).purge()
 
     expect(login.status).toBe(401)
     expect((await api.get('/tasks', { token: again.token })).body).toEqual([])
-    expect(erased).toBe(450)
     expect(await rowsOf(api, ada)).toEqual([0, 0, 0, 0])
     expect(await rowsOf(api, bob)).toEqual([1, 0, 1, 1])
     expect(await rowsOf(api, again)).toEqual([0, 0, 1, 1])

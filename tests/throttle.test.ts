@@ -1,10 +1,7 @@
 import { expect, test } from 'bun:test'
-import { createDb } from '../src/db/drizzle.ts'
 import { createThrottle } from '../src/modules/auth/throttle.ts'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
 import { exchange } from './support/wire.ts'
-
-const noTransaction = () => Promise.reject(new Error('a throttle needs no transaction'))
 
 /** A sign-in that seems to come from `ip`, if its sender is a trusted proxy. */
 const signIn = (api: Service, username: string, password: string, ip: string): Promise<Answer> =>
@@ -151,7 +148,7 @@ onBothDatabases(
 
     test('an attempt that could not be checked does not count', async () => {
       const throttle = createThrottle(
-        { db: createDb({ query: api.sql, transaction: noTransaction }), driver: { query: api.sql } },
+        { query: api.sql },
         { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
       )
       const account = crypto.randomUUID()

@@ -21,9 +21,8 @@ const lockKey = '8389754676633104489'
 /**
  * Applies the pending migrations, each in a transaction of its own, and returns their tags. The lock is held for a
  * transaction, so any number of copies may start at once, also through a transaction-pooling proxy. When none is pending
- * it only reads, so that a role without the right to create tables can serve.
- * `userTables` are those that may be distributed: required, so that no caller forgets them. Throws `MigrationError`, or the driver's error when the database is
- * away.
+ * it only reads, so that a role without the right to create tables can serve. `userTables` are those that may be
+ * distributed. Throws `MigrationError`, or the driver's error when the database is away.
  */
 export async function migrate(
   driver: Driver,

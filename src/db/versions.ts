@@ -1,12 +1,7 @@
-import { eq, placeholder, sql } from 'drizzle-orm'
+import { eq, placeholder, type SQL, sql } from 'drizzle-orm'
 import { AppError } from '../lib/errors.ts'
 import type { Db } from './drizzle.ts'
 import { type Tombstones, users, userVersions } from './tables.ts'
-
-/** The last version that a user's changes have taken; a change adds one for each row. */
-export interface Versions {
-  lastVersion: number
-}
 
 /** Reads which changes a user has: while `lastVersion` stays, so do the user's tasks and lists. */
 export function createVersionReader(db: Db) {
@@ -22,16 +17,16 @@ export function createVersionReader(db: Db) {
 
 /**
  * Locks the user's versions, as every writer of the user's tasks and lists does first: until the transaction ends, they do
- * not change. Returns `undefined` when there is no such user or, with `skipLocked`, when another writer has the lock.
+ * not change. Returns `false` when there is no such user or, with `skipLocked`, when another writer has the lock.
  */
 export async function lockVersions(
   tx: Db,
   userId: string,
   lock: { skipLocked?: true } = {},
-): Promise<Versions | undefined> {
-  const versions = tx.select({ lastVersion: userVersions.lastVersion }).from(userVersions)
-  const [locked] = await versions.where(eq(userVersions.userId, userId)).for('no key update', lock)
-  return locked
+): Promise<boolean> {
+  const versions = tx.select({ userId: userVersions.userId }).from(userVersions)
+  const locked = await versions.where(eq(userVersions.userId, userId)).for('no key update', lock)
+  return locked.length > 0
 }
 
 /**
@@ -46,26 +41,24 @@ export async function throwVersionless(db: Db, userId: string): Promise<never> {
 /**
  * The shape of every change that is more than one statement: look, take a version, write, return what became of it. `work`
  * runs in a transaction that has locked the user's versions, so no other writer changes what the user has between its look
- * and its write; it counts the versions that it takes in `lastVersion`. Throws as `throwVersionless` does.
+ * and its write. Throws as `throwVersionless` does.
  */
-export function writeInTurn<T>(
-  db: Db,
-  userId: string,
-  work: (tx: Db, versions: Versions) => Promise<T>,
-): Promise<T> {
-  return db.transaction(async tx => {
-    const versions = await lockVersions(tx, userId)
-    if (!versions) return throwVersionless(tx, userId)
-    const { lastVersion } = versions
-    const result = await work(tx, versions)
-    if (versions.lastVersion > lastVersion)
-      await tx
-        .update(userVersions)
-        .set({ lastVersion: versions.lastVersion })
-        .where(eq(userVersions.userId, userId))
-    return result
-  })
+export function writeInTurn<T>(db: Db, userId: string, work: (tx: Db) => Promise<T>): Promise<T> {
+  return db.transaction(async tx =>
+    (await lockVersions(tx, userId)) ? work(tx) : throwVersionless(tx, userId),
+  )
 }
+
+/** Takes the next versions of a user, one for each row that changes. Returns the last of them. */
+export const takeVersions = (tx: Db, userId: string | SQL, count: number | SQL = 1) =>
+  tx
+    .update(userVersions)
+    .set({ lastVersion: sql`${userVersions.lastVersion} + ${count}` })
+    .where(eq(userVersions.userId, userId))
+    .returning({ lastVersion: userVersions.lastVersion })
+
+/** The next version of a user. */
+export const takeVersion = async (tx: Db, userId: string) => (await takeVersions(tx, userId))[0]!.lastVersion
 
 /** Records deletions for clients that sync. An import may have brought a tombstone of the same row; the last one counts. */
 export async function writeTombstones(

@@ -71,7 +71,7 @@ export class AppError extends Error {
   detail: string | Problem[]
   /** Of a 422: the body that was sent, with secrets masked. The error handler sets it. */
   body: unknown
-  readonly index: number | undefined
+  index: number | undefined
   readonly current: unknown
   readonly headers: Record<string, string>
 

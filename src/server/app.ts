@@ -12,11 +12,12 @@ import { requestLog } from '../http/request-log.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { refuseUnknownNames } from '../http/unknown-names.ts'
 import { createApiTokens } from '../modules/auth/api-tokens.ts'
+import { createCleanUp } from '../modules/auth/clean-up.ts'
 import { createWithPassword } from '../modules/auth/current-password.ts'
 import { createFirstUser } from '../modules/auth/first-user.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { createRefreshTokens } from '../modules/auth/refresh-tokens.ts'
-import { createRevocations } from '../modules/auth/revocations.ts'
+import { createRevocationPoll } from '../modules/auth/revocations.ts'
 import { authRoutes } from '../modules/auth/routes.ts'
 import { createSessions } from '../modules/auth/sessions.ts'
 import { createThrottle } from '../modules/auth/throttle.ts'
@@ -99,11 +100,10 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const tokens = createTokens({ secretKey, algorithm, lifetimeSeconds })
   const refreshTokens = createRefreshTokens(secretKey)
   const passwords = createPasswords({ cost: config.bcryptCost, ...config.hashing })
-  const throttle = createThrottle({ db, driver }, config.throttle)
+  const throttle = createThrottle(driver, config.throttle)
   const withPassword = createWithPassword({ db, passwords, throttle })
-  const revocations = createRevocations(db)
   // Each stream has its token checked several times a second.
-  const tokenCache = createTokenCache(revocations.poll, systemClock, 10_000 + config.streamsMax)
+  const tokenCache = createTokenCache(createRevocationPoll(db), systemClock, 10_000 + config.streamsMax)
   const apiTokens = createApiTokens({ db, tokenCache, withPassword })
   const sessions = createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache })
   const tasks = createTaskService({ db, log, secretKey })
@@ -121,11 +121,7 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
     if (config.firstUser) await createFirstUser({ db, passwords, log }, config.firstUser)
   }
   const jobs: Job[] = [
-    { name: 'clean up sessions', everySeconds: 600, run: sessions.cleanUp },
-    { name: 'clean up API tokens', everySeconds: 600, run: apiTokens.cleanUp },
-    { name: 'clean up revocations', everySeconds: 600, run: revocations.cleanUp },
-    { name: 'clean up limits', everySeconds: 600, run: throttle.cleanUp },
-    { name: 'clean up tickets', everySeconds: 600, run: tickets.cleanUp },
+    ...createCleanUp(db),
     { name: 'purge the trash', everySeconds: 900, run: tasks.purge },
     ...streams.jobs,
   ]

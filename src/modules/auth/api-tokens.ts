@@ -1,4 +1,4 @@
-import { and, count, desc, eq, gt, isNull, lt, or, placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, count, desc, eq, gt, isNull, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { apiTokens, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
@@ -23,6 +23,9 @@ const dayMs = 24 * 60 * 60 * 1000
 /** Whether a token has not expired. */
 export const isLive = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
 
+/** The condition for one token of the user. */
+const isOwn = (userId: string, id: string) => and(eq(apiTokens.userId, userId), eq(apiTokens.id, id))
+
 /** What the user chooses about a token. */
 export interface ApiTokenInput {
   name: string
@@ -41,14 +44,22 @@ interface Parts {
 
 /** API tokens from their creation to their end, and the callers that they stand for. */
 export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
-  const liveToken = prepareLiveToken(db)
+  // Prepared, because every request may need it.
+  const liveToken = db
+    .select({
+      id: apiTokens.id,
+      userId: apiTokens.userId,
+      scopes: apiTokens.scopes,
+      leftMs: sql<number | null>`(date_part('epoch', ${apiTokens.expiresAt} - now()) * 1000)::bigint`,
+      isUnnoted: sql<boolean>`coalesce(${apiTokens.lastUsedAt} < now() - interval '1 minute', true)`,
+    })
+    .from(apiTokens)
+    .where(and(eq(apiTokens.tokenHash, placeholder('hash')), isLive))
+    .prepare('live_api_token')
 
   /** Ends tokens of a user, which stop working here at once and on other replicas within a second. */
-  async function endTokens(...which: (SQL | undefined)[]): Promise<string[]> {
-    const ended = await db
-      .delete(apiTokens)
-      .where(and(...which))
-      .returning({ id: apiTokens.id })
+  async function endTokens(which: SQL | undefined): Promise<string[]> {
+    const ended = await db.delete(apiTokens).where(which).returning({ id: apiTokens.id })
     const ids = ended.map(({ id }) => id)
     tokenCache.revoke(ids)
     return ids
@@ -63,11 +74,10 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       if (!isWellFormed(token)) throw new AppError('invalid_token')
       const checkedAt = performance.now()
       const [found] = await liveToken.execute({ hash: sha256(token) })
-      if (!found) {
-        tokenCache.forget(token)
-        throw new AppError('invalid_token')
-      }
-      const { id, userId, scopes, leftMs } = found
+      if (!found) throw new AppError('invalid_token')
+      const { id, userId, scopes, leftMs, isUnnoted } = found
+      // For display, so it is written at most once a minute.
+      if (isUnnoted) await db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))
       const caller = { id: userId as UserId, sessionId: id, scopes: scopesOf(scopes) }
       const forever = Number.POSITIVE_INFINITY
       tokenCache.remember(token, { caller, exp: forever, checkedAt, sessionMs: leftMs ?? forever })
@@ -90,18 +100,13 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
 
     /** Ends one token of the user. Throws `token_not_found`. */
     async end(userId: string, id: string): Promise<void> {
-      const ended = isUuid(id) ? await endTokens(eq(apiTokens.userId, userId), eq(apiTokens.id, id)) : []
+      const ended = isUuid(id) ? await endTokens(isOwn(userId, id)) : []
       if (ended.length === 0) throw new AppError('token_not_found')
     },
 
     /** Ends a token by its text, if there is such a one. */
     async revoke(token: string): Promise<void> {
       if (isWellFormed(token)) await endTokens(eq(apiTokens.tokenHash, sha256(token)))
-    },
-
-    /** Deletes expired tokens. */
-    async cleanUp(): Promise<void> {
-      await endTokens(lt(apiTokens.expiresAt, sql`now()`))
     },
   }
 }
@@ -154,36 +159,3 @@ const shownAtCreation = {
 /** When a token expires that is made now: by default in 90 days; `null`: never. */
 export const expiryOf = (wanted: string | null | undefined): string | null =>
   wanted === undefined ? new Date(Date.now() + defaultDays * dayMs).toISOString() : wanted
-
-/**
- * Prepared, because every request may need it. `last_used_at` is for display: written at most once a minute, in the
- * statement that is needed anyway.
- */
-function prepareLiveToken(db: Db) {
-  const { id, userId, scopes, lastUsedAt, expiresAt, tokenHash } = apiTokens
-  const live = db.$with('live').as(
-    db
-      .select({ id, userId, scopes, lastUsedAt, expiresAt })
-      .from(apiTokens)
-      .where(and(eq(tokenHash, placeholder('hash')), isLive)),
-  )
-  const isUnnoted = or(isNull(live.lastUsedAt), lt(live.lastUsedAt, sql`now() - interval '1 minute'`))
-  const touched = db.$with('touched').as(
-    db
-      .update(apiTokens)
-      .set({ lastUsedAt: sql`now()` })
-      .from(live)
-      .where(and(eq(userId, live.userId), eq(id, live.id), isUnnoted))
-      .returning({ id }),
-  )
-  return db
-    .with(live, touched)
-    .select({
-      id: live.id,
-      userId: live.userId,
-      scopes: live.scopes,
-      leftMs: sql<number | null>`(date_part('epoch', ${live.expiresAt} - now()) * 1000)::bigint`,
-    })
-    .from(live)
-    .prepare('live_api_token')
-}

@@ -1,4 +1,4 @@
-import { eq } from 'drizzle-orm'
+import { eq, type SQL } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
@@ -14,37 +14,50 @@ interface Parts {
   throttle: Throttle
 }
 
-/** For what a signed-in user may do only with the current password. */
-export function createWithPassword({ db, passwords, throttle }: Parts) {
-  /** The hash of the user's password. Throws `incorrect_password`, `too_many_requests`, `invalid_token`. */
-  async function checkPassword(userId: string, password: string, { ip, signal }: Client): Promise<string> {
-    const [user] = await db
-      .select({ key: users.normalizedEmail, hash: users.passwordHash })
-      .from(users)
-      .where(eq(users.id, userId))
-    if (!user) throw new AppError('invalid_token')
-    const matches = await throttle.limitAttempts(user.key, ip, () =>
-      passwords.verify(password, user.hash, signal),
-    )
-    if (!matches) throw new AppError('incorrect_password')
-    return user.hash
-  }
+/** Which account a password is said to be of, and the key under which attempts on it are counted. */
+interface Account {
+  which: SQL | undefined
+  key: string
+}
 
-  /**
-   * Runs `write` with the hash that was checked; `write` returns `undefined` if the account has another one by now. Then
-   * it is tried once more, because a sign-in may have renewed the hash (BCRYPT_COST) of the same password. Throws what
-   * `checkPassword` throws.
-   */
-  return async function withPassword<T>(
+/**
+ * Runs `write` for the account whose password this is, with the hash that was checked; `write` returns `undefined` if the
+ * account has another one by now. Then it is tried once more, because a sign-in may have renewed the hash (BCRYPT_COST) of
+ * the same password. Returns `undefined` for a wrong password. Throws `too_many_requests`.
+ */
+export async function provePassword<T>(
+  { db, passwords, throttle }: Parts,
+  { which, key }: Account,
+  password: string,
+  { ip, signal }: Client,
+  write: (account: { id: string; hash: string }) => Promise<T | undefined>,
+): Promise<T | undefined> {
+  for (let attempt = 1; attempt <= 2; attempt++) {
+    const account = await throttle.limitAttempts(key, ip, async () => {
+      const [found] = await db.select({ id: users.id, hash: users.passwordHash }).from(users).where(which)
+      return (await passwords.verify(password, found?.hash, signal)) ? found : undefined
+    })
+    if (!account) return undefined
+    const result = await write(account)
+    if (result !== undefined) return result
+  }
+  return undefined
+}
+
+/** For what a signed-in user may do only with the current password. */
+export const createWithPassword = (parts: Parts) =>
+  /** `provePassword` for a user. Throws `incorrect_password`, `too_many_requests`, `invalid_token`. */
+  async function withPassword<T>(
     userId: string,
     password: string,
     client: Client,
     write: (hash: string) => Promise<T | undefined>,
   ): Promise<T> {
-    for (let attempt = 1; attempt <= 2; attempt++) {
-      const result = await write(await checkPassword(userId, password, client))
-      if (result !== undefined) return result
-    }
-    throw new AppError('incorrect_password')
+    const which = eq(users.id, userId)
+    const [user] = await parts.db.select({ key: users.normalizedEmail }).from(users).where(which)
+    if (!user) throw new AppError('invalid_token')
+    const account = { which, key: user.key }
+    const result = await provePassword(parts, account, password, client, ({ hash }) => write(hash))
+    if (result === undefined) throw new AppError('incorrect_password')
+    return result
   }
-}

@@ -8,6 +8,7 @@ import type { Client, ClientOf } from '../../http/client.ts'
 import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
 import { errors, withHeaders } from '../../http/schema.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
+import { provePassword } from './current-password.ts'
 import { insertUser } from './insert-user.ts'
 import {
   account,
@@ -103,18 +104,8 @@ export const passwordSignIn = (parts: Parts) => {
   return new Elysia().use(registrationRoute).use(tokenEndpoint)
 }
 
-function createPasswordService({ db, sessions, passwords, throttle }: Parts) {
-  /** The account whose password this is; counted as an attempt until it turns out right. */
-  const checkPassword = (key: string, password: string, { ip, signal }: Client) =>
-    throttle.limitAttempts(key, ip, async () => {
-      const [found] = await db
-        .select({ id: users.id, hash: users.passwordHash })
-        .from(users)
-        // A disabled account is answered like an unknown one, and takes as long.
-        .where(and(eq(users.normalizedEmail, key), isNull(users.disabledAt)))
-      const matches = await passwords.verify(password, found?.hash, signal)
-      return matches ? found : undefined
-    })
+function createPasswordService(parts: Parts) {
+  const { db, sessions, passwords } = parts
 
   /**
    * After a sign-in: a hash of another cost than the configured one is replaced, unless the password was changed
@@ -140,16 +131,16 @@ function createPasswordService({ db, sessions, passwords, throttle }: Parts) {
 
     /** Signs a user in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
     async login(input: { username: string; password: string }, client: Client): Promise<TokenPair> {
-      // Twice at most: a sign-in at the same moment may have renewed the hash between the check and the new session.
-      for (let attempt = 1; attempt <= 2; attempt++) {
-        const user = await checkPassword(normalizeEmail(input.username), input.password, client)
-        if (!user) break
+      const key = normalizeEmail(input.username)
+      // A disabled account is answered like an unknown one, and takes as long.
+      const which = and(eq(users.normalizedEmail, key), isNull(users.disabledAt))
+      const pair = await provePassword(parts, { which, key }, input.password, client, async user => {
         const pair = await sessions.openSession(user.id, eq(users.passwordHash, user.hash), client)
-        if (!pair) continue
-        await renewHash(user, input.password)
+        if (pair) await renewHash(user, input.password)
         return pair
-      }
-      throw new AppError('incorrect_login')
+      })
+      if (!pair) throw new AppError('incorrect_login')
+      return pair
     },
   }
 }

@@ -1,11 +1,14 @@
-import { gt, lt, sql } from 'drizzle-orm'
+import { gt, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessionEnds } from '../../db/tables.ts'
 import { withoutTimeBudget } from '../../db/time-budget.ts'
 import { type Revocations, revocationWindowSeconds } from './token-cache.ts'
 
-/** The records of ended sessions and API tokens, which triggers write and every replica polls. */
-export function createRevocations(db: Db) {
+/**
+ * Reads which sessions and API tokens ended in the last seconds; triggers record them. A request may begin it, but does not
+ * wait for it.
+ */
+export function createRevocationPoll(db: Db): () => Promise<Revocations> {
   // Prepared, because it runs four times a second. An aggregate: one row, also when nothing ended.
   const recent = db
     .select({
@@ -16,13 +19,5 @@ export function createRevocations(db: Db) {
     .where(gt(sessionEnds.endedAt, sql`now() - make_interval(secs => ${revocationWindowSeconds}::int)`))
     .prepare('poll_revocations')
 
-  return {
-    /** What ended in the last seconds. A request may begin it, but does not wait for it. */
-    poll: (): Promise<Revocations> => withoutTimeBudget(async () => (await recent.execute())[0]!),
-
-    /** Deletes the records that every replica has read. */
-    async cleanUp(): Promise<void> {
-      await db.delete(sessionEnds).where(lt(sessionEnds.endedAt, sql`now() - interval '5 minutes'`))
-    },
-  }
+  return () => withoutTimeBudget(async () => (await recent.execute())[0]!)
 }

@@ -93,10 +93,7 @@ const sessionRoutes = (sessions: Sessions) =>
     })
     .delete(
       '/sessions/:id',
-      async ({ user, params, status }) => {
-        await sessions.end(user, params.id)
-        return status(204, undefined)
-      },
+      async ({ user, params, status }) => status(204, await sessions.end(user, params.id)),
       {
         params: sessionParams,
         response: { 204: noContent, ...errors('session_not_found') },
@@ -110,10 +107,7 @@ const sessionRoutes = (sessions: Sessions) =>
     .use(query())
     .post(
       '/logout',
-      async ({ user, query, status }) => {
-        await sessions.logout(user, query.scope ?? 'local')
-        return status(204, undefined)
-      },
+      async ({ user, query, status }) => status(204, await sessions.logout(user, query.scope ?? 'local')),
       {
         query: logoutQuery,
         response: { 204: noContent },
@@ -136,10 +130,7 @@ const apiTokenRoutes = ({ apiTokens, sessions, clientOf }: Parts) =>
     })
     .delete(
       '/tokens/:id',
-      async ({ user, params, status }) => {
-        await apiTokens.end(user.id, params.id)
-        return status(204, undefined)
-      },
+      async ({ user, params, status }) => status(204, await apiTokens.end(user.id, params.id)),
       {
         params: apiTokenParams,
         response: { 204: noContent, ...errors('token_not_found') },

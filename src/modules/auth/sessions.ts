@@ -1,4 +1,4 @@
-import { and, desc, eq, gt, inArray, isNull, lt, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, desc, eq, gt, isNull, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessions, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
@@ -30,6 +30,9 @@ const now = sql<string>`now()`
 /** A session ends 30 days after its last refresh token was made. */
 const endOfSession = sql<string>`now() + interval '30 days'`
 
+/** The condition for one session of the user. */
+const isOwn = (userId: string, id: string) => and(eq(sessions.userId, userId), eq(sessions.id, id))
+
 export type Sessions = ReturnType<typeof createSessions>
 
 interface Parts {
@@ -42,7 +45,21 @@ interface Parts {
 
 /** A session from its sign-in to its end, and the callers that its tokens stand for. */
 export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache }: Parts) {
-  const liveSession = prepareLiveSession(db)
+  // Prepared, because every request may need it.
+  const liveSession = db
+    .select({
+      leftMs: sql<number>`(date_part('epoch', ${sessions.expiresAt} - now()) * 1000)::bigint`,
+      isUnnoted: sql<boolean>`${sessions.lastUsedAt} < now() - interval '5 minutes'`,
+    })
+    .from(sessions)
+    .where(
+      and(
+        eq(sessions.userId, placeholder('user')),
+        eq(sessions.id, placeholder('session')),
+        gt(sessions.expiresAt, now),
+      ),
+    )
+    .prepare('live_session')
 
   async function createTokenPair(
     userId: string,
@@ -80,11 +97,8 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
       .returning({ userId: sessions.userId })
   }
 
-  async function endSessions(...which: Parameters<typeof and>): Promise<string[]> {
-    const ended = await db
-      .delete(sessions)
-      .where(and(...which))
-      .returning({ id: sessions.id })
+  async function endSessions(which: SQL | undefined): Promise<string[]> {
+    const ended = await db.delete(sessions).where(which).returning({ id: sessions.id })
     const ids = ended.map(session => session.id)
     tokenCache.revoke(ids)
     return ids
@@ -101,13 +115,14 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     const checkedAt = performance.now()
     const claims = tokenCache.claims(token) ?? (await verify(token))
     if (!claims) throw new AppError('invalid_token')
-    const [session] = await liveSession.execute({ session: claims.sid, user: claims.sub })
-    if (!session) {
-      tokenCache.forget(token)
-      throw new AppError('invalid_token')
-    }
-    const caller = { id: claims.sub as UserId, sessionId: claims.sid, scopes: sessionScopes }
-    tokenCache.remember(token, { caller, exp: claims.exp, checkedAt, sessionMs: session.leftMs })
+    const { sid, sub, exp } = claims
+    const [session] = await liveSession.execute({ session: sid, user: sub })
+    if (!session) throw new AppError('invalid_token')
+    const { leftMs, isUnnoted } = session
+    // For display, so it is written at most every five minutes.
+    if (isUnnoted) await db.update(sessions).set({ lastUsedAt: now }).where(isOwn(sub, sid))
+    const caller = { id: sub as UserId, sessionId: sid, scopes: sessionScopes }
+    tokenCache.remember(token, { caller, exp, checkedAt, sessionMs: leftMs })
     return caller
   }
 
@@ -124,25 +139,19 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     ): Promise<TokenPair | undefined> {
       const id = Bun.randomUUIDv7()
       const refreshToken = refreshTokens.first(id)
-      const owner = db
-        .select({
-          id: sql<string>`${id}::uuid`.as('id'),
-          userId: users.id,
-          tokenHash: sql<string>`${sha256(refreshToken)}::text`.as('token_hash'),
-          previousHash: sql<null>`null::text`.as('previous_hash'),
-          rotatedAt: now.as('rotated_at'),
-          createdAt: now.as('created_at'),
-          lastUsedAt: now.as('last_used_at'),
-          expiresAt: endOfSession.as('expires_at'),
-          userAgent: sql<string | null>`${userAgent}::text`.as('user_agent'),
-          ip: sql<string | null>`${ip}::text`.as('ip'),
-        })
-        .from(users)
-        .where(and(eq(users.id, userId), proof, isNull(users.disabledAt)))
-        // Waits for a change of the row that is under way, and sees it.
-        .for('share')
-      const [session] = await db.insert(sessions).select(owner).returning({ id: sessions.id })
-      return session && createTokenPair(userId, id, refreshToken)
+      const tokenHash = sha256(refreshToken)
+      const isOpen = await db.transaction(async tx => {
+        const [owner] = await tx
+          .select({ id: users.id })
+          .from(users)
+          .where(and(eq(users.id, userId), proof, isNull(users.disabledAt)))
+          // Waits for a change of the row that is under way, and sees it.
+          .for('share')
+        if (!owner) return false
+        await tx.insert(sessions).values({ id, userId, tokenHash, expiresAt: endOfSession, userAgent, ip })
+        return true
+      })
+      return isOpen ? createTokenPair(userId, id, refreshToken) : undefined
     },
 
     /**
@@ -188,63 +197,24 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
         others: ne(sessions.id, sessionId),
         all: undefined,
       }
-      await endSessions(eq(sessions.userId, id), which[scope])
+      await endSessions(and(eq(sessions.userId, id), which[scope]))
     },
 
     /** Ends one session of the caller. Throws `session_not_found`. */
     async end({ id }: Caller, sessionId: string): Promise<void> {
-      const ended = isUuid(sessionId)
-        ? await endSessions(eq(sessions.userId, id), eq(sessions.id, sessionId))
-        : []
+      const ended = isUuid(sessionId) ? await endSessions(isOwn(id, sessionId)) : []
       if (ended.length === 0) throw new AppError('session_not_found')
     },
 
     /** Ends the session that an access token or a refresh token names, if it is one of ours. */
     async endByToken(token: string): Promise<void> {
       const claims = await verify(token)
-      if (claims) await endSessions(eq(sessions.userId, claims.sub), eq(sessions.id, claims.sid))
+      if (claims) await endSessions(isOwn(claims.sub, claims.sid))
       const sessionId = refreshTokens.read(token)?.sessionId
       if (sessionId) await endSessions(eq(sessions.id, sessionId))
     },
 
     /** Drops ended sessions from this process's memory; the other replicas read them in the database. */
     revoke: tokenCache.revoke,
-
-    /** Deletes expired sessions. */
-    async cleanUp(): Promise<void> {
-      const over = db
-        .select({ id: sessions.id })
-        .from(sessions)
-        .where(lt(sessions.expiresAt, now))
-        .limit(1000)
-      await endSessions(inArray(sessions.id, over))
-    },
   }
-}
-
-/**
- * Prepared, because every request may need it. `last_used_at` is for display: written at most every five minutes, in
- * the statement that is needed anyway.
- */
-function prepareLiveSession(db: Db) {
-  const isTheirs = and(eq(sessions.id, placeholder('session')), eq(sessions.userId, placeholder('user')))
-  const live = db.$with('live').as(
-    db
-      .select({ id: sessions.id, lastUsedAt: sessions.lastUsedAt, expiresAt: sessions.expiresAt })
-      .from(sessions)
-      .where(and(isTheirs, gt(sessions.expiresAt, now))),
-  )
-  const touched = db.$with('touched').as(
-    db
-      .update(sessions)
-      .set({ lastUsedAt: now })
-      .from(live)
-      .where(and(eq(sessions.id, live.id), lt(live.lastUsedAt, sql`now() - interval '5 minutes'`)))
-      .returning({ id: sessions.id }),
-  )
-  return db
-    .with(live, touched)
-    .select({ leftMs: sql<number>`(date_part('epoch', ${live.expiresAt} - now()) * 1000)::bigint` })
-    .from(live)
-    .prepare('live_session')
 }

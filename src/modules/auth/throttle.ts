@@ -1,18 +1,9 @@
-import { lt } from 'drizzle-orm'
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
 import type { Config } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
-import type { Db } from '../../db/drizzle.ts'
-import { rateLimits } from '../../db/tables.ts'
 import { networkOf } from '../../lib/client-address.ts'
 import { AppError } from '../../lib/errors.ts'
 import { sha256 } from '../../lib/sha256.ts'
-
-interface Parts {
-  db: Db
-  /** For the library, whose statements are its own. */
-  driver: Pick<Driver, 'query'>
-}
 
 /** Response headers with the rest of a limit (draft-ietf-httpapi-ratelimit-headers-10). */
 type LimitHeaders = Record<string, string>
@@ -30,7 +21,7 @@ const fallbackSeconds = 60
  * a minute on it: the right password works at the first attempt from the user's address, and an attacker has one attempt
  * a minute for each address.
  */
-export function createThrottle({ db, driver }: Parts, settings: Config['throttle']) {
+export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['throttle']) {
   const client = {
     query: async ({ text, values }: { text: string; values: unknown[] }) => ({
       rows: (await driver.query(text, values)).map(([points, expire]) => ({ points, expire })),
@@ -103,11 +94,6 @@ export function createThrottle({ db, driver }: Parts, settings: Config['throttle
 
     /** The number of calls that each limit has refused since the start. */
     stats: (): Readonly<typeof refused> => refused,
-
-    /** Deletes expired counters, an hour late: they expire by the clock of the replica that wrote them. */
-    async cleanUp(): Promise<void> {
-      await db.delete(rateLimits).where(lt(rateLimits.expire, Date.now() - 3_600_000))
-    },
   }
 }
 

@@ -1,4 +1,4 @@
-import { and, eq, gt, lt, sql } from 'drizzle-orm'
+import { and, eq, gt, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { tickets } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
@@ -47,11 +47,6 @@ export function createTickets({ db, tokens }: { db: Db; tokens: Tokens }) {
         .returning({ sessionId: tickets.sessionId })
       if (!used) throw new AppError('invalid_token')
       return tokens.sign(userId, used.sessionId)
-    },
-
-    /** Deletes tickets that were not used. */
-    async cleanUp(): Promise<void> {
-      await db.delete(tickets).where(lt(tickets.expiresAt, sql`now()`))
     },
   }
 }

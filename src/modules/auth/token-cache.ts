@@ -131,11 +131,6 @@ export function createTokenCache(
       tokens.set(token, { caller, exp, checkedAt, endsAt: checkedAt + leftMs })
     },
 
-    /** Drops a token whose session was not found. */
-    forget(token: string) {
-      tokens.delete(token)
-    },
-
     /** Drops the tokens of sessions that this process has ended. */
     revoke(sessionIds: readonly string[]) {
       for (const id of sessionIds) recentlyRevoked.add(id)

@@ -30,12 +30,9 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
       '/events',
       async ({ user, token, query: { since }, headers, request: { method }, set }) => {
         const lastEventId = headers['last-event-id'] || undefined
-        const place = await tasks.changesStart(
-          user.id,
-          lastEventId
-            ? { cursor: lastEventId, sentAs: ['last-event-id', 'header'] }
-            : { cursor: since, sentAs: ['since'] },
-        )
+        const place = await (lastEventId
+          ? tasks.changesStart(user.id, lastEventId, ['last-event-id', 'header'])
+          : tasks.changesStart(user.id, since))
         Object.assign(set.headers, { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
         if (method === 'HEAD') return new Response()
         const requestId = `${set.headers['x-request-id']}`

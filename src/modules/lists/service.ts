@@ -2,16 +2,16 @@ import { and, count, eq, or, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { afterCursor, countRows, orderKeys, type Page, type PageRow, page, readPage } from '../../db/page.ts'
 import { listTombstones } from '../../db/tables.ts'
-import { createVersionReader, writeInTurn, writeTombstones } from '../../db/versions.ts'
+import { createVersionReader, takeVersion, writeInTurn, writeTombstones } from '../../db/versions.ts'
 import { AppError } from '../../lib/errors.ts'
 import { createIdempotency } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { createCursors } from '../tasks/cursor.ts'
 import { changeTasks } from '../tasks/families.ts'
-import { checkVersion, findPrior, type IfMatch, own, type Serialized, throwMissing } from '../tasks/owned.ts'
+import { findOwn, findPrior, type IfMatch, own, type Serialized, throwMissing } from '../tasks/owned.ts'
 import { isLive, tasks } from '../tasks/table.ts'
-import type { ListCreate, ListsQuery, ListUpdate } from './model.ts'
+import type { List, ListCreate, ListsQuery, ListUpdate } from './model.ts'
 import { lists } from './table.ts'
 
 export type ListService = ReturnType<typeof createListService>
@@ -42,15 +42,8 @@ export function createListService({ db, secretKey }: Parts) {
   const identify = createIdempotency(secretKey, 'idempotency of lists')
 
   /** The list before a change. Throws as `read` does, and `precondition_failed`. */
-  async function find(tx: Db, userId: UserId, id: string, ifMatch: IfMatch) {
-    const [list] = await tx
-      .select({ ...serialized, name: lists.name, position: lists.position })
-      .from(lists)
-      .where(own(lists, userId, id))
-    if (!list) return throwMissing(tx, 'list', userId, id)
-    checkVersion('list', list, ifMatch)
-    return list
-  }
+  const find = async (tx: Db, userId: UserId, id: string, ifMatch: IfMatch) =>
+    (await findOwn(tx, 'list', userId, id, ifMatch)) ?? throwMissing(tx, 'list', userId, id)
 
   return {
     /** A page of the user's lists. Throws `validation_failed` for a cursor that is not from here, or with an offset. */
@@ -103,14 +96,14 @@ export function createListService({ db, secretKey }: Parts) {
         request: () => JSON.stringify([name, position]),
       })
       const { id, mayExist, requestHash } = creation
-      return writeInTurn(db, userId, async (tx, versions) => {
+      return writeInTurn(db, userId, async tx => {
         const prior = mayExist && (await findPrior(tx, 'list', userId, creation))
         if (prior) return { id, ...prior }
         const [existing] = await tx.select({ count: count() }).from(lists).where(eq(lists.userId, userId))
         if (existing!.count >= listsMax) throw new AppError('too_many_lists')
         const [list] = await tx
           .insert(lists)
-          .values({ id, userId, name, position, requestHash, version: ++versions.lastVersion })
+          .values({ id, userId, name, position, requestHash, version: await takeVersion(tx, userId) })
           .returning(serialized)
         return { id, ...list! }
       })
@@ -119,13 +112,14 @@ export function createListService({ db, secretKey }: Parts) {
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
     async update(userId: UserId, id: string, input: ListUpdate, ifMatch: IfMatch): Promise<Serialized> {
       if (!isUuid(id)) throw new AppError('list_not_found')
-      return writeInTurn(db, userId, async (tx, versions) => {
+      return writeInTurn(db, userId, async tx => {
         const found = await find(tx, userId, id, ifMatch)
-        const { name = found.name, position = found.position } = input
-        if (name === found.name && position === found.position) return found
+        const before: List = JSON.parse(found.json)
+        const { name = before.name, position = before.position } = input
+        if (name === before.name && position === before.position) return found
         const [list] = await tx
           .update(lists)
-          .set({ name, position, updatedAt: sql`now()`, version: ++versions.lastVersion })
+          .set({ name, position, updatedAt: sql`now()`, version: await takeVersion(tx, userId) })
           .where(own(lists, userId, id))
           .returning(serialized)
         return list!
@@ -138,11 +132,11 @@ export function createListService({ db, secretKey }: Parts) {
      */
     async remove(userId: UserId, id: string, becomes: 'keep' | 'trash', ifMatch: IfMatch): Promise<void> {
       if (!isUuid(id)) throw new AppError('list_not_found')
-      await writeInTurn(db, userId, async (tx, versions) => {
+      await writeInTurn(db, userId, async tx => {
         await find(tx, userId, id, ifMatch)
         const isInside = eq(tasks.listId, id)
         if (becomes === 'keep') {
-          await changeTasks(tx, versions, userId, isInside, { listId: sql`null`, updatedAt: sql`now()` })
+          await changeTasks(tx, userId, isInside, { listId: sql`null`, updatedAt: sql`now()` })
         } else {
           // A task takes its children along into the trash, from whatever list.
           const parents = tx
@@ -150,13 +144,13 @@ export function createListService({ db, secretKey }: Parts) {
             .from(tasks)
             .where(and(isInside, eq(tasks.userId, userId), isLive))
           const isChild = and(isLive, sql`${tasks.parentId} = any (array(${parents}))`)
-          await changeTasks(tx, versions, userId, or(isInside, isChild), {
+          await changeTasks(tx, userId, or(isInside, isChild), {
             listId: sql`nullif(${tasks.listId}, ${id}::uuid)`,
             deletedAt: sql`coalesce(${tasks.deletedAt}, now())`,
           })
         }
         // The tasks first: a client that follows the changes never has a task in a list that is gone.
-        await writeTombstones(tx, listTombstones, [{ id, userId, version: ++versions.lastVersion }])
+        await writeTombstones(tx, listTombstones, [{ id, userId, version: await takeVersion(tx, userId) }])
         await tx.delete(lists).where(own(lists, userId, id))
       })
     },

@@ -34,8 +34,6 @@ interface Caller {
   requestId: string
 }
 
-type Call = (name: string, input: unknown) => Promise<CallToolResult>
-
 export type Mcp = ReturnType<typeof createMcp>
 
 /** The library's, which reports parameters that do not fit as an internal error (-32603). */
@@ -61,14 +59,6 @@ export function createMcp(services: Services) {
   const everyTool = [...tools].map(([name, tool]) => describe(name, tool))
   const readers = everyTool.filter(({ annotations }) => annotations?.readOnlyHint)
 
-  function createServer({ user }: Caller, call: Call): Server {
-    const server = new StrictServer(serverInfo, options)
-    const visible = user.scopes.has('tasks:write') ? everyTool : readers
-    server.setRequestHandler('tools/list', () => ({ tools: visible }))
-    server.setRequestHandler('tools/call', ({ params }) => call(params.name, params.arguments ?? {}))
-    return server
-  }
-
   return {
     /** The name of the tool that a message calls, for the log; empty if it calls none. */
     toolOf({ method, params }: Message): string {
@@ -78,11 +68,15 @@ export function createMcp(services: Services) {
 
     /** Answers one message. Throws what every route throws when the service or the token is at fault. */
     async answer(request: Request, message: Message, caller: Caller): Promise<Response> {
+      const { user } = caller
       let failure: unknown
-      const server = createServer(caller, async (name, input) => {
+      const server = new StrictServer(serverInfo, options)
+      const visible = user.scopes.has('tasks:write') ? everyTool : readers
+      server.setRequestHandler('tools/list', () => ({ tools: visible }))
+      server.setRequestHandler('tools/call', async ({ params: { name, arguments: input = {} } }) => {
         const tool = tools.get(name) ?? throwUnknownTool(name, [...tools.keys()])
         try {
-          if (tool.effect !== 'none') requireScope(caller.user, 'tasks:write')
+          if (tool.effect !== 'none') requireScope(user, 'tasks:write')
           return await run(tool, input, caller)
         } catch (error) {
           failure = error

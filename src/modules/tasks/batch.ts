@@ -1,13 +1,11 @@
 import type { Db } from '../../db/drizzle.ts'
-import { taskTombstones } from '../../db/tables.ts'
-import { type Versions, writeInTurn } from '../../db/versions.ts'
-import { AppError, type Problem } from '../../lib/errors.ts'
+import { writeInTurn } from '../../db/versions.ts'
+import { createCheck, unknownFields } from '../../http/problems.ts'
+import { AppError, findAppError, type Problem } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { type Found, findParents, findTasks, write } from './batch-statements.ts'
-import { trashTasks } from './families.ts'
-import { type Outcome, type Refusal, readOperations, roundsOf, type Step } from './operations.ts'
-import { foreignIds, ownIds } from './owned.ts'
-import { findPlaces } from './placement.ts'
+import { isUuid } from '../../lib/uuid.ts'
+import { type Operation, operation } from './model.ts'
+import { createWrites, type Identify, type Writes } from './writes.ts'
 
 /** How a batch is carried out. */
 interface BatchOptions {
@@ -17,116 +15,130 @@ interface BatchOptions {
   isStrict?: boolean
 }
 
-/** Each round costs a few statements, for which the embedded database keeps other requests waiting. */
-const roundsMax = 10
-/** How long a batch that is not atomic begins further rounds. A transaction may take 2 s. */
-const roundsMs = 1500
+/**
+ * What became of an operation: the task as JSON, `null` for a deletion, or why not. Of an invalid one, `op` and `id` are
+ * what it says.
+ */
+export type Outcome =
+  | { op: Operation['op']; id: string; json: string | null }
+  | { op: unknown; id: unknown; failure: AppError }
 
 /**
- * Up to 100 operations in one transaction. The user's versions are locked first: from then on the tasks do not change. The
- * operations are carried out in rounds, in which each is about another task: for a round, one query decides about all
- * operations, and two statements write them. Nearly every batch is one round. `now` is for tests: the clock, in milliseconds.
+ * Up to 100 operations, one after the other. Each does what the request for one task does: in one transaction, or each for
+ * itself.
  */
-export function createBatch(db: Db, now = () => performance.now()) {
+export function createBatch(db: Db, identify: Identify, writes: Writes) {
   /**
    * Carries out the operations, and returns what became of each, in their order. Of an atomic batch, it throws
-   * `validation_failed` with everything that is wrong; or, with the `index` of the first operation that cannot be carried
-   * out, `task_not_found`, `not_authorized`, `precondition_failed`, `id_used`, or why a task cannot have that list or
-   * parent. Otherwise these are outcomes, and so is `unavailable` for operations that time or rounds did not suffice for.
+   * `validation_failed` with everything that is wrong; or, with its `index`, why the first operation that cannot be carried
+   * out cannot be. Otherwise these are outcomes. Throws `unavailable` when nothing was written.
    */
   return async function batch(
     userId: UserId,
     operations: unknown[],
     { isAtomic = true, isStrict = false }: BatchOptions = {},
   ): Promise<Outcome[]> {
-    const until = now() + roundsMs
-    const read = readOperations(operations, isStrict)
-    const refused = read.filter(isRefusal)
-    if (isAtomic && refused.length > 0) throw allProblems(refused)
-
-    const steps = read.filter(isStep)
-    const outcomes = await writeInTurn(db, userId, async (tx, versions) => {
-      const outcomes: Outcome[] = []
-      /** The refusal that rolls everything back, so far. */
-      const decisive = () => (isAtomic ? outcomes.filter(isRefusal).sort(byIndex)[0] : undefined)
-      const rounds = roundsOf(steps, await findParents(tx, userId, steps))
-      if (isAtomic && rounds.length > roundsMax) throw tooDeep(rounds[roundsMax]![0]!)
-      for (const [i, round] of rounds.entries()) {
-        const isLate = !isAtomic && (i >= roundsMax || (i > 0 && now() > until))
-        // What comes after a failure is rolled back with it; what comes before it may have failed first.
-        const refusal = decisive()
-        const wanted = refusal ? round.filter(({ index }) => index < refusal.index) : round
-        outcomes.push(...(isLate ? wanted.map(unavailable) : await carryOut(tx, userId, versions, wanted)))
-      }
-      const refusal = decisive()
-      if (refusal) throw refusal.failure
-      return outcomes
+    const problems = operations.map((value, index) => locate(problemsOf(value, isStrict), index))
+    if (!isAtomic) return eachForItself(createStep(userId, writes), operations, problems)
+    const detail = problems.flat()
+    if (detail.length > 0) throw new AppError('validation_failed', { detail })
+    return writeInTurn(db, userId, tx => {
+      const inTransaction = createWrites(tx, identify, (_db, _userId, work) => work(tx))
+      return allOrNothing(createStep(userId, inTransaction), operations as Operation[])
     })
-    return [...refused, ...outcomes].sort(byIndex)
   }
 }
 
-const allProblems = (refused: Refusal[]) =>
-  new AppError('validation_failed', {
-    detail: refused.flatMap(({ failure }) => failure.detail as Problem[]),
-  })
+type Step = ReturnType<typeof createStep>
 
-function tooDeep({ index }: Step): AppError {
-  const msg = `At most ${roundsMax} operations may follow from each other`
-  const problem = { loc: ['body', 'operations', index, 'id'], msg, type: 'too_many' }
-  return new AppError('validation_failed', { detail: [problem], index })
+async function allOrNothing(step: Step, operations: Operation[]): Promise<Outcome[]> {
+  const outcomes: Outcome[] = []
+  for (const [index, operation] of operations.entries()) {
+    const outcome = await step(operation).catch(error => {
+      throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
+    })
+    outcomes.push(outcome)
+  }
+  return outcomes
 }
 
-const isStep = (read: Step | Refusal): read is Step => !('failure' in read)
-const isRefusal = (read: Step | Refusal | Outcome): read is Refusal => 'failure' in read
-
-const byIndex = (a: { index: number }, b: { index: number }) => a.index - b.index
-
-const refuse = ({ index, op, id }: Step, failure: AppError): Refusal => ({ index, op, id, failure })
-const unavailable = (step: Step) => refuse(step, new AppError('unavailable', { index: step.index }))
-
-/** Carries out the steps of a round that can be. */
-async function carryOut(tx: Db, userId: UserId, versions: Versions, steps: Step[]): Promise<Outcome[]> {
-  const found = await findTasks(tx, userId, steps)
-  const absent = steps.filter(({ id }) => !found.has(id))
-  const created = absent.filter(({ hasOwnId }) => hasOwnId).map(({ id }) => id)
-  const deleted = await ownIds(tx, taskTombstones, userId, created)
-  const changed = absent.filter(({ op }) => op !== 'create').map(({ id }) => id)
-  const foreign = await foreignIds(tx, 'task', userId, changed)
-  const placementFailure = await findPlaces(tx, userId, steps, found)
-  const failures = new Map(
-    steps.map(step => {
-      const failure = failureOf(step, found.get(step.id), deleted, foreign)
-      return [step, failure ?? placementFailure(step)] as const
-    }),
-  )
-  const changes = steps
-    .filter(step => !failures.get(step) && (found.get(step.id)?.differs ?? true))
-    .map(step => ({ ...step, version: ++versions.lastVersion }))
-  const written = await write(tx, userId, changes)
-  const trashed = changes.filter(({ op }) => op === 'delete').map(({ id }) => id)
-  // Their children.
-  if (trashed.length > 0) await trashTasks(tx, versions, userId, trashed)
-
-  return steps.map(step => {
-    const { index, op, id } = step
-    const failure = failures.get(step)
-    if (failure) return refuse(step, failure)
-    return { index, op, id, json: op === 'delete' ? null : (written.get(id) ?? found.get(id)!.json) }
-  })
+/** When the database does not answer, the operations after that are not tried: each might wait as long. */
+async function eachForItself(step: Step, operations: unknown[], problems: Problem[][]): Promise<Outcome[]> {
+  const outcomes: Outcome[] = []
+  let isAway = false
+  for (const [index, value] of operations.entries()) {
+    const { op, id } = (value ?? {}) as Record<string, unknown>
+    const detail = problems[index]!
+    const refuse = (failure: AppError) => ({ op, id, failure })
+    let outcome: Outcome
+    if (detail.length > 0) outcome = refuse(new AppError('validation_failed', { detail, index }))
+    else if (isAway) outcome = refuse(new AppError('unavailable', { index }))
+    else outcome = await step(value as Operation).catch(error => refuse(failureOf(error, index)))
+    outcomes.push(outcome)
+    isAway ||= 'failure' in outcome && outcome.failure.code === 'unavailable'
+  }
+  if (isAway && outcomes.every(outcome => 'failure' in outcome)) throw new AppError('unavailable')
+  return outcomes
 }
 
-/** Why a step cannot be carried out; `undefined` when it can. */
-function failureOf(
-  { index, op, id, version }: Step,
-  task: Found | undefined,
-  deleted: Set<string>,
-  foreign: Set<string>,
-): AppError | undefined {
-  if (op === 'create')
-    return task?.isTrashed || deleted.has(id) ? new AppError('id_used', { index }) : undefined
-  if (!task || task.isTrashed)
-    return new AppError(foreign.has(id) ? 'not_authorized' : 'task_not_found', { index })
-  if (version === undefined || version === task.version) return undefined
-  return new AppError('precondition_failed', { index, current: JSON.parse(task.json) })
+/** Carries out the operations of one batch, each by a call. */
+function createStep(userId: UserId, writes: Writes) {
+  /** Tasks that went to the trash with their parents. The batch may delete them as well: the client still has them. */
+  const takenAlong = new Set<string>()
+
+  return async function step(operation: Operation): Promise<Outcome> {
+    const { op } = operation
+    if (op === 'create') {
+      const own = operation.id ?? operation.task.id
+      const { id, json } = await writes.create(userId, { ...operation.task, ...(own && { id: own }) })
+      return { op, id, json }
+    }
+    const id = operation.id.toLowerCase()
+    const ifMatch = operation.version === undefined ? null : [`${operation.version}`]
+    if (op === 'update') {
+      const { json } = await writes.update(userId, id, operation.task, ifMatch)
+      return { op, id, json }
+    }
+    if (!takenAlong.has(id))
+      for (const removed of await writes.remove(userId, id, false, ifMatch)) takenAlong.add(removed)
+    takenAlong.delete(id)
+    return { op, id, json: null }
+  }
 }
+
+/** Why an operation cannot be carried out. Throws what is not about the operation. */
+function failureOf(error: unknown, index: number): AppError {
+  const failure = findAppError(error)
+  if (!failure || failure.code === 'invalid_token') throw error
+  // Other requests may have the same error.
+  if (failure.code === 'unavailable') return new AppError('unavailable', { index })
+  failure.index = index
+  if (typeof failure.detail !== 'string') failure.detail = locate(failure.detail, index, 'task')
+  return failure
+}
+
+/** Problems of one body as those of a part of the batch. */
+const locate = (problems: Problem[], ...place: (string | number)[]): Problem[] =>
+  problems.map(({ loc: [body, ...rest], ...problem }) => ({
+    loc: [body!, 'operations', ...place, ...rest],
+    ...problem,
+  }))
+
+const checkOperation = createCheck(operation)
+
+/** What is wrong with an operation, as if it were the whole body. */
+function problemsOf(value: unknown, isStrict: boolean): Problem[] {
+  const problems = [...checkOperation(value), ...(isStrict ? unknownFields(operation, value, ['body']) : [])]
+  if (problems.length > 0) return problems
+  const read = value as Operation
+  const problem = (field: string, type: string, msg: string) => [{ loc: ['body', field], type, msg }]
+  if (read.op !== 'create')
+    return isUuid(read.id) ? [] : problem('id', 'uuid', 'Input should be the id of a task')
+  // Ignored like other unknown fields, it would look like a condition that holds.
+  if ('version' in read) return problem('version', 'not_combinable', 'Not with create')
+  const { id, task } = read
+  const isAmbiguous = id !== undefined && task.id !== undefined && !isSameId(id, task.id)
+  return isAmbiguous ? problem('id', 'not_combinable', 'The task has another id') : []
+}
+
+const isSameId = (one: string, other: string) => one.toLowerCase() === other.toLowerCase()

@@ -75,13 +75,6 @@ interface ChangesPage {
   hasMore: boolean
 }
 
-/** Where a client begins. */
-interface ChangesStart {
-  cursor: string | undefined
-  /** Where the request has the cursor. */
-  sentAs: SentAs
-}
-
 export function createChanges(db: Db, cursors: Cursors) {
   const query = prepareSql<Row>(db, 'changes', changesQuery)
   const readVersions = createVersionReader(db)
@@ -132,7 +125,7 @@ export function createChanges(db: Db, cursors: Cursors) {
     },
 
     /** The place that a cursor names; without one, after the last change. Throws as `changes` does. */
-    async changesStart(userId: UserId, { cursor, sentAs }: ChangesStart) {
+    async changesStart(userId: UserId, cursor: string | undefined, sentAs?: SentAs) {
       const place = await readPlace(userId, cursor, sentAs)
       return { cursor: sign(userId, place), version: place.since }
     },

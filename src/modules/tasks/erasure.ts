@@ -44,12 +44,11 @@ async function deleteSome(
 
 /** Repeats a step, each time in a transaction that locks the user's versions, until one deletes fewer rows than it may. */
 async function inSteps(db: Db, userId: string, lock: Lock, step: (tx: Db) => Promise<number>) {
-  let total = 0
-  for (let count = stepRows; count === stepRows; total += count) {
+  let count: number
+  do {
     count = await db.transaction(async tx => ((await lockVersions(tx, userId, lock)) ? step(tx) : 0))
     renewTimeBudget()
-  }
-  return total
+  } while (count === stepRows)
 }
 
 /** Deletes trash permanently. No version is taken: in the feed these tasks are deleted already, under their last version. */
@@ -77,19 +76,16 @@ function forgetDeletions(db: Db, tombstones: Tombstones, userId: string) {
 }
 
 /** Deletes what remains of a user whose account is deleted. When it was interrupted, it can be called again. */
-export async function eraseUser(db: Db, userId: string): Promise<number> {
+export async function eraseUser(db: Db, userId: string): Promise<void> {
   const [account] = await db.select({ id: users.id }).from(users).where(eq(users.id, userId))
-  if (account) return 0
-  let total = 0
+  if (account) return
   for (const table of [tasks, taskTombstones, listTombstones]) {
     const which = eq(table.userId, userId)
-    const step = async (tx: Db) => (await deleteSome(tx, table, table.version, which)).length
-    total += await inSteps(db, userId, {}, step)
+    await inSteps(db, userId, {}, async tx => (await deleteSome(tx, table, table.version, which)).length)
   }
   // At most 500, and no task is in them any more.
   await db.delete(lists).where(eq(lists.userId, userId))
   await db.delete(userVersions).where(eq(userVersions.userId, userId))
-  return total
 }
 
 type OwnedTable = typeof tasks | Tombstones | typeof userVersions
@@ -100,8 +96,7 @@ const hasNoAccount = (db: Db) =>
 /** Permanent deletion of the trash, and periodically of what is old. */
 export function createErasure(db: Db, log: Pick<Log, 'error'>) {
   /** Runs `work` for each user who has such rows. A failure is logged and does not stop the others. */
-  async function forEachUser(table: OwnedTable, which: SQL, work: (userId: string) => Promise<number>) {
-    let total = 0
+  async function forEachUser(table: OwnedTable, which: SQL, work: (userId: string) => Promise<void>) {
     let page: { userId: string }[] = []
     do {
       const last = page.at(-1)
@@ -111,39 +106,29 @@ export function createErasure(db: Db, log: Pick<Log, 'error'>) {
         .where(and(which, last && gt(table.userId, last.userId)))
         .orderBy(table.userId)
         .limit(usersAtOnce)
-      for (const { userId } of page) total += await work(userId).catch(error => report(error, userId))
+      for (const { userId } of page) await work(userId).catch(error => report(error, userId))
     } while (page.length === usersAtOnce)
-    return total
   }
 
-  function report(error: unknown, userId: string): number {
+  function report(error: unknown, userId: string): void {
     // The database is away or a lock is held for long: the next purge tries again.
     if (findAppError(error)?.code !== 'unavailable')
       log.error('the old tasks of a user cannot be deleted', { user_id: userId, ...errorFields(error) })
-    return 0
   }
 
   return {
     /** Everything in the user's trash. */
-    async emptyTrash(userId: UserId): Promise<void> {
-      await emptyTrash(db, userId, isTrashed)
-    },
+    emptyTrash: (userId: UserId): Promise<void> => emptyTrash(db, userId, isTrashed),
 
     /**
      * Deletes what was in the trash for 30 days, forgets deletions after 90, and completes interrupted deletions of
-     * accounts. Returns the numbers of rows. Replicas may run it at the same time: a user whose versions are locked is
-     * left to the next purge.
+     * accounts. Replicas may run it at the same time: a user whose versions are locked is left to the next purge.
      */
-    async purge(): Promise<{ purged: number; forgotten: number; erased: number }> {
-      const forget = (tombstones: Tombstones) =>
-        forEachUser(tombstones, isOldTombstone(tombstones), id => forgetDeletions(db, tombstones, id))
-      return {
-        purged: await forEachUser(tasks, isOldTrash, id =>
-          emptyTrash(db, id, isOldTrash, { skipLocked: true }),
-        ),
-        forgotten: (await forget(taskTombstones)) + (await forget(listTombstones)),
-        erased: await forEachUser(userVersions, hasNoAccount(db), id => eraseUser(db, id)),
-      }
+    async purge(): Promise<void> {
+      await forEachUser(tasks, isOldTrash, id => emptyTrash(db, id, isOldTrash, { skipLocked: true }))
+      for (const tombstones of [taskTombstones, listTombstones])
+        await forEachUser(tombstones, isOldTombstone(tombstones), id => forgetDeletions(db, tombstones, id))
+      await forEachUser(userVersions, hasNoAccount(db), id => eraseUser(db, id))
     },
   }
 }

@@ -2,9 +2,10 @@ import { and, eq, inArray, isNull, or, type SQL, sql } from 'drizzle-orm'
 import { alias } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
 import { taskTombstones } from '../../db/tables.ts'
-import { type Versions, writeTombstones } from '../../db/versions.ts'
+import { takeVersions, writeTombstones } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { own } from './owned.ts'
+import { value } from './rows.ts'
 import { isLive, isTrashed, tasks } from './table.ts'
 
 /**
@@ -12,53 +13,57 @@ import { isLive, isTrashed, tasks } from './table.ts'
  * versions, so no child comes or goes meanwhile.
  */
 
-const idOrChildOf = (ids: string[]) => or(inArray(tasks.id, ids), inArray(tasks.parentId, ids))
+const idOrChildOf = (id: string | SQL) => or(eq(tasks.id, id), eq(tasks.parentId, id))
 
-/** Sets columns of the tasks that match, each under the next version, parents before their children. */
-export async function changeTasks(
+/** Sets columns of the tasks that match, each under the next version, parents before their children. Returns their ids. */
+export function changeTasks(
   tx: Db,
-  versions: Versions,
-  userId: UserId,
+  userId: UserId | SQL,
   which: SQL | undefined,
   values: Record<string, SQL>,
-): Promise<void> {
-  const place = sql`row_number() over (order by ${tasks.parentId} is not null, ${tasks.version})`
-  const numbered = tx.$with('numbered').as(
+) {
+  const place = sql`row_number() over (order by ${tasks.parentId} is not null, ${tasks.version}) - count(*) over ()`
+  const chosen = tx.$with('chosen').as(
     tx
-      .select({ id: tasks.id, next: sql`${versions.lastVersion}::bigint + ${place}`.as('next') })
+      .select({ id: tasks.id, place: place.as('place') })
       .from(tasks)
       .where(and(eq(tasks.userId, userId), which)),
   )
-  const changed = await tx
-    .with(numbered)
+  const taken = tx.$with('taken').as(takeVersions(tx, userId, sql`(select count(*) from ${chosen})`))
+  return tx
+    .with(chosen, taken)
     .update(tasks)
-    .set({ ...values, version: sql`${numbered.next}` })
-    .from(numbered)
-    .where(and(eq(tasks.id, numbered.id), eq(tasks.userId, userId)))
+    .set({ ...values, version: sql`${taken.lastVersion} + ${chosen.place}` })
+    .from(chosen)
+    .innerJoin(taken, sql`true`)
+    .where(and(eq(tasks.id, chosen.id), eq(tasks.userId, userId)))
     .returning({ id: tasks.id })
-  versions.lastVersion += changed.length
 }
 
-/** Moves these tasks and their children to the trash. */
-export const trashTasks = (tx: Db, versions: Versions, userId: UserId, ids: string[]) =>
-  changeTasks(tx, versions, userId, and(isLive, idOrChildOf(ids)), { deletedAt: sql`now()` })
+/** Moves a task and its children to the trash. Prepared, because a batch may do so a hundred times. */
+export const trashTask = (tx: Db) =>
+  changeTasks(tx, value('user', 'uuid'), and(isLive, idOrChildOf(value('id', 'uuid'))), {
+    deletedAt: sql`now()`,
+  }).prepare('trash_task')
 
-/** Deletes these tasks and their children permanently, from the list or from the trash. */
-export async function eraseTasks(tx: Db, versions: Versions, userId: UserId, ids: string[]) {
-  const which = and(eq(tasks.userId, userId), idOrChildOf(ids))
+/** Deletes a task and its children permanently, from the list or from the trash. */
+export async function eraseTask(tx: Db, userId: UserId, id: string) {
+  const which = and(eq(tasks.userId, userId), idOrChildOf(id))
   const erased = await tx.delete(tasks).where(which).returning({ id: tasks.id })
+  const [taken] = await takeVersions(tx, userId, erased.length)
   await writeTombstones(
     tx,
     taskTombstones,
-    erased.map(({ id }) => ({ id, userId, version: ++versions.lastVersion })),
+    erased.map(({ id }, i) => ({ id, userId, version: taken!.lastVersion - i })),
   )
+  return erased
 }
 
 /**
  * Restores a task, and the children that went to the trash together with it. A child whose parent is still in the trash,
  * gone, or by now a child itself, comes back without a parent.
  */
-export function restoreTask(tx: Db, versions: Versions, userId: UserId, id: string) {
+export function restoreTask(tx: Db, userId: UserId, id: string) {
   const parents = alias(tasks, 'parents')
   const isParent = and(eq(parents.userId, userId), isNull(parents.deletedAt), isNull(parents.parentId))
   const mayBeParent = tx.select({ id: parents.id }).from(parents).where(isParent)
@@ -67,7 +72,7 @@ export function restoreTask(tx: Db, versions: Versions, userId: UserId, id: stri
     .from(tasks)
     .where(own(tasks, userId, id))
   const family = or(eq(tasks.id, id), and(eq(tasks.parentId, id), eq(tasks.deletedAt, sql`(${sameMoment})`)))
-  return changeTasks(tx, versions, userId, and(isTrashed, family), {
+  return changeTasks(tx, userId, and(isTrashed, family), {
     deletedAt: sql`null`,
     updatedAt: sql`now()`,
     parentId: sql`case when ${tasks.parentId} = ${id}::uuid or ${inArray(tasks.parentId, mayBeParent)} then ${tasks.parentId} end`,

@@ -1,4 +1,4 @@
-import { and, eq, inArray, isNotNull, sql } from 'drizzle-orm'
+import { and, eq, isNotNull, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { listTombstones, type Tombstones, taskTombstones } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
@@ -30,46 +30,39 @@ type Table = typeof tasks | typeof lists | Tombstones
 export const own = ({ id, userId }: Table, owner: UserId, wanted: string) =>
   and(eq(id, wanted), eq(userId, owner))
 
-/** Those of these ids under which the user has a row. */
-export async function ownIds(db: Db, table: Table, userId: UserId, ids: string[]): Promise<Set<string>> {
-  if (ids.length === 0) return new Set()
-  const which = and(eq(table.userId, userId), inArray(table.id, ids))
-  const found = await db.select({ id: table.id }).from(table).where(which)
-  return new Set(found.map(({ id }) => id))
-}
-
 /**
- * Those of these ids under which only other users have a row: two users may have chosen one id. The one query without the
- * user: it decides between 403 and 404 and reveals nothing else.
+ * Throws why a user cannot have a row: another user's is 403; none, or one in the trash, 404. The one query without the
+ * user, because two users may have chosen one id: it reveals nothing else.
  */
-export async function foreignIds(db: Db, kind: Kind, userId: UserId, ids: string[]): Promise<Set<string>> {
-  if (ids.length === 0) return new Set()
-  const { rows } = tables[kind]
-  const isOwn = sql<boolean>`bool_or(${rows.userId} = ${userId}::uuid)`
-  const found = await db
-    .select({ id: rows.id, isOwn })
-    .from(rows)
-    .where(inArray(rows.id, ids))
-    .groupBy(rows.id)
-  return new Set(found.flatMap(({ id, isOwn }) => (isOwn ? [] : id)))
-}
-
-/** Throws why a user cannot have a row: another user's is 403; none, or one in the trash, 404. */
 export async function throwMissing(db: Db, kind: Kind, userId: UserId, id: string): Promise<never> {
-  const foreign = await foreignIds(db, kind, userId, [id])
-  throw new AppError(foreign.size > 0 ? 'not_authorized' : `${kind}_not_found`)
+  const { rows } = tables[kind]
+  const isOwn = sql<boolean | null>`bool_or(${rows.userId} = ${userId}::uuid)`
+  const [found] = await db.select({ isOwn }).from(rows).where(eq(rows.id, id))
+  throw new AppError(found!.isOwn === false ? 'not_authorized' : `${kind}_not_found`)
 }
 
 /** The versions that a change accepts, as text; null for any. */
 export type IfMatch = string[] | null
 
-/** Throws `precondition_failed` when a change does not accept the version of its row. */
-export function checkVersion(kind: Kind, { version, json }: Serialized, ifMatch: IfMatch): void {
-  if (ifMatch && !ifMatch.includes(`${version}`))
-    throw new AppError('precondition_failed', {
-      detail: `The ${kind} has changed since`,
-      current: JSON.parse(json),
-    })
+/** The row before a change, if it is the user's and meets the condition. Throws `precondition_failed`. */
+export async function findOwn(
+  tx: Db,
+  kind: Kind,
+  userId: UserId,
+  id: string,
+  ifMatch: IfMatch,
+  condition?: SQL,
+): Promise<Serialized | undefined> {
+  const { rows } = tables[kind]
+  const [found] = await tx
+    .select({ version: rows.version, json: rows.json })
+    .from(rows)
+    .where(and(own(rows, userId, id), condition))
+  if (found && ifMatch && !ifMatch.includes(`${found.version}`)) {
+    const detail = `The ${kind} has changed since`
+    throw new AppError('precondition_failed', { detail, current: JSON.parse(found.json) })
+  }
+  return found
 }
 
 /**
@@ -89,8 +82,15 @@ export async function findPrior(db: Db, kind: Kind, userId: UserId, creation: Cr
     })
     .from(rows)
     .where(own(rows, userId, id))
-  if (prior ? prior.isTrashed : (await ownIds(db, tombstones, userId, [id])).has(id))
-    throw alreadyUsed(creation)
-  if (prior && !prior.isRepeat) throw keyReused()
+  if (!prior) {
+    const [tombstone] = await db
+      .select({ id: tombstones.id })
+      .from(tombstones)
+      .where(own(tombstones, userId, id))
+    if (tombstone) throw alreadyUsed(creation)
+    return undefined
+  }
+  if (prior.isTrashed) throw alreadyUsed(creation)
+  if (!prior.isRepeat) throw keyReused()
   return prior
 }

@@ -130,21 +130,14 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller
         },
       },
     )
-    .delete(
-      '/trash',
-      async ({ user, status }) => {
-        await tasks.emptyTrash(user.id)
-        return status(204, undefined)
+    .delete('/trash', async ({ user, status }) => status(204, await tasks.emptyTrash(user.id)), {
+      response: { 204: noContent },
+      detail: {
+        operationId: 'emptyTrash',
+        summary: 'Empty the trash',
+        description: 'Everything in it goes for good.',
       },
-      {
-        response: { 204: noContent },
-        detail: {
-          operationId: 'emptyTrash',
-          summary: 'Empty the trash',
-          description: 'Everything in it goes for good.',
-        },
-      },
-    )
+    })
     .get(
       '/:id',
       async ({ user, params, headers, set, status }) => {

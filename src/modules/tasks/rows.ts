@@ -1,7 +1,6 @@
-import { getTableColumns, placeholder, type SQL, sql } from 'drizzle-orm'
-import { typeOf } from '../../db/json-column.ts'
-import { examples, fieldsWith, type InputName } from './fields.ts'
-import { camelCase, columnOf, tasks } from './table.ts'
+import { placeholder, type SQL, sql } from 'drizzle-orm'
+import { fieldsWith, type InputName } from './fields.ts'
+import { tasks } from './table.ts'
 
 /** How a task crosses the border of the database: what comes out, and how columns are set. */
 
@@ -41,44 +40,5 @@ export function requestText(input: Input): string {
   return JSON.stringify(columns.sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
-/** The columns that requests set. */
-export const settableColumns = Object.keys(toColumns(examples))
-
 /** A value of the request, by name; the type keeps PostgreSQL from guessing. */
 export const value = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`
-
-/** What a request says about a column. */
-export const columnValue = (name: string): SQL => value(name, typeOf(columnOf(name)))
-
-/** For `set()` of an update at a `moment`: these columns, each as `of` says, and what follows from them. */
-export function assignments(
-  names: readonly string[],
-  of: (name: string) => SQL,
-  moment: SQL,
-): Record<string, SQL> {
-  const given = Object.fromEntries(names.map(name => [camelCase(name), of(name)]))
-  return names.includes('status') ? { ...given, completedAt: completedAt(of('status'), moment) } : given
-}
-
-/** When a task was completed: one that was completed before keeps its moment. Citus refuses `now()` itself within `case`. */
-const completedAt = (status: SQL, moment: SQL) =>
-  sql`case when ${status} = 'completed' then coalesce(${tasks.completedAt}, ${moment}) end`
-
-/**
- * The select list of an insert: the builder wants every column of the table there. `given` are those that no request
- * sets, `of` says the others; what neither has is what the table says.
- */
-export function newTask(
-  given: Record<'id' | 'user_id' | 'version', SQL> & { request_hash?: SQL },
-  of: (name: string) => SQL,
-): SQL {
-  const values: Record<string, SQL> = {
-    ...given,
-    completed_at: sql`case when ${of('status')} = 'completed' then now() end`,
-  }
-  for (const name of settableColumns) values[name] = of(name)
-  const list = Object.values(getTableColumns(tasks))
-    .filter(({ generated }) => !generated)
-    .map(({ name, default: byTable }) => values[name] ?? (byTable as SQL | undefined) ?? sql`null`)
-  return sql.join(list, sql`, `)
-}

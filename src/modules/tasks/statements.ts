@@ -1,8 +1,10 @@
-import { and, eq, exists, notExists, or, type SQL, sql } from 'drizzle-orm'
+import { and, eq, exists, getTableColumns, notExists, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
+import { typeOf } from '../../db/json-column.ts'
 import { taskTombstones, userVersions } from '../../db/tables.ts'
-import { assignments, columnValue, newTask, serialized, value } from './rows.ts'
-import { isLive, tasks } from './table.ts'
+import { examples } from './fields.ts'
+import { serialized, toColumns, value } from './rows.ts'
+import { camelCase, columnOf, isLive, tasks } from './table.ts'
 
 /**
  * The statements about one task, for the requests that are frequent: each reads or writes in one round trip. A write takes
@@ -15,6 +17,10 @@ const id = value('id', 'uuid')
 const user = value('user', 'uuid')
 const own = and(eq(tasks.id, id), eq(tasks.userId, user))
 const ownTombstone = and(eq(taskTombstones.id, id), eq(taskTombstones.userId, user))
+
+/** What a request says about a column. */
+const columnValue = (name: string): SQL => value(name, typeOf(columnOf(name)))
+const isCompleted = sql`${columnValue('status')} = 'completed'`
 
 const isWanted = sql`coalesce(${tasks.version} = any (${value('ifMatch', 'text[]')}::bigint[]), true)`
 
@@ -39,16 +45,21 @@ export const readTask = (db: Db) =>
 /** Creates a task. No row: the user has no versions (`throwVersionless`). */
 export function insertTask(db: Db, condition?: SQL) {
   const next = takeNextVersion(db, condition)
-  const given = {
-    id,
+  const values: Record<string, SQL> = {
     user_id: user,
     version: sql`${next.lastVersion}`,
-    request_hash: columnValue('request_hash'),
+    completed_at: sql`case when ${isCompleted} then now() end`,
   }
+  for (const name of ['id', 'request_hash', ...Object.keys(toColumns(examples))])
+    values[name] = columnValue(name)
+  // The builder wants every column of the table in the select list.
+  const row = Object.values(getTableColumns(tasks))
+    .filter(({ generated }) => !generated)
+    .map(({ name, default: byTable }) => values[name] ?? (byTable as SQL | undefined) ?? sql`null`)
   return db
     .with(next)
     .insert(tasks)
-    .select(sql`select ${newTask(given, columnValue)} from ${next}`)
+    .select(sql`select ${sql.join(row, sql`, `)} from ${next}`)
     .returning(serialized)
     .prepare('insert_task')
 }
@@ -75,14 +86,18 @@ export function updateTask(db: Db, columns: string[]) {
     .map(column => sql`${tasks}.${sql.identifier(column)} is distinct from ${columnValue(column)}`)
   const condition = and(own, isLive, isWanted)
   const next = takeNextVersion(db, exists(among(db, tasks, and(condition, or(...differences) ?? sql`false`))))
+  const changes: Record<string, SQL> = {
+    updatedAt: sql`${next.moment}`,
+    version: sql`${next.lastVersion}`,
+  }
+  for (const name of columns) changes[camelCase(name)] = columnValue(name)
+  // A task that was completed before keeps its moment. Citus refuses `now()` itself within `case`.
+  if (columns.includes('status'))
+    changes.completedAt = sql`case when ${isCompleted} then coalesce(${tasks.completedAt}, ${next.moment}) end`
   return db
     .with(next)
     .update(tasks)
-    .set({
-      ...assignments(columns, columnValue, sql`${next.moment}`),
-      updatedAt: sql`${next.moment}`,
-      version: sql`${next.lastVersion}`,
-    })
+    .set(changes)
     .from(next)
     .where(condition)
     .returning(serialized)

@@ -1,25 +1,12 @@
 import { t } from 'elysia'
-import { instant, uuid } from '../../http/schema.ts'
-import { currentPassword, email, newPassword } from '../auth/model.ts'
+import { instant } from '../../http/schema.ts'
+import { account, currentPassword, email, newPassword } from '../auth/model.ts'
+
+const [example] = account.examples
 
 export const profile = t.Object(
-  {
-    id: uuid(),
-    email: t.String({ format: 'email' }),
-    created_at: instant(),
-    updated_at: instant(),
-  },
-  {
-    title: 'Profile',
-    examples: [
-      {
-        id: '019a9c3d-52e0-7d1b-8c77-3f4a5b6c7d8e',
-        email: 'ada@example.com',
-        created_at: '2026-11-23T05:46:14.120000Z',
-        updated_at: '2026-11-23T05:46:14.120000Z',
-      },
-    ],
-  },
+  { ...account.properties, updated_at: instant() },
+  { title: 'Profile', examples: [{ ...example, updated_at: example.created_at }] },
 )
 
 export const emailChange = t.Object(

@@ -36,10 +36,8 @@ export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
     })
     .post(
       '/me/password',
-      async ({ user, body, request, status }) => {
-        await users.changePassword(user, body, clientOf(request))
-        return status(204, undefined)
-      },
+      async ({ user, body, request, status }) =>
+        status(204, await users.changePassword(user, body, clientOf(request))),
       {
         body: passwordChange,
         response: { 204: noContent, ...errors('incorrect_password', 'too_many_requests') },
@@ -53,10 +51,8 @@ export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
     )
     .delete(
       '/me',
-      async ({ user, body, request, status }) => {
-        await users.remove(user, body.password, clientOf(request))
-        return status(204, undefined)
-      },
+      async ({ user, body, request, status }) =>
+        status(204, await users.remove(user, body.password, clientOf(request))),
       {
         body: accountDeletion,
         response: { 204: noContent, ...errors('incorrect_password', 'too_many_requests') },

@@ -1,0 +1,27 @@
+import { type Column, inArray, lt, type SQL, sql } from 'drizzle-orm'
+import type { PgTable } from 'drizzle-orm/pg-core'
+import type { Db } from '../../db/drizzle.ts'
+import { apiTokens, rateLimits, sessionEnds, sessions, tickets } from '../../db/tables.ts'
+
+/** Jobs that delete what has expired. It is refused from that moment on, whenever they run. */
+export function createCleanUp(db: Db) {
+  const isOver = (expiresAt: Column) => lt(expiresAt, sql`now()`)
+  // Not all at once: each end is recorded for the replicas.
+  const some = db.select({ id: sessions.id }).from(sessions).where(isOver(sessions.expiresAt)).limit(1000)
+  const expired: [what: string, table: PgTable, which: SQL][] = [
+    ['sessions', sessions, inArray(sessions.id, some)],
+    ['API tokens', apiTokens, isOver(apiTokens.expiresAt)],
+    ['tickets', tickets, isOver(tickets.expiresAt)],
+    // By then every replica has read them.
+    ['revocations', sessionEnds, lt(sessionEnds.endedAt, sql`now() - interval '5 minutes'`)],
+    // An hour late: they expire by the clock of the replica that wrote them.
+    ['limits', rateLimits, lt(rateLimits.expire, sql`(date_part('epoch', now()) - 3600) * 1000`)],
+  ]
+  return expired.map(([what, table, which]) => ({
+    name: `clean up ${what}`,
+    everySeconds: 600,
+    run: async () => {
+      await db.delete(table).where(which)
+    },
+  }))
+}

@@ -1,0 +1,87 @@
+import type { Db } from '../../db/drizzle.ts'
+import { writeInTurn } from '../../db/versions.ts'
+import { AppError } from '../../lib/errors.ts'
+import type { createIdempotency } from '../../lib/idempotency.ts'
+import type { UserId } from '../../lib/user-id.ts'
+import { isUuid } from '../../lib/uuid.ts'
+import { eraseTask, trashTask } from './families.ts'
+import type { TaskCreate, TaskUpdate } from './model.ts'
+import { findOwn, findPrior, type IfMatch, type Serialized, throwMissing } from './owned.ts'
+import { throwMisplaced } from './placement.ts'
+import { requestText, toColumns, toNewColumns } from './rows.ts'
+import { createUpdates, insertTask, insertTaskOnce, updateTask } from './statements.ts'
+import { isLive } from './table.ts'
+
+export type Writes = ReturnType<typeof createWrites>
+export type Identify = ReturnType<typeof createIdempotency>
+
+/**
+ * What a user can do with one task. One statement creates or updates it. If that has written nothing, and for a deletion,
+ * which takes children along, the user's versions are locked first. In a batch, `db` is a transaction that holds them, and
+ * `inTurn` goes on in it.
+ */
+export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
+  const insert = insertTask(db)
+  const insertOnce = insertTaskOnce(db)
+  const updateOf = createUpdates(db)
+  const trash = trashTask(db)
+
+  return {
+    /**
+     * Creates a task. With an id or a key that was sent before, it creates none and returns the first task, as it is now.
+     * Throws `invalid_token` when the account was deleted since the token was checked, `id_used` or `idempotency_key_used`
+     * when the first task is in the trash or was deleted permanently, `idempotency_key_reused` when the key came with
+     * another request.
+     */
+    async create(userId: UserId, input: TaskCreate, key?: string): Promise<Serialized & { id: string }> {
+      const creation = identify(userId, { id: input.id, key, request: () => requestText(input) })
+      const { id, mayExist, requestHash } = creation
+      const values = { id, user: userId, request_hash: requestHash, ...toNewColumns(input) }
+      const [created] = await (mayExist ? insertOnce : insert).execute(values).catch(throwMisplaced)
+      if (created) return { id, ...created }
+      // It was sent before, the user made another change at the same time, the account is gone, or its rows are moving to
+      // another server of a cluster.
+      const task = await inTurn(db, userId, async tx => {
+        const prior = mayExist && (await findPrior(tx, 'task', userId, creation))
+        if (prior) return prior
+        const [created] = await insertTask(tx).execute(values)
+        return created!
+      }).catch(throwMisplaced)
+      return { id, ...task }
+    },
+
+    /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
+    async update(userId: UserId, taskId: string, input: TaskUpdate, ifMatch: IfMatch): Promise<Serialized> {
+      if (!isUuid(taskId)) throw new AppError('task_not_found')
+      const patch = toColumns(input)
+      const columns = Object.keys(patch)
+      const values = { id: taskId, user: userId, ifMatch, ...patch }
+      const [updated] = await updateOf(columns).execute(values).catch(throwMisplaced)
+      if (updated) return updated
+      // There is no such task, it has another version, or nothing differs; or another writer was first.
+      return inTurn(db, userId, async tx => {
+        const found = await findOwn(tx, 'task', userId, taskId, ifMatch, isLive)
+        if (!found) return throwMissing(tx, 'task', userId, taskId)
+        const [updated = found] = await updateTask(tx, columns).execute(values)
+        return updated
+      }).catch(throwMisplaced)
+    },
+
+    /**
+     * Moves a task and its children to the trash or, with `permanent`, deletes them. Returns their ids. Throws as `update`
+     * does.
+     */
+    async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: IfMatch): Promise<string[]> {
+      if (!isUuid(taskId)) throw new AppError('task_not_found')
+      return inTurn(db, userId, async tx => {
+        const found = await findOwn(tx, 'task', userId, taskId, ifMatch, permanent ? undefined : isLive)
+        if (!found) return throwMissing(tx, 'task', userId, taskId)
+        const removed = permanent
+          ? await eraseTask(tx, userId, taskId)
+          : // In a batch, `tx` is `db`.
+            await (tx === db ? trash : trashTask(tx)).execute({ user: userId, id: taskId })
+        return removed.map(({ id }) => id)
+      })
+    },
+  }
+}
