@@ -120,14 +120,6 @@ const descriptions: Partial<Record<ValueErrorType, [type: string, msg: string]>>
 function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
   if (value === undefined) return { type: 'missing', msg: 'Field required' }
   if (schema[Kind] === 'Text') return textProblem(schema, value)!
-<<<<<<< HEAD
-  const isStringList = schema[Kind] === 'StringList' && Array.isArray(value)
-  if (isStringList && value.length <= schema.maxItems)
-    return value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)!
-  if (type === ValueErrorType.Union) return describeUnion(schema, value)
-  const known = isStringList ? ValueErrorType.ArrayMaxItems : type
-  const [name, msg] = descriptions[known] ?? ['value_error', 'Input should be valid']
-=======
   if (type === ValueErrorType.Union) return describeUnion(schema, value)
   if (schema[Kind] !== 'StringList' || !Array.isArray(value)) return inWords(type, schema)
   if (value.length > schema.maxItems) return inWords(ValueErrorType.ArrayMaxItems, schema)
@@ -136,7 +128,6 @@ function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<P
 
 function inWords(type: ValueErrorType, schema: TSchema): Omit<Problem, 'loc'> {
   const [name, msg] = descriptions[type] ?? ['value_error', 'Input should be valid']
->>>>>>> main
   return { type: name, msg: msg.replace(/{(\w+)}/, (_, keyword) => schema[keyword]) }
 }
 
