@@ -517,7 +517,7 @@ test.each(['postgres', 'embedded'] as const)(
     const parts = { db: createDb(api.driver), log, authenticate: () => ({}), streamsMax: 2 }
     const streams = createStreams({ ...parts, tasks: { changes: counted } })
     const [poll] = streams.jobs
-    const place = await tasks.changesStart(ada.id, { cursor: undefined, sentAs: ['since'] })
+    const place = await tasks.changesStart(ada.id, undefined)
     for (const requestId of ['one', 'two'])
       void new Response(streams.open({ userId: ada.id, token: requestId, place, requestId })).text()
     await until(() => reads > 0)

@@ -340,15 +340,21 @@ test('the purge waits for no writer: the user is left to the next one', async ()
   await byHand(api.sql, `update tasks set deleted_at = now() - interval '31 days' where id = $1`, [task.id])
   await meeting.sql.begin(async tx => {
     await versionsOf(ada)(tx)
-    let outcome: object | undefined
-    const purge = serviceOn(api).purge()
-    void purge.then(result => {
-      outcome = result
-    })
-    await until(async () => outcome !== undefined || (await meeting.waiting()).length > 0)
+    let isOver = false
+    const purge = serviceOn(api)
+      .purge()
+      .then(() => {
+        isOver = true
+      })
+    await until(async () => isOver || (await meeting.waiting()).length > 0)
 
-    expect(outcome).toMatchObject({ purged: 0 })
+    expect(isOver).toBe(true)
+    await purge
+    expect(await trashOf(ada)).toHaveLength(1)
   })
 
-  expect((await serviceOn(api).purge()).purged).toBe(1)
+  await serviceOn(api).purge()
+  expect(await trashOf(ada)).toEqual([])
 })
+
+const trashOf = async ({ token }: User) => (await api.get('/tasks/trash', { token })).body
