@@ -532,6 +532,9 @@ describe('over the wire', () => {
       expect(own.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
       expect(taken.headers.get('x-request-id')).toBe('Trace-1.2:3_4')
     }
+    const longest = 'x'.repeat(128)
+    const { headers } = await api.get(`${api.url}/health`, { headers: { 'x-request-id': longest } })
+    expect(headers.get('x-request-id')).toBe(longest)
     for (const id of ['a b', 'a"b', '{}', 'x'.repeat(129), '<script>', 'é']) {
       const answer = await send(api.url, { line: 'GET /nope', headers: [`X-Request-Id: ${id}`] })
       expectError(answer, 404, 'not_found')

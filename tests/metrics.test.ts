@@ -33,6 +33,7 @@ onBothDatabases(
     })
 
     test('are a text that a strict reader takes, with everything in it', async () => {
+      await api.user()
       const families = await scrape(api)
 
       const types = Object.fromEntries([...families].map(([name, { type }]) => [name, type]))
@@ -64,6 +65,19 @@ onBothDatabases(
       expect(sampled(families, 'todo_api_build_info', { database: api.kind, bun: Bun.version })).toBe(1)
       expect(sampled(families, 'process_resident_memory_bytes')).toBeGreaterThan(20e6)
       expect(Math.abs(sampled(families, 'process_start_time_seconds') - Date.now() / 1000)).toBeLessThan(3600)
+      const limitsOf = (name: string) =>
+        new Set(
+          families
+            .get(name)!
+            .samples.flatMap(({ labels }) =>
+              labels.le ? Number(labels.le.replace('+Inf', 'Infinity')) : [],
+            ),
+        )
+      const common = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1]
+      const all = Number.POSITIVE_INFINITY
+      expect(limitsOf('http_request_duration_seconds')).toEqual(new Set([...common, 2.5, 5, all]))
+      expect(limitsOf('database_statement_duration_seconds')).toEqual(new Set([0.0005, ...common, 2.5, all]))
+      expect(limitsOf('event_loop_lag_seconds')).toEqual(new Set([...common, all]))
       // The one that asks.
       expect(sampled(families, 'http_requests_in_flight')).toBe(1)
     })

@@ -442,6 +442,13 @@ onBothDatabases('a batch', api => {
     expect(least.many).toBeLessThan(30 * least.few!)
     expect((await send(ada.token, Array(400_000).fill(0))).status).toBe(413)
     expect((await send(ada.token, 'x'.repeat(1024 * 1024))).status).toBe(413)
+    const sized = (bytes: number) =>
+      api.post('/tasks/batch', {
+        token: ada.token,
+        raw: JSON.stringify({ operations: [{ op: 'create', task: { title: 'x' } }] }).padEnd(bytes),
+        headers: { 'content-type': 'application/json' },
+      })
+    expect([(await sized(1024 * 1024)).status, (await sized(1024 * 1024 + 1)).status]).toEqual([200, 413])
   })
 
   test('batches that meet in the middle do not stop each other', async () => {
