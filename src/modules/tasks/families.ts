@@ -5,7 +5,6 @@ import { taskTombstones } from '../../db/tables.ts'
 import { takeVersions, writeTombstones } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { own } from './owned.ts'
-import { value } from './rows.ts'
 import { isLive, isTrashed, tasks } from './table.ts'
 
 /**
@@ -13,7 +12,7 @@ import { isLive, isTrashed, tasks } from './table.ts'
  * versions, so no child comes or goes meanwhile.
  */
 
-const idOrChildOf = (id: string | SQL) => or(eq(tasks.id, id), eq(tasks.parentId, id))
+const idOrChildOf = (id: string) => or(eq(tasks.id, id), eq(tasks.parentId, id))
 
 /** Sets columns of the tasks that match, each under the next version, parents before their children. Returns their ids. */
 export function changeTasks(
@@ -41,10 +40,10 @@ export function changeTasks(
 }
 
 /** Moves a task and its children to the trash. Prepared, because a batch may do so a hundred times. */
-export const trashTask = (tx: Db) =>
-  changeTasks(tx, value('user', 'uuid'), and(isLive, idOrChildOf(value('id', 'uuid'))), {
-    deletedAt: sql`now()`,
-  }).prepare('trash_task')
+export const trashTask = (tx: Db, userId: UserId, id: string) =>
+  changeTasks(tx, userId, and(isLive, idOrChildOf(id)), { deletedAt: sql`now()` })
+    .prepare('trash_task')
+    .execute()
 
 /** Deletes a task and its children permanently, from the list or from the trash. */
 export async function eraseTask(tx: Db, userId: UserId, id: string) {

@@ -24,7 +24,6 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
   const insert = insertTask(db)
   const insertOnce = insertTaskOnce(db)
   const updateOf = createUpdates(db)
-  const trash = trashTask(db)
 
   return {
     /**
@@ -76,10 +75,8 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
       return inTurn(db, userId, async tx => {
         const found = await findOwn(tx, 'task', userId, taskId, ifMatch, permanent ? undefined : isLive)
         if (!found) return throwMissing(tx, 'task', userId, taskId)
-        const removed = permanent
-          ? await eraseTask(tx, userId, taskId)
-          : // In a batch, `tx` is `db`.
-            await (tx === db ? trash : trashTask(tx)).execute({ user: userId, id: taskId })
+        const remove = permanent ? eraseTask : trashTask
+        const removed = await remove(tx, userId, taskId)
         return removed.map(({ id }) => id)
       })
     },
