@@ -174,6 +174,17 @@ test('a connection is replaced after half an hour to an hour', async () => {
   expect(pool.made.map(({ ended }) => ended)).toEqual([1, 0])
 })
 
+test('connections that were opened together are not replaced together', async () => {
+  const time = fakeTime()
+  const pool = scripted(8, { isReadOnly: true })
+  for (let i = 0; i < 8; i++) void ask(pool, 'wait 10')
+  await time.pass(600)
+  expect(pool.made.map(({ ended }) => ended)).toContain(0)
+  await time.pass(500)
+
+  expect(pool.made.map(({ ended }) => ended)).toEqual(Array(8).fill(1))
+})
+
 test('a connection that opens after the close is dropped', async () => {
   const time = fakeTime()
   const pool = scripted(1)
@@ -193,7 +204,7 @@ test('a connection that opens after the close is dropped', async () => {
   expect(late.made.filter(({ lost }) => !lost)).toEqual([])
 })
 
-test('when one connection is silent the idle and the slow ones are dropped, too', async () => {
+test('when one connection is silent, those that were quiet for half a second are dropped, too', async () => {
   const time = fakeTime()
   const pool = scripted(4)
   const four = Promise.all([1, 2, 3, 4].map(i => ask(pool, `wait 10 for ${i}`)))
@@ -290,6 +301,46 @@ test('a statement that is not prepared has its connection to itself', async () =
   await time.pass(60)
 
   expect(pool.made[0]!.asked).toEqual(['quick', 'wait 50', 'quick'])
+})
+
+test('a statement that is not prepared is sent behind no other', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  await ask(pool, 'quick', true)
+  void ask(pool, 'wait 4', true)
+  void ask(pool, 'wait 1', false)
+  await time.pass(0)
+  expect(pool.made[0]!.asked).toEqual(['quick', 'wait 4'])
+  await time.pass(10)
+
+  expect(pool.made[0]!.asked).toEqual(['quick', 'wait 4', 'wait 1'])
+})
+
+test('a job that was refused while it waited is never sent', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  void ask(pool, 'hang')
+  const late = ask(pool, 'late')
+  await time.pass(3000)
+
+  expect(await late).toBe('refused')
+  expect(await ask(pool)).toBe('answered')
+  expect(pool.made.flatMap(({ asked }) => asked)).toEqual(['hang', 'quick'])
+})
+
+test('a job for which no connection could be opened has one soon, while another job takes long', async () => {
+  const time = fakeTime()
+  const pool = scripted(2)
+  void ask(pool, 'wait 1500')
+  await time.pass(10)
+  pool.become('refuses')
+  const outcome = ask(pool)
+  await time.pass(0)
+  pool.become('accepts')
+  await time.pass(350)
+
+  expect(pool.made.map(({ asked }) => asked)).toEqual([['wait 1500'], ['quick']])
+  expect(await outcome).toBe('answered')
 })
 
 test('a text that waits for a lock costs one connection, and the others go on', async () => {

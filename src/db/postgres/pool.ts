@@ -28,7 +28,7 @@ const pendingPerConnection = 100
  *   never behind a slow one.
  * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is sent
  *   twice at a time: a locked table then blocks one connection for each kind of statement, and the others go on.
- * - A silent connection is dropped, and with it the idle and the slow ones, which may be as dead.
+ * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
  * - When no connection is left and none can be opened, the database is `away`: jobs are refused at once, while one
  *   connection at a time is tried.
  *
@@ -161,7 +161,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     if (busy.some(connection => connection.isQuietFor(slowMs, now))) slowUntil = now + 2 * slowMs
     const isSilent = busy.some(connection => connection.isQuietFor(silenceMs, now))
     for (const connection of live()) {
-      if (isSilent && (connection.isIdle() || connection.isQuietFor(slowMs, now))) connection.destroy()
+      if (isSilent && connection.isQuietFor(slowMs, now)) connection.destroy()
       else if (connection.isIdle() && connection.isOld(now)) void connection.end()
     }
     if (away) open(now)
