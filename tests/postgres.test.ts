@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import postgres from 'postgres'
 import type { Driver } from '../src/db/driver.ts'
-import { databaseError, isSchemaMissing } from '../src/db/pg-error.ts'
+import { brokenConstraint, databaseError, isSchemaMissing } from '../src/db/pg-error.ts'
 import { isUnavailable } from '../src/db/postgres/connection-errors.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
@@ -452,6 +452,18 @@ test('a code of the system is no SQLSTATE', () => {
 
   expect(databaseError(broken('EPIPE'))).toBeUndefined()
   expect(databaseError(new Error('query', { cause: broken('23505') }))?.code).toBe('23505')
+})
+
+test('a broken constraint is known by its name, whatever language the server speaks, and on a shard of Citus', () => {
+  const broken = (message: string, constraint_name?: string) =>
+    brokenConstraint(Object.assign(new Error(message), { code: '23505', constraint_name }))
+
+  expect([
+    broken('doppelter Schlüsselwert verletzt Unique-Constraint »users_key«', 'users_key'),
+    broken('duplicate key value violates unique constraint "users_key_102008"'),
+    broken('duplicate key value violates unique constraint "users_key"'),
+    broken('null value violates not-null constraint'),
+  ]).toEqual(['users_key', 'users_key', 'users_key', ''])
 })
 
 test('a table or a column that is not there yet is a migration that has not run', () => {

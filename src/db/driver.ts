@@ -65,7 +65,6 @@ const oid = {
   json: 114,
   date: 1082,
   textArray: 1009,
-  timestamp: 1114,
   timestamptz: 1184,
   jsonb: 3802,
 }
@@ -79,7 +78,6 @@ const text = (value: string) => value
 export const parsers: Record<number, (value: string) => unknown> = {
   [oid.int8]: Number,
   [oid.date]: text,
-  [oid.timestamp]: text,
   [oid.timestamptz]: text,
   [oid.textArray]: parseTextArray,
   [oid.json]: JSON.parse,
@@ -90,7 +88,6 @@ export const parsers: Record<number, (value: string) => unknown> = {
 export const serializers: Record<number, (value: never) => string> = {
   [oid.int8]: String,
   [oid.date]: text,
-  [oid.timestamp]: text,
   [oid.timestamptz]: text,
   [oid.textArray]: formatTextArray,
   [oid.json]: JSON.stringify,

@@ -1,7 +1,6 @@
 interface DatabaseError {
   message: string
   code: string
-  constraint?: string
   constraint_name?: string
 }
 
@@ -19,9 +18,9 @@ export function databaseError(error: unknown): DatabaseError | undefined {
 export function brokenConstraint(error: unknown): string | undefined {
   const failure = databaseError(error)
   if (!failure?.code.startsWith('23')) return undefined
-  // Citus passes on the message alone, with the number of the shard behind the name.
+  // The embedded engine and Citus have it in the message alone, Citus with the number of the shard behind it.
   const [, named] = /constraint "(\w+?)(?:_\d{6,})?"/.exec(failure.message) ?? []
-  return failure.constraint_name ?? failure.constraint ?? named ?? ''
+  return failure.constraint_name ?? named ?? ''
 }
 
 /** Whether a statement met a database without our tables or columns: its migrations have not run yet. */
