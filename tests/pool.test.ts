@@ -1,5 +1,6 @@
 import { afterEach, expect, jest, test } from 'bun:test'
 import fc from 'fast-check'
+import type { QueryOptions } from '../src/db/driver.ts'
 import { createPool, openingSecondsMax } from '../src/db/postgres/pool.ts'
 import { createPoolConnection } from '../src/db/postgres/pool-connection.ts'
 import { AppError } from '../src/lib/errors.ts'
@@ -8,27 +9,31 @@ import { AppError } from '../src/lib/errors.ts'
 type Opening = 'accepts' | 'refuses' | 'hangs'
 
 /** A pool on scripted connections; a statement's text says what becomes of it. */
-function scripted(size: number, { isReadOnly = false } = {}) {
+function scripted(size: number, { isReadOnly = false, isProxied = false, mayPrepare = true } = {}) {
   let opening: Opening = 'accepts'
-  const made: (ReturnType<typeof connection> & { asked: string[] })[] = []
+  const made: ReturnType<typeof connection>[] = []
   let refusals = 0
 
   function connection() {
     const { promise: gone, reject: lose } = Promise.withResolvers<never>()
     gone.catch(() => {})
     const asked: string[] = []
+    const prepared: string[] = []
     let last: Promise<unknown> = Promise.resolve()
     const self = {
       asked,
+      /** Those of `asked` that were to be prepared. */
+      prepared,
       lost: false,
       /** Says no more, as after a cable was cut. */
       silent: false,
       isReadOnly,
-      isProxied: false,
+      isProxied,
       ended: 0,
       destroyed: 0,
-      async ask(text: string) {
+      async ask(text: string, _: unknown, { prepare }: QueryOptions) {
         asked.push(text)
+        if (prepare) prepared.push(text)
         const [, pause] = /^wait (\d+)/.exec(text) ?? []
         // One after another, as a session does.
         last = last.then(() =>
@@ -60,7 +65,7 @@ function scripted(size: number, { isReadOnly = false } = {}) {
     }
     const self = connection()
     made.push(self)
-    return createPoolConnection(self, true)
+    return createPoolConnection(self, mayPrepare)
   }
   return {
     ...createPool(connect, size),
@@ -228,6 +233,7 @@ test('nothing is sent over a connection that is lost', async () => {
   await pool.close()
 
   expect(pool.made.map(({ asked }) => asked.length)).toEqual([1, 1])
+  expect(pool.made.map(({ ended }) => ended)).toEqual([0, 1])
 })
 
 test('at most four statements are on their way on a connection', async () => {
@@ -301,6 +307,20 @@ test('a statement that is not prepared has its connection to itself', async () =
   await time.pass(60)
 
   expect(pool.made[0]!.asked).toEqual(['quick', 'wait 50', 'quick'])
+})
+
+test.each([
+  [{}, ['quick', 'wait 4', 'quick'], ['quick', 'wait 4', 'quick']],
+  [{ isProxied: true }, ['quick', 'wait 4'], []],
+  [{ mayPrepare: false }, ['quick', 'wait 4'], []],
+])('behind a proxy (%p) nothing is prepared, and one statement is on its way', async (options, asked, prepared) => {
+  const time = fakeTime()
+  const pool = scripted(1, options)
+  await ask(pool, 'quick', true)
+  for (const text of ['wait 4', 'quick']) void ask(pool, text, true)
+  await time.pass(0)
+
+  expect(pool.made[0]).toMatchObject({ asked, prepared })
 })
 
 test('a statement that is not prepared is sent behind no other', async () => {

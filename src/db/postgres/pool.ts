@@ -135,7 +135,6 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
       if (isClosed && pending.size === 0) return connection.destroy()
       connections = [...live(), connection]
       away = undefined
-      restUntil = 0
     } catch (cause) {
       restUntil = performance.now() + restMs
       if (live().length > 0) return
