@@ -173,6 +173,16 @@ describe('a log', () => {
     expect(lines().map(line => JSON.parse(line).level)).toEqual([...shown])
   })
 
+  test('names its process in every line', () => {
+    const texts: string[] = []
+    const write = (text: string) => void texts.push(text)
+    const log = createLog({ level: 'info', pretty: false, write, about: { worker: 2 } })
+    log.error('one')
+    log.error('two', { count: 1 })
+
+    expect(texts.map(text => JSON.parse(text))).toMatchObject([{ worker: 2 }, { worker: 2, count: 1 }])
+  })
+
   test('gathers lines for a moment, but never a warning or an error', async () => {
     const texts: string[] = []
     const log = createLog({ level: 'debug', pretty: false, write: text => void texts.push(text) })
@@ -307,6 +317,16 @@ describe('a log', () => {
     expect(lines()[0]).toMatch(/^\d\d:\d\d:\d\d INFO {2}migrated to=\/x count=2$/)
   })
 
+  test('shows a stack in lines at a terminal', () => {
+    const { log, lines } = written('info', true)
+    log.error('failed', { stack: '    at a (file.ts:1:1)\n    at b (file.ts:2:1)' })
+
+    expect(lines()).toEqual([
+      expect.stringMatching(/ stack= +at a \(file\.ts:1:1\)$/),
+      '    at b (file.ts:2:1)',
+    ])
+  })
+
   test('shows a request in 100 columns at a terminal, whatever the client sent', () => {
     const { log, lines } = written('info', true)
     const request = { method: 'GET', route: '/api/v1/tasks/:id', status: 200, ms: 8.649 }
@@ -342,7 +362,7 @@ describe('a log', () => {
     })
     const fields = errorFields(new Error('Failed query: insert … params: geheim', { cause }))
 
-    expect(fields).toMatchObject({ error: 'PostgresError', code: '23505', constraint: 'users_key' })
+    expect(fields).toEqual({ error: 'PostgresError', code: '23505', constraint: 'users_key' })
     expect(JSON.stringify(fields)).not.toContain('geheim')
   })
 
@@ -359,6 +379,7 @@ describe('a log', () => {
 
     expect(fields).toMatchObject({ error: 'TypeError', message: 'broken' })
     expect(fields.stack).toContain('log.test.ts')
+    expect(fields.stack).not.toContain('broken')
     expect(errorFields('geheim')).toEqual({ error: 'string' })
     expect(errorFields(undefined)).toEqual({ error: 'undefined' })
   })

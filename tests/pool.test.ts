@@ -313,7 +313,7 @@ test.each([
   [{}, ['quick', 'wait 4', 'quick'], ['quick', 'wait 4', 'quick']],
   [{ isProxied: true }, ['quick', 'wait 4'], []],
   [{ mayPrepare: false }, ['quick', 'wait 4'], []],
-])('behind a proxy (%p) nothing is prepared, and one statement is on its way', async (options, asked, prepared) => {
+])('behind a proxy nothing is prepared or pipelined: %j', async (options, asked, prepared) => {
   const time = fakeTime()
   const pool = scripted(1, options)
   await ask(pool, 'quick', true)

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, spyOn, test } from 'bun:test'
+import { afterEach, describe, expect, jest, spyOn, test } from 'bun:test'
 import { AppError } from '../src/lib/errors.ts'
 import { type Job, schedule } from '../src/server/jobs.ts'
 import { createLog } from '../src/telemetry/log.ts'
@@ -114,5 +114,21 @@ describe('a job', () => {
     await stopped
     await Bun.sleep(50)
     expect(runs).toBe(1)
+  })
+  test('whose turn has not come is not begun after a stop', async () => {
+    jest.useFakeTimers()
+    undo.push(() => jest.useRealTimers())
+    let runs = 0
+    const { background } = start({
+      name: 'x',
+      everySeconds: 10,
+      async run() {
+        runs++
+      },
+    })
+    await background.stop()
+    jest.advanceTimersByTime(20_000)
+
+    expect(runs).toBe(0)
   })
 })

@@ -14,20 +14,20 @@ export interface Job {
  * runs again at its next turn.
  */
 export function schedule(jobs: readonly Job[], log: Log): { stop(): Promise<void> } {
-  const running = new Set<Promise<void>>()
+  /** The last run of each job. */
+  const runs = new Map<Job, Promise<void>>()
   const timers = new Map<Job, Timer>()
 
   function plan(job: Job) {
     const seconds = job.everySeconds * (0.9 + 0.2 * Math.random())
-    timers.set(job, setTimeout(start, seconds * 1000, job).unref())
+    timers.set(job, setTimeout(start, seconds * 1000, job))
   }
 
   function start(job: Job) {
-    const run = attempt(job).finally(() => {
-      running.delete(run)
+    const run = attempt(job).then(() => {
       if (timers.has(job)) plan(job)
     })
-    running.add(run)
+    runs.set(job, run)
   }
 
   async function attempt({ name, run }: Job) {
@@ -44,7 +44,7 @@ export function schedule(jobs: readonly Job[], log: Log): { stop(): Promise<void
     async stop() {
       for (const timer of timers.values()) clearTimeout(timer)
       timers.clear()
-      await Promise.all(running)
+      await Promise.all(runs.values())
     },
   }
 }

@@ -80,7 +80,7 @@ export function createLog({
     if (weight[at] < threshold) return
     append(at, msg, fields)
     if (weight[at] >= weight.warn || waitingBytes >= flushAtBytes) flush()
-    else timer ??= setTimeout(flush, flushAfterMs).unref()
+    else timer ??= setTimeout(flush, flushAfterMs)
   }
 
   function flush(): Promise<void> {
