@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { template } from '../src/db/embedded/cluster-files.ts'
-import { freeBytesMin } from '../src/db/embedded/copy.ts'
+import { freeBytes, freeBytesMin } from '../src/db/embedded/copy.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/embedded/maintenance.ts'
 import { type Running, startExecutable } from './support/executable.ts'
@@ -381,6 +381,7 @@ test('a disk that fails ends the process at once with a clear line, and nothing 
 test('what is kept free is what the documents say', async () => {
   const document = await Bun.file(join(import.meta.dir, '../docs/troubleshooting.md')).text()
 
+  expect(freeBytes(join(home, 'deleted'))).toBe(0)
   expect(document).toContain(`Embedded: less than ${freeBytesMin / 1024 / 1024} MiB are free`)
 })
 

@@ -13,20 +13,16 @@ import { requireSameMajor } from './major.ts'
 export type FileSystem = (folder: string) => DurableFS
 
 const parameters = [
-  'TimeZone=UTC',
   'jit=off',
   // Resident memory from the start; a page outside of it is in the system's cache, a copy of 8 kB away.
   'shared_buffers=16MB',
-  // PostgreSQL's own protocol for durability. `fdatasync`, the default method, does nothing in WebAssembly.
+  // PostgreSQL's own protocol for durability; PGlite's parameters switch it off (`-F`). `fdatasync`, the default method,
+  // does nothing in WebAssembly.
   'fsync=on',
   'wal_sync_method=fsync',
 ]
 
-/** PGlite's parameters switch fsync off (`-F`). */
-const startParams = [
-  ...PGlite.defaultStartParams.filter(param => param !== '-F'),
-  ...parameters.flatMap(setting => ['-c', setting]),
-]
+const startParams = [...PGlite.defaultStartParams, ...parameters.flatMap(setting => ['-c', setting])]
 
 /** Compiled once in a process: further engines start with the machine code that the first one has made of it. */
 let pgliteModule: Promise<WebAssembly.Module> | undefined
