@@ -246,6 +246,20 @@ test('at most four statements are on their way on a connection', async () => {
   expect(pool.made[0]!.asked).toHaveLength(1 + 4)
 })
 
+test('of busy connections the least loaded one is used', async () => {
+  const time = fakeTime()
+  const pool = scripted(2)
+  for (const text of ['wait 1', 'wait 2']) void ask(pool, text, true)
+  await time.pass(3, 1)
+  for (let i = 0; i < 4; i++) void ask(pool, `wait 3 for ${i}`, true)
+  await time.pass(0)
+
+  expect(pool.made.map(({ asked }) => asked)).toEqual([
+    ['wait 1', 'wait 3 for 0', 'wait 3 for 2'],
+    ['wait 2', 'wait 3 for 1', 'wait 3 for 3'],
+  ])
+})
+
 test('nothing is sent behind a statement when the one before took long', async () => {
   const time = fakeTime()
   const pool = scripted(1)
