@@ -143,7 +143,7 @@ test('a job is settled within 2 s whatever its connection does', async () => {
   expect(await outcomes).toEqual(Array(9).fill('refused'))
 })
 
-test('while the database is away it is asked one connection at a time, with a pause, and callers are refused', async () => {
+test('while the database is away it is asked one connection at a time, with a pause; callers are refused, and after the close nothing is asked', async () => {
   const time = fakeTime()
   const pool = scripted(5)
   pool.become('refuses')
@@ -154,6 +154,11 @@ test('while the database is away it is asked one connection at a time, with a pa
 
   expect(await ask(pool)).toBe('refused')
   expect(pool.refusals() - before).toBeWithin(8, 13)
+
+  await pool.close()
+  const atLast = pool.refusals()
+  await time.pass(1000)
+  expect(pool.refusals()).toBe(atLast)
 })
 
 test('a connection whose time is over is used no more, and ended', async () => {
