@@ -246,6 +246,11 @@ describe('a server that does not prove itself is away, without a word on stderr 
       'a challenge that asks for two billion hashes',
       (text?: string) => challenge(text, nonce => `r=${nonce}x,s=c2FsdA==,i=2147483647`),
     ],
+    [
+      'a challenge that asks for no hash',
+      (text?: string) => challenge(text, nonce => `r=${nonce}x,s=c2FsdA==,i=0`),
+    ],
+    ['a mechanism that is known, but binds a channel', () => authentication(10, 'SCRAM-SHA-256-PLUS\0\0')],
     ['no mechanism that is known', () => authentication(10, 'SCRAM-SHA-1\0\0')],
     [
       'one that accepts without its own proof',

@@ -200,6 +200,7 @@ test('a connection that opens after the close is dropped', async () => {
   const pool = scripted(1)
   pool.become('hangs')
   const outcome = ask(pool)
+  expect(pool.stats()).toMatchObject({ inUse: 0, opening: 1, waiting: 1 })
   const closed = pool.close(0.05)
   pool.become('accepts')
   await time.pass(60)
