@@ -6,6 +6,7 @@ import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { openSingleConnection } from '../src/db/postgres/single-connection.ts'
 import {
   authentication,
+  columns,
   complete,
   failed,
   message,
@@ -14,6 +15,7 @@ import {
   type Script,
   startScriptedServer,
 } from './support/scripted-server.ts'
+import { until } from './support/until.ts'
 
 /** Asks `count` times over one connection, each statement sent behind the others without a pause. */
 async function askAll(script: Script, { count = 12, value = String as (i: number) => unknown } = {}) {
@@ -180,6 +182,33 @@ describe('a value that cannot be sent is the mistake of its caller alone, and no
   })
 })
 
+test('a connection that the server closes is lost, also while nothing is asked', async () => {
+  const server = await startScriptedServer()
+  const single = await connect(server.url)
+  expect(single.lost).toBe(false)
+  server[Symbol.dispose]()
+
+  await until(() => single.lost)
+})
+
+test('a script whose rows are not all there fails, and its connection is lost', async () => {
+  const half = Buffer.concat([columns(25), row('one'), complete('SELECT 2'), readyForQuery])
+  using server = await startScriptedServer({ on: (_, { text }) => (text === 'half' ? half : undefined) })
+  const single = await connect(server.url)
+
+  await expect(single.execute('half')).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' })
+  expect(single.lost).toBe(true)
+  await until(() => server.open() === 0)
+})
+
+test('a server that does not say whether it accepts writes is not used', async () => {
+  const nothing = Buffer.concat([complete('SELECT 0'), readyForQuery])
+  using server = await startScriptedServer({ on: type => (type === 'Q' ? nothing : undefined) })
+
+  await expect(connect(server.url)).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' })
+  await until(() => server.open() === 0)
+})
+
 describe('an assertion about postgres.js that fails ends the connection:', () => {
   type Settle = (queries: Record<string, (argument?: unknown) => void>[]) => void
   const answer = (text: string) => ({ command: 'SELECT', count: 0, columns: [], statement: { string: text } })
@@ -212,10 +241,12 @@ describe('an assertion about postgres.js that fails ends the connection:', () =>
     asked.push(ask('b', [], { prepare: true }))
     const settled = Promise.allSettled(asked)
     misbehave(queries)
-    return { statuses: (await settled).map(({ status }) => status), isDestroyed }
+    const statuses = (await settled).map(({ status }) => status)
+    const late = ask('c', [], { prepare: true }).catch(() => 'rejected')
+    return { statuses, isDestroyed, late: await Promise.race([late, Bun.sleep(1000)]) }
   }
 
-  const bothFail = { statuses: ['rejected', 'rejected'] as const, isDestroyed: true }
+  const bothFail = { statuses: ['rejected', 'rejected'] as const, isDestroyed: true, late: 'rejected' }
 
   test('an answer out of turn', async () => {
     const misbehave: Settle = ([, second]) => {
@@ -249,6 +280,10 @@ describe('a server that does not prove itself is away, without a word on stderr 
     [
       'a challenge that asks for no hash',
       (text?: string) => challenge(text, nonce => `r=${nonce}x,s=c2FsdA==,i=0`),
+    ],
+    [
+      'a challenge that is no challenge, behind a notice',
+      (text?: string) => Buffer.concat([message('N', Buffer.from([0])), challenge(text, () => 'nonsense')]),
     ],
     ['a mechanism that is known, but binds a channel', () => authentication(10, 'SCRAM-SHA-256-PLUS\0\0')],
     ['no mechanism that is known', () => authentication(10, 'SCRAM-SHA-1\0\0')],

@@ -1,9 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import postgres from 'postgres'
+import { parseDatabaseUrl } from '../src/config/database-url.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { brokenConstraint, databaseError, isSchemaMissing } from '../src/db/pg-error.ts'
 import { isUnavailable } from '../src/db/postgres/connection-errors.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
+import { openSingleConnection } from '../src/db/postgres/single-connection.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { startScriptedServer } from './support/scripted-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
@@ -303,6 +305,22 @@ describe('a session', () => {
       code: 'unavailable',
     })
   })
+})
+
+test('a connection that is ended answers what was sent', async () => {
+  const single = await openSingleConnection({
+    address: parseDatabaseUrl(server.url),
+    index: 0,
+    encryption: 'plain',
+    parameters: {},
+    until: performance.now() + 5000,
+  })
+  const last = single.ask('select pg_sleep(0.1)::text', [], {})
+  const ended = single.end()
+
+  expect(single.lost).toBe(true)
+  expect(await last).toEqual([['']])
+  await ended
 })
 
 test('close answers what is under way and what waits, then refuses', async () => {

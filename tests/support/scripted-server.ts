@@ -54,7 +54,7 @@ export const failed = (code: string, text: string, routine = 'someRoutine') =>
   )
 export const authentication = (kind: number, text = '') => message('R', int32(kind), Buffer.from(text))
 const [int4, text] = [23, 25]
-const columns = (...types: number[]) =>
+export const columns = (...types: number[]) =>
   message(
     'T',
     int16(types.length),

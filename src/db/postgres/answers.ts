@@ -88,7 +88,6 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
       asked.push({ query, reject })
 
       const settle = (fault: string | undefined, report: () => void) => {
-        if (stopped) return
         const isInTurn = asked[0]?.query === query
         if (fault || !isInTurn) return stop(new Error(`postgres.js: ${fault ?? 'an answer out of turn'}`))
         asked.shift()

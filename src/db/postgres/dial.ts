@@ -11,8 +11,6 @@ interface Dial {
   encryption: Encryption
   /** When it is given up, as `performance.now()` counts. */
   until: number
-  /** Closes the socket, whatever it is doing. */
-  signal: AbortSignal
 }
 
 /** A failure that another encryption may not have. */
@@ -26,8 +24,8 @@ export class EncryptionError extends Error {
 }
 
 /** Opens a socket to a server on which the start of a session can be sent. The error says which step failed. */
-export async function dial({ host, address, encryption, until, signal }: Dial): Promise<Socket> {
-  const socket = await open(host, until, signal)
+export async function dial({ host, address, encryption, until }: Dial): Promise<Socket> {
+  const socket = await open(host, until)
   if (encryption === 'plain') return socket
   socket.on('error', () => {})
   try {
@@ -43,14 +41,14 @@ export async function dial({ host, address, encryption, until, signal }: Dial): 
 }
 
 /** A name may have several addresses: the first that answers is used, and each has its share of the time. */
-async function open(host: Host, until: number, signal: AbortSignal): Promise<Socket> {
+async function open(host: Host, until: number): Promise<Socket> {
   const targets = await targetsOf(host, until)
   for (let left = targets.length; ; left--) {
     const now = performance.now()
     try {
-      return await openOne(targets[targets.length - left]!, now + (until - now) / left, signal)
+      return await openOne(targets[targets.length - left]!, now + (until - now) / left)
     } catch (error) {
-      if (left === 1 || signal.aborted) throw error
+      if (left === 1) throw error
     }
   }
 }
@@ -74,10 +72,8 @@ async function targetsOf(server: Host, until: number): Promise<Target[]> {
   return found.map(({ address }) => ({ host: address, port }))
 }
 
-async function openOne(target: Target, until: number, signal: AbortSignal): Promise<Socket> {
-  signal.throwIfAborted()
+async function openOne(target: Target, until: number): Promise<Socket> {
   const socket = connect(target)
-  signal.addEventListener('abort', () => socket.destroy())
   try {
     await before(
       until,

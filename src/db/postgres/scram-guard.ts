@@ -34,16 +34,16 @@ export function guardAuthentication(socket: Socket): void {
 
   /** Whether authentication is over after these messages; `undefined` when the last of them is incomplete. */
   function check(messages: Buffer): boolean | undefined {
-    for (let at = 0; at < messages.length; ) {
-      if (messages[at] !== 82) return true
-      if (messages.length < at + 9 || messages.length < at + 1 + messages.readUInt32BE(at + 1))
-        return undefined
-      const end = at + 1 + messages.readUInt32BE(at + 1)
+    for (let at = 0, end: number; at < messages.length; at = end) {
+      if (messages.length < at + 5) return undefined
+      end = at + 1 + messages.readUInt32BE(at + 1)
+      if (messages.length < end) return undefined
+      // Another message, as a notice, may come before or in between.
+      if (messages[at] !== 82) continue
       const kind = messages.readUInt32BE(at + 5)
       const fault = faultOf(kind, messages.toString('utf8', at + 9, end))
       if (fault) throw connectionLost(new Error(`the server's authentication: ${fault}`))
       if (kind === authentication.ok) return true
-      at = end
     }
     return false
   }

@@ -32,7 +32,6 @@ export type SingleConnection = Awaited<ReturnType<typeof openSingleConnection>>
  */
 export async function openSingleConnection({ address, index, encryption, parameters, until }: Target) {
   const options = libraryOptions(address, parameters)
-  const closing = new AbortController()
   const opened = Promise.withResolvers<void>()
   let socket: Socket | undefined
   let lost = false
@@ -43,9 +42,10 @@ export async function openSingleConnection({ address, index, encryption, paramet
     onclose: () => destroy(),
     async socket() {
       // postgres.js would continue on another connection, with half of a script outside of its transaction.
-      if (closing.signal.aborted || socket) throw connectionLost()
-      const { signal } = closing
-      socket = await dial({ host: address.hosts[index]!, address, encryption, until, signal })
+      if (lost || socket) throw connectionLost()
+      socket = await dial({ host: address.hosts[index]!, address, encryption, until })
+      // Given up at the last moment.
+      if (lost) socket.destroy()
       guardAuthentication(socket)
       opened.resolve()
       return socket
@@ -57,19 +57,14 @@ export async function openSingleConnection({ address, index, encryption, paramet
   async function end() {
     lost = true
     await client.end({ timeout: 1 })
-    closeSocket()
+    socket?.destroy()
   }
 
   function destroy() {
     lost = true
-    closeSocket()
+    socket?.destroy()
     // Rejects the statements that postgres.js still has.
     void client.end({ timeout: 0 })
-  }
-
-  function closeSocket() {
-    closing.abort()
-    socket?.destroy()
   }
 
   async function handshake() {
