@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'bun:test'
+import { describe, expect, spyOn, test } from 'bun:test'
 import { parseDatabaseUrl } from '../src/config/database-url.ts'
 import { createAnswers } from '../src/db/postgres/answers.ts'
 import { isUnavailable } from '../src/db/postgres/connection-errors.ts'
@@ -189,6 +189,22 @@ test('a connection that the server closes is lost, also while nothing is asked',
   server[Symbol.dispose]()
 
   await until(() => single.lost)
+})
+
+test('a connection has no time after which it is closed: the pool decides', async () => {
+  using server = await startScriptedServer()
+  const timers = spyOn(globalThis, 'setTimeout')
+  try {
+    const single = await connect(server.url)
+    await single.ask('first', [], {})
+    const seconds = timers.mock.calls.map(([, milliseconds]) => Number(milliseconds) / 1000)
+    single.destroy()
+
+    // The limits of the start.
+    expect(seconds.filter(limit => limit > 1)).toEqual([30])
+  } finally {
+    timers.mockRestore()
+  }
 })
 
 test('a script whose rows are not all there fails, and its connection is lost', async () => {

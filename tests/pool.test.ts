@@ -252,6 +252,18 @@ test('at most four statements are on their way on a connection', async () => {
   expect(pool.made[0]!.asked).toHaveLength(1 + 4)
 })
 
+test('four connections are opened for statements that are quick, and no more', async () => {
+  const time = fakeTime()
+  const pool = scripted(10)
+  await ask(pool, 'quick', true)
+  for (let atOnce = 2; atOnce <= 8; atOnce++) {
+    for (let i = 0; i < atOnce; i++) void ask(pool, `wait 1 for ${i}`, true)
+    await time.pass(4, 1)
+  }
+
+  expect(pool.made).toHaveLength(4)
+})
+
 test('of busy connections the least loaded one is used', async () => {
   const time = fakeTime()
   const pool = scripted(2)

@@ -456,8 +456,8 @@ test('of two hosts that both take writes only one is used, also when the other a
   expect(answers).toEqual(Array(3).fill([['good']]))
 })
 
-test('a deadlock and a serialization failure are a moment, not a mistake', () => {
-  for (const code of ['40P01', '40001', '57014', '55P03', '53300', '08006', '25006']) {
+test('a deadlock, a serialization failure and a wrong password are a moment, not a mistake', () => {
+  for (const code of ['40P01', '40001', '57014', '55P03', '53300', '08006', '25006', '28P01', '3D000']) {
     expect(isUnavailable(new postgres.PostgresError({ code } as never))).toBe(true)
   }
   for (const code of ['23505', '42601', '22P02', '0A000']) {
@@ -473,15 +473,16 @@ test('a code of the system is no SQLSTATE', () => {
 })
 
 test('a broken constraint is known by its name, whatever language the server speaks, and on a shard of Citus', () => {
-  const broken = (message: string, constraint_name?: string) =>
-    brokenConstraint(Object.assign(new Error(message), { code: '23505', constraint_name }))
+  const broken = (message: string, constraint_name?: string, code = '23505') =>
+    brokenConstraint(Object.assign(new Error(message), { code, constraint_name }))
 
   expect([
     broken('doppelter Schlüsselwert verletzt Unique-Constraint »users_key«', 'users_key'),
     broken('duplicate key value violates unique constraint "users_key_102008"'),
     broken('duplicate key value violates unique constraint "users_key"'),
     broken('null value violates not-null constraint'),
-  ]).toEqual(['users_key', 'users_key', 'users_key', ''])
+    broken('constraint "users_key" of relation "users" does not exist', undefined, '42704'),
+  ]).toEqual(['users_key', 'users_key', 'users_key', '', undefined])
 })
 
 test('a table or a column that is not there yet is a migration that has not run', () => {
