@@ -1,5 +1,6 @@
 import { afterEach, expect, jest, test } from 'bun:test'
 import fc from 'fast-check'
+import postgres from 'postgres'
 import type { QueryOptions } from '../src/db/driver.ts'
 import { createPool, openingSecondsMax } from '../src/db/postgres/pool.ts'
 import { createPoolConnection } from '../src/db/postgres/pool-connection.ts'
@@ -34,6 +35,7 @@ function scripted(size: number, { isReadOnly = false, isProxied = false, mayPrep
       async ask(text: string, _: unknown, { prepare }: QueryOptions) {
         asked.push(text)
         if (prepare) prepared.push(text)
+        if (text === 'write') throw new postgres.PostgresError({ code: '25006' } as never)
         const [, pause] = /^wait (\d+)/.exec(text) ?? []
         // One after another, as a session does.
         last = last.then(() =>
@@ -170,6 +172,20 @@ test('a connection whose time is over is used no more, and ended', async () => {
 
   expect(pool.made.map(({ ended }) => ended)).toEqual([1, 0])
 })
+
+test.each([
+  [false, [1, 0]],
+  [true, [0]],
+])(
+  'a server that refuses a write is left, unless it has refused writes from the beginning (%p)',
+  async (isReadOnly, ended) => {
+    fakeTime()
+    const pool = scripted(1, { isReadOnly })
+    expect([await ask(pool, 'write'), await ask(pool)]).toEqual(['refused', 'answered'])
+
+    expect(pool.made.map(({ ended }) => ended)).toEqual(ended)
+  },
+)
 
 test('a connection is replaced after half an hour to an hour', async () => {
   const time = fakeTime()

@@ -376,7 +376,8 @@ describe('the session is ours, whatever', () => {
 
   test('the address says', async () => {
     const url = new URL(server.url)
-    const parameters = { DateStyle: 'German', timezone: 'Asia/Tokyo', client_encoding: 'LATIN1' }
+    const tokyo = { TimeZone: 'Asia/Tokyo', TIMEZONE: 'Asia/Tokyo' }
+    const parameters = { ...tokyo, DateStyle: 'German', client_encoding: 'LATIN1' }
     for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value)
     url.searchParams.set('statement_timeout', '0')
     const one = openPostgres({ url: url.href, poolSize: 1 })
