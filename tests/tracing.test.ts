@@ -1,5 +1,9 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, jest, spyOn, test } from 'bun:test'
+import { diag } from '@opentelemetry/api'
+import { Elysia } from 'elysia'
 import { parseConfig } from '../src/config/config.ts'
+import { createLog } from '../src/telemetry/log.ts'
+import { createTracing, samplerOf } from '../src/telemetry/tracing.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
@@ -234,6 +238,99 @@ describe('the executable, with a collector', () => {
     })
     expect(collector.seen.headers.get('x-tenant')).toBe('acme')
     expect(collector.seen.headers.get('content-type')).toBe('application/json')
+  })
+})
+
+describe('in this process,', () => {
+  const lines: string[] = []
+  const log = createLog({ level: 'info', pretty: false, write: text => void lines.push(text) })
+  const endpoint = 'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT'
+
+  /** Traces of requests that are answered with these statuses, for the collector at `url`. */
+  async function trace(url: string, ...statuses: number[]) {
+    const { requests, observe, stop } = createTracing({ env: { [endpoint]: url }, version: '1', log })
+    delete process.env[endpoint]
+    const app = new Elysia().use(requests).get('/:status', ({ params }) => {
+      const status = Number(params.status)
+      observe({
+        requestId: 'x',
+        method: 'GET',
+        route: `/${status}`,
+        status,
+        userId: undefined,
+        milliseconds: 1,
+      })
+    })
+    for (const status of statuses) await app.handle(new Request(`http://localhost/${status}`))
+    return { stop }
+  }
+
+  test('a request is a failure from 500 on', async () => {
+    const collector = startCollector()
+    const { stop } = await trace(`${collector.url}/v1/traces`, 499, 500)
+    await stop()
+    collector.stop()
+
+    expect(collector.spans.map(({ name, status }) => [name, status.code ?? 0])).toEqual([
+      ['GET /499', 0],
+      ['GET /500', 2],
+    ])
+  })
+
+  test('a collector that does not answer delays the end by two seconds', async () => {
+    const silent = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: () => new Promise<Response>(() => {}) })
+    const { stop } = await trace(silent.url.href, 200)
+    jest.useFakeTimers()
+    let isStopped = false
+    void stop().then(() => {
+      isStopped = true
+    })
+    const seen = []
+    for (const milliseconds of [1999, 1]) {
+      jest.advanceTimersByTime(milliseconds)
+      for (let i = 0; i < 30; i++) await Promise.resolve()
+      seen.push(isStopped)
+    }
+    jest.useRealTimers()
+    await silent.stop(true)
+
+    expect(seen).toEqual([false, true])
+  })
+
+  test('what the SDK complains about is a short warning, once a minute', async () => {
+    const clock = spyOn(performance, 'now').mockReturnValue(0)
+    const { stop } = await trace('http://127.0.0.1:1')
+    lines.length = 0
+    for (const [at, level] of [
+      [60_000, 'warn'],
+      [60_500, 'error'],
+      [119_999, 'error'],
+      [120_000, 'error'],
+      [180_000, 'info'],
+    ] as const) {
+      clock.mockReturnValue(at)
+      diag[level]('x'.repeat(1000))
+    }
+    clock.mockRestore()
+    await stop()
+
+    const warning = { level: 'warn', msg: 'traces are lost', reason: 'x'.repeat(300) }
+    expect(lines.map(line => JSON.parse(line))).toMatchObject([warning, warning])
+  })
+
+  test.each([
+    [undefined, undefined, 'ParentBased{root=TraceIdRatioBased{1}'],
+    ['nonsense', '0', 'ParentBased{root=TraceIdRatioBased{1}'],
+    ['always_on', '0', 'TraceIdRatioBased{1}'],
+    ['always_off', '1', 'TraceIdRatioBased{0}'],
+    ['traceidratio', '0.25', 'TraceIdRatioBased{0.25}'],
+    ['traceidratio', 'many', 'TraceIdRatioBased{1}'],
+    ['parentbased_always_off', undefined, 'ParentBased{root=TraceIdRatioBased{0}'],
+    ['parentbased_traceidratio', '0.5', 'ParentBased{root=TraceIdRatioBased{0.5}'],
+  ])('the sampler %p with the argument %p is %s', (sampler, argument, name) => {
+    const env = { OTEL_TRACES_SAMPLER: sampler, OTEL_TRACES_SAMPLER_ARG: argument }
+
+    expect(String(samplerOf(env))).toStartWith(name)
   })
 })
 

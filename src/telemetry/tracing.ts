@@ -129,7 +129,7 @@ export function createTracing({ env, version, log }: TracingOptions) {
 }
 
 /** `OTEL_TRACES_SAMPLER`, which only the SDK's own set-up reads. Always on and off are the ratios 1 and 0. */
-function samplerOf(env: Record<string, string | undefined>): Sampler {
+export function samplerOf(env: Record<string, string | undefined>): Sampler {
   const [, parentBased, kind] =
     /^(parentbased_)?(always_on|always_off|traceidratio)$/.exec(env.OTEL_TRACES_SAMPLER ?? '') ?? []
   const given = Number(env.OTEL_TRACES_SAMPLER_ARG ?? 1)
