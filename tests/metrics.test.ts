@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, jest, spyOn, test } from 'bun:test'
+import { readdirSync } from 'node:fs'
 import { parseConfig } from '../src/config/config.ts'
 import { readKind } from '../src/db/instrumented-driver.ts'
 import { createMetrics } from '../src/telemetry/metrics.ts'
@@ -179,6 +180,82 @@ test('a pause of the event loop is seen once, as long as it was', async () => {
     clock.mockRestore()
     timers.mockRestore()
   }
+})
+
+describe('what is measured', () => {
+  test('is what its source says at each scrape, under its name', async () => {
+    const { setSources, text, stop } = createMetrics({ version: '1', database: 'postgres' })
+    const state = { away: false }
+    setSources({
+      inFlight: () => 1,
+      database: () => ({ size: 2, inUse: 3, idle: 4, opening: 5, waiting: 6, ...state }),
+      hashing: () => ({ running: 7, waiting: 8 }),
+      throttled: () => ({ login: 9, account: 10 }),
+      cachedTokens: () => 11,
+      streams: () => ({ open: 12, entriesSent: 13, wakeUps: 14, tooSlow: 15 }),
+      logLinesDropped: () => 16,
+      backups: () => ({ lastGoodAt: new Date(17_000), outcomes: { ok: 18, failed: 19 } }),
+    })
+    await text()
+    state.away = true
+    const families = readPrometheus(await text())
+    await stop()
+
+    const shown = (name: string, labels?: Record<string, string>) => sampled(families, name, labels)
+    const states = ['in_use', 'idle', 'opening'].map(state => shown('database_connections', { state }))
+    expect([shown('http_requests_in_flight'), shown('database_connections_max'), ...states]).toEqual([
+      1, 2, 3, 4, 5,
+    ])
+    expect([shown('database_statements_waiting'), shown('database_up')]).toEqual([6, 0])
+    expect([shown('password_hashes_running'), shown('password_hashes_waiting')]).toEqual([7, 8])
+    const limits = ['login', 'account'].map(limit => shown('throttled_requests_total', { limit }))
+    expect([...limits, shown('cached_tokens'), shown('streams_open')]).toEqual([9, 10, 11, 12])
+    const sent = ['stream_entries_sent_total', 'stream_wake_ups_total', 'streams_too_slow_total']
+    expect(sent.map(name => shown(name))).toEqual([13, 14, 15])
+    expect([shown('log_lines_dropped_total'), shown('backup_last_success_timestamp_seconds')]).toEqual([
+      16, 17,
+    ])
+    expect(['ok', 'failed'].map(outcome => shown('backups_total', { outcome }))).toEqual([18, 19])
+    const { user, system } = process.cpuUsage()
+    expect((user + system) / 1e6 - shown('process_cpu_seconds_total')).toBeWithin(0, 10)
+    const { rss } = process.memoryUsage()
+    expect(shown('process_resident_memory_bytes')).toBeWithin(rss / 2, rss * 2)
+    expect(Math.abs(shown('process_open_fds') - readdirSync('/proc/self/fd').length)).toBeLessThan(20)
+  })
+
+  test('of requests and statements is in seconds, and by outcome', async () => {
+    const clock = spyOn(performance, 'now').mockReturnValue(0)
+    const { observe, aroundStatement, text, stop } = createMetrics({ version: '1', database: 'postgres' })
+    const answered = { requestId: 'x', method: 'GET', route: '/x', status: 200, userId: undefined }
+    observe({ ...answered, milliseconds: 250 })
+    const select = { operation: 'select', table: 'tasks' } as const
+    await aroundStatement(select, '', async () => void clock.mockReturnValue(500))
+    const failing = async () => {
+      clock.mockReturnValue(2000)
+      throw new Error('broken')
+    }
+    await expect(aroundStatement(select, '', failing)).rejects.toThrow('broken')
+    clock.mockRestore()
+    const families = readPrometheus(await text())
+    await stop()
+
+    const labels = { method: 'GET', route: '/x' }
+    expect(sampled(families, 'http_request_duration_seconds_sum', labels)).toBe(0.25)
+    const sum = (outcome: string) =>
+      sampled(families, 'database_statement_duration_seconds_sum', { operation: 'select', outcome })
+    expect([sum('ok'), sum('failed')]).toEqual([0.5, 1.5])
+  })
+
+  test('of the event loop is measured until the end', async () => {
+    jest.useFakeTimers()
+    const { text, stop } = createMetrics({ version: '1', database: 'postgres' })
+    jest.advanceTimersByTime(300)
+    await stop()
+    jest.advanceTimersByTime(300)
+    jest.useRealTimers()
+
+    expect(sampled(readPrometheus(await text()), 'event_loop_lag_seconds_count')).toBe(3)
+  })
 })
 
 test('without the setting there are no metrics', async () => {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseConfig } from '../src/config/config.ts'
 import { AppError } from '../src/lib/errors.ts'
-import { idleSeconds } from '../src/server/listener.ts'
+import { idleSeconds, listen } from '../src/server/listener.ts'
 import { isAway, serve } from '../src/server/start.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { client } from './support/harness.ts'
@@ -39,6 +39,70 @@ describe('at the start', () => {
 
   test('a fault of ours is not waited for', () => {
     expect(isAway(new TypeError('broken'))).toBe(false)
+  })
+})
+
+describe('a listener', () => {
+  const lines: string[] = []
+  const write = (text: string) => void lines.push(...text.trimEnd().split('\n'))
+  const log = createLog({ level: 'info', pretty: false, write })
+  const logged = () => {
+    log.flush()
+    return lines.splice(0).map(line => JSON.parse(line))
+  }
+  const start = () => {
+    const { server, attach } = listen({ host: '127.0.0.1', port: 0, workers: 1 }, log)
+    return {
+      attach,
+      get: (path: string, method = 'GET') => fetch(new URL(path, server.url), { method }),
+      server,
+    }
+  }
+
+  test('answers the probes of a process that lives, and keeps every other request for the app', async () => {
+    const { attach, get, server } = start()
+    const probes = await Promise.all(['/health', '/health/live'].map(path => get(path)))
+    const others = [get('/health/ready'), get('/health', 'POST'), get('/x')]
+    const lineOfEach = logged()
+    attach(() => new Response('app'))
+    const answers = await Promise.all([...others, get('/health')])
+    await server.stop(true)
+
+    for (const probe of probes) {
+      expect([probe.status, await probe.json()]).toEqual([200, { status: 'healthy' }])
+      expect(probe.headers.get('x-content-type-options')).toBe('nosniff')
+      const id = probe.headers.get('x-request-id')
+      const line = {
+        msg: 'request',
+        request_id: id,
+        method: 'GET',
+        route: new URL(probe.url).pathname,
+        status: 200,
+      }
+      expect(lineOfEach).toContainEqual(expect.objectContaining(line))
+    }
+    expect(lineOfEach).toHaveLength(2)
+    expect(await Promise.all(answers.map(answer => answer.text()))).toEqual(Array(4).fill('app'))
+  })
+
+  test('answers for an app that fails, in the shape of the API, without a word of the failure', async () => {
+    const { attach, get, server } = start()
+    attach(() => {
+      throw new Error('geheim')
+    })
+    const answer = await get('/x')
+    await server.stop(true)
+
+    const body = await answer.json()
+    expect([answer.status, body]).toEqual([
+      500,
+      { code: 'internal', detail: 'Internal server error', request_id: expect.any(String) },
+    ])
+    expect(answer.headers.get('x-content-type-options')).toBe('nosniff')
+    expect(answer.headers.get('x-request-id')).toBe(body.request_id)
+    expect(logged()).toMatchObject([
+      { level: 'error', msg: 'request failed', request_id: body.request_id, message: 'geheim' },
+    ])
   })
 })
 
