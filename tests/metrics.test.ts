@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, jest, spyOn, test } from 'bun:test'
-import { readdirSync } from 'node:fs'
+import { closeSync, openSync } from 'node:fs'
 import { parseConfig } from '../src/config/config.ts'
 import { readKind } from '../src/db/instrumented-driver.ts'
 import { createMetrics } from '../src/telemetry/metrics.ts'
@@ -198,7 +198,9 @@ describe('what is measured', () => {
     })
     await text()
     state.away = true
+    const files = Array.from({ length: 50 }, () => openSync('/dev/null', 'r'))
     const families = readPrometheus(await text())
+    for (const file of files) closeSync(file)
     await stop()
 
     const shown = (name: string, labels?: Record<string, string>) => sampled(families, name, labels)
@@ -220,7 +222,7 @@ describe('what is measured', () => {
     expect((user + system) / 1e6 - shown('process_cpu_seconds_total')).toBeWithin(0, 10)
     const { rss } = process.memoryUsage()
     expect(shown('process_resident_memory_bytes')).toBeWithin(rss / 2, rss * 2)
-    expect(Math.abs(shown('process_open_fds') - readdirSync('/proc/self/fd').length)).toBeLessThan(20)
+    expect(shown('process_open_fds')).toBeGreaterThan(files.length)
   })
 
   test('of requests and statements is in seconds, and by outcome', async () => {

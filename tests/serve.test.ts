@@ -8,6 +8,7 @@ import { idleSeconds, listen } from '../src/server/listener.ts'
 import { isAway, serve } from '../src/server/start.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { client } from './support/harness.ts'
+import { until } from './support/until.ts'
 import { halfSent } from './support/wire.ts'
 
 describe('at the start', () => {
@@ -63,6 +64,7 @@ describe('a listener', () => {
     const { attach, get, server } = start()
     const probes = await Promise.all(['/health', '/health/live'].map(path => get(path)))
     const others = [get('/health/ready'), get('/health', 'POST'), get('/x')]
+    await until(() => server.pendingRequests === others.length)
     const lineOfEach = logged()
     attach(() => new Response('app'))
     const answers = await Promise.all([...others, get('/health')])
