@@ -13,6 +13,8 @@ const fs = { ...nodeFs }
 const promises = { ...nodePromises }
 const names = new Map<number, string>()
 let events: string[] = []
+/** Bytes, instead of what is free. */
+let free: number | undefined
 
 mock.module('node:fs', () => ({
   ...fs,
@@ -25,6 +27,8 @@ mock.module('node:fs', () => ({
     events.push(`sync ${names.get(file)}`)
     fs.fsyncSync(file)
   },
+  statfsSync: (path: string) =>
+    free === undefined ? fs.statfsSync(path) : { bavail: free / 512, bsize: 512 },
   renameSync(from: string, to: string) {
     events.push(`rename ${to}`)
     fs.renameSync(from, to)
@@ -136,8 +140,38 @@ test('a first database is on disk before it has its name, and its name after tha
   expect(seen.slice(renamed + 1)).toEqual([`sync ${top}`])
   expect(files.filter(path => (fs.statSync(path).mode & 0o077) !== 0)).toEqual([])
   // It was shut down when it was built, and its templates for further databases were dropped.
-  expect(files.map(path => basename(path))).not.toContain('postmaster.pid')
+  expect(files.filter(path => path.endsWith('/postmaster.pid'))).toEqual([])
   expect(fs.readdirSync(join(top, 'cluster/base'))).toHaveLength(1)
+}, 60_000)
+
+test('64 MiB stay free: fewer refuse writes, and a copy that would leave fewer', async () => {
+  const dataDir = folder()
+  const driver = await openEmbedded({ dataDir })
+  const bytes = filesOf(join(dataDir, 'cluster')).reduce((sum, path) => sum + fs.statSync(path).size, 0)
+  const mebibyte = 1024 * 1024
+  const outcome = async (mebibytes: number, work: () => Promise<unknown>) => {
+    free = mebibytes * mebibyte
+    return work().then(
+      () => 'done',
+      error => error.message,
+    )
+  }
+  const write = () => driver.query('create table if not exists t as select 1 as a', [])
+  const copy = () => driver.copyTo!(join(folder(), 'copy'))
+  try {
+    expect([await outcome(63, write), await outcome(64, write)]).toEqual([
+      'Service temporarily unavailable',
+      'done',
+    ])
+    const size = Math.floor(bytes / mebibyte)
+    expect(await outcome(63 + size, copy)).toMatch(
+      /^not enough space for a copy of the database: it takes \d+ MB$/,
+    )
+    expect(await outcome(66 + size, copy)).toBe('done')
+  } finally {
+    free = undefined
+    await driver.close()
+  }
 }, 60_000)
 
 describe('the result of a command', () => {
