@@ -585,16 +585,23 @@ describe('a start', () => {
     }
   }, 60_000)
 
-  test('ends with the message and the exit code of one process when the database refuses', async () => {
-    const url = new URL(database.directUrl)
-    url.pathname = '/no_such_database'
-    const outcome = await runCommand(['serve'], { env: { ...settings(), DATABASE_URL: url.href, PORT: '0' } })
+  test.each(['1', '2'])(
+    'ends with the message, the last lines and the exit code of one process when the database refuses (WORKERS=%s)',
+    async WORKERS => {
+      const url = new URL(database.directUrl)
+      url.pathname = '/no_such_database'
+      const env = { ...settings(), DATABASE_URL: url.href, PORT: '0', WORKERS }
+      const outcome = await runCommand(['serve'], { env })
 
-    expect(outcome.exitCode).toBe(1)
-    expect(outcome.stderr).toBe(
-      'the database cannot be reached: database "no_such_database" does not exist\n',
-    )
-  }, 60_000)
+      expect(outcome.exitCode).toBe(1)
+      expect(outcome.stderr).toBe(
+        'the database cannot be reached: database "no_such_database" does not exist\n',
+      )
+      expect(outcome.stdout).toContain('"msg":"stopped"')
+      expect(outcome.stdout.includes('"msg":"worker ended"')).toBe(WORKERS === '2')
+    },
+    60_000,
+  )
 
   test('obeys a signal before it is over', async () => {
     const child = Bun.spawn([await executablePath(), 'serve'], {
