@@ -5,6 +5,7 @@ import {
   mkdtempSync,
   openSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -20,6 +21,7 @@ import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { migrate } from '../src/db/migrator.ts'
 import { startBackups } from '../src/server/backups.ts'
 import { createLog } from '../src/telemetry/log.ts'
+import { descendants } from './bench/measure.ts'
 import { runCommand } from './support/command.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { until } from './support/until.ts'
@@ -127,6 +129,7 @@ describe('with BACKUP_EVERY', () => {
       expect(counts).toEqual([0, 1, 1, 2])
       expect(failures()).toEqual([60, 60])
       await backups.stop()
+      expect(jest.getTimerCount()).toBe(0)
     } finally {
       jest.useRealTimers()
     }
@@ -149,11 +152,18 @@ describe('with BACKUP_EVERY', () => {
     expect(events(api, 'backup made')).toEqual([])
   }, 60_000)
 
-  test('a stop ends a backup that is under way, and nothing is left of it', async () => {
+  test('a backup has the lowest priority, may be killed, and is ended by a stop, which leaves nothing of it', async () => {
     const dataDir = newFolder()
     const api = await startExecutable(on(dataDir, { BACKUP_EVERY: '1s' }))
     await until(() => leftovers(dataDir).length > 0, 60)
+    const [backup] = descendants(api.process.pid)
+    const stat = readFileSync(`/proc/${backup}/stat`, 'utf8').replace(/.*\)/s, '').trim().split(' ')
+    process.kill(backup!, 'SIGKILL')
+    await until(() => events(api, 'backup failed').length > 0)
+    await until(() => descendants(api.process.pid).length > 0, 60)
 
+    expect(stat[16]).toBe('19')
+    expect(events(api, 'backup failed')[0]).toMatchObject({ reason: 'ended by SIGKILL' })
     expect(await api.stop()).toBe(0)
     await until(() => leftovers(dataDir).length === 0, 10)
   }, 120_000)
