@@ -148,9 +148,8 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
 function watchFolder(folder: string) {
   const lost = Promise.withResolvers<string>()
   let isGone = false
-  let isStopped = false
   const check = () => {
-    if (isGone || isStopped || existsSync(join(folder, 'PG_VERSION'))) return isGone
+    if (isGone || existsSync(join(folder, 'PG_VERSION'))) return isGone
     isGone = true
     lost.resolve('the folder of the embedded database is gone')
     return true
@@ -164,10 +163,7 @@ function watchFolder(folder: string) {
     },
     /** Looks, and returns whether it is gone. */
     check,
-    stop() {
-      isStopped = true
-      clearInterval(timer)
-    },
+    stop: () => clearInterval(timer),
   }
 }
 
