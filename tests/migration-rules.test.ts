@@ -3,10 +3,9 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { Glob } from 'bun'
+import { handwritten, tasksJson } from '../drizzle/handwritten.ts'
 import config from '../drizzle.config.ts'
 import { complete } from '../scripts/generate-migration.ts'
-import { handwritten } from '../src/modules/table-registry.ts'
-import { tasksJson } from '../src/modules/tasks/table.ts'
 import { breaches } from './support/migration-rules.ts'
 
 const root = join(import.meta.dir, '..')
