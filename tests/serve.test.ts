@@ -95,7 +95,7 @@ describe('a listener', () => {
     const answer = await get('/x')
     await server.stop(true)
 
-    const body = await answer.json()
+    const body = (await answer.json()) as { request_id: string }
     expect([answer.status, body]).toEqual([
       500,
       { code: 'internal', detail: 'Internal server error', request_id: expect.any(String) },
