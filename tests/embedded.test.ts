@@ -292,7 +292,7 @@ test('the process does other things while many statements wait', async () => {
   expect(turns).toBeGreaterThan(5)
 })
 
-test('closing waits for what is under way as long as it was told, and leaves no timer', async () => {
+test('closing waits for what is under way, not longer than it may, and leaves no timer', async () => {
   const timers = [spyOn(globalThis, 'setInterval'), spyOn(globalThis, 'clearInterval')] as const
   const driver = await open(folder())
   const end = Promise.withResolvers<void>()
