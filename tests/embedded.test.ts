@@ -154,10 +154,13 @@ test('each kind of value comes back as it was', async () => {
     { a: [1, null, 'x'] },
     7,
     'té"xt',
+    'a JSON text',
+    [true],
   ]
 
   const [row] = await driver.query(
-    `select $1::bool, $2::text, $3::int8, $4::timestamptz, $5::text[], $6::jsonb, $7::int4, $8::text, 1.5::numeric`,
+    `select $1::bool, $2::text, $3::int8, $4::timestamptz, $5::text[], $6::jsonb, $7::int4, $8::text,
+      $9::jsonb, $10::json, 1.5::numeric`,
     values,
   )
 

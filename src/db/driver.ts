@@ -62,7 +62,6 @@ export interface DedicatedConnection {
 /** PostgreSQL's type numbers (`select oid from pg_type`) that need the same look on both drivers. */
 const oid = {
   int8: 20,
-  json: 114,
   date: 1082,
   textArray: 1009,
   timestamptz: 1184,
@@ -72,7 +71,7 @@ const oid = {
 const text = (value: string) => value
 
 /**
- * How a cell arrives, by type number. Everything else is as the drivers agree: text, number, boolean, null.
+ * How a cell arrives, by type number. Everything else is as the drivers agree: text, number, boolean, null, JSON.
  * `int8` is a number: our counters stay far below 2^53. Times stay PostgreSQL's text, which keeps microseconds.
  */
 export const parsers: Record<number, (value: string) => unknown> = {
@@ -80,8 +79,6 @@ export const parsers: Record<number, (value: string) => unknown> = {
   [oid.date]: text,
   [oid.timestamptz]: text,
   [oid.textArray]: parseTextArray,
-  [oid.json]: JSON.parse,
-  [oid.jsonb]: JSON.parse,
 }
 
 /** How a value leaves, by the type that PostgreSQL expects. JSON values are passed as objects, lists of text as arrays. */
@@ -90,7 +87,6 @@ export const serializers: Record<number, (value: never) => string> = {
   [oid.date]: text,
   [oid.timestamptz]: text,
   [oid.textArray]: formatTextArray,
-  [oid.json]: JSON.stringify,
   [oid.jsonb]: JSON.stringify,
 }
 
