@@ -1,5 +1,4 @@
 import type { Caller } from './sessions.ts'
-import type { Claims } from './tokens.ts'
 
 /** How long a session counts as alive after it was last seen alive. With `pollEveryMs` it stays below a second. */
 const trustMs = 700
@@ -43,7 +42,7 @@ export type TokenCache = ReturnType<typeof createTokenCache>
  * Keeps tokens whose signature was verified and whose session was found alive, so that the next request with the same
  * token repeats neither. An API token counts as a session of its own.
  *
- * A valid signature stays valid. A session may end: so while requests arrive, one poll every 250 ms asks the database
+ * A session may end: so while requests arrive, one poll every 250 ms asks the database
  * for the sessions that ended lately. As long as polls succeed, a session that none of them names is alive; after a gap
  * (the database is slow or away, or no request arrived) each session is looked up again. Works through a
  * transaction-pooling proxy. At most `tokensMax` are kept; the oldest entry is dropped first.
@@ -64,13 +63,12 @@ export function createTokenCache(
   let polling = false
   let pollStartedAt = Number.NEGATIVE_INFINITY
 
-  function isAlive({ checkedAt, caller }: Entry, at: number): boolean {
+  function isAlive({ checkedAt, caller, endsAt, exp }: Entry, at: number): boolean {
+    if (at >= endsAt || clock.wall() >= exp * 1000) return false
     if (recentlyRevoked.has(caller.sessionId) || at - checkedAt > recheckMs) return false
     const knownAliveAt = checkedAt >= coveredSince ? Math.max(checkedAt, polledAt) : checkedAt
     return at - knownAliveAt < trustMs
   }
-
-  const isOver = ({ endsAt, exp }: Entry, at: number) => at >= endsAt || clock.wall() >= exp * 1000
 
   async function poll() {
     polling = true
@@ -104,15 +102,7 @@ export function createTokenCache(
       const at = clock.elapsed()
       if (!polling && at - pollStartedAt >= pollEveryMs) void poll()
       const entry = tokens.get(token)
-      return entry && !isOver(entry, at) && isAlive(entry, at) ? entry.caller : undefined
-    },
-
-    /** The claims of a token, if its signature was verified and it has not expired. */
-    claims(token: string): Claims | undefined {
-      const entry = tokens.get(token)
-      if (!entry || isOver(entry, clock.elapsed())) return undefined
-      const { id: sub, sessionId: sid } = entry.caller
-      return { sub, sid, exp: entry.exp }
+      return entry && isAlive(entry, at) ? entry.caller : undefined
     },
 
     /**
