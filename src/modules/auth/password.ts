@@ -9,7 +9,6 @@ import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
 import { errors, withHeaders } from '../../http/schema.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
 import { provePassword } from './current-password.ts'
-import { insertUser } from './insert-user.ts'
 import {
   account,
   login,
@@ -19,6 +18,7 @@ import {
   type TokenPair,
   tokenPair,
 } from './model.ts'
+import { insertUser } from './new-user.ts'
 import type { Passwords } from './password-hash.ts'
 import type { Sessions } from './sessions.ts'
 import type { Throttle } from './throttle.ts'

@@ -1,10 +1,14 @@
+import { gt, sql } from 'drizzle-orm'
+import type { Db } from '../../db/drizzle.ts'
+import { sessionEnds } from '../../db/tables.ts'
+import { withoutTimeBudget } from '../../db/time-budget.ts'
 import type { Caller } from './sessions.ts'
 
 /** How long a session counts as alive after it was last seen alive. With `pollEveryMs` it stays below a second. */
 const trustMs = 700
 const pollEveryMs = 250
-/** The window of `pollRevocations`: a revocation is committed within seconds of its timestamp, so no poll misses it. */
-export const revocationWindowSeconds = 15
+/** The window of a poll: a revocation is committed within seconds of its timestamp, so no poll misses it. */
+const revocationWindowSeconds = 15
 /** Each session is looked up again at least this often. */
 const recheckMs = 5 * 60_000
 
@@ -132,4 +136,22 @@ export function createTokenCache(
       return tokens.size
     },
   }
+}
+
+/**
+ * Reads which sessions and API tokens ended in the last seconds; triggers record them. A request may begin it, but does not
+ * wait for it.
+ */
+export function createRevocationPoll(db: Db): () => Promise<Revocations> {
+  // Prepared, because it runs four times a second. An aggregate: one row, also when nothing ended.
+  const recent = db
+    .select({
+      sessionIds: sql<string[]>`coalesce(array_agg(${sessionEnds.sessionId}::text), '{}')`,
+      databaseTime: sql<number>`(date_part('epoch', now()) * 1000)::bigint`,
+    })
+    .from(sessionEnds)
+    .where(gt(sessionEnds.endedAt, sql`now() - make_interval(secs => ${revocationWindowSeconds}::int)`))
+    .prepare('poll_revocations')
+
+  return () => withoutTimeBudget(async () => (await recent.execute())[0]!)
 }
