@@ -1,5 +1,3 @@
-import { Writable } from 'node:stream'
-
 /** A message to the user of a command, on stderr; results go to stdout. */
 export function say(message: string): void {
   process.stderr.write(`${message}\n`)
@@ -110,8 +108,7 @@ export async function ask(question: string): Promise<string | undefined> {
 async function readLine(question: string, { isHidden = false } = {}): Promise<string> {
   // Loaded here because `serve` does not need it.
   const { createInterface } = await import('node:readline')
-  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
-  const output = isHidden ? nowhere : process.stderr
+  const output = isHidden ? undefined : process.stderr
   const terminal = createInterface({ input: process.stdin, output, terminal: true })
   if (isHidden) process.stderr.write(question)
   try {

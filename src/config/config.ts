@@ -1,5 +1,4 @@
 import { readFileSync } from 'node:fs'
-import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseNetwork } from '../lib/client-address.ts'
@@ -289,8 +288,6 @@ function trustedProxies({ text, mistake }: Reader): string[] {
       ?.split(',')
       .map(network => network.trim()) ?? []
   try {
-    // The parser reads 10.0.0 as 10.0.0.0, and 010.0.0.1 as octal.
-    if (!networks.every(network => isIP(network.replace(/\/.*/, '')))) throw new Error()
     networks.forEach(parseNetwork)
     return networks
   } catch {

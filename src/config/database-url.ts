@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
-import { isIPv6 } from 'node:net'
-import { type ConnectionOptions, createSecureContext, getCACertificates, type SecureVersion } from 'node:tls'
+import type { ConnectionOptions, SecureVersion } from 'node:tls'
+import { isAddress } from '../lib/client-address.ts'
 import { intended } from '../lib/nearest.ts'
 import { isKnown, type Parameter, parameters, type SslMode, wholeNumber } from './database-parameters.ts'
 
@@ -162,7 +162,7 @@ function readHosts(
   if (names.some(name => !name) && addresses.length === 0) {
     mistake(`${looksLike}; for a socket postgres:///name?host=/var/run/postgresql`)
   }
-  if (names.some(name => !name.startsWith('/') && /[\s:[\]]/.test(name) && !isIPv6(name))) mistake(looksLike)
+  if (names.some(name => !name.startsWith('/') && /[\s:[\]]/.test(name) && !isAddress(name))) mistake(looksLike)
   if (!(ports.length === 1 || ports.length === names.length)) mistake('has not as many ports as hosts')
   if (!(addresses.length === 0 || addresses.length === names.length)) {
     mistake('has not as many hostaddr as hosts')
@@ -239,15 +239,18 @@ function readFile(name: string, path: string | undefined, mistake: Mistake): str
   }
 }
 
+/** Node's TLS, loaded when it is needed: the port opens sooner without it. */
+const nodeTls = () => process.getBuiltinModule('node:tls')
+
 /** A small container has none; those that Mozilla trusts are built in. */
 function systemAuthorities(): string[] | undefined {
-  const authorities = getCACertificates('system')
+  const authorities = nodeTls().getCACertificates('system')
   return authorities.length > 0 ? authorities : undefined
 }
 
 function isUsable(options: ConnectionOptions): boolean {
   try {
-    createSecureContext(options)
+    nodeTls().createSecureContext(options)
     return true
   } catch {
     return false
