@@ -162,7 +162,8 @@ function readHosts(
   if (names.some(name => !name) && addresses.length === 0) {
     mistake(`${looksLike}; for a socket postgres:///name?host=/var/run/postgresql`)
   }
-  if (names.some(name => !name.startsWith('/') && /[\s:[\]]/.test(name) && !isAddress(name))) mistake(looksLike)
+  if (names.some(name => !name.startsWith('/') && /[\s:[\]]/.test(name) && !isAddress(name)))
+    mistake(looksLike)
   if (!(ports.length === 1 || ports.length === names.length)) mistake('has not as many ports as hosts')
   if (!(addresses.length === 0 || addresses.length === names.length)) {
     mistake('has not as many hostaddr as hosts')
