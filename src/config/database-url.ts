@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import type { ConnectionOptions, SecureVersion } from 'node:tls'
 import { isAddress } from '../lib/client-address.ts'
 import { intended } from '../lib/nearest.ts'
-import { isKnown, type Parameter, parameters, type SslMode, wholeNumber } from './database-parameters.ts'
+import { type Parameter, parameters, type SslMode, wholeNumber } from './database-parameters.ts'
 
 /** One server that an address names. */
 export interface Host {
@@ -119,8 +119,8 @@ function readParameters(query: string) {
   for (const pair of query.split('&').filter(Boolean)) {
     const [, given, value] = /^([^=]*)=?(.*)$/s.exec(pair)!
     // PostgreSQL and JDBC write some names with capitals.
-    const name = isKnown(given!) ? given! : given!.toLowerCase()
-    const parameter = isKnown(name) ? parameters[name]! : undefined
+    const name = parameters.has(given!) ? given! : given!.toLowerCase()
+    const parameter = parameters.get(name)
     const text = decode(value)
     if (parameter?.handling === 'used') values[name] = text
     // One with a dot belongs to an extension of the server.
@@ -142,7 +142,7 @@ function faultOf(value: string, allowed: Parameter['values']): string | undefine
 
 /** Names of an address may be parts of a secret: only what looks like a name is repeated. */
 function unknownParameter(name: string): string {
-  const close = intended(name, Object.keys(parameters))
+  const close = intended(name, [...parameters.keys()])
   const shown = /^[a-z][a-z_]{1,40}$/.test(name) ? `the unknown parameter ${name}` : 'an unknown parameter'
   const cure = close
     ? `the nearest is ${close}`
