@@ -6,7 +6,7 @@ import { listTombstones, taskTombstones, users, userVersions } from '../../db/ta
 import { AppError } from '../../lib/errors.ts'
 import { lists } from '../../modules/lists/table.ts'
 import { tasks } from '../../modules/tasks/table.ts'
-import { type Progress, printable } from '../terminal.ts'
+import { printable, say } from '../terminal.ts'
 import { collectGarbageSometimes } from './read-cursor.ts'
 import { noRows, type RowType, tables } from './row-types.ts'
 
@@ -35,7 +35,7 @@ export const batchRows = 500
  */
 export function createLoader(
   driver: Driver & { addRows?: (rows: readonly NewRow[]) => Promise<Outcome[]> },
-  progress: Pick<Progress, 'add' | 'say'>,
+  report = say,
 ) {
   // A service that has the embedded database does it on our behalf (control.ts).
   const addBatch = driver.addRows ?? (rows => addRows(driver, rows))
@@ -43,14 +43,12 @@ export function createLoader(
 
   function refuse(label: string, reason: string) {
     counts.skipped++
-    progress.add(1)
-    progress.say(printable(`skipped ${label}: ${reason}`))
+    report(printable(`skipped ${label}: ${reason}`))
   }
 
   function count({ table, label, columns }: NewRow, outcome: Outcome) {
     if (outcome === 'taken') return refuse(label, 'another account here has this e-mail address')
     if (outcome === 'orphan') return refuse(label, `its user ${columns.user_id} is not here`)
-    progress.add(1)
     if (outcome === 'added') counts.added[table]++
     else counts.present++
   }
