@@ -4,32 +4,16 @@ import type { Readable } from 'node:stream'
 import { create, Unpack } from 'tar'
 import { version } from '../../../package.json'
 import { clusterName, secretName } from '../../config/data-dir.ts'
-import { majorOf } from '../../db/embedded/major.ts'
 import type { Output } from '../atomic-file.ts'
 
+/** Names the version of todo-api that made a backup. */
 const headerName = 'backup.json'
 /** All users and tasks as `todo-api export` writes them, for a PostgreSQL that cannot open the cluster. */
 export const exportName = 'export.ndjson'
 
-/** What made a backup. Those of before it was written have none. */
-interface Header {
-  format: 'todo-api-backup'
-  /** The version of todo-api. */
-  program: string
-  /** The major version of its PostgreSQL. */
-  postgres: string
-  made_at: string
-}
-
 /** Packs a folder with a cluster, and with a secret and an export if it has them. Returns the size of the archive. */
 export async function pack(folder: string, output: Output): Promise<number> {
-  const header: Header = {
-    format: 'todo-api-backup',
-    program: version,
-    postgres: majorOf(join(folder, clusterName)),
-    made_at: new Date().toISOString(),
-  }
-  writeFileSync(join(folder, headerName), `${JSON.stringify(header)}\n`, { mode: 0o600 })
+  writeFileSync(join(folder, headerName), `${JSON.stringify({ program: version })}\n`, { mode: 0o600 })
   const names = [headerName, secretName, exportName, clusterName]
   const present = names.filter(name => existsSync(join(folder, name)))
   let bytes = 0
@@ -68,9 +52,7 @@ export async function unpack(file: string, folder: string): Promise<void> {
 
 /** What made an unpacked backup, in words. */
 export function makerOf(folder: string): string {
-  const path = join(folder, headerName)
-  if (!existsSync(path)) return 'an earlier todo-api'
-  const { program } = JSON.parse(readFileSync(path, 'utf8')) as Header
+  const { program }: { program: string } = JSON.parse(readFileSync(join(folder, headerName), 'utf8'))
   return `todo-api ${program}`
 }
 
