@@ -148,11 +148,6 @@ function allowedMethods(path: string, routes: Routes): Set<string> {
 
 /** Whether an address matches a route's pattern (`/tasks/:id`), with or without a trailing slash. */
 function matches(pattern: string, path: string): boolean {
-  const split = (text: string) => text.replace(/\/$/, '').split('/')
-  const expected = split(pattern)
-  const parts = split(path)
-  return (
-    expected.length === parts.length &&
-    expected.every((part, i) => (part.startsWith(':') ? parts[i] !== '' : part === parts[i]))
-  )
+  const expression = pattern.replace(/\/$/, '').replaceAll('.', '\\.').replace(/:\w+/g, '[^/]+')
+  return new RegExp(`^${expression}/?$`).test(path)
 }
