@@ -19,9 +19,14 @@ export function loadSecretKey(dataDir: string): string {
 
 /** One process at a time checks and renames: a rename alone would replace the secret of another one. */
 function makeSecret(path: string): void {
-  const folder = dirname(path)
-  using _ = lockFile(folder, `${secretName}.lock`)
-  if (existsSync(path)) return
+  const lock = `${secretName}.lock`
+  using _ = lockFile(dirname(path), lock)
+  if (!existsSync(path)) writeSecret(path)
+  // A process that waits for it, or makes it again, finds the secret.
+  rmSync(join(dirname(path), lock), { force: true })
+}
+
+function writeSecret(path: string): void {
   const draft = openDraft(path)
   try {
     writeSync(draft.file, crypto.getRandomValues(Buffer.alloc(secretBytes)).toString('hex'))
@@ -31,7 +36,7 @@ function makeSecret(path: string): void {
   } finally {
     rmSync(draft.path, { force: true })
   }
-  syncFolder(folder)
+  syncFolder(dirname(path))
 }
 
 function readSecret(file: string): string {
