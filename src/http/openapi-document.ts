@@ -235,7 +235,7 @@ function toOpenApi31(collected: PluginOutput, registration: Registration) {
     info: infoOf(registration),
     servers: [{ url: '/' }],
     tags,
-    paths: Object.fromEntries(Object.entries(paths).sort(([, a], [, b]) => tagOf(a) - tagOf(b))),
+    paths,
     components: { securitySchemes, headers, schemas: Object.fromEntries(Object.entries(schemas).sort()) },
   }
 }
@@ -260,9 +260,3 @@ const byPlace = (a: Parameter, b: Parameter) => places.indexOf(a.in) - places.in
 
 /** A header's name as it is usually written: `If-Match`. */
 const capitalize = (name: string) => name.replace(/\b\w/g, letter => letter.toUpperCase())
-
-/** The place of an address among the others: in the order of `tags`, and within a tag as registered. */
-function tagOf(operations: Record<string, Pick<CollectedOperation, 'tags'>>): number {
-  const [name] = Object.values(operations)[0]!.tags
-  return tags.findIndex(tag => tag.name === name)
-}
