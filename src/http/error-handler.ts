@@ -43,14 +43,14 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
       },
     )
 
-/** The body of an error response (`errorBody` in schema.ts). */
+/** The body of an error response (`errorBody` in schema.ts); what is undefined is not sent. */
 export const errorFieldsOf = ({ detail, code, index, body, current }: AppError, requestId: string) => ({
   detail,
   code,
   request_id: requestId,
-  ...(index !== undefined && { index }),
-  ...(body !== undefined && { body }),
-  ...(current !== undefined && { current }),
+  index,
+  body,
+  current,
 })
 
 /** Constraints that have an error of their own: the database decides, also when requests race. */
