@@ -209,16 +209,5 @@ export const listTombstones = tombstones('list_tombstones')
 
 export type Tombstones = typeof taskTombstones | typeof listTombstones
 
-/**
- * Every change of a task or a list takes a version, or clients that sync would not learn of it. A trigger of each table
- * calls this when an update keeps the version, whether it comes from the service, from psql or from a foreign key. AFTER,
- * because a BEFORE trigger locks the row a second time and logs that; a correct update costs only the condition.
- */
-const requireNewVersion = `CREATE OR REPLACE FUNCTION "require_new_version"() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  RAISE EXCEPTION 'an update of % % keeps its version %: take the next one (update user_versions set last_version = last_version + 1 where user_id = ''%'' returning last_version) and set version to it', rtrim(TG_TABLE_NAME, 's'), OLD.id, OLD.version, OLD.user_id;
-END
-$$;`
-
 /** What drizzle-kit cannot make from the tables above (see modules/table-registry.ts). */
-export const handwritten = [sessionsEnded, apiTokensEnded, userVersionsFillfactor, requireNewVersion]
+export const handwritten = [sessionsEnded, apiTokensEnded, userVersionsFillfactor]

@@ -13,8 +13,8 @@ import {
   users,
   userVersions,
 } from '../db/tables.ts'
-import { listJson, lists, listsRequireNewVersion } from './lists/table.ts'
-import { taskJson, tasks, tasksCheckParent, tasksRequireNewVersion, tasksStorage } from './tasks/table.ts'
+import { lists, listsJson } from './lists/table.ts'
+import { tasks, tasksCheckParent, tasksJson, tasksStorage } from './tasks/table.ts'
 
 /** What is true of a table, so that no command forgets it. A backup holds all tables, and a restore reads all. */
 interface Registration {
@@ -96,10 +96,8 @@ export const distributedTables: UserTable[] = registry
  */
 export const handwritten = [
   ...ofAllModules,
-  listJson,
-  listsRequireNewVersion,
-  taskJson,
-  tasksRequireNewVersion,
+  ...Object.values(listsJson),
+  ...Object.values(tasksJson),
   tasksCheckParent,
   tasksStorage,
 ]

@@ -28,11 +28,11 @@ import { eventRoutes } from '../modules/events/routes.ts'
 import { createStreams } from '../modules/events/streams.ts'
 import { listRoutes } from '../modules/lists/routes.ts'
 import { createListService } from '../modules/lists/service.ts'
-import { listJson } from '../modules/lists/table.ts'
+import { listsJson } from '../modules/lists/table.ts'
 import { mcpRoutes } from '../modules/mcp/routes.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
 import { createTaskService } from '../modules/tasks/service.ts'
-import { taskJson } from '../modules/tasks/table.ts'
+import { tasksJson } from '../modules/tasks/table.ts'
 import { userRoutes } from '../modules/users/routes.ts'
 import { createUserService } from '../modules/users/service.ts'
 import type { Log } from '../telemetry/log.ts'
@@ -58,7 +58,7 @@ export function createApp(parts: AppParts) {
   const { config, log, readiness, peerOf, observers = [], plugins = [] } = parts
   const { auth, users, tasks, lists, streams, prepare, jobs, stats } = createServices(parts)
 
-  const answerTags = createAnswerTags(parts.secretKey, taskJson + listJson)
+  const answerTags = createAnswerTags(parts.secretKey, tasksJson.rewrite + listsJson.rewrite)
 
   const isListed = createOriginList(config)
   let routes: AnyElysia['routes'] = []

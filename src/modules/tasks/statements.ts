@@ -49,13 +49,14 @@ export function insertTask(db: Db, condition?: SQL) {
     user_id: user,
     version: sql`${next.lastVersion}`,
     completed_at: sql`case when ${isCompleted} then now() end`,
+    json: sql`''`,
   }
   for (const name of ['id', 'request_hash', ...Object.keys(toColumns(examples))])
     values[name] = columnValue(name)
   // The builder wants every column of the table in the select list.
-  const row = Object.values(getTableColumns(tasks))
-    .filter(({ generated }) => !generated)
-    .map(({ name, default: byTable }) => values[name] ?? (byTable as SQL | undefined) ?? sql`null`)
+  const row = Object.values(getTableColumns(tasks)).map(
+    ({ name, default: byTable }) => values[name] ?? (byTable as SQL | undefined) ?? sql`null`,
+  )
   return db
     .with(next)
     .insert(tasks)

@@ -1,15 +1,6 @@
 import { getTableColumns, isNotNull, isNull, sql } from 'drizzle-orm'
-import {
-  check,
-  foreignKey,
-  index,
-  type PgColumn,
-  pgTable,
-  primaryKey,
-  text,
-  uniqueIndex,
-} from 'drizzle-orm/pg-core'
-import { jsonFunction } from '../../db/json-column.ts'
+import { foreignKey, index, type PgColumn, pgTable, primaryKey, text, uniqueIndex } from 'drizzle-orm/pg-core'
+import { storedJson } from '../../db/json-column.ts'
 import { belongsTo, bytewiseText, instant, userVersions } from '../../db/tables.ts'
 import { lists } from '../lists/table.ts'
 import { type FieldName, fields, fieldsWith } from './fields.ts'
@@ -38,10 +29,8 @@ export const tasks = pgTable(
     deletedAt: instant('deleted_at'),
     /** Of a task that was created with an `Idempotency-Key`: a hash of what the request said. */
     requestHash: text('request_hash'),
-    /** The task as it is sent, computed when it is written and not at each read. */
-    json: text('json')
-      .notNull()
-      .generatedAlwaysAs(sql.raw(`task_json(${Object.keys(fields).join(', ')})`)),
+    /** The task as it is sent: `tasksJson` writes it. */
+    json: text('json').notNull().default(''),
   },
   tasks => [
     // The user is part of the key, so that the table can be split by user over several servers.
@@ -53,19 +42,6 @@ export const tasks = pgTable(
       columns: [tasks.listId, tasks.userId],
       foreignColumns: [lists.id, lists.userId],
     }),
-    // Checked on every write, so there is no regular expression among them.
-    ...fieldsWith('checks').flatMap(([name, { checks }]) =>
-      Object.entries(checks).map(([rule, holds]) =>
-        check(
-          `tasks_${name}_${rule}`,
-          holds((tasks as unknown as Record<string, PgColumn>)[camelCase(name)]!),
-        ),
-      ),
-    ),
-    check(
-      'tasks_completed_at_matches',
-      sql`(${tasks.status} = 'completed') = (${tasks.completedAt} is not null)`,
-    ),
     // Every index slows every write, so three besides the key have all tasks (docs/decisions/0006-lists.md). This one has the
     // default order of lists. Ascending, because PostgreSQL scans an index backwards as fast, and `.desc()` would mean
     // NULLS LAST, which our ORDER BY does not have.
@@ -92,11 +68,16 @@ const columns: Record<string, PgColumn> = getTableColumns(tasks)
 /** The column of this name in the database, which is also that of a field. */
 export const columnOf = (name: string): PgColumn => columns[camelCase(name)]!
 
-/** A task as JSON text. */
-export const taskJson = jsonFunction('task_json', tasks, Object.keys(fields))
-
-export const tasksRequireNewVersion = `CREATE TRIGGER "tasks_require_new_version" AFTER UPDATE ON "tasks" FOR EACH ROW WHEN (NEW.version <= OLD.version)
-  EXECUTE FUNCTION "require_new_version"();`
+export const tasksJson = storedJson({
+  table: tasks,
+  columns: Object.keys(fields),
+  rules: Object.fromEntries([
+    ...fieldsWith('rules').flatMap(([name, { rules }]) =>
+      Object.entries(rules).map(([rule, holds]) => [`tasks_${name}_${rule}`, holds(`NEW.${name}`)]),
+    ),
+    ['tasks_completed_at_matches', `(NEW.status = 'completed') = (NEW.completed_at IS NOT NULL)`],
+  ]),
+})
 
 /**
  * What a parent must be: a live task of the same user, that has no parent and at most 200 children. A trigger, because its
