@@ -26,9 +26,6 @@ type Outcome = 'added' | 'present' | 'taken' | 'orphan'
 
 export type Loader = ReturnType<typeof createLoader>
 
-/** How many rows are added in one transaction. */
-export const batchRows = 500
-
 /**
  * Adds users and tasks from elsewhere in short transactions, as any writer does: a service may run meanwhile. Rows that
  * are already in the database stay unchanged, so running it twice does no harm; rows that cannot be added are named.
@@ -54,23 +51,22 @@ export function createLoader(
   }
 
   /**
-   * Adds at most `batchRows` rows. A batch that the database refuses is halved until the refused row is found; the others
-   * are added. So is a batch that takes too long. While the database is away it is retried, for `patienceMs`.
+   * Adds at most `rowsAtOnce` rows. A batch that the database refuses is halved until the refused row is found; the
+   * others are added.
    */
-  async function add(rows: readonly NewRow[], until = performance.now() + patienceMs): Promise<void> {
+  async function add(rows: readonly NewRow[]): Promise<void> {
     if (rows.length === 0) return
     try {
-      const outcomes = await addBatch(rows)
+      const outcomes = await patiently(() => addBatch(rows))
       for (const [i, row] of rows.entries()) count(row, outcomes[i]!)
       collectGarbageSometimes()
     } catch (error) {
       const reason = refusal(error)
-      if (reason === undefined) await pause(error, until)
-      else if (rows.length === 1) return refuse(rows[0]!.label, reason)
-      // The second half of a single row is that row.
+      if (reason === undefined) throw error
+      if (rows.length === 1) return refuse(rows[0]!.label, reason)
       const middle = rows.length >> 1
-      await add(rows.slice(0, middle), until)
-      await add(rows.slice(middle), middle === 0 ? until : undefined)
+      await add(rows.slice(0, middle))
+      await add(rows.slice(middle))
     }
   }
 
@@ -88,20 +84,15 @@ function refusal(error: unknown): string | undefined {
 const patienceMs = 30_000
 const pauseMs = 500
 
-/** Waits before another attempt. Throws the error when another attempt is of no use, or after `until`. */
-async function pause(error: unknown, until: number): Promise<void> {
-  if (!(error instanceof AppError) || performance.now() > until) throw error
-  await Bun.sleep(pauseMs)
-}
-
-/** Repeats work that may run twice while the database is away. */
+/** Repeats work that may run twice while the database is away, for `patienceMs`. */
 export async function patiently<T>(work: () => Promise<T>): Promise<T> {
   const until = performance.now() + patienceMs
   while (true) {
     try {
       return await work()
     } catch (error) {
-      await pause(error, until)
+      if (!(error instanceof AppError) || performance.now() > until) throw error
+      await Bun.sleep(pauseMs)
     }
   }
 }

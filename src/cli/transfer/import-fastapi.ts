@@ -42,7 +42,7 @@ export async function importFastApi(source: DedicatedConnection, loader: Loader)
 /** Turns a row of the old tables into one of ours; `problem` says why it cannot be. */
 type Reader = (cells: Cells) => NewRow | { label: string; problem: string }
 
-/** Adds a page of at most `batchRows` rows. */
+/** Adds a page of at most `rowsAtOnce` rows. */
 async function add(page: readonly string[], read: Reader, loader: Loader) {
   const rows = page.map(row => read(JSON.parse(row)))
   for (const row of rows) if ('problem' in row) loader.refuse(row.label, row.problem)

@@ -4,9 +4,10 @@ import { instantInput, integer, nullable, text } from '../../http/schema.ts'
 import { uuidPattern } from '../../lib/uuid.ts'
 import { normalizeEmail } from '../../modules/auth/model.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
-import { batchRows, type Loader, type NewRow } from './bulk-insert.ts'
+import type { Loader, NewRow } from './bulk-insert.ts'
 import { createCheck, isPasswordHash } from './check-schema.ts'
 import { exportedColumns, exportFormat } from './export.ts'
+import { rowsAtOnce } from './read-cursor.ts'
 import { noRows, type RowType, tables } from './row-types.ts'
 
 /** Far longer than any line that `export` writes. */
@@ -44,7 +45,7 @@ export async function importFile(chunks: AsyncIterable<Uint8Array>, loader: Load
     else if (end) throw new LineError(`line ${line.number}: nothing may follow the line of type "end"`)
     else if (line.type === 'end') end = line
     else if (!isEntry(line)) throw new LineError(`line ${line.number}: its type is unknown to this program`)
-    else if (batch.push(line) === batchRows) await flush()
+    else if (batch.push(line) === rowsAtOnce) await flush()
   }
   await flush()
   // Before format 3 there were no lists.
