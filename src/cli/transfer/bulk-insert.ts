@@ -5,10 +5,10 @@ import { brokenConstraint, databaseError } from '../../db/pg-error.ts'
 import { listTombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
 import { lists } from '../../modules/lists/table.ts'
+import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { tasks } from '../../modules/tasks/table.ts'
 import { printable, say } from '../terminal.ts'
 import { collectGarbageSometimes } from './read-cursor.ts'
-import { noRows, type RowType, tables } from './row-types.ts'
 
 /** A row to be added. All but users get the next versions of their user. */
 export interface NewRow {
@@ -25,6 +25,10 @@ export interface NewRow {
 type Outcome = 'added' | 'present' | 'taken' | 'orphan'
 
 export type Loader = ReturnType<typeof createLoader>
+
+/** Where the rows of each type begin to be counted. */
+export const noRows = () =>
+  Object.fromEntries(Object.keys(exportedTables).map(type => [type, 0])) as Record<RowType, number>
 
 /**
  * Adds users and tasks from elsewhere in short transactions, as any writer does: a service may run meanwhile. Rows that
@@ -157,7 +161,7 @@ async function addOwned(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
   // What others refer to comes before them.
   for (const kind of ['list', 'task', 'child', 'tombstone', 'list_tombstone'] as const) {
     const columns = byKind[kind]?.map(({ columns }) => columns) ?? []
-    await insert(tx, tables[kind === 'child' ? 'task' : kind], columns)
+    await insert(tx, exportedTables[kind === 'child' ? 'task' : kind], columns)
   }
   const moved = [...lastVersions].map(([user_id, last_version]) => ({ user_id, last_version }))
   await tx.execute(sql`
@@ -208,7 +212,7 @@ const references: Record<string, SQL> = {
 /** Inserts rows that are not there yet, as one value however many they are. Returns the ids of those that were added. */
 async function insert(
   tx: Db,
-  table: (typeof tables)[RowType] | typeof userVersions,
+  table: (typeof exportedTables)[RowType] | typeof userVersions,
   rows: readonly object[],
 ): Promise<Set<string>> {
   if (rows.length === 0) return new Set()

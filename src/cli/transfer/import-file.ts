@@ -3,12 +3,12 @@ import { t } from 'elysia'
 import { instantInput, integer, nullable, text } from '../../http/schema.ts'
 import { uuidPattern } from '../../lib/uuid.ts'
 import { normalizeEmail } from '../../modules/auth/model.ts'
+import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
-import type { Loader, NewRow } from './bulk-insert.ts'
+import { type Loader, type NewRow, noRows } from './bulk-insert.ts'
 import { createCheck, isPasswordHash } from './check-schema.ts'
 import { exportedColumns, exportFormat } from './export.ts'
 import { rowsAtOnce } from './read-cursor.ts'
-import { noRows, type RowType, tables } from './row-types.ts'
 
 /** Far longer than any line that `export` writes. */
 const lineBytesMax = 1024 * 1024
@@ -69,7 +69,9 @@ const version = integer({ minimum: 0, maximum: 2 ** 52 })
  * The types of the columns, and no rule of a request: those may have become stricter since the file was written. The
  * database has rules of its own, and refuses single rows by them.
  */
-const checks = new Map(Object.keys(tables).map(type => [type, createCheck(schemaOf(type as RowType))]))
+const checks = new Map(
+  Object.keys(exportedTables).map(type => [type, createCheck(schemaOf(type as RowType))]),
+)
 
 function schemaOf(type: RowType) {
   const columns = exportedColumns(type).map(column => {
