@@ -171,7 +171,7 @@ test('rows that cannot be imported are reported, one line each, and the others a
       '8000-000000000110': 'its user_id is not a UUID',
       '8000-000000000001 (ADA@example.com)': 'another account here has this e-mail address',
       '8000-000000000002': 'valid email',
-      '8000-000000000003': 'not a bcrypt hash',
+      '8000-000000000003': 'password_hash: String should be a bcrypt hash',
       '8000-000000000004': 'its created_at is not a moment',
       '8000-000000000101': 'at least 1 character',
       '8000-000000000102': 'not be blank',

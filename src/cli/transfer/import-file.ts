@@ -1,12 +1,13 @@
 import type { AnyColumn } from 'drizzle-orm'
 import { t } from 'elysia'
+import { users } from '../../db/tables.ts'
 import { instantInput, integer, nullable, text } from '../../http/schema.ts'
 import { uuidPattern } from '../../lib/uuid.ts'
 import { normalizeEmail } from '../../modules/auth/model.ts'
 import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
 import { type Loader, type NewRow, noRows } from './bulk-insert.ts'
-import { createCheck, isPasswordHash } from './check-schema.ts'
+import { createCheck, passwordHash } from './check-schema.ts'
 import { exportedColumns, exportFormat } from './export.ts'
 import { rowsAtOnce } from './read-cursor.ts'
 
@@ -84,6 +85,7 @@ function schemaOf(type: RowType) {
 }
 
 function columnSchema(column: AnyColumn) {
+  if (column === users.passwordHash) return passwordHash
   const type = column.getSQLType()
   if (type === 'uuid') return id
   if (type.startsWith('timestamp')) return instantInput()
@@ -99,16 +101,11 @@ const isEntry = (line: Line): line is Entry => checks.has(line.type as string)
 /** Throws with everything that is wrong in a batch. */
 function check(lines: readonly Entry[]) {
   const problems = lines.flatMap(({ number, type, value }) => {
-    const problem = checks.get(type)!(value) ?? hashProblem(type, value)
+    const problem = checks.get(type)!(value)
     return problem ? [`line ${number}: ${problem}`] : []
   })
   if (problems.length > 0) throw new LineError(problems.join('\n'))
 }
-
-const hashProblem = (type: string, value: Record<string, unknown>) =>
-  type === 'user' && !isPasswordHash(value.password_hash as string)
-    ? 'password_hash: not a bcrypt hash'
-    : undefined
 
 function toRow({ number, type: table, value }: Entry): NewRow {
   const row = { table, columns: value as NewRow['columns'], label: `line ${number}` }
