@@ -24,13 +24,15 @@ ALTER TABLE "tasks" DROP CONSTRAINT "tasks_position_length";
 --> statement-breakpoint
 ALTER TABLE "tasks" DROP CONSTRAINT "tasks_completed_at_matches";
 --> statement-breakpoint
-ALTER TABLE "lists" ALTER COLUMN "json" DROP EXPRESSION;
+-- Allowed: name and type stay, and old replicas wait. Citus has no DROP EXPRESSION.
+ALTER TABLE "lists" DROP COLUMN "json";
 --> statement-breakpoint
-ALTER TABLE "lists" ALTER COLUMN "json" SET DEFAULT '';
+ALTER TABLE "lists" ADD COLUMN "json" text DEFAULT '' NOT NULL;
 --> statement-breakpoint
-ALTER TABLE "tasks" ALTER COLUMN "json" DROP EXPRESSION;
+-- Allowed: name and type stay, and old replicas wait. Citus has no DROP EXPRESSION.
+ALTER TABLE "tasks" DROP COLUMN "json";
 --> statement-breakpoint
-ALTER TABLE "tasks" ALTER COLUMN "json" SET DEFAULT '';
+ALTER TABLE "tasks" ADD COLUMN "json" text DEFAULT '' NOT NULL;
 --> statement-breakpoint
 -- By hand: what the trigger of each table does from here on.
 DROP TRIGGER "tasks_require_new_version" ON "tasks";
@@ -79,8 +81,9 @@ ALTER TABLE "lists" ALTER COLUMN "json" SET DATA TYPE text USING '{"id":' || '"'
     || ',"position":' || to_json("position")::text
     || ',"created_at":' || to_char("created_at" at time zone 'UTC', '"\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\""')
     || ',"updated_at":' || to_char("updated_at" at time zone 'UTC', '"\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\""')
-    || ',"version":' || "version"::text || '}',
-  ALTER COLUMN "json" SET STORAGE EXTERNAL;
+    || ',"version":' || "version"::text || '}';
+--> statement-breakpoint
+ALTER TABLE "lists" ALTER COLUMN "json" SET STORAGE EXTERNAL;
 --> statement-breakpoint
 CREATE OR REPLACE FUNCTION "write_task"() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -140,5 +143,6 @@ ALTER TABLE "tasks" ALTER COLUMN "json" SET DATA TYPE text USING '{"id":' || '"'
     || ',"completed_at":' || coalesce(to_char("completed_at" at time zone 'UTC', '"\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\""'), 'null')
     || ',"created_at":' || to_char("created_at" at time zone 'UTC', '"\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\""')
     || ',"updated_at":' || to_char("updated_at" at time zone 'UTC', '"\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\""')
-    || ',"version":' || "version"::text || '}',
-  ALTER COLUMN "json" SET STORAGE EXTERNAL;
+    || ',"version":' || "version"::text || '}';
+--> statement-breakpoint
+ALTER TABLE "tasks" ALTER COLUMN "json" SET STORAGE EXTERNAL;

@@ -5,7 +5,7 @@
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { handwritten } from '../src/modules/table-registry.ts'
+import { handwritten } from '../drizzle/handwritten.ts'
 
 const root = join(import.meta.dir, '..')
 const breakpoint = '\n--> statement-breakpoint\n'

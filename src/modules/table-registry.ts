@@ -4,7 +4,6 @@ import type { UserTable } from '../db/distribute.ts'
 import {
   apiTokens,
   listTombstones,
-  handwritten as ofAllModules,
   rateLimits,
   sessionEnds,
   sessions,
@@ -13,8 +12,8 @@ import {
   users,
   userVersions,
 } from '../db/tables.ts'
-import { lists, listsJson } from './lists/table.ts'
-import { tasks, tasksCheckParent, tasksJson, tasksStorage } from './tasks/table.ts'
+import { lists } from './lists/table.ts'
+import { tasks } from './tasks/table.ts'
 
 /**
  * What is true of a table, so that no command forgets it. A backup holds all tables, a restore reads all, and the deletion of
@@ -66,15 +65,3 @@ export const distributedTables: UserTable[] = [
   listTombstones,
   userVersions,
 ].map(table => ({ name: getTableName(table), column: table.userId.name }))
-
-/**
- * What drizzle-kit cannot make from the tables. `bun run db:generate` writes it into the next migration, and
- * tests/migration-rules.test.ts holds that each text is in one.
- */
-export const handwritten = [
-  ...ofAllModules,
-  ...Object.values(listsJson),
-  ...Object.values(tasksJson),
-  tasksCheckParent,
-  tasksStorage,
-]

@@ -1,6 +1,5 @@
 import { sql } from 'drizzle-orm'
 import { bigint, pgTable, primaryKey, text, uniqueIndex, uuid } from 'drizzle-orm/pg-core'
-import { storedJson } from '../../db/json-column.ts'
 import { belongsTo, bytewiseText, instant, userVersions } from '../../db/tables.ts'
 
 /** Lists of tasks. Their versions are from the same sequence as those of the user's tasks. */
@@ -26,13 +25,3 @@ export const lists = pgTable(
     uniqueIndex('lists_feed').on(lists.userId, lists.version),
   ],
 )
-
-export const listsJson = storedJson({
-  table: lists,
-  columns: ['id', 'name', 'position', 'created_at', 'updated_at', 'version'],
-  rules: {
-    lists_name_length: 'char_length(NEW.name) BETWEEN 1 AND 100',
-    lists_name_not_blank: String.raw`ltrim(NEW.name, E' \t\n\v\f\r') <> ''`,
-    lists_position_length: 'char_length(NEW.position) <= 255',
-  },
-})

@@ -1,7 +1,6 @@
 import { and, eq, exists, getTableColumns, notExists, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { typeOf } from '../../db/json-column.ts'
-import { taskTombstones, userVersions } from '../../db/tables.ts'
+import { taskTombstones, typeOf, userVersions } from '../../db/tables.ts'
 import { examples } from './fields.ts'
 import { serialized, toColumns, value } from './rows.ts'
 import { camelCase, columnOf, isLive, tasks } from './table.ts'

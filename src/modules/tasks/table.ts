@@ -1,9 +1,8 @@
 import { getTableColumns, isNotNull, isNull, sql } from 'drizzle-orm'
 import { foreignKey, index, type PgColumn, pgTable, primaryKey, text, uniqueIndex } from 'drizzle-orm/pg-core'
-import { storedJson } from '../../db/json-column.ts'
 import { belongsTo, bytewiseText, instant, userVersions } from '../../db/tables.ts'
 import { lists } from '../lists/table.ts'
-import { type FieldName, fields, fieldsWith } from './fields.ts'
+import { type FieldName, fields } from './fields.ts'
 
 /** `due_at` as `dueAt`: Drizzle's name of a column. */
 type CamelCase<Name extends string> = Name extends `${infer First}_${infer Rest}`
@@ -67,54 +66,3 @@ const columns: Record<string, PgColumn> = getTableColumns(tasks)
 
 /** The column of this name in the database, which is also that of a field. */
 export const columnOf = (name: string): PgColumn => columns[camelCase(name)]!
-
-export const tasksJson = storedJson({
-  table: tasks,
-  columns: Object.keys(fields),
-  rules: Object.fromEntries([
-    ...fieldsWith('rules').flatMap(([name, { rules }]) =>
-      Object.entries(rules).map(([rule, holds]) => [`tasks_${name}_${rule}`, holds(`NEW.${name}`)]),
-    ),
-    ['tasks_completed_at_matches', `(NEW.status = 'completed') = (NEW.completed_at IS NOT NULL)`],
-  ]),
-})
-
-/**
- * What a parent must be: a live task of the same user, that has no parent and at most 200 children. A trigger, because its
- * queries see what other writers have committed meanwhile: each writer of a user holds the row of the user's versions.
- * It runs for live tasks that get a parent, and for those that come back from the trash with one. It names the table by
- * `TG_RELID`, which on a distributed PostgreSQL is the shard: that has all rows of the user.
- */
-export const tasksCheckParent = `CREATE FUNCTION "check_parent"() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-  broken text;
-BEGIN
-  EXECUTE format('
-    SELECT CASE
-      WHEN count(*) FILTER (WHERE id = $2) = 0 THEN ''tasks_parent_found''
-      WHEN bool_or(id = $2 AND parent_id IS NOT NULL) OR bool_or(parent_id = $1) THEN ''tasks_parent_nested''
-      WHEN count(*) FILTER (WHERE parent_id = $2) > %s THEN ''tasks_children_count''
-    END
-    FROM %s WHERE user_id = $3 AND deleted_at IS NULL AND (id = $2 OR parent_id IN ($1, $2))',
-    ${childrenMax}, TG_RELID::regclass) INTO broken USING NEW.id, NEW.parent_id, NEW.user_id;
-  IF broken IS NOT NULL THEN
-    RAISE EXCEPTION 'task % breaks constraint "%"', NEW.id, broken
-      USING ERRCODE = 'check_violation', CONSTRAINT = broken;
-  END IF;
-  RETURN NULL;
-END
-$$;
---> statement-breakpoint
-CREATE TRIGGER "tasks_new_parent" AFTER INSERT ON "tasks" FOR EACH ROW
-  WHEN (NEW.parent_id IS NOT NULL AND NEW.deleted_at IS NULL) EXECUTE FUNCTION "check_parent"();
---> statement-breakpoint
-CREATE TRIGGER "tasks_other_parent" AFTER UPDATE OF "parent_id", "deleted_at" ON "tasks" FOR EACH ROW
-  WHEN (NEW.parent_id IS NOT NULL AND NEW.deleted_at IS NULL AND (NEW.parent_id IS DISTINCT FROM OLD.parent_id OR OLD.deleted_at IS NOT NULL))
-  EXECUTE FUNCTION "check_parent"();`
-
-/** Long texts are not compressed: for a row of more than 2 KB that took longer than the rest of the write. */
-export const tasksStorage = `ALTER TABLE "tasks"
-  ALTER COLUMN "description" SET STORAGE EXTERNAL,
-  ALTER COLUMN "title_words" SET STORAGE EXTERNAL,
-  ALTER COLUMN "description_words" SET STORAGE EXTERNAL,
-  ALTER COLUMN "json" SET STORAGE EXTERNAL;`
