@@ -154,13 +154,10 @@ test('each kind of value comes back as it was', async () => {
     { a: [1, null, 'x'] },
     7,
     'té"xt',
-    'a JSON text',
-    [true],
   ]
 
   const [row] = await driver.query(
-    `select $1::bool, $2::text, $3::int8, $4::timestamptz, $5::text[], $6::jsonb, $7::int4, $8::text,
-      $9::jsonb, $10::json, 1.5::numeric`,
+    `select $1::bool, $2::text, $3::int8, $4::timestamptz, $5::text[], $6::jsonb, $7::int4, $8::text, 1.5::numeric`,
     values,
   )
 
@@ -196,7 +193,7 @@ test('keeps the statements prepared that are to be, each once, and no other', as
   expect(await kept()).toBe(before + 2)
 })
 
-test('keeps five hundred statements prepared, and then begins again', async () => {
+test('keeps five hundred statements prepared, and no more', async () => {
   // It begins with none.
   await driver.dedicatedConnection(async () => {})
   const kept = async (count: number) => {
@@ -204,7 +201,7 @@ test('keeps five hundred statements prepared, and then begins again', async () =
     return (await driver.query('select count(*) from pg_prepared_statements', []))[0]![0]
   }
 
-  expect([await kept(500), await kept(501)]).toEqual([500, 1])
+  expect([await kept(500), await kept(501)]).toEqual([500, 500])
 })
 
 test('an error carries its SQLSTATE and constraint, and the next statement works', async () => {
