@@ -423,6 +423,8 @@ test('when space runs low writes are refused and reads go on', async () => {
   await driver.dedicatedConnection(connection => connection.execute('create table t as select 1 as a'))
 
   await expect(driver.query('insert into t values ($1)', [2])).rejects.toMatchObject({ code: 'unavailable' })
+  const write = driver.transaction(query => query('insert into t values ($1)', [2]))
+  await expect(write).rejects.toMatchObject({ code: 'unavailable' })
   expect(await driver.query('select a from t', [])).toEqual([[1]])
 })
 
