@@ -23,17 +23,15 @@ interface Registration {
   table: PgTable
   /** The column that names the user whose rows they are. */
   owner?: PgColumn
-  /** The type of its lines in an export. Import reads the same lines. */
-  exportedAs?: 'user' | 'list' | 'task' | 'tombstone' | 'list_tombstone'
 }
 
 /** Every table of the database. */
 export const registry: Registration[] = [
-  { table: users, owner: users.id, exportedAs: 'user' },
-  { table: tasks, owner: tasks.userId, exportedAs: 'task' },
-  { table: lists, owner: lists.userId, exportedAs: 'list' },
-  { table: taskTombstones, owner: taskTombstones.userId, exportedAs: 'tombstone' },
-  { table: listTombstones, owner: listTombstones.userId, exportedAs: 'list_tombstone' },
+  { table: users, owner: users.id },
+  { table: tasks, owner: tasks.userId },
+  { table: lists, owner: lists.userId },
+  { table: taskTombstones, owner: taskTombstones.userId },
+  { table: listTombstones, owner: listTombstones.userId },
   // The line of the user has the last version.
   { table: userVersions, owner: userVersions.userId },
   // After an import users sign in again, and a key that was made for one installation opens no other.
@@ -44,6 +42,17 @@ export const registry: Registration[] = [
   { table: sessionEnds },
   { table: rateLimits },
 ]
+
+/** The tables in an export, by the type of their lines. Import reads the same lines. */
+export const exportedTables = {
+  user: users,
+  list: lists,
+  task: tasks,
+  tombstone: taskTombstones,
+  list_tombstone: listTombstones,
+}
+
+export type RowType = keyof typeof exportedTables
 
 /**
  * The tables that `todo-api migrate --distribute` splits over several servers: those without a foreign key to `users`. The
