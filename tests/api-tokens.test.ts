@@ -246,8 +246,9 @@ onBothDatabases('API tokens', api => {
     expect(await status(token)).toBe(401)
   })
 
-  test('note their use at most once a minute', async () => {
+  test('note their own use at most once a minute', async () => {
     const ada = await api.user()
+    const unused = await makeApiToken(api, ada)
     /** Whether the use of a token is noted that was last used so long ago. */
     const isNoted = async (age: string) => {
       const { id, token } = await makeApiToken(api, ada)
@@ -259,6 +260,8 @@ onBothDatabases('API tokens', api => {
 
     expect(await isNoted('55 seconds')).toBe(false)
     expect(await isNoted('61 seconds')).toBe(true)
+    // Newest first: the last one is the oldest.
+    expect((await list(ada.token)).at(-1)).toMatchObject({ id: unused.id, last_used_at: null })
   })
 
   test('are stored as hashes, and stand in no line of the log', async () => {

@@ -1,5 +1,6 @@
 import { expect, spyOn, test } from 'bun:test'
 import { createDb } from '../src/db/drizzle.ts'
+import { observeDriver } from '../src/db/instrumented-driver.ts'
 import { sessionScopes } from '../src/lib/scope.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import { createApiTokens } from '../src/modules/auth/api-tokens.ts'
@@ -253,23 +254,30 @@ test('the oldest of too many is forgotten, and one that was found good again is 
 })
 
 onBothDatabases('a token is remembered', api => {
-  test('as long as its session or itself has left', async () => {
-    const { cache } = setUp()
-    const remember = spyOn(cache, 'remember')
-    const db = createDb(api.driver)
+  /** The sessions of a service that notes when it asks the database. */
+  function setUpSessions() {
+    const askedAt: number[] = []
+    const driver = observeDriver(api.driver, (_, _text, run) => {
+      askedAt.push(performance.now())
+      return run()
+    })
+    const tokenCache = createTokenCache(async () => ({ databaseTime: 0, sessionIds: [] }))
+    const db = createDb(driver)
     const secretKey = 'test-secret-test-secret-test-secret-0123'
     const withPassword = () => Promise.reject(new Error('not needed here'))
     const sessions = createSessions({
       db,
       tokens: createTokens({ secretKey, algorithm: 'HS256', lifetimeSeconds: 60 }),
       refreshTokens: createRefreshTokens(secretKey),
-      apiTokens: createApiTokens({ db, tokenCache: cache, withPassword }),
-      tokenCache: cache,
+      apiTokens: createApiTokens({ db, tokenCache, withPassword }),
+      tokenCache,
     })
-    const leftHours = async (token: string) => {
-      await sessions.authenticate(token)
-      return Math.ceil(remember.mock.lastCall![1].sessionMs / hour)
-    }
+    return { askedAt, tokenCache, sessions }
+  }
+
+  test('as long as its session or itself has left, from before it was looked up', async () => {
+    const { askedAt, tokenCache, sessions } = setUpSessions()
+    const remember = spyOn(tokenCache, 'remember')
     const ada = await api.user()
     const { token } = await makeApiToken(api, ada)
     await api.sql(`update sessions set expires_at = now() + interval '3 hours' where user_id = $1`, [ada.id])
@@ -277,6 +285,17 @@ onBothDatabases('a token is remembered', api => {
       ada.id,
     ])
 
-    expect([await leftHours(ada.token), await leftHours(token)]).toEqual([3, 5])
+    for (const [bearer, hours] of [
+      [ada.token, 3],
+      [token, 5],
+    ] as const) {
+      askedAt.length = 0
+      const caller = await sessions.authenticate(bearer)
+
+      const { sessionMs, checkedAt } = remember.mock.lastCall![1]
+      expect(Math.ceil(sessionMs / hour)).toBe(hours)
+      expect(checkedAt).toBeLessThanOrEqual(askedAt[0]!)
+      expect(tokenCache.caller(bearer)).toEqual(caller)
+    }
   })
 })
