@@ -459,7 +459,7 @@ onBothDatabases(
 
     describe('the own account', () => {
       test('is shown to its user', async () => {
-        const ada = await api.user()
+        const ada = await api.user(`Ada.${crypto.randomUUID()}@Example.COM`)
 
         const { status, body } = await api.get('/users/me', { token: ada.token })
 
@@ -474,7 +474,13 @@ onBothDatabases(
 
       test('is gone with its user, and so is the token', async () => {
         const ada = await api.user()
+        await api.get('/users/me', { token: ada.token })
         await api.sql('delete from users where id = $1', [ada.id])
+
+        // The token may still count as good; what it names is not there.
+        const json = { current_password: ada.password, new_password: 'staple my battery' }
+        expectError(await api.get('/users/me', { token: ada.token }), 401, 'invalid_token')
+        expectError(await api.post('/users/me/password', { token: ada.token, json }), 401, 'invalid_token')
         await Bun.sleep(1100)
 
         expectError(await api.get('/users/me', { token: ada.token }), 401, 'invalid_token')
