@@ -118,6 +118,38 @@ describe('the OpenAPI document', () => {
     }
     const { headers } = operationOf('POST /api/v1/tasks').responses[201]!
     expect(headers).toContainKeys(['ETag', 'Location'])
+    const limited = operationOf('POST /api/v1/auth/login').responses[429]!
+    expect(limited.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
+  })
+
+  test('is in the order in which one reads: what comes first first, parameters by their place, schemas by name', () => {
+    const order = document.tags.map(({ name }) => name)
+    const found = operations.map(({ operation }) => order.indexOf(operation.tags[0]!))
+    expect(found).toEqual(found.toSorted((a, b) => a - b))
+
+    const places = ['path', 'query', 'header']
+    for (const { operation } of operations) {
+      const parameters = (operation.parameters ?? []).map(parameter => places.indexOf(parameter.in))
+      expect(parameters).toEqual(parameters.toSorted((a, b) => a - b))
+    }
+    const schemas = Object.keys(document.components.schemas)
+    expect(schemas).toEqual(schemas.toSorted())
+  })
+
+  test('writes headers as they are usually written, and requires every body', () => {
+    const parameters = operations.flatMap(({ operation }) => operation.parameters ?? [])
+    const headers = new Set(parameters.filter(parameter => parameter.in === 'header').map(({ name }) => name))
+    expect([...headers].sort()).toEqual(['Idempotency-Key', 'If-Match', 'If-None-Match', 'Last-Event-Id'])
+    for (const { operation } of operations) expect(operation.requestBody?.required ?? true).toBe(true)
+  })
+
+  test('says where to sign in and to refresh, and under which license it is', () => {
+    expect(document.info).toMatchObject({ license: { identifier: 'MIT' } })
+    expect(document.components.securitySchemes).toMatchObject({
+      password: {
+        flows: { password: { tokenUrl: '/api/v1/auth/login', refreshUrl: '/api/v1/auth/refresh' } },
+      },
+    })
   })
 
   test('shows one media type for each body, and only types that are really taken and given', () => {
@@ -304,7 +336,9 @@ describe('the OpenAPI document', () => {
   })
 
   test('is not sent again to a client that has it', async () => {
-    const etag = (await get('/openapi.json')).headers.get('etag')!
+    const { headers } = await get('/openapi.json')
+    const etag = headers.get('etag')!
+    expect(headers.get('cache-control')).toBe('no-cache')
 
     // A proxy that compresses makes the tag weak.
     for (const tag of [etag, `W/${etag}`, `"x", ${etag}`, '*']) {
@@ -323,8 +357,17 @@ describe('the Swagger page', () => {
     expect(response.status).toBe(200)
     expect(response.headers.get('content-type')).toBe('text/html; charset=utf-8')
     const policy = response.headers.get('content-security-policy')
-    expect(policy).toStartWith("default-src 'none'; script-src 'self'; style-src 'self';")
-    expect(policy).not.toContain('unsafe')
+    expect(policy?.split('; ')).toEqual([
+      "default-src 'none'",
+      "script-src 'self'",
+      "style-src 'self'",
+      "img-src 'self' data:",
+      "connect-src 'self'",
+      "base-uri 'none'",
+      "form-action 'none'",
+      "frame-ancestors 'none'",
+    ])
+    expect(response.headers.get('cache-control')).toBe('no-cache')
     expect(page).not.toMatch(/https?:|<style|<script>| on\w+=/)
   })
 
@@ -355,6 +398,30 @@ describe('the Swagger page', () => {
   test('does not mind a slash at the end', async () => {
     expect((await get('/docs/')).status).toBe(200)
     expect((await get('/openapi.json/')).status).toBe(200)
+  })
+})
+
+describe('the guides', () => {
+  const hrefs = (page: string) => [...page.matchAll(/<a href="([^"]*)"/g)].map(([, href]) => href!)
+
+  test('are all of docs/ but the one for developers, with links only to what is there', async () => {
+    const files = [...new Bun.Glob('*.md').scanSync(join(import.meta.dir, '../docs'))]
+    const names = files.filter(file => file !== 'architecture.md').sort()
+    const known = ['/docs', '/docs/guides', ...names]
+
+    const listed = hrefs(await (await get('/docs/guides')).text())
+    expect(listed.slice(2)).toEqual(names.map(name => `/docs/guides/${name}`))
+    for (const name of names) {
+      const page = await (await get(`/docs/guides/${name}`)).text()
+      expect(page).not.toContain('<img')
+      const dead = hrefs(page).filter(href => !/^(https?:|#)/.test(href) && !known.includes(href.split('#')[0]!))
+      expect([name, dead]).toEqual([name, []])
+    }
+    expect(await (await get('/docs/guides/mcp.md')).text()).toContain('<a href="https://modelcontextprotocol.io">')
+  })
+
+  test.each(['architecture.md', 'constructor', '..%2FREADME.md'])('there is none called %s', async name => {
+    expect((await get(`/docs/guides/${name}`)).status).toBe(404)
   })
 })
 

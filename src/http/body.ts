@@ -62,7 +62,6 @@ export const query = () =>
 function joinLists(request: Request, query: Record<string, unknown>): void {
   for (const name of Object.keys(query)) {
     if (!name.endsWith('[]')) continue
-    delete query[name]
     query[withoutBrackets(name)] = queryValues(request, withoutBrackets(name))
   }
 }
