@@ -7,7 +7,7 @@ import type { TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
-import type { Schema } from '../src/http/json-schema.ts'
+import { type Schema, toJsonSchema } from '../src/http/json-schema.ts'
 import type { OpenApiDocument, Operation } from '../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
 import { requiredScope } from './support/required-scopes.ts'
@@ -95,7 +95,10 @@ describe('the OpenAPI document', () => {
       ])
       const named = /API tokens need the scope `(.*)`/.exec(operation.description ?? '')?.[1]
       expect(named).toBe(scope === 'session' ? undefined : scope)
-      if (needsToken) expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
+      if (needsToken) {
+        expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
+        expect(JSON.stringify(operation.responses[403])).toContain('insufficient_scope')
+      }
     },
   )
 
@@ -238,6 +241,22 @@ describe('the OpenAPI document', () => {
     // In Python `List` is a type of the language; in Go `NewTask` is the constructor of `Task`.
     const names = Object.keys(document.components.schemas)
     expect(names.filter(name => /^(New.+|Any|Dict|List|Optional|Set|Tuple|Union)$/.test(name))).toEqual([])
+  })
+
+  test('cannot be made of two different schemas of one name', () => {
+    const schemas = {}
+    toJsonSchema({ title: 'Task', type: 'object' }, schemas)
+    expect(() => toJsonSchema({ title: 'Task', type: 'string' }, schemas)).toThrow(
+      'Two schemas are called Task',
+    )
+  })
+
+  test('says of a choice of texts that may be null that null is one of them', () => {
+    const texts = ['a', 'b'].map(text => ({ const: text, type: 'string' }))
+    expect(toJsonSchema({ anyOf: [{ anyOf: texts }, { type: 'null' }] }, {})).toEqual({
+      type: ['string', 'null'],
+      enum: ['a', 'b', null],
+    })
   })
 
   test('titles every schema with its name', () => {
@@ -386,6 +405,19 @@ describe('the Swagger page', () => {
     expect((await get(addresses[0]!.replace(/[^/]+$/, 'constructor'))).status).toBe(404)
   })
 
+  test('sends nothing to another host, and keeps who is signed in', async () => {
+    const page = await (await get('/docs')).text()
+    const [start] = /\/docs\/assets\/\w+\/start\.js/.exec(page)!
+    const script = await (await get(start)).text()
+    let settings: unknown
+    const bundle = (given: unknown) => void (settings = given)
+    const browser = { matches: false, addEventListener() {}, documentElement: { classList: { toggle() {} } } }
+
+    new Function('SwaggerUIBundle', 'matchMedia', 'document', script)(bundle, () => browser, browser)
+
+    expect(settings).toMatchObject({ url: '/openapi.json', validatorUrl: null, persistAuthorization: true })
+  })
+
   test.each([
     ['/', '/docs'],
     ['/swagger', '/docs'],
@@ -414,10 +446,14 @@ describe('the guides', () => {
     for (const name of names) {
       const page = await (await get(`/docs/guides/${name}`)).text()
       expect(page).not.toContain('<img')
-      const dead = hrefs(page).filter(href => !/^(https?:|#)/.test(href) && !known.includes(href.split('#')[0]!))
+      const dead = hrefs(page).filter(
+        href => !/^(https?:|#)/.test(href) && !known.includes(href.split('#')[0]!),
+      )
       expect([name, dead]).toEqual([name, []])
     }
-    expect(await (await get('/docs/guides/mcp.md')).text()).toContain('<a href="https://modelcontextprotocol.io">')
+    expect(await (await get('/docs/guides/mcp.md')).text()).toContain(
+      '<a href="https://modelcontextprotocol.io">',
+    )
   })
 
   test.each(['architecture.md', 'constructor', '..%2FREADME.md'])('there is none called %s', async name => {

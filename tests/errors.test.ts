@@ -4,6 +4,7 @@ import { type AnyElysia, Elysia, t } from 'elysia'
 import fc from 'fast-check'
 import { body } from '../src/http/body.ts'
 import { errorHandler } from '../src/http/error-handler.ts'
+import { findProblems } from '../src/http/problems.ts'
 import { requestLog } from '../src/http/request-log.ts'
 import { text } from '../src/http/schema.ts'
 import { createLog } from '../src/telemetry/log.ts'
@@ -54,6 +55,7 @@ describe('over the wire', () => {
     '/%00',
     '/%ZZ',
     '/api/v1/tasks/1/2',
+    '/api/v1/auth/tokens//',
     '//health',
     '/..%2f..%2fetc/passwd',
     '/.env',
@@ -595,6 +597,20 @@ describe('in the framework', () => {
     expect(answer.body.body).toEqual({ name: '', password: '********' })
   })
 
+  test('no more of a list of mistakes is looked at than an answer may name', () => {
+    let looks = 0
+    const list = new Proxy(Array(16_000).fill(1), {
+      get(target, name) {
+        if (/^\d+$/.test(String(name))) looks++
+        return Reflect.get(target, name)
+      },
+    })
+
+    expect(findProblems({ body: { schema: t.Array(t.String()), value: list } }).length).toBeWithin(100, 102)
+
+    expect(looks).toBeLessThan(500)
+  })
+
   test('a field is secret because its schema says so, wherever it stands', async () => {
     const secrets = {
       pin: 'geheim',
@@ -777,6 +793,12 @@ onBothDatabases('a damaged database', api => {
     const back = await api.get('/tasks', { token: ada.token })
 
     expectError(away, 503, 'unavailable', 'Service temporarily unavailable')
+    expect(api.logs().findLast(({ msg }) => msg === 'request refused')).toMatchObject({
+      level: 'warn',
+      request_id: away.body.request_id,
+      reason: 'unavailable',
+      error: expect.any(String),
+    })
     expect(back.status).toBe(200)
   })
 })

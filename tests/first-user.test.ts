@@ -113,7 +113,10 @@ describe('creations of the first user that meet', () => {
       return 'a hash'
     }
     const create = (email: string) =>
-      createFirstUser({ db: createDb(api.driver), passwords: { ...passwords, hash }, log }, { email, password })
+      createFirstUser(
+        { db: createDb(api.driver), passwords: { ...passwords, hash }, log },
+        { email, password },
+      )
 
     await meeting.sql.begin(async sql => {
       await sql`select 1 from users`

@@ -44,7 +44,6 @@ class StrictServer extends Server {
       try {
         return await wrapped(request, context)
       } catch (error) {
-        if (error instanceof ProtocolError) throw error
         throw new ProtocolError(ProtocolErrorCode.InvalidParams, (error as Error).message)
       }
     }
