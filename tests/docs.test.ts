@@ -410,7 +410,9 @@ describe('the Swagger page', () => {
     const [start] = /\/docs\/assets\/\w+\/start\.js/.exec(page)!
     const script = await (await get(start)).text()
     let settings: unknown
-    const bundle = (given: unknown) => void (settings = given)
+    const bundle = (given: unknown) => {
+      settings = given
+    }
     const browser = { matches: false, addEventListener() {}, documentElement: { classList: { toggle() {} } } }
 
     new Function('SwaggerUIBundle', 'matchMedia', 'document', script)(bundle, () => browser, browser)

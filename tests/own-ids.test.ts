@@ -1,7 +1,18 @@
 import { describe, expect, test } from 'bun:test'
+import { createIdempotency } from '../src/lib/idempotency.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 import { expectError } from './support/wire.ts'
+
+test('what is kept of a request that may be repeated tells nothing without the secret', () => {
+  const request = () => '{"title":"mine"}'
+  const [here, there] = ['one secret', 'another'].map(secret =>
+    createIdempotency(secret, 'tasks')('ada', { key: 'a key', request }),
+  )
+
+  expect(here!.id).not.toBe(there!.id)
+  expect(here!.requestHash).not.toBe(there!.requestHash)
+})
 
 /** A random id as a front end makes it. */
 const newId = () => crypto.randomUUID()
