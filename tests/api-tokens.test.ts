@@ -136,6 +136,13 @@ onBothDatabases('API tokens', api => {
       'body.name',
       'body.scopes.1',
     ])
+    for (const [name, status] of [
+      ['x'.repeat(100), 201],
+      ['x'.repeat(101), 422],
+    ] as const) {
+      const json = { name, scopes: ['tasks:read'], current_password: ada.password }
+      expect((await api.post('/auth/tokens', { token: ada.token, json })).status).toBe(status)
+    }
     for (const scopes of [[], undefined, 'tasks:read', Array(21).fill('tasks:read')]) {
       const json = { name: 'x', scopes, current_password: ada.password }
       expect((await api.post('/auth/tokens', { token: ada.token, json })).status).toBe(422)

@@ -40,6 +40,11 @@ onBothDatabases(
         expect(Math.abs(Date.parse(made.body.created_at) - Date.now())).toBeLessThan(60_000)
       })
 
+      test('takes a form, too', async () => {
+        const { status } = await api.post('/auth/register', { form: { email: newAddress(), password } })
+        expect(status).toBe(201)
+      })
+
       test('trims the address, keeps its letters, and takes it once whatever their case', async () => {
         const email = `Ada.${crypto.randomUUID()}@Example.COM`
 

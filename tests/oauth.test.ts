@@ -281,6 +281,11 @@ onBothDatabases('OAuth 2', api => {
     }
     const refused = await api.post('/auth/refresh', { json: { refresh_token: 'wrong' } })
     expect(refused.body).toMatchObject({ code: 'invalid_token', error: 'invalid_grant' })
+    const json = { token: ada.refreshToken, client_secret: 5 }
+    expect((await api.post('/auth/revoke', { json })).body.body).toEqual({
+      token: '********',
+      client_secret: '********',
+    })
     // The fields belong to the OAuth 2 calls alone.
     expect((await api.post('/auth/register', { json: {} })).body).not.toHaveProperty('error')
   })

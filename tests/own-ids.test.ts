@@ -11,6 +11,8 @@ test('what is kept of a request that may be repeated tells nothing without the s
   )
 
   expect(here!.id).not.toBe(there!.id)
+  // Version 8 of RFC 9562, and its variant.
+  for (const { id } of [here!, there!]) expect(id).toMatch(/^.{14}8.{4}[89ab]/)
   expect(here!.requestHash).not.toBe(there!.requestHash)
 })
 

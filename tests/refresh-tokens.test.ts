@@ -16,6 +16,14 @@ test('a token is a session’s id, 256 secret bits and a seal of 128, and leads 
   expect(first(sessionId)).not.toBe(token)
 })
 
+test('a token does not hold what the secret of the next one begins with', () => {
+  const { first, read } = createRefreshTokens(secretKey)
+  const token = first(sessionId)
+  const seal = Buffer.from(token, 'base64url').subarray(48)
+
+  expect(Buffer.from(read(token)!.next, 'base64url').subarray(16, 32)).not.toEqual(seal)
+})
+
 test('a token with one bit changed anywhere is none of ours', () => {
   const { first, read } = createRefreshTokens(secretKey)
   const bytes = Buffer.from(first(sessionId), 'base64url')

@@ -287,8 +287,16 @@ onBothDatabases('sessions', api => {
       json: { current_password: here.password, new_password: 'staple my battery' },
     })
 
+    const short = await api.post('/users/me/password', {
+      token: here.token,
+      json: { current_password: 'staple my battery', new_password: 'x'.repeat(7) },
+    })
+
     expect(wrong).toMatchObject({ status: 400, body: { detail: 'Incorrect password' } })
+    expect([short.status, short.body.detail?.[0].loc]).toEqual([422, ['body', 'new_password']])
     expect(right.status).toBe(204)
+    const { body: profile } = await api.get('/users/me', { token: here.token })
+    expect(profile.updated_at > profile.created_at).toBe(true)
     expect([await works(here), await works(there)]).toEqual([true, false])
     expect(
       (await api.post('/auth/login', { form: { username: here.email, password: here.password } })).status,
@@ -342,7 +350,9 @@ onBothDatabases('sessions', api => {
       body: { code: 'incorrect_password' },
     })
     const mine = `Ada.${crypto.randomUUID()}@Example.com`
-    expect(await change(mine)).toMatchObject({ status: 200, body: { id: ada.id, email: mine } })
+    const { status, body: profile } = await change(` ${mine} `)
+    expect([status, profile.id, profile.email]).toEqual([200, ada.id, mine])
+    expect(profile.updated_at > profile.created_at).toBe(true)
     expect(await works(await signIn({ ...ada, email: mine.toLowerCase() }))).toBe(true)
   })
 

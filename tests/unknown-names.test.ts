@@ -208,6 +208,7 @@ test.each([
   ['desciptoin', 'description'],
   ['dscrptn', undefined],
   ['deadline', undefined],
+  ['titabc', undefined],
 ])('%s is likely meant as %p', (name, known) => {
   expect(intended(name, ['title', 'description'])).toBe(known)
 })
