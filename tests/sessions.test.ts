@@ -1,4 +1,5 @@
 import { expect, setSystemTime, test } from 'bun:test'
+import { sha256 } from '../src/lib/sha256.ts'
 import { onBothDatabases, type User } from './support/harness.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { until } from './support/until.ts'
@@ -220,8 +221,27 @@ onBothDatabases('sessions', api => {
       return row![0]
     }
 
+    const secondsAgo = async () => {
+      const [row] = await api.sql(
+        `select (extract(epoch from now() - min(last_used_at)))::int from sessions where user_id = $1`,
+        [ada.id],
+      )
+      return row![0]
+    }
     expect(await isNoted('4 minutes 50 seconds')).toBe(false)
     expect(await isNoted('5 minutes 1 second')).toBe(true)
+    // The use of one session is none of another.
+    expect(await secondsAgo()).toBeGreaterThan(280)
+
+    await api.sql(`update sessions set last_used_at = now() - interval '1 minute' where user_id = $1`, [
+      ada.id,
+    ])
+    await api.sql(`delete from sessions where user_id = $1 and token_hash <> $2`, [
+      ada.id,
+      sha256(ada.refreshToken),
+    ])
+    await refresh(ada.refreshToken)
+    expect(await secondsAgo()).toBeLessThan(30)
   })
 
   test('of a long user agent 500 characters are kept', async () => {
