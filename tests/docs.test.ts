@@ -125,6 +125,22 @@ describe('the OpenAPI document', () => {
     expect(limited.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
   })
 
+  test('has the names of operations after which the methods of generated clients are called', () => {
+    const names = Map.groupBy(operations, ({ operation }) => operation.tags[0]!)
+    const found = [...names].map(([tag, of]) => [
+      tag,
+      of.map(({ operation }) => operation.operationId).join(' '),
+    ])
+    expect(Object.fromEntries(found)).toEqual({
+      auth: 'register login refresh revoke listSessions endSession logout listApiTokens createApiToken revokeApiToken createTicket',
+      users: 'getProfile changeEmail deleteAccount changePassword',
+      tasks:
+        'batchTasks listTasks createTask listChanges countTasks listTrash emptyTrash readTask deleteTask updateTaskWithPut updateTask restoreTask streamChanges',
+      lists: 'listLists createList readList deleteList updateList',
+      health: 'checkHealth checkLiveness checkReadiness',
+    })
+  })
+
   test('is in the order in which one reads: what comes first first, parameters by their place, schemas by name', () => {
     const order = document.tags.map(({ name }) => name)
     const found = operations.map(({ operation }) => order.indexOf(operation.tags[0]!))
@@ -405,7 +421,7 @@ describe('the Swagger page', () => {
     expect((await get(addresses[0]!.replace(/[^/]+$/, 'constructor'))).status).toBe(404)
   })
 
-  test('sends nothing to another host, and keeps who is signed in', async () => {
+  test('sends nothing to another host, has addresses for its parts, and keeps who is signed in', async () => {
     const page = await (await get('/docs')).text()
     const [start] = /\/docs\/assets\/\w+\/start\.js/.exec(page)!
     const script = await (await get(start)).text()
@@ -417,7 +433,13 @@ describe('the Swagger page', () => {
 
     new Function('SwaggerUIBundle', 'matchMedia', 'document', script)(bundle, () => browser, browser)
 
-    expect(settings).toMatchObject({ url: '/openapi.json', validatorUrl: null, persistAuthorization: true })
+    expect(settings).toMatchObject({
+      url: '/openapi.json',
+      deepLinking: true,
+      tryItOutEnabled: true,
+      persistAuthorization: true,
+      validatorUrl: null,
+    })
   })
 
   test.each([

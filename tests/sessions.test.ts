@@ -29,13 +29,14 @@ onBothDatabases('sessions', api => {
   test('scope=others keeps only the caller’s session, scope=all none', async () => {
     const here = await api.user()
     const there = await signIn(here)
+    const bob = await api.user()
 
     await api.post('/auth/logout?scope=others', { token: here.token })
-    expect([await works(here), await works(there)]).toEqual([true, false])
+    expect([await works(here), await works(there), await works(bob)]).toEqual([true, false, true])
 
     const again = await signIn(here)
     await api.post('/auth/logout?scope=all', { token: here.token })
-    expect([await works(here), await works(again)]).toEqual([false, false])
+    expect([await works(here), await works(again), await works(bob)]).toEqual([false, false, true])
     expect((await api.post('/auth/logout?scope=none', { token: (await signIn(here)).token })).status).toBe(
       422,
     )
@@ -230,6 +231,13 @@ onBothDatabases('sessions', api => {
     }
     expect(await isNoted('4 minutes 50 seconds')).toBe(false)
     expect(await isNoted('5 minutes 1 second')).toBe(true)
+    const newest = (await api.get('/auth/sessions', { token: ada.token })).body
+    expect(newest.map(({ id }: { id: string }) => id)).toEqual(
+      newest
+        .map(({ id }: { id: string }) => id)
+        .toSorted()
+        .toReversed(),
+    )
     // The use of one session is none of another.
     expect(await secondsAgo()).toBeGreaterThan(280)
 
