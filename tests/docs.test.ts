@@ -275,6 +275,14 @@ describe('the OpenAPI document', () => {
     })
   })
 
+  test('names every field of an error, with and without problems', async () => {
+    const { Error: common, ValidationError: invalid } = document.components.schemas
+    expect(Object.keys(common!.properties!)).toEqual(['detail', 'code', 'request_id', 'index'])
+    expect(Object.keys(invalid!.properties!)).toEqual(['detail', 'code', 'request_id', 'body'])
+    const answer = (await (await get('/nope')).json()) as object
+    expect(Object.keys(answer)).toEqual(['detail', 'code', 'request_id'])
+  })
+
   test('titles every schema with its name', () => {
     for (const [name, { title }] of Object.entries(document.components.schemas)) expect(title).toBe(name)
   })

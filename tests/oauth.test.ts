@@ -286,6 +286,10 @@ onBothDatabases('OAuth 2', api => {
       token: '********',
       client_secret: '********',
     })
+    const other = await api.post('/auth/refresh', {
+      form: { grant_type: 'password', refresh_token: ada.refreshToken },
+    })
+    expect([other.status, other.body.error]).toEqual([422, 'unsupported_grant_type'])
     // The fields belong to the OAuth 2 calls alone.
     expect((await api.post('/auth/register', { json: {} })).body).not.toHaveProperty('error')
   })

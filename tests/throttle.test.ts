@@ -23,7 +23,13 @@ onBothDatabases(
       expect(answers[2]!.headers.get('ratelimit-policy')).toBe('"login";q=2;w=60')
       expect(answers[2]!.headers.get('ratelimit')).toMatch(/^"login";r=0;t=\d+$/)
       expect(Number(answers[2]!.headers.get('retry-after'))).toBeWithin(1, 61)
-      expect(answers[2]!.body).toMatchObject({ detail: 'Too many requests', code: 'too_many_requests' })
+      expect(answers[2]!.body).toEqual({
+        detail: 'Too many requests',
+        code: 'too_many_requests',
+        request_id: expect.any(String),
+        error: 'temporarily_unavailable',
+        error_description: 'Too many requests',
+      })
       expect(await attempt('203.0.113.2')).toBe(401)
     })
 
