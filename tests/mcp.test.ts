@@ -182,6 +182,8 @@ onBothDatabases(
         expect([name, ajv.validate(outputSchema, error.content)]).toEqual([name, true])
         expect([name, ajv.validate(inputSchema, args)]).toEqual([name, true])
         expect([name, ajv.validate(inputSchema, { ...args, surprise: 1 })]).toEqual([name, false])
+        if ('cursor' in result.content)
+          expect(Object.keys(outputSchema.properties)).toEqual(Object.keys(result.content))
         if (name !== 'add_tasks') expect(inputSchema.required ?? []).toEqual(Object.keys(args))
       }
     })
