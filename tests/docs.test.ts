@@ -141,11 +141,7 @@ describe('the OpenAPI document', () => {
     })
   })
 
-  test('is in the order in which one reads: what comes first first, parameters by their place, schemas by name', () => {
-    const order = document.tags.map(({ name }) => name)
-    const found = operations.map(({ operation }) => order.indexOf(operation.tags[0]!))
-    expect(found).toEqual(found.toSorted((a, b) => a - b))
-
+  test('has parameters in the order of their places, and schemas by name', () => {
     const places = ['path', 'query', 'header']
     for (const { operation } of operations) {
       const parameters = (operation.parameters ?? []).map(parameter => places.indexOf(parameter.in))
