@@ -95,7 +95,7 @@ onBothDatabases('API tokens', api => {
     expect(await daysLeft({ expires_at: null })).toBeNull()
     for (const [expires_at, type] of [
       [inDays(367), 'less_than_equal'],
-      [inDays(-1), 'datetime_future'],
+      [new Date().toISOString(), 'datetime_future'],
       ['tomorrow', 'datetime'],
       [5, 'string_type'],
     ]) {
@@ -136,6 +136,13 @@ onBothDatabases('API tokens', api => {
       'body.name',
       'body.scopes.1',
     ])
+    for (const [name, status] of [
+      ['x'.repeat(100), 201],
+      ['x'.repeat(101), 422],
+    ] as const) {
+      const json = { name, scopes: ['tasks:read'], current_password: ada.password }
+      expect((await api.post('/auth/tokens', { token: ada.token, json })).status).toBe(status)
+    }
     for (const scopes of [[], undefined, 'tasks:read', Array(21).fill('tasks:read')]) {
       const json = { name: 'x', scopes, current_password: ada.password }
       expect((await api.post('/auth/tokens', { token: ada.token, json })).status).toBe(422)
@@ -246,8 +253,9 @@ onBothDatabases('API tokens', api => {
     expect(await status(token)).toBe(401)
   })
 
-  test('note their use at most once a minute', async () => {
+  test('note their own use at most once a minute', async () => {
     const ada = await api.user()
+    const unused = await makeApiToken(api, ada)
     /** Whether the use of a token is noted that was last used so long ago. */
     const isNoted = async (age: string) => {
       const { id, token } = await makeApiToken(api, ada)
@@ -259,6 +267,8 @@ onBothDatabases('API tokens', api => {
 
     expect(await isNoted('55 seconds')).toBe(false)
     expect(await isNoted('61 seconds')).toBe(true)
+    // Newest first: the last one is the oldest.
+    expect((await list(ada.token)).at(-1)).toMatchObject({ id: unused.id, last_used_at: null })
   })
 
   test('are stored as hashes, and stand in no line of the log', async () => {

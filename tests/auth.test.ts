@@ -40,6 +40,11 @@ onBothDatabases(
         expect(Math.abs(Date.parse(made.body.created_at) - Date.now())).toBeLessThan(60_000)
       })
 
+      test('takes a form, too', async () => {
+        const { status } = await api.post('/auth/register', { form: { email: newAddress(), password } })
+        expect(status).toBe(201)
+      })
+
       test('trims the address, keeps its letters, and takes it once whatever their case', async () => {
         const email = `Ada.${crypto.randomUUID()}@Example.COM`
 
@@ -459,7 +464,7 @@ onBothDatabases(
 
     describe('the own account', () => {
       test('is shown to its user', async () => {
-        const ada = await api.user()
+        const ada = await api.user(`Ada.${crypto.randomUUID()}@Example.COM`)
 
         const { status, body } = await api.get('/users/me', { token: ada.token })
 
@@ -474,7 +479,13 @@ onBothDatabases(
 
       test('is gone with its user, and so is the token', async () => {
         const ada = await api.user()
+        await api.get('/users/me', { token: ada.token })
         await api.sql('delete from users where id = $1', [ada.id])
+
+        // The token may still count as good; what it names is not there.
+        const json = { current_password: ada.password, new_password: 'staple my battery' }
+        expectError(await api.get('/users/me', { token: ada.token }), 401, 'invalid_token')
+        expectError(await api.post('/users/me/password', { token: ada.token, json }), 401, 'invalid_token')
         await Bun.sleep(1100)
 
         expectError(await api.get('/users/me', { token: ada.token }), 401, 'invalid_token')

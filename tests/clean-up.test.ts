@@ -50,6 +50,20 @@ onBothDatabases('the clean-up', api => {
     expect((await api.get('/users/me', { token: ada.token })).status).toBe(200)
   })
 
+  test('removes at most a thousand sessions at once, because each replica reads every end', async () => {
+    const { id } = await api.user()
+    await api.sql('delete from sessions', [])
+    await api.sql(
+      `insert into sessions (id, user_id, token_hash, expires_at)
+        select gen_random_uuid(), $1::uuid, i::text, now() from generate_series(1, 1002) i`,
+      [id],
+    )
+
+    await jobOf(api, 'clean up sessions').run()
+
+    expect(await rows('select count(*)::int from sessions')).toEqual([2])
+  })
+
   test('removes API tokens that have expired, and no other', async () => {
     const ada = await api.user()
     const never = await makeApiToken(api, ada, ['tasks:read'], { expires_at: null })

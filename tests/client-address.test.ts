@@ -30,6 +30,15 @@ test.each([
   expect(addressOf('10.0.0.1', `203.0.113.66, ${hop}`)).toBe('10.0.0.1')
 })
 
+test.each([
+  ['192.0.2.7', '192.0.2.8'],
+  ['2001:db8::7', '2001:db8::8'],
+])('of a single trusted address %s the one beside it is not trusted', (trusted, beside) => {
+  const addressOf = createClientAddress([parseNetwork(trusted)])
+  expect(addressOf(trusted, '203.0.113.1')).toBe('203.0.113.1')
+  expect(addressOf(beside, '203.0.113.1')).toBe(beside)
+})
+
 test('a peer that is no trusted proxy is the client, whatever it forwards', () => {
   expect(addressOf('203.0.113.9', '198.51.100.1')).toBe('203.0.113.9')
   expect(addressOf('10.0.0.1', null)).toBe('10.0.0.1')

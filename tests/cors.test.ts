@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, setSystemTime, test } from 'bun:test'
 import type { Browser } from 'playwright-core'
 import { chromiumPath, launchChromium } from './support/chromium.ts'
-import { type Service, startService } from './support/harness.ts'
+import { type Answer, type Service, startService } from './support/harness.ts'
 
 const preflight = (api: Service, origin: string, headers: string) =>
   api.request('OPTIONS', `${api.url}/api/v1/tasks`, {
@@ -37,6 +37,26 @@ describe('a service with one listed origin', () => {
     expect(ours.headers.get('vary')).toBe('Origin, Access-Control-Request-Headers')
     expect(other.headers.get('access-control-allow-origin')).toBeNull()
     expect(other.headers.get('access-control-allow-headers')).not.toContain('x-anything')
+  })
+
+  test('lets it use every method, and read every header that a client needs', async () => {
+    const list = (answer: Answer, name: string) => answer.headers.get(name)?.split(/, ?/).sort()
+
+    const allowed = list(await preflight(api, listed, 'authorization'), 'access-control-allow-methods')
+    const read = await api.get(`${api.url}/health`, { headers: { origin: listed } })
+
+    expect(allowed).toEqual(['DELETE', 'GET', 'HEAD', 'PATCH', 'POST', 'PUT'])
+    expect(list(read, 'access-control-expose-headers')).toEqual([
+      'etag',
+      'link',
+      'location',
+      'preference-applied',
+      'ratelimit',
+      'ratelimit-policy',
+      'retry-after',
+      'x-request-id',
+      'x-total-count',
+    ])
   })
 
   test.each(['http://localhost:5173', 'http://127.0.0.1:3000', 'constructor', 'null'])(

@@ -7,7 +7,7 @@ import type { TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
-import type { Schema } from '../src/http/json-schema.ts'
+import { type Schema, toJsonSchema } from '../src/http/json-schema.ts'
 import type { OpenApiDocument } from '../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
 import { requiredScope } from './support/required-scopes.ts'
@@ -95,7 +95,10 @@ describe('the OpenAPI document', () => {
       ])
       const named = /API tokens need the scope `(.*)`/.exec(operation.description ?? '')?.[1]
       expect(named).toBe(scope === 'session' ? undefined : scope)
-      if (needsToken) expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
+      if (needsToken) {
+        expect(operation.responses[401]?.headers).toContainKey('WWW-Authenticate')
+        expect(JSON.stringify(operation.responses[403])).toContain('insufficient_scope')
+      }
     },
   )
 
@@ -118,6 +121,50 @@ describe('the OpenAPI document', () => {
     }
     const { headers } = operationOf('POST /api/v1/tasks').responses[201]!
     expect(headers).toContainKeys(['ETag', 'Location'])
+    const limited = operationOf('POST /api/v1/auth/login').responses[429]!
+    expect(limited.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
+  })
+
+  test('has the names of operations after which the methods of generated clients are called', () => {
+    const names = Map.groupBy(operations, ({ operation }) => operation.tags[0]!)
+    const found = [...names].map(([tag, of]) => [
+      tag,
+      of.map(({ operation }) => operation.operationId).join(' '),
+    ])
+    expect(Object.fromEntries(found)).toEqual({
+      auth: 'register login refresh revoke listSessions endSession logout listApiTokens createApiToken revokeApiToken createTicket',
+      users: 'getProfile changeEmail deleteAccount changePassword',
+      tasks:
+        'batchTasks listTasks createTask listChanges countTasks listTrash emptyTrash readTask deleteTask updateTaskWithPut updateTask restoreTask streamChanges',
+      lists: 'listLists createList readList deleteList updateList',
+      health: 'checkHealth checkLiveness checkReadiness',
+    })
+  })
+
+  test('has parameters in the order of their places, and schemas by name', () => {
+    const places = ['path', 'query', 'header']
+    for (const { operation } of operations) {
+      const parameters = (operation.parameters ?? []).map(parameter => places.indexOf(parameter.in))
+      expect(parameters).toEqual(parameters.toSorted((a, b) => a - b))
+    }
+    const schemas = Object.keys(document.components.schemas)
+    expect(schemas).toEqual(schemas.toSorted())
+  })
+
+  test('writes headers as they are usually written, and requires every body', () => {
+    const parameters = operations.flatMap(({ operation }) => operation.parameters ?? [])
+    const headers = new Set(parameters.filter(parameter => parameter.in === 'header').map(({ name }) => name))
+    expect([...headers].sort()).toEqual(['Idempotency-Key', 'If-Match', 'If-None-Match', 'Last-Event-Id'])
+    for (const { operation } of operations) expect(operation.requestBody?.required ?? true).toBe(true)
+  })
+
+  test('says where to sign in and to refresh, and under which license it is', () => {
+    expect(document.info).toMatchObject({ license: { identifier: 'MIT' } })
+    expect(document.components.securitySchemes).toMatchObject({
+      password: {
+        flows: { password: { tokenUrl: '/api/v1/auth/login', refreshUrl: '/api/v1/auth/refresh' } },
+      },
+    })
   })
 
   test('shows one media type for each body, and only types that are really taken and given', () => {
@@ -206,6 +253,30 @@ describe('the OpenAPI document', () => {
     // In Python `List` is a type of the language; in Go `NewTask` is the constructor of `Task`.
     const names = Object.keys(document.components.schemas)
     expect(names.filter(name => /^(New.+|Any|Dict|List|Optional|Set|Tuple|Union)$/.test(name))).toEqual([])
+  })
+
+  test('cannot be made of two different schemas of one name', () => {
+    const schemas = {}
+    toJsonSchema({ title: 'Task', type: 'object' }, schemas)
+    expect(() => toJsonSchema({ title: 'Task', type: 'string' }, schemas)).toThrow(
+      'Two schemas are called Task',
+    )
+  })
+
+  test('says of a choice of texts that may be null that null is one of them', () => {
+    const texts = ['a', 'b'].map(text => ({ const: text, type: 'string' }))
+    expect(toJsonSchema({ anyOf: [{ anyOf: texts }, { type: 'null' }] }, {})).toEqual({
+      type: ['string', 'null'],
+      enum: ['a', 'b', null],
+    })
+  })
+
+  test('names every field of an error, with and without problems', async () => {
+    const { Error: common, ValidationError: invalid } = document.components.schemas
+    expect(Object.keys(common!.properties!)).toEqual(['detail', 'code', 'request_id', 'index'])
+    expect(Object.keys(invalid!.properties!)).toEqual(['detail', 'code', 'request_id', 'body'])
+    const answer = (await (await get('/nope')).json()) as object
+    expect(Object.keys(answer)).toEqual(['detail', 'code', 'request_id'])
   })
 
   test('titles every schema with its name', () => {
@@ -304,7 +375,9 @@ describe('the OpenAPI document', () => {
   })
 
   test('is not sent again to a client that has it', async () => {
-    const etag = (await get('/openapi.json')).headers.get('etag')!
+    const { headers } = await get('/openapi.json')
+    const etag = headers.get('etag')!
+    expect(headers.get('cache-control')).toBe('no-cache')
 
     // A proxy that compresses makes the tag weak.
     for (const tag of [etag, `W/${etag}`, `"x", ${etag}`, '*']) {
@@ -323,8 +396,17 @@ describe('the Swagger page', () => {
     expect(response.status).toBe(200)
     expect(response.headers.get('content-type')).toBe('text/html; charset=utf-8')
     const policy = response.headers.get('content-security-policy')
-    expect(policy).toStartWith("default-src 'none'; script-src 'self'; style-src 'self';")
-    expect(policy).not.toContain('unsafe')
+    expect(policy?.split('; ')).toEqual([
+      "default-src 'none'",
+      "script-src 'self'",
+      "style-src 'self'",
+      "img-src 'self' data:",
+      "connect-src 'self'",
+      "base-uri 'none'",
+      "form-action 'none'",
+      "frame-ancestors 'none'",
+    ])
+    expect(response.headers.get('cache-control')).toBe('no-cache')
     expect(page).not.toMatch(/https?:|<style|<script>| on\w+=/)
   })
 
@@ -343,6 +425,27 @@ describe('the Swagger page', () => {
     expect((await get(addresses[0]!.replace(/[^/]+$/, 'constructor'))).status).toBe(404)
   })
 
+  test('sends nothing to another host, has addresses for its parts, and keeps who is signed in', async () => {
+    const page = await (await get('/docs')).text()
+    const [start] = /\/docs\/assets\/\w+\/start\.js/.exec(page)!
+    const script = await (await get(start)).text()
+    let settings: unknown
+    const bundle = (given: unknown) => {
+      settings = given
+    }
+    const browser = { matches: false, addEventListener() {}, documentElement: { classList: { toggle() {} } } }
+
+    new Function('SwaggerUIBundle', 'matchMedia', 'document', script)(bundle, () => browser, browser)
+
+    expect(settings).toMatchObject({
+      url: '/openapi.json',
+      deepLinking: true,
+      tryItOutEnabled: true,
+      persistAuthorization: true,
+      validatorUrl: null,
+    })
+  })
+
   test.each([
     ['/', '/docs'],
     ['/swagger', '/docs'],
@@ -355,6 +458,34 @@ describe('the Swagger page', () => {
   test('does not mind a slash at the end', async () => {
     expect((await get('/docs/')).status).toBe(200)
     expect((await get('/openapi.json/')).status).toBe(200)
+  })
+})
+
+describe('the guides', () => {
+  const hrefs = (page: string) => [...page.matchAll(/<a href="([^"]*)"/g)].map(([, href]) => href!)
+
+  test('are all of docs/ but the one for developers, with links only to what is there', async () => {
+    const files = [...new Bun.Glob('*.md').scanSync(join(import.meta.dir, '../docs'))]
+    const names = files.filter(file => file !== 'architecture.md').sort()
+    const known = ['/docs', '/docs/guides', ...names]
+
+    const listed = hrefs(await (await get('/docs/guides')).text())
+    expect(listed.slice(2)).toEqual(names.map(name => `/docs/guides/${name}`))
+    for (const name of names) {
+      const page = await (await get(`/docs/guides/${name}`)).text()
+      expect(page).not.toContain('<img')
+      const dead = hrefs(page).filter(
+        href => !/^(https?:|#)/.test(href) && !known.includes(href.split('#')[0]!),
+      )
+      expect([name, dead]).toEqual([name, []])
+    }
+    expect(await (await get('/docs/guides/mcp.md')).text()).toContain(
+      '<a href="https://modelcontextprotocol.io">',
+    )
+  })
+
+  test.each(['architecture.md', 'constructor', '..%2FREADME.md'])('there is none called %s', async name => {
+    expect((await get(`/docs/guides/${name}`)).status).toBe(404)
   })
 })
 

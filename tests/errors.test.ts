@@ -4,6 +4,7 @@ import { type AnyElysia, Elysia, t } from 'elysia'
 import fc from 'fast-check'
 import { body } from '../src/http/body.ts'
 import { errorHandler } from '../src/http/error-handler.ts'
+import { findProblems } from '../src/http/problems.ts'
 import { requestLog } from '../src/http/request-log.ts'
 import { text } from '../src/http/schema.ts'
 import { createLog } from '../src/telemetry/log.ts'
@@ -54,6 +55,7 @@ describe('over the wire', () => {
     '/%00',
     '/%ZZ',
     '/api/v1/tasks/1/2',
+    '/api/v1/auth/tokens//',
     '//health',
     '/..%2f..%2fetc/passwd',
     '/.env',
@@ -231,11 +233,15 @@ describe('over the wire', () => {
 
   test('JSON that curl -d sends as a form is refused with what to send, and not repeated', async () => {
     const body = '{"email":"a@example.com","username":"a@example.com","password":"geheim und lang"}'
-    for (const call of ['register', 'login', 'refresh']) {
+    for (const [call, space] of [
+      ['register', ''],
+      ['login', '\n '],
+      ['refresh', ''],
+    ]) {
       const answer = await send(api.url, {
         line: `POST /api/v1/auth/${call}`,
         headers: ['Content-Type: application/x-www-form-urlencoded'],
-        body,
+        body: space + body,
       })
 
       expectError(
@@ -260,6 +266,7 @@ describe('over the wire', () => {
       [
         ['Content-Type: APPLICATION/JSON; charset=UTF-8'],
         ['Content-Type: application/json;charset=utf-8'],
+        ['Content-Type: application/json ; charset=utf-8'],
         [],
       ].map(async headers => (await post('{"title":"x"}', headers)).status),
     )
@@ -267,7 +274,7 @@ describe('over the wire', () => {
     for (const answer of compressed) {
       expectError(answer, 415, 'unsupported_media_type', 'Send the body without Content-Encoding')
     }
-    expect(statuses).toEqual([201, 201, 201])
+    expect(statuses).toEqual([201, 201, 201, 201])
   })
 
   test('a body of 32 KiB is taken, one byte more is 413, announced or not', async () => {
@@ -590,6 +597,20 @@ describe('in the framework', () => {
     expect(answer.body.body).toEqual({ name: '', password: '********' })
   })
 
+  test('no more of a list of mistakes is looked at than an answer may name', () => {
+    let looks = 0
+    const list = new Proxy(Array(16_000).fill(1), {
+      get(target, name) {
+        if (/^\d+$/.test(String(name))) looks++
+        return Reflect.get(target, name)
+      },
+    })
+
+    expect(findProblems({ body: { schema: t.Array(t.String()), value: list } }).length).toBeWithin(100, 102)
+
+    expect(looks).toBeLessThan(500)
+  })
+
   test('a field is secret because its schema says so, wherever it stands', async () => {
     const secrets = {
       pin: 'geheim',
@@ -772,6 +793,12 @@ onBothDatabases('a damaged database', api => {
     const back = await api.get('/tasks', { token: ada.token })
 
     expectError(away, 503, 'unavailable', 'Service temporarily unavailable')
+    expect(api.logs().findLast(({ msg }) => msg === 'request refused')).toMatchObject({
+      level: 'warn',
+      request_id: away.body.request_id,
+      reason: 'unavailable',
+      error: expect.any(String),
+    })
     expect(back.status).toBe(200)
   })
 })

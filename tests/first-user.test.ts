@@ -2,8 +2,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Env } from '../src/config/config.ts'
+import { createDb } from '../src/db/drizzle.ts'
+import { createFirstUser } from '../src/modules/auth/new-user.ts'
+import { createPasswords } from '../src/modules/auth/password-hash.ts'
+import { createLog } from '../src/telemetry/log.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import { serviceWithMeetings } from './support/meet.ts'
 import { expectError } from './support/wire.ts'
 
 const root = join(import.meta.dir, '..')
@@ -91,6 +96,36 @@ describe.each(['postgres', 'embedded'] as const)('the first user (%s)', kind => 
       expect([command.exitCode, command.stderr]).toEqual([0, 'created user bob@example.com\n'])
       expect((await signIn(service, 'bob@example.com')).status).toBe(200)
     })
+  })
+})
+
+describe('creations of the first user that meet', () => {
+  const { api, meeting } = serviceWithMeetings()
+
+  test('make one user, wait for no reader, and later ones hash no password', async () => {
+    const log = createLog({ level: 'error', pretty: false, write: () => {} })
+    const bothHash = Promise.withResolvers<void>()
+    let hashes = 0
+    const passwords = createPasswords({ cost: 4, atOnce: 1, waiting: 0 })
+    const hash = async () => {
+      if (++hashes === 2) bothHash.resolve()
+      await bothHash.promise
+      return 'a hash'
+    }
+    const create = (email: string) =>
+      createFirstUser(
+        { db: createDb(api.driver), passwords: { ...passwords, hash }, log },
+        { email, password },
+      )
+
+    await meeting.sql.begin(async sql => {
+      await sql`select 1 from users`
+      await Promise.all([create('ada@example.com'), create('bob@example.com')])
+    })
+    await create('eve@example.com')
+
+    expect(await api.sql('select count(*)::int from users', [])).toEqual([[1]])
+    expect(hashes).toBe(2)
   })
 })
 

@@ -161,7 +161,7 @@ onBothDatabases('lists', api => {
     const ada = await many()
 
     const answer = await fetch(
-      `${api.url}/api/tasks/?offset=3&status=pending&tag=all&tag=t%2C&limit=2&total=true`,
+      `${api.url}/api/tasks/?offset=3&&status=pending&tag=all&tag=t%2C&limit=2&total=true&`,
       {
         headers: { authorization: `Bearer ${ada.token}` },
       },

@@ -42,6 +42,9 @@ onBothDatabases('the log', api => {
         user_id: ada.id,
       })
       expect(String(line.route).replace(/\/$/, '')).toBe(route)
+      // In milliseconds, to the microsecond.
+      expect(Number(line.ms)).toBeLessThan(10_000)
+      expect(String(line.ms)).toMatch(/^\d+(\.\d{1,3})?$/)
       expect(api.logs().filter(line => line.request_id === id)).toHaveLength(1)
     }
   })

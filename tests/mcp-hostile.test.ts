@@ -146,6 +146,10 @@ onBothDatabases('POST /mcp', api => {
       expect([found, body]).toEqual([status, rpcError(code, id)])
     }
     expect((await post({ json: { ...ping, id: 'a' } })).body).toEqual({ jsonrpc: '2.0', id: 'a', result: {} })
+    const name = 'x'.repeat(10_000)
+    const unknown = await post({ json: { ...ping, method: 'tools/call', params: { name } } })
+    expect(unknown.body.error.message.length).toBeLessThan(200)
+    expectError(await post({ json: ping }, { 'content-type': 'text/plain' }), 415, 'unsupported_media_type')
   })
 
   test('sends JSON, whatever the client says that it accepts', async () => {

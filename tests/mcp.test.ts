@@ -124,6 +124,9 @@ onBothDatabases(
         expect((await call('complete_task', { id })).content).toMatchObject({ status: 'completed' })
         expect((await call('delete_task', { id })).content).toEqual({ deleted: [id] })
         expect((await call('task_stats')).content).toMatchObject({ total: 1, pending: 1, trash: 1 })
+        const { version } = changed.content
+        const stale = await call('restore_task', { id, version })
+        expect([stale.isError, stale.content.code]).toEqual([true, 'precondition_failed'])
         const restored = await call('restore_task', { id })
         expect(restored.content).toEqual(await asTheApi(id))
         expect(restored).toEqual({
@@ -148,6 +151,9 @@ onBothDatabases(
       expect((await call('list_lists')).content).toEqual({ lists: [list], cursor: null })
       const counted = (await call('list_lists', { counts: true, limit: 1 })).content
       expect(counted.lists).toEqual([{ ...list, open: 1, total: 1 }])
+      const { body: second } = await api.post('/lists', { token: ada.token, json: { name: 'Work' } })
+      const { cursor } = (await call('list_lists', { limit: 1 })).content
+      expect((await call('list_lists', { cursor })).content).toEqual({ lists: [second], cursor: null })
       expect((await call('find_tasks', { list: [list.id] })).content.tasks).toEqual([milk])
       expect((await call('find_tasks', { list: ['none'] })).content.tasks).toEqual([child, bob])
       expect((await call('find_tasks', { parent: [milk.id] })).content.tasks).toEqual([child])
@@ -176,6 +182,9 @@ onBothDatabases(
         expect([name, ajv.validate(outputSchema, error.content)]).toEqual([name, true])
         expect([name, ajv.validate(inputSchema, args)]).toEqual([name, true])
         expect([name, ajv.validate(inputSchema, { ...args, surprise: 1 })]).toEqual([name, false])
+        if ('cursor' in result.content)
+          expect(Object.keys(outputSchema.properties)).toEqual(Object.keys(result.content))
+        if (name !== 'add_tasks') expect(inputSchema.required ?? []).toEqual(Object.keys(args))
       }
     })
 

@@ -301,13 +301,19 @@ describe('the executable, with metrics on a port of their own and a database tha
 test('the executable asks for the token on the other port, too', async () => {
   const api = await startExecutable({ METRICS_PORT: '0', METRICS_TOKEN: token })
   const { url } = JSON.parse(await lineOf(api, '"metrics"'))
-  const get = async (authorization?: string) =>
-    (await fetch(url, { headers: { ...(authorization && { authorization }) } })).status
+  const get = async (authorization?: string) => {
+    const { status, headers } = await fetch(url, { headers: { ...(authorization && { authorization }) } })
+    return [status, headers.get('www-authenticate')]
+  }
 
-  const statuses = [await get(), await get('Bearer nonsense'), await get(`Bearer ${token}`)]
+  const answers = [await get(), await get('Bearer nonsense'), await get(`Bearer ${token}`)]
   await api.stop()
 
-  expect(statuses).toEqual([401, 401, 200])
+  expect(answers).toEqual([
+    [401, 'Bearer'],
+    [401, 'Bearer'],
+    [200, null],
+  ])
 })
 
 test('an IPv6 address to listen on may be in brackets', () => {

@@ -266,6 +266,11 @@ onBothDatabases('OAuth 2', api => {
       [{ raw: 'x', headers: { 'content-type': 'text/plain' } }, 415, 'invalid_request'],
       [{ raw: 'x'.repeat(40_000), headers: { 'content-type': 'application/json' } }, 413, 'invalid_request'],
       [{}, 422, 'invalid_request'],
+      [
+        { json: { username, password, 'a "\\ü': 1 }, headers: { prefer: 'handling=strict' } },
+        422,
+        'invalid_request',
+      ],
     ] as const
     for (const [sent, status, error] of failures) {
       const answer = await api.post('/auth/login', sent)
@@ -276,6 +281,15 @@ onBothDatabases('OAuth 2', api => {
     }
     const refused = await api.post('/auth/refresh', { json: { refresh_token: 'wrong' } })
     expect(refused.body).toMatchObject({ code: 'invalid_token', error: 'invalid_grant' })
+    const json = { token: ada.refreshToken, client_secret: 5 }
+    expect((await api.post('/auth/revoke', { json })).body.body).toEqual({
+      token: '********',
+      client_secret: '********',
+    })
+    const other = await api.post('/auth/refresh', {
+      form: { grant_type: 'password', refresh_token: ada.refreshToken },
+    })
+    expect([other.status, other.body.error]).toEqual([422, 'unsupported_grant_type'])
     // The fields belong to the OAuth 2 calls alone.
     expect((await api.post('/auth/register', { json: {} })).body).not.toHaveProperty('error')
   })
@@ -288,6 +302,9 @@ onBothDatabases('OAuth 2', api => {
     expect(await missing({ grant_type: 'password' })).toEqual(['body.username', 'body.password'])
     expect(await missing({ grant_type: 'refresh_token' })).toEqual(['body.refresh_token'])
     expect(await missing({ grant_type: 'implicit' })).toEqual(['body.grant_type'])
+    expect((await api.post('/auth/login', { form: { scope: '' } })).body.error_description).toBe(
+      'username: Field required; password: Field required',
+    )
   })
 
   test('what OAuth 2 clients add is known at each address, also where unknown fields are refused', async () => {
@@ -322,6 +339,16 @@ onBothDatabases('OAuth 2', api => {
         error_description: 'Service temporarily unavailable',
       })
     }
+  })
+
+  test('so has a fault of the service', async () => {
+    const { email, password } = await api.user()
+    await api.sql(`create function fail() returns trigger language plpgsql as 'begin raise ''x''; end'`, [])
+    await api.sql('create trigger fail before insert on sessions for each row execute function fail()', [])
+    const { status, body } = await api.post('/auth/login', { form: { username: email, password } })
+    await api.sql('drop function fail cascade', [])
+
+    expect([status, body.code, body.error]).toEqual([500, 'internal', 'server_error'])
   })
 
   test('jose verifies the access token and finds the claims of the contract', async () => {

@@ -1,7 +1,20 @@
 import { describe, expect, test } from 'bun:test'
+import { createIdempotency } from '../src/lib/idempotency.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 import { expectError } from './support/wire.ts'
+
+test('what is kept of a request that may be repeated tells nothing without the secret', () => {
+  const request = () => '{"title":"mine"}'
+  const [here, there] = ['one secret', 'another'].map(secret =>
+    createIdempotency(secret, 'tasks')('ada', { key: 'a key', request }),
+  )
+
+  expect(here!.id).not.toBe(there!.id)
+  // Version 8 of RFC 9562, and its variant.
+  for (const { id } of [here!, there!]) expect(id).toMatch(/^.{14}8.{4}[89ab]/)
+  expect(here!.requestHash).not.toBe(there!.requestHash)
+})
 
 /** A random id as a front end makes it. */
 const newId = () => crypto.randomUUID()

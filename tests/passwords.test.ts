@@ -38,6 +38,14 @@ test('a hash of another cost than the configured one matches, and is to be renew
   }
 })
 
+test.each(['2a', '2b', '2y'])('a hash of the kind %s matches, and need not be renewed', async kind => {
+  const { verify, isOutdated } = passwords()
+  const hash = (await hashOf('correct horse', 4)).replace('2b', kind)
+
+  expect(await verify('correct horse', hash)).toBe(true)
+  expect(isOutdated(hash)).toBe(false)
+})
+
 test('a wrong password takes as long for an unknown address as for a hash of a lower cost, or a damaged one', async () => {
   const cost = 8
   const { verify } = passwords(1, 10, cost)

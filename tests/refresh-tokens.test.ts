@@ -16,6 +16,22 @@ test('a token is a session’s id, 256 secret bits and a seal of 128, and leads 
   expect(first(sessionId)).not.toBe(token)
 })
 
+test('a token that was given out stays valid, and leads to the same next one: no release signs users out', () => {
+  const given = 'AZqcPVLgfRuMdz9KW2x9jgcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHZjGWVXeBmJdItwCILAwOSg'
+  expect(createRefreshTokens(secretKey).read(given)).toEqual({
+    sessionId,
+    next: 'AZqcPVLgfRuMdz9KW2x9joC907ZKGRjHbWv-OBk0VJbDjckzpi2TWdODs_j2x_YAK-tsK2rHkUapzjjW5kkbxw',
+  })
+})
+
+test('a token does not hold what the secret of the next one begins with', () => {
+  const { first, read } = createRefreshTokens(secretKey)
+  const token = first(sessionId)
+  const seal = Buffer.from(token, 'base64url').subarray(48)
+
+  expect(Buffer.from(read(token)!.next, 'base64url').subarray(16, 32)).not.toEqual(seal)
+})
+
 test('a token with one bit changed anywhere is none of ours', () => {
   const { first, read } = createRefreshTokens(secretKey)
   const bytes = Buffer.from(first(sessionId), 'base64url')

@@ -1,5 +1,6 @@
 import { expect, spyOn, test } from 'bun:test'
 import { createDb } from '../src/db/drizzle.ts'
+import { observeDriver } from '../src/db/instrumented-driver.ts'
 import { sessionScopes } from '../src/lib/scope.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import { createApiTokens } from '../src/modules/auth/api-tokens.ts'
@@ -113,6 +114,9 @@ test('a token of a session that ended elsewhere does not come back when the note
   world.ends = []
 
   expect(await busy(3000)).toEqual(unknown)
+  // By then no replica remembers it, and nor does this one.
+  remember()
+  expect(await busy(1000)).toEqual(known)
 })
 
 test('nor does one of a session that ended here', async () => {
@@ -152,6 +156,10 @@ test('an answer counts from the moment of its question', async () => {
   now = 720
 
   expect(cache.caller('token')).toBeUndefined()
+  // The second question stays the only one until it is answered.
+  now = 2000
+  cache.caller('token')
+  expect(answers).toHaveLength(2)
 })
 
 test('while no answers come, every session is looked up by itself', async () => {
@@ -228,7 +236,7 @@ test('when the database’s clock has jumped over ends that no poll has seen, ev
   await busy(1000)
 
   // This machine was suspended, or the database's clock set forward: the window begins after the end.
-  world.database += 20_000
+  world.database += 8000
   await busy(1000)
 
   expect(cache.caller('token')).toBeUndefined()
@@ -249,23 +257,30 @@ test('the oldest of too many is forgotten, and one that was found good again is 
 })
 
 onBothDatabases('a token is remembered', api => {
-  test('as long as its session or itself has left', async () => {
-    const { cache } = setUp()
-    const remember = spyOn(cache, 'remember')
-    const db = createDb(api.driver)
+  /** The sessions of a service that notes when it asks the database. */
+  function setUpSessions() {
+    const askedAt: number[] = []
+    const driver = observeDriver(api.driver, (_, _text, run) => {
+      askedAt.push(performance.now())
+      return run()
+    })
+    const tokenCache = createTokenCache(async () => ({ databaseTime: 0, sessionIds: [] }))
+    const db = createDb(driver)
     const secretKey = 'test-secret-test-secret-test-secret-0123'
     const withPassword = () => Promise.reject(new Error('not needed here'))
     const sessions = createSessions({
       db,
       tokens: createTokens({ secretKey, algorithm: 'HS256', lifetimeSeconds: 60 }),
       refreshTokens: createRefreshTokens(secretKey),
-      apiTokens: createApiTokens({ db, tokenCache: cache, withPassword }),
-      tokenCache: cache,
+      apiTokens: createApiTokens({ db, tokenCache, withPassword }),
+      tokenCache,
     })
-    const leftHours = async (token: string) => {
-      await sessions.authenticate(token)
-      return Math.ceil(remember.mock.lastCall![1].sessionMs / hour)
-    }
+    return { askedAt, tokenCache, sessions }
+  }
+
+  test('as long as its session or itself has left, from before it was looked up', async () => {
+    const { askedAt, tokenCache, sessions } = setUpSessions()
+    const remember = spyOn(tokenCache, 'remember')
     const ada = await api.user()
     const { token } = await makeApiToken(api, ada)
     await api.sql(`update sessions set expires_at = now() + interval '3 hours' where user_id = $1`, [ada.id])
@@ -273,6 +288,17 @@ onBothDatabases('a token is remembered', api => {
       ada.id,
     ])
 
-    expect([await leftHours(ada.token), await leftHours(token)]).toEqual([3, 5])
+    for (const [bearer, hours] of [
+      [ada.token, 3],
+      [token, 5],
+    ] as const) {
+      askedAt.length = 0
+      const caller = await sessions.authenticate(bearer)
+
+      const { sessionMs, checkedAt } = remember.mock.lastCall![1]
+      expect(Math.ceil(sessionMs / hour)).toBe(hours)
+      expect(checkedAt).toBeLessThanOrEqual(askedAt[0]!)
+      expect(tokenCache.caller(bearer)).toEqual(caller)
+    }
   })
 })

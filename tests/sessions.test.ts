@@ -1,4 +1,5 @@
 import { expect, setSystemTime, test } from 'bun:test'
+import { sha256 } from '../src/lib/sha256.ts'
 import { onBothDatabases, type User } from './support/harness.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { until } from './support/until.ts'
@@ -28,13 +29,14 @@ onBothDatabases('sessions', api => {
   test('scope=others keeps only the caller’s session, scope=all none', async () => {
     const here = await api.user()
     const there = await signIn(here)
+    const bob = await api.user()
 
     await api.post('/auth/logout?scope=others', { token: here.token })
-    expect([await works(here), await works(there)]).toEqual([true, false])
+    expect([await works(here), await works(there), await works(bob)]).toEqual([true, false, true])
 
     const again = await signIn(here)
     await api.post('/auth/logout?scope=all', { token: here.token })
-    expect([await works(here), await works(again)]).toEqual([false, false])
+    expect([await works(here), await works(again), await works(bob)]).toEqual([false, false, true])
     expect((await api.post('/auth/logout?scope=none', { token: (await signIn(here)).token })).status).toBe(
       422,
     )
@@ -220,8 +222,34 @@ onBothDatabases('sessions', api => {
       return row![0]
     }
 
+    const secondsAgo = async () => {
+      const [row] = await api.sql(
+        `select (extract(epoch from now() - min(last_used_at)))::int from sessions where user_id = $1`,
+        [ada.id],
+      )
+      return row![0]
+    }
     expect(await isNoted('4 minutes 50 seconds')).toBe(false)
     expect(await isNoted('5 minutes 1 second')).toBe(true)
+    const newest = (await api.get('/auth/sessions', { token: ada.token })).body
+    expect(newest.map(({ id }: { id: string }) => id)).toEqual(
+      newest
+        .map(({ id }: { id: string }) => id)
+        .toSorted()
+        .toReversed(),
+    )
+    // The use of one session is none of another.
+    expect(await secondsAgo()).toBeGreaterThan(280)
+
+    await api.sql(`update sessions set last_used_at = now() - interval '1 minute' where user_id = $1`, [
+      ada.id,
+    ])
+    await api.sql(`delete from sessions where user_id = $1 and token_hash <> $2`, [
+      ada.id,
+      sha256(ada.refreshToken),
+    ])
+    await refresh(ada.refreshToken)
+    expect(await secondsAgo()).toBeLessThan(30)
   })
 
   test('of a long user agent 500 characters are kept', async () => {
@@ -287,8 +315,16 @@ onBothDatabases('sessions', api => {
       json: { current_password: here.password, new_password: 'staple my battery' },
     })
 
+    const short = await api.post('/users/me/password', {
+      token: here.token,
+      json: { current_password: 'staple my battery', new_password: 'x'.repeat(7) },
+    })
+
     expect(wrong).toMatchObject({ status: 400, body: { detail: 'Incorrect password' } })
+    expect([short.status, short.body.detail?.[0].loc]).toEqual([422, ['body', 'new_password']])
     expect(right.status).toBe(204)
+    const { body: profile } = await api.get('/users/me', { token: here.token })
+    expect(profile.updated_at > profile.created_at).toBe(true)
     expect([await works(here), await works(there)]).toEqual([true, false])
     expect(
       (await api.post('/auth/login', { form: { username: here.email, password: here.password } })).status,
@@ -342,7 +378,9 @@ onBothDatabases('sessions', api => {
       body: { code: 'incorrect_password' },
     })
     const mine = `Ada.${crypto.randomUUID()}@Example.com`
-    expect(await change(mine)).toMatchObject({ status: 200, body: { id: ada.id, email: mine } })
+    const { status, body: profile } = await change(` ${mine} `)
+    expect([status, profile.id, profile.email]).toEqual([200, ada.id, mine])
+    expect(profile.updated_at > profile.created_at).toBe(true)
     expect(await works(await signIn({ ...ada, email: mine.toLowerCase() }))).toBe(true)
   })
 

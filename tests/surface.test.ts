@@ -169,6 +169,12 @@ onBothDatabases(
       }
     })
 
+    test('takes a bearer token after any number of spaces', async () => {
+      const { token } = await api.user()
+      const headers = [`Authorization: bearer   ${token}`]
+      expect((await send(api.url, { line: 'GET /api/v1/users/me', headers })).status).toBe(200)
+    })
+
     test('refuses a forged token', async () => {
       const ada = await api.user()
       const bob = await api.user()

@@ -231,6 +231,7 @@ onBothDatabases('lists', api => {
 
     expect(task).toMatchObject({ list_id: one.id, parent_id: null })
     expect(await tasksIn(ada, `list=${one.id}`)).toEqual(['a'])
+    expect(await tasksIn(ada, `list=${one.id.toUpperCase()}`)).toEqual(['a'])
     expect(await tasksIn(ada, `list=${one.id}&list=${two.id}`)).toEqual(['a', 'b'])
     expect(await tasksIn(ada, `list[]=${two.id}&list[]=none`)).toEqual(['b', 'c'])
     expect(await tasksIn(ada, 'list=none')).toEqual(['c'])

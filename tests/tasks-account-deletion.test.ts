@@ -28,6 +28,16 @@ const remove = (api: Service, { token, password }: User) =>
   api.delete('/users/me', { token, json: { password } })
 
 onBothDatabases('the deletion of an account', api => {
+  test('is done although its tasks cannot be deleted now', async () => {
+    const ada = await api.user()
+    await api.sql('alter table task_tombstones rename to tombstones_away', [])
+    const { status } = await remove(api, ada)
+    await api.sql('alter table tombstones_away rename to task_tombstones', [])
+
+    expect(status).toBe(204)
+    expect(await api.sql('select 1 from users where id = $1', [ada.id])).toEqual([])
+  })
+
   test('takes its tasks and deletions along, and those of no other user', async () => {
     const [ada, bob] = [await api.user(), await api.user()]
     for (const user of [ada, bob]) {

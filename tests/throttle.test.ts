@@ -20,8 +20,16 @@ onBothDatabases(
       expect(answers.map(answer => answer.status)).toEqual([401, 401, 429])
       expect(answers[0]!.headers.get('ratelimit-policy')).toBe('"login";q=2;w=60')
       expect(answers[0]!.headers.get('ratelimit')).toMatch(/^"login";r=1;t=\d+$/)
+      expect(answers[2]!.headers.get('ratelimit-policy')).toBe('"login";q=2;w=60')
+      expect(answers[2]!.headers.get('ratelimit')).toMatch(/^"login";r=0;t=\d+$/)
       expect(Number(answers[2]!.headers.get('retry-after'))).toBeWithin(1, 61)
-      expect(answers[2]!.body).toMatchObject({ detail: 'Too many requests', code: 'too_many_requests' })
+      expect(answers[2]!.body).toEqual({
+        detail: 'Too many requests',
+        code: 'too_many_requests',
+        request_id: expect.any(String),
+        error: 'temporarily_unavailable',
+        error_description: 'Too many requests',
+      })
       expect(await attempt('203.0.113.2')).toBe(401)
     })
 
@@ -112,6 +120,15 @@ onBothDatabases(
       expect((await signIn(api, ada.email.toUpperCase(), ada.password, '198.51.100.7')).status).toBe(200)
     })
 
+    test('a right password does not forget the wrong ones before it', async () => {
+      const ada = await api.user()
+      const statuses = []
+      for (const password of ['a', 'b', 'c', ada.password, 'd', 'e', 'f', 'g'])
+        statuses.push((await signIn(api, ada.email, password, '203.0.113.70')).status)
+
+      expect(statuses).toEqual([401, 401, 401, 200, 401, 401, 401, 429])
+    })
+
     test('right passwords use nothing up', async () => {
       const ada = await api.user()
       for (let i = 0; i < 12; i++) {
@@ -146,6 +163,16 @@ onBothDatabases(
       expect(await attempt('2001:db8:5:7::1')).toBe(401)
     })
 
+    test('the attempt that is left to an address is one for each account', async () => {
+      const accounts = [crypto.randomUUID(), crypto.randomUUID()].map(name => `${name}@example.com`)
+      const statuses = []
+      for (const email of accounts)
+        for (let i = 0; i < 7; i++)
+          statuses.push((await signIn(api, email, 'a wrong one', '203.0.113.69')).status)
+
+      expect(statuses).toEqual([...Array(6).fill(401), 429, ...Array(6).fill(401), 429])
+    })
+
     test('an attempt that could not be checked does not count', async () => {
       const throttle = createThrottle(
         { query: api.sql },
@@ -160,8 +187,17 @@ onBothDatabases(
       expect(await throttle.limitAttempts(account, '203.0.113.1', async () => 'right')).toBe('right')
     })
 
-    test('a wrong current password counts as an attempt', async () => {
-      const ada = await api.user()
+    test('a counter that is out of reach refuses no attempt: it says so', async () => {
+      const away = () => Promise.reject(new Error('away'))
+      const throttle = createThrottle(
+        { query: away },
+        { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
+      )
+      await expect(throttle.limitAttempts('ada', null, async () => 'right')).rejects.toThrow('away')
+    })
+
+    test('a wrong current password counts as an attempt to sign in, whatever the case of the address', async () => {
+      const ada = await api.user(`Ada-${crypto.randomUUID()}@Example.com`)
       const tryDelete = () =>
         api
           .delete('/users/me', { token: ada.token, json: { password: 'a wrong one' } })
@@ -171,6 +207,7 @@ onBothDatabases(
       for (let i = 0; i < 7; i++) statuses.push(await tryDelete())
 
       expect(statuses).toEqual([...Array(6).fill(400), 429])
+      expect((await signIn(api, ada.email.toLowerCase(), ada.password, '127.0.0.1')).status).toBe(429)
     })
   },
   { TRUSTED_PROXIES: '127.0.0.1/32', LOGIN_FAILURE_LIMIT: '5' },

@@ -56,7 +56,10 @@ onBothDatabases('what a route does not know', api => {
 
     test('is ignored when its name begins with _, and reveals nothing without a token', async () => {
       const ada = await api.user()
-      expect((await api.get('/tasks?_=1700000000&_debug=x', { token: ada.token })).status).toBe(200)
+      for (const method of ['GET', 'HEAD'])
+        expect(
+          (await api.request(method, '/tasks?_=1700000000&_debug=x&=y&limit=5', { token: ada.token })).status,
+        ).toBe(200)
       expectError(await api.get('/tasks?stauts=x'), 401, 'not_authenticated')
       expect((await api.get('/health?probe=1')).status).toBe(200)
     })
@@ -80,10 +83,9 @@ onBothDatabases('what a route does not know', api => {
         ])
         expect(answer.headers.get('preference-applied')).toBe('handling=strict')
       }
-      expect(
-        (await api.post('/tasks', { token, json, headers: { prefer: 'handling=lenient' } })).status,
-      ).toBe(201)
-      expect((await api.get('/tasks', { token })).body).toHaveLength(2)
+      for (const prefer of ['handling=lenient', 'handling=strictest', 'xhandling=strict'])
+        expect((await api.post('/tasks', { token, json, headers: { prefer } })).status).toBe(201)
+      expect((await api.get('/tasks', { token })).body).toHaveLength(4)
     })
 
     test('a body of known fields is accepted, and the answer says how it was handled', async () => {
@@ -126,6 +128,15 @@ onBothDatabases('what a route does not know', api => {
         ['body.operations.1.task', 'extra_forbidden'],
         ['body.operations.1.permanent', 'extra_forbidden'],
         ['body.x', 'extra_forbidden'],
+      ])
+    })
+
+    test('null is no body, strictly, too', async () => {
+      const { token } = await api.user()
+      const { status, body } = await api.post('/tasks', { token, json: null, headers: strict })
+      expect([status, body.detail]).toEqual([
+        422,
+        [{ loc: ['body'], msg: 'Field required', type: 'missing' }],
       ])
     })
 

@@ -45,24 +45,21 @@ export const body = ({ bytesMax = bodyBytesMax, forms = false }: BodyOptions = {
     })
 
 /**
- * For routes with a `query` or `headers` schema, which thereby declare 422. It makes the one check that no schema can
- * make: when a schema sees a value, bytes that are not UTF-8 have been replaced.
+ * For routes with a `query` or `headers` schema. It makes the one check that no schema can make: when a schema sees a
+ * value, bytes that are not UTF-8 have been replaced.
  */
 export const query = () =>
-  new Elysia({ name: 'query' })
-    .guard({ as: 'scoped', response: errors('validation_failed') })
-    .onTransform({ as: 'scoped' }, ({ request, query }) => {
-      const start = request.url.indexOf('?')
-      if (start < 0) return
-      checkEncoding('query', request.url.slice(start + 1))
-      joinLists(request, query)
-    })
+  new Elysia({ name: 'query' }).onTransform({ as: 'scoped' }, ({ request, query }) => {
+    const start = request.url.indexOf('?')
+    if (start < 0) return
+    checkEncoding('query', request.url.slice(start + 1))
+    joinLists(request, query)
+  })
 
 /** A list may also be sent as `tag[]=a&tag[]=b`, as axios and jQuery do. */
 function joinLists(request: Request, query: Record<string, unknown>): void {
   for (const name of Object.keys(query)) {
     if (!name.endsWith('[]')) continue
-    delete query[name]
     query[withoutBrackets(name)] = queryValues(request, withoutBrackets(name))
   }
 }

@@ -90,15 +90,12 @@ function distinct(problems: Problem[]): Problem[] {
   ].toReversed()
 }
 
+/** Digits in a path are an index of a list; no name of ours has a `/` or a `~`, which would be escaped. */
 function toProblem(section: string, { type, path, schema, value }: ValueError): Problem {
-  const loc = [section, ...path.split('/').slice(1).map(unescapePointer)]
+  const parts = path.split('/').slice(1)
+  const loc = [section, ...parts.map(part => (/^\d+$/.test(part) ? Number(part) : part))]
   const { msg, type: problem } = describe(type, schema, value)
   return { loc, msg, type: problem }
-}
-
-/** A reference token of RFC 6901; digits are an index of a list. */
-function unescapePointer(part: string): string | number {
-  return /^\d+$/.test(part) ? Number(part) : part.replaceAll('~1', '/').replaceAll('~0', '~')
 }
 
 /** What TypeBox's errors are called here, and in words; `{name}` is a keyword of the schema. */
@@ -150,10 +147,7 @@ export const withoutBrackets = (name: string) => (name.endsWith('[]') ? name.sli
 /** One problem for each field of a value that its schema does not know. */
 export function unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Problem[] {
   if (typeof value !== 'object' || value === null) return []
-  if (schema.anyOf) {
-    const variant = schema.discriminator ? variantOf(schema, value) : schema.anyOf.find(acceptsObjects)
-    return variant ? unknownFields(variant, value, loc) : []
-  }
+  if (schema.discriminator) return unknownFields(variantOf(schema, value), value, loc)
   if (Array.isArray(value))
     return value.flatMap((item, i) => (schema.items ? unknownFields(schema.items, item, [...loc, i]) : []))
   if (schema[Kind] !== 'Object') return []
@@ -164,8 +158,6 @@ export function unknownFields(schema: TSchema, value: unknown, loc: Problem['loc
       : unknownName([...loc, name], 'field', Object.keys(properties)),
   )
 }
-
-const acceptsObjects = ({ type }: TSchema) => type === 'object' || type === 'array'
 
 /** `known` are the names that might be meant. */
 export function unknownName(loc: Problem['loc'], what: string, known: string[]): Problem {

@@ -23,7 +23,7 @@ export const requireUser = <User extends Scoped>(
   const response = errors('not_authenticated', 'invalid_token', 'insufficient_scope', 'validation_failed')
   // For the OpenAPI document, which knows of a guard only its responses.
   Object.assign(response[401], { scopes })
-  return new Elysia({ name: 'require-user', seed: scopes })
+  return new Elysia()
     .guard({ as: 'scoped', response })
     .derive({ as: 'scoped' }, async ({ headers, request: { method } }) => {
       const token = bearerToken(headers.authorization)

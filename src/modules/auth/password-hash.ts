@@ -79,24 +79,20 @@ function createQueue(atOnce: number, waitingMax: number) {
     } finally {
       // The next one takes this place, so `running` stays the same.
       const [next] = waiting
-      if (next) next()
-      else running--
+      if (next) {
+        waiting.delete(next)
+        next()
+      } else running--
     }
   }
 
   const turn = (signal?: AbortSignal) =>
     new Promise<void>((resolve, reject) => {
-      const leave = () => {
-        waiting.delete(enter)
+      waiting.add(resolve)
+      signal?.addEventListener('abort', () => {
+        waiting.delete(resolve)
         reject(hungUp())
-      }
-      const enter = () => {
-        waiting.delete(enter)
-        signal?.removeEventListener('abort', leave)
-        resolve()
-      }
-      waiting.add(enter)
-      signal?.addEventListener('abort', leave)
+      })
     })
 
   return Object.assign(inTurn, { stats: () => ({ running, waiting: waiting.size }) })

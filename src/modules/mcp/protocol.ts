@@ -44,7 +44,6 @@ class StrictServer extends Server {
       try {
         return await wrapped(request, context)
       } catch (error) {
-        if (error instanceof ProtocolError) throw error
         throw new ProtocolError(ProtocolErrorCode.InvalidParams, (error as Error).message)
       }
     }
@@ -118,9 +117,7 @@ async function exchange(server: Server, request: Request, message: Message): Pro
   const headers = new Headers(request.headers)
   headers.set('accept', 'application/json, text/event-stream')
   const sent = new Request(request.url, { method: 'POST', headers })
-  const response = await transport.handleRequest(sent, { parsedBody: message })
-  await server.close()
-  return response
+  return transport.handleRequest(sent, { parsedBody: message })
 }
 
 /** Runs a tool. What is wrong with the call is a result, from which an assistant learns; other failures are thrown. */
@@ -141,4 +138,4 @@ const toResult = ({ json, text = json }: Outcome): CallToolResult => ({
 })
 
 /** Whether the assistant can correct the call. */
-const isAboutCall = ({ status }: AppError) => status < 500 && status !== 401 && status !== 429
+const isAboutCall = ({ status }: AppError) => status < 500

@@ -34,7 +34,7 @@ export function createUserService({ db, passwords, withPassword, sessions }: Par
    * Replaces the password if it is still the one that was checked, and ends the other sessions and the API tokens. Returns
    * the ids of what ended, `undefined` if the password has changed.
    */
-  const setPassword = (caller: Caller, hash: string, newHash: string, keepTokens: boolean) =>
+  const setPassword = (caller: Caller, hash: string, newHash: string, keepTokens?: boolean) =>
     db.transaction(async tx => {
       // Locks the row: whatever a concurrent sign-in with the old password writes is committed before the deletions.
       const [changed] = await tx
@@ -80,7 +80,7 @@ export function createUserService({ db, passwords, withPassword, sessions }: Par
     ): Promise<void> {
       const ended = await withPassword(caller.id, input.current_password, client, async hash => {
         const newHash = await passwords.hash(input.new_password, client.signal)
-        return setPassword(caller, hash, newHash, input.keep_tokens ?? false)
+        return setPassword(caller, hash, newHash, input.keep_tokens)
       })
       sessions.revoke(ended)
     },
