@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
 import { byHand } from './support/by-hand.ts'
 import { type Answer, type Service, startService, type User } from './support/harness.ts'
-import { serviceWithMeetings, versionsOf } from './support/meet.ts'
+import { rowOf, serviceWithMeetings, versionsOf } from './support/meet.ts'
 import { serviceOn } from './support/task-service.ts'
 import { until } from './support/until.ts'
 
@@ -186,6 +186,44 @@ test('two batches on the same tasks in opposite order are carried out one after 
   expect(statuses(answers)).toEqual([200, 200])
   expect(await titles(ada)).toEqual(['two', 'two'])
   expect(await numberOf(ada)).toBe(6)
+})
+
+test('what comes after an operation that the database did not answer is not tried', async () => {
+  const { ada, task } = await begin()
+  const [first, last] = [crypto.randomUUID(), crypto.randomUUID()]
+  const unanswered = { op: 'update', id: task.id, task: { title: 'changed' } }
+  const operations = [
+    { op: 'create', id: first, task: { title: 'before' } },
+    unanswered,
+    { op: 'drop' },
+    { op: 'create', id: last, task: { title: 'after' } },
+  ]
+  /** Sends a batch whose change of the task loses its connection while it waits for the row. */
+  async function send(json: object) {
+    const call = () => api.post('/tasks/batch', { token: ada.token, json })
+    const [answer] = await meeting.meet(rowOf(task), [call], async () => {
+      const [pid] = await meeting.waiting()
+      await meeting.sql`select pg_terminate_backend(${pid!})`
+    })
+    return answer!
+  }
+
+  const { status, body } = await send({ atomic: false, operations })
+  expect(status).toBe(200)
+  expect(body.results).toMatchObject([
+    { id: first, status: 201 },
+    { id: task.id, status: 503, error: { code: 'unavailable', index: 1 } },
+    { op: 'drop', status: 422, error: { index: 2 } },
+    { id: last, status: 503, error: { code: 'unavailable', index: 3 } },
+  ])
+  expect((await titles(ada)).sort()).toEqual(['Buy milk', 'before'])
+
+  for (const atomic of [true, false]) {
+    // Nothing is written, so that it can be sent again as it is.
+    const nothing = await send({ atomic, operations: [unanswered, operations[3]] })
+    expect([nothing.status, nothing.body.code, nothing.body.index]).toEqual([503, 'unavailable', undefined])
+  }
+  expect((await titles(ada)).sort()).toEqual(['Buy milk', 'before'])
 })
 
 test('two creates with one key that meet make one task, and neither is refused', async () => {
