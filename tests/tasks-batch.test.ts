@@ -263,16 +263,19 @@ onBothDatabases('a batch', api => {
       expect(await listOf(ada.token)).toEqual([])
     })
 
-    test('a child that is changed after its parent was deleted is not found', async () => {
+    test('a child that went with its parent cannot be changed, and can be deleted once more', async () => {
       const ada = await api.user()
       await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
 
       const { results } = await sendTo(ada.token, false, [
         { op: 'delete', id: parent },
         { op: 'update', id: child, task: { title: 'changed' } },
+        { op: 'delete', id: child },
+        { op: 'delete', id: child },
+        { op: 'delete', id: parent },
       ])
 
-      expect(results).toMatchObject([{ status: 204 }, { status: 404 }])
+      expect(results.map(({ status }: { status: number }) => status)).toEqual([204, 404, 204, 404, 404])
     })
 
     test('each operation for itself: a list or a parent that cannot be stops no other', async () => {
