@@ -283,14 +283,17 @@ describe('creates with one id of the client', () => {
 
   test('are 401 when the account is deleted while they wait', async () => {
     const ada = await api.user()
-    const [answer] = await meeting.meet(
+    const operations = [{ op: 'create', task: { title: 'late' } }]
+    const batch = (atomic: boolean) => () =>
+      api.post('/tasks/batch', { token: ada.token, json: { atomic, operations } })
+    const answers = await meeting.meet(
       async sql => {
         await sql`delete from users where id = ${ada.id}`
         await sql`delete from user_versions where user_id = ${ada.id}`
       },
-      [create(api, ada, { id: id(), title: 'late' })],
+      [create(api, ada, { id: id(), title: 'late' }), batch(true), batch(false)],
     )
-    expect(answer).toMatchObject({ status: 401, body: { code: 'invalid_token' } })
+    for (const { status, body } of answers) expect([status, body.code]).toEqual([401, 'invalid_token'])
   })
 })
 
