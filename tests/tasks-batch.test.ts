@@ -341,6 +341,7 @@ onBothDatabases('a batch', api => {
         { op: 'update', id: own, task: { priority: 4 } },
         { op: 'drop', id: 7 },
         'nonsense',
+        null,
       ])
 
       const error = (code: string, index: number, more: object = {}) => ({
@@ -380,6 +381,7 @@ onBothDatabases('a batch', api => {
         { op: 'update', id: own, status: 200, task: expect.objectContaining({ id: own, priority: 4 }) },
         { op: 'drop', id: 7, status: 422, error: error('validation_failed', 9) },
         { status: 422, error: error('validation_failed', 10) },
+        { status: 422, error: error('validation_failed', 11) },
       ])
       expect(await listOf(ada.token)).toEqual([body.results[8].task, kept])
     })
