@@ -330,7 +330,7 @@ onBothDatabases('a batch', api => {
       const own = crypto.randomUUID()
 
       const { status, headers, body } = await sendLoosely(ada.token, [
-        { op: 'create', id: own, task: { title: 'new' } },
+        { op: 'create', id: own.toUpperCase(), task: { id: own, title: 'new' } },
         { op: 'update', id: kept.id, version: 9, task: { title: 'stale' } },
         { op: 'delete', id: theirs.id },
         { op: 'delete', id: crypto.randomUUID() },
@@ -342,6 +342,7 @@ onBothDatabases('a batch', api => {
         { op: 'drop', id: 7 },
         'nonsense',
         null,
+        { op: 'delete', id: kept.id, version: 0 },
       ])
 
       const error = (code: string, index: number, more: object = {}) => ({
@@ -382,6 +383,12 @@ onBothDatabases('a batch', api => {
         { op: 'drop', id: 7, status: 422, error: error('validation_failed', 9) },
         { status: 422, error: error('validation_failed', 10) },
         { status: 422, error: error('validation_failed', 11) },
+        {
+          op: 'delete',
+          id: kept.id,
+          status: 412,
+          error: error('precondition_failed', 12, { current: kept }),
+        },
       ])
       expect(await listOf(ada.token)).toEqual([body.results[8].task, kept])
     })
