@@ -1,5 +1,7 @@
 import { expect, test } from 'bun:test'
+import type { UserId } from '../src/lib/user-id.ts'
 import { onBothDatabases } from './support/harness.ts'
+import { serviceOn } from './support/task-service.ts'
 
 onBothDatabases('the changes', api => {
   const changes = async (token: string, cursor?: string, limit?: number) => {
@@ -52,6 +54,17 @@ onBothDatabases('the changes', api => {
 
     expect(start).toMatchObject({ tasks: [], deleted: [], has_more: false })
     expect(next.tasks).toEqual([task])
+  })
+
+  test('a user whose account was deleted meanwhile has none', async () => {
+    const tasks = serviceOn(api)
+    const gone = crypto.randomUUID() as UserId
+    for (const call of [
+      tasks.changes(gone, {}),
+      tasks.changesState(gone, {}),
+      tasks.changesStart(gone, undefined),
+    ])
+      expect(await call.catch(({ code }) => code)).toBe('invalid_token')
   })
 
   test('small pages give everything once, in order', async () => {
