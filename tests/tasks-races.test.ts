@@ -37,6 +37,15 @@ const titles = async ({ token }: User) =>
 const numberOf = async ({ id }: User) =>
   Number((await api.sql('select last_version from user_versions where user_id = $1', [id]))[0]![0])
 
+/** A call that loses its connection to the database while it waits for the row of a task. */
+async function cutOff<T>(task: { id: string }, call: () => Promise<T>): Promise<T> {
+  const [result] = await meeting.meet(rowOf(task), [call], async () => {
+    const [pid] = await meeting.waiting()
+    await meeting.sql`select pg_terminate_backend(${pid!})`
+  })
+  return result!
+}
+
 async function begin() {
   const ada = await api.user()
   const task = await api.task(ada)
@@ -198,15 +207,7 @@ test('what comes after an operation that the database did not answer is not trie
     { op: 'drop' },
     { op: 'create', id: last, task: { title: 'after' } },
   ]
-  /** Sends a batch whose change of the task loses its connection while it waits for the row. */
-  async function send(json: object) {
-    const call = () => api.post('/tasks/batch', { token: ada.token, json })
-    const [answer] = await meeting.meet(rowOf(task), [call], async () => {
-      const [pid] = await meeting.waiting()
-      await meeting.sql`select pg_terminate_backend(${pid!})`
-    })
-    return answer!
-  }
+  const send = (json: object) => cutOff(task, () => api.post('/tasks/batch', { token: ada.token, json }))
 
   const { status, body } = await send({ atomic: false, operations })
   expect(status).toBe(200)
@@ -323,6 +324,21 @@ test('the purge leaves a user alone whose tasks are being written, and others no
 
   expect((await read()).status).toBe(200)
   expect((await api.get('/tasks/trash', { token: bob.token })).body).toEqual([])
+})
+
+test('a purge that the database does not answer comes to the other users, and is no error', async () => {
+  const { task, trash } = await begin()
+  const bob = await api.user()
+  const his = await api.task(bob)
+  await trash()()
+  await api.delete(`/tasks/${his.id}`, { token: bob.token })
+  await age([task, his], '31 days')
+  const messages: string[] = []
+
+  await cutOff(task, () => serviceOn(api, 'a secret', message => messages.push(message)).purge())
+
+  const left = await api.sql('select id from tasks where id in ($1, $2)', [task.id, his.id])
+  expect([left, messages]).toEqual([[[task.id]], []])
 })
 
 test('a task that is taken out of the trash by other means while the purge reaches it stays', async () => {
