@@ -395,6 +395,11 @@ test('the purge waits for no writer: the user is left to the next one', async ()
   const task = await api.task(ada)
   await api.delete(`/tasks/${task.id}`, { token: ada.token })
   await byHand(api.sql, `update tasks set deleted_at = now() - interval '31 days' where id = $1`, [task.id])
+  const forgotten = crypto.randomUUID()
+  await api.sql(
+    `insert into task_tombstones (id, user_id, version, deleted_at) values ($1, $2, 1, now() - interval '91 days')`,
+    [forgotten, ada.id],
+  )
   await meeting.sql.begin(async tx => {
     await versionsOf(ada)(tx)
     let isOver = false

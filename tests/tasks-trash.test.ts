@@ -263,8 +263,11 @@ onBothDatabases('the trash', api => {
   })
 
   /** As if it had been deleted that long ago. */
-  const age = (table: 'tasks' | 'task_tombstones', { id }: { id: string }, interval: string) =>
-    byHand(api.sql, `update ${table} set deleted_at = now() - interval '${interval}' where id = $1`, [id])
+  const age = (
+    table: 'tasks' | 'task_tombstones' | 'list_tombstones',
+    { id }: { id: string },
+    interval: string,
+  ) => byHand(api.sql, `update ${table} set deleted_at = now() - interval '${interval}' where id = $1`, [id])
 
   test('after thirty days a task goes by itself, and the changes say the same before and after', async () => {
     const ada = await api.user()
@@ -290,17 +293,22 @@ onBothDatabases('the trash', api => {
     const { body: start } = await api.get('/tasks/changes', { token: ada.token })
     const gone = await api.task(ada)
     await api.delete(`/tasks/${gone.id}?permanent=true`, { token: ada.token })
+    const { body: list } = await api.post('/lists', { token: ada.token, json: { name: 'gone' } })
+    await api.delete(`/lists/${list.id}`, { token: ada.token })
     const { body: end } = await api.get('/tasks/changes', { token: ada.token })
-    await api.sql(`update task_tombstones set deleted_at = now() - interval '91 days' where id = $1`, [
-      gone.id,
-    ])
+    await age('task_tombstones', gone, '91 days')
+    await age('list_tombstones', list, '91 days')
 
     await serviceOn(api).purge()
 
     const since = (cursor: string) => api.get(`/tasks/changes?since=${cursor}`, { token: ada.token })
-    expect(await api.sql('select 1 from task_tombstones where id = $1', [gone.id])).toEqual([])
+    for (const [table, { id }] of [
+      ['task_tombstones', gone],
+      ['list_tombstones', list],
+    ])
+      expect(await api.sql(`select 1 from ${table} where id = $1`, [id])).toEqual([])
     expect(await since(start.cursor)).toMatchObject({ status: 410, body: { code: 'cursor_expired' } })
-    expect((await since(end.cursor)).body).toMatchObject({ tasks: [], deleted: [] })
+    expect((await since(end.cursor)).body).toMatchObject({ tasks: [], deleted: [], deleted_lists: [] })
     const again = await api.get('/tasks/changes', { token: ada.token })
     expect(again.body).toMatchObject({ tasks: [kept], deleted: [] })
   })
