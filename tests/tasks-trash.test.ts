@@ -313,22 +313,25 @@ onBothDatabases('the trash', api => {
     expect(again.body).toMatchObject({ tasks: [kept], deleted: [] })
   })
 
-  test('of deletions that are forgotten together, a cursor before the last one is refused', async () => {
-    const ada = await api.user()
-    const gone = [await api.task(ada), await api.task(ada), await api.task(ada)]
-    const places: string[] = []
-    for (const task of gone) {
-      await api.delete(`/tasks/${task.id}?permanent=true`, { token: ada.token })
-      places.push((await api.get('/tasks/changes', { token: ada.token })).body.cursor)
-      await age('task_tombstones', task, '91 days')
+  test('of deletions that are forgotten together, a cursor before the last one of its user is refused', async () => {
+    const users = [await api.user(), await api.user()]
+    const places: [token: string, cursor: string][] = []
+    for (const user of users) {
+      const gone = [await api.task(user), await api.task(user), await api.task(user)]
+      for (const task of gone) {
+        await api.delete(`/tasks/${task.id}?permanent=true`, { token: user.token })
+        const { body } = await api.get('/tasks/changes', { token: user.token })
+        places.push([user.token, body.cursor])
+        await age('task_tombstones', task, '91 days')
+      }
     }
 
     await serviceOn(api).purge()
-    const statuses = places.map(async place => {
-      const { status } = await api.get(`/tasks/changes?since=${place}`, { token: ada.token })
+    const statuses = places.map(async ([token, cursor]) => {
+      const { status } = await api.get(`/tasks/changes?since=${cursor}`, { token })
       return status
     })
-    expect(await Promise.all(statuses)).toEqual([410, 410, 200])
+    expect(await Promise.all(statuses)).toEqual([410, 410, 200, 410, 410, 200])
   })
 
   test('a deletion that is forgotten after a later one makes no cursor between them valid again', async () => {
