@@ -21,7 +21,7 @@ export function changeTasks(
   which: SQL | undefined,
   values: Record<string, SQL>,
 ) {
-  const place = sql`row_number() over (order by ${tasks.parentId} is not null, ${tasks.version}) - count(*) over ()`
+  const place = sql`row_number() over (order by ${tasks.parentId} is not null) - count(*) over ()`
   const chosen = tx.$with('chosen').as(
     tx
       .select({ id: tasks.id, place: place.as('place') })
