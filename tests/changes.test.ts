@@ -67,6 +67,19 @@ onBothDatabases('the changes', api => {
       expect(await call.catch(({ code }) => code)).toBe('invalid_token')
   })
 
+  test('a user whose rows are moving to another server is told to come again', async () => {
+    const { id, token } = await api.user()
+    // What a distributed PostgreSQL shows meanwhile.
+    await api.sql('delete from user_versions where user_id = $1', [id])
+
+    for (const { status, body } of [
+      await changes(token),
+      await api.post('/tasks', { token, json: { title: 'x' } }),
+      await api.post('/lists', { token, json: { name: 'x' } }),
+    ])
+      expect([status, body.code]).toEqual([503, 'unavailable'])
+  })
+
   test('small pages give everything once, in order', async () => {
     const ada = await api.user()
     const tasks = []

@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'bun:test'
+import type { Driver } from '../src/db/driver.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
 import { leastCpuMs } from './support/cpu.ts'
 import { onBothDatabases } from './support/harness.ts'
+import { serviceOn } from './support/task-service.ts'
 
 onBothDatabases('a batch', api => {
   const send = (token: string, operations: unknown) =>
@@ -461,6 +463,28 @@ onBothDatabases('a batch', api => {
         headers: { 'content-type': 'application/json' },
       })
     expect([(await sized(1024 * 1024)).status, (await sized(1024 * 1024 + 1)).status]).toEqual([200, 413])
+  })
+
+  test('of one transaction sends only statements that the server keeps, because it may repeat them', async () => {
+    const ada = await api.user()
+    const { id } = await api.task(ada)
+    const others: string[] = []
+    const transaction: Driver['transaction'] = work =>
+      api.driver.transaction(query =>
+        work((text, values, options) => {
+          if (!options?.prepare) others.push(text)
+          return query(text, values, options)
+        }),
+      )
+    const tasks = serviceOn({ ...api, driver: { ...api.driver, transaction } })
+
+    const outcomes = await tasks.batch(ada.id, [
+      { op: 'create', task: { title: 'new' } },
+      { op: 'update', id, task: { title: 'changed' } },
+      { op: 'delete', id },
+    ])
+
+    expect([outcomes.length, others]).toEqual([3, []])
   })
 
   test('batches that meet in the middle do not stop each other', async () => {

@@ -59,8 +59,8 @@ export async function eraseTask(tx: Db, userId: UserId, id: string) {
 }
 
 /**
- * Restores a task that is in the trash, and the children that went to the trash together with it. A child whose parent is still in the trash,
- * gone, or by now a child itself, comes back without a parent.
+ * Restores a task that is in the trash, and the children that went there together with it. A child whose parent is still
+ * in the trash, gone, or by now a child itself, comes back without a parent.
  */
 export function restoreTask(tx: Db, userId: UserId, id: string) {
   const parents = alias(tasks, 'parents')
