@@ -3,7 +3,7 @@ import { getTableName, is } from 'drizzle-orm'
 import { PgColumn } from 'drizzle-orm/pg-core'
 import { exportAll } from '../src/cli/transfer/export.ts'
 import { tables } from '../src/cli/transfer/row-types.ts'
-import { registry } from '../src/modules/table-registry.ts'
+import { distributedTables, registry } from '../src/modules/table-registry.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 
@@ -102,6 +102,16 @@ onBothDatabases('every table', api => {
     expect(await tablesWith(ada)).toEqual([])
     expect(await tablesWith(bob)).toEqual(all)
   })
+})
+
+test('the tables that are split over several servers are those with many rows of a user', () => {
+  expect(distributedTables).toEqual([
+    { name: 'tasks', column: 'user_id' },
+    { name: 'lists', column: 'user_id' },
+    { name: 'task_tombstones', column: 'user_id' },
+    { name: 'list_tombstones', column: 'user_id' },
+    { name: 'user_versions', column: 'user_id' },
+  ])
 })
 
 describe('the export', () => {
