@@ -456,6 +456,7 @@ onBothDatabases(
       await Promise.all([next, ...open].map(stream => stream.close()))
       await until(() => ends(api, ada).length === 11)
       expect(new Set(ends(api, ada))).toEqual(new Set(['client']))
+      expect(await measured(api, 'streams_too_slow_total')).toBe(0)
     })
 
     test('goes on when another stream of the user is closed', async () => {
@@ -556,6 +557,20 @@ test('a client that leaves more than a MiB unread is too slow', () => {
   expect(reasons).toEqual([])
   send(1)
   expect(reasons).toEqual(['too_slow'])
+})
+
+test('a stream ends once', async () => {
+  const reasons: string[] = []
+  const listener = { onEnd: (reason: string) => reasons.push(reason), onClose() {}, onDrain() {} }
+  const stream = new Stream({ cursor: '', version: 0 }, listener, streamLimits.pingAfterMs)
+  stream.end('restarting')
+  stream.end('invalid_token')
+
+  const text = await new Response(stream.body()).text()
+  expect([reasons, text.match(/^event: end\n.*/gm)]).toEqual([
+    ['restarting'],
+    ['event: end\ndata: {"code":"restarting"}'],
+  ])
 })
 
 test.each(['postgres', 'embedded'] as const)(

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'bun:test'
 import { getTableName, is } from 'drizzle-orm'
-import { PgColumn } from 'drizzle-orm/pg-core'
+import { getTableConfig, PgColumn, type PgTable } from 'drizzle-orm/pg-core'
 import { exportAll } from '../src/cli/transfer/export.ts'
 import { tables } from '../src/cli/transfer/row-types.ts'
+import { typeOf } from '../src/db/json-column.ts'
 import { distributedTables, registry } from '../src/modules/table-registry.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
@@ -57,6 +58,33 @@ async function missing({ sql }: Pick<Service, 'sql'>): Promise<string[]> {
 onBothDatabases('every table', api => {
   test('is registered', async () => {
     expect(await missing(api)).toEqual([])
+  })
+
+  test('has the columns, indexes and constraints that the program says', async () => {
+    const said = registry.flatMap(({ table }: { table: PgTable }) => {
+      const { name, columns, indexes, checks, foreignKeys } = getTableConfig(table)
+      const lines: unknown[][] = [
+        ...columns.map(column => [column.name, typeOf(column), column.notNull, column.hasDefault]),
+        ...indexes.map(({ config }) => [config.name, config.unique, config.where !== undefined]),
+        ...checks.map(check => [check.name]),
+        ...foreignKeys.map(key => [key.getName(), key.onDelete ?? 'no action']),
+      ]
+      return lines.map(line => [name, ...line].join(' '))
+    })
+    const found = await api.sql(
+      `select concat_ws(' ', relname, attname, format_type(atttypid, atttypmod), attnotnull::text,
+         (atthasdef and attgenerated = '')::text)
+       from pg_attribute join pg_class on pg_class.oid = attrelid
+       where relnamespace = 'public'::regnamespace and relkind = 'r' and attnum > 0 and not attisdropped
+       union all select concat_ws(' ', relname, indexrelid::regclass, indisunique::text, (indpred is not null)::text)
+       from pg_index join pg_class on pg_class.oid = indrelid
+       where relnamespace = 'public'::regnamespace and not exists (select from pg_constraint where conindid = indexrelid)
+       union all select concat_ws(' ', conrelid::regclass, conname,
+         case contype when 'f' then case confdeltype when 'c' then 'cascade' else 'no action' end end)
+       from pg_constraint where connamespace = 'public'::regnamespace and contype in ('c', 'f')`,
+      [],
+    )
+    expect(found.flat().sort()).toEqual(said.sort())
   })
 
   test('that is forgotten is reported with what to do', async () => {
