@@ -170,6 +170,7 @@ onBothDatabases('the fields of a task', api => {
     })
 
     expect(body).toMatchObject({ title: 'Buy bread', completed_at: task.completed_at })
+    expect(body.updated_at > task.updated_at).toBe(true)
   })
 
   test.each([
