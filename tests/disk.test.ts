@@ -2,7 +2,7 @@ import { afterAll, describe, expect, mock, test } from 'bun:test'
 import * as nodeFs from 'node:fs'
 import * as nodePromises from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { basename, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { create } from 'tar'
 
 /**
@@ -183,28 +183,31 @@ describe('the result of a command', () => {
     expect(fs.readFileSync(path, 'utf8')).toBe('x')
   })
 
-  test('goes into a device or a pipe, which stays what it is', async () => {
-    const pipe = join(folder(), 'pipe')
-    await Bun.$`mkfifo ${pipe}`
-    const reader = Bun.spawn(['cat', pipe], { stdout: 'pipe' })
-    await writeOutput(pipe, output => output.write('through the pipe'))
-
-    expect(await reader.stdout.text()).toBe('through the pipe')
-    expect(fs.statSync(pipe).isFIFO()).toBe(true)
-    await expect(writeOutput('/dev/full', output => output.write('x'))).rejects.toThrow(
-      'full was not written: the disk is full',
-    )
-    expect(fs.statSync('/dev/full').isCharacterDevice()).toBe(true)
-  })
-
   test.each([
-    ['a folder that is not there', (top: string) => join(top, 'nowhere/result'), 'there is no folder'],
-    ['the name of a folder', (top: string) => top, 'it is a folder'],
-  ])('for %s is refused in words', async (_, target, reason) => {
-    const path = target(folder())
+    ['a device', async () => '/dev/full', (path: string) => fs.statSync(path).isCharacterDevice()],
+    ['a folder', async () => folder(), (path: string) => fs.statSync(path).isDirectory()],
+    [
+      'a pipe',
+      async () => {
+        const pipe = join(folder(), 'pipe')
+        await Bun.$`mkfifo ${pipe}`
+        return pipe
+      },
+      (path: string) => fs.statSync(path).isFIFO(),
+    ],
+  ])('never takes the place of %s', async (_, make, isThere) => {
+    const path = await make()
     const result = writeOutput(path, output => output.write('x'))
 
-    await expect(result).rejects.toThrow(`${basename(path)} was not written: ${reason}`)
+    await expect(result).rejects.toThrow(`${path} is not a file`)
+    expect(isThere(path)).toBe(true)
+  })
+
+  test('for a folder that is not there is refused in words', async () => {
+    const path = join(folder(), 'nowhere/result')
+    const result = writeOutput(path, output => output.write('x'))
+
+    await expect(result).rejects.toThrow('result was not written: there is no folder')
   })
 })
 

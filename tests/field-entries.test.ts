@@ -1,8 +1,7 @@
 import { expect, test } from 'bun:test'
 import { Value } from '@sinclair/typebox/value'
 import { getTableColumns, type SQL, type SQLWrapper } from 'drizzle-orm'
-import { PgDialect, type PgTable, pgTable, real } from 'drizzle-orm/pg-core'
-import { jsonFunction } from '../src/db/json-column.ts'
+import { PgDialect, type PgTable, pgTable } from 'drizzle-orm/pg-core'
 import { fields } from '../src/modules/tasks/fields.ts'
 
 type Entry = {
@@ -72,12 +71,4 @@ test('an entry in which something was forgotten is reported with what to do', ()
     'due: its column is called due_at: give both one name',
     'due: `output` and `column` disagree about null: use nullable() and leave out notNull(), or neither',
   ])
-})
-
-test('a column of a type that was never sent is reported with what to do', () => {
-  const table = pgTable('tasks', { effort: real('effort') })
-
-  expect(() => jsonFunction('task_json', table, ['effort'])).toThrow(
-    'src/db/json-column.ts: say in `jsonOf` how a real is written as JSON',
-  )
 })

@@ -26,7 +26,7 @@ const farAhead = sql`greatest(v.last_version + 4294967296, (extract(epoch from n
  */
 export async function resetSyncCommand(): Promise<void> {
   await withDatabase(async db => {
-    const progress = createProgress('rows')
+    const progress = createProgress()
     let moved = 0
     const users = await skipVersions(db, async user => {
       for (const table of [lists, tasks]) {

@@ -1,5 +1,3 @@
-import { Writable } from 'node:stream'
-
 /** A message to the user of a command, on stderr; results go to stdout. */
 export function say(message: string): void {
   process.stderr.write(`${message}\n`)
@@ -50,8 +48,8 @@ export type Progress = ReturnType<typeof createProgress>
 const progressAfterMs = 1000
 const progressEveryMs = 200
 
-/** Shows progress in one line on stderr, for work of more than a second; nothing without a terminal. */
-export function createProgress(unit: string, total?: number) {
+/** Shows how many rows are done in one line on stderr, for work of more than a second; nothing without a terminal. */
+export function createProgress(total?: number) {
   const shown = process.stderr.isTTY === true
   const begun = performance.now()
   let next = begun + progressAfterMs
@@ -71,9 +69,7 @@ export function createProgress(unit: string, total?: number) {
       next = now + progressEveryMs
       const rate = Math.round(done / ((now - begun) / 1000))
       const of = total === undefined ? '' : ` of ${total.toLocaleString('en')}`
-      process.stderr.write(
-        `\r\x1b[K${done.toLocaleString('en')}${of} ${unit}, ${rate.toLocaleString('en')}/s`,
-      )
+      process.stderr.write(`\r\x1b[K${done.toLocaleString('en')}${of} rows, ${rate.toLocaleString('en')}/s`)
       visible = true
     },
     /** Prints a message above the line. */
@@ -110,8 +106,7 @@ export async function ask(question: string): Promise<string | undefined> {
 async function readLine(question: string, { isHidden = false } = {}): Promise<string> {
   // Loaded here because `serve` does not need it.
   const { createInterface } = await import('node:readline')
-  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
-  const output = isHidden ? nowhere : process.stderr
+  const output = isHidden ? undefined : process.stderr
   const terminal = createInterface({ input: process.stdin, output, terminal: true })
   if (isHidden) process.stderr.write(question)
   try {

@@ -2,6 +2,7 @@ import { type AnyElysia, Elysia } from 'elysia'
 import type { Config } from '../config/config.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
+import { migrations } from '../db/migrator.ts'
 import { createClientOf, type PeerOf, reportUntrustedProxy } from '../http/client.ts'
 import { cors, createOriginList } from '../http/cors.ts'
 import { docs } from '../http/docs.ts'
@@ -14,25 +15,22 @@ import { refuseUnknownNames } from '../http/unknown-names.ts'
 import { createApiTokens } from '../modules/auth/api-tokens.ts'
 import { createCleanUp } from '../modules/auth/clean-up.ts'
 import { createWithPassword } from '../modules/auth/current-password.ts'
-import { createFirstUser } from '../modules/auth/first-user.ts'
+import { createFirstUser } from '../modules/auth/new-user.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { createRefreshTokens } from '../modules/auth/refresh-tokens.ts'
-import { createRevocationPoll } from '../modules/auth/revocations.ts'
 import { authRoutes } from '../modules/auth/routes.ts'
 import { createSessions } from '../modules/auth/sessions.ts'
 import { createThrottle } from '../modules/auth/throttle.ts'
 import { createTickets } from '../modules/auth/tickets.ts'
-import { createTokenCache, systemClock } from '../modules/auth/token-cache.ts'
+import { createRevocationPoll, createTokenCache, systemClock } from '../modules/auth/token-cache.ts'
 import { createTokens } from '../modules/auth/tokens.ts'
 import { eventRoutes } from '../modules/events/routes.ts'
 import { createStreams } from '../modules/events/streams.ts'
 import { listRoutes } from '../modules/lists/routes.ts'
 import { createListService } from '../modules/lists/service.ts'
-import { listJson } from '../modules/lists/table.ts'
 import { mcpRoutes } from '../modules/mcp/routes.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
 import { createTaskService } from '../modules/tasks/service.ts'
-import { taskJson } from '../modules/tasks/table.ts'
 import { userRoutes } from '../modules/users/routes.ts'
 import { createUserService } from '../modules/users/service.ts'
 import type { Log } from '../telemetry/log.ts'
@@ -58,7 +56,8 @@ export function createApp(parts: AppParts) {
   const { config, log, readiness, peerOf, observers = [], plugins = [] } = parts
   const { auth, users, tasks, lists, streams, prepare, jobs, stats } = createServices(parts)
 
-  const answerTags = createAnswerTags(parts.secretKey, taskJson + listJson)
+  // The JSON of tasks and lists is in the database, so it has another form only after a migration.
+  const answerTags = createAnswerTags(parts.secretKey, migrations.at(-1)!.tag)
 
   const isListed = createOriginList(config)
   let routes: AnyElysia['routes'] = []

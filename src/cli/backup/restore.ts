@@ -77,16 +77,15 @@ function prepare(folder: string, file: string): Promise<Restored> {
 async function importFrom(folder: string, file: string): Promise<Restored> {
   const cluster = join(folder, clusterName)
   const major = majorOf(cluster)
-  const maker = makerOf(folder)
   if (!existsSync(join(folder, exportName))) {
     throw new Error(
-      `${file} is of PostgreSQL ${major} and carries no export, and this todo-api has PostgreSQL ${postgresMajor}: restore it with ${maker} into another DATA_DIR, write its data to a file there (todo-api export FILE), and import FILE here`,
+      `${file} is of PostgreSQL ${major} and carries no export, and this todo-api has PostgreSQL ${postgresMajor}: restore it with ${makerOf(folder)} into another DATA_DIR, write its data to a file there (todo-api export FILE), and import FILE here`,
     )
   }
   rmSync(cluster, { recursive: true })
   return withUnpacked(folder, file, async driver => {
     await migrate(driver, distributedTables)
-    const progress = createProgress('rows')
+    const progress = createProgress()
     const loader = createLoader(driver, progress)
     await importFile(createReadStream(join(folder, exportName)), loader)
     progress.clear()

@@ -3,27 +3,32 @@ import type { PgColumn } from 'drizzle-orm/pg-core'
 import { version } from '../../../package.json'
 import type { DedicatedConnection, Driver } from '../../db/driver.ts'
 import { migrationState } from '../../db/migrator.ts'
+import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
 import { exitOnSignal, type Output, writeOutput } from '../atomic-file.ts'
 import { findUser } from '../find-user.ts'
 import { withSnapshot } from '../open-database.ts'
 import { createProgress, say } from '../terminal.ts'
+import { noRows } from './bulk-insert.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
-import { noRows, type RowType, tables } from './row-types.ts'
 
 /** The first line of an export. */
 export const exportFormat = { format: 'todo-api-export', version: 3 } as const
 
-/** The columns of a task that follow from others: `import` computes them again. */
 const given = { title: '', description: '' }
-const computed = Object.keys(toColumns(given)).filter(name => !(name in given))
+const words = Object.keys(toColumns(given)).filter(name => !(name in given))
 
-const leftOut: Partial<Record<RowType, string[]>> = { user: ['normalized_email'], task: computed }
+/** The columns that follow from others: `import` computes them again. */
+const leftOut: Partial<Record<RowType, string[]>> = {
+  user: ['normalized_email'],
+  list: ['json'],
+  task: [...words, 'json'],
+}
 
 /** The columns that a line of a type holds. */
 export const exportedColumns = (type: RowType) =>
-  Object.values<PgColumn>(getTableColumns(tables[type])).filter(
-    ({ name, generated }) => !generated && !leftOut[type]?.includes(name),
+  Object.values<PgColumn>(getTableColumns(exportedTables[type])).filter(
+    ({ name }) => !leftOut[type]?.includes(name),
   )
 
 const listOf = (type: RowType, prefix = '') =>
@@ -56,7 +61,7 @@ export const exportAll = (driver: Driver, output: Output, userId?: string) =>
  */
 async function exportRows(connection: DedicatedConnection, userId: string | undefined, output: Output) {
   const counts = noRows()
-  const progress = createProgress('rows')
+  const progress = createProgress()
   await connection.execute(beginSnapshot)
   // Reads the rows in the order of an index: a sort would need temporary files of their size.
   await connection.execute('set local enable_sort = off')
@@ -87,7 +92,7 @@ function queries(userId: string | undefined): Record<string, string> {
     asJson(`select '${type}' as type, ${columns} from ${from}`)
   const versioned = (type: RowType, which = 'true') =>
     `select user_id, version, row_to_json(r)::text as json
-     from (select '${type}' as type, ${listOf(type)} from ${getTableName(tables[type])} where ${which} ${and('user_id')}) r`
+     from (select '${type}' as type, ${listOf(type)} from ${getTableName(exportedTables[type])} where ${which} ${and('user_id')}) r`
   // A merge of indexes, in the order that `import` keeps. Rows that a deleted account has left are skipped.
   const merged = (...parts: string[]) => `
     select json from (${parts.join(' union all ')}) rows

@@ -6,7 +6,7 @@ import { email, normalizeEmail } from '../../modules/auth/model.ts'
 import { taskCreate } from '../../modules/tasks/model.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
 import type { Loader, NewRow } from './bulk-insert.ts'
-import { createCheck, isPasswordHash } from './check-schema.ts'
+import { createCheck, passwordHash } from './check-schema.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
 
 /** A row of the FastAPI service's tables, by the names of the columns; each cell is text. */
@@ -43,22 +43,21 @@ export async function importFastApi(source: DedicatedConnection, loader: Loader)
 /** Turns a row of the old tables into one of ours; `problem` says why it cannot be. */
 type Reader = (cells: Cells) => NewRow | { label: string; problem: string }
 
-/** Adds a page of at most `batchRows` rows. */
+/** Adds a page of at most `rowsAtOnce` rows. */
 async function add(page: readonly string[], read: Reader, loader: Loader) {
   const rows = page.map(row => read(JSON.parse(row)))
   for (const row of rows) if ('problem' in row) loader.refuse(row.label, row.problem)
   await loader.add(rows.filter(row => 'table' in row))
 }
 
-const checkEmail = createCheck(t.Object({ email }))
+const checkUser = createCheck(t.Object({ email, password_hash: passwordHash }))
 const checkTask = createCheck(taskCreate)
 
 const toUser: Reader = ({ id, email: address, password_hash: hash, created_at }) => {
   const label = `user ${id} (${address})`
   if (!id || !isUuid(id)) return { label, problem: 'its id is not a UUID' }
-  const problem = checkEmail({ email: address })
+  const problem = checkUser({ email: address, password_hash: hash })
   if (problem) return { label, problem }
-  if (!hash || !isPasswordHash(hash)) return { label, problem: 'its password_hash is not a bcrypt hash' }
   if (!isMoment(created_at)) return { label, problem: noMoment('created_at') }
   const email = address!.trim()
   return {

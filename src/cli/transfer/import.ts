@@ -41,7 +41,7 @@ function fromFile(driver: Driver, path: string): Promise<boolean> {
 
 /** Adds the rows that `read` passes on, and says what became of them, also of those before a failure. */
 async function load(driver: Driver, read: (loader: Loader) => Promise<void>, total?: number) {
-  const progress = createProgress('rows', total)
+  const progress = createProgress(total)
   const loader = createLoader(driver, progress)
   try {
     await read(loader)
