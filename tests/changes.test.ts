@@ -67,7 +67,7 @@ onBothDatabases('the changes', api => {
       expect(await call.catch(({ code }) => code)).toBe('invalid_token')
   })
 
-  test('a user whose rows are moving to another server is told to come again', async () => {
+  test('a user whose rows are moving to another server comes again', async () => {
     const { id, token } = await api.user()
     // What a distributed PostgreSQL shows meanwhile.
     await api.sql('delete from user_versions where user_id = $1', [id])
