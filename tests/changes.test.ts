@@ -1,5 +1,7 @@
 import { expect, test } from 'bun:test'
+import type { UserId } from '../src/lib/user-id.ts'
 import { onBothDatabases } from './support/harness.ts'
+import { serviceOn } from './support/task-service.ts'
 
 onBothDatabases('the changes', api => {
   const changes = async (token: string, cursor?: string, limit?: number) => {
@@ -52,6 +54,30 @@ onBothDatabases('the changes', api => {
 
     expect(start).toMatchObject({ tasks: [], deleted: [], has_more: false })
     expect(next.tasks).toEqual([task])
+  })
+
+  test('a user whose account was deleted meanwhile has none', async () => {
+    const tasks = serviceOn(api)
+    const gone = crypto.randomUUID() as UserId
+    for (const call of [
+      () => tasks.changes(gone, {}),
+      () => tasks.changesState(gone, {}),
+      () => tasks.changesStart(gone, undefined),
+    ])
+      await expect<Promise<unknown>>(call()).rejects.toMatchObject({ code: 'invalid_token' })
+  })
+
+  test('a user whose rows are moving to another server comes again', async () => {
+    const { id, token } = await api.user()
+    // What a distributed PostgreSQL shows meanwhile.
+    await api.sql('delete from user_versions where user_id = $1', [id])
+
+    for (const { status, body } of [
+      await changes(token),
+      await api.post('/tasks', { token, json: { title: 'x' } }),
+      await api.post('/lists', { token, json: { name: 'x' } }),
+    ])
+      expect([status, body.code]).toEqual([503, 'unavailable'])
   })
 
   test('small pages give everything once, in order', async () => {

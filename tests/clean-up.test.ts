@@ -89,6 +89,17 @@ onBothDatabases('the clean-up', api => {
     ).toEqual([0, 3])
   })
 
+  test('notes when a session ended, however long ago its transaction began', async () => {
+    const { id } = await api.user()
+    await api.driver.transaction(async query => {
+      // The clock of the embedded database has milliseconds.
+      await query('select pg_sleep(0.01)', [])
+      await query('delete from sessions where user_id = $1', [id])
+      const [note] = await query('select max(ended_at) > now() from session_ends', [])
+      expect(note).toEqual([true])
+    })
+  })
+
   test('removes tickets that have expired, and no other', async () => {
     const ada = await api.user()
     const issue = () => api.post('/auth/tickets', { token: ada.token, json: { for: 'events' } })

@@ -2,8 +2,10 @@ import { expect, test } from 'bun:test'
 import { connect } from 'node:net'
 import { SignJWT } from 'jose'
 import { createDb } from '../src/db/drizzle.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { Stream } from '../src/modules/events/stream.ts'
 import { createStreams, streamLimits } from '../src/modules/events/streams.ts'
+import type { TaskService } from '../src/modules/tasks/service.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { type EventReader, openEvents } from './support/event-stream.ts'
 import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
@@ -28,11 +30,11 @@ async function fill(api: Service, { token }: User, batches: number) {
 }
 
 /** Streams of no server: their jobs do not run, and no request comes through them. */
-function streamsWithoutJobs(api: Service) {
+function streamsWithoutJobs(api: Service, changes?: TaskService['changes']) {
   const tasks = serviceOn(api)
   const log = { info() {}, error() {} }
-  const parts = { db: createDb(api.driver), log, tasks, authenticate: () => ({}), streamsMax: 2 }
-  return { tasks, streams: createStreams(parts) }
+  const parts = { db: createDb(api.driver), log, authenticate: () => ({}), streamsMax: 3 }
+  return { tasks, streams: createStreams({ ...parts, tasks: changes ? { changes } : tasks }) }
 }
 
 /** A stream whose client does not read. */
@@ -177,10 +179,64 @@ onBothDatabases(
       const reader = streams.open({ userId: ada.id, token: '', place, requestId: '' }).getReader()
 
       let text = ''
-      while (text.split('long past').length - 1 < 499)
+      while (text.split('long past').length - 1 < 499) {
+        // So slow that the service has nothing to read for it in between.
+        await Bun.sleep(2 * streamLimits.readEveryMs)
         text += new TextDecoder().decode((await reader.read()).value)
+      }
       expect(text.match(/^event: changes$/gm)).toHaveLength(3)
       await reader.cancel()
+    })
+
+    test('reads for the streams of a user in turn, wherever they are', async () => {
+      const ada = await api.user()
+      await fill(api, ada, 3)
+      const { tasks } = streamsWithoutJobs(api)
+      const places = await Promise.all([200, 2, 1].map(limit => tasks.changes(ada.id, { limit })))
+      const reads: unknown[] = []
+      const { streams } = streamsWithoutJobs(api, (userId, query) => {
+        reads.push(query.since)
+        return tasks.changes(userId, query)
+      })
+      const bodies = places.map(place => {
+        const body = streams.open({ userId: ada.id, token: '', place, requestId: '' })
+        return new Response(body).text()
+      })
+
+      await until(() => reads.length >= 3)
+      expect(reads.slice(0, 3)).toEqual(places.map(({ cursor }) => cursor))
+      await streams.stop()
+      await Promise.all(bodies)
+    })
+
+    test('waits for the next poll when the database does not answer', async () => {
+      const ada = await api.user()
+      const { tasks } = streamsWithoutJobs(api)
+      let [reads, isAway] = [0, false]
+      const { streams } = streamsWithoutJobs(api, (...query) => {
+        reads++
+        return isAway ? Promise.reject(new AppError('unavailable')) : tasks.changes(...query)
+      })
+      const place = await tasks.changesStart(ada.id, undefined)
+      await api.task(ada, { title: 'Meanwhile' })
+      async function open() {
+        const reader = streams.open({ userId: ada.id, token: '', place, requestId: '' }).getReader()
+        await reader.read()
+        return { reader, next: reader.read() }
+      }
+      // Its version is known here from now on.
+      const first = await open()
+      await first.next
+      await Bun.sleep(streamLimits.readEveryMs)
+      ;[reads, isAway] = [0, true]
+      const second = await open()
+      await Bun.sleep(3 * streamLimits.readEveryMs)
+      expect(reads).toBe(1)
+
+      isAway = false
+      await streams.jobs[0]!.run()
+      expect(new TextDecoder().decode((await second.next).value)).toContain('"title":"Meanwhile"')
+      for (const { reader } of [first, second]) await reader.cancel()
     })
 
     test('brings what the first read of one stream finds to the other streams of its user', async () => {
@@ -400,6 +456,7 @@ onBothDatabases(
       await Promise.all([next, ...open].map(stream => stream.close()))
       await until(() => ends(api, ada).length === 11)
       expect(new Set(ends(api, ada))).toEqual(new Set(['client']))
+      expect(await measured(api, 'streams_too_slow_total')).toBe(0)
     })
 
     test('goes on when another stream of the user is closed', async () => {
@@ -502,6 +559,20 @@ test('a client that leaves more than a MiB unread is too slow', () => {
   expect(reasons).toEqual(['too_slow'])
 })
 
+test('a stream ends once', async () => {
+  const reasons: string[] = []
+  const listener = { onEnd: (reason: string) => reasons.push(reason), onClose() {}, onDrain() {} }
+  const stream = new Stream({ cursor: '', version: 0 }, listener, streamLimits.pingAfterMs)
+  stream.end('restarting')
+  stream.end('invalid_token')
+
+  const text = await new Response(stream.body()).text()
+  expect([reasons, text.match(/^event: end\n.*/gm)]).toEqual([
+    ['restarting'],
+    ['event: end\ndata: {"code":"restarting"}'],
+  ])
+})
+
 test.each(['postgres', 'embedded'] as const)(
   'a change is read once, for all streams that are there (%s)',
   async kind => {
@@ -513,9 +584,7 @@ test.each(['postgres', 'embedded'] as const)(
       reads++
       return tasks.changes(...query)
     }
-    const log = { info() {}, error() {} }
-    const parts = { db: createDb(api.driver), log, authenticate: () => ({}), streamsMax: 2 }
-    const streams = createStreams({ ...parts, tasks: { changes: counted } })
+    const { streams } = streamsWithoutJobs(api, counted)
     const [poll] = streams.jobs
     const place = await tasks.changesStart(ada.id, undefined)
     for (const requestId of ['one', 'two'])

@@ -120,21 +120,25 @@ onBothDatabases('two users', api => {
     const [ada, bob] = [await api.user(), await api.user()]
     const [listId, parentId] = [crypto.randomUUID(), crypto.randomUUID()]
     const live = async ({ token }: { token: string }) => (await api.get('/tasks', { token })).body
-    for (const user of [ada, bob]) {
+    for (const user of [bob, ada]) {
       await api.post('/lists', { token: user.token, json: { id: listId, name: 'mine' } })
       await api.task(user, { id: parentId, list_id: listId })
       await api.task(user, { parent_id: parentId })
     }
+    const other = await api.task(ada, { parent_id: parentId })
     const his = await live(bob)
     const { token } = ada
 
     await api.patch(`/lists/${listId}`, { token, json: { name: 'hers' } })
     await api.delete(`/tasks/${parentId}`, { token })
+    // Of these parents, hers is in the trash.
+    const { body: alone } = await api.post(`/tasks/${other.id}/restore`, { token })
     await api.post(`/tasks/${parentId}/restore`, { token })
     await api.delete(`/lists/${listId}?tasks=trash`, { token })
     await api.delete(`/tasks/${parentId}?permanent=true`, { token })
 
-    expect(await live(ada)).toEqual([])
+    expect(alone).toMatchObject({ id: other.id, parent_id: null })
+    expect(await live(ada)).toEqual([alone])
     expect(await live(bob)).toEqual(his)
     expect((await api.get(`/lists/${listId}`, { token: bob.token })).body).toMatchObject({ name: 'mine' })
     expect((await api.get(`/lists/${listId}`, { token })).status).toBe(403)

@@ -1,7 +1,9 @@
 import { expect, test } from 'bun:test'
 import { getTableName } from 'drizzle-orm'
+import { getTableConfig, type PgTable } from 'drizzle-orm/pg-core'
 import { exportAll } from '../src/cli/transfer/export.ts'
-import { exportedTables, registry } from '../src/modules/table-registry.ts'
+import { typeOf } from '../src/db/tables.ts'
+import { distributedTables, exportedTables, registry } from '../src/modules/table-registry.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 
@@ -53,6 +55,33 @@ onBothDatabases('every table', api => {
     expect(await missing(api)).toEqual([])
   })
 
+  test('has the columns, indexes and constraints that the program says', async () => {
+    const said = registry.flatMap(({ table }: { table: PgTable }) => {
+      const { name, columns, indexes, checks, foreignKeys } = getTableConfig(table)
+      const lines: unknown[][] = [
+        ...columns.map(column => [column.name, typeOf(column), column.notNull, column.hasDefault]),
+        ...indexes.map(({ config }) => [config.name, config.unique, config.where !== undefined]),
+        ...checks.map(check => [check.name]),
+        ...foreignKeys.map(key => [key.getName(), key.onDelete ?? 'no action']),
+      ]
+      return lines.map(line => [name, ...line].join(' '))
+    })
+    const found = await api.sql(
+      `select concat_ws(' ', relname, attname, format_type(atttypid, atttypmod), attnotnull::text,
+         (atthasdef and attgenerated = '')::text)
+       from pg_attribute join pg_class on pg_class.oid = attrelid
+       where relnamespace = 'public'::regnamespace and relkind = 'r' and attnum > 0 and not attisdropped
+       union all select concat_ws(' ', relname, indexrelid::regclass, indisunique::text, (indpred is not null)::text)
+       from pg_index join pg_class on pg_class.oid = indrelid
+       where relnamespace = 'public'::regnamespace and not exists (select from pg_constraint where conindid = indexrelid)
+       union all select concat_ws(' ', conrelid::regclass, conname,
+         case contype when 'f' then case confdeltype when 'c' then 'cascade' else 'no action' end end)
+       from pg_constraint where connamespace = 'public'::regnamespace and contype in ('c', 'f')`,
+      [],
+    )
+    expect(found.flat().sort()).toEqual(said.sort())
+  })
+
   test('that is forgotten is reported with what to do', async () => {
     await api.sql('create table forgotten (user_id uuid, text text)', [])
 
@@ -96,4 +125,13 @@ onBothDatabases('every table', api => {
     expect(await tablesWith(ada)).toEqual([])
     expect(await tablesWith(bob)).toEqual(all)
   })
+})
+
+test('the tables that are split over several servers are those of users without a foreign key to an account', () => {
+  const leadsToUsers = (table: PgTable) =>
+    getTableConfig(table).foreignKeys.some(key => getTableName(key.reference().foreignTable) === 'users')
+  const free = registry.filter(({ table, owner }) => owner?.name === 'user_id' && !leadsToUsers(table))
+
+  const all = free.map(({ table }) => ({ name: getTableName(table), column: 'user_id' }))
+  expect(distributedTables).toEqual(all)
 })

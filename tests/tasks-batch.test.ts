@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'bun:test'
+import type { Driver } from '../src/db/driver.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
 import { leastCpuMs } from './support/cpu.ts'
 import { onBothDatabases } from './support/harness.ts'
+import { serviceOn } from './support/task-service.ts'
 
 onBothDatabases('a batch', api => {
   const send = (token: string, operations: unknown) =>
@@ -263,16 +265,19 @@ onBothDatabases('a batch', api => {
       expect(await listOf(ada.token)).toEqual([])
     })
 
-    test('a child that is changed after its parent was deleted is not found', async () => {
+    test('a child that went with its parent cannot be changed, and can be deleted once more', async () => {
       const ada = await api.user()
       await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
 
       const { results } = await sendTo(ada.token, false, [
         { op: 'delete', id: parent },
         { op: 'update', id: child, task: { title: 'changed' } },
+        { op: 'delete', id: child },
+        { op: 'delete', id: child },
+        { op: 'delete', id: parent },
       ])
 
-      expect(results).toMatchObject([{ status: 204 }, { status: 404 }])
+      expect(results.map(({ status }: { status: number }) => status)).toEqual([204, 404, 204, 404, 404])
     })
 
     test('each operation for itself: a list or a parent that cannot be stops no other', async () => {
@@ -327,7 +332,7 @@ onBothDatabases('a batch', api => {
       const own = crypto.randomUUID()
 
       const { status, headers, body } = await sendLoosely(ada.token, [
-        { op: 'create', id: own, task: { title: 'new' } },
+        { op: 'create', id: own.toUpperCase(), task: { id: own, title: 'new' } },
         { op: 'update', id: kept.id, version: 9, task: { title: 'stale' } },
         { op: 'delete', id: theirs.id },
         { op: 'delete', id: crypto.randomUUID() },
@@ -338,6 +343,8 @@ onBothDatabases('a batch', api => {
         { op: 'update', id: own, task: { priority: 4 } },
         { op: 'drop', id: 7 },
         'nonsense',
+        null,
+        { op: 'delete', id: kept.id, version: 0 },
       ])
 
       const error = (code: string, index: number, more: object = {}) => ({
@@ -377,6 +384,13 @@ onBothDatabases('a batch', api => {
         { op: 'update', id: own, status: 200, task: expect.objectContaining({ id: own, priority: 4 }) },
         { op: 'drop', id: 7, status: 422, error: error('validation_failed', 9) },
         { status: 422, error: error('validation_failed', 10) },
+        { status: 422, error: error('validation_failed', 11) },
+        {
+          op: 'delete',
+          id: kept.id,
+          status: 412,
+          error: error('precondition_failed', 12, { current: kept }),
+        },
       ])
       expect(await listOf(ada.token)).toEqual([body.results[8].task, kept])
     })
@@ -449,6 +463,28 @@ onBothDatabases('a batch', api => {
         headers: { 'content-type': 'application/json' },
       })
     expect([(await sized(1024 * 1024)).status, (await sized(1024 * 1024 + 1)).status]).toEqual([200, 413])
+  })
+
+  test('of one transaction sends only statements that the server keeps, because it may repeat them', async () => {
+    const ada = await api.user()
+    const { id } = await api.task(ada)
+    const others: string[] = []
+    const transaction: Driver['transaction'] = work =>
+      api.driver.transaction(query =>
+        work((text, values, options) => {
+          if (!options?.prepare) others.push(text)
+          return query(text, values, options)
+        }),
+      )
+    const tasks = serviceOn({ ...api, driver: { ...api.driver, transaction } })
+
+    const outcomes = await tasks.batch(ada.id, [
+      { op: 'create', task: { title: 'new' } },
+      { op: 'update', id, task: { title: 'changed' } },
+      { op: 'delete', id },
+    ])
+
+    expect([outcomes.length, others]).toEqual([3, []])
   })
 
   test('batches that meet in the middle do not stop each other', async () => {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import { toInstant } from '../src/db/tables.ts'
 import { parseInstant } from '../src/lib/instant.ts'
 import { searchPatterns, tokenize } from '../src/modules/tasks/words.ts'
 import { onBothDatabases } from './support/harness.ts'
@@ -42,6 +43,14 @@ describe('a moment', () => {
   ])('%p is none', text => {
     expect(parseInstant(text)).toBeUndefined()
   })
+})
+
+test.each([
+  ['2026-11-23 05:46:14.123456+00', '2026-11-23T05:46:14.123456Z'],
+  ['2026-11-23 05:46:14.12+00', '2026-11-23T05:46:14.120000Z'],
+  ['2026-11-23 05:46:14+00', '2026-11-23T05:46:14.000000Z'],
+])('%s of the database is %s', (stored, sent) => {
+  expect(toInstant(stored)).toBe(sent)
 })
 
 describe('the words of a text', () => {
@@ -161,6 +170,7 @@ onBothDatabases('the fields of a task', api => {
     })
 
     expect(body).toMatchObject({ title: 'Buy bread', completed_at: task.completed_at })
+    expect(body.updated_at > task.updated_at).toBe(true)
   })
 
   test.each([

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
 import { byHand } from './support/by-hand.ts'
 import { type Answer, type Service, startService, type User } from './support/harness.ts'
-import { serviceWithMeetings, versionsOf } from './support/meet.ts'
+import { rowOf, serviceWithMeetings, versionsOf } from './support/meet.ts'
 import { serviceOn } from './support/task-service.ts'
 import { until } from './support/until.ts'
 
@@ -36,6 +36,15 @@ const titles = async ({ token }: User) =>
   (await api.get('/tasks', { token })).body.map(({ title }: { title: string }) => title)
 const numberOf = async ({ id }: User) =>
   Number((await api.sql('select last_version from user_versions where user_id = $1', [id]))[0]![0])
+
+/** A call that loses its connection to the database while it waits for the row of a task. */
+async function cutOff<T>(task: { id: string }, call: () => Promise<T>): Promise<T> {
+  const [result] = await meeting.meet(rowOf(task), [call], async () => {
+    const [pid] = await meeting.waiting()
+    await meeting.sql`select pg_terminate_backend(${pid!})`
+  })
+  return result!
+}
 
 async function begin() {
   const ada = await api.user()
@@ -188,6 +197,36 @@ test('two batches on the same tasks in opposite order are carried out one after 
   expect(await numberOf(ada)).toBe(6)
 })
 
+test('what comes after an operation that the database did not answer is not tried', async () => {
+  const { ada, task } = await begin()
+  const [first, last] = [crypto.randomUUID(), crypto.randomUUID()]
+  const unanswered = { op: 'update', id: task.id, task: { title: 'changed' } }
+  const operations = [
+    { op: 'create', id: first, task: { title: 'before' } },
+    unanswered,
+    { op: 'drop' },
+    { op: 'create', id: last, task: { title: 'after' } },
+  ]
+  const send = (json: object) => cutOff(task, () => api.post('/tasks/batch', { token: ada.token, json }))
+
+  const { status, body } = await send({ atomic: false, operations })
+  expect(status).toBe(200)
+  expect(body.results).toMatchObject([
+    { id: first, status: 201 },
+    { id: task.id, status: 503, error: { code: 'unavailable', index: 1 } },
+    { op: 'drop', status: 422, error: { index: 2 } },
+    { id: last, status: 503, error: { code: 'unavailable', index: 3 } },
+  ])
+  expect((await titles(ada)).sort()).toEqual(['Buy milk', 'before'])
+
+  for (const atomic of [true, false]) {
+    // Nothing is written, so that it can be sent again as it is.
+    const nothing = await send({ atomic, operations: [unanswered, operations[3]] })
+    expect([nothing.status, nothing.body.code, nothing.body.index]).toEqual([503, 'unavailable', undefined])
+  }
+  expect((await titles(ada)).sort()).toEqual(['Buy milk', 'before'])
+})
+
 test('two creates with one key that meet make one task, and neither is refused', async () => {
   const ada = await api.user()
   const create = () =>
@@ -245,14 +284,17 @@ describe('creates with one id of the client', () => {
 
   test('are 401 when the account is deleted while they wait', async () => {
     const ada = await api.user()
-    const [answer] = await meeting.meet(
+    const operations = [{ op: 'create', task: { title: 'late' } }]
+    const batch = (atomic: boolean) => () =>
+      api.post('/tasks/batch', { token: ada.token, json: { atomic, operations } })
+    const answers = await meeting.meet(
       async sql => {
         await sql`delete from users where id = ${ada.id}`
         await sql`delete from user_versions where user_id = ${ada.id}`
       },
-      [create(api, ada, { id: id(), title: 'late' })],
+      [create(api, ada, { id: id(), title: 'late' }), batch(true), batch(false)],
     )
-    expect(answer).toMatchObject({ status: 401, body: { code: 'invalid_token' } })
+    for (const { status, body } of answers) expect([status, body.code]).toEqual([401, 'invalid_token'])
   })
 })
 
@@ -282,6 +324,21 @@ test('the purge leaves a user alone whose tasks are being written, and others no
 
   expect((await read()).status).toBe(200)
   expect((await api.get('/tasks/trash', { token: bob.token })).body).toEqual([])
+})
+
+test('a purge that the database does not answer comes to the other users, and is no error', async () => {
+  const { task, trash } = await begin()
+  const bob = await api.user()
+  const his = await api.task(bob)
+  await trash()()
+  await api.delete(`/tasks/${his.id}`, { token: bob.token })
+  await age([task, his], '31 days')
+  const messages: string[] = []
+
+  await cutOff(task, () => serviceOn(api, 'a secret', message => messages.push(message)).purge())
+
+  const left = await api.sql('select id from tasks where id in ($1, $2)', [task.id, his.id])
+  expect([left, messages]).toEqual([[[task.id]], []])
 })
 
 test('a task that is taken out of the trash by other means while the purge reaches it stays', async () => {
@@ -338,6 +395,11 @@ test('the purge waits for no writer: the user is left to the next one', async ()
   const task = await api.task(ada)
   await api.delete(`/tasks/${task.id}`, { token: ada.token })
   await byHand(api.sql, `update tasks set deleted_at = now() - interval '31 days' where id = $1`, [task.id])
+  const forgotten = crypto.randomUUID()
+  await api.sql(
+    `insert into task_tombstones (id, user_id, version, deleted_at) values ($1, $2, 1, now() - interval '91 days')`,
+    [forgotten, ada.id],
+  )
   await meeting.sql.begin(async tx => {
     await versionsOf(ada)(tx)
     let isOver = false

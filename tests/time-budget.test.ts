@@ -7,7 +7,7 @@ import { errorHandler } from '../src/http/error-handler.ts'
 import { health } from '../src/http/health.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { type Service, startService } from './support/harness.ts'
-import { createMeeting, type Meeting, rowOf } from './support/meet.ts'
+import { createMeeting, type Meeting } from './support/meet.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { holdOpen, isRefusal } from './support/traffic.ts'
@@ -120,34 +120,6 @@ test('a slow poll of the revocations takes nothing from the request that began i
   await release()
 
   expect(await change).toMatchObject({ status: 404 })
-})
-
-test('a batch, each operation for itself, keeps what it has written, and goes no further when there is no answer', async () => {
-  const ada = await api.user()
-  const task = await api.task(ada)
-  const change = { op: 'update', id: task.id, task: { title: 'late' } }
-  const create = (title: string) => ({ op: 'create', task: { title } })
-  const send = (...operations: object[]) =>
-    api.post('/tasks/batch', { token: ada.token, json: { atomic: false, operations } })
-
-  const answers = await meeting.sql.begin(async sql => {
-    await rowOf(task)(sql)
-    return [await send(create('before'), change, create('after')), await send(change, change)]
-  })
-
-  expect(answers[0]).toMatchObject({
-    status: 200,
-    body: {
-      results: [
-        { op: 'create', status: 201 },
-        { op: 'update', status: 503, error: { code: 'unavailable', index: 1 } },
-        { op: 'create', status: 503, error: { code: 'unavailable', index: 2 } },
-      ],
-    },
-  })
-  expect(isRefusal(answers[1]!)).toBe(true)
-  const titles = (await api.get('/tasks', { token: ada.token })).body.map((t: { title: string }) => t.title)
-  expect(titles).toEqual(['before', 'Buy milk'])
 })
 
 test('a trash that takes longer to empty is emptied', async () => {

@@ -124,6 +124,19 @@ describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
     expect(await notes()).toEqual([])
   })
 
+  test('keeps nothing of statements that are not answered when its work throws', async () => {
+    await empty()
+    const late: Promise<unknown>[] = []
+    const work = db.transaction(async tx => {
+      for (const id of [1, 2, 3]) late.push(tx.insert(entries).values({ id, note: 'late' }).execute())
+      throw new Error('no')
+    })
+
+    expect(await work.catch(({ message }) => message)).toBe('no')
+    await Promise.allSettled(late)
+    expect(await notes()).toEqual([])
+  })
+
   test.each(['commit', 'rollback'])('refuses statements after its %s', async end => {
     await empty()
     let late: Query | undefined

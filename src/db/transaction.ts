@@ -10,7 +10,7 @@ interface Exclusive {
 /**
  * Runs `work` between `begin` and `commit` on a connection that nothing else uses meanwhile.
  *
- * The first statement that fails decides: those behind it are not sent, and even if `work` goes on, all is rolled back.
+ * The first statement that fails decides: even if `work` goes on, all is rolled back.
  * A rollback that is not answered ends the connection.
  */
 export async function runTransaction<T>(
@@ -25,10 +25,7 @@ export async function runTransaction<T>(
 
   const query: Query = (text, values, options) => {
     if (isOver) return Promise.reject(new Error('The transaction of this statement is over'))
-    const answer = answered.then(async () => {
-      if (failed) throw failed.error
-      return run(text, values, options)
-    })
+    const answer = answered.then(() => run(text, values, options))
     answered = answer.catch(error => {
       failed ??= { error }
     })

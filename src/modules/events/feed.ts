@@ -53,13 +53,13 @@ export class Feed {
         this.streams.delete(stream)
         this.streams.add(stream)
       }
-      if (group.length > 0 && !(await this.#read(cursor, group))) break
+      if (group.length > 0) await this.#read(cursor, group)
     }
     this.#isReading = false
   }
 
-  /** Sends the changes after a place to the streams that are there. Returns whether the database has answered. */
-  async #read(cursor: string, group: Stream[]): Promise<boolean> {
+  /** Sends the changes after a place to the streams that are there. */
+  async #read(cursor: string, group: Stream[]) {
     const { log, tasks, limits, stats } = this.parts
     try {
       const query = { since: cursor, limit: limits.entries }
@@ -71,20 +71,17 @@ export class Feed {
         this.knownVersion = place.version
       }
       stats.entriesSent += count * group.length
-      return true
     } catch (error) {
       const failure = findAppError(error)
       if (failure?.code === 'unavailable') {
-        for (const stream of group) stream.isBehind = true
-        // So the next poll of versions tries again.
+        // So the next poll of versions wakes them again.
         this.knownVersion = -1
-        return false
+        return
       }
       if (!failure) log.error('stream failed', { user_id: this.userId, ...errorFields(error) })
       // An account that is gone, or a cursor that has expired meanwhile: the client learns it when it comes back.
       for (const stream of group)
         stream.end(failure?.code === 'invalid_token' ? 'invalid_token' : 'restarting')
-      return true
     }
   }
 

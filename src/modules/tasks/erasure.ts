@@ -1,4 +1,4 @@
-import { and, eq, gt, lt, notExists, type SQL, sql } from 'drizzle-orm'
+import { and, eq, lt, notExists, type SQL, sql } from 'drizzle-orm'
 import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
 import { listTombstones, type Tombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
@@ -7,7 +7,6 @@ import { lockVersions, writeTombstones } from '../../db/versions.ts'
 import { findAppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { errorFields, type Log } from '../../telemetry/log.ts'
-import { lists } from '../lists/table.ts'
 import { isTrashed, tasks } from './table.ts'
 
 /** Days that a task stays in the trash before it is deleted permanently. */
@@ -17,7 +16,6 @@ const tombstoneDays = 90
 
 /** Rows that a step deletes: so few that other requests hardly wait for its locks or for the embedded database. */
 const stepRows = 200
-const usersAtOnce = 100
 
 const daysAgo = (days: number) => sql`now() - make_interval(days => ${days})`
 const isOldTrash = lt(tasks.deletedAt, daysAgo(trashDays))
@@ -83,8 +81,7 @@ export async function eraseUser(db: Db, userId: string): Promise<void> {
     const which = eq(table.userId, userId)
     await inSteps(db, userId, {}, async tx => (await deleteSome(tx, table, table.version, which)).length)
   }
-  // At most 500, and no task is in them any more.
-  await db.delete(lists).where(eq(lists.userId, userId))
+  // The lists go along, at most 500.
   await db.delete(userVersions).where(eq(userVersions.userId, userId))
 }
 
@@ -97,17 +94,8 @@ const hasNoAccount = (db: Db) =>
 export function createErasure(db: Db, log: Pick<Log, 'error'>) {
   /** Runs `work` for each user who has such rows. A failure is logged and does not stop the others. */
   async function forEachUser(table: OwnedTable, which: SQL, work: (userId: string) => Promise<void>) {
-    let page: { userId: string }[] = []
-    do {
-      const last = page.at(-1)
-      page = await db
-        .selectDistinct({ userId: table.userId })
-        .from(table)
-        .where(and(which, last && gt(table.userId, last.userId)))
-        .orderBy(table.userId)
-        .limit(usersAtOnce)
-      for (const { userId } of page) await work(userId).catch(error => report(error, userId))
-    } while (page.length === usersAtOnce)
+    const found = await db.selectDistinct({ userId: table.userId }).from(table).where(which)
+    for (const { userId } of found) await work(userId).catch(error => report(error, userId))
   }
 
   function report(error: unknown, userId: string): void {

@@ -5,7 +5,7 @@ import { taskTombstones } from '../../db/tables.ts'
 import { takeVersions, writeTombstones } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { own } from './owned.ts'
-import { isLive, isTrashed, tasks } from './table.ts'
+import { isLive, tasks } from './table.ts'
 
 /**
  * Changes that take the children of a task along: trash, restore and permanent deletion. The caller holds the user's
@@ -21,7 +21,7 @@ export function changeTasks(
   which: SQL | undefined,
   values: Record<string, SQL>,
 ) {
-  const place = sql`row_number() over (order by ${tasks.parentId} is not null, ${tasks.version}) - count(*) over ()`
+  const place = sql`row_number() over (order by ${tasks.parentId} is not null) - count(*) over ()`
   const chosen = tx.$with('chosen').as(
     tx
       .select({ id: tasks.id, place: place.as('place') })
@@ -59,8 +59,8 @@ export async function eraseTask(tx: Db, userId: UserId, id: string) {
 }
 
 /**
- * Restores a task, and the children that went to the trash together with it. A child whose parent is still in the trash,
- * gone, or by now a child itself, comes back without a parent.
+ * Restores a task that is in the trash, and the children that went there together with it. A child whose parent is still
+ * in the trash, gone, or by now a child itself, comes back without a parent.
  */
 export function restoreTask(tx: Db, userId: UserId, id: string) {
   const parents = alias(tasks, 'parents')
@@ -71,7 +71,7 @@ export function restoreTask(tx: Db, userId: UserId, id: string) {
     .from(tasks)
     .where(own(tasks, userId, id))
   const family = or(eq(tasks.id, id), and(eq(tasks.parentId, id), eq(tasks.deletedAt, sql`(${sameMoment})`)))
-  return changeTasks(tx, userId, and(isTrashed, family), {
+  return changeTasks(tx, userId, family, {
     deletedAt: sql`null`,
     updatedAt: sql`now()`,
     parentId: sql`case when ${tasks.parentId} = ${id}::uuid or ${inArray(tasks.parentId, mayBeParent)} then ${tasks.parentId} end`,
