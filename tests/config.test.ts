@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type ConfigError, type Env, parseConfig } from '../src/config/config.ts'
+import { type ConfigError, type Env, parseConfig, readSettings } from '../src/config/config.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'todo-api-config-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -71,7 +71,12 @@ test('without any setting everything has its documented default', () => {
     logLevel: 'info',
     trustedProxies: [],
   })
-  expect(parseConfig({ DATABASE_URL: url }).database).toMatchObject({ kind: 'postgres', url, poolSize: 10 })
+  expect(parseConfig({ DATABASE_URL: url }).database).toEqual({
+    kind: 'postgres',
+    url,
+    poolSize: 10,
+    prepare: true,
+  })
 })
 
 test.each([
@@ -121,6 +126,45 @@ test('secrets are long and hold different characters', () => {
   expect([7, 8].map(count => isRefused({ SECRET_KEY: mixed(count) }))).toEqual([true, false])
 })
 
+test.each([
+  'secret',
+  'change',
+  'example',
+  'password',
+  'replace',
+  'placeholder',
+  'default',
+  'insecure',
+  'openssl',
+  '12345678',
+  'abcdefgh',
+])('a secret that contains %p is guessable', word => {
+  const rest = secret.slice(word.length)
+  expect(mistakes({ SECRET_KEY: rest + word.toUpperCase() })).toEqual([
+    expect.stringContaining('a placeholder'),
+  ])
+})
+
+test('these settings are secrets, whatever sets them', () => {
+  const { settings } = readSettings({
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318',
+    OTEL_EXPORTER_OTLP_HEADERS: 'api-key=geheim',
+    OTEL_EXPORTER_OTLP_TRACES_HEADERS: 'api-key=geheim',
+    OTEL_SERVICE_NAME: 'todo',
+  })
+  const secrets = [...settings].filter(([, { isSecret }]) => isSecret).map(([name]) => name)
+
+  expect(secrets.sort()).toEqual([
+    'DATABASE_URL',
+    'FIRST_USER_PASSWORD',
+    'METRICS_TOKEN',
+    'OTEL_EXPORTER_OTLP_HEADERS',
+    'OTEL_EXPORTER_OTLP_TRACES_HEADERS',
+    'SECRET_KEY',
+  ])
+  expect(settings.has('OTEL_SERVICE_NAME')).toBe(true)
+})
+
 test('an empty value, and one of nothing but white space, count as not set', () => {
   const names = [
     'DATABASE_URL',
@@ -147,6 +191,7 @@ test('every setting can be set', () => {
     PORT: '80',
     DATABASE_URL: url,
     DATABASE_POOL_SIZE: '25',
+    DATABASE_PREPARE: 'false',
     DATA_DIR: '/var/lib/todo',
     SECRET_KEY: secret,
     ALGORITHM: 'HS512',
@@ -161,7 +206,7 @@ test('every setting can be set', () => {
     environment: 'production',
     host: '0.0.0.0',
     port: 80,
-    database: { kind: 'postgres', url, poolSize: 25 },
+    database: { kind: 'postgres', url, poolSize: 25, prepare: false },
     dataDir: '/var/lib/todo',
     secretKey: secret,
     algorithm: 'HS512',
@@ -219,7 +264,7 @@ test.each([
     ],
     [
       secret.slice(1),
-      '🦆🐢🦉🐝🦊🐙🦔🐌🐞',
+      '🦆🐢🦉🐝🦊🐙🦔🐌🐞🦀🐳🦎🐸🦇🐿🦭🐺🦝🐗🐴',
       'secret',
       'changeme',
       'your-secret-key-here',
