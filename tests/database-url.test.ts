@@ -160,6 +160,25 @@ describe('an address is read as libpq reads it:', () => {
     expect([isSocket(folder!), isSocket(addressed!)]).toEqual([true, false])
   })
 
+  test('the versions of TLS have bounds', () => {
+    const query = 'ssl_min_protocol_version=TLSv1.2&ssl_max_protocol_version=TLSv1.3'
+    expect(parseDatabaseUrl(`postgres://h?${query}`).tls).toEqual({
+      rejectUnauthorized: false,
+      minVersion: 'TLSv1.2',
+      maxVersion: 'TLSv1.3',
+    })
+  })
+
+  test('the authorities of a machine that has none are those of the runtime', () => {
+    const source = JSON.stringify(join(import.meta.dir, '../src/config/database-url.ts'))
+    const script = `import { parseDatabaseUrl } from ${source}
+      console.log('ca' in parseDatabaseUrl('postgres://h?sslrootcert=system').tls)`
+    const { stdout } = Bun.spawnSync([process.execPath, '-e', script], {
+      env: { SSL_CERT_FILE: '/dev/null', SSL_CERT_DIR: folder },
+    })
+    expect(String(stdout)).toBe('false\n')
+  })
+
   test('what only other programs need is ignored by name', () => {
     expect(
       parseDatabaseUrl(

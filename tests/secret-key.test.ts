@@ -2,6 +2,7 @@ import { afterAll, describe, expect, test } from 'bun:test'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { lockFile } from '../src/config/data-dir.ts'
 import { loadSecretKey } from '../src/config/secret-key.ts'
 
 const top = mkdtempSync(join(tmpdir(), 'todo-api-secret-'))
@@ -22,9 +23,9 @@ async function run(script: string, env: Record<string, string>) {
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),
   ])
-  expect([await child.exited, stderr]).toEqual([0, stderr])
+  const exitCode = await child.exited
   const lines = (text: string) => text.split('\n').filter(line => line !== '')
-  return { secrets: lines(stdout), steps: lines(stderr) }
+  return { exitCode, stderr, secrets: lines(stdout), steps: lines(stderr) }
 }
 
 test('the secret of an installation is 256 random bits, kept for its owner alone', () => {
@@ -44,6 +45,13 @@ test('the secret of an installation is 256 random bits, kept for its owner alone
   expect(new Set(bytes[0]).size).toBeGreaterThan(16)
 })
 
+test('a folder that is not there is made for it, closed to others', () => {
+  const folder = join(newFolder(), 'a', 'b')
+
+  expect(loadSecretKey(folder)).toHaveLength(64)
+  expect(statSync(folder).mode & 0o777).toBe(0o700)
+})
+
 test('a secret of an operator in the file has at least 32 letters', () => {
   const folder = newFolder()
   const write = (secret: string) => writeFileSync(join(folder, 'secret_key'), `${secret}\n`)
@@ -54,11 +62,17 @@ test('a secret of an operator in the file has at least 32 letters', () => {
   expect(() => loadSecretKey(folder)).toThrow('is damaged')
 })
 
-test.each(['', 'short', '\n'.repeat(64)])('a damaged file (%p) is no secret', content => {
-  const folder = newFolder()
-  writeFileSync(join(folder, 'secret_key'), content)
-  expect(() => loadSecretKey(folder)).toThrow('is damaged')
-})
+test.each(['', 'geheim', '\n'.repeat(64)])(
+  'a damaged file (%p) is no secret, and is not repeated',
+  content => {
+    const folder = newFolder()
+    const file = join(folder, 'secret_key')
+    writeFileSync(file, content)
+    expect(() => loadSecretKey(folder)).toThrow(
+      new Error(`${file} is damaged: it should hold 64 hexadecimal digits`),
+    )
+  },
+)
 
 describe.each([
   ['with hard links', ''],
@@ -68,10 +82,11 @@ describe.each([
   test('the secret is on disk before it has its name, and the name before it is used', async () => {
     const folder = newFolder()
 
-    const { secrets, steps } = await run(`console.log(loadSecretKey(${JSON.stringify(folder)}))`, {
+    const { exitCode, secrets, steps } = await run(`console.log(loadSecretKey(${JSON.stringify(folder)}))`, {
       NO_LINKS,
     })
 
+    expect(exitCode).toBe(0)
     expect(secrets).toEqual([expect.stringMatching(/^[0-9a-f]{64}$/)])
     const draft = steps[0]!.replace('sync ', '')
     expect(draft).toStartWith(`${folder}/secret_key.`)
@@ -94,7 +109,24 @@ describe.each([
     const runs = await Promise.all(Array.from({ length: 4 }, () => run(script, { NO_LINKS })))
 
     expect(runs[0]!.secrets).toHaveLength(folders.length)
+    expect(runs.map(({ exitCode }) => exitCode)).toEqual([0, 0, 0, 0])
     for (const { secrets } of runs) expect(secrets).toEqual(runs[0]!.secrets)
     expect(new Set(runs[0]!.secrets).size).toBe(folders.length)
   }, 60_000)
 })
+
+test('without hard links one process at a time looks and renames, and lets the next one do so', async () => {
+  const folder = newFolder()
+  const path = JSON.stringify(join(folder, 'secret_key'))
+  const load = `loadSecretKey(${JSON.stringify(folder)})`
+  const held = lockFile(folder, 'secret_key.lock')
+  const refused = await run(load, { NO_LINKS: 'EPERM' })
+  held.close()
+  const twice = await run(
+    `const first = ${load}; require('node:fs').rmSync(${path}); console.log(first !== ${load})`,
+    { NO_LINKS: 'EPERM' },
+  )
+
+  expect([refused.exitCode, refused.stderr]).toEqual([1, expect.stringContaining('is in use by another')])
+  expect([twice.exitCode, twice.secrets]).toEqual([0, ['true']])
+}, 30_000)

@@ -225,7 +225,7 @@ function readTls(values: Record<string, string>, mistake: Mistake) {
     ...(values.ssl_max_protocol_version && { maxVersion: values.ssl_max_protocol_version as SecureVersion }),
     ...(isDirectTls && { ALPNProtocols: ['postgresql'] }),
   }
-  return { encryption: encryptions[mode] ?? [], isDirectTls, tls }
+  return { encryption: encryptions[mode], isDirectTls, tls }
 }
 
 type Mistake = (message: string) => void

@@ -45,15 +45,10 @@ function publish(draft: string, path: string): void {
     // A link, not a rename: it fails when another process was first, and is never half written.
     linkSync(draft, path)
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'EEXIST') return
-    if (!withoutLinks.includes(code!)) throw error
-    renameUnderLock(draft, path)
+    // Without hard links: exFAT, SMB, some of FUSE.
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') renameUnderLock(draft, path)
   }
 }
-
-/** Errors of file systems without hard links: exFAT, SMB, some of FUSE. */
-const withoutLinks = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']
 
 /** A rename would replace the file of another process, so one process at a time checks and renames. */
 function renameUnderLock(draft: string, path: string): void {
