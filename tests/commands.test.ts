@@ -12,7 +12,12 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectToService } from '../src/cli/control.ts'
-import type { Env } from '../src/config/config.ts'
+import { failureOf } from '../src/cli/failure.ts'
+import { UsageError } from '../src/cli/terminal.ts'
+import { ConfigError, type Env } from '../src/config/config.ts'
+import { DatabaseUrlError } from '../src/config/database-url.ts'
+import { MigrationError } from '../src/db/migrator.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
@@ -69,6 +74,10 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect([taken, noAddress, short, long].map(({ exitCode }) => exitCode)).toEqual([1, 2, 2, 2])
     expect(taken.stderr).toContain('another account')
     expect(short.stderr).toContain('at least 8 characters')
+    expect(await user(['reset-password', 'missing\x1b[2J@example.com'], 'short')).toMatchObject({
+      exitCode: 1,
+      stderr: 'there is no user missing\ufffd[2J@example.com\n',
+    })
     expect(long.stderr).toContain('at most 72 bytes')
     expect(await user(['list'])).toMatchObject({ stdout: expect.not.stringContaining('bob') })
   })
@@ -88,9 +97,12 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
 
   test('disable ends the sessions within a second and refuses sign-ins; enable allows them again', async () => {
     const carol = await api.user('carol@example.com')
-    const { token } = carol
+    const { token: accessToken } = carol
+    const changedAt = async () =>
+      String((await ask(`select updated_at::text from users where id = '${carol.id}'`))[0]![0])
+    const times = [await changedAt()]
     const script = await makeApiToken(api, carol)
-    expect((await api.get('/users/me', { token })).status).toBe(200)
+    expect((await api.get('/users/me', { token: accessToken })).status).toBe(200)
     expect((await api.get('/tasks', { token: script.token })).status).toBe(200)
     const disabled = await user(['disable', 'CAROL@example.com'])
     await Bun.sleep(1000)
@@ -99,15 +111,23 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
       exitCode: 0,
       stderr: 'carol@example.com is disabled; 1 sessions and 1 API tokens ended\n',
     })
-    expect((await api.get('/users/me', { token })).status).toBe(401)
+    expect((await api.get('/users/me', { token: accessToken })).status).toBe(401)
     expect((await login('carol@example.com', 'correct horse')).status).toBe(401)
+    times.push(await changedAt())
 
     expect((await api.get('/tasks', { token: script.token })).status).toBe(401)
+    expect(await token(['create', carol.id, '--name', 'x', '--scopes', 'tasks:read'])).toEqual({
+      exitCode: 1,
+      stdout: '',
+      stderr: 'carol@example.com is disabled\n',
+    })
 
     expect(await user(['enable', 'carol@example.com'])).toMatchObject({ exitCode: 0 })
     expect((await api.get('/tasks', { token: script.token })).status).toBe(401)
-    expect((await api.get('/users/me', { token })).status).toBe(401)
+    expect((await api.get('/users/me', { token: accessToken })).status).toBe(401)
     expect((await login('carol@example.com', 'correct horse')).status).toBe(200)
+    times.push(await changedAt())
+    expect([...new Set(times)].toSorted()).toEqual(times)
   })
 
   test('disable and reset-password end no session and no API token of another user', async () => {
@@ -122,15 +142,18 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect((await api.get('/tasks', { token: script.token })).status).toBe(200)
   })
 
-  test('an account that is disabled again stays disabled since the first time', async () => {
+  test('an account that is disabled again stays disabled since the first time, and when another is enabled', async () => {
     const judy = await api.user()
+    const other = await api.user()
     const disabledAt = async () => {
       expect((await user(['disable', judy.id])).exitCode).toBe(0)
       const accounts = lines((await user(['list'])).stdout).map(line => JSON.parse(line))
       return accounts.find(({ id }) => id === judy.id).disabled_at
     }
 
-    expect(await disabledAt()).toBe(await disabledAt())
+    const since = await disabledAt()
+    expect((await user(['enable', other.id])).exitCode).toBe(0)
+    expect([since, await disabledAt()]).toEqual([expect.any(String), since])
   })
 
   test('reset-password changes the password and ends the sessions', async () => {
@@ -191,7 +214,8 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     const { stdout, stderr } = await token(['create', grace.id, ...options])
     expect(stderr).toEndWith('; it expires never\n')
 
-    expect(await token(['revoke', '-'], stdout)).toMatchObject({ exitCode: 0 })
+    // As it was copied.
+    expect(await token(['revoke', '-'], ` ${stdout.trim()} \n`)).toMatchObject({ exitCode: 0 })
     expect((await api.get('/auth/tokens', grace)).body).toEqual([])
     expect(await token(['revoke', '-'], stdout)).toMatchObject({ exitCode: 1 })
   })
@@ -270,7 +294,10 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   })
 
   test('delete at a terminal accepts only the address as a yes', async () => {
-    const { id } = await api.user('fred@example.com')
+    const fred = await api.user('fred@example.com')
+    const { id } = fred
+    await api.task(fred)
+    await api.task(await api.user())
     const command = [await executablePath(), 'user', 'delete', id].join(' ')
     const typing = async (answer: string) => {
       const env = { PATH: process.env.PATH, ...place.env }
@@ -285,7 +312,10 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
       return [await terminal.exited, shown]
     }
 
-    expect(await typing('fred\n')).toEqual([1, expect.stringContaining('nothing was deleted')])
+    expect(await typing('fred\n')).toEqual([
+      1,
+      expect.stringMatching(/deletes fred@example\.com and 1 tasks for good[\s\S]*nothing was deleted/),
+    ])
     expect((await login('fred@example.com', 'correct horse')).status).toBe(200)
     expect(await typing('FRED@example.com\n')).toEqual([0, expect.stringContaining('is deleted')])
     expect((await login('fred@example.com', 'correct horse')).status).toBe(401)
@@ -302,24 +332,34 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   })
 })
 
-test('user list counts the tasks that are not in the trash, and the sessions that are not over', async () => {
+test('user list counts the tasks that are not in the trash, and the sessions that are not over; token list shows live ones', async () => {
   const place = await newPlace('postgres', { direct: true })
   const { stdout: made } = await runCommand(['user', 'create', 'ada@example.com'], {
-    ...place,
+    env: { ...place.env, BCRYPT_COST: '5' },
     stdin: 'correct horse',
   })
   const id = made.trim()
   await execute(
     place.env.DATABASE_URL!,
-    `insert into sessions (id, user_id, token_hash, expires_at)
-     select gen_random_uuid(), '${id}', n, now() + n * interval '1 hour' from generate_series(-2, 1) n;
+    `insert into sessions (id, user_id, token_hash, expires_at, last_used_at)
+     select gen_random_uuid(), '${id}', n, now() + n * interval '1 hour', '2026-01-05'::date + n
+     from generate_series(-2, 1) n;
+     insert into api_tokens (id, user_id, name, scopes, token_hash, prefix, expires_at)
+     select ('00000000-0000-4000-8000-00000000000' || n)::uuid, '${id}', n, '{tasks:read}', n, 'todo_pat_' || n, at
+     from (values (1, now() - interval '1 s'), (4, null), (2, now() + interval '1 hour'), (3, null)) t(n, at);
      insert into tasks (id, user_id, title, version, deleted_at)
      select gen_random_uuid(), '${id}', 'a', n, case when n > 1 then now() end from generate_series(1, 3) n`,
   )
 
   const { stdout } = await runCommand(['user', 'list'], place)
 
+  const { stdout: tokens } = await runCommand(['token', 'list'], place)
+  const [row] = await execute(place.env.DATABASE_URL!, 'select password_hash from users')
+
   expect(JSON.parse(stdout)).toMatchObject({ id, tasks: 1, sessions: 1 })
+  expect(JSON.parse(stdout).last_used_at).toStartWith('2026-01-06')
+  expect(lines(tokens).map(line => JSON.parse(line).name)).toEqual(['2', '3', '4'])
+  expect(row!.password_hash).toStartWith('$2b$05$')
   await place.remove()
 })
 
@@ -497,6 +537,7 @@ describe('wrong use', () => {
     [['user', 'create']],
     [['user', 'create', 'a@example.com', 'password']],
     [['user', 'create', 'a@example.com', '--password', 'x']],
+    [['token', 'revoke', 'nosuch']],
     [['import']],
     [['import', 'a', '--from', 'postgres://db/x']],
     [['import', '--from', 'mysql://db/x']],
@@ -527,19 +568,76 @@ describe('wrong use', () => {
   })
 })
 
-test('every account is listed, however many there are', async () => {
+test('every account is listed, however many there are, oldest first', async () => {
   const place = await newPlace('postgres')
+  // Three of a moment, one of them on the next page.
   await execute(
     place.env.DATABASE_URL!,
-    `insert into users (id, email, normalized_email, password_hash)
-     select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' from generate_series(1, 1200) n`,
+    `insert into users (id, email, normalized_email, password_hash, created_at)
+     select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x', now() - n / 3 * interval '1 s'
+     from generate_series(0, 1199) n`,
   )
   const { stdout } = await runCommand(['user', 'list'], place)
   await place.remove()
 
-  const addresses = lines(stdout).map(line => JSON.parse(line).email)
-  expect(addresses).toHaveLength(1200)
-  expect(new Set(addresses).size).toBe(1200)
+  const accounts = lines(stdout).map(line => JSON.parse(line))
+  expect(accounts).toHaveLength(1200)
+  expect(new Set(accounts.map(({ email }) => email)).size).toBe(1200)
+  const times = accounts.map(({ created_at }) => created_at)
+  expect(times).toEqual(times.toSorted())
+})
+
+describe('a command that fails', () => {
+  const refused = Object.assign(new Error('permission denied for table users'), { code: '42501' })
+  const away = new AppError('unavailable', { cause: new Error('connect ECONNREFUSED') })
+
+  test.each([
+    ['wrong use', new UsageError('name a FILE'), 'name a FILE', 2],
+    ['wrong settings', new ConfigError(['PORT is wrong']), 'Settings:\n  PORT is wrong', 2],
+    ['a wrong address', new DatabaseUrlError(['has no host']), 'The address of the database has no host', 2],
+    ['a database that is away', away, 'the database cannot be reached: connect ECONNREFUSED', 1],
+    ['one that is away and says no more', new AppError('unavailable'), 'the database cannot be reached', 1],
+    ['an error of the database', refused, 'the database says: permission denied for table users', 1],
+    [
+      'a statement that failed, which may hold a secret',
+      Object.assign(new Error('geheim', { cause: refused }), { query: 'select geheim' }),
+      'the database says: permission denied for table users',
+      1,
+    ],
+    [
+      'a failure to close after another',
+      new SuppressedError(new Error('close'), refused),
+      expect.stringContaining('denied'),
+      1,
+    ],
+    [
+      'a migration',
+      new MigrationError('0007_x', refused),
+      expect.stringMatching(/^Migration 0007_x failed/),
+      1,
+    ],
+    ['a reader that is gone', Object.assign(new Error('EPIPE'), { code: 'EPIPE' }), undefined, 1],
+  ])('by %s ends with its message and code', (_, error, message, exitCode) => {
+    expect(failureOf(error)).toEqual({ message, exitCode })
+  })
+
+  test('by a fault of the database says so, and not that an address is taken', async () => {
+    const place = await newPlace('postgres', { direct: true })
+    await execute(
+      place.env.DATABASE_URL!,
+      `alter table users add constraint no_ada check (email <> 'ada@x.y')`,
+    )
+    const made = await runCommand(['user', 'create', 'ada@x.y'], { ...place, stdin: 'correct horse' })
+    await place.remove()
+
+    expect(made).toEqual({
+      exitCode: 1,
+      stdout: '',
+      stderr: expect.stringMatching(
+        /^the database says: new row for relation "users" violates .*no_ada.*\n$/,
+      ),
+    })
+  })
 })
 
 test('a reader that goes away early is no failure', async () => {

@@ -112,6 +112,18 @@ test('what is not set has these limits', () => {
   expect(hashing.waiting).toBe(25 * hashing.atOnce)
 })
 
+test('passwords are hashed by all cores but one, which the workers share', () => {
+  const source = JSON.stringify(join(import.meta.dir, '../src/config/config.ts'))
+  const script = `
+    require('node:os').availableParallelism = () => 9
+    const { parseConfig } = await import(${source})
+    const env = { DATABASE_URL: 'postgres://h' }
+    console.log(...['1', '2', '64'].map(WORKERS => parseConfig({ ...env, WORKERS }).hashing.atOnce))`
+  const { stdout } = Bun.spawnSync([process.execPath, '-e', script])
+
+  expect(String(stdout)).toBe('8 4 1\n')
+})
+
 test('secrets are long and hold different characters', () => {
   const isRefused = (env: Env) => mistakes(env).length > 0
   const letters = (count: number) => 'zq7vkwx9'.slice(0, count)
