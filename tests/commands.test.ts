@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import {
   chmodSync,
   existsSync,
@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectToService } from '../src/cli/control.ts'
 import { failureOf } from '../src/cli/failure.ts'
+import { runCommand as runProgram } from '../src/cli/program.ts'
 import { UsageError } from '../src/cli/terminal.ts'
 import { ConfigError, type Env } from '../src/config/config.ts'
 import { DatabaseUrlError } from '../src/config/database-url.ts'
@@ -213,6 +214,10 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     const options = ['--name', 'x', '--scopes', 'tasks:read', '--expires', 'never']
     const { stdout, stderr } = await token(['create', grace.id, ...options])
     expect(stderr).toEndWith('; it expires never\n')
+    const day = new Date(Date.now() + 90 * 86_400_000).toISOString().slice(0, 10)
+    const usual = await token(['create', grace.id, '--name', 'y', '--scopes', 'tasks:read'])
+    expect(usual.stderr).toEndWith(`; it expires ${day}\n`)
+    await token(['revoke', '-'], usual.stdout)
 
     // As it was copied.
     expect(await token(['revoke', '-'], ` ${stdout.trim()} \n`)).toMatchObject({ exitCode: 0 })
@@ -344,8 +349,9 @@ test('user list counts the tasks that are not in the trash, and the sessions tha
     `insert into sessions (id, user_id, token_hash, expires_at, last_used_at)
      select gen_random_uuid(), '${id}', n, now() + n * interval '1 hour', '2026-01-05'::date + n
      from generate_series(-2, 1) n;
-     insert into api_tokens (id, user_id, name, scopes, token_hash, prefix, expires_at)
-     select ('00000000-0000-4000-8000-00000000000' || n)::uuid, '${id}', n, '{tasks:read}', n, 'todo_pat_' || n, at
+     insert into api_tokens (id, user_id, name, scopes, token_hash, prefix, expires_at, last_used_at)
+     select ('00000000-0000-4000-8000-00000000000' || n)::uuid, '${id}', n, '{tasks:read}', n, 'todo_pat_' || n, at,
+            case n when 2 then timestamptz '2026-01-04T12:00:00Z' end
      from (values (1, now() - interval '1 s'), (4, null), (2, now() + interval '1 hour'), (3, null)) t(n, at);
      insert into tasks (id, user_id, title, version, deleted_at)
      select gen_random_uuid(), '${id}', 'a', n, case when n > 1 then now() end from generate_series(1, 3) n`,
@@ -355,11 +361,35 @@ test('user list counts the tasks that are not in the trash, and the sessions tha
 
   const { stdout: tokens } = await runCommand(['token', 'list'], place)
   const [row] = await execute(place.env.DATABASE_URL!, 'select password_hash from users')
+  const atTerminal = Bun.spawn(
+    ['script', '-qec', '"$PROGRAM" user list; "$PROGRAM" token list', '/dev/null'],
+    {
+      env: { PATH: process.env.PATH, PROGRAM: await executablePath(), ...place.env },
+      stdout: 'pipe',
+    },
+  )
+  const tables = (await atTerminal.stdout.text()).split('\r\n').map(line => line.split(/ {2,}/))
 
   expect(JSON.parse(stdout)).toMatchObject({ id, tasks: 1, sessions: 1 })
   expect(JSON.parse(stdout).last_used_at).toStartWith('2026-01-06')
   expect(lines(tokens).map(line => JSON.parse(line).name)).toEqual(['2', '3', '4'])
   expect(row!.password_hash).toStartWith('$2b$05$')
+  const day = new Date().toISOString().slice(0, 10)
+  expect(tables.slice(0, 5)).toEqual([
+    ['ID', 'E-MAIL', 'CREATED', 'TASKS', 'SESSIONS', 'LAST USED', 'DISABLED'],
+    [id, 'ada@example.com', day, '1', '1', '2026-01-06 00:00'],
+    ['ID', 'USER', 'NAME', 'SCOPES', 'BEGINS WITH', 'LAST USED', 'EXPIRES'],
+    [
+      expect.stringMatching(/2$/),
+      'ada@example.com',
+      '2',
+      'tasks:read',
+      'todo_pat_2',
+      '2026-01-04 12:00',
+      expect.stringMatching(/^[\d-]{10}$/),
+    ],
+    [expect.stringMatching(/3$/), 'ada@example.com', '3', 'tasks:read', 'todo_pat_3', 'never', 'never'],
+  ])
   await place.remove()
 })
 
@@ -565,6 +595,51 @@ describe('wrong use', () => {
 
     expect(exitCode).toBe(0)
     expect(stdout).toMatch(/Examples?:\n {2}/)
+  })
+})
+
+describe('help', () => {
+  /** The commands that a help text lists. */
+  async function listed(...words: string[]) {
+    let text = ''
+    const output = spyOn(process.stdout, 'write').mockImplementation((part: string | Uint8Array) => {
+      text += part
+      return true
+    })
+    await expect(runProgram(words).finally(() => output.mockRestore())).rejects.toMatchObject({ exitCode: 0 })
+    return [
+      ...text
+        .split('Commands:')[1]!
+        .split('\n\n')[0]!
+        .matchAll(/^ {2}([a-z-]+)/gm),
+    ].map(([, name]) => name)
+  }
+
+  test('lists the commands that a user may use, and no other', async () => {
+    expect(await listed('--help')).toEqual([
+      ...[
+        'serve',
+        'migrate',
+        'healthcheck',
+        'openapi',
+        'import',
+        'export',
+        'backup',
+        'restore',
+        'reset-sync',
+      ],
+      ...['config', 'doctor', 'user', 'token', 'version', 'help'],
+    ])
+    expect(await listed('help', 'user')).toEqual([
+      ...['list', 'create', 'reset-password', 'disable', 'enable', 'delete'],
+    ])
+    expect(await listed('token', '--help')).toEqual(['create', 'list', 'revoke'])
+  })
+
+  test('is offered for a command that is not there', async () => {
+    await expect(runProgram(['serv'])).rejects.toThrow(
+      new UsageError('there is no command serv; `todo-api help` lists all of them'),
+    )
   })
 })
 
