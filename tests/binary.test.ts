@@ -306,6 +306,9 @@ describe('the data folder', () => {
       expect((await run(folder, ['migrate'], { DATA_DIR: closed })).stderr).toBe(
         `DATA_DIR ${closed} cannot be used: permission denied\n`,
       )
+      expect((await run(folder, ['backup', join(closed, 'x')], { DATA_DIR: volume })).stderr).toBe(
+        `x was not written: permission denied in ${closed}\n`,
+      )
     },
     60_000,
   )

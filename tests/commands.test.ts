@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectToService } from '../src/cli/control.ts'
 import { failureOf } from '../src/cli/failure.ts'
+import { healthcheckCommand } from '../src/cli/healthcheck.ts'
 import { runCommand as runProgram } from '../src/cli/program.ts'
 import { UsageError } from '../src/cli/terminal.ts'
 import { ConfigError, type Env } from '../src/config/config.ts'
@@ -595,6 +596,48 @@ describe('wrong use', () => {
 
     expect(exitCode).toBe(0)
     expect(stdout).toMatch(/Examples?:\n {2}/)
+  })
+})
+
+describe('healthcheck', () => {
+  /** The result and what is said when a service answers so, or the message of the failure. */
+  async function check(answer: () => Response | Promise<Response>, env: Env = {}) {
+    let said = ''
+    const output = spyOn(process.stderr, 'write').mockImplementation((text: string | Uint8Array) => {
+      said += text
+      return true
+    })
+    const server = Bun.serve({ hostname: '127.0.0.1', port: 0, fetch: answer })
+    const settings = { HOST: '127.0.0.1', PORT: String(server.port), ...env }
+    Object.assign(process.env, settings)
+    try {
+      return [await healthcheckCommand(), said]
+    } catch (error) {
+      return (error as Error).message.replace(String(server.port), 'PORT')
+    } finally {
+      output.mockRestore()
+      for (const name of Object.keys(settings)) delete process.env[name]
+      await server.stop(true)
+    }
+  }
+
+  test('passes on what the service says of itself', async () => {
+    expect(await check(() => new Response('ready'))).toEqual([true, 'ready\n'])
+    expect(await check(() => new Response('stopping', { status: 503 }))).toEqual([false, 'stopping\n'])
+    expect(await check(() => new Response('ready'), { HOST: '0.0.0.0' })).toEqual([true, 'ready\n'])
+  })
+
+  test('says why there is no answer, after 3 s at the latest', async () => {
+    const limit = spyOn(AbortSignal, 'timeout')
+    limit.mockImplementation(() => AbortSignal.abort(new DOMException('', 'TimeoutError')))
+    const silent = await check(() => new Promise(() => {}))
+    expect(limit.mock.calls).toEqual([[3000]])
+    limit.mockRestore()
+
+    expect(silent).toBe('http://127.0.0.1:PORT/health/ready does not answer (for 3 s)')
+    expect(await check(() => new Response(), { PORT: '1' })).toBe(
+      'http://127.0.0.1:1/health/ready does not answer (ECONNREFUSED)',
+    )
   })
 })
 

@@ -13,10 +13,13 @@ const fs = { ...nodeFs }
 const promises = { ...nodePromises }
 const names = new Map<number, string>()
 let events: string[] = []
+/** What another process does before a file is opened. */
+let meanwhile = () => {}
 
 mock.module('node:fs', () => ({
   ...fs,
   openSync(...args: Parameters<typeof fs.openSync>) {
+    meanwhile()
     const file = fs.openSync(...args)
     names.set(file, String(args[0]))
     return file
@@ -243,14 +246,62 @@ describe('the result of a command', () => {
     expect(fs.statSync('/dev/full').isCharacterDevice()).toBe(true)
   })
 
+  test('goes behind what a redirected output holds already, by each of its names', async () => {
+    const file = join(folder(), 'file')
+    const source = JSON.stringify(join(import.meta.dir, '../src/cli/atomic-file.ts'))
+    const script = `import { writeOutput } from ${source}
+      for (const name of ['-', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1'])
+        await writeOutput(name, output => output.write(name + '\\n'))`
+    fs.writeFileSync(file, 'first\n')
+    await Bun.$`${process.execPath} -e ${script} >> ${file}`
+
+    expect(fs.readFileSync(file, 'utf8')).toBe('first\n-\n/dev/stdout\n/dev/fd/1\n/proc/self/fd/1\n')
+  })
+
+  test('never goes into a pipe of another user, or into a file that took the place of a pipe', async () => {
+    const top = folder()
+    const pipe = async (name: string) => {
+      await Bun.$`mkfifo ${join(top, name)}`
+      return join(top, name)
+    }
+    const reader = (path: string) => Bun.spawn(['cat', path], { stdout: 'pipe' })
+    const write = (path: string) => writeOutput(path, output => output.write('x'))
+    const refusal = (path: string) => new Error(`${path} belongs to another user`)
+
+    const swapped = await pipe('swapped')
+    meanwhile = () => {
+      fs.rmSync(swapped)
+      fs.writeFileSync(swapped, 'untouched')
+    }
+    await expect(write(swapped).finally(() => (meanwhile = () => {}))).rejects.toThrow(refusal(swapped))
+    expect(fs.readFileSync(swapped, 'utf8')).toBe('untouched')
+
+    if (process.getuid?.() !== 0) return
+    const foreign = await pipe('foreign')
+    fs.chownSync(foreign, 54_321, 54_321)
+    const read = reader(foreign)
+    await expect(write(foreign)).rejects.toThrow(refusal(foreign))
+    expect(await read.stdout.text()).toBe('')
+    // The system's own are of root, and anyone may write into them.
+    expect(await write('/dev/null')).toBeUndefined()
+  })
+
   test.each([
     ['a folder that is not there', (top: string) => join(top, 'nowhere/result'), 'there is no folder'],
     ['the name of a folder', (top: string) => top, 'it is a folder'],
+    [
+      'a folder that is a file',
+      (top: string) => {
+        fs.writeFileSync(join(top, 'file'), '')
+        return join(top, 'file/result')
+      },
+      '.*/file is not a folder',
+    ],
   ])('for %s is refused in words', async (_, target, reason) => {
     const path = target(folder())
     const result = writeOutput(path, output => output.write('x'))
 
-    await expect(result).rejects.toThrow(`${basename(path)} was not written: ${reason}`)
+    await expect(result).rejects.toThrow(new RegExp(`^${basename(path)} was not written: ${reason}`))
   })
 })
 
