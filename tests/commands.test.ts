@@ -304,7 +304,8 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     const { id } = fred
     await api.task(fred)
     await api.task(await api.user())
-    const command = [await executablePath(), 'user', 'delete', id].join(' ')
+    // The question is no result: it is on stderr.
+    const command = [await executablePath(), 'user', 'delete', id, '> /dev/null'].join(' ')
     const typing = async (answer: string) => {
       const env = { PATH: process.env.PATH, ...place.env }
       const terminal = Bun.spawn(['script', '-qec', command, '/dev/null'], {
@@ -312,18 +313,25 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
         stdin: 'pipe',
         stdout: 'pipe',
       })
-      terminal.stdin.write(answer)
-      await terminal.stdin.flush()
-      const shown = await terminal.stdout.text()
+      let shown = ''
+      let isAnswered = false
+      for await (const chunk of terminal.stdout) {
+        shown += Buffer.from(chunk).toString()
+        if (isAnswered || !shown.includes('go on: ')) continue
+        isAnswered = true
+        terminal.stdin.write(answer)
+        await terminal.stdin.flush()
+      }
       return [await terminal.exited, shown]
     }
 
-    expect(await typing('fred\n')).toEqual([
+    expect(await typing('fred\r')).toEqual([
       1,
       expect.stringMatching(/deletes fred@example\.com and 1 tasks for good[\s\S]*nothing was deleted/),
     ])
+    expect(await typing('\x04')).toEqual([1, expect.stringContaining('nothing was deleted')])
     expect((await login('fred@example.com', 'correct horse')).status).toBe(200)
-    expect(await typing('FRED@example.com\n')).toEqual([0, expect.stringContaining('is deleted')])
+    expect(await typing('FRED@example.com\r')).toEqual([0, expect.stringContaining('is deleted')])
     expect((await login('fred@example.com', 'correct horse')).status).toBe(401)
   })
 
@@ -424,13 +432,17 @@ describe('config', () => {
   }
 
   test('says what is in force and where it comes from', async () => {
-    const { of, exitCode } = await config({ PORT: '9000' }, 'PORT=1\nLOG_LEVEL=warn\n')
+    const { of, exitCode } = await config({ PORT: '9000', DATA_DIR: 'x\x1b[2J' }, 'PORT=1\nLOG_LEVEL=warn\n')
 
     expect(exitCode).toBe(0)
     expect(of('PORT')).toEqual({ name: 'PORT', value: '9000', from: 'environment' })
     expect(of('LOG_LEVEL')).toEqual({ name: 'LOG_LEVEL', value: 'warn', from: '.env' })
     expect(of('HOST')).toEqual({ name: 'HOST', value: '127.0.0.1', from: 'default' })
-    expect(of('DATABASE_URL')).toMatchObject({ value: '(embedded database in ./data)', from: 'default' })
+    expect(of('DATA_DIR').value).toBe('x\ufffd[2J')
+    expect((await config({})).of('DATABASE_URL')).toMatchObject({
+      value: '(embedded database in ./data)',
+      from: 'default',
+    })
   })
 
   test('hides every secret', async () => {
@@ -438,7 +450,7 @@ describe('config', () => {
     writeFileSync(file, 'geheim-file-geheim-file-geheim-file-1\n')
     const urls = [
       'postgres://ada:geheim@db/todo',
-      'postgres://ada:geh%40eim@db1:1,db2:2/todo?password=geheim&sslpassword=geheim&application_name=b',
+      'postgres://ada:geh%40eim@db1:1,db2:2/todo?password=geheim&Password=geheim&sslpassword=geheim&application_name=b',
     ]
     for (const url of urls) {
       const { stdout, of } = await config({ DATABASE_URL: url, SECRET_KEY_FILE: file })

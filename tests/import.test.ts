@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Kind } from '@sinclair/typebox'
 import { createLoader, type Loader } from '../src/cli/transfer/bulk-insert.ts'
@@ -475,6 +475,7 @@ describe('a file to import', () => {
     const { stderr, exitCode } = await runCommand(['import', '-'], { env, stdin: good.join('\n') })
     const { stdout } = await runCommand(['export'], { env })
 
+    expect(readdirSync(env.DATA_DIR).filter(name => name.startsWith('copy-'))).toEqual([])
     expect([stderr, exitCode]).toEqual([expect.stringContaining('added 2 users, 5 tasks'), 0])
     expect(contentOf(stdout)).toEqual(contentOf(good.join('\n')))
     expect(await api.stop()).toBe(0)

@@ -1,7 +1,7 @@
 import { expect, spyOn, test } from 'bun:test'
 import { existsSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { createProgress, printable, printRows } from '../src/cli/terminal.ts'
+import { createProgress, print, printable, printRows } from '../src/cli/terminal.ts'
 import type { Env } from '../src/config/config.ts'
 import { executablePath } from './support/executable.ts'
 import { client } from './support/harness.ts'
@@ -144,6 +144,19 @@ test.each([
 
 test('foreign text is shown in one line, without what a terminal obeys', () => {
   expect(printable('Ada\x1b[2J\r\n\u202e\u2028é牛🎉')).toBe('Ada\ufffd[2J\ufffd\ufffd\ufffd\ufffdé牛🎉')
+})
+
+test('a result that cannot be written is a failure', async () => {
+  const full = Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' })
+  const output = spyOn(process.stdout, 'write').mockImplementation(((
+    _: string,
+    done: (error: Error) => void,
+  ) => done(full)) as typeof process.stdout.write)
+  const outcomes = [print('x'), printRows(true, [{}], {}), printRows(false, [{}], { A: () => 'a' })]
+  const settled = await Promise.allSettled(outcomes)
+  output.mockRestore()
+
+  expect(settled).toEqual(outcomes.map(() => ({ status: 'rejected', reason: full })))
 })
 
 test('a table is aligned by what a terminal shows of a text', async () => {
