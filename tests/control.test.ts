@@ -57,11 +57,11 @@ describe('a service that answers commands', () => {
 
   test('has a socket for its owner alone, and leaves none behind', async () => {
     const folder = join(root, 'socket')
-    const mask = process.umask()
+    const mask = process.umask(0o022)
     await answering(folder, async () => {
       expect(readdirSync(folder)).toEqual(['control'])
       expect(statSync(join(folder, 'control')).mode & 0o777).toBe(0o600)
-      expect(process.umask()).toBe(mask)
+      expect(process.umask(mask)).toBe(0o022)
       expect([...(await (await connectToService(folder))!.query('select 1', []))]).toEqual([[1]])
     })
 

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Kind } from '@sinclair/typebox'
 import { createLoader, type Loader } from '../src/cli/transfer/bulk-insert.ts'
 import { importFile } from '../src/cli/transfer/import-file.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
 import {
@@ -703,10 +704,16 @@ test('an old export, with the deleted tasks at its end, comes in as well', async
 
 onBothDatabases('the loader', api => {
   const load = async (work: (loader: Loader) => Promise<unknown>) => {
-    const skipped: string[] = []
-    const { driver } = api
-    await work(createLoader(driver, { add() {}, say: message => void skipped.push(message) }))
-    return skipped
+    const said: string[] = []
+    let counted = 0
+    const add = (count: number) => {
+      counted += count
+    }
+    const loader = createLoader(api.driver, { add, say: message => void said.push(message) })
+    await work(loader)
+    const { added, present, skipped } = loader.counts
+    expect(counted).toBe(Object.values(added).reduce((sum, count) => sum + count, present + skipped))
+    return said
   }
   const row = (user_id: string, version: number, fields: object = {}) => {
     const { type: _, ...columns } = taskLine(user_id, version, fields)
@@ -740,14 +747,42 @@ onBothDatabases('the loader', api => {
 
   test('of a batch with rows that the database refuses, by its own rules, takes the others', async () => {
     const ada = await api.user()
-    const titles: Record<number, string> = { 2: 'x'.repeat(300), 7: ' ' }
+    const titles: Record<number, string> = { 2: `\x1b[2J${'x'.repeat(300)}`, 7: ' ', 8: 'a\0b' }
     const rows = Array.from({ length: 10 }, (_, i) => row(ada.id, i, titles[i] ? { title: titles[i] } : {}))
 
     expect(await load(loader => loader.add(rows))).toEqual([
-      `skipped ${'x'.repeat(300)}: it breaks the rule tasks_title_length`,
+      `skipped \ufffd[2J${'x'.repeat(300)}: it breaks the rule tasks_title_length`,
       'skipped  : it breaks the rule tasks_title_not_blank',
+      'skipped a\ufffdb: the database refuses it (22P05)',
     ])
-    expect(await numbers(ada.id)).toHaveLength(8)
+    expect(await numbers(ada.id)).toHaveLength(7)
+  })
+
+  test('adds a user once, not under the address of another, and leaves the others alone', async () => {
+    const ada = await api.user()
+    await api.task(ada)
+    const eve = `${crypto.randomUUID()}@example.com`
+    const user = (id: string) => {
+      const { type: _, last_version: __, ...columns } = userLine(id, { email: eve })
+      return { label: eve, table: 'user' as const, columns: { ...columns, normalized_email: eve } }
+    }
+    const [first, second] = [crypto.randomUUID(), crypto.randomUUID()]
+    const skipped = await load(async loader => {
+      await loader.add([user(first), user(first), user(second)])
+      expect(loader.counts).toMatchObject({ added: { user: 1 }, present: 1 })
+    })
+
+    expect(skipped).toEqual([`skipped ${eve}: another account here has this e-mail address`])
+    expect((await api.task(ada)).version).toBe(2)
+  })
+
+  test('gives up when the database stays away, and at once when it is broken', async () => {
+    const fail = (error: Error) =>
+      createLoader({ ...api.driver, addRows: () => Promise.reject(error) }, { add() {}, say() {} })
+    const rows = [row(crypto.randomUUID(), 1)]
+
+    await expect(fail(new AppError('unavailable')).add(rows, 0)).rejects.toThrow(AppError)
+    await expect(fail(new Error('broken')).add(rows)).rejects.toThrow('broken')
   })
 
   test('counts a row that comes twice once', async () => {

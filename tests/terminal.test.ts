@@ -165,10 +165,10 @@ test('a table is aligned by what a terminal shows of a text', async () => {
     shown += text
     done()
   }) as typeof process.stdout.write)
-  const rows = ['ada', '牛牛', 'e\u0301'].map(name => ({ name, tasks: '1' }))
+  const rows = ['ada', '牛牛牛', 'e\u0301'].map(name => ({ name, tasks: '1' }))
   await printRows(false, rows, { NAME: row => row.name, TASKS: row => row.tasks }).finally(() =>
     output.mockRestore(),
   )
 
-  expect(shown).toBe('NAME  TASKS\nada   1\n牛牛  1\ne\u0301     1\n')
+  expect(shown).toBe('NAME    TASKS\nada     1\n牛牛牛  1\ne\u0301       1\n')
 })

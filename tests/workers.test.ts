@@ -588,12 +588,18 @@ describe('a start', () => {
   test('ends with the message and the exit code of one process when the database refuses', async () => {
     const url = new URL(database.directUrl)
     url.pathname = '/no_such_database'
-    const outcome = await runCommand(['serve'], { env: { ...settings(), DATABASE_URL: url.href, PORT: '0' } })
+    for (const WORKERS of ['1', '2']) {
+      const env = { ...settings(), DATABASE_URL: url.href, PORT: '0', WORKERS }
+      const outcome = await runCommand(['serve'], { env })
 
-    expect(outcome.exitCode).toBe(1)
-    expect(outcome.stderr).toBe(
-      'the database cannot be reached: database "no_such_database" does not exist\n',
-    )
+      expect(outcome).toEqual({
+        exitCode: 1,
+        stdout: expect.stringMatching(
+          /"msg":"listening".*\n(.*\n)*.*"reason":"the database cannot be brought up to date".*\n(.*\n)*.*"msg":"stopped"/,
+        ),
+        stderr: 'the database cannot be reached: database "no_such_database" does not exist\n',
+      })
+    }
   }, 60_000)
 
   test('obeys a signal before it is over', async () => {
