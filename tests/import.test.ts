@@ -14,8 +14,9 @@ import {
   startService,
   type User,
 } from './support/harness.ts'
+import { createMeeting } from './support/meet.ts'
 import { execute } from './support/postgres-server.ts'
-import { emptyDatabase, type PrivateDatabase } from './support/template.ts'
+import { emptyDatabase, type PrivateDatabase, privateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 
 /** What passlib 1.7.4 wrote for `correct horse`. */
@@ -770,10 +771,42 @@ onBothDatabases('the loader', api => {
     const skipped = await load(async loader => {
       await loader.add([user(first), user(first), user(second)])
       expect(loader.counts).toMatchObject({ added: { user: 1 }, present: 1 })
+      await loader.add([row(first, 1), row(first, 2)])
     })
 
     expect(skipped).toEqual([`skipped ${eve}: another account here has this e-mail address`])
     expect((await api.task(ada)).version).toBe(2)
+  })
+
+  test('takes no list or parent of another user, no parent of a parent, and none from the trash', async () => {
+    const [ada, bob] = [await api.user(), await api.user()]
+    const foreign = await api.task(bob)
+    const list = await makeList(api as Service, bob)
+    const parent = row(ada.id, 1)
+    const trashed = row(ada.id, 2, { deleted_at: new Date().toISOString() })
+    const child = row(ada.id, 3, { parent_id: parent.columns.id })
+    await load(loader => loader.add([parent, trashed, child]))
+    const rest = [
+      row(ada.id, 4, { parent_id: child.columns.id }),
+      row(ada.id, 5, { parent_id: trashed.columns.id }),
+      row(ada.id, 6, { parent_id: trashed.columns.id, deleted_at: new Date().toISOString() }),
+      row(ada.id, 7, { parent_id: foreign.id }),
+      row(ada.id, 8, { list_id: list.id }),
+    ]
+
+    expect(await load(loader => loader.add(rest))).toEqual([])
+    const found = await api.sql(
+      'select title, parent_id, list_id from tasks where user_id = $1 and version > 2 order by title',
+      [ada.id],
+    )
+    expect(found).toEqual([
+      ['Task 3', parent.columns.id, null],
+      ['Task 4', null, null],
+      ['Task 5', null, null],
+      ['Task 6', trashed.columns.id, null],
+      ['Task 7', null, null],
+      ['Task 8', null, null],
+    ])
   })
 
   test('gives up when the database stays away, and at once when it is broken', async () => {
@@ -793,6 +826,29 @@ onBothDatabases('the loader', api => {
       expect(loader.counts).toMatchObject({ added: { task: 1 }, present: 1 })
     })
   })
+})
+
+test('the loader waits for a writer of the same user, and takes the versions that follow', async () => {
+  const database = await privateDatabase()
+  const api = await startService('postgres', { DATABASE_URL: database.url })
+  const meeting = createMeeting(database.directUrl)
+  const ada = await api.user()
+  const { type: _, ...columns } = taskLine(ada.id, 1)
+  const loader = createLoader(api.driver, { add() {}, say() {} })
+  let adding: Promise<void> | undefined
+
+  await meeting.sql.begin(async tx => {
+    await tx`update user_versions set last_version = 7 where user_id = ${ada.id}`
+    adding = loader.add([{ label: 'a task', table: 'task', columns }])
+    await until(async () => (await meeting.waiting()).length > 0)
+  })
+  await adding
+
+  expect(await api.sql('select version from tasks', [])).toEqual([[8]])
+  expect((await api.task(ada)).version).toBe(9)
+  await meeting.close()
+  await api.stop()
+  await database.drop()
 })
 
 test('what a deleted account has left is not exported, takes in nothing, and is no part of an account that comes again', async () => {
