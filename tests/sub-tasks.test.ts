@@ -178,11 +178,11 @@ onBothDatabases('a task with children', api => {
     await api.delete('/tasks/trash', { token: ada.token })
     expect(await live(ada)).toEqual(['b', 'p', 'x'])
     await api.delete(`/tasks/${p.id}`, { token: ada.token })
-    await api.sql('alter table tasks disable trigger tasks_require_new_version', [])
+    await api.sql('alter table tasks disable trigger tasks_write', [])
     await api.sql(`update tasks set deleted_at = deleted_at - interval '31 days' where user_id = $1`, [
       ada.id,
     ])
-    await api.sql('alter table tasks enable trigger tasks_require_new_version', [])
+    await api.sql('alter table tasks enable trigger tasks_write', [])
 
     await serviceOn(api).purge()
 

@@ -1,4 +1,4 @@
-import { Command } from 'commander'
+import { Command, CommanderError } from 'commander'
 import { version } from '../../package.json'
 import { print, UsageError } from './terminal.ts'
 
@@ -264,7 +264,7 @@ Examples:
   },
 ]
 
-/** Runs the command that `words` name. Throws `CommanderError` once it has shown help, the version or a wrong use. */
+/** Runs the command that `words` name. Ends the process once it has shown help, the version or a wrong use. */
 export async function runCommand(words: readonly string[]): Promise<void> {
   const program = new Command('todo-api')
     .description('A complete to-do backend in one file: REST API, accounts, embedded PostgreSQL.')
@@ -281,8 +281,13 @@ export async function runCommand(words: readonly string[]): Promise<void> {
   if (word !== undefined && !word.startsWith('-') && word !== 'help' && !isKnown) {
     throw new UsageError(`there is no command ${word}; \`todo-api help\` lists all of them`)
   }
-  // Commander takes one short form; both are usual.
-  await program.parseAsync(word === '-V' ? ['-v'] : words, { from: 'user' })
+  try {
+    // Commander takes one short form; both are usual.
+    await program.parseAsync(word === '-V' ? ['-v'] : words, { from: 'user' })
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error
+    process.exit(error.exitCode === 0 ? 0 : 2)
+  }
 }
 
 function addCommand(parent: Command, { usage, description, options = {}, help, ...entry }: CommandEntry) {

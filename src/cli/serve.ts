@@ -6,7 +6,6 @@ import { onStopSignal } from '../server/stop-signal.ts'
 import { createLog, errorFields, type Log, type LogOptions } from '../telemetry/log.ts'
 import { readConfig } from './env.ts'
 import { print, UsageError } from './terminal.ts'
-import { welcome } from './welcome.ts'
 
 const isTerminal = process.stdout.isTTY === true
 
@@ -74,8 +73,10 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
   const { serve } = await import('../server/start.ts')
   service = await serve(config, log, listener, supervisor)
   const { url, driver } = service
-  if (isTerminal && (supervisor?.worker ?? 1) === 1) await print(welcome(config, url))
-  else
+  if (isTerminal && (supervisor?.worker ?? 1) === 1) {
+    const { welcome } = await import('./welcome.ts')
+    await print(welcome(config, url))
+  } else
     log.info('listening', {
       url,
       docs: `${url}docs`,

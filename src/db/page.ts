@@ -1,8 +1,7 @@
 import { asc, type Column, count, desc, type SQL, sql } from 'drizzle-orm'
 import type { PgTable } from 'drizzle-orm/pg-core'
 import type { Db } from './drizzle.ts'
-import { typeOf } from './json-column.ts'
-import { userVersions } from './tables.ts'
+import { typeOf, userVersions } from './tables.ts'
 
 /** One page of a list. */
 export interface Page {

@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm'
+import { type Column, sql } from 'drizzle-orm'
 import {
   type AnyPgColumn,
   bigint,
@@ -31,6 +31,9 @@ export function toInstant(value: string): string {
   const fraction = value.slice(20, -3)
   return `${value.slice(0, 10)}T${value.slice(11, 19)}.${fraction.padEnd(6, '0')}Z`
 }
+
+/** The type of a column, without a collation. */
+export const typeOf = (column: Column): string => column.getSQLType().replace(/ COLLATE .*/, '')
 
 /** Text whose order is that of its bytes: the same on every database, whatever its locale. */
 export const bytewiseText = customType<{ data: string }>({ dataType: () => 'text COLLATE "C"' })
@@ -123,21 +126,6 @@ export const sessionEnds = pgTable(
   ends => [index('session_ends_ended_at').on(ends.endedAt)],
 )
 
-/** Records the end of a session, whether by a sign-out, a deleted account or an operator with psql. */
-const sessionsEnded = `CREATE FUNCTION "note_session_ends"() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  INSERT INTO "session_ends" ("session_id", "ended_at") SELECT "id", clock_timestamp() FROM "ended";
-  RETURN NULL;
-END
-$$;
---> statement-breakpoint
-CREATE TRIGGER "sessions_ended" AFTER DELETE ON "sessions" REFERENCING OLD TABLE AS "ended"
-  FOR EACH STATEMENT EXECUTE FUNCTION "note_session_ends"();`
-
-/** The same for API tokens; the function reads only `id`. */
-const apiTokensEnded = `CREATE TRIGGER "api_tokens_ended" AFTER DELETE ON "api_tokens" REFERENCING OLD TABLE AS "ended"
-  FOR EACH STATEMENT EXECUTE FUNCTION "note_session_ends"();`
-
 /** One-time tickets, for what a browser opens without a header (modules/auth/tickets.ts). */
 export const tickets = pgTable(
   'tickets',
@@ -178,9 +166,6 @@ export const userVersions = pgTable('user_versions', {
   forgottenVersion: bigint('forgotten_version', { mode: 'number' }).notNull().default(0),
 })
 
-/** Every change of a user's tasks rewrites this row. Half-empty pages let PostgreSQL do that in place. */
-const userVersionsFillfactor = 'ALTER TABLE "user_versions" SET (fillfactor = 50);'
-
 /** Deletions, kept for a while so that clients learn of them. */
 const tombstones = <Name extends string>(name: Name) =>
   pgTable(
@@ -208,17 +193,3 @@ export const taskTombstones = tombstones('task_tombstones')
 export const listTombstones = tombstones('list_tombstones')
 
 export type Tombstones = typeof taskTombstones | typeof listTombstones
-
-/**
- * Every change of a task or a list takes a version, or clients that sync would not learn of it. A trigger of each table
- * calls this when an update keeps the version, whether it comes from the service, from psql or from a foreign key. AFTER,
- * because a BEFORE trigger locks the row a second time and logs that; a correct update costs only the condition.
- */
-const requireNewVersion = `CREATE OR REPLACE FUNCTION "require_new_version"() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  RAISE EXCEPTION 'an update of % % keeps its version %: take the next one (update user_versions set last_version = last_version + 1 where user_id = ''%'' returning last_version) and set version to it', rtrim(TG_TABLE_NAME, 's'), OLD.id, OLD.version, OLD.user_id;
-END
-$$;`
-
-/** What drizzle-kit cannot make from the tables above (see modules/table-registry.ts). */
-export const handwritten = [sessionsEnded, apiTokensEnded, userVersionsFillfactor, requireNewVersion]

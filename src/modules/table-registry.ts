@@ -4,7 +4,6 @@ import type { UserTable } from '../db/distribute.ts'
 import {
   apiTokens,
   listTombstones,
-  handwritten as ofAllModules,
   rateLimits,
   sessionEnds,
   sessions,
@@ -13,8 +12,8 @@ import {
   users,
   userVersions,
 } from '../db/tables.ts'
-import { listJson, lists, listsRequireNewVersion } from './lists/table.ts'
-import { taskJson, tasks, tasksCheckParent, tasksRequireNewVersion, tasksStorage } from './tasks/table.ts'
+import { lists } from './lists/table.ts'
+import { tasks } from './tasks/table.ts'
 
 /** What is true of a table, so that no command forgets it. A backup holds all tables, and a restore reads all. */
 interface Registration {
@@ -89,17 +88,3 @@ export const registry = [
 export const distributedTables: UserTable[] = registry
   .filter(entry => entry.deletedWithAccount === 'in steps')
   .map(({ table, owner }) => ({ name: getTableName(table), column: owner.name }))
-
-/**
- * What drizzle-kit cannot make from the tables. `bun run db:generate` writes it into the next migration, and
- * tests/migration-rules.test.ts holds that each text is in one.
- */
-export const handwritten = [
-  ...ofAllModules,
-  listJson,
-  listsRequireNewVersion,
-  taskJson,
-  tasksRequireNewVersion,
-  tasksCheckParent,
-  tasksStorage,
-]

@@ -2,6 +2,7 @@ import { type AnyElysia, Elysia } from 'elysia'
 import type { Config } from '../config/config.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
+import { migrations } from '../db/migrator.ts'
 import { createClientOf, type PeerOf, reportUntrustedProxy } from '../http/client.ts'
 import { cors, createOriginList } from '../http/cors.ts'
 import { docs } from '../http/docs.ts'
@@ -28,11 +29,9 @@ import { eventRoutes } from '../modules/events/routes.ts'
 import { createStreams } from '../modules/events/streams.ts'
 import { listRoutes } from '../modules/lists/routes.ts'
 import { createListService } from '../modules/lists/service.ts'
-import { listJson } from '../modules/lists/table.ts'
 import { mcpRoutes } from '../modules/mcp/routes.ts'
 import { taskRoutes } from '../modules/tasks/routes.ts'
 import { createTaskService } from '../modules/tasks/service.ts'
-import { taskJson } from '../modules/tasks/table.ts'
 import { userRoutes } from '../modules/users/routes.ts'
 import { createUserService } from '../modules/users/service.ts'
 import type { Log } from '../telemetry/log.ts'
@@ -58,7 +57,8 @@ export function createApp(parts: AppParts) {
   const { config, log, readiness, peerOf, observers = [], plugins = [] } = parts
   const { auth, users, tasks, lists, streams, prepare, jobs, stats } = createServices(parts)
 
-  const answerTags = createAnswerTags(parts.secretKey, taskJson + listJson)
+  // The JSON of tasks and lists is in the database, so it has another form only after a migration.
+  const answerTags = createAnswerTags(parts.secretKey, migrations.at(-1)!.tag)
 
   const isListed = createOriginList(config)
   let routes: AnyElysia['routes'] = []

@@ -5,10 +5,10 @@ import type { Driver } from '../../src/db/driver.ts'
  * refuses such an update is off while the statement runs.
  */
 export async function byHand(sql: Driver['query'], statement: string, values: unknown[] = []): Promise<void> {
-  await sql('alter table tasks disable trigger tasks_require_new_version', [])
+  await sql('alter table tasks disable trigger tasks_write', [])
   try {
     await sql(statement, values)
   } finally {
-    await sql('alter table tasks enable trigger tasks_require_new_version', [])
+    await sql('alter table tasks enable trigger tasks_write', [])
   }
 }

@@ -51,7 +51,6 @@ export function breaches(migration: string): string[] {
     )
 
   const all = statements.map(bare).join(';')
-  const forgotten = storageOfJson(all)
   const refused = statements
     .filter(statement => !isAllowed(statement))
     .map(bare)
@@ -61,16 +60,7 @@ export function breaches(migration: string): string[] {
       return rules.filter(([what]) => what.test(lower)).map(([, why]) => `${statement.slice(0, 100)}: ${why}`)
     })
   // What is refused altogether needs no further advice.
-  return refused.length > 0 ? [...refused, ...forgotten] : [...forgotten, ...unguardedDrop(all)]
-}
-
-/** Storage is part of a column: one that is dropped and added again has lost it. */
-function storageOfJson(migration: string): string[] {
-  const [, after] = migration.split(/alter table "tasks" add column "json"/i)
-  if (after === undefined || /alter column "json" set storage external/i.test(after)) return []
-  return [
-    'ADD COLUMN "json": it has lost its storage, and PostgreSQL would compress every long task: repeat `tasksStorage` of src/modules/tasks/table.ts behind it, as `bun run db:generate` does',
-  ]
+  return refused.length > 0 ? refused : unguardedDrop(all)
 }
 
 /** The program of the release that still reads what is dropped must not serve: it looks for this comment. */

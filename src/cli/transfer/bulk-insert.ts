@@ -223,7 +223,7 @@ async function insert(
   rows: readonly object[],
 ): Promise<Set<string>> {
   if (rows.length === 0) return new Set()
-  const columns = Object.values(getTableColumns(table)).filter(({ generated }) => !generated)
+  const columns = Object.values(getTableColumns(table))
   const value = ({ name, notNull, default: fallback }: (typeof columns)[number]): SQL => {
     const given = references[name] ?? sql.raw(`i.${name}`)
     return notNull && fallback !== undefined ? sql`coalesce(${given}, ${fallback})` : given

@@ -14,17 +14,19 @@ import { noRows, type RowType, tables } from './row-types.ts'
 /** The first line of an export. */
 export const exportFormat = { format: 'todo-api-export', version: 3 } as const
 
-/** The columns of a task that follow from others: `import` computes them again. */
 const given = { title: '', description: '' }
-const computed = Object.keys(toColumns(given)).filter(name => !(name in given))
+const words = Object.keys(toColumns(given)).filter(name => !(name in given))
 
-const leftOut: Partial<Record<RowType, string[]>> = { user: ['normalized_email'], task: computed }
+/** The columns that follow from others: `import` computes them again. */
+const leftOut: Partial<Record<RowType, string[]>> = {
+  user: ['normalized_email'],
+  list: ['json'],
+  task: [...words, 'json'],
+}
 
 /** The columns that a line of a type holds. */
 export const exportedColumns = (type: RowType) =>
-  Object.values<PgColumn>(getTableColumns(tables[type])).filter(
-    ({ name, generated }) => !generated && !leftOut[type]?.includes(name),
-  )
+  Object.values<PgColumn>(getTableColumns(tables[type])).filter(({ name }) => !leftOut[type]?.includes(name))
 
 const listOf = (type: RowType, prefix = '') =>
   exportedColumns(type)

@@ -43,8 +43,8 @@ import { tokenize } from './words.ts'
 interface Field {
   /** Its column. The defaults are for statements by hand: the service writes every column. */
   column: PgColumnBuilderBase
-  /** The check constraints, by the end of their names: `tasks_title_length`. */
-  checks?: Record<string, (column: SQLWrapper) => SQL>
+  /** What the database refuses, by the end of the rule's name: `tasks_title_length`. */
+  rules?: Record<string, (column: string) => string>
   /** What the API returns. */
   output: TSchema
   /** For the OpenAPI document. */
@@ -119,10 +119,10 @@ export const fields = {
   },
   title: {
     column: textColumn('title').notNull(),
-    checks: {
-      length: column => sql`char_length(${column}) between 1 and 200`,
+    rules: {
+      length: column => `char_length(${column}) between 1 and 200`,
       // ASCII spaces alone: the request's schema knows the others, and this rule must never be stricter than that one.
-      not_blank: column => sql`ltrim(${column}, E' \\t\\n\\v\\f\\r') <> ''`,
+      not_blank: column => String.raw`ltrim(${column}, E' \t\n\v\f\r') <> ''`,
     },
     output: t.String({ examples: ['Buy milk'] }),
     example: 'Buy milk',
@@ -132,7 +132,7 @@ export const fields = {
   },
   description: {
     column: textColumn('description'),
-    checks: { length: column => sql`char_length(${column}) <= 2000` },
+    rules: { length: column => `char_length(${column}) <= 2000` },
     output: nullable(t.String({ examples: ['Two litres, the blue one'] })),
     example: 'Two litres, the blue one',
     input: nullable(text({ maxLength: 2000, examples: ['Two litres, the blue one'] })),
@@ -144,7 +144,7 @@ export const fields = {
   },
   status: {
     column: textColumn('status', { enum: taskStatuses }).notNull().default('pending'),
-    checks: { known: column => sql`${column} in ('pending', 'in_progress', 'completed')` },
+    rules: { known: column => `${column} in ('pending', 'in_progress', 'completed')` },
     output: oneOf(taskStatuses),
     example: 'pending',
     input: oneOf(taskStatuses, { examples: ['in_progress'] }),
@@ -163,7 +163,7 @@ export const fields = {
   },
   priority: {
     column: smallint('priority').notNull().default(0),
-    checks: { range: column => sql`${column} between 0 and 4` },
+    rules: { range: column => `${column} between 0 and 4` },
     output: integer({ description: priorities, examples: [2] }),
     example: 2,
     input: integer({ minimum: 0, maximum: 4, description: priorities, examples: [2] }),
@@ -173,9 +173,9 @@ export const fields = {
   },
   due_at: {
     column: instantColumn('due_at'),
-    checks: {
+    rules: {
       // What RFC 3339 can write; infinity is neither before nor after it.
-      range: column => sql`${column} >= '0001-01-01 00:00:00+00' and ${column} < '10000-01-01 00:00:00+00'`,
+      range: column => `${column} >= '0001-01-01 00:00:00+00' and ${column} < '10000-01-01 00:00:00+00'`,
     },
     output: nullable(instant()),
     example: '2099-01-31T18:00:00.000000Z',
@@ -191,12 +191,12 @@ export const fields = {
   },
   tags: {
     column: textColumn('tags').array().notNull().default(sql`'{}'`),
-    checks: {
-      count: column => sql`cardinality(${column}) <= 20`,
+    rules: {
+      count: column => `cardinality(${column}) <= 20`,
       // No nulls, no empty tags, and a bound on all of them together. That each has at most 50 characters and is not
       // blank is for the request's schema alone: SQL cannot look at the items of an array without a function.
       items: column =>
-        sql`array_position(${column}, null) is null and array_position(${column}, '') is null and char_length(array_to_string(${column}, '')) <= 1000`,
+        `array_position(${column}, null) is null and array_position(${column}, '') is null and char_length(array_to_string(${column}, '')) <= 1000`,
     },
     output: t.Array(t.String(), { examples: [['home', 'errands']] }),
     example: ['home', 'errands'],
@@ -242,7 +242,7 @@ export const fields = {
   },
   position: {
     column: bytewiseText('position').notNull().default(''),
-    checks: { length: column => sql`char_length(${column}) <= 255` },
+    rules: { length: column => `char_length(${column}) <= 255` },
     output: t.String({ description: 'Where a user put the task: compared as text.', examples: ['a0'] }),
     example: 'a0',
     input: text({

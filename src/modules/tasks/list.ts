@@ -1,7 +1,6 @@
 import { and, eq, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { PgColumn } from 'drizzle-orm/pg-core'
 import { type Db, prepareSql } from '../../db/drizzle.ts'
-import { typeOf } from '../../db/json-column.ts'
 import {
   afterCursor,
   countRows,
@@ -12,6 +11,7 @@ import {
   page,
   readPage,
 } from '../../db/page.ts'
+import { typeOf } from '../../db/tables.ts'
 import { createVersionReader } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { type Cursors, throwWrongCursor } from './cursor.ts'

@@ -1,7 +1,6 @@
 import { and, eq, exists, getTableColumns, notExists, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { typeOf } from '../../db/json-column.ts'
-import { taskTombstones, userVersions } from '../../db/tables.ts'
+import { taskTombstones, typeOf, userVersions } from '../../db/tables.ts'
 import { examples } from './fields.ts'
 import { serialized, toColumns, value } from './rows.ts'
 import { camelCase, columnOf, isLive, tasks } from './table.ts'
@@ -49,13 +48,14 @@ export function insertTask(db: Db, condition?: SQL) {
     user_id: user,
     version: sql`${next.lastVersion}`,
     completed_at: sql`case when ${isCompleted} then now() end`,
+    json: sql`''`,
   }
   for (const name of ['id', 'request_hash', ...Object.keys(toColumns(examples))])
     values[name] = columnValue(name)
   // The builder wants every column of the table in the select list.
-  const row = Object.values(getTableColumns(tasks))
-    .filter(({ generated }) => !generated)
-    .map(({ name, default: byTable }) => values[name] ?? (byTable as SQL | undefined) ?? sql`null`)
+  const row = Object.values(getTableColumns(tasks)).map(
+    ({ name, default: byTable }) => values[name] ?? (byTable as SQL | undefined) ?? sql`null`,
+  )
   return db
     .with(next)
     .insert(tasks)

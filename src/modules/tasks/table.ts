@@ -1,18 +1,8 @@
 import { getTableColumns, isNotNull, isNull, sql } from 'drizzle-orm'
-import {
-  check,
-  foreignKey,
-  index,
-  type PgColumn,
-  pgTable,
-  primaryKey,
-  text,
-  uniqueIndex,
-} from 'drizzle-orm/pg-core'
-import { jsonFunction } from '../../db/json-column.ts'
+import { foreignKey, index, type PgColumn, pgTable, primaryKey, text, uniqueIndex } from 'drizzle-orm/pg-core'
 import { belongsTo, bytewiseText, instant, userVersions } from '../../db/tables.ts'
 import { lists } from '../lists/table.ts'
-import { type FieldName, fields, fieldsWith } from './fields.ts'
+import { type FieldName, fields } from './fields.ts'
 
 /** `due_at` as `dueAt`: Drizzle's name of a column. */
 type CamelCase<Name extends string> = Name extends `${infer First}_${infer Rest}`
@@ -38,10 +28,8 @@ export const tasks = pgTable(
     deletedAt: instant('deleted_at'),
     /** Of a task that was created with an `Idempotency-Key`: a hash of what the request said. */
     requestHash: text('request_hash'),
-    /** The task as it is sent, computed when it is written and not at each read. */
-    json: text('json')
-      .notNull()
-      .generatedAlwaysAs(sql.raw(`task_json(${Object.keys(fields).join(', ')})`)),
+    /** The task as it is sent: `tasksJson` writes it. */
+    json: text('json').notNull().default(''),
   },
   tasks => [
     // The user is part of the key, so that the table can be split by user over several servers.
@@ -53,19 +41,6 @@ export const tasks = pgTable(
       columns: [tasks.listId, tasks.userId],
       foreignColumns: [lists.id, lists.userId],
     }),
-    // Checked on every write, so there is no regular expression among them.
-    ...fieldsWith('checks').flatMap(([name, { checks }]) =>
-      Object.entries(checks).map(([rule, holds]) =>
-        check(
-          `tasks_${name}_${rule}`,
-          holds((tasks as unknown as Record<string, PgColumn>)[camelCase(name)]!),
-        ),
-      ),
-    ),
-    check(
-      'tasks_completed_at_matches',
-      sql`(${tasks.status} = 'completed') = (${tasks.completedAt} is not null)`,
-    ),
     // Every index slows every write, so three besides the key have all tasks (docs/decisions/0006-lists.md). This one has the
     // default order of lists. Ascending, because PostgreSQL scans an index backwards as fast, and `.desc()` would mean
     // NULLS LAST, which our ORDER BY does not have.
@@ -91,49 +66,3 @@ const columns: Record<string, PgColumn> = getTableColumns(tasks)
 
 /** The column of this name in the database, which is also that of a field. */
 export const columnOf = (name: string): PgColumn => columns[camelCase(name)]!
-
-/** A task as JSON text. */
-export const taskJson = jsonFunction('task_json', tasks, Object.keys(fields))
-
-export const tasksRequireNewVersion = `CREATE TRIGGER "tasks_require_new_version" AFTER UPDATE ON "tasks" FOR EACH ROW WHEN (NEW.version <= OLD.version)
-  EXECUTE FUNCTION "require_new_version"();`
-
-/**
- * What a parent must be: a live task of the same user, that has no parent and at most 200 children. A trigger, because its
- * queries see what other writers have committed meanwhile: each writer of a user holds the row of the user's versions.
- * It runs for live tasks that get a parent, and for those that come back from the trash with one. It names the table by
- * `TG_RELID`, which on a distributed PostgreSQL is the shard: that has all rows of the user.
- */
-export const tasksCheckParent = `CREATE FUNCTION "check_parent"() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-  broken text;
-BEGIN
-  EXECUTE format('
-    SELECT CASE
-      WHEN count(*) FILTER (WHERE id = $2) = 0 THEN ''tasks_parent_found''
-      WHEN bool_or(id = $2 AND parent_id IS NOT NULL) OR bool_or(parent_id = $1) THEN ''tasks_parent_nested''
-      WHEN count(*) FILTER (WHERE parent_id = $2) > %s THEN ''tasks_children_count''
-    END
-    FROM %s WHERE user_id = $3 AND deleted_at IS NULL AND (id = $2 OR parent_id IN ($1, $2))',
-    ${childrenMax}, TG_RELID::regclass) INTO broken USING NEW.id, NEW.parent_id, NEW.user_id;
-  IF broken IS NOT NULL THEN
-    RAISE EXCEPTION 'task % breaks constraint "%"', NEW.id, broken
-      USING ERRCODE = 'check_violation', CONSTRAINT = broken;
-  END IF;
-  RETURN NULL;
-END
-$$;
---> statement-breakpoint
-CREATE TRIGGER "tasks_new_parent" AFTER INSERT ON "tasks" FOR EACH ROW
-  WHEN (NEW.parent_id IS NOT NULL AND NEW.deleted_at IS NULL) EXECUTE FUNCTION "check_parent"();
---> statement-breakpoint
-CREATE TRIGGER "tasks_other_parent" AFTER UPDATE OF "parent_id", "deleted_at" ON "tasks" FOR EACH ROW
-  WHEN (NEW.parent_id IS NOT NULL AND NEW.deleted_at IS NULL AND (NEW.parent_id IS DISTINCT FROM OLD.parent_id OR OLD.deleted_at IS NOT NULL))
-  EXECUTE FUNCTION "check_parent"();`
-
-/** Long texts are not compressed: for a row of more than 2 KB that took longer than the rest of the write. */
-export const tasksStorage = `ALTER TABLE "tasks"
-  ALTER COLUMN "description" SET STORAGE EXTERNAL,
-  ALTER COLUMN "title_words" SET STORAGE EXTERNAL,
-  ALTER COLUMN "description_words" SET STORAGE EXTERNAL,
-  ALTER COLUMN "json" SET STORAGE EXTERNAL;`
