@@ -36,7 +36,7 @@ test('docs/settings.md lists each parameter that is not refused, with its values
     if (handling === 'ignored') return ''
     return typeof of === 'string' ? of : (of ?? []).map(value => `\`${value}\``).join(', ')
   }
-  const accepted = Object.entries(parameters).filter(([, { handling }]) => handling !== 'refused')
+  const accepted = [...parameters].filter(([, { handling }]) => handling !== 'refused')
   const alike = Map.groupBy(accepted, ([, parameter]) => {
     return `| ${parameter.handling} | ${values(parameter)} | ${parameter.about} |`
   })

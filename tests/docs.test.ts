@@ -8,7 +8,7 @@ import { Value } from '@sinclair/typebox/value'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import type { Schema } from '../src/http/json-schema.ts'
-import type { OpenApiDocument, Operation } from '../src/http/openapi-document.ts'
+import type { OpenApiDocument } from '../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
 import { requiredScope } from './support/required-scopes.ts'
 
@@ -391,6 +391,8 @@ interface Placed {
 }
 
 const isNamed = (place: string) => /^components\.schemas\.\w+$/.test(place)
+
+type Operation = OpenApiDocument['paths'][string][string]
 
 /** Every schema in the document, at any depth, and where it stands. */
 function schemasOf({ components, paths }: OpenApiDocument): Placed[] {

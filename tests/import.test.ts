@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import { Kind } from '@sinclair/typebox'
 import { createLoader, type Loader } from '../src/cli/transfer/bulk-insert.ts'
 import { importFile } from '../src/cli/transfer/import-file.ts'
-import { AppError } from '../src/lib/errors.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
 import {
@@ -173,7 +172,7 @@ test('rows that cannot be imported are reported, one line each, and the others a
       '8000-000000000110': 'its user_id is not a UUID',
       '8000-000000000001 (ADA@example.com)': 'another account here has this e-mail address',
       '8000-000000000002': 'valid email',
-      '8000-000000000003': 'not a bcrypt hash',
+      '8000-000000000003': 'password_hash: String should be a bcrypt hash',
       '8000-000000000004': 'its created_at is not a moment',
       '8000-000000000101': 'at least 1 character',
       '8000-000000000102': 'not be blank',
@@ -705,16 +704,10 @@ test('an old export, with the deleted tasks at its end, comes in as well', async
 
 onBothDatabases('the loader', api => {
   const load = async (work: (loader: Loader) => Promise<unknown>) => {
-    const said: string[] = []
-    let counted = 0
-    const add = (count: number) => {
-      counted += count
-    }
-    const loader = createLoader(api.driver, { add, say: message => void said.push(message) })
-    await work(loader)
-    const { added, present, skipped } = loader.counts
-    expect(counted).toBe(Object.values(added).reduce((sum, count) => sum + count, present + skipped))
-    return said
+    const skipped: string[] = []
+    const { driver } = api
+    await work(createLoader(driver, message => void skipped.push(message)))
+    return skipped
   }
   const row = (user_id: string, version: number, fields: object = {}) => {
     const { type: _, ...columns } = taskLine(user_id, version, fields)
@@ -809,13 +802,11 @@ onBothDatabases('the loader', api => {
     ])
   })
 
-  test('gives up when the database stays away, and at once when it is broken', async () => {
-    const fail = (error: Error) =>
-      createLoader({ ...api.driver, addRows: () => Promise.reject(error) }, { add() {}, say() {} })
-    const rows = [row(crypto.randomUUID(), 1)]
+  test('gives up at once when the database is broken', async () => {
+    const addRows = () => Promise.reject(new Error('broken'))
+    const loader = createLoader({ ...api.driver, addRows }, () => {})
 
-    await expect(fail(new AppError('unavailable')).add(rows, 0)).rejects.toThrow(AppError)
-    await expect(fail(new Error('broken')).add(rows)).rejects.toThrow('broken')
+    await expect(loader.add([row(crypto.randomUUID(), 1)])).rejects.toThrow('broken')
   })
 
   test('counts a row that comes twice once', async () => {
@@ -834,7 +825,7 @@ test('the loader waits for a writer of the same user, and takes the versions tha
   const meeting = createMeeting(database.directUrl)
   const ada = await api.user()
   const { type: _, ...columns } = taskLine(ada.id, 1)
-  const loader = createLoader(api.driver, { add() {}, say() {} })
+  const loader = createLoader(api.driver, () => {})
   let adding: Promise<void> | undefined
 
   await meeting.sql.begin(async tx => {
@@ -948,8 +939,8 @@ test('an export is of one moment: it holds no task of a user that it lacks', asy
   await add('generate_series(1, 3000)')
   const pipe = join(place.folder, 'pipe')
   await Bun.$`mkfifo ${pipe}`
-  const child = Bun.spawn([await executablePath(), 'export', pipe], {
-    env: { PATH: '', ...place.env },
+  const child = Bun.spawn(['sh', '-c', '"$0" export > "$1"', await executablePath(), pipe], {
+    env: { PATH: process.env.PATH, ...place.env },
     stderr: 'pipe',
   })
   // A pipe holds a small part of the users: the export waits until the others are read.

@@ -1,5 +1,4 @@
 import { describe, expect, test } from 'bun:test'
-import { intended } from '../src/lib/nearest.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 
@@ -187,16 +186,4 @@ onBothDatabases('what a route does not know', api => {
     }
     expect(new Set(seen).size).toBe(3)
   })
-})
-
-test.each([
-  ['tilte', 'title'],
-  ['TITLE', 'title'],
-  ['ttl', 'title'],
-  ['tl', undefined],
-  ['desciptoin', 'description'],
-  ['dscrptn', undefined],
-  ['deadline', undefined],
-])('%s is likely meant as %p', (name, known) => {
-  expect(intended(name, ['title', 'description'])).toBe(known)
 })

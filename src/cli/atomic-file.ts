@@ -1,15 +1,5 @@
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  fsyncSync,
-  openSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
-import { basename, dirname, resolve } from 'node:path'
+import { closeSync, fsyncSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { basename, dirname } from 'node:path'
 import { openDraft, syncFolder } from '../config/data-dir.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
 import { print } from './terminal.ts'
@@ -24,20 +14,19 @@ type Work<T> = (output: Output) => Promise<T>
 /** Looks at the file before it gets its name; throws when it must not. */
 type Check = (path: string) => Promise<void>
 
-/** Opening a redirected stdout by its path would overwrite it from the beginning. */
+/** By its path a redirected stdout would be replaced. */
 const standardOutput = ['-', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']
 
 /**
  * Writes a file that only its owner can read. It replaces an existing one when everything is on disk; a symbolic link is
- * replaced, not followed. Devices and pipes are written to directly. `-` is stdout.
+ * replaced, not followed. `-` is stdout.
  */
 export async function writeOutput<T>(path: string, work: Work<T>, check?: Check): Promise<T> {
-  if (standardOutput.includes(path)) return work({ write: data => print(data) })
+  if (standardOutput.includes(path)) return work({ write: print })
   try {
     const existing = statSync(path, { throwIfNoEntry: false })
-    if (!existing || existing.isFile()) return await replaceFile(path, work, check)
-    if (check && !existing.isDirectory()) throw new Error(`${path} is not a file`)
-    return await writeInto(path, work)
+    if (existing && !existing.isFile()) throw new Error(`${path} is not a file`)
+    return await replaceFile(path, work, check)
   } catch (error) {
     throw explained(error, path)
   }
@@ -46,11 +35,13 @@ export async function writeOutput<T>(path: string, work: Work<T>, check?: Check)
 async function replaceFile<T>(path: string, work: Work<T>, check?: Check): Promise<T> {
   const draft = openDraft(path)
   using _ = removedAtEnd(draft.path)
-  const result = await fill(draft.file, async output => {
-    const result = await work(output)
+  let result: T
+  try {
+    result = await work({ write: async data => writeFileSync(draft.file, data) })
     fsyncSync(draft.file)
-    return result
-  })
+  } finally {
+    closeSync(draft.file)
+  }
   await check?.(draft.path)
   renameSync(draft.path, path)
   syncFolder(dirname(path))
@@ -77,30 +68,6 @@ export function removedAtEnd(path: string) {
   }
 }
 
-async function writeInto<T>(path: string, work: Work<T>): Promise<T> {
-  const file = openSync(path, constants.O_WRONLY)
-  return fill(file, output => {
-    checkTarget(file, path)
-    return work(output)
-  })
-}
-
-/** Calls `work` with an open file, and closes it. */
-async function fill<T>(file: number, work: Work<T>): Promise<T> {
-  try {
-    return await work({ write: async data => writeFileSync(file, data) })
-  } finally {
-    closeSync(file)
-  }
-}
-
-/** In a folder that others can write to, another user may have put a file or a pipe in the place of the target. */
-function checkTarget(file: number, path: string): void {
-  const target = fstatSync(file)
-  const isOurs = target.uid === process.getuid?.() || /^\/(dev|proc)\//.test(resolve(path))
-  if (target.isFile() || (target.isFIFO() && !isOurs)) throw new Error(`${path} belongs to another user`)
-}
-
 function explained(error: unknown, path: string): unknown {
   const { code, path: failed } = error as NodeJS.ErrnoException
   const reason = reasons[code ?? '']
@@ -115,7 +82,6 @@ const reasons: Record<string, (folder: string) => string> = {
   ENOSPC: () => 'the disk is full',
   ENOENT: folder => `there is no folder ${folder}`,
   ENOTDIR: folder => `${folder} is not a folder`,
-  EISDIR: () => 'it is a folder',
   EACCES: folder => `permission denied in ${folder}`,
   EPERM: folder => `permission denied in ${folder}`,
   EROFS: folder => `the file system of ${folder} is read-only`,

@@ -1,5 +1,3 @@
-import { Writable } from 'node:stream'
-
 /** A message to the user of a command, on stderr; results go to stdout. */
 export function say(message: string): void {
   process.stderr.write(`${message}\n`)
@@ -45,46 +43,6 @@ export function printable(text: string): string {
   return text.replace(/\p{Cc}|\p{Cf}|\p{Zl}|\p{Zp}/gu, '\u{fffd}')
 }
 
-export type Progress = ReturnType<typeof createProgress>
-
-const progressAfterMs = 1000
-const progressEveryMs = 200
-
-/** Shows progress in one line on stderr, for work of more than a second; nothing without a terminal. */
-export function createProgress(unit: string, total?: number) {
-  const shown = process.stderr.isTTY === true
-  const begun = performance.now()
-  let next = begun + progressAfterMs
-  let done = 0
-  let visible = false
-
-  function clear() {
-    if (visible) process.stderr.write('\r\x1b[K')
-    visible = false
-  }
-
-  return {
-    add(count: number) {
-      done += count
-      const now = performance.now()
-      if (!shown || now < next) return
-      next = now + progressEveryMs
-      const rate = Math.round(done / ((now - begun) / 1000))
-      const of = total === undefined ? '' : ` of ${total.toLocaleString('en')}`
-      process.stderr.write(
-        `\r\x1b[K${done.toLocaleString('en')}${of} ${unit}, ${rate.toLocaleString('en')}/s`,
-      )
-      visible = true
-    },
-    /** Prints a message above the line. */
-    say(message: string) {
-      clear()
-      say(message)
-    },
-    clear,
-  }
-}
-
 /** Reads a new password, which is typed twice at a terminal. */
 export async function readPassword(): Promise<string> {
   const password = await readSecret('Password: ')
@@ -110,8 +68,7 @@ export async function ask(question: string): Promise<string | undefined> {
 async function readLine(question: string, { isHidden = false } = {}): Promise<string> {
   // Loaded here because `serve` does not need it.
   const { createInterface } = await import('node:readline')
-  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
-  const output = isHidden ? nowhere : process.stderr
+  const output = isHidden ? undefined : process.stderr
   const terminal = createInterface({ input: process.stdin, output, terminal: true })
   if (isHidden) process.stderr.write(question)
   try {

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
-import { isIPv6 } from 'node:net'
-import { type ConnectionOptions, createSecureContext, getCACertificates, type SecureVersion } from 'node:tls'
-import { intended } from '../lib/nearest.ts'
-import { isKnown, type Parameter, parameters, type SslMode, wholeNumber } from './database-parameters.ts'
+import type { ConnectionOptions, SecureVersion } from 'node:tls'
+import { isAddress } from '../lib/client-address.ts'
+import { nearest } from '../lib/nearest.ts'
+import { type Parameter, parameters, type SslMode, wholeNumber } from './database-parameters.ts'
 
 /** One server that an address names. */
 export interface Host {
@@ -121,7 +121,7 @@ function readParameters(query: string) {
     const [, given, value] = /^([^=]*)=?(.*)$/s.exec(pair)!
     // PostgreSQL and JDBC write some names with capitals.
     const name = given!.toLowerCase()
-    const parameter = isKnown(name) ? parameters[name]! : undefined
+    const parameter = parameters.get(name)
     const text = decode(value)
     if (parameter?.handling === 'used') values[name] = text
     // One with a dot belongs to an extension of the server.
@@ -143,12 +143,9 @@ function faultOf(value: string, allowed: Parameter['values']): string | undefine
 
 /** Names of an address may be parts of a secret: only what looks like a name is repeated. */
 function unknownParameter(name: string): string {
-  const close = intended(name, Object.keys(parameters))
   const shown = /^[a-z][a-z_]{1,40}$/.test(name) ? `the unknown parameter ${name}` : 'an unknown parameter'
-  const cure = close
-    ? `the nearest is ${close}`
-    : 'parameters of the session go into options=-c%20name%3Dvalue'
-  return `has ${shown}; ${cure}`
+  const known = nearest(name, [...parameters.keys()])
+  return `has ${shown}; the nearest is ${known}, and parameters of the session go into options=-c%20name%3Dvalue`
 }
 
 function readHosts(
@@ -163,7 +160,8 @@ function readHosts(
   if (names.some(name => !name) && addresses.length === 0) {
     mistake(`${looksLike}; for a socket postgres:///name?host=/var/run/postgresql`)
   }
-  if (names.some(name => !name.startsWith('/') && /[\s:[\]]/.test(name) && !isIPv6(name))) mistake(looksLike)
+  if (names.some(name => !name.startsWith('/') && /[\s:[\]]/.test(name) && !isAddress(name)))
+    mistake(looksLike)
   if (!(ports.length === 1 || ports.length === names.length)) mistake('has not as many ports as hosts')
   if (!(addresses.length === 0 || addresses.length === names.length)) {
     mistake('has not as many hostaddr as hosts')
@@ -240,15 +238,18 @@ function readFile(name: string, path: string | undefined, mistake: Mistake): str
   }
 }
 
+/** Node's TLS, loaded when it is needed: the port opens sooner without it. */
+const nodeTls = () => process.getBuiltinModule('node:tls')
+
 /** A small container has none; those that Mozilla trusts are built in. */
 function systemAuthorities(): string[] | undefined {
-  const authorities = getCACertificates('system')
+  const authorities = nodeTls().getCACertificates('system')
   return authorities.length > 0 ? authorities : undefined
 }
 
 function isUsable(options: ConnectionOptions): boolean {
   try {
-    createSecureContext(options)
+    nodeTls().createSecureContext(options)
     return true
   } catch {
     return false

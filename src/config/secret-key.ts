@@ -1,13 +1,4 @@
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  linkSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, existsSync, fsyncSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { lockFile, openDraft, prepareDataDir, secretName, syncFolder } from './data-dir.ts'
 
@@ -26,38 +17,26 @@ export function loadSecretKey(dataDir: string): string {
   return readSecret(file)
 }
 
+/** One process at a time checks and renames: a rename alone would replace the secret of another one. */
 function makeSecret(path: string): void {
+  const lock = `${secretName}.lock`
+  using _ = lockFile(dirname(path), lock)
+  if (!existsSync(path)) writeSecret(path)
+  // A process that waits for it, or makes it again, finds the secret.
+  rmSync(join(dirname(path), lock), { force: true })
+}
+
+function writeSecret(path: string): void {
   const draft = openDraft(path)
   try {
     writeSync(draft.file, crypto.getRandomValues(Buffer.alloc(secretBytes)).toString('hex'))
     fsyncSync(draft.file)
     closeSync(draft.file)
-    publish(draft.path, path)
+    renameSync(draft.path, path)
   } finally {
     rmSync(draft.path, { force: true })
   }
   syncFolder(dirname(path))
-}
-
-/** Renames the draft to its final name, unless another process was first. */
-function publish(draft: string, path: string): void {
-  try {
-    // A link, not a rename: it fails when another process was first, and is never half written.
-    linkSync(draft, path)
-  } catch (error) {
-    // Without hard links: exFAT, SMB, some of FUSE.
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') renameUnderLock(draft, path)
-  }
-}
-
-/** A rename would replace the file of another process, so one process at a time checks and renames. */
-function renameUnderLock(draft: string, path: string): void {
-  const lock = lockFile(dirname(path), `${secretName}.lock`)
-  try {
-    if (!existsSync(path)) renameSync(draft, path)
-  } finally {
-    lock.close()
-  }
 }
 
 function readSecret(file: string): string {

@@ -52,25 +52,16 @@ export async function distribute(driver: Driver, tables: readonly UserTable[]): 
 
 /**
  * The statements of a migration for a database whose tables are distributed. A new table is distributed as soon as it is
- * there, or no foreign key could name it. Citus passes no storage of columns on to the shards: that is done on each of
- * them, after the commit.
+ * there, or no foreign key could name it. Citus refuses to set the storage of a distributed table's columns; without it
+ * long texts are compressed.
  */
-export function forDistributed(statements: readonly string[], tables: readonly UserTable[]) {
-  const { afterwards = [], inside = [] } = Object.groupBy(statements, statement =>
-    /\bset storage\b/i.test(statement) ? 'afterwards' : 'inside',
-  )
-  const distributed = inside.flatMap(statement => {
+export function forDistributed(statements: readonly string[], tables: readonly UserTable[]): string[] {
+  const possible = statements.filter(statement => !/\bset storage\b/i.test(statement))
+  const distributed = possible.flatMap(statement => {
     const made = tables.find(({ name }) => statement.includes(`CREATE TABLE "${name}"`))
     return made ? [statement, distributeTable(made)] : [statement]
   })
-  return {
-    inside: ['set local citus.enable_unsafe_triggers = on', ...distributed],
-    afterwards: afterwards.map(statement => {
-      const [, table] = /ALTER TABLE "(\w+)"/i.exec(statement)!
-      const onShard = statement.trim().replace(`"${table}"`, '%s').replace(/;$/, '')
-      return `select run_command_on_shards('${table}', $shard$${onShard}$shard$)`
-    }),
-  }
+  return ['set local citus.enable_unsafe_triggers = on', ...distributed]
 }
 
 const distributeTable = ({ name, column }: UserTable) =>

@@ -6,26 +6,12 @@ export function observeDriver(driver: Driver, around: AroundStatement): Driver {
   const observe =
     (query: Query): Query =>
     (text, values, options) =>
-      around(kindOf(text), text, () => query(text, values, options))
+      around(readKind(text), text, () => query(text, values, options))
   return {
     ...driver,
     query: observe(driver.query),
     transaction: work => driver.transaction(query => work(observe(query))),
   }
-}
-
-const kinds = new Map<string, StatementKind>()
-/** Lists have a text for each combination of filters. */
-const kindsMax = 1000
-
-function kindOf(text: string): StatementKind {
-  let kind = kinds.get(text)
-  if (!kind) {
-    if (kinds.size >= kindsMax) kinds.clear()
-    kind = readKind(text)
-    kinds.set(text, kind)
-  }
-  return kind
 }
 
 /** What counts is the write, however many reads stand around it; `for update` and `do update` are none. */

@@ -61,15 +61,12 @@ async function applyNext(
     return undefined
   }
   const statements = next.sql.split('--> statement-breakpoint')
-  const { inside, afterwards } = distributed
-    ? forDistributed(statements, distributed)
-    : { inside: statements, afterwards: [] }
+  const possible = distributed ? forDistributed(statements, distributed) : statements
   try {
-    for (const statement of inside) await connection.execute(statement)
+    for (const statement of possible) await connection.execute(statement)
     await connection.execute(
       `insert into drizzle.__drizzle_migrations (hash, created_at) values ('${next.hash}', ${next.when}); commit`,
     )
-    for (const statement of afterwards) await connection.execute(statement)
   } catch (error) {
     // For a connection that is used again; closing it would roll back as well.
     await connection.execute('rollback').catch(() => {})

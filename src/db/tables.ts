@@ -26,10 +26,7 @@ export const instant = customType<{ data: string; driverData: string }>({
 
 /** PostgreSQL's `2026-11-23 05:46:14.12+00` (session time zone UTC) as `2026-11-23T05:46:14.120000Z`. */
 export function toInstant(value: string): string {
-  // The common case, without padding.
-  if (value.length === 29) return `${value.slice(0, 10)}T${value.slice(11, 26)}Z`
-  const fraction = value.slice(20, -3)
-  return `${value.slice(0, 10)}T${value.slice(11, 19)}.${fraction.padEnd(6, '0')}Z`
+  return `${value.slice(0, 10)}T${value.slice(11, 19)}.${value.slice(20, -3).padEnd(6, '0')}Z`
 }
 
 /** The type of a column, without a collation. */

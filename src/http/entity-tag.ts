@@ -24,14 +24,9 @@ export const ifMatchHeader = t.Object({
   'if-match': header('Only if it still has one of these `ETag`s, or `*`; otherwise 412.'),
 })
 
-/** For a list or the changes. */
-export const ifNoneMatchListHeader = t.Object({
-  'if-none-match': header('304 if the answer is still the one with this `ETag`.'),
-})
-
-/** For a read that returns the resource only if it has changed. */
+/** For a read that returns only what has changed. */
 export const ifNoneMatchHeader = t.Object({
-  'if-none-match': header('304 if it still has one of these `ETag`s.'),
+  'if-none-match': header('304 if the answer still has one of these `ETag`s.'),
 })
 
 /**

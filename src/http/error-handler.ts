@@ -43,14 +43,14 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
       },
     )
 
-/** The body of an error response (`errorBody` in schema.ts). */
+/** The body of an error response (`errorBody` in schema.ts); what is undefined is not sent. */
 export const errorFieldsOf = ({ detail, code, index, body, current }: AppError, requestId: string) => ({
   detail,
   code,
   request_id: requestId,
-  ...(index !== undefined && { index }),
-  ...(body !== undefined && { body }),
-  ...(current !== undefined && { current }),
+  index,
+  body,
+  current,
 })
 
 /** Constraints that have an error of their own: the database decides, also when requests race. */
@@ -148,11 +148,6 @@ function allowedMethods(path: string, routes: Routes): Set<string> {
 
 /** Whether an address matches a route's pattern (`/tasks/:id`), with or without a trailing slash. */
 function matches(pattern: string, path: string): boolean {
-  const split = (text: string) => text.replace(/\/$/, '').split('/')
-  const expected = split(pattern)
-  const parts = split(path)
-  return (
-    expected.length === parts.length &&
-    expected.every((part, i) => (part.startsWith(':') ? parts[i] !== '' : part === parts[i]))
-  )
+  const expression = pattern.replace(/\/$/, '').replaceAll('.', '\\.').replace(/:\w+/g, '[^/]+')
+  return new RegExp(`^${expression}/?$`).test(path)
 }

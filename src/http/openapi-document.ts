@@ -11,7 +11,7 @@ import { type Schema, toJsonSchema } from './json-schema.ts'
  * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
  * @elysiajs/swagger collects the routes, and `toOpenApi31` adds what it does not know (docs/decisions/0004-swagger-plugin.md).
  */
-export async function createDocument(app: AnyElysia, registration: Registration): Promise<OpenApiDocument> {
+export async function createDocument(app: AnyElysia, registration: Registration) {
   const specPath = '/as-collected.json'
   const collector = app.use(swagger({ path: '/unused-page', specPath }))
   const response = await collector.handle(new Request(`http://localhost${specPath}`))
@@ -20,25 +20,12 @@ export async function createDocument(app: AnyElysia, registration: Registration)
 
 export type Registration = Config['registration']
 
-export interface OpenApiDocument {
-  openapi: string
-  info: object
-  servers: object[]
-  tags: { name: string; description: string }[]
-  paths: Record<string, Record<string, Operation>>
-  components: { schemas: Record<string, Schema>; [section: string]: object }
-}
+export type OpenApiDocument = Awaited<ReturnType<typeof createDocument>>
 
 interface Media {
   schema: Schema
   example?: unknown
   examples?: Record<string, { value: unknown }>
-}
-
-interface OperationResponse {
-  description: string
-  headers: Record<string, Schema>
-  content?: Record<string, Media>
 }
 
 interface Parameter {
@@ -50,20 +37,15 @@ interface Parameter {
   examples?: unknown[]
 }
 
-export interface Operation {
+/** What the plugin makes of an operation and its responses: parts of a response's schema stand beside it. */
+interface CollectedOperation {
   operationId: string
   summary: string
   description?: string
   tags: string[]
-  security: object[]
-  parameters?: Parameter[]
-  requestBody?: { required: boolean; content: Record<string, Media> }
-  responses: Record<string, OperationResponse>
-}
-
-/** What the plugin makes of an operation and its responses: parts of a response's schema stand beside it. */
-interface CollectedOperation extends Omit<Operation, 'security' | 'responses'> {
   hide?: boolean
+  parameters?: Parameter[]
+  requestBody?: { content: Record<string, Media> }
   responses: Record<string, CollectedResponse>
 }
 
@@ -189,7 +171,7 @@ const headersOfStatus: Record<string, string[]> = {
 }
 
 /** The whole document from the collected routes: OpenAPI 3.1, real media types, named schemas, headers, security. */
-function toOpenApi31(collected: PluginOutput, registration: Registration): OpenApiDocument {
+function toOpenApi31(collected: PluginOutput, registration: Registration) {
   const schemas: Record<string, Schema> = {}
 
   const paths = mapValues(collected.paths, operations =>
@@ -217,7 +199,7 @@ function toOpenApi31(collected: PluginOutput, registration: Registration): OpenA
     return { [schema.form ? form : json]: toMedia(schema) }
   }
 
-  function toResponse(response: CollectedResponse, status: string): OperationResponse {
+  function toResponse(response: CollectedResponse, status: string) {
     const { title, description, examples, content, headers: own = [] } = response
     const schema = content && Object.values(content)[0]?.schema
     const names = ['X-Request-Id', ...(headersOfStatus[status] ?? []), ...own]
@@ -253,7 +235,7 @@ function toOpenApi31(collected: PluginOutput, registration: Registration): OpenA
     info: infoOf(registration),
     servers: [{ url: '/' }],
     tags,
-    paths: Object.fromEntries(Object.entries(paths).sort(([, a], [, b]) => tagOf(a) - tagOf(b))),
+    paths,
     components: { securitySchemes, headers, schemas: Object.fromEntries(Object.entries(schemas).sort()) },
   }
 }
@@ -263,7 +245,7 @@ function accessOf(
   method: string,
   { 401: response }: CollectedOperation['responses'],
   description = '',
-): Pick<Operation, 'security' | 'description'> {
+): { security: object[]; description?: string } {
   if (!response?.scopes) return { security: [] }
   const scope = method === 'get' ? response.scopes.read : response.scopes.write
   if (scope === 'session') return { security: [{ password: [] }] }
@@ -278,9 +260,3 @@ const byPlace = (a: Parameter, b: Parameter) => places.indexOf(a.in) - places.in
 
 /** A header's name as it is usually written: `If-Match`. */
 const capitalize = (name: string) => name.replace(/\b\w/g, letter => letter.toUpperCase())
-
-/** The place of an address among the others: in the order of `tags`, and within a tag as registered. */
-function tagOf(operations: Record<string, Operation>): number {
-  const [name] = Object.values(operations)[0]!.tags
-  return tags.findIndex(tag => tag.name === name)
-}

@@ -1,12 +1,17 @@
-import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
 export type Network = [address: ipaddr.IPv4 | ipaddr.IPv6, bits: number]
 
+/** Whether it is written as an address usually is: the parser also reads 10.0.0 as 10.0.0.0, and 010.0.0.1 as octal. */
+export const isAddress = (text: string) =>
+  ipaddr.IPv4.isValidFourPartDecimal(text) || ipaddr.IPv6.isValid(text)
+
 /** Parses a CIDR or a single address. Throws when it is neither. */
 export function parseNetwork(text: string): Network {
-  if (text.includes('/')) return ipaddr.parseCIDR(text)
-  const address = ipaddr.parse(text)
+  const [ip = '', bits] = text.split('/')
+  if (!isAddress(ip)) throw new Error('not an address')
+  if (bits !== undefined) return ipaddr.parseCIDR(text)
+  const address = ipaddr.parse(ip)
   return [address, address.kind() === 'ipv4' ? 32 : 128]
 }
 
@@ -27,7 +32,7 @@ export function createClientAddress(trustedProxies: Network[]) {
     const hops = forwardedFor?.split(',') ?? []
     while (isIn(address, trustedProxies) && hops.length > 0) {
       const hop = addressOf(hops.pop()!.trim())
-      if (!isIP(hop)) break
+      if (!isAddress(hop)) break
       address = ipaddr.process(hop)
     }
     return address.toString()

@@ -1,9 +1,8 @@
-import { getTableName, is } from 'drizzle-orm'
-import { PgColumn } from 'drizzle-orm/pg-core'
+import { getTableName } from 'drizzle-orm'
 import { registry } from '../../src/modules/table-registry.ts'
 
 const owned = registry.flatMap(({ table, owner }) =>
-  is(owner, PgColumn) ? [{ table: getTableName(table), owner: owner.name }] : [],
+  owner ? [{ table: getTableName(table), owner: owner.name }] : [],
 )
 
 /** A value of the request. */

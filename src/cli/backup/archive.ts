@@ -1,62 +1,37 @@
-import { createReadStream, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createReadStream, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { create, Unpack } from 'tar'
 import { version } from '../../../package.json'
 import { clusterName, secretName } from '../../config/data-dir.ts'
-import { majorOf } from '../../db/embedded/major.ts'
 import type { Output } from '../atomic-file.ts'
-import { createProgress } from '../terminal.ts'
 
+/** Names the version of todo-api that made a backup. */
 const headerName = 'backup.json'
 /** All users and tasks as `todo-api export` writes them, for a PostgreSQL that cannot open the cluster. */
 export const exportName = 'export.ndjson'
 
-/** What made a backup. Those of before it was written have none. */
-interface Header {
-  format: 'todo-api-backup'
-  /** The version of todo-api. */
-  program: string
-  /** The major version of its PostgreSQL. */
-  postgres: string
-  made_at: string
-}
-
 /** Packs a folder with a cluster, and with a secret and an export if it has them. Returns the size of the archive. */
 export async function pack(folder: string, output: Output): Promise<number> {
-  const header: Header = {
-    format: 'todo-api-backup',
-    program: version,
-    postgres: majorOf(join(folder, clusterName)),
-    made_at: new Date().toISOString(),
-  }
-  writeFileSync(join(folder, headerName), `${JSON.stringify(header)}\n`, { mode: 0o600 })
-  const progress = createProgress('files', readdirSync(join(folder, clusterName), { recursive: true }).length)
+  writeFileSync(join(folder, headerName), `${JSON.stringify({ program: version })}\n`, { mode: 0o600 })
   const names = [headerName, secretName, exportName, clusterName]
   const present = names.filter(name => existsSync(join(folder, name)))
-  const onWriteEntry = () => progress.add(1)
   let bytes = 0
   // `portable` leaves the owners out: the restored files belong to the user who restores.
-  for await (const chunk of create(
-    { cwd: folder, gzip: { level: 6 }, portable: true, onWriteEntry },
-    present,
-  )) {
+  for await (const chunk of create({ cwd: folder, gzip: { level: 6 }, portable: true }, present)) {
     await output.write(chunk)
     bytes += chunk.length
   }
-  progress.clear()
   return bytes
 }
 
 /** Unpacks a backup; `-` is stdin. Throws an Error with one line when it is not one, or damaged. */
 export async function unpack(file: string, folder: string): Promise<void> {
-  const progress = createProgress('files')
   let foreign = false
   const filter = (path: string, entry: object) => {
     const belongs = [headerName, secretName, exportName].includes(path) || path.startsWith(`${clusterName}/`)
     const isOurs = belongs && 'type' in entry && (entry.type === 'File' || entry.type === 'Directory')
     if (!isOurs) foreign = true
-    progress.add(1)
     return isOurs
   }
   try {
@@ -69,8 +44,6 @@ export async function unpack(file: string, folder: string): Promise<void> {
     if (code === 'ENOENT' && !existsSync(file)) throw new Error(`there is no file ${file}`)
     if (code === 'ENOSPC') throw new Error('the disk is full; nothing was changed')
     throw new Error(`${file} is not a backup, or is damaged: ${message}`, { cause: error })
-  } finally {
-    progress.clear()
   }
   if (foreign || !existsSync(join(folder, clusterName, 'PG_VERSION'))) {
     throw new Error(`${file} is not a backup, or is damaged: it does not have the files of a backup`)
@@ -79,9 +52,7 @@ export async function unpack(file: string, folder: string): Promise<void> {
 
 /** What made an unpacked backup, in words. */
 export function makerOf(folder: string): string {
-  const path = join(folder, headerName)
-  if (!existsSync(path)) return 'an earlier todo-api'
-  const { program } = JSON.parse(readFileSync(path, 'utf8')) as Header
+  const { program }: { program: string } = JSON.parse(readFileSync(join(folder, headerName), 'utf8'))
   return `todo-api ${program}`
 }
 

@@ -9,7 +9,7 @@ import { distributedTables } from '../../modules/table-registry.ts'
 import { connectToService } from '../control.ts'
 import { readConfig } from '../env.ts'
 import { skipVersions } from '../reset-sync.ts'
-import { createProgress, say } from '../terminal.ts'
+import { say } from '../terminal.ts'
 import { createLoader } from '../transfer/bulk-insert.ts'
 import { importFile } from '../transfer/import-file.ts'
 import { exportName, makerOf, unpack } from './archive.ts'
@@ -77,19 +77,16 @@ function prepare(folder: string, file: string): Promise<Restored> {
 async function importFrom(folder: string, file: string): Promise<Restored> {
   const cluster = join(folder, clusterName)
   const major = majorOf(cluster)
-  const maker = makerOf(folder)
   if (!existsSync(join(folder, exportName))) {
     throw new Error(
-      `${file} is of PostgreSQL ${major} and carries no export, and this todo-api has PostgreSQL ${postgresMajor}: restore it with ${maker} into another DATA_DIR, write its data to a file there (todo-api export FILE), and import FILE here`,
+      `${file} is of PostgreSQL ${major} and carries no export, and this todo-api has PostgreSQL ${postgresMajor}: restore it with ${makerOf(folder)} into another DATA_DIR, write its data to a file there (todo-api export FILE), and import FILE here`,
     )
   }
   rmSync(cluster, { recursive: true })
   return withUnpacked(folder, file, async driver => {
     await migrate(driver, distributedTables)
-    const progress = createProgress('rows')
-    const loader = createLoader(driver, progress)
+    const loader = createLoader(driver)
     await importFile(createReadStream(join(folder, exportName)), loader)
-    progress.clear()
     const { added, skipped } = loader.counts
     if (skipped > 0) throw new Error(`${skipped} rows of the backup cannot be restored; nothing was changed`)
     return { users: added.user, tasks: added.task }

@@ -5,10 +5,10 @@ import { brokenConstraint, databaseError } from '../../db/pg-error.ts'
 import { listTombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
 import { lists } from '../../modules/lists/table.ts'
+import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { tasks } from '../../modules/tasks/table.ts'
-import { type Progress, printable } from '../terminal.ts'
+import { printable, say } from '../terminal.ts'
 import { collectGarbageSometimes } from './read-cursor.ts'
-import { noRows, type RowType, tables } from './row-types.ts'
 
 /** A row to be added. All but users get the next versions of their user. */
 export interface NewRow {
@@ -26,8 +26,9 @@ type Outcome = 'added' | 'present' | 'taken' | 'orphan'
 
 export type Loader = ReturnType<typeof createLoader>
 
-/** How many rows are added in one transaction. */
-export const batchRows = 500
+/** Where the rows of each type begin to be counted. */
+export const noRows = () =>
+  Object.fromEntries(Object.keys(exportedTables).map(type => [type, 0])) as Record<RowType, number>
 
 /**
  * Adds users and tasks from elsewhere in short transactions, as any writer does: a service may run meanwhile. Rows that
@@ -35,7 +36,7 @@ export const batchRows = 500
  */
 export function createLoader(
   driver: Driver & { addRows?: (rows: readonly NewRow[]) => Promise<Outcome[]> },
-  progress: Pick<Progress, 'add' | 'say'>,
+  report = say,
 ) {
   // A service that has the embedded database does it on our behalf (control.ts).
   const addBatch = driver.addRows ?? (rows => addRows(driver, rows))
@@ -43,36 +44,33 @@ export function createLoader(
 
   function refuse(label: string, reason: string) {
     counts.skipped++
-    progress.add(1)
-    progress.say(printable(`skipped ${label}: ${reason}`))
+    report(printable(`skipped ${label}: ${reason}`))
   }
 
   function count({ table, label, columns }: NewRow, outcome: Outcome) {
     if (outcome === 'taken') return refuse(label, 'another account here has this e-mail address')
     if (outcome === 'orphan') return refuse(label, `its user ${columns.user_id} is not here`)
-    progress.add(1)
     if (outcome === 'added') counts.added[table]++
     else counts.present++
   }
 
   /**
-   * Adds at most `batchRows` rows. A batch that the database refuses is halved until the refused row is found; the others
-   * are added. So is a batch that takes too long. While the database is away it is retried, for `patienceMs`.
+   * Adds at most `rowsAtOnce` rows. A batch that the database refuses is halved until the refused row is found; the
+   * others are added.
    */
-  async function add(rows: readonly NewRow[], until = performance.now() + patienceMs): Promise<void> {
+  async function add(rows: readonly NewRow[]): Promise<void> {
     if (rows.length === 0) return
     try {
-      const outcomes = await addBatch(rows)
+      const outcomes = await patiently(() => addBatch(rows))
       for (const [i, row] of rows.entries()) count(row, outcomes[i]!)
       collectGarbageSometimes()
     } catch (error) {
       const reason = refusal(error)
-      if (reason === undefined) await pause(error, until)
-      else if (rows.length === 1) return refuse(rows[0]!.label, reason)
-      // The second half of a single row is that row.
+      if (reason === undefined) throw error
+      if (rows.length === 1) return refuse(rows[0]!.label, reason)
       const middle = rows.length >> 1
-      await add(rows.slice(0, middle), until)
-      await add(rows.slice(middle), middle === 0 ? until : undefined)
+      await add(rows.slice(0, middle))
+      await add(rows.slice(middle))
     }
   }
 
@@ -90,20 +88,15 @@ function refusal(error: unknown): string | undefined {
 const patienceMs = 30_000
 const pauseMs = 500
 
-/** Waits before another attempt. Throws the error when another attempt is of no use, or after `until`. */
-async function pause(error: unknown, until: number): Promise<void> {
-  if (!(error instanceof AppError) || performance.now() > until) throw error
-  await Bun.sleep(pauseMs)
-}
-
-/** Repeats work that may run twice while the database is away. */
+/** Repeats work that may run twice while the database is away, for `patienceMs`. */
 export async function patiently<T>(work: () => Promise<T>): Promise<T> {
   const until = performance.now() + patienceMs
   while (true) {
     try {
       return await work()
     } catch (error) {
-      await pause(error, until)
+      if (!(error instanceof AppError) || performance.now() > until) throw error
+      await Bun.sleep(pauseMs)
     }
   }
 }
@@ -168,7 +161,7 @@ async function addOwned(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
   // What others refer to comes before them.
   for (const kind of ['list', 'task', 'child', 'tombstone', 'list_tombstone'] as const) {
     const columns = byKind[kind]?.map(({ columns }) => columns) ?? []
-    await insert(tx, tables[kind === 'child' ? 'task' : kind], columns)
+    await insert(tx, exportedTables[kind === 'child' ? 'task' : kind], columns)
   }
   const moved = [...lastVersions].map(([user_id, last_version]) => ({ user_id, last_version }))
   await tx.execute(sql`
@@ -219,7 +212,7 @@ const references: Record<string, SQL> = {
 /** Inserts rows that are not there yet, as one value however many they are. Returns the ids of those that were added. */
 async function insert(
   tx: Db,
-  table: (typeof tables)[RowType] | typeof userVersions,
+  table: (typeof exportedTables)[RowType] | typeof userVersions,
   rows: readonly object[],
 ): Promise<Set<string>> {
   if (rows.length === 0) return new Set()

@@ -3,13 +3,14 @@ import type { PgColumn } from 'drizzle-orm/pg-core'
 import { version } from '../../../package.json'
 import type { DedicatedConnection, Driver } from '../../db/driver.ts'
 import { migrationState } from '../../db/migrator.ts'
+import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
 import { exitOnSignal, type Output, writeOutput } from '../atomic-file.ts'
 import { findUser } from '../find-user.ts'
 import { withSnapshot } from '../open-database.ts'
-import { createProgress, say } from '../terminal.ts'
+import { say } from '../terminal.ts'
+import { noRows } from './bulk-insert.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
-import { noRows, type RowType, tables } from './row-types.ts'
 
 /** The first line of an export. */
 export const exportFormat = { format: 'todo-api-export', version: 3 } as const
@@ -26,7 +27,9 @@ const leftOut: Partial<Record<RowType, string[]>> = {
 
 /** The columns that a line of a type holds. */
 export const exportedColumns = (type: RowType) =>
-  Object.values<PgColumn>(getTableColumns(tables[type])).filter(({ name }) => !leftOut[type]?.includes(name))
+  Object.values<PgColumn>(getTableColumns(exportedTables[type])).filter(
+    ({ name }) => !leftOut[type]?.includes(name),
+  )
 
 const listOf = (type: RowType, prefix = '') =>
   exportedColumns(type)
@@ -58,7 +61,6 @@ export const exportAll = (driver: Driver, output: Output, userId?: string) =>
  */
 async function exportRows(connection: DedicatedConnection, userId: string | undefined, output: Output) {
   const counts = noRows()
-  const progress = createProgress('rows')
   await connection.execute(beginSnapshot)
   // Reads the rows in the order of an index: a sort would need temporary files of their size.
   await connection.execute('set local enable_sort = off')
@@ -68,12 +70,10 @@ async function exportRows(connection: DedicatedConnection, userId: string | unde
     for await (const lines of readTexts(connection, `export_${name}`, query)) {
       await output.write(`${lines.join('\n')}\n`)
       for (const line of lines) counts[typeOf(line)]++
-      progress.add(lines.length)
     }
   }
   await connection.execute('commit')
   await output.write(`${JSON.stringify({ type: 'end', ...counts })}\n`)
-  progress.clear()
   return counts
 }
 
@@ -89,7 +89,7 @@ function queries(userId: string | undefined): Record<string, string> {
     asJson(`select '${type}' as type, ${columns} from ${from}`)
   const versioned = (type: RowType, which = 'true') =>
     `select user_id, version, row_to_json(r)::text as json
-     from (select '${type}' as type, ${listOf(type)} from ${getTableName(tables[type])} where ${which} ${and('user_id')}) r`
+     from (select '${type}' as type, ${listOf(type)} from ${getTableName(exportedTables[type])} where ${which} ${and('user_id')}) r`
   // A merge of indexes, in the order that `import` keeps. Rows that a deleted account has left are skipped.
   const merged = (...parts: string[]) => `
     select json from (${parts.join(' union all ')}) rows

@@ -1,13 +1,15 @@
 import type { AnyColumn } from 'drizzle-orm'
 import { t } from 'elysia'
+import { users } from '../../db/tables.ts'
 import { instantInput, integer, nullable, text } from '../../http/schema.ts'
 import { uuidPattern } from '../../lib/uuid.ts'
 import { normalizeEmail } from '../../modules/auth/model.ts'
+import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
-import { batchRows, type Loader, type NewRow } from './bulk-insert.ts'
-import { createCheck, isPasswordHash } from './check-schema.ts'
+import { type Loader, type NewRow, noRows } from './bulk-insert.ts'
+import { createCheck, passwordHash } from './check-schema.ts'
 import { exportedColumns, exportFormat } from './export.ts'
-import { noRows, type RowType, tables } from './row-types.ts'
+import { rowsAtOnce } from './read-cursor.ts'
 
 /** Far longer than any line that `export` writes. */
 const lineBytesMax = 1024 * 1024
@@ -44,7 +46,7 @@ export async function importFile(chunks: AsyncIterable<Uint8Array>, loader: Load
     else if (end) throw new LineError(`line ${line.number}: nothing may follow the line of type "end"`)
     else if (line.type === 'end') end = line
     else if (!isEntry(line)) throw new LineError(`line ${line.number}: its type is unknown to this program`)
-    else if (batch.push(line) === batchRows) await flush()
+    else if (batch.push(line) === rowsAtOnce) await flush()
   }
   await flush()
   // Before format 3 there were no lists.
@@ -68,7 +70,9 @@ const version = integer({ minimum: 0, maximum: 2 ** 52 })
  * The types of the columns, and no rule of a request: those may have become stricter since the file was written. The
  * database has rules of its own, and refuses single rows by them.
  */
-const checks = new Map(Object.keys(tables).map(type => [type, createCheck(schemaOf(type as RowType))]))
+const checks = new Map(
+  Object.keys(exportedTables).map(type => [type, createCheck(schemaOf(type as RowType))]),
+)
 
 function schemaOf(type: RowType) {
   const columns = exportedColumns(type).map(column => {
@@ -81,6 +85,7 @@ function schemaOf(type: RowType) {
 }
 
 function columnSchema(column: AnyColumn) {
+  if (column === users.passwordHash) return passwordHash
   const type = column.getSQLType()
   if (type === 'uuid') return id
   if (type.startsWith('timestamp')) return instantInput()
@@ -96,16 +101,11 @@ const isEntry = (line: Line): line is Entry => checks.has(line.type as string)
 /** Throws with everything that is wrong in a batch. */
 function check(lines: readonly Entry[]) {
   const problems = lines.flatMap(({ number, type, value }) => {
-    const problem = checks.get(type)!(value) ?? hashProblem(type, value)
+    const problem = checks.get(type)!(value)
     return problem ? [`line ${number}: ${problem}`] : []
   })
   if (problems.length > 0) throw new LineError(problems.join('\n'))
 }
-
-const hashProblem = (type: string, value: Record<string, unknown>) =>
-  type === 'user' && !isPasswordHash(value.password_hash as string)
-    ? 'password_hash: not a bcrypt hash'
-    : undefined
 
 function toRow({ number, type: table, value }: Entry): NewRow {
   const row = { table, columns: value as NewRow['columns'], label: `line ${number}` }

@@ -1,6 +1,7 @@
 import type { DedicatedConnection } from '../../db/driver.ts'
 
-const rowsAtOnce = 500
+/** How many rows are read, or added in one transaction: few, because a slow database has 2 s for it, too. */
+export const rowsAtOnce = 200
 
 /** Each row of a query as a JSON object, made by the database. */
 export const asJson = (query: string) => `select row_to_json(r)::text as json from (${query}) r`

@@ -16,7 +16,7 @@ interface Column {
   dataTypeID: number
 }
 
-/** At this number of texts all are deallocated: each has a plan in the engine's memory. */
+/** Each text that is prepared has a plan in the engine's memory. */
 const preparedMax = 500
 
 /**
@@ -25,15 +25,13 @@ const preparedMax = 500
  */
 export class EmbeddedConnection {
   readonly #prepared = new Map<string, Prepared>()
-  #names = 0
 
   constructor(private readonly engine: PGlite) {}
 
   /** Runs one statement with values. Throws the engine's error, with the SQLSTATE in `code`. */
   async query(text: string, values: readonly unknown[], options: QueryOptions = {}): Promise<Rows> {
-    const { name, parameterTypes, columns } = options.prepare
-      ? await this.#prepareOnce(text)
-      : await this.#parse('', text)
+    const known = options.prepare ? this.#prepared.get(text) : undefined
+    const { name, parameterTypes, columns } = known ?? (await this.#parse(text, options.prepare))
     const bound = values.map((value, i) => this.#encode(value, parameterTypes[i]))
     const answer = await this.#send(
       serialize.bind({ statement: name, values: bound }),
@@ -55,20 +53,10 @@ export class EmbeddedConnection {
     this.#prepared.clear()
   }
 
-  /** Prepares a statement once, so that it is parsed once and soon planned once. */
-  async #prepareOnce(text: string): Promise<Prepared> {
-    const known = this.#prepared.get(text)
-    if (known) return known
-    if (this.#prepared.size >= preparedMax) {
-      await this.execute('deallocate all')
-      this.#prepared.clear()
-    }
-    const prepared = await this.#parse(`s${++this.#names}`, text)
-    this.#prepared.set(text, prepared)
-    return prepared
-  }
-
-  async #parse(name: string, text: string): Promise<Prepared> {
+  /** Parses a statement; one that is kept is parsed once, and soon planned once. */
+  async #parse(text: string, mayKeep = false): Promise<Prepared> {
+    const isKept = mayKeep && this.#prepared.size < preparedMax
+    const name = isKept ? `s${this.#prepared.size}` : ''
     const answer = await this.#send(
       serialize.parse({ name, text }),
       serialize.describe({ type: 'S', name }),
@@ -76,7 +64,9 @@ export class EmbeddedConnection {
     )
     const values = answer.find(message => message instanceof messages.ParameterDescriptionMessage)
     const columns = answer.find(message => message instanceof messages.RowDescriptionMessage)
-    return { name, parameterTypes: values?.dataTypeIDs ?? [], columns: columns?.fields ?? [] }
+    const parsed = { name, parameterTypes: values?.dataTypeIDs ?? [], columns: columns?.fields ?? [] }
+    if (isKept) this.#prepared.set(text, parsed)
+    return parsed
   }
 
   #send(...parts: Uint8Array[]): Promise<messages.BackendMessage[]> {

@@ -7,8 +7,6 @@ import { connectionLost, isServerError } from './connection-errors.ts'
 interface PostgresQuery {
   resolve(answer: PostgresAnswer): void
   reject(error: unknown): void
-  /** Called in place of sending the statement again: see `trapRetries`. */
-  onRetry(error: unknown): void
   /** A cancelled statement is not sent. */
   cancelled: unknown
   /** Whether the connection knew the statement before. */
@@ -67,12 +65,7 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
   }
 
   /** Runs one statement; `undefined` among its values is a mistake of the program. */
-  function ask(
-    text: string,
-    values: readonly unknown[],
-    options: QueryOptions,
-    isSecondTime = false,
-  ): Promise<Rows> {
+  function ask(text: string, values: readonly unknown[], options: QueryOptions): Promise<Rows> {
     if (stopped) return Promise.reject(stopped)
     if (values.length > valuesMax) return Promise.reject(new RangeError('A statement has too many values'))
     if (values.includes(undefined))
@@ -107,20 +100,12 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
         if (!isServerError(error)) return stop(error)
         settle(undefined, () => {
           const isOfTheSchema = /^(0A000|26|42)/.test(error.code)
-          if (!isOfTheSchema || !(query.prepared || isSecondTime)) return reject(error)
+          if (!isOfTheSchema || !query.prepared) return reject(error)
           // The statement was valid when it was prepared: the schema has changed. A new connection prepares it again.
           retire()
           reject(connectionLost(error))
         })
       }
-      // The plan is outdated. The server has executed nothing, so the statement is sent once more, in its turn. postgres.js
-      // would send it between later statements, with its values encoded twice.
-      query.onRetry = error =>
-        settle(undefined, () =>
-          isSecondTime
-            ? reject(connectionLost(error))
-            : ask(text, values, options, true).then(resolve, reject),
-        )
       // Collected here: postgres.js continues its own list where a failed statement stopped.
       query.forEach(row => void rows.push(row))
     })
@@ -130,8 +115,9 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
 }
 
 /**
- * postgres.js sets `retried` before it sends a statement again, and does not send one that is cancelled. The setter is on
- * the class, which is not exported, because it costs nothing there.
+ * Makes an outdated plan the error of its statement. postgres.js would send it again between later statements, with its
+ * values encoded twice: it sets `retried` before that, and does not send one that is cancelled. The setter is on the class,
+ * which is not exported, because it costs nothing there.
  */
 function trapRetries(client: PostgresClient) {
   const queries = Object.getPrototypeOf(client.unsafe(''))
@@ -140,7 +126,7 @@ function trapRetries(client: PostgresClient) {
     get: () => undefined,
     set(this: PostgresQuery, error: unknown) {
       this.cancelled = true
-      this.onRetry(error)
+      this.reject(error)
     },
   })
 }

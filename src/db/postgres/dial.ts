@@ -1,6 +1,7 @@
+import type { LookupAddress } from 'node:dns'
 import { lookup } from 'node:dns/promises'
 import { once } from 'node:events'
-import { connect, isIP, type Socket, type TcpNetConnectOpts } from 'node:net'
+import { connect, isIP, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { type DatabaseAddress, type Encryption, type Host, isSocket } from '../../config/database-url.ts'
 import { atMost } from '../../lib/at-most.ts'
@@ -42,54 +43,31 @@ export async function dial({ host, address, encryption, until, signal }: Dial): 
   }
 }
 
-/** A name may have several addresses: the first that answers is used, and each has its share of the time. */
-async function open(host: Host, until: number, signal: AbortSignal): Promise<Socket> {
-  const targets = await targetsOf(host, until)
-  for (let left = targets.length; ; left--) {
-    const now = performance.now()
-    try {
-      return await openOne(targets[targets.length - left]!, now + (until - now) / left, signal)
-    } catch (error) {
-      if (left === 1 || signal.aborted) throw error
-    }
-  }
-}
-
-type Target = { path: string } | Pick<TcpNetConnectOpts, 'host' | 'port'>
-
-async function targetsOf(server: Host, until: number): Promise<Target[]> {
-  const { name, port, address } = server
-  if (isSocket(server)) return [{ path: `${name}/.s.PGSQL.${port}` }]
-  const host = address ?? name
-  if (isIP(host)) return [{ host, port }]
-  const found = await before(
-    until,
-    `the name ${host} was not looked up in time`,
-    'DNS_TIMEOUT',
-    lookup(host, { all: true }),
-  ).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOTFOUND') error.message = `the name ${host} does not exist`
-    throw error
-  })
-  return found.map(({ address }) => ({ host: address, port }))
-}
-
-async function openOne(target: Target, until: number, signal: AbortSignal): Promise<Socket> {
+/** Of several addresses of a name, each but the last has a quarter of a second to answer. */
+async function open(server: Host, until: number, signal: AbortSignal): Promise<Socket> {
+  const { name, port, address: host = name } = server
+  const found = isSocket(server) ? [] : await lookUp(host, until)
   signal.throwIfAborted()
-  const socket = connect(target)
+  const socket = isSocket(server)
+    ? connect(`${name}/.s.PGSQL.${port}`)
+    : connect({ host, port, autoSelectFamily: true, lookup: (_, __, done) => done(null, found) })
   signal.addEventListener('abort', () => socket.destroy())
+  const connected = next(socket, 'connect')
   try {
-    await before(
-      until,
-      'nothing answers at the address of the server',
-      'CONNECT_TIMEOUT',
-      next(socket, 'connect'),
-    )
+    await before(until, 'nothing answers at the address of the server', 'CONNECT_TIMEOUT', connected)
     return socket
   } catch (error) {
     socket.destroy()
-    throw error
+    throw error instanceof AggregateError ? error.errors.at(-1) : error
   }
+}
+
+async function lookUp(host: string, until: number): Promise<LookupAddress[]> {
+  const found = lookup(host, { all: true }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOTFOUND') error.message = `the name ${host} does not exist`
+    throw error
+  })
+  return before(until, `the name ${host} was not looked up in time`, 'DNS_TIMEOUT', found)
 }
 
 /** Length, and the number that asks for TLS. */

@@ -9,7 +9,6 @@ import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
 import { errors, withHeaders } from '../../http/schema.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
 import { provePassword } from './current-password.ts'
-import { insertUser } from './insert-user.ts'
 import {
   account,
   login,
@@ -19,6 +18,7 @@ import {
   type TokenPair,
   tokenPair,
 } from './model.ts'
+import { insertUser } from './new-user.ts'
 import type { Passwords } from './password-hash.ts'
 import type { Sessions } from './sessions.ts'
 import type { Throttle } from './throttle.ts'
@@ -41,11 +41,9 @@ export const passwordSignIn = (parts: Parts) => {
   const { register, login: signIn } = createPasswordService(parts)
 
   /** Counts the call, sets the headers that say what is left, and refuses a call over the limit. */
-  const limited =
-    (kind: 'login' | 'register') =>
-    async ({ request, set }: { request: Request; set: { headers: object } }) => {
-      Object.assign(set.headers, await throttle.limitCalls(kind, clientOf(request).ip))
-    }
+  async function limit(kind: 'login' | 'register', { ip }: Client, set: { headers: object }) {
+    Object.assign(set.headers, await throttle.limitCalls(kind, ip))
+  }
 
   const registrationRoute = new Elysia()
     .onTransform(() => {
@@ -54,9 +52,12 @@ export const passwordSignIn = (parts: Parts) => {
     .use(body({ forms: true }))
     .post(
       '/register',
-      async ({ body, request, status }) => status(201, await register(body, clientOf(request))),
+      async ({ body, request, set, status }) => {
+        const client = clientOf(request)
+        await limit('register', client, set)
+        return status(201, await register(body, client))
+      },
       {
-        beforeHandle: limited('register'),
         body: registration,
         response: {
           201: withHeaders(account, ...limitHeaders),
@@ -70,36 +71,31 @@ export const passwordSignIn = (parts: Parts) => {
       },
     )
 
-  const limitedLogin = limited('login')
-  const tokenEndpoint = new Elysia()
-    .use(oauthBody())
-    .post(
-      '/login',
-      async ({ body, request }) =>
-        body.grant_type === 'refresh_token'
-          ? sessions.refresh(body.refresh_token)
-          : signIn(body, clientOf(request)),
-      {
-        transform: nameFromEmail,
-        // An arrow function: Elysia reads the source of hooks, and cannot read a minified method.
-        beforeHandle: async context => {
-          if (context.body.grant_type !== 'refresh_token') await limitedLogin(context)
-        },
-        body: login,
-        response: {
-          200: withHeaders(tokenPair, ...limitHeaders),
-          ...oauthErrors('incorrect_login', 'invalid_token', 'too_many_requests'),
-        },
-        detail: {
-          operationId: 'login',
-          summary: 'Sign in',
-          description:
-            'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too. ' +
-            'It is the token endpoint, so a client with one address for both grants may refresh here: a form with ' +
-            '`grant_type=refresh_token` and `refresh_token`.',
-        },
+  const tokenEndpoint = new Elysia().use(oauthBody()).post(
+    '/login',
+    async ({ body, request, set }) => {
+      if (body.grant_type === 'refresh_token') return sessions.refresh(body.refresh_token)
+      const client = clientOf(request)
+      await limit('login', client, set)
+      return signIn(body, client)
+    },
+    {
+      transform: nameFromEmail,
+      body: login,
+      response: {
+        200: withHeaders(tokenPair, ...limitHeaders),
+        ...oauthErrors('incorrect_login', 'invalid_token', 'too_many_requests'),
       },
-    )
+      detail: {
+        operationId: 'login',
+        summary: 'Sign in',
+        description:
+          'The OAuth 2 password grant: a form with `username` (the e-mail address) and `password`. JSON works too. ' +
+          'It is the token endpoint, so a client with one address for both grants may refresh here: a form with ' +
+          '`grant_type=refresh_token` and `refresh_token`.',
+      },
+    },
+  )
 
   return new Elysia().use(registrationRoute).use(tokenEndpoint)
 }

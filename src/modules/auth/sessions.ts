@@ -12,7 +12,7 @@ import type { ApiTokens } from './api-tokens.ts'
 import type { TokenPair } from './model.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
 import type { TokenCache } from './token-cache.ts'
-import type { Claims, Tokens } from './tokens.ts'
+import type { Tokens } from './tokens.ts'
 
 /** Who makes a request, as the bearer token says. */
 export interface Caller {
@@ -104,16 +104,10 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     return ids
   }
 
-  /** The claims of an access token of ours, `undefined` for any other text. */
-  async function verify(token: string): Promise<Claims | undefined> {
-    const claims = await tokens.verify(token)
-    return claims && isUuid(claims.sub) && isUuid(claims.sid) ? claims : undefined
-  }
-
   /** Looks the session of a token up in the database; called only when `tokenCache` does not know that it is alive. */
   async function loadSession(token: string): Promise<Caller> {
     const checkedAt = performance.now()
-    const claims = tokenCache.claims(token) ?? (await verify(token))
+    const claims = await tokens.verify(token)
     if (!claims) throw new AppError('invalid_token')
     const { sid, sub, exp } = claims
     const [session] = await liveSession.execute({ session: sid, user: sub })
@@ -208,7 +202,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
 
     /** Ends the session that an access token or a refresh token names, if it is one of ours. */
     async endByToken(token: string): Promise<void> {
-      const claims = await verify(token)
+      const claims = await tokens.verify(token)
       if (claims) await endSessions(isOwn(claims.sub, claims.sid))
       const sessionId = refreshTokens.read(token)?.sessionId
       if (sessionId) await endSessions(eq(sessions.id, sessionId))

@@ -1,11 +1,14 @@
+import { gt, sql } from 'drizzle-orm'
+import type { Db } from '../../db/drizzle.ts'
+import { sessionEnds } from '../../db/tables.ts'
+import { withoutTimeBudget } from '../../db/time-budget.ts'
 import type { Caller } from './sessions.ts'
-import type { Claims } from './tokens.ts'
 
 /** How long a session counts as alive after it was last seen alive. With `pollEveryMs` it stays below a second. */
 const trustMs = 700
 const pollEveryMs = 250
-/** The window of `pollRevocations`: a revocation is committed within seconds of its timestamp, so no poll misses it. */
-export const revocationWindowSeconds = 15
+/** The window of a poll: a revocation is committed within seconds of its timestamp, so no poll misses it. */
+const revocationWindowSeconds = 15
 /** Each session is looked up again at least this often. */
 const recheckMs = 5 * 60_000
 
@@ -43,7 +46,7 @@ export type TokenCache = ReturnType<typeof createTokenCache>
  * Keeps tokens whose signature was verified and whose session was found alive, so that the next request with the same
  * token repeats neither. An API token counts as a session of its own.
  *
- * A valid signature stays valid. A session may end: so while requests arrive, one poll every 250 ms asks the database
+ * A session may end: so while requests arrive, one poll every 250 ms asks the database
  * for the sessions that ended lately. As long as polls succeed, a session that none of them names is alive; after a gap
  * (the database is slow or away, or no request arrived) each session is looked up again. Works through a
  * transaction-pooling proxy. At most `tokensMax` are kept; the oldest entry is dropped first.
@@ -64,13 +67,12 @@ export function createTokenCache(
   let polling = false
   let pollStartedAt = Number.NEGATIVE_INFINITY
 
-  function isAlive({ checkedAt, caller }: Entry, at: number): boolean {
+  function isAlive({ checkedAt, caller, endsAt, exp }: Entry, at: number): boolean {
+    if (at >= endsAt || clock.wall() >= exp * 1000) return false
     if (recentlyRevoked.has(caller.sessionId) || at - checkedAt > recheckMs) return false
     const knownAliveAt = checkedAt >= coveredSince ? Math.max(checkedAt, polledAt) : checkedAt
     return at - knownAliveAt < trustMs
   }
-
-  const isOver = ({ endsAt, exp }: Entry, at: number) => at >= endsAt || clock.wall() >= exp * 1000
 
   async function poll() {
     polling = true
@@ -104,15 +106,7 @@ export function createTokenCache(
       const at = clock.elapsed()
       if (!polling && at - pollStartedAt >= pollEveryMs) void poll()
       const entry = tokens.get(token)
-      return entry && !isOver(entry, at) && isAlive(entry, at) ? entry.caller : undefined
-    },
-
-    /** The claims of a token, if its signature was verified and it has not expired. */
-    claims(token: string): Claims | undefined {
-      const entry = tokens.get(token)
-      if (!entry || isOver(entry, clock.elapsed())) return undefined
-      const { id: sub, sessionId: sid } = entry.caller
-      return { sub, sid, exp: entry.exp }
+      return entry && isAlive(entry, at) ? entry.caller : undefined
     },
 
     /**
@@ -142,4 +136,22 @@ export function createTokenCache(
       return tokens.size
     },
   }
+}
+
+/**
+ * Reads which sessions and API tokens ended in the last seconds; triggers record them. A request may begin it, but does not
+ * wait for it.
+ */
+export function createRevocationPoll(db: Db): () => Promise<Revocations> {
+  // Prepared, because it runs four times a second. An aggregate: one row, also when nothing ended.
+  const recent = db
+    .select({
+      sessionIds: sql<string[]>`coalesce(array_agg(${sessionEnds.sessionId}::text), '{}')`,
+      databaseTime: sql<number>`(date_part('epoch', now()) * 1000)::bigint`,
+    })
+    .from(sessionEnds)
+    .where(gt(sessionEnds.endedAt, sql`now() - make_interval(secs => ${revocationWindowSeconds}::int)`))
+    .prepare('poll_revocations')
+
+  return () => withoutTimeBudget(async () => (await recent.execute())[0]!)
 }

@@ -1,12 +1,6 @@
 import { jwt } from '@elysiajs/jwt'
 import type { Config } from '../../config/config.ts'
-
-/** The user, the session and the expiry (seconds since 1970) of an access token. */
-export interface Claims {
-  sub: string
-  sid: string
-  exp: number
-}
+import { isUuid } from '../../lib/uuid.ts'
 
 export type Tokens = ReturnType<typeof createTokens>
 
@@ -28,15 +22,16 @@ export function createTokens({ secretKey, algorithm, lifetimeSeconds }: TokenSet
       return accessToken.sign({ sub, sid, exp })
     },
 
-    /** The claims of a token that we signed and that has not expired, else `undefined`. */
-    async verify(token: string): Promise<Claims | undefined> {
+    /** The user, the session and the expiry (seconds since 1970) of a token that we signed and that has not expired. */
+    async verify(token: string) {
       // Without `algorithms` every HMAC would be accepted; without `requiredClaims`, tokens that never expire.
       const claims = await accessToken.verify(token, {
         algorithms: [algorithm],
         requiredClaims: ['sub', 'sid', 'exp'],
       })
       if (!claims || typeof claims.sub !== 'string' || typeof claims.sid !== 'string') return undefined
-      return { sub: claims.sub, sid: claims.sid, exp: claims.exp as number }
+      const { sub, sid, exp } = claims
+      return isUuid(sub) && isUuid(sid) ? { sub, sid, exp: exp as number } : undefined
     },
   }
 }

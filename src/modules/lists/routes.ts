@@ -5,7 +5,6 @@ import {
   entityTag,
   ifMatchHeader,
   ifNoneMatchHeader,
-  ifNoneMatchListHeader,
   isKnown,
   isUnchanged,
   sendTagged,
@@ -47,7 +46,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller
       },
       {
         query: listsQuery,
-        headers: ifNoneMatchListHeader,
+        headers: ifNoneMatchHeader,
         response: {
           200: withHeaders(jsonText(listsPage), 'ETag', 'Link', 'X-Total-Count'),
           304: withHeaders(noContent, 'ETag'),

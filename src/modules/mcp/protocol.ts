@@ -14,7 +14,7 @@ import {
 import { version } from '../../../package.json'
 import { errorFieldsOf } from '../../http/error-handler.ts'
 import { type AppError, findAppError } from '../../lib/errors.ts'
-import { intended } from '../../lib/nearest.ts'
+import { nearest } from '../../lib/nearest.ts'
 import { requireScope } from '../../lib/scope.ts'
 import type { Caller as User } from '../auth/sessions.ts'
 import { type Message, refuseMessage } from './message.ts'
@@ -101,8 +101,7 @@ const describe = (name: string, { description, arguments: input, result, effect 
   }) as ListedTool
 
 function throwUnknownTool(name: string, known: string[]): never {
-  const hint = intended(name, known)
-  const message = `Unknown tool: ${name.slice(0, 100)}${hint ? `; the nearest one is ${hint}` : ''}`
+  const message = `Unknown tool: ${name.slice(0, 100)}; the nearest one is ${nearest(name, known)}`
   throw new ProtocolError(ProtocolErrorCode.InvalidParams, message)
 }
 

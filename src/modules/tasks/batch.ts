@@ -110,8 +110,6 @@ function createStep(userId: UserId, writes: Writes) {
 function failureOf(error: unknown, index: number): AppError {
   const failure = findAppError(error)
   if (!failure || failure.code === 'invalid_token') throw error
-  // Other requests may have the same error.
-  if (failure.code === 'unavailable') return new AppError('unavailable', { index })
   failure.index = index
   if (typeof failure.detail !== 'string') failure.detail = locate(failure.detail, index, 'task')
   return failure

@@ -5,7 +5,6 @@ import {
   entityTag,
   ifMatchHeader,
   ifNoneMatchHeader,
-  ifNoneMatchListHeader,
   isKnown,
   isUnchanged,
   sendTagged,
@@ -66,7 +65,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller
       {
         transform: readListQuery,
         query: listQuery,
-        headers: ifNoneMatchListHeader,
+        headers: ifNoneMatchHeader,
         response: {
           200: withHeaders(jsonText(taskList), 'ETag', 'Link', 'X-Total-Count'),
           304: withHeaders(noContent, 'ETag'),
@@ -91,7 +90,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller
       },
       {
         query: changesQuery,
-        headers: ifNoneMatchListHeader,
+        headers: ifNoneMatchHeader,
         response: {
           200: withHeaders(jsonText(changes), 'ETag'),
           304: withHeaders(noContent, 'ETag'),
