@@ -654,20 +654,36 @@ describe('healthcheck', () => {
 })
 
 describe('help', () => {
+  /** Runs the program in this process, which it would end. */
+  async function run(...words: string[]) {
+    let [stdout, stderr] = ['', '']
+    const spies = [
+      spyOn(process.stdout, 'write').mockImplementation((part: string | Uint8Array) => {
+        stdout += part
+        return true
+      }),
+      spyOn(process.stderr, 'write').mockImplementation((part: string | Uint8Array) => {
+        stderr += part
+        return true
+      }),
+      spyOn(process, 'exit').mockImplementation(code => {
+        throw new Error(`exit code ${code}`)
+      }),
+    ]
+    const end = await runProgram(words).then(
+      () => 'success',
+      error => error.message,
+    )
+    for (const spy of spies) spy.mockRestore()
+    return { end, stdout, stderr }
+  }
+
   /** The commands that a help text lists. */
   async function listed(...words: string[]) {
-    let text = ''
-    const output = spyOn(process.stdout, 'write').mockImplementation((part: string | Uint8Array) => {
-      text += part
-      return true
-    })
-    await expect(runProgram(words).finally(() => output.mockRestore())).rejects.toMatchObject({ exitCode: 0 })
-    return [
-      ...text
-        .split('Commands:')[1]!
-        .split('\n\n')[0]!
-        .matchAll(/^ {2}([a-z-]+)/gm),
-    ].map(([, name]) => name)
+    const { end, stdout } = await run(...words)
+    expect(end).toBe('exit code 0')
+    const [list] = stdout.split('Commands:')[1]!.split('\n\n')
+    return [...list!.matchAll(/^ {2}([a-z-]+)/gm)].map(([, name]) => name)
   }
 
   test('lists the commands that a user may use, and no other', async () => {
@@ -691,10 +707,28 @@ describe('help', () => {
     expect(await listed('token', '--help')).toEqual(['create', 'list', 'revoke'])
   })
 
+  test.each([
+    'user create',
+    'user reset-password',
+    'user disable',
+    'user enable',
+    'user delete',
+    'token create',
+    'token revoke',
+    'backup',
+    'restore',
+  ])('%s needs an argument', async words => {
+    expect(await run(...words.split(' '))).toEqual({
+      end: 'exit code 2',
+      stdout: '',
+      stderr: expect.stringContaining('missing required argument'),
+    })
+  })
+
   test('is offered for a command that is not there', async () => {
-    await expect(runProgram(['serv'])).rejects.toThrow(
-      new UsageError('there is no command serv; `todo-api help` lists all of them'),
-    )
+    expect(await run('serv')).toMatchObject({
+      end: 'there is no command serv; `todo-api help` lists all of them',
+    })
   })
 })
 

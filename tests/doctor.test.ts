@@ -363,6 +363,10 @@ describe('doctor names the cure when the database', () => {
       'grant insert on session_ends to ROLE; grant select, update, delete on all tables in schema public to ROLE',
     ],
     ['deletions', 'grant select, update, insert on all tables in schema public to ROLE'],
+    [
+      'one of its tables',
+      'grant all on all tables in schema public to ROLE; revoke delete on tasks from ROLE',
+    ],
   ])('refuses the role %s', async (_, rights) => {
     const role = `reader_${name()}`
     await execute(

@@ -138,6 +138,8 @@ export function lockFile(path: string, name = 'lock'): Database {
     const lock = new Database(join(path, name), { create: true })
     // A process that was just killed may still hold the lock for a moment.
     lock.run('PRAGMA busy_timeout = 1000')
+    // Without a journal on disk, SQLite does not mind that the file is deleted meanwhile.
+    lock.run('PRAGMA journal_mode = MEMORY')
     lock.run('BEGIN EXCLUSIVE')
     return lock
   } catch (cause) {
