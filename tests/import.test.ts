@@ -706,7 +706,7 @@ onBothDatabases('the loader', api => {
   const load = async (work: (loader: Loader) => Promise<unknown>) => {
     const skipped: string[] = []
     const { driver } = api
-    await work(createLoader(driver, message => void skipped.push(message)))
+    await work(createLoader(driver, { add() {}, say: message => void skipped.push(message) }))
     return skipped
   }
   const row = (user_id: string, version: number, fields: object = {}) => {

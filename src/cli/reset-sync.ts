@@ -4,7 +4,7 @@ import { userVersions } from '../db/tables.ts'
 import { lists } from '../modules/lists/table.ts'
 import { tasks } from '../modules/tasks/table.ts'
 import { withDatabase } from './open-database.ts'
-import { say } from './terminal.ts'
+import { createProgress, say } from './terminal.ts'
 import { patiently } from './transfer/bulk-insert.ts'
 
 const usersAtOnce = 100
@@ -26,14 +26,17 @@ const farAhead = sql`greatest(v.last_version + 4294967296, (extract(epoch from n
  */
 export async function resetSyncCommand(): Promise<void> {
   await withDatabase(async db => {
+    const progress = createProgress()
     let moved = 0
     const users = await skipVersions(db, async user => {
       for (const table of [lists, tasks]) {
         for (let count = rowsAtOnce; count === rowsAtOnce; moved += count) {
           count = await patiently(() => renumber(db, table, user))
+          progress.add(count)
         }
       }
     })
+    progress.clear()
     say(
       `the clients of ${users} users will sync from the beginning; ${moved} tasks and lists have new versions`,
     )

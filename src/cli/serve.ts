@@ -7,7 +7,7 @@ import { createLog, errorFields, type Log, type LogOptions } from '../telemetry/
 import { readConfig } from './env.ts'
 import { print, UsageError } from './terminal.ts'
 
-const isTerminal = process.stdout.isTTY === true
+const isTerminal = () => process.stdout.isTTY === true
 
 const lastLinesMsMax = 1000
 
@@ -73,7 +73,7 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
   const { serve } = await import('../server/start.ts')
   service = await serve(config, log, listener, supervisor)
   const { url, driver } = service
-  if (isTerminal && (supervisor?.worker ?? 1) === 1) {
+  if (isTerminal() && (supervisor?.worker ?? 1) === 1) {
     const { welcome } = await import('./welcome.ts')
     await print(welcome(config, url))
   } else

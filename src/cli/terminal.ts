@@ -43,6 +43,44 @@ export function printable(text: string): string {
   return text.replace(/\p{Cc}|\p{Cf}|\p{Zl}|\p{Zp}/gu, '\u{fffd}')
 }
 
+export type Progress = ReturnType<typeof createProgress>
+
+const progressAfterMs = 1000
+const progressEveryMs = 200
+
+/** Shows how many rows are done in one line on stderr, for work of more than a second; nothing without a terminal. */
+export function createProgress(total?: number) {
+  const shown = process.stderr.isTTY === true
+  const begun = performance.now()
+  let next = begun + progressAfterMs
+  let done = 0
+  let visible = false
+
+  function clear() {
+    if (visible) process.stderr.write('\r\x1b[K')
+    visible = false
+  }
+
+  return {
+    add(count: number) {
+      done += count
+      const now = performance.now()
+      if (!shown || now < next) return
+      next = now + progressEveryMs
+      const rate = Math.round(done / ((now - begun) / 1000))
+      const of = total === undefined ? '' : ` of ${total.toLocaleString('en')}`
+      process.stderr.write(`\r\x1b[K${done.toLocaleString('en')}${of} rows, ${rate.toLocaleString('en')}/s`)
+      visible = true
+    },
+    /** Prints a message above the line. */
+    say(message: string) {
+      clear()
+      say(message)
+    },
+    clear,
+  }
+}
+
 /** Reads a new password, which is typed twice at a terminal. */
 export async function readPassword(): Promise<string> {
   const password = await readSecret('Password: ')

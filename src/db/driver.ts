@@ -60,41 +60,24 @@ export interface DedicatedConnection {
 }
 
 /** PostgreSQL's type numbers (`select oid from pg_type`) that need the same look on both drivers. */
-const oid = {
-  int8: 20,
-  json: 114,
-  date: 1082,
-  textArray: 1009,
-  timestamp: 1114,
-  timestamptz: 1184,
-  jsonb: 3802,
-}
+const oid = { int8: 20, textArray: 1009, timestamptz: 1184 }
 
 const text = (value: string) => value
 
 /**
- * How a cell arrives, by type number. Everything else is as the drivers agree: text, number, boolean, null.
+ * How a cell arrives, by type number. Everything else is as the drivers agree: text, number, boolean, JSON, null.
  * `int8` is a number: our counters stay far below 2^53. Times stay PostgreSQL's text, which keeps microseconds.
  */
 export const parsers: Record<number, (value: string) => unknown> = {
   [oid.int8]: Number,
-  [oid.date]: text,
-  [oid.timestamp]: text,
   [oid.timestamptz]: text,
   [oid.textArray]: parseTextArray,
-  [oid.json]: JSON.parse,
-  [oid.jsonb]: JSON.parse,
 }
 
 /** How a value leaves, by the type that PostgreSQL expects. JSON values are passed as objects, lists of text as arrays. */
 export const serializers: Record<number, (value: never) => string> = {
-  [oid.int8]: String,
-  [oid.date]: text,
-  [oid.timestamp]: text,
   [oid.timestamptz]: text,
   [oid.textArray]: formatTextArray,
-  [oid.json]: JSON.stringify,
-  [oid.jsonb]: JSON.stringify,
 }
 
 /** Reads PostgreSQL's text form of `text[]` (one dimension, no NULLs: our columns allow neither). */

@@ -25,13 +25,22 @@ export class UnknownNamesError extends Error {}
  * that without a token the answer is 401; when the validation fails, the error handler adds the unknown names.
  */
 export function refuseUnknownNames(routes: () => Routes) {
+  // Every list has parameters: a search through all routes would cost more than the check.
+  const known = new Map<string, Schemas>()
+
+  function schemasOf(request: Request, path: string): Schemas {
+    const key = `${request.method} ${path}`
+    const schemas = known.get(key) ?? findRoute(routes(), request, path)?.hooks ?? {}
+    known.set(key, schemas)
+    return schemas
+  }
+
   // What it uses is named: for a rest of the context Elysia would parse cookies and all else for every request.
   return new Elysia({ name: 'unknown-names' }).onBeforeHandle(
     { as: 'scoped' },
     ({ request, route, rawBody }: Handled) => {
       if (!request.url.includes('?') && !prefersStrict(request)) return
-      const schemas: Schemas = findRoute(routes(), request, route)?.hooks ?? {}
-      const names = unknownNames(schemas, request, rawBody)
+      const names = unknownNames(schemasOf(request, route), request, rawBody)
       if (names.length > 0) throw new UnknownNamesError()
     },
   )

@@ -10,7 +10,8 @@ const flushAtBytes = 64 * 1024
 
 export interface LogOptions {
   level: LogLevel
-  pretty: boolean
+  /** As a function it is asked at the first line: what knows about terminals would load before the port is open. */
+  pretty: boolean | (() => boolean)
   write: Write
   /** Fields of every line. */
   about?: Fields
@@ -47,7 +48,7 @@ export function createLog({
   waitingBytesMax = 1024 * 1024,
 }: LogOptions) {
   const threshold = weight[level]
-  const format = pretty ? formatPretty : formatJson
+  let format: typeof formatJson | undefined
   /** In order; lines are added to the last one. */
   const batches: Batch[] = []
   /** The bytes in `batches` and of the write that is running. */
@@ -59,6 +60,7 @@ export function createLog({
   let written = Promise.resolve()
 
   function append(at: LogLevel, msg: string, fields?: Fields) {
+    format ??= (typeof pretty === 'function' ? pretty() : pretty) ? formatPretty : formatJson
     const text = format(new Date().toISOString(), at, msg, about ? { ...about, ...fields } : fields)
     const bytes = Buffer.byteLength(text)
     if (waitingBytes + bytes > waitingBytesMax) {

@@ -9,7 +9,7 @@ import { distributedTables } from '../../modules/table-registry.ts'
 import { connectToService } from '../control.ts'
 import { readConfig } from '../env.ts'
 import { skipVersions } from '../reset-sync.ts'
-import { say } from '../terminal.ts'
+import { createProgress, say } from '../terminal.ts'
 import { createLoader } from '../transfer/bulk-insert.ts'
 import { importFile } from '../transfer/import-file.ts'
 import { exportName, makerOf, unpack } from './archive.ts'
@@ -85,8 +85,10 @@ async function importFrom(folder: string, file: string): Promise<Restored> {
   rmSync(cluster, { recursive: true })
   return withUnpacked(folder, file, async driver => {
     await migrate(driver, distributedTables)
-    const loader = createLoader(driver)
+    const progress = createProgress()
+    const loader = createLoader(driver, progress)
     await importFile(createReadStream(join(folder, exportName)), loader)
+    progress.clear()
     const { added, skipped } = loader.counts
     if (skipped > 0) throw new Error(`${skipped} rows of the backup cannot be restored; nothing was changed`)
     return { users: added.user, tasks: added.task }

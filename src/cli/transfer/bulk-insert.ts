@@ -7,7 +7,7 @@ import { AppError } from '../../lib/errors.ts'
 import { lists } from '../../modules/lists/table.ts'
 import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { tasks } from '../../modules/tasks/table.ts'
-import { printable, say } from '../terminal.ts'
+import { type Progress, printable } from '../terminal.ts'
 import { collectGarbageSometimes } from './read-cursor.ts'
 
 /** A row to be added. All but users get the next versions of their user. */
@@ -36,7 +36,7 @@ export const noRows = () =>
  */
 export function createLoader(
   driver: Driver & { addRows?: (rows: readonly NewRow[]) => Promise<Outcome[]> },
-  report = say,
+  progress: Pick<Progress, 'add' | 'say'>,
 ) {
   // A service that has the embedded database does it on our behalf (control.ts).
   const addBatch = driver.addRows ?? (rows => addRows(driver, rows))
@@ -44,12 +44,14 @@ export function createLoader(
 
   function refuse(label: string, reason: string) {
     counts.skipped++
-    report(printable(`skipped ${label}: ${reason}`))
+    progress.add(1)
+    progress.say(printable(`skipped ${label}: ${reason}`))
   }
 
   function count({ table, label, columns }: NewRow, outcome: Outcome) {
     if (outcome === 'taken') return refuse(label, 'another account here has this e-mail address')
     if (outcome === 'orphan') return refuse(label, `its user ${columns.user_id} is not here`)
+    progress.add(1)
     if (outcome === 'added') counts.added[table]++
     else counts.present++
   }

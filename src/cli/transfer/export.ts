@@ -8,7 +8,7 @@ import { toColumns } from '../../modules/tasks/rows.ts'
 import { exitOnSignal, type Output, writeOutput } from '../atomic-file.ts'
 import { findUser } from '../find-user.ts'
 import { withSnapshot } from '../open-database.ts'
-import { say } from '../terminal.ts'
+import { createProgress, say } from '../terminal.ts'
 import { noRows } from './bulk-insert.ts'
 import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
 
@@ -61,6 +61,7 @@ export const exportAll = (driver: Driver, output: Output, userId?: string) =>
  */
 async function exportRows(connection: DedicatedConnection, userId: string | undefined, output: Output) {
   const counts = noRows()
+  const progress = createProgress()
   await connection.execute(beginSnapshot)
   // Reads the rows in the order of an index: a sort would need temporary files of their size.
   await connection.execute('set local enable_sort = off')
@@ -70,10 +71,12 @@ async function exportRows(connection: DedicatedConnection, userId: string | unde
     for await (const lines of readTexts(connection, `export_${name}`, query)) {
       await output.write(`${lines.join('\n')}\n`)
       for (const line of lines) counts[typeOf(line)]++
+      progress.add(lines.length)
     }
   }
   await connection.execute('commit')
   await output.write(`${JSON.stringify({ type: 'end', ...counts })}\n`)
+  progress.clear()
   return counts
 }
 

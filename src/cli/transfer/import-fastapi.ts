@@ -21,18 +21,19 @@ const tasks = `
          created_at::timestamptz::text, coalesce(updated_at, created_at)::timestamptz::text as updated_at
   from task order by user_id, created_at, id`
 
-/** Begins a snapshot. Throws an Error with one line when the tables are not those of the FastAPI service. */
-export async function beginFastApi(source: DedicatedConnection): Promise<void> {
+/** Begins a snapshot and counts its rows. Throws an Error with one line when the tables are not those of the FastAPI service. */
+export async function countFastApi(source: DedicatedConnection): Promise<{ users: number; tasks: number }> {
   try {
     await source.execute(beginSnapshot)
-    await source.execute('select from "user", task limit 0')
+    const [row] = await source.execute('select (select count(*) from "user"), (select count(*) from task)')
+    return { users: Number(row![0]), tasks: Number(row![1]) }
   } catch (error) {
     if (!isSchemaMissing(error)) throw error
     throw new Error('the database to import from has no tables "user" and "task" of the FastAPI service')
   }
 }
 
-/** Adds the users and tasks of the snapshot that `beginFastApi` began. */
+/** Adds the users and tasks of the snapshot that `countFastApi` began. */
 export async function importFastApi(source: DedicatedConnection, loader: Loader): Promise<void> {
   for await (const page of readTexts(source, 'users', asJson(users))) await add(page, toUser, loader)
   for await (const page of readTexts(source, 'tasks', asJson(tasks))) await add(page, toTask, loader)

@@ -6,9 +6,9 @@ import { openPostgres } from '../../db/postgres/postgres.ts'
 import { distributedTables } from '../../modules/table-registry.ts'
 import { readConfig, readEnv } from '../env.ts'
 import { openDatabase } from '../open-database.ts'
-import { say, UsageError } from '../terminal.ts'
+import { createProgress, say, UsageError } from '../terminal.ts'
 import { createLoader, type Loader } from './bulk-insert.ts'
-import { beginFastApi, importFastApi } from './import-fastapi.ts'
+import { countFastApi, importFastApi } from './import-fastapi.ts'
 import { importFile } from './import-file.ts'
 
 /**
@@ -29,8 +29,8 @@ export async function importCommand(file: string, { from }: { from?: string }): 
 async function fromFastApi(driver: Driver, url: string): Promise<boolean> {
   const source = openPostgres({ url, poolSize: 1 })
   return source.dedicatedConnection(async connection => {
-    await beginFastApi(connection)
-    return load(driver, loader => importFastApi(connection, loader))
+    const { users, tasks } = await countFastApi(connection)
+    return load(driver, loader => importFastApi(connection, loader), users + tasks)
   })
 }
 
@@ -40,11 +40,13 @@ function fromFile(driver: Driver, path: string): Promise<boolean> {
 }
 
 /** Adds the rows that `read` passes on, and says what became of them, also of those before a failure. */
-async function load(driver: Driver, read: (loader: Loader) => Promise<void>) {
-  const loader = createLoader(driver)
+async function load(driver: Driver, read: (loader: Loader) => Promise<void>, total?: number) {
+  const progress = createProgress(total)
+  const loader = createLoader(driver, progress)
   try {
     await read(loader)
   } finally {
+    progress.clear()
     summarize(loader)
   }
   return loader.counts.skipped === 0

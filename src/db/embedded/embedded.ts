@@ -59,6 +59,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
   }
 
   const requireSpace = () => {
+    requireOpen()
     if (place.check() || freeBytes(folder) < floor) throw new AppError('unavailable')
   }
 
@@ -147,28 +148,17 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
 /** Without its folder, deleted or moved, the engine still answers from open files, but stores nothing. */
 function watchFolder(folder: string) {
   const lost = Promise.withResolvers<string>()
-  let isGone = false
-  let isStopped = false
-  const check = () => {
-    if (isGone || isStopped || existsSync(join(folder, 'PG_VERSION'))) return isGone
-    isGone = true
-    lost.resolve('the folder of the embedded database is gone')
-    return true
-  }
   const timer = setInterval(check, checkFolderMs).unref()
+  const place = { isGone: false, lost: lost.promise, check, stop: () => clearInterval(timer) }
 
-  return {
-    lost: lost.promise,
-    get isGone() {
-      return isGone
-    },
-    /** Looks, and returns whether it is gone. */
-    check,
-    stop() {
-      isStopped = true
-      clearInterval(timer)
-    },
+  /** Looks, and returns whether it is gone. */
+  function check(): boolean {
+    place.isGone ||= !existsSync(join(folder, 'PG_VERSION'))
+    if (place.isGone) lost.resolve('the folder of the embedded database is gone')
+    return place.isGone
   }
+
+  return place
 }
 
 /** Whether a statement only reads, judged by its words. A false negative is harmless. */

@@ -100,8 +100,9 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
         if (!isServerError(error)) return stop(error)
         settle(undefined, () => {
           const isOfTheSchema = /^(0A000|26|42)/.test(error.code)
-          if (!isOfTheSchema || !query.prepared) return reject(error)
-          // The statement was valid when it was prepared: the schema has changed. A new connection prepares it again.
+          const wasPrepared = query.prepared || error.routine === 'plpgsql_param_eval_recfield'
+          if (!isOfTheSchema || !wasPrepared) return reject(error)
+          // It was valid when it, or what a trigger does, was prepared: the schema has changed. A new connection prepares again.
           retire()
           reject(connectionLost(error))
         })

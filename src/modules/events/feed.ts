@@ -13,7 +13,7 @@ interface Parts {
     /** Changes in an event. */
     entries: number
   }
-  stats: { entriesSent: number }
+  stats: { entriesSent: number; wakeUps: number }
 }
 
 /** The streams of one user, which share what is read. */
@@ -29,17 +29,16 @@ export class Feed {
     private readonly parts: Parts,
   ) {}
 
-  /** Has the streams read, unless they are known to have got as far as `version`. Returns whether that begins a read. */
-  wake(version: number): boolean {
-    this.#setBehind(version)
-    if (this.#isReading || !this.#findBehind()) return false
+  /** Has the streams read that are not known to have got as far as `version`. */
+  wake(version = Number.POSITIVE_INFINITY) {
+    for (const stream of this.streams) if (stream.place.version < version) stream.isBehind = true
     void this.advance()
-    return true
   }
 
   /** Reads for the streams that are behind, one place after the other, until none is. */
   async advance() {
-    if (this.#isReading) return
+    if (this.#isReading || !this.#findBehind()) return
+    this.parts.stats.wakeUps++
     this.#isReading = true
     for (let next = this.#findBehind(); next; next = this.#findBehind()) {
       const pause = this.#readAt + this.parts.limits.readEveryMs - performance.now()
@@ -68,7 +67,7 @@ export class Feed {
       const bytes = count > 0 ? event('changes', json, place.cursor) : undefined
       for (const stream of group) stream.advance(place, bytes, hasMore)
       if (place.version > this.knownVersion) {
-        this.#setBehind(place.version)
+        this.wake(place.version)
         this.knownVersion = place.version
       }
       stats.entriesSent += count * group.length
@@ -87,10 +86,6 @@ export class Feed {
         stream.end(failure?.code === 'invalid_token' ? 'invalid_token' : 'restarting')
       return true
     }
-  }
-
-  #setBehind(version: number) {
-    for (const stream of this.streams) if (stream.place.version < version) stream.isBehind = true
   }
 
   #findBehind(): Stream | undefined {

@@ -31,7 +31,7 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
       async ({ user, token, query: { since }, headers, request: { method }, set }) => {
         const lastEventId = headers['last-event-id'] || undefined
         const place = await (lastEventId
-          ? tasks.changesStart(user.id, lastEventId, ['last-event-id', 'header'])
+          ? tasks.changesStart(user.id, lastEventId, ['header', 'last-event-id'])
           : tasks.changesStart(user.id, since))
         Object.assign(set.headers, { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
         if (method === 'HEAD') return new Response()

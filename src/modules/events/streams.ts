@@ -99,12 +99,8 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
     return stream.body()
   }
 
-  function wake(userId: UserId, version = Number.POSITIVE_INFINITY) {
-    if (feeds.get(userId)?.wake(version)) stats.wakeUps++
-  }
-
   const observe: Observer = ({ method, userId }) => {
-    if (userId && method !== 'GET' && method !== 'HEAD') wake(userId as UserId)
+    if (userId && method !== 'GET' && method !== 'HEAD') feeds.get(userId as UserId)?.wake()
     return undefined
   }
 
@@ -113,7 +109,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
     if (feeds.size === 0) return
     const versions = Array.from(feeds.values(), feed => feed.knownVersion)
     const found = await newVersions.execute({ users: `{${[...feeds.keys()]}}`, versions: `{${versions}}` })
-    for (const { user_id, last_version } of found) wake(user_id, last_version)
+    for (const { user_id, last_version } of found) feeds.get(user_id)?.wake(last_version)
   }
 
   /** Ends the streams whose token or session is over. While the database is away, they stay. */

@@ -6,7 +6,7 @@ import { createVersionReader, throwVersionless } from '../../db/versions.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { lists } from '../lists/table.ts'
-import type { Cursors, SentAs } from './cursor.ts'
+import type { Cursors } from './cursor.ts'
 import type { ChangesQuery } from './model.ts'
 import type { Kind } from './owned.ts'
 import { value } from './rows.ts'
@@ -80,16 +80,16 @@ export function createChanges(db: Db, cursors: Cursors) {
   const readVersions = createVersionReader(db)
 
   /** The place that a cursor names; `undefined` without one. Throws `validation_failed` when it is not this user's. */
-  function readCursor(userId: UserId, cursor: string | undefined, sentAs: SentAs = ['since']) {
-    const [since, base] = cursors.read('changes', userId, { cursor }, sentAs)?.split('.').map(Number) ?? []
+  function readCursor(userId: UserId, cursor: string | undefined, loc = ['query', 'since']) {
+    const [since, base] = cursors.read('changes', userId, { cursor }, loc)?.split('.').map(Number) ?? []
     return since === undefined ? undefined : { since, base: base! }
   }
 
   const sign = (userId: UserId, { since, base }: Place) => cursors.sign('changes', userId, `${since}.${base}`)
 
   /** The place of a client that is known to be at one, or begins after the last change, and the `state` of its answer. */
-  async function readPlace(userId: UserId, cursor: string | undefined, sentAs?: SentAs) {
-    const known = readCursor(userId, cursor, sentAs)
+  async function readPlace(userId: UserId, cursor: string | undefined, loc?: string[]) {
+    const known = readCursor(userId, cursor, loc)
     const versions = (await readVersions(userId)) ?? (await throwVersionless(db, userId))
     const base = checkPlace(known, versions)
     return { since: known?.since ?? versions.lastVersion, base, state: stateOf(versions) }
@@ -125,8 +125,8 @@ export function createChanges(db: Db, cursors: Cursors) {
     },
 
     /** The place that a cursor names; without one, after the last change. Throws as `changes` does. */
-    async changesStart(userId: UserId, cursor: string | undefined, sentAs?: SentAs) {
-      const place = await readPlace(userId, cursor, sentAs)
+    async changesStart(userId: UserId, cursor: string | undefined, loc?: string[]) {
+      const place = await readPlace(userId, cursor, loc)
       return { cursor: sign(userId, place), version: place.since }
     },
   }

@@ -30,10 +30,10 @@ export function createCursors(secretKey: string) {
    * The content of the cursor in a request; `undefined` without one. Throws `validation_failed` for one that is not valid
    * here, and for one beside an offset.
    */
-  function read(kind: string, userId: string, { cursor, offset = 0 }: Start, sentAs?: SentAs) {
+  function read(kind: string, userId: string, { cursor, offset = 0 }: Start, loc?: string[]) {
     if (cursor === undefined) return undefined
-    if (offset > 0) throw wrongParameter('offset', 'not_combinable', 'Use either offset or cursor')
-    return verify(kind, userId, cursor) ?? throwWrongCursor(sentAs)
+    if (offset > 0) throw wrongParameter(['query', 'offset'], 'not_combinable', 'Use either offset or cursor')
+    return verify(kind, userId, cursor) ?? throwWrongCursor(loc)
   }
 
   return { sign, verify, read }
@@ -47,15 +47,10 @@ interface Start {
   offset?: number | undefined
 }
 
-/** Where a request has its cursor. */
-export type SentAs = [name: string, section?: Section]
-type Section = 'query' | 'header'
-
-export function throwWrongCursor([name, section]: SentAs = ['cursor']): never {
-  const msg = 'Input should be a cursor that was given to you for this list'
-  throw wrongParameter(name, 'cursor_invalid', msg, section)
+export function throwWrongCursor(loc = ['query', 'cursor']): never {
+  throw wrongParameter(loc, 'cursor_invalid', 'Input should be a cursor that was given to you for this list')
 }
 
 /** A 422 about one parameter of the address or one header. */
-export const wrongParameter = (name: string, type: string, msg: string, section: Section = 'query') =>
-  new AppError('validation_failed', { detail: [{ loc: [section, name], msg, type }] })
+export const wrongParameter = (loc: string[], type: string, msg: string) =>
+  new AppError('validation_failed', { detail: [{ loc, msg, type }] })

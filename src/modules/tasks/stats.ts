@@ -41,6 +41,6 @@ function dayOf(moment: Temporal.Instant, tz: string) {
     const end = start.add({ days: 1 }).startOfDay()
     return { start: start.toInstant().toString(), end: end.toInstant().toString() }
   } catch {
-    throw wrongParameter('tz', 'timezone', 'Input should be a time zone such as Europe/Berlin')
+    throw wrongParameter(['query', 'tz'], 'timezone', 'Input should be a time zone such as Europe/Berlin')
   }
 }
