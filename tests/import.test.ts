@@ -704,10 +704,16 @@ test('an old export, with the deleted tasks at its end, comes in as well', async
 
 onBothDatabases('the loader', api => {
   const load = async (work: (loader: Loader) => Promise<unknown>) => {
-    const skipped: string[] = []
-    const { driver } = api
-    await work(createLoader(driver, { add() {}, say: message => void skipped.push(message) }))
-    return skipped
+    const said: string[] = []
+    let counted = 0
+    const add = (count: number) => {
+      counted += count
+    }
+    const loader = createLoader(api.driver, { add, say: message => void said.push(message) })
+    await work(loader)
+    const { added, present, skipped } = loader.counts
+    expect(counted).toBe(Object.values(added).reduce((sum, count) => sum + count, present + skipped))
+    return said
   }
   const row = (user_id: string, version: number, fields: object = {}) => {
     const { type: _, ...columns } = taskLine(user_id, version, fields)
@@ -804,7 +810,7 @@ onBothDatabases('the loader', api => {
 
   test('gives up at once when the database is broken', async () => {
     const addRows = () => Promise.reject(new Error('broken'))
-    const loader = createLoader({ ...api.driver, addRows }, () => {})
+    const loader = createLoader({ ...api.driver, addRows }, { add() {}, say() {} })
 
     await expect(loader.add([row(crypto.randomUUID(), 1)])).rejects.toThrow('broken')
   })
@@ -825,7 +831,7 @@ test('the loader waits for a writer of the same user, and takes the versions tha
   const meeting = createMeeting(database.directUrl)
   const ada = await api.user()
   const { type: _, ...columns } = taskLine(ada.id, 1)
-  const loader = createLoader(api.driver, () => {})
+  const loader = createLoader(api.driver, { add() {}, say() {} })
   let adding: Promise<void> | undefined
 
   await meeting.sql.begin(async tx => {

@@ -1,7 +1,7 @@
 import { expect, spyOn, test } from 'bun:test'
 import { existsSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { print, printable, printRows } from '../src/cli/terminal.ts'
+import { createProgress, print, printable, printRows } from '../src/cli/terminal.ts'
 import type { Env } from '../src/config/config.ts'
 import { executablePath } from './support/executable.ts'
 import { client } from './support/harness.ts'
@@ -97,6 +97,50 @@ test('a start at a terminal names the PostgreSQL server, and neither user nor pa
   expect(shown).not.toContain(env.SECRET_KEY)
   expect(shown).not.toMatch(/postgres:\/\/|@/)
 }, 60_000)
+
+test.each([
+  [undefined, '30 rows, 30/s', '1,000 rows, 833/s'],
+  [2000, '30 of 2,000 rows, 30/s', '1,000 of 2,000 rows, 833/s'],
+])(
+  'work of more than a second shows its progress in one line, five times a second (of %p)',
+  (total, ...shown) => {
+    let written = ''
+    let now = 0
+    const clock = spyOn(performance, 'now').mockImplementation(() => now)
+    const output = spyOn(process.stderr, 'write').mockImplementation((text: string | Uint8Array) => {
+      written += text
+      return true
+    })
+    const { isTTY } = process.stderr
+    const work = (isTerminal: boolean) => {
+      process.stderr.isTTY = isTerminal
+      now = 0
+      written = ''
+      const progress = createProgress(total)
+      for (const [count, time] of [
+        [10, 999],
+        [20, 1000],
+        [920, 1199],
+        [50, 1200],
+      ] as const) {
+        now = time
+        progress.add(count)
+      }
+      progress.say('skipped one')
+      progress.clear()
+      return written
+    }
+    try {
+      const line = '\r\x1b[K'
+      expect(work(true)).toBe(`${line}${shown[0]}${line}${shown[1]}${line}skipped one\n`)
+      expect(work(false)).toBe('skipped one\n')
+    } finally {
+      process.stderr.isTTY = isTTY
+      clock.mockRestore()
+      output.mockRestore()
+    }
+  },
+)
 
 test('foreign text is shown in one line, without what a terminal obeys', () => {
   expect(printable('Ada\x1b[2J\r\n\u202e\u2028é牛🎉')).toBe('Ada\ufffd[2J\ufffd\ufffd\ufffd\ufffdé牛🎉')
