@@ -166,6 +166,8 @@ describe('with BACKUP_EVERY', () => {
     expect(events(api, 'backup failed')[0]).toMatchObject({ reason: 'ended by SIGKILL' })
     expect(await api.stop()).toBe(0)
     await until(() => leftovers(dataDir).length === 0, 10)
+    const messages = api.lines.map(line => JSON.parse(line).msg)
+    expect(messages.slice(messages.indexOf('stopping'))).not.toContain('backup failed')
   }, 120_000)
 
   test('doctor warns when the newest backup is older than two periods, or when there is none', async () => {

@@ -292,6 +292,26 @@ describe('the data folder', () => {
     expect([exitCode, stderr.trim().split('\n').length]).toEqual([1, 1])
     expect(stderr).toContain('DATA_DIR')
   }, 30_000)
+
+  // As that of a volume in a container: its mode cannot be changed.
+  test.skipIf(stranger.uid === undefined)(
+    'may be of another user who lets us in',
+    async () => {
+      const folder = emptyFolder()
+      const volume = mkdtempSync(join(base, 'volume-'))
+      chmodSync(volume, 0o777)
+      expect(await run(folder, ['migrate'], { DATA_DIR: volume })).toMatchObject({ exitCode: 0 })
+
+      const closed = mkdtempSync(join(base, 'closed-'))
+      expect((await run(folder, ['migrate'], { DATA_DIR: closed })).stderr).toBe(
+        `DATA_DIR ${closed} cannot be used: permission denied\n`,
+      )
+      expect((await run(folder, ['backup', join(closed, 'x')], { DATA_DIR: volume })).stderr).toBe(
+        `x was not written: permission denied in ${closed}\n`,
+      )
+    },
+    60_000,
+  )
 })
 
 describe.each([

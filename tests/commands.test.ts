@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import {
   chmodSync,
   existsSync,
@@ -12,7 +12,14 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectToService } from '../src/cli/control.ts'
-import type { Env } from '../src/config/config.ts'
+import { failureOf } from '../src/cli/failure.ts'
+import { healthcheckCommand } from '../src/cli/healthcheck.ts'
+import { runCommand as runProgram } from '../src/cli/program.ts'
+import { UsageError } from '../src/cli/terminal.ts'
+import { ConfigError, type Env } from '../src/config/config.ts'
+import { DatabaseUrlError } from '../src/config/database-url.ts'
+import { MigrationError } from '../src/db/migrator.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
@@ -69,6 +76,10 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect([taken, noAddress, short, long].map(({ exitCode }) => exitCode)).toEqual([1, 2, 2, 2])
     expect(taken.stderr).toContain('another account')
     expect(short.stderr).toContain('at least 8 characters')
+    expect(await user(['reset-password', 'missing\x1b[2J@example.com'], 'short')).toMatchObject({
+      exitCode: 1,
+      stderr: 'there is no user missing\ufffd[2J@example.com\n',
+    })
     expect(long.stderr).toContain('at most 72 bytes')
     expect(await user(['list'])).toMatchObject({ stdout: expect.not.stringContaining('bob') })
   })
@@ -88,9 +99,12 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
 
   test('disable ends the sessions within a second and refuses sign-ins; enable allows them again', async () => {
     const carol = await api.user('carol@example.com')
-    const { token } = carol
+    const { token: accessToken } = carol
+    const changedAt = async () =>
+      String((await ask(`select updated_at::text from users where id = '${carol.id}'`))[0]![0])
+    const times = [await changedAt()]
     const script = await makeApiToken(api, carol)
-    expect((await api.get('/users/me', { token })).status).toBe(200)
+    expect((await api.get('/users/me', { token: accessToken })).status).toBe(200)
     expect((await api.get('/tasks', { token: script.token })).status).toBe(200)
     const disabled = await user(['disable', 'CAROL@example.com'])
     await Bun.sleep(1000)
@@ -99,15 +113,23 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
       exitCode: 0,
       stderr: 'carol@example.com is disabled; 1 sessions and 1 API tokens ended\n',
     })
-    expect((await api.get('/users/me', { token })).status).toBe(401)
+    expect((await api.get('/users/me', { token: accessToken })).status).toBe(401)
     expect((await login('carol@example.com', 'correct horse')).status).toBe(401)
+    times.push(await changedAt())
 
     expect((await api.get('/tasks', { token: script.token })).status).toBe(401)
+    expect(await token(['create', carol.id, '--name', 'x', '--scopes', 'tasks:read'])).toEqual({
+      exitCode: 1,
+      stdout: '',
+      stderr: 'carol@example.com is disabled\n',
+    })
 
     expect(await user(['enable', 'carol@example.com'])).toMatchObject({ exitCode: 0 })
     expect((await api.get('/tasks', { token: script.token })).status).toBe(401)
-    expect((await api.get('/users/me', { token })).status).toBe(401)
+    expect((await api.get('/users/me', { token: accessToken })).status).toBe(401)
     expect((await login('carol@example.com', 'correct horse')).status).toBe(200)
+    times.push(await changedAt())
+    expect([...new Set(times)].toSorted()).toEqual(times)
   })
 
   test('disable and reset-password end no session and no API token of another user', async () => {
@@ -122,15 +144,18 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect((await api.get('/tasks', { token: script.token })).status).toBe(200)
   })
 
-  test('an account that is disabled again stays disabled since the first time', async () => {
+  test('an account that is disabled again stays disabled since the first time, and when another is enabled', async () => {
     const judy = await api.user()
+    const other = await api.user()
     const disabledAt = async () => {
       expect((await user(['disable', judy.id])).exitCode).toBe(0)
       const accounts = lines((await user(['list'])).stdout).map(line => JSON.parse(line))
       return accounts.find(({ id }) => id === judy.id).disabled_at
     }
 
-    expect(await disabledAt()).toBe(await disabledAt())
+    const since = await disabledAt()
+    expect((await user(['enable', other.id])).exitCode).toBe(0)
+    expect([since, await disabledAt()]).toEqual([expect.any(String), since])
   })
 
   test('reset-password changes the password and ends the sessions', async () => {
@@ -190,8 +215,13 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     const options = ['--name', 'x', '--scopes', 'tasks:read', '--expires', 'never']
     const { stdout, stderr } = await token(['create', grace.id, ...options])
     expect(stderr).toEndWith('; it expires never\n')
+    const day = new Date(Date.now() + 90 * 86_400_000).toISOString().slice(0, 10)
+    const usual = await token(['create', grace.id, '--name', 'y', '--scopes', 'tasks:read'])
+    expect(usual.stderr).toEndWith(`; it expires ${day}\n`)
+    await token(['revoke', '-'], usual.stdout)
 
-    expect(await token(['revoke', '-'], stdout)).toMatchObject({ exitCode: 0 })
+    // As it was copied.
+    expect(await token(['revoke', '-'], ` ${stdout.trim()} \n`)).toMatchObject({ exitCode: 0 })
     expect((await api.get('/auth/tokens', grace)).body).toEqual([])
     expect(await token(['revoke', '-'], stdout)).toMatchObject({ exitCode: 1 })
   })
@@ -270,8 +300,12 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   })
 
   test('delete at a terminal accepts only the address as a yes', async () => {
-    const { id } = await api.user('fred@example.com')
-    const command = [await executablePath(), 'user', 'delete', id].join(' ')
+    const fred = await api.user('fred@example.com')
+    const { id } = fred
+    await api.task(fred)
+    await api.task(await api.user())
+    // The question is no result: it is on stderr.
+    const command = [await executablePath(), 'user', 'delete', id, '> /dev/null'].join(' ')
     const typing = async (answer: string) => {
       const env = { PATH: process.env.PATH, ...place.env }
       const terminal = Bun.spawn(['script', '-qec', command, '/dev/null'], {
@@ -279,15 +313,25 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
         stdin: 'pipe',
         stdout: 'pipe',
       })
-      terminal.stdin.write(answer)
-      await terminal.stdin.flush()
-      const shown = await terminal.stdout.text()
+      let shown = ''
+      let isAnswered = false
+      for await (const chunk of terminal.stdout) {
+        shown += Buffer.from(chunk).toString()
+        if (isAnswered || !shown.includes('go on: ')) continue
+        isAnswered = true
+        terminal.stdin.write(answer)
+        await terminal.stdin.flush()
+      }
       return [await terminal.exited, shown]
     }
 
-    expect(await typing('fred\n')).toEqual([1, expect.stringContaining('nothing was deleted')])
+    expect(await typing('fred\r')).toEqual([
+      1,
+      expect.stringMatching(/deletes fred@example\.com and 1 tasks for good[\s\S]*nothing was deleted/),
+    ])
+    expect(await typing('\x04')).toEqual([1, expect.stringContaining('nothing was deleted')])
     expect((await login('fred@example.com', 'correct horse')).status).toBe(200)
-    expect(await typing('FRED@example.com\n')).toEqual([0, expect.stringContaining('is deleted')])
+    expect(await typing('FRED@example.com\r')).toEqual([0, expect.stringContaining('is deleted')])
     expect((await login('fred@example.com', 'correct horse')).status).toBe(401)
   })
 
@@ -302,24 +346,59 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   })
 })
 
-test('user list counts the tasks that are not in the trash, and the sessions that are not over', async () => {
+test('user list counts the tasks that are not in the trash, and the sessions that are not over; token list shows live ones', async () => {
   const place = await newPlace('postgres', { direct: true })
   const { stdout: made } = await runCommand(['user', 'create', 'ada@example.com'], {
-    ...place,
+    env: { ...place.env, BCRYPT_COST: '5' },
     stdin: 'correct horse',
   })
   const id = made.trim()
   await execute(
     place.env.DATABASE_URL!,
-    `insert into sessions (id, user_id, token_hash, expires_at)
-     select gen_random_uuid(), '${id}', n, now() + n * interval '1 hour' from generate_series(-2, 1) n;
+    `insert into sessions (id, user_id, token_hash, expires_at, last_used_at)
+     select gen_random_uuid(), '${id}', n, now() + n * interval '1 hour', '2026-01-05'::date + n
+     from generate_series(-2, 1) n;
+     insert into api_tokens (id, user_id, name, scopes, token_hash, prefix, expires_at, last_used_at)
+     select ('00000000-0000-4000-8000-00000000000' || n)::uuid, '${id}', n, '{tasks:read}', n, 'todo_pat_' || n, at,
+            case n when 2 then timestamptz '2026-01-04T12:00:00Z' end
+     from (values (1, now() - interval '1 s'), (4, null), (2, now() + interval '1 hour'), (3, null)) t(n, at);
      insert into tasks (id, user_id, title, version, deleted_at)
      select gen_random_uuid(), '${id}', 'a', n, case when n > 1 then now() end from generate_series(1, 3) n`,
   )
 
   const { stdout } = await runCommand(['user', 'list'], place)
 
+  const { stdout: tokens } = await runCommand(['token', 'list'], place)
+  const [row] = await execute(place.env.DATABASE_URL!, 'select password_hash from users')
+  const atTerminal = Bun.spawn(
+    ['script', '-qec', '"$PROGRAM" user list; "$PROGRAM" token list', '/dev/null'],
+    {
+      env: { PATH: process.env.PATH, PROGRAM: await executablePath(), ...place.env },
+      stdout: 'pipe',
+    },
+  )
+  const tables = (await atTerminal.stdout.text()).split('\r\n').map(line => line.split(/ {2,}/))
+
   expect(JSON.parse(stdout)).toMatchObject({ id, tasks: 1, sessions: 1 })
+  expect(JSON.parse(stdout).last_used_at).toStartWith('2026-01-06')
+  expect(lines(tokens).map(line => JSON.parse(line).name)).toEqual(['2', '3', '4'])
+  expect(row!.password_hash).toStartWith('$2b$05$')
+  const day = new Date().toISOString().slice(0, 10)
+  expect(tables.slice(0, 5)).toEqual([
+    ['ID', 'E-MAIL', 'CREATED', 'TASKS', 'SESSIONS', 'LAST USED', 'DISABLED'],
+    [id, 'ada@example.com', day, '1', '1', '2026-01-06 00:00'],
+    ['ID', 'USER', 'NAME', 'SCOPES', 'BEGINS WITH', 'LAST USED', 'EXPIRES'],
+    [
+      expect.stringMatching(/2$/),
+      'ada@example.com',
+      '2',
+      'tasks:read',
+      'todo_pat_2',
+      '2026-01-04 12:00',
+      expect.stringMatching(/^[\d-]{10}$/),
+    ],
+    [expect.stringMatching(/3$/), 'ada@example.com', '3', 'tasks:read', 'todo_pat_3', 'never', 'never'],
+  ])
   await place.remove()
 })
 
@@ -353,13 +432,17 @@ describe('config', () => {
   }
 
   test('says what is in force and where it comes from', async () => {
-    const { of, exitCode } = await config({ PORT: '9000' }, 'PORT=1\nLOG_LEVEL=warn\n')
+    const { of, exitCode } = await config({ PORT: '9000', DATA_DIR: 'x\x1b[2J' }, 'PORT=1\nLOG_LEVEL=warn\n')
 
     expect(exitCode).toBe(0)
     expect(of('PORT')).toEqual({ name: 'PORT', value: '9000', from: 'environment' })
     expect(of('LOG_LEVEL')).toEqual({ name: 'LOG_LEVEL', value: 'warn', from: '.env' })
     expect(of('HOST')).toEqual({ name: 'HOST', value: '127.0.0.1', from: 'default' })
-    expect(of('DATABASE_URL')).toMatchObject({ value: '(embedded database in ./data)', from: 'default' })
+    expect(of('DATA_DIR').value).toBe('x\ufffd[2J')
+    expect((await config({})).of('DATABASE_URL')).toMatchObject({
+      value: '(embedded database in ./data)',
+      from: 'default',
+    })
   })
 
   test('hides every secret', async () => {
@@ -367,7 +450,7 @@ describe('config', () => {
     writeFileSync(file, 'geheim-file-geheim-file-geheim-file-1\n')
     const urls = [
       'postgres://ada:geheim@db/todo',
-      'postgres://ada:geh%40eim@db1:1,db2:2/todo?password=geheim&sslpassword=geheim&application_name=b',
+      'postgres://ada:geh%40eim@db1:1,db2:2/todo?password=geheim&Password=geheim&sslpassword=geheim&application_name=b',
     ]
     for (const url of urls) {
       const { stdout, of } = await config({ DATABASE_URL: url, SECRET_KEY_FILE: file })
@@ -497,6 +580,7 @@ describe('wrong use', () => {
     [['user', 'create']],
     [['user', 'create', 'a@example.com', 'password']],
     [['user', 'create', 'a@example.com', '--password', 'x']],
+    [['token', 'revoke', 'nosuch']],
     [['import']],
     [['import', 'a', '--from', 'postgres://db/x']],
     [['import', '--from', 'mysql://db/x']],
@@ -527,19 +611,197 @@ describe('wrong use', () => {
   })
 })
 
-test('every account is listed, however many there are', async () => {
+describe('healthcheck', () => {
+  /** The result and what is said when a service answers so, or the message of the failure. */
+  async function check(answer: () => Response | Promise<Response>, env: Env = {}) {
+    let said = ''
+    const output = spyOn(process.stderr, 'write').mockImplementation((text: string | Uint8Array) => {
+      said += text
+      return true
+    })
+    const server = Bun.serve({ hostname: '127.0.0.1', port: 0, fetch: answer })
+    const settings = { HOST: '127.0.0.1', PORT: String(server.port), ...env }
+    Object.assign(process.env, settings)
+    try {
+      return [await healthcheckCommand(), said]
+    } catch (error) {
+      return (error as Error).message.replace(String(server.port), 'PORT')
+    } finally {
+      output.mockRestore()
+      for (const name of Object.keys(settings)) delete process.env[name]
+      await server.stop(true)
+    }
+  }
+
+  test('passes on what the service says of itself', async () => {
+    expect(await check(() => new Response('ready'))).toEqual([true, 'ready\n'])
+    expect(await check(() => new Response('stopping', { status: 503 }))).toEqual([false, 'stopping\n'])
+    expect(await check(() => new Response('ready'), { HOST: '0.0.0.0' })).toEqual([true, 'ready\n'])
+  })
+
+  test('says why there is no answer, after 3 s at the latest', async () => {
+    const limit = spyOn(AbortSignal, 'timeout')
+    limit.mockImplementation(() => AbortSignal.abort(new DOMException('', 'TimeoutError')))
+    const silent = await check(() => new Promise(() => {}))
+    expect(limit.mock.calls).toEqual([[3000]])
+    limit.mockRestore()
+
+    expect(silent).toBe('http://127.0.0.1:PORT/health/ready does not answer (for 3 s)')
+    expect(await check(() => new Response(), { PORT: '1' })).toBe(
+      'http://127.0.0.1:1/health/ready does not answer (ECONNREFUSED)',
+    )
+  })
+})
+
+describe('help', () => {
+  /** Runs the program in this process, which it would end. */
+  async function run(...words: string[]) {
+    let [stdout, stderr] = ['', '']
+    const spies = [
+      spyOn(process.stdout, 'write').mockImplementation((part: string | Uint8Array) => {
+        stdout += part
+        return true
+      }),
+      spyOn(process.stderr, 'write').mockImplementation((part: string | Uint8Array) => {
+        stderr += part
+        return true
+      }),
+      spyOn(process, 'exit').mockImplementation(code => {
+        throw new Error(`exit code ${code}`)
+      }),
+    ]
+    const end = await runProgram(words).then(
+      () => 'success',
+      error => error.message,
+    )
+    for (const spy of spies) spy.mockRestore()
+    return { end, stdout, stderr }
+  }
+
+  /** The commands that a help text lists. */
+  async function listed(...words: string[]) {
+    const { end, stdout } = await run(...words)
+    expect(end).toBe('exit code 0')
+    const [list] = stdout.split('Commands:')[1]!.split('\n\n')
+    return [...list!.matchAll(/^ {2}([a-z-]+)/gm)].map(([, name]) => name)
+  }
+
+  test('lists the commands that a user may use, and no other', async () => {
+    expect(await listed('--help')).toEqual([
+      ...[
+        'serve',
+        'migrate',
+        'healthcheck',
+        'openapi',
+        'import',
+        'export',
+        'backup',
+        'restore',
+        'reset-sync',
+      ],
+      ...['config', 'doctor', 'user', 'token', 'version', 'help'],
+    ])
+    expect(await listed('help', 'user')).toEqual([
+      ...['list', 'create', 'reset-password', 'disable', 'enable', 'delete'],
+    ])
+    expect(await listed('token', '--help')).toEqual(['create', 'list', 'revoke'])
+  })
+
+  test.each([
+    'user create',
+    'user reset-password',
+    'user disable',
+    'user enable',
+    'user delete',
+    'token create',
+    'token revoke',
+    'backup',
+    'restore',
+  ])('%s needs an argument', async words => {
+    expect(await run(...words.split(' '))).toEqual({
+      end: 'exit code 2',
+      stdout: '',
+      stderr: expect.stringContaining('missing required argument'),
+    })
+  })
+
+  test('is offered for a command that is not there', async () => {
+    expect(await run('serv')).toMatchObject({
+      end: 'there is no command serv; `todo-api help` lists all of them',
+    })
+  })
+})
+
+test('every account is listed, however many there are, oldest first', async () => {
   const place = await newPlace('postgres')
+  // Three of a moment, one of them on the next page.
   await execute(
     place.env.DATABASE_URL!,
-    `insert into users (id, email, normalized_email, password_hash)
-     select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' from generate_series(1, 1200) n`,
+    `insert into users (id, email, normalized_email, password_hash, created_at)
+     select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x', now() - n / 3 * interval '1 s'
+     from generate_series(0, 1199) n`,
   )
   const { stdout } = await runCommand(['user', 'list'], place)
   await place.remove()
 
-  const addresses = lines(stdout).map(line => JSON.parse(line).email)
-  expect(addresses).toHaveLength(1200)
-  expect(new Set(addresses).size).toBe(1200)
+  const accounts = lines(stdout).map(line => JSON.parse(line))
+  expect(accounts).toHaveLength(1200)
+  expect(new Set(accounts.map(({ email }) => email)).size).toBe(1200)
+  const times = accounts.map(({ created_at }) => created_at)
+  expect(times).toEqual(times.toSorted())
+})
+
+describe('a command that fails', () => {
+  const refused = Object.assign(new Error('permission denied for table users'), { code: '42501' })
+  const away = new AppError('unavailable', { cause: new Error('connect ECONNREFUSED') })
+
+  test.each([
+    ['wrong use', new UsageError('name a FILE'), 'name a FILE', 2],
+    ['wrong settings', new ConfigError(['PORT is wrong']), 'Settings:\n  PORT is wrong', 2],
+    ['a wrong address', new DatabaseUrlError(['has no host']), 'The address of the database has no host', 2],
+    ['a database that is away', away, 'the database cannot be reached: connect ECONNREFUSED', 1],
+    ['one that is away and says no more', new AppError('unavailable'), 'the database cannot be reached', 1],
+    ['an error of the database', refused, 'the database says: permission denied for table users', 1],
+    [
+      'a statement that failed, which may hold a secret',
+      Object.assign(new Error('geheim', { cause: refused }), { query: 'select geheim' }),
+      'the database says: permission denied for table users',
+      1,
+    ],
+    [
+      'a failure to close after another',
+      new SuppressedError(new Error('close'), refused),
+      expect.stringContaining('denied'),
+      1,
+    ],
+    [
+      'a migration',
+      new MigrationError('0007_x', refused),
+      expect.stringMatching(/^Migration 0007_x failed/),
+      1,
+    ],
+    ['a reader that is gone', Object.assign(new Error('EPIPE'), { code: 'EPIPE' }), undefined, 1],
+  ])('by %s ends with its message and code', (_, error, message, exitCode) => {
+    expect(failureOf(error)).toEqual({ message, exitCode })
+  })
+
+  test('by a fault of the database says so, and not that an address is taken', async () => {
+    const place = await newPlace('postgres', { direct: true })
+    await execute(
+      place.env.DATABASE_URL!,
+      `alter table users add constraint no_ada check (email <> 'ada@x.y')`,
+    )
+    const made = await runCommand(['user', 'create', 'ada@x.y'], { ...place, stdin: 'correct horse' })
+    await place.remove()
+
+    expect(made).toEqual({
+      exitCode: 1,
+      stdout: '',
+      stderr: expect.stringMatching(
+        /^the database says: new row for relation "users" violates .*no_ada.*\n$/,
+      ),
+    })
+  })
 })
 
 test('a reader that goes away early is no failure', async () => {

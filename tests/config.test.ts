@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type ConfigError, type Env, parseConfig } from '../src/config/config.ts'
+import { type ConfigError, type Env, parseConfig, readSettings } from '../src/config/config.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'todo-api-config-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -71,7 +71,12 @@ test('without any setting everything has its documented default', () => {
     logLevel: 'info',
     trustedProxies: [],
   })
-  expect(parseConfig({ DATABASE_URL: url }).database).toMatchObject({ kind: 'postgres', url, poolSize: 10 })
+  expect(parseConfig({ DATABASE_URL: url }).database).toEqual({
+    kind: 'postgres',
+    url,
+    poolSize: 10,
+    prepare: true,
+  })
 })
 
 test.each([
@@ -107,6 +112,18 @@ test('what is not set has these limits', () => {
   expect(hashing.waiting).toBe(25 * hashing.atOnce)
 })
 
+test('passwords are hashed by all cores but one, which the workers share', () => {
+  const source = JSON.stringify(join(import.meta.dir, '../src/config/config.ts'))
+  const script = `
+    require('node:os').availableParallelism = () => 9
+    const { parseConfig } = await import(${source})
+    const env = { DATABASE_URL: 'postgres://h' }
+    console.log(...['1', '2', '64'].map(WORKERS => parseConfig({ ...env, WORKERS }).hashing.atOnce))`
+  const { stdout } = Bun.spawnSync([process.execPath, '-e', script])
+
+  expect(String(stdout)).toBe('8 4 1\n')
+})
+
 test('secrets are long and hold different characters', () => {
   const isRefused = (env: Env) => mistakes(env).length > 0
   const letters = (count: number) => 'zq7vkwx9'.slice(0, count)
@@ -119,6 +136,45 @@ test('secrets are long and hold different characters', () => {
   expect([15, 16].map(length => isRefused({ METRICS_TOKEN: 'x'.repeat(length) }))).toEqual([true, false])
   expect([31, 32].map(length => isRefused({ SECRET_KEY: secret.slice(0, length) }))).toEqual([true, false])
   expect([7, 8].map(count => isRefused({ SECRET_KEY: mixed(count) }))).toEqual([true, false])
+})
+
+test.each([
+  'secret',
+  'change',
+  'example',
+  'password',
+  'replace',
+  'placeholder',
+  'default',
+  'insecure',
+  'openssl',
+  '12345678',
+  'abcdefgh',
+])('a secret that contains %p is guessable', word => {
+  const rest = secret.slice(word.length)
+  expect(mistakes({ SECRET_KEY: rest + word.toUpperCase() })).toEqual([
+    expect.stringContaining('a placeholder'),
+  ])
+})
+
+test('these settings are secrets, whatever sets them', () => {
+  const { settings } = readSettings({
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318',
+    OTEL_EXPORTER_OTLP_HEADERS: 'api-key=geheim',
+    OTEL_EXPORTER_OTLP_TRACES_HEADERS: 'api-key=geheim',
+    OTEL_SERVICE_NAME: 'todo',
+  })
+  const secrets = [...settings].filter(([, { isSecret }]) => isSecret).map(([name]) => name)
+
+  expect(secrets.sort()).toEqual([
+    'DATABASE_URL',
+    'FIRST_USER_PASSWORD',
+    'METRICS_TOKEN',
+    'OTEL_EXPORTER_OTLP_HEADERS',
+    'OTEL_EXPORTER_OTLP_TRACES_HEADERS',
+    'SECRET_KEY',
+  ])
+  expect(settings.has('OTEL_SERVICE_NAME')).toBe(true)
 })
 
 test('an empty value, and one of nothing but white space, count as not set', () => {
@@ -147,6 +203,7 @@ test('every setting can be set', () => {
     PORT: '80',
     DATABASE_URL: url,
     DATABASE_POOL_SIZE: '25',
+    DATABASE_PREPARE: 'false',
     DATA_DIR: '/var/lib/todo',
     SECRET_KEY: secret,
     ALGORITHM: 'HS512',
@@ -161,7 +218,7 @@ test('every setting can be set', () => {
     environment: 'production',
     host: '0.0.0.0',
     port: 80,
-    database: { kind: 'postgres', url, poolSize: 25 },
+    database: { kind: 'postgres', url, poolSize: 25, prepare: false },
     dataDir: '/var/lib/todo',
     secretKey: secret,
     algorithm: 'HS512',
@@ -219,7 +276,7 @@ test.each([
     ],
     [
       secret.slice(1),
-      '🦆🐢🦉🐝🦊🐙🦔🐌🐞',
+      '🦆🐢🦉🐝🦊🐙🦔🐌🐞🦀🐳🦎🐸🦇🐿🦭🐺🦝🐗🐴',
       'secret',
       'changeme',
       'your-secret-key-here',

@@ -1,10 +1,22 @@
 import { afterAll, describe, expect, test } from 'bun:test'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
+import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { answerCommands, connectToService, newCopy } from '../src/cli/control.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { createLog } from '../src/telemetry/log.ts'
+import { until } from './support/until.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'todo-api-control-'))
 const driver = await openEmbedded({ dataDir: join(root, 'data') })
@@ -13,16 +25,19 @@ afterAll(async () => {
   rmSync(root, { recursive: true })
 })
 
-/** Answers commands in a folder of its own, until the end of `work`. */
+/** Answers commands in a folder of its own, until the end of `work`; what it logs. */
 async function answering(folder: string, work: (folder: string) => Promise<void> | void) {
   mkdirSync(folder, { recursive: true })
-  const log = createLog({ level: 'info', pretty: false, write: () => {} })
+  const lines: string[] = []
+  const log = createLog({ level: 'info', pretty: false, write: text => void lines.push(text) })
   const control = answerCommands(folder, driver, log)
   try {
     await work(folder)
   } finally {
     await control.stop()
   }
+  log.flush()
+  return lines.join('')
 }
 
 describe('a service that answers commands', () => {
@@ -40,15 +55,69 @@ describe('a service that answers commands', () => {
     expect([old, recent, other].map(existsSync)).toEqual([false, true, true])
   })
 
-  test('leaves no socket behind', async () => {
+  test('has a socket for its owner alone, and leaves none behind', async () => {
     const folder = join(root, 'socket')
+    const mask = process.umask(0o022)
     await answering(folder, async () => {
       expect(readdirSync(folder)).toEqual(['control'])
+      expect(statSync(join(folder, 'control')).mode & 0o777).toBe(0o600)
+      expect(process.umask(mask)).toBe(0o022)
       expect([...(await (await connectToService(folder))!.query('select 1', []))]).toEqual([[1]])
     })
 
     expect(readdirSync(folder)).toEqual([])
     expect(await connectToService(folder)).toBeUndefined()
+  })
+
+  test('replaces the socket of one that was killed', async () => {
+    const folder = join(root, 'killed')
+    mkdirSync(folder)
+    writeFileSync(join(folder, 'control'), '')
+
+    expect(await connectToService(folder)).toBeUndefined()
+    await answering(folder, async () => expect(await connectToService(folder)).toBeDefined())
+  })
+
+  test('runs without a socket where none can be made, and says so', async () => {
+    // A file system without sockets.
+    const folder = '/proc'
+    const log = await answering(folder, async () => expect(await connectToService(folder)).toBeUndefined())
+
+    expect(JSON.parse(log)).toMatchObject({
+      level: 'warn',
+      msg: 'commands cannot reach this service',
+      socket: join(folder, 'control'),
+    })
+  })
+
+  test('waits for no command when it stops', async () => {
+    const path = join(root, 'stopped')
+    const begun = Promise.withResolvers<void>()
+    await answering(path, async folder => {
+      const socket = createConnection(join(folder, 'control'))
+      socket.on('error', begun.reject).on('data', () => begun.resolve())
+      // The server answers `Expect` when it has begun to read the body, which does not come.
+      socket.write('POST /greet HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n')
+      await begun.promise
+    })
+
+    expect(existsSync(join(path, 'control'))).toBe(false)
+  })
+
+  test('copies the database, and removes the copy of a command that has ended meanwhile', async () => {
+    await answering(join(root, 'copied'), async folder => {
+      const [kept, left] = [newCopy(folder), newCopy(folder)]
+      await (await connectToService(folder))!.copyTo!(join(kept, 'cluster'))
+      expect(existsSync(join(kept, 'cluster/PG_VERSION'))).toBe(true)
+
+      const body = JSON.stringify([basename(left)])
+      const socket = createConnection(join(folder, 'control'))
+      socket.write(`POST /copy HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+      await until(() => existsSync(left))
+      socket.destroy()
+      await until(() => !existsSync(left))
+      expect(existsSync(kept)).toBe(true)
+    })
   })
 
   test('copies into its own folder alone', async () => {
@@ -70,6 +139,11 @@ describe('a service that answers commands', () => {
       await expect(service.transaction(async () => {})).rejects.toThrow(refusal)
       await expect(service.dedicatedConnection(async () => {})).rejects.toThrow(refusal)
       await expect(service.query('select * from missing', [])).rejects.toMatchObject({ code: '42P01' })
+      const { columns } = await service.query('select 1 as a, 2 as b', [], { columns: true })
+      expect(columns?.map(({ name }) => name)).toEqual(['a', 'b'])
+      await driver.close()
+      const away = await service.query('select 1', []).catch(error => error)
+      expect([away, away.code]).toEqual([expect.any(AppError), 'unavailable'])
     })
   })
 })

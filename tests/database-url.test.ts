@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
 import fc from 'fast-check'
 import { type Parameter, parameters } from '../src/config/database-parameters.ts'
-import { DatabaseUrlError, parseDatabaseUrl } from '../src/config/database-url.ts'
+import { DatabaseUrlError, isSocket, parseDatabaseUrl } from '../src/config/database-url.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { type Authority, createAuthority, read } from './support/certificates.ts'
 import { runCommand } from './support/command.ts'
@@ -68,6 +68,14 @@ describe('an address is read as libpq reads it:', () => {
       [host('/cloudsql/project:region:instance')],
     ],
     ['postgres://h/d?hostaddr=127.0.0.1', [{ ...host('h'), address: '127.0.0.1' }]],
+    ['postgres:///d?hostaddr=127.0.0.1', [{ ...host('127.0.0.1'), address: '127.0.0.1' }]],
+    [
+      'postgres://a,b/d?hostaddr=127.0.0.1,::1',
+      [
+        { ...host('a'), address: '127.0.0.1' },
+        { ...host('b'), address: '::1' },
+      ],
+    ],
   ])('%s', (url, hosts) => {
     expect(parseDatabaseUrl(url).hosts).toEqual(hosts)
   })
@@ -83,6 +91,10 @@ describe('an address is read as libpq reads it:', () => {
       password: 'p+q',
       database: 'd',
     })
+    // A parameter wins, and the last one of a name.
+    expect(
+      parseDatabaseUrl('postgres://a:b@h/c?user=x&user=u&password=p&dbname=d&sslmode=allow&sslmode=disable'),
+    ).toMatchObject({ user: 'u', password: 'p', database: 'd', encryption: ['plain'] })
     // Characters that are unmistakable, as psql takes them.
     expect(parseDatabaseUrl('postgres://u:p:#?&!@h/d')).toMatchObject({ user: 'u', password: 'p:#?&!' })
   })
@@ -106,11 +118,65 @@ describe('an address is read as libpq reads it:', () => {
     ['postgres://h/d?sslmode=prefer', ['tls', 'plain'], false],
     ['postgres://h/d?sslmode=require', ['tls'], false],
     ['postgres://h/d?ssl=true', ['tls'], false],
+    ['postgres://h/d?ssl=false', ['plain'], false],
+    ['postgres://h/d?ssl=true&sslmode=allow', ['plain', 'tls'], false],
     ['postgres://h/d?sslmode=verify-ca', ['tls'], true],
     ['postgres://h/d?sslmode=verify-full', ['tls'], true],
     ['postgres://h/d?sslrootcert=system', ['tls'], true],
   ] as const)('%s: the encryption', (url, encryption, rejectUnauthorized) => {
     expect(parseDatabaseUrl(url)).toMatchObject({ encryption, tls: { rejectUnauthorized } })
+  })
+
+  test('names are known in capitals, and those with a dot are of extensions', () => {
+    expect(
+      parseDatabaseUrl('postgres://h/d?TimeZone=Asia/Tokyo&prepareThreshold=0&citus.explain=1'),
+    ).toMatchObject({
+      session: { timezone: 'Asia/Tokyo', 'citus.explain': '1' },
+      ignored: ['preparethreshold'],
+    })
+  })
+
+  test.each([
+    ['', 'todo-api'],
+    ['fallback_application_name=b', 'b'],
+    ['application_name=a&fallback_application_name=b', 'a'],
+  ])('the name of the application with %p is %s', (query, application_name) => {
+    expect(parseDatabaseUrl(`postgres://h?${query}`).session).toEqual({ application_name })
+  })
+
+  test.each([
+    ['a,b', true],
+    ['a', false],
+    ['a?target_session_attrs=any', false],
+    ['a,b?target_session_attrs=any', false],
+    ['a?target_session_attrs=primary', true],
+  ])('of %s a server that accepts writes is needed: %p', (rest, mustBeWritable) => {
+    expect(parseDatabaseUrl(`postgres://${rest}`)).toMatchObject({ mustBeWritable })
+  })
+
+  test('a socket is a folder, unless an address says where to connect to', () => {
+    const [folder] = parseDatabaseUrl('postgres:///d?host=/run').hosts
+    const [addressed] = parseDatabaseUrl('postgres:///d?host=/run&hostaddr=127.0.0.1').hosts
+    expect([isSocket(folder!), isSocket(addressed!)]).toEqual([true, false])
+  })
+
+  test('the versions of TLS have bounds', () => {
+    const query = 'ssl_min_protocol_version=TLSv1.2&ssl_max_protocol_version=TLSv1.3'
+    expect(parseDatabaseUrl(`postgres://h?${query}`).tls).toEqual({
+      rejectUnauthorized: false,
+      minVersion: 'TLSv1.2',
+      maxVersion: 'TLSv1.3',
+    })
+  })
+
+  test('the authorities of a machine that has none are those of the runtime', () => {
+    const source = JSON.stringify(join(import.meta.dir, '../src/config/database-url.ts'))
+    const script = `import { parseDatabaseUrl } from ${source}
+      console.log('ca' in parseDatabaseUrl('postgres://h?sslrootcert=system').tls)`
+    const { stdout } = Bun.spawnSync([process.execPath, '-e', script], {
+      env: { SSL_CERT_FILE: '/dev/null', SSL_CERT_DIR: folder },
+    })
+    expect(String(stdout)).toBe('false\n')
   })
 
   test('what only other programs need is ignored by name', () => {
@@ -133,13 +199,20 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres://u@h/d?password=geheim%00x', /percent-encoded/],
     ['postgres://h:geheim/d', /port/],
     ['postgres://::1/d', /port .*\[::1\]/],
-    ['postgres://h:99999/d', /port/],
+    ['postgres://h:0/d', /port/],
+    ['postgres://h:65536/d', /port/],
+    ['postgres://h%20geheim/d', /must look like/],
+    ['postgres://h%5Bgeheim/d', /must look like/],
+    ['postgres://h/d?constructor=geheim', /unknown parameter constructor/],
+    ['postgres://a,b/d?hostaddr=127.0.0.1', /as many hostaddr as hosts/],
+    ['postgres://a:1,b:2/d?host=h', /as many ports/],
     ['postgres:///d?host=h1,h2&port=1,2,3', /as many ports/],
     ['postgres:///geheim', /look like.*host=\/var\/run/],
     ['postgresql+psycopg2://u:geheim@h/d', /without the name of a driver/],
     ['host=h password=geheim', /must look like postgres:/],
     ['postgres://h/d?sslmode=geheim', /sslmode .*disable, allow, prefer, require, verify-ca, verify-full/],
     ['postgres://h/d?connect_timeout=geheim', /connect_timeout .*whole number/],
+    ['postgres://h/d?connect_timeout=3geheim', /connect_timeout .*whole number/],
     ['postgres://h/d?target_session_attrs=standby', /target_session_attrs .*any, read-write, primary/],
     ['postgres://h/d?gssencmode=require', /gssencmode .*disable, prefer/],
     ['postgres://h/d?sslmod=geheim', /unknown parameter sslmod; the nearest is sslmode/],
@@ -152,6 +225,9 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres://h/d?sslrootcert=/geheim', /sslrootcert .*cannot be read \(ENOENT\)/],
     ['postgres://h/d?sslmode=require&sslrootcert=system', /needs sslmode=verify-full/],
     ['postgres://h/d?sslcert=/geheim', /needs both/],
+    ['postgres://h/d?sslkey=/geheim', /needs both/],
+    [`postgres://h/d?sslrootcert=${import.meta.path}`, /sslrootcert .*no PEM certificate/],
+    [`postgres://h/d?sslcert=${import.meta.path}&sslkey=${import.meta.path}`, /do not belong together/],
     ['postgres://h/d?sslnegotiation=direct', /needs sslmode=require/],
   ])('%s', (url, about) => {
     const found = mistakes(url)

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, mock, test } from 'bun:test'
 import * as nodeFs from 'node:fs'
 import * as nodePromises from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { create } from 'tar'
 
 /**
@@ -48,7 +48,8 @@ mock.module('node:fs/promises', () => ({
   },
 }))
 // Loaded now: they get the functions above.
-const { prepareDataDir } = await import('../src/config/data-dir.ts')
+const { openDataDir, prepareDataDir } = await import('../src/config/data-dir.ts')
+const { loadSecretKey } = await import('../src/config/secret-key.ts')
 const { DurableFS } = await import('../src/db/embedded/durable-fs.ts')
 const { ensureCluster } = await import('../src/db/embedded/cluster-files.ts')
 const { openEmbedded } = await import('../src/db/embedded/embedded.ts')
@@ -87,6 +88,19 @@ describe('a data folder', () => {
       `sync ${top}/a`,
       `sync ${top}`,
     ])
+    expect(await during(() => prepareDataDir(`${top}/a/b/../d//e/`))).toEqual([
+      `sync ${top}/a/d`,
+      `sync ${top}/a`,
+    ])
+  })
+
+  test.skipIf(process.getuid?.() !== 0)('may be the first one of the root folder', async () => {
+    const path = `/todo-api-test-${crypto.randomUUID()}`
+    try {
+      expect(await during(() => prepareDataDir(join(path, 'data')))).toEqual([`sync ${path}`, 'sync /'])
+    } finally {
+      fs.rmSync(path, { recursive: true, force: true })
+    }
   })
 
   test('that was empty and open to others is closed to them', () => {
@@ -96,6 +110,37 @@ describe('a data folder', () => {
 
     expect(fs.statSync(top).mode & 0o777).toBe(0o700)
   })
+
+  test('with files in it keeps its mode: it may be used for more', () => {
+    const top = folder()
+    fs.chmodSync(top, 0o755)
+    fs.writeFileSync(join(top, 'letter'), '')
+    prepareDataDir(top)
+
+    expect(fs.statSync(top).mode & 0o777).toBe(0o755)
+  })
+
+  test('whose interrupted restore cannot be finished is free, and the next one that opens it finishes', () => {
+    const top = folder()
+    for (const path of ['cluster', 'restore.ready/cluster'])
+      fs.mkdirSync(join(top, path), { recursive: true })
+    const obstacle = join(top, 'restore.ready/replaced')
+    fs.writeFileSync(obstacle, '')
+
+    expect(() => openDataDir(top)).toThrow(`DATA_DIR ${top} cannot be used: a file is in the way`)
+    fs.rmSync(obstacle)
+    openDataDir(top).close()
+    expect(fs.readdirSync(top).sort()).toEqual(['cluster', 'lock', expect.stringMatching(/^replaced-/)])
+  })
+})
+
+test('files that were written or synced are closed again', async () => {
+  const open = () => fs.readdirSync('/proc/self/fd').length
+  const before = open()
+  loadSecretKey(join(folder(), 'a/b'))
+  await writeOutput(join(folder(), 'result'), output => output.write('x'))
+
+  expect(open()).toBe(before)
 })
 
 test('a sync of the engine reaches the disk, and one that fails is reported to the engine', async () => {
@@ -220,6 +265,18 @@ describe('the result of a command', () => {
     expect(fs.readFileSync(path, 'utf8')).toBe('x')
   })
 
+  test('goes behind what a redirected output holds already, by each of its names', async () => {
+    const file = join(folder(), 'file')
+    const source = JSON.stringify(join(import.meta.dir, '../src/cli/atomic-file.ts'))
+    const script = `import { writeOutput } from ${source}
+      for (const name of ['-', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1'])
+        await writeOutput(name, output => output.write(name + '\\n'))`
+    fs.writeFileSync(file, 'first\n')
+    await Bun.$`${process.execPath} -e ${script} >> ${file}`
+
+    expect(fs.readFileSync(file, 'utf8')).toBe('first\n-\n/dev/stdout\n/dev/fd/1\n/proc/self/fd/1\n')
+  })
+
   test.each([
     ['a device', async () => '/dev/full', (path: string) => fs.statSync(path).isCharacterDevice()],
     ['a folder', async () => folder(), (path: string) => fs.statSync(path).isDirectory()],
@@ -240,11 +297,21 @@ describe('the result of a command', () => {
     expect(isThere(path)).toBe(true)
   })
 
-  test('for a folder that is not there is refused in words', async () => {
-    const path = join(folder(), 'nowhere/result')
+  test.each([
+    ['a folder that is not there', (top: string) => join(top, 'nowhere/result'), 'there is no folder'],
+    [
+      'a folder that is a file',
+      (top: string) => {
+        fs.writeFileSync(join(top, 'file'), '')
+        return join(top, 'file/result')
+      },
+      '.*/file is not a folder',
+    ],
+  ])('for %s is refused in words', async (_, target, reason) => {
+    const path = target(folder())
     const result = writeOutput(path, output => output.write('x'))
 
-    await expect(result).rejects.toThrow('result was not written: there is no folder')
+    await expect(result).rejects.toThrow(new RegExp(`^${basename(path)} was not written: ${reason}`))
   })
 })
 
@@ -304,6 +371,30 @@ describe('a restore', () => {
       `rename ${dataDir}/cluster`,
       `sync ${dataDir}/restore.ready`,
       `sync ${dataDir}`,
+      `sync ${dataDir}`,
+    ])
+  }, 60_000)
+
+  test('over a database sets that aside, for its owner alone, under a name of that second', async () => {
+    await backup()
+    const dataDir = join(top, 'over')
+    await within(dataDir, () => restoreCommand(file, {}))
+    fs.writeFileSync(join(dataDir, 'cluster/mark'), '')
+    const seen = await during(() => within(dataDir, () => restoreCommand(file, { force: true })))
+
+    const aside = fs.readdirSync(dataDir).find(name => name.startsWith('replaced-'))!
+    expect(aside).toMatch(/^replaced-\d{4}-\d\d-\d\dT\d{6}Z$/)
+    expect(fs.existsSync(join(dataDir, aside, 'cluster/mark'))).toBe(true)
+    expect(fs.statSync(join(dataDir, aside)).mode & 0o777).toBe(0o700)
+    expect(seen.slice(seen.indexOf(`rename ${dataDir}/restore.ready`))).toEqual([
+      `rename ${dataDir}/restore.ready`,
+      `sync ${dataDir}`,
+      `rename ${dataDir}/restore.ready/replaced/cluster`,
+      `sync ${dataDir}/restore.ready/replaced`,
+      `rename ${dataDir}/cluster`,
+      `sync ${dataDir}/restore.ready`,
+      `sync ${dataDir}`,
+      `rename ${dataDir}/${aside}`,
       `sync ${dataDir}`,
     ])
   }, 60_000)

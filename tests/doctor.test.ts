@@ -3,13 +3,16 @@ import { createSocket } from 'node:dgram'
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
+import { diagnose } from '../src/cli/diagnose.ts'
 import { doctorCommand } from '../src/cli/doctor.ts'
 import type { Env } from '../src/config/config.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { type Authority, createAuthority, read } from './support/certificates.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, startExecutable } from './support/executable.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { startScriptedServer } from './support/scripted-server.ts'
+import { emptyDatabase } from './support/template.ts'
 
 const secret = '58b49a2cb5ab63ce16b08e9c6b9fcee5'
 const folder = mkdtempSync(join(tmpdir(), 'todo-api-doctor-'))
@@ -40,6 +43,23 @@ const failure = (check: string, cure: RegExp): { exitCode: number; found: Findin
 // As root, other users and file systems can be had.
 const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0
 if (!isRoot) process.stderr.write('\nNOT RUN: tests that mount a file system need root.\n')
+
+test.each([
+  ['53300', 'sorry, too many clients already', /DATABASE_POOL_SIZE/],
+  ['57P03', 'the database system is starting up', /try again/],
+  ['57P01', 'terminating connection', /try again/],
+  ['25006', 'cannot execute INSERT in a read-only transaction', /name the primary/],
+  ['CERT_HAS_EXPIRED', 'certificate has expired', /renew the certificate/],
+  ['ERR_SSL_WRONG_VERSION_NUMBER', 'wrong version number', /ssl_min_protocol_version/],
+  ['EACCES', 'connect EACCES /run/.s.PGSQL.5432', /into the folder of the socket/],
+  ['ETIMEDOUT', 'connect ETIMEDOUT', /firewall/],
+  ['XX000', 'something else', undefined],
+])('the failure %s (%s) has its cure', (code, message, cure) => {
+  const cause = Object.assign(new Error(message), { code })
+  for (const error of [cause, new AppError('unavailable', { cause })]) {
+    expect(diagnose(error)).toEqual({ about: message, cure: cure && expect.stringMatching(cure) })
+  }
+})
 
 describe('doctor names the cure when PostgreSQL', () => {
   let server: PostgresServer
@@ -260,6 +280,44 @@ describe('doctor names the cure when the database', () => {
     expect(found).toEqual([expect.objectContaining({ check: 'database', ...expected })])
   })
 
+  test.each([
+    ['another encoding', 'server_encoding', 'LATIN1', 'encoding', 'fail', /encoding 'UTF8'/],
+    ['another time zone', 'TimeZone', 'Asia/Tokyo', 'time zone', 'fail', /set timezone = 'UTC'/],
+    ['no time limits', 'statement_timeout', '0', 'time limits', 'warn', /set statement_timeout = '1800ms'/],
+  ] as const)('has %s', async (_, setting, value, check, verdict, cure) => {
+    const { exitCode, found } = await pretend(
+      `current_setting(name text) returns text language sql as $$
+         select case name when '${setting}' then '${value}' else pg_catalog.current_setting(name) end $$`,
+      () => problems(place.env),
+    )
+
+    expect(found).toEqual([{ verdict, check, about: expect.any(String), cure: expect.stringMatching(cure) }])
+    expect(exitCode).toBe(verdict === 'fail' ? 1 : 0)
+  })
+
+  test('is empty, and the role may not make tables', async () => {
+    const empty = await emptyDatabase()
+    const role = `guest_${name()}`
+    await execute(empty.directUrl, `create role ${role} login password 'x'`)
+    const url = new URL(empty.directUrl)
+    Object.assign(url, { username: role, password: 'x' })
+    const { exitCode, found } = await problems({ ...place.env, DATABASE_URL: url.href })
+    await empty.drop()
+    await execute(place.env.DATABASE_URL!, `drop role ${role}`)
+
+    expect([exitCode, found]).toEqual([
+      1,
+      [
+        expect.objectContaining({ verdict: 'warn', check: 'migrations' }),
+        expect.objectContaining({
+          verdict: 'fail',
+          check: 'writing',
+          cure: expect.stringContaining('make it the owner'),
+        }),
+      ],
+    ])
+  })
+
   test('has migrations of a newer todo-api', async () => {
     const migrations = 'drizzle.__drizzle_migrations'
     await execute(url(), `insert into ${migrations} (hash, created_at) values ('later', 99999999999999)`)
@@ -305,6 +363,10 @@ describe('doctor names the cure when the database', () => {
       'grant insert on session_ends to ROLE; grant select, update, delete on all tables in schema public to ROLE',
     ],
     ['deletions', 'grant select, update, insert on all tables in schema public to ROLE'],
+    [
+      'one of its tables',
+      'grant all on all tables in schema public to ROLE; revoke delete on tasks from ROLE',
+    ],
   ])('refuses the role %s', async (_, rights) => {
     const role = `reader_${name()}`
     await execute(
@@ -336,6 +398,14 @@ describe('doctor names the cure when the data folder', () => {
 
       expect(await problems({ DATA_DIR: disk })).toEqual(failure('data folder', /make room/))
     })
+    const verdicts: unknown[] = []
+    for (const size of [63, 65, 511, 513]) {
+      await withDisk(`size=${size}m,mode=0700`, async disk => {
+        const { found } = await problems({ DATA_DIR: disk })
+        verdicts.push(found.flatMap(({ verdict, check }) => [verdict, check]))
+      })
+    }
+    expect(verdicts).toEqual([['fail', 'data folder'], ['warn', 'data folder'], ['warn', 'data folder'], []])
   })
 
   test.skipIf(!isRoot).each([

@@ -143,6 +143,21 @@ test('a file in the way is reported in one line', () => {
   expect(() => openDataDir(join(dataDir, 'below'))).toThrow('cannot be used: a file is in the way')
 })
 
+test.each([
+  ['a folder', (lock: string) => mkdirSync(lock), 'files cannot be made in it'],
+  [
+    'a letter',
+    (lock: string) => writeFileSync(lock, 'Dear Ada'.repeat(99)),
+    'its file "lock" is something else',
+  ],
+])('a lock that is %s is reported in words', (_, make, reason) => {
+  const dataDir = folder()
+  mkdirSync(dataDir)
+  make(join(dataDir, 'lock'))
+
+  expect(() => openDataDir(dataDir)).toThrow(`DATA_DIR ${dataDir} cannot be used: ${reason}`)
+})
+
 test('each kind of value comes back as it was', async () => {
   const list = ['a', 'b "c"', 'back\\slash', '{}', ',', '', 'ünï']
   const values = [

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Kind } from '@sinclair/typebox'
 import { createLoader, type Loader } from '../src/cli/transfer/bulk-insert.ts'
@@ -13,8 +13,9 @@ import {
   startService,
   type User,
 } from './support/harness.ts'
+import { createMeeting } from './support/meet.ts'
 import { execute } from './support/postgres-server.ts'
-import { emptyDatabase, type PrivateDatabase } from './support/template.ts'
+import { emptyDatabase, type PrivateDatabase, privateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 
 /** What passlib 1.7.4 wrote for `correct horse`. */
@@ -475,6 +476,7 @@ describe('a file to import', () => {
     const { stderr, exitCode } = await runCommand(['import', '-'], { env, stdin: good.join('\n') })
     const { stdout } = await runCommand(['export'], { env })
 
+    expect(readdirSync(env.DATA_DIR).filter(name => name.startsWith('copy-'))).toEqual([])
     expect([stderr, exitCode]).toEqual([expect.stringContaining('added 2 users, 5 tasks'), 0])
     expect(contentOf(stdout)).toEqual(contentOf(good.join('\n')))
     expect(await api.stop()).toBe(0)
@@ -702,10 +704,16 @@ test('an old export, with the deleted tasks at its end, comes in as well', async
 
 onBothDatabases('the loader', api => {
   const load = async (work: (loader: Loader) => Promise<unknown>) => {
-    const skipped: string[] = []
-    const { driver } = api
-    await work(createLoader(driver, { add() {}, say: message => void skipped.push(message) }))
-    return skipped
+    const said: string[] = []
+    let counted = 0
+    const add = (count: number) => {
+      counted += count
+    }
+    const loader = createLoader(api.driver, { add, say: message => void said.push(message) })
+    await work(loader)
+    const { added, present, skipped } = loader.counts
+    expect(counted).toBe(Object.values(added).reduce((sum, count) => sum + count, present + skipped))
+    return said
   }
   const row = (user_id: string, version: number, fields: object = {}) => {
     const { type: _, ...columns } = taskLine(user_id, version, fields)
@@ -739,14 +747,72 @@ onBothDatabases('the loader', api => {
 
   test('of a batch with rows that the database refuses, by its own rules, takes the others', async () => {
     const ada = await api.user()
-    const titles: Record<number, string> = { 2: 'x'.repeat(300), 7: ' ' }
+    const titles: Record<number, string> = { 2: `\x1b[2J${'x'.repeat(300)}`, 7: ' ', 8: 'a\0b' }
     const rows = Array.from({ length: 10 }, (_, i) => row(ada.id, i, titles[i] ? { title: titles[i] } : {}))
 
     expect(await load(loader => loader.add(rows))).toEqual([
-      `skipped ${'x'.repeat(300)}: it breaks the rule tasks_title_length`,
+      `skipped \ufffd[2J${'x'.repeat(300)}: it breaks the rule tasks_title_length`,
       'skipped  : it breaks the rule tasks_title_not_blank',
+      'skipped a\ufffdb: the database refuses it (22P05)',
     ])
-    expect(await numbers(ada.id)).toHaveLength(8)
+    expect(await numbers(ada.id)).toHaveLength(7)
+  })
+
+  test('adds a user once, not under the address of another, and leaves the others alone', async () => {
+    const ada = await api.user()
+    await api.task(ada)
+    const eve = `${crypto.randomUUID()}@example.com`
+    const user = (id: string) => {
+      const { type: _, last_version: __, ...columns } = userLine(id, { email: eve })
+      return { label: eve, table: 'user' as const, columns: { ...columns, normalized_email: eve } }
+    }
+    const [first, second] = [crypto.randomUUID(), crypto.randomUUID()]
+    const skipped = await load(async loader => {
+      await loader.add([user(first), user(first), user(second)])
+      expect(loader.counts).toMatchObject({ added: { user: 1 }, present: 1 })
+      await loader.add([row(first, 1), row(first, 2)])
+    })
+
+    expect(skipped).toEqual([`skipped ${eve}: another account here has this e-mail address`])
+    expect((await api.task(ada)).version).toBe(2)
+  })
+
+  test('takes no list or parent of another user, no parent of a parent, and none from the trash', async () => {
+    const [ada, bob] = [await api.user(), await api.user()]
+    const foreign = await api.task(bob)
+    const list = await makeList(api as Service, bob)
+    const parent = row(ada.id, 1)
+    const trashed = row(ada.id, 2, { deleted_at: new Date().toISOString() })
+    const child = row(ada.id, 3, { parent_id: parent.columns.id })
+    await load(loader => loader.add([parent, trashed, child]))
+    const rest = [
+      row(ada.id, 4, { parent_id: child.columns.id }),
+      row(ada.id, 5, { parent_id: trashed.columns.id }),
+      row(ada.id, 6, { parent_id: trashed.columns.id, deleted_at: new Date().toISOString() }),
+      row(ada.id, 7, { parent_id: foreign.id }),
+      row(ada.id, 8, { list_id: list.id }),
+    ]
+
+    expect(await load(loader => loader.add(rest))).toEqual([])
+    const found = await api.sql(
+      'select title, parent_id, list_id from tasks where user_id = $1 and version > 2 order by title',
+      [ada.id],
+    )
+    expect(found).toEqual([
+      ['Task 3', parent.columns.id, null],
+      ['Task 4', null, null],
+      ['Task 5', null, null],
+      ['Task 6', trashed.columns.id, null],
+      ['Task 7', null, null],
+      ['Task 8', null, null],
+    ])
+  })
+
+  test('gives up at once when the database is broken', async () => {
+    const addRows = () => Promise.reject(new Error('broken'))
+    const loader = createLoader({ ...api.driver, addRows }, { add() {}, say() {} })
+
+    await expect(loader.add([row(crypto.randomUUID(), 1)])).rejects.toThrow('broken')
   })
 
   test('counts a row that comes twice once', async () => {
@@ -757,6 +823,29 @@ onBothDatabases('the loader', api => {
       expect(loader.counts).toMatchObject({ added: { task: 1 }, present: 1 })
     })
   })
+})
+
+test('the loader waits for a writer of the same user, and takes the versions that follow', async () => {
+  const database = await privateDatabase()
+  const api = await startService('postgres', { DATABASE_URL: database.url })
+  const meeting = createMeeting(database.directUrl)
+  const ada = await api.user()
+  const { type: _, ...columns } = taskLine(ada.id, 1)
+  const loader = createLoader(api.driver, { add() {}, say() {} })
+  let adding: Promise<void> | undefined
+
+  await meeting.sql.begin(async tx => {
+    await tx`update user_versions set last_version = 7 where user_id = ${ada.id}`
+    adding = loader.add([{ label: 'a task', table: 'task', columns }])
+    await until(async () => (await meeting.waiting()).length > 0)
+  })
+  await adding
+
+  expect(await api.sql('select version from tasks', [])).toEqual([[8]])
+  expect((await api.task(ada)).version).toBe(9)
+  await meeting.close()
+  await api.stop()
+  await database.drop()
 })
 
 test('what a deleted account has left is not exported, takes in nothing, and is no part of an account that comes again', async () => {

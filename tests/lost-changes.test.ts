@@ -246,10 +246,15 @@ test('reset-sync says how many users, tasks and lists it has moved', async () =>
        select gen_random_uuid(), '${id}', 'a', n from generate_series(1, 250) n;
        insert into lists (id, user_id, name, version) values (gen_random_uuid(), '${id}', 'a', 251)`,
     )
+  // Users of more than one page, in part without an account: they are numbered all the same.
+  await execute(
+    place.env.DATABASE_URL!,
+    'insert into user_versions (user_id, last_version) select gen_random_uuid(), 5 from generate_series(1, 198)',
+  )
   const { stderr } = await runCommand(['reset-sync'], place)
   await place.remove()
 
   expect(stderr).toBe(
-    'the clients of 3 users will sync from the beginning; 753 tasks and lists have new versions\n',
+    'the clients of 201 users will sync from the beginning; 753 tasks and lists have new versions\n',
   )
 })

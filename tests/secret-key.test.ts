@@ -2,6 +2,7 @@ import { afterAll, expect, test } from 'bun:test'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { lockFile } from '../src/config/data-dir.ts'
 import { loadSecretKey } from '../src/config/secret-key.ts'
 
 const top = mkdtempSync(join(tmpdir(), 'todo-api-secret-'))
@@ -22,9 +23,9 @@ async function run(script: string) {
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),
   ])
-  expect([await child.exited, stderr]).toEqual([0, stderr])
+  const exitCode = await child.exited
   const lines = (text: string) => text.split('\n').filter(line => line !== '')
-  return { secrets: lines(stdout), steps: lines(stderr) }
+  return { exitCode, stderr, secrets: lines(stdout), steps: lines(stderr) }
 }
 
 test('the secret of an installation is 256 random bits, kept for its owner alone', () => {
@@ -44,6 +45,13 @@ test('the secret of an installation is 256 random bits, kept for its owner alone
   expect(new Set(bytes[0]).size).toBeGreaterThan(16)
 })
 
+test('a folder that is not there is made for it, closed to others', () => {
+  const folder = join(newFolder(), 'a', 'b')
+
+  expect(loadSecretKey(folder)).toHaveLength(64)
+  expect(statSync(folder).mode & 0o777).toBe(0o700)
+})
+
 test('a secret of an operator in the file has at least 32 letters', () => {
   const folder = newFolder()
   const write = (secret: string) => writeFileSync(join(folder, 'secret_key'), `${secret}\n`)
@@ -54,17 +62,24 @@ test('a secret of an operator in the file has at least 32 letters', () => {
   expect(() => loadSecretKey(folder)).toThrow('is damaged')
 })
 
-test.each(['', 'short', '\n'.repeat(64)])('a damaged file (%p) is no secret', content => {
-  const folder = newFolder()
-  writeFileSync(join(folder, 'secret_key'), content)
-  expect(() => loadSecretKey(folder)).toThrow('is damaged')
-})
+test.each(['', 'geheim', '\n'.repeat(64)])(
+  'a damaged file (%p) is no secret, and is not repeated',
+  content => {
+    const folder = newFolder()
+    const file = join(folder, 'secret_key')
+    writeFileSync(file, content)
+    expect(() => loadSecretKey(folder)).toThrow(
+      new Error(`${file} is damaged: it should hold 64 hexadecimal digits`),
+    )
+  },
+)
 
 test('the secret is on disk before it has its name, and the name before it is used', async () => {
   const folder = newFolder()
 
-  const { secrets, steps } = await run(`console.log(loadSecretKey(${JSON.stringify(folder)}))`)
+  const { exitCode, secrets, steps } = await run(`console.log(loadSecretKey(${JSON.stringify(folder)}))`)
 
+  expect(exitCode).toBe(0)
   expect(secrets).toEqual([expect.stringMatching(/^[0-9a-f]{64}$/)])
   const draft = steps[0]!.replace('sync ', '')
   expect(draft).toStartWith(`${folder}/secret_key.`)
@@ -86,6 +101,22 @@ test('processes that start at once have the same secret', async () => {
   const runs = await Promise.all(Array.from({ length: 4 }, () => run(script)))
 
   expect(runs[0]!.secrets).toHaveLength(folders.length)
+  expect(runs.map(({ exitCode }) => exitCode)).toEqual([0, 0, 0, 0])
   for (const { secrets } of runs) expect(secrets).toEqual(runs[0]!.secrets)
   expect(new Set(runs[0]!.secrets).size).toBe(folders.length)
 }, 60_000)
+
+test('one process at a time looks and renames, and lets the next one do so', async () => {
+  const folder = newFolder()
+  const path = JSON.stringify(join(folder, 'secret_key'))
+  const load = `loadSecretKey(${JSON.stringify(folder)})`
+  const held = lockFile(folder, 'secret_key.lock')
+  const refused = await run(load)
+  held.close()
+  const twice = await run(
+    `const first = ${load}; require('node:fs').rmSync(${path}); console.log(first !== ${load})`,
+  )
+
+  expect([refused.exitCode, refused.stderr]).toEqual([1, expect.stringContaining('is in use by another')])
+  expect([twice.exitCode, twice.secrets]).toEqual([0, ['true']])
+}, 30_000)

@@ -1,7 +1,7 @@
 import { expect, spyOn, test } from 'bun:test'
 import { existsSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { printRows } from '../src/cli/terminal.ts'
+import { createProgress, print, printable, printRows } from '../src/cli/terminal.ts'
 import type { Env } from '../src/config/config.ts'
 import { executablePath } from './support/executable.ts'
 import { client } from './support/harness.ts'
@@ -98,16 +98,77 @@ test('a start at a terminal names the PostgreSQL server, and neither user nor pa
   expect(shown).not.toMatch(/postgres:\/\/|@/)
 }, 60_000)
 
+test.each([
+  [undefined, '30 rows, 30/s', '1,000 rows, 833/s'],
+  [2000, '30 of 2,000 rows, 30/s', '1,000 of 2,000 rows, 833/s'],
+])(
+  'work of more than a second shows its progress in one line, five times a second (of %p)',
+  (total, ...shown) => {
+    let written = ''
+    let now = 0
+    const clock = spyOn(performance, 'now').mockImplementation(() => now)
+    const output = spyOn(process.stderr, 'write').mockImplementation((text: string | Uint8Array) => {
+      written += text
+      return true
+    })
+    const { isTTY } = process.stderr
+    const work = (isTerminal: boolean) => {
+      process.stderr.isTTY = isTerminal
+      now = 0
+      written = ''
+      const progress = createProgress(total)
+      for (const [count, time] of [
+        [10, 999],
+        [20, 1000],
+        [920, 1199],
+        [50, 1200],
+      ] as const) {
+        now = time
+        progress.add(count)
+      }
+      progress.say('skipped one')
+      progress.clear()
+      return written
+    }
+    try {
+      const line = '\r\x1b[K'
+      expect(work(true)).toBe(`${line}${shown[0]}${line}${shown[1]}${line}skipped one\n`)
+      expect(work(false)).toBe('skipped one\n')
+    } finally {
+      process.stderr.isTTY = isTTY
+      clock.mockRestore()
+      output.mockRestore()
+    }
+  },
+)
+
+test('foreign text is shown in one line, without what a terminal obeys', () => {
+  expect(printable('Ada\x1b[2J\r\n\u202e\u2028é牛🎉')).toBe('Ada\ufffd[2J\ufffd\ufffd\ufffd\ufffdé牛🎉')
+})
+
+test('a result that cannot be written is a failure', async () => {
+  const full = Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' })
+  const output = spyOn(process.stdout, 'write').mockImplementation(((
+    _: string,
+    done: (error: Error) => void,
+  ) => done(full)) as typeof process.stdout.write)
+  const outcomes = [print('x'), printRows(true, [{}], {}), printRows(false, [{}], { A: () => 'a' })]
+  const settled = await Promise.allSettled(outcomes)
+  output.mockRestore()
+
+  expect(settled).toEqual(outcomes.map(() => ({ status: 'rejected', reason: full })))
+})
+
 test('a table is aligned by what a terminal shows of a text', async () => {
   let shown = ''
   const output = spyOn(process.stdout, 'write').mockImplementation(((text: string, done: () => void) => {
     shown += text
     done()
   }) as typeof process.stdout.write)
-  const rows = ['ada', '牛牛', 'e\u0301'].map(name => ({ name, tasks: '1' }))
+  const rows = ['ada', '牛牛牛', 'e\u0301'].map(name => ({ name, tasks: '1' }))
   await printRows(false, rows, { NAME: row => row.name, TASKS: row => row.tasks }).finally(() =>
     output.mockRestore(),
   )
 
-  expect(shown).toBe('NAME  TASKS\nada   1\n牛牛  1\ne\u0301     1\n')
+  expect(shown).toBe('NAME    TASKS\nada     1\n牛牛牛  1\ne\u0301       1\n')
 })

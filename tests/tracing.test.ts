@@ -389,7 +389,8 @@ test('traces are off unless the variables ask for them', () => {
 
   expect(parseConfig({}).tracing).toBeUndefined()
   expect(parseConfig({ OTEL_SERVICE_NAME: 'todo' }).tracing).toBeUndefined()
-  expect(parseConfig({ ...endpoint, OTEL_SDK_DISABLED: 'true' }).tracing).toBeUndefined()
+  for (const OTEL_SDK_DISABLED of ['true', 'TRUE'])
+    expect(parseConfig({ ...endpoint, OTEL_SDK_DISABLED }).tracing).toBeUndefined()
   expect(parseConfig({ ...endpoint, OTEL_TRACES_EXPORTER: 'none' }).tracing).toBeUndefined()
   expect(parseConfig(endpoint).tracing).toEqual(endpoint)
   expect(parseConfig({ OTEL_TRACES_EXPORTER: 'otlp' }).tracing).toEqual({ OTEL_TRACES_EXPORTER: 'otlp' })
@@ -398,6 +399,10 @@ test('traces are off unless the variables ask for them', () => {
 test.each([
   [{ OTEL_TRACES_EXPORTER: 'zipkin' }, 'OTEL_TRACES_EXPORTER must be one of otlp, none'],
   [{ OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4317' }, 'OTEL_EXPORTER_OTLP_ENDPOINT must look like'],
+  [
+    { OTEL_TRACES_EXPORTER: 'otlp', OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'grpc' },
+    'OTEL_EXPORTER_OTLP_PROTOCOL must be http/json',
+  ],
   [
     { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c:4317', OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' },
     'OTEL_EXPORTER_OTLP_PROTOCOL must be http/json',

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { readdirSync, rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { clusterName } from '../config/data-dir.ts'
 import type { Driver, QueryOptions } from '../db/driver.ts'
@@ -45,12 +45,7 @@ export function answerCommands(dataDir: string, driver: Driver, log: Log): { sto
         }
       },
     })
-    return {
-      async stop() {
-        await server.stop(true)
-        rmSync(unix, { force: true })
-      },
-    }
+    return { stop: () => server.stop(true) }
   } catch (error) {
     log.warn('commands cannot reach this service', { socket: unix, ...errorFields(error) })
     return { async stop() {} }
@@ -114,8 +109,6 @@ export async function connectToService(
   dataDir: string,
 ): Promise<(Driver & AsyncDisposable & ServiceCalls) | undefined> {
   const unix = join(dataDir, socketName)
-  if (!existsSync(unix)) return undefined
-
   async function call<Name extends keyof Calls>(
     name: Name,
     ...values: Parameters<Calls[Name]>

@@ -166,7 +166,7 @@ export function createReader(env: Env) {
   const lookUp = (name: string) => env[name]?.trim() || undefined
 
   function note(name: string, fallback?: string, isSecret = false) {
-    if (!settings.has(name)) settings.set(name, { fallback, isSecret })
+    settings.set(name, { fallback, isSecret })
   }
 
   function text(name: string): string | undefined

@@ -29,8 +29,9 @@ export type DataDir = ReturnType<typeof openDataDir>
  */
 export function prepareDataDir(path: string): void {
   try {
-    const made = mkdirSync(path, { recursive: true, mode: 0o700 })
-    if (made) syncUpTo(dirname(resolve(made)), resolve(path))
+    const folder = resolve(path)
+    const made = mkdirSync(folder, { recursive: true, mode: 0o700 })
+    if (made) syncUpTo(dirname(made), folder)
     // An empty folder is a fresh volume. The mode of one with files in it is left alone: it may be used for more.
     else if (readdirSync(path).length === 0) allowOnlyUs(path)
   } catch (cause) {
@@ -133,16 +134,15 @@ export function openDraft(path: string): { path: string; file: number } {
 
 /** Locks a file in a data folder until it is closed or the process ends; creates it if it does not exist. */
 export function lockFile(path: string, name = 'lock'): Database {
-  let lock: Database | undefined
   try {
-    lock = new Database(join(path, name), { create: true })
+    const lock = new Database(join(path, name), { create: true })
     // A process that was just killed may still hold the lock for a moment.
     lock.run('PRAGMA busy_timeout = 1000')
+    // Without a journal on disk, SQLite does not mind that the file is deleted meanwhile.
     lock.run('PRAGMA journal_mode = MEMORY')
     lock.run('BEGIN EXCLUSIVE')
     return lock
   } catch (cause) {
-    lock?.close()
     const busy = codeOf(cause).startsWith('SQLITE_BUSY')
     throw busy
       ? new Error(
@@ -161,9 +161,9 @@ function allowOnlyUs(path: string): void {
 }
 
 function syncUpTo(top: string, path: string): void {
-  for (let folder = dirname(path); folder.length >= top.length; folder = dirname(folder)) {
+  for (let folder = path; folder !== top; ) {
+    folder = dirname(folder)
     syncFolder(folder)
-    if (folder === dirname(folder)) return
   }
 }
 

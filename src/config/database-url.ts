@@ -22,9 +22,10 @@ export type Encryption = 'plain' | 'tls'
 /** What `DATABASE_URL` says. */
 export interface DatabaseAddress {
   hosts: Host[]
-  user?: string | undefined
-  password?: string | undefined
-  database?: string | undefined
+  /** Empty: what the environment says, as with `PGUSER`. So are the next two. */
+  user: string
+  password: string
+  database: string
   /** Tried in this order. */
   encryption: readonly Encryption[]
   /** Whether TLS begins without asking the server first. */
@@ -33,7 +34,7 @@ export interface DatabaseAddress {
   /** Whether a read-only server is passed over. */
   mustBeWritable: boolean
   connectTimeoutSeconds?: number | undefined
-  /** Parameters of the session, as the server receives them. */
+  /** Parameters of the session, their names in small letters. */
   session: Record<string, string>
   /** Names of the parameters that mean nothing here. */
   ignored: string[]
@@ -93,10 +94,10 @@ function split(url: string) {
   const [, authority, path, query] = /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(target!)!
   const [, user, password] = /^([^:]*)(?::(.*))?$/s.exec(login ?? '')!
   return {
-    user: decode(user) || undefined,
-    password: decode(password) || undefined,
+    user: decode(user),
+    password: decode(password),
     authority: authority!,
-    database: decode(path) || undefined,
+    database: decode(path),
     query: query ?? '',
   }
 }
@@ -119,12 +120,12 @@ function readParameters(query: string) {
   for (const pair of query.split('&').filter(Boolean)) {
     const [, given, value] = /^([^=]*)=?(.*)$/s.exec(pair)!
     // PostgreSQL and JDBC write some names with capitals.
-    const name = parameters.has(given!) ? given! : given!.toLowerCase()
+    const name = given!.toLowerCase()
     const parameter = parameters.get(name)
     const text = decode(value)
     if (parameter?.handling === 'used') values[name] = text
     // One with a dot belongs to an extension of the server.
-    else if (parameter?.handling === 'passed on' || /^\w+\.\w+$/.test(name)) session[given!] = text
+    else if (parameter?.handling === 'passed on' || /^\w+\.\w+$/.test(name)) session[name] = text
     else if (parameter?.handling === 'ignored') ignored.push(name)
     else if (parameter) mistakes.push(`has ${name}: ${parameter.about.replaceAll('`', '')}`)
     else mistakes.push(unknownParameter(name))
@@ -155,7 +156,7 @@ function readHosts(
   const named = authority.split(',').map(readHost)
   const names = host?.split(',') ?? named.map(({ name }) => name)
   const addresses = hostaddr?.split(',') ?? []
-  const ports = port?.split(',') ?? (host === undefined ? named.map(({ port }) => port) : [named[0]!.port])
+  const ports = port?.split(',') ?? named.map(({ port }) => port)
   if (names.some(name => !name) && addresses.length === 0) {
     mistake(`${looksLike}; for a socket postgres:///name?host=/var/run/postgresql`)
   }
@@ -222,7 +223,7 @@ function readTls(values: Record<string, string>, mistake: Mistake) {
     ...(values.ssl_max_protocol_version && { maxVersion: values.ssl_max_protocol_version as SecureVersion }),
     ...(isDirectTls && { ALPNProtocols: ['postgresql'] }),
   }
-  return { encryption: encryptions[mode] ?? [], isDirectTls, tls }
+  return { encryption: encryptions[mode], isDirectTls, tls }
 }
 
 type Mistake = (message: string) => void

@@ -153,6 +153,6 @@ function libraryOptions(
 /** Session parameters of the address, overridden by ours; the server ignores the case of their names. */
 function merge(address: object, ours: Parameters): Parameters {
   const decided = new Set(Object.keys(ours).map(name => name.toLowerCase()))
-  const rest = Object.entries(address).filter(([name]) => !decided.has(name.toLowerCase()))
+  const rest = Object.entries(address).filter(([name]) => !decided.has(name))
   return { ...Object.fromEntries(rest), ...ours }
 }
