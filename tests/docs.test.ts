@@ -126,19 +126,20 @@ describe('the OpenAPI document', () => {
   })
 
   test('has the names of operations after which the methods of generated clients are called', () => {
-    const names = Map.groupBy(operations, ({ operation }) => operation.tags[0]!)
-    const found = [...names].map(([tag, of]) => [
-      tag,
-      of.map(({ operation }) => operation.operationId).join(' '),
-    ])
-    expect(Object.fromEntries(found)).toEqual({
+    const methods = {
       auth: 'register login refresh revoke listSessions endSession logout listApiTokens createApiToken revokeApiToken createTicket',
       users: 'getProfile changeEmail deleteAccount changePassword',
       tasks:
         'batchTasks listTasks createTask listChanges countTasks listTrash emptyTrash readTask deleteTask updateTaskWithPut updateTask restoreTask streamChanges',
       lists: 'listLists createList readList deleteList updateList',
       health: 'checkHealth checkLiveness checkReadiness',
-    })
+    }
+    const found = operations.map(({ operation }) => `${operation.tags[0]} ${operation.operationId}`)
+    const known = Object.entries(methods).flatMap(([tag, names]) =>
+      names.split(' ').map(name => `${tag} ${name}`),
+    )
+    // A new operation may come; one that is renamed breaks every generated client.
+    expect(found).toEqual(expect.arrayContaining(known))
   })
 
   test('has parameters in the order of their places, and schemas by name', () => {
