@@ -74,14 +74,34 @@ describe('a prepared statement that no longer fits, with others sent behind it,'
     ['26000', 'FetchPreparedStatement'],
     ['42804', 'transformAssignedExpr'],
   ] as const) {
-    test(`is unavailable and not sent again, and its connection is used no more (${code})`, async () => {
-      const { results, after, received } = await askAll({ on: once4th('B', () => stale(code, routine)) })
+    test(`is asked once more, and everyone gets their own answer (${code})`, async () => {
+      const { results, after } = await askAll({ on: once4th('B', () => stale(code, routine)) })
 
-      expect(expectOwnAnswers(results)).toEqual({ answered: 11, refused: 1 })
-      expect(received.filter(line => line.startsWith('B'))).toHaveLength(18)
-      expect(after).toBe('lost')
+      expect(expectOwnAnswers(results)).toEqual({ answered: 12, refused: 0 })
+      expect(after).toEqual(answerTo(1))
     })
   }
+
+  test('is sent with the values of the first time, not with their text encoded again', async () => {
+    const { received } = await askAll(
+      { on: once4th('B', () => stale('0A000', 'RevalidateCachedQuery')), takes: () => [3802] },
+      { value: i => ({ i }) },
+    )
+    const values = received.filter(line => line.startsWith('B')).map(line => line.split('*/ ')[1])
+
+    expect(values.length).toBe(20)
+    for (const sent of values) expect(JSON.parse(JSON.parse(sent!)[0])).toEqual({ i: expect.any(Number) })
+  })
+
+  test('is unavailable when it does not fit the second time either', async () => {
+    const on: Script['on'] = (type, { values }) =>
+      type === 'B' && values[0] === '8' ? stale('0A000', 'RevalidateCachedQuery') : undefined
+    const { results, after } = await askAll({ on })
+
+    expect(expectOwnAnswers(results)).toEqual({ answered: 11, refused: 1 })
+    expect(results[8]!.status).toBe('rejected')
+    expect(after).toBe('lost')
+  })
 
   test('is unavailable when the schema makes it wrong, and its connection is used no more', async () => {
     const wrong = failed('42883', 'operator does not exist: text = uuid')

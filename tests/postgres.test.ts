@@ -408,13 +408,12 @@ describe('the session is ours, whatever', () => {
   })
 })
 
-test('prepared statements that were thrown away are a 503 once, and prepared again', async () => {
+test('prepared statements that were thrown away are prepared again, and no answer is lost', async () => {
   const one = openPostgres({ url: server.url, poolSize: 1 })
   const ask = (i: number) => one.query('select $1::int, $2::jsonb', [i, { i }], { prepare: true })
   await ask(0)
   for (const forget of ['deallocate all', 'discard all']) {
     await one.query(forget, [])
-    expect(await ask(1).catch(error => error)).toMatchObject({ code: 'unavailable' })
     const rows = await Promise.all([1, 2, 3, 4, 5].map(ask))
     expect(rows).toEqual([1, 2, 3, 4, 5].map(i => [[i, { i }]]))
   }

@@ -7,6 +7,8 @@ import { connectionLost, isServerError } from './connection-errors.ts'
 interface PostgresQuery {
   resolve(answer: PostgresAnswer): void
   reject(error: unknown): void
+  /** Called in place of sending the statement again: see `trapRetries`. */
+  onRetry(error: unknown): void
   /** A cancelled statement is not sent. */
   cancelled: unknown
   /** Whether the connection knew the statement before. */
@@ -65,7 +67,12 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
   }
 
   /** Runs one statement; `undefined` among its values is a mistake of the program. */
-  function ask(text: string, values: readonly unknown[], options: QueryOptions): Promise<Rows> {
+  function ask(
+    text: string,
+    values: readonly unknown[],
+    options: QueryOptions,
+    isSecondTime = false,
+  ): Promise<Rows> {
     if (stopped) return Promise.reject(stopped)
     if (values.length > valuesMax) return Promise.reject(new RangeError('A statement has too many values'))
     if (values.includes(undefined))
@@ -99,13 +106,22 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
         if (!isServerError(error)) return stop(error)
         settle(undefined, () => {
           const isOfTheSchema = /^(0A000|26|42)/.test(error.code)
-          const wasPrepared = query.prepared || error.routine === 'plpgsql_param_eval_recfield'
+          const wasPrepared =
+            query.prepared || isSecondTime || error.routine === 'plpgsql_param_eval_recfield'
           if (!isOfTheSchema || !wasPrepared) return reject(error)
           // It was valid when it, or what a trigger does, was prepared: the schema has changed. A new connection prepares again.
           retire()
           reject(connectionLost(error))
         })
       }
+      // The plan is outdated. The server has executed nothing, so the statement is sent once more, in its turn. postgres.js
+      // would send it between later statements, with its values encoded twice.
+      query.onRetry = error =>
+        settle(undefined, () =>
+          isSecondTime
+            ? reject(connectionLost(error))
+            : ask(text, values, options, true).then(resolve, reject),
+        )
       // Collected here: postgres.js continues its own list where a failed statement stopped.
       query.forEach(row => void rows.push(row))
     })
@@ -115,9 +131,8 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
 }
 
 /**
- * Makes an outdated plan the error of its statement. postgres.js would send it again between later statements, with its
- * values encoded twice: it sets `retried` before that, and does not send one that is cancelled. The setter is on the class,
- * which is not exported, because it costs nothing there.
+ * postgres.js sets `retried` before it sends a statement again, and does not send one that is cancelled. The setter is on
+ * the class, which is not exported, because it costs nothing there.
  */
 function trapRetries(client: PostgresClient) {
   const queries = Object.getPrototypeOf(client.unsafe(''))
@@ -126,7 +141,7 @@ function trapRetries(client: PostgresClient) {
     get: () => undefined,
     set(this: PostgresQuery, error: unknown) {
       this.cancelled = true
-      this.reject(error)
+      this.onRetry(error)
     },
   })
 }

@@ -51,8 +51,15 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   const query: Query = (text, values, options) =>
     submit(options?.prepare ? 'prepared' : 'unprepared', text, on => on.run(text, values, options))
 
+  // Nothing is prepared in a transaction: a plan that no longer fits is asked for once more, and when that shows, the
+  // transaction has failed.
   const transaction: Driver['transaction'] = work =>
-    submit('transaction', 'begin', connection => runTransaction(connection, work))
+    submit('transaction', 'begin', ({ run, destroy }) =>
+      runTransaction(
+        { run: (text, values, options) => run(text, values, { ...options, prepare: false }), destroy },
+        work,
+      ),
+    )
 
   async function submit(kind: Job['kind'], text: string, run: Job['run']): Promise<never> {
     if (isClosed) throw unavailable('the database is closed')
