@@ -38,6 +38,7 @@ test('a session has these settings, whatever those of the server are', async () 
     idle_in_transaction_session_timeout: '5s',
     jit: 'off',
     max_parallel_workers_per_gather: '0',
+    random_page_cost: '1.1',
   }
   const names = Object.keys(settings)
   const rows = await db.query(`select ${names.map(name => `current_setting('${name}')`).join()}`, [])
