@@ -73,7 +73,8 @@ BEGIN
 END
 $$;
 --> statement-breakpoint
-CREATE OR REPLACE TRIGGER "lists_write" BEFORE INSERT OR UPDATE ON "lists" FOR EACH ROW EXECUTE FUNCTION "write_list"();
+CREATE OR REPLACE TRIGGER "lists_write" BEFORE INSERT OR UPDATE OF "id", "user_id", "name", "position", "created_at", "updated_at", "version", "request_hash" ON "lists"
+  FOR EACH ROW EXECUTE FUNCTION "write_list"();
 --> statement-breakpoint
 -- Allowed: its type stays, and old replicas wait.
 ALTER TABLE "lists" ALTER COLUMN "json" SET DATA TYPE text USING '{"id":' || '"' || "id" || '"'
@@ -126,7 +127,8 @@ BEGIN
 END
 $$;
 --> statement-breakpoint
-CREATE OR REPLACE TRIGGER "tasks_write" BEFORE INSERT OR UPDATE ON "tasks" FOR EACH ROW EXECUTE FUNCTION "write_task"();
+CREATE OR REPLACE TRIGGER "tasks_write" BEFORE INSERT OR UPDATE OF "id", "user_id", "title", "description", "status", "priority", "due_at", "tags", "list_id", "parent_id", "position", "completed_at", "created_at", "updated_at", "version", "title_words", "description_words", "deleted_at", "request_hash" ON "tasks"
+  FOR EACH ROW EXECUTE FUNCTION "write_task"();
 --> statement-breakpoint
 -- Allowed: its type stays, and old replicas wait.
 ALTER TABLE "tasks" ALTER COLUMN "json" SET DATA TYPE text USING '{"id":' || '"' || "id" || '"'

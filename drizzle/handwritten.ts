@@ -119,6 +119,12 @@ interface StoredJson {
 function storedJson({ table, columns, rules }: StoredJson) {
   const name = getTableName(table)
   const row = name.replace(/s$/, '')
+  // All columns but one. They are named so that PostgreSQL refuses to change the type of one: sessions that are open keep
+  // the plans of the function, and each of their writes would fail.
+  const watched = Object.values(getTableColumns(table))
+    .filter(column => column.name !== 'json')
+    .map(column => `"${column.name}"`)
+    .join(', ')
   const broken = Object.entries(rules).map(([rule, holds]) => `WHEN NOT (${holds}) THEN '${rule}'`)
   const trigger = `CREATE OR REPLACE FUNCTION "write_${row}"() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -138,7 +144,8 @@ BEGIN
 END
 $$;
 --> statement-breakpoint
-CREATE OR REPLACE TRIGGER "${name}_write" BEFORE INSERT OR UPDATE ON "${name}" FOR EACH ROW EXECUTE FUNCTION "write_${row}"();`
+CREATE OR REPLACE TRIGGER "${name}_write" BEFORE INSERT OR UPDATE OF ${watched} ON "${name}"
+  FOR EACH ROW EXECUTE FUNCTION "write_${row}"();`
   // The new column is stored as every text is. Compressing long ones took longer than the rest of the write.
   const rewrite = `-- Allowed: its type stays, and old replicas wait.
 ALTER TABLE "${name}" ALTER COLUMN "json" SET DATA TYPE text USING ${rowJson(table, columns)};
