@@ -125,7 +125,7 @@ onBothDatabases('the log', api => {
       (await api.patch(`/tasks/${made.body.id}`, { token, json: { description: words.unknown } })).status,
     ).toBe(409)
     await api.sql('alter table tasks drop constraint refuse', [])
-    await api.sql('alter table tasks drop column description_words', [])
+    await api.sql('alter table tasks drop column description_words cascade', [])
     expect((await api.post('/tasks', { token, json: { title: words.title } })).status).toBe(503)
     await Bun.sleep(50)
 

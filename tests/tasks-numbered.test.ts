@@ -31,17 +31,18 @@ onBothDatabases('a change of a task without a number', api => {
   test('is refused when a foreign key makes it: `on delete set null` is no way to clear a column', async () => {
     const ada = await api.user()
     const task = await api.task(ada)
-    await api.sql('create table shelves (id int primary key)', [])
-    await api.sql('insert into shelves values (1)', [])
-    await api.sql('alter table tasks add column shelf int references shelves on delete set null', [])
-    await api.sql('update tasks set shelf = 1, version = version + 1 where id = $1', [task.id])
+    await api.sql('create table shelves (id text primary key)', [])
+    await api.sql(`insert into shelves values ('a')`, [])
+    const key = 'foreign key (request_hash) references shelves on delete set null'
+    await api.sql(`alter table tasks add constraint tasks_shelf ${key}`, [])
+    await api.sql(`update tasks set request_hash = 'a', version = version + 1 where id = $1`, [task.id])
 
     expect(await failure('delete from shelves', [])).toContain(
       `an update of task ${task.id} keeps its version 2`,
     )
-    const [row] = await api.sql('select shelf from tasks where id = $1', [task.id])
-    expect(row).toEqual([1])
-    await api.sql('alter table tasks drop column shelf', [])
+    const [row] = await api.sql('select request_hash from tasks where id = $1', [task.id])
+    expect(row).toEqual(['a'])
+    await api.sql('alter table tasks drop constraint tasks_shelf', [])
   })
 
   test('is nothing that a deletion makes', async () => {
