@@ -146,7 +146,7 @@ $$;
 --> statement-breakpoint
 CREATE OR REPLACE TRIGGER "${name}_write" BEFORE INSERT OR UPDATE OF ${watched} ON "${name}"
   FOR EACH ROW EXECUTE FUNCTION "write_${row}"();`
-  // The new column is stored as every text is. Compressing long ones took longer than the rest of the write.
+  // A column whose type is set has that type's storage again, which compresses long texts.
   const rewrite = `-- Allowed: its type stays, and old replicas wait.
 ALTER TABLE "${name}" ALTER COLUMN "json" SET DATA TYPE text USING ${rowJson(table, columns)};
 --> statement-breakpoint

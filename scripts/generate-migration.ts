@@ -20,7 +20,11 @@ const filesOf = (folder: string) =>
 export function complete(generated: string, before: readonly string[], texts = handwritten): string {
   const known = before.join(breakpoint)
   const statements = generated.split('--> statement-breakpoint').map(statement => notValid(statement.trim()))
-  return [...statements, ...texts.filter(text => !known.includes(text))]
+  // A trigger names columns: those that come are there before it, those that go after it.
+  const { after = [], before: first = [] } = Object.groupBy(statements, statement =>
+    /\bDROP COLUMN\b/i.test(statement) ? 'after' : 'before',
+  )
+  return [...first, ...texts.filter(text => !known.includes(text)), ...after]
     .filter(statement => statement !== '')
     .join(breakpoint)
     .concat('\n')

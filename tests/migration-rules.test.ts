@@ -98,6 +98,21 @@ test('the migration of a new field is generated whole, and breaks no rule', asyn
   expect(migration).toBe(`${added.join('\n--> statement-breakpoint\n')}\n`)
 })
 
+test('a column that goes is dropped when no trigger names it any more', () => {
+  const generated = [
+    'ALTER TABLE "tasks" DROP COLUMN "estimate";',
+    'ALTER TABLE "tasks" ADD COLUMN "effort" integer;',
+  ]
+
+  const migration = complete(generated.join('--> statement-breakpoint\n'), [], ['CREATE TRIGGER …'])
+
+  expect(migration.trim().split('\n--> statement-breakpoint\n')).toEqual([
+    generated[1]!,
+    'CREATE TRIGGER …',
+    generated[0]!,
+  ])
+})
+
 test('the tables are those of the migrations', () => {
   // In a copy: what drizzle-kit finds missing, it writes.
   const copy = mkdtempSync(join(tmpdir(), 'todo-api-drizzle-'))
