@@ -684,7 +684,7 @@ test('cursors and ETags from elsewhere are refused, also those of changes after 
   }
 }, 60_000)
 
-test('an old export, with the deleted tasks at its end, comes in as well', async () => {
+test('deletions come in after the tasks, under versions of their own', async () => {
   const place = await newPlace('postgres')
   const eve = crypto.randomUUID()
   const rows = [taskLine(eve, 2), taskLine(eve, 4), tombstoneLine(eve, 1), tombstoneLine(eve, 3)]

@@ -35,8 +35,8 @@ export async function countFastApi(source: DedicatedConnection): Promise<{ users
 
 /** Adds the users and tasks of the snapshot that `countFastApi` began. */
 export async function importFastApi(source: DedicatedConnection, loader: Loader): Promise<void> {
-  for await (const page of readTexts(source, 'users', asJson(users))) await add(page, toUser, loader)
-  for await (const page of readTexts(source, 'tasks', asJson(tasks))) await add(page, toTask, loader)
+  for await (const page of readTexts(source, asJson(users))) await add(page, toUser, loader)
+  for await (const page of readTexts(source, asJson(tasks))) await add(page, toTask, loader)
   await source.execute('commit')
 }
 

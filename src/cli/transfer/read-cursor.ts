@@ -10,19 +10,15 @@ export const asJson = (query: string) => `select row_to_json(r)::text as json fr
  * Reads a query with one column of text, a page at a time, by a cursor of the database. The connection must be in a
  * transaction.
  */
-export async function* readTexts(
-  connection: DedicatedConnection,
-  name: string,
-  query: string,
-): AsyncGenerator<string[]> {
-  await connection.execute(`declare ${name} no scroll cursor for ${query}`)
+export async function* readTexts(connection: DedicatedConnection, query: string): AsyncGenerator<string[]> {
+  await connection.execute(`declare page no scroll cursor for ${query}`)
   while (true) {
-    const rows = (await connection.execute(`fetch forward ${rowsAtOnce} from ${name}`)) as [string][]
+    const rows = (await connection.execute(`fetch forward ${rowsAtOnce} from page`)) as [string][]
     if (rows.length > 0) yield rows.map(([text]) => text)
     collectGarbageSometimes()
     if (rows.length < rowsAtOnce) break
   }
-  await connection.execute(`close ${name}`)
+  await connection.execute('close page')
 }
 
 /** Begins a transaction in which every statement sees the database as it is now. */
