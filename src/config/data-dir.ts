@@ -2,7 +2,6 @@ import { Database } from 'bun:sqlite'
 import {
   chmodSync,
   closeSync,
-  constants,
   existsSync,
   fsyncSync,
   mkdirSync,
@@ -128,8 +127,7 @@ export function syncFolder(path: string): void {
  */
 export function openDraft(path: string): { path: string; file: number } {
   const draft = `${path}.${crypto.randomUUID()}.part`
-  const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants
-  return { path: draft, file: openSync(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600) }
+  return { path: draft, file: openSync(draft, 'wx', 0o600) }
 }
 
 /** Locks a file in a data folder until it is closed or the process ends; creates it if it does not exist. */

@@ -10,7 +10,7 @@ import { findUser } from '../find-user.ts'
 import { withSnapshot } from '../open-database.ts'
 import { createProgress, say } from '../terminal.ts'
 import { noRows } from './bulk-insert.ts'
-import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
+import { beginSnapshot, readJson } from './read-cursor.ts'
 
 /** The first line of an export. */
 export const exportFormat = { format: 'todo-api-export', version: 3 } as const
@@ -64,7 +64,7 @@ export function exportAll(driver: Driver, output: Output, userId?: string) {
     const made = { program: version, exported_at: new Date().toISOString() }
     await output.write(`${JSON.stringify({ type: 'header', ...exportFormat, ...made })}\n`)
     for (const [type, query] of queries(userId)) {
-      for await (const lines of readTexts(connection, asJson(query))) {
+      for await (const lines of readJson(connection, query)) {
         await output.write(`${lines.join('\n')}\n`)
         counts[type] += lines.length
         progress.add(lines.length)
