@@ -117,16 +117,6 @@ test('one process cannot open a folder twice', async () => {
   held.close()
 })
 
-test('a folder that is open already is used as it is and stays its owner’s', async () => {
-  const dataDir = openDataDir(folder())
-  const driver = await openEmbedded({ dataDir })
-
-  await driver.close()
-
-  expect(() => openDataDir(dataDir.path)).toThrow('is in use')
-  dataDir.close()
-})
-
 test('the folder is for its owner only', () => {
   const dataDir = folder()
 

@@ -19,9 +19,6 @@ export const secretName = 'secret_key'
 /** A restored database that is complete and checked, before it is moved to its place. */
 const restoredName = 'restore.ready'
 
-/** A data folder that is locked by this process until `close`, or until the process ends. */
-export type DataDir = ReturnType<typeof openDataDir>
-
 /**
  * Makes the folder with mode 0700 if it does not exist, and syncs it to disk. Throws an Error with one line for the
  * user who set `DATA_DIR`.
@@ -39,8 +36,8 @@ export function prepareDataDir(path: string): void {
 }
 
 /**
- * Makes the folder if it does not exist and locks it: two engines on one database would silently destroy it. Throws an
- * Error with one line that names the folder when another process has locked it.
+ * Makes the folder if it does not exist and locks it until `close`, or until the process ends: two engines on one database
+ * would silently destroy it. Throws an Error with one line that names the folder when another process has locked it.
  *
  * The lock is an SQLite file, because SQLite knows the right call for each system and the kernel releases it when the
  * process dies. It is beside the database's folder, not in it: a process loses such a lock when it closes any other handle
