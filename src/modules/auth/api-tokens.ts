@@ -2,6 +2,7 @@ import { and, count, desc, eq, gt, isNull, or, placeholder, type SQL, sql } from
 import type { Db } from '../../db/drizzle.ts'
 import { apiTokens, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
+import type { Caller } from '../../http/require-user.ts'
 import { isWellFormed, newApiToken } from '../../lib/api-token.ts'
 import { AppError } from '../../lib/errors.ts'
 import { scopesOf, type TokenScope, tokenScopes } from '../../lib/scope.ts'
@@ -10,7 +11,6 @@ import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { WithPassword } from './current-password.ts'
 import type { ApiTokenCreate } from './model.ts'
-import type { Caller } from './sessions.ts'
 import type { TokenCache } from './token-cache.ts'
 
 /** How many a user may have that have not expired. */

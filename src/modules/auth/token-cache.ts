@@ -2,7 +2,7 @@ import { gt, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessionEnds } from '../../db/tables.ts'
 import { withoutTimeBudget } from '../../db/time-budget.ts'
-import type { Caller } from './sessions.ts'
+import type { Caller } from '../../http/require-user.ts'
 
 /** How long a session counts as alive after it was last seen alive. With `pollEveryMs` it stays below a second. */
 const trustMs = 700
