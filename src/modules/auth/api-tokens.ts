@@ -79,8 +79,7 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       // For display, so it is written at most once a minute.
       if (isUnnoted) await db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))
       const caller = { id: userId as UserId, sessionId: id, scopes: scopesOf(scopes) }
-      const forever = Number.POSITIVE_INFINITY
-      tokenCache.remember(token, { caller, exp: forever, checkedAt, sessionMs: leftMs ?? forever })
+      tokenCache.remember(token, caller, checkedAt, leftMs ?? Number.POSITIVE_INFINITY)
       return caller
     },
 

@@ -108,7 +108,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     // For display, so it is written at most every five minutes.
     if (isUnnoted) await db.update(sessions).set({ lastUsedAt: now }).where(isOwn(sub, sid))
     const caller = { id: sub as UserId, sessionId: sid, scopes: sessionScopes }
-    tokenCache.remember(token, { caller, exp, checkedAt, sessionMs: leftMs })
+    tokenCache.remember(token, caller, checkedAt, Math.min(leftMs, exp * 1000 - Date.now()))
     return caller
   }
 
