@@ -96,8 +96,7 @@ export async function serve(
     // The last access lines are logged one turn later.
     await new Promise(setImmediate)
     await Promise.race([Promise.all([background.stop(), backups?.stop()]), Bun.sleep(limits.jobs * 1000)])
-    const secondsLeft = Math.max(1, (until - performance.now()) / 1000)
-    await Promise.all([driver.close(secondsLeft), telemetry.stop()])
+    await Promise.all([driver.close((until - performance.now()) / 1000), telemetry.stop()])
     log.info('stopped')
   }
 
