@@ -162,6 +162,8 @@ describe('two workers', () => {
       expect(load.failed.filter(id => inLog.has(id))).toEqual([])
       expect([...load.answered.keys()].filter(id => !inLog.has(id))).toEqual([])
       expect(events(api, 'stopped').map(line => line.worker)).toEqual(expect.arrayContaining([1, 2]))
+      expect(events(api, 'worker ended')).toEqual([])
+      expect(readdirSync(api.folder)).not.toContain('data')
       expect(workers.filter(isAlive)).toEqual([])
     })
   }, 60_000)
@@ -600,7 +602,9 @@ describe('a start', () => {
         'the database cannot be reached: database "no_such_database" does not exist\n',
       )
       expect(outcome.stdout).toContain('"msg":"stopped"')
-      expect(outcome.stdout.includes('"msg":"worker ended"')).toBe(WORKERS === '2')
+      const ended = outcome.stdout.split('\n').filter(line => line.includes('"msg":"worker ended"'))
+      expect(ended).toHaveLength(Number(WORKERS) - 1)
+      expect(ended.filter(line => line.includes('again_in_ms'))).toEqual([])
     },
     60_000,
   )
