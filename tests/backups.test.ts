@@ -97,8 +97,12 @@ describe('with BACKUP_EVERY', () => {
     const draft = `todo-api-2026-11-01T000000Z.tar.gz.${crypto.randomUUID()}.part`
     for (const name of [draft, 'notes.part']) writeFileSync(join(dir, name), '')
     await until(() => events(api, 'backup made').length >= 2, 60)
+    const earlier = events(api, 'backup failed').length
+    rmSync(join(dataDir, 'control'))
+    await until(() => events(api, 'backup failed').length > earlier, 60)
     await api.stop()
 
+    expect(events(api, 'backup failed')[earlier].reason).toContain(`DATA_DIR ${dataDir} is in use`)
     expect(events(api, 'backup failed')[0]).toMatchObject({
       level: 'error',
       reason: expect.stringMatching(/not a directory|file already exists|EEXIST|ENOTDIR/),
