@@ -282,7 +282,7 @@ test('a query waits while a session runs, and does not see its settings afterwar
 
 test('a statement that is known keeps working after a session has changed its table', async () => {
   await driver.dedicatedConnection(connection => connection.execute('create table altered as select 1 as a'))
-  const all = () => driver.query('select * from altered', [])
+  const all = () => driver.query('select * from altered', [], { prepare: true })
   expect(await all()).toEqual([[1]])
 
   await driver.dedicatedConnection(connection =>
