@@ -488,7 +488,7 @@ describe('a server without TLS', () => {
     using server = await startScriptedServer({ authenticate: () => failed('28P01', 'wrong password') })
 
     await expect(ask(`${server.url}?sslmode=allow`)).rejects.toMatchObject({ code: '28P01' })
-    expect(server.startups).toHaveLength(1)
+    expect(server.connections()).toBe(1)
   })
 
   test('is refused with require', async () => {

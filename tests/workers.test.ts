@@ -373,6 +373,7 @@ describe('the metrics', () => {
     '%s are refused while a worker does not answer, and there again when it does',
     async (_, env) => {
       await withWorkers(env, async api => {
+        expect(events(api, 'metrics')).toHaveLength(Number('METRICS_PORT' in env))
         const url = events(api, 'metrics')[0]?.url ?? `${api.url}/metrics`
         const headers = { connection: 'close', authorization: `Bearer ${metricsToken}` }
         // On the port of the API, the worker that does not answer receives some of them.
