@@ -436,7 +436,7 @@ describe('a server with TLS', () => {
 
 /** Takes the TLS off in front of a server, as PostgreSQL 17 does by itself; returns the query for its address. */
 async function startTlsFront(port: number) {
-  const { cert, key } = authority.issue('direct', 'DNS:localhost')
+  const { cert, key } = authority.issue('direct', 'DNS:localhost,IP:127.0.0.1')
   const protocols: unknown[] = []
   const settings = { cert: read(cert), key: read(key), ALPNProtocols: ['postgresql'] }
   const front = createTlsServer(settings, socket => {
@@ -459,8 +459,13 @@ describe('a server that begins with TLS', () => {
   test('is used with sslnegotiation=direct', async () => {
     const front = await startTlsFront(withoutTls.port)
 
-    expect(await ask(front.through(withoutTls.url), 'select 1')).toEqual([1])
-    expect(front.protocols).toEqual(['postgresql'])
+    const byName = front.through(withoutTls.url)
+    for (const url of [byName, byName.replace('localhost', '127.0.0.1')]) {
+      expect(await ask(url, 'select 1')).toEqual([1])
+    }
+    expect(front.protocols).toEqual(['postgresql', 'postgresql'])
+    const otherName = `${byName.replace('localhost', '127.0.0.2')}&hostaddr=127.0.0.1`
+    await expect(ask(otherName)).rejects.toMatchObject({ code: 'ERR_TLS_CERT_ALTNAME_INVALID' })
     front.close()
   })
 

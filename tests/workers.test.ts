@@ -289,6 +289,12 @@ describe('a supervisor', () => {
     expect(lines.map(line => line.again_in_ms)).toEqual([20, 40, 80, 80, 20, 40, 80])
   }, 60_000)
 
+  test('stops at once, also while it waits to start a worker again', async () => {
+    const { exitCode, lines } = await supervised(['live 0'], { pauseMs: 600_000 }, lines => lines.length > 0)
+
+    expect([exitCode, lines]).toEqual([0, [expect.objectContaining({ again_in_ms: 600_000 })]])
+  }, 60_000)
+
   test('kills a worker that leaves three pings unanswered, and not one that is busy for less', async () => {
     const { exitCode, lines } = await supervised(
       ['block 2500', 'block 60000'],
