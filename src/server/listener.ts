@@ -36,6 +36,8 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
       reusePort: workers > 1,
       maxRequestBodySize: bodyBytesMax,
       idleTimeout: idleSeconds,
+      // Bun's error page for developers shows source code.
+      development: false,
       error: error => lastResort(error, log),
       fetch: request => handle(withHost(request)),
     }),
