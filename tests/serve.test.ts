@@ -21,6 +21,9 @@ describe('at the start', () => {
     ['57P03', 'the server is starting'],
     ['57P01', 'the server is stopping'],
     ['25006', 'the server is a standby'],
+    ['40001', 'a serialization failure'],
+    ['40P01', 'a deadlock'],
+    ['55P03', 'a table is locked'],
   ])('a database that says %s is waited for: %s', code => {
     expect(isAway(failed(code))).toBe(true)
     expect(isAway(new Error('Failed query', { cause: failed(code) }))).toBe(true)

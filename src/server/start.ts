@@ -131,10 +131,10 @@ async function migrateWhenPossible(
   }
 }
 
-/** Whether a failure is temporary: no connection, or a server that is starting, stopping, full or a standby. */
+/** Whether a failure is temporary: no connection, a server that is starting, stopping, full or a standby, or a lock. */
 export function isAway(error: unknown): boolean {
   const code = databaseError(error)?.code
-  return code ? /^(08|53|57|25006)/.test(code) : error instanceof AppError
+  return code ? /^(08|53|57|25006|40001|40P01|55P03)/.test(code) : error instanceof AppError
 }
 
 function readinessOf(
