@@ -24,10 +24,8 @@ export function complete(generated: string, before: readonly string[], texts = h
   const { after = [], before: first = [] } = Object.groupBy(statements, statement =>
     /\bDROP COLUMN\b/i.test(statement) ? 'after' : 'before',
   )
-  return [...first, ...texts.filter(text => !known.includes(text)), ...after]
-    .filter(statement => statement !== '')
-    .join(breakpoint)
-    .concat('\n')
+  const missing = texts.filter(text => !known.includes(text))
+  return `${[...first, ...missing, ...after].join(breakpoint)}\n`
 }
 
 /** Old replicas do not know a rule about a new column, and rows that exist have no value in it. */
