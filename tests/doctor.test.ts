@@ -25,15 +25,23 @@ interface Finding {
   cure?: string
 }
 
-/** What is not well. */
-async function problems(env: Env): Promise<{ exitCode: number; found: Finding[] }> {
+async function doctor(env: Env): Promise<{ exitCode: number; findings: Finding[] }> {
   const { exitCode, stdout } = await runCommand(['doctor', '--json'], { env })
   const findings = stdout
     .trim()
     .split('\n')
     .map(line => JSON.parse(line) as Finding)
+  return { exitCode, findings }
+}
+
+/** What is not well. */
+async function problems(env: Env): Promise<{ exitCode: number; found: Finding[] }> {
+  const { exitCode, findings } = await doctor(env)
   return { exitCode, found: findings.filter(({ verdict }) => verdict !== 'ok') }
 }
+
+/** What it has looked at, in order. */
+const looksAt = async (env: Env) => (await doctor(env)).findings.map(({ check }) => check)
 
 const failure = (check: string, cure: RegExp): { exitCode: number; found: Finding[] } => ({
   exitCode: 1,
@@ -397,6 +405,12 @@ describe('doctor names the cure when the data folder', () => {
       writeFileSync(join(disk, 'ballast'), Buffer.alloc(1 << 20))
 
       expect(await problems({ DATA_DIR: disk })).toEqual(failure('data folder', /make room/))
+      expect(await looksAt({ DATA_DIR: disk })).toEqual(['settings', 'data folder'])
+    })
+    await withDisk('nr_inodes=1', async disk => {
+      expect(await problems({ DATA_DIR: disk })).toEqual(
+        failure('data folder', /the disk is full: make room/),
+      )
     })
     const verdicts: unknown[] = []
     for (const size of [63, 65, 511, 513]) {
@@ -409,30 +423,21 @@ describe('doctor names the cure when the data folder', () => {
   })
 
   test.skipIf(!isRoot).each([
-    ['belongs to another user', 0o700, ''],
-    ['holds a database of another user', 0o777, '/cluster'],
-    ['holds a secret of another user', 0o777, '/secret_key'],
-  ])('%s', async (what, mode, inside) => {
-    const program = join(folder, 'todo-api')
-    copyFileSync(await executablePath(), program)
-    for (const path of [folder, program]) chmodSync(path, 0o755)
+    ['belongs to another user', '', 0o700],
+    ['holds a database that another user may only read', '/cluster', 0o755],
+    ['holds a secret that another user may only write', '/secret_key', 0o622],
+  ])('%s', async (what, inside, mode) => {
     const dataDir = join(folder, what)
-    mkdirSync(dataDir)
-    mkdirSync(join(dataDir, 'cluster'), { mode: inside === '/cluster' ? 0o700 : 0o777 })
+    mkdirSync(join(dataDir, 'cluster'), { recursive: true })
     writeFileSync(join(dataDir, 'secret_key'), '')
-    for (const path of ['cluster', 'secret_key']) {
-      chmodSync(join(dataDir, path), inside === `/${path}` ? 0o700 : 0o777)
+    for (const path of ['', '/cluster', '/secret_key']) {
+      chmodSync(dataDir + path, inside === path ? mode : 0o777)
     }
-    chmodSync(dataDir, mode)
-    const { exitCode, stdout } = Bun.spawnSync([program, 'doctor'], {
-      cwd: '/',
-      env: { PATH: process.env.PATH, DATA_DIR: dataDir },
-      uid: 54_321,
-      gid: 54_321,
-    })
+
+    const { exitCode, stdout } = await asAnotherUser(dataDir)
 
     expect(exitCode).toBe(1)
-    expect(String(stdout)).toContain(
+    expect(stdout).toContain(
       `fail  data folder  ${dataDir}${inside} cannot be written to (EACCES); it belongs to user 0, and this is user 54321: chown -R 54321 ${dataDir}${inside}`,
     )
   })
@@ -453,6 +458,9 @@ describe('doctor names the cure when the data folder', () => {
         },
       ],
     })
+    // Its owner is told nothing of root.
+    const { exitCode, stdout } = await asAnotherUser(dataDir)
+    expect([exitCode, stdout]).toEqual([0, expect.not.stringContaining('warn')])
   })
 
   test('is a file', async () => {
@@ -460,6 +468,10 @@ describe('doctor names the cure when the data folder', () => {
     writeFileSync(file, '')
 
     expect(await problems({ DATA_DIR: file })).toEqual(failure('data folder', /a file is in its place/))
+    expect(await looksAt({ DATA_DIR: file })).toEqual(['settings', 'data folder'])
+    // A server is another place: it is looked at all the same.
+    const DATABASE_URL = 'postgres://u@127.0.0.1:1/d'
+    expect(await looksAt({ DATA_DIR: file, DATABASE_URL })).toEqual(['settings', 'data folder', 'database'])
   })
 
   test('holds the database of another PostgreSQL', async () => {
@@ -472,6 +484,20 @@ describe('doctor names the cure when the data folder', () => {
       failure('database', /the version of todo-api that made it/),
     )
   }, 30_000)
+
+  /** What doctor says to the user 54321. */
+  async function asAnotherUser(dataDir: string) {
+    const program = join(folder, 'todo-api')
+    copyFileSync(await executablePath(), program)
+    for (const path of [folder, program]) chmodSync(path, 0o755)
+    const { exitCode, stdout } = Bun.spawnSync([program, 'doctor'], {
+      cwd: '/',
+      env: { PATH: process.env.PATH, DATA_DIR: dataDir },
+      uid: 54_321,
+      gid: 54_321,
+    })
+    return { exitCode, stdout: String(stdout) }
+  }
 
   async function withDisk(options: string, work: (disk: string) => Promise<void>) {
     const disk = mkdtempSync(join(folder, 'disk-'))
