@@ -565,12 +565,13 @@ describe('doctor fails, and says what to do', () => {
     const dataDir = join(folder, 'open')
     mkdirSync(dataDir)
     writeFileSync(join(dataDir, 'letter'), '')
-    chmodSync(dataDir, 0o755)
-
-    expect(await doctor({ DATA_DIR: dataDir })).toEqual({
-      exitCode: 0,
-      problems: [expect.stringMatching(/^warn {2}data folder .*chmod 700/)],
-    })
+    for (const mode of [0o710, 0o704]) {
+      chmodSync(dataDir, mode)
+      expect(await doctor({ DATA_DIR: dataDir })).toEqual({
+        exitCode: 0,
+        problems: [expect.stringMatching(/^warn {2}data folder .*chmod 700/)],
+      })
+    }
   })
 })
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, setSystemTime, spyOn, test } from 'bun:test'
 import { createSocket } from 'node:dgram'
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { diagnose } from '../src/cli/diagnose.ts'
@@ -329,10 +329,10 @@ describe('doctor names the cure when the database', () => {
   test('has migrations of a newer todo-api', async () => {
     const migrations = 'drizzle.__drizzle_migrations'
     await execute(url(), `insert into ${migrations} (hash, created_at) values ('later', 99999999999999)`)
-    const { exitCode, found } = await problems(place.env)
+    const { exitCode, findings } = await doctor(place.env)
     await execute(url(), `delete from ${migrations} where hash = 'later'`)
 
-    expect([exitCode, found]).toEqual([
+    expect([exitCode, findings.filter(({ check }) => check === 'migrations')]).toEqual([
       0,
       [{ verdict: 'warn', check: 'migrations', about: '1 from a newer todo-api', cure: 'upgrade this one' }],
     ])
@@ -396,6 +396,13 @@ describe('doctor names the cure when the data folder', () => {
     await withDisk('size=1m,ro', async disk => {
       for (const DATA_DIR of [disk, join(disk, 'not', 'yet')]) {
         expect(await problems({ DATA_DIR })).toEqual(failure('data folder', /read-only: mount/))
+        expect(await runCommand(['migrate'], { env: { DATA_DIR } })).toEqual({
+          exitCode: 1,
+          stdout: '',
+          stderr: expect.stringMatching(
+            /cannot be used: (the file system is read-only|files cannot be made in it)\n$/,
+          ),
+        })
       }
     })
   })
@@ -461,6 +468,7 @@ describe('doctor names the cure when the data folder', () => {
     // Its owner is told nothing of root.
     const { exitCode, stdout } = await asAnotherUser(dataDir)
     expect([exitCode, stdout]).toEqual([0, expect.not.stringContaining('warn')])
+    expect(readdirSync(dataDir)).toEqual([])
   })
 
   test('is a file', async () => {
