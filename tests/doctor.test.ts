@@ -61,6 +61,13 @@ test.each([
   ['ERR_SSL_WRONG_VERSION_NUMBER', 'wrong version number', /ssl_min_protocol_version/],
   ['EACCES', 'connect EACCES /run/.s.PGSQL.5432', /into the folder of the socket/],
   ['ETIMEDOUT', 'connect ETIMEDOUT', /firewall/],
+  ['EHOSTUNREACH', 'connect EHOSTUNREACH', /firewall/],
+  ['ENETUNREACH', 'connect ENETUNREACH', /firewall/],
+  ['CONNECT_TIMEOUT', 'write CONNECT_TIMEOUT', /firewall/],
+  ['EAI_AGAIN', 'getaddrinfo EAI_AGAIN', /name server/],
+  ['DNS_ETIMEOUT', 'getaddrinfo DNS_ETIMEOUT', /name server/],
+  ['ESERVFAIL', 'queryA ESERVFAIL', /name server/],
+  ['ETIMEOUT', 'queryA ETIMEOUT', /name server/],
   ['XX000', 'something else', undefined],
 ])('the failure %s (%s) has its cure', (code, message, cure) => {
   const cause = Object.assign(new Error(message), { code })

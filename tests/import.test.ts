@@ -92,6 +92,7 @@ describe.each(['postgres', 'embedded'] as const)('the FastAPI service’s databa
         id: ada,
         email: 'Ada@Example.com',
         created_at: '2025-03-01T10:00:00.123456Z',
+        updated_at: '2025-03-01T10:00:00.123456Z',
       })
 
       const { body: tasks } = await api.get('/tasks', { token })
@@ -997,6 +998,13 @@ describe('the lines of a file', () => {
     whole[whole.indexOf('ä')] = 0xff
     await expect(read([whole])).rejects.toThrow('not UTF-8')
     await expect(read([...bytes(good), Uint8Array.of(0xc3)])).rejects.toThrow('not UTF-8')
+  })
+
+  test('may be of any format so far', async () => {
+    const [head, ...rest] = good as [string, ...string[]]
+    for (const version of [1, 2, 3]) {
+      await read(bytes([head.replace('"version":2', `"version":${version}`), ...rest]))
+    }
   })
 
   test('are named together where several of a batch are wrong', async () => {
