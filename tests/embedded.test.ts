@@ -464,7 +464,11 @@ test.each([
 describe('a service whose data folder is deleted', () => {
   const start = async () => {
     const dataDir = folder()
-    const api = await startExecutable({ ENVIRONMENT: 'test', BCRYPT_COST: '4', DATA_DIR: dataDir })
+    const api = await startExecutable({
+      ...{ ENVIRONMENT: 'test', BCRYPT_COST: '4', DATA_DIR: dataDir },
+      // For a load balancer: not when the database is lost.
+      SHUTDOWN_DELAY_SECONDS: '60',
+    })
     undo.push(() => api.process.kill('SIGKILL'))
     const ada = await api.user()
     await api.task(ada)
