@@ -142,7 +142,6 @@ function allowedMethods(path: string, routes: Routes): Set<string> {
   const fixed = matching.filter(route => !route.path.includes(':'))
   const allowed = new Set((fixed.length > 0 ? fixed : matching).map(route => route.method))
   if (allowed.has('GET')) allowed.add('HEAD')
-  allowed.delete('OPTIONS')
   return allowed
 }
 
