@@ -7,6 +7,8 @@ import type { TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
+import { Elysia } from 'elysia'
+import { docs } from '../src/http/docs.ts'
 import { type Schema, toJsonSchema } from '../src/http/json-schema.ts'
 import type { OpenApiDocument } from '../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
@@ -159,6 +161,13 @@ describe('the OpenAPI document', () => {
     for (const { operation } of operations) expect(operation.requestBody?.required ?? true).toBe(true)
   })
 
+  test('says how to get an account', async () => {
+    const closed = await new Elysia().use(docs('closed')).handle(new Request('http://localhost/openapi.json'))
+
+    expect(document.info.description).toContain('Create an account with **POST /api/v1/auth/register**')
+    expect(((await closed.json()) as OpenApiDocument).info.description).toContain('Registration is closed')
+  })
+
   test('says where to sign in and to refresh, and under which license it is', () => {
     expect(document.info).toMatchObject({ license: { identifier: 'MIT' } })
     expect(document.components.securitySchemes).toMatchObject({
@@ -248,6 +257,8 @@ describe('the OpenAPI document', () => {
       const isWide = wide.some(other => other.place === place)
       expect([place, schema.format]).toEqual([place, isWide ? 'int64' : undefined])
     }
+    for (const [maximum, format] of [[2 ** 31 - 1], [2 ** 31, 'int64']] as const)
+      expect(toJsonSchema({ type: 'integer', maximum }, {}).format).toBe(format)
   })
 
   test('names no schema as Python or a Go client name something else', () => {
@@ -325,6 +336,9 @@ describe('the OpenAPI document', () => {
       title: { type: 'string', minLength: 1, maxLength: 200, pattern: '\\S' },
       description: { type: ['string', 'null'], maxLength: 2000 },
       status: { type: 'string', enum: ['pending', 'in_progress', 'completed'] },
+    })
+    expect(document.components.schemas.Registration?.properties).toMatchObject({
+      password: { type: 'string', format: 'password', minLength: 8, maxLength: 72 },
     })
   })
 
@@ -472,12 +486,16 @@ describe('the guides', () => {
 
     const listed = hrefs(await (await get('/docs/guides')).text())
     expect(listed.slice(2)).toEqual(names.map(name => `/docs/guides/${name}`))
-    for (const name of names) {
-      const page = await (await get(`/docs/guides/${name}`)).text()
+    const pages = new Map<string, string>()
+    for (const name of names) pages.set(name, await (await get(`/docs/guides/${name}`)).text())
+    for (const [name, page] of pages) {
       expect(page).not.toContain('<img')
-      const dead = hrefs(page).filter(
-        href => !/^(https?:|#)/.test(href) && !known.includes(href.split('#')[0]!),
-      )
+      const dead = hrefs(page).filter(href => {
+        const [file = '', heading] = href.split('#')
+        const isKnown = file === '' || known.includes(file)
+        const target = pages.get(file || name)
+        return !href.startsWith('http') && !(isKnown && (!heading || target?.includes(`id="${heading}"`)))
+      })
       expect([name, dead]).toEqual([name, []])
     }
     expect(await (await get('/docs/guides/mcp.md')).text()).toContain(
