@@ -149,6 +149,7 @@ describe('the OpenAPI document', () => {
     for (const { operation } of operations) {
       const parameters = (operation.parameters ?? []).map(parameter => places.indexOf(parameter.in))
       expect(parameters).toEqual(parameters.toSorted((a, b) => a - b))
+      for (const { schema } of operation.parameters ?? []) expect(schema).not.toContainKey('description')
     }
     const schemas = Object.keys(document.components.schemas)
     expect(schemas).toEqual(schemas.toSorted())
@@ -289,6 +290,15 @@ describe('the OpenAPI document', () => {
     expect(Object.keys(invalid!.properties!)).toEqual(['detail', 'code', 'request_id', 'body'])
     const answer = (await (await get('/nope')).json()) as object
     expect(Object.keys(answer)).toEqual(['detail', 'code', 'request_id'])
+  })
+
+  test('says of each status which errors have it, with an example by the code of each', () => {
+    const { description, content } = operationOf('POST /api/v1/auth/login').responses[401]!
+    expect(description).toBe('Incorrect email or password, or: Could not validate credentials')
+    expect(content!['application/json']!.examples).toMatchObject({
+      incorrect_login: { value: { code: 'incorrect_login', detail: 'Incorrect email or password' } },
+      invalid_token: { value: { code: 'invalid_token', detail: 'Could not validate credentials' } },
+    })
   })
 
   test('titles every schema with its name', () => {
