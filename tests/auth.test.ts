@@ -255,6 +255,7 @@ onBothDatabases(
           { username: newAddress(), password: 'correct horse' },
           { username: newAddress(), password: '' },
           { username: 'no address at all', password: 'correct horse' },
+          { username: `${'x'.repeat(300)}@example.com`, password: 'correct horse' },
           { username: '', password: 'correct horse' },
         ]
 

@@ -99,7 +99,8 @@ describe('a service with one listed origin', () => {
   test('names no allowed origin, and not its own', async () => {
     const before = refusals().length
     await originOf(api, listed)
-    await originOf(api, api.url)
+    // Nor is that allowed: a page that came without TLS would be, too.
+    expect(await originOf(api, api.url)).toBeNull()
     expect(refusals()).toHaveLength(before)
   })
 

@@ -36,6 +36,7 @@ const isHidden = (path: string) => hidden.includes(path) || /^\/api\/(?!v1\/)/.t
 interface Hooks {
   body?: TSchema
   response?: Record<string, TSchema>
+  detail?: { description?: string }
 }
 
 const routes = app.routes
@@ -80,6 +81,47 @@ describe('the OpenAPI document', () => {
 
   test.each(routes)('shows every status that $name declares', ({ name, hooks }) => {
     expect(Object.keys(operationOf(name).responses)).toEqual(Object.keys(hooks.response ?? {}))
+  })
+
+  test('declares for each operation what it may answer beside what every one may', () => {
+    const common = ['401', '403', '413', '415', '422', '500', '503']
+    const statuses = {
+      '200':
+        'checkHealth checkLiveness checkReadiness refresh revoke listSessions listApiTokens getProfile countTasks listTrash',
+      '200 304': 'listTasks listLists',
+      '200 304 404': 'readTask readList',
+      '200 304 410': 'listChanges',
+      '200 400 429': 'changeEmail',
+      '200 404 409 412': 'batchTasks',
+      '200 404 412': 'updateTaskWithPut updateTask restoreTask updateList',
+      '200 410 429': 'streamChanges',
+      '200 429': 'login',
+      '201': 'createTicket',
+      '201 400 409 429': 'createApiToken',
+      '201 400 429': 'register',
+      '201 409': 'createTask createList',
+      '204': 'logout emptyTrash',
+      '204 400 429': 'deleteAccount changePassword',
+      '204 404': 'endSession revokeApiToken',
+      '204 404 412': 'deleteTask deleteList',
+    }
+    const found = operations.map(({ operation: { operationId, responses } }) => {
+      const own = Object.keys(responses).filter(status => !common.includes(status))
+      return `${operationId}: ${own.join(' ')}`
+    })
+    const known = Object.entries(statuses).flatMap(([own, names]) =>
+      names.split(' ').map(name => `${name}: ${own}`),
+    )
+    expect(found).toEqual(expect.arrayContaining(known))
+  })
+
+  test('describes each operation in the words of its route, and each list in an address', () => {
+    for (const { name, hooks } of routes) {
+      const { description = '', parameters = [] } = operationOf(name)
+      expect(description).toStartWith(hooks.detail?.description ?? '')
+      const lists = parameters.filter(({ schema }) => schema.type === 'array')
+      for (const list of lists) expect([list.name, list.description]).toEqual([list.name, expect.any(String)])
+    }
   })
 
   test.each(operations)(
@@ -447,7 +489,8 @@ describe('the Swagger page', () => {
       expect((await response.bytes()).length).toBeGreaterThan(20)
       expect((await get(address.replace(/assets\/\w+/, 'assets/old'))).status).toBe(404)
     }
-    expect((await get(addresses[0]!.replace(/[^/]+$/, 'constructor'))).status).toBe(404)
+    const unknown = await get(addresses[0]!.replace(/[^/]+$/, 'constructor'))
+    expect([unknown.status, await unknown.json()]).toMatchObject([404, { code: 'not_found' }])
   })
 
   test('sends nothing to another host, has addresses for its parts, and keeps who is signed in', async () => {
@@ -500,6 +543,7 @@ describe('the guides', () => {
     for (const name of names) pages.set(name, await (await get(`/docs/guides/${name}`)).text())
     for (const [name, page] of pages) {
       expect(page).not.toContain('<img')
+      expect(/<title>(.+) – todo-api<\/title>/.exec(page)?.[1]).toBe(/<h1[^>]*>(.+)<\/h1>/.exec(page)?.[1])
       const dead = hrefs(page).filter(href => {
         const [file = '', heading] = href.split('#')
         const isKnown = file === '' || known.includes(file)
