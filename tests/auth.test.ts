@@ -89,6 +89,7 @@ onBothDatabases(
         expect(answer.body.detail).toHaveLength(1)
         expect(answer.body.detail[0].loc).toEqual(['body', 'email'])
         expect(answer.body.detail[0].msg).toMatch(/a valid email|NUL/)
+        expect(answer.body.detail[0].type).toMatch(/^string_(pattern_mismatch|unicode)$/)
       })
 
       test('takes unusual addresses, up to 254 characters', async () => {

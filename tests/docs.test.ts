@@ -343,6 +343,15 @@ describe('the OpenAPI document', () => {
     })
   })
 
+  test('requires every field that an answer always has', () => {
+    const names =
+      'Account ApiToken BatchResult Changes CreatedApiToken Health Problem Profile Session Stats Task Ticket TokenPair TrashedTask'
+    for (const name of names.split(' ')) {
+      const { properties, required } = document.components.schemas[name]!
+      expect([name, required]).toEqual([name, Object.keys(properties!)])
+    }
+  })
+
   test('titles every schema with its name', () => {
     for (const [name, { title }] of Object.entries(document.components.schemas)) expect(title).toBe(name)
   })
@@ -486,6 +495,9 @@ describe('the Swagger page', () => {
       const response = await get(address)
       expect(response.status).toBe(200)
       expect(response.headers.get('cache-control')).toBe('public, max-age=31536000, immutable')
+      const types = { js: 'text/javascript', css: 'text/css', png: 'image/png' }
+      const type = types[address.split('.').at(-1) as keyof typeof types]
+      expect(response.headers.get('content-type')).toStartWith(type)
       expect((await response.bytes()).length).toBeGreaterThan(20)
       expect((await get(address.replace(/assets\/\w+/, 'assets/old'))).status).toBe(404)
     }
@@ -508,6 +520,7 @@ describe('the Swagger page', () => {
     expect(settings).toMatchObject({
       url: '/openapi.json',
       deepLinking: true,
+      displayRequestDuration: true,
       tryItOutEnabled: true,
       persistAuthorization: true,
       validatorUrl: null,

@@ -162,6 +162,11 @@ onBothDatabases(
       expect((await call('task_stats', { list: [list.id] })).content.total).toBe(1)
       const unknown = await call('update_task', { id: bob.id, list_id: Bun.randomUUIDv7() })
       expect([unknown.isError, unknown.content.code]).toEqual([true, 'list_not_found'])
+      const allOrNone = await call('add_tasks', {
+        tasks: [{ title: 'Call Eve' }, { title: 'Lost', list_id: Bun.randomUUIDv7() }],
+      })
+      expect([allOrNone.isError, allOrNone.content.code]).toEqual([true, 'list_not_found'])
+      expect((await call('task_stats')).content.total).toBe(3)
     })
 
     test('gets results and errors that fit the schemas of the tools', async () => {
@@ -280,6 +285,12 @@ onBothDatabases(
       })
       expect(body).toEqual(first.content.tasks[0])
       expect((await call('task_stats')).content.total).toBe(2)
+      const { headers } = await api.post('/tasks', {
+        token: ada.token,
+        json: { title: 'Call Bob' },
+        headers: { 'idempotency-key': 'monday1' },
+      })
+      expect(headers.get('location')).not.toContain(first.content.tasks[1].id)
     })
 
     test('never sees another user’s tasks', async () => {

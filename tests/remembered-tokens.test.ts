@@ -140,6 +140,28 @@ test('nor one that was being looked up while its session ended', async () => {
   expect(await busy(3000)).toEqual(unknown)
 })
 
+test('nor does one of a session that ended here before another one did', () => {
+  const { cache, remember } = setUp()
+  cache.revoke(['one'])
+  cache.revoke(['two'])
+
+  remember()
+
+  expect(cache.caller('token')).toBeUndefined()
+})
+
+test('what a session has left counts from before it was looked up', async () => {
+  const { world, cache, pass, busy } = setUp()
+  await busy(1000)
+  const exp = Number.POSITIVE_INFINITY
+  cache.remember('token', { caller, exp, sessionMs: 1000, checkedAt: world.elapsed - 600 })
+
+  pass(350)
+  expect(cache.caller('token')).toBe(caller)
+  pass(100)
+  expect(cache.caller('token')).toBeUndefined()
+})
+
 test('an answer counts from the moment of its question', async () => {
   let now = 0
   const answers: ((revocations: Revocations) => void)[] = []
