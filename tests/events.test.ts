@@ -29,11 +29,15 @@ async function fill(api: Service, { token }: User, batches: number) {
   }
 }
 
+const unreachable = (): never => {
+  throw new Error('no job checks tokens')
+}
+
 /** Streams of no server: their jobs do not run, and no request comes through them. */
 function streamsWithoutJobs(api: Service, changes?: TaskService['changes']) {
   const tasks = serviceOn(api)
   const log = { info() {}, error() {} }
-  const parts = { db: createDb(api.driver), log, authenticate: () => ({}), streamsMax: 3 }
+  const parts = { db: createDb(api.driver), log, authenticate: unreachable, streamsMax: 3 }
   return { tasks, streams: createStreams({ ...parts, tasks: changes ? { changes } : tasks }) }
 }
 
