@@ -144,8 +144,7 @@ test('nor does one of a session that ended here before another one did', () => {
 test('what a session has left counts from before it was looked up', async () => {
   const { world, cache, busy } = setUp()
   await busy(1000)
-  const exp = Number.POSITIVE_INFINITY
-  cache.remember('token', { caller, exp, sessionMs: 1000, checkedAt: world.elapsed - 600 })
+  cache.remember('token', caller, world.elapsed - 600, 1000)
 
   expect(await busy(400)).toEqual(known)
   expect(await busy(200)).toEqual(unknown)
