@@ -151,7 +151,7 @@ describe('doctor names the cure when PostgreSQL', () => {
     const env = { DATABASE_URL: at('reader'), SECRET_KEY: secret }
     Object.assign(process.env, env)
     setSystemTime(new Date(Date.now() + seconds * 1000))
-    const isWell = await doctorCommand({ json: true }).finally(() => {
+    const isWell = await doctorCommand('', { json: true }).finally(() => {
       setSystemTime()
       output.mockRestore()
       for (const name of Object.keys(env)) delete process.env[name]

@@ -35,7 +35,7 @@ type Tell = (check: string, about: string, verdict: Verdict) => void
 const mebibyte = 1024 * 1024
 
 /** Looks at everything that the service needs, one line each, and changes nothing. Returns whether nothing failed. */
-export async function doctorCommand({ json = false }: { json?: boolean }): Promise<boolean> {
+export async function doctorCommand(_: string, { json = false }: { json?: boolean }): Promise<boolean> {
   const findings: Finding[] = []
   await examine((check, about, { verdict, cure }) => void findings.push({ verdict, check, about, cure }))
   const format = json ? JSON.stringify : process.stdout.isTTY ? formatForTerminal : formatLine

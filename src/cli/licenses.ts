@@ -4,7 +4,7 @@ import { version } from '../../package.json'
 import { print } from './terminal.ts'
 
 /** `todo-api version`: prints the version, or the licences of todo-api and of the software in it. */
-export async function versionCommand(options: { licenses?: boolean }): Promise<void> {
+export async function versionCommand(_: string, options: { licenses?: boolean }): Promise<void> {
   await print(options.licenses ? await licenses() : `${version}\n`)
 }
 

@@ -13,7 +13,7 @@ interface Options {
 }
 
 /** `todo-api migrate [--status | --distribute]`: returns whether the database is up to date at the end. */
-export async function migrateCommand(options: Options): Promise<boolean> {
+export async function migrateCommand(_: string, options: Options): Promise<boolean> {
   const config = readConfig()
   if (options.status) return report(await pending(config))
   await using driver = await openDriver(config.database)

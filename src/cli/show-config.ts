@@ -3,7 +3,7 @@ import { readEnv } from './env.ts'
 import { printable, printRows } from './terminal.ts'
 
 /** `todo-api config`: prints every setting in force and its source. Throws `ConfigError` with all mistakes. */
-export async function configCommand({ json = false }: { json?: boolean }): Promise<void> {
+export async function configCommand(_: string, { json = false }: { json?: boolean }): Promise<void> {
   const { env, file } = readEnv()
   const { config, settings } = readSettings(env)
   const rows = [...settings].map(([name, { fallback, isSecret }]) => {

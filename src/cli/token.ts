@@ -30,11 +30,11 @@ export async function createToken(userName: string, options: CreateOptions): Pro
 
 /** Prints the API tokens of a user, or of all: a table at a terminal, one line of JSON each elsewhere or with `json`. */
 export async function listTokens(
-  userName: string | undefined,
+  userName: string,
   { json = !process.stdout.isTTY }: { json?: boolean },
 ): Promise<void> {
   await withDatabase(async db => {
-    const user = userName ? await findUser(db, userName) : undefined
+    const user = userName === '' ? undefined : await findUser(db, userName)
     const tokens = await db
       .select({
         id: apiTokens.id,

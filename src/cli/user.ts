@@ -18,7 +18,10 @@ import { ask, print, printable, printRows, readPassword, say, UsageError } from 
 import { createCheck } from './transfer/check-schema.ts'
 
 /** Prints every account: a table at a terminal, one line of JSON each elsewhere or with `json`. */
-export async function listUsers({ json = !process.stdout.isTTY }: { json?: boolean }): Promise<void> {
+export async function listUsers(
+  _: string,
+  { json = !process.stdout.isTTY }: { json?: boolean },
+): Promise<void> {
   await withDatabase(async db => {
     await printRows(json, accounts(db), {
       ID: user => user.id,

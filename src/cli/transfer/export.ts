@@ -37,7 +37,7 @@ const listOf = (type: RowType, prefix = '') =>
     .join(', ')
 
 /** `todo-api export`: writes everything of all users, or of one, as lines of JSON to a file; `-` is stdout. */
-export async function exportCommand(file = '', { user }: { user?: string }): Promise<void> {
+export async function exportCommand(file: string, { user }: { user?: string }): Promise<void> {
   exitOnSignal()
   await withSnapshot(async (db, driver) => {
     // Refuses a database whose tables are not these.

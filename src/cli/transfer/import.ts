@@ -15,7 +15,7 @@ import { importFile } from './import-file.ts'
  * `todo-api import FILE` adds the rows of an export; without a file, those of the FastAPI service. Returns whether every
  * row is in the database now.
  */
-export async function importCommand(file = '', { from }: { from?: string }): Promise<boolean> {
+export async function importCommand(file: string, { from }: { from?: string }): Promise<boolean> {
   if (file !== '' && from !== undefined) throw new UsageError('name a FILE or use --from, not both')
   if (file !== '' && file !== '-' && !existsSync(file)) throw new Error(`there is no file ${file}`)
   if (file !== '' && file !== '-' && statSync(file).isDirectory()) throw new Error(`${file} is a folder`)
