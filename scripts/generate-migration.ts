@@ -10,13 +10,10 @@ import { handwritten } from '../drizzle/handwritten.ts'
 const root = join(import.meta.dir, '..')
 const breakpoint = '\n--> statement-breakpoint\n'
 
-/** The migrations of a folder, oldest first. */
-const filesOf = (folder: string) =>
-  readdirSync(folder)
-    .filter(name => name.endsWith('.sql'))
-    .sort()
+/** The migrations of a folder. */
+const filesOf = (folder: string) => readdirSync(folder).filter(name => name.endsWith('.sql'))
 
-/** A migration of drizzle-kit's, complete. `before` are those before it, oldest first. */
+/** A migration of drizzle-kit's, complete. `before` are those before it. */
 export function complete(generated: string, before: readonly string[], texts = handwritten): string {
   const known = before.join(breakpoint)
   const statements = generated.split('--> statement-breakpoint').map(statement => notValid(statement.trim()))
@@ -24,10 +21,8 @@ export function complete(generated: string, before: readonly string[], texts = h
   const { after = [], before: first = [] } = Object.groupBy(statements, statement =>
     /\bDROP COLUMN\b/i.test(statement) ? 'after' : 'before',
   )
-  return [...first, ...texts.filter(text => !known.includes(text)), ...after]
-    .filter(statement => statement !== '')
-    .join(breakpoint)
-    .concat('\n')
+  const missing = texts.filter(text => !known.includes(text))
+  return `${[...first, ...missing, ...after].join(breakpoint)}\n`
 }
 
 /** Old replicas do not know a rule about a new column, and rows that exist have no value in it. */

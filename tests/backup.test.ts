@@ -63,7 +63,8 @@ describe('a backup of a service that is being written to', () => {
     const backup = await runCommand(['backup', file], { env: on(dataDir) })
     writing = false
     await Promise.all(writers)
-    expect(backup).toMatchObject({ exitCode: 0, stdout: '' })
+    const stderr = expect.stringMatching(/^backup of [1-9]\d* MB written\n$/)
+    expect(backup).toEqual({ exitCode: 0, stdout: '', stderr })
     expect(readdirSync(dataDir).sort()).toEqual(['cluster', 'control', 'lock', 'secret_key'])
     expect(await api.stop()).toBe(0)
     expect(existsSync(join(dataDir, 'control'))).toBe(false)

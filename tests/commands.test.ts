@@ -177,7 +177,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   test('token create prints a token that works, list shows it without the secret, revoke ends it', async () => {
     const frank = await api.user('frank@example.com')
     await makeApiToken(api, await api.user())
-    const options = ['--name', 'a script', '--scopes', 'account:read, tasks:write', '--expires', '30d']
+    const options = ['--name', 'a \x1b[1mscript', '--scopes', 'account:read, tasks:write', '--expires', '30d']
     const made = await token(['create', 'FRANK@example.com', ...options])
     const day = new Date(Date.now() + 30 * 86_400_000).toISOString().slice(0, 10)
     expect(made).toEqual({
@@ -200,7 +200,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect(await token(['revoke', shown.id])).toEqual({
       exitCode: 0,
       stdout: '',
-      stderr: `revoked API token ${shown.id} (a script)\n`,
+      stderr: `revoked API token ${shown.id} (a \u{fffd}[1mscript)\n`,
     })
     await Bun.sleep(1000)
     expect((await api.get('/users/me', { token: secret })).status).toBe(401)
@@ -565,12 +565,13 @@ describe('doctor fails, and says what to do', () => {
     const dataDir = join(folder, 'open')
     mkdirSync(dataDir)
     writeFileSync(join(dataDir, 'letter'), '')
-    chmodSync(dataDir, 0o755)
-
-    expect(await doctor({ DATA_DIR: dataDir })).toEqual({
-      exitCode: 0,
-      problems: [expect.stringMatching(/^warn {2}data folder .*chmod 700/)],
-    })
+    for (const mode of [0o710, 0o704]) {
+      chmodSync(dataDir, mode)
+      expect(await doctor({ DATA_DIR: dataDir })).toEqual({
+        exitCode: 0,
+        problems: [expect.stringMatching(/^warn {2}data folder .*chmod 700/)],
+      })
+    }
   })
 })
 
@@ -584,6 +585,7 @@ describe('wrong use', () => {
     [['import']],
     [['import', 'a', '--from', 'postgres://db/x']],
     [['import', '--from', 'mysql://db/x']],
+    [['import', '--from']],
     [['import', '--from', 'postgres://db/x?sslmode=on']],
     [['backup']],
     [['nosuch']],

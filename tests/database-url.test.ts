@@ -784,3 +784,8 @@ describe('the address of a host, with a local server in its place:', () => {
 function alreadyThere(error: { code?: string }) {
   if (error.code !== '42P04') throw error
 }
+
+test('the name of a file that is empty counts as not given', () => {
+  const { tls } = parseDatabaseUrl('postgres://h/d?sslrootcert=&sslcert=&sslkey=')
+  expect(tls).toEqual(parseDatabaseUrl('postgres://h/d').tls)
+})

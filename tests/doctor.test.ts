@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, setSystemTime, spyOn, test } from 'bun:test'
 import { createSocket } from 'node:dgram'
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { diagnose } from '../src/cli/diagnose.ts'
@@ -25,15 +25,23 @@ interface Finding {
   cure?: string
 }
 
-/** What is not well. */
-async function problems(env: Env): Promise<{ exitCode: number; found: Finding[] }> {
+async function doctor(env: Env): Promise<{ exitCode: number; findings: Finding[] }> {
   const { exitCode, stdout } = await runCommand(['doctor', '--json'], { env })
   const findings = stdout
     .trim()
     .split('\n')
     .map(line => JSON.parse(line) as Finding)
+  return { exitCode, findings }
+}
+
+/** What is not well. */
+async function problems(env: Env): Promise<{ exitCode: number; found: Finding[] }> {
+  const { exitCode, findings } = await doctor(env)
   return { exitCode, found: findings.filter(({ verdict }) => verdict !== 'ok') }
 }
+
+/** What it has looked at, in order. */
+const looksAt = async (env: Env) => (await doctor(env)).findings.map(({ check }) => check)
 
 const failure = (check: string, cure: RegExp): { exitCode: number; found: Finding[] } => ({
   exitCode: 1,
@@ -53,6 +61,13 @@ test.each([
   ['ERR_SSL_WRONG_VERSION_NUMBER', 'wrong version number', /ssl_min_protocol_version/],
   ['EACCES', 'connect EACCES /run/.s.PGSQL.5432', /into the folder of the socket/],
   ['ETIMEDOUT', 'connect ETIMEDOUT', /firewall/],
+  ['EHOSTUNREACH', 'connect EHOSTUNREACH', /firewall/],
+  ['ENETUNREACH', 'connect ENETUNREACH', /firewall/],
+  ['CONNECT_TIMEOUT', 'write CONNECT_TIMEOUT', /firewall/],
+  ['EAI_AGAIN', 'getaddrinfo EAI_AGAIN', /name server/],
+  ['DNS_ETIMEOUT', 'getaddrinfo DNS_ETIMEOUT', /name server/],
+  ['ESERVFAIL', 'queryA ESERVFAIL', /name server/],
+  ['ETIMEOUT', 'queryA ETIMEOUT', /name server/],
   ['XX000', 'something else', undefined],
 ])('the failure %s (%s) has its cure', (code, message, cure) => {
   const cause = Object.assign(new Error(message), { code })
@@ -321,10 +336,10 @@ describe('doctor names the cure when the database', () => {
   test('has migrations of a newer todo-api', async () => {
     const migrations = 'drizzle.__drizzle_migrations'
     await execute(url(), `insert into ${migrations} (hash, created_at) values ('later', 99999999999999)`)
-    const { exitCode, found } = await problems(place.env)
+    const { exitCode, findings } = await doctor(place.env)
     await execute(url(), `delete from ${migrations} where hash = 'later'`)
 
-    expect([exitCode, found]).toEqual([
+    expect([exitCode, findings.filter(({ check }) => check === 'migrations')]).toEqual([
       0,
       [{ verdict: 'warn', check: 'migrations', about: '1 from a newer todo-api', cure: 'upgrade this one' }],
     ])
@@ -388,6 +403,13 @@ describe('doctor names the cure when the data folder', () => {
     await withDisk('size=1m,ro', async disk => {
       for (const DATA_DIR of [disk, join(disk, 'not', 'yet')]) {
         expect(await problems({ DATA_DIR })).toEqual(failure('data folder', /read-only: mount/))
+        expect(await runCommand(['migrate'], { env: { DATA_DIR } })).toEqual({
+          exitCode: 1,
+          stdout: '',
+          stderr: expect.stringMatching(
+            /cannot be used: (the file system is read-only|files cannot be made in it)\n$/,
+          ),
+        })
       }
     })
   })
@@ -397,6 +419,12 @@ describe('doctor names the cure when the data folder', () => {
       writeFileSync(join(disk, 'ballast'), Buffer.alloc(1 << 20))
 
       expect(await problems({ DATA_DIR: disk })).toEqual(failure('data folder', /make room/))
+      expect(await looksAt({ DATA_DIR: disk })).toEqual(['settings', 'data folder'])
+    })
+    await withDisk('nr_inodes=1', async disk => {
+      expect(await problems({ DATA_DIR: disk })).toEqual(
+        failure('data folder', /the disk is full: make room/),
+      )
     })
     const verdicts: unknown[] = []
     for (const size of [63, 65, 511, 513]) {
@@ -409,30 +437,21 @@ describe('doctor names the cure when the data folder', () => {
   })
 
   test.skipIf(!isRoot).each([
-    ['belongs to another user', 0o700, ''],
-    ['holds a database of another user', 0o777, '/cluster'],
-    ['holds a secret of another user', 0o777, '/secret_key'],
-  ])('%s', async (what, mode, inside) => {
-    const program = join(folder, 'todo-api')
-    copyFileSync(await executablePath(), program)
-    for (const path of [folder, program]) chmodSync(path, 0o755)
+    ['belongs to another user', '', 0o700],
+    ['holds a database that another user may only read', '/cluster', 0o755],
+    ['holds a secret that another user may only write', '/secret_key', 0o622],
+  ])('%s', async (what, inside, mode) => {
     const dataDir = join(folder, what)
-    mkdirSync(dataDir)
-    mkdirSync(join(dataDir, 'cluster'), { mode: inside === '/cluster' ? 0o700 : 0o777 })
+    mkdirSync(join(dataDir, 'cluster'), { recursive: true })
     writeFileSync(join(dataDir, 'secret_key'), '')
-    for (const path of ['cluster', 'secret_key']) {
-      chmodSync(join(dataDir, path), inside === `/${path}` ? 0o700 : 0o777)
+    for (const path of ['', '/cluster', '/secret_key']) {
+      chmodSync(dataDir + path, inside === path ? mode : 0o777)
     }
-    chmodSync(dataDir, mode)
-    const { exitCode, stdout } = Bun.spawnSync([program, 'doctor'], {
-      cwd: '/',
-      env: { PATH: process.env.PATH, DATA_DIR: dataDir },
-      uid: 54_321,
-      gid: 54_321,
-    })
+
+    const { exitCode, stdout } = await asAnotherUser(dataDir)
 
     expect(exitCode).toBe(1)
-    expect(String(stdout)).toContain(
+    expect(stdout).toContain(
       `fail  data folder  ${dataDir}${inside} cannot be written to (EACCES); it belongs to user 0, and this is user 54321: chown -R 54321 ${dataDir}${inside}`,
     )
   })
@@ -453,6 +472,10 @@ describe('doctor names the cure when the data folder', () => {
         },
       ],
     })
+    // Its owner is told nothing of root.
+    const { exitCode, stdout } = await asAnotherUser(dataDir)
+    expect([exitCode, stdout]).toEqual([0, expect.not.stringContaining('warn')])
+    expect(readdirSync(dataDir)).toEqual([])
   })
 
   test('is a file', async () => {
@@ -460,6 +483,10 @@ describe('doctor names the cure when the data folder', () => {
     writeFileSync(file, '')
 
     expect(await problems({ DATA_DIR: file })).toEqual(failure('data folder', /a file is in its place/))
+    expect(await looksAt({ DATA_DIR: file })).toEqual(['settings', 'data folder'])
+    // A server is another place: it is looked at all the same.
+    const DATABASE_URL = 'postgres://u@127.0.0.1:1/d'
+    expect(await looksAt({ DATA_DIR: file, DATABASE_URL })).toEqual(['settings', 'data folder', 'database'])
   })
 
   test('holds the database of another PostgreSQL', async () => {
@@ -472,6 +499,20 @@ describe('doctor names the cure when the data folder', () => {
       failure('database', /the version of todo-api that made it/),
     )
   }, 30_000)
+
+  /** What doctor says to the user 54321. */
+  async function asAnotherUser(dataDir: string) {
+    const program = join(folder, 'todo-api')
+    copyFileSync(await executablePath(), program)
+    for (const path of [folder, program]) chmodSync(path, 0o755)
+    const { exitCode, stdout } = Bun.spawnSync([program, 'doctor'], {
+      cwd: '/',
+      env: { PATH: process.env.PATH, DATA_DIR: dataDir },
+      uid: 54_321,
+      gid: 54_321,
+    })
+    return { exitCode, stdout: String(stdout) }
+  }
 
   async function withDisk(options: string, work: (disk: string) => Promise<void>) {
     const disk = mkdtempSync(join(folder, 'disk-'))

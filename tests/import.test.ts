@@ -92,6 +92,7 @@ describe.each(['postgres', 'embedded'] as const)('the FastAPI service’s databa
         id: ada,
         email: 'Ada@Example.com',
         created_at: '2025-03-01T10:00:00.123456Z',
+        updated_at: '2025-03-01T10:00:00.123456Z',
       })
 
       const { body: tasks } = await api.get('/tasks', { token })
@@ -684,7 +685,7 @@ test('cursors and ETags from elsewhere are refused, also those of changes after 
   }
 }, 60_000)
 
-test('an old export, with the deleted tasks at its end, comes in as well', async () => {
+test('deletions come in after the tasks, under versions of their own', async () => {
   const place = await newPlace('postgres')
   const eve = crypto.randomUUID()
   const rows = [taskLine(eve, 2), taskLine(eve, 4), tombstoneLine(eve, 1), tombstoneLine(eve, 3)]
@@ -996,13 +997,29 @@ describe('the lines of a file', () => {
     await read([...whole].map(byte => Uint8Array.of(byte)))
     whole[whole.indexOf('ä')] = 0xff
     await expect(read([whole])).rejects.toThrow('not UTF-8')
+    await expect(read([...bytes(good), Uint8Array.of(0xc3)])).rejects.toThrow('not UTF-8')
+  })
+
+  test('may be of any format so far', async () => {
+    const [head, ...rest] = good as [string, ...string[]]
+    for (const version of [1, 2, 3]) {
+      await read(bytes([head.replace('"version":2', `"version":${version}`), ...rest]))
+    }
+  })
+
+  test('are named together where several of a batch are wrong', async () => {
+    const [head, user, task] = good as [string, string, string]
+    const wrong = task.replace('"priority":0', '"priority":"x"')
+    await expect(read(bytes([head, user, wrong, task, wrong]))).rejects.toThrow(
+      /^line 3: priority: .+\nline 5: priority: .+$/,
+    )
   })
 
   test('end with the line that counts them, and it counts each kind', async () => {
     await read(bytes(good))
     await expect(read(bytes([...good, good[1]!]))).rejects.toThrow('line 5: nothing may follow')
     const [head, user, task] = good as [string, string, string]
-    for (const wrong of [{ user: 2 }, { task: 2 }, { tombstone: 1 }]) {
+    for (const wrong of [{ user: 2 }, { user: undefined }, { task: 2 }, { tombstone: 1 }]) {
       const end = `${JSON.stringify({ type: 'end', user: 1, task: 1, tombstone: 0, ...wrong })}\n`
       await expect(read(bytes([head, user, task, end]))).rejects.toThrow('not complete')
     }

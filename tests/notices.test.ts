@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { runCommand } from './support/command.ts'
 import { executablePath } from './support/executable.ts'
@@ -21,8 +21,7 @@ test('the printed licences hold the texts that must travel with the executable',
   const { stdout } = await runCommand(['version', '--licenses'])
   const texts = [
     'LICENSE',
-    'scripts/licenses/bun.txt',
-    'scripts/licenses/PostgreSQL.txt',
+    ...readdirSync(join(root, 'scripts/licenses')).map(name => `scripts/licenses/${name}`),
     'node_modules/@electric-sql/pglite/LICENSE',
     'node_modules/swagger-ui-dist/LICENSE',
     'node_modules/swagger-ui-dist/NOTICE',
@@ -31,6 +30,8 @@ test('the printed licences hold the texts that must travel with the executable',
   expect(texts.filter(path => !stdout.includes(read(path)))).toEqual([])
   // No import names it: the authors of tar bundled it.
   expect(names(stdout, 'minipass')).toBe(true)
+  // Its own head: the licence and where it comes from.
+  expect(/^tar [\d.]+\n {2}BlueOak-1\.0\.0, https:\/\/github\.com\/isaacs\//m.test(stdout)).toBe(true)
 })
 
 test('the notices of Bun are those of the version that makes the executable', () => {

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Release, release } from '../scripts/release.ts'
@@ -10,7 +10,7 @@ let root: string
 /** A small repository with the files of this one that a release changes. */
 beforeEach(async () => {
   root = mkdtempSync(join(tmpdir(), 'todo-api-release-'))
-  for (const path of ['package.json', 'deploy/kubernetes.yaml', '.gitignore']) {
+  for (const path of ['package.json', 'deploy/kubernetes.yaml', '.gitignore', 'scripts/release.ts']) {
     cpSync(join(project, path), join(root, path))
   }
   await Bun.write(
@@ -48,11 +48,14 @@ test('a release sets the version everywhere and dates the changelog, in a commit
   expect(git('status', '--porcelain')).toBe('')
 })
 
-test('a release leaves the executable with a sum that sha256sum confirms', async () => {
+test('a release leaves the executable with a sum that sha256sum confirms, and nothing of the one before', async () => {
+  await Bun.write(join(root, 'dist/release/todo-api-0.0.1-linux-x64'), '')
+
   await releaseOf('7.8.9')
 
   const check = Bun.spawnSync(['sha256sum', '--check', 'SHA256SUMS'], { cwd: join(root, 'dist/release') })
   expect(check.stdout.toString()).toBe(`todo-api-7.8.9-${process.platform}-${process.arch}: OK\n`)
+  expect(readdirSync(join(root, 'dist/release'))).toHaveLength(2)
 })
 
 test('when a check fails, everything is as before', async () => {
@@ -75,6 +78,22 @@ test('a dry run says what would happen and changes nothing', async () => {
 
   expect(lines.join('\n')).toContain('package.json, CHANGELOG.md, deploy/kubernetes.yaml')
   expect(existsSync(join(root, 'dist'))).toBe(false)
+  expectUnchanged()
+})
+
+test.each([
+  [['7.8.9', '--dry-run'], 0, 'would write package.json', ''],
+  [['7.8', '--dry-run'], 1, '', 'must look like'],
+  [[], 2, '', 'Usage: bun run release VERSION'],
+  [['7.8.9', '8.0.0'], 2, '', 'Usage: bun run release VERSION'],
+])('bun scripts/release.ts %j ends with exit code %d', (args, exitCode, stdout, stderr) => {
+  const done = Bun.spawnSync([process.execPath, join(root, 'scripts/release.ts'), ...args])
+
+  expect([done.exitCode, String(done.stdout), String(done.stderr)]).toEqual([
+    exitCode,
+    stdout ? expect.stringContaining(stdout) : '',
+    stderr ? expect.stringContaining(stderr) : '',
+  ])
   expectUnchanged()
 })
 

@@ -70,6 +70,15 @@ test('a fast run leaves out the files that start a process', async () => {
   expect(await run(['--fast'], project)).toEqual({ exitCode: 0, lastLine: '1 passed, 0 failed' })
 })
 
+test('a run without a file runs every file once, also those that measure time', async () => {
+  const project = projectWith('')
+  const passes = `import { test } from 'bun:test'\ntest('passes', () => {})\n`
+  writeFileSync(join(project, 'tests/routes.test.ts'), passes)
+  writeFileSync(join(project, 'tests/soon.test.ts'), `import './support/stopwatch.ts'\n${passes}`)
+
+  expect(await run([], project)).toEqual({ exitCode: 0, lastLine: '2 passed, 0 failed' })
+})
+
 test('a run that is terminated stops its server and deletes what it wrote', async () => {
   const started = join(folder, 'started')
   const file = testFile(`

@@ -1,4 +1,4 @@
-import { accessSync, constants, existsSync, mkdtempSync, readdirSync, rmdirSync, statSync } from 'node:fs'
+import { accessSync, constants, existsSync, mkdtempSync, rmdirSync, statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { getTableName, sql } from 'drizzle-orm'
@@ -137,7 +137,6 @@ function faultOf(folder: string): Fault | undefined {
   const files = [clusterName, secretName].map(name => join(folder, name)).filter(path => existsSync(path))
   let path = folder
   try {
-    readdirSync(folder)
     for (path of [folder, ...files]) accessSync(path, constants.R_OK | constants.W_OK)
     // Rights say little on a read-only or a network file system.
     path = folder

@@ -2,7 +2,6 @@ import { Database } from 'bun:sqlite'
 import {
   chmodSync,
   closeSync,
-  constants,
   existsSync,
   fsyncSync,
   mkdirSync,
@@ -19,9 +18,6 @@ export const clusterName = 'cluster'
 export const secretName = 'secret_key'
 /** A restored database that is complete and checked, before it is moved to its place. */
 const restoredName = 'restore.ready'
-
-/** A data folder that is locked by this process until `close`, or until the process ends. */
-export type DataDir = ReturnType<typeof openDataDir>
 
 /**
  * Makes the folder with mode 0700 if it does not exist, and syncs it to disk. Throws an Error with one line for the
@@ -40,8 +36,8 @@ export function prepareDataDir(path: string): void {
 }
 
 /**
- * Makes the folder if it does not exist and locks it: two engines on one database would silently destroy it. Throws an
- * Error with one line that names the folder when another process has locked it.
+ * Makes the folder if it does not exist and locks it until `close`, or until the process ends: two engines on one database
+ * would silently destroy it. Throws an Error with one line that names the folder when another process has locked it.
  *
  * The lock is an SQLite file, because SQLite knows the right call for each system and the kernel releases it when the
  * process dies. It is beside the database's folder, not in it: a process loses such a lock when it closes any other handle
@@ -128,8 +124,7 @@ export function syncFolder(path: string): void {
  */
 export function openDraft(path: string): { path: string; file: number } {
   const draft = `${path}.${crypto.randomUUID()}.part`
-  const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants
-  return { path: draft, file: openSync(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600) }
+  return { path: draft, file: openSync(draft, 'wx', 0o600) }
 }
 
 /** Locks a file in a data folder until it is closed or the process ends; creates it if it does not exist. */

@@ -118,8 +118,8 @@ async function migrateWhenPossible(
 ): Promise<void> {
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
-      const { newer } = await migrationState(driver)
-      const applied = await migrate(driver, distributedTables)
+      const { pending, newer } = await migrationState(driver)
+      const applied = pending.length > 0 ? await migrate(driver, distributedTables) : []
       if (applied.length > 0) log.info('migrated', { applied: applied.length, last: applied.at(-1) })
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
       return await prepare()

@@ -3,7 +3,7 @@ import { openEmbedded } from '../../db/embedded/embedded.ts'
 import { databaseError } from '../../db/pg-error.ts'
 
 /**
- * Calls `work` with the database in an unpacked folder that only this process knows: no lock, and no space kept free.
+ * Calls `work` with the database in an unpacked folder that only this process knows, so that no space is kept free.
  * Damage is an Error with one line that names `file`.
  */
 export async function withUnpacked<T>(
@@ -11,7 +11,7 @@ export async function withUnpacked<T>(
   file: string,
   work: (driver: Driver) => Promise<T>,
 ): Promise<T> {
-  const driver = await openEmbedded({ dataDir: { path: folder, close() {} }, freeBytesMin: 0 })
+  const driver = await openEmbedded({ dataDir: folder, freeBytesMin: 0 })
   try {
     return await work(driver)
   } catch (cause) {

@@ -50,31 +50,26 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
   }
 }
 
-interface Restored {
-  users: number
-  tasks: number
-}
-
 /**
  * Opens the database, which recovers it, reads every row and applies pending migrations. Changes after the backup are
  * lost, so their versions are skipped. Throws when a newer program made the backup. No row is judged by the rules of
  * requests: they may have become stricter since.
  */
-function prepare(folder: string, file: string): Promise<Restored> {
+function prepare(folder: string, file: string) {
   return withUnpacked(folder, file, async driver => {
     const { newer } = await migrationState(driver)
     if (newer > 0) {
       throw new Error('a newer todo-api made this backup; restore it with that version')
     }
-    const { users, tasks } = await readThrough(driver)
+    const counts = await readThrough(driver)
     await migrate(driver, distributedTables)
     await skipVersions(createDb(driver))
-    return { users: users!, tasks: tasks! }
+    return counts
   })
 }
 
 /** Makes a new database from the export of a backup, whose own one another PostgreSQL has made. */
-async function importFrom(folder: string, file: string): Promise<Restored> {
+async function importFrom(folder: string, file: string) {
   const cluster = join(folder, clusterName)
   const major = majorOf(cluster)
   if (!existsSync(join(folder, exportName))) {

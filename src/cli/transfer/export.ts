@@ -1,7 +1,7 @@
 import { getTableColumns, getTableName } from 'drizzle-orm'
 import type { PgColumn } from 'drizzle-orm/pg-core'
 import { version } from '../../../package.json'
-import type { DedicatedConnection, Driver } from '../../db/driver.ts'
+import type { Driver } from '../../db/driver.ts'
 import { migrationState } from '../../db/migrator.ts'
 import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
@@ -10,7 +10,7 @@ import { findUser } from '../find-user.ts'
 import { withSnapshot } from '../open-database.ts'
 import { createProgress, say } from '../terminal.ts'
 import { noRows } from './bulk-insert.ts'
-import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
+import { beginSnapshot, readJson } from './read-cursor.ts'
 
 /** The first line of an export. */
 export const exportFormat = { format: 'todo-api-export', version: 3 } as const
@@ -50,62 +50,51 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
   })
 }
 
-/** Writes everything of all users, or of one. */
-export const exportAll = (driver: Driver, output: Output, userId?: string) =>
-  driver.dedicatedConnection(connection => exportRows(connection, userId, output))
-
 /**
- * Writes a header, the users, the lists, then tasks (the trash, too) and tombstones of each user in the order of their
- * versions, the tasks with a parent last, and a last line that counts them: a file without it is incomplete. All from one
- * snapshot.
+ * Writes a header, the users, their lists, tasks (the trash, too) and tombstones, all of them or those of one user, and a
+ * last line that counts the others: a file without it is incomplete. Everything is from one snapshot. Returns the counts.
  */
-async function exportRows(connection: DedicatedConnection, userId: string | undefined, output: Output) {
-  const counts = noRows()
-  const progress = createProgress()
-  await connection.execute(beginSnapshot)
-  // Reads the rows in the order of an index: a sort would need temporary files of their size.
-  await connection.execute('set local enable_sort = off')
-  const made = { program: version, exported_at: new Date().toISOString() }
-  await output.write(`${JSON.stringify({ type: 'header', ...exportFormat, ...made })}\n`)
-  for (const [name, query] of Object.entries(queries(userId))) {
-    for await (const lines of readTexts(connection, `export_${name}`, query)) {
-      await output.write(`${lines.join('\n')}\n`)
-      for (const line of lines) counts[typeOf(line)]++
-      progress.add(lines.length)
+export function exportAll(driver: Driver, output: Output, userId?: string) {
+  return driver.dedicatedConnection(async connection => {
+    const counts = noRows()
+    const progress = createProgress()
+    await connection.execute(beginSnapshot)
+    // Reads the rows in the order of an index: a sort would need temporary files of their size.
+    await connection.execute('set local enable_sort = off')
+    const made = { program: version, exported_at: new Date().toISOString() }
+    await output.write(`${JSON.stringify({ type: 'header', ...exportFormat, ...made })}\n`)
+    for (const [type, query] of queries(userId)) {
+      for await (const lines of readJson(connection, query)) {
+        await output.write(`${lines.join('\n')}\n`)
+        counts[type] += lines.length
+        progress.add(lines.length)
+      }
     }
-  }
-  await connection.execute('commit')
-  await output.write(`${JSON.stringify({ type: 'end', ...counts })}\n`)
-  progress.clear()
-  return counts
+    await connection.execute('commit')
+    await output.write(`${JSON.stringify({ type: 'end', ...counts })}\n`)
+    progress.clear()
+    return counts
+  })
 }
 
-/** Every line begins with its type. */
-const typeOf = (line: string) =>
-  line.slice('{"type":"'.length, line.indexOf('"', '{"type":"'.length)) as RowType
-
 /** The database makes the lines, so that no row is parsed and written again. */
-function queries(userId: string | undefined): Record<string, string> {
+function queries(userId: string | undefined): [RowType, string][] {
   // `userId` comes from the database.
   const and = (column: string) => (userId === undefined ? '' : `and ${column} = '${userId}'`)
-  const lines = (type: RowType, columns: string, from: string) =>
-    asJson(`select '${type}' as type, ${columns} from ${from}`)
-  const versioned = (type: RowType, which = 'true') =>
-    `select user_id, version, row_to_json(r)::text as json
-     from (select '${type}' as type, ${listOf(type)} from ${getTableName(exportedTables[type])} where ${which} ${and('user_id')}) r`
-  // A merge of indexes, in the order that `import` keeps. Rows that a deleted account has left are skipped.
-  const merged = (...parts: string[]) => `
-    select json from (${parts.join(' union all ')}) rows
-    where (select true from users u where u.id = rows.user_id) order by user_id, version`
-  return {
-    users: lines(
-      'user',
-      `${listOf('user', 'u.')}, v.last_version`,
-      `users u join user_versions v on v.user_id = u.id where true ${and('u.id')} order by u.created_at, u.id`,
-    ),
+  // Rows that a deleted account has left are skipped.
+  const owned = (type: RowType, which = 'true') =>
+    `select '${type}' as type, ${listOf(type)} from ${getTableName(exportedTables[type])} r
+     where ${which} ${and('user_id')} and (select true from users u where u.id = r.user_id) order by user_id, version`
+  const accounts = `
+    select 'user' as type, ${listOf('user', 'u.')}, v.last_version from users u join user_versions v on v.user_id = u.id
+    where true ${and('u.id')} order by u.created_at, u.id`
+  return [
+    ['user', accounts],
     // What others refer to comes before them.
-    lists: merged(versioned('list')),
-    rows: merged(versioned('task', 'parent_id is null'), versioned('tombstone'), versioned('list_tombstone')),
-    children: merged(versioned('task', 'parent_id is not null')),
-  }
+    ['list', owned('list')],
+    ['task', owned('task', 'parent_id is null')],
+    ['task', owned('task', 'parent_id is not null')],
+    ['tombstone', owned('tombstone')],
+    ['list_tombstone', owned('list_tombstone')],
+  ]
 }

@@ -7,7 +7,7 @@ import { taskCreate } from '../../modules/tasks/model.ts'
 import { toColumns } from '../../modules/tasks/rows.ts'
 import type { Loader, NewRow } from './bulk-insert.ts'
 import { createCheck, passwordHash } from './check-schema.ts'
-import { asJson, beginSnapshot, readTexts } from './read-cursor.ts'
+import { beginSnapshot, readJson } from './read-cursor.ts'
 
 /** A row of the FastAPI service's tables, by the names of the columns; each cell is text. */
 type Cells = Partial<Record<string, string | null>>
@@ -35,8 +35,8 @@ export async function countFastApi(source: DedicatedConnection): Promise<{ users
 
 /** Adds the users and tasks of the snapshot that `countFastApi` began. */
 export async function importFastApi(source: DedicatedConnection, loader: Loader): Promise<void> {
-  for await (const page of readTexts(source, 'users', asJson(users))) await add(page, toUser, loader)
-  for await (const page of readTexts(source, 'tasks', asJson(tasks))) await add(page, toTask, loader)
+  for await (const page of readJson(source, users)) await add(page, toUser, loader)
+  for await (const page of readJson(source, tasks)) await add(page, toTask, loader)
   await source.execute('commit')
 }
 

@@ -14,11 +14,6 @@ import { rowsAtOnce } from './read-cursor.ts'
 /** Far longer than any line that `export` writes. */
 const lineBytesMax = 1024 * 1024
 
-/** What is wrong with a line. Its batch was not added; the ones before were. */
-class LineError extends Error {
-  override readonly name = 'LineError'
-}
-
 interface Line {
   number: number
   /** As the line says it. */
@@ -28,7 +23,10 @@ interface Line {
 
 type Entry = Line & { type: RowType }
 
-/** Adds the rows of an export, a batch at a time. Throws `LineError` at the first batch with a malformed line. */
+/**
+ * Adds the rows of an export, a batch at a time. Throws an Error that names every malformed line of a batch, which was not
+ * added; the ones before were.
+ */
 export async function importFile(chunks: AsyncIterable<Uint8Array>, loader: Loader): Promise<void> {
   const seen = noRows()
   let batch: Entry[] = []
@@ -43,22 +41,21 @@ export async function importFile(chunks: AsyncIterable<Uint8Array>, loader: Load
 
   for await (const line of parse(splitLines(chunks))) {
     if (line.number === 1) checkHeader(line)
-    else if (end) throw new LineError(`line ${line.number}: nothing may follow the line of type "end"`)
+    else if (end) throw new Error(`line ${line.number}: nothing may follow the line of type "end"`)
     else if (line.type === 'end') end = line
-    else if (!isEntry(line)) throw new LineError(`line ${line.number}: its type is unknown to this program`)
+    else if (!isEntry(line)) throw new Error(`line ${line.number}: its type is unknown to this program`)
     else if (batch.push(line) === rowsAtOnce) await flush()
   }
   await flush()
   // Before format 3 there were no lists.
   const isComplete = end && Object.entries(seen).every(([type, count]) => (end.value[type] ?? 0) === count)
-  if (!isComplete) throw new LineError('the file is not complete: its last line must count the others')
+  if (!isComplete) throw new Error('the file is not complete: its last line must count the others')
 }
 
 function checkHeader({ value }: Line) {
-  if (value.format !== exportFormat.format)
-    throw new LineError('line 1: this is not a file that `export` wrote')
+  if (value.format !== exportFormat.format) throw new Error('line 1: this is not a file that `export` wrote')
   if (![1, 2, exportFormat.version].includes(value.version as number)) {
-    throw new LineError('line 1: a newer program wrote this file; import it with that one')
+    throw new Error('line 1: a newer program wrote this file; import it with that one')
   }
 }
 
@@ -104,7 +101,7 @@ function check(lines: readonly Entry[]) {
     const problem = checks.get(type)!(value)
     return problem ? [`line ${number}: ${problem}`] : []
   })
-  if (problems.length > 0) throw new LineError(problems.join('\n'))
+  if (problems.length > 0) throw new Error(problems.join('\n'))
 }
 
 function toRow({ number, type: table, value }: Entry): NewRow {
@@ -123,7 +120,7 @@ async function* parse(lines: AsyncIterable<string>): AsyncGenerator<Line> {
   for await (const line of lines) {
     number++
     const value = parseObject(line)
-    if (!value) throw new LineError(`line ${number}: this is not a JSON object`)
+    if (!value) throw new Error(`line ${number}: this is not a JSON object`)
     yield { number, type: value.type, value }
   }
 }
@@ -148,12 +145,11 @@ async function* splitLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<st
       rest = lines.pop()!
       count += lines.length
       yield* lines
-      if (rest.length > lineBytesMax)
-        throw new LineError(`line ${count + 1}: longer than ${lineBytesMax} bytes`)
+      if (rest.length > lineBytesMax) throw new Error(`line ${count + 1}: longer than ${lineBytesMax} bytes`)
     }
     decoder.decode()
   } catch (error) {
-    throw error instanceof TypeError ? new LineError(`after line ${count}: this is not UTF-8`) : error
+    throw error instanceof TypeError ? new Error(`after line ${count}: this is not UTF-8`) : error
   }
   // A file that was cut off; `importFile` reports that its last line is missing.
   if (rest !== '') yield rest

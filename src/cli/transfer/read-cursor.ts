@@ -3,26 +3,19 @@ import type { DedicatedConnection } from '../../db/driver.ts'
 /** How many rows are read, or added in one transaction: few, because a slow database has 2 s for it, too. */
 export const rowsAtOnce = 200
 
-/** Each row of a query as a JSON object, made by the database. */
-export const asJson = (query: string) => `select row_to_json(r)::text as json from (${query}) r`
-
 /**
- * Reads a query with one column of text, a page at a time, by a cursor of the database. The connection must be in a
- * transaction.
+ * Reads the rows of a query as JSON objects, made by the database, a page at a time by a cursor. The connection must be in
+ * a transaction.
  */
-export async function* readTexts(
-  connection: DedicatedConnection,
-  name: string,
-  query: string,
-): AsyncGenerator<string[]> {
-  await connection.execute(`declare ${name} no scroll cursor for ${query}`)
+export async function* readJson(connection: DedicatedConnection, query: string): AsyncGenerator<string[]> {
+  await connection.execute(`declare page no scroll cursor for select row_to_json(r)::text from (${query}) r`)
   while (true) {
-    const rows = (await connection.execute(`fetch forward ${rowsAtOnce} from ${name}`)) as [string][]
+    const rows = (await connection.execute(`fetch forward ${rowsAtOnce} from page`)) as [string][]
     if (rows.length > 0) yield rows.map(([text]) => text)
     collectGarbageSometimes()
     if (rows.length < rowsAtOnce) break
   }
-  await connection.execute(`close ${name}`)
+  await connection.execute('close page')
 }
 
 /** Begins a transaction in which every statement sees the database as it is now. */

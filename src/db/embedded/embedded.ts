@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { PGlite } from '@electric-sql/pglite'
-import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts'
+import { clusterName, openDataDir } from '../../config/data-dir.ts'
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
@@ -14,8 +14,8 @@ import { EmbeddedConnection } from './embedded-connection.ts'
 import { startMaintenance } from './maintenance.ts'
 
 export interface EmbeddedOptions {
-  /** A path is locked until `close`; a folder that is already locked stays so. */
-  dataDir: string | DataDir
+  /** Locked until `close`. */
+  dataDir: string
   /** Bytes. Writes are refused when less is free: a full disk would end the engine. */
   freeBytesMin?: number
 }
@@ -28,17 +28,14 @@ const checkFolderMs = 1000
  * with one line when the folder cannot be used. `fileSystem` is for tests of power cuts.
  */
 export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSystem): Promise<Driver> {
-  const dataDir = typeof options.dataDir === 'string' ? openDataDir(options.dataDir) : options.dataDir
-  const release = () => {
-    if (dataDir !== options.dataDir) dataDir.close()
-  }
+  const dataDir = openDataDir(options.dataDir)
   try {
     const folder = join(dataDir.path, clusterName)
     await ensureCluster(folder)
     const engine = await openCluster(folder, fileSystem)
-    return createDriver(engine, folder, options.freeBytesMin ?? freeBytesMin, release)
+    return createDriver(engine, folder, options.freeBytesMin ?? freeBytesMin, dataDir.close)
   } catch (error) {
-    release()
+    dataDir.close()
     throw error
   }
 }
