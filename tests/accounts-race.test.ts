@@ -97,24 +97,30 @@ test.each([
   expect(await api.sql('select 1 from api_tokens where user_id = $1', [ada.id])).toEqual([])
 })
 
-test('a revocation is answered when the session is over, not before', async () => {
+test.each([
+  ['a revocation', '/auth/revoke', 'token', 200],
+  ['a refresh with an old token', '/auth/refresh', 'refresh_token', 401],
+])('%s is answered when the session is over, not before', async (_, path, name, status) => {
   const ada = await api.user()
+  let token = ada.refreshToken
+  for (let i = 0; i < 2; i++)
+    token = (await api.post('/auth/refresh', { form: { refresh_token: token } })).body.refresh_token
   let isAnswered = false
-  const revoke = () =>
-    api.post('/auth/revoke', { form: { token: ada.refreshToken } }).finally(() => {
+  const end = () =>
+    api.post(path, { form: { [name]: ada.refreshToken } }).finally(() => {
       isAnswered = true
     })
 
   const [answer] = await meeting.meet(
     sql => sql`select 1 from sessions where user_id = ${ada.id} for update`,
-    [revoke],
+    [end],
     async () => {
       expect((await api.get('/health/live')).status).toBe(200)
       expect(isAnswered).toBe(false)
     },
   )
 
-  expect(answer!.status).toBe(200)
+  expect(answer!.status).toBe(status)
   expect((await api.get('/users/me', { token: ada.token })).status).toBe(401)
 })
 

@@ -219,6 +219,8 @@ onBothDatabases('API tokens', api => {
     const kept = (await makeApiToken(api, ada)).token
     expect(await status(kept)).toBe(200)
 
+    const asText = await change(ada.password, 'staple my battery', { keep_tokens: 'true' })
+    expect(asText.status).toBe(422)
     await change(ada.password, 'staple my battery', { keep_tokens: true })
     expect(await status(kept)).toBe(200)
     await change('staple my battery', ada.password, {})

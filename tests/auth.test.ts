@@ -88,6 +88,8 @@ onBothDatabases(
         expectError(answer, 422, 'validation_failed')
         expect(answer.body.detail).toHaveLength(1)
         expect(answer.body.detail[0].loc).toEqual(['body', 'email'])
+        expect(answer.body.detail[0].msg).toMatch(/a valid email|NUL/)
+        expect(answer.body.detail[0].type).toMatch(/^string_(pattern_mismatch|unicode)$/)
       })
 
       test('takes unusual addresses, up to 254 characters', async () => {
@@ -254,6 +256,7 @@ onBothDatabases(
           { username: newAddress(), password: 'correct horse' },
           { username: newAddress(), password: '' },
           { username: 'no address at all', password: 'correct horse' },
+          { username: `${'x'.repeat(300)}@example.com`, password: 'correct horse' },
           { username: '', password: 'correct horse' },
         ]
 

@@ -39,6 +39,10 @@ test.each([
   expect(addressOf(beside, '203.0.113.1')).toBe(beside)
 })
 
+test.each(['10.0.0.0/', '10.0.0.0/x', '10.0.0/8', '10.0.0.0/33'])('%s is no network', text => {
+  expect(() => parseNetwork(text)).toThrow()
+})
+
 test('a peer that is no trusted proxy is the client, whatever it forwards', () => {
   expect(addressOf('203.0.113.9', '198.51.100.1')).toBe('203.0.113.9')
   expect(addressOf('10.0.0.1', null)).toBe('10.0.0.1')

@@ -490,7 +490,7 @@ describe('the first user', () => {
     [{ FIRST_USER_EMAIL: email }, ['FIRST_USER_EMAIL and FIRST_USER_PASSWORD_FILE']],
     [{ FIRST_USER_PASSWORD: password }, ['FIRST_USER_EMAIL and FIRST_USER_PASSWORD_FILE']],
     [{ FIRST_USER_EMAIL: email, FIRST_USER_PASSWORD: 'geheim' }, ['FIRST_USER_PASSWORD must have']],
-    ...['geheim'.repeat(20), 'geheim\0geheim', '🦆geheim'].map(text => [
+    ...['geheim'.repeat(20), '🦆geheim'.repeat(8), 'geheim\0geheim', '🦆geheim'].map(text => [
       { FIRST_USER_EMAIL: email, FIRST_USER_PASSWORD: text },
       ['FIRST_USER_PASSWORD must have'],
     ]),

@@ -7,6 +7,8 @@ import type { TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
+import { Elysia } from 'elysia'
+import { docs } from '../src/http/docs.ts'
 import { type Schema, toJsonSchema } from '../src/http/json-schema.ts'
 import type { OpenApiDocument } from '../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
@@ -34,6 +36,7 @@ const isHidden = (path: string) => hidden.includes(path) || /^\/api\/(?!v1\/)/.t
 interface Hooks {
   body?: TSchema
   response?: Record<string, TSchema>
+  detail?: { description?: string }
 }
 
 const routes = app.routes
@@ -78,6 +81,47 @@ describe('the OpenAPI document', () => {
 
   test.each(routes)('shows every status that $name declares', ({ name, hooks }) => {
     expect(Object.keys(operationOf(name).responses)).toEqual(Object.keys(hooks.response ?? {}))
+  })
+
+  test('declares for each operation what it may answer beside what every one may', () => {
+    const common = ['401', '403', '413', '415', '422', '500', '503']
+    const statuses = {
+      '200':
+        'checkHealth checkLiveness checkReadiness refresh revoke listSessions listApiTokens getProfile countTasks listTrash',
+      '200 304': 'listTasks listLists',
+      '200 304 404': 'readTask readList',
+      '200 304 410': 'listChanges',
+      '200 400 429': 'changeEmail',
+      '200 404 409 412': 'batchTasks',
+      '200 404 412': 'updateTaskWithPut updateTask restoreTask updateList',
+      '200 410 429': 'streamChanges',
+      '200 429': 'login',
+      '201': 'createTicket',
+      '201 400 409 429': 'createApiToken',
+      '201 400 429': 'register',
+      '201 409': 'createTask createList',
+      '204': 'logout emptyTrash',
+      '204 400 429': 'deleteAccount changePassword',
+      '204 404': 'endSession revokeApiToken',
+      '204 404 412': 'deleteTask deleteList',
+    }
+    const found = operations.map(({ operation: { operationId, responses } }) => {
+      const own = Object.keys(responses).filter(status => !common.includes(status))
+      return `${operationId}: ${own.join(' ')}`
+    })
+    const known = Object.entries(statuses).flatMap(([own, names]) =>
+      names.split(' ').map(name => `${name}: ${own}`),
+    )
+    expect(found).toEqual(expect.arrayContaining(known))
+  })
+
+  test('describes each operation in the words of its route, and each list in an address', () => {
+    for (const { name, hooks } of routes) {
+      const { description = '', parameters = [] } = operationOf(name)
+      expect(description).toStartWith(hooks.detail?.description ?? '')
+      const lists = parameters.filter(({ schema }) => schema.type === 'array')
+      for (const list of lists) expect([list.name, list.description]).toEqual([list.name, expect.any(String)])
+    }
   })
 
   test.each(operations)(
@@ -147,6 +191,7 @@ describe('the OpenAPI document', () => {
     for (const { operation } of operations) {
       const parameters = (operation.parameters ?? []).map(parameter => places.indexOf(parameter.in))
       expect(parameters).toEqual(parameters.toSorted((a, b) => a - b))
+      for (const { schema } of operation.parameters ?? []) expect(schema).not.toContainKey('description')
     }
     const schemas = Object.keys(document.components.schemas)
     expect(schemas).toEqual(schemas.toSorted())
@@ -157,6 +202,13 @@ describe('the OpenAPI document', () => {
     const headers = new Set(parameters.filter(parameter => parameter.in === 'header').map(({ name }) => name))
     expect([...headers].sort()).toEqual(['Idempotency-Key', 'If-Match', 'If-None-Match', 'Last-Event-Id'])
     for (const { operation } of operations) expect(operation.requestBody?.required ?? true).toBe(true)
+  })
+
+  test('says how to get an account', async () => {
+    const closed = await new Elysia().use(docs('closed')).handle(new Request('http://localhost/openapi.json'))
+
+    expect(document.info.description).toContain('Create an account with **POST /api/v1/auth/register**')
+    expect(((await closed.json()) as OpenApiDocument).info.description).toContain('Registration is closed')
   })
 
   test('says where to sign in and to refresh, and under which license it is', () => {
@@ -248,6 +300,8 @@ describe('the OpenAPI document', () => {
       const isWide = wide.some(other => other.place === place)
       expect([place, schema.format]).toEqual([place, isWide ? 'int64' : undefined])
     }
+    for (const [maximum, format] of [[2 ** 31 - 1], [2 ** 31, 'int64']] as const)
+      expect(toJsonSchema({ type: 'integer', maximum }, {}).format).toBe(format)
   })
 
   test('names no schema as Python or a Go client name something else', () => {
@@ -278,6 +332,24 @@ describe('the OpenAPI document', () => {
     expect(Object.keys(invalid!.properties!)).toEqual(['detail', 'code', 'request_id', 'body'])
     const answer = (await (await get('/nope')).json()) as object
     expect(Object.keys(answer)).toEqual(['detail', 'code', 'request_id'])
+  })
+
+  test('says of each status which errors have it, with an example by the code of each', () => {
+    const { description, content } = operationOf('POST /api/v1/auth/login').responses[401]!
+    expect(description).toBe('Incorrect email or password, or: Could not validate credentials')
+    expect(content!['application/json']!.examples).toMatchObject({
+      incorrect_login: { value: { code: 'incorrect_login', detail: 'Incorrect email or password' } },
+      invalid_token: { value: { code: 'invalid_token', detail: 'Could not validate credentials' } },
+    })
+  })
+
+  test('requires every field that an answer always has', () => {
+    const names =
+      'Account ApiToken BatchResult Changes CreatedApiToken Health Problem Profile Session Stats Task Ticket TokenPair TrashedTask'
+    for (const name of names.split(' ')) {
+      const { properties, required } = document.components.schemas[name]!
+      expect([name, required]).toEqual([name, Object.keys(properties!)])
+    }
   })
 
   test('titles every schema with its name', () => {
@@ -325,6 +397,9 @@ describe('the OpenAPI document', () => {
       title: { type: 'string', minLength: 1, maxLength: 200, pattern: '\\S' },
       description: { type: ['string', 'null'], maxLength: 2000 },
       status: { type: 'string', enum: ['pending', 'in_progress', 'completed'] },
+    })
+    expect(document.components.schemas.Registration?.properties).toMatchObject({
+      password: { type: 'string', format: 'password', minLength: 8, maxLength: 72 },
     })
   })
 
@@ -420,10 +495,14 @@ describe('the Swagger page', () => {
       const response = await get(address)
       expect(response.status).toBe(200)
       expect(response.headers.get('cache-control')).toBe('public, max-age=31536000, immutable')
+      const types = { js: 'text/javascript', css: 'text/css', png: 'image/png' }
+      const type = types[address.split('.').at(-1) as keyof typeof types]
+      expect(response.headers.get('content-type')).toStartWith(type)
       expect((await response.bytes()).length).toBeGreaterThan(20)
       expect((await get(address.replace(/assets\/\w+/, 'assets/old'))).status).toBe(404)
     }
-    expect((await get(addresses[0]!.replace(/[^/]+$/, 'constructor'))).status).toBe(404)
+    const unknown = await get(addresses[0]!.replace(/[^/]+$/, 'constructor'))
+    expect([unknown.status, await unknown.json()]).toMatchObject([404, { code: 'not_found' }])
   })
 
   test('sends nothing to another host, has addresses for its parts, and keeps who is signed in', async () => {
@@ -441,6 +520,7 @@ describe('the Swagger page', () => {
     expect(settings).toMatchObject({
       url: '/openapi.json',
       deepLinking: true,
+      displayRequestDuration: true,
       tryItOutEnabled: true,
       persistAuthorization: true,
       validatorUrl: null,
@@ -472,12 +552,17 @@ describe('the guides', () => {
 
     const listed = hrefs(await (await get('/docs/guides')).text())
     expect(listed.slice(2)).toEqual(names.map(name => `/docs/guides/${name}`))
-    for (const name of names) {
-      const page = await (await get(`/docs/guides/${name}`)).text()
+    const pages = new Map<string, string>()
+    for (const name of names) pages.set(name, await (await get(`/docs/guides/${name}`)).text())
+    for (const [name, page] of pages) {
       expect(page).not.toContain('<img')
-      const dead = hrefs(page).filter(
-        href => !/^(https?:|#)/.test(href) && !known.includes(href.split('#')[0]!),
-      )
+      expect(/<title>(.+) – todo-api<\/title>/.exec(page)?.[1]).toBe(/<h1[^>]*>(.+)<\/h1>/.exec(page)?.[1])
+      const dead = hrefs(page).filter(href => {
+        const [file = '', heading] = href.split('#')
+        const isKnown = file === '' || known.includes(file)
+        const target = pages.get(file || name)
+        return !href.startsWith('http') && !(isKnown && (!heading || target?.includes(`id="${heading}"`)))
+      })
       expect([name, dead]).toEqual([name, []])
     }
     expect(await (await get('/docs/guides/mcp.md')).text()).toContain(

@@ -145,6 +145,7 @@ onBothDatabases('POST /mcp', api => {
       const { status: found, body } = await answer
       expect([found, body]).toEqual([status, rpcError(code, id)])
     }
+    expect((await raw('{')).body.error.message).toBe('Parse error: JSON decode error')
     expect((await post({ json: { ...ping, id: 'a' } })).body).toEqual({ jsonrpc: '2.0', id: 'a', result: {} })
     const name = 'x'.repeat(10_000)
     const unknown = await post({ json: { ...ping, method: 'tools/call', params: { name } } })

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
+import { version } from '../package.json'
 import { listsQuery } from '../src/modules/lists/model.ts'
 import { listQuery, taskCreate, taskUpdate } from '../src/modules/tasks/model.ts'
 import { onBothDatabases, startService } from './support/harness.ts'
@@ -43,7 +44,8 @@ onBothDatabases(
       expect(body.result).toMatchObject({
         protocolVersion: '2025-11-25',
         capabilities: { tools: {} },
-        serverInfo: { name: 'todo-api' },
+        serverInfo: { name: 'todo-api', version },
+        instructions: expect.stringContaining('Ids and versions of tasks come from find_tasks'),
       })
       expect(headers.get('mcp-session-id')).toBeNull()
       const older = await speak(api, ada).send('initialize', { ...handshake, protocolVersion: '2024-11-05' })
@@ -160,6 +162,11 @@ onBothDatabases(
       expect((await call('task_stats', { list: [list.id] })).content.total).toBe(1)
       const unknown = await call('update_task', { id: bob.id, list_id: Bun.randomUUIDv7() })
       expect([unknown.isError, unknown.content.code]).toEqual([true, 'list_not_found'])
+      const allOrNone = await call('add_tasks', {
+        tasks: [{ title: 'Call Eve' }, { title: 'Lost', list_id: Bun.randomUUIDv7() }],
+      })
+      expect([allOrNone.isError, allOrNone.content.code]).toEqual([true, 'list_not_found'])
+      expect((await call('task_stats')).content.total).toBe(3)
     })
 
     test('gets results and errors that fit the schemas of the tools', async () => {
@@ -192,12 +199,13 @@ onBothDatabases(
       const { call } = speak(api, await api.user())
       const tasks = Array.from({ length: 30 }, (_, i) => ({ title: `Task ${i}` }))
       const first = await call('add_tasks', { tasks })
-      await call('add_tasks', { tasks })
+      const whole = await call('add_tasks', { tasks: tasks.slice(5) })
+      expect(whole.text).toBe(JSON.stringify(whole.content))
       expect(first.content.tasks).toHaveLength(30)
       expect(JSON.parse(first.text)).toEqual({ tasks: first.content.tasks.slice(0, 25), not_shown: 5 })
 
       const long = await call('find_tasks', { limit: 60 })
-      expect(long.content.tasks).toHaveLength(60)
+      expect(long.content.tasks).toHaveLength(55)
       expect(long.content.cursor).toBeNull()
       expect(JSON.parse(long.text).tasks).toHaveLength(25)
       const read = []
@@ -212,7 +220,7 @@ onBothDatabases(
     })
 
     test('receives every wrong argument by name, and nothing is done', async () => {
-      const { call } = speak(api, await api.user())
+      const { call, send } = speak(api, await api.user())
       const problemsOf = async (name: string, args: object) => {
         const { isError, content } = await call(name, args)
         expect({ isError, code: content.code }).toEqual({ isError: true, code: 'validation_failed' })
@@ -238,6 +246,8 @@ onBothDatabases(
         'arguments.tasks: List should have at most 50 items',
       ])
       expect(await problemsOf('get_task', {})).toEqual(['arguments.id: Field required'])
+      const { body, headers } = await send('tools/call', { name: 'get_task', arguments: {} })
+      expect(body.result.structuredContent.request_id).toBe(headers.get('x-request-id'))
       expect((await call('task_stats')).content.total).toBe(0)
     })
 
@@ -275,6 +285,12 @@ onBothDatabases(
       })
       expect(body).toEqual(first.content.tasks[0])
       expect((await call('task_stats')).content.total).toBe(2)
+      const { headers } = await api.post('/tasks', {
+        token: ada.token,
+        json: { title: 'Call Bob' },
+        headers: { 'idempotency-key': 'monday1' },
+      })
+      expect(headers.get('location')).not.toContain(first.content.tasks[1].id)
     })
 
     test('never sees another user’s tasks', async () => {
@@ -302,7 +318,7 @@ onBothDatabases(
       await call('find_tasks')
       await call('get_task', { id: 'unknown' })
       await send('tools/call', { name: 'unknown' })
-      await send('tools/list')
+      await send('tools/list', { name: 'get_task' })
 
       const lines = () => api.logs().filter(({ user_id }) => user_id === ada.id)
       await until(() => lines().length === 4)

@@ -165,6 +165,9 @@ onBothDatabases('OAuth 2', api => {
   test('a revocation is answered alike whatever the token was, and ends only what it names', async () => {
     const [ada, bob] = [await api.user(), await api.user()]
     const next = await api.post('/auth/refresh', { json: { refresh_token: ada.refreshToken } })
+    const [second, third] = await Promise.all(
+      [1, 2].map(() => api.post('/auth/login', { form: { username: ada.email, password: ada.password } })),
+    )
     const { token } = await makeApiToken(api, bob)
     const forged = `${bob.token.slice(0, -2)}xx`
     const revoke = (token: string, more = {}) => api.post('/auth/revoke', { form: { token, ...more } })
@@ -177,6 +180,9 @@ onBothDatabases('OAuth 2', api => {
     // An older refresh token names the session as well, and a wrong hint changes nothing.
     expect(await revoke(ada.refreshToken, { token_type_hint: 'access_token' })).toMatchObject({ status: 200 })
     expect((await api.get('/users/me', { token: next.body.access_token })).status).toBe(401)
+    expect(await revoke(second!.body.access_token)).toMatchObject({ status: 200 })
+    expect((await api.get('/users/me', { token: second!.body.access_token })).status).toBe(401)
+    expect((await api.get('/users/me', { token: third!.body.access_token })).status).toBe(200)
     for (const sent of [{ form: {} }, { form: { token: 'a\0b' } }, { json: { token: 5 } }, {}])
       expect((await api.post('/auth/revoke', sent)).body).toMatchObject({
         code: 'validation_failed',
@@ -309,11 +315,13 @@ onBothDatabases('OAuth 2', api => {
 
   test('what OAuth 2 clients add is known at each address, also where unknown fields are refused', async () => {
     const { email, password, refreshToken } = await api.user()
+    const other = await api.user()
     const added = { client_id: 'b', client_secret: 'c' }
     const headers = { prefer: 'handling=strict' }
     const statuses = []
     for (const [address, form] of [
       ['login', { grant_type: 'password', username: email, password, scope: 'a' }],
+      ['login', { grant_type: 'refresh_token', refresh_token: other.refreshToken, scope: 'a' }],
       ['refresh', { grant_type: 'refresh_token', refresh_token: refreshToken, scope: 'a' }],
       ['revoke', { token: refreshToken, token_type_hint: 'refresh_token' }],
     ] as const) {
@@ -321,7 +329,7 @@ onBothDatabases('OAuth 2', api => {
       statuses.push(status)
     }
 
-    expect(statuses).toEqual([200, 200, 200])
+    expect(statuses).toEqual([200, 200, 200, 200])
   })
 
   test('a failure of the service has a code of OAuth 2, too', async () => {

@@ -245,3 +245,15 @@ onBothDatabases('an Idempotency-Key', api => {
     expect(named).toMatchObject({ status: 201, body })
   })
 })
+
+test.each([
+  ['tasks', 'idempotency', '08da6ef3-e454-86bb-bf72-fc2ed72e0367'],
+  ['lists', 'idempotency of lists', '0a4d8daf-e88d-84ff-bcff-d05fbab6b3fd'],
+])(
+  'an Idempotency-Key of %s stands for one id in every release, and for another one elsewhere',
+  (_, purpose, id) => {
+    const identify = createIdempotency('test-secret-test-secret-test-secret-0123', purpose)
+    const userId = '019a9c3d-52e0-7d1b-8c77-3f4a5b6c7d8e'
+    expect(identify(userId, { key: 'monday', request: () => '' }).id).toBe(id)
+  },
+)

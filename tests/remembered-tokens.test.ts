@@ -131,6 +131,25 @@ test('nor one that was being looked up while its session ended', async () => {
   expect(await busy(3000)).toEqual(unknown)
 })
 
+test('nor does one of a session that ended here before another one did', () => {
+  const { cache, remember } = setUp()
+  cache.revoke(['one'])
+  cache.revoke(['two'])
+
+  remember()
+
+  expect(cache.caller('token')).toBeUndefined()
+})
+
+test('what a session has left counts from before it was looked up', async () => {
+  const { world, cache, busy } = setUp()
+  await busy(1000)
+  cache.remember('token', caller, world.elapsed - 600, 1000)
+
+  expect(await busy(400)).toEqual(known)
+  expect(await busy(200)).toEqual(unknown)
+})
+
 test('an answer counts from the moment of its question', async () => {
   let now = 0
   const answers: ((revocations: Revocations) => void)[] = []

@@ -61,6 +61,7 @@ onBothDatabases('sessions', api => {
       current: false,
     })
     expect(list.body[1].current).toBe(true)
+    expect(Date.parse(list.body[0].expires_at) - Date.parse(list.body[0].created_at)).toBe(30 * 86_400_000)
 
     const path = `/auth/sessions/${list.body[0].id}`
     expect((await api.delete(path, { token: other.token })).status).toBe(404)

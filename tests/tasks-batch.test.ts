@@ -119,6 +119,11 @@ onBothDatabases('a batch', api => {
       ['operations', 0, 'version'],
       'less_than_equal',
     ],
+    [
+      [{ op: 'create', task: { title: '', priority: 9 } }],
+      ['operations', 0, 'task', 'priority'],
+      'less_than_equal',
+    ],
   ])('%j is refused', async (operations, path, type) => {
     const ada = await api.user()
 

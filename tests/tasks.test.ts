@@ -32,6 +32,10 @@ onBothDatabases('tasks', api => {
     })
     expect(made.headers.get('location')).toBe(`/api/v1/tasks/${made.body.id}`)
     expect(made.headers.get('etag')).toBe('"1"')
+    const answers = [made]
+    for (const path of ['/tasks', `/tasks/${made.body.id}`, '/tasks/changes', '/lists'])
+      answers.push(await api.get(path, { token: ada.token }))
+    for (const { headers } of answers) expect(headers.get('content-type')).toStartWith('application/json')
   })
 
   test('the list is an array, newest first, of the caller’s live tasks only', async () => {

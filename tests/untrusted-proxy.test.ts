@@ -1,4 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { Elysia } from 'elysia'
+import { reportUntrustedProxy } from '../src/http/client.ts'
+import { createLog } from '../src/telemetry/log.ts'
 import { type Service, startService } from './support/harness.ts'
 
 const forwarded = { headers: { 'x-forwarded-for': '203.0.113.7' } }
@@ -21,6 +24,20 @@ describe('a service without TRUSTED_PROXIES', () => {
       { level: 'warn', peer: '127.0.0.1', remedy: 'if this is your proxy, add it to TRUSTED_PROXIES' },
     ])
   })
+})
+
+test('a trusted proxy that comes first does not hide one that is not trusted', async () => {
+  const lines: string[] = []
+  const log = createLog({ level: 'warn', pretty: false, write: text => void lines.push(text) })
+  let peer = '10.0.0.1'
+  const app = new Elysia().use(reportUntrustedProxy(['10.0.0.0/8'], () => peer, log)).get('/', () => '')
+  const forward = () => app.handle(new Request('http://localhost', forwarded))
+
+  await forward()
+  peer = '192.0.2.1'
+  await forward()
+
+  expect(lines.map(line => JSON.parse(line).peer)).toEqual(['192.0.2.1'])
 })
 
 describe.each([

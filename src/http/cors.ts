@@ -48,8 +48,7 @@ export function cors(isListed: IsListed, log: Log) {
   return (
     new Elysia({ detail: { hide: true } })
       .use(corsHeaders({ ...rules, origin: isAllowed }))
-      // Preflights are routes, because the plugin would answer them before there is an access line.
-      .options('/', preflight)
+      // Preflights are a route, because the plugin would answer them before there is an access line.
       .options('/*', preflight)
   )
 }

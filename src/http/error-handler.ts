@@ -1,5 +1,5 @@
 import { TransformDecodeCheckError } from '@sinclair/typebox/value'
-import { type AnyElysia, Elysia, NotFoundError, ParseError, ValidationError } from 'elysia'
+import { type AnyElysia, Elysia, NotFoundError, ValidationError } from 'elysia'
 import { brokenConstraint, isSchemaMissing } from '../db/pg-error.ts'
 import { AppError, type ErrorCode, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
@@ -79,7 +79,6 @@ function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppE
   if (error instanceof TransformDecodeCheckError || error instanceof UnknownNamesError)
     return invalid('query', failed, routes)
   if (error instanceof NotFoundError) return new AppError('not_found')
-  if (error instanceof ParseError) return new AppError('bad_request', { cause: error })
   if (isSchemaMissing(error)) return new AppError('unavailable', { cause: error })
   const constraint = brokenConstraint(error)
   if (constraint !== undefined) return new AppError(constraints[constraint] ?? 'conflict', { cause: error })
@@ -142,7 +141,6 @@ function allowedMethods(path: string, routes: Routes): Set<string> {
   const fixed = matching.filter(route => !route.path.includes(':'))
   const allowed = new Set((fixed.length > 0 ? fixed : matching).map(route => route.method))
   if (allowed.has('GET')) allowed.add('HEAD')
-  allowed.delete('OPTIONS')
   return allowed
 }
 

@@ -274,10 +274,7 @@ type ErrorResponses<Code extends ErrorCode> = {
 export function errors<Code extends ErrorCode = never>(
   ...codes: Code[]
 ): ErrorResponses<Code | (typeof always)[number]> {
-  const all: ErrorCode[] = [...codes, ...always]
-  // Such a route is behind `requireUser`, and its own 403 replaces that of the plugin.
-  if (all.includes('not_authorized')) all.push('insufficient_scope')
-  const byStatus = Object.groupBy(new Set(all), statusOf)
+  const byStatus = Object.groupBy(new Set<ErrorCode>([...codes, ...always]), statusOf)
   return Object.fromEntries(
     Object.entries(byStatus).map(([status, codes]) => [status, responseOf(codes!)]),
   ) as ErrorResponses<Code | (typeof always)[number]>

@@ -49,7 +49,7 @@ export function refuseUnknownNames(routes: () => Routes) {
 /** The route that a request went to; `HEAD` is answered by `GET`. */
 export function findRoute(routes: Routes, { method }: Request, path: string | undefined): Route | undefined {
   const wanted = method === 'HEAD' ? 'GET' : method
-  return routes.find(route => route.path === path && (route.method === wanted || route.method === 'ALL'))
+  return routes.find(route => route.path === path && route.method === wanted)
 }
 
 /** One problem for each name in a request that its route does not know. */

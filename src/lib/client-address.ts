@@ -27,7 +27,7 @@ const isIn = (address: ipaddr.IPv4 | ipaddr.IPv6, networks: Network[]) =>
  */
 export function createClientAddress(trustedProxies: Network[]) {
   return (peer: string | null, forwardedFor: string | null): string | null => {
-    if (peer === null || !ipaddr.isValid(peer)) return null
+    if (peer === null) return null
     let address = ipaddr.process(peer)
     const hops = forwardedFor?.split(',') ?? []
     while (isIn(address, trustedProxies) && hops.length > 0) {
