@@ -129,6 +129,10 @@ onBothDatabases('two users', api => {
     const his = await live(bob)
     const { token } = ada
 
+    for (const at of ['', `/${listId}`]) {
+      const { body } = await api.get(`/lists${at}?counts=true`, { token })
+      expect([body].flat()).toMatchObject([{ open: 1, total: 1 }])
+    }
     await api.patch(`/lists/${listId}`, { token, json: { name: 'hers' } })
     await api.delete(`/tasks/${parentId}`, { token })
     // Of these parents, hers is in the trash.

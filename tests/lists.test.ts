@@ -143,6 +143,22 @@ onBothDatabases('lists', api => {
     expect((await values('-due_at', 'due_at'))[0]).toBeNull()
   })
 
+  test.each([
+    ['-priority', -1],
+    ['-priority,status', 1],
+    ['priority,-status', -1],
+  ])('what is equal in %s is in the order of the ids, in the direction of the last key', async (sort, by) => {
+    const ada = await many()
+
+    const { body } = await api.get(`/tasks?sort=${sort}&limit=200`, { token: ada.token })
+
+    const sorted = body.toSorted((a: Task, b: Task) => {
+      const key = (task: Task) => `${sort.includes('status') ? task.status : ''}`
+      return a.priority !== b.priority || key(a) !== key(b) ? 0 : a.id < b.id ? -by : by
+    })
+    expect(body).toEqual(sorted)
+  })
+
   test('a page is not moved by what is made, changed or deleted in front of it', async () => {
     const ada = await api.user()
     const tasks = []
@@ -267,6 +283,9 @@ onBothDatabases('lists', api => {
     expect(await get('overdue=true')).toEqual(['late'])
     expect(await get('overdue=false')).toEqual(['plain', 'doing', 'done', 'late'])
     expect(await get('due_before=2020-01-02T00:00:00Z')).toEqual(['late'])
+    // Finer than a microsecond is cut off, not rounded.
+    expect(await get('due_before=2020-01-01T23:59:59.9999999Z')).toEqual(['late'])
+    expect(await get('due_after=2020-01-01T23:59:59.9999999Z')).toEqual(['doing', 'done'])
     expect(await get('due_after=2020-01-01T00:00:00Z')).toEqual(['doing', 'done'])
     expect(await get('due_after=2020-01-01T01:00:00%2B01:00')).toEqual(['doing', 'done'])
     expect(await get('due_after=2020-01-01T01:00:00+01:00')).toEqual(['doing', 'done'])

@@ -15,9 +15,10 @@ onBothDatabases('the trash', api => {
 
     const trash = await api.get('/tasks/trash', { token: ada.token })
 
+    const moment = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)
     expect(trash.body).toEqual([
-      { ...first, version: 5, deleted_at: expect.any(String) },
-      { ...second, version: 4, deleted_at: expect.any(String) },
+      { ...first, version: 5, deleted_at: moment },
+      { ...second, version: 4, deleted_at: moment },
     ])
     expect((await api.get('/tasks/trash', { token: bob.token })).body).toEqual([])
   })

@@ -34,6 +34,17 @@ onBothDatabases('tasks', api => {
     expect(made.headers.get('etag')).toBe('"1"')
   })
 
+  test.each([
+    ['/tasks', { title: 'x' }],
+    ['/lists', { name: 'x' }],
+  ])('%s with a slash at its end names what was created without two', async (path, json) => {
+    const ada = await api.user()
+
+    const made = await api.post(`${path}/`, { token: ada.token, json })
+
+    expect(made.headers.get('location')).toBe(`/api/v1${path}/${made.body.id}`)
+  })
+
   test('the list is an array, newest first, of the caller’s live tasks only', async () => {
     const ada = await api.user()
     const bob = await api.user()
