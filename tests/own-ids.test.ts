@@ -21,9 +21,9 @@ test('what a request says has one text, whatever it spells out, that stays the s
   const spelledOut = { description: null, status: 'pending', tags: [], position: '' }
 
   for (const rest of [{}, spelledOut])
-    expect(requestText({ title: 'Buy milk', priority: 2, due_at: '2026-11-24T19:00:00+01:00', ...rest })).toBe(
-      '[["due_at","2026-11-24T18:00:00.000000Z"],["priority",2],["title","Buy milk"]]',
-    )
+    expect(
+      requestText({ title: 'Buy milk', priority: 2, due_at: '2026-11-24T19:00:00+01:00', ...rest }),
+    ).toBe('[["due_at","2026-11-24T18:00:00.000000Z"],["priority",2],["title","Buy milk"]]')
 })
 
 /** A random id as a front end makes it. */
