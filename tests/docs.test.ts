@@ -9,6 +9,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import { type Schema, toJsonSchema } from '../src/http/json-schema.ts'
 import type { OpenApiDocument } from '../src/http/openapi-document.ts'
+import { AppError, type ErrorCode } from '../src/lib/errors.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
 import { requiredScope } from './support/required-scopes.ts'
 
@@ -123,6 +124,14 @@ describe('the OpenAPI document', () => {
     expect(headers).toContainKeys(['ETag', 'Location'])
     const limited = operationOf('POST /api/v1/auth/login').responses[429]!
     expect(limited.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
+  })
+
+  test.each<[string, number, ErrorCode[]]>([
+    ['GET /api/v1/tasks/changes', 410, ['cursor_expired']],
+    ['POST /api/v1/lists', 409, ['id_used', 'idempotency_key_used', 'too_many_lists']],
+  ])('has for %s every reason for a %i', (name, status, codes) => {
+    const { description } = operationOf(name).responses[status]!
+    for (const code of codes) expect(description).toContain(new AppError(code).message)
   })
 
   test('has the names of operations after which the methods of generated clients are called', () => {

@@ -105,6 +105,11 @@ onBothDatabases(
       )
       expect(stream.events.slice(1)).toEqual([{ event: 'changes', id: body.cursor, data: body }])
       expect(body.tasks).toEqual([task])
+      expect(
+        api.logs().find(({ msg, user_id }) => msg === 'stream began' && user_id === ada.id),
+      ).toMatchObject({
+        request_id: stream.headers.get('x-request-id'),
+      })
       expect(Object.fromEntries(stream.headers)).toMatchObject({
         'content-type': 'text/event-stream',
         'cache-control': 'no-store',

@@ -108,7 +108,7 @@ onBothDatabases('two users', api => {
       await batch({ op: 'delete' }),
       await api.post(`${at}/restore`, { token }),
       await api.delete(at, { token }),
-      await api.delete(`${at}?permanent=true`, { token }),
+      await api.delete('/tasks/trash', { token }),
     ]
 
     expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 204, 204])

@@ -289,6 +289,8 @@ onBothDatabases('lists', api => {
     expect(await get('due_after=2020-01-01T00:00:00Z')).toEqual(['doing', 'done'])
     expect(await get('due_after=2020-01-01T01:00:00%2B01:00')).toEqual(['doing', 'done'])
     expect(await get('due_after=2020-01-01T01:00:00+01:00')).toEqual(['doing', 'done'])
+    for (const name of ['due_before', 'created_after', 'created_before', 'updated_after'])
+      await get(`${name}=2020-01-01T01:00:00+01:00`)
     expect(await get(`created_before=${doing.created_at}`)).toEqual(['done', 'late'])
     expect(await get(`created_after=${doing.created_at}`)).toEqual(['plain'])
     await api.patch(`/tasks/${doing.id}`, { token: ada.token, json: { title: 'did' } })

@@ -119,6 +119,11 @@ onBothDatabases('a batch', api => {
       ['operations', 0, 'version'],
       'less_than_equal',
     ],
+    [
+      [{ op: 'update', id: crypto.randomUUID(), version: '1', task: {} }],
+      ['operations', 0, 'version'],
+      'int_type',
+    ],
   ])('%j is refused', async (operations, path, type) => {
     const ada = await api.user()
 
@@ -302,6 +307,23 @@ onBothDatabases('a batch', api => {
       expect(await listOf(ada.token)).toHaveLength(3)
       expect(await sendTo(ada.token, true, operations)).toMatchObject({ code: 'list_not_found', index: 1 })
     })
+  })
+
+  test('names everything that is wrong at once', async () => {
+    const ada = await api.user()
+
+    const { status, body } = await send(ada.token, [
+      { op: 'create', task: { title: '', priority: 9 } },
+      { op: 'create', task: { title: 'x' } },
+      { op: 'delete', id: 'x' },
+    ])
+
+    expect(status).toBe(422)
+    expect(body.detail.map(({ loc }: { loc: unknown[] }) => loc.slice(2))).toEqual([
+      [0, 'task', 'title'],
+      [0, 'task', 'priority'],
+      [2, 'id'],
+    ])
   })
 
   test('names the first operation that cannot be done, though a later one is looked at before', async () => {
