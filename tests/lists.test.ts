@@ -2,6 +2,7 @@ import { expect, test } from 'bun:test'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
 import { onBothDatabases, type Service, type User } from './support/harness.ts'
+import { serviceOn } from './support/task-service.ts'
 
 /** Every page from an address on, by following `Link`. */
 async function pages(api: Service, token: string, address: string) {
@@ -300,6 +301,14 @@ onBothDatabases('lists', api => {
         'status=pending&priority=1&tag=home&q=lat&due_before=2021-01-01T00:00:00Z&due_after=2019-01-01T00:00:00Z&created_after=2019-01-01T00:00:00Z&created_before=2999-01-01T00:00:00Z&updated_after=2019-01-01T00:00:00Z&overdue=true&sort=-priority,title&total=true',
       ),
     ).toEqual(['late'])
+  })
+
+  test('a filter without a value, as an assistant may send it, picks every task', async () => {
+    const ada = await api.user()
+    await api.task(ada)
+
+    for (const filter of [{ status: [] }, { tag: [] }, { list: [] }, { parent: [] }])
+      expect((await serviceOn(api).list(ada.id, filter)).items).toContain('Buy milk')
   })
 
   test('q finds words and beginnings of words, in any letters, in title and description', async () => {

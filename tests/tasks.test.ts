@@ -1,4 +1,6 @@
 import { expect, test } from 'bun:test'
+import { createDb } from '../src/db/drizzle.ts'
+import { createUpdates } from '../src/modules/tasks/statements.ts'
 import { onBothDatabases } from './support/harness.ts'
 
 const moment = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/
@@ -206,6 +208,13 @@ onBothDatabases('tasks', api => {
       }
     },
   )
+
+  test('the statement of a change is made once for the fields that it changes', () => {
+    const updateOf = createUpdates(createDb(api.driver))
+
+    expect(updateOf(['title'])).toBe(updateOf(['title']))
+    expect(updateOf(['title', 'status'])).not.toBe(updateOf(['title']))
+  })
 
   test('twenty changes at once are all applied, each with a version of its own', async () => {
     const ada = await api.user()
