@@ -148,7 +148,7 @@ onBothDatabases('two users', api => {
     expect(alone).toMatchObject({ id: other.id, parent_id: null })
     expect(await live(ada)).toEqual([alone, looseChild, loose])
     const numberOf = 'select last_version from user_versions where user_id = $1'
-    expect(await api.sql(numberOf, [ada.id])).toEqual([[0]])
+    expect(await api.sql(numberOf, [ada.id])).toEqual([[18]])
     expect(await live(bob)).toEqual(his)
     expect((await api.get(`/lists/${listId}`, { token: bob.token })).body).toMatchObject({ name: 'mine' })
     expect((await api.get(`/lists/${listId}`, { token })).status).toBe(403)

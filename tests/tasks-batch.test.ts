@@ -417,6 +417,14 @@ onBothDatabases('a batch', api => {
       expect(await listOf(ada.token)).toEqual([body.results[8].task, kept])
     })
 
+    test('is a 200 even when none can be done', async () => {
+      const ada = await api.user()
+
+      const { status, body } = await sendLoosely(ada.token, [{ op: 'delete', id: crypto.randomUUID() }])
+
+      expect([status, body.results]).toMatchObject([200, [{ status: 404 }]])
+    })
+
     test('can be repeated with ids of the client', async () => {
       const ada = await api.user()
       const operations = Array.from({ length: 50 }, (_, i) => ({
