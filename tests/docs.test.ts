@@ -66,6 +66,20 @@ describe('the OpenAPI document', () => {
     expect(routes.length).toBeGreaterThan(10)
   })
 
+  test('has the header of every precondition, and says what the parameter in a path is', () => {
+    for (const { name, operation } of operations) {
+      const { parameters = [], responses } = operation
+      const named = new Set(parameters.map(parameter => parameter.name.toLowerCase()))
+      expect([name, named.has('if-none-match')]).toEqual([name, '304' in responses])
+      // A batch names versions in its operations.
+      const isBatch = operation.operationId === 'batchTasks'
+      expect([name, named.has('if-match')]).toEqual([name, '412' in responses && !isBatch])
+      for (const { in: place, description } of parameters)
+        if (place === 'path')
+          expect([name, description]).toEqual([name, expect.stringContaining('The id of')])
+    }
+  })
+
   test('has a name, a summary and a known tag for every operation', () => {
     const names = operations.map(({ operation }) => operation.operationId)
     expect(new Set(names).size).toBe(names.length)

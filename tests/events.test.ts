@@ -30,10 +30,14 @@ async function fill(api: Service, { token }: User, batches: number) {
 }
 
 /** Streams of no server: their jobs do not run, and no request comes through them. */
-function streamsWithoutJobs(api: Service, changes?: TaskService['changes']) {
+function streamsWithoutJobs(
+  api: Service,
+  changes?: TaskService['changes'],
+  others: Partial<Parameters<typeof createStreams>[0]> = {},
+) {
   const tasks = serviceOn(api)
   const log = { info() {}, error() {} }
-  const parts = { db: createDb(api.driver), log, authenticate: () => ({}), streamsMax: 3 }
+  const parts = { db: createDb(api.driver), log, authenticate: () => ({}), streamsMax: 3, ...others }
   return { tasks, streams: createStreams({ ...parts, tasks: changes ? { changes } : tasks }) }
 }
 
@@ -537,6 +541,31 @@ onBothDatabases(
       })
       await stream.receive(': ping', 2)
       await stream.close()
+    })
+
+    test('ends when a read fails, which is logged with its user, and its token is looked up no more', async () => {
+      const { id: userId } = await api.user()
+      const [logged, lookedUp]: [unknown[], string[]] = [[], []]
+      const { streams } = streamsWithoutJobs(api, () => Promise.reject(new TypeError('no')), {
+        log: { info() {}, error: (message, fields) => void logged.push([message, fields]) },
+        authenticate: async token => {
+          lookedUp.push(token)
+          return {}
+        },
+      })
+      const open = () =>
+        new Response(
+          streams.open({ userId, token: 'hers', place: { cursor: '', version: 0 }, requestId: '' }),
+        )
+      const checkTokens = streams.jobs[1]!.run
+
+      const texts = [open().text(), open().text()]
+      await checkTokens()
+      for (const text of await Promise.all(texts)) expect(text).toContain('{"code":"restarting"}')
+      await checkTokens()
+
+      expect(logged).toContainEqual(['stream failed', expect.objectContaining({ user_id: userId })])
+      expect(lookedUp).toEqual(['hers'])
     })
 
     test('is documented with its type and an example', async () => {

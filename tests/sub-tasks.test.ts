@@ -169,6 +169,7 @@ onBothDatabases('a task with children', api => {
     expectError(await api.post('/tasks', { token: ada.token, json }), 422, 'too_many_children')
     const moved = await api.patch(`/tasks/${x.id}`, { token: ada.token, json: { parent_id: p.id } })
     expectError(moved, 422, 'too_many_children')
+    expect(moved.body.detail).toMatchObject([{ loc: ['body', 'parent_id'] }])
     await api.delete(`/tasks/${a.id}`, { token: ada.token })
     expect((await api.post('/tasks', { token: ada.token, json })).status).toBe(201)
     expectError(await api.post(`/tasks/${a.id}/restore`, { token: ada.token }), 422, 'too_many_children')
