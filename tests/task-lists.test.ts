@@ -358,7 +358,7 @@ onBothDatabases('lists', api => {
   test('are in the changes, under the one cursor and in their order', async () => {
     const ada = await api.user()
     const one = await make(ada)
-    const task = await api.task(ada, { list_id: one.id })
+    const [task, other] = [await api.task(ada, { list_id: one.id }), await api.task(ada)]
     const two = await make(ada, { name: 'Work' })
     const gone = await make(ada)
     await api.delete(`/lists/${gone.id}`, { token: ada.token })
@@ -376,6 +376,6 @@ onBothDatabases('lists', api => {
       more = has_more
     }
 
-    expect(seen).toEqual([one, task, two, gone.id])
+    expect(seen).toEqual([one, task, other, two, gone.id])
   })
 })
