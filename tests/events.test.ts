@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import { connect } from 'node:net'
 import { SignJWT } from 'jose'
+import type { Driver } from '../src/db/driver.ts'
 import { createDb } from '../src/db/drizzle.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { Stream } from '../src/modules/events/stream.ts'
@@ -543,10 +544,16 @@ onBothDatabases(
       await stream.close()
     })
 
-    test('ends when a read fails, which is logged with its user, and its token is looked up no more', async () => {
+    test('ends when a read fails, which is logged with its user, and nothing is looked up for it any more', async () => {
       const { id: userId } = await api.user()
       const [logged, lookedUp]: [unknown[], string[]] = [[], []]
+      let polls = 0
+      const query: Driver['query'] = (...statement) => {
+        polls++
+        return api.driver.query(...statement)
+      }
       const { streams } = streamsWithoutJobs(api, () => Promise.reject(new TypeError('no')), {
+        db: createDb({ ...api.driver, query }),
         log: { info() {}, error: (message, fields) => void logged.push([message, fields]) },
         authenticate: async token => {
           lookedUp.push(token)
@@ -566,6 +573,31 @@ onBothDatabases(
 
       expect(logged).toContainEqual(['stream failed', expect.objectContaining({ user_id: userId })])
       expect(lookedUp).toEqual(['hers'])
+      await streams.jobs[0]!.run()
+      expect(polls).toBe(0)
+    })
+
+    test('stays while the database does not say whether its token is valid, and ends when it says no', async () => {
+      const { id: userId } = await api.user()
+      const answers = ['unavailable', 'invalid_token'] as const
+      const [checks, ends]: [number[], unknown[]] = [[], []]
+      const { tasks, streams } = streamsWithoutJobs(api, undefined, {
+        log: {
+          info: (message, fields) => void (message === 'stream ended' && ends.push(fields?.reason)),
+          error() {},
+        },
+        authenticate: async () => {
+          throw new AppError(answers[checks.push(0) - 1]!)
+        },
+      })
+      const place = await tasks.changesStart(userId, undefined)
+      const text = new Response(streams.open({ userId, token: '', place, requestId: '' })).text()
+
+      await streams.jobs[1]!.run()
+      expect(ends).toEqual([])
+      await streams.jobs[1]!.run()
+      expect(ends).toEqual(['invalid_token'])
+      await text
     })
 
     test('is documented with its type and an example', async () => {
