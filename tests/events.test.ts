@@ -577,7 +577,7 @@ onBothDatabases(
       expect(polls).toBe(0)
     })
 
-    test('stays while the database does not say whether its token is valid, and ends when it says no', async () => {
+    test('stays while the database does not say whether its token is valid, and ends with the others of that token when it says no', async () => {
       const { id: userId } = await api.user()
       const answers = ['unavailable', 'invalid_token'] as const
       const [checks, ends]: [number[], unknown[]] = [[], []]
@@ -591,13 +591,14 @@ onBothDatabases(
         },
       })
       const place = await tasks.changesStart(userId, undefined)
-      const text = new Response(streams.open({ userId, token: '', place, requestId: '' })).text()
+      const open = () => new Response(streams.open({ userId, token: '', place, requestId: '' })).text()
+      const texts = [open(), open()]
 
       await streams.jobs[1]!.run()
       expect(ends).toEqual([])
       await streams.jobs[1]!.run()
-      expect(ends).toEqual(['invalid_token'])
-      await text
+      expect(ends).toEqual(['invalid_token', 'invalid_token'])
+      await Promise.all(texts)
     })
 
     test('is documented with its type and an example', async () => {

@@ -1,5 +1,7 @@
 import { expect, test } from 'bun:test'
+import { Value } from '@sinclair/typebox/value'
 import { createDb } from '../src/db/drizzle.ts'
+import { task } from '../src/modules/tasks/model.ts'
 import { createUpdates } from '../src/modules/tasks/statements.ts'
 import { onBothDatabases } from './support/harness.ts'
 
@@ -34,6 +36,8 @@ onBothDatabases('tasks', api => {
     })
     expect(made.headers.get('location')).toBe(`/api/v1/tasks/${made.body.id}`)
     expect(made.headers.get('etag')).toBe('"1"')
+    // All that may be null is.
+    expect([...Value.Errors(task, made.body)]).toEqual([])
   })
 
   test.each([
