@@ -1,6 +1,7 @@
 import { afterAll, describe, expect, jest, spyOn, test } from 'bun:test'
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -96,8 +97,12 @@ describe('with BACKUP_EVERY', () => {
     const draft = `todo-api-2026-11-01T000000Z.tar.gz.${crypto.randomUUID()}.part`
     for (const name of [draft, 'notes.part']) writeFileSync(join(dir, name), '')
     await until(() => events(api, 'backup made').length >= 2, 60)
+    const earlier = events(api, 'backup failed').length
+    rmSync(join(dataDir, 'control'))
+    await until(() => events(api, 'backup failed').length > earlier, 60)
     await api.stop()
 
+    expect(events(api, 'backup failed')[earlier].reason).toContain(`DATA_DIR ${dataDir} is in use`)
     expect(events(api, 'backup failed')[0]).toMatchObject({
       level: 'error',
       reason: expect.stringMatching(/not a directory|file already exists|EEXIST|ENOTDIR/),
@@ -135,6 +140,20 @@ describe('with BACKUP_EVERY', () => {
     }
   })
 
+  test('a restart makes no backup sooner, either', async () => {
+    const dir = mkdtempSync(join(root, 'newest-'))
+    const hourAgo = new Date(Date.now() - 60 * 60 * 1000).toISOString().slice(0, 19).replaceAll(':', '')
+    writeFileSync(join(dir, `todo-api-${hourAgo}Z.tar.gz`), '')
+    const timers = spyOn(globalThis, 'setTimeout')
+    const log = createLog({ level: 'error', pretty: false, write: () => {} })
+    const backups = startBackups({ everySeconds: 6 * 60 * 60, keep: 1, dir }, log)
+    const hours = Number(timers.mock.lastCall![1]) / 1000 / 60 / 60
+    timers.mockRestore()
+    await backups.stop()
+
+    expect(hours).toBeCloseTo(5, 1)
+  })
+
   test('a restart delays no backup: the next one is due a period after the newest', async () => {
     const dataDir = newFolder()
     const dir = join(dataDir, 'backups')
@@ -158,11 +177,13 @@ describe('with BACKUP_EVERY', () => {
     await until(() => leftovers(dataDir).length > 0, 60)
     const [backup] = descendants(api.process.pid)
     const stat = readFileSync(`/proc/${backup}/stat`, 'utf8').replace(/.*\)/s, '').trim().split(' ')
+    const words = readFileSync(`/proc/${backup}/cmdline`, 'utf8').split('\0')
     process.kill(backup!, 'SIGKILL')
     await until(() => events(api, 'backup failed').length > 0)
     await until(() => descendants(api.process.pid).length > 0, 60)
 
     expect(stat[16]).toBe('19')
+    expect(words.slice(1, 3)).toEqual(['backup', '--verify'])
     expect(events(api, 'backup failed')[0]).toMatchObject({ reason: 'ended by SIGKILL' })
     expect(await api.stop()).toBe(0)
     await until(() => leftovers(dataDir).length === 0, 10)
@@ -324,6 +345,19 @@ test('statements go on while the database is copied, and the copy is of one mome
   expect(new Set(numbers).size).toBe(1)
   expect(Number(numbers[0])).toBeLessThanOrEqual(during)
 }, 120_000)
+
+test('a copy that cannot be finished leaves nothing, and the next one can be made', async () => {
+  const driver = await openEmbedded({ dataDir: newFolder() })
+  const target = join(mkdtempSync(join(root, 'copy-')), 'cluster')
+  mkdirSync(join(target, 'base'), { recursive: true })
+  await expect(driver.copyTo!(target)).rejects.toThrow('EEXIST')
+  expect(existsSync(target)).toBe(false)
+
+  await driver.copyTo!(target)
+  await driver.close()
+  const modes = [target, join(target, 'backup_label')].map(path => statSync(path).mode & 0o777)
+  expect(modes).toEqual([0o700, 0o600])
+}, 60_000)
 
 test('two copies at the same time are both whole, and a stop in between is an error', async () => {
   const dataDir = newFolder()

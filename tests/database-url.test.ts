@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { type AddressInfo, createConnection } from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ import { type Authority, createAuthority, read } from './support/certificates.ts
 import { runCommand } from './support/command.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
-import { authentication, startScriptedServer } from './support/scripted-server.ts'
+import { authentication, failed, startScriptedServer } from './support/scripted-server.ts'
 import { privateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 
@@ -412,6 +412,16 @@ describe('a server with TLS', () => {
     await expect(ask(at('encrypted').replace(password, 'wrong'))).rejects.toMatchObject({ code: '28P01' })
   })
 
+  test('is used without it when that fails and it may be, and else says what failed', async () => {
+    const url = (role: string) => at(role, 'ssl_min_protocol_version=TLSv1.3')
+
+    expect(await ask(url('plain'))).toEqual(['plain', false])
+    await expect(ask(url('plain').replace(password, 'wrong'))).rejects.toMatchObject({ code: '28P01' })
+    await expect(ask(url('encrypted'))).rejects.toMatchObject({
+      code: expect.stringMatching(/PROTOCOL|TLS|SSL/),
+    })
+  })
+
   test('answers many statements over TLS, each its own', async () => {
     const driver = openPostgres({ url: at('encrypted', 'sslmode=require'), poolSize: 4 })
     const text = 'select $1::int, repeat($2, 20000)'
@@ -426,7 +436,7 @@ describe('a server with TLS', () => {
 
 /** Takes the TLS off in front of a server, as PostgreSQL 17 does by itself; returns the query for its address. */
 async function startTlsFront(port: number) {
-  const { cert, key } = authority.issue('direct', 'DNS:localhost')
+  const { cert, key } = authority.issue('direct', 'DNS:localhost,IP:127.0.0.1')
   const protocols: unknown[] = []
   const settings = { cert: read(cert), key: read(key), ALPNProtocols: ['postgresql'] }
   const front = createTlsServer(settings, socket => {
@@ -449,8 +459,13 @@ describe('a server that begins with TLS', () => {
   test('is used with sslnegotiation=direct', async () => {
     const front = await startTlsFront(withoutTls.port)
 
-    expect(await ask(front.through(withoutTls.url), 'select 1')).toEqual([1])
-    expect(front.protocols).toEqual(['postgresql'])
+    const byName = front.through(withoutTls.url)
+    for (const url of [byName, byName.replace('localhost', '127.0.0.1')]) {
+      expect(await ask(url, 'select 1')).toEqual([1])
+    }
+    expect(front.protocols).toEqual(['postgresql', 'postgresql'])
+    const otherName = `${byName.replace('localhost', '127.0.0.2')}&hostaddr=127.0.0.1`
+    await expect(ask(otherName)).rejects.toMatchObject({ code: 'ERR_TLS_CERT_ALTNAME_INVALID' })
     front.close()
   })
 
@@ -472,6 +487,13 @@ describe('a server without TLS', () => {
     for (const mode of ['prefer', 'allow', 'disable']) {
       expect(await ask(`${withoutTls.url}?sslmode=${mode}`)).toEqual(['postgres', false])
     }
+  })
+
+  test('is asked once, whatever else it refuses', async () => {
+    using server = await startScriptedServer({ authenticate: () => failed('28P01', 'wrong password') })
+
+    await expect(ask(`${server.url}?sslmode=allow`)).rejects.toMatchObject({ code: '28P01' })
+    expect(server.connections()).toBe(1)
   })
 
   test('is refused with require', async () => {
@@ -589,10 +611,13 @@ describe('a failure to connect has a code of its own:', () => {
     )
     await until(() => waiting.filter(socket => socket.readyState === 'open').length > 500)
 
+    const openFiles = () => readdirSync('/proc/self/fd').length
+    const before = openFiles()
     await expect(ask(`postgres://u:p@127.0.0.1:${port}/d`)).rejects.toMatchObject({
       code: 'CONNECT_TIMEOUT',
       message: 'nothing answers at the address of the server',
     })
+    await until(() => openFiles() <= before)
     for (const socket of waiting) socket.destroy()
     child.kill('SIGKILL')
   })

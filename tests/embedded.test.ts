@@ -282,7 +282,7 @@ test('a query waits while a session runs, and does not see its settings afterwar
 
 test('a statement that is known keeps working after a session has changed its table', async () => {
   await driver.dedicatedConnection(connection => connection.execute('create table altered as select 1 as a'))
-  const all = () => driver.query('select * from altered', [])
+  const all = () => driver.query('select * from altered', [], { prepare: true })
   expect(await all()).toEqual([[1]])
 
   await driver.dedicatedConnection(connection =>
@@ -368,6 +368,17 @@ test('the folder is free when the engine has closed, not before, and after an op
   }
   await expect(openEmbedded({ dataDir }, noFileSystem)).rejects.toThrow('no file system')
   openDataDir(dataDir).close()
+})
+
+test('a database that does not open is named, and so is the reason', async () => {
+  const dataDir = folder()
+  await (await openEmbedded({ dataDir })).close()
+  const cluster = join(dataDir, 'cluster')
+  rmSync(join(cluster, 'global/pg_filenode.map'))
+
+  await expect(openEmbedded({ dataDir })).rejects.toThrow(
+    `the embedded database in ${cluster} does not open: could not open file "global/pg_filenode.map": No such file`,
+  )
 })
 
 test('every answered row is there after kill -9', async () => {
@@ -543,6 +554,7 @@ test('maintenance removes dead rows and renews the row estimates of the planner'
     connection.execute('create table untidy as select a from generate_series(1, 5000) a'),
   )
   await driver.query('delete from untidy where a > 1000', [])
+  await driver.query('select pg_stat_force_next_flush()', [])
 
   await runMaintenance(statement => driver.dedicatedConnection(connection => connection.execute(statement)))
 

@@ -30,6 +30,10 @@ async function fill(api: Service, { token }: User, batches: number) {
   }
 }
 
+const unreachable = (): never => {
+  throw new Error('no job checks tokens')
+}
+
 /** Streams of no server: their jobs do not run, and no request comes through them. */
 function streamsWithoutJobs(
   api: Service,
@@ -38,7 +42,7 @@ function streamsWithoutJobs(
 ) {
   const tasks = serviceOn(api)
   const log = { info() {}, error() {} }
-  const parts = { db: createDb(api.driver), log, authenticate: () => ({}), streamsMax: 3, ...others }
+  const parts = { db: createDb(api.driver), log, authenticate: unreachable, streamsMax: 3, ...others }
   return { tasks, streams: createStreams({ ...parts, tasks: changes ? { changes } : tasks }) }
 }
 
@@ -557,7 +561,7 @@ onBothDatabases(
         log: { info() {}, error: (message, fields) => void logged.push([message, fields]) },
         authenticate: async token => {
           lookedUp.push(token)
-          return {}
+          return { id: userId, sessionId: '', scopes: new Set() }
         },
       })
       const open = () =>

@@ -3,12 +3,14 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Env } from '../src/config/config.ts'
 import { createDb } from '../src/db/drizzle.ts'
+import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { createFirstUser } from '../src/modules/auth/new-user.ts'
 import { createPasswords } from '../src/modules/auth/password-hash.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { serviceWithMeetings } from './support/meet.ts'
+import { until } from './support/until.ts'
 import { expectError } from './support/wire.ts'
 
 const root = join(import.meta.dir, '..')
@@ -128,6 +130,30 @@ describe('creations of the first user that meet', () => {
     expect(hashes).toBe(2)
   })
 })
+
+test('a locked table delays the first user, and the service is not ready before', async () => {
+  const place = await newPlace('postgres')
+  const other = openPostgres({ url: place.env.DATABASE_URL!, poolSize: 1 })
+  const env = { ...place.env, FIRST_USER_EMAIL: 'ada@example.com', FIRST_USER_PASSWORD: password }
+  let service: Running | undefined
+  try {
+    const waiting = await other.dedicatedConnection(async ({ execute }) => {
+      await execute('begin; lock table users in exclusive mode')
+      const starting = await startExecutable(env)
+      service = starting
+      await until(() => starting.lines.some(line => line.includes('waiting for the database')))
+      expect((await starting.get(`${starting.url}/health/ready`)).body.detail).toBe('the service is starting')
+      return starting
+    })
+    await untilReady(waiting)
+
+    expect((await signIn(waiting, 'ada@example.com')).status).toBe(200)
+  } finally {
+    await service?.stop()
+    await other.close()
+    await place.remove()
+  }
+}, 60_000)
 
 test('replicas that start at once make one first user, even of different settings', async () => {
   const place = await newPlace('postgres')

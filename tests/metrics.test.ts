@@ -339,6 +339,7 @@ test.each([
     'update',
     'user_versions',
   ],
+  ['select 1 from "tasks" t for no key update of t', 'select', 'tasks'],
   ['select 1', 'select', undefined],
 ])('%p is known as %p', (text, operation, table) => {
   expect(readKind(text)).toEqual({ operation, table } as never)

@@ -6,8 +6,11 @@ import type { DatabaseSettings } from '../src/config/config.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { openDriver } from '../src/db/drizzle.ts'
 import { migrate, migrationState, migrations } from '../src/db/migrator.ts'
+import { isAway } from '../src/server/start.ts'
+import { startFaultProxy } from './support/fault-proxy.ts'
 import { client, type DatabaseKind } from './support/harness.ts'
 import { emptyDatabase, type PrivateDatabase } from './support/template.ts'
+import { until } from './support/until.ts'
 
 const allTags = migrations.map(({ tag }) => tag)
 const main = join(import.meta.dir, '../src/main.ts')
@@ -329,6 +332,23 @@ test(
     ),
   60_000,
 )
+
+test('one whose connection is lost has not failed: a service waits, and applies it later', () =>
+  withEmptyDatabase('postgres', (settings, { DATABASE_URL }) =>
+    withDriver(settings, async direct => {
+      const proxy = await startFaultProxy(Number(new URL(DATABASE_URL!).port))
+      const driver = await openDriver({ ...settings, url: proxy.through(DATABASE_URL!) } as DatabaseSettings)
+      const slow = { tag: '0000_slow', when: 1, hash: 'x', sql: 'select pg_sleep(60)' }
+      const failure = migrate(driver, [], [slow]).catch(error => error)
+      const isAsleep = `select true from pg_stat_activity where datname = current_database() and query = '${slow.sql}'`
+      await until(async () => (await direct.query(isAsleep, [])).length === 1)
+      proxy.drop()
+
+      expect(isAway(await failure)).toBe(true)
+      await driver.close()
+      await proxy.stop()
+    }),
+  ))
 
 describe('many copies', () => {
   test(

@@ -14,11 +14,10 @@ import { onBothDatabases } from './support/harness.ts'
 const caller = { id: 'ada' as UserId, sessionId: 'one', scopes: sessionScopes }
 const hour = 3_600_000
 
-/** The clocks are the test's own: one that only runs on, and those of the machine and the database, which may step. */
+/** The clocks are the test's own: one that only runs on, and that of the database, which may step. */
 function setUp() {
   const world = {
     elapsed: 1_000_000,
-    wall: 1_800_000_000_000,
     database: 1_800_000_000_000,
     ends: [] as string[],
     polls: 0,
@@ -30,12 +29,12 @@ function setUp() {
       if (world.away) throw new Error('the database is away')
       return { databaseTime: world.database, sessionIds: world.ends }
     },
-    { elapsed: () => world.elapsed, wall: () => world.wall },
+    undefined,
+    () => world.elapsed,
   )
 
   function pass(milliseconds: number) {
     world.elapsed += milliseconds
-    world.wall += milliseconds
     world.database += milliseconds
   }
 
@@ -52,9 +51,8 @@ function setUp() {
   }
 
   /** The token was found good just now; by default it and its session have an hour left. */
-  function remember({ tokenMs = hour, sessionMs = hour, name = 'token' } = {}) {
-    const exp = (world.wall + tokenMs) / 1000
-    cache.remember(name, { caller, exp, sessionMs, checkedAt: world.elapsed })
+  function remember({ leftMs = hour, name = 'token' } = {}) {
+    cache.remember(name, caller, world.elapsed, leftMs)
   }
 
   return { world, cache, pass, busy, remember }
@@ -72,25 +70,18 @@ test('a busy token costs four questions a second for all tokens together, and no
   expect(world.polls).toBeWithin(150, 241)
 })
 
-test.each([
-  ['the token', { tokenMs: 1000 }],
-  ['its session', { sessionMs: 1000 }],
-])('nothing is known of a token when %s has ended', async (_, ends) => {
+test('nothing is known of a token when it or its session has ended', async () => {
   const { busy, remember } = setUp()
-  remember(ends)
+  remember({ leftMs: 1000 })
 
   expect(await busy(1000)).toEqual(known)
   expect(await busy(200)).toEqual(unknown)
 })
 
-test('an API token, which has no exp, is known until it expires or for ever', async () => {
-  const { cache, busy, world } = setUp()
-  const forever = Number.POSITIVE_INFINITY
-  cache.remember('token', { caller, exp: forever, sessionMs: 1000, checkedAt: world.elapsed })
-  expect(await busy(1000)).toEqual(known)
-  expect(await busy(200)).toEqual(unknown)
+test('an API token without an end is known for ever', async () => {
+  const { busy, remember } = setUp()
+  remember({ leftMs: Number.POSITIVE_INFINITY })
 
-  cache.remember('token', { caller, exp: forever, sessionMs: forever, checkedAt: world.elapsed })
   expect(await busy(290_000)).toEqual(known)
 })
 
@@ -143,11 +134,9 @@ test('nor one that was being looked up while its session ended', async () => {
 test('an answer counts from the moment of its question', async () => {
   let now = 0
   const answers: ((revocations: Revocations) => void)[] = []
-  const cache = createTokenCache(() => new Promise(resolve => answers.push(resolve)), {
-    elapsed: () => now,
-    wall: () => now,
-  })
-  cache.remember('token', { caller, exp: hour, sessionMs: hour, checkedAt: 0 })
+  const poll = () => new Promise<Revocations>(resolve => answers.push(resolve))
+  const cache = createTokenCache(poll, undefined, () => now)
+  cache.remember('token', caller, 0, hour)
   cache.caller('token')
 
   now = 650
@@ -191,43 +180,17 @@ test('a session is looked up again after five minutes, whatever the answers say'
   expect(await busy(1000)).toEqual(unknown)
 })
 
-test('a clock that is set back switches no revocation off', async () => {
-  const { world, cache, busy, remember } = setUp()
-  remember()
-  await busy(1000)
+test('a clock of the machine that is set back keeps no token alive', () => {
+  const cache = createTokenCache(() => Promise.reject(new Error('the database is away')))
+  const stepped = spyOn(Date, 'now').mockReturnValue(0)
+  try {
+    cache.remember('unseen for 700 ms', caller, performance.now() - 700, hour)
+    cache.remember('ended', caller, performance.now() - 1, 1)
 
-  world.wall -= 20_000
-  world.ends = ['one']
-
-  await busy(600)
-  expect(cache.caller('token')).toBeUndefined()
-  world.ends = []
-  expect(await busy(30_000)).toEqual(unknown)
-})
-
-test('a clock that is set back does not keep a token alive while no answers come', async () => {
-  const { world, cache, busy, remember } = setUp()
-  remember()
-  await busy(1000)
-
-  world.wall -= hour
-  world.away = true
-  await busy(1000)
-
-  expect(cache.caller('token')).toBeUndefined()
-})
-
-test('a clock that is set back prolongs no token, and one that is set forward ends it', async () => {
-  const back = setUp()
-  back.remember({ tokenMs: 1000 })
-  back.world.wall -= hour
-  await back.busy(1000)
-  expect(await back.busy(200)).toEqual(unknown)
-
-  const forward = setUp()
-  forward.remember()
-  forward.world.wall += hour
-  expect(await forward.busy(200)).toEqual(unknown)
+    expect([cache.caller('unseen for 700 ms'), cache.caller('ended')]).toEqual([undefined, undefined])
+  } finally {
+    stepped.mockRestore()
+  }
 })
 
 test('when the database’s clock has jumped over ends that no poll has seen, every session is looked up by itself', async () => {
@@ -268,18 +231,19 @@ onBothDatabases('a token is remembered', api => {
     const db = createDb(driver)
     const secretKey = 'test-secret-test-secret-test-secret-0123'
     const withPassword = () => Promise.reject(new Error('not needed here'))
+    const tokens = createTokens({ secretKey, algorithm: 'HS256', lifetimeSeconds: 60 })
     const sessions = createSessions({
       db,
-      tokens: createTokens({ secretKey, algorithm: 'HS256', lifetimeSeconds: 60 }),
+      tokens,
       refreshTokens: createRefreshTokens(secretKey),
       apiTokens: createApiTokens({ db, tokenCache, withPassword }),
       tokenCache,
     })
-    return { askedAt, tokenCache, sessions }
+    return { askedAt, tokenCache, tokens, sessions }
   }
 
   test('as long as its session or itself has left, from before it was looked up', async () => {
-    const { askedAt, tokenCache, sessions } = setUpSessions()
+    const { askedAt, tokenCache, tokens, sessions } = setUpSessions()
     const remember = spyOn(tokenCache, 'remember')
     const ada = await api.user()
     const { token } = await makeApiToken(api, ada)
@@ -287,16 +251,20 @@ onBothDatabases('a token is remembered', api => {
     await api.sql(`update api_tokens set expires_at = now() + interval '5 hours' where user_id = $1`, [
       ada.id,
     ])
+    const [session] = await api.sql('select id from sessions where user_id = $1', [ada.id])
+    const short = await tokens.sign(ada.id, session![0] as string)
 
-    for (const [bearer, hours] of [
+    for (const [bearer, leftHours] of [
       [ada.token, 3],
+      // Its own minute.
+      [short, 1 / 60],
       [token, 5],
     ] as const) {
       askedAt.length = 0
       const caller = await sessions.authenticate(bearer)
 
-      const { sessionMs, checkedAt } = remember.mock.lastCall![1]
-      expect(Math.ceil(sessionMs / hour)).toBe(hours)
+      const [, , checkedAt, leftMs] = remember.mock.lastCall!
+      expect(leftMs).toBeWithin((leftHours - 1 / 120) * hour, leftHours * hour + 1)
       expect(checkedAt).toBeLessThanOrEqual(askedAt[0]!)
       expect(tokenCache.caller(bearer)).toEqual(caller)
     }

@@ -8,6 +8,7 @@ import { idleSeconds, listen } from '../src/server/listener.ts'
 import { isAway, serve } from '../src/server/start.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { client } from './support/harness.ts'
+import { emptyDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 import { halfSent } from './support/wire.ts'
 
@@ -20,6 +21,9 @@ describe('at the start', () => {
     ['57P03', 'the server is starting'],
     ['57P01', 'the server is stopping'],
     ['25006', 'the server is a standby'],
+    ['40001', 'a serialization failure'],
+    ['40P01', 'a deadlock'],
+    ['55P03', 'a table is locked'],
   ])('a database that says %s is waited for: %s', code => {
     expect(isAway(failed(code))).toBe(true)
     expect(isAway(new Error('Failed query', { cause: failed(code) }))).toBe(true)
@@ -122,7 +126,7 @@ test('a request that does not end delays a stop by the limit, and is cut off', a
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-serve-'))
   const log = createLog({ level: 'error', pretty: false, write: () => {} })
   const config = parseConfig({ DATA_DIR: folder, PORT: '0', ENVIRONMENT: 'test', BCRYPT_COST: '4' })
-  const service = await serve(config, log, undefined, undefined, { inFlight: 0.7, jobs: 0.1, all: 5 })
+  const service = await serve(config, log, undefined, undefined, { inFlight: 0.7, jobs: 0.1, all: 90 })
   await service.migrated
   const url = service.url.replace(/\/$/, '')
   const { token } = await client(url).user()
@@ -134,5 +138,19 @@ test('a request that does not end delays a stop by the limit, and is cut off', a
   rmSync(folder, { recursive: true })
 
   expect(seconds).toBeGreaterThan(0.69)
+  // After half a minute the listener would have closed it.
+  expect(seconds).toBeLessThan(idleSeconds - 5)
   expect(await slow.finish()).toBe('')
 }, 60_000)
+
+test('why a service cannot start is known to its caller alone, also when that asks later', async () => {
+  const { url, drop } = await emptyDatabase()
+  await drop()
+  const log = createLog({ level: 'error', pretty: false, write: () => {} })
+  const env = { DATABASE_URL: url, SECRET_KEY: 'x'.repeat(40), PORT: '0', ENVIRONMENT: 'test' }
+  const service = await serve(parseConfig(env), log)
+  await until(async () => (await client(service.url.replace(/\/$/, '')).get('/health/ready')).status === 503)
+  await service.stop('the test is over')
+
+  await expect(service.migrated).rejects.toThrow()
+})

@@ -296,6 +296,7 @@ describe('the executable', () => {
     for (const answer of [await api.get('/health/ready'), await api.post('/auth/register', credentials)]) {
       expect(isRefusal(answer)).toBe(true)
     }
+    expect((await api.get('/health/ready')).body.detail).toBe('the database does not answer')
 
     await server.start()
     const elapsed = stopwatch(api.process.pid)

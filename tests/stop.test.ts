@@ -159,6 +159,7 @@ describe.each(['1', '2'])('with WORKERS=%s', WORKERS => {
         expect(await api.process.exited).toBe(1)
         // Ten seconds would have been left.
         expect(await slow.finish()).toBe('')
+        expect(linesOf(api, 'stopped').length).toBeLessThan(Number(WORKERS))
       })
     },
     60_000,

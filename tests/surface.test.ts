@@ -5,6 +5,7 @@ import { body, query } from '../src/http/body.ts'
 import { requireUser } from '../src/http/require-user.ts'
 import { AppError, type ErrorCode } from '../src/lib/errors.ts'
 import { type Scope, sessionScopes, type TokenScope, tokenScopes } from '../src/lib/scope.ts'
+import type { UserId } from '../src/lib/user-id.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases, type User } from './support/harness.ts'
 import { requiredScope } from './support/required-scopes.ts'
@@ -44,7 +45,7 @@ const cure = (status: number, code: string) =>
 
 test('a route declares the errors of the plugins that it is behind, without naming them', () => {
   const app = new Elysia()
-    .use(requireUser(() => ({ scopes: sessionScopes }), 'session'))
+    .use(requireUser(() => ({ id: 'ada' as UserId, sessionId: 'laptop', scopes: sessionScopes }), 'session'))
     .get('/plain', () => '')
     .use(query())
     .get('/search', () => '', { query: t.Object({ limit: t.Integer() }) })

@@ -1,4 +1,4 @@
-import { expect, test } from 'bun:test'
+import { expect, spyOn, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -44,6 +44,22 @@ test('a round that fails is repeated by the next one, and harms no one', async (
   }
 })
 
+test('a round that takes longer than its period is not joined by another one', () => {
+  const timers = spyOn(globalThis, 'setInterval')
+  let begun = 0
+  const stop = startMaintenance(() => {
+    begun++
+    return new Promise(() => {})
+  })
+  const [round] = timers.mock.calls.at(-1)!
+  timers.mockRestore()
+  stop()
+
+  for (let turn = 0; turn < 2; turn++) void (round as () => unknown)()
+
+  expect(begun).toBe(1)
+})
+
 test('a table that was filled before the start is analyzed after it, without another change', async () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
   try {
@@ -79,19 +95,22 @@ test('a table that was filled before the start is analyzed after it, without ano
   }
 }, 60_000)
 
-test('dead rows are removed where there are more than fifty and a fifth, also after the table was analyzed', async () => {
+test('a table is vacuumed where more than fifty rows and a fifth are dead, or fifty and a tenth have changed', async () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
   try {
     const driver = await openDriver({ kind: 'embedded', dataDir })
     const run = (statement: string) => driver.dedicatedConnection(connection => connection.execute(statement))
-    for (const [table, dead] of [
-      ['few', 100],
-      ['many', 300],
+    for (const [table, dead, added] of [
+      ['few', 100, 100],
+      ['dead', 300, 0],
+      ['added', 0, 200],
     ] as const) {
       await run(`create table ${table} as select n from generate_series(1, 1000) n`)
       await run(`delete from ${table} where n <= ${dead}`)
       await run('select pg_stat_force_next_flush()')
       await run(`analyze ${table}`)
+      await run(`insert into ${table} select n from generate_series(1, ${added}) n`)
+      await run('select pg_stat_force_next_flush()')
     }
     const statements: string[] = []
     await runMaintenance(statement => {
@@ -99,8 +118,9 @@ test('dead rows are removed where there are more than fifty and a fifth, also af
       return run(statement)
     })
 
-    expect(statements.filter(statement => statement.startsWith('vacuum'))).toEqual([
-      'vacuum (analyze) public.many',
+    expect(statements.filter(statement => statement.startsWith('vacuum')).sort()).toEqual([
+      'vacuum (analyze) public.added',
+      'vacuum (analyze) public.dead',
     ])
     await driver.close()
   } finally {

@@ -162,6 +162,8 @@ describe('two workers', () => {
       expect(load.failed.filter(id => inLog.has(id))).toEqual([])
       expect([...load.answered.keys()].filter(id => !inLog.has(id))).toEqual([])
       expect(events(api, 'stopped').map(line => line.worker)).toEqual(expect.arrayContaining([1, 2]))
+      expect(events(api, 'worker ended')).toEqual([])
+      expect(readdirSync(api.folder)).not.toContain('data')
       expect(workers.filter(isAlive)).toEqual([])
     })
   }, 60_000)
@@ -287,6 +289,12 @@ describe('a supervisor', () => {
     expect(lines.map(line => line.again_in_ms)).toEqual([20, 40, 80, 80, 20, 40, 80])
   }, 60_000)
 
+  test('stops at once, also while it waits to start a worker again', async () => {
+    const { exitCode, lines } = await supervised(['live 0'], { pauseMs: 600_000 }, lines => lines.length > 0)
+
+    expect([exitCode, lines]).toEqual([0, [expect.objectContaining({ again_in_ms: 600_000 })]])
+  }, 60_000)
+
   test('kills a worker that leaves three pings unanswered, and not one that is busy for less', async () => {
     const { exitCode, lines } = await supervised(
       ['block 2500', 'block 60000'],
@@ -371,6 +379,7 @@ describe('the metrics', () => {
     '%s are refused while a worker does not answer, and there again when it does',
     async (_, env) => {
       await withWorkers(env, async api => {
+        expect(events(api, 'metrics')).toHaveLength(Number('METRICS_PORT' in env))
         const url = events(api, 'metrics')[0]?.url ?? `${api.url}/metrics`
         const headers = { connection: 'close', authorization: `Bearer ${metricsToken}` }
         // On the port of the API, the worker that does not answer receives some of them.
@@ -600,7 +609,9 @@ describe('a start', () => {
         'the database cannot be reached: database "no_such_database" does not exist\n',
       )
       expect(outcome.stdout).toContain('"msg":"stopped"')
-      expect(outcome.stdout.includes('"msg":"worker ended"')).toBe(WORKERS === '2')
+      const ended = outcome.stdout.split('\n').filter(line => line.includes('"msg":"worker ended"'))
+      expect(ended).toHaveLength(Number(WORKERS) - 1)
+      expect(ended.filter(line => line.includes('again_in_ms'))).toEqual([])
     },
     60_000,
   )

@@ -3,7 +3,7 @@ import { t } from 'elysia'
 import { apiTokens, users } from '../db/tables.ts'
 import { sha256 } from '../lib/sha256.ts'
 import { isUuid } from '../lib/uuid.ts'
-import { type ApiTokenInput, createApiToken, expiryOf, isLive } from '../modules/auth/api-tokens.ts'
+import { type ApiTokenInput, createApiToken, inDays, isLive } from '../modules/auth/api-tokens.ts'
 import { apiTokenCreate } from '../modules/auth/model.ts'
 import { findUser } from './find-user.ts'
 import { withDatabase } from './open-database.ts'
@@ -89,15 +89,14 @@ function readInput({ name, scopes, expires }: CreateOptions): ApiTokenInput {
   }
   const problem = checkInput(given)
   if (problem) throw new UsageError(`the options are wrong: ${problem}`)
-  const input = given as typeof given & Pick<ApiTokenInput, 'name' | 'scopes'>
-  return { name: input.name, scopes: input.scopes, expiresAt: expiryOf(input.expires_at) }
+  return given as ApiTokenInput
 }
 
 /** `never`, or `90d` as a moment; anything else as it is. */
 function readExpiry(text: string): string | null {
   if (text === 'never') return null
   const [, days] = /^(\d{1,4})d$/.exec(text) ?? []
-  return days === undefined ? text : new Date(Date.now() + Number(days) * 24 * 60 * 60 * 1000).toISOString()
+  return days === undefined ? text : inDays(Number(days))
 }
 
 const dayOf = (moment: string | null) => moment?.slice(0, 10) ?? 'never'

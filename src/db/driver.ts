@@ -82,12 +82,10 @@ export const serializers: Record<number, (value: never) => string> = {
 
 /** Reads PostgreSQL's text form of `text[]` (one dimension, no NULLs: our columns allow neither). */
 function parseTextArray(value: string): string[] {
-  if (value === '{}') return []
-  if (!value.includes('"')) return value.slice(1, -1).split(',')
   const items: string[] = []
   const pattern = /"((?:[^"\\]|\\.)*)"|([^,{}"]+)/g
   for (const [, quoted, plain] of value.matchAll(pattern)) {
-    items.push(quoted === undefined ? plain! : quoted.replace(/\\(.)/gs, '$1'))
+    items.push(quoted === undefined ? plain! : quoted.replace(/\\(.)/g, '$1'))
   }
   return items
 }

@@ -15,11 +15,11 @@ export function observeDriver(driver: Driver, around: AroundStatement): Driver {
 }
 
 /** What counts is the write, however many reads stand around it; `for update` and `do update` are none. */
-const write = /(?<!\b(?:for|key|do)\s+)\b(insert|update|delete)\s+(?:into\s+|from\s+)?"?(\w+)"?/i
-const read = /\bfrom\s+"?(\w+)"?/i
+const write = /(?<!\b(?:for|key|do)\s+)\b(insert|update|delete)\s+(?:into\s+|from\s+)?"?(\w+)"?/
+const read = /\bfrom\s+"?(\w+)"?/
 
 export function readKind(text: string): StatementKind {
   const [, operation, target] = write.exec(text) ?? []
-  if (operation) return { operation: operation.toLowerCase() as StatementKind['operation'], table: target }
+  if (operation) return { operation: operation as StatementKind['operation'], table: target }
   return { operation: 'select', table: read.exec(text)?.[1] }
 }

@@ -56,10 +56,8 @@ async function applyNext(
   `)
   const done = new Set((await connection.execute(journal)).map(([when]) => Number(when)))
   const next = wanted.find(migration => !done.has(migration.when))
-  if (!next) {
-    await connection.execute('commit')
-    return undefined
-  }
+  // The end of the connection is the end of the transaction.
+  if (!next) return undefined
   const statements = next.sql.split('--> statement-breakpoint')
   const possible = distributed ? forDistributed(statements, distributed) : statements
   try {
@@ -68,8 +66,6 @@ async function applyNext(
       `insert into drizzle.__drizzle_migrations (hash, created_at) values ('${next.hash}', ${next.when}); commit`,
     )
   } catch (error) {
-    // For a connection that is used again; closing it would roll back as well.
-    await connection.execute('rollback').catch(() => {})
     throw databaseError(error) ? new MigrationError(next.tag, error) : error
   }
   return next.tag

@@ -14,9 +14,6 @@ export interface Schema {
   items?: Schema
   properties?: Record<string, Schema>
   $ref?: string
-  pattern?: string
-  notBlank?: boolean
-  maxBytes?: number
   /** What the document says in the place of what is checked. */
   documented?: Schema
   /** The property that tells the variants of a union apart; in the document as OpenAPI says it. */
@@ -33,28 +30,10 @@ export interface Schema {
 export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
   if (schema.documented) return toJsonSchema(schema.documented, schemas)
   // `additionalProperties` is no word of ours: Elysia writes it into a schema when its route is first called.
-  const {
-    title,
-    notBlank,
-    maxBytes,
-    wanted: _wanted,
-    withinYear: _withinYear,
-    discriminator,
-    form,
-    additionalProperties,
-    anyOf,
-    items,
-    properties,
-    pattern,
-    ...rest
-  } = schema
+  const { title, discriminator, form, additionalProperties, anyOf, items, properties, ...rest } = schema
   const convert = (part: Schema) => toJsonSchema(part, schemas)
   const plain: Schema = {
     ...rest,
-    ...(pattern && isPortable(pattern) && { pattern }),
-    ...(notBlank && { pattern: '\\S' }),
-    // Not the whole truth (bytes, not characters): the description has the rest.
-    ...(maxBytes && { maxLength: maxBytes }),
     ...(isWide(rest) && { format: 'int64' }),
     ...(items && { items: convert(items) }),
     ...(properties && { properties: mapValues(properties, convert) }),
@@ -74,9 +53,6 @@ export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): S
 
 /** Generators for Java, C# and others make 32 bits of an integer that does not say more. */
 const isWide = ({ type, maximum }: Schema) => type === 'integer' && Number(maximum) >= 2 ** 31
-
-/** Generators copy a pattern into languages that know no lookahead, and no `\\p` without a flag: then the server alone checks it. */
-const isPortable = (pattern: string) => !/\(\?|\\p/i.test(pattern)
 
 /** The shortest form of a choice: one of some texts, something or null, or what it is. */
 function toUnion({ type: _, ...rest }: Schema, choices: Schema[]): Schema {

@@ -1,10 +1,19 @@
 import { Elysia } from 'elysia'
 import { AppError } from '../lib/errors.ts'
-import { requireScope, type Scope, type Scoped } from '../lib/scope.ts'
+import { requireScope, type Scope } from '../lib/scope.ts'
+import type { UserId } from '../lib/user-id.ts'
 import { errors } from './schema.ts'
 
-/** The user of a bearer token. Throws `invalid_token`. */
-export type Authenticate<User> = (token: string) => User | Promise<User>
+/** Who makes a request, as the bearer token says. */
+export interface Caller {
+  id: UserId
+  /** The session or the API token: when it ends, so does the access of this caller. */
+  sessionId: string
+  scopes: ReadonlySet<Scope>
+}
+
+/** The caller behind a bearer token. Throws `invalid_token`. */
+export type Authenticate = (token: string) => Caller | Promise<Caller>
 
 /** What routes require: one scope for all, or one for those that read (GET, HEAD) and one for those that write. */
 type RequiredScope = Scope | { read: Scope; write: Scope }
@@ -14,10 +23,7 @@ type RequiredScope = Scope | { read: Scope; write: Scope }
  * because that runs before validation: without a token the answer is 401, which reveals nothing about what the route
  * accepts.
  */
-export const requireUser = <User extends Scoped>(
-  authenticate: Authenticate<User>,
-  required: RequiredScope,
-) => {
+export const requireUser = (authenticate: Authenticate, required: RequiredScope) => {
   const scopes = typeof required === 'string' ? { read: required, write: required } : required
   // 422: for parameters that the route does not know (`unknown-names.ts`).
   const response = errors('not_authenticated', 'invalid_token', 'insufficient_scope', 'validation_failed')
@@ -29,7 +35,7 @@ export const requireUser = <User extends Scoped>(
       const token = bearerToken(headers.authorization)
       if (token === undefined) throw new AppError('not_authenticated')
       const user = await authenticate(token)
-      requireScope(user, method === 'GET' || method === 'HEAD' ? scopes.read : scopes.write)
+      requireScope(user.scopes, method === 'GET' || method === 'HEAD' ? scopes.read : scopes.write)
       return { user }
     })
 }

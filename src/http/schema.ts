@@ -36,44 +36,55 @@ interface TextOptions {
  * A string whose length counts Unicode code points, like JSON Schema and PostgreSQL (TypeBox counts UTF-16 units). It
  * refuses NUL and lone surrogates, which PostgreSQL cannot store.
  */
-export function text({ pattern, ...options }: TextOptions = {}): TString {
+export function text(options: TextOptions = {}): TString {
+  const { notBlank, maxBytes, pattern, wanted: _, withinYear: __, ...shown } = options
   return Type.Unsafe<string>({
-    ...options,
-    ...(pattern && { pattern: pattern.source }),
+    ...shown,
     [Kind]: 'Text',
+    [Rules]: options,
     type: 'string',
+    ...(pattern && isPortable(pattern) && { pattern: pattern.source }),
+    ...(notBlank && { pattern: '\\S' }),
+    // Not the whole truth (bytes, not characters): the description has the rest.
+    ...(maxBytes && { maxLength: maxBytes }),
   }) as unknown as TString
 }
 
+/** What is checked of a text. Beside it, its schema is what JSON Schema can say of that. */
+const Rules = Symbol('Rules')
+
+/** Generators copy a pattern into languages that know no lookahead, and no `\\p` without a flag: then the server alone checks it. */
+const isPortable = ({ source }: RegExp) => !/\(\?|\\p/i.test(source)
+
 /** The problem of a string, `undefined` if it is valid. */
-export function textProblem(schema: TextOptions, value: unknown): { type: string; msg: string } | undefined {
+export function textProblem(schema: object, value: unknown): { type: string; msg: string } | undefined {
   if (typeof value !== 'string') return { type: 'string_type', msg: 'Input should be a valid string' }
   if (value.includes('\0') || !value.isWellFormed()) {
     return { type: 'string_unicode', msg: 'String must not hold NUL or lone surrogates' }
   }
-  const { minLength = 0, maxLength = Number.POSITIVE_INFINITY, maxBytes, notBlank } = schema
+  const rules = (schema as { [Rules]: TextOptions })[Rules]
+  const { minLength = 0, maxLength = Number.POSITIVE_INFINITY, maxBytes, pattern, format } = rules
   if (value.length < minLength || (minLength > 1 && codePoints(value) < minLength)) {
     return { type: 'string_too_short', msg: `String should have at least ${plural(minLength, 'character')}` }
   }
   if (value.length > maxLength && codePoints(value) > maxLength) {
     return { type: 'string_too_long', msg: `String should have at most ${plural(maxLength, 'character')}` }
   }
-  if (notBlank && !/\S/.test(value)) return { type: 'string_blank', msg: 'String should not be blank' }
+  if (rules.notBlank && !/\S/.test(value)) return { type: 'string_blank', msg: 'String should not be blank' }
   if (maxBytes && Buffer.byteLength(value) > maxBytes) {
     return { type: 'string_too_long', msg: `String should have at most ${maxBytes} bytes of UTF-8` }
   }
-  if (schema.format === 'date-time' && parseInstant(value) === undefined) {
+  if (format === 'date-time' && parseInstant(value) === undefined) {
     const msg = 'Input should be a date and time with an offset (RFC 3339), such as 2026-11-23T18:00:00+01:00'
     return { type: 'datetime', msg }
   }
-  if (schema.format === 'uuid' && !isOwnId(value))
+  if (format === 'uuid' && !isOwnId(value))
     return { type: 'uuid', msg: 'Input should be a UUID other than the nil and the max one' }
-  if (schema.withinYear) return yearProblem(Date.parse(parseInstant(value)!))
-  const pattern = schema.pattern as unknown as string | undefined
-  if (pattern && !new RegExp(pattern, 'u').test(value)) {
+  if (rules.withinYear) return yearProblem(Date.parse(parseInstant(value)!))
+  if (pattern && !pattern.test(value)) {
     return {
       type: 'string_pattern_mismatch',
-      msg: `String should be ${schema.wanted ?? `a valid ${schema.format ?? 'value'}`}`,
+      msg: `String should be ${rules.wanted ?? `a valid ${format ?? 'value'}`}`,
     }
   }
   return undefined
@@ -87,7 +98,7 @@ function yearProblem(time: number): { type: string; msg: string } | undefined {
   return { type: 'less_than_equal', msg: 'Input should be at most one year ahead' }
 }
 
-TypeRegistry.Set<TextOptions>('Text', (schema, value) => textProblem(schema, value) === undefined)
+TypeRegistry.Set<object>('Text', (schema, value) => textProblem(schema, value) === undefined)
 
 // Formats are for the document: `text` checks what a client writes. Of what the server writes only an address is
 // checked: Elysia's format accepts only ASCII, and would refuse to return addresses that `text` has accepted.
@@ -118,7 +129,7 @@ export const stringList = ({ maxItems, description, ...item }: StringListOptions
  */
 export const pathId = (description: string) => Type.Unsafe<string>(Type.Any({ type: 'string', description }))
 
-TypeRegistry.Set<{ maxItems: number; items: TextOptions }>(
+TypeRegistry.Set<{ maxItems: number; items: object }>(
   'StringList',
   ({ maxItems, items }, value) =>
     Array.isArray(value) &&

@@ -22,7 +22,7 @@ import { authRoutes } from '../modules/auth/routes.ts'
 import { createSessions } from '../modules/auth/sessions.ts'
 import { createThrottle } from '../modules/auth/throttle.ts'
 import { createTickets } from '../modules/auth/tickets.ts'
-import { createRevocationPoll, createTokenCache, systemClock } from '../modules/auth/token-cache.ts'
+import { createRevocationPoll, createTokenCache } from '../modules/auth/token-cache.ts'
 import { createTokens } from '../modules/auth/tokens.ts'
 import { eventRoutes } from '../modules/events/routes.ts'
 import { createStreams } from '../modules/events/streams.ts'
@@ -102,7 +102,7 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const throttle = createThrottle(driver, config.throttle)
   const withPassword = createWithPassword({ db, passwords, throttle })
   // Each stream has its token checked several times a second.
-  const tokenCache = createTokenCache(createRevocationPoll(db), systemClock, 10_000 + config.streamsMax)
+  const tokenCache = createTokenCache(createRevocationPoll(db), 10_000 + config.streamsMax)
   const apiTokens = createApiTokens({ db, tokenCache, withPassword })
   const sessions = createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache })
   const tasks = createTaskService({ db, log, secretKey })

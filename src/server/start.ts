@@ -96,8 +96,7 @@ export async function serve(
     // The last access lines are logged one turn later.
     await new Promise(setImmediate)
     await Promise.race([Promise.all([background.stop(), backups?.stop()]), Bun.sleep(limits.jobs * 1000)])
-    const secondsLeft = Math.max(1, (until - performance.now()) / 1000)
-    await Promise.all([driver.close(secondsLeft), telemetry.stop()])
+    await Promise.all([driver.close((until - performance.now()) / 1000), telemetry.stop()])
     log.info('stopped')
   }
 
@@ -132,10 +131,10 @@ async function migrateWhenPossible(
   }
 }
 
-/** Whether a failure is temporary: no connection, or a server that is starting, stopping, full or a standby. */
+/** Whether a failure is temporary: no connection, a server that is starting, stopping, full or a standby, or a lock. */
 export function isAway(error: unknown): boolean {
   const code = databaseError(error)?.code
-  return code ? /^(08|53|57|25006)/.test(code) : error instanceof AppError
+  return code ? /^(08|53|57|25006|40001|40P01|55P03)/.test(code) : error instanceof AppError
 }
 
 function readinessOf(

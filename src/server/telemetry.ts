@@ -19,14 +19,13 @@ export async function startTelemetry(config: Config, database: Driver, log: Log,
   const instruments = [metrics, tracing].filter(instrument => instrument !== undefined)
 
   const plugins: AnyElysia[] = []
-  let server: Bun.Server<undefined> | undefined
   if (tracing) plugins.push(tracing.requests)
   if (metrics && config.metrics) {
     const { port, token } = config.metrics
     // A scrape reaches one of the workers, and must show all of them.
     const shown = supervisor ? { ...metrics, text: supervisor.metrics } : metrics
     if (port === undefined) plugins.push(metricsRoute(shown, token!))
-    else if (!supervisor) server = serveMetrics(metrics, config.metrics, log)
+    else if (!supervisor) serveMetrics(metrics, config.metrics, log)
   }
 
   return {
@@ -43,7 +42,6 @@ export async function startTelemetry(config: Config, database: Driver, log: Log,
     },
     async stop() {
       await Promise.all(instruments.map(instrument => instrument.stop()))
-      await server?.stop(true)
     },
   }
 }

@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
@@ -71,7 +71,6 @@ export async function ensureCluster(folder: string): Promise<void> {
  * dropped: they are two thirds of the files, and there are no further databases.
  */
 export async function initialize(folder: string): Promise<void> {
-  mkdirSync(folder, { mode: 0o700 })
   const engine = await openCluster(folder)
   await engine.exec(`update pg_database set datistemplate = false where datname <> 'postgres'`)
   for (const template of ['template0', 'template1']) await engine.exec(`drop database ${template}`)
@@ -85,7 +84,6 @@ export function template(): string | undefined {
 }
 
 async function unpack(archive: string, folder: string): Promise<void> {
-  mkdirSync(folder, { mode: 0o700 })
   await new Bun.Archive(await Bun.file(archive).bytes()).extract(folder)
 }
 

@@ -60,7 +60,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
 
   const requireSpace = () => {
     requireOpen()
-    if (place.check() || freeBytes(folder) < floor) throw new AppError('unavailable')
+    if (freeBytes(folder) < floor) throw new AppError('unavailable')
   }
 
   /** Runs `work` when nothing else uses the connection. */
@@ -86,7 +86,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
     try {
       return await connection.query(text, values, options)
     } catch (cause) {
-      throw place.check() || isSystemFault(cause) ? new AppError('unavailable', { cause }) : cause
+      throw isSystemFault(cause) ? new AppError('unavailable', { cause }) : cause
     }
   }
 
@@ -148,16 +148,11 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
 /** Without its folder, deleted or moved, the engine still answers from open files, but stores nothing. */
 function watchFolder(folder: string) {
   const lost = Promise.withResolvers<string>()
-  const timer = setInterval(check, checkFolderMs).unref()
-  const place = { isGone: false, lost: lost.promise, check, stop: () => clearInterval(timer) }
-
-  /** Looks, and returns whether it is gone. */
-  function check(): boolean {
+  const place = { isGone: false, lost: lost.promise, stop: () => clearInterval(timer) }
+  const timer = setInterval(() => {
     place.isGone ||= !existsSync(join(folder, 'PG_VERSION'))
     if (place.isGone) lost.resolve('the folder of the embedded database is gone')
-    return place.isGone
-  }
-
+  }, checkFolderMs).unref()
   return place
 }
 

@@ -23,8 +23,6 @@ export function startMaintenance(run: Run, everyMs = 60_000): () => void {
 
 /** One round, in short steps: other statements get their turn in between. */
 export async function runMaintenance(run: Run): Promise<void> {
-  // The counts of changed rows are held back for up to a second.
-  await run('select pg_stat_force_next_flush()')
   for (const [vacuum] of await run(worthVacuuming)) await run(String(vacuum))
   const [[logBytes] = []] = await run(logSinceCheckpoint)
   if (Number(logBytes) > logBytesMax) await run('checkpoint')

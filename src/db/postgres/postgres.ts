@@ -123,7 +123,6 @@ function createConnector(url: string) {
       throw connectionLost(new Error('another host is in use'))
     }
     connections.push(single)
-    current = index
     return single
   }
 

@@ -125,9 +125,9 @@ function libraryOptions(
   const { options } = postgres({
     host: hosts[0]!.name,
     port: hosts[0]!.port,
-    ...(user && { user }),
-    ...(password && { pass: password }),
-    ...(database && { database }),
+    user,
+    pass: password,
+    database,
     connection: merge(session, parameters),
     max: 1,
     idle_timeout: null,
@@ -135,7 +135,6 @@ function libraryOptions(
     // The pool has shorter limits.
     connect_timeout: 30,
     max_pipeline: 100,
-    backoff: 1,
     keep_alive: 60,
     prepare: true,
     debug: false,

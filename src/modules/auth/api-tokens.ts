@@ -2,15 +2,15 @@ import { and, count, desc, eq, gt, isNull, or, placeholder, type SQL, sql } from
 import type { Db } from '../../db/drizzle.ts'
 import { apiTokens, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
+import type { Caller } from '../../http/require-user.ts'
 import { isWellFormed, newApiToken } from '../../lib/api-token.ts'
 import { AppError } from '../../lib/errors.ts'
-import { scopesOf, type TokenScope, tokenScopes } from '../../lib/scope.ts'
+import { scopesOf, tokenScopes } from '../../lib/scope.ts'
 import { sha256 } from '../../lib/sha256.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { WithPassword } from './current-password.ts'
 import type { ApiTokenCreate } from './model.ts'
-import type { Caller } from './sessions.ts'
 import type { TokenCache } from './token-cache.ts'
 
 /** How many a user may have that have not expired. */
@@ -19,7 +19,6 @@ const defaultDays = 90
 /** How much of a token is kept, and shown in the list. */
 const prefixLength = 12
 
-const dayMs = 24 * 60 * 60 * 1000
 /** Whether a token has not expired. */
 export const isLive = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
 
@@ -27,12 +26,7 @@ export const isLive = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sq
 const isOwn = (userId: string, id: string) => and(eq(apiTokens.userId, userId), eq(apiTokens.id, id))
 
 /** What the user chooses about a token. */
-export interface ApiTokenInput {
-  name: string
-  scopes: readonly TokenScope[]
-  /** `null`: never. */
-  expiresAt: string | null
-}
+export type ApiTokenInput = Omit<ApiTokenCreate, 'current_password'>
 
 export type ApiTokens = ReturnType<typeof createApiTokens>
 
@@ -79,14 +73,12 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       // For display, so it is written at most once a minute.
       if (isUnnoted) await db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))
       const caller = { id: userId as UserId, sessionId: id, scopes: scopesOf(scopes) }
-      const forever = Number.POSITIVE_INFINITY
-      tokenCache.remember(token, { caller, exp: forever, checkedAt, sessionMs: leftMs ?? forever })
+      tokenCache.remember(token, caller, checkedAt, leftMs ?? Number.POSITIVE_INFINITY)
       return caller
     },
 
     /** Throws what `withPassword` and `createApiToken` throw. */
-    create(userId: string, { name, scopes, expires_at, current_password }: ApiTokenCreate, client: Client) {
-      const input = { name, scopes, expiresAt: expiryOf(expires_at) }
+    create(userId: string, { current_password, ...input }: ApiTokenCreate, client: Client) {
       return withPassword(userId, current_password, client, hash => createApiToken(db, userId, input, hash))
     },
 
@@ -118,7 +110,7 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
 export async function createApiToken(
   db: Db,
   userId: string,
-  { name, scopes, expiresAt }: ApiTokenInput,
+  { name, scopes, expires_at: expiresAt = inDays(defaultDays) }: ApiTokenInput,
   passwordHash?: string,
 ) {
   const token = newApiToken()
@@ -156,6 +148,5 @@ const shownAtCreation = {
   created_at: apiTokens.createdAt,
 }
 
-/** When a token expires that is made now: by default in 90 days; `null`: never. */
-export const expiryOf = (wanted: string | null | undefined): string | null =>
-  wanted === undefined ? new Date(Date.now() + defaultDays * dayMs).toISOString() : wanted
+/** The moment this many days from now. */
+export const inDays = (days: number) => new Date(Date.now() + days * 24 * 60 * 60 * 1000).toISOString()

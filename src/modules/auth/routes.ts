@@ -45,46 +45,46 @@ interface Parts {
 export const authRoutes = (parts: Parts) =>
   new Elysia({ prefix: '/auth', tags: ['auth'] })
     .use(passwordSignIn(parts))
-    .use(refreshRoutes(parts.sessions))
-    .use(revokeRoutes(parts))
-    .use(sessionRoutes(parts.sessions))
+    .use(tokenRoutes(parts))
+    .use(sessionRoutes(parts))
     .use(apiTokenRoutes(parts))
-    .use(ticketRoutes(parts.sessions, parts.tickets))
+    .use(ticketRoutes(parts))
 
-const refreshRoutes = (sessions: Sessions) =>
-  new Elysia().use(oauthBody()).post('/refresh', ({ body }) => sessions.refresh(body.refresh_token), {
-    body: refresh,
-    response: { 200: tokenPair, ...oauthErrors('invalid_token') },
-    detail: {
-      operationId: 'refresh',
-      summary: 'Get the next pair of tokens',
-      description:
-        'The OAuth 2 refresh grant, as a form or as JSON. A refresh token is good once. For ten seconds it returns the ' +
-        'same pair again (two tabs, a lost answer); used later, it ends the whole session.',
-    },
-  })
-
-const revokeRoutes = ({ sessions, apiTokens }: Pick<Parts, 'sessions' | 'apiTokens'>) =>
-  new Elysia().use(oauthBody()).post(
-    '/revoke',
-    async ({ body: { token } }) => {
-      await (isApiToken(token) ? apiTokens.revoke(token) : sessions.endByToken(token))
-      return {}
-    },
-    {
-      body: revocation,
-      response: { 200: revoked, ...oauthErrors() },
+/** The OAuth 2 calls in which a token proves itself. */
+const tokenRoutes = ({ sessions, apiTokens }: Parts) =>
+  new Elysia()
+    .use(oauthBody())
+    .post('/refresh', ({ body }) => sessions.refresh(body.refresh_token), {
+      body: refresh,
+      response: { 200: tokenPair, ...oauthErrors('invalid_token') },
       detail: {
-        operationId: 'revoke',
-        summary: 'Revoke a token',
+        operationId: 'refresh',
+        summary: 'Get the next pair of tokens',
         description:
-          'Token revocation by RFC 7009: ends the session that an access or a refresh token belongs to, or an API token, on every replica within a second. The token itself is enough. The answer is the same for a text that is no token.',
+          'The OAuth 2 refresh grant, as a form or as JSON. A refresh token is good once. For ten seconds it returns the ' +
+          'same pair again (two tabs, a lost answer); used later, it ends the whole session.',
       },
-    },
-  )
+    })
+    .post(
+      '/revoke',
+      async ({ body: { token } }) => {
+        await (isApiToken(token) ? apiTokens.revoke(token) : sessions.endByToken(token))
+        return {}
+      },
+      {
+        body: revocation,
+        response: { 200: revoked, ...oauthErrors() },
+        detail: {
+          operationId: 'revoke',
+          summary: 'Revoke a token',
+          description:
+            'Token revocation by RFC 7009: ends the session that an access or a refresh token belongs to, or an API token, on every replica within a second. The token itself is enough. The answer is the same for a text that is no token.',
+        },
+      },
+    )
 
 /** The caller's own sessions. */
-const sessionRoutes = (sessions: Sessions) =>
+const sessionRoutes = ({ sessions }: Parts) =>
   new Elysia()
     .use(requireUser(sessions.authenticate, 'session'))
     .get('/sessions', ({ user }) => sessions.list(user), {
@@ -161,7 +161,7 @@ const apiTokenRoutes = ({ apiTokens, sessions, clientOf }: Parts) =>
       },
     )
 
-const ticketRoutes = (sessions: Sessions, tickets: Tickets) =>
+const ticketRoutes = ({ sessions, tickets }: Parts) =>
   new Elysia()
     .use(requireUser(sessions.authenticate, 'session'))
     .use(body())

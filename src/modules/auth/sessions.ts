@@ -2,9 +2,10 @@ import { and, desc, eq, gt, isNull, ne, or, placeholder, type SQL, sql } from 'd
 import type { Db } from '../../db/drizzle.ts'
 import { sessions, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
+import type { Caller } from '../../http/require-user.ts'
 import { isApiToken } from '../../lib/api-token.ts'
 import { AppError } from '../../lib/errors.ts'
-import { type Scope, sessionScopes } from '../../lib/scope.ts'
+import { sessionScopes } from '../../lib/scope.ts'
 import { sha256 } from '../../lib/sha256.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
@@ -13,15 +14,6 @@ import type { TokenPair } from './model.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
 import type { TokenCache } from './token-cache.ts'
 import type { Tokens } from './tokens.ts'
-
-/** Who makes a request, as the bearer token says. */
-export interface Caller {
-  id: UserId
-  /** The session or the API token: when it ends, so does the access of this caller. */
-  sessionId: string
-  /** What the caller may do: see `requireScope`. */
-  scopes: ReadonlySet<Scope>
-}
 
 /** Which of a user's sessions a sign-out ends: the caller's, every one, or every other one. */
 type LogoutScope = 'local' | 'all' | 'others'
@@ -116,7 +108,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     // For display, so it is written at most every five minutes.
     if (isUnnoted) await db.update(sessions).set({ lastUsedAt: now }).where(isOwn(sub, sid))
     const caller = { id: sub as UserId, sessionId: sid, scopes: sessionScopes }
-    tokenCache.remember(token, { caller, exp, checkedAt, sessionMs: leftMs })
+    tokenCache.remember(token, caller, checkedAt, Math.min(leftMs, exp * 1000 - Date.now()))
     return caller
   }
 

@@ -1,11 +1,11 @@
 import { and, eq, gt, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { tickets } from '../../db/tables.ts'
+import type { Caller } from '../../http/require-user.ts'
 import { AppError } from '../../lib/errors.ts'
 import { sha256 } from '../../lib/sha256.ts'
 import { formatUuid } from '../../lib/uuid.ts'
 import type { Ticket } from './model.ts'
-import type { Caller } from './sessions.ts'
 import type { Tokens } from './tokens.ts'
 
 const idBytes = 16

@@ -2,7 +2,7 @@ import { gt, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessionEnds } from '../../db/tables.ts'
 import { withoutTimeBudget } from '../../db/time-budget.ts'
-import type { Caller } from './sessions.ts'
+import type { Caller } from '../../http/require-user.ts'
 
 /** How long a session counts as alive after it was last seen alive. With `pollEveryMs` it stays below a second. */
 const trustMs = 700
@@ -18,25 +18,11 @@ export interface Revocations {
   sessionIds: string[]
 }
 
-/**
- * Two clocks, in milliseconds. Every duration is measured by `elapsed`, which never steps: with a wall clock that is
- * set back, a session would count as "seen alive a moment ago" for the length of the step. `wall` is only for a
- * token's `exp`, which is a date.
- */
-interface Clock {
-  elapsed(): number
-  wall(): number
-}
-
-export const systemClock: Clock = { elapsed: () => performance.now(), wall: () => Date.now() }
-
 interface Entry {
   caller: Caller
-  /** The `exp` of a JWT: seconds since 1970; infinite for an API token, which ends like a session. */
-  exp: number
-  /** When the session or the API token ends, by `Clock.elapsed`. */
+  /** When the token or its session ends. */
   endsAt: number
-  /** When the session itself was last looked up, by `Clock.elapsed`. */
+  /** When the session itself was last looked up. */
   checkedAt: number
 }
 
@@ -50,11 +36,14 @@ export type TokenCache = ReturnType<typeof createTokenCache>
  * for the sessions that ended lately. As long as polls succeed, a session that none of them names is alive; after a gap
  * (the database is slow or away, or no request arrived) each session is looked up again. Works through a
  * transaction-pooling proxy. At most `tokensMax` are kept; the oldest entry is dropped first.
+ *
+ * `now` never steps: with a clock that is set back, a session would count as "seen alive a moment ago" for the length of
+ * the step.
  */
 export function createTokenCache(
   pollRevocations: () => Promise<Revocations>,
-  clock = systemClock,
   tokensMax = 10_000,
+  now = () => performance.now(),
 ) {
   const tokens = new Map<string, Entry>()
   let recentlyRevoked = new Set<string>()
@@ -67,8 +56,8 @@ export function createTokenCache(
   let polling = false
   let pollStartedAt = Number.NEGATIVE_INFINITY
 
-  function isAlive({ checkedAt, caller, endsAt, exp }: Entry, at: number): boolean {
-    if (at >= endsAt || clock.wall() >= exp * 1000) return false
+  function isAlive({ checkedAt, caller, endsAt }: Entry, at: number): boolean {
+    if (at >= endsAt) return false
     if (recentlyRevoked.has(caller.sessionId) || at - checkedAt > recheckMs) return false
     const knownAliveAt = checkedAt >= coveredSince ? Math.max(checkedAt, polledAt) : checkedAt
     return at - knownAliveAt < trustMs
@@ -76,7 +65,7 @@ export function createTokenCache(
 
   async function poll() {
     polling = true
-    pollStartedAt = clock.elapsed()
+    pollStartedAt = now()
     const startedAt = pollStartedAt
     try {
       const revocations = await pollRevocations()
@@ -103,26 +92,21 @@ export function createTokenCache(
   return {
     /** The caller behind a token, if known without the database. */
     caller(token: string): Caller | undefined {
-      const at = clock.elapsed()
+      const at = now()
       if (!polling && at - pollStartedAt >= pollEveryMs) void poll()
       const entry = tokens.get(token)
       return entry && isAlive(entry, at) ? entry.caller : undefined
     },
 
     /**
-     * Adds a verified token, whose session was alive at `checkedAt` (`performance.now()` before the query) and ends
-     * `sessionMs` later.
+     * Adds a verified token, whose session was alive at `checkedAt` (`performance.now()` before the query). One of them
+     * ends `leftMs` later.
      */
-    remember(
-      token: string,
-      { caller, exp, checkedAt, sessionMs }: Omit<Entry, 'endsAt'> & { sessionMs: number },
-    ) {
+    remember(token: string, caller: Caller, checkedAt: number, leftMs: number) {
       if (recentlyRevoked.has(caller.sessionId)) return
       tokens.delete(token)
       if (tokens.size >= tokensMax) tokens.delete(tokens.keys().next().value!)
-      // The rest of the token's lifetime is also measured from now: a clock set back does not extend it.
-      const leftMs = Math.min(sessionMs, exp * 1000 - clock.wall())
-      tokens.set(token, { caller, exp, checkedAt, endsAt: checkedAt + leftMs })
+      tokens.set(token, { caller, checkedAt, endsAt: checkedAt + leftMs })
     },
 
     /** Drops the tokens of sessions that this process has ended. */

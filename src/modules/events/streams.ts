@@ -31,7 +31,7 @@ interface Parts {
   db: Db
   log: Pick<Log, 'info' | 'error'>
   tasks: Pick<TaskService, 'changes'>
-  authenticate: Authenticate<object>
+  authenticate: Authenticate
   streamsMax: number
 }
 

@@ -15,7 +15,6 @@ import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import { errors, jsonText, noContent, preconditionFailed, sendJson, withHeaders } from '../../http/schema.ts'
-import type { Caller } from '../auth/sessions.ts'
 import {
   deleteListQuery,
   type List,
@@ -29,7 +28,7 @@ import {
 } from './model.ts'
 import type { ListService } from './service.ts'
 
-export const listRoutes = (lists: ListService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) =>
+export const listRoutes = (lists: ListService, authenticate: Authenticate, answerTags: AnswerTags) =>
   new Elysia({ prefix: '/lists', tags: ['lists'] })
     .use(requireUser(authenticate, { read: 'tasks:read', write: 'tasks:write' }))
     .use(query())

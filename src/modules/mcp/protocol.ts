@@ -13,10 +13,10 @@ import {
 } from '@modelcontextprotocol/server'
 import { version } from '../../../package.json'
 import { errorFieldsOf } from '../../http/error-handler.ts'
+import type { Caller } from '../../http/require-user.ts'
 import { type AppError, findAppError } from '../../lib/errors.ts'
 import { nearest } from '../../lib/nearest.ts'
 import { requireScope } from '../../lib/scope.ts'
-import type { Caller as User } from '../auth/sessions.ts'
 import { type Message, refuseMessage } from './message.ts'
 import { checkArguments, inputSchema, outputSchema } from './tool-schema.ts'
 import { createTools, effects, type Outcome, type Services, type Tool } from './tools.ts'
@@ -26,12 +26,6 @@ const options = {
   capabilities: { tools: {} },
   instructions:
     'The to-do list of one user. Ids and versions of tasks come from find_tasks. Deleted tasks stay in the trash for 30 days.',
-}
-
-/** Who sends a message, and the id of the request for errors and the log. */
-interface Caller {
-  user: User
-  requestId: string
 }
 
 export type Mcp = ReturnType<typeof createMcp>
@@ -66,8 +60,7 @@ export function createMcp(services: Services) {
     },
 
     /** Answers one message. Throws what every route throws when the service or the token is at fault. */
-    async answer(request: Request, message: Message, caller: Caller): Promise<Response> {
-      const { user } = caller
+    async answer(request: Request, message: Message, user: Caller, requestId: string): Promise<Response> {
       let failure: unknown
       const server = new StrictServer(serverInfo, options)
       const visible = user.scopes.has('tasks:write') ? everyTool : readers
@@ -75,8 +68,8 @@ export function createMcp(services: Services) {
       server.setRequestHandler('tools/call', async ({ params: { name, arguments: input = {} } }) => {
         const tool = tools.get(name) ?? throwUnknownTool(name, [...tools.keys()])
         try {
-          if (tool.effect !== 'none') requireScope(user, 'tasks:write')
-          return await run(tool, input, caller)
+          if (tool.effect !== 'none') requireScope(user.scopes, 'tasks:write')
+          return await run(tool, input, user, requestId)
         } catch (error) {
           failure = error
           throw error
@@ -121,7 +114,7 @@ async function exchange(server: Server, request: Request, message: Message): Pro
 }
 
 /** Runs a tool. What is wrong with the call is a result, from which an assistant learns; other failures are thrown. */
-async function run(tool: Tool, input: unknown, { user, requestId }: Caller): Promise<CallToolResult> {
+async function run(tool: Tool, input: unknown, user: Caller, requestId: string): Promise<CallToolResult> {
   try {
     checkArguments(tool.arguments, input)
     return toResult(await tool.run(user.id, input as never))

@@ -2,14 +2,13 @@ import { Elysia } from 'elysia'
 import type { IsListed } from '../../http/cors.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import { AppError } from '../../lib/errors.ts'
-import type { Caller } from '../auth/sessions.ts'
 import { readMessage } from './message.ts'
 import type { Mcp } from './protocol.ts'
 import type { Services } from './tools.ts'
 
 interface Parts {
   services: Services
-  authenticate: Authenticate<Caller>
+  authenticate: Authenticate
   isListed: IsListed
 }
 
@@ -33,7 +32,7 @@ export function mcpRoutes({ services, authenticate, isListed }: Parts) {
         // Loaded with the first message, because most services never get one.
         mcp ??= (await import('./protocol.ts')).createMcp(services)
         context.operation = mcp.toolOf(message)
-        return mcp.answer(request, message, { user, requestId })
+        return mcp.answer(request, message, user, requestId)
       })
   )
 }

@@ -4,7 +4,6 @@ import { errorFieldsOf } from '../../http/error-handler.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import { errors, jsonText, preconditionFailed, sendJson } from '../../http/schema.ts'
 import { prefersStrict } from '../../http/unknown-names.ts'
-import type { Caller } from '../auth/sessions.ts'
 import type { Outcome } from './batch.ts'
 import { batch, batchResult, task } from './model.ts'
 import { misplacedCodes } from './placement.ts'
@@ -13,7 +12,7 @@ import type { TaskService } from './service.ts'
 const batchBytesMax = 1024 * 1024
 
 /** By itself, because it takes a larger body. */
-export const batchRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>) =>
+export const batchRoutes = (tasks: TaskService, authenticate: Authenticate) =>
   new Elysia({ tags: ['tasks'] })
     .use(requireUser(authenticate, 'tasks:write'))
     .use(body({ bytesMax: batchBytesMax }))

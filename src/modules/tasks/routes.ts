@@ -23,7 +23,6 @@ import {
   sendJson,
   withHeaders,
 } from '../../http/schema.ts'
-import type { Caller } from '../auth/sessions.ts'
 import { batchRoutes } from './batch-routes.ts'
 import { listFilters, momentFilters } from './fields.ts'
 import {
@@ -46,7 +45,7 @@ import {
 import { misplacedCodes } from './placement.ts'
 import type { TaskService } from './service.ts'
 
-export const taskRoutes = (tasks: TaskService, authenticate: Authenticate<Caller>, answerTags: AnswerTags) =>
+export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answerTags: AnswerTags) =>
   new Elysia({ prefix: '/tasks', tags: ['tasks'] })
     .use(batchRoutes(tasks, authenticate))
     .use(requireUser(authenticate, { read: 'tasks:read', write: 'tasks:write' }))

@@ -2,11 +2,12 @@ import { and, eq, ne, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { apiTokens, sessions as sessionsTable, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
+import type { Caller } from '../../http/require-user.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { WithPassword } from '../auth/current-password.ts'
 import { normalizeEmail } from '../auth/model.ts'
 import type { Passwords } from '../auth/password-hash.ts'
-import type { Caller, Sessions } from '../auth/sessions.ts'
+import type { Sessions } from '../auth/sessions.ts'
 import { eraseUser } from '../tasks/erasure.ts'
 
 export type UserService = ReturnType<typeof createUserService>
