@@ -155,15 +155,18 @@ onBothDatabases('API tokens', api => {
       await makeApiToken(api, ada, ['tasks:write']),
       await makeApiToken(api, ada, ['tasks:read']),
     ]
+    const create = { op: 'create', task: { title: 'Buy milk' } }
     const statuses = async ({ token }: { token: string }) => [
       (await api.get('/tasks', { token })).status,
       (await api.request('HEAD', '/lists', { token })).status,
       (await api.post('/tasks', { token, json: { title: 'Buy milk' } })).status,
+      (await api.post('/tasks/batch', { token, json: { operations: [create] } })).status,
+      (await api.post('/lists', { token, json: { name: 'Groceries' } })).status,
       (await api.get('/users/me', { token })).status,
     ]
 
-    expect(await statuses(writer)).toEqual([200, 200, 201, 403])
-    expect(await statuses(reader)).toEqual([200, 200, 403, 403])
+    expect(await statuses(writer)).toEqual([200, 200, 201, 200, 201, 403])
+    expect(await statuses(reader)).toEqual([200, 200, 403, 403, 403, 403])
   })
 
   test('need the current password', async () => {

@@ -1,5 +1,7 @@
 import { expect, test } from 'bun:test'
+import { createDb } from '../src/db/drizzle.ts'
 import type { UserId } from '../src/lib/user-id.ts'
+import { createListService } from '../src/modules/lists/service.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
@@ -65,6 +67,14 @@ onBothDatabases('the changes', api => {
       () => tasks.changesStart(gone, undefined),
     ])
       await expect<Promise<unknown>>(call()).rejects.toMatchObject({ code: 'invalid_token' })
+    const lists = createListService({ db: createDb(api.driver), secretKey: 'a secret for cursors' })
+    for (const version of [
+      tasks.listVersion(gone, {}),
+      lists.listVersion(gone, {}),
+      tasks.list(gone, {}).then(page => page.version),
+      lists.list(gone, {}).then(page => page.version),
+    ])
+      expect(await version).toBeUndefined()
   })
 
   test('a user whose rows are moving to another server comes again', async () => {

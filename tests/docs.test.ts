@@ -11,6 +11,7 @@ import { Elysia } from 'elysia'
 import { docs } from '../src/http/docs.ts'
 import { type Schema, toJsonSchema } from '../src/http/json-schema.ts'
 import type { OpenApiDocument } from '../src/http/openapi-document.ts'
+import { AppError, type ErrorCode } from '../src/lib/errors.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
 import { requiredScope } from './support/required-scopes.ts'
 
@@ -66,6 +67,20 @@ describe('the OpenAPI document', () => {
   test('lists every route but the hidden ones, once', () => {
     expect(operations.map(({ name }) => name).sort()).toEqual(routes.map(({ name }) => name).sort())
     expect(routes.length).toBeGreaterThan(10)
+  })
+
+  test('has the header of every precondition, and says what the parameter in a path is', () => {
+    for (const { name, operation } of operations) {
+      const { parameters = [], responses } = operation
+      const named = new Set(parameters.map(parameter => parameter.name.toLowerCase()))
+      expect([name, named.has('if-none-match')]).toEqual([name, '304' in responses])
+      // A batch names versions in its operations.
+      const isBatch = operation.operationId === 'batchTasks'
+      expect([name, named.has('if-match')]).toEqual([name, '412' in responses && !isBatch])
+      for (const { in: place, description } of parameters)
+        if (place === 'path')
+          expect([name, description]).toEqual([name, expect.stringContaining('The id of')])
+    }
   })
 
   test('has a name, a summary and a known tag for every operation', () => {
@@ -167,6 +182,14 @@ describe('the OpenAPI document', () => {
     expect(headers).toContainKeys(['ETag', 'Location'])
     const limited = operationOf('POST /api/v1/auth/login').responses[429]!
     expect(limited.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
+  })
+
+  test.each<[string, number, ErrorCode[]]>([
+    ['GET /api/v1/tasks/changes', 410, ['cursor_expired']],
+    ['POST /api/v1/lists', 409, ['id_used', 'idempotency_key_used', 'too_many_lists']],
+  ])('has for %s every reason for a %i', (name, status, codes) => {
+    const { description } = operationOf(name).responses[status]!
+    for (const code of codes) expect(description).toContain(new AppError(code).message)
   })
 
   test('has the names of operations after which the methods of generated clients are called', () => {

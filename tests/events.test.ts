@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import { connect } from 'node:net'
 import { SignJWT } from 'jose'
+import type { Driver } from '../src/db/driver.ts'
 import { createDb } from '../src/db/drizzle.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { Stream } from '../src/modules/events/stream.ts'
@@ -34,10 +35,14 @@ const unreachable = (): never => {
 }
 
 /** Streams of no server: their jobs do not run, and no request comes through them. */
-function streamsWithoutJobs(api: Service, changes?: TaskService['changes']) {
+function streamsWithoutJobs(
+  api: Service,
+  changes?: TaskService['changes'],
+  others: Partial<Parameters<typeof createStreams>[0]> = {},
+) {
   const tasks = serviceOn(api)
   const log = { info() {}, error() {} }
-  const parts = { db: createDb(api.driver), log, authenticate: unreachable, streamsMax: 3 }
+  const parts = { db: createDb(api.driver), log, authenticate: unreachable, streamsMax: 3, ...others }
   return { tasks, streams: createStreams({ ...parts, tasks: changes ? { changes } : tasks }) }
 }
 
@@ -109,6 +114,11 @@ onBothDatabases(
       )
       expect(stream.events.slice(1)).toEqual([{ event: 'changes', id: body.cursor, data: body }])
       expect(body.tasks).toEqual([task])
+      expect(
+        api.logs().find(({ msg, user_id }) => msg === 'stream began' && user_id === ada.id),
+      ).toMatchObject({
+        request_id: stream.headers.get('x-request-id'),
+      })
       expect(Object.fromEntries(stream.headers)).toMatchObject({
         'content-type': 'text/event-stream',
         'cache-control': 'no-store',
@@ -539,6 +549,63 @@ onBothDatabases(
       await stream.close()
     })
 
+    test('ends when a read fails, which is logged with its user, and nothing is looked up for it any more', async () => {
+      const { id: userId } = await api.user()
+      const [logged, lookedUp]: [unknown[], string[]] = [[], []]
+      let polls = 0
+      const query: Driver['query'] = (...statement) => {
+        polls++
+        return api.driver.query(...statement)
+      }
+      const { streams } = streamsWithoutJobs(api, () => Promise.reject(new TypeError('no')), {
+        db: createDb({ ...api.driver, query }),
+        log: { info() {}, error: (message, fields) => void logged.push([message, fields]) },
+        authenticate: async token => {
+          lookedUp.push(token)
+          return { id: userId, sessionId: '', scopes: new Set() }
+        },
+      })
+      const open = () =>
+        new Response(
+          streams.open({ userId, token: 'hers', place: { cursor: '', version: 0 }, requestId: '' }),
+        )
+      const checkTokens = streams.jobs[1]!.run
+
+      const texts = [open().text(), open().text()]
+      await checkTokens()
+      for (const text of await Promise.all(texts)) expect(text).toContain('{"code":"restarting"}')
+      await checkTokens()
+
+      expect(logged).toContainEqual(['stream failed', expect.objectContaining({ user_id: userId })])
+      expect(lookedUp).toEqual(['hers'])
+      await streams.jobs[0]!.run()
+      expect(polls).toBe(0)
+    })
+
+    test('stays while the database does not say whether its token is valid, and ends with the others of that token when it says no', async () => {
+      const { id: userId } = await api.user()
+      const answers = ['unavailable', 'invalid_token'] as const
+      const [checks, ends]: [number[], unknown[]] = [[], []]
+      const { tasks, streams } = streamsWithoutJobs(api, undefined, {
+        log: {
+          info: (message, fields) => void (message === 'stream ended' && ends.push(fields?.reason)),
+          error() {},
+        },
+        authenticate: async () => {
+          throw new AppError(answers[checks.push(0) - 1]!)
+        },
+      })
+      const place = await tasks.changesStart(userId, undefined)
+      const open = () => new Response(streams.open({ userId, token: '', place, requestId: '' })).text()
+      const texts = [open(), open()]
+
+      await streams.jobs[1]!.run()
+      expect(ends).toEqual([])
+      await streams.jobs[1]!.run()
+      expect(ends).toEqual(['invalid_token', 'invalid_token'])
+      await Promise.all(texts)
+    })
+
     test('is documented with its type and an example', async () => {
       const { body } = await api.get(`${api.url}/openapi.json`)
       const { responses } = body.paths['/api/v1/tasks/events'].get
@@ -564,18 +631,19 @@ test('a client that leaves more than a MiB unread is too slow', () => {
   expect(reasons).toEqual(['too_slow'])
 })
 
-test('a stream ends once', async () => {
+test('a stream ends once, with nothing after it, and keeps no comments for a client that does not read', async () => {
   const reasons: string[] = []
   const listener = { onEnd: (reason: string) => reasons.push(reason), onClose() {}, onDrain() {} }
-  const stream = new Stream({ cursor: '', version: 0 }, listener, streamLimits.pingAfterMs)
+  const place = { cursor: '', version: 0 }
+  const stream = new Stream(place, listener, 1)
+  await Bun.sleep(20)
   stream.end('restarting')
   stream.end('invalid_token')
+  stream.advance(place, Buffer.from('late'), false)
 
   const text = await new Response(stream.body()).text()
-  expect([reasons, text.match(/^event: end\n.*/gm)]).toEqual([
-    ['restarting'],
-    ['event: end\ndata: {"code":"restarting"}'],
-  ])
+  expect(reasons).toEqual(['restarting'])
+  expect(text.split('\n\n').slice(1)).toEqual(['event: end\ndata: {"code":"restarting"}', ''])
 })
 
 test.each(['postgres', 'embedded'] as const)(

@@ -108,7 +108,7 @@ onBothDatabases('two users', api => {
       await batch({ op: 'delete' }),
       await api.post(`${at}/restore`, { token }),
       await api.delete(at, { token }),
-      await api.delete(`${at}?permanent=true`, { token }),
+      await api.delete('/tasks/trash', { token }),
     ]
 
     expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 204, 204])
@@ -118,17 +118,25 @@ onBothDatabases('two users', api => {
 
   test('do not meet in lists and families of the same ids', async () => {
     const [ada, bob] = [await api.user(), await api.user()]
-    const [listId, parentId] = [crypto.randomUUID(), crypto.randomUUID()]
+    const [listId, parentId, looseId] = [crypto.randomUUID(), crypto.randomUUID(), crypto.randomUUID()]
     const live = async ({ token }: { token: string }) => (await api.get('/tasks', { token })).body
     for (const user of [bob, ada]) {
       await api.post('/lists', { token: user.token, json: { id: listId, name: 'mine' } })
       await api.task(user, { id: parentId, list_id: listId })
       await api.task(user, { parent_id: parentId })
     }
+    // His is in the list, hers is not.
+    await api.task(bob, { id: looseId, list_id: listId })
+    const loose = await api.task(ada, { id: looseId })
+    const looseChild = await api.task(ada, { parent_id: looseId })
     const other = await api.task(ada, { parent_id: parentId })
     const his = await live(bob)
     const { token } = ada
 
+    for (const at of ['', `/${listId}`]) {
+      const { body } = await api.get(`/lists${at}?counts=true`, { token })
+      expect([body].flat()).toMatchObject([{ open: 1, total: 1 }])
+    }
     await api.patch(`/lists/${listId}`, { token, json: { name: 'hers' } })
     await api.delete(`/tasks/${parentId}`, { token })
     // Of these parents, hers is in the trash.
@@ -138,7 +146,9 @@ onBothDatabases('two users', api => {
     await api.delete(`/tasks/${parentId}?permanent=true`, { token })
 
     expect(alone).toMatchObject({ id: other.id, parent_id: null })
-    expect(await live(ada)).toEqual([alone])
+    expect(await live(ada)).toEqual([alone, looseChild, loose])
+    const numberOf = 'select last_version from user_versions where user_id = $1'
+    expect(await api.sql(numberOf, [ada.id])).toEqual([[18]])
     expect(await live(bob)).toEqual(his)
     expect((await api.get(`/lists/${listId}`, { token: bob.token })).body).toMatchObject({ name: 'mine' })
     expect((await api.get(`/lists/${listId}`, { token })).status).toBe(403)

@@ -2,6 +2,7 @@ import { expect, test } from 'bun:test'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
 import { onBothDatabases, type Service, type User } from './support/harness.ts'
+import { serviceOn } from './support/task-service.ts'
 
 /** Every page from an address on, by following `Link`. */
 async function pages(api: Service, token: string, address: string) {
@@ -143,6 +144,22 @@ onBothDatabases('lists', api => {
     expect((await values('-due_at', 'due_at'))[0]).toBeNull()
   })
 
+  test.each([
+    ['-priority', -1],
+    ['-priority,status', 1],
+    ['priority,-status', -1],
+  ])('what is equal in %s is in the order of the ids, in the direction of the last key', async (sort, by) => {
+    const ada = await many()
+
+    const { body } = await api.get(`/tasks?sort=${sort}&limit=200`, { token: ada.token })
+
+    const sorted = body.toSorted((a: Task, b: Task) => {
+      const key = (task: Task) => `${sort.includes('status') ? task.status : ''}`
+      return a.priority !== b.priority || key(a) !== key(b) ? 0 : a.id < b.id ? -by : by
+    })
+    expect(body).toEqual(sorted)
+  })
+
   test('a page is not moved by what is made, changed or deleted in front of it', async () => {
     const ada = await api.user()
     const tasks = []
@@ -267,9 +284,14 @@ onBothDatabases('lists', api => {
     expect(await get('overdue=true')).toEqual(['late'])
     expect(await get('overdue=false')).toEqual(['plain', 'doing', 'done', 'late'])
     expect(await get('due_before=2020-01-02T00:00:00Z')).toEqual(['late'])
+    // Finer than a microsecond is cut off, not rounded.
+    expect(await get('due_before=2020-01-01T23:59:59.9999999Z')).toEqual(['late'])
+    expect(await get('due_after=2020-01-01T23:59:59.9999999Z')).toEqual(['doing', 'done'])
     expect(await get('due_after=2020-01-01T00:00:00Z')).toEqual(['doing', 'done'])
     expect(await get('due_after=2020-01-01T01:00:00%2B01:00')).toEqual(['doing', 'done'])
     expect(await get('due_after=2020-01-01T01:00:00+01:00')).toEqual(['doing', 'done'])
+    for (const name of ['due_before', 'created_after', 'created_before', 'updated_after'])
+      await get(`${name}=2020-01-01T01:00:00+01:00`)
     expect(await get(`created_before=${doing.created_at}`)).toEqual(['done', 'late'])
     expect(await get(`created_after=${doing.created_at}`)).toEqual(['plain'])
     await api.patch(`/tasks/${doing.id}`, { token: ada.token, json: { title: 'did' } })
@@ -279,6 +301,14 @@ onBothDatabases('lists', api => {
         'status=pending&priority=1&tag=home&q=lat&due_before=2021-01-01T00:00:00Z&due_after=2019-01-01T00:00:00Z&created_after=2019-01-01T00:00:00Z&created_before=2999-01-01T00:00:00Z&updated_after=2019-01-01T00:00:00Z&overdue=true&sort=-priority,title&total=true',
       ),
     ).toEqual(['late'])
+  })
+
+  test('a filter without a value, as an assistant may send it, picks every task', async () => {
+    const ada = await api.user()
+    await api.task(ada)
+
+    for (const filter of [{ status: [] }, { tag: [] }, { list: [] }, { parent: [] }])
+      expect((await serviceOn(api).list(ada.id, filter)).items).toContain('Buy milk')
   })
 
   test('q finds words and beginnings of words, in any letters, in title and description', async () => {

@@ -7,9 +7,12 @@ import { handwritten, tasksJson } from '../drizzle/handwritten.ts'
 import config from '../drizzle.config.ts'
 import { complete } from '../scripts/generate-migration.ts'
 import { breaches } from './support/migration-rules.ts'
+import { execute } from './support/postgres-server.ts'
+import { emptyDatabase, privateDatabase } from './support/template.ts'
 
 const root = join(import.meta.dir, '..')
 const folder = join(root, 'drizzle')
+const schema = `{${[config.schema].flat().join()}}`
 const files = [...new Glob('*.sql').scanSync({ cwd: folder })].sort()
 const read = (file: string) => Bun.file(join(folder, file)).text()
 
@@ -119,7 +122,6 @@ test('the tables are those of the migrations', () => {
   try {
     cpSync(folder, copy, { recursive: true })
     const out = relative(root, copy)
-    const schema = `{${[config.schema].flat().join()}}`
     const options = ['--dialect', 'postgresql', '--schema', schema, '--out', out]
     const { stdout, exitCode } = Bun.spawnSync(
       [process.execPath, 'node_modules/.bin/drizzle-kit', 'generate', ...options],
@@ -132,3 +134,43 @@ test('the tables are those of the migrations', () => {
     rmSync(copy, { recursive: true })
   }
 })
+
+test('the migrations make the database of the tables, triggers and functions', async () => {
+  const { stdout } = Bun.spawnSync(
+    [
+      process.execPath,
+      'node_modules/.bin/drizzle-kit',
+      'export',
+      '--dialect',
+      'postgresql',
+      '--schema',
+      schema,
+    ],
+    { cwd: root },
+  )
+  const [migrated, made] = [await privateDatabase(), await emptyDatabase()]
+  await execute(made.url, `${stdout}\n${handwritten.join('\n')}`)
+
+  expect(await catalog(migrated.url)).toEqual(await catalog(made.url))
+  await Promise.all([migrated.drop(), made.drop()])
+}, 30_000)
+
+/** What a database consists of, one definition a line. */
+async function catalog(url: string): Promise<string[]> {
+  const own = "in (select oid from pg_class where relnamespace = 'public'::regnamespace)"
+  const rows = await execute(
+    url,
+    `select concat_ws(' ', attrelid::regclass, attname, format_type(atttypid, atttypmod), attnotnull, attstorage,
+         attcollation::regcollation, pg_get_expr(adbin, adrelid)) as line
+       from pg_attribute left join pg_attrdef on adrelid = attrelid and adnum = attnum
+       where attnum > 0 and not attisdropped and attrelid ${own}
+     union all select concat_ws(' ', conname, conrelid::regclass, replace(pg_get_constraintdef(oid), ' NOT VALID', ''))
+       from pg_constraint where contype <> 'n' and conrelid ${own}
+     union all select pg_get_indexdef(indexrelid) from pg_index where indrelid ${own}
+     union all select pg_get_triggerdef(oid) from pg_trigger where not tgisinternal and tgrelid ${own}
+     union all select pg_get_functiondef(oid) from pg_proc where pronamespace = 'public'::regnamespace
+     union all select concat_ws(' ', oid::regclass, reloptions) from pg_class where reloptions is not null and oid ${own}
+     order by line`,
+  )
+  return rows.map(({ line }) => line)
+}

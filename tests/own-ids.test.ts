@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { createIdempotency } from '../src/lib/idempotency.ts'
+import { requestText } from '../src/modules/tasks/rows.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 import { expectError } from './support/wire.ts'
@@ -14,6 +15,15 @@ test('what is kept of a request that may be repeated tells nothing without the s
   // Version 8 of RFC 9562, and its variant.
   for (const { id } of [here!, there!]) expect(id).toMatch(/^.{14}8.{4}[89ab]/)
   expect(here!.requestHash).not.toBe(there!.requestHash)
+})
+
+test('what a request says has one text, whatever it spells out, that stays the same from release to release', () => {
+  const spelledOut = { description: null, status: 'pending', tags: [], position: '' }
+
+  for (const rest of [{}, spelledOut])
+    expect(
+      requestText({ title: 'Buy milk', priority: 2, due_at: '2026-11-24T19:00:00+01:00', ...rest }),
+    ).toBe('[["due_at","2026-11-24T18:00:00.000000Z"],["priority",2],["title","Buy milk"]]')
 })
 
 /** A random id as a front end makes it. */

@@ -115,9 +115,9 @@ onBothDatabases('a task with children', api => {
       expect(answer.status).toBe(204)
       expect(deleted.toSorted()).toEqual([p.id, a.id, b.id].toSorted())
       expect([await live(ada), await trashed(ada)]).toEqual([['x'], []])
-      // Each under a version of its own, by which pages of changes are cut.
-      const count = 'select count(distinct version) from task_tombstones where user_id = $1'
-      expect(await api.sql(count, [ada.id])).toEqual([[3]])
+      // Each under a version of its own, by which pages of changes are cut, and none ahead of the user's last one.
+      const count = 'select count(distinct version), max(version) from task_tombstones where user_id = $1'
+      expect(await api.sql(count, [ada.id])).toEqual([[3, await numberOf(ada)]])
     }
   })
 
@@ -169,6 +169,7 @@ onBothDatabases('a task with children', api => {
     expectError(await api.post('/tasks', { token: ada.token, json }), 422, 'too_many_children')
     const moved = await api.patch(`/tasks/${x.id}`, { token: ada.token, json: { parent_id: p.id } })
     expectError(moved, 422, 'too_many_children')
+    expect(moved.body.detail).toMatchObject([{ loc: ['body', 'parent_id'] }])
     await api.delete(`/tasks/${a.id}`, { token: ada.token })
     expect((await api.post('/tasks', { token: ada.token, json })).status).toBe(201)
     expectError(await api.post(`/tasks/${a.id}/restore`, { token: ada.token }), 422, 'too_many_children')

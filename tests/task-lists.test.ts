@@ -10,10 +10,17 @@ onBothDatabases('lists', api => {
   }
   const numberOf = async ({ id }: User) =>
     (await api.sql('select last_version from user_versions where user_id = $1', [id]))[0]![0]
-  const tasksIn = async ({ token }: User, query: string) =>
-    (await api.get(`/tasks?sort=created_at&${query}`, { token })).body.map(
-      ({ title }: { title: string }) => title,
+  /** The titles of a list, oldest first, whether it is read in the default order or in another. */
+  const tasksIn = async ({ token }: User, query: string) => {
+    const [newestFirst, oldestFirst] = await Promise.all(
+      ['', 'sort=created_at&'].map(async sort => {
+        const { body } = await api.get(`/tasks?${sort}${query}`, { token })
+        return body.map(({ title }: { title: string }) => title)
+      }),
     )
+    expect(newestFirst).toEqual(oldestFirst.toReversed())
+    return oldestFirst
+  }
 
   test('a new list is returned whole, with its address and its ETag, and is read again', async () => {
     const ada = await api.user()
@@ -53,6 +60,7 @@ onBothDatabases('lists', api => {
 
     expect(all.body).toEqual(sorted)
     expect([all.headers.get('x-total-count'), all.headers.get('link')]).toEqual(['5', null])
+    expect(rest.headers.get('x-total-count')).toBeNull()
     expect(pages.map(page => page.length)).toEqual([2, 2, 1])
     expect(pages.flat()).toEqual(sorted)
     expect(rest.body).toEqual(sorted.slice(3))
@@ -62,6 +70,7 @@ onBothDatabases('lists', api => {
     const ada = await api.user()
     const [one, two] = [await make(ada, { position: 'a' }), await make(ada, { position: 'b' })]
     await api.task(ada, { list_id: one.id })
+    await api.task(ada, { list_id: one.id, status: 'in_progress' })
     await api.task(ada, { list_id: one.id, status: 'completed' })
     const trashed = await api.task(ada, { list_id: one.id })
     await api.delete(`/tasks/${trashed.id}`, { token: ada.token })
@@ -70,9 +79,9 @@ onBothDatabases('lists', api => {
     const all = await api.get('/lists?counts=true&limit=1', { token: ada.token })
     const single = await api.get(`/lists/${one.id}?counts=true`, { token: ada.token })
 
-    expect(all.body).toEqual([{ ...one, open: 1, total: 2 }])
+    expect(all.body).toEqual([{ ...one, open: 2, total: 3 }])
     expect(all.headers.get('link')).toContain('counts=true&limit=1&cursor=')
-    expect([single.body, single.headers.get('etag')]).toEqual([{ ...one, open: 1, total: 2 }, null])
+    expect([single.body, single.headers.get('etag')]).toEqual([{ ...one, open: 2, total: 3 }, null])
     expect((await api.get(`/lists/${two.id}?counts=true`, { token: ada.token })).body).toMatchObject({
       open: 0,
       total: 0,
@@ -116,6 +125,7 @@ onBothDatabases('lists', api => {
       version: 2,
       updated_at: renamed.body.updated_at,
     })
+    expect(renamed.body.updated_at > list.updated_at).toBe(true)
     for (const { status, body } of [stale, unwanted])
       expect({ status, body }).toMatchObject({
         status: 412,
@@ -189,6 +199,7 @@ onBothDatabases('lists', api => {
 
     expectError(answer, 409, 'too_many_lists')
     expect(await numberOf(ada)).toBe(500)
+    expect((await api.get('/lists', { token: ada.token })).body).toHaveLength(50)
   })
 
   test('another user’s list is 403, and none is 404', async () => {
@@ -245,7 +256,9 @@ onBothDatabases('lists', api => {
       expect(body).toMatchObject({ list_id, title: 'a' })
     }
     expect(await tasksIn(ada, 'list=none')).toEqual(['a', 'c'])
-    expectError(await api.get('/tasks?list=x', { token: ada.token }), 422, 'validation_failed')
+    const wrong = await api.get('/tasks?list=x', { token: ada.token })
+    expectError(wrong, 422, 'validation_failed')
+    expect(wrong.body.detail[0].msg).toContain('an id, or none')
   })
 
   test('an unknown list is 422, and another user’s is no different', async () => {
@@ -281,7 +294,7 @@ onBothDatabases('lists', api => {
   test('a deleted list leaves its tasks in the inbox, each under a number of its own', async () => {
     const ada = await api.user()
     const list = await make(ada)
-    await api.task(ada, { title: 'a', list_id: list.id })
+    const first = await api.task(ada, { title: 'a', list_id: list.id })
     await api.task(ada, { title: 'b', list_id: list.id })
     const trashed = await api.task(ada, { title: 'c', list_id: list.id })
     await api.delete(`/tasks/${trashed.id}`, { token: ada.token })
@@ -301,6 +314,7 @@ onBothDatabases('lists', api => {
       lists: [],
       deleted_lists: [list.id],
     })
+    expect(changes.tasks[0].updated_at > first.updated_at).toBe(true)
     expect(restored.body).toMatchObject({ list_id: null, version: 10 })
     expectError(await api.get(`/lists/${list.id}`, { token: ada.token }), 404, 'list_not_found')
   })
@@ -331,19 +345,20 @@ onBothDatabases('lists', api => {
     const ada = await api.user()
     const list = await make(ada)
     const task = await api.task(ada, { list_id: list.id })
-    await api.delete(`/tasks/${task.id}`, { token: ada.token })
+    const child = await api.task(ada, { parent_id: task.id })
+    for (const { id } of [child, task]) await api.delete(`/tasks/${id}`, { token: ada.token })
     const trash = async () => (await api.get('/tasks/trash', { token: ada.token })).body
-    const [before] = await trash()
+    const [before, childBefore] = await trash()
 
     await api.delete(`/lists/${list.id}?tasks=trash`, { token: ada.token })
 
-    expect(await trash()).toMatchObject([{ id: task.id, list_id: null, deleted_at: before.deleted_at }])
+    expect(await trash()).toEqual([{ ...before, list_id: null, version: before.version + 1 }, childBefore])
   })
 
   test('are in the changes, under the one cursor and in their order', async () => {
     const ada = await api.user()
     const one = await make(ada)
-    const task = await api.task(ada, { list_id: one.id })
+    const [task, other] = [await api.task(ada, { list_id: one.id }), await api.task(ada)]
     const two = await make(ada, { name: 'Work' })
     const gone = await make(ada)
     await api.delete(`/lists/${gone.id}`, { token: ada.token })
@@ -361,6 +376,6 @@ onBothDatabases('lists', api => {
       more = has_more
     }
 
-    expect(seen).toEqual([one, task, two, gone.id])
+    expect(seen).toEqual([one, task, other, two, gone.id])
   })
 })

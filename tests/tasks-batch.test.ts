@@ -123,6 +123,11 @@ onBothDatabases('a batch', api => {
       [{ op: 'create', task: { title: '', priority: 9 } }],
       ['operations', 0, 'task', 'priority'],
       'less_than_equal',
+      ],
+      [
+      [{ op: 'update', id: crypto.randomUUID(), version: '1', task: {} }],
+      ['operations', 0, 'version'],
+      'int_type',
     ],
   ])('%j is refused', async (operations, path, type) => {
     const ada = await api.user()
@@ -309,6 +314,23 @@ onBothDatabases('a batch', api => {
     })
   })
 
+  test('names everything that is wrong at once', async () => {
+    const ada = await api.user()
+
+    const { status, body } = await send(ada.token, [
+      { op: 'create', task: { title: '', priority: 9 } },
+      { op: 'create', task: { title: 'x' } },
+      { op: 'delete', id: 'x' },
+    ])
+
+    expect(status).toBe(422)
+    expect(body.detail.map(({ loc }: { loc: unknown[] }) => loc.slice(2))).toEqual([
+      [0, 'task', 'title'],
+      [0, 'task', 'priority'],
+      [2, 'id'],
+    ])
+  })
+
   test('names the first operation that cannot be done, though a later one is looked at before', async () => {
     const ada = await api.user()
     const id = crypto.randomUUID()
@@ -398,6 +420,14 @@ onBothDatabases('a batch', api => {
         },
       ])
       expect(await listOf(ada.token)).toEqual([body.results[8].task, kept])
+    })
+
+    test('is a 200 even when none can be done', async () => {
+      const ada = await api.user()
+
+      const { status, body } = await sendLoosely(ada.token, [{ op: 'delete', id: crypto.randomUUID() }])
+
+      expect([status, body.results]).toMatchObject([200, [{ status: 404 }]])
     })
 
     test('can be repeated with ids of the client', async () => {

@@ -81,25 +81,38 @@ test('a change that waited for a deletion is a 404 and changes nothing in the tr
   expect(trashed).toMatchObject({ title: 'Buy milk', version: 2 })
 })
 
-test('a change that came to nothing because of a deletion is carried out when that is undone', async () => {
-  const { ada, task, read, trash, restore } = await begin()
-  const { query, transaction } = api.driver
-  // The task is trashed before the change is written, and is back before the change looks why it came to nothing.
-  const driver: Driver = {
-    ...api.driver,
-    async query(...statement) {
-      await trash()()
-      return query(...statement)
-    },
-    async transaction(work) {
-      await restore()()
-      return transaction(work)
-    },
+describe('a change that came to nothing because of a deletion', () => {
+  /** The task is trashed before the change is written, and is back before the change looks why it came to nothing. */
+  async function changeBetween(json: object) {
+    const { ada, task, read, trash, restore } = await begin()
+    const { query, transaction } = api.driver
+    const driver: Driver = {
+      ...api.driver,
+      async query(...statement) {
+        await trash()()
+        return query(...statement)
+      },
+      async transaction(work) {
+        await restore()()
+        return transaction(work)
+      },
+    }
+    const changed = serviceOn({ ...api, driver }).update(ada.id, task.id, json, null)
+    return { code: await changed.catch(({ code }) => code), read }
   }
 
-  await serviceOn({ ...api, driver }).update(ada.id, task.id, { title: 'late' }, null)
+  test('is carried out when that is undone', async () => {
+    const { read } = await changeBetween({ title: 'late' })
 
-  expect((await read()).body).toMatchObject({ title: 'late', version: 4 })
+    expect((await read()).body).toMatchObject({ title: 'late', version: 4 })
+  })
+
+  test('is refused as any other when it names a list that is not there', async () => {
+    const { code, read } = await changeBetween({ list_id: crypto.randomUUID() })
+
+    expect(code).toBe('list_not_found')
+    expect((await read()).body).toMatchObject({ list_id: null, version: 3 })
+  })
 })
 
 test.each(['trash', 'erase'] as const)('a deletion (%s) of a version that is gone is refused', async way => {

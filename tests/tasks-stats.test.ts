@@ -17,8 +17,10 @@ onBothDatabases('the counts', api => {
     await api.task(ada, { due_at: '2020-01-01T00:00:00Z' })
     await api.task(ada)
     await api.task(bob)
-    const trashed = await api.task(ada, { due_at: dawn })
-    await api.delete(`/tasks/${trashed.id}`, { token: ada.token })
+    for (const status of ['pending', 'in_progress', 'completed']) {
+      const trashed = await api.task(ada, { due_at: dawn, status })
+      await api.delete(`/tasks/${trashed.id}`, { token: ada.token })
+    }
 
     const { status, body } = await api.get('/tasks/stats', { token: ada.token })
 
@@ -30,7 +32,7 @@ onBothDatabases('the counts', api => {
       completed: 1,
       overdue: 2,
       due_today: 1,
-      trash: 1,
+      trash: 3,
     })
     const newcomer = await api.user()
     expect(Object.values((await api.get('/tasks/stats', { token: newcomer.token })).body)).toEqual(

@@ -15,9 +15,10 @@ onBothDatabases('the trash', api => {
 
     const trash = await api.get('/tasks/trash', { token: ada.token })
 
+    const moment = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)
     expect(trash.body).toEqual([
-      { ...first, version: 5, deleted_at: expect.any(String) },
-      { ...second, version: 4, deleted_at: expect.any(String) },
+      { ...first, version: 5, deleted_at: moment },
+      { ...second, version: 4, deleted_at: moment },
     ])
     expect((await api.get('/tasks/trash', { token: bob.token })).body).toEqual([])
   })
@@ -302,11 +303,14 @@ onBothDatabases('the trash', api => {
     const { body: list } = await api.post('/lists', { token: ada.token, json: { name: 'gone' } })
     await api.delete(`/lists/${list.id}`, { token: ada.token })
     const { body: end } = await api.get('/tasks/changes', { token: ada.token })
-    await age('task_tombstones', gone, '91 days')
-    await age('list_tombstones', list, '91 days')
+    await age('task_tombstones', gone, '90 days 1 hour')
+    await age('list_tombstones', list, '90 days 1 hour')
+    const bob = await api.user()
 
     await serviceOn(api).purge()
 
+    const forgotten = 'select forgotten_version from user_versions where user_id = $1'
+    expect(await api.sql(forgotten, [bob.id])).toEqual([[0]])
     const since = (cursor: string) => api.get(`/tasks/changes?since=${cursor}`, { token: ada.token })
     for (const [table, { id }] of [
       ['task_tombstones', gone],

@@ -1,4 +1,8 @@
 import { expect, test } from 'bun:test'
+import { Value } from '@sinclair/typebox/value'
+import { createDb } from '../src/db/drizzle.ts'
+import { task } from '../src/modules/tasks/model.ts'
+import { createUpdates } from '../src/modules/tasks/statements.ts'
 import { onBothDatabases } from './support/harness.ts'
 
 const moment = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/
@@ -36,6 +40,19 @@ onBothDatabases('tasks', api => {
     for (const path of ['/tasks', `/tasks/${made.body.id}`, '/tasks/changes', '/lists'])
       answers.push(await api.get(path, { token: ada.token }))
     for (const { headers } of answers) expect(headers.get('content-type')).toStartWith('application/json')
+    // All that may be null is.
+    expect([...Value.Errors(task, made.body)]).toEqual([])
+  })
+
+  test.each([
+    ['/tasks', { title: 'x' }],
+    ['/lists', { name: 'x' }],
+  ])('%s with a slash at its end names what was created without two', async (path, json) => {
+    const ada = await api.user()
+
+    const made = await api.post(`${path}/`, { token: ada.token, json })
+
+    expect(made.headers.get('location')).toBe(`/api/v1${path}/${made.body.id}`)
   })
 
   test('the list is an array, newest first, of the caller’s live tasks only', async () => {
@@ -199,6 +216,13 @@ onBothDatabases('tasks', api => {
       }
     },
   )
+
+  test('the statement of a change is made once for the fields that it changes', () => {
+    const updateOf = createUpdates(createDb(api.driver))
+
+    expect(updateOf(['title'])).toBe(updateOf(['title']))
+    expect(updateOf(['title', 'status'])).not.toBe(updateOf(['title']))
+  })
 
   test('twenty changes at once are all applied, each with a version of its own', async () => {
     const ada = await api.user()

@@ -9,6 +9,7 @@ import { createDb, type Db, prepareSql } from '../src/db/drizzle.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { observeDriver } from '../src/db/instrumented-driver.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
+import { runTransaction } from '../src/db/transaction.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 
 const entries = pgTable('entries', { id: integer('id').primaryKey(), note: text('note').notNull() })
@@ -338,4 +339,23 @@ describe('on PostgreSQL, a transaction', () => {
     expect(statement).toEqual([[1]])
     expect(during).toBe(2)
   })
+})
+
+test('a transaction whose rollback is not answered ends its connection first, and its own error arrives', async () => {
+  let isDestroyed = false
+  const connection = {
+    async run(text: string) {
+      if (text !== 'rollback') return []
+      await Bun.sleep(1)
+      throw new Error('no answer')
+    },
+    destroy() {
+      isDestroyed = true
+    },
+  }
+
+  const work = runTransaction(connection, () => Promise.reject(new Error('enough')))
+
+  await expect(work).rejects.toThrow('enough')
+  expect(isDestroyed).toBe(true)
 })

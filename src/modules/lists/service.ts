@@ -142,7 +142,7 @@ export function createListService({ db, secretKey }: Parts) {
           const parents = tx
             .select({ id: tasks.id })
             .from(tasks)
-            .where(and(isInside, eq(tasks.userId, userId), isLive))
+            .where(and(isInside, eq(tasks.userId, userId)))
           const isChild = and(isLive, sql`${tasks.parentId} = any (array(${parents}))`)
           await changeTasks(tx, userId, or(isInside, isChild), {
             listId: sql`nullif(${tasks.listId}, ${id}::uuid)`,

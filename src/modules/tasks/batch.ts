@@ -89,8 +89,8 @@ function createStep(userId: UserId, writes: Writes) {
   return async function step(operation: Operation): Promise<Outcome> {
     const { op } = operation
     if (op === 'create') {
-      const own = operation.id ?? operation.task.id
-      const { id, json } = await writes.create(userId, { ...operation.task, ...(own && { id: own }) })
+      const own = operation.id && { id: operation.id }
+      const { id, json } = await writes.create(userId, { ...operation.task, ...own })
       return { op, id, json }
     }
     const id = operation.id.toLowerCase()

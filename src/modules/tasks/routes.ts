@@ -279,6 +279,6 @@ function readListQuery({ query, request }: { query: Record<string, unknown>; req
   for (const { name } of listFilters) if (query[name] !== undefined) query[name] = queryValues(request, name)
   for (const { name } of momentFilters) {
     const moment = query[name]
-    if (typeof moment === 'string') query[name] = moment.replace(/ (?=\d\d:\d\d$)/, '+')
+    if (typeof moment === 'string') query[name] = moment.replace(' ', '+')
   }
 }

@@ -18,7 +18,6 @@ const fold = (text: string) =>
     .replace(surplusMarks, '$1')
     .normalize('NFKC')
     .slice(0, foldedMax)
-    .toWellFormed()
     .toLowerCase()
     .toUpperCase()
     .toLowerCase()

@@ -41,7 +41,7 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
       // It was sent before, the user made another change at the same time, the account is gone, or its rows are moving to
       // another server of a cluster.
       const task = await inTurn(db, userId, async tx => {
-        const prior = mayExist && (await findPrior(tx, 'task', userId, creation))
+        const prior = await findPrior(tx, 'task', userId, creation)
         if (prior) return prior
         const [created] = await insertTask(tx).execute(values)
         return created!
