@@ -180,7 +180,9 @@ onBothDatabases('lists', api => {
     const ada = await api.user()
     const names = [...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz']
 
-    const answers = await Promise.all(names.map(name => api.post('/lists', { token: ada.token, json: { name } })))
+    const answers = await Promise.all(
+      names.map(name => api.post('/lists', { token: ada.token, json: { name } })),
+    )
 
     expect(answers.map(({ body }) => body.name)).toEqual(names)
   })
