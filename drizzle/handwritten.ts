@@ -31,7 +31,7 @@ const listsJson = storedJson({
   columns: ['id', 'name', 'position', 'created_at', 'updated_at', 'version'],
   rules: {
     lists_name_length: 'char_length(NEW.name) BETWEEN 1 AND 100',
-    lists_name_not_blank: String.raw`ltrim(NEW.name, E' \t\n\v\f\r') <> ''`,
+    lists_name_not_blank: String.raw`ltrim(NEW.name, E' \t\n\x0b\f\r') <> ''`,
     lists_position_length: 'char_length(NEW.position) <= 255',
   },
 })

@@ -334,6 +334,14 @@ onBothDatabases(
         expect((await api.get('/users/me', { token: forge(hs256, claims) })).body.id).toBe(ada.id)
       })
 
+      test('whose signature is spelled otherwise is refused, although it decodes to the right one', async () => {
+        const { token } = await api.user()
+        // Two bits of its last character say nothing.
+        const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+        const next = digits[digits.indexOf(token.at(-1)!) + 1]
+        await expectRefused({ padded: `${token}=`, 'another last character': token.slice(0, -1) + next })
+      })
+
       test('that brings or names its own key is refused', async () => {
         const ada = await api.user()
         const claims = decodeJwt(ada.token)

@@ -232,6 +232,21 @@ describe('over the wire', () => {
     )
   })
 
+  test.each(['login', 'refresh', 'revoke'])('/auth/%s names both types that it takes', async call => {
+    const answer = await send(api.url, {
+      line: `POST /api/v1/auth/${call}`,
+      headers: ['Content-Type: text/plain'],
+      body: 'token=x',
+    })
+
+    expectError(
+      answer,
+      415,
+      'unsupported_media_type',
+      'Send a form or JSON with the header Content-Type: application/x-www-form-urlencoded or application/json',
+    )
+  })
+
   test('JSON that curl -d sends as a form is refused with what to send, and not repeated', async () => {
     const body = '{"email":"a@example.com","username":"a@example.com","password":"geheim und lang"}'
     for (const [call, space] of [

@@ -186,6 +186,17 @@ onBothDatabases('lists', api => {
     expect(answer.body.detail).toEqual([{ loc: ['body', ...path], msg: expect.any(String), type }])
   })
 
+  test('every letter of ASCII is a name', async () => {
+    const ada = await api.user()
+    const names = [...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz']
+
+    const answers = await Promise.all(
+      names.map(name => api.post('/lists', { token: ada.token, json: { name } })),
+    )
+
+    expect(answers.map(({ body }) => body.name)).toEqual(names)
+  })
+
   test('a user has at most 500', async () => {
     const ada = await api.user()
     await api.sql(

@@ -220,6 +220,16 @@ onBothDatabases('the fields of a task', api => {
     expect(task.tags).toEqual(tags)
   })
 
+  test('every printable character of ASCII but the space is a title', async () => {
+    const ada = await api.user()
+    const titles = Array.from({ length: 94 }, (_, i) => String.fromCharCode(0x21 + i))
+    const operations = titles.map(title => ({ op: 'create', task: { title } }))
+
+    const batch = await api.post('/tasks/batch', { token: ada.token, json: { operations } })
+
+    expect(batch.body.results?.map(({ task }: { task: { title: string } }) => task.title)).toEqual(titles)
+  })
+
   test.each([
     ['tasks_title_length', `title = ''`],
     ['tasks_title_not_blank', `title = '  '`],

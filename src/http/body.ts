@@ -73,7 +73,10 @@ export async function readBody(request: Request, bytesMax: number, forms = false
   }
   const [type = ''] = (request.headers.get('content-type') ?? json).toLowerCase().split(/[;\s]/)
   if (type === json) return readJson(decode(bytes))
-  if (type !== form || !forms) throw new AppError('unsupported_media_type')
+  if (!forms) throw new AppError('unsupported_media_type')
+  if (type !== form) {
+    throw unsupported(`Send a form or JSON with the header Content-Type: ${form} or ${json}`)
+  }
   const text = decode(bytes)
   // What `curl -d` says of every body. Read as a form, the JSON would be the name of a field, with any password in it.
   if (/^\s*[{[]/.test(text)) {

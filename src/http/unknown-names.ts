@@ -61,7 +61,9 @@ export function unknownNames({ query, body }: Schemas, request: Request, rawBody
 /** Whether the client asks for unknown fields to be refused. */
 export function prefersStrict({ headers }: Request): boolean {
   const prefer = headers.get('prefer')
-  return prefer !== null && /(^|[,;\s])handling\s*=\s*"?strict"?\s*([,;]|$)/i.test(prefer)
+  // The first one counts, without its parameters (RFC 7240, 2).
+  const handling = prefer?.split(',').find(preference => /^\s*handling\s*=/i.test(preference))
+  return handling !== undefined && /=\s*"?strict"?\s*(;|$)/i.test(handling)
 }
 
 function unknownParameters(schema: TSchema | undefined, url: string): Problem[] {

@@ -122,7 +122,8 @@ export const fields = {
     rules: {
       length: column => `char_length(${column}) between 1 and 200`,
       // ASCII spaces alone: the request's schema knows the others, and this rule must never be stricter than that one.
-      not_blank: column => String.raw`ltrim(${column}, E' \t\n\v\f\r') <> ''`,
+      // `\x0b`, because PostgreSQL 15 reads `\v` as the letter.
+      not_blank: column => String.raw`ltrim(${column}, E' \t\n\x0b\f\r') <> ''`,
     },
     output: t.String({ examples: ['Buy milk'] }),
     example: 'Buy milk',
