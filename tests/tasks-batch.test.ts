@@ -123,8 +123,8 @@ onBothDatabases('a batch', api => {
       [{ op: 'create', task: { title: '', priority: 9 } }],
       ['operations', 0, 'task', 'priority'],
       'less_than_equal',
-      ],
-      [
+    ],
+    [
       [{ op: 'update', id: crypto.randomUUID(), version: '1', task: {} }],
       ['operations', 0, 'version'],
       'int_type',
