@@ -40,7 +40,7 @@ const cure = (status: number, code: string) =>
     401: 'put `.use(requireUser(…))` before the route',
     413: 'put `.use(body())` before the route',
     415: 'put `.use(body())` before the route',
-    422: 'put `.use(query())` or, if it has a body, `.use(body())` before the route; if its own `errors(…)` name a 422, add `validation_failed` to them',
+    422: 'put `.use(query())` or, if it has a body, `.use(body())` before the route',
   })[status] ?? `add \`...errors('${code}')\` to the \`response\` of the route`
 
 test('a route declares the errors of the plugins that it is behind, without naming them', () => {

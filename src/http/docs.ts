@@ -1,4 +1,4 @@
-import { Elysia } from 'elysia'
+import { type AnyElysia, Elysia } from 'elysia'
 import favicon from 'swagger-ui-dist/favicon-32x32.png' with { type: 'file' }
 import { version as swaggerUiVersion } from 'swagger-ui-dist/package.json'
 import swaggerStyles from 'swagger-ui-dist/swagger-ui.css' with { type: 'file' }
@@ -12,13 +12,13 @@ import type { Registration } from './openapi-document.ts'
  * The Swagger page at `/docs`, the guides below it, and the document at `/openapi.json`. Nothing is loaded from another
  * host.
  */
-export const docs = (registration: Registration) => {
+export const docs = (registration: Registration, routes: () => AnyElysia['routes']) => {
   const app = new Elysia({ name: 'docs', detail: { hide: true } })
   // Made at the first request, with what only it needs, and kept: routes do not change at run time.
   let document: Promise<{ text: string; tag: string }> | undefined
   const makeDocument = async () => {
     const { createDocument } = await import('./openapi-document.ts')
-    const text = JSON.stringify(await createDocument(app, registration))
+    const text = JSON.stringify(await createDocument(app, routes(), registration))
     return { text, tag: Bun.hash(text).toString(36) }
   }
 

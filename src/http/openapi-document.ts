@@ -6,16 +6,35 @@ import type { Config } from '../config/config.ts'
 import { mapValues } from '../lib/map-values.ts'
 import type { Scope } from '../lib/scope.ts'
 import { type Schema, toJsonSchema } from './json-schema.ts'
+import { allErrors } from './schema.ts'
 
 /**
  * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
  * @elysiajs/swagger collects the routes, and `toOpenApi31` adds what it does not know (docs/decisions/0004-swagger-plugin.md).
  */
-export async function createDocument(app: AnyElysia, registration: Registration) {
+export async function createDocument(
+  app: AnyElysia,
+  routes: AnyElysia['routes'],
+  registration: Registration,
+) {
   const specPath = '/as-collected.json'
   const collector = app.use(swagger({ path: '/unused-page', specPath }))
   const response = await collector.handle(new Request(`http://localhost${specPath}`))
-  return toOpenApi31((await response.json()) as PluginOutput, registration)
+  const collected = (await response.json()) as PluginOutput
+  for (const { method, path, hooks } of routes) {
+    const operation = collected.paths[path.replace(/:(\w+)/g, '{$1}')]?.[method.toLowerCase()]
+    if (operation) nameAllErrors(operation, hooks.response)
+  }
+  return toOpenApi31(collected, registration)
+}
+
+/** Of two responses with one status Elysia has kept the plugin's, which names only the errors of the plugin. */
+function nameAllErrors({ responses }: CollectedOperation, declared: Parameters<typeof allErrors>[0]) {
+  for (const [status, { title, description, examples }] of Object.entries(allErrors(declared))) {
+    const response = responses[status]
+    // Other bodies than the common ones name their errors themselves.
+    if (response && response.title === title) Object.assign(response, { description, examples })
+  }
 }
 
 export type Registration = Config['registration']

@@ -11,6 +11,7 @@ import {
 import { type Context, t } from 'elysia'
 import { type ErrorCode, type StatusOf, statusOf, textOf } from '../lib/errors.ts'
 import { parseInstant } from '../lib/instant.ts'
+import { mapValues } from '../lib/map-values.ts'
 import { isOwnId } from '../lib/uuid.ts'
 
 /** The schema types of the API that TypeBox lacks or has in another form than JSON Schema, and the shapes of errors. */
@@ -274,10 +275,21 @@ type ErrorResponses<Code extends ErrorCode> = {
 export function errors<Code extends ErrorCode = never>(
   ...codes: Code[]
 ): ErrorResponses<Code | (typeof always)[number]> {
-  const byStatus = Object.groupBy(new Set<ErrorCode>([...codes, ...always]), statusOf)
-  return Object.fromEntries(
-    Object.entries(byStatus).map(([status, codes]) => [status, responseOf(codes!)]),
-  ) as ErrorResponses<Code | (typeof always)[number]>
+  const all = [...codes, ...always]
+  return { ...responsesOf(all), [Symbol('codes')]: all } as ErrorResponses<Code | (typeof always)[number]>
+}
+
+/**
+ * The responses of all errors that a route and its plugins have named. Of two with one status Elysia keeps the plugin's; the
+ * codes are under a symbol for each `errors()`, so all of them are there.
+ */
+export function allErrors(response: Record<symbol, ErrorCode[]>) {
+  return responsesOf(Object.getOwnPropertySymbols(response).flatMap(key => response[key]!))
+}
+
+function responsesOf(codes: ErrorCode[]) {
+  const byStatus = Object.groupBy(new Set(codes), statusOf)
+  return mapValues(byStatus as Record<string, ErrorCode[]>, responseOf)
 }
 
 function responseOf(codes: ErrorCode[]) {

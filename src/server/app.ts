@@ -78,7 +78,7 @@ export function createApp(parts: AppParts) {
     .use(errorHandler(log, () => routes))
     .use(cors(isListed, log))
     .use(health(readiness))
-    .use(docs(config.registration))
+    .use(docs(config.registration, () => routes))
     .use(new Elysia({ prefix: '/api/v1' }).use(resources))
     // The same routes for clients of the FastAPI service, which had no version in its addresses.
     .use(new Elysia({ prefix: '/api', detail: { hide: true } }).use(resources))

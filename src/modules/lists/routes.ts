@@ -119,13 +119,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         body: listCreate,
         response: {
           201: withHeaders(jsonText(list), 'ETag', 'Location'),
-          ...errors(
-            'id_used',
-            'idempotency_key_used',
-            'too_many_lists',
-            'validation_failed',
-            'idempotency_key_reused',
-          ),
+          ...errors('id_used', 'idempotency_key_used', 'too_many_lists', 'idempotency_key_reused'),
         },
         detail: {
           operationId: 'createList',

@@ -30,7 +30,7 @@ export const batchRoutes = (tasks: TaskService, authenticate: Authenticate) =>
         body: batch,
         response: {
           200: jsonText(batchResult),
-          ...errors('not_authorized', 'task_not_found', 'id_used', 'validation_failed', ...misplacedCodes),
+          ...errors('not_authorized', 'task_not_found', 'id_used', ...misplacedCodes),
           ...preconditionFailed(task),
         },
         detail: {

@@ -213,13 +213,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         body: taskCreate,
         response: {
           201: withHeaders(jsonText(task), 'ETag', 'Location'),
-          ...errors(
-            'id_used',
-            'idempotency_key_used',
-            'validation_failed',
-            'idempotency_key_reused',
-            ...misplacedCodes,
-          ),
+          ...errors('id_used', 'idempotency_key_used', 'idempotency_key_reused', ...misplacedCodes),
         },
         detail: {
           operationId: 'createTask',
@@ -269,7 +263,7 @@ const change = {
   headers: ifMatchHeader,
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
-    ...errors('not_authorized', 'task_not_found', 'validation_failed', ...misplacedCodes),
+    ...errors('not_authorized', 'task_not_found', ...misplacedCodes),
     ...preconditionFailed(task),
   },
 }
