@@ -472,7 +472,7 @@ describe('doctor names the cure when the data folder', () => {
         },
       ],
     })
-    // Its owner is told nothing of root.
+    // Its owner reads nothing of root.
     const { exitCode, stdout } = await asAnotherUser(dataDir)
     expect([exitCode, stdout]).toEqual([0, expect.not.stringContaining('warn')])
     expect(readdirSync(dataDir)).toEqual([])
