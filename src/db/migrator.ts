@@ -56,8 +56,10 @@ async function applyNext(
   `)
   const done = new Set((await connection.execute(journal)).map(([when]) => Number(when)))
   const next = wanted.find(migration => !done.has(migration.when))
-  // The end of the connection is the end of the transaction.
-  if (!next) return undefined
+  if (!next) {
+    await connection.execute('commit')
+    return undefined
+  }
   const statements = next.sql.split('--> statement-breakpoint')
   const possible = distributed ? forDistributed(statements, distributed) : statements
   try {
@@ -66,6 +68,8 @@ async function applyNext(
       `insert into drizzle.__drizzle_migrations (hash, created_at) values ('${next.hash}', ${next.when}); commit`,
     )
   } catch (error) {
+    // For a connection that is used again; closing it would roll back as well.
+    await connection.execute('rollback').catch(() => {})
     throw databaseError(error) ? new MigrationError(next.tag, error) : error
   }
   return next.tag
