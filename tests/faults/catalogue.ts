@@ -321,8 +321,11 @@ async function holdThenDropUnasked({ proxy, clients, api }: Stage) {
   await until(() => proxy.connections() === 0)
   await untilReady(api)
   proxy.receive('hold')
-  await clients.burst('short pages')
-  await until(() => proxy.held() > 0)
+  // Again while the pool rests, after a connection that could not be opened.
+  await until(async () => {
+    await clients.burst('short pages')
+    return proxy.held() > 0
+  })
   // Until the pool has nothing to look after.
   await Bun.sleep(200)
   proxy.drop()
