@@ -3,8 +3,10 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { Driver } from '../src/db/driver.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { AppError } from '../src/lib/errors.ts'
+import { startFaultProxy } from './support/fault-proxy.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
+import { until } from './support/until.ts'
 
 /** What this file promises, in milliseconds: no caller waits longer, and the service recovers soon after. */
 const answerMax = 2500
@@ -204,6 +206,32 @@ test('of several hosts the one that answers is found, and found again when they 
     await db.close()
     expect(elapsed()).toBeLessThan(recoveryMax)
   }
+})
+
+test('of several hosts the last good one stays the first to be tried, also after it has refused a connection', async () => {
+  const first = await startFaultProxy(server.port)
+  const second = await startFaultProxy(server.port)
+  const { host } = new URL(second.through(server.url))
+  const db = openPostgres({ url: first.through(server.url).replace(/(@[^/]+)/, `$1,${host}`), poolSize: 2 })
+  /** The pool wants a second connection for the second one. */
+  const two = () => Promise.all([settle(db, 'select pg_sleep(0.2)'), settle(db, 'select 1')])
+  await settle(db)
+  first.receive('refuse')
+  await two()
+  first.heal()
+  await until(async () => {
+    await two()
+    return first.connections() === 2
+  })
+
+  first.drop()
+  await until(() => first.connections() === 0)
+  while ((await settle(db)).error) await Bun.sleep(20)
+  const connections = [first.connections() > 0, second.connections()]
+  await db.close()
+  await Promise.all([first.stop(), second.stop()])
+
+  expect(connections).toEqual([true, 0])
 })
 
 test('a locked table delays only the statements that need it', async () => {

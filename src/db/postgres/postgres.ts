@@ -123,6 +123,7 @@ function createConnector(url: string) {
       throw connectionLost(new Error('another host is in use'))
     }
     connections.push(single)
+    current = index
     return single
   }
 
