@@ -4,7 +4,7 @@ import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { migrate, migrationState } from '../db/migrator.ts'
-import { databaseError } from '../db/pg-error.ts'
+import { databaseError, unavailableStates } from '../db/pg-error.ts'
 import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
 import { AppError } from '../lib/errors.ts'
@@ -131,10 +131,10 @@ async function migrateWhenPossible(
   }
 }
 
-/** Whether a failure is temporary: no connection, a server that is starting, stopping, full or a standby, or a lock. */
+/** Whether a failure passes by itself. A wrong password (28) or name of the database (3D) does not. */
 export function isAway(error: unknown): boolean {
   const code = databaseError(error)?.code
-  return code ? /^(08|53|57|25006|40001|40P01|55P03)/.test(code) : error instanceof AppError
+  return code ? unavailableStates.test(code) && !/^(28|3D)/.test(code) : error instanceof AppError
 }
 
 function readinessOf(

@@ -1,5 +1,6 @@
 import postgres from 'postgres'
 import { AppError } from '../../lib/errors.ts'
+import { unavailableStates } from '../pg-error.ts'
 
 /** Whether it is an error that the server reported, not one of the connection. */
 export function isServerError(error: unknown): error is postgres.PostgresError {
@@ -10,12 +11,6 @@ export function isServerError(error: unknown): error is postgres.PostgresError {
 export function connectionLost(cause?: unknown): Error {
   return Object.assign(new Error('the connection was lost', { cause }), { code: 'CONNECTION_CLOSED' })
 }
-
-/**
- * SQLSTATEs of failures that are not the statement's: connection (08), authentication (28), database name (3D), resources
- * (53), operator (57: shutdown, startup, statement_timeout), read-only server, serialization, deadlock, lock_timeout.
- */
-const unavailableStates = /^(08|28|3D|53|57)|^(25006|40001|40P01|55P03)$/
 
 /** Whether a failure means that the database is away or overloaded, not that the statement is wrong. */
 export function isUnavailable(error: unknown): boolean {
