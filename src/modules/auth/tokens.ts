@@ -1,5 +1,6 @@
 import { jwt } from '@elysiajs/jwt'
 import type { Config } from '../../config/config.ts'
+import { decodeBase64url } from '../../lib/base64url.ts'
 import { isUuid } from '../../lib/uuid.ts'
 
 export type Tokens = ReturnType<typeof createTokens>
@@ -24,7 +25,8 @@ export function createTokens({ secretKey, algorithm, lifetimeSeconds }: TokenSet
 
     /** The user, the session and the expiry (seconds since 1970) of a token that we signed and that has not expired. */
     async verify(token: string) {
-      if (!isCanonical(token.slice(token.lastIndexOf('.') + 1))) return undefined
+      // `jose` decodes other texts of the signature, too.
+      if (!decodeBase64url(token.slice(token.lastIndexOf('.') + 1))) return undefined
       // Without `algorithms` every HMAC would be accepted; without `requiredClaims`, tokens that never expire.
       const claims = await accessToken.verify(token, {
         algorithms: [algorithm],
@@ -36,7 +38,3 @@ export function createTokens({ secretKey, algorithm, lifetimeSeconds }: TokenSet
     },
   }
 }
-
-/** Whether base64url has this spelling of its bytes; `jose` decodes others, too, so that a token would have many texts. */
-const isCanonical = (base64url: string) =>
-  Buffer.from(base64url, 'base64url').toString('base64url') === base64url
