@@ -198,6 +198,17 @@ describe('the OpenAPI document', () => {
     expect(description.split(', or: ').sort()).toEqual(codes.map(code => new AppError(code).message).sort())
   })
 
+  test('is made for a route that declares no response', async () => {
+    const plain = new Elysia().get('/plain', () => 'text')
+    const app = new Elysia().use(docs('open', () => plain.routes)).use(plain)
+    const made = await app.handle(new Request('http://localhost/openapi.json'))
+
+    expect([made.status, Object.keys(((await made.json()) as OpenApiDocument).paths)]).toEqual([
+      200,
+      ['/plain'],
+    ])
+  })
+
   test('has the names of operations after which the methods of generated clients are called', () => {
     const methods = {
       auth: 'register login refresh revoke listSessions endSession logout listApiTokens createApiToken revokeApiToken createTicket',

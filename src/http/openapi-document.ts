@@ -23,7 +23,7 @@ export async function createDocument(
   const collected = (await response.json()) as PluginOutput
   for (const { method, path, hooks } of routes) {
     const operation = collected.paths[path.replace(/:(\w+)/g, '{$1}')]?.[method.toLowerCase()]
-    if (operation) nameAllErrors(operation, hooks.response)
+    if (operation) nameAllErrors(operation, hooks.response ?? {})
   }
   return toOpenApi31(collected, registration)
 }
