@@ -27,8 +27,8 @@ export function serveMetrics(
   metrics: Metrics,
   { host, port, token }: NonNullable<Config['metrics']>,
   log: Log,
-) {
-  if (port === undefined) return undefined
+): void {
+  if (port === undefined) return
   const isAllowed = token === undefined ? () => true : tokenCheck(token)
   const start = () =>
     Bun.serve({
@@ -51,7 +51,6 @@ export function serveMetrics(
     })
   const server = bind({ host, port }, start, { host: 'METRICS_HOST', port: 'METRICS_PORT' })
   log.info('metrics', { url: `${server.url}metrics` })
-  return server
 }
 
 /** Compares digests in constant time, so that its duration reveals nothing about the token. */
