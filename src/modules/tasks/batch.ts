@@ -1,7 +1,7 @@
 import type { Db } from '../../db/drizzle.ts'
 import { writeInTurn } from '../../db/versions.ts'
 import { createCheck, unknownFields } from '../../http/problems.ts'
-import { AppError, findAppError, type Problem } from '../../lib/errors.ts'
+import { AppError, findAppError, type Problem, problemsMax } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { type Operation, operation } from './model.ts'
@@ -38,7 +38,7 @@ export function createBatch(db: Db, identify: Identify, writes: Writes) {
     operations: unknown[],
     { isAtomic = true, isStrict = false }: BatchOptions = {},
   ): Promise<Outcome[]> {
-    const problems = operations.map((value, index) => locate(problemsOf(value, isStrict), index))
+    const problems = problemsOfEach(operations, isStrict)
     if (!isAtomic) return eachForItself(createStep(userId, writes), operations, problems)
     const detail = problems.flat()
     if (detail.length > 0) throw new AppError('validation_failed', { detail })
@@ -122,11 +122,22 @@ const locate = (problems: Problem[], ...place: (string | number)[]): Problem[] =
     ...problem,
   }))
 
+/** What is wrong with each operation, until it is as much as an error names; from there on only that something is. */
+function problemsOfEach(operations: unknown[], isStrict: boolean): Problem[][] {
+  let rest = problemsMax
+  return operations.map((value, index) => {
+    const problems = problemsOf(value, isStrict, Math.max(1, rest))
+    rest -= problems.length
+    return locate(problems, index)
+  })
+}
+
 const checkOperation = createCheck(operation)
 
-/** What is wrong with an operation, as if it were the whole body. */
-function problemsOf(value: unknown, isStrict: boolean): Problem[] {
-  const problems = [...checkOperation(value), ...(isStrict ? unknownFields(operation, value, ['body']) : [])]
+/** What is wrong with an operation, as if it were the whole body; about `max` problems. */
+function problemsOf(value: unknown, isStrict: boolean, max: number): Problem[] {
+  const unknown = isStrict ? unknownFields(operation, value, ['body']).take(max) : []
+  const problems = [...checkOperation(value, max), ...unknown]
   if (problems.length > 0) return problems
   const read = value as Operation
   const problem = (field: string, type: string, msg: string) => [{ loc: ['body', field], type, msg }]
