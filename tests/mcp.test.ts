@@ -232,6 +232,10 @@ onBothDatabases(
         'arguments.priority: Input should be a whole number',
         "arguments.limt: Unknown field: the nearest known one is 'limit'",
       ])
+      const q = Array.from({ length: 21 }, (_, i) => `word${10 + i}`).join(' ')
+      expect(await problemsOf('find_tasks', { q })).toEqual([
+        'arguments.q: String should have at most 20 words, or characters of a script without spaces',
+      ])
       const tasks = [{ title: 'Buy milk' }, { titel: 'Buy bread', due_at: 'tomorrow', status: 'done' }]
       expect(await problemsOf('add_tasks', { tasks })).toEqual([
         'arguments.tasks.1.title: Field required',
