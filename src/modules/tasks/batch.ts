@@ -54,9 +54,7 @@ type Step = ReturnType<typeof createStep>
 async function allOrNothing(step: Step, operations: Operation[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = []
   for (const [index, operation] of operations.entries()) {
-    const outcome = await step(operation).catch(error => {
-      throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
-    })
+    const outcome = await step(operation).catch(error => throwFailure(error, index))
     outcomes.push(outcome)
   }
   return outcomes
@@ -106,6 +104,11 @@ function createStep(userId: UserId, writes: Writes) {
   }
 }
 
+/** Throws why an operation cannot be carried out; as it is what is not about the operation. */
+export function throwFailure(error: unknown, index: number): never {
+  throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
+}
+
 /** Why an operation cannot be carried out. Throws what is not about the operation. */
 function failureOf(error: unknown, index: number): AppError {
   const failure = findAppError(error)
@@ -115,10 +118,10 @@ function failureOf(error: unknown, index: number): AppError {
   return failure
 }
 
-/** Problems of one body as those of a part of the batch. */
+/** Problems of one body as those of a part of the batch. What is wrong with a header stays there. */
 const locate = (problems: Problem[], ...place: (string | number)[]): Problem[] =>
-  problems.map(({ loc: [body, ...rest], ...problem }) => ({
-    loc: [body!, 'operations', ...place, ...rest],
+  problems.map(({ loc: [section, ...rest], ...problem }) => ({
+    loc: section === 'body' ? ['body', 'operations', ...place, ...rest] : [section!, ...rest],
     ...problem,
   }))
 
