@@ -130,6 +130,22 @@ onBothDatabases('lists', api => {
     }
   }, 30_000)
 
+  test('a key that comes again decides nothing, and every next page can be asked for', async () => {
+    const ada = await many()
+    for (const last of ['z', 'y']) await api.task(ada, { title: `${'🦆'.repeat(199)}${last}` })
+    const sorted = (sort: string) => pages(api, ada.token, `/tasks?sort=${sort}&limit=1`)
+
+    for (const [repeated, sort] of [
+      [`-title,${Array(24).fill('title').join()},-title`, '-title'],
+      ['priority,-title,-priority,title', 'priority,-title'],
+    ] as const) {
+      const found = await sorted(repeated)
+      expect(found).toHaveLength(32)
+      const fields = ({ title, priority }: Task) => [title, priority]
+      expect(found.flat().map(fields)).toEqual((await sorted(sort)).flat().map(fields))
+    }
+  })
+
   test('an order is that of its keys, texts byte by byte, no date last', async () => {
     const ada = await many()
     const values = async (sort: string, field: string) => {
