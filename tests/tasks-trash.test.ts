@@ -130,7 +130,7 @@ onBothDatabases('the trash', api => {
     expect(body.deleted).toContain(gone.id)
   })
 
-  test('a deletion is as old as the task was in the trash, however the trash is emptied', async () => {
+  test('a deletion is remembered from the moment that the task is gone for good, however the trash is emptied', async () => {
     const ada = await api.user()
     const [emptied, purged] = [await api.task(ada), await api.task(ada)]
     for (const { id } of [emptied, purged]) await api.delete(`/tasks/${id}`, { token: ada.token })
@@ -146,8 +146,8 @@ onBothDatabases('the trash', api => {
 
     expect(new Map(ages as [string, number][])).toEqual(
       new Map([
-        [purged.id, 40],
-        [emptied.id, 9],
+        [purged.id, 0],
+        [emptied.id, 0],
       ]),
     )
   })
