@@ -74,6 +74,8 @@ onBothDatabases('the trash', api => {
     expect((await restore(bob.token)).status).toBe(403)
     expect((await api.post('/tasks/nonsense/restore', { token: ada.token })).status).toBe(404)
     expect((await restore(ada.token, '"2"')).status).toBe(200)
+    expect((await restore(ada.token, '"2"')).status).toBe(412)
+    expect((await restore(ada.token, '"3"')).status).toBe(200)
   })
 
   test('from the trash a task can be taken for good, and the whole trash can be emptied', async () => {

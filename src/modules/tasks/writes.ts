@@ -70,17 +70,16 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
     },
 
     /**
-     * Moves a task and its children to the trash or, with `permanent`, deletes them. Returns their ids. Throws as `update`
-     * does.
+     * Moves a task and its children to the trash or, with `permanent`, deletes them. Returns their ids and the versions that
+     * they had. Throws as `update` does.
      */
-    async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: IfMatch): Promise<string[]> {
+    async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: IfMatch) {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
       return inTurn(db, userId, async tx => {
         const found = await findOwn(tx, 'task', userId, taskId, ifMatch, permanent ? undefined : isLive)
         if (!found) return throwMissing(tx, 'task', userId, taskId)
         const remove = permanent ? eraseTask : trashTask
-        const removed = await remove(tx, userId, taskId)
-        return removed.map(({ id }) => id)
+        return remove(tx, userId, taskId)
       })
     },
   }
