@@ -320,7 +320,7 @@ onBothDatabases('a batch', api => {
       expect(await listOf(ada.token)).toContainEqual(expect.objectContaining({ id: child, parent_id: null }))
     })
 
-    test('each operation for itself: a list or a parent that cannot be stops no other', async () => {
+    test('each operation on its own: a list or a parent that cannot be stops no other', async () => {
       const [ada, bob] = [await api.user(), await api.user()]
       await api.post('/lists', { token: bob.token, json: { id: list, name: 'of Bob' } })
       const operations = [
@@ -379,7 +379,7 @@ onBothDatabases('a batch', api => {
     expect(await listOf(ada.token)).toEqual([current])
   })
 
-  describe('each operation for itself (`atomic: false`)', () => {
+  describe('each operation on its own (`atomic: false`)', () => {
     const sendLoosely = (token: string, operations: unknown, headers = {}) =>
       api.post('/tasks/batch', { token, json: { atomic: false, operations }, headers })
 

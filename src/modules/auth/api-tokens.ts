@@ -97,7 +97,7 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       if (ended.length === 0) throw new AppError('token_not_found')
     },
 
-    /** Ends a token by its text, if there is such a one. */
+    /** Ends a token by its text, if there is one. */
     async revoke(token: string): Promise<void> {
       await endTokens(eq(apiTokens.tokenHash, sha256(token)))
     },

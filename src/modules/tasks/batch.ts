@@ -10,7 +10,7 @@ import { createWrites, type Identify, type Writes } from './writes.ts'
 
 /** How a batch is carried out. */
 interface BatchOptions {
-  /** All or nothing, if not said; otherwise each operation for itself. */
+  /** All or nothing, by default; otherwise each operation on its own. */
   isAtomic?: boolean
   /** Whether unknown fields are refused. */
   isStrict?: boolean
@@ -25,8 +25,8 @@ export type Outcome =
   | { op: unknown; id: unknown; failure: AppError }
 
 /**
- * Up to 100 operations, one after the other. Each does what the request for one task does: in one transaction, or each for
- * itself.
+ * Up to 100 operations, one after the other. Each does what the request for one task does: in one transaction, or each on
+ * its own.
  */
 export function createBatch(db: Db, identify: Identify, writes: Writes) {
   /**

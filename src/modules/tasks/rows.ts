@@ -29,7 +29,7 @@ export function toColumns(input: Input): Record<string, unknown> {
 export const initialOf = (column: PgColumn) => column.default ?? null
 
 /**
- * What a request says about a new task, as text. What is as if it had not been said is left out, and so are the words, so
+ * What a request says about a new task, as text. What says no more than the default is left out, and so are the words, so
  * that the text stays the same when a release adds a field or finds words in another way.
  */
 export function requestText(input: Input): string {
