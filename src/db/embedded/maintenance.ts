@@ -23,9 +23,10 @@ export function startMaintenance(run: Run, everyMs = 60_000): () => void {
 
 /** One round, in short steps: other statements get their turn in between. */
 export async function runMaintenance(run: Run): Promise<void> {
-  for (const [vacuum] of await run(worthVacuuming)) await run(String(vacuum))
+  // First, because it frees space, for which a vacuum may be refused.
   const [[logBytes] = []] = await run(logSinceCheckpoint)
   if (Number(logBytes) > logBytesMax) await run('checkpoint')
+  for (const [vacuum] of await run(worthVacuuming)) await run(String(vacuum))
 }
 
 /** The thresholds are those of PostgreSQL's autovacuum; and tables with rows that were never analyzed (`reltuples` -1). */
