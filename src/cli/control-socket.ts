@@ -27,13 +27,13 @@ export const newCopy = (dataDir: string) => join(dataDir, `copy-${crypto.randomU
  * without sockets) the service runs without it and logs a warning.
  */
 export function answerCommands(dataDir: string, driver: Driver, log: Log): { stop(): Promise<void> } {
-  removeAbandonedCopies(dataDir)
+  removeAbandonedCopies(dataDir, log)
   const unix = join(dataDir, socketName)
-  // Left by a process that was killed; the folder's lock is ours.
-  rmSync(unix, { force: true })
   // A mode set after the socket is made would be too late.
   const mask = process.umask(0o177)
   try {
+    // Left by a process that was killed; the folder's lock is ours.
+    rmSync(unix, { force: true })
     const server = Bun.serve({
       unix,
       async fetch(request, server) {
@@ -151,10 +151,14 @@ async function refuse(): Promise<never> {
 }
 
 /** A command that was killed could not remove its copy. */
-function removeAbandonedCopies(dataDir: string): void {
-  for (const name of readdirSync(dataDir)) {
+function removeAbandonedCopies(dataDir: string, log: Log): void {
+  for (const name of readdirSync(dataDir).filter(name => copyName.test(name))) {
     const path = join(dataDir, name)
-    if (!copyName.test(name) || Date.now() - statSync(path).mtimeMs < abandonedAfterMs) continue
-    rmSync(path, { recursive: true, force: true })
+    try {
+      if (Date.now() - statSync(path).mtimeMs < abandonedAfterMs) continue
+      rmSync(path, { recursive: true, force: true })
+    } catch (error) {
+      log.warn('abandoned copy cannot be removed', { path, ...errorFields(error) })
+    }
   }
 }
