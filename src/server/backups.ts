@@ -27,9 +27,15 @@ function list(folder: string, pattern: RegExp): string[] {
   }
 }
 
+/** The backups in a folder, but for those of the future, made while the clock was wrong. */
+function listBackups(folder: string): string[] {
+  const now = nameOf(new Date())
+  return list(folder, namePattern).filter(name => name <= now)
+}
+
 /** When the newest backup of a folder was begun. */
 export function newestBackup({ dir }: BackupSettings): Date | undefined {
-  const name = list(dir, namePattern).at(-1)
+  const name = listBackups(dir).at(-1)
   return name ? new Date(name.replace(namePattern, '$1$2:$3:$4$5')) : undefined
 }
 
@@ -65,7 +71,7 @@ export function startBackups(settings: BackupSettings, log: Log) {
       stats.outcomes.ok++
       const seconds = (Date.now() - begun.getTime()) / 1000
       log.info('backup made', { file, bytes: statSync(file).size, seconds })
-      remove(list(dir, namePattern).slice(0, -keep))
+      remove(listBackups(dir).slice(0, -keep))
       plan(Math.max(0, everySeconds - seconds))
     } catch (error) {
       if (isStopping) return
