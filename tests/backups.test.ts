@@ -1,6 +1,8 @@
 import { afterAll, describe, expect, jest, spyOn, test } from 'bun:test'
 import {
+  chmodSync,
   closeSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -24,7 +26,7 @@ import { startBackups } from '../src/server/backups.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { descendants } from './bench/measure.ts'
 import { runCommand } from './support/command.ts'
-import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
 import { until } from './support/until.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'todo-api-backups-'))
@@ -215,7 +217,13 @@ describe('with BACKUP_EVERY', () => {
 
   test('a backup has the lowest priority, may be killed, and is ended by a stop, which leaves nothing of it', async () => {
     const dataDir = newFolder()
-    const api = await startExecutable(on(dataDir, { BACKUP_EVERY: '1s' }))
+    const program = join(mkdtempSync(join(root, 'program-')), 'todo-api')
+    copyFileSync(await executablePath(), program)
+    chmodSync(program, 0o755)
+    const api = await startExecutable(on(dataDir, { BACKUP_EVERY: '1s' }), program)
+    // An upgrade that takes effect at the next start: until then a backup is one by the running version.
+    rmSync(program)
+    writeFileSync(program, '#!/bin/false\n', { mode: 0o755 })
     await until(() => leftovers(dataDir).length > 0, 60)
     const [backup] = descendants(api.process.pid)
     const stat = readFileSync(`/proc/${backup}/stat`, 'utf8').replace(/.*\)/s, '').trim().split(' ')

@@ -3,6 +3,7 @@ import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import type { BackupSettings } from '../config/config.ts'
 import type { Log } from '../telemetry/log.ts'
+import { runningProgram } from './running-program.ts'
 
 /** What `/health/ready` and the metrics say. */
 export interface BackupStats {
@@ -96,7 +97,7 @@ export function startBackups(settings: BackupSettings, log: Log) {
 
   /** Rejects with what the process said last. */
   async function makeBackup(file: string) {
-    child = Bun.spawn([...thisProgram(), 'backup', '--verify', file], {
+    child = Bun.spawn([...runningProgram, 'backup', '--verify', file], {
       stdin: 'ignore',
       stdout: 'ignore',
       stderr: 'pipe',
@@ -122,9 +123,6 @@ export function startBackups(settings: BackupSettings, log: Log) {
     },
   }
 }
-
-/** The executable finds its program by itself; Bun needs the file to run. */
-const thisProgram = () => (Bun.isStandaloneExecutable ? [process.execPath] : [process.execPath, Bun.main])
 
 /** Requests come first. */
 function lowerPriority(pid: number) {
