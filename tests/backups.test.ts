@@ -241,6 +241,13 @@ describe('with BACKUP_EVERY', () => {
     expect(messages.slice(messages.indexOf('stopping'))).not.toContain('backup failed')
   }, 120_000)
 
+  test('the unit for systemd allows that priority', () => {
+    const unit = readFileSync(join(import.meta.dir, '../deploy/todo-api.service'), 'utf8')
+    const filters = [...unit.matchAll(/^SystemCallFilter=(.*)$/gm)].map(([, filter]) => filter)
+    // The last line that names a call or its group decides: `@resources` holds this one.
+    expect(filters.findLast(filter => /setpriority|@resources/.test(filter!))).toBe('setpriority')
+  })
+
   test('doctor warns when the newest backup is older than two periods, or when there is none', async () => {
     const dataDir = newFolder()
     await runCommand(['migrate'], { env: on(dataDir) })

@@ -129,6 +129,6 @@ function lowerPriority(pid: number) {
   try {
     setPriority(pid, constants.priority.PRIORITY_LOW)
   } catch {
-    // It has ended already.
+    // It has ended already, or a filter of system calls forbids it.
   }
 }
