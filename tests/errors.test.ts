@@ -633,6 +633,8 @@ describe('in the framework', () => {
     )
     const objects = t.Array(t.Object({ known: t.Optional(t.String()) }))
     expect(unknownNames({ body: objects }, strict, listOf({ unknown: 1 }))).toHaveLength(100)
+    const address = `http://todo.example/?${Array.from({ length: 500 }, (_, i) => `p${i}=`).join('&')}`
+    expect(unknownNames({ query: t.Object({}) }, new Request(address), undefined)).toHaveLength(100)
     expect(() => checkArguments(t.Object({ objects }), { objects: listOf({ unknown: 1 }) })).toThrow()
 
     expect(looks).toBeLessThan(20_000)
