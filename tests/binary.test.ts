@@ -340,6 +340,12 @@ describe.each([
     )
   })
 
+  test.each(['http://0.0.0.0', '256.256.256.256'])('that is none: %s', async HOST => {
+    expect(await start({ HOST, PORT: '8000' })).toEqual(
+      refused(`${HOST} is not an address of this machine: set HOST to one, or to 0.0.0.0 for all of them`),
+    )
+  })
+
   test('of another machine (IPv6)', async () => {
     const { stderr } = await start({ HOST: '[2001:db8::1]', PORT: '8000' })
     expect(stderr).toMatch(/^2001:db8::1 is not an address of this machine: set HOST to one/)
