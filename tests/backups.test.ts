@@ -191,6 +191,14 @@ describe('with BACKUP_EVERY', () => {
     expect(messages.slice(messages.indexOf('stopping'))).not.toContain('backup failed')
   }, 120_000)
 
+  test('the unit of deploy/ permits a backup its priority, which is among the @resources that it forbids', () => {
+    const unit = readFileSync(join(import.meta.dir, '../deploy/todo-api.service'), 'utf8')
+    const filters = [...unit.matchAll(/^SystemCallFilter=(.*)$/gm)].map(([, calls]) => calls!)
+
+    // A later line wins.
+    expect(filters.filter(calls => /@resources|setpriority/.test(calls)).at(-1)).toBe('setpriority')
+  })
+
   test('doctor warns when the newest backup is older than two periods, or when there is none', async () => {
     const dataDir = newFolder()
     await runCommand(['migrate'], { env: on(dataDir) })
