@@ -190,7 +190,10 @@ onBothDatabases(
       }
       const { tasks, streams } = streamsWithoutJobs(api)
       const place = await tasks.changes(ada.id, { limit: 1 })
-      const reader = streams.open({ userId: ada.id, token: '', place, requestId: '' }).getReader()
+      const open = () => streams.open({ userId: ada.id, token: '', place, requestId: '' })
+      const reader = open().getReader()
+      // Its client does not read: nothing is read for it ahead.
+      const idle = open()
 
       let text = ''
       while (text.split('long past').length - 1 < 499) {
@@ -199,7 +202,8 @@ onBothDatabases(
         text += new TextDecoder().decode((await reader.read()).value)
       }
       expect(text.match(/^event: changes$/gm)).toHaveLength(3)
-      await reader.cancel()
+      expect(streams.stats().entriesSent).toBe(499 + 200)
+      await Promise.all([reader.cancel(), idle.cancel()])
     })
 
     test('reads for the streams of a user in turn, wherever they are', async () => {
@@ -534,6 +538,7 @@ onBothDatabases(
       await next.receive('hello')
       await until(() => next.cursor() === other.cursor())
       expect(ends(api, ada)).toEqual(['too_slow'])
+      expect(await measured(api, 'streams_too_slow_total')).toBe(1)
       await Promise.all([other.close(), next.close()])
     }, 60_000)
 
@@ -547,6 +552,10 @@ onBothDatabases(
       })
       await stream.receive(': ping', 2)
       await stream.close()
+      await until(() => ends(api, ada).length === 1)
+      const { seconds } = api.logs().find(({ msg, user_id }) => msg === 'stream ended' && user_id === ada.id)!
+      expect(seconds).toBeGreaterThan(0.39)
+      expect(seconds).toBeLessThan(390)
     })
 
     test('ends when a read fails, which is logged with its user, and nothing is looked up for it any more', async () => {
@@ -646,6 +655,23 @@ test('a stream ends once, with nothing after it, and keeps no comments for a cli
   expect(text.split('\n\n').slice(1)).toEqual(['event: end\ndata: {"code":"restarting"}', ''])
 })
 
+test('of a stream that has ended nothing is kept in memory', async () => {
+  let collected = 0
+  const registry = new FinalizationRegistry(() => collected++)
+  const listener = { onEnd() {}, onClose() {}, onDrain() {} }
+  for (let i = 0; i < 100; i++) {
+    const stream = new Stream({ cursor: '', version: 0 }, listener, streamLimits.pingAfterMs)
+    registry.register(stream, i)
+    stream.end('restarting')
+  }
+
+  // The collector may take a few values on the stack for references.
+  await until(() => {
+    Bun.gc(true)
+    return collected > 50
+  })
+})
+
 test.each(['postgres', 'embedded'] as const)(
   'a change is read once, for all streams that are there (%s)',
   async kind => {
@@ -674,6 +700,7 @@ test.each(['postgres', 'embedded'] as const)(
       await Bun.sleep(100)
     }
     expect(reads).toBe(1)
+    expect(streams.stats()).toMatchObject({ open: 2, entriesSent: 2, tooSlow: 0 })
     await streams.stop()
     await api.stop()
   },
