@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
+import { byHand } from './support/by-hand.ts'
 import { onBothDatabases, type Service, type User } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
@@ -200,10 +201,15 @@ onBothDatabases('lists', api => {
     const operations = Array.from({ length: 51 }, () => ({ op: 'create', task: { title: 'x' } }))
     await api.post('/tasks/batch', { token: ada.token, json: { operations } })
 
-    for (const query of ['', '?sort=title']) {
-      const { body, headers } = await api.get(`/tasks${query}`, { token: ada.token })
-      expect([body.length, headers.has('link')]).toEqual([50, true])
+    const read = async (path: string) => {
+      const { body, headers } = await api.get(path, { token: ada.token })
+      return [(body.tasks ?? body).length, headers.has('link') || body.has_more]
     }
+
+    for (const path of ['/tasks', '/tasks?sort=title', '/tasks/changes'])
+      expect([path, ...(await read(path))]).toEqual([path, 50, true])
+    await byHand(api.sql, 'update tasks set deleted_at = now() where user_id = $1', [ada.id])
+    expect(await read('/tasks/trash')).toEqual([50, true])
   })
 
   test('a page ends before the first task of the next one, whatever that says in its texts', async () => {

@@ -78,8 +78,10 @@ onBothDatabases('lists', api => {
 
     const all = await api.get('/lists?counts=true&limit=1', { token: ada.token })
     const single = await api.get(`/lists/${one.id}?counts=true`, { token: ada.token })
+    const without = await api.get('/lists?counts=false&limit=1', { token: ada.token })
 
     expect(all.body).toEqual([{ ...one, open: 2, total: 3 }])
+    expect(without.body).toEqual([one])
     expect(all.headers.get('link')).toContain('counts=true&limit=1&cursor=')
     expect([single.body, single.headers.get('etag')]).toEqual([{ ...one, open: 2, total: 3 }, null])
     expect((await api.get(`/lists/${two.id}?counts=true`, { token: ada.token })).body).toMatchObject({
@@ -184,6 +186,41 @@ onBothDatabases('lists', api => {
 
     expectError(answer, 422, 'validation_failed')
     expect(answer.body.detail).toEqual([{ loc: ['body', ...path], msg: expect.any(String), type }])
+  })
+
+  test('a hundred characters are a name, and 255 a position', async () => {
+    const ada = await api.user()
+    const longest = { name: '🦆'.repeat(100), position: '🦆'.repeat(255) }
+
+    expect(await make(ada, longest)).toMatchObject(longest)
+  })
+
+  test.each([
+    ['lists_name_length', `name = repeat('x', 101)`],
+    ['lists_name_length', `name = ''`],
+    ['lists_name_not_blank', `name = '  '`],
+    ['lists_position_length', `position = repeat('x', 256)`],
+  ])('the database itself keeps %s', async (constraint, change) => {
+    const ada = await api.user()
+    const list = await make(ada)
+
+    const failure = await api.sql(`update lists set ${change} where id = $1`, [list.id]).catch(error => error)
+
+    expect(failure.constraint_name ?? failure.constraint).toBe(constraint)
+  })
+
+  test('a change by hand takes a number, as that of a task does', async () => {
+    const ada = await api.user()
+    const list = await make(ada)
+
+    const failure = await api
+      .sql(`update lists set name = 'by hand' where id = $1`, [list.id])
+      .catch(error => error)
+
+    expect(failure.message).toStartWith(
+      `an update of list ${list.id} keeps its version 1: take the next one (`,
+    )
+    expect(failure.message).toContain(`where user_id = '${ada.id}' returning`)
   })
 
   test('every letter of ASCII is a name', async () => {
