@@ -4,6 +4,7 @@ import { SignJWT } from 'jose'
 import type { Driver } from '../src/db/driver.ts'
 import { createDb } from '../src/db/drizzle.ts'
 import { AppError } from '../src/lib/errors.ts'
+import type { UserId } from '../src/lib/user-id.ts'
 import { Stream } from '../src/modules/events/stream.ts'
 import { createStreams, streamLimits } from '../src/modules/events/streams.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
@@ -607,12 +608,43 @@ onBothDatabases(
       const place = await tasks.changesStart(userId, undefined)
       const open = () => new Response(streams.open({ userId, token: '', place, requestId: '' })).text()
       const texts = [open(), open()]
+      // One that has left takes no other with it.
+      await streams.open({ userId, token: '', place, requestId: '' }).cancel()
+      ends.length = 0
 
       await streams.jobs[1]!.run()
       expect(ends).toEqual([])
       await streams.jobs[1]!.run()
       expect(ends).toEqual(['invalid_token', 'invalid_token'])
       await Promise.all(texts)
+    })
+
+    test('has its token looked up with at most nineteen others at a time', async () => {
+      const { id: userId } = await api.user()
+      let [now, most, all] = [0, 0, 0]
+      const { streams } = streamsWithoutJobs(api, () => new Promise(() => {}), {
+        streamsMax: 50,
+        authenticate: async () => {
+          most = Math.max(most, ++now)
+          await Bun.sleep(1)
+          now--
+          all++
+          return { id: userId, sessionId: '', scopes: new Set() }
+        },
+      })
+      const bodies = Array.from({ length: 50 }, (_, i) =>
+        streams.open({
+          userId: `${i % 10}` as UserId,
+          token: `${i}`,
+          place: { cursor: '', version: 0 },
+          requestId: '',
+        }),
+      )
+
+      await streams.jobs[1]!.run()
+
+      expect([most, all]).toEqual([20, 50])
+      for (const body of bodies) await body.cancel()
     })
 
     test('is documented with its type and an example', async () => {
@@ -626,7 +658,7 @@ onBothDatabases(
   { METRICS_TOKEN: metricsToken },
 )
 
-test('a client that leaves more than a MiB unread is too slow', () => {
+test('a client that leaves more than a MiB unread is too slow', async () => {
   const reasons: string[] = []
   const place = { cursor: '', version: 0 }
   const listener = { onEnd: (reason: string) => reasons.push(reason), onClose() {}, onDrain() {} }
@@ -638,6 +670,26 @@ test('a client that leaves more than a MiB unread is too slow', () => {
   expect(reasons).toEqual([])
   send(1)
   expect(reasons).toEqual(['too_slow'])
+  // The rest is not kept for it.
+  const text = await new Response(stream.body()).text()
+  expect(text).toBe('event: end\ndata: {"code":"too_slow"}\n\n')
+})
+
+test('a comment comes when nothing else has for its time', async () => {
+  const place = { cursor: '', version: 0 }
+  const pingAfterMs = 150
+  const stream = new Stream(place, { onEnd() {}, onClose() {}, onDrain() {} }, pingAfterMs)
+  const reader = stream.body().getReader()
+  await reader.read()
+  await Bun.sleep(90)
+
+  const sentAt = performance.now()
+  stream.advance(place, Buffer.from('something'), false)
+  await reader.read()
+
+  expect(`${Buffer.from((await reader.read()).value!)}`).toBe(': ping\n\n')
+  expect(performance.now() - sentAt).toBeGreaterThan(pingAfterMs - 10)
+  await reader.cancel()
 })
 
 test('a stream ends once, with nothing after it, and keeps no comments for a client that does not read', async () => {
