@@ -586,7 +586,8 @@ onBothDatabases(
       for (const text of await Promise.all(texts)) expect(text).toContain('{"code":"restarting"}')
       await checkTokens()
 
-      expect(logged).toContainEqual(['stream failed', expect.objectContaining({ user_id: userId })])
+      const fields = { user_id: userId, error: 'TypeError', message: 'no' }
+      expect(logged).toContainEqual(['stream failed', expect.objectContaining(fields)])
       expect(lookedUp).toEqual(['hers'])
       await streams.jobs[0]!.run()
       expect(polls).toBe(0)

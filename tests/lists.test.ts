@@ -388,6 +388,7 @@ onBothDatabases('lists', api => {
     ['sort=user_id', 'sort'],
     [`sort=${'title,'.repeat(50)}title`, 'sort'],
     ['status=done', 'status'],
+    [Array(4).fill('status=pending').join('&'), 'status'],
     ['priority=5', 'priority'],
     ['priority=high', 'priority'],
     [`tag=${'x'.repeat(51)}`, 'tag'],
