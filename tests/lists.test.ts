@@ -307,6 +307,9 @@ onBothDatabases('lists', api => {
         'status=pending&priority=1&tag=home&q=lat&due_before=2021-01-01T00:00:00Z&due_after=2019-01-01T00:00:00Z&created_after=2019-01-01T00:00:00Z&created_before=2999-01-01T00:00:00Z&updated_after=2019-01-01T00:00:00Z&overdue=true&sort=-priority,title&total=true',
       ),
     ).toEqual(['late'])
+    const due_at = '2020-01-03T00:00:00Z'
+    await api.patch(`/tasks/${doing.id}`, { token: ada.token, json: { due_at } })
+    expect(await get('overdue=true')).toEqual(['did', 'late'])
   })
 
   test('a filter without a value, as an assistant may send it, picks every task', async () => {

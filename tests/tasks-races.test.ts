@@ -280,6 +280,16 @@ describe('creates with one id of the client', () => {
     }
   })
 
+  test('that name a list that is not there are refused, also when they waited', async () => {
+    const { ada, change } = await begin()
+    const json = { id: id(), title: 'x', list_id: crypto.randomUUID() }
+
+    const answers = await race(ada, change({ title: 'first' }), create(api, ada, json))
+
+    expect(statuses(answers)).toEqual([200, 422])
+    expect(answers[1]!.body.code).toBe('list_not_found')
+  })
+
   test('are refused when the task is created and deleted for good while they wait', async () => {
     const ada = await api.user()
     const own = id()
