@@ -258,6 +258,28 @@ onBothDatabases(
       for (const { reader } of [first, second]) await reader.cancel()
     })
 
+    test('is read again at once for what is written during a read', async () => {
+      const ada = await api.user()
+      let isFirst = true
+      const { tasks, streams } = streamsWithoutJobs(api, async (...query) => {
+        const page = await tasks.changes(...query)
+        if (isFirst) {
+          isFirst = false
+          await api.task(ada, { title: 'Meanwhile' })
+          streams.observe({ method: 'POST', userId: ada.id } as never)
+        }
+        return page
+      })
+      const place = await tasks.changesStart(ada.id, undefined)
+      const reader = streams.open({ userId: ada.id, token: '', place, requestId: '' }).getReader()
+      await reader.read()
+
+      const { value } = await reader.read()
+
+      expect(new TextDecoder().decode(value)).toContain('"title":"Meanwhile"')
+      await reader.cancel()
+    })
+
     test('brings what the first read of one stream finds to the other streams of its user', async () => {
       const ada = await api.user()
       const { tasks, streams } = streamsWithoutJobs(api)
