@@ -406,7 +406,7 @@ describe('the OpenAPI document', () => {
       expect([name, required]).toEqual([name, Object.keys(properties!)])
     }
     const { Task, TrashedTask } = document.components.schemas
-    expect(TrashedTask!.required).toEqual([...Task!.required!, 'deleted_at'])
+    expect(TrashedTask!.required).toEqual([...(Task!.required as string[]), 'deleted_at'])
   })
 
   test('titles every schema with its name', () => {

@@ -1,4 +1,6 @@
 import { expect, test } from 'bun:test'
+import { createDb } from '../src/db/drizzle.ts'
+import { createListService } from '../src/modules/lists/service.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
 import { byHand } from './support/by-hand.ts'
@@ -262,6 +264,23 @@ onBothDatabases('lists', api => {
       status: 422,
       body: { detail: [{ loc: ['query', 'offset'] }] },
     })
+  })
+
+  test('a cursor that was signed with another secret is refused', async () => {
+    const ada = await api.user()
+    for (let i = 0; i < 2; i++) {
+      await api.task(ada)
+      await api.post('/lists', { token: ada.token, json: { name: 'x' } })
+    }
+    const listsOf = (secretKey: string) => createListService({ db: createDb(api.driver), secretKey })
+    for (const serviceOf of [(secretKey: string) => serviceOn(api, secretKey), listsOf]) {
+      const page = (secretKey: string, cursor?: string) =>
+        serviceOf(secretKey).list(ada.id, { limit: 1, ...(cursor && { cursor }) })
+      const { next } = await page('a secret')
+
+      expect((await page('a secret', next)).items).not.toBe('')
+      await expect(page('another', next)).rejects.toMatchObject({ code: 'validation_failed' })
+    }
   })
 
   test('every filter picks what it says, and all of them can be combined', async () => {
