@@ -4,6 +4,7 @@ import postgres from 'postgres'
 import type { QueryOptions } from '../src/db/driver.ts'
 import { createPool, openingSecondsMax } from '../src/db/postgres/pool.ts'
 import { createPoolConnection } from '../src/db/postgres/pool-connection.ts'
+import { setCaller, withTimeBudget } from '../src/db/time-budget.ts'
 import { AppError } from '../src/lib/errors.ts'
 
 /** What a server does with a connection that is being opened. */
@@ -84,6 +85,13 @@ const ask = ({ query }: ReturnType<typeof scripted>, text = 'quick', prepare = f
     () => 'answered',
     () => 'refused',
   )
+
+/** Runs `work` as a part of a request of this user. */
+const as = <T>(caller: string, work: () => Promise<T>) =>
+  withTimeBudget(() => {
+    setCaller(caller)
+    return work()
+  })
 
 afterEach(() => {
   jest.useRealTimers()
@@ -448,6 +456,61 @@ test('of jobs without an answer a hundred for each connection may be there, and 
   await time.pass(0)
 
   expect(outcomes).toEqual(['refused'])
+})
+
+test('a caller has one transaction at a time and no write beside it, while reads and others go on', async () => {
+  const time = fakeTime()
+  const pool = scripted(8)
+  const order: string[] = []
+  const note = (name: string, work: Promise<unknown>) => void work.then(() => order.push(name))
+  const transaction = () => pool.transaction(query => query('wait 100', []))
+  await as('ada', async () => {
+    note('first', transaction())
+    note('second', transaction())
+    note('write', ask(pool, 'insert into t values (1)', true))
+    note('read', ask(pool, 'select 1', true))
+  })
+  await as('bob', async () => {
+    note('write of bob', ask(pool, 'insert into t values (1)', true))
+    note('of bob', transaction())
+  })
+  await time.pass(90)
+  expect(order.toSorted()).toEqual(['read', 'write of bob'])
+  await time.pass(400)
+
+  expect(order.slice(2).toSorted()).toEqual(['first', 'of bob', 'second', 'write'])
+  expect(order.indexOf('first')).toBeLessThan(order.indexOf('write'))
+})
+
+test('a caller’s statements that are not prepared have a quarter of the connections', async () => {
+  const time = fakeTime()
+  const pool = scripted(8)
+  await as('ada', async () => {
+    for (let i = 0; i < 6; i++) void ask(pool, `wait 300 search ${i}`)
+  })
+  await time.pass(20)
+  expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 4 })
+  expect(await as('ada', () => ask(pool, 'select 1', true))).toBe('answered')
+  expect(await as('bob', () => ask(pool))).toBe('answered')
+  await time.pass(1000)
+
+  expect(pool.stats()).toMatchObject({ inUse: 0, waiting: 0 })
+})
+
+test('of what may wait a caller has a quarter, once half of it does', async () => {
+  const time = fakeTime()
+  const pool = scripted(2)
+  const outcomes: string[] = []
+  const askAs = (caller: string, count: number) =>
+    as(caller, async () => {
+      for (let i = 0; i < count; i++)
+        void ask(pool, 'wait 500').then(outcome => outcomes.push(`${caller} ${outcome}`))
+    })
+  await askAs('ada', 101)
+  await askAs('bob', 51)
+  await time.pass(0)
+
+  expect(outcomes).toEqual(['ada refused', 'bob refused'])
 })
 
 test('transactions have half of the connections at most', async () => {
