@@ -458,43 +458,32 @@ test('of jobs without an answer a hundred for each connection may be there, and 
   expect(outcomes).toEqual(['refused'])
 })
 
-test('a caller has one transaction at a time and no write beside it, while reads and others go on', async () => {
+test('a caller’s transactions and unprepared statements have a quarter of the connections, and others go on', async () => {
   const time = fakeTime()
   const pool = scripted(8)
-  const order: string[] = []
-  const note = (name: string, work: Promise<unknown>) => void work.then(() => order.push(name))
-  const transaction = () => pool.transaction(query => query('wait 100', []))
+  const done: string[] = []
+  const note = (name: string, work: Promise<unknown>) => void work.then(() => done.push(name))
   await as('ada', async () => {
-    note('first', transaction())
-    note('second', transaction())
-    note('write', ask(pool, 'insert into t values (1)', true))
-    note('read', ask(pool, 'select 1', true))
+    note(
+      'transaction',
+      pool.transaction(query => query('wait 100', [])),
+    )
+    for (const search of ['wait 100 a', 'wait 100 b']) note('search', ask(pool, search))
+    note('prepared', ask(pool, 'select 1', true))
   })
   await as('bob', async () => {
-    note('write of bob', ask(pool, 'insert into t values (1)', true))
-    note('of bob', transaction())
+    note('search of bob', ask(pool, 'wait 20 c'))
+    note(
+      'transaction of bob',
+      pool.transaction(query => query('wait 20', [])),
+    )
   })
-  await time.pass(90)
-  expect(order.toSorted()).toEqual(['read', 'write of bob'])
+  await time.pass(50)
+  expect(done.toSorted()).toEqual(['prepared', 'search of bob', 'transaction of bob'])
+  expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 1 })
   await time.pass(400)
 
-  expect(order.slice(2).toSorted()).toEqual(['first', 'of bob', 'second', 'write'])
-  expect(order.indexOf('first')).toBeLessThan(order.indexOf('write'))
-})
-
-test('a caller’s statements that are not prepared have a quarter of the connections', async () => {
-  const time = fakeTime()
-  const pool = scripted(8)
-  await as('ada', async () => {
-    for (let i = 0; i < 6; i++) void ask(pool, `wait 300 search ${i}`)
-  })
-  await time.pass(20)
-  expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 4 })
-  expect(await as('ada', () => ask(pool, 'select 1', true))).toBe('answered')
-  expect(await as('bob', () => ask(pool))).toBe('answered')
-  await time.pass(1000)
-
-  expect(pool.stats()).toMatchObject({ inUse: 0, waiting: 0 })
+  expect(done.slice(3).toSorted()).toEqual(['search', 'search', 'transaction'])
 })
 
 test('of what may wait a caller has a quarter, once half of it does', async () => {

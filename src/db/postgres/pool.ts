@@ -1,6 +1,5 @@
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
-import { onlyReads } from '../only-reads.ts'
 import { currentCaller, spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { unavailable } from './connection-errors.ts'
@@ -27,8 +26,8 @@ const pendingPerConnection = 100
  *   database's error, or `AppError('unavailable')`.
  * - One queue, in the order of arrival; jobs go to the least loaded connection. Only prepared statements are pipelined, and
  *   never behind a slow one.
- * - One user cannot keep others waiting: a caller has one transaction at a time and no write beside it, which would wait for
- *   the same row in the server; statements that are not prepared have a quarter of the connections.
+ * - One user cannot keep all others waiting: the transactions and unprepared statements of a caller have a quarter of the
+ *   connections.
  * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is sent
  *   twice at a time: a locked table then blocks one connection for each kind of statement, and the others go on.
  * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
@@ -39,7 +38,7 @@ const pendingPerConnection = 100
  */
 export function createPool(connect: () => Promise<PoolConnection>, size: number) {
   const transactionsMax = Math.max(1, Math.floor(size / 2))
-  const unpreparedOfCallerMax = Math.max(1, Math.floor(size / 4))
+  const ofCallerMax = Math.max(1, Math.floor(size / 4))
   const pendingMax = size * pendingPerConnection
   let connections: PoolConnection[] = []
   /** Jobs without an answer; and those of them that were not sent yet, in the order of arrival. */
@@ -98,26 +97,16 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     }
   }
 
-  function maySend(job: Job, now: number): boolean {
-    const { kind, text } = job
-    if (isUpToCaller(job)) return false
+  function maySend({ kind, text, caller }: Job, now: number): boolean {
+    if (kind !== 'prepared' && caller !== undefined && ofCaller(caller) >= ofCallerMax) return false
     const atOnceMax = now < slowUntil ? 1 : kind === 'transaction' ? transactionsMax : size
     if (atOnceMax === size) return true
     return live().filter(({ sent }) => sent.some(job => job.text === text)).length < atOnceMax
   }
 
-  /** Whether a job has to wait for others of its caller. */
-  function isUpToCaller({ kind, text, caller }: Job): boolean {
-    if (caller === undefined) return false
-    let unprepared = 0
-    // Neither has another job beside it on its connection.
-    for (const { sent } of connections) {
-      if (sent[0]?.caller !== caller) continue
-      if (sent[0].kind === 'transaction' && !onlyReads(text)) return true
-      if (sent[0].kind === 'unprepared') unprepared++
-    }
-    return kind === 'unprepared' && unprepared >= unpreparedOfCallerMax
-  }
+  /** How many connections have a transaction or an unprepared statement of a caller, which is alone there. */
+  const ofCaller = (caller: string) =>
+    live().filter(({ sent: [job] }) => job?.caller === caller && job.kind !== 'prepared').length
 
   async function send(job: Job, connection: PoolConnection, now: number) {
     connection.add(job, now)
