@@ -592,7 +592,9 @@ describe('the guides', () => {
     const names = files.filter(file => file !== 'architecture.md').sort()
     const known = ['/docs', '/docs/guides', ...names]
 
-    const listed = hrefs(await (await get('/docs/guides')).text())
+    const list = await (await get('/docs/guides')).text()
+    const listed = hrefs(list)
+    expect(list).toContain('<h1>Guides</h1>')
     expect(listed.slice(2)).toEqual(names.map(name => `/docs/guides/${name}`))
     const pages = new Map<string, string>()
     for (const name of names) pages.set(name, await (await get(`/docs/guides/${name}`)).text())
