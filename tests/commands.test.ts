@@ -11,7 +11,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { connectToService } from '../src/cli/control.ts'
+import { connectToService } from '../src/cli/control-socket.ts'
 import { failureOf } from '../src/cli/failure.ts'
 import { healthcheckCommand } from '../src/cli/healthcheck.ts'
 import { runCommand as runProgram } from '../src/cli/program.ts'

@@ -12,7 +12,7 @@ import {
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { answerCommands, connectToService, newCopy } from '../src/cli/control.ts'
+import { answerCommands, connectToService, newCopy } from '../src/cli/control-socket.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { createLog } from '../src/telemetry/log.ts'
