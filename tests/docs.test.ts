@@ -181,8 +181,14 @@ describe('the OpenAPI document', () => {
     }
     const { headers } = operationOf('POST /api/v1/tasks').responses[201]!
     expect(headers).toContainKeys(['ETag', 'Location'])
-    const limited = operationOf('POST /api/v1/auth/login').responses[429]!
-    expect(limited.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
+    for (const [call, done] of [
+      ['login', 200],
+      ['register', 201],
+    ] as const) {
+      const { [done]: made, 429: limited } = operationOf(`POST /api/v1/auth/${call}`).responses
+      expect(made!.headers).toContainKeys(['RateLimit', 'RateLimit-Policy'])
+      expect(limited!.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
+    }
   })
 
   test.each<[string, number, ErrorCode[]]>([
@@ -496,6 +502,7 @@ describe('the OpenAPI document', () => {
     const { headers } = await get('/openapi.json')
     const etag = headers.get('etag')!
     expect(headers.get('cache-control')).toBe('no-cache')
+    expect(headers.get('content-type')).toBe('application/json')
 
     // A proxy that compresses makes the tag weak.
     for (const tag of [etag, `W/${etag}`, `"x", ${etag}`, '*']) {
@@ -594,10 +601,12 @@ describe('the guides', () => {
 
     const list = await (await get('/docs/guides')).text()
     const listed = hrefs(list)
+    const titles = [...list.matchAll(/<li><a [^>]*>(.+)<\/a>/g)].map(([, title]) => title)
     expect(list).toContain('<h1>Guides</h1>')
     expect(listed.slice(2)).toEqual(names.map(name => `/docs/guides/${name}`))
     const pages = new Map<string, string>()
     for (const name of names) pages.set(name, await (await get(`/docs/guides/${name}`)).text())
+    expect([...pages.values()].map(page => /<h1[^>]*>(.+)<\/h1>/.exec(page)?.[1])).toEqual(titles)
     for (const [name, page] of pages) {
       expect(page).not.toContain('<img')
       expect(/<title>(.+) – todo-api<\/title>/.exec(page)?.[1]).toBe(/<h1[^>]*>(.+)<\/h1>/.exec(page)?.[1])
