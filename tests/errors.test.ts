@@ -1,10 +1,11 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import { Type } from '@sinclair/typebox'
+import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { type AnyElysia, Elysia, t } from 'elysia'
 import fc from 'fast-check'
 import { body } from '../src/http/body.ts'
 import { errorHandler } from '../src/http/error-handler.ts'
-import { findProblems } from '../src/http/problems.ts'
+import { createCheck, findProblems } from '../src/http/problems.ts'
 import { requestLog } from '../src/http/request-log.ts'
 import { text } from '../src/http/schema.ts'
 import { createLog } from '../src/telemetry/log.ts'
@@ -626,6 +627,20 @@ describe('in the framework', () => {
     expect(findProblems({ body: { schema: t.Array(t.String()), value: list } }).length).toBeWithin(100, 102)
 
     expect(looks).toBeLessThan(500)
+  })
+
+  test('a part of a body is checked by a schema that is compiled once, and not before it is needed', () => {
+    const compile = spyOn(TypeCompiler, 'Compile')
+    try {
+      const check = createCheck(t.Object({ name: text({ minLength: 1 }) }))
+      expect(compile).not.toHaveBeenCalled()
+      const counts = [{ name: 'x' }, { name: '' }, {}].map(value => check(value).length)
+
+      expect(counts).toEqual([0, 1, 1])
+      expect(compile).toHaveBeenCalledTimes(1)
+    } finally {
+      compile.mockRestore()
+    }
   })
 
   test('a field is secret because its schema says so, wherever it stands', async () => {
