@@ -198,16 +198,15 @@ onBothDatabases(
 
     test('a wrong current password counts as an attempt to sign in, whatever the case of the address', async () => {
       const ada = await api.user(`Ada-${crypto.randomUUID()}@Example.com`)
-      const tryDelete = () =>
-        api
-          .delete('/users/me', { token: ada.token, json: { password: 'a wrong one' } })
-          .then(({ status }) => status)
+      const tryDelete = async (headers = {}) =>
+        (await api.delete('/users/me', { token: ada.token, json: { password: 'a wrong one' }, headers })).status
 
       const statuses = []
       for (let i = 0; i < 7; i++) statuses.push(await tryDelete())
 
       expect(statuses).toEqual([...Array(6).fill(400), 429])
       expect((await signIn(api, ada.email.toLowerCase(), ada.password, '127.0.0.1')).status).toBe(429)
+      expect(await tryDelete({ 'x-forwarded-for': '203.0.113.71' })).toBe(400)
     })
   },
   { TRUSTED_PROXIES: '127.0.0.1/32', LOGIN_FAILURE_LIMIT: '5' },
