@@ -199,7 +199,8 @@ onBothDatabases(
     test('a wrong current password counts as an attempt to sign in, whatever the case of the address', async () => {
       const ada = await api.user(`Ada-${crypto.randomUUID()}@Example.com`)
       const tryDelete = async (headers = {}) =>
-        (await api.delete('/users/me', { token: ada.token, json: { password: 'a wrong one' }, headers })).status
+        (await api.delete('/users/me', { token: ada.token, json: { password: 'a wrong one' }, headers }))
+          .status
 
       const statuses = []
       for (let i = 0; i < 7; i++) statuses.push(await tryDelete())
