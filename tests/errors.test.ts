@@ -205,11 +205,13 @@ describe('over the wire', () => {
 
   test('bytes that are no UTF-8 are refused', async () => {
     for (const bytes of [[0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xf4, 0x90, 0x80, 0x80], [0xe2, 0x82]]) {
-      const content = Buffer.concat([Buffer.from('{"title":"'), Buffer.from(bytes), Buffer.from('"}')])
-      const answer = await post(content)
-      expectError(answer, 422, 'validation_failed', [
-        { loc: ['body'], msg: 'Body is not valid UTF-8', type: 'encoding_invalid' },
-      ])
+      const title = Buffer.concat([Buffer.from('{"title":"'), Buffer.from(bytes), Buffer.from('"}')])
+      const password = Buffer.concat([Buffer.from('username=a&password='), Buffer.from(bytes)])
+      const signIn = { line: 'POST /api/v1/auth/login', headers: [form], body: password }
+      for (const answer of [await post(title), await send(api.url, signIn)])
+        expectError(answer, 422, 'validation_failed', [
+          { loc: ['body'], msg: 'Body is not valid UTF-8', type: 'encoding_invalid' },
+        ])
     }
   })
 
