@@ -172,6 +172,23 @@ describe('the OpenAPI document', () => {
     }
   })
 
+  test('says that a 412 shows the task or the list as it is now', () => {
+    const { schemas } = document.components
+    for (const kind of ['Task', 'TaskList'])
+      expect(schemas[`${kind}Conflict`]!.properties!.current).toMatchObject({
+        $ref: `#/components/schemas/${kind}`,
+      })
+    for (const { name, operation } of operations) {
+      const { content } = operation.responses[412] ?? {}
+      const kind = name.includes('/lists') ? 'TaskList' : 'Task'
+      if (content)
+        expect([name, content['application/json']!.schema]).toEqual([
+          name,
+          { $ref: `#/components/schemas/${kind}Conflict` },
+        ])
+    }
+  })
+
   test('names what comes in the headers of an answer', () => {
     for (const { operation } of operations) {
       for (const [status, { headers }] of Object.entries(operation.responses)) {
@@ -378,8 +395,10 @@ describe('the OpenAPI document', () => {
     const { Error: common, ValidationError: invalid } = document.components.schemas
     expect(Object.keys(common!.properties!)).toEqual(['detail', 'code', 'request_id', 'index'])
     expect(Object.keys(invalid!.properties!)).toEqual(['detail', 'code', 'request_id', 'body'])
+    const always = ['detail', 'code', 'request_id']
+    for (const { required } of [common!, invalid!]) expect(required).toEqual(always)
     const answer = (await (await get('/nope')).json()) as object
-    expect(Object.keys(answer)).toEqual(['detail', 'code', 'request_id'])
+    expect(Object.keys(answer)).toEqual(always)
   })
 
   test('says of each status which errors have it, with an example by the code of each', () => {
