@@ -14,6 +14,7 @@ import type { OpenApiDocument } from '../src/http/openapi-document.ts'
 import { AppError, type ErrorCode } from '../src/lib/errors.ts'
 import { misplacedCodes } from '../src/modules/tasks/placement.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
+import { shapeOf } from './support/api-shape.ts'
 import { requiredScope } from './support/required-scopes.ts'
 
 const app = appWithoutDatabase()
@@ -68,6 +69,12 @@ describe('the OpenAPI document', () => {
   test('lists every route but the hidden ones, once', () => {
     expect(operations.map(({ name }) => name).sort()).toEqual(routes.map(({ name }) => name).sort())
     expect(routes.length).toBeGreaterThan(10)
+  })
+
+  test('says of every call and schema what clients rely on', async () => {
+    // After a change on purpose, `bun tests/support/api-shape.ts` writes the file again: its diff shows what changes for clients.
+    const known = await Bun.file(join(import.meta.dir, 'fixtures/api.txt')).text()
+    expect(shapeOf(document).split('\n')).toEqual(known.split('\n'))
   })
 
   test('has the header of every precondition, and says what the parameter in a path is', () => {
