@@ -187,3 +187,57 @@ test('a sign-in and a new API token that were under way when the password was ch
   expect(await api.sql('select 1 from sessions where id = $1', [sessionId])).toEqual([])
   expect(await api.sql('select 1 from api_tokens where id = $1', [sessionId])).toEqual([])
 })
+
+const refresh = async (refreshToken: string) =>
+  (await api.post('/auth/refresh', { json: { refresh_token: refreshToken } })).body.refresh_token
+const revoke = (token: string) => api.post('/auth/revoke', { form: { token } })
+
+test.each<
+  [name: string, table: 'sessions' | 'api_tokens', call: (user: User) => Promise<{ status: number }>]
+>([
+  ['a sign-out', 'sessions', ({ token }) => api.post('/auth/logout', { token })],
+  ['the revocation of an access token', 'sessions', ({ token }) => revoke(token)],
+  ['the revocation of a refresh token', 'sessions', ({ refreshToken }) => revoke(refreshToken)],
+  [
+    'a refresh token that was used long ago',
+    'sessions',
+    ({ refreshToken }) => api.post('/auth/refresh', { json: { refresh_token: refreshToken } }),
+  ],
+  [
+    'the end of a session',
+    'sessions',
+    async ({ token }) => {
+      const [{ id }] = (await api.get('/auth/sessions', { token })).body
+      return api.delete(`/auth/sessions/${id}`, { token })
+    },
+  ],
+  [
+    'the revocation of an API token by its id',
+    'api_tokens',
+    async ({ token }) => {
+      const [{ id }] = (await api.get('/auth/tokens', { token })).body
+      return api.delete(`/auth/tokens/${id}`, { token })
+    },
+  ],
+])('%s is answered when what it ends is gone, not before', async (_, table, call) => {
+  const ada = await api.user()
+  await refresh(await refresh(ada.refreshToken))
+  await newToken(ada)
+  let isAnswered = false
+
+  await meeting.meet(
+    sql => sql`select 1 from ${sql(table)} where user_id = ${ada.id} for update`,
+    [
+      async () => {
+        await call(ada)
+        isAnswered = true
+      },
+    ],
+    async () => {
+      await Bun.sleep(50)
+      expect(isAnswered).toBe(false)
+    },
+  )
+
+  expect(await api.sql(`select 1 from ${table} where user_id = $1`, [ada.id])).toEqual([])
+})

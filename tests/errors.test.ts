@@ -137,6 +137,20 @@ describe('over the wire', () => {
     }
   })
 
+  test('GET is answered the same whatever body comes with it', async () => {
+    for (const [type, body] of [
+      [json, '{'],
+      ['Content-Type: text/plain', 'x'],
+    ] as const) {
+      const headers = [`Authorization: Bearer ${ada.token}`, type]
+      for (const path of ['/tasks', '/lists', '/users/me', '/auth/sessions', '/tasks/nonsense'])
+        expect([path, (await send(api.url, { line: `GET /api/v1${path}`, headers, body })).status]).toEqual([
+          path,
+          path.endsWith('nonsense') ? 404 : 200,
+        ])
+    }
+  })
+
   test('HEAD answers like GET, without a body', async () => {
     const task = await api.task(ada)
     for (const { path } of allRoutes().filter(route => route.method === 'GET')) {
