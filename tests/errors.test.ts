@@ -8,6 +8,7 @@ import { errorHandler } from '../src/http/error-handler.ts'
 import { createCheck, findProblems } from '../src/http/problems.ts'
 import { requestLog } from '../src/http/request-log.ts'
 import { text } from '../src/http/schema.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { leastCpuMs } from './support/cpu.ts'
 import { withEffort } from './support/effort.ts'
@@ -700,6 +701,15 @@ describe('in the framework', () => {
     },
   )
 
+  test('what the service refuses because it is busy is a warning with the reason', async () => {
+    lines.length = 0
+
+    expectError(await api.get('/throw/busy'), 503, 'unavailable', 'Service temporarily unavailable')
+
+    const logged = lines.map(line => JSON.parse(line)).find(line => line.msg === 'request refused')
+    expect(logged).toMatchObject({ level: 'warn', reason: 'unavailable' })
+  })
+
   test('the log of a thrown error has the stack', async () => {
     lines.length = 0
 
@@ -747,6 +757,7 @@ function startLab(lines: string[]) {
     'not found': () => Object.assign(new Error('geheim'), { code: 'NOT_FOUND' }),
     validation: () => Object.assign(new Error('geheim'), { code: 'VALIDATION', type: 'body' }),
     promise: () => Promise.reject(new Error('geheim')),
+    busy: () => new AppError('unavailable'),
   }
   let routes: AnyElysia['routes'] = []
   const lab = new Elysia()
