@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
-import { Type } from '@sinclair/typebox'
+import { type TSchema, Type } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { type AnyElysia, Elysia, t } from 'elysia'
 import fc from 'fast-check'
@@ -7,8 +7,9 @@ import { body } from '../src/http/body.ts'
 import { errorHandler } from '../src/http/error-handler.ts'
 import { createCheck, findProblems } from '../src/http/problems.ts'
 import { requestLog } from '../src/http/request-log.ts'
-import { text } from '../src/http/schema.ts'
+import { instantInput, oneOf, text, uuidInput } from '../src/http/schema.ts'
 import { AppError } from '../src/lib/errors.ts'
+import { email } from '../src/modules/auth/model.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { leastCpuMs } from './support/cpu.ts'
 import { withEffort } from './support/effort.ts'
@@ -27,6 +28,7 @@ const json = 'Content-Type: application/json'
 const flat = (bytes: number) => `{"title":"${'x'.repeat(bytes - 12)}"}`
 const form = 'Content-Type: application/x-www-form-urlencoded'
 const nowhere = '00000000-0000-4000-8000-000000000000'
+const soon = instantInput({ withinYear: true })
 
 describe('over the wire', () => {
   const api = {} as Service
@@ -675,6 +677,39 @@ describe('in the framework', () => {
     expect(answer.body.body).toEqual({ ...expected, count: 'x', public: 'seen' })
     expect(elsewhere.body.body).toEqual({ ...expected, items: 'x' })
     expect(lines.join('')).not.toContain('geheim')
+  })
+
+  test.each<[type: string, msg: string, schema: TSchema, value: unknown]>([
+    ['missing', 'Field required', text(), undefined],
+    ['string_type', 'Input should be a valid string', text(), 5],
+    ['string_unicode', 'String must not hold NUL or lone surrogates', text(), '\0'],
+    ['string_too_short', 'String should have at least 1 character', text({ minLength: 1 }), ''],
+    ['string_too_short', 'String should have at least 2 characters', text({ minLength: 2 }), '🦆'],
+    ['string_too_long', 'String should have at most 1 character', text({ maxLength: 1 }), '🦆🦆'],
+    ['string_too_long', 'String should have at most 3 bytes of UTF-8', text({ maxBytes: 3 }), 'üü'],
+    ['string_blank', 'String should not be blank', text({ notBlank: true }), ' \t'],
+    ['string_pattern_mismatch', 'String should be a valid value', text({ pattern: /^a$/ }), 'b'],
+    ['string_pattern_mismatch', 'String should be a valid email', email, 'b'],
+    ['string_pattern_mismatch', 'String should be an a', text({ pattern: /^a$/, wanted: 'an a' }), 'b'],
+    ['uuid', 'Input should be a UUID other than the nil and the max one', uuidInput(), 'b'],
+    ['datetime_future', 'Input should be in the future', soon, '2020-01-01T00:00:00Z'],
+    ['less_than_equal', 'Input should be at most one year ahead', soon, '9999-01-01T00:00:00Z'],
+    ['int_type', 'Input should be a whole number', Type.Integer(), 1.5],
+    ['greater_than_equal', 'Input should be at least 1', Type.Integer({ minimum: 1 }), 0],
+    ['less_than_equal', 'Input should be at most 4', Type.Integer({ maximum: 4 }), 5],
+    ['bool_type', 'Input should be true or false', Type.Boolean(), 'true'],
+    ['list_type', 'Input should be a list', t.Array(text()), 'a'],
+    ['too_short', 'List should have at least 1 items', t.Array(text(), { minItems: 1 }), []],
+    ['too_long', 'List should have at most 1 items', t.Array(text(), { maxItems: 1 }), ['a', 'b']],
+    ['object_type', 'Input should be an object', t.Object({}), 'a'],
+    ['literal_error', "Input should be 'a'", t.Literal('a'), 'b'],
+    ['literal_error', "Input should be one of 'a', 'b'", oneOf(['a', 'b']), 'c'],
+    ['value_error', 'Input should be valid', t.Never(), 'a'],
+  ])('a problem of the type %s is called %p', (type, msg, field, value) => {
+    const schema = t.Object({ field })
+    expect(findProblems({ body: { schema, value: { field: value } } })).toEqual([
+      { loc: ['body', 'field'], msg, type },
+    ])
   })
 
   test('what is right everywhere is answered', async () => {

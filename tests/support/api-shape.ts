@@ -2,7 +2,7 @@ import type { Schema } from '../../src/http/json-schema.ts'
 import type { OpenApiDocument } from '../../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../../src/server/openapi.ts'
 
-/** What clients rely on, line by line: the parameters, body and answers of each call, and the fields of each schema. */
+/** What clients rely on, line by line: the parameters, body and answers of each call, the fields of each schema, and the errors. */
 export function shapeOf({ paths, components }: OpenApiDocument): string {
   const calls = Object.entries(paths).flatMap(([path, methods]) =>
     Object.entries(methods).flatMap(([method, { parameters = [], requestBody, responses }]) => [
@@ -22,7 +22,18 @@ export function shapeOf({ paths, components }: OpenApiDocument): string {
     )
     return [name, ...fields]
   })
-  return `${[...calls, '', ...schemas].join('\n')}\n`
+  return `${[...calls, '', ...schemas, '', ...errorsOf(paths)].join('\n')}\n`
+}
+
+/** Every error by its status, in the words of its `detail`. */
+function errorsOf(paths: OpenApiDocument['paths']): string[] {
+  const responses = Object.values(paths).flatMap(methods =>
+    Object.values(methods).flatMap(operation => Object.entries(operation.responses)),
+  )
+  const errors = responses.flatMap(([status, { description }]) =>
+    Number(status) < 400 ? [] : description.split(', or: ').map(text => `${status} ${text}`),
+  )
+  return [...new Set(errors)].sort()
 }
 
 type Responses = OpenApiDocument['paths'][string][string]['responses']
