@@ -228,6 +228,24 @@ describe('the OpenAPI document', () => {
     expect(description.split(', or: ').sort()).toEqual(codes.map(code => new AppError(code).message).sort())
   })
 
+  test('is made once, at the first request for it', async () => {
+    let made = 0
+    const app = new Elysia().use(
+      docs('open', () => {
+        made++
+        return []
+      }),
+    )
+    const ask = () => app.handle(new Request('http://localhost/openapi.json'))
+    await app.handle(new Request('http://localhost/docs'))
+    expect(made).toBe(0)
+
+    await Promise.all([ask(), ask()])
+    await ask()
+
+    expect(made).toBe(1)
+  })
+
   test('is made for a route that declares no response', async () => {
     const plain = new Elysia().get('/plain', () => 'text')
     const app = new Elysia().use(docs('open', () => plain.routes)).use(plain)
