@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { Elysia, t } from 'elysia'
+import { type AnyElysia, Elysia, t } from 'elysia'
 import { refuseUnknownNames } from '../src/http/unknown-names.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
@@ -216,16 +216,17 @@ onBothDatabases('what a route does not know', api => {
 
 test('the parameters of a route are looked up once, and those of each method by themselves', async () => {
   let lookups = 0
-  const app: Elysia = new Elysia()
-    .use(
-      refuseUnknownNames(() => {
-        lookups++
-        return app.routes
-      }),
-    )
+  let routes: AnyElysia['routes'] = []
+  const lookUp = () => {
+    lookups++
+    return routes
+  }
+  const app = new Elysia()
+    .use(refuseUnknownNames(lookUp))
     .onError(() => 'refused')
     .get('/tasks', () => 'taken', { query: t.Object({ limit: t.Optional(t.String()) }) })
     .post('/tasks', () => 'taken', { query: t.Object({ atomic: t.Optional(t.String()) }) })
+  routes = app.routes
   const ask = async (method: string, query: string) =>
     (await app.handle(new Request(`http://localhost/tasks?${query}`, { method }))).text()
 
