@@ -577,6 +577,7 @@ describe('the Swagger page', () => {
     ])
     expect(response.headers.get('cache-control')).toBe('no-cache')
     expect(page).not.toMatch(/https?:|<style|<script>| on\w+=/)
+    expect(page).toContain('<title>todo-api</title>')
   })
 
   test('has files that a browser keeps, at addresses that change with them', async () => {

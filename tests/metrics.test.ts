@@ -24,7 +24,8 @@ const scrape = async (api: Service) => {
 onBothDatabases(
   'metrics',
   api => {
-    test('need the token', async () => {
+    test('need the token, and are no part of the API’s document', async () => {
+      const { paths } = (await api.get(`${api.url}/openapi.json`)).body
       const anonymous = await api.get(`${api.url}/metrics`)
       const stranger = await api.get(`${api.url}/metrics`, { token: `${token}x` })
       const { token: ada } = await api.user()
@@ -33,6 +34,7 @@ onBothDatabases(
       expectError(anonymous, 401, 'not_authenticated', 'Not authenticated')
       expectError(stranger, 401, 'invalid_token', 'Could not validate credentials')
       expectError(user, 401, 'invalid_token', 'Could not validate credentials')
+      expect(paths).not.toContainKey('/metrics')
     })
 
     test('are a text that a strict reader takes, with everything in it', async () => {
