@@ -314,6 +314,7 @@ test('on a port of their own, metrics that cannot be read are a 503 that says no
 
   const answer = await fetch(url)
 
+  expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/metrics$/)
   expect([answer.status, await answer.text()]).toEqual([503, ''])
   expect(() => serve(Number(new URL(url).port))).toThrow('set METRICS_PORT to a free port')
 })
