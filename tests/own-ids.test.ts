@@ -17,6 +17,17 @@ test('what is kept of a request that may be repeated tells nothing without the s
   expect(here!.requestHash).not.toBe(there!.requestHash)
 })
 
+test('a request that names neither an id nor a key creates something new, which nothing is looked up for', () => {
+  const request = () => {
+    throw new Error('not asked for')
+  }
+  const identify = createIdempotency('one secret', 'tasks')
+  const [one, two] = [identify('ada', { request }), identify('ada', { request })]
+
+  expect(one).toEqual({ id: expect.any(String), mayExist: false, requestHash: null })
+  expect(one.id).not.toBe(two.id)
+})
+
 test('what a request says has one text, whatever it spells out, that stays the same from release to release', () => {
   const spelledOut = { description: null, status: 'pending', tags: [], position: '' }
 
