@@ -144,6 +144,22 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect((await api.get('/tasks', { token: script.token })).status).toBe(200)
   })
 
+  test('disable and reset-password do nothing when they cannot end everything', async () => {
+    const kim = await api.user()
+    await makeApiToken(api, kim)
+    await ask(`create function keep() returns trigger language plpgsql as $$ begin raise 'kept'; end $$`)
+    await ask(`create trigger keep before delete on api_tokens for each row
+      when (old.user_id = '${kim.id}') execute function keep()`)
+
+    expect((await user(['disable', kim.id])).stderr).toContain('kept')
+    expect((await user(['reset-password', kim.id], 'staple battery')).stderr).toContain('kept')
+    await Bun.sleep(1000)
+
+    expect((await api.get('/users/me', kim)).status).toBe(200)
+    expect((await login(kim.email, kim.password)).status).toBe(200)
+    await ask('drop function keep cascade')
+  })
+
   test('an account that is disabled again stays disabled since the first time, and when another is enabled', async () => {
     const judy = await api.user()
     const other = await api.user()
