@@ -574,7 +574,8 @@ describe('over the wire', () => {
     for (const path of ['/health', '/nope', '/docs', '/openapi.json', '/api/v1/tasks', '/']) {
       const own = await api.get(api.url + path)
       const taken = await api.get(api.url + path, { headers: { 'x-request-id': 'Trace-1.2:3_4' } })
-      expect(own.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
+      // Version 7: in the order of time.
+      expect(own.headers.get('x-request-id')).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{21}$/)
       expect(taken.headers.get('x-request-id')).toBe('Trace-1.2:3_4')
     }
     const longest = 'x'.repeat(128)

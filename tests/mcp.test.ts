@@ -272,6 +272,7 @@ onBothDatabases(
         expect(content).toMatchObject({ code: 'precondition_failed', current: now })
         expect(JSON.parse(text)).toEqual(content)
       }
+      expect((await call('complete_task', { id: old.id, version: 0 })).isError).toBe(true)
       expect((await call('get_task', { id: old.id })).content).toEqual(now)
     })
 

@@ -263,6 +263,16 @@ onBothDatabases('an Idempotency-Key', api => {
     })
   })
 
+  test('is printable ASCII', async () => {
+    const ada = await api.user()
+    const headers = { 'idempotency-key': 'é' }
+    const answer = await api.post('/tasks', { token: ada.token, json: { title: 'x' }, headers })
+    const msg = 'String should be printable ASCII'
+    expectError(answer, 422, 'validation_failed', [
+      { loc: ['header', 'idempotency-key'], msg, type: 'string_pattern_mismatch' },
+    ])
+  })
+
   test('is no header of a request without one: its id may be named as any id', async () => {
     const ada = await api.user()
     const { body } = await create(ada.token, { title: 'first' })
