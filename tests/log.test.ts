@@ -357,6 +357,17 @@ describe('a log', () => {
     }
   })
 
+  test('says of a failure of the system what it says, whatever its code', () => {
+    for (const code of ['EPERM', 'EBUSY', 'ENOENT']) {
+      const fields = errorFields(Object.assign(new Error(`${code}: a file`), { code }))
+      expect(fields).toMatchObject({
+        code,
+        message: `${code}: a file`,
+        stack: expect.stringContaining('at '),
+      })
+    }
+  })
+
   test('says of a database’s failure its code and names, never its words', () => {
     const cause = Object.assign(new Error('value "geheim" is wrong'), {
       name: 'PostgresError',

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { type AnyElysia, Elysia, t } from 'elysia'
 import { refuseUnknownNames } from '../src/http/unknown-names.ts'
+import { nearest } from '../src/lib/nearest.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 
@@ -159,6 +160,11 @@ onBothDatabases('what a route does not know', api => {
       expect(body.detail).toHaveLength(2)
       expect(JSON.stringify(body)).not.toMatch(/hush|correct horse/)
     })
+  })
+
+  test('a long name is compared by its beginning', () => {
+    const [beginning, rest] = ['a'.repeat(100), 'b'.repeat(500)]
+    expect(nearest(beginning + rest, [rest, beginning])).toBe(beginning)
   })
 
   test('lists in an address come as name=, repeated, and as name[]=', async () => {
