@@ -14,6 +14,7 @@ import type { OpenApiDocument } from '../src/http/openapi-document.ts'
 import { AppError, type ErrorCode } from '../src/lib/errors.ts'
 import { misplacedCodes } from '../src/modules/tasks/placement.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
+import { shapeOf } from './support/api-shape.ts'
 import { requiredScope } from './support/required-scopes.ts'
 
 const app = appWithoutDatabase()
@@ -68,6 +69,12 @@ describe('the OpenAPI document', () => {
   test('lists every route but the hidden ones, once', () => {
     expect(operations.map(({ name }) => name).sort()).toEqual(routes.map(({ name }) => name).sort())
     expect(routes.length).toBeGreaterThan(10)
+  })
+
+  test('says of every call and schema what clients rely on', async () => {
+    // After a change on purpose, `bun tests/support/api-shape.ts` writes the file again: its diff shows what changes for clients.
+    const known = await Bun.file(join(import.meta.dir, 'fixtures/api.txt')).text()
+    expect(shapeOf(document).split('\n')).toEqual(known.split('\n'))
   })
 
   test('has the header of every precondition, and says what the parameter in a path is', () => {
@@ -172,6 +179,23 @@ describe('the OpenAPI document', () => {
     }
   })
 
+  test('says that a 412 shows the task or the list as it is now', () => {
+    const { schemas } = document.components
+    for (const kind of ['Task', 'TaskList'])
+      expect(schemas[`${kind}Conflict`]!.properties!.current).toMatchObject({
+        $ref: `#/components/schemas/${kind}`,
+      })
+    for (const { name, operation } of operations) {
+      const { content } = operation.responses[412] ?? {}
+      const kind = name.includes('/lists') ? 'TaskList' : 'Task'
+      if (content)
+        expect([name, content['application/json']!.schema]).toEqual([
+          name,
+          { $ref: `#/components/schemas/${kind}Conflict` },
+        ])
+    }
+  })
+
   test('names what comes in the headers of an answer', () => {
     for (const { operation } of operations) {
       for (const [status, { headers }] of Object.entries(operation.responses)) {
@@ -195,6 +219,14 @@ describe('the OpenAPI document', () => {
         name,
         expect.arrayContaining(headers),
       ])
+    for (const [call, done] of [
+      ['login', 200],
+      ['register', 201],
+    ] as const) {
+      const { [done]: made, 429: limited } = operationOf(`POST /api/v1/auth/${call}`).responses
+      expect(made!.headers).toContainKeys(['RateLimit', 'RateLimit-Policy'])
+      expect(limited!.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
+    }
   })
 
   test.each<[string, number, ErrorCode[]]>([
@@ -209,6 +241,24 @@ describe('the OpenAPI document', () => {
   ])('has for %s every reason for a %i', (name, status, codes) => {
     const { description } = operationOf(name).responses[status]!
     expect(description.split(', or: ').sort()).toEqual(codes.map(code => new AppError(code).message).sort())
+  })
+
+  test('is made once, at the first request for it', async () => {
+    let made = 0
+    const app = new Elysia().use(
+      docs('open', () => {
+        made++
+        return []
+      }),
+    )
+    const ask = () => app.handle(new Request('http://localhost/openapi.json'))
+    await app.handle(new Request('http://localhost/docs'))
+    expect(made).toBe(0)
+
+    await Promise.all([ask(), ask()])
+    await ask()
+
+    expect(made).toBe(1)
   })
 
   test('that could not be made is made at the next request', async () => {
@@ -398,8 +448,10 @@ describe('the OpenAPI document', () => {
     const { Error: common, ValidationError: invalid } = document.components.schemas
     expect(Object.keys(common!.properties!)).toEqual(['detail', 'code', 'request_id', 'index'])
     expect(Object.keys(invalid!.properties!)).toEqual(['detail', 'code', 'request_id', 'body'])
+    const always = ['detail', 'code', 'request_id']
+    for (const { required } of [common!, invalid!]) expect(required).toEqual(always)
     const answer = (await (await get('/nope')).json()) as object
-    expect(Object.keys(answer)).toEqual(['detail', 'code', 'request_id'])
+    expect(Object.keys(answer)).toEqual(always)
   })
 
   test('says of each status which errors have it, with an example by the code of each', () => {
@@ -524,6 +576,7 @@ describe('the OpenAPI document', () => {
     const { headers } = await get('/openapi.json')
     const etag = headers.get('etag')!
     expect(headers.get('cache-control')).toBe('no-cache')
+    expect(headers.get('content-type')).toBe('application/json')
 
     // A proxy that compresses makes the tag weak.
     for (const tag of [etag, `W/${etag}`, `"x", ${etag}`, '*']) {
@@ -554,6 +607,7 @@ describe('the Swagger page', () => {
     ])
     expect(response.headers.get('cache-control')).toBe('no-cache')
     expect(page).not.toMatch(/https?:|<style|<script>| on\w+=/)
+    expect(page).toContain('<title>todo-api</title>')
   })
 
   test('has files that a browser keeps, at addresses that change with them', async () => {
@@ -620,10 +674,14 @@ describe('the guides', () => {
     const names = files.filter(file => file !== 'architecture.md').sort()
     const known = ['/docs', '/docs/guides', ...names]
 
-    const listed = hrefs(await (await get('/docs/guides')).text())
+    const list = await (await get('/docs/guides')).text()
+    const listed = hrefs(list)
+    const titles = [...list.matchAll(/<li><a [^>]*>(.+)<\/a>/g)].map(([, title]) => title)
+    expect(list).toContain('<h1>Guides</h1>')
     expect(listed.slice(2)).toEqual(names.map(name => `/docs/guides/${name}`))
     const pages = new Map<string, string>()
     for (const name of names) pages.set(name, await (await get(`/docs/guides/${name}`)).text())
+    expect([...pages.values()].map(page => /<h1[^>]*>(.+)<\/h1>/.exec(page)?.[1])).toEqual(titles)
     for (const [name, page] of pages) {
       expect(page).not.toContain('<img')
       expect(/<title>(.+) – todo-api<\/title>/.exec(page)?.[1]).toBe(/<h1[^>]*>(.+)<\/h1>/.exec(page)?.[1])

@@ -47,6 +47,8 @@ onBothDatabases(
         serverInfo: { name: 'todo-api', version },
         instructions: expect.stringContaining('Ids and versions of tasks come from find_tasks'),
       })
+      // The tools never change, so a client has nothing to subscribe to.
+      expect(body.result.capabilities).toEqual({ tools: {} })
       expect(headers.get('mcp-session-id')).toBeNull()
       const older = await speak(api, ada).send('initialize', { ...handshake, protocolVersion: '2024-11-05' })
       expect(older.body.result.protocolVersion).toBe('2024-11-05')
@@ -160,6 +162,8 @@ onBothDatabases(
       expect((await call('find_tasks', { list: ['none'] })).content.tasks).toEqual([child, bob])
       expect((await call('find_tasks', { parent: [milk.id] })).content.tasks).toEqual([child])
       expect((await call('task_stats', { list: [list.id] })).content.total).toBe(1)
+      const elsewhere = await call('task_stats', { tz: 'Mars/Olympus_Mons' })
+      expect([elsewhere.isError, elsewhere.content.detail[0].loc.at(-1)]).toEqual([true, 'tz'])
       const unknown = await call('update_task', { id: bob.id, list_id: Bun.randomUUIDv7() })
       expect([unknown.isError, unknown.content.code]).toEqual([true, 'list_not_found'])
       const allOrNone = await call('add_tasks', {
@@ -233,7 +237,10 @@ onBothDatabases(
       expect(first.content.tasks).toHaveLength(30)
       expect(JSON.parse(first.text)).toEqual({ tasks: first.content.tasks.slice(0, 25), not_shown: 5 })
 
-      const long = await call('find_tasks', { limit: 60 })
+      await call('complete_task', {
+        id: (await call('add_tasks', { tasks: [{ title: 'Done' }] })).content.tasks[0].id,
+      })
+      const long = await call('find_tasks', { limit: 60, status: ['pending'] })
       expect(long.content.tasks).toHaveLength(55)
       expect(long.content.cursor).toBeNull()
       expect(JSON.parse(long.text).tasks).toHaveLength(25)
@@ -298,6 +305,7 @@ onBothDatabases(
         expect(content).toMatchObject({ code: 'precondition_failed', current: now })
         expect(JSON.parse(text)).toEqual(content)
       }
+      expect((await call('complete_task', { id: old.id, version: 0 })).isError).toBe(true)
       expect((await call('get_task', { id: old.id })).content).toEqual(now)
     })
 

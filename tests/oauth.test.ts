@@ -261,6 +261,7 @@ onBothDatabases('OAuth 2', api => {
     const ada = await api.user()
     const { email: username, password } = ada
     const token = 'secret-refresh-token'
+    const urlencoded = 'application/x-www-form-urlencoded'
     const failures = [
       [{ form: { username, password: 'wrong' } }, 401, 'invalid_grant'],
       [{ form: { username, password, grant_type: 'refresh_token' } }, 422, 'invalid_request'],
@@ -269,6 +270,7 @@ onBothDatabases('OAuth 2', api => {
       [{ json: { grant_type: 5, username, password } }, 422, 'unsupported_grant_type'],
       [{ json: [] }, 422, 'invalid_request'],
       [{ raw: '{"username":' }, 422, 'invalid_request'],
+      [{ raw: 'grant_type=%ff', headers: { 'content-type': urlencoded } }, 422, 'invalid_request'],
       [{ raw: 'x', headers: { 'content-type': 'text/plain' } }, 415, 'invalid_request'],
       [{ raw: 'x'.repeat(40_000), headers: { 'content-type': 'application/json' } }, 413, 'invalid_request'],
       [{}, 422, 'invalid_request'],

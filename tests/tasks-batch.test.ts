@@ -76,6 +76,7 @@ onBothDatabases('a batch', api => {
       const answer = await send(ada.token, [...good, bad])
 
       expect(answer).toMatchObject({ status, body: { code, index: 2, detail: expect.any(String) } })
+      expect((await send(ada.token, [bad, ...good])).body).toMatchObject({ code, index: 0 })
     }
     const moved = await send(ada.token, [good[0], { ...good[1], version: 9 }])
     expect(moved).toMatchObject({

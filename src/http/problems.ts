@@ -108,11 +108,8 @@ const descriptions: Partial<Record<ValueErrorType, [type: string, msg: string]>>
   [ValueErrorType.ArrayMaxItems]: ['too_long', 'List should have at most {maxItems} items'],
   [ValueErrorType.ArrayMinItems]: ['too_short', 'List should have at least {minItems} items'],
   [ValueErrorType.Integer]: ['int_type', 'Input should be a whole number'],
-  [ValueErrorType.Number]: ['float_type', 'Input should be a number'],
   [ValueErrorType.IntegerMinimum]: ['greater_than_equal', 'Input should be at least {minimum}'],
-  [ValueErrorType.NumberMinimum]: ['greater_than_equal', 'Input should be at least {minimum}'],
   [ValueErrorType.IntegerMaximum]: ['less_than_equal', 'Input should be at most {maximum}'],
-  [ValueErrorType.NumberMaximum]: ['less_than_equal', 'Input should be at most {maximum}'],
   [ValueErrorType.Boolean]: ['bool_type', 'Input should be true or false'],
   [ValueErrorType.Literal]: ['literal_error', "Input should be '{const}'"],
 }
