@@ -161,12 +161,12 @@ test('the queue of password hashes is seen while it is there', async () => {
   expect(sampled(after, 'password_hashes_waiting')).toBe(0)
 })
 
-test('a pause of the event loop is seen once, as long as it was', async () => {
+test('a pause of the event loop is seen once, as long as it was; an early timer is none', async () => {
   const [clock, timers] = [spyOn(performance, 'now').mockReturnValue(0), spyOn(globalThis, 'setInterval')]
   try {
     const metrics = createMetrics({ version: '1', database: 'postgres' })
     const [tick, everyMs] = timers.mock.lastCall as unknown as [() => void, number]
-    for (const at of [100, 700, 800, 901]) {
+    for (const at of [100, 700, 800, 901, 1000]) {
       clock.mockReturnValue(at)
       tick()
     }
@@ -174,7 +174,7 @@ test('a pause of the event loop is seen once, as long as it was', async () => {
     await metrics.stop()
 
     expect(everyMs).toBe(100)
-    expect(sampled(families, 'event_loop_lag_seconds_count')).toBe(4)
+    expect(sampled(families, 'event_loop_lag_seconds_count')).toBe(5)
     expect(sampled(families, 'event_loop_lag_seconds_sum')).toBeCloseTo(0.501, 9)
   } finally {
     clock.mockRestore()

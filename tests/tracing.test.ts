@@ -225,6 +225,8 @@ describe('the executable, with a collector', () => {
     await traced('GET', '/tasks')
 
     expect(collector.spans.filter(span => span.traceId === traceId)).toEqual([])
+    // Nor do their statements, or those of background work, of their own.
+    expect(collector.spans.filter(span => span.kind === client && !span.parentSpanId)).toEqual([])
   })
 
   test('the usual variables say who we are and what goes along', async () => {
