@@ -354,18 +354,28 @@ describe('a log', () => {
     }
   })
 
-  test('says of a database’s failure its code and names, never its words', () => {
+  test.each([
+    { constraint_name: 'users_key', table_name: 'users' },
+    { constraint: 'users_key', table: 'users' },
+  ])('says of a database’s failure its code and names, never its words: %p', names => {
     const cause = Object.assign(new Error('value "geheim" is wrong'), {
+      ...names,
       name: 'PostgresError',
       code: '23505',
-      constraint_name: 'users_key',
+      routine: '_bt_check_unique',
       detail: 'Key (geheim)',
       query: 'geheim',
       parameters: ['geheim'],
     })
     const fields = errorFields(new Error('Failed query: insert … params: geheim', { cause }))
 
-    expect(fields).toEqual({ error: 'PostgresError', code: '23505', constraint: 'users_key' })
+    expect(fields).toEqual({
+      error: 'PostgresError',
+      code: '23505',
+      constraint: 'users_key',
+      table: 'users',
+      routine: '_bt_check_unique',
+    })
     expect(JSON.stringify(fields)).not.toContain('geheim')
   })
 
@@ -383,6 +393,12 @@ describe('a log', () => {
     expect(fields).toMatchObject({ error: 'TypeError', message: 'broken' })
     expect(fields.stack).toContain('log.test.ts')
     expect(fields.stack).not.toContain('broken')
+    const readOnly = Object.assign(new Error('read-only file system'), { code: 'EROFS' })
+    expect(errorFields(readOnly)).toMatchObject({
+      code: 'EROFS',
+      message: 'read-only file system',
+      stack: expect.any(String),
+    })
     expect(errorFields('geheim')).toEqual({ error: 'string' })
     expect(errorFields(undefined)).toEqual({ error: 'undefined' })
   })
