@@ -251,8 +251,10 @@ test('a session that fails half-way leaves nothing, whether the script fails or 
   expect(await driver.query('select count(*) from half_t', [])).toEqual([[0]])
 })
 
-test('a query waits while a session runs, and does not see its settings afterwards', async () => {
+test('a query waits while a session runs, is counted, and does not see its settings afterwards', async () => {
   const order: string[] = []
+  const statsOf = () => driver.stats!()
+  const before = statsOf()
   const session = driver.dedicatedConnection(async connection => {
     await connection.execute(`set application_name = 'session'; begin; create table waited as select 1 as a`)
     await Bun.sleep(50)
@@ -263,11 +265,18 @@ test('a query waits while a session runs, and does not see its settings afterwar
     order.push('query')
     return rows
   })
+  const during = statsOf()
 
   await session
 
   expect(await query).toEqual([[1, '']])
   expect(order).toEqual(['session', 'query'])
+  const one = { size: 1, opening: 0, away: false }
+  expect([before, during, statsOf()]).toEqual([
+    { ...one, inUse: 0, idle: 1, waiting: 0 },
+    { ...one, inUse: 1, idle: 0, waiting: 1 },
+    { ...one, inUse: 0, idle: 1, waiting: 0 },
+  ])
 })
 
 test('a statement that is known keeps working after a session has changed its table', async () => {
