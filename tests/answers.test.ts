@@ -176,8 +176,11 @@ describe('a value that cannot be sent is the mistake of its caller alone, and no
     const many = single.ask('select $1', new Array(65_534).fill(''), { prepare: true })
     const others = Promise.all([1, 2, 3].map(ask))
 
+    const most = single.ask('select $2', new Array(65_533).fill(''), {})
+
     await expect(many).rejects.toThrow('too many values')
     expect(await others).toEqual([1, 2, 3].map(i => [[`select $1|${i}`]]))
+    expect(await most).toHaveLength(1)
     single.destroy()
   })
 })
