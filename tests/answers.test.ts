@@ -103,13 +103,18 @@ describe('a prepared statement that no longer fits, with others sent behind it,'
     expect(after).toBe('lost')
   })
 
-  test('is unavailable when the schema makes it wrong, and its connection is used no more', async () => {
-    const wrong = failed('42883', 'operator does not exist: text = uuid')
-    const { results, after } = await askAll({ on: once4th('B', () => wrong) })
+  test.each([
+    ['42883', 'operator does not exist: text = uuid'],
+    ['26000', 'unnamed prepared statement does not exist'],
+  ])(
+    'is unavailable when the schema makes it wrong (%s), and its connection is used no more',
+    async (...error) => {
+      const { results, after } = await askAll({ on: once4th('B', () => failed(...error)) })
 
-    expect(expectOwnAnswers(results)).toEqual({ answered: 11, refused: 1 })
-    expect(after).toBe('lost')
-  })
+      expect(expectOwnAnswers(results)).toEqual({ answered: 11, refused: 1 })
+      expect(after).toBe('lost')
+    },
+  )
 })
 
 test('a statement that fails after some of its rows leaves none of them in the next answer', async () => {
@@ -278,6 +283,15 @@ describe('an assertion about postgres.js that fails ends the connection:', () =>
 
   test('the answer to another statement', async () => {
     const misbehave: Settle = ([first]) => first!.resolve!(answer('b'))
+
+    expect(await askTwo(misbehave)).toMatchObject(bothFail)
+  })
+
+  test('the answer to another text', async () => {
+    const misbehave: Settle = ([first]) => {
+      const { statement } = Object.assign(first!, { statement: answer('b').statement })
+      first!.resolve!({ ...answer('b'), statement })
+    }
 
     expect(await askTwo(misbehave)).toMatchObject(bothFail)
   })

@@ -5,6 +5,7 @@ import type { QueryOptions } from '../src/db/driver.ts'
 import { createPool, openingSecondsMax } from '../src/db/postgres/pool.ts'
 import { createPoolConnection } from '../src/db/postgres/pool-connection.ts'
 import { AppError } from '../src/lib/errors.ts'
+import { errorFields } from '../src/telemetry/log.ts'
 
 /** What a server does with a connection that is being opened. */
 type Opening = 'accepts' | 'refuses' | 'hangs'
@@ -448,6 +449,20 @@ test('of jobs without an answer a hundred for each connection may be there, and 
   await time.pass(0)
 
   expect(outcomes).toEqual(['refused'])
+})
+
+test('a job that is refused says why', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  const reasonOf = () => pool.query('hang', []).catch(error => errorFields(error).message)
+  const first = reasonOf()
+  for (let i = 1; i < 100; i++) void reasonOf()
+  expect(await reasonOf()).toBe('too many are waiting')
+  await time.pass(2000)
+  expect(await first).toBe('no answer in time')
+  void pool.close(0)
+
+  expect(await reasonOf()).toBe('the database is closed')
 })
 
 test('transactions have half of the connections at most', async () => {
