@@ -87,6 +87,8 @@ describe.skipIf(!givenUrl && !citusPrograms)('on Citus', () => {
       )
       try {
         await migrate(driver, [], migrations.slice(0, 1))
+        // Citus is there, and is not used.
+        expect(await undistributedTables(driver, first)).toBeUndefined()
         await distribute(driver, first)
         await migrate(driver, distributedTables)
 
