@@ -327,6 +327,8 @@ test('statements go on while the database is copied, and the copy is of one mome
     // Both columns of every row in one statement: a copy of two moments would have different numbers.
     await driver.query(`update pairs set a = ${n}, b = ${n}`, [])
     if (n % 5 === 0) await driver.query('checkpoint', [])
+    // The log that is copied has more than one file.
+    if (n === 3) await driver.query('select pg_switch_wal()', [])
     await driver.query('select count(*) from pairs', [])
     during++
   }

@@ -2,9 +2,10 @@ import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, sp
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { PGlite } from '@electric-sql/pglite'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
-import { template } from '../src/db/embedded/cluster-files.ts'
+import { ensureCluster, template } from '../src/db/embedded/cluster-files.ts'
 import { freeBytes, freeBytesMin } from '../src/db/embedded/copy.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/embedded/maintenance.ts'
@@ -34,9 +35,17 @@ afterEach(async () => {
   for (const step of undo.splice(0).reverse()) await step()
 })
 
-test('a first start from the sources unpacks the database of the build, as the executable does', () => {
+test('a first start from the sources unpacks the database of the build, as the executable does', async () => {
   const built = join(import.meta.dir, '../build/cluster.tar.gz')
-  expect(template()).toBe(existsSync(built) ? built : undefined)
+  const isBuilt = existsSync(built)
+  const starts = spyOn(PGlite, 'create')
+  const made = folder()
+  await ensureCluster(made)
+  const engines = starts.mock.calls.length
+  starts.mockRestore()
+
+  expect([template(), engines]).toEqual(isBuilt ? [built, 0] : [undefined, 1])
+  expect(existsSync(join(made, 'PG_VERSION'))).toBe(true)
 })
 
 function folder(): string {
