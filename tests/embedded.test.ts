@@ -529,6 +529,19 @@ describe('a service whose data folder is deleted', () => {
   })
 })
 
+test('without its folder a database answers nothing more', async () => {
+  const dataDir = folder()
+  const timers = spyOn(globalThis, 'setInterval')
+  const driver = await open(dataDir)
+  const [look] = timers.mock.calls.find(([, everyMs]) => everyMs === 1000)!
+  timers.mockRestore()
+  rmSync(dataDir, { recursive: true })
+  look()
+
+  expect(await driver.lost).toBe('the folder of the embedded database is gone')
+  await expect(driver.query('select 1', [])).rejects.toMatchObject({ code: 'unavailable' })
+})
+
 test('statements that write are told apart from those that only read', () => {
   const reads = ['select updated_at from t', ' with a as (select 1) select * from a', 'show server_version']
   const writes = [
