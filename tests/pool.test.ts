@@ -467,7 +467,7 @@ test('a job that is refused says why', async () => {
 
 test('transactions have half of the connections at most', async () => {
   const time = fakeTime()
-  const pool = scripted(4)
+  const pool = scripted(5)
   const transactions = [1, 2, 3].map(() => pool.transaction(query => query('wait 100', [])))
   await time.pass(20)
   expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 1 })
