@@ -142,8 +142,13 @@ describe('with BACKUP_EVERY', () => {
 
   test('a restart makes no backup sooner, either', async () => {
     const dir = mkdtempSync(join(root, 'newest-'))
-    const hourAgo = new Date(Date.now() - 60 * 60 * 1000).toISOString().slice(0, 19).replaceAll(':', '')
-    writeFileSync(join(dir, `todo-api-${hourAgo}Z.tar.gz`), '')
+    const nameOf = (hoursAgo: number) => {
+      const time = new Date(Date.now() - hoursAgo * 60 * 60 * 1000).toISOString()
+      return `todo-api-${time.slice(0, 19).replaceAll(':', '')}Z.tar.gz`
+    }
+    // The newest of the backups; no draft and no file of another name is one.
+    const draft = `${nameOf(0)}.${crypto.randomUUID()}.part`
+    for (const name of [nameOf(1), nameOf(3), draft, `old-${nameOf(0)}`]) writeFileSync(join(dir, name), '')
     const timers = spyOn(globalThis, 'setTimeout')
     const log = createLog({ level: 'error', pretty: false, write: () => {} })
     const backups = startBackups({ everySeconds: 6 * 60 * 60, keep: 1, dir }, log)

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'bun:test'
+import { describe, expect, spyOn, test } from 'bun:test'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -109,6 +109,15 @@ describe('a listener', () => {
     expect(logged()).toMatchObject([
       { level: 'error', msg: 'request failed', request_id: body.request_id, message: 'geheim' },
     ])
+  })
+
+  test('closes a connection that is idle for half a minute', async () => {
+    const bun = spyOn(Bun, 'serve')
+    await start().server.stop(true)
+    const [options] = bun.mock.lastCall!
+    bun.mockRestore()
+
+    expect([options, idleSeconds]).toEqual([expect.objectContaining({ idleTimeout: 30 }), 30])
   })
 })
 
