@@ -148,7 +148,8 @@ describe('with BACKUP_EVERY', () => {
     }
     // The newest of the backups; no draft and no file of another name is one.
     const draft = `${nameOf(0)}.${crypto.randomUUID()}.part`
-    for (const name of [nameOf(1), nameOf(3), draft, `old-${nameOf(0)}`]) writeFileSync(join(dir, name), '')
+    const names = [3, 1, 5, 2, 9, 4, 8, 6, 7].map(nameOf)
+    for (const name of [...names, draft, `old-${nameOf(0)}`]) writeFileSync(join(dir, name), '')
     const timers = spyOn(globalThis, 'setTimeout')
     const log = createLog({ level: 'error', pretty: false, write: () => {} })
     const backups = startBackups({ everySeconds: 6 * 60 * 60, keep: 1, dir }, log)
