@@ -152,15 +152,20 @@ test('a request that does not end delays a stop by the limit, and is cut off', a
   expect(await slow.finish()).toBe('')
 }, 60_000)
 
-test('a service that is stopped while it waits for its database waits no more', async () => {
-  const log = createLog({ level: 'error', pretty: false, write: () => {} })
+test('a service that is stopped, once, while it waits for its database waits no more', async () => {
+  const lines: string[] = []
+  const log = createLog({ level: 'info', pretty: false, write: text => void lines.push(text) })
   const DATABASE_URL = 'postgres://nobody@127.0.0.1:1/nothing'
   const config = parseConfig({ DATABASE_URL, SECRET_KEY: 'x'.repeat(40), PORT: '0', ENVIRONMENT: 'test' })
   const service = await serve(config, log)
-  await service.stop('the test is over')
+  await Promise.all([service.stop('the test is over'), service.stop('again')])
   const outcome = service.migrated.then(() => 'over')
+  await log.flush()
 
   expect(await Promise.race([outcome, Bun.sleep(3000)])).toBe('over')
+  expect(lines.join('').match(/"stopping","reason":"[^"]*/g)).toEqual([
+    '"stopping","reason":"the test is over',
+  ])
 })
 
 test('why a service cannot start is known to its caller alone, also when that asks later', async () => {
