@@ -11,7 +11,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { connectToService } from '../src/cli/control.ts'
+import { connectToService } from '../src/cli/control-socket.ts'
 import { failureOf } from '../src/cli/failure.ts'
 import { healthcheckCommand } from '../src/cli/healthcheck.ts'
 import { runCommand as runProgram } from '../src/cli/program.ts'
@@ -142,6 +142,22 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect((await api.get('/users/me', heidi)).status).toBe(401)
     expect((await api.get('/users/me', ivan)).status).toBe(200)
     expect((await api.get('/tasks', { token: script.token })).status).toBe(200)
+  })
+
+  test('disable and reset-password do nothing when they cannot end everything', async () => {
+    const kim = await api.user()
+    await makeApiToken(api, kim)
+    await ask(`create function keep() returns trigger language plpgsql as $$ begin raise 'kept'; end $$`)
+    await ask(`create trigger keep before delete on api_tokens for each row
+      when (old.user_id = '${kim.id}') execute function keep()`)
+
+    expect((await user(['disable', kim.id])).stderr).toContain('kept')
+    expect((await user(['reset-password', kim.id], 'staple battery')).stderr).toContain('kept')
+    await Bun.sleep(1000)
+
+    expect((await api.get('/users/me', kim)).status).toBe(200)
+    expect((await login(kim.email, kim.password)).status).toBe(200)
+    await ask('drop function keep cascade')
   })
 
   test('an account that is disabled again stays disabled since the first time, and when another is enabled', async () => {

@@ -143,7 +143,7 @@ test('the environment is read in one place', () => {
     .map(({ path }) => path)
 
   // The OpenTelemetry exporter reads its settings there itself; `.env` is copied for it.
-  expect(readers).toEqual(['cli/env.ts', 'telemetry/tracing.ts'])
+  expect(readers).toEqual(['cli/read-config.ts', 'telemetry/tracing.ts'])
 })
 
 test('importing has no effect: nothing is printed, written, opened or kept going', async () => {

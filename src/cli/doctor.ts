@@ -11,10 +11,10 @@ import { freeBytes } from '../db/embedded/copy.ts'
 import { migrationState, migrations } from '../db/migrator.ts'
 import { distributedTables, registry } from '../modules/table-registry.ts'
 import { newestBackup } from '../server/backups.ts'
-import { connectToService } from './control.ts'
+import { connectToService } from './control-socket.ts'
 import { diagnose } from './diagnose.ts'
-import { readEnv } from './env.ts'
 import { isAbsent, openDatabase } from './open-database.ts'
+import { readEnv } from './read-config.ts'
 import { print } from './terminal.ts'
 
 /** What was found about one thing, and what to do. */

@@ -1,5 +1,5 @@
 import { urlHost } from '../http/bind.ts'
-import { readConfig } from './env.ts'
+import { readConfig } from './read-config.ts'
 import { say } from './terminal.ts'
 
 /** A service that listens on all addresses is asked at the loopback address. */

@@ -3,8 +3,8 @@ import { distribute, undistributedTables } from '../db/distribute.ts'
 import { openDriver } from '../db/drizzle.ts'
 import { migrate, migrationState, migrations } from '../db/migrator.ts'
 import { distributedTables } from '../modules/table-registry.ts'
-import { readConfig } from './env.ts'
 import { isAbsent, openDatabase } from './open-database.ts'
+import { readConfig } from './read-config.ts'
 import { say } from './terminal.ts'
 
 interface Options {

@@ -4,8 +4,8 @@ import { clusterName, holdsDatabase } from '../config/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb, type Db, openDriver } from '../db/drizzle.ts'
 import { removedAtEnd } from './atomic-file.ts'
-import { connectToService, newCopy, type ServiceCalls } from './control.ts'
-import { readConfig } from './env.ts'
+import { connectToService, newCopy, type ServiceCalls } from './control-socket.ts'
+import { readConfig } from './read-config.ts'
 
 /** A database for a command. That of a running service refuses transactions, and has `ServiceCalls` instead. */
 type CommandDriver = Driver & AsyncDisposable & Partial<ServiceCalls>

@@ -260,7 +260,7 @@ Examples:
     usage: 'version',
     description: 'print the version',
     options: { '--licenses': 'print the licences of todo-api and of the software in it' },
-    load: async () => (await import('./licenses.ts')).versionCommand,
+    load: async () => (await import('./version.ts')).versionCommand,
   },
 ]
 

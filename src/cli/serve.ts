@@ -4,7 +4,7 @@ import type { Supervisor } from '../server/cluster/worker-channel.ts'
 import { listen } from '../server/listener.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
 import { createLog, errorFields, type Log, type LogOptions } from '../telemetry/log.ts'
-import { readConfig } from './env.ts'
+import { readConfig } from './read-config.ts'
 import { print, UsageError } from './terminal.ts'
 
 const isTerminal = () => process.stdout.isTTY === true
@@ -85,7 +85,7 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
     })
   if (config.database.kind === 'embedded') {
     // It belongs to one process: other commands go through the service.
-    const { answerCommands } = await import('./control.ts')
+    const { answerCommands } = await import('./control-socket.ts')
     commands = answerCommands(config.dataDir, driver, log)
   }
   // Exits, so that systemd or the container runtime starts the service again.

@@ -1,5 +1,5 @@
 import { type Config, readSettings } from '../config/config.ts'
-import { readEnv } from './env.ts'
+import { readEnv } from './read-config.ts'
 import { printable, printRows } from './terminal.ts'
 
 /** `todo-api config`: prints every setting in force and its source. Throws `ConfigError` with all mistakes. */
