@@ -209,22 +209,28 @@ describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
     expect((await notes()).length).toBe(20)
   })
 
-  test('is observed statement by statement', async () => {
+  test('is observed statement by statement, whose rows keep their names', async () => {
     await empty()
     const seen: unknown[] = []
     const observed = observeDriver(driver, (kind, _text, run) => {
       seen.push(kind)
       return run()
     })
-    await createDb(observed).transaction(async tx => {
+    const one = sql`select 1 as one`
+    const inside = await createDb(observed).transaction(async tx => {
       await tx.insert(entries).values({ id: 1, note: 'one' })
       await tx.delete(entries)
+      return tx.execute(one)
     })
+    const outside = await createDb(observed).execute(one)
 
+    const read = { operation: 'select', table: undefined }
     expect(seen).toEqual([
       { operation: 'insert', table: 'entries' },
       { operation: 'delete', table: 'entries' },
+      ...[read, read],
     ])
+    expect([[...inside], [...outside]]).toEqual([[{ one: 1 }], [{ one: 1 }]])
   })
 
   test('a prepared query returns named rows with the types of its columns', async () => {
