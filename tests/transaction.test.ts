@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { eq, placeholder, sql } from 'drizzle-orm'
-import { integer, pgTable, text } from 'drizzle-orm/pg-core'
+import { alias, integer, pgTable, text } from 'drizzle-orm/pg-core'
 import type { Driver, Query } from '../src/db/driver.ts'
 import { createDb, type Db, prepareSql } from '../src/db/drizzle.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
@@ -231,6 +231,18 @@ describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
       ...[read, read],
     ])
     expect([[...inside], [...outside]]).toEqual([[{ one: 1 }], [{ one: 1 }]])
+  })
+
+  test('a row of a left join without its other half has null in its place', async () => {
+    await empty()
+    await db.insert(entries).values({ id: 1, note: 'one' })
+    const next = alias(entries, 'next')
+    const rows = await db
+      .select()
+      .from(entries)
+      .leftJoin(next, eq(next.id, sql`${entries.id} + 1`))
+
+    expect(rows).toEqual([{ entries: { id: 1, note: 'one' }, next: null }])
   })
 
   test('a prepared query returns named rows with the types of its columns', async () => {
