@@ -108,8 +108,8 @@ describe('a prepared statement that no longer fits, with others sent behind it,'
     ['26000', 'unnamed prepared statement does not exist'],
   ])(
     'is unavailable when the schema makes it wrong (%s), and its connection is used no more',
-    async (...error) => {
-      const { results, after } = await askAll({ on: once4th('B', () => failed(...error)) })
+    async (code, message) => {
+      const { results, after } = await askAll({ on: once4th('B', () => failed(code, message)) })
 
       expect(expectOwnAnswers(results)).toEqual({ answered: 11, refused: 1 })
       expect(after).toBe('lost')
