@@ -235,6 +235,12 @@ test('an error carries its SQLSTATE and constraint, and the next statement works
   expect(await driver.query('select count(*) from unique_t', [])).toEqual([[1]])
 })
 
+test('an undefined value is refused, as by a server', async () => {
+  await expect(driver.query('select $1::text', [undefined])).rejects.toThrow('undefined')
+
+  expect(await driver.query('select $1::text', [null])).toEqual([[null]])
+})
+
 test('a session returns the rows of the last statement', async () => {
   const rows = await driver.dedicatedConnection(connection =>
     connection.execute('select 1; select 2 union all select 3'),
