@@ -549,10 +549,17 @@ test('without its folder a database answers nothing more', async () => {
 })
 
 test('statements that write are told apart from those that only read', () => {
-  const reads = ['select updated_at from t', ' with a as (select 1) select * from a', 'show server_version']
+  const reads = [
+    'select updated_at from t',
+    ' with a as (select 1) select * from a',
+    'show server_version',
+    'EXPLAIN SELECT 1',
+    'values (1)',
+  ]
   const writes = [
     'insert into t values (1)',
     'with a as (delete from t returning *) select * from a',
+    'WITH a AS (UPDATE t SET b = 1 RETURNING *) SELECT * FROM a',
     'vacuum',
     "select nextval('s')",
     "select setval('s', 1)",
