@@ -481,6 +481,11 @@ describe('config', () => {
     }
   })
 
+  test('shows the address of a collector without its password', async () => {
+    const { of } = await config({ OTEL_EXPORTER_OTLP_ENDPOINT: 'https://ada:geheim@collector:4318/otlp' })
+    expect(of('OTEL_EXPORTER_OTLP_ENDPOINT').value).toBe('https://ada:(hidden)@collector:4318/otlp')
+  })
+
   test('leaves no setting out, and shows what is in force for each', async () => {
     const source = readFileSync(join(import.meta.dir, '../src/config/config.ts'), 'utf8')
     const names = [...source.matchAll(/(?:text|secret|integer|flag|oneOf)\('([A-Z_]+)'/g)].map(

@@ -198,6 +198,19 @@ describe('the OpenAPI document', () => {
     expect(description.split(', or: ').sort()).toEqual(codes.map(code => new AppError(code).message).sort())
   })
 
+  test('that could not be made is made at the next request', async () => {
+    let isFirst = true
+    const routes = () => {
+      if (!isFirst) return []
+      isFirst = false
+      throw new Error('out of memory')
+    }
+    const app = new Elysia().use(docs('open', routes))
+    const ask = async () => (await app.handle(new Request('http://localhost/openapi.json'))).status
+
+    expect([await ask(), await ask(), await ask()]).toEqual([500, 200, 200])
+  })
+
   test('is made for a route that declares no response', async () => {
     const plain = new Elysia().get('/plain', () => 'text')
     const app = new Elysia().use(docs('open', () => plain.routes)).use(plain)

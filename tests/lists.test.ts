@@ -4,6 +4,9 @@ import type { Task } from '../src/modules/tasks/model.ts'
 import { onBothDatabases, type Service, type User } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
+/** A search for this many words. */
+const words = (count: number) => Array.from({ length: count }, (_, i) => `w${10 + i}`).join('+')
+
 /** Every page from an address on, by following `Link`. */
 async function pages(api: Service, token: string, address: string) {
   const all: Task[][] = []
@@ -126,6 +129,22 @@ onBothDatabases('lists', api => {
       expect(behind.body).toEqual(expected.slice(3, 8))
     }
   }, 30_000)
+
+  test('a key that comes again decides nothing, and every next page can be asked for', async () => {
+    const ada = await many()
+    for (const last of ['z', 'y']) await api.task(ada, { title: `${'🦆'.repeat(199)}${last}` })
+    const sorted = (sort: string) => pages(api, ada.token, `/tasks?sort=${sort}&limit=1`)
+
+    for (const [repeated, sort] of [
+      [`-title,${Array(24).fill('title').join()},-title`, '-title'],
+      ['priority,-title,-priority,title', 'priority,-title'],
+    ] as const) {
+      const found = await sorted(repeated)
+      expect(found).toHaveLength(32)
+      const fields = ({ title, priority }: Task) => [title, priority]
+      expect(found.flat().map(fields)).toEqual((await sorted(sort)).flat().map(fields))
+    }
+  })
 
   test('an order is that of its keys, texts byte by byte, no date last', async () => {
     const ada = await many()
@@ -344,8 +363,12 @@ onBothDatabases('lists', api => {
       expect(await find(nothing)).toEqual(nothing.includes('milk') ? ['Buy milk'] : [])
     }
     expect(await find('🦆')).toEqual(['feed the 🦆'])
-    expect(await find(' ')).toHaveLength(7)
-    expect(await find('')).toHaveLength(7)
+    // Twenty words count, and the beginning of another one or the same one again do not.
+    await api.task(ada, { title: words(20).replaceAll('+', ' '), description: '牛奶'.repeat(11) })
+    expect(await titles(ada.token, `q=${words(20)}+w+W10+w1`)).toHaveLength(1)
+    expect(await find('牛奶'.repeat(10))).toHaveLength(1)
+    expect(await find(' ')).toHaveLength(8)
+    expect(await find('')).toHaveLength(8)
   })
 
   test('what is searched follows every change', async () => {
@@ -389,6 +412,9 @@ onBothDatabases('lists', api => {
     [Array(21).fill('tag=x').join('&'), 'tag'],
     [`q=${'x'.repeat(201)}`, 'q'],
     ['q=%00', 'q'],
+    [`q=${words(21)}`, 'q'],
+    [`q=${'牛奶'.repeat(10)}今+${'牛'.repeat(20)}`, 'q'],
+    [`q=${'🦆'.repeat(21)}`, 'q'],
     ['due_before=tomorrow', 'due_before'],
     ['due_after=2026-02-31T00:00:00Z', 'due_after'],
     ['created_before=infinity', 'created_before'],
@@ -415,6 +441,10 @@ onBothDatabases('lists', api => {
     ])
     expect(await problems(`?tag=a&tag=${'x'.repeat(51)}`)).toEqual([
       'String should have at most 50 characters',
+    ])
+    expect(await problems(`?q=${words(21)}&limit=0`)).toEqual([
+      'Input should be at least 1',
+      'String should have at most 20 words, or characters of a script without spaces',
     ])
   })
 

@@ -169,6 +169,35 @@ onBothDatabases(
       expect((await call('task_stats')).content.total).toBe(3)
     })
 
+    test('learns by the names of its arguments, and which of several tasks it is, why a call fails', async () => {
+      const { call } = speak(api, await api.user())
+      const list_id = Bun.randomUUIDv7()
+      const tasks = [{ title: 'Buy milk' }, { title: 'Lost', list_id }]
+      const key = 'monday'
+      const [first, others] = [[{ title: 'Call Bob' }], [{ title: 'Call Bob' }, { title: 'Call Eve' }]]
+      const reused = [{ title: 'Call Bob' }, { title: 'Call Ann' }]
+      const id = (await call('add_tasks', { tasks: first })).content.tasks[0].id
+      await call('add_tasks', { tasks: others, key })
+
+      for (const [name, args, loc, index] of [
+        ['task_stats', { tz: 'Mars' }, ['arguments', 'tz'], undefined],
+        ['find_tasks', { cursor: 'nonsense' }, ['arguments', 'cursor'], undefined],
+        ['list_lists', { cursor: 'nonsense' }, ['arguments', 'cursor'], undefined],
+        ['update_task', { id, list_id }, ['arguments', 'list_id'], undefined],
+        ['add_tasks', { tasks }, ['arguments', 'tasks', 1, 'list_id'], 1],
+        ['add_tasks', { tasks, key: 'tuesday' }, ['arguments', 'tasks', 1, 'list_id'], 1],
+        ['add_tasks', { tasks: reused, key }, ['arguments', 'key'], 1],
+      ] as const) {
+        const { isError, content } = await call(name, args)
+        expect({ name, isError, loc: content.detail[0].loc, index: content.index }).toEqual({
+          name,
+          isError: true,
+          loc,
+          index,
+        })
+      }
+    })
+
     test('gets results and errors that fit the schemas of the tools', async () => {
       const { send, call } = speak(api, await api.user())
       const { tools } = (await send('tools/list')).body.result
@@ -231,6 +260,10 @@ onBothDatabases(
         'arguments.status: Input should be a list',
         'arguments.priority: Input should be a whole number',
         "arguments.limt: Unknown field: the nearest known one is 'limit'",
+      ])
+      const q = Array.from({ length: 21 }, (_, i) => `word${10 + i}`).join(' ')
+      expect(await problemsOf('find_tasks', { q })).toEqual([
+        'arguments.q: String should have at most 20 words, or characters of a script without spaces',
       ])
       const tasks = [{ title: 'Buy milk' }, { titel: 'Buy bread', due_at: 'tomorrow', status: 'done' }]
       expect(await problemsOf('add_tasks', { tasks })).toEqual([

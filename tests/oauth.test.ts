@@ -308,6 +308,13 @@ onBothDatabases('OAuth 2', api => {
     expect(await missing({ grant_type: 'password' })).toEqual(['body.username', 'body.password'])
     expect(await missing({ grant_type: 'refresh_token' })).toEqual(['body.refresh_token'])
     expect(await missing({ grant_type: 'implicit' })).toEqual(['body.grant_type'])
+    expect(await missing({ email: 'ada@example.com' })).toEqual(['body.password'])
+    expect(
+      (await api.post('/auth/login', { json: { email: 'ada@example.com', password: 5 } })).body,
+    ).toMatchObject({
+      detail: [{ loc: ['body', 'password'] }],
+      body: { email: 'ada@example.com', password: '********' },
+    })
     expect((await api.post('/auth/login', { form: { scope: '' } })).body.error_description).toBe(
       'username: Field required; password: Field required',
     )

@@ -492,6 +492,21 @@ onBothDatabases('a batch', api => {
       ])
     })
 
+    test.each([
+      ['wrong values', { tags: Array(150).fill(1) }],
+      ['unknown fields', Object.fromEntries(Array.from({ length: 150 }, (_, i) => [`unknown_${i}`, 1]))],
+    ])(
+      'of a hundred operations with many %s one error has as many as it can name, the others one or two',
+      async (_, wrong) => {
+        const ada = await api.user()
+        const operations = Array(100).fill({ op: 'create', task: { title: 'x', ...wrong } })
+        const { body } = await sendLoosely(ada.token, operations, { prefer: 'handling=strict' })
+        const counts = body.results.map(({ error }: any) => error.detail.length)
+        expect(counts[0]).toBe(100)
+        for (const count of counts.slice(1)) expect(count).toBeWithin(1, 3)
+      },
+    )
+
     test.each(['yes', 0, null])('is chosen by true or false, not by %j', async atomic => {
       const ada = await api.user()
       const answer = await api.post('/tasks/batch', {

@@ -104,6 +104,7 @@ describe('the words of a text', () => {
 
   test('a search asks for every word, and for nothing that is a wildcard', () => {
     expect(searchPatterns('Milk% the_\\ milk')).toEqual(['% milk%', '% the%'])
+    expect(searchPatterns('mi milk mil 牛 牛奶')).toEqual(['% milk%', '% 牛 奶%'])
     expect(searchPatterns('!!!')).toEqual(['%\n%'])
   })
 })

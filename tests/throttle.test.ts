@@ -173,6 +173,20 @@ onBothDatabases(
       expect(statuses).toEqual([...Array(6).fill(401), 429, ...Array(6).fill(401), 429])
     })
 
+    test('the attempt that is left to an address is used up by a wrong password alone', async () => {
+      const ada = await api.user()
+      const ip = '198.51.100.9'
+      for (let i = 0; i < 5; i++) await signIn(api, ada.email, 'a wrong one', '203.0.113.71')
+      const { body } = await signIn(api, ada.email, ada.password, ip)
+      const headers = { 'x-forwarded-for': ip }
+      const json = { current_password: ada.password, new_password: 'another correct horse' }
+      const changed = await api.post('/users/me/password', { token: body.access_token, json, headers })
+
+      expect(changed.status).toBeWithin(200, 205)
+      expect((await signIn(api, ada.email, 'a wrong one', ip)).status).toBe(401)
+      expect((await signIn(api, ada.email, json.new_password, ip)).status).toBe(429)
+    })
+
     test('an attempt that could not be checked does not count', async () => {
       const throttle = createThrottle(
         { query: api.sql },
@@ -185,6 +199,10 @@ onBothDatabases(
         await expect(throttle.limitAttempts(account, '203.0.113.1', busy)).rejects.toThrow('busy')
       }
       expect(await throttle.limitAttempts(account, '203.0.113.1', async () => 'right')).toBe('right')
+      // Neither does it count when one attempt is left to the address.
+      await throttle.limitAttempts(account, '203.0.113.2', async () => undefined)
+      for (let i = 0; i < 2; i++)
+        await expect(throttle.limitAttempts(account, '203.0.113.1', busy)).rejects.toThrow('busy')
     })
 
     test('a counter that is out of reach refuses no attempt: it says so', async () => {

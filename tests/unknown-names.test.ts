@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import { nearest } from '../src/lib/nearest.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 
@@ -157,6 +158,11 @@ onBothDatabases('what a route does not know', api => {
       expect(body.detail).toHaveLength(2)
       expect(JSON.stringify(body)).not.toMatch(/hush|correct horse/)
     })
+  })
+
+  test('a long name is compared by its beginning', () => {
+    const [beginning, rest] = ['a'.repeat(100), 'b'.repeat(500)]
+    expect(nearest(beginning + rest, [rest, beginning])).toBe(beginning)
   })
 
   test('lists in an address come as name=, repeated, and as name[]=', async () => {

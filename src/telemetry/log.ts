@@ -1,3 +1,5 @@
+import { isSqlState } from '../lib/sql-state.ts'
+
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 export type Fields = Record<string, unknown>
 
@@ -172,8 +174,7 @@ export function errorFields(error: unknown): Fields {
   // Two drivers: the embedded engine's has the shorter names.
   const { code, constraint_name, constraint, table_name, table, routine } = cause as Error &
     Record<string, unknown>
-  // A SQLSTATE holds a digit; EPIPE and EROFS are the system's.
-  const fromDatabase = typeof code === 'string' && /^(?=.*\d)[0-9A-Z]{5}$/.test(code)
+  const fromDatabase = isSqlState(code)
   return {
     error: cause.name,
     code,

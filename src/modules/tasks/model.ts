@@ -15,6 +15,7 @@ import {
 } from '../../http/schema.ts'
 import { list } from '../lists/model.ts'
 import { examples, fieldsWith, filterSchemas, inputs, outputs, type SortName } from './fields.ts'
+import { searchProblem } from './words.ts'
 
 export const task = t.Object(outputs, { title: 'Task', examples: [examples] })
 
@@ -63,7 +64,9 @@ export const listQuery = t.Object({
   q: t.Optional(
     text({
       maxLength: 200,
-      description: 'Words, or beginnings of words, that all stand in title or description, in any case.',
+      problem: searchProblem,
+      description:
+        'Up to 20 words, or beginnings of words, that all stand in title or description, in any case. In a script without spaces each character is a word.',
     }),
   ),
   overdue: t.Optional(
