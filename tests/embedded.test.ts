@@ -321,6 +321,20 @@ test('the process does other things while many statements wait', async () => {
   expect(turns).toBeGreaterThan(5)
 })
 
+test('statements wait for the process to do other things every five milliseconds, not each of them', async () => {
+  const clock = spyOn(performance, 'now')
+  const turns = spyOn(globalThis, 'setImmediate')
+  const counts: number[] = []
+  for (const at of [1e9, 1e9 + 4.9, 1e9 + 5]) {
+    clock.mockReturnValue(at)
+    for (let i = 0; i < 3; i++) await driver.query('select 1', [])
+    counts.push(turns.mock.calls.length)
+  }
+  for (const spy of [clock, turns]) spy.mockRestore()
+
+  expect(counts).toEqual([1, 1, 2])
+})
+
 test('closing waits for what is under way, not longer than it may, and leaves no timer', async () => {
   const timers = [spyOn(globalThis, 'setInterval'), spyOn(globalThis, 'clearInterval')] as const
   const driver = await open(folder())
