@@ -117,6 +117,18 @@ describe('a prepared statement that no longer fits, with others sent behind it,'
   )
 })
 
+test('a statement whose trigger has an outdated plan is unavailable, and its connection is used no more', async () => {
+  const words = 'type of parameter 4 (bigint) does not match that when preparing the plan (integer)'
+  const outdated = failed('42804', words, 'plpgsql_param_eval_recfield')
+  using server = await startScriptedServer({
+    on: (type, { text }) => (type === 'E' && text === 'write' ? outdated : undefined),
+  })
+  const single = await connect(server.url)
+
+  await expect(single.ask('write', [], {})).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' })
+  expect(single.lost).toBe(true)
+})
+
 test('a statement that fails after some of its rows leaves none of them in the next answer', async () => {
   const cancelled = Buffer.concat([row('1'), row('2'), failed('57014', 'canceling statement')])
   const { results, after } = await askAll({ on: once4th('E', () => cancelled) })
