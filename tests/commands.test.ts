@@ -503,6 +503,7 @@ describe('config', () => {
     // These are off when nothing is said; every other one has a value then.
     const off = /^(FIRST_USER_|METRICS_|OTEL_|TRUSTED_PROXIES$|BACKUP_EVERY$)/
     expect(names.filter(name => shownOf(name) === '(not set)' && !off.test(name))).toEqual([])
+    expect((await config({ METRICS_PORT: '9100' })).of('METRICS_HOST').value).toBe('127.0.0.1')
   })
 
   test('with mistakes names them all and exits 2', async () => {

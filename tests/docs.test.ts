@@ -179,14 +179,27 @@ describe('the OpenAPI document', () => {
         if (status === '503' || status === '429') expect(headers).toContainKey('Retry-After')
       }
     }
-    const { headers } = operationOf('POST /api/v1/tasks').responses[201]!
-    expect(headers).toContainKeys(['ETag', 'Location'])
-    const limited = operationOf('POST /api/v1/auth/login').responses[429]!
-    expect(limited.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
+    for (const [name, status, headers] of [
+      ['POST /api/v1/tasks', 201, ['ETag', 'Location']],
+      ['POST /api/v1/lists', 201, ['ETag', 'Location']],
+      ['GET /api/v1/tasks', 200, ['ETag', 'Link', 'X-Total-Count']],
+      ['GET /api/v1/lists', 200, ['ETag', 'Link', 'X-Total-Count']],
+      ['GET /api/v1/tasks/trash', 200, ['Link']],
+      ['GET /api/v1/tasks/changes', 200, ['ETag']],
+      ['GET /api/v1/tasks/{id}', 304, ['ETag']],
+      ['PATCH /api/v1/tasks/{id}', 200, ['ETag']],
+      ['PATCH /api/v1/lists/{id}', 200, ['ETag']],
+      ['POST /api/v1/auth/login', 429, ['Retry-After', 'RateLimit', 'RateLimit-Policy']],
+    ] as [string, number, string[]][])
+      expect([name, Object.keys(operationOf(name).responses[status]!.headers)]).toEqual([
+        name,
+        expect.arrayContaining(headers),
+      ])
   })
 
   test.each<[string, number, ErrorCode[]]>([
     ['GET /api/v1/tasks/changes', 410, ['cursor_expired']],
+    ['POST /api/v1/tasks', 409, ['id_used', 'idempotency_key_used']],
     ['POST /api/v1/lists', 409, ['id_used', 'idempotency_key_used', 'too_many_lists']],
     // A plugin of these routes has errors with the same status.
     ['GET /api/v1/tasks/{id}', 403, ['not_authorized', 'insufficient_scope']],
@@ -405,6 +418,8 @@ describe('the OpenAPI document', () => {
       const { properties, required } = document.components.schemas[name]!
       expect([name, required]).toEqual([name, Object.keys(properties!)])
     }
+    const { Task, TrashedTask } = document.components.schemas
+    expect(TrashedTask!.required).toEqual([...(Task!.required as string[]), 'deleted_at'])
   })
 
   test('titles every schema with its name', () => {

@@ -1,6 +1,9 @@
 import { expect, test } from 'bun:test'
+import { createDb } from '../src/db/drizzle.ts'
+import { createListService } from '../src/modules/lists/service.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
+import { byHand } from './support/by-hand.ts'
 import { onBothDatabases, type Service, type User } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
@@ -219,10 +222,15 @@ onBothDatabases('lists', api => {
     const operations = Array.from({ length: 51 }, () => ({ op: 'create', task: { title: 'x' } }))
     await api.post('/tasks/batch', { token: ada.token, json: { operations } })
 
-    for (const query of ['', '?sort=title']) {
-      const { body, headers } = await api.get(`/tasks${query}`, { token: ada.token })
-      expect([body.length, headers.has('link')]).toEqual([50, true])
+    const read = async (path: string) => {
+      const { body, headers } = await api.get(path, { token: ada.token })
+      return [(body.tasks ?? body).length, headers.has('link') || body.has_more]
     }
+
+    for (const path of ['/tasks', '/tasks?sort=title', '/tasks/changes'])
+      expect([path, ...(await read(path))]).toEqual([path, 50, true])
+    await byHand(api.sql, 'update tasks set deleted_at = now() where user_id = $1', [ada.id])
+    expect(await read('/tasks/trash')).toEqual([50, true])
   })
 
   test('a page ends before the first task of the next one, whatever that says in its texts', async () => {
@@ -277,6 +285,23 @@ onBothDatabases('lists', api => {
     })
   })
 
+  test('a cursor that was signed with another secret is refused', async () => {
+    const ada = await api.user()
+    for (let i = 0; i < 2; i++) {
+      await api.task(ada)
+      await api.post('/lists', { token: ada.token, json: { name: 'x' } })
+    }
+    const listsOf = (secretKey: string) => createListService({ db: createDb(api.driver), secretKey })
+    for (const serviceOf of [(secretKey: string) => serviceOn(api, secretKey), listsOf]) {
+      const page = (secretKey: string, cursor?: string) =>
+        serviceOf(secretKey).list(ada.id, { limit: 1, ...(cursor && { cursor }) })
+      const { next } = await page('a secret')
+
+      expect((await page('a secret', next)).items).not.toBe('')
+      await expect(page('another', next)).rejects.toMatchObject({ code: 'validation_failed' })
+    }
+  })
+
   test('every filter picks what it says, and all of them can be combined', async () => {
     const ada = await api.user()
     // The embedded database's clock counts milliseconds, and it makes more than one task in each.
@@ -320,6 +345,9 @@ onBothDatabases('lists', api => {
         'status=pending&priority=1&tag=home&q=lat&due_before=2021-01-01T00:00:00Z&due_after=2019-01-01T00:00:00Z&created_after=2019-01-01T00:00:00Z&created_before=2999-01-01T00:00:00Z&updated_after=2019-01-01T00:00:00Z&overdue=true&sort=-priority,title&total=true',
       ),
     ).toEqual(['late'])
+    const due_at = '2020-01-03T00:00:00Z'
+    await api.patch(`/tasks/${doing.id}`, { token: ada.token, json: { due_at } })
+    expect(await get('overdue=true')).toEqual(['did', 'late'])
   })
 
   test('a filter without a value, as an assistant may send it, picks every task', async () => {
@@ -405,6 +433,7 @@ onBothDatabases('lists', api => {
     ['sort=user_id', 'sort'],
     [`sort=${'title,'.repeat(50)}title`, 'sort'],
     ['status=done', 'status'],
+    [Array(4).fill('status=pending').join('&'), 'status'],
     ['priority=5', 'priority'],
     ['priority=high', 'priority'],
     [`tag=${'x'.repeat(51)}`, 'tag'],

@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'bun:test'
+import { createDb } from '../src/db/drizzle.ts'
 import { createIdempotency } from '../src/lib/idempotency.ts'
+import { createListService } from '../src/modules/lists/service.ts'
 import { requestText } from '../src/modules/tasks/rows.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
@@ -172,6 +174,18 @@ onBothDatabases('a task with an id of the client', api => {
 onBothDatabases('an Idempotency-Key', api => {
   const create = (token: string, json: object, key = 'k') =>
     api.post('/tasks', { token, json, headers: { 'idempotency-key': key } })
+
+  test('stands for other ids under another secret, and for one of a task and one of a list', async () => {
+    const ada = await api.user()
+    const ids: string[] = []
+    for (const secretKey of ['a secret', 'another']) {
+      const lists = createListService({ db: createDb(api.driver), secretKey })
+      ids.push((await serviceOn(api, secretKey).create(ada.id, { title: 'x' }, 'k')).id)
+      ids.push((await lists.create(ada.id, { name: 'x' }, 'k')).id)
+    }
+
+    expect(new Set(ids).size).toBe(4)
+  })
 
   test('that comes again with the same body returns the first task as it is now', async () => {
     const ada = await api.user()

@@ -120,6 +120,11 @@ onBothDatabases('a batch', api => {
       'less_than_equal',
     ],
     [
+      [{ op: 'delete', id: crypto.randomUUID(), version: -1 }],
+      ['operations', 0, 'version'],
+      'greater_than_equal',
+    ],
+    [
       [{ op: 'create', task: { title: '', priority: 9 } }],
       ['operations', 0, 'task', 'priority'],
       'less_than_equal',

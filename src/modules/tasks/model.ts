@@ -80,13 +80,12 @@ export const trashQuery = t.Object({ limit, cursor })
 
 const trashedTask = t.Object(
   { ...task.properties, deleted_at: instant({ description: 'Since when it is in the trash.' }) },
-  {
-    title: 'TrashedTask',
-    examples: [{ ...examples, version: 2, deleted_at: '2026-11-23T06:00:00.000000Z' }],
-  },
+  { title: 'TrashedTask' },
 )
 
-export const trashedTaskList = t.Array(trashedTask)
+export const trashedTaskList = t.Array(trashedTask, {
+  examples: [[{ ...examples, version: 2, deleted_at: '2026-11-23T06:00:00.000000Z' }]],
+})
 
 export const changesQuery = t.Object({
   since: t.Optional(
