@@ -369,6 +369,18 @@ onBothDatabases('sessions', api => {
       }
   })
 
+  test('a sign-out of a session that had ended unnoticed ends its tokens, too', async () => {
+    const ada = await api.user()
+    expect(await works(ada)).toBe(true)
+    await api.sql(`alter table sessions disable trigger sessions_ended`, [])
+    await api.sql('delete from sessions where user_id = $1', [ada.id])
+    await api.sql(`alter table sessions enable trigger sessions_ended`, [])
+    expect(await works(ada)).toBe(true)
+
+    expect((await api.post('/auth/logout', { token: ada.token })).status).toBe(204)
+    expect(await works(ada)).toBe(false)
+  })
+
   test('no ticket is issued for an account that was deleted elsewhere a moment ago', async () => {
     const ada = await api.user()
     expect(await works(ada)).toBe(true)

@@ -184,6 +184,8 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
         all: undefined,
       }
       await endSessions(and(eq(sessions.userId, id), which[scope]))
+      // Also one that had ended long ago, unnoticed here: its end was committed late, or recorded by nobody.
+      if (scope !== 'others') tokenCache.revoke([sessionId])
     },
 
     /** Ends one session of the caller. Throws `session_not_found`. */
