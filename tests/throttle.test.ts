@@ -134,6 +134,26 @@ onBothDatabases(
       expect((await signIn(api, ada.email.toUpperCase(), ada.password, '198.51.100.7')).status).toBe(200)
     })
 
+    test('right passwords at once are all right, more than the attempts that may fail', async () => {
+      const ada = await api.user()
+
+      const answers = await Promise.all(
+        Array.from({ length: 12 }, () => signIn(api, ada.email, ada.password, '203.0.113.67')),
+      )
+
+      expect(answers.map(({ status }) => status)).toEqual(Array(12).fill(200))
+    })
+
+    test('attempts on one account keep nobody else from signing in', async () => {
+      const [ada, bob] = [await api.user(), await api.user()]
+      const attempts = Array.from({ length: 90 }, () => signIn(api, ada.email, ada.password, '203.0.113.68'))
+      const ofBob = await signIn(api, bob.email, bob.password, '203.0.113.68')
+
+      expect(ofBob.status).toBe(200)
+      expect(await Promise.race([attempts.at(-1)!.then(() => 'over'), 'not over'])).toBe('not over')
+      expect((await Promise.all(attempts)).filter(({ status }) => status !== 200)).toEqual([])
+    })
+
     test('a right password does not forget the wrong ones before it', async () => {
       const ada = await api.user()
       const statuses = []

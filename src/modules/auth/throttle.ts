@@ -4,6 +4,7 @@ import type { Driver } from '../../db/driver.ts'
 import { networkOf } from '../../lib/client-address.ts'
 import { AppError } from '../../lib/errors.ts'
 import { sha256 } from '../../lib/sha256.ts'
+import { createQueue } from './queue.ts'
 
 /** Response headers with the rest of a limit (draft-ietf-httpapi-ratelimit-headers-10). */
 type LimitHeaders = Record<string, string>
@@ -12,6 +13,8 @@ export type Throttle = ReturnType<typeof createThrottle>
 
 const accountSeconds = 15 * 60
 const fallbackSeconds = 60
+/** Attempts on one account that may wait for the one before. */
+const waitingMax = 100
 
 /**
  * Limits the rate of calls and of password attempts. rate-limiter-flexible counts: calls of an address in this process,
@@ -46,6 +49,47 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
   const failures = shared('account', settings.failuresPerAccount, accountSeconds)
   const perAddressFallback = shared('fallback', 1, fallbackSeconds)
   const refused = { login: 0, register: 0, account: 0 }
+  const queues = new Map<string, ReturnType<typeof createQueue>>()
+
+  /**
+   * One attempt on an account after the other: an attempt that waits does not count as failed, and keeps no password of
+   * another account from being hashed.
+   */
+  async function inTurn<T>(account: string, attempt: () => Promise<T>): Promise<T> {
+    const queue = queues.get(account) ?? createQueue(1, waitingMax)
+    queues.set(account, queue)
+    try {
+      return await queue(attempt)
+    } finally {
+      if (queue.stats().running === 0) queues.delete(account)
+    }
+  }
+
+  async function countAttempt<T>(account: string, ip: string | null, check: () => Promise<T>): Promise<T> {
+    if (settings.failuresPerAccount === 0) return check()
+    const key = digest(account)
+    const counted = await consume(failures, key)
+    const fallbackKey = counted.refused ? `${key}:${digest(bucketOf(ip))}` : undefined
+    if (fallbackKey !== undefined) {
+      const fallback = await consume(perAddressFallback, fallbackKey)
+      if (fallback.refused) {
+        refused.account++
+        throw tooMany(fallback)
+      }
+    }
+    // An attempt that could not be checked (too busy, the database away) does not count.
+    let hasFailed = false
+    try {
+      const result = await check()
+      hasFailed = !result
+      return result
+    } finally {
+      if (!hasFailed) {
+        await failures.reward(key)
+        if (fallbackKey !== undefined) await perAddressFallback.reward(fallbackKey)
+      }
+    }
+  }
 
   return {
     /** Counts a call from an address. Throws `too_many_requests`. */
@@ -66,35 +110,12 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
     },
 
     /**
-     * Runs a check of a credential for an account. It counts as failed until it succeeds, so that of a hundred
-     * concurrent attempts not all pass before the first is counted. Returns what the check returns. Throws
+     * Runs a check of a credential for an account, after those before it. It counts as failed until it succeeds, so that of a
+     * hundred attempts at many replicas not all pass before the first is counted. Returns what the check returns. Throws
      * `too_many_requests`.
      */
-    async limitAttempts<T>(account: string, ip: string | null, check: () => Promise<T>): Promise<T> {
-      if (settings.failuresPerAccount === 0) return check()
-      const key = digest(account)
-      const counted = await consume(failures, key)
-      const fallbackKey = counted.refused ? `${key}:${digest(bucketOf(ip))}` : undefined
-      if (fallbackKey !== undefined) {
-        const fallback = await consume(perAddressFallback, fallbackKey)
-        if (fallback.refused) {
-          refused.account++
-          throw tooMany(fallback)
-        }
-      }
-      // An attempt that could not be checked (too busy, the database away) does not count.
-      let hasFailed = false
-      try {
-        const result = await check()
-        hasFailed = !result
-        return result
-      } finally {
-        if (!hasFailed) {
-          await failures.reward(key)
-          if (fallbackKey !== undefined) await perAddressFallback.reward(fallbackKey)
-        }
-      }
-    },
+    limitAttempts: <T>(account: string, ip: string | null, check: () => Promise<T>): Promise<T> =>
+      inTurn(account, () => countAttempt(account, ip, check)),
 
     /** The number of calls that each limit has refused since the start. */
     stats: (): Readonly<typeof refused> => refused,
