@@ -144,7 +144,7 @@ onBothDatabases(
       expect(answers.map(({ status }) => status)).toEqual(Array(12).fill(200))
     })
 
-    test('attempts on one account keep nobody else from signing in', async () => {
+    test('attempts on one account keep no other user from signing in', async () => {
       const [ada, bob] = [await api.user(), await api.user()]
       const attempts = Array.from({ length: 90 }, () => signIn(api, ada.email, ada.password, '203.0.113.68'))
       const ofBob = await signIn(api, bob.email, bob.password, '203.0.113.68')

@@ -163,8 +163,8 @@ export function onlyReads(text: string): boolean {
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
 /**
- * Runs one work at a time, in the order of arrival, but for one thing: whoever had the last turn lets others go first, so
- * that a hundred statements of one user keep no other user waiting.
+ * Runs one piece of work at a time, in the order of arrival, except that a caller who has just had a turn lets others go
+ * first: a hundred statements of one user keep no other user waiting.
  */
 function createTurns() {
   const waiting: { caller: string | undefined; start: () => void }[] = []

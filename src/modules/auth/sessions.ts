@@ -184,7 +184,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
         all: undefined,
       }
       await endSessions(and(eq(sessions.userId, id), which[scope]))
-      // Also one that had ended long ago, unnoticed here: its end was committed late, or recorded by nobody.
+      // Also one that had ended long ago, unnoticed here: its end was committed late, or recorded by no trigger.
       if (scope !== 'others') tokenCache.revoke([sessionId])
     },
 
