@@ -1,6 +1,7 @@
 import { afterAll, describe, expect, jest, spyOn, test } from 'bun:test'
 import {
   closeSync,
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -18,6 +19,7 @@ import * as archive from '../src/cli/backup/archive.ts'
 import { backupCommand } from '../src/cli/backup/backup.ts'
 import { withUnpacked } from '../src/cli/backup/read-through.ts'
 import type { Env } from '../src/config/config.ts'
+import { clusterBytes } from '../src/db/embedded/copy.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { migrate } from '../src/db/migrator.ts'
 import { startBackups } from '../src/server/backups.ts'
@@ -193,9 +195,8 @@ describe('with BACKUP_EVERY', () => {
 
   test('doctor warns when the newest backup is older than two periods, or when there is none', async () => {
     const dataDir = newFolder()
-    await runCommand(['migrate'], { env: on(dataDir) })
     const dir = join(dataDir, 'backups')
-    mkdirSync(dir)
+    mkdirSync(dir, { recursive: true })
     const ageHours = async (hours: number | undefined) => {
       for (const name of readdirSync(dir)) rmSync(join(dir, name))
       if (hours !== undefined) {
@@ -212,6 +213,9 @@ describe('with BACKUP_EVERY', () => {
       return [exitCode, findings.find(({ check }) => check === 'backups').verdict]
     }
 
+    // Of a database that is not made yet there can be none.
+    expect(await ageHours(undefined)).toEqual([0, 'ok'])
+    await runCommand(['migrate'], { env: on(dataDir) })
     expect(await ageHours(undefined)).toEqual([0, 'warn'])
     expect(await ageHours(11)).toEqual([0, 'ok'])
     expect(await ageHours(13)).toEqual([0, 'warn'])
@@ -248,12 +252,17 @@ describe('backup --verify', () => {
     await migrate(driver, [])
     await driver.query(`insert into rate_limits values ('a', 1, 1), ('b', 1, 1)`, [])
     await driver.close()
-    const { pack } = archive
+    const { pack, unpack } = archive
     const packing = spyOn(archive, 'pack').mockImplementation(async (folder, output) => {
       await withUnpacked(folder, 'the copy', copy =>
         copy.query(`delete from rate_limits where key = 'a'`, []),
       )
       return pack(folder, output)
+    })
+    let mode = 0
+    const unpacking = spyOn(archive, 'unpack').mockImplementation((file, folder) => {
+      mode = statSync(folder).mode & 0o777
+      return unpack(file, folder)
     })
     const target = `${dataDir}.tar.gz`
     process.env.DATA_DIR = dataDir
@@ -264,8 +273,10 @@ describe('backup --verify', () => {
     } finally {
       delete process.env.DATA_DIR
       packing.mockRestore()
+      unpacking.mockRestore()
     }
 
+    expect(mode).toBe(0o700)
     expect(readdirSync(join(dataDir, '..'))).toEqual(['data'])
     expect(leftovers(dataDir)).toEqual([])
   }, 60_000)
@@ -294,16 +305,25 @@ describe('backup --verify', () => {
       try {
         const dataDir = join(disk, 'data')
         await runCommand(['migrate'], { env: on(dataDir) })
-        const { exitCode, stderr } = await runCommand(['backup', '--verify', join(disk, 'x')], {
-          env: on(dataDir),
-        })
-
-        expect([exitCode, stderr]).toEqual([
+        const elsewhere = newFolder()
+        cpSync(dataDir, elsewhere, { recursive: true })
+        const bytes = clusterBytes(join(dataDir, 'cluster'))
+        const refusal = (place: string, times: number) => [
           1,
           expect.stringMatching(
-            /^not enough space in .*: a verified backup needs \d+ MB, and \d+ MB are free\n$/,
+            new RegExp(
+              `^not enough space in ${place}: a verified backup needs ${Math.ceil((times * bytes + 64 * 2 ** 20) / 1e6)} MB, and \\d+ MB are free\n$`,
+            ),
           ),
-        ])
+        ]
+        const outcome = async (dataDir: string, file: string) => {
+          const { exitCode, stderr } = await runCommand(['backup', '--verify', file], { env: on(dataDir) })
+          return [exitCode, stderr]
+        }
+
+        expect(await outcome(dataDir, join(disk, 'x'))).toEqual(refusal(dataDir, 2))
+        expect(await outcome(dataDir, `${elsewhere}.tar.gz`)).toEqual(refusal(dataDir, 1.5))
+        expect(await outcome(elsewhere, join(disk, 'x'))).toEqual(refusal(disk, 0.5))
         expect(readdirSync(disk)).toEqual(['data'])
       } finally {
         Bun.spawnSync(['umount', disk])

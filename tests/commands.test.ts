@@ -782,6 +782,7 @@ describe('a command that fails', () => {
       expect.stringMatching(/^Migration 0007_x failed/),
       1,
     ],
+    ['what is no error', 'geheim', 'unknown failure', 1],
     ['a reader that is gone', Object.assign(new Error('EPIPE'), { code: 'EPIPE' }), undefined, 1],
   ])('by %s ends with its message and code', (_, error, message, exitCode) => {
     expect(failureOf(error)).toEqual({ message, exitCode })
