@@ -174,31 +174,29 @@ describe('restore', () => {
   }
   const text = (path: string) => writeFileSync(path, 'not an archive at all\n'.repeat(100))
   const empty = (path: string) => writeFileSync(path, '')
-  const otherArchive = (path: string) => {
+  const archiveOf = (name: string) => (path: string) => {
     const folder = newFolder('other')
     mkdirSync(folder)
-    writeFileSync(join(folder, 'letter'), 'Dear Ada')
-    create({ file: path, cwd: folder, gzip: true, sync: true }, ['letter'])
+    writeFileSync(join(folder, name), 'Dear Ada')
+    create({ file: path, cwd: folder, gzip: true, sync: true }, [name])
   }
   const missing = () => {}
 
   test.each([
-    ['cut off', cut],
-    ['garbled', garbled],
-    ['of text', text],
-    ['empty', empty],
-    ['of another archive', otherArchive],
-    ['that is not there', missing],
-  ])('refuses a file %s and changes nothing', async (_, make) => {
+    ['cut off', cut, 'is not a backup, or is damaged: '],
+    ['garbled', garbled, 'is not a backup, or is damaged: '],
+    ['of text', text, 'is not a backup, or is damaged: '],
+    ['empty', empty, 'is not a backup, or is damaged: '],
+    ['of another archive', archiveOf('letter'), 'does not have the files of a backup'],
+    ['with nothing but the version', archiveOf('backup.json'), 'does not have the files of a backup'],
+    ['that is not there', missing, 'there is no file '],
+  ])('refuses a file %s and changes nothing', async (_, make, reason) => {
     const bad = newFolder('bad.tar.gz')
     make(bad)
     const before = readdirSync(dataDir).sort()
     const { exitCode, stderr } = await runCommand(['restore', '--force', bad], place)
 
-    expect([exitCode, stderr]).toEqual([
-      1,
-      expect.stringMatching(/is not a backup, or is damaged|there is no file/),
-    ])
+    expect([exitCode, stderr]).toEqual([1, expect.stringContaining(reason)])
     expect(stderr.trim().split('\n')).toHaveLength(1)
     expect(readdirSync(dataDir).sort()).toEqual(before)
     expect(await users()).toBe(1)

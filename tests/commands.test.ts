@@ -265,8 +265,10 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   })
 
   test('create at a terminal asks for the password twice, without an echo', async () => {
+    // The questions are no result: they are on stderr.
+    const result = join(folder, `created-${kind}`)
     const type = async (address: string, ...passwords: string[]) => {
-      const command = [await executablePath(), 'user', 'create', address].join(' ')
+      const command = [await executablePath(), 'user', 'create', address, '>', result].join(' ')
       const terminal = Bun.spawn(['script', '-qec', command, '/dev/null'], {
         env: { PATH: process.env.PATH, ...place.env },
         stdin: 'pipe',
@@ -286,6 +288,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect(typed.exitCode).toBe(0)
     expect(typed.shown).toContain('created user gina@example.com')
     expect(typed.shown).not.toContain('staple')
+    expect(readFileSync(result, 'utf8')).toMatch(/^[0-9a-f-]{36}\n$/)
     expect((await login('gina@example.com', 'staple battery')).status).toBe(200)
 
     expect(await type('hugo@example.com', 'staple battery\r', 'staple buttery\r')).toMatchObject({
