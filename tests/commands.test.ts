@@ -737,6 +737,28 @@ describe('help', () => {
   })
 })
 
+test('an account is changed before its sessions end: a sign-in in between meets the change', async () => {
+  const place = await newPlace('postgres', { direct: true })
+  const url = place.env.DATABASE_URL!
+  await execute(
+    url,
+    `insert into users (id, email, normalized_email, password_hash)
+     values (gen_random_uuid(), 'ada@example.com', 'ada@example.com', 'x')`,
+  )
+  const meeting = createMeeting(url)
+  const [disabling, found] = await meeting.sql.begin(async tx => {
+    await tx`lock table sessions in share mode`
+    const disabling = runCommand(['user', 'disable', 'ada@example.com'], place)
+    await until(async () => (await meeting.waiting()).length > 0)
+    return [[disabling], await execute(url, 'select disabled_at < now() as disabled from users')] as const
+  })
+  await Promise.all(disabling)
+  await meeting.close()
+  await place.remove()
+
+  expect(found).toEqual([{ disabled: true }])
+})
+
 test('every account is listed, however many there are, oldest first', async () => {
   const place = await newPlace('postgres')
   // Three of a moment, one of them on the next page.

@@ -210,6 +210,7 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres:///geheim', /look like.*host=\/var\/run/],
     ['postgresql+psycopg2://u:geheim@h/d', /without the name of a driver/],
     ['host=h password=geheim', /must look like postgres:/],
+    ['postgres:/h/geheim', /must look like postgres:/],
     ['postgres://h/d?sslmode=geheim', /sslmode .*disable, allow, prefer, require, verify-ca, verify-full/],
     ['postgres://h/d?connect_timeout=geheim', /connect_timeout .*whole number/],
     ['postgres://h/d?connect_timeout=3geheim', /connect_timeout .*whole number/],
@@ -228,7 +229,9 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres://h/d?sslkey=/geheim', /needs both/],
     [`postgres://h/d?sslrootcert=${import.meta.path}`, /sslrootcert .*no PEM certificate/],
     [`postgres://h/d?sslcert=${import.meta.path}&sslkey=${import.meta.path}`, /do not belong together/],
-    ['postgres://h/d?sslnegotiation=direct', /needs sslmode=require/],
+    ...['', '&sslmode=allow', '&sslmode=disable'].map(
+      mode => [`postgres://h/d?sslnegotiation=direct${mode}`, /needs sslmode=require/] as const,
+    ),
   ])('%s', (url, about) => {
     const found = mistakes(url)
 
