@@ -15,6 +15,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { version } from '../package.json'
 import * as archive from '../src/cli/backup/archive.ts'
 import { backupCommand } from '../src/cli/backup/backup.ts'
 import { withUnpacked } from '../src/cli/backup/read-through.ts'
@@ -82,6 +83,14 @@ describe('with BACKUP_EVERY', () => {
 
     const restored = await runCommand(['restore', newest.file], { env: on(newFolder()) })
     expect([restored.exitCode, restored.stderr]).toEqual([0, 'restored 1 users and 1 tasks\n'])
+    // For a todo-api with another PostgreSQL.
+    const unpacked = mkdtempSync(join(root, 'unpacked-'))
+    await archive.unpack(newest.file, unpacked)
+    const contentOf = (name: string) => readFileSync(join(unpacked, name), 'utf8')
+    expect(JSON.parse(contentOf('backup.json'))).toEqual({ program: version })
+    expect(contentOf('export.ndjson')).toEndWith(
+      '{"type":"end","user":1,"list":0,"task":1,"tombstone":0,"list_tombstone":0}\n',
+    )
   }, 120_000)
 
   test('a backup that fails is logged and counted, deletes no older one, and is tried again; the file of a killed one goes', async () => {

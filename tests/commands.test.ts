@@ -405,12 +405,35 @@ test('user list counts the tasks that are not in the trash, and the sessions tha
   await place.remove()
 })
 
-test('a command on the embedded database works without a service, and makes no database by accident', async () => {
+describe('without a database', () => {
   const dataDir = join(folder, 'nothing')
-  const { exitCode, stderr } = await runCommand(['user', 'list'], { env: { DATA_DIR: dataDir } })
 
-  expect([exitCode, stderr]).toEqual([1, expect.stringContaining('there is no database in DATA_DIR')])
-  expect(existsSync(dataDir)).toBe(false)
+  test.each([['user list'], ['export']])('%s is refused in one line, and makes none', async words => {
+    const { exitCode, stderr } = await runCommand(words.split(' '), { env: { DATA_DIR: dataDir } })
+
+    expect([exitCode, lines(stderr)]).toEqual([
+      1,
+      [expect.stringMatching(/^there is no database in DATA_DIR/)],
+    ])
+    expect(existsSync(dataDir)).toBe(false)
+  })
+
+  test.each([
+    'user reset-password ada@example.com',
+    'user disable ada@example.com',
+    'user enable ada@example.com',
+    'user delete ada@example.com --yes',
+    'token create ada@example.com --name x --scopes tasks:read',
+    'token list',
+    'token revoke 00000000-0000-4000-8000-000000000000',
+    'reset-sync',
+  ])('%s fails', async words => {
+    process.env.DATA_DIR = dataDir
+    const running = runProgram(words.split(' ')).finally(() => delete process.env.DATA_DIR)
+
+    await expect(running).rejects.toThrow('there is no database in DATA_DIR')
+    expect(existsSync(dataDir)).toBe(false)
+  })
 })
 
 test('a service that was killed blocks no command', async () => {

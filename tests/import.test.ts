@@ -767,14 +767,16 @@ onBothDatabases('the loader', api => {
       const { type: _, last_version: __, ...columns } = userLine(id, { email: eve })
       return { label: eve, table: 'user' as const, columns: { ...columns, normalized_email: eve } }
     }
-    const [first, second] = [crypto.randomUUID(), crypto.randomUUID()]
+    const [first, second, third] = [crypto.randomUUID(), crypto.randomUUID(), crypto.randomUUID()]
     const skipped = await load(async loader => {
       await loader.add([user(first), user(first), user(second)])
       expect(loader.counts).toMatchObject({ added: { user: 1 }, present: 1 })
-      await loader.add([row(first, 1), row(first, 2)])
+      await loader.add([row(first, 1), user(third), row(first, 2)])
+      expect(loader.counts).toMatchObject({ added: { user: 1, task: 2 }, present: 1 })
     })
 
-    expect(skipped).toEqual([`skipped ${eve}: another account here has this e-mail address`])
+    const reason = `skipped ${eve}: another account here has this e-mail address`
+    expect(skipped).toEqual([reason, reason])
     expect((await api.task(ada)).version).toBe(2)
   })
 
