@@ -232,9 +232,10 @@ test('reset-sync tries again when a writer holds a user for longer than a statem
   await database.drop()
 })
 
-test('reset-sync says how many users, tasks and lists it has moved', async () => {
+test('reset-sync moves each user’s tasks and lists in their order, and says how many', async () => {
   const place = await newPlace('postgres', { direct: true })
   const users = Array.from({ length: 3 }, () => crypto.randomUUID())
+  // Tasks of different users may have the same id.
   for (const [i, id] of users.entries())
     await execute(
       place.env.DATABASE_URL!,
@@ -243,7 +244,8 @@ test('reset-sync says how many users, tasks and lists it has moved', async () =>
        )
        insert into user_versions (user_id, last_version) values ('${id}', 500);
        insert into tasks (id, user_id, title, version)
-       select gen_random_uuid(), '${id}', 'a', n from generate_series(1, 250) n;
+       select ('00000000-0000-4000-8000-' || lpad((n * 37 % 251)::text, 12, '0'))::uuid, '${id}', n, n
+       from generate_series(1, 250) n;
        insert into lists (id, user_id, name, version) values (gen_random_uuid(), '${id}', 'a', 251)`,
     )
   // Users of more than one page, in part without an account: they are numbered all the same.
@@ -252,8 +254,17 @@ test('reset-sync says how many users, tasks and lists it has moved', async () =>
     'insert into user_versions (user_id, last_version) select gen_random_uuid(), 5 from generate_series(1, 198)',
   )
   const { stderr } = await runCommand(['reset-sync'], place)
+  const [moved] = await execute(
+    place.env.DATABASE_URL!,
+    `select bool_and(version > forgotten_version and version <= last_version) as are_new,
+            count(distinct (user_id, version))::int as versions, bool_and(place = title::int) as are_in_order
+     from user_versions join (
+       select user_id, version, title, row_number() over (partition by user_id order by version) as place from tasks
+     ) t using (user_id)`,
+  )
   await place.remove()
 
+  expect(moved).toEqual({ are_new: true, versions: 750, are_in_order: true })
   expect(stderr).toBe(
     'the clients of 201 users will sync from the beginning; 753 tasks and lists have new versions\n',
   )
