@@ -346,6 +346,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     for (const what of ['settings', 'database', 'encoding', 'time zone', 'clock', 'migrations', 'writing']) {
       expect(stdout).toContain(`ok    ${what}`)
     }
+    if (kind === 'embedded') expect(stdout).toContain('ok    service      it runs on this data folder\n')
   })
 })
 
@@ -445,6 +446,7 @@ test('a service that was killed blocks no command', async () => {
 
   expect(existsSync(join(place.env.DATA_DIR!, 'control'))).toBe(true)
   expect((await runCommand(['user', 'list'], place)).stdout).toContain('ada@example.com')
+  expect((await runCommand(['doctor'], place)).stdout).toContain('none runs on this data folder')
   await place.remove()
 }, 60_000)
 

@@ -1,9 +1,10 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Kind } from '@sinclair/typebox'
-import { createLoader, type Loader } from '../src/cli/transfer/bulk-insert.ts'
+import { createLoader, type Loader, patiently } from '../src/cli/transfer/bulk-insert.ts'
 import { importFile } from '../src/cli/transfer/import-file.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
 import {
@@ -811,12 +812,15 @@ onBothDatabases('the loader', api => {
     ])
   })
 
-  test('gives up at once when the database is broken', async () => {
-    const addRows = () => Promise.reject(new Error('broken'))
-    const loader = createLoader({ ...api.driver, addRows }, { add() {}, say() {} })
+  test.each([undefined, '42P01', '53100'])(
+    'gives up at once when the database is broken (%p)',
+    async code => {
+      const addRows = () => Promise.reject(Object.assign(new Error('broken'), { code }))
+      const loader = createLoader({ ...api.driver, addRows }, { add() {}, say() {} })
 
-    await expect(loader.add([row(crypto.randomUUID(), 1)])).rejects.toThrow('broken')
-  })
+      await expect(loader.add([row(crypto.randomUUID(), 1)])).rejects.toThrow('broken')
+    },
+  )
 
   test('counts a row that comes twice once', async () => {
     const ada = await api.user()
@@ -826,6 +830,24 @@ onBothDatabases('the loader', api => {
       expect(loader.counts).toMatchObject({ added: { task: 1 }, present: 1 })
     })
   })
+})
+
+test('work is tried again for half a minute, twice a second', async () => {
+  let now = 0
+  const clock = spyOn(performance, 'now').mockImplementation(() => now)
+  const pause = spyOn(Bun, 'sleep').mockImplementation(async milliseconds => {
+    now += Number(milliseconds)
+  })
+  let tries = 0
+  const failing = patiently(async () => {
+    tries++
+    throw new AppError('unavailable')
+  })
+  await expect(failing).rejects.toThrow(AppError)
+  const outcome = [tries, now]
+  for (const spy of [clock, pause]) spy.mockRestore()
+
+  expect(outcome).toEqual([62, 30_500])
 })
 
 test('the loader waits for a writer of the same user, and takes the versions that follow', async () => {
@@ -1015,6 +1037,19 @@ describe('the lines of a file', () => {
     await expect(read(bytes([head, user, wrong, task, wrong]))).rejects.toThrow(
       /^line 3: priority: .+\nline 5: priority: .+$/,
     )
+  })
+
+  test.each([
+    ['title', undefined, 'Field required'],
+    ['title', null, 'Input should be a valid string'],
+    ['priority', null, 'Input should be a whole number'],
+  ])('hold what every row has: a %s of %p is named', async (name, value, message) => {
+    const [head] = good as [string]
+    const task = JSON.stringify(taskLine(eve, 1, { [name]: value }))
+    await expect(read(bytes([head, `${task}\n`, `{"type":"end"}\n`]))).rejects.toThrow(
+      `line 2: ${name}: ${message}`,
+    )
+    await read(bytes(exportOf(userLine(eve), taskLine(eve, 1, { priority: undefined, due_at: null }))))
   })
 
   test('end with the line that counts them, and it counts each kind', async () => {
