@@ -53,6 +53,11 @@ async function referenceDatabase(...statements: string[]): Promise<PrivateDataba
   return database
 }
 
+/** Makes each row that is added to a table take some time. */
+const slowInsertsInto = (table: string, seconds: number) => `
+  create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(${seconds}); return new; end $$;
+  create trigger slow before insert on ${table} for each row execute function slow()`
+
 const rowsOf = (text: string) => text.trim().split('\n').slice(1)
 /** The lines of an export without its header and without versions, which every database assigns itself. */
 const contentOf = (text: string) =>
@@ -160,6 +165,8 @@ test('rows that cannot be imported are reported, one line each, and the others a
     `insert into task values ('number 11', '${ada}', 'x', null, 'pending', '2026-01-01', '2026-01-01')`,
   )
   const place = await newPlace('postgres')
+  // Tasks follow when their users are there.
+  await execute(place.env.DATABASE_URL!, slowInsertsInto('users', 0.05))
   try {
     const { exitCode, stderr } = await runCommand(['import'], {
       env: { ...place.env, FROM_DATABASE_URL: source.url },
@@ -934,11 +941,7 @@ test.each(['transfer/import-file.ts', 'backup/restore.ts'])('%s uses no schema o
 test('a batch that takes the database too long goes in by smaller ones', async () => {
   const place = await newPlace('postgres')
   const url = place.env.DATABASE_URL!
-  await execute(
-    url,
-    `create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.005); return new; end $$;
-     create trigger slow before insert on tasks for each row execute function slow()`,
-  )
+  await execute(url, slowInsertsInto('tasks', 0.005))
   const eve = crypto.randomUUID()
   const lines = exportOf(
     userLine(eve, { last_version: 600 }),
