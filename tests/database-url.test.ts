@@ -207,6 +207,7 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres://a,b/d?hostaddr=127.0.0.1', /as many hostaddr as hosts/],
     ['postgres://a:1,b:2/d?host=h', /as many ports/],
     ['postgres:///d?host=h1,h2&port=1,2,3', /as many ports/],
+    ['postgres:///d?host=h1,h2,h3&port=1,2', /as many ports/],
     ['postgres:///geheim', /look like.*host=\/var\/run/],
     ['postgresql+psycopg2://u:geheim@h/d', /without the name of a driver/],
     ['host=h password=geheim', /must look like postgres:/],

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, mock, test } from 'bun:test'
 import * as nodeFs from 'node:fs'
 import * as nodePromises from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { basename, dirname, join } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
 import { create } from 'tar'
 
 /**
@@ -133,7 +133,9 @@ describe('a data folder', () => {
 
     expect(() => openDataDir(top)).toThrow(`DATA_DIR ${top} cannot be used: a file is in the way`)
     fs.rmSync(obstacle)
-    openDataDir(top).close()
+    const opened = openDataDir(relative(process.cwd(), top))
+    opened.close()
+    expect(opened.path).toBe(top)
     expect(fs.readdirSync(top).sort()).toEqual(['cluster', 'lock', expect.stringMatching(/^replaced-/)])
   })
 })
