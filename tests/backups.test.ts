@@ -10,6 +10,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
@@ -298,8 +299,10 @@ describe('backup --verify', () => {
       exitCode: 2,
       stderr: expect.stringContaining('needs the name of a file'),
     })
-    const device = await runCommand(['backup', '--verify', '/dev/null'], { env: on(dataDir) })
-    expect([device.exitCode, device.stderr]).toEqual([1, '/dev/null is not a file\n'])
+    const link = `${dataDir}.null`
+    symlinkSync('/dev/null', link)
+    const device = await runCommand(['backup', '--verify', link], { env: on(dataDir) })
+    expect([device.exitCode, device.stderr]).toEqual([1, `${link} is not a file\n`])
   }, 60_000)
 
   const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0

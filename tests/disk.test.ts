@@ -17,10 +17,16 @@ let events: string[] = []
 const modes = new Map<string, number>()
 /** Bytes, instead of what is free. */
 let free: number | undefined
+/** Why no result of a command can be begun. */
+let refusal: string | undefined
 
 mock.module('node:fs', () => ({
   ...fs,
   openSync(...args: Parameters<typeof fs.openSync>) {
+    const path = String(args[0])
+    if (refusal && path.endsWith('.part')) {
+      throw Object.assign(new Error(`${refusal}: open '${path}'`), { code: refusal, path })
+    }
     const file = fs.openSync(...args)
     names.set(file, String(args[0]))
     return file
@@ -284,7 +290,16 @@ describe('the result of a command', () => {
   })
 
   test.each([
-    ['a device', async () => '/dev/full', (path: string) => fs.statSync(path).isCharacterDevice()],
+    [
+      'a device',
+      // By a link, so that a fault harms no device of the machine.
+      async () => {
+        const link = join(folder(), 'device')
+        fs.symlinkSync('/dev/full', link)
+        return link
+      },
+      (path: string) => fs.statSync(path).isCharacterDevice(),
+    ],
     ['a folder', async () => folder(), (path: string) => fs.statSync(path).isDirectory()],
     [
       'a pipe',
@@ -318,6 +333,29 @@ describe('the result of a command', () => {
     const result = writeOutput(path, output => output.write('x'))
 
     await expect(result).rejects.toThrow(new RegExp(`^${basename(path)} was not written: ${reason}`))
+  })
+
+  test.each([
+    ['ENOSPC', () => 'the disk is full'],
+    ['EACCES', (top: string) => `permission denied in ${top}`],
+    ['EPERM', (top: string) => `permission denied in ${top}`],
+    ['EROFS', (top: string) => `the file system of ${top} is read-only`],
+  ])('that cannot be begun (%s) is refused in words', async (code, reason) => {
+    const top = folder()
+    refusal = code
+    const result = writeOutput(join(top, 'result'), output => output.write('x')).finally(() => {
+      refusal = undefined
+    })
+
+    await expect(result).rejects.toThrow(`result was not written: ${reason(top)}`)
+    expect(fs.readdirSync(top)).toEqual([])
+  })
+
+  test('is not blamed for another file that is not there', async () => {
+    const other = join(folder(), 'nowhere/other')
+    const result = writeOutput(join(folder(), 'result'), async () => void fs.readFileSync(other))
+
+    await expect(result).rejects.toThrow(/^ENOENT/)
   })
 })
 

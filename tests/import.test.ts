@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Kind } from '@sinclair/typebox'
+import { version } from '../package.json'
 import { createLoader, type Loader, patiently } from '../src/cli/transfer/bulk-insert.ts'
 import { importFile } from '../src/cli/transfer/import-file.ts'
 import { AppError } from '../src/lib/errors.ts'
@@ -336,6 +337,9 @@ describe.each(kinds.flatMap(from => kinds.map(to => [from, to] as const)))(
       )
       expect(again.stderr).toContain('added 0 users, 0 tasks; 10 were here already; 0 skipped')
       expect(contentOf(back.stdout)).toEqual(contentOf(readFileSync(file, 'utf8')))
+      const { exported_at, ...made } = JSON.parse(readFileSync(file, 'utf8').split('\n', 1)[0]!)
+      expect(made).toEqual({ type: 'header', format: 'todo-api-export', version: 3, program: version })
+      expect(Math.abs(Date.now() - Date.parse(exported_at))).toBeLessThan(60_000)
 
       const api = await startService(to, fresh.env)
       try {
