@@ -372,7 +372,7 @@ test('user list counts the tasks that are not in the trash, and the sessions tha
      select gen_random_uuid(), '${id}', n, now() + n * interval '1 hour', '2026-01-05'::date + n
      from generate_series(-2, 1) n;
      insert into api_tokens (id, user_id, name, scopes, token_hash, prefix, expires_at, last_used_at)
-     select ('00000000-0000-4000-8000-00000000000' || n)::uuid, '${id}', n, '{tasks:read}', n, 'todo_pat_' || n, at,
+     select ('00000000-0000-4000-8000-00000000000' || n)::uuid, '${id}', n, '{tasks:read,account:read}', n, 'todo_pat_' || n, at,
             case n when 2 then timestamptz '2026-01-04T12:00:00Z' end
      from (values (1, now() - interval '1 s'), (4, null), (2, now() + interval '1 hour'), (3, null)) t(n, at);
      insert into tasks (id, user_id, title, version, deleted_at)
@@ -405,12 +405,20 @@ test('user list counts the tasks that are not in the trash, and the sessions tha
       expect.stringMatching(/2$/),
       'ada@example.com',
       '2',
-      'tasks:read',
+      'tasks:read,account:read',
       'todo_pat_2',
       '2026-01-04 12:00',
       expect.stringMatching(/^[\d-]{10}$/),
     ],
-    [expect.stringMatching(/3$/), 'ada@example.com', '3', 'tasks:read', 'todo_pat_3', 'never', 'never'],
+    [
+      expect.stringMatching(/3$/),
+      'ada@example.com',
+      '3',
+      'tasks:read,account:read',
+      'todo_pat_3',
+      'never',
+      'never',
+    ],
   ])
   await place.remove()
 })

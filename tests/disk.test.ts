@@ -17,21 +17,27 @@ let events: string[] = []
 const modes = new Map<string, number>()
 /** Bytes, instead of what is free. */
 let free: number | undefined
-/** Why no result of a command can be begun. */
-let refusal: string | undefined
+/** A call that fails meanwhile, and why. */
+let failing: { call: 'open' | 'chmod' | 'fsync'; code: string } | undefined
+const attempt = (call: 'open' | 'chmod' | 'fsync', path: string | undefined) => {
+  if (failing?.call !== call) return
+  throw Object.assign(new Error(`${failing.code}: ${call} '${path}'`), { code: failing.code, path })
+}
 
 mock.module('node:fs', () => ({
   ...fs,
   openSync(...args: Parameters<typeof fs.openSync>) {
-    const path = String(args[0])
-    if (refusal && path.endsWith('.part')) {
-      throw Object.assign(new Error(`${refusal}: open '${path}'`), { code: refusal, path })
-    }
+    attempt('open', String(args[0]))
     const file = fs.openSync(...args)
     names.set(file, String(args[0]))
     return file
   },
+  chmodSync(...args: Parameters<typeof fs.chmodSync>) {
+    attempt('chmod', String(args[0]))
+    fs.chmodSync(...args)
+  },
   fsyncSync(file: number) {
+    attempt('fsync', names.get(file))
     events.push(`sync ${names.get(file)}`)
     fs.fsyncSync(file)
   },
@@ -119,6 +125,29 @@ describe('a data folder', () => {
     prepareDataDir(top)
 
     expect(fs.statSync(top).mode & 0o777).toBe(0o700)
+  })
+
+  test('that was empty and belongs to another user is used as it is', () => {
+    const top = folder()
+    failing = { call: 'chmod', code: 'EPERM' }
+    try {
+      prepareDataDir(top)
+    } finally {
+      failing = undefined
+    }
+  })
+
+  test('whose disk fails when the secret is made has no part of it', () => {
+    const top = folder()
+    failing = { call: 'fsync', code: 'EIO' }
+    try {
+      fs.writeFileSync(join(top, 'letter'), '')
+      expect(() => loadSecretKey(top)).toThrow('EIO')
+    } finally {
+      failing = undefined
+    }
+    expect(fs.readdirSync(top).sort()).toEqual(['letter', 'secret_key.lock'])
+    expect(loadSecretKey(top)).toHaveLength(64)
   })
 
   test('with files in it keeps its mode: it may be used for more', () => {
@@ -342,9 +371,9 @@ describe('the result of a command', () => {
     ['EROFS', (top: string) => `the file system of ${top} is read-only`],
   ])('that cannot be begun (%s) is refused in words', async (code, reason) => {
     const top = folder()
-    refusal = code
+    failing = { call: 'open', code }
     const result = writeOutput(join(top, 'result'), output => output.write('x')).finally(() => {
-      refusal = undefined
+      failing = undefined
     })
 
     await expect(result).rejects.toThrow(`result was not written: ${reason(top)}`)

@@ -554,9 +554,11 @@ describe('doctor at a terminal', () => {
       PORT: '0',
       DATABASE_URL: 'postgres://u:geheim@127.0.0.1:1/d',
       SECRET_KEY: secret,
+      WORKERS: '64',
     })
 
     expect(shown).toContain('\x1b[32m✓\x1b[0m settings')
+    expect(shown).toContain('\x1b[33m!\x1b[0m workers')
     expect(shown).toContain('\x1b[31m✗\x1b[0m database')
     expect(shown).toMatch(/ECONNREFUSED.*\r?\n +→ start PostgreSQL/)
   })
