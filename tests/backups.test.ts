@@ -291,10 +291,15 @@ describe('backup --verify', () => {
     expect(leftovers(dataDir)).toEqual([])
   }, 60_000)
 
-  test('needs the name of a file', async () => {
+  test('needs the name of a file, and says what it has read again', async () => {
     const dataDir = newFolder()
-    await runCommand(['migrate'], { env: on(dataDir) })
+    await runCommand(['user', 'create', 'ada@example.com'], { env: on(dataDir), stdin: 'correct horse' })
 
+    expect(await runCommand(['backup', '--verify', `${dataDir}.tar.gz`], { env: on(dataDir) })).toEqual({
+      exitCode: 0,
+      stdout: '',
+      stderr: expect.stringMatching(/^backup of \d+ MB written and read again: 1 users, 0 tasks\n$/),
+    })
     expect(await runCommand(['backup', '--verify', '-'], { env: on(dataDir) })).toMatchObject({
       exitCode: 2,
       stderr: expect.stringContaining('needs the name of a file'),

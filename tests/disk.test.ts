@@ -486,13 +486,17 @@ describe('a restore', () => {
     return bad
   }
 
-  test('takes no links, which may lead out of the folder', async () => {
-    const bad = await spoiled(cluster => fs.symlinkSync('/etc/passwd', join(cluster, 'link')))
-    const dataDir = join(folder(), 'data')
+  test.each(['/etc/passwd', 'PG_VERSION'])(
+    'takes no links, wherever they lead (%s)',
+    async target => {
+      const bad = await spoiled(cluster => fs.symlinkSync(target, join(cluster, 'link')))
+      const dataDir = join(folder(), 'data')
 
-    await expect(within(dataDir, () => restoreCommand(bad, {}))).rejects.toThrow('is not a backup')
-    expect(fs.readdirSync(dataDir)).toEqual(['lock'])
-  }, 60_000)
+      await expect(within(dataDir, () => restoreCommand(bad, {}))).rejects.toThrow('is not a backup')
+      expect(fs.readdirSync(dataDir)).toEqual(['lock'])
+    },
+    60_000,
+  )
 
   const isRoot = process.getuid?.() === 0
   if (!isRoot) process.stderr.write('\nNOT RUN: the test of files of another owner needs root.\n')
