@@ -264,7 +264,7 @@ test('reset-sync moves each user’s tasks and lists in their order, and says ho
   )
   await place.remove()
 
-  expect(moved).toEqual({ are_new: true, versions: 750, are_in_order: true })
+  expect({ ...moved }).toEqual({ are_new: true, versions: 750, are_in_order: true })
   expect(stderr).toBe(
     'the clients of 201 users will sync from the beginning; 753 tasks and lists have new versions\n',
   )
