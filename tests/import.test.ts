@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Kind } from '@sinclair/typebox'
 import { version } from '../package.json'
 import { createLoader, type Loader, patiently } from '../src/cli/transfer/bulk-insert.ts'
+import { exportAll } from '../src/cli/transfer/export.ts'
 import { importFile } from '../src/cli/transfer/import-file.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
@@ -999,6 +1000,28 @@ test('an export is of one moment: it holds no task of a user that it lacks', asy
   expect(tasks.filter(({ user_id }) => !users.has(user_id))).toEqual([])
   await place.remove()
 }, 60_000)
+
+test('an export waits until a part is written before it reads the next', async () => {
+  const database = await privateDatabase()
+  const api = await startService('postgres', { DATABASE_URL: database.url })
+  await api.task(await api.user())
+  let writing = 0
+  let most = 0
+  const parts: string[] = []
+  await exportAll(api.driver, {
+    async write(data) {
+      most = Math.max(most, ++writing)
+      await Bun.sleep(20)
+      writing--
+      parts.push(String(data))
+    },
+  })
+  await api.stop()
+  await database.drop()
+
+  expect(most).toBe(1)
+  expect(parts.map(part => JSON.parse(part).type)).toEqual(['header', 'user', 'task', 'end'])
+})
 
 describe('the lines of a file', () => {
   const loader = { async add() {} } as unknown as Loader
