@@ -109,9 +109,10 @@ describe('two workers', () => {
 
       expect(answers.map(({ status }) => status)).toEqual(Array(60).fill(200))
       expect(await answeredBy(api, '/health', 200)).toEqual([1, 2])
+      const about = { url: `${api.url}/`, docs: `${api.url}/docs`, database: 'postgres' }
       expect(events(api, 'listening')).toMatchObject([
-        { url: `${api.url}/`, worker: 1 },
-        { url: `${api.url}/`, worker: 2 },
+        { ...about, worker: 1 },
+        { ...about, worker: 2 },
       ])
       expect(descendants(api.process.pid).sort()).toEqual([pidOf(api, 1), pidOf(api, 2)].sort())
     })
