@@ -1082,6 +1082,16 @@ describe('the lines of a file', () => {
     await read(bytes(exportOf(userLine(eve), taskLine(eve, 1, { priority: undefined, due_at: null }))))
   })
 
+  test('hold hashes of bcrypt, of a cost that a sign-in can bear', async () => {
+    const hashed = (prefix: string) =>
+      read(bytes(exportOf(userLine(eve, { password_hash: `${prefix}${'a'.repeat(53)}` }))))
+
+    for (const right of ['$2a$04$', '$2x$10$', '$2y$12$', '$2b$16$']) await hashed(right)
+    for (const wrong of ['$2b$03$', '$2b$17$', '$2c$12$', '$1$', '$2b$12$a']) {
+      await expect(hashed(wrong)).rejects.toThrow('line 2: password_hash: String should be a bcrypt hash')
+    }
+  })
+
   test('end with the line that counts them, and it counts each kind', async () => {
     await read(bytes(good))
     await expect(read(bytes([...good, good[1]!]))).rejects.toThrow('line 5: nothing may follow')
