@@ -243,7 +243,8 @@ test('reset-sync waits for writers between its steps, tries again, and gives no 
       url(place),
       `insert into users (id, email, normalized_email, password_hash) values ('${id}', '${id}@x.y', '${id}@x.y', '');
        insert into user_versions (user_id, last_version) values ('${id}', 2);
-       insert into tasks (id, user_id, title, version) select gen_random_uuid(), '${id}', n, n from generate_series(1, 2) n`,
+       insert into lists (id, user_id, name, version) values (gen_random_uuid(), '${id}', 'a list', 1);
+       insert into tasks (id, user_id, title, version) values (gen_random_uuid(), '${id}', 'a task', 2)`,
     )
   }
   const [held, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
@@ -259,7 +260,7 @@ test('reset-sync waits for writers between its steps, tries again, and gives no 
   await meeting.sql.begin(async tx => {
     await tx`update user_versions set last_version = last_version + 1 where user_id = ${bob}`
     await tx`insert into tasks (id, user_id, title, version)
-             select gen_random_uuid(), user_id, '3', last_version from user_versions where user_id = ${bob}`
+             select gen_random_uuid(), user_id, 'of a writer', last_version from user_versions where user_id = ${bob}`
     released.resolve()
     await holding
     await until(waits)
@@ -267,17 +268,17 @@ test('reset-sync waits for writers between its steps, tries again, and gives no 
   const { exitCode } = await resetting
   const rows = await execute(
     url(place),
-    `select title, version - forgotten_version as place, last_version - forgotten_version as last
-     from tasks join user_versions using (user_id) order by user_id, title`,
+    `select name, version - forgotten_version as place, last_version - forgotten_version as last
+     from (select user_id, title as name, version from tasks union all select user_id, name, version from lists) rows
+     join user_versions using (user_id) order by user_id, version`,
   )
   await meeting.close()
   await place.remove()
 
   expect(exitCode).toBe(0)
-  expect(rows.map(row => Object.values(row).map(Number))).toEqual([
-    ...[1, 2].map(n => [n, n, 2]),
-    ...[1, 2].map(n => [n, n + 1, 3]),
-    [3, 1, 3],
+  expect(rows.map(row => Object.values(row).join(' '))).toEqual([
+    ...['a list 1 2', 'a task 2 2'],
+    ...['of a writer 1 3', 'a list 2 3', 'a task 3 3'],
   ])
 })
 
