@@ -107,6 +107,16 @@ onBothDatabases('API tokens', api => {
     }
   })
 
+  test('expire when they say, whatever the offset and the digits', async () => {
+    const ada = await api.user()
+    const expiry = async (expires_at: string) =>
+      (await makeApiToken(api, ada, ['tasks:read'], { expires_at })).expires_at
+    const day = new Date(Date.now() + 9 * 86_400_000).toISOString().slice(0, 10)
+
+    expect(await expiry(`${day}T23:59:30+23:59`)).toBe(`${day}T00:00:30.000000Z`)
+    expect(await expiry(`${day}T00:00:00.9999999z`)).toBe(`${day}T00:00:00.999999Z`)
+  })
+
   test('that expire stop on time, also one in use, and are not listed', async () => {
     const ada = await api.user()
     const { token } = await makeApiToken(api, ada)

@@ -127,6 +127,27 @@ describe('with BACKUP_EVERY', () => {
     expect(readdirSync(dir).length).toBeGreaterThan(1)
   }, 120_000)
 
+  test('an old file that cannot be removed is named in a warning, and neither fails a backup nor keeps others', async () => {
+    const dataDir = newFolder()
+    const dir = join(dataDir, 'backups')
+    // No file, so that even root cannot remove it as one.
+    const [draft, old] = [
+      join(dir, `todo-api-2026-11-01T000000Z.tar.gz.${crypto.randomUUID()}.part`),
+      join(dir, 'todo-api-2026-11-01T000000Z.tar.gz'),
+    ]
+    for (const path of [draft, old]) mkdirSync(path, { recursive: true })
+    const removable = join(dir, 'todo-api-2026-11-02T000000Z.tar.gz')
+    writeFileSync(removable, '')
+    const api = await startExecutable(on(dataDir, { BACKUP_EVERY: '1s', BACKUP_KEEP: '1' }))
+    const named = () => events(api, 'old backup cannot be removed').map(({ file }) => file)
+    await until(() => named().includes(old) || events(api, 'backup failed').length > 0, 60)
+    await api.stop()
+
+    expect(events(api, 'backup failed')).toEqual([])
+    expect(existsSync(removable)).toBe(false)
+    expect(new Set(named())).toEqual(new Set([draft, old]))
+  }, 120_000)
+
   test('the first one is made after ten seconds, and one that failed is tried again within a minute', async () => {
     const file = join(mkdtempSync(join(root, 'file-')), 'file')
     writeFileSync(file, '')

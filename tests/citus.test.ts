@@ -14,6 +14,7 @@ import { type Running, startExecutable, untilReady } from './support/executable.
 import { type Client, client, type User } from './support/harness.ts'
 import { execute } from './support/postgres-server.ts'
 import { auditBooks, startTraffic } from './support/traffic.ts'
+import { until } from './support/until.ts'
 
 /** The coordinator of a cluster that is there, with an empty database; else one is started where Citus is installed. */
 const givenUrl = process.env.TEST_CITUS_URL
@@ -87,7 +88,16 @@ describe.skipIf(!givenUrl && !citusPrograms)('on Citus', () => {
       )
       try {
         await migrate(driver, [], migrations.slice(0, 1))
-        await distribute(driver, first)
+        const { distributing } = await driver.dedicatedConnection(async reader => {
+          await reader.execute('begin; lock table tasks in access share mode')
+          const distributing = distribute(driver, first)
+          const isWaiting = `select true from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+          await until(async () => (await driver.query(isWaiting, [])).length > 0)
+          // Requests do not wait for the reader.
+          expect(await driver.query('select count(*) from tasks', [])).toEqual([[0]])
+          return { distributing }
+        })
+        await distributing
         await migrate(driver, distributedTables)
 
         expect(first.length).toBeLessThan(distributedTables.length)

@@ -6,6 +6,7 @@ import {
   readdirSync,
   rmSync,
   statSync,
+  symlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs'
@@ -51,8 +52,17 @@ describe('a service that answers commands', () => {
     }
     const [old, recent, other] = [left(25), left(23), left(25, join(folder, 'copy-of-mine'))]
 
-    await answering(folder, () => {})
+    // Named in a warning: it leads nowhere, so that it has no age.
+    const ageless = newCopy(folder)
+    symlinkSync('nowhere', ageless)
+
+    const log = await answering(folder, async () => expect(await connectToService(folder)).toBeDefined())
     expect([old, recent, other].map(existsSync)).toEqual([false, true, true])
+    expect(JSON.parse(log)).toMatchObject({
+      level: 'warn',
+      msg: 'abandoned copy cannot be removed',
+      path: ageless,
+    })
   })
 
   test('has a socket for its owner alone, and leaves none behind', async () => {
@@ -78,9 +88,17 @@ describe('a service that answers commands', () => {
     await answering(folder, async () => expect(await connectToService(folder)).toBeDefined())
   })
 
-  test('runs without a socket where none can be made, and says so', async () => {
-    // A file system without sockets.
-    const folder = '/proc'
+  test.each([
+    ['a file system without sockets', () => '/proc'],
+    [
+      'a folder in its place',
+      () => {
+        mkdirSync(join(root, 'occupied/control'), { recursive: true })
+        return join(root, 'occupied')
+      },
+    ],
+  ])('runs without a socket where none can be made (%s), and says so', async (_, make) => {
+    const folder = make()
     const log = await answering(folder, async () => expect(await connectToService(folder)).toBeUndefined())
 
     expect(JSON.parse(log)).toMatchObject({

@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, mock, test } from 'bun:test'
+import { afterAll, describe, expect, mock, spyOn, test } from 'bun:test'
 import * as nodeFs from 'node:fs'
 import * as nodePromises from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -16,7 +16,7 @@ let events: string[] = []
 /** What had which mode when it got its name. */
 const modes = new Map<string, number>()
 /** Bytes, instead of what is free. */
-let free: number | undefined
+let free: number | (() => number) | undefined
 /** A call that fails meanwhile, and why. */
 let failing: { call: 'open' | 'chmod' | 'fsync'; code: string } | undefined
 const attempt = (call: 'open' | 'chmod' | 'fsync', path: string | undefined) => {
@@ -42,7 +42,9 @@ mock.module('node:fs', () => ({
     fs.fsyncSync(file)
   },
   statfsSync: (path: string) =>
-    free === undefined ? fs.statfsSync(path) : { bavail: free / 512, bsize: 512 },
+    free === undefined
+      ? fs.statfsSync(path)
+      : { bavail: (typeof free === 'number' ? free : free()) / 512, bsize: 512 },
   renameSync(from: string, to: string) {
     events.push(`rename ${to}`)
     modes.set(to, fs.statSync(from).mode & 0o777)
@@ -87,6 +89,8 @@ const filesOf = (path: string) =>
     .readdirSync(path, { recursive: true, withFileTypes: true })
     .filter(entry => entry.isFile())
     .map(entry => join(entry.parentPath, entry.name))
+const bytesOf = (path: string) => filesOf(path).reduce((sum, file) => sum + fs.statSync(file).size, 0)
+const mebibyte = 1024 * 1024
 
 /** What happens on disk meanwhile. */
 async function during(work: () => unknown): Promise<string[]> {
@@ -233,8 +237,7 @@ test('a first database is on disk before it has its name, and its name after tha
 test('64 MiB stay free: fewer refuse writes, and a copy that would leave fewer', async () => {
   const dataDir = folder()
   const driver = await openEmbedded({ dataDir })
-  const bytes = filesOf(join(dataDir, 'cluster')).reduce((sum, path) => sum + fs.statSync(path).size, 0)
-  const mebibyte = 1024 * 1024
+  const bytes = bytesOf(join(dataDir, 'cluster'))
   const outcome = async (mebibytes: number, work: () => Promise<unknown>) => {
     free = mebibytes * mebibyte
     return work().then(
@@ -254,6 +257,31 @@ test('64 MiB stay free: fewer refuse writes, and a copy that would leave fewer',
       /^not enough space for a copy of the database: it takes \d+ MB$/,
     )
     expect(await outcome(66 + size, copy)).toBe('done')
+  } finally {
+    free = undefined
+    await driver.close()
+  }
+}, 60_000)
+
+test('a burst of writes that fills the disk with log is over with the next round of maintenance', async () => {
+  const dataDir = folder()
+  const rounds = spyOn(globalThis, 'setInterval')
+  const driver = await openEmbedded({ dataDir })
+  const round = rounds.mock.calls.find(([, everyMs]) => everyMs === 60_000)![0] as () => Promise<void>
+  rounds.mockRestore()
+  const disk = bytesOf(dataDir) + 144 * mebibyte
+  free = () => disk - bytesOf(dataDir)
+  const burst = `select pg_logical_emit_message(false, 'x', repeat('x', ${16 * mebibyte}))`
+  const write = () => driver.query('insert into t values (1)', [])
+  try {
+    // A vacuum is due, and refused.
+    await driver.query('create table t as select n from generate_series(1, 1000) n', [])
+    while (free() >= 64 * mebibyte) await driver.query(burst, [])
+    await expect(write()).rejects.toThrow('Service temporarily unavailable')
+
+    await round()
+    await write()
+    expect(bytesOf(join(dataDir, 'cluster/pg_wal'))).toBeLessThanOrEqual(64 * mebibyte)
   } finally {
     free = undefined
     await driver.close()

@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { Value } from '@sinclair/typebox/value'
 import { getTableColumns, type SQL, type SQLWrapper } from 'drizzle-orm'
-import { PgDialect, type PgTable, pgTable } from 'drizzle-orm/pg-core'
+import { PgDialect, type PgTable, pgTable, smallint } from 'drizzle-orm/pg-core'
 import { fields } from '../src/modules/tasks/fields.ts'
 
 type Entry = {
@@ -9,7 +9,7 @@ type Entry = {
   output: object
   example: unknown
   input?: object
-  initial?: unknown
+  isRequired?: true
   sortBy?: (column: SQLWrapper) => SQL
 }
 
@@ -18,7 +18,7 @@ function problemsOf(entries: Record<string, Entry>): string[] {
   const columns = Object.fromEntries(Object.entries(entries).map(([name, { column }]) => [name, column]))
   const table: PgTable = pgTable('tasks', columns as never)
   const built = getTableColumns(table)
-  return Object.entries(entries).flatMap(([name, { output, example, input, initial, sortBy }]) => {
+  return Object.entries(entries).flatMap(([name, { output, example, input, isRequired, sortBy }]) => {
     const column = built[name]!
     const accepts = (schema: object | undefined, value: unknown) =>
       schema !== undefined && Value.Check(schema as never, value)
@@ -34,12 +34,16 @@ function problemsOf(entries: Record<string, Entry>): string[] {
         '`input` and `column` disagree about null: use nullable() and leave out notNull(), or neither',
       ),
       ...problem(
-        input !== undefined && initial === undefined && name !== 'title',
-        'clients of today do not send it: say in `initial` what a task has then',
+        isRequired === true && name !== 'title',
+        'clients of today do not send it: leave out `isRequired`',
       ),
       ...problem(
-        initial !== undefined && initial !== '' && !accepts(input, initial),
-        '`initial` is no valid `input`',
+        input !== undefined && !isRequired && column.notNull && !column.hasDefault,
+        'say in `column` what a task has without it, with default()',
+      ),
+      ...problem(
+        column.default !== undefined && input !== undefined && !accepts(input, column.default),
+        'the default of `column` is no valid `input`',
       ),
       ...problem(!accepts(output, example), '`example` does not fit `output`'),
       ...problem(input !== undefined && !accepts(input, example), '`example` does not fit `input`'),
@@ -59,14 +63,27 @@ test('the entries of all fields fit together', () => {
 
 test('an entry in which something was forgotten is reported with what to do', () => {
   const { column, ...others } = fields.due_at
-  const forgotten = { ...others, column, initial: undefined, sortBy: fields.created_at.sortBy, example: 5 }
+  const forgotten = {
+    ...others,
+    column,
+    isRequired: true as const,
+    sortBy: fields.created_at.sortBy,
+    example: 5,
+  }
 
   expect(problemsOf({ due_at: forgotten })).toEqual([
-    'due_at: clients of today do not send it: say in `initial` what a task has then',
+    'due_at: clients of today do not send it: leave out `isRequired`',
     'due_at: `example` does not fit `output`',
     'due_at: `example` does not fit `input`',
     expect.stringContaining('due_at: null has no place in an order'),
   ])
+  const { column: _, ...priority } = fields.priority
+  expect(problemsOf({ priority: { ...priority, column: smallint('priority').notNull() } })).toEqual([
+    'priority: say in `column` what a task has without it, with default()',
+  ])
+  expect(
+    problemsOf({ priority: { ...priority, column: smallint('priority').notNull().default(5) } }),
+  ).toEqual(['priority: the default of `column` is no valid `input`'])
   expect(problemsOf({ due: { ...fields.due_at, output: fields.created_at.output } })).toEqual([
     'due: its column is called due_at: give both one name',
     'due: `output` and `column` disagree about null: use nullable() and leave out notNull(), or neither',

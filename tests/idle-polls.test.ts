@@ -85,7 +85,7 @@ onBothDatabases('an idle poll', (api: Service) => {
       ['restore', () => api.post(`/tasks/${one.id}/restore`, { token })],
       ['batch', () => api.post('/tasks/batch', { token, json: batch })],
       [
-        'batch, each for itself',
+        'batch, each on its own',
         () => api.post('/tasks/batch', { token, json: { ...batch, atomic: false } }),
       ],
       ['move to a list', () => api.patch(`/tasks/${two.id}`, { token, json: { list_id: list.id } })],

@@ -156,7 +156,7 @@ onBothDatabases('a value', api => {
 })
 
 onBothDatabases('a page', api => {
-  test('has fifty entries, if not said otherwise', async () => {
+  test('has fifty entries by default', async () => {
     const { token } = await api.user()
     const entries = async (path: string) => {
       const { body } = await api.get(path, { token })

@@ -195,7 +195,7 @@ onBothDatabases('lists', api => {
     )
   })
 
-  test('a page has fifty tasks, if not said otherwise', async () => {
+  test('a page has fifty tasks by default', async () => {
     const ada = await api.user()
     const operations = Array.from({ length: 51 }, () => ({ op: 'create', task: { title: 'x' } }))
     await api.post('/tasks/batch', { token: ada.token, json: { operations } })

@@ -439,6 +439,34 @@ test(
   60_000,
 )
 
+test(
+  'one that waits for a reader makes no request wait for it: it gives up at once, and is tried again',
+  () =>
+    withEmptyDatabase('postgres', (settings, env) =>
+      withDriver(settings, async driver => {
+        // The last ones are for tables that are in use.
+        await migrate(driver, [], migrations.slice(0, 5))
+        const child = start(['serve'], { ...env, SECRET_KEY: 'x'.repeat(40) })
+        try {
+          const address = await driver.dedicatedConnection(async reader => {
+            await reader.execute('begin; lock table tasks in access share mode')
+            const isWaiting = `select true from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+            await until(async () => (await driver.query(isWaiting, [])).length === 1)
+
+            expect(await driver.query('select count(*) from tasks', [])).toEqual([[0]])
+            const pattern = /"url":"(.+?)\/"(?:.|\n)*"waiting for the database".*55P03/
+            return (await lineOf(child, pattern))[1]!
+          })
+          expect(await untilReady(address)).toBe(true)
+        } finally {
+          child.kill()
+          await child.exited
+        }
+      }),
+    ),
+  60_000,
+)
+
 /** Where a started program listens, from its log. */
 const urlOf = async (child: ReturnType<typeof start>) => (await lineOf(child, /"url":"([^"]+)\/"/))[1]!
 

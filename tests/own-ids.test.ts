@@ -181,7 +181,7 @@ onBothDatabases('an Idempotency-Key', api => {
       json: { title: 'changed' },
     })
 
-    // Written differently, and with what is as if it had not been said.
+    // Written differently, and with what says no more than the default.
     const repeated = await create(ada.token, {
       tags: [],
       due_at: '2030-01-01T00:00:00Z',

@@ -355,13 +355,23 @@ onBothDatabases('sessions', api => {
     await api.post('/users/me/password', { token: here.token, json: change })
     expect(await works(there)).toBe(false)
 
+    const elsewhere = await signIn({ ...here, password: change.new_password })
+    expect(await works(elsewhere)).toBe(true)
     await api.delete('/users/me', { token: here.token, json: { password: change.new_password } })
-    for (const path of ['/users/me', '/auth/sessions', '/tasks']) {
-      expect(await api.get(path, { token: here.token })).toMatchObject({
-        status: 401,
-        body: { code: 'invalid_token' },
-      })
-    }
+    for (const { token } of [here, elsewhere])
+      for (const path of ['/users/me', '/auth/sessions', '/tasks']) {
+        expect(await api.get(path, { token })).toMatchObject({ status: 401, body: { code: 'invalid_token' } })
+      }
+  })
+
+  test('no ticket is issued for an account that was deleted elsewhere a moment ago', async () => {
+    const ada = await api.user()
+    expect(await works(ada)).toBe(true)
+    await api.sql('delete from users where id = $1', [ada.id])
+
+    const answer = await api.post('/auth/tickets', { token: ada.token, json: { for: 'events' } })
+
+    expect(answer).toMatchObject({ status: 401, body: { code: 'invalid_token' } })
   })
 
   test('an address can be changed to one that is free, whatever the case of its letters', async () => {

@@ -290,7 +290,37 @@ onBothDatabases('a batch', api => {
       expect(results.map(({ status }: { status: number }) => status)).toEqual([204, 404, 204, 404, 404])
     })
 
-    test('each operation for itself: a list or a parent that cannot be stops no other', async () => {
+    test('a child that went with its parent is deleted once more only in the version that it had', async () => {
+      const ada = await api.user()
+      await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
+      const operations = (version: number) => [
+        { op: 'delete', id: parent },
+        { op: 'delete', id: child, version },
+      ]
+
+      const refused = await sendTo(ada.token, true, operations(1))
+      expect(refused).toMatchObject({ code: 'precondition_failed', index: 1 })
+      const { results } = await sendTo(ada.token, true, operations(2))
+      expect(results).toMatchObject([{ id: parent }, { id: child }])
+    })
+
+    test('a task that got a parent after its child went comes back without the child’s being nested', async () => {
+      const ada = await api.user()
+      const other = crypto.randomUUID()
+      await sendTo(ada.token, true, [create(other), create(parent), create(child, { parent_id: parent })])
+      await sendTo(ada.token, true, [
+        { op: 'delete', id: child },
+        { op: 'update', id: parent, task: { parent_id: other } },
+        { op: 'delete', id: parent },
+      ])
+
+      const restored = await api.post(`/tasks/${parent}/restore`, { token: ada.token })
+
+      expect(restored).toMatchObject({ status: 200, body: { parent_id: other } })
+      expect(await listOf(ada.token)).toContainEqual(expect.objectContaining({ id: child, parent_id: null }))
+    })
+
+    test('each operation on its own: a list or a parent that cannot be stops no other', async () => {
       const [ada, bob] = [await api.user(), await api.user()]
       await api.post('/lists', { token: bob.token, json: { id: list, name: 'of Bob' } })
       const operations = [
@@ -349,7 +379,7 @@ onBothDatabases('a batch', api => {
     expect(await listOf(ada.token)).toEqual([current])
   })
 
-  describe('each operation for itself (`atomic: false`)', () => {
+  describe('each operation on its own (`atomic: false`)', () => {
     const sendLoosely = (token: string, operations: unknown, headers = {}) =>
       api.post('/tasks/batch', { token, json: { atomic: false, operations }, headers })
 

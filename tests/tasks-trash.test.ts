@@ -74,6 +74,8 @@ onBothDatabases('the trash', api => {
     expect((await restore(bob.token)).status).toBe(403)
     expect((await api.post('/tasks/nonsense/restore', { token: ada.token })).status).toBe(404)
     expect((await restore(ada.token, '"2"')).status).toBe(200)
+    expect((await restore(ada.token, '"2"')).status).toBe(412)
+    expect((await restore(ada.token, '"3"')).status).toBe(200)
   })
 
   test('from the trash a task can be taken for good, and the whole trash can be emptied', async () => {
@@ -130,7 +132,7 @@ onBothDatabases('the trash', api => {
     expect(body.deleted).toContain(gone.id)
   })
 
-  test('a deletion is as old as the task was in the trash, however the trash is emptied', async () => {
+  test('a deletion is remembered from the moment that the task is gone for good, however the trash is emptied', async () => {
     const ada = await api.user()
     const [emptied, purged] = [await api.task(ada), await api.task(ada)]
     for (const { id } of [emptied, purged]) await api.delete(`/tasks/${id}`, { token: ada.token })
@@ -146,8 +148,8 @@ onBothDatabases('the trash', api => {
 
     expect(new Map(ages as [string, number][])).toEqual(
       new Map([
-        [purged.id, 40],
-        [emptied.id, 9],
+        [purged.id, 0],
+        [emptied.id, 0],
       ]),
     )
   })

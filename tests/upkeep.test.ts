@@ -127,3 +127,33 @@ test('a table is vacuumed where more than fifty rows and a fifth are dead, or fi
     rmSync(dataDir, { recursive: true })
   }
 }, 60_000)
+
+test('the catalogs, which each analyze fills, and a table whose transactions are old are vacuumed, too', async () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
+  try {
+    const driver = await openDriver({ kind: 'embedded', dataDir })
+    const statements: string[] = []
+    const run = (statement: string) => {
+      statements.push(statement)
+      return driver.dedicatedConnection(connection => connection.execute(statement))
+    }
+    await run('create table old as select n from generate_series(1, 1000) n')
+    for (let i = 0; i < 3; i++) await run('analyze')
+    await run(`update pg_class set relfrozenxid = ((pg_current_xact_id()::text::bigint - 200000001) & 4294967295)::text::xid
+      where relname = 'old'`)
+    await run('select pg_stat_force_next_flush()')
+    const vacuumed = async () => {
+      statements.length = 0
+      await runMaintenance(run)
+      return statements.filter(statement => statement.startsWith('vacuum'))
+    }
+
+    const first = await vacuumed()
+    expect(first).toContain('vacuum (analyze) public.old')
+    expect(first).toContain('vacuum pg_catalog.pg_statistic')
+    expect(await vacuumed()).toEqual([])
+    await driver.close()
+  } finally {
+    rmSync(dataDir, { recursive: true })
+  }
+}, 60_000)

@@ -6,6 +6,7 @@ import { createDb } from '../db/drizzle.ts'
 import { brokenConstraint, databaseError } from '../db/pg-error.ts'
 import { AppError } from '../lib/errors.ts'
 import { type ApiTokenInput, createApiToken } from '../modules/auth/api-tokens.ts'
+import { type AccessChange, changeAccess } from '../modules/auth/end-access.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { addRows, type NewRow } from './transfer/bulk-insert.ts'
@@ -26,13 +27,13 @@ export const newCopy = (dataDir: string) => join(dataDir, `copy-${crypto.randomU
  * without sockets) the service runs without it and logs a warning.
  */
 export function answerCommands(dataDir: string, driver: Driver, log: Log): { stop(): Promise<void> } {
-  removeAbandonedCopies(dataDir)
+  removeAbandonedCopies(dataDir, log)
   const unix = join(dataDir, socketName)
-  // Left by a process that was killed; the folder's lock is ours.
-  rmSync(unix, { force: true })
   // A mode set after the socket is made would be too late.
   const mask = process.umask(0o177)
   try {
+    // Left by a process that was killed; the folder's lock is ours.
+    rmSync(unix, { force: true })
     const server = Bun.serve({
       unix,
       async fetch(request, server) {
@@ -73,6 +74,7 @@ const callsOn = (driver: Driver, dataDir: string, signal: AbortSignal) => ({
   addRows: (rows: readonly NewRow[]) => addRows(driver, rows),
   /** Deletes what a deleted account has left. */
   erase: (userId: string) => eraseUser(createDb(driver), userId),
+  change: (userId: string, to: AccessChange) => changeAccess(createDb(driver), userId, to),
   createToken: (userId: string, input: ApiTokenInput) => createApiToken(createDb(driver), userId, input),
   /** `name` is that of a folder, from `newCopy`. */
   async copy(name: string) {
@@ -90,7 +92,7 @@ type Calls = ReturnType<typeof callsOn>
 type Results = { [Name in keyof Calls]: Awaited<ReturnType<Calls[Name]>> }
 
 /** The calls that a database of the command's own needs a transaction for. */
-export type ServiceCalls = Pick<Calls, 'addRows' | 'erase' | 'createToken'>
+export type ServiceCalls = Pick<Calls, 'addRows' | 'erase' | 'change' | 'createToken'>
 
 interface Failure {
   message: string
@@ -134,6 +136,7 @@ export async function connectToService(
     },
     addRows: rows => call('addRows', rows),
     erase: userId => call('erase', userId),
+    change: (userId, to) => call('change', userId, to),
     createToken: (userId, input) => call('createToken', userId, input),
     copyTo: folder => call('copy', basename(dirname(folder))),
     transaction: refuse,
@@ -148,10 +151,14 @@ async function refuse(): Promise<never> {
 }
 
 /** A command that was killed could not remove its copy. */
-function removeAbandonedCopies(dataDir: string): void {
-  for (const name of readdirSync(dataDir)) {
+function removeAbandonedCopies(dataDir: string, log: Log): void {
+  for (const name of readdirSync(dataDir).filter(name => copyName.test(name))) {
     const path = join(dataDir, name)
-    if (!copyName.test(name) || Date.now() - statSync(path).mtimeMs < abandonedAfterMs) continue
-    rmSync(path, { recursive: true, force: true })
+    try {
+      if (Date.now() - statSync(path).mtimeMs < abandonedAfterMs) continue
+      rmSync(path, { recursive: true, force: true })
+    } catch (error) {
+      log.warn('abandoned copy cannot be removed', { path, ...errorFields(error) })
+    }
   }
 }

@@ -4,7 +4,8 @@ import type { Config } from '../config/config.ts'
 import { createDb, type Db } from '../db/drizzle.ts'
 import { migrate } from '../db/migrator.ts'
 import { brokenConstraint } from '../db/pg-error.ts'
-import { apiTokens, sessions, toInstant, users } from '../db/tables.ts'
+import { sessions, toInstant, users } from '../db/tables.ts'
+import { type AccessChange, changeAccess } from '../modules/auth/end-access.ts'
 import { email, newPassword, normalizeEmail } from '../modules/auth/model.ts'
 import { insertUser } from '../modules/auth/new-user.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
@@ -56,20 +57,14 @@ export async function createUser(address: string): Promise<void> {
 /** Sets a new password and ends the sessions and API tokens of the account. */
 export async function resetPassword(name: string): Promise<void> {
   const config = readConfig()
-  await withDatabase(async db => {
-    const user = await findUser(db, name)
-    const password = await readNewPassword()
-    const passwordHash = await hashPassword(config, password)
-    await change(db, user, { passwordHash }, 'has a new password')
+  await changeUser(name, 'has a new password', async () => {
+    return { passwordHash: await hashPassword(config, await readNewPassword()) }
   })
 }
 
 /** Refuses sign-ins to the account and ends its sessions and API tokens. Its data stays. */
 export async function disableUser(name: string): Promise<void> {
-  await withDatabase(async db => {
-    const user = await findUser(db, name)
-    await change(db, user, { disabledAt: sql`coalesce(${users.disabledAt}, now())` }, 'is disabled')
-  })
+  await changeUser(name, 'is disabled', () => 'disable')
 }
 
 /** Undoes `disableUser`. */
@@ -111,20 +106,17 @@ async function readNewPassword(): Promise<string> {
 const hashPassword = ({ bcryptCost, hashing }: Config, password: string) =>
   createPasswords({ cost: bcryptCost, ...hashing }).hash(password)
 
-type Change = { passwordHash: string } | { disabledAt: SQL }
-
-/**
- * Changes an account, then ends its sessions and API tokens: a sign-in after the change meets the new state, and what is
- * from before it is deleted by the statements that follow. Triggers tell running services.
- */
-async function change(db: Db, { id, email }: { id: string; email: string }, to: Change, what: string) {
-  await db
-    .update(users)
-    .set({ ...to, updatedAt: sql`now()` })
-    .where(eq(users.id, id))
-  const ended = await db.delete(sessions).where(eq(sessions.userId, id)).returning({ id: sessions.id })
-  const tokens = await db.delete(apiTokens).where(eq(apiTokens.userId, id)).returning({ id: apiTokens.id })
-  say(`${printable(email)} ${what}; ${ended.length} sessions and ${tokens.length} API tokens ended`)
+async function changeUser(
+  name: string,
+  what: string,
+  readChange: () => AccessChange | Promise<AccessChange>,
+): Promise<void> {
+  await withDatabase(async (db, { change = (id, to) => changeAccess(db, id, to) }) => {
+    const { id, email } = await findUser(db, name)
+    const ended = await change(id, await readChange())
+    const { sessions, apiTokens } = ended
+    say(`${printable(email)} ${what}; ${sessions.length} sessions and ${apiTokens.length} API tokens ended`)
+  })
 }
 
 const pageRows = 500

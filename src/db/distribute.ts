@@ -1,4 +1,5 @@
 import type { DedicatedConnection, Driver } from './driver.ts'
+import { shortLockWait, untilUnlocked } from './lock-wait.ts'
 
 /** A table whose rows belong to one user each, and the column that names the user. */
 export interface UserTable {
@@ -32,22 +33,27 @@ export async function distribute(driver: Driver, tables: readonly UserTable[]): 
   if (!(await hasCitus(driver))) {
     throw new Error('there is no Citus here: `create extension citus` on every server first')
   }
-  return driver.dedicatedConnection(async connection => {
-    // The triggers look at rows of one user alone, which are on one server.
-    await connection.execute(
-      'begin; set local statement_timeout = 0; set local lock_timeout = 0; set local citus.enable_unsafe_triggers = on',
-    )
-    await connection.execute(`lock table ${tables.map(({ name }) => name).join(', ')} in exclusive mode`)
-    const missing = await undistributed(text => connection.execute(text), tables)
-    const keys = await foreignKeys(connection, missing)
-    for (const [table, name] of keys) await connection.execute(`alter table ${table} drop constraint ${name}`)
-    for (const table of missing) await connection.execute(distributeTable(table))
-    for (const [table, name, definition] of keys) {
-      await connection.execute(`alter table ${table} add constraint ${name} ${definition}`)
-    }
-    await connection.execute('commit')
-    return missing.map(({ name }) => name)
-  })
+  return untilUnlocked(() => driver.dedicatedConnection(connection => distributeOn(connection, tables)))
+}
+
+async function distributeOn(
+  connection: DedicatedConnection,
+  tables: readonly UserTable[],
+): Promise<string[]> {
+  // The triggers look at rows of one user alone, which are on one server.
+  await connection.execute(
+    `begin; set local statement_timeout = 0; ${shortLockWait}; set local citus.enable_unsafe_triggers = on`,
+  )
+  await connection.execute(`lock table ${tables.map(({ name }) => name).join(', ')} in exclusive mode`)
+  const missing = await undistributed(text => connection.execute(text), tables)
+  const keys = await foreignKeys(connection, missing)
+  for (const [table, name] of keys) await connection.execute(`alter table ${table} drop constraint ${name}`)
+  for (const table of missing) await connection.execute(distributeTable(table))
+  for (const [table, name, definition] of keys) {
+    await connection.execute(`alter table ${table} add constraint ${name} ${definition}`)
+  }
+  await connection.execute('commit')
+  return missing.map(({ name }) => name)
 }
 
 /**

@@ -1,4 +1,12 @@
-import { entityKind, fillPlaceholders, type SQL, type Query as SqlQuery } from 'drizzle-orm'
+import {
+  type BuildQueryConfig,
+  entityKind,
+  fillPlaceholders,
+  is,
+  Placeholder,
+  type SQL,
+  type Query as SqlQuery,
+} from 'drizzle-orm'
 import {
   PgDatabase,
   PgDialect,
@@ -32,7 +40,7 @@ export async function openDriver(settings: DatabaseSettings): Promise<Driver & A
  * - `await db.select(…)…` sends the statement with its values, so that PostgreSQL plans it for them.
  * - `db.select(…)….prepare('read_task')` makes the text once and keeps it in the server (`QueryOptions.prepare`): for
  *   the few hot statements. Values come by name: `placeholder('id')` in the query, `.execute({ id })` for each run. Each
- *   place where a placeholder stands is a value of its own: give it a type (`::uuid`), or say it once in a CTE.
+ *   needs a type: `${placeholder('id')}::uuid`.
  * - Rows are objects with inferred types. SQL that the builder has no words for is a CTE of its own
  *   (`db.$with('found', { id: tasks.id }).as(sql`…`)`), or a whole statement: `db.execute<Row>(sql`…`)` and
  *   `prepareSql<Row>(db, name, sql`…`)`, whose rows have the names of their columns.
@@ -56,7 +64,26 @@ export function prepareSql<Row extends object>(db: Db, name: string, query: SQL)
   return db._.session.prepareQuery<Rows>(dialect.sqlToQuery(query), undefined, name, false)
 }
 
-const dialect = new PgDialect()
+/** Drizzle's, but a placeholder that stands in several places is one parameter. */
+class Dialect extends PgDialect {
+  static override readonly [entityKind] = 'TodoApiDialect'
+
+  override sqlToQuery(query: SQL) {
+    const params: unknown[] = []
+    const numbers = new Map<unknown, number>()
+    function escapeParam(_: number, value: unknown) {
+      const key = is(value, Placeholder) ? value.name : Symbol()
+      const number = numbers.get(key) ?? params.push(value)
+      numbers.set(key, number)
+      return `$${number}`
+    }
+    const { escapeName, escapeString } = this
+    const config = { ...this, escapeName, escapeString, escapeParam } as unknown as BuildQueryConfig
+    return { ...query.toQuery(config), params }
+  }
+}
+
+const dialect = new Dialect()
 
 /** Drizzle on a driver, with prepared statements and transactions. */
 class Session extends PgSession<PgRemoteQueryResultHKT, Schema, Schema> {

@@ -1,5 +1,6 @@
 import { forDistributed, type UserTable, undistributedTables } from './distribute.ts'
 import type { DedicatedConnection, Driver } from './driver.ts'
+import { shortLockWait, untilUnlocked } from './lock-wait.ts'
 import { readMigrations } from './migrations.macro.ts' with { type: 'macro' }
 import type { Migration } from './migrations.macro.ts'
 import { databaseError, isSchemaMissing } from './pg-error.ts'
@@ -22,12 +23,14 @@ const lockKey = '8389754676633104489'
  * Applies the pending migrations, each in a transaction of its own, and returns their tags. The lock is held for a
  * transaction, so any number of copies may start at once, also through a transaction-pooling proxy. When none is pending
  * it only reads, so that a role without the right to create tables can serve. `userTables` are those that may be
- * distributed. Throws `MigrationError`, or the driver's error when the database is away.
+ * distributed. `onWait` is called when another session holds a lock that a migration needs. Throws `MigrationError`, or the
+ * driver's error when the database is away.
  */
 export async function migrate(
   driver: Driver,
   userTables: readonly UserTable[],
   wanted = migrations,
+  onWait?: (error: unknown) => void,
 ): Promise<string[]> {
   const { pending } = await migrationState(driver, wanted)
   if (pending.length === 0) return []
@@ -35,7 +38,7 @@ export async function migrate(
   return driver.dedicatedConnection(async connection => {
     const applied: string[] = []
     while (true) {
-      const tag = await applyNext(connection, wanted, distributed)
+      const tag = await untilUnlocked(() => applyNext(connection, wanted, distributed), onWait)
       if (tag === undefined) return applied
       applied.push(tag)
     }
@@ -48,6 +51,7 @@ async function applyNext(
   distributed: readonly UserTable[] | undefined,
 ): Promise<string | undefined> {
   // The role may have limits. Through a proxy only `set local` removes them reliably.
+  // Our lock is held by other copies alone.
   await connection.execute('begin; set local statement_timeout = 0; set local lock_timeout = 0')
   await connection.execute(`select pg_advisory_xact_lock(${lockKey})`)
   await connection.execute(`
@@ -63,6 +67,7 @@ async function applyNext(
   const statements = next.sql.split('--> statement-breakpoint')
   const possible = distributed ? forDistributed(statements, distributed) : statements
   try {
+    await connection.execute(shortLockWait)
     for (const statement of possible) await connection.execute(statement)
     await connection.execute(
       `insert into drizzle.__drizzle_migrations (hash, created_at) values ('${next.hash}', ${next.when}); commit`,

@@ -64,12 +64,12 @@ export const takeVersion = async (tx: Db, userId: string) => (await takeVersions
 export async function writeTombstones(
   tx: Db,
   table: Tombstones,
-  deleted: { id: string; userId: string; version: number; deletedAt?: string | null }[],
+  deleted: { id: string; userId: string; version: number }[],
 ): Promise<void> {
   if (deleted.length === 0) return
   await tx
     .insert(table)
-    .values(deleted.map(row => ({ ...row, deletedAt: row.deletedAt ?? sql`now()` })))
+    .values(deleted.map(row => ({ ...row, deletedAt: sql`now()` })))
     .onConflictDoUpdate({
       target: [table.id, table.userId],
       set: { version: sql`excluded.version`, deletedAt: sql`excluded.deleted_at` },

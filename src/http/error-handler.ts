@@ -54,7 +54,11 @@ export const errorFieldsOf = ({ detail, code, index, body, current }: AppError, 
 })
 
 /** Constraints that have an error of their own: the database decides, also when requests race. */
-const constraints: Record<string, ErrorCode> = { users_normalized_email_unique: 'email_taken' }
+const constraints: Record<string, ErrorCode> = {
+  users_normalized_email_unique: 'email_taken',
+  // The account was deleted after the token was checked.
+  tickets_user_fk: 'invalid_token',
+}
 
 /**
  * Decides by the class of what was thrown, never by its `code` or `status`: Elysia reads those from any object, so a

@@ -29,7 +29,7 @@ export interface Schema {
 /** Plain JSON Schema out of TypeBox's and our own; what has a title goes to `schemas` and is referred to. */
 export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): Schema {
   if (schema.documented) return toJsonSchema(schema.documented, schemas)
-  // `additionalProperties` is no word of ours: Elysia writes it into a schema when its route is first called.
+  // `additionalProperties` is never ours: Elysia writes it into a schema when its route is first called.
   const { title, discriminator, form, additionalProperties, anyOf, items, properties, ...rest } = schema
   const convert = (part: Schema) => toJsonSchema(part, schemas)
   const plain: Schema = {

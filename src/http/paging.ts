@@ -5,7 +5,7 @@ import { sendJson, text } from './schema.ts'
 /** The parameters of every list that comes in pages. */
 export const pageParameters = {
   limit: t.Optional(
-    t.Integer({ minimum: 1, maximum: 200, description: 'At most this many; 50 if not said.' }),
+    t.Integer({ minimum: 1, maximum: 200, description: 'At most this many; 50 by default.' }),
   ),
   cursor: t.Optional(
     text({

@@ -59,13 +59,13 @@ export function startBackups(settings: BackupSettings, log: Log) {
     try {
       mkdirSync(dir, { recursive: true, mode: 0o700 })
       // Of a process that was killed.
-      for (const name of list(dir, draftPattern)) rmSync(join(dir, name), { force: true })
+      remove(list(dir, draftPattern))
       await makeBackup(file)
       stats.lastGoodAt = begun
       stats.outcomes.ok++
       const seconds = (Date.now() - begun.getTime()) / 1000
       log.info('backup made', { file, bytes: statSync(file).size, seconds })
-      for (const name of list(dir, namePattern).slice(0, -keep)) rmSync(join(dir, name), { force: true })
+      remove(list(dir, namePattern).slice(0, -keep))
       plan(Math.max(0, everySeconds - seconds))
     } catch (error) {
       if (isStopping) return
@@ -73,6 +73,18 @@ export function startBackups(settings: BackupSettings, log: Log) {
       const seconds = Math.min(everySeconds, againAfterSeconds)
       log.error('backup failed', { reason: (error as Error).message, again_in_seconds: seconds })
       plan(seconds)
+    }
+  }
+
+  /** Removes what it can. If a failure here counted as one of the backup, there would be another backup each minute. */
+  function remove(names: readonly string[]) {
+    for (const name of names) {
+      const file = join(dir, name)
+      try {
+        rmSync(file, { force: true })
+      } catch (error) {
+        log.warn('old backup cannot be removed', { file, reason: (error as Error).message })
+      }
     }
   }
 

@@ -3,7 +3,7 @@ import { loadSecretKey } from '../config/secret-key.ts'
 import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { openDriver } from '../db/drizzle.ts'
-import { migrate, migrationState } from '../db/migrator.ts'
+import { migrate, migrationState, migrations } from '../db/migrator.ts'
 import { databaseError, unavailableStates } from '../db/pg-error.ts'
 import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
@@ -116,16 +116,17 @@ async function migrateWhenPossible(
   prepare: () => Promise<void>,
   isStopping: () => boolean,
 ): Promise<void> {
+  const warn = (error: unknown) => log.warn('waiting for the database', errorFields(error))
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
       const { pending, newer } = await migrationState(driver)
-      const applied = pending.length > 0 ? await migrate(driver, distributedTables) : []
+      const applied = pending.length > 0 ? await migrate(driver, distributedTables, migrations, warn) : []
       if (applied.length > 0) log.info('migrated', { applied: applied.length, last: applied.at(-1) })
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
       return await prepare()
     } catch (error) {
       if (!isAway(error)) throw error
-      if (attempt % 20 === 0) log.warn('waiting for the database', errorFields(error))
+      if (attempt % 20 === 0) warn(error)
       await Bun.sleep(retryEveryMs)
     }
   }

@@ -219,9 +219,11 @@ async function insert(
 ): Promise<Set<string>> {
   if (rows.length === 0) return new Set()
   const columns = Object.values(getTableColumns(table))
-  const value = ({ name, notNull, default: fallback }: (typeof columns)[number]): SQL => {
-    const given = references[name] ?? sql.raw(`i.${name}`)
-    return notNull && fallback !== undefined ? sql`coalesce(${given}, ${fallback})` : given
+  const value = (column: (typeof columns)[number]): SQL => {
+    const given = references[column.name] ?? sql.raw(`i.${column.name}`)
+    return column.notNull && column.hasDefault
+      ? sql`coalesce(${given}, ${sql.param(column.default, column)})`
+      : given
   }
   const added = await tx.execute<{ id: string }>(sql`
     insert into ${table} (${sql.raw(columns.map(({ name }) => name).join(', '))})

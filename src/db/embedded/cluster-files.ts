@@ -16,6 +16,9 @@ const parameters = [
   'jit=off',
   // Resident memory from the start; a page outside of it is in the system's cache, a copy of 8 kB away.
   'shared_buffers=16MB',
+  // By default a checkpoint keeps up to 1 GB of old log for later use, more than a small disk may have.
+  'max_wal_size=64MB',
+  'min_wal_size=32MB',
   // PostgreSQL's own protocol for durability; PGlite's parameters switch it off (`-F`). `fdatasync`, the default method,
   // does nothing in WebAssembly.
   'fsync=on',

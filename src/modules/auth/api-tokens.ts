@@ -5,6 +5,7 @@ import type { Client } from '../../http/client.ts'
 import type { Caller } from '../../http/require-user.ts'
 import { isWellFormed, newApiToken } from '../../lib/api-token.ts'
 import { AppError } from '../../lib/errors.ts'
+import { parseInstant } from '../../lib/instant.ts'
 import { scopesOf, tokenScopes } from '../../lib/scope.ts'
 import { sha256 } from '../../lib/sha256.ts'
 import type { UserId } from '../../lib/user-id.ts'
@@ -96,7 +97,7 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       if (ended.length === 0) throw new AppError('token_not_found')
     },
 
-    /** Ends a token by its text, if there is such a one. */
+    /** Ends a token by its text, if there is one. */
     async revoke(token: string): Promise<void> {
       await endTokens(eq(apiTokens.tokenHash, sha256(token)))
     },
@@ -133,7 +134,8 @@ export async function createApiToken(
       scopes: tokenScopes.filter(scope => scopes.includes(scope)),
       prefix: token.slice(0, prefixLength),
       tokenHash: sha256(token),
-      expiresAt,
+      // PostgreSQL refuses some offsets that RFC 3339 allows, and would round what `instant.ts` cuts off.
+      expiresAt: expiresAt && parseInstant(expiresAt),
     }
     const [made] = await tx.insert(apiTokens).values(values).returning(shownAtCreation)
     return { ...made!, token }

@@ -67,7 +67,7 @@ export const readListQuery = t.Object({ counts })
 export const deleteListQuery = t.Object({
   tasks: t.Optional(
     oneOf(['keep', 'trash'], {
-      description: 'What becomes of the tasks in it: `keep` (if not said) puts them into the inbox.',
+      description: 'What becomes of the tasks in it: `keep` (the default) puts them into the inbox.',
     }),
   ),
 })

@@ -37,14 +37,14 @@ export const batchRoutes = (tasks: TaskService, authenticate: Authenticate) =>
           operationId: 'batchTasks',
           summary: 'Create, change and delete many tasks at once',
           description:
-            'Up to 100 operations in their order, all or nothing: an error names the first operation that cannot be done in `index`. With `atomic: false` each is done for itself, and has a `status` and a `task` or an `error` of its own. A later operation may name a task that an earlier one creates with an `id` of your own; such a batch can be sent again. A `delete` puts into the trash.',
+            'Up to 100 operations in their order, all or nothing: an error names the first operation that cannot be done in `index`. With `atomic: false` each is done on its own, and has a `status` and a `task` or an `error` of its own. A later operation may name a task that an earlier one creates with an `id` of your own; such a batch can be sent again. A `delete` puts into the trash.',
         },
       },
     )
 
 const statusOf = { create: 201, update: 200, delete: 204 }
 
-/** What became of an operation. Only if each is carried out for itself, it has a status of its own or an error. */
+/** What became of an operation. Only if each is carried out on its own, it has a status of its own or an error. */
 function toResult(outcome: Outcome, isAtomic: boolean, requestId: string): string {
   const { op, id } = outcome
   if ('failure' in outcome) {

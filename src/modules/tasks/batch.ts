@@ -5,11 +5,12 @@ import { AppError, findAppError, type Problem } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { type Operation, operation } from './model.ts'
+import { requireVersion } from './owned.ts'
 import { createWrites, type Identify, type Writes } from './writes.ts'
 
 /** How a batch is carried out. */
 interface BatchOptions {
-  /** All or nothing, if not said; otherwise each operation for itself. */
+  /** All or nothing, by default; otherwise each operation on its own. */
   isAtomic?: boolean
   /** Whether unknown fields are refused. */
   isStrict?: boolean
@@ -24,8 +25,8 @@ export type Outcome =
   | { op: unknown; id: unknown; failure: AppError }
 
 /**
- * Up to 100 operations, one after the other. Each does what the request for one task does: in one transaction, or each for
- * itself.
+ * Up to 100 operations, one after the other. Each does what the request for one task does: in one transaction, or each on
+ * its own.
  */
 export function createBatch(db: Db, identify: Identify, writes: Writes) {
   /**
@@ -83,8 +84,11 @@ async function eachForItself(step: Step, operations: unknown[], problems: Proble
 
 /** Carries out the operations of one batch, each by a call. */
 function createStep(userId: UserId, writes: Writes) {
-  /** Tasks that went to the trash with their parents. The batch may delete them as well: the client still has them. */
-  const takenAlong = new Set<string>()
+  /**
+   * Tasks that went to the trash with their parents, and the versions that they had. The batch may delete them as well: the
+   * client still has them.
+   */
+  const takenAlong = new Map<string, number>()
 
   return async function step(operation: Operation): Promise<Outcome> {
     const { op } = operation
@@ -99,8 +103,12 @@ function createStep(userId: UserId, writes: Writes) {
       const { json } = await writes.update(userId, id, operation.task, ifMatch)
       return { op, id, json }
     }
-    if (!takenAlong.has(id))
-      for (const removed of await writes.remove(userId, id, false, ifMatch)) takenAlong.add(removed)
+    const before = takenAlong.get(id)
+    if (before !== undefined) requireVersion('task', before, ifMatch)
+    else {
+      const removed = await writes.remove(userId, id, false, ifMatch)
+      for (const { id, version } of removed) takenAlong.set(id, version)
+    }
     takenAlong.delete(id)
     return { op, id, json: null }
   }

@@ -30,14 +30,14 @@ async function deleteSome(
   order: AnyPgColumn,
   which: SQL | undefined,
 ) {
-  const { id, userId, version, deletedAt } = table
+  const { id, userId, version } = table
   const some = tx.select({ id }).from(table).where(which).orderBy(order).limit(stepRows)
   // The condition is repeated because a row may have changed since it was chosen. An array is looked up in the primary
   // key; a subquery the planner may turn into a join with the whole table.
   return tx
     .delete(table)
     .where(and(which, sql`${id} = any (array(${some}))`))
-    .returning({ id, userId, version, deletedAt })
+    .returning({ id, userId, version })
 }
 
 /** Repeats a step, each time in a transaction that locks the user's versions, until one deletes fewer rows than it may. */

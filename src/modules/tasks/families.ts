@@ -5,7 +5,7 @@ import { taskTombstones } from '../../db/tables.ts'
 import { takeVersions, writeTombstones } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { own } from './owned.ts'
-import { isLive, tasks } from './table.ts'
+import { isLive, isTrashed, tasks } from './table.ts'
 
 /**
  * Changes that take the children of a task along: trash, restore and permanent deletion. The caller holds the user's
@@ -14,7 +14,7 @@ import { isLive, tasks } from './table.ts'
 
 const idOrChildOf = (id: string) => or(eq(tasks.id, id), eq(tasks.parentId, id))
 
-/** Sets columns of the tasks that match, each under the next version, parents before their children. Returns their ids. */
+/** Sets columns of the tasks that match, each under the next version, parents before their children. Returns the versions before. */
 export function changeTasks(
   tx: Db,
   userId: UserId | SQL,
@@ -24,7 +24,7 @@ export function changeTasks(
   const place = sql`row_number() over (order by ${tasks.parentId} is not null) - count(*) over ()`
   const chosen = tx.$with('chosen').as(
     tx
-      .select({ id: tasks.id, place: place.as('place') })
+      .select({ id: tasks.id, before: sql<number>`${tasks.version}`.as('before'), place: place.as('place') })
       .from(tasks)
       .where(and(eq(tasks.userId, userId), which)),
   )
@@ -36,7 +36,7 @@ export function changeTasks(
     .from(chosen)
     .innerJoin(taken, sql`true`)
     .where(and(eq(tasks.id, chosen.id), eq(tasks.userId, userId)))
-    .returning({ id: tasks.id })
+    .returning({ id: tasks.id, version: chosen.before })
 }
 
 /** Moves a task and its children to the trash. Prepared, because a batch may do so a hundred times. */
@@ -48,7 +48,7 @@ export const trashTask = (tx: Db, userId: UserId, id: string) =>
 /** Deletes a task and its children permanently, from the list or from the trash. */
 export async function eraseTask(tx: Db, userId: UserId, id: string) {
   const which = and(eq(tasks.userId, userId), idOrChildOf(id))
-  const erased = await tx.delete(tasks).where(which).returning({ id: tasks.id })
+  const erased = await tx.delete(tasks).where(which).returning({ id: tasks.id, version: tasks.version })
   const [taken] = await takeVersions(tx, userId, erased.length)
   await writeTombstones(
     tx,
@@ -64,16 +64,17 @@ export async function eraseTask(tx: Db, userId: UserId, id: string) {
  */
 export function restoreTask(tx: Db, userId: UserId, id: string) {
   const parents = alias(tasks, 'parents')
-  const isParent = and(eq(parents.userId, userId), isNull(parents.deletedAt), isNull(parents.parentId))
+  const isThere = or(isNull(parents.deletedAt), eq(parents.id, id))
+  const isParent = and(eq(parents.userId, userId), isThere, isNull(parents.parentId))
   const mayBeParent = tx.select({ id: parents.id }).from(parents).where(isParent)
   const sameMoment = tx
     .select({ deletedAt: tasks.deletedAt })
     .from(tasks)
     .where(own(tasks, userId, id))
   const family = or(eq(tasks.id, id), and(eq(tasks.parentId, id), eq(tasks.deletedAt, sql`(${sameMoment})`)))
-  return changeTasks(tx, userId, family, {
+  return changeTasks(tx, userId, and(isTrashed, family), {
     deletedAt: sql`null`,
     updatedAt: sql`now()`,
-    parentId: sql`case when ${tasks.parentId} = ${id}::uuid or ${inArray(tasks.parentId, mayBeParent)} then ${tasks.parentId} end`,
+    parentId: sql`case when ${inArray(tasks.parentId, mayBeParent)} then ${tasks.parentId} end`,
   })
 }

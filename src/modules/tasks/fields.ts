@@ -41,7 +41,7 @@ import { tokenize } from './words.ts'
  * document come from these entries. A new one is an entry here and the migration that `bun run db:generate` writes.
  */
 interface Field {
-  /** Its column. The defaults are for statements by hand: the service writes every column. */
+  /** Its column. A new task has its default, or null, if the client sends nothing. */
   column: PgColumnBuilderBase
   /** What the database refuses, by the end of the rule's name: `tasks_title_length`. */
   rules?: Record<string, (column: string) => string>
@@ -51,8 +51,8 @@ interface Field {
   example: unknown
   /** What a client may send. Without it, the server sets the field. */
   input?: TSchema
-  /** The value in a new task if the client sends none. An input without it is required. */
-  initial?: unknown
+  /** Whether a client must send it for a new task. */
+  isRequired?: true
   /** The columns that a value sets, if not just the one with the value itself. */
   toColumns?: (value: never) => Record<string, unknown>
   /** Lists can be sorted by this expression. It must not be null: cursors compare with it. */
@@ -128,6 +128,7 @@ export const fields = {
     output: t.String({ examples: ['Buy milk'] }),
     example: 'Buy milk',
     input: text({ minLength: 1, maxLength: 200, notBlank: true, examples: ['Buy milk'] }),
+    isRequired: true,
     toColumns: (title: string) => ({ title, title_words: tokenize(title) }),
     sortBy: bytewise,
   },
@@ -137,7 +138,6 @@ export const fields = {
     output: nullable(t.String({ examples: ['Two litres, the blue one'] })),
     example: 'Two litres, the blue one',
     input: nullable(text({ maxLength: 2000, examples: ['Two litres, the blue one'] })),
-    initial: null,
     toColumns: (description: string | null) => ({
       description,
       description_words: tokenize(description ?? ''),
@@ -149,7 +149,6 @@ export const fields = {
     output: oneOf(taskStatuses),
     example: 'pending',
     input: oneOf(taskStatuses, { examples: ['in_progress'] }),
-    initial: 'pending',
     // Its three values sort the same in every collation.
     sortBy: itself,
     filters: {
@@ -168,7 +167,6 @@ export const fields = {
     output: integer({ description: priorities, examples: [2] }),
     example: 2,
     input: integer({ minimum: 0, maximum: 4, description: priorities, examples: [2] }),
-    initial: 0,
     sortBy: itself,
     filters: { priority: filter(t.Integer({ minimum: 0, maximum: 4 }), eq) },
   },
@@ -181,7 +179,6 @@ export const fields = {
     output: nullable(instant()),
     example: '2099-01-31T18:00:00.000000Z',
     input: nullable(instantInput({ description: 'Any offset in, UTC out.' })),
-    initial: null,
     toColumns: (due: string | null) => ({ due_at: due && parseInstant(due) }),
     // No date is after all dates.
     sortBy: column => sql`coalesce(${column}, 'infinity')`,
@@ -191,7 +188,7 @@ export const fields = {
     },
   },
   tags: {
-    column: textColumn('tags').array().notNull().default(sql`'{}'`),
+    column: textColumn('tags').array().notNull().default([]),
     rules: {
       count: column => `cardinality(${column}) <= 20`,
       // No nulls, no empty tags, and a bound on all of them together. That each has at most 50 characters and is not
@@ -206,7 +203,6 @@ export const fields = {
       description: 'The whole list; a tag that comes twice counts once.',
       examples: [['home', 'errands']],
     }),
-    initial: [],
     toColumns: (tags: string[]) => ({ tags: [...new Set(tags)] }),
     filters: {
       tag: filter(
@@ -224,7 +220,6 @@ export const fields = {
     output: nullable(uuid({ description: 'The list that the task is in; null is the inbox.' })),
     example: null,
     input: nullable(uuidInput({ description: 'One of your lists; null is the inbox.' })),
-    initial: null,
     filters: {
       list: ofThese('In this list, `none` for the inbox; given more than once: in any of them.'),
     },
@@ -234,7 +229,6 @@ export const fields = {
     output: nullable(uuid({ description: 'The task that this one is a part of.' })),
     example: null,
     input: nullable(uuidInput({ description: 'The task that it is a part of, which has no parent itself.' })),
-    initial: null,
     filters: {
       parent: ofThese(
         'The parts of this task, `none` for tasks without a parent; may be given more than once.',
@@ -251,7 +245,6 @@ export const fields = {
       description: 'Where the task stands in an order of your own; compared byte by byte. `a0` < `a1` < `b`.',
       examples: ['a0'],
     }),
-    initial: '',
     sortBy: itself,
   },
   completed_at: {
@@ -315,14 +308,11 @@ export const examples = collect('example')
 
 /** The schemas of a new task. */
 export const inputs = Object.fromEntries(
-  fieldsWith('input').map(([name, { input, initial }]) => [
-    name,
-    initial === undefined ? input : t.Optional(input),
-  ]),
+  fieldsWith('input').map(([name, { input, isRequired }]) => [name, isRequired ? input : t.Optional(input)]),
 ) as {
-  [Name in InputName]: Fields[Name] extends { initial: unknown }
-    ? TOptional<Fields[Name]['input']>
-    : Fields[Name]['input']
+  [Name in InputName]: Fields[Name] extends { isRequired: true }
+    ? Fields[Name]['input']
+    : TOptional<Fields[Name]['input']>
 }
 
 type Filters = Extract<Fields[FieldName], { filters: unknown }>['filters']

@@ -55,7 +55,7 @@ export const listQuery = t.Object({
       pattern: new RegExp(`^${sortKey}(,${sortKey})*$`),
       wanted: `a comma list of ${sortNames.join(', ')}, each with - in front for descending`,
       description:
-        '`-created_at` if not said. A comma list such as `-priority,due_at`, with `-` for descending. Ties are broken by `id`. No date is after all dates.',
+        '`-created_at` by default. A comma list such as `-priority,due_at`, with `-` for descending. Ties are broken by `id`. No date is after all dates.',
     }),
   ),
   total: t.Optional(t.BooleanString({ description: 'Also count them all: `X-Total-Count`.' })),
@@ -68,7 +68,7 @@ export const listQuery = t.Object({
   ),
   overdue: t.Optional(
     t.BooleanString({
-      description: '`true`: only what is due and not completed. `false` is as if not said.',
+      description: '`true`: only what is due and not completed. `false` is the default.',
     }),
   ),
 })
@@ -145,7 +145,7 @@ export const batch = t.Object(
   {
     atomic: t.Optional(
       t.Boolean({
-        description: '`true`, or not said: all operations or none. `false`: each for itself.',
+        description: '`true`, the default: all operations or none. `false`: each on its own.',
         default: true,
       }),
     ),
@@ -199,7 +199,7 @@ export const statsQuery = t.Object({
   tz: t.Optional(
     text({
       maxLength: 64,
-      description: 'The time zone in which it is today, such as `Europe/Berlin`; `UTC` if not said.',
+      description: 'The time zone in which it is today, such as `Europe/Berlin`; `UTC` by default.',
     }),
   ),
 })

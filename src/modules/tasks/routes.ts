@@ -73,7 +73,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
           operationId: 'listTasks',
           summary: 'List your tasks',
           description:
-            'Newest first, if not said otherwise. Filters can be combined. The `Link` header has the address of the next page; on the last page there is none. With `If-None-Match`, 304 while none of your tasks and lists has changed; `overdue=true` has no `ETag`, because time decides about it.',
+            'Newest first by default. Filters can be combined. The `Link` header has the address of the next page; on the last page there is none. With `If-None-Match`, 304 while none of your tasks and lists has changed; `overdue=true` has no `ETag`, because time decides about it.',
         },
       },
     )

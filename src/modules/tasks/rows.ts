@@ -1,6 +1,7 @@
 import { placeholder, type SQL, sql } from 'drizzle-orm'
+import type { PgColumn } from 'drizzle-orm/pg-core'
 import { fieldsWith, type InputName } from './fields.ts'
-import { tasks } from './table.ts'
+import { columnOf, tasks } from './table.ts'
 
 /** How a task crosses the border of the database: what comes out, and how columns are set. */
 
@@ -14,28 +15,26 @@ type Input = { [Name in InputName]?: unknown }
 
 /** The columns that a request sets, always in the order of the fields; absent fields are not among them. */
 export function toColumns(input: Input): Record<string, unknown> {
-  const columns = inputFields.map(([name, { toColumns }]) => {
+  const columns: Record<string, unknown> = {}
+  for (const [name, { toColumns }] of inputFields) {
     const value = input[name as InputName]
-    if (value === undefined) return {}
-    return toColumns ? toColumns(value as never) : { [name]: value }
-  })
-  return Object.assign({}, ...columns)
+    if (value === undefined) continue
+    if (toColumns) Object.assign(columns, toColumns(value as never))
+    else columns[name] = value
+  }
+  return columns
 }
 
-const initialColumns = toColumns(
-  Object.fromEntries(inputFields.map(([name, { initial }]) => [name, initial])),
-)
-
-/** The columns of a new task: those of the request, and initial values for the others. */
-export const toNewColumns = (input: Input) => ({ ...initialColumns, ...toColumns(input) })
+/** What a column of a new task holds if the request does not set it. */
+export const initialOf = (column: PgColumn) => column.default ?? null
 
 /**
- * What a request says about a new task, as text. What is as if it had not been said is left out, and so are the words, so
+ * What a request says about a new task, as text. What says no more than the default is left out, and so are the words, so
  * that the text stays the same when a release adds a field or finds words in another way.
  */
 export function requestText(input: Input): string {
   const columns = Object.entries(toColumns(input)).filter(
-    ([name, value]) => !name.endsWith('_words') && !Bun.deepEquals(value, initialColumns[name]),
+    ([name, value]) => !name.endsWith('_words') && !Bun.deepEquals(value, initialOf(columnOf(name))),
   )
   return JSON.stringify(columns.sort(([a], [b]) => (a < b ? -1 : 1)))
 }

@@ -15,7 +15,6 @@ import { findOwn, type IfMatch, type Serialized, throwMissing } from './owned.ts
 import { throwMisplaced } from './placement.ts'
 import { readTask } from './statements.ts'
 import { createStats } from './stats.ts'
-import { isTrashed } from './table.ts'
 import { createWrites } from './writes.ts'
 
 export type TaskService = ReturnType<typeof createTaskService>
@@ -55,7 +54,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     async restore(userId: UserId, taskId: string, ifMatch: IfMatch): Promise<Serialized> {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
       await writeInTurn(db, userId, async tx => {
-        const found = await findOwn(tx, 'task', userId, taskId, ifMatch, isTrashed)
+        const found = await findOwn(tx, 'task', userId, taskId, ifMatch)
         if (found) await restoreTask(tx, userId, taskId)
       }).catch(throwMisplaced)
       return read(userId, taskId)

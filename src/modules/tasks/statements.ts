@@ -1,8 +1,7 @@
 import { and, eq, exists, getTableColumns, notExists, or, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { taskTombstones, typeOf, userVersions } from '../../db/tables.ts'
-import { examples } from './fields.ts'
-import { serialized, toColumns, value } from './rows.ts'
+import { initialOf, serialized, value } from './rows.ts'
 import { camelCase, columnOf, isLive, tasks } from './table.ts'
 
 /**
@@ -41,20 +40,15 @@ const among = (db: Db, table: typeof tasks | typeof taskTombstones, condition: S
 export const readTask = (db: Db) =>
   db.select(serialized).from(tasks).where(and(own, isLive)).prepare('read_task')
 
-/** Creates a task. No row: the user has no versions (`throwVersionless`). */
-export function insertTask(db: Db, condition?: SQL) {
+/** Creates a task with values for these columns. No row: the user has no versions (`throwVersionless`). */
+export function insertTask(db: Db, columns: string[], condition?: SQL) {
   const next = takeNextVersion(db, condition)
-  const values: Record<string, SQL> = {
-    user_id: user,
-    version: sql`${next.lastVersion}`,
-    completed_at: sql`case when ${isCompleted} then now() end`,
-    json: sql`''`,
-  }
-  for (const name of ['id', 'request_hash', ...Object.keys(toColumns(examples))])
-    values[name] = columnValue(name)
+  const values: Record<string, SQL> = { user_id: user, version: sql`${next.lastVersion}` }
+  for (const name of ['id', 'request_hash', ...columns]) values[name] = columnValue(name)
+  if (columns.includes('status')) values.completed_at = sql`case when ${isCompleted} then now() end`
   // The builder wants every column of the table in the select list.
   const row = Object.values(getTableColumns(tasks)).map(
-    ({ name, default: byTable }) => values[name] ?? (byTable as SQL | undefined) ?? sql`null`,
+    column => values[column.name] ?? sql`${sql.param(initialOf(column), column)}`.inlineParams(),
   )
   return db
     .with(next)
@@ -68,9 +62,10 @@ export function insertTask(db: Db, condition?: SQL) {
  * The same with an id that the user may have used before. No row: there is a task or a tombstone, or the user made another
  * change while it waited for the lock, and it cannot see what that change created or deleted.
  */
-export const insertTaskOnce = (db: Db) =>
+export const insertTaskOnce = (db: Db, columns: string[]) =>
   insertTask(
     db,
+    columns,
     and(
       notExists(among(db, tasks, own)),
       notExists(among(db, taskTombstones, ownTombstone)),
@@ -104,13 +99,13 @@ export function updateTask(db: Db, columns: string[]) {
     .prepare('update_task')
 }
 
-/** `updateTask` for each set of columns, made when it is first needed. */
-export function createUpdates(db: Db) {
-  const updates = new Map<string, ReturnType<typeof updateTask>>()
+/** A statement for each set of columns, made when it is first needed. */
+export function perColumns<Statement>(make: (columns: string[]) => Statement) {
+  const made = new Map<string, Statement>()
   return (columns: string[]) => {
     const key = columns.join()
-    const update = updates.get(key) ?? updateTask(db, columns)
-    updates.set(key, update)
-    return update
+    const statement = made.get(key) ?? make(columns)
+    made.set(key, statement)
+    return statement
   }
 }

@@ -8,8 +8,8 @@ import { eraseTask, trashTask } from './families.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
 import { findOwn, findPrior, type IfMatch, type Serialized, throwMissing } from './owned.ts'
 import { throwMisplaced } from './placement.ts'
-import { requestText, toColumns, toNewColumns } from './rows.ts'
-import { createUpdates, insertTask, insertTaskOnce, updateTask } from './statements.ts'
+import { requestText, toColumns } from './rows.ts'
+import { insertTask, insertTaskOnce, perColumns, updateTask } from './statements.ts'
 import { isLive } from './table.ts'
 
 export type Writes = ReturnType<typeof createWrites>
@@ -21,9 +21,9 @@ export type Identify = ReturnType<typeof createIdempotency>
  * `inTurn` goes on in it.
  */
 export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
-  const insert = insertTask(db)
-  const insertOnce = insertTaskOnce(db)
-  const updateOf = createUpdates(db)
+  const insert = perColumns(columns => insertTask(db, columns))
+  const insertOnce = perColumns(columns => insertTaskOnce(db, columns))
+  const change = perColumns(columns => updateTask(db, columns))
 
   return {
     /**
@@ -35,18 +35,21 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
     async create(userId: UserId, input: TaskCreate, key?: string): Promise<Serialized & { id: string }> {
       const creation = identify(userId, { id: input.id, key, request: () => requestText(input) })
       const { id, mayExist, requestHash } = creation
-      const values = { id, user: userId, request_hash: requestHash, ...toNewColumns(input) }
-      const [created] = await (mayExist ? insertOnce : insert).execute(values).catch(throwMisplaced)
+      const task = toColumns(input)
+      const columns = Object.keys(task)
+      const values = { id, user: userId, request_hash: requestHash, ...task }
+      const statement = (mayExist ? insertOnce : insert)(columns)
+      const [created] = await statement.execute(values).catch(throwMisplaced)
       if (created) return { id, ...created }
       // It was sent before, the user made another change at the same time, the account is gone, or its rows are moving to
       // another server of a cluster.
-      const task = await inTurn(db, userId, async tx => {
+      const found = await inTurn(db, userId, async tx => {
         const prior = await findPrior(tx, 'task', userId, creation)
         if (prior) return prior
-        const [created] = await insertTask(tx).execute(values)
+        const [created] = await insertTask(tx, columns).execute(values)
         return created!
       }).catch(throwMisplaced)
-      return { id, ...task }
+      return { id, ...found }
     },
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
@@ -55,7 +58,7 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
       const patch = toColumns(input)
       const columns = Object.keys(patch)
       const values = { id: taskId, user: userId, ifMatch, ...patch }
-      const [updated] = await updateOf(columns).execute(values).catch(throwMisplaced)
+      const [updated] = await change(columns).execute(values).catch(throwMisplaced)
       if (updated) return updated
       // There is no such task, it has another version, or nothing differs; or another writer was first.
       return inTurn(db, userId, async tx => {
@@ -67,17 +70,16 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
     },
 
     /**
-     * Moves a task and its children to the trash or, with `permanent`, deletes them. Returns their ids. Throws as `update`
-     * does.
+     * Moves a task and its children to the trash or, with `permanent`, deletes them. Returns their ids and the versions that
+     * they had. Throws as `update` does.
      */
-    async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: IfMatch): Promise<string[]> {
+    async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: IfMatch) {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
       return inTurn(db, userId, async tx => {
         const found = await findOwn(tx, 'task', userId, taskId, ifMatch, permanent ? undefined : isLive)
         if (!found) return throwMissing(tx, 'task', userId, taskId)
         const remove = permanent ? eraseTask : trashTask
-        const removed = await remove(tx, userId, taskId)
-        return removed.map(({ id }) => id)
+        return remove(tx, userId, taskId)
       })
     },
   }

@@ -1,10 +1,11 @@
-import { and, eq, ne, sql } from 'drizzle-orm'
+import { and, eq, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { apiTokens, sessions as sessionsTable, users } from '../../db/tables.ts'
+import { users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
 import type { Caller } from '../../http/require-user.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { WithPassword } from '../auth/current-password.ts'
+import { endAccess } from '../auth/end-access.ts'
 import { normalizeEmail } from '../auth/model.ts'
 import type { Passwords } from '../auth/password-hash.ts'
 import type { Sessions } from '../auth/sessions.ts'
@@ -33,7 +34,7 @@ export function createUserService({ db, passwords, withPassword, sessions }: Par
 
   /**
    * Replaces the password if it is still the one that was checked, and ends the other sessions and the API tokens. Returns
-   * the ids of what ended, `undefined` if the password has changed.
+   * what ended, `undefined` if the password has changed.
    */
   const setPassword = (caller: Caller, hash: string, newHash: string, keepTokens?: boolean) =>
     db.transaction(async tx => {
@@ -44,13 +45,22 @@ export function createUserService({ db, passwords, withPassword, sessions }: Par
         .where(and(eq(users.id, caller.id), eq(users.passwordHash, hash)))
         .returning({ id: users.id })
       if (!changed) return undefined
-      const others = and(eq(sessionsTable.userId, caller.id), ne(sessionsTable.id, caller.sessionId))
-      const ended = await tx.delete(sessionsTable).where(others).returning({ id: sessionsTable.id })
-      const tokens = keepTokens
-        ? []
-        : await tx.delete(apiTokens).where(eq(apiTokens.userId, caller.id)).returning({ id: apiTokens.id })
-      return [...ended, ...tokens].map(({ id }) => id)
+      return endAccess(tx, caller.id, { session: caller.sessionId, apiTokens: keepTokens })
     })
+
+  /** Deletes the account if its password is still the one that was checked. Returns as `setPassword` does. */
+  const deleteAccount = (caller: Caller, hash: string) =>
+    db.transaction(async tx => {
+      const own = and(eq(users.id, caller.id), eq(users.passwordHash, hash))
+      const [user] = await tx.select({ id: users.id }).from(users).where(own).for('update')
+      if (!user) return undefined
+      const ended = await endAccess(tx, caller.id)
+      await tx.delete(users).where(eq(users.id, caller.id))
+      return ended
+    })
+
+  const revoke = (ended: Awaited<ReturnType<typeof endAccess>>) =>
+    sessions.revoke([...ended.sessions, ...ended.apiTokens])
 
   return {
     /** The caller's account. Throws `invalid_token` if it was deleted after the token was checked. */
@@ -83,7 +93,7 @@ export function createUserService({ db, passwords, withPassword, sessions }: Par
         const newHash = await passwords.hash(input.new_password, client.signal)
         return setPassword(caller, hash, newHash, input.keep_tokens)
       })
-      sessions.revoke(ended)
+      revoke(ended)
     },
 
     /**
@@ -91,14 +101,7 @@ export function createUserService({ db, passwords, withPassword, sessions }: Par
      * very many tasks the steps go on after the response; if they are interrupted, the purge deletes the rest.
      */
     async remove(caller: Caller, password: string, client: Client): Promise<void> {
-      await withPassword(caller.id, password, client, async hash => {
-        const [deleted] = await db
-          .delete(users)
-          .where(and(eq(users.id, caller.id), eq(users.passwordHash, hash)))
-          .returning({ id: users.id })
-        return deleted
-      })
-      sessions.revoke([caller.sessionId])
+      revoke(await withPassword(caller.id, password, client, hash => deleteAccount(caller, hash)))
       const erased = eraseUser(db, caller.id).catch(() => {})
       await Promise.race([erased, Bun.sleep(eraseMsMax)])
     },
