@@ -817,7 +817,7 @@ test('an account is changed before its sessions end, and held meanwhile', async 
   await meeting.close()
   await place.remove()
 
-  expect(found).toEqual([])
+  expect([...found]).toEqual([])
 })
 
 test('every account is listed, however many there are, oldest first', async () => {
