@@ -145,6 +145,7 @@ test('a hash that is renewed at a sign-in does not undo a change of the password
   await meeting.sql.begin(setHash(ada, await hashOf(ada.password, 5)))
   const changed = await hashOf(newPassword, 4)
   let other: Sql | undefined
+  let isAnswered = false
 
   // The new session needs the row as it is, and gets it; the new hash has to wait.
   const [answer] = await meeting.meet(
@@ -152,12 +153,34 @@ test('a hash that is renewed at a sign-in does not undo a change of the password
       other = sql
       return sql`select 1 from users where id = ${ada.id} for share`
     },
-    [() => signIn(ada)],
-    () => setHash(ada, changed)(other!),
+    [() => signIn(ada).finally(() => (isAnswered = true))],
+    async () => {
+      // A hash that cannot be stored is the failure of this request, and of nothing else.
+      await Bun.sleep(50)
+      expect(isAnswered).toBe(false)
+      await setHash(ada, changed)(other!)
+    },
   )
 
   expect(answer!.status).toBe(200)
   expect(await storedHash(ada)).toBe(changed)
+})
+
+test('a sign-in succeeds although its hash cannot be renewed now', async () => {
+  const ada = await api.user()
+  const outdated = await hashOf(ada.password, 5)
+  await meeting.sql.begin(setHash(ada, outdated))
+  await api.sql(
+    `create function refuse() returns trigger language plpgsql as
+      $$ begin raise exception 'away' using errcode = 'cannot_connect_now'; end $$`,
+    [],
+  )
+  await api.sql('create trigger refuse before update on users for each row execute function refuse()', [])
+
+  const { status } = await signIn(ada)
+
+  await api.sql('drop function refuse cascade', [])
+  expect([status, await storedHash(ada)]).toEqual([200, outdated])
 })
 
 test('a sign-in and a new API token that were under way when the password was changed come to nothing', async () => {
@@ -186,4 +209,58 @@ test('a sign-in and a new API token that were under way when the password was ch
   expect(answer!.status).toBe(204)
   expect(await api.sql('select 1 from sessions where id = $1', [sessionId])).toEqual([])
   expect(await api.sql('select 1 from api_tokens where id = $1', [sessionId])).toEqual([])
+})
+
+const refresh = async (refreshToken: string) =>
+  (await api.post('/auth/refresh', { json: { refresh_token: refreshToken } })).body.refresh_token
+const revoke = (token: string) => api.post('/auth/revoke', { form: { token } })
+
+test.each<
+  [name: string, table: 'sessions' | 'api_tokens', call: (user: User) => Promise<{ status: number }>]
+>([
+  ['a sign-out', 'sessions', ({ token }) => api.post('/auth/logout', { token })],
+  ['the revocation of an access token', 'sessions', ({ token }) => revoke(token)],
+  ['the revocation of a refresh token', 'sessions', ({ refreshToken }) => revoke(refreshToken)],
+  [
+    'a refresh token that was used long ago',
+    'sessions',
+    ({ refreshToken }) => api.post('/auth/refresh', { json: { refresh_token: refreshToken } }),
+  ],
+  [
+    'the end of a session',
+    'sessions',
+    async ({ token }) => {
+      const [{ id }] = (await api.get('/auth/sessions', { token })).body
+      return api.delete(`/auth/sessions/${id}`, { token })
+    },
+  ],
+  [
+    'the revocation of an API token by its id',
+    'api_tokens',
+    async ({ token }) => {
+      const [{ id }] = (await api.get('/auth/tokens', { token })).body
+      return api.delete(`/auth/tokens/${id}`, { token })
+    },
+  ],
+])('%s is answered when what it ends is gone, not before', async (_, table, call) => {
+  const ada = await api.user()
+  await refresh(await refresh(ada.refreshToken))
+  await newToken(ada)
+  let isAnswered = false
+
+  await meeting.meet(
+    sql => sql`select 1 from ${sql(table)} where user_id = ${ada.id} for update`,
+    [
+      async () => {
+        await call(ada)
+        isAnswered = true
+      },
+    ],
+    async () => {
+      await Bun.sleep(50)
+      expect(isAnswered).toBe(false)
+    },
+  )
+
+  expect(await api.sql(`select 1 from ${table} where user_id = $1`, [ada.id])).toEqual([])
 })

@@ -242,8 +242,6 @@ onBothDatabases('API tokens', api => {
     const last = (await makeApiToken(api, ada)).token
     expect(await status(last)).toBe(200)
     await api.delete('/users/me', { token: ada.token, json: { password: ada.password } })
-    const elapsed = stopwatch()
-    while (elapsed() < 1000 && (await status(last)) === 200) await Bun.sleep(20)
     expect(await status(last)).toBe(401)
   })
 
@@ -308,12 +306,15 @@ onBothDatabases('API tokens', api => {
   test('are masked wherever a 422 repeats what was sent', async () => {
     const ada = await api.user()
     const { token } = await makeApiToken(api, ada, ['tasks:write'])
-    const typo = `${token.slice(0, -1)}_`
+    const [typo, cut] = [`${token.slice(0, -1)}_`, token.slice(0, -1)]
 
     for (const [path, sent] of [
       ['/auth/revoke', { json: { token, client_secret: 5, token_type_hint: token } }],
       ['/auth/revoke', { json: { token: [token] } }],
-      ['/tasks', { json: { title: '', description: `the key is ${token}, or ${typo}`, tags: [token] } }],
+      [
+        '/tasks',
+        { json: { title: '', description: `the key is ${token}, or ${typo}, or ${cut}`, tags: [token] } },
+      ],
       ['/tasks', { json: { title: 'x', [token]: token }, headers: { prefer: 'handling=strict' } }],
       ['/auth/tokens', { json: { name: token, scopes: [token], current_password: token } }],
       [`/tasks?${token}=1`, { json: { title: 'x' } }],

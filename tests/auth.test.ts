@@ -38,6 +38,9 @@ onBothDatabases(
         expect(made.status).toBe(201)
         expect(made.body).toEqual({ id: expect.any(String), email, created_at: expect.any(String) })
         expect(Math.abs(Date.parse(made.body.created_at) - Date.now())).toBeLessThan(60_000)
+        const { access_token: token } = (await login({ username: email, password })).body
+        const { updated_at, ...profile } = (await api.get('/users/me', { token })).body
+        expect([profile, updated_at]).toEqual([made.body, made.body.created_at])
       })
 
       test('takes a form, too', async () => {

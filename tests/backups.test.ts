@@ -1,6 +1,8 @@
 import { afterAll, describe, expect, jest, spyOn, test } from 'bun:test'
 import {
+  chmodSync,
   closeSync,
+  copyFileSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -28,7 +30,7 @@ import { startBackups } from '../src/server/backups.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { descendants } from './bench/measure.ts'
 import { runCommand } from './support/command.ts'
-import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
 import { until } from './support/until.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'todo-api-backups-'))
@@ -59,8 +61,11 @@ describe('with BACKUP_EVERY', () => {
     const before = (await api.get(`${api.url}/health/ready`)).body
     const ada = await api.user('ada@example.com')
     await api.task(ada, { title: 'kept' })
+    await until(() => events(api, 'backup made').length >= 1, 60)
+    // Of a clock that was wrong: it counts for none of those that are kept.
+    writeFileSync(join(dataDir, 'backups', 'todo-api-2999-01-01T000000Z.tar.gz'), '')
     // The first may have begun before the task was there.
-    await until(() => events(api, 'backup made').length >= 3, 60)
+    await until(() => events(api, 'backup made').length >= 4, 60)
     const after = (await api.get(`${api.url}/health/ready`)).body
     const metrics = await (
       await fetch(`${api.url}/metrics`, { headers: { authorization: 'Bearer a-token-for-metrics' } })
@@ -69,7 +74,7 @@ describe('with BACKUP_EVERY', () => {
 
     const names = readdirSync(join(dataDir, 'backups')).sort()
     const newest = events(api, 'backup made').at(-1)
-    expect(names).toHaveLength(2)
+    expect(names).toHaveLength(3)
     expect(newest).toMatchObject({ file: join(dataDir, 'backups', names[1]!), bytes: expect.any(Number) })
     expect(statSync(newest.file)).toMatchObject({ size: newest.bytes })
     expect(statSync(newest.file).mode & 0o777).toBe(0o600)
@@ -187,6 +192,24 @@ describe('with BACKUP_EVERY', () => {
     expect(hours).toBeCloseTo(5, 1)
   })
 
+  test('a backup dated in the future, by a clock that was wrong, delays none', async () => {
+    const dir = mkdtempSync(join(root, 'future-'))
+    const nameAt = (ms: number) =>
+      `todo-api-${new Date(Date.now() + ms).toISOString().slice(0, 19).replaceAll(':', '')}Z.tar.gz`
+    const hour = 60 * 60 * 1000
+    writeFileSync(join(dir, nameAt(-hour)), '')
+    writeFileSync(join(dir, nameAt(8 * 24 * hour)), '')
+    const timers = spyOn(globalThis, 'setTimeout')
+    const log = createLog({ level: 'error', pretty: false, write: () => {} })
+    const backups = startBackups({ everySeconds: 6 * 60 * 60, keep: 2, dir }, log)
+    const hours = Number(timers.mock.lastCall![1]) / hour
+    timers.mockRestore()
+    await backups.stop()
+
+    expect(hours).toBeCloseTo(5, 1)
+    expect(Date.now() - backups.stats().lastGoodAt!.getTime()).toBeWithin(hour, 2 * hour)
+  })
+
   test('a restart delays no backup: the next one is due a period after the newest', async () => {
     const dataDir = newFolder()
     const dir = join(dataDir, 'backups')
@@ -206,7 +229,13 @@ describe('with BACKUP_EVERY', () => {
 
   test('a backup has the lowest priority, may be killed, and is ended by a stop, which leaves nothing of it', async () => {
     const dataDir = newFolder()
-    const api = await startExecutable(on(dataDir, { BACKUP_EVERY: '1s' }))
+    const program = join(mkdtempSync(join(root, 'program-')), 'todo-api')
+    copyFileSync(await executablePath(), program)
+    chmodSync(program, 0o755)
+    const api = await startExecutable(on(dataDir, { BACKUP_EVERY: '1s' }), program)
+    // An upgrade that takes effect at the next start: until then a backup is one by the running version.
+    rmSync(program)
+    writeFileSync(program, '#!/bin/false\n', { mode: 0o755 })
     await until(() => leftovers(dataDir).length > 0, 60)
     const [backup] = descendants(api.process.pid)
     const stat = readFileSync(`/proc/${backup}/stat`, 'utf8').replace(/.*\)/s, '').trim().split(' ')
@@ -223,6 +252,13 @@ describe('with BACKUP_EVERY', () => {
     const messages = api.lines.map(line => JSON.parse(line).msg)
     expect(messages.slice(messages.indexOf('stopping'))).not.toContain('backup failed')
   }, 120_000)
+
+  test('the unit for systemd allows that priority', () => {
+    const unit = readFileSync(join(import.meta.dir, '../deploy/todo-api.service'), 'utf8')
+    const filters = [...unit.matchAll(/^SystemCallFilter=(.*)$/gm)].map(([, filter]) => filter)
+    // The last line that names a call or its group decides: `@resources` holds this one.
+    expect(filters.findLast(filter => /setpriority|@resources/.test(filter!))).toBe('setpriority')
+  })
 
   test('doctor warns when the newest backup is older than two periods, or when there is none', async () => {
     const dataDir = newFolder()
@@ -248,6 +284,7 @@ describe('with BACKUP_EVERY', () => {
     expect(await ageHours(undefined)).toEqual([0, 'ok'])
     await runCommand(['migrate'], { env: on(dataDir) })
     expect(await ageHours(undefined)).toEqual([0, 'warn'])
+    expect(await ageHours(-100)).toEqual([0, 'warn'])
     expect(await ageHours(11)).toEqual([0, 'ok'])
     expect(await ageHours(13)).toEqual([0, 'warn'])
   }, 60_000)

@@ -3,6 +3,7 @@ import {
   chmodSync,
   chownSync,
   copyFileSync,
+  cpSync,
   existsSync,
   linkSync,
   mkdirSync,
@@ -11,6 +12,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { networkInterfaces, tmpdir } from 'node:os'
@@ -340,6 +342,12 @@ describe.each([
     )
   })
 
+  test.each(['http://0.0.0.0', '256.256.256.256'])('that is none: %s', async HOST => {
+    expect(await start({ HOST, PORT: '8000' })).toEqual(
+      refused(`${HOST} is not an address of this machine: set HOST to one, or to 0.0.0.0 for all of them`),
+    )
+  })
+
   test('of another machine (IPv6)', async () => {
     const { stderr } = await start({ HOST: '[2001:db8::1]', PORT: '8000' })
     expect(stderr).toMatch(/^2001:db8::1 is not an address of this machine: set HOST to one/)
@@ -367,6 +375,20 @@ test('a port that needs a privilege is reported in a sentence', () => {
   )
   expect(() => bind({ host: '::1', port: 80 }, refuse('EMFILE'))).toThrow('listen')
 })
+
+test('a container engine can build it of what .dockerignore lets through', async () => {
+  const context = mkdtempSync(join(base, 'context-'))
+  const [ignored, ...exceptions] = readFileSync(join(root, '.dockerignore'), 'utf8').match(/^[*!].*$/gm)!
+  expect(ignored).toBe('*')
+  for (const exception of exceptions)
+    for (const path of new Bun.Glob(exception.slice(1)).scanSync({ cwd: root, onlyFiles: false }))
+      cpSync(join(root, path), join(context, path), { recursive: true })
+  symlinkSync(join(root, 'node_modules'), join(context, 'node_modules'))
+
+  const build = Bun.spawn([process.execPath, 'scripts/build.ts'], { cwd: context, stderr: 'pipe' })
+
+  expect([await build.exited, await build.stderr.text()]).toEqual([0, ''])
+}, 120_000)
 
 describe('the folder that it is started in', () => {
   test('has no influence, whatever lies there', async () => {

@@ -529,6 +529,11 @@ describe('config', () => {
     }
   })
 
+  test('shows the address of a collector without its password', async () => {
+    const { of } = await config({ OTEL_EXPORTER_OTLP_ENDPOINT: 'https://ada:geheim@collector:4318/otlp' })
+    expect(of('OTEL_EXPORTER_OTLP_ENDPOINT').value).toBe('https://ada:(hidden)@collector:4318/otlp')
+  })
+
   test('leaves no setting out, and shows what is in force for each', async () => {
     const source = readFileSync(join(import.meta.dir, '../src/config/config.ts'), 'utf8')
     const names = [...source.matchAll(/(?:text|secret|integer|flag|oneOf)\('([A-Z_]+)'/g)].map(
@@ -546,6 +551,7 @@ describe('config', () => {
     // These are off when nothing is said; every other one has a value then.
     const off = /^(FIRST_USER_|METRICS_|OTEL_|TRUSTED_PROXIES$|BACKUP_EVERY$)/
     expect(names.filter(name => shownOf(name) === '(not set)' && !off.test(name))).toEqual([])
+    expect((await config({ METRICS_PORT: '9100' })).of('METRICS_HOST').value).toBe('127.0.0.1')
   })
 
   test('with mistakes names them all and exits 2', async () => {

@@ -303,17 +303,9 @@ test.each([
     ],
   ],
 ])('%s is checked', (name, right, wrong) => {
-  for (const value of right)
-    expect([
-      value,
-      mistakes({
-        [name]: value,
-        DATABASE_URL: name.startsWith('DATABASE_POOL') ? url : undefined,
-        [name]: value,
-      }),
-    ]).toEqual([value, []])
+  for (const value of right) expect([value, mistakes({ [name]: value })]).toEqual([value, []])
   for (const value of wrong) {
-    const found = mistakes({ ...(name === 'DATABASE_POOL_SIZE' && { DATABASE_URL: url }), [name]: value })
+    const found = mistakes({ [name]: value })
     expect([value, found]).toEqual([value, [expect.stringContaining(name)]])
     // By name, never by value.
     if (value.length > 3)
@@ -409,6 +401,25 @@ test('all mistakes are reported at once, by name and without the values', () => 
   for (const name of Object.keys(wrong)) expect(found.filter(line => line.startsWith(name))).toHaveLength(1)
   expect(found).toHaveLength(Object.keys(wrong).length)
   expect(found.join()).not.toContain('geheim')
+})
+
+test.each<[string, Env]>([
+  ['DATABASE_URL must look like', { DATABASE_URL: 'mysql://db/todo' }],
+  ['DATABASE_URL_FILE cannot be read', { DATABASE_URL_FILE: '/nope' }],
+])('%s: the other settings are judged as with a right one', (about, database) => {
+  const production = { ENVIRONMENT: 'production', WORKERS: '2' }
+  const others = { DATABASE_POOL_SIZE: '0', DATABASE_PREPARE: 'no', BACKUP_EVERY: '6h' }
+  const withRightOne = mistakes({ ...production, ...others, DATABASE_URL: url })
+
+  expect(withRightOne).toHaveLength(4)
+  expect(mistakes({ ...production, ...others, ...database })).toEqual([
+    expect.stringContaining(about),
+    ...withRightOne,
+  ])
+  expect(mistakes({ ...production, ...database, SECRET_KEY_FILE: '/nope' })).toEqual([
+    expect.stringContaining(about),
+    'SECRET_KEY_FILE cannot be read (ENOENT)',
+  ])
 })
 
 describe('the program', () => {

@@ -14,6 +14,7 @@ import type { OpenApiDocument } from '../src/http/openapi-document.ts'
 import { AppError, type ErrorCode } from '../src/lib/errors.ts'
 import { misplacedCodes } from '../src/modules/tasks/placement.ts'
 import { appWithoutDatabase } from '../src/server/openapi.ts'
+import { shapeOf } from './support/api-shape.ts'
 import { requiredScope } from './support/required-scopes.ts'
 
 const app = appWithoutDatabase()
@@ -68,6 +69,12 @@ describe('the OpenAPI document', () => {
   test('lists every route but the hidden ones, once', () => {
     expect(operations.map(({ name }) => name).sort()).toEqual(routes.map(({ name }) => name).sort())
     expect(routes.length).toBeGreaterThan(10)
+  })
+
+  test('says of every call and schema what clients rely on', async () => {
+    // After a change on purpose, `bun tests/support/api-shape.ts` writes the file again: its diff shows what changes for clients.
+    const known = await Bun.file(join(import.meta.dir, 'fixtures/api.txt')).text()
+    expect(shapeOf(document).split('\n')).toEqual(known.split('\n'))
   })
 
   test('has the header of every precondition, and says what the parameter in a path is', () => {
@@ -172,6 +179,23 @@ describe('the OpenAPI document', () => {
     }
   })
 
+  test('says that a 412 shows the task or the list as it is now', () => {
+    const { schemas } = document.components
+    for (const kind of ['Task', 'TaskList'])
+      expect(schemas[`${kind}Conflict`]!.properties!.current).toMatchObject({
+        $ref: `#/components/schemas/${kind}`,
+      })
+    for (const { name, operation } of operations) {
+      const { content } = operation.responses[412] ?? {}
+      const kind = name.includes('/lists') ? 'TaskList' : 'Task'
+      if (content)
+        expect([name, content['application/json']!.schema]).toEqual([
+          name,
+          { $ref: `#/components/schemas/${kind}Conflict` },
+        ])
+    }
+  })
+
   test('names what comes in the headers of an answer', () => {
     for (const { operation } of operations) {
       for (const [status, { headers }] of Object.entries(operation.responses)) {
@@ -179,14 +203,35 @@ describe('the OpenAPI document', () => {
         if (status === '503' || status === '429') expect(headers).toContainKey('Retry-After')
       }
     }
-    const { headers } = operationOf('POST /api/v1/tasks').responses[201]!
-    expect(headers).toContainKeys(['ETag', 'Location'])
-    const limited = operationOf('POST /api/v1/auth/login').responses[429]!
-    expect(limited.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
+    for (const [name, status, headers] of [
+      ['POST /api/v1/tasks', 201, ['ETag', 'Location']],
+      ['POST /api/v1/lists', 201, ['ETag', 'Location']],
+      ['GET /api/v1/tasks', 200, ['ETag', 'Link', 'X-Total-Count']],
+      ['GET /api/v1/lists', 200, ['ETag', 'Link', 'X-Total-Count']],
+      ['GET /api/v1/tasks/trash', 200, ['Link']],
+      ['GET /api/v1/tasks/changes', 200, ['ETag']],
+      ['GET /api/v1/tasks/{id}', 304, ['ETag']],
+      ['PATCH /api/v1/tasks/{id}', 200, ['ETag']],
+      ['PATCH /api/v1/lists/{id}', 200, ['ETag']],
+      ['POST /api/v1/auth/login', 429, ['Retry-After', 'RateLimit', 'RateLimit-Policy']],
+    ] as [string, number, string[]][])
+      expect([name, Object.keys(operationOf(name).responses[status]!.headers)]).toEqual([
+        name,
+        expect.arrayContaining(headers),
+      ])
+    for (const [call, done] of [
+      ['login', 200],
+      ['register', 201],
+    ] as const) {
+      const { [done]: made, 429: limited } = operationOf(`POST /api/v1/auth/${call}`).responses
+      expect(made!.headers).toContainKeys(['RateLimit', 'RateLimit-Policy'])
+      expect(limited!.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
+    }
   })
 
   test.each<[string, number, ErrorCode[]]>([
     ['GET /api/v1/tasks/changes', 410, ['cursor_expired']],
+    ['POST /api/v1/tasks', 409, ['id_used', 'idempotency_key_used']],
     ['POST /api/v1/lists', 409, ['id_used', 'idempotency_key_used', 'too_many_lists']],
     // A plugin of these routes has errors with the same status.
     ['GET /api/v1/tasks/{id}', 403, ['not_authorized', 'insufficient_scope']],
@@ -196,6 +241,37 @@ describe('the OpenAPI document', () => {
   ])('has for %s every reason for a %i', (name, status, codes) => {
     const { description } = operationOf(name).responses[status]!
     expect(description.split(', or: ').sort()).toEqual(codes.map(code => new AppError(code).message).sort())
+  })
+
+  test('is made once, at the first request for it', async () => {
+    let made = 0
+    const app = new Elysia().use(
+      docs('open', () => {
+        made++
+        return []
+      }),
+    )
+    const ask = () => app.handle(new Request('http://localhost/openapi.json'))
+    await app.handle(new Request('http://localhost/docs'))
+    expect(made).toBe(0)
+
+    await Promise.all([ask(), ask()])
+    await ask()
+
+    expect(made).toBe(1)
+  })
+
+  test('that could not be made is made at the next request', async () => {
+    let isFirst = true
+    const routes = () => {
+      if (!isFirst) return []
+      isFirst = false
+      throw new Error('out of memory')
+    }
+    const app = new Elysia().use(docs('open', routes))
+    const ask = async () => (await app.handle(new Request('http://localhost/openapi.json'))).status
+
+    expect([await ask(), await ask(), await ask()]).toEqual([500, 200, 200])
   })
 
   test('is made for a route that declares no response', async () => {
@@ -372,8 +448,10 @@ describe('the OpenAPI document', () => {
     const { Error: common, ValidationError: invalid } = document.components.schemas
     expect(Object.keys(common!.properties!)).toEqual(['detail', 'code', 'request_id', 'index'])
     expect(Object.keys(invalid!.properties!)).toEqual(['detail', 'code', 'request_id', 'body'])
+    const always = ['detail', 'code', 'request_id']
+    for (const { required } of [common!, invalid!]) expect(required).toEqual(always)
     const answer = (await (await get('/nope')).json()) as object
-    expect(Object.keys(answer)).toEqual(['detail', 'code', 'request_id'])
+    expect(Object.keys(answer)).toEqual(always)
   })
 
   test('says of each status which errors have it, with an example by the code of each', () => {
@@ -392,6 +470,8 @@ describe('the OpenAPI document', () => {
       const { properties, required } = document.components.schemas[name]!
       expect([name, required]).toEqual([name, Object.keys(properties!)])
     }
+    const { Task, TrashedTask } = document.components.schemas
+    expect(TrashedTask!.required).toEqual([...(Task!.required as string[]), 'deleted_at'])
   })
 
   test('titles every schema with its name', () => {
@@ -496,6 +576,7 @@ describe('the OpenAPI document', () => {
     const { headers } = await get('/openapi.json')
     const etag = headers.get('etag')!
     expect(headers.get('cache-control')).toBe('no-cache')
+    expect(headers.get('content-type')).toBe('application/json')
 
     // A proxy that compresses makes the tag weak.
     for (const tag of [etag, `W/${etag}`, `"x", ${etag}`, '*']) {
@@ -526,6 +607,7 @@ describe('the Swagger page', () => {
     ])
     expect(response.headers.get('cache-control')).toBe('no-cache')
     expect(page).not.toMatch(/https?:|<style|<script>| on\w+=/)
+    expect(page).toContain('<title>todo-api</title>')
   })
 
   test('has files that a browser keeps, at addresses that change with them', async () => {
@@ -592,10 +674,14 @@ describe('the guides', () => {
     const names = files.filter(file => file !== 'architecture.md').sort()
     const known = ['/docs', '/docs/guides', ...names]
 
-    const listed = hrefs(await (await get('/docs/guides')).text())
+    const list = await (await get('/docs/guides')).text()
+    const listed = hrefs(list)
+    const titles = [...list.matchAll(/<li><a [^>]*>(.+)<\/a>/g)].map(([, title]) => title)
+    expect(list).toContain('<h1>Guides</h1>')
     expect(listed.slice(2)).toEqual(names.map(name => `/docs/guides/${name}`))
     const pages = new Map<string, string>()
     for (const name of names) pages.set(name, await (await get(`/docs/guides/${name}`)).text())
+    expect([...pages.values()].map(page => /<h1[^>]*>(.+)<\/h1>/.exec(page)?.[1])).toEqual(titles)
     for (const [name, page] of pages) {
       expect(page).not.toContain('<img')
       expect(/<title>(.+) – todo-api<\/title>/.exec(page)?.[1]).toBe(/<h1[^>]*>(.+)<\/h1>/.exec(page)?.[1])

@@ -4,6 +4,7 @@ import { SignJWT } from 'jose'
 import type { Driver } from '../src/db/driver.ts'
 import { createDb } from '../src/db/drizzle.ts'
 import { AppError } from '../src/lib/errors.ts'
+import type { UserId } from '../src/lib/user-id.ts'
 import { Stream } from '../src/modules/events/stream.ts'
 import { createStreams, streamLimits } from '../src/modules/events/streams.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
@@ -190,7 +191,10 @@ onBothDatabases(
       }
       const { tasks, streams } = streamsWithoutJobs(api)
       const place = await tasks.changes(ada.id, { limit: 1 })
-      const reader = streams.open({ userId: ada.id, token: '', place, requestId: '' }).getReader()
+      const open = () => streams.open({ userId: ada.id, token: '', place, requestId: '' })
+      const reader = open().getReader()
+      // Its client does not read: nothing is read for it ahead.
+      const idle = open()
 
       let text = ''
       while (text.split('long past').length - 1 < 499) {
@@ -199,7 +203,8 @@ onBothDatabases(
         text += new TextDecoder().decode((await reader.read()).value)
       }
       expect(text.match(/^event: changes$/gm)).toHaveLength(3)
-      await reader.cancel()
+      expect(streams.stats().entriesSent).toBe(499 + 200)
+      await Promise.all([reader.cancel(), idle.cancel()])
     })
 
     test('reads for the streams of a user in turn, wherever they are', async () => {
@@ -251,6 +256,28 @@ onBothDatabases(
       await streams.jobs[0]!.run()
       expect(new TextDecoder().decode((await second.next).value)).toContain('"title":"Meanwhile"')
       for (const { reader } of [first, second]) await reader.cancel()
+    })
+
+    test('is read again at once for what is written during a read', async () => {
+      const ada = await api.user()
+      let isFirst = true
+      const { tasks, streams } = streamsWithoutJobs(api, async (...query) => {
+        const page = await tasks.changes(...query)
+        if (isFirst) {
+          isFirst = false
+          await api.task(ada, { title: 'Meanwhile' })
+          streams.observe({ method: 'POST', userId: ada.id } as never)
+        }
+        return page
+      })
+      const place = await tasks.changesStart(ada.id, undefined)
+      const reader = streams.open({ userId: ada.id, token: '', place, requestId: '' }).getReader()
+      await reader.read()
+
+      const { value } = await reader.read()
+
+      expect(new TextDecoder().decode(value)).toContain('"title":"Meanwhile"')
+      await reader.cancel()
     })
 
     test('brings what the first read of one stream finds to the other streams of its user', async () => {
@@ -375,10 +402,11 @@ onBothDatabases(
         .setProtectedHeader({ alg: 'HS256' })
         .setExpirationTime(new Date(Date.now() + 1500))
         .sign(Buffer.from('test-secret-test-secret-test-secret-0123'))
-      const [expiring, gone, other] = await Promise.all([
+      // A token that stays valid is looked at before those that do not.
+      const other = await openEvents(api, eve)
+      const [expiring, gone] = await Promise.all([
         openEvents(api, { token: shortLived }),
         openEvents(api, bob),
-        openEvents(api, eve),
       ])
       await api.delete('/users/me', { token: bob.token, json: { password: bob.password } })
 
@@ -534,6 +562,7 @@ onBothDatabases(
       await next.receive('hello')
       await until(() => next.cursor() === other.cursor())
       expect(ends(api, ada)).toEqual(['too_slow'])
+      expect(await measured(api, 'streams_too_slow_total')).toBe(1)
       await Promise.all([other.close(), next.close()])
     }, 60_000)
 
@@ -547,6 +576,10 @@ onBothDatabases(
       })
       await stream.receive(': ping', 2)
       await stream.close()
+      await until(() => ends(api, ada).length === 1)
+      const { seconds } = api.logs().find(({ msg, user_id }) => msg === 'stream ended' && user_id === ada.id)!
+      expect(seconds).toBeGreaterThan(0.39)
+      expect(seconds).toBeLessThan(390)
     })
 
     test('ends when a read fails, which is logged with its user, and nothing is looked up for it any more', async () => {
@@ -576,7 +609,8 @@ onBothDatabases(
       for (const text of await Promise.all(texts)) expect(text).toContain('{"code":"restarting"}')
       await checkTokens()
 
-      expect(logged).toContainEqual(['stream failed', expect.objectContaining({ user_id: userId })])
+      const fields = { user_id: userId, error: 'TypeError', message: 'no' }
+      expect(logged).toContainEqual(['stream failed', expect.objectContaining(fields)])
       expect(lookedUp).toEqual(['hers'])
       await streams.jobs[0]!.run()
       expect(polls).toBe(0)
@@ -598,12 +632,45 @@ onBothDatabases(
       const place = await tasks.changesStart(userId, undefined)
       const open = () => new Response(streams.open({ userId, token: '', place, requestId: '' })).text()
       const texts = [open(), open()]
+      // One that has left takes no other with it.
+      await streams.open({ userId, token: '', place, requestId: '' }).cancel()
+      ends.length = 0
 
+      // Within a second.
+      expect(streams.jobs[1]!.everySeconds).toBeLessThan(0.8)
       await streams.jobs[1]!.run()
       expect(ends).toEqual([])
       await streams.jobs[1]!.run()
       expect(ends).toEqual(['invalid_token', 'invalid_token'])
       await Promise.all(texts)
+    })
+
+    test('has its token looked up with at most nineteen others at a time', async () => {
+      const { id: userId } = await api.user()
+      let [now, most, all] = [0, 0, 0]
+      const { streams } = streamsWithoutJobs(api, () => new Promise(() => {}), {
+        streamsMax: 50,
+        authenticate: async () => {
+          most = Math.max(most, ++now)
+          await Bun.sleep(1)
+          now--
+          all++
+          return { id: userId, sessionId: '', scopes: new Set() }
+        },
+      })
+      const bodies = Array.from({ length: 50 }, (_, i) =>
+        streams.open({
+          userId: `${i % 10}` as UserId,
+          token: `${i}`,
+          place: { cursor: '', version: 0 },
+          requestId: '',
+        }),
+      )
+
+      await streams.jobs[1]!.run()
+
+      expect([most, all]).toEqual([20, 50])
+      for (const body of bodies) await body.cancel()
     })
 
     test('is documented with its type and an example', async () => {
@@ -617,7 +684,7 @@ onBothDatabases(
   { METRICS_TOKEN: metricsToken },
 )
 
-test('a client that leaves more than a MiB unread is too slow', () => {
+test('a client that leaves more than a MiB unread is too slow', async () => {
   const reasons: string[] = []
   const place = { cursor: '', version: 0 }
   const listener = { onEnd: (reason: string) => reasons.push(reason), onClose() {}, onDrain() {} }
@@ -629,6 +696,26 @@ test('a client that leaves more than a MiB unread is too slow', () => {
   expect(reasons).toEqual([])
   send(1)
   expect(reasons).toEqual(['too_slow'])
+  // The rest is not kept for it.
+  const text = await new Response(stream.body()).text()
+  expect(text).toBe('event: end\ndata: {"code":"too_slow"}\n\n')
+})
+
+test('a comment comes when nothing else has for its time', async () => {
+  const place = { cursor: '', version: 0 }
+  const pingAfterMs = 150
+  const stream = new Stream(place, { onEnd() {}, onClose() {}, onDrain() {} }, pingAfterMs)
+  const reader = stream.body().getReader()
+  await reader.read()
+  await Bun.sleep(90)
+
+  const sentAt = performance.now()
+  stream.advance(place, Buffer.from('something'), false)
+  await reader.read()
+
+  expect(`${Buffer.from((await reader.read()).value!)}`).toBe(': ping\n\n')
+  expect(performance.now() - sentAt).toBeGreaterThan(pingAfterMs - 10)
+  await reader.cancel()
 })
 
 test('a stream ends once, with nothing after it, and keeps no comments for a client that does not read', async () => {
@@ -644,6 +731,23 @@ test('a stream ends once, with nothing after it, and keeps no comments for a cli
   const text = await new Response(stream.body()).text()
   expect(reasons).toEqual(['restarting'])
   expect(text.split('\n\n').slice(1)).toEqual(['event: end\ndata: {"code":"restarting"}', ''])
+})
+
+test('of a stream that has ended nothing is kept in memory', async () => {
+  let collected = 0
+  const registry = new FinalizationRegistry(() => collected++)
+  const listener = { onEnd() {}, onClose() {}, onDrain() {} }
+  for (let i = 0; i < 100; i++) {
+    const stream = new Stream({ cursor: '', version: 0 }, listener, streamLimits.pingAfterMs)
+    registry.register(stream, i)
+    stream.end('restarting')
+  }
+
+  // The collector may take a few values on the stack for references.
+  await until(() => {
+    Bun.gc(true)
+    return collected > 50
+  })
 })
 
 test.each(['postgres', 'embedded'] as const)(
@@ -674,6 +778,7 @@ test.each(['postgres', 'embedded'] as const)(
       await Bun.sleep(100)
     }
     expect(reads).toBe(1)
+    expect(streams.stats()).toMatchObject({ open: 2, entriesSent: 2, tooSlow: 0 })
     await streams.stop()
     await api.stop()
   },

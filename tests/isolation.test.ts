@@ -267,8 +267,17 @@ async function callEveryRoute(api: Client) {
   await api.get('/tasks', { token: script.token })
   await api.get('/auth/tokens', { token })
   await api.delete(`/auth/tokens/${script.id}`, { token })
+  const { ticket } = (await api.post('/auth/tickets', { token, json: { for: 'events' } })).body
+  await api.request('HEAD', `/tasks/events?ticket=${ticket}`)
+  await api.post('/auth/logout?scope=others', { token })
+  await api.delete(`/auth/sessions/${crypto.randomUUID()}`, { token })
+  const json = { email: `new-${ada.email}`, current_password: ada.password }
+  await api.patch('/users/me', { token, json })
   const password = { current_password: ada.password, new_password: 'staple my battery' }
   await api.post('/users/me/password', { token, json: password })
+  const eve = await api.user()
+  await api.task(eve)
+  await api.delete('/users/me', { token: eve.token, json: { password: eve.password } })
   for (const text of [script.token, ada.refreshToken, bob.token])
     await api.post('/auth/revoke', { form: { token: text } })
 }

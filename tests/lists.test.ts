@@ -1,8 +1,14 @@
 import { expect, test } from 'bun:test'
+import { createDb } from '../src/db/drizzle.ts'
+import { createListService } from '../src/modules/lists/service.ts'
 import { createCursors } from '../src/modules/tasks/cursor.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
+import { byHand } from './support/by-hand.ts'
 import { onBothDatabases, type Service, type User } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
+
+/** A search for this many words. */
+const words = (count: number) => Array.from({ length: count }, (_, i) => `w${10 + i}`).join('+')
 
 /** Every page from an address on, by following `Link`. */
 async function pages(api: Service, token: string, address: string) {
@@ -127,6 +133,22 @@ onBothDatabases('lists', api => {
     }
   }, 30_000)
 
+  test('a key that comes again decides nothing, and every next page can be asked for', async () => {
+    const ada = await many()
+    for (const last of ['z', 'y']) await api.task(ada, { title: `${'🦆'.repeat(199)}${last}` })
+    const sorted = (sort: string) => pages(api, ada.token, `/tasks?sort=${sort}&limit=1`)
+
+    for (const [repeated, sort] of [
+      [`-title,${Array(24).fill('title').join()},-title`, '-title'],
+      ['priority,-title,-priority,title', 'priority,-title'],
+    ] as const) {
+      const found = await sorted(repeated)
+      expect(found).toHaveLength(32)
+      const fields = ({ title, priority }: Task) => [title, priority]
+      expect(found.flat().map(fields)).toEqual((await sorted(sort)).flat().map(fields))
+    }
+  })
+
   test('an order is that of its keys, texts byte by byte, no date last', async () => {
     const ada = await many()
     const values = async (sort: string, field: string) => {
@@ -200,10 +222,15 @@ onBothDatabases('lists', api => {
     const operations = Array.from({ length: 51 }, () => ({ op: 'create', task: { title: 'x' } }))
     await api.post('/tasks/batch', { token: ada.token, json: { operations } })
 
-    for (const query of ['', '?sort=title']) {
-      const { body, headers } = await api.get(`/tasks${query}`, { token: ada.token })
-      expect([body.length, headers.has('link')]).toEqual([50, true])
+    const read = async (path: string) => {
+      const { body, headers } = await api.get(path, { token: ada.token })
+      return [(body.tasks ?? body).length, headers.has('link') || body.has_more]
     }
+
+    for (const path of ['/tasks', '/tasks?sort=title', '/tasks/changes'])
+      expect([path, ...(await read(path))]).toEqual([path, 50, true])
+    await byHand(api.sql, 'update tasks set deleted_at = now() where user_id = $1', [ada.id])
+    expect(await read('/tasks/trash')).toEqual([50, true])
   })
 
   test('a page ends before the first task of the next one, whatever that says in its texts', async () => {
@@ -258,6 +285,23 @@ onBothDatabases('lists', api => {
     })
   })
 
+  test('a cursor that was signed with another secret is refused', async () => {
+    const ada = await api.user()
+    for (let i = 0; i < 2; i++) {
+      await api.task(ada)
+      await api.post('/lists', { token: ada.token, json: { name: 'x' } })
+    }
+    const listsOf = (secretKey: string) => createListService({ db: createDb(api.driver), secretKey })
+    for (const serviceOf of [(secretKey: string) => serviceOn(api, secretKey), listsOf]) {
+      const page = (secretKey: string, cursor?: string) =>
+        serviceOf(secretKey).list(ada.id, { limit: 1, ...(cursor && { cursor }) })
+      const { next } = await page('a secret')
+
+      expect((await page('a secret', next)).items).not.toBe('')
+      await expect(page('another', next)).rejects.toMatchObject({ code: 'validation_failed' })
+    }
+  })
+
   test('every filter picks what it says, and all of them can be combined', async () => {
     const ada = await api.user()
     // The embedded database's clock counts milliseconds, and it makes more than one task in each.
@@ -301,6 +345,9 @@ onBothDatabases('lists', api => {
         'status=pending&priority=1&tag=home&q=lat&due_before=2021-01-01T00:00:00Z&due_after=2019-01-01T00:00:00Z&created_after=2019-01-01T00:00:00Z&created_before=2999-01-01T00:00:00Z&updated_after=2019-01-01T00:00:00Z&overdue=true&sort=-priority,title&total=true',
       ),
     ).toEqual(['late'])
+    const due_at = '2020-01-03T00:00:00Z'
+    await api.patch(`/tasks/${doing.id}`, { token: ada.token, json: { due_at } })
+    expect(await get('overdue=true')).toEqual(['did', 'late'])
   })
 
   test('a filter without a value, as an assistant may send it, picks every task', async () => {
@@ -344,8 +391,12 @@ onBothDatabases('lists', api => {
       expect(await find(nothing)).toEqual(nothing.includes('milk') ? ['Buy milk'] : [])
     }
     expect(await find('🦆')).toEqual(['feed the 🦆'])
-    expect(await find(' ')).toHaveLength(7)
-    expect(await find('')).toHaveLength(7)
+    // Twenty words count, and the beginning of another one or the same one again do not.
+    await api.task(ada, { title: words(20).replaceAll('+', ' '), description: '牛奶'.repeat(11) })
+    expect(await titles(ada.token, `q=${words(20)}+w+W10+w1`)).toHaveLength(1)
+    expect(await find('牛奶'.repeat(10))).toHaveLength(1)
+    expect(await find(' ')).toHaveLength(8)
+    expect(await find('')).toHaveLength(8)
   })
 
   test('what is searched follows every change', async () => {
@@ -382,6 +433,7 @@ onBothDatabases('lists', api => {
     ['sort=user_id', 'sort'],
     [`sort=${'title,'.repeat(50)}title`, 'sort'],
     ['status=done', 'status'],
+    [Array(4).fill('status=pending').join('&'), 'status'],
     ['priority=5', 'priority'],
     ['priority=high', 'priority'],
     [`tag=${'x'.repeat(51)}`, 'tag'],
@@ -389,6 +441,9 @@ onBothDatabases('lists', api => {
     [Array(21).fill('tag=x').join('&'), 'tag'],
     [`q=${'x'.repeat(201)}`, 'q'],
     ['q=%00', 'q'],
+    [`q=${words(21)}`, 'q'],
+    [`q=${'牛奶'.repeat(10)}今+${'牛'.repeat(20)}`, 'q'],
+    [`q=${'🦆'.repeat(21)}`, 'q'],
     ['due_before=tomorrow', 'due_before'],
     ['due_after=2026-02-31T00:00:00Z', 'due_after'],
     ['created_before=infinity', 'created_before'],
@@ -415,6 +470,10 @@ onBothDatabases('lists', api => {
     ])
     expect(await problems(`?tag=a&tag=${'x'.repeat(51)}`)).toEqual([
       'String should have at most 50 characters',
+    ])
+    expect(await problems(`?q=${words(21)}&limit=0`)).toEqual([
+      'Input should be at least 1',
+      'String should have at most 20 words, or characters of a script without spaces',
     ])
   })
 

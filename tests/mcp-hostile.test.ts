@@ -145,7 +145,15 @@ onBothDatabases('POST /mcp', api => {
       const { status: found, body } = await answer
       expect([found, body]).toEqual([status, rpcError(code, id)])
     }
-    expect((await raw('{')).body.error.message).toBe('Parse error: JSON decode error')
+    const messageOf = async (sent: string) => (await raw(sent)).body.error.message
+    expect(await messageOf('{')).toBe('Parse error: JSON decode error')
+    expect(await messageOf('['.repeat(17))).toBe('Parse error: JSON is nested deeper than 16 levels')
+    expect(await messageOf('')).toBe('Parse error: there is no body')
+    expect(await messageOf('[]')).toBe('Invalid request: the body should be one message')
+    const call = { ...ping, method: 'tools/call', params: { name: 'find_task' } }
+    expect(await messageOf(JSON.stringify(call))).toBe(
+      'Unknown tool: find_task; the nearest one is find_tasks',
+    )
     expect((await post({ json: { ...ping, id: 'a' } })).body).toEqual({ jsonrpc: '2.0', id: 'a', result: {} })
     const name = 'x'.repeat(10_000)
     const unknown = await post({ json: { ...ping, method: 'tools/call', params: { name } } })

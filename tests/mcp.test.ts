@@ -47,6 +47,8 @@ onBothDatabases(
         serverInfo: { name: 'todo-api', version },
         instructions: expect.stringContaining('Ids and versions of tasks come from find_tasks'),
       })
+      // The tools never change, so a client has nothing to subscribe to.
+      expect(body.result.capabilities).toEqual({ tools: {} })
       expect(headers.get('mcp-session-id')).toBeNull()
       const older = await speak(api, ada).send('initialize', { ...handshake, protocolVersion: '2024-11-05' })
       expect(older.body.result.protocolVersion).toBe('2024-11-05')
@@ -160,6 +162,8 @@ onBothDatabases(
       expect((await call('find_tasks', { list: ['none'] })).content.tasks).toEqual([child, bob])
       expect((await call('find_tasks', { parent: [milk.id] })).content.tasks).toEqual([child])
       expect((await call('task_stats', { list: [list.id] })).content.total).toBe(1)
+      const elsewhere = await call('task_stats', { tz: 'Mars/Olympus_Mons' })
+      expect([elsewhere.isError, elsewhere.content.detail[0].loc.at(-1)]).toEqual([true, 'tz'])
       const unknown = await call('update_task', { id: bob.id, list_id: Bun.randomUUIDv7() })
       expect([unknown.isError, unknown.content.code]).toEqual([true, 'list_not_found'])
       const allOrNone = await call('add_tasks', {
@@ -167,6 +171,35 @@ onBothDatabases(
       })
       expect([allOrNone.isError, allOrNone.content.code]).toEqual([true, 'list_not_found'])
       expect((await call('task_stats')).content.total).toBe(3)
+    })
+
+    test('learns by the names of its arguments, and which of several tasks it is, why a call fails', async () => {
+      const { call } = speak(api, await api.user())
+      const list_id = Bun.randomUUIDv7()
+      const tasks = [{ title: 'Buy milk' }, { title: 'Lost', list_id }]
+      const key = 'monday'
+      const [first, others] = [[{ title: 'Call Bob' }], [{ title: 'Call Bob' }, { title: 'Call Eve' }]]
+      const reused = [{ title: 'Call Bob' }, { title: 'Call Ann' }]
+      const id = (await call('add_tasks', { tasks: first })).content.tasks[0].id
+      await call('add_tasks', { tasks: others, key })
+
+      for (const [name, args, loc, index] of [
+        ['task_stats', { tz: 'Mars' }, ['arguments', 'tz'], undefined],
+        ['find_tasks', { cursor: 'nonsense' }, ['arguments', 'cursor'], undefined],
+        ['list_lists', { cursor: 'nonsense' }, ['arguments', 'cursor'], undefined],
+        ['update_task', { id, list_id }, ['arguments', 'list_id'], undefined],
+        ['add_tasks', { tasks }, ['arguments', 'tasks', 1, 'list_id'], 1],
+        ['add_tasks', { tasks, key: 'tuesday' }, ['arguments', 'tasks', 1, 'list_id'], 1],
+        ['add_tasks', { tasks: reused, key }, ['arguments', 'key'], 1],
+      ] as const) {
+        const { isError, content } = await call(name, args)
+        expect({ name, isError, loc: content.detail[0].loc, index: content.index }).toEqual({
+          name,
+          isError: true,
+          loc,
+          index,
+        })
+      }
     })
 
     test('gets results and errors that fit the schemas of the tools', async () => {
@@ -204,7 +237,10 @@ onBothDatabases(
       expect(first.content.tasks).toHaveLength(30)
       expect(JSON.parse(first.text)).toEqual({ tasks: first.content.tasks.slice(0, 25), not_shown: 5 })
 
-      const long = await call('find_tasks', { limit: 60 })
+      await call('complete_task', {
+        id: (await call('add_tasks', { tasks: [{ title: 'Done' }] })).content.tasks[0].id,
+      })
+      const long = await call('find_tasks', { limit: 60, status: ['pending'] })
       expect(long.content.tasks).toHaveLength(55)
       expect(long.content.cursor).toBeNull()
       expect(JSON.parse(long.text).tasks).toHaveLength(25)
@@ -231,6 +267,10 @@ onBothDatabases(
         'arguments.status: Input should be a list',
         'arguments.priority: Input should be a whole number',
         "arguments.limt: Unknown field: the nearest known one is 'limit'",
+      ])
+      const q = Array.from({ length: 21 }, (_, i) => `word${10 + i}`).join(' ')
+      expect(await problemsOf('find_tasks', { q })).toEqual([
+        'arguments.q: String should have at most 20 words, or characters of a script without spaces',
       ])
       const tasks = [{ title: 'Buy milk' }, { titel: 'Buy bread', due_at: 'tomorrow', status: 'done' }]
       expect(await problemsOf('add_tasks', { tasks })).toEqual([
@@ -265,6 +305,7 @@ onBothDatabases(
         expect(content).toMatchObject({ code: 'precondition_failed', current: now })
         expect(JSON.parse(text)).toEqual(content)
       }
+      expect((await call('complete_task', { id: old.id, version: 0 })).isError).toBe(true)
       expect((await call('get_task', { id: old.id })).content).toEqual(now)
     })
 

@@ -2,6 +2,8 @@ import { afterAll, beforeAll, describe, expect, jest, spyOn, test } from 'bun:te
 import { closeSync, openSync } from 'node:fs'
 import { parseConfig } from '../src/config/config.ts'
 import { readKind } from '../src/db/instrumented-driver.ts'
+import { serveMetrics } from '../src/http/metrics-endpoint.ts'
+import { createLog } from '../src/telemetry/log.ts'
 import { createMetrics } from '../src/telemetry/metrics.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import { onBothDatabases, type Service, startService } from './support/harness.ts'
@@ -22,7 +24,8 @@ const scrape = async (api: Service) => {
 onBothDatabases(
   'metrics',
   api => {
-    test('need the token', async () => {
+    test('need the token, and are no part of the API’s document', async () => {
+      const { paths } = (await api.get(`${api.url}/openapi.json`)).body
       const anonymous = await api.get(`${api.url}/metrics`)
       const stranger = await api.get(`${api.url}/metrics`, { token: `${token}x` })
       const { token: ada } = await api.user()
@@ -31,6 +34,7 @@ onBothDatabases(
       expectError(anonymous, 401, 'not_authenticated', 'Not authenticated')
       expectError(stranger, 401, 'invalid_token', 'Could not validate credentials')
       expectError(user, 401, 'invalid_token', 'Could not validate credentials')
+      expect(paths).not.toContainKey('/metrics')
     })
 
     test('are a text that a strict reader takes, with everything in it', async () => {
@@ -296,6 +300,23 @@ describe('the executable, with metrics on a port of their own and a database tha
     expect(sampled(families, 'database_up')).toBe(0)
     expect(sampled(families, 'database_connections', { state: 'idle' })).toBe(0)
   })
+})
+
+test('on a port of their own, metrics that cannot be read are a 503 that says nothing, and a port in use is an error', async () => {
+  const lines: string[] = []
+  const log = createLog({ level: 'info', pretty: false, write: text => void lines.push(text) })
+  const text = () => Promise.reject(new Error('geheim'))
+  const serve = (port: number) =>
+    serveMetrics({ contentType: 'text/plain', text }, { host: '127.0.0.1', port, token: undefined }, log)
+  serve(0)
+  log.flush()
+  const { url } = JSON.parse(lines.join(''))
+
+  const answer = await fetch(url)
+
+  expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/metrics$/)
+  expect([answer.status, await answer.text()]).toEqual([503, ''])
+  expect(() => serve(Number(new URL(url).port))).toThrow('set METRICS_PORT to a free port')
 })
 
 test('the executable asks for the token on the other port, too', async () => {

@@ -261,6 +261,7 @@ onBothDatabases('OAuth 2', api => {
     const ada = await api.user()
     const { email: username, password } = ada
     const token = 'secret-refresh-token'
+    const urlencoded = 'application/x-www-form-urlencoded'
     const failures = [
       [{ form: { username, password: 'wrong' } }, 401, 'invalid_grant'],
       [{ form: { username, password, grant_type: 'refresh_token' } }, 422, 'invalid_request'],
@@ -269,6 +270,7 @@ onBothDatabases('OAuth 2', api => {
       [{ json: { grant_type: 5, username, password } }, 422, 'unsupported_grant_type'],
       [{ json: [] }, 422, 'invalid_request'],
       [{ raw: '{"username":' }, 422, 'invalid_request'],
+      [{ raw: 'grant_type=%ff', headers: { 'content-type': urlencoded } }, 422, 'invalid_request'],
       [{ raw: 'x', headers: { 'content-type': 'text/plain' } }, 415, 'invalid_request'],
       [{ raw: 'x'.repeat(40_000), headers: { 'content-type': 'application/json' } }, 413, 'invalid_request'],
       [{}, 422, 'invalid_request'],
@@ -308,6 +310,13 @@ onBothDatabases('OAuth 2', api => {
     expect(await missing({ grant_type: 'password' })).toEqual(['body.username', 'body.password'])
     expect(await missing({ grant_type: 'refresh_token' })).toEqual(['body.refresh_token'])
     expect(await missing({ grant_type: 'implicit' })).toEqual(['body.grant_type'])
+    expect(await missing({ email: 'ada@example.com' })).toEqual(['body.password'])
+    expect(
+      (await api.post('/auth/login', { json: { email: 'ada@example.com', password: 5 } })).body,
+    ).toMatchObject({
+      detail: [{ loc: ['body', 'password'] }],
+      body: { email: 'ada@example.com', password: '********' },
+    })
     expect((await api.post('/auth/login', { form: { scope: '' } })).body.error_description).toBe(
       'username: Field required; password: Field required',
     )

@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'bun:test'
+import { createDb } from '../src/db/drizzle.ts'
 import { createIdempotency } from '../src/lib/idempotency.ts'
+import { createListService } from '../src/modules/lists/service.ts'
 import { requestText } from '../src/modules/tasks/rows.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
@@ -15,6 +17,17 @@ test('what is kept of a request that may be repeated tells nothing without the s
   // Version 8 of RFC 9562, and its variant.
   for (const { id } of [here!, there!]) expect(id).toMatch(/^.{14}8.{4}[89ab]/)
   expect(here!.requestHash).not.toBe(there!.requestHash)
+})
+
+test('a request that names neither an id nor a key creates something new, which nothing is looked up for', () => {
+  const request = () => {
+    throw new Error('not asked for')
+  }
+  const identify = createIdempotency('one secret', 'tasks')
+  const [one, two] = [identify('ada', { request }), identify('ada', { request })]
+
+  expect(one).toEqual({ id: expect.any(String), mayExist: false, requestHash: null })
+  expect(one.id).not.toBe(two.id)
 })
 
 test('what a request says has one text, whatever it spells out, that stays the same from release to release', () => {
@@ -139,7 +152,7 @@ onBothDatabases('a task with an id of the client', api => {
     const ada = await api.user()
     const answer = await create(ada.token, { id: newId() }, { 'idempotency-key': 'k' })
     expectError(answer, 422, 'validation_failed', [
-      { loc: ['body', 'id'], msg: expect.any(String), type: 'not_combinable' },
+      { loc: ['body', 'id'], msg: 'Use either id or Idempotency-Key', type: 'not_combinable' },
     ])
   })
 
@@ -172,6 +185,18 @@ onBothDatabases('a task with an id of the client', api => {
 onBothDatabases('an Idempotency-Key', api => {
   const create = (token: string, json: object, key = 'k') =>
     api.post('/tasks', { token, json, headers: { 'idempotency-key': key } })
+
+  test('stands for other ids under another secret, and for one of a task and one of a list', async () => {
+    const ada = await api.user()
+    const ids: string[] = []
+    for (const secretKey of ['a secret', 'another']) {
+      const lists = createListService({ db: createDb(api.driver), secretKey })
+      ids.push((await serviceOn(api, secretKey).create(ada.id, { title: 'x' }, 'k')).id)
+      ids.push((await lists.create(ada.id, { name: 'x' }, 'k')).id)
+    }
+
+    expect(new Set(ids).size).toBe(4)
+  })
 
   test('that comes again with the same body returns the first task as it is now', async () => {
     const ada = await api.user()
@@ -206,7 +231,11 @@ onBothDatabases('an Idempotency-Key', api => {
       const { body: first } = await create(ada.token, { title: 'first' })
 
       expectError(await create(ada.token, other), 422, 'idempotency_key_reused', [
-        { loc: ['header', 'idempotency-key'], msg: expect.any(String), type: 'idempotency_key_reused' },
+        {
+          loc: ['header', 'idempotency-key'],
+          msg: 'Sent before, with another body',
+          type: 'idempotency_key_reused',
+        },
       ])
       expect((await api.get('/tasks', { token: ada.token })).body).toEqual([first])
       expect(await create(ada.token, { title: 'first' })).toMatchObject({ status: 201, body: first })
@@ -246,6 +275,16 @@ onBothDatabases('an Idempotency-Key', api => {
       status: 201,
       body: { title: 'first' },
     })
+  })
+
+  test('is printable ASCII', async () => {
+    const ada = await api.user()
+    const headers = { 'idempotency-key': 'é' }
+    const answer = await api.post('/tasks', { token: ada.token, json: { title: 'x' }, headers })
+    const msg = 'String should be printable ASCII'
+    expectError(answer, 422, 'validation_failed', [
+      { loc: ['header', 'idempotency-key'], msg, type: 'string_pattern_mismatch' },
+    ])
   })
 
   test('is no header of a request without one: its id may be named as any id', async () => {

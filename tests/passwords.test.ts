@@ -74,8 +74,10 @@ test('a wrong password takes as long for an unknown address as for a hash of a l
 
 test('a fixed number is hashed at a time, a fixed number waits, and the next one is turned away', async () => {
   const { hash } = passwords(1, 3, 8)
+  const done: number[] = []
+  const one = (i: number) => hash('correct horse').then(() => done.push(i))
 
-  const results = await Promise.allSettled(Array.from({ length: 6 }, () => hash('correct horse')))
+  const results = await Promise.allSettled(Array.from({ length: 6 }, (_, i) => one(i)))
 
   expect(results.map(result => result.status)).toEqual([
     'fulfilled',
@@ -85,6 +87,7 @@ test('a fixed number is hashed at a time, a fixed number waits, and the next one
     'rejected',
     'rejected',
   ])
+  expect(done).toEqual([0, 1, 2, 3])
   expect((results[5] as PromiseRejectedResult).reason).toMatchObject({ code: 'unavailable', status: 503 })
   expect(await hash('again')).toStartWith('$2b$08$')
 })
@@ -108,6 +111,12 @@ test('a client that hangs up leaves the queue, and the others move up', async ()
   expect(stats()).toEqual({ running: 0, waiting: 0 })
 })
 
-test('a damaged hash matches nothing', async () => {
-  expect(await passwords().verify('correct horse', 'not a hash')).toBe(false)
+test('a hash that is damaged or not of bcrypt matches nothing', async () => {
+  const other = await Bun.password.hash('correct horse', {
+    algorithm: 'argon2id',
+    memoryCost: 8,
+    timeCost: 1,
+  })
+  for (const hash of ['not a hash', other])
+    expect(await passwords().verify('correct horse', hash)).toBe(false)
 })

@@ -4,6 +4,7 @@ import postgres from 'postgres'
 import type { QueryOptions } from '../src/db/driver.ts'
 import { createPool, openingSecondsMax } from '../src/db/postgres/pool.ts'
 import { createPoolConnection } from '../src/db/postgres/pool-connection.ts'
+import { setCaller, withTimeBudget } from '../src/db/time-budget.ts'
 import { AppError } from '../src/lib/errors.ts'
 
 /** What a server does with a connection that is being opened. */
@@ -84,6 +85,13 @@ const ask = ({ query }: ReturnType<typeof scripted>, text = 'quick', prepare = f
     () => 'answered',
     () => 'refused',
   )
+
+/** Runs `work` as a part of a request of this user. */
+const as = <T>(caller: string, work: () => Promise<T>) =>
+  withTimeBudget(() => {
+    setCaller(caller)
+    return work()
+  })
 
 afterEach(() => {
   jest.useRealTimers()
@@ -448,6 +456,50 @@ test('of jobs without an answer a hundred for each connection may be there, and 
   await time.pass(0)
 
   expect(outcomes).toEqual(['refused'])
+})
+
+test('a caller’s transactions and unprepared statements have a quarter of the connections, and others go on', async () => {
+  const time = fakeTime()
+  const pool = scripted(8)
+  const done: string[] = []
+  const note = (name: string, work: Promise<unknown>) => void work.then(() => done.push(name))
+  await as('ada', async () => {
+    note(
+      'transaction',
+      pool.transaction(query => query('wait 100', [])),
+    )
+    for (const search of ['wait 100 a', 'wait 100 b']) note('search', ask(pool, search))
+    note('prepared', ask(pool, 'select 1', true))
+  })
+  await as('bob', async () => {
+    note('search of bob', ask(pool, 'wait 20 c'))
+    note(
+      'transaction of bob',
+      pool.transaction(query => query('wait 20', [])),
+    )
+  })
+  await time.pass(50)
+  expect(done.toSorted()).toEqual(['prepared', 'search of bob', 'transaction of bob'])
+  expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 1 })
+  await time.pass(400)
+
+  expect(done.slice(3).toSorted()).toEqual(['search', 'search', 'transaction'])
+})
+
+test('of what may wait a caller has a quarter, once half of it does', async () => {
+  const time = fakeTime()
+  const pool = scripted(2)
+  const outcomes: string[] = []
+  const askAs = (caller: string, count: number) =>
+    as(caller, async () => {
+      for (let i = 0; i < count; i++)
+        void ask(pool, 'wait 500').then(outcome => outcomes.push(`${caller} ${outcome}`))
+    })
+  await askAs('ada', 101)
+  await askAs('bob', 51)
+  await time.pass(0)
+
+  expect(outcomes).toEqual(['ada refused', 'bob refused'])
 })
 
 test('transactions have half of the connections at most', async () => {

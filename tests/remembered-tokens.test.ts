@@ -287,5 +287,8 @@ onBothDatabases('a token is remembered', api => {
       expect(checkedAt).toBeLessThanOrEqual(askedAt[0]!)
       expect(tokenCache.caller(bearer)).toEqual(caller)
     }
+    const endless = await makeApiToken(api, ada, ['tasks:read'], { expires_at: null })
+    await sessions.authenticate(endless.token)
+    expect(remember.mock.lastCall![3]).toBe(Number.POSITIVE_INFINITY)
   })
 })

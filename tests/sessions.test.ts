@@ -46,6 +46,10 @@ onBothDatabases('sessions', api => {
     const here = await api.user()
     const there = await signIn(here, { 'user-agent': 'a phone' })
     const other = await api.user()
+    await api.sql(
+      `update sessions set created_at = '2026-01-01T00:00:00Z', last_used_at = '2026-01-02T00:00:00Z' where user_id = $1 and user_agent = 'a phone'`,
+      [here.id],
+    )
 
     const list = await api.get('/auth/sessions', { token: here.token })
 
@@ -53,15 +57,16 @@ onBothDatabases('sessions', api => {
     expect(list.body).toHaveLength(2)
     expect(list.body[0]).toEqual({
       id: expect.any(String),
-      created_at: expect.any(String),
-      last_used_at: expect.any(String),
+      created_at: '2026-01-01T00:00:00.000000Z',
+      last_used_at: '2026-01-02T00:00:00.000000Z',
       expires_at: expect.any(String),
       user_agent: 'a phone',
       ip: '127.0.0.1',
       current: false,
     })
     expect(list.body[1].current).toBe(true)
-    expect(Date.parse(list.body[0].expires_at) - Date.parse(list.body[0].created_at)).toBe(30 * 86_400_000)
+    const { created_at, expires_at } = list.body[1]
+    expect(Date.parse(expires_at) - Date.parse(created_at)).toBe(30 * 86_400_000)
 
     const path = `/auth/sessions/${list.body[0].id}`
     expect((await api.delete(path, { token: other.token })).status).toBe(404)

@@ -16,7 +16,8 @@ onBothDatabases('a task with children', api => {
   /** A parent `p` with the children `a` and `b`, and a task `x`. */
   async function family() {
     const ada = await api.user()
-    const p = await api.task(ada, { title: 'p' })
+    // Its id comes after theirs.
+    const p = await api.task(ada, { title: 'p', id: `f${crypto.randomUUID().slice(1)}` })
     const a = await api.task(ada, { title: 'a', parent_id: p.id })
     const b = await api.task(ada, { title: 'b', parent_id: p.id })
     const x = await api.task(ada, { title: 'x' })

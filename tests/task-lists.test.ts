@@ -40,7 +40,9 @@ onBothDatabases('lists', api => {
     expect(made.headers.get('location')).toBe(`/api/v1/lists/${made.body.id}`)
     expect([made.headers.get('etag'), read.headers.get('etag')]).toEqual(['"1"', '"1"'])
     expect(read.body).toEqual(made.body)
-    expect(await make(ada, { name: 'Work' })).toMatchObject({ position: '', version: 2 })
+    const second = await api.post('/lists', { token: ada.token, json: { name: 'Work' } })
+    expect(second.body).toMatchObject({ position: '', version: 2 })
+    expect(second.headers.get('etag')).toBe('"2"')
   })
 
   test('come by position, then id, in pages', async () => {
@@ -61,6 +63,11 @@ onBothDatabases('lists', api => {
     expect(all.body).toEqual(sorted)
     expect([all.headers.get('x-total-count'), all.headers.get('link')]).toEqual(['5', null])
     expect(rest.headers.get('x-total-count')).toBeNull()
+    for (const [offset, status] of [
+      [500, 200],
+      [501, 422],
+    ])
+      expect((await api.get(`/lists?offset=${offset}`, { token: ada.token })).status).toBe(status!)
     expect(pages.map(page => page.length)).toEqual([2, 2, 1])
     expect(pages.flat()).toEqual(sorted)
     expect(rest.body).toEqual(sorted.slice(3))
@@ -78,8 +85,10 @@ onBothDatabases('lists', api => {
 
     const all = await api.get('/lists?counts=true&limit=1', { token: ada.token })
     const single = await api.get(`/lists/${one.id}?counts=true`, { token: ada.token })
+    const without = await api.get('/lists?counts=false&limit=1', { token: ada.token })
 
     expect(all.body).toEqual([{ ...one, open: 2, total: 3 }])
+    expect(without.body).toEqual([one])
     expect(all.headers.get('link')).toContain('counts=true&limit=1&cursor=')
     expect([single.body, single.headers.get('etag')]).toEqual([{ ...one, open: 2, total: 3 }, null])
     expect((await api.get(`/lists/${two.id}?counts=true`, { token: ada.token })).body).toMatchObject({
@@ -126,6 +135,7 @@ onBothDatabases('lists', api => {
       updated_at: renamed.body.updated_at,
     })
     expect(renamed.body.updated_at > list.updated_at).toBe(true)
+    expect(renamed.headers.get('etag')).toBe('"2"')
     for (const { status, body } of [stale, unwanted])
       expect({ status, body }).toMatchObject({
         status: 412,
@@ -153,6 +163,7 @@ onBothDatabases('lists', api => {
     const other = await post({ name: 'd' }, byKey)
     const elsewhere = await post({ name: 'c', position: 'a' }, byKey)
     const both = await post({ id, name: 'c' }, byKey)
+    const wrong = await post({ name: 'c' }, { 'idempotency-key': 'x'.repeat(256) })
     for (const list of [first, keyed]) await api.delete(`/lists/${list.body.id}`, { token: ada.token })
 
     expect([again.status, again.body]).toEqual([201, first.body])
@@ -160,6 +171,7 @@ onBothDatabases('lists', api => {
     expect([keyedAgain.status, keyedAgain.body]).toEqual([201, keyed.body])
     for (const answer of [other, elsewhere]) expectError(answer, 422, 'idempotency_key_reused')
     expectError(both, 422, 'validation_failed')
+    expect([wrong.status, wrong.body.detail[0].loc]).toEqual([422, ['header', 'idempotency-key']])
     expect(both.body.detail).toEqual([
       expect.objectContaining({ loc: ['body', 'id'], type: 'not_combinable' }),
     ])
@@ -186,15 +198,49 @@ onBothDatabases('lists', api => {
     expect(answer.body.detail).toEqual([{ loc: ['body', ...path], msg: expect.any(String), type }])
   })
 
+  test('a hundred characters are a name, and 255 a position', async () => {
+    const ada = await api.user()
+    const longest = { name: '🦆'.repeat(100), position: '"\\🦆'.repeat(85) }
+
+    expect(await make(ada, longest)).toMatchObject(longest)
+  })
+
+  test.each([
+    ['lists_name_length', `name = repeat('x', 101)`],
+    ['lists_name_length', `name = ''`],
+    ['lists_name_not_blank', `name = '  '`],
+    ['lists_position_length', `position = repeat('x', 256)`],
+  ])('the database itself keeps %s', async (constraint, change) => {
+    const ada = await api.user()
+    const list = await make(ada)
+
+    const failure = await api.sql(`update lists set ${change} where id = $1`, [list.id]).catch(error => error)
+
+    expect(failure.constraint_name ?? failure.constraint).toBe(constraint)
+  })
+
+  test('a change by hand takes a number, as that of a task does', async () => {
+    const ada = await api.user()
+    const list = await make(ada)
+
+    const failure = await api
+      .sql(`update lists set name = 'by hand' where id = $1`, [list.id])
+      .catch(error => error)
+
+    expect(failure.message).toStartWith(
+      `an update of list ${list.id} keeps its version 1: take the next one (`,
+    )
+    expect(failure.message).toContain(`where user_id = '${ada.id}' returning`)
+  })
+
   test('every letter of ASCII is a name', async () => {
     const ada = await api.user()
     const names = [...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz']
 
-    const answers = await Promise.all(
-      names.map(name => api.post('/lists', { token: ada.token, json: { name } })),
-    )
+    for (const name of names) await make(ada, { name })
 
-    expect(answers.map(({ body }) => body.name)).toEqual(names)
+    const { body } = await api.get('/lists?limit=200', { token: ada.token })
+    expect(body.map((list: { name: string }) => list.name)).toEqual(names)
   })
 
   test('a user has at most 500', async () => {

@@ -76,6 +76,7 @@ onBothDatabases('a batch', api => {
       const answer = await send(ada.token, [...good, bad])
 
       expect(answer).toMatchObject({ status, body: { code, index: 2, detail: expect.any(String) } })
+      expect((await send(ada.token, [bad, ...good])).body).toMatchObject({ code, index: 0 })
     }
     const moved = await send(ada.token, [good[0], { ...good[1], version: 9 }])
     expect(moved).toMatchObject({
@@ -118,6 +119,11 @@ onBothDatabases('a batch', api => {
       [{ op: 'delete', id: crypto.randomUUID(), version: 1e300 }],
       ['operations', 0, 'version'],
       'less_than_equal',
+    ],
+    [
+      [{ op: 'delete', id: crypto.randomUUID(), version: -1 }],
+      ['operations', 0, 'version'],
+      'greater_than_equal',
     ],
     [
       [{ op: 'create', task: { title: '', priority: 9 } }],
@@ -491,6 +497,21 @@ onBothDatabases('a batch', api => {
         { status: 201 },
       ])
     })
+
+    test.each([
+      ['wrong values', { tags: Array(150).fill(1) }],
+      ['unknown fields', Object.fromEntries(Array.from({ length: 150 }, (_, i) => [`unknown_${i}`, 1]))],
+    ])(
+      'of a hundred operations with many %s one error has as many as it can name, the others one or two',
+      async (_, wrong) => {
+        const ada = await api.user()
+        const operations = Array(100).fill({ op: 'create', task: { title: 'x', ...wrong } })
+        const { body } = await sendLoosely(ada.token, operations, { prefer: 'handling=strict' })
+        const counts = body.results.map(({ error }: any) => error.detail.length)
+        expect(counts[0]).toBe(100)
+        for (const count of counts.slice(1)) expect(count).toBeWithin(1, 3)
+      },
+    )
 
     test.each(['yes', 0, null])('is chosen by true or false, not by %j', async atomic => {
       const ada = await api.user()

@@ -142,14 +142,14 @@ test('of two permanent deletions that meet, the second finds nothing and uses up
   expect(await numberOf(ada)).toBe(2)
 })
 
-test('of two that restore a version at once, the second gets the task as it is', async () => {
+test('of two that restore a version at once, the second is refused, with the task as it is', async () => {
   const { ada, trash, restore } = await begin()
   await trash()()
 
   const answers = await race(ada, restore('"2"'), restore('"2"'))
 
-  expect(statuses(answers)).toEqual([200, 200])
-  expect(answers[1]!.body).toEqual(answers[0]!.body)
+  expect(statuses(answers)).toEqual([200, 412])
+  expect(answers[1]!.body.current).toEqual(answers[0]!.body)
 })
 
 test('a batch that waited for a change of a version it names changes nothing', async () => {
@@ -278,6 +278,16 @@ describe('creates with one id of the client', () => {
     } finally {
       await replica.stop()
     }
+  })
+
+  test('that name a list that is not there are refused, also when they waited', async () => {
+    const { ada, change } = await begin()
+    const json = { id: id(), title: 'x', list_id: crypto.randomUUID() }
+
+    const answers = await race(ada, change({ title: 'first' }), create(api, ada, json))
+
+    expect(statuses(answers)).toEqual([200, 422])
+    expect(answers[1]!.body.code).toBe('list_not_found')
   })
 
   test('are refused when the task is created and deleted for good while they wait', async () => {

@@ -10,7 +10,7 @@ onBothDatabases('the trash', api => {
     const first = await api.task(ada, { title: 'first' })
     const second = await api.task(ada, { title: 'second' })
     await api.task(ada, { title: 'kept' })
-    await api.delete(`/tasks/${second.id}`, { token: ada.token })
+    await api.delete(`/tasks/${second.id}?permanent=false`, { token: ada.token })
     await api.delete(`/tasks/${first.id}`, { token: ada.token })
 
     const trash = await api.get('/tasks/trash', { token: ada.token })

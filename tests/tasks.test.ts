@@ -47,13 +47,18 @@ onBothDatabases('tasks', api => {
   test.each([
     ['/tasks', { title: 'x' }],
     ['/lists', { name: 'x' }],
-  ])('%s with a slash at its end names what was created without two', async (path, json) => {
-    const ada = await api.user()
+  ])(
+    '%s names what was created under the address that was called, a slash at its end or not',
+    async (path, json) => {
+      const ada = await api.user()
 
-    const made = await api.post(`${path}/`, { token: ada.token, json })
+      const made = await api.post(`${path}/`, { token: ada.token, json })
 
-    expect(made.headers.get('location')).toBe(`/api/v1${path}/${made.body.id}`)
-  })
+      expect(made.headers.get('location')).toBe(`/api/v1${path}/${made.body.id}`)
+      const old = await api.post(`${api.url}/api${path}`, { token: ada.token, json })
+      expect(old.headers.get('location')).toBe(`/api${path}/${old.body.id}`)
+    },
+  )
 
   test('the list is an array, newest first, of the caller’s live tasks only', async () => {
     const ada = await api.user()

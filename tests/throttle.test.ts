@@ -33,6 +33,18 @@ onBothDatabases(
       expect(await attempt('203.0.113.2')).toBe(401)
     })
 
+    test('one that signs in too often opens no session, with the right password either', async () => {
+      const password = 'correct horse'
+      const email = `${crypto.randomUUID()}@example.com`
+      const headers = { 'x-forwarded-for': '203.0.113.4' }
+      const { id } = (await api.post('/auth/register', { json: { email, password }, headers })).body
+      const statuses = []
+      for (let i = 0; i < 3; i++) statuses.push((await signIn(api, email, password, '203.0.113.5')).status)
+
+      expect(statuses).toEqual([200, 200, 429])
+      expect(await api.sql('select count(*)::int from sessions where user_id = $1', [id])).toEqual([[2]])
+    })
+
     test('the whole /64 of an IPv6 address is one address', async () => {
       expect(await attempt('2001:db8:1:2::1')).toBe(401)
       expect(await attempt('2001:db8:1:2::2')).toBe(401)
@@ -55,15 +67,17 @@ onBothDatabases(
     })
 
     test('registrations are counted, too', async () => {
-      const register = (ip: string) =>
+      const register = (ip: string, email = `${crypto.randomUUID()}@example.com`) =>
         api.post('/auth/register', {
-          json: { email: `${crypto.randomUUID()}@example.com`, password: 'correct horse' },
+          json: { email, password: 'correct horse' },
           headers: { 'x-forwarded-for': ip },
         })
       const first = await register('203.0.113.20')
       expect([first.status, first.headers.get('ratelimit-policy')]).toEqual([201, '"register";q=1;w=3600'])
-      expect((await register('203.0.113.20')).status).toBe(429)
-      expect((await register('203.0.113.21')).status).toBe(201)
+      const email = `${crypto.randomUUID()}@example.com`
+      expect((await register('203.0.113.20', email)).status).toBe(429)
+      // What was refused has made no account.
+      expect((await register('203.0.113.21', email)).status).toBe(201)
     })
   },
   { TRUSTED_PROXIES: '127.0.0.1/32', LOGIN_LIMIT: '2', REGISTER_LIMIT: '1' },
@@ -173,6 +187,20 @@ onBothDatabases(
       expect(statuses).toEqual([...Array(6).fill(401), 429, ...Array(6).fill(401), 429])
     })
 
+    test('the attempt that is left to an address is used up by a wrong password alone', async () => {
+      const ada = await api.user()
+      const ip = '198.51.100.9'
+      for (let i = 0; i < 5; i++) await signIn(api, ada.email, 'a wrong one', '203.0.113.71')
+      const { body } = await signIn(api, ada.email, ada.password, ip)
+      const headers = { 'x-forwarded-for': ip }
+      const json = { current_password: ada.password, new_password: 'another correct horse' }
+      const changed = await api.post('/users/me/password', { token: body.access_token, json, headers })
+
+      expect(changed.status).toBeWithin(200, 205)
+      expect((await signIn(api, ada.email, 'a wrong one', ip)).status).toBe(401)
+      expect((await signIn(api, ada.email, json.new_password, ip)).status).toBe(429)
+    })
+
     test('an attempt that could not be checked does not count', async () => {
       const throttle = createThrottle(
         { query: api.sql },
@@ -185,6 +213,10 @@ onBothDatabases(
         await expect(throttle.limitAttempts(account, '203.0.113.1', busy)).rejects.toThrow('busy')
       }
       expect(await throttle.limitAttempts(account, '203.0.113.1', async () => 'right')).toBe('right')
+      // Neither does it count when one attempt is left to the address.
+      await throttle.limitAttempts(account, '203.0.113.2', async () => undefined)
+      for (let i = 0; i < 2; i++)
+        await expect(throttle.limitAttempts(account, '203.0.113.1', busy)).rejects.toThrow('busy')
     })
 
     test('a counter that is out of reach refuses no attempt: it says so', async () => {
@@ -198,16 +230,16 @@ onBothDatabases(
 
     test('a wrong current password counts as an attempt to sign in, whatever the case of the address', async () => {
       const ada = await api.user(`Ada-${crypto.randomUUID()}@Example.com`)
-      const tryDelete = () =>
-        api
-          .delete('/users/me', { token: ada.token, json: { password: 'a wrong one' } })
-          .then(({ status }) => status)
+      const tryDelete = async (headers = {}) =>
+        (await api.delete('/users/me', { token: ada.token, json: { password: 'a wrong one' }, headers }))
+          .status
 
       const statuses = []
       for (let i = 0; i < 7; i++) statuses.push(await tryDelete())
 
       expect(statuses).toEqual([...Array(6).fill(400), 429])
       expect((await signIn(api, ada.email.toLowerCase(), ada.password, '127.0.0.1')).status).toBe(429)
+      expect(await tryDelete({ 'x-forwarded-for': '203.0.113.71' })).toBe(400)
     })
   },
   { TRUSTED_PROXIES: '127.0.0.1/32', LOGIN_FAILURE_LIMIT: '5' },

@@ -1,4 +1,7 @@
 import { describe, expect, test } from 'bun:test'
+import { type AnyElysia, Elysia, t } from 'elysia'
+import { refuseUnknownNames } from '../src/http/unknown-names.ts'
+import { nearest } from '../src/lib/nearest.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 
@@ -159,6 +162,11 @@ onBothDatabases('what a route does not know', api => {
     })
   })
 
+  test('a long name is compared by its beginning', () => {
+    const [beginning, rest] = ['a'.repeat(100), 'b'.repeat(500)]
+    expect(nearest(beginning + rest, [rest, beginning])).toBe(beginning)
+  })
+
   test('lists in an address come as name=, repeated, and as name[]=', async () => {
     const { token } = await api.user()
     for (const [title, status, tag] of [
@@ -210,4 +218,26 @@ onBothDatabases('what a route does not know', api => {
     }
     expect(new Set(seen).size).toBe(3)
   })
+})
+
+test('the parameters of a route are looked up once, and those of each method by themselves', async () => {
+  let lookups = 0
+  let routes: AnyElysia['routes'] = []
+  const lookUp = () => {
+    lookups++
+    return routes
+  }
+  const app = new Elysia()
+    .use(refuseUnknownNames(lookUp))
+    .onError(() => 'refused')
+    .get('/tasks', () => 'taken', { query: t.Object({ limit: t.Optional(t.String()) }) })
+    .post('/tasks', () => 'taken', { query: t.Object({ atomic: t.Optional(t.String()) }) })
+  routes = app.routes
+  const ask = async (method: string, query: string) =>
+    (await app.handle(new Request(`http://localhost/tasks?${query}`, { method }))).text()
+
+  expect([await ask('GET', 'limit=1'), await ask('GET', 'limit=2')]).toEqual(['taken', 'taken'])
+  expect(lookups).toBe(1)
+  expect([await ask('POST', 'atomic=1'), await ask('POST', 'limit=1')]).toEqual(['taken', 'refused'])
+  expect(lookups).toBe(2)
 })

@@ -29,13 +29,15 @@ describe('a service without TRUSTED_PROXIES', () => {
 test('a trusted proxy that comes first does not hide one that is not trusted', async () => {
   const lines: string[] = []
   const log = createLog({ level: 'warn', pretty: false, write: text => void lines.push(text) })
-  let peer = '10.0.0.1'
+  let peer = ''
   const app = new Elysia().use(reportUntrustedProxy(['10.0.0.0/8'], () => peer, log)).get('/', () => '')
   const forward = () => app.handle(new Request('http://localhost', forwarded))
 
-  await forward()
-  peer = '192.0.2.1'
-  await forward()
+  // The second one as a dual-stack socket names it.
+  for (const address of ['10.0.0.1', '::ffff:10.0.0.1', '192.0.2.1']) {
+    peer = address
+    await forward()
+  }
 
   expect(lines.map(line => JSON.parse(line).peer)).toEqual(['192.0.2.1'])
 })

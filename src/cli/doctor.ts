@@ -7,7 +7,7 @@ import { clusterName, secretName } from '../config/data-dir.ts'
 import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
-import { freeBytes } from '../db/embedded/copy.ts'
+import { freeBytes, freeBytesMin } from '../db/embedded/copy.ts'
 import { migrationState, migrations } from '../db/migrator.ts'
 import { distributedTables, registry } from '../modules/table-registry.ts'
 import { newestBackup } from '../server/backups.ts'
@@ -115,11 +115,12 @@ function examineDataDir({ dataDir, database, secretKey }: Config, tell: Tell): b
 }
 
 function examineFreeSpace(dataDir: string, tell: Tell): boolean {
-  const free = freeBytes(dataDir) / mebibyte
-  const about = `${dataDir}, ${Math.floor(free).toLocaleString('en')} MiB free`
-  if (free < 64) tell('data folder', about, fail('make room: below 64 MiB the database refuses writes'))
-  else tell('data folder', about, free < 512 ? warn('make room before it runs out') : ok)
-  return free >= 64
+  const free = freeBytes(dataDir)
+  const about = `${dataDir}, ${Math.floor(free / mebibyte).toLocaleString('en')} MiB free`
+  const cure = `make room: below ${freeBytesMin / mebibyte} MiB the database refuses writes`
+  if (free < freeBytesMin) tell('data folder', about, fail(cure))
+  else tell('data folder', about, free < 512 * mebibyte ? warn('make room before it runs out') : ok)
+  return free >= freeBytesMin
 }
 
 function nearestFolder(path: string): string {

@@ -9,7 +9,7 @@ export async function configCommand(_: string, { json = false }: { json?: boolea
   const rows = [...settings].map(([name, { fallback, isSecret }]) => {
     const source = [name, ...(isSecret ? [`${name}_FILE`] : [])].find(name => env[name]?.trim())
     if (!source) return { name, value: fallback ?? '(not set)', from: 'default' }
-    const text = printable(env[source]!.trim())
+    const text = printable(withoutPassword(env[source]!.trim()))
     const where = env[source] === file[source] ? '.env' : 'environment'
     return {
       name,
@@ -21,14 +21,13 @@ export async function configCommand(_: string, { json = false }: { json?: boolea
 }
 
 function hidden(name: string, { database }: Config): string {
-  return name === 'DATABASE_URL' && database.kind === 'postgres' ? withoutPassword(database.url) : '(hidden)'
+  return name === 'DATABASE_URL' && database.kind === 'postgres'
+    ? printable(withoutPassword(database.url))
+    : '(hidden)'
 }
 
-/** The address of a database without its password, wherever that stands. */
-function withoutPassword(url: string): string {
-  return printable(
-    url
-      .replace(/^(\w+:\/\/[^/@:]*):[^/]*@/, '$1:(hidden)@')
-      .replace(/([?&][^=&]*password[^=&]*=)[^&]*/gi, '$1(hidden)'),
-  )
-}
+/** An address without its password, wherever that stands; any other value as it is. */
+const withoutPassword = (value: string) =>
+  value
+    .replace(/^(\w+:\/\/[^/@:]*):[^/]*@/, '$1:(hidden)@')
+    .replace(/([?&][^=&]*password[^=&]*=)[^&]*/gi, '$1(hidden)')

@@ -57,18 +57,16 @@ export const parseConfig = (env: Env): Config => readSettings(env).config
  */
 export function readSettings(env: Env) {
   const read = createReader(env)
-  const { settings, mistakes, mistake, text, integer, flag, oneOf } = read
+  const { settings, mistakes, mistake, isSet, text, integer, flag, oneOf } = read
 
   const environment = oneOf('ENVIRONMENT', environments, 'development')
   const dataDir = text('DATA_DIR', './data')
   const url = databaseUrl(read, dataDir)
-  const database: DatabaseSettings = url
-    ? {
-        kind: 'postgres',
-        url,
-        poolSize: integer('DATABASE_POOL_SIZE', 10, 1, 1000),
-        prepare: flag('DATABASE_PREPARE', true),
-      }
+  const poolSize = integer('DATABASE_POOL_SIZE', 10, 1, 1000)
+  const prepare = flag('DATABASE_PREPARE', true)
+  // A wrong address is one, too: the other settings are judged beside it.
+  const database: DatabaseSettings = isSet('DATABASE_URL')
+    ? { kind: 'postgres', url, poolSize, prepare }
     : { kind: 'embedded', dataDir }
 
   const workers = integer('WORKERS', 1, 1, workersMax)
@@ -165,6 +163,9 @@ export function createReader(env: Env) {
 
   const lookUp = (name: string) => env[name]?.trim() || undefined
 
+  /** Whether a secret is there, right or wrong. */
+  const isSet = (name: string) => (lookUp(name) ?? lookUp(`${name}_FILE`)) !== undefined
+
   function note(name: string, fallback?: string, isSecret = false) {
     settings.set(name, { fallback, isSecret })
   }
@@ -208,20 +209,19 @@ export function createReader(env: Env) {
     return oneOf(name, ['true', 'false'], fallback ? 'true' : 'false') === 'true'
   }
 
-  return { env, settings, mistakes, mistake, note, text, secret, oneOf, integer, flag }
+  return { env, settings, mistakes, mistake, note, isSet, text, secret, oneOf, integer, flag }
 }
 
-function databaseUrl({ secret, mistake }: Reader, dataDir: string): string | undefined {
+function databaseUrl({ secret, mistake }: Reader, dataDir: string): string {
   const value = secret('DATABASE_URL', `(embedded database in ${dataDir})`)
-  if (value === undefined) return undefined
+  if (value === undefined) return ''
   try {
     parseDatabaseUrl(value)
-    return value
   } catch (error) {
     if (!(error instanceof DatabaseUrlError)) throw error
     for (const about of error.mistakes) mistake(`DATABASE_URL ${about}`)
-    return undefined
   }
+  return value
 }
 
 function frontendUrls({ text, mistake }: Reader): string[] {
@@ -235,11 +235,11 @@ function frontendUrls({ text, mistake }: Reader): string[] {
   return urls
 }
 
-function secretKey({ secret, mistake }: Reader, place: Place): string | undefined {
+function secretKey({ isSet, secret, mistake }: Reader, place: Place): string | undefined {
   const { environment, dataDir, database } = place
   const value = secret('SECRET_KEY', `(kept in ${dataDir}/secret_key)`)
   if (value === undefined) {
-    if (environment === 'production' && database.kind === 'postgres')
+    if (environment === 'production' && database.kind === 'postgres' && !isSet('SECRET_KEY'))
       mistake('SECRET_KEY must be set in production with DATABASE_URL: every replica needs the same one')
     return undefined
   }
@@ -257,11 +257,10 @@ function secretKey({ secret, mistake }: Reader, place: Place): string | undefine
   return value
 }
 
-function firstUser({ env, text, secret, mistake }: Reader) {
+function firstUser({ isSet, text, secret, mistake }: Reader) {
   const email = text('FIRST_USER_EMAIL')
   const password = secret('FIRST_USER_PASSWORD')
-  const hasPassword = Boolean(env.FIRST_USER_PASSWORD?.trim() || env.FIRST_USER_PASSWORD_FILE?.trim())
-  if (hasPassword !== (email !== undefined))
+  if (isSet('FIRST_USER_PASSWORD') !== (email !== undefined))
     mistake('FIRST_USER_EMAIL and FIRST_USER_PASSWORD_FILE must be set together')
   if (email !== undefined && !emailPattern.test(email)) mistake('FIRST_USER_EMAIL must be an e-mail address')
   if (password !== undefined && !isNewPassword(password))
@@ -288,15 +287,16 @@ function trustedProxies({ text, mistake }: Reader): string[] {
 /** `/metrics` on a port of its own, or as a route of the API with a token. */
 function metrics({ text, secret, integer, mistake }: Reader, mainPort: number) {
   const token = secret('METRICS_TOKEN')
-  const host = text('METRICS_HOST')
-  const port = text('METRICS_PORT') === undefined ? undefined : integer('METRICS_PORT', 0, 0, 65535)
-  if (host && port === undefined) mistake('METRICS_HOST needs METRICS_PORT')
+  const hasPort = text('METRICS_PORT') !== undefined
+  const port = hasPort ? integer('METRICS_PORT', 0, 0, 65535) : undefined
+  const host = hasPort ? text('METRICS_HOST', '127.0.0.1') : text('METRICS_HOST')
+  if (host && !hasPort) mistake('METRICS_HOST needs METRICS_PORT')
   if (port && port === mainPort) mistake('METRICS_PORT and PORT must differ')
   if (token && token.length < tokenLengthMin) {
     mistake(`METRICS_TOKEN must have at least ${tokenLengthMin} characters`)
   }
   if (token === undefined && port === undefined) return undefined
-  return { host: withoutBrackets(host ?? '127.0.0.1'), port, token }
+  return { host: withoutBrackets(host ?? ''), port, token }
 }
 
 const secondsOf = { s: 1, m: 60, h: 60 * 60, d: 24 * 60 * 60 }

@@ -1,3 +1,5 @@
+import { isSqlState } from '../lib/sql-state.ts'
+
 interface DatabaseError {
   message: string
   code: string
@@ -13,9 +15,7 @@ export const unavailableStates = /^(08|28|3D|53|57)|^(25006|40001|40P01|55P03)$/
 /** The PostgreSQL error behind a failure, whichever driver or wrapper threw it; `undefined` for anything else. */
 export function databaseError(error: unknown): DatabaseError | undefined {
   for (let e = error; e instanceof Error; e = e.cause) {
-    // A SQLSTATE holds a digit; EPIPE and EROFS are the system's.
-    if ('code' in e && typeof e.code === 'string' && /^(?=.*\d)[0-9A-Z]{5}$/.test(e.code))
-      return e as Error & DatabaseError
+    if ('code' in e && isSqlState(e.code)) return e as Error & DatabaseError
   }
   return undefined
 }

@@ -3,7 +3,13 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 /** How long the statements of one request may take together, waiting included. With the pool's clock it stays below 2 s. */
 export const budgetMs = 1900
 
-const current = new AsyncLocalStorage<{ leftMs: number }>()
+interface CurrentRequest {
+  leftMs: number
+  /** The user, once that is known. */
+  caller?: string
+}
+
+const current = new AsyncLocalStorage<CurrentRequest>()
 
 /**
  * Runs a request whose statements share `budgetMs`: each may have to wait for a lock, and the client waits for all of
@@ -11,7 +17,7 @@ const current = new AsyncLocalStorage<{ leftMs: number }>()
  * after the answer has no budget.
  */
 export async function withTimeBudget<T>(work: () => T | Promise<T>): Promise<T> {
-  const budget = { leftMs: budgetMs }
+  const budget: CurrentRequest = { leftMs: budgetMs }
   try {
     return await current.run(budget, work)
   } finally {
@@ -35,6 +41,15 @@ export function renewTimeBudget() {
   const budget = current.getStore()
   if (budget) budget.leftMs = budgetMs
 }
+
+/** Says whose request this is: the statements of one user must not keep those of others waiting. */
+export function setCaller(userId: string) {
+  const request = current.getStore()
+  if (request) request.caller = userId
+}
+
+/** The user whose request a statement is for, if there is one. */
+export const currentCaller = () => current.getStore()?.caller
 
 /** Runs work that a request begins and does not wait for. */
 export const withoutTimeBudget = <T>(work: () => T): T => current.exit(work)

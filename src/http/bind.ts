@@ -15,10 +15,14 @@ export function bind<Server>(
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException
     const where = `${urlHost(host)}:${port}`
+    const wrongHost = `${host} is not an address of this machine: set ${names.host} to one, or to 0.0.0.0 for all of them`
     const sentences: Record<string, string> = {
       EADDRINUSE: `${where} is in use by another process: stop it, or set ${names.port} to a free port`,
       EACCES: `${where} needs a privilege: set ${names.port} to 1024 or more, or grant CAP_NET_BIND_SERVICE`,
-      EADDRNOTAVAIL: `${host} is not an address of this machine: set ${names.host} to one, or to 0.0.0.0 for all of them`,
+      EADDRNOTAVAIL: wrongHost,
+      // A name that does not resolve: of getaddrinfo, and of Bun's listener.
+      ENOTFOUND: wrongHost,
+      ENOENT: wrongHost,
     }
     throw sentences[code] ? new Error(sentences[code], { cause: error }) : error
   }

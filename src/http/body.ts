@@ -34,7 +34,6 @@ export const body = ({ bytesMax = bodyBytesMax, forms = false }: BodyOptions = {
     })
     .onTransform({ as: 'scoped' }, async context => {
       const { request } = context
-      if (request.method === 'GET' || request.method === 'HEAD') return
       if (prefersStrict(request)) context.set.headers['preference-applied'] = 'handling=strict'
       // Twice: Elysia removes unknown fields from `body` before it validates the rest.
       context.rawBody = await readBody(request, bytesMax, forms)

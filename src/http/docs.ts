@@ -14,7 +14,7 @@ import type { Registration } from './openapi-document.ts'
  */
 export const docs = (registration: Registration, routes: () => AnyElysia['routes']) => {
   const app = new Elysia({ name: 'docs', detail: { hide: true } })
-  // Made at the first request, with what only it needs, and kept: routes do not change at run time.
+  // Made at the first request, with what only it needs, and kept unless that fails: routes do not change at run time.
   let document: Promise<{ text: string; tag: string }> | undefined
   const makeDocument = async () => {
     const { createDocument } = await import('./openapi-document.ts')
@@ -24,7 +24,10 @@ export const docs = (registration: Registration, routes: () => AnyElysia['routes
 
   return app
     .get('/openapi.json', async ({ headers, status, set }) => {
-      document ??= makeDocument()
+      document ??= makeDocument().catch(error => {
+        document = undefined
+        throw error
+      })
       const { text, tag } = await document
       Object.assign(set.headers, { etag: `"${tag}"`, 'cache-control': 'no-cache' })
       if (isKnown(headers['if-none-match'], tag)) return status(304, undefined)
@@ -180,11 +183,6 @@ const pageHeaders = {
   'content-type': 'text/html; charset=utf-8',
   'content-security-policy': contentPolicy,
   'cache-control': 'no-cache',
-  'referrer-policy': 'no-referrer',
-  'x-content-type-options': 'nosniff',
 }
 
-const assetHeaders = {
-  'cache-control': 'public, max-age=31536000, immutable',
-  'x-content-type-options': 'nosniff',
-}
+const assetHeaders = { 'cache-control': 'public, max-age=31536000, immutable' }

@@ -130,7 +130,8 @@ function problemsOf(part: string, failed: FailedRequest, routes: Routes) {
       path: { schema: params, value: failed.params },
       query: { schema: query, value: failed.query },
       header: { schema: headers, value: failed.headers },
-      body: { schema: body, value: failed.rawBody ?? undefined },
+      // As the route's `transform` has it, if it has one: it changes what is checked, not what was sent.
+      body: { schema: body, value: body?.readBody?.(failed.rawBody) ?? failed.rawBody ?? undefined },
     }),
     ...unknownNames({ query, body }, failed.request, failed.rawBody),
   ]

@@ -1,4 +1,5 @@
 import { Elysia } from 'elysia'
+import { setCaller } from '../db/time-budget.ts'
 import { AppError } from '../lib/errors.ts'
 import { requireScope, type Scope } from '../lib/scope.ts'
 import type { UserId } from '../lib/user-id.ts'
@@ -36,6 +37,7 @@ export const requireUser = (authenticate: Authenticate, required: RequiredScope)
       if (token === undefined) throw new AppError('not_authenticated')
       const user = await authenticate(token)
       requireScope(user.scopes, method === 'GET' || method === 'HEAD' ? scopes.read : scopes.write)
+      setCaller(user.id)
       return { user }
     })
 }

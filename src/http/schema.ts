@@ -30,6 +30,8 @@ interface TextOptions {
   format?: string
   /** Of an instant: in the future, and at most a year ahead. */
   withinYear?: true
+  /** What else can be wrong. */
+  problem?: (value: string) => { type: string; msg: string } | undefined
   [annotation: string]: unknown
 }
 
@@ -38,7 +40,7 @@ interface TextOptions {
  * refuses NUL and lone surrogates, which PostgreSQL cannot store.
  */
 export function text(options: TextOptions = {}): TString {
-  const { notBlank, maxBytes, pattern, wanted: _, withinYear: __, ...shown } = options
+  const { notBlank, maxBytes, pattern, wanted: _, withinYear: __, problem: ___, ...shown } = options
   return Type.Unsafe<string>({
     ...shown,
     [Kind]: 'Text',
@@ -88,7 +90,7 @@ export function textProblem(schema: object, value: unknown): { type: string; msg
       msg: `String should be ${rules.wanted ?? `a valid ${format ?? 'value'}`}`,
     }
   }
-  return undefined
+  return rules.problem?.(value)
 }
 
 function yearProblem(time: number): { type: string; msg: string } | undefined {

@@ -1,6 +1,6 @@
 import type { TSchema } from '@sinclair/typebox'
 import { type AnyElysia, Elysia } from 'elysia'
-import type { Problem } from '../lib/errors.ts'
+import { type Problem, problemsMax } from '../lib/errors.ts'
 import { unknownFields, unknownName, withoutBrackets } from './problems.ts'
 
 type Routes = AnyElysia['routes']
@@ -52,9 +52,10 @@ export function findRoute(routes: Routes, { method }: Request, path: string | un
   return routes.find(route => route.path === path && route.method === wanted)
 }
 
-/** One problem for each name in a request that its route does not know. */
+/** One problem for each name in a request that its route does not know, up to the most that an error names. */
 export function unknownNames({ query, body }: Schemas, request: Request, rawBody: unknown): Problem[] {
-  const fields = body && prefersStrict(request) ? unknownFields(body, rawBody, ['body']) : []
+  const fields =
+    body && prefersStrict(request) ? unknownFields(body, rawBody, ['body']).take(problemsMax) : []
   return [...unknownParameters(query, request.url), ...fields]
 }
 
@@ -76,5 +77,6 @@ function unknownParameters(schema: TSchema | undefined, url: string): Problem[] 
   const names = new Set(new URLSearchParams(query).keys())
   return [...names]
     .filter(name => name !== '' && !name.startsWith('_') && !Object.hasOwn(known, withoutBrackets(name)))
+    .slice(0, problemsMax)
     .map(name => unknownName(['query', name], 'parameter', Object.keys(known)))
 }

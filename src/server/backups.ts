@@ -3,6 +3,7 @@ import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import type { BackupSettings } from '../config/config.ts'
 import type { Log } from '../telemetry/log.ts'
+import { runningProgram } from './running-program.ts'
 
 /** What `/health/ready` and the metrics say. */
 export interface BackupStats {
@@ -27,9 +28,15 @@ function list(folder: string, pattern: RegExp): string[] {
   }
 }
 
+/** The backups in a folder, but for those of the future, made while the clock was wrong. */
+function listBackups(folder: string): string[] {
+  const now = nameOf(new Date())
+  return list(folder, namePattern).filter(name => name <= now)
+}
+
 /** When the newest backup of a folder was begun. */
 export function newestBackup({ dir }: BackupSettings): Date | undefined {
-  const name = list(dir, namePattern).at(-1)
+  const name = listBackups(dir).at(-1)
   return name ? new Date(name.replace(namePattern, '$1$2:$3:$4$5')) : undefined
 }
 
@@ -65,7 +72,7 @@ export function startBackups(settings: BackupSettings, log: Log) {
       stats.outcomes.ok++
       const seconds = (Date.now() - begun.getTime()) / 1000
       log.info('backup made', { file, bytes: statSync(file).size, seconds })
-      remove(list(dir, namePattern).slice(0, -keep))
+      remove(listBackups(dir).slice(0, -keep))
       plan(Math.max(0, everySeconds - seconds))
     } catch (error) {
       if (isStopping) return
@@ -90,7 +97,7 @@ export function startBackups(settings: BackupSettings, log: Log) {
 
   /** Rejects with what the process said last. */
   async function makeBackup(file: string) {
-    child = Bun.spawn([...thisProgram(), 'backup', '--verify', file], {
+    child = Bun.spawn([...runningProgram, 'backup', '--verify', file], {
       stdin: 'ignore',
       stdout: 'ignore',
       stderr: 'pipe',
@@ -117,14 +124,11 @@ export function startBackups(settings: BackupSettings, log: Log) {
   }
 }
 
-/** The executable finds its program by itself; Bun needs the file to run. */
-const thisProgram = () => (Bun.isStandaloneExecutable ? [process.execPath] : [process.execPath, Bun.main])
-
 /** Requests come first. */
 function lowerPriority(pid: number) {
   try {
     setPriority(pid, constants.priority.PRIORITY_LOW)
   } catch {
-    // It has ended already.
+    // It has ended already, or a filter of system calls forbids it.
   }
 }

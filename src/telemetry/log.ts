@@ -1,3 +1,5 @@
+import { isSqlState } from '../lib/sql-state.ts'
+
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 export type Fields = Record<string, unknown>
 
@@ -170,7 +172,7 @@ export function errorFields(error: unknown): Fields {
   while (cause instanceof Error && cause.cause instanceof Error) cause = cause.cause
   if (!(cause instanceof Error)) return { error: typeof cause }
   const { code, constraint_name, constraint, table_name, routine } = cause as Error & Record<string, unknown>
-  const fromDatabase = typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code)
+  const fromDatabase = isSqlState(code)
   return {
     error: cause.name,
     code,

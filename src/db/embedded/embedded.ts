@@ -6,7 +6,7 @@ import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
 import { databaseError } from '../pg-error.ts'
-import { budgetMs } from '../time-budget.ts'
+import { budgetMs, currentCaller } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
@@ -44,7 +44,8 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
 function createDriver(engine: PGlite, folder: string, floor: number, release: () => void): Driver {
   const connection = new EmbeddedConnection(engine)
   const place = watchFolder(folder)
-  const takeTurns = turnTaker()
+  const letOthersRun = turnTaker()
+  const inTurn = createTurns()
   let closing: Promise<void> | undefined
   /** The last copy: the engine makes one at a time. */
   let copies = Promise.resolve()
@@ -65,8 +66,8 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
     requireOpen()
     present++
     try {
-      return await engine.runExclusive(async () => {
-        await takeTurns()
+      return await inTurn(currentCaller(), async () => {
+        await letOthersRun()
         return work()
       })
     } finally {
@@ -92,6 +93,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
     place.stop()
     // They end at the next file.
     await copies
+    while (present > 0) await Bun.sleep(1)
     // It writes a last checkpoint.
     if (!place.isGone) await engine.close()
     release()
@@ -159,6 +161,28 @@ export function onlyReads(text: string): boolean {
 }
 
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
+
+/**
+ * Runs one work at a time, in the order of arrival, but for one thing: whoever had the last turn lets others go first, so
+ * that a hundred statements of one user keep no other user waiting.
+ */
+function createTurns() {
+  const waiting: { caller: string | undefined; start: () => void }[] = []
+  let isBusy = false
+
+  return async <T>(caller: string | undefined, work: () => Promise<T>): Promise<T> => {
+    if (isBusy) await new Promise<void>(start => waiting.push({ caller, start }))
+    isBusy = true
+    try {
+      return await work()
+    } finally {
+      const other = caller === undefined ? 0 : waiting.findIndex(next => next.caller !== caller)
+      const [next] = waiting.splice(Math.max(0, other), 1)
+      if (next) next.start()
+      else isBusy = false
+    }
+  }
+}
 
 /**
  * The engine blocks the event loop, and so would a queue of statements. So every `turnMs` the event loop gets a turn in

@@ -8,6 +8,8 @@ export interface Job {
   text: string
   run: (connection: PoolConnection) => Promise<unknown>
   deadline: number
+  /** The user whose request it is for. */
+  caller: string | undefined
   /** Where it was sent. */
   connection?: PoolConnection
   resolve: (result: never) => void

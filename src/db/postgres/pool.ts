@@ -1,6 +1,6 @@
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
-import { spendBudget } from '../time-budget.ts'
+import { currentCaller, spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { unavailable } from './connection-errors.ts'
 import type { Job, PoolConnection } from './pool-connection.ts'
@@ -26,6 +26,8 @@ const pendingPerConnection = 100
  *   database's error, or `AppError('unavailable')`.
  * - One queue, in the order of arrival; jobs go to the least loaded connection. Only prepared statements are pipelined, and
  *   never behind a slow one.
+ * - One user cannot keep all others waiting: the transactions and unprepared statements of a caller have a quarter of the
+ *   connections.
  * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is sent
  *   twice at a time: a locked table then blocks one connection for each kind of statement, and the others go on.
  * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
@@ -36,6 +38,8 @@ const pendingPerConnection = 100
  */
 export function createPool(connect: () => Promise<PoolConnection>, size: number) {
   const transactionsMax = Math.max(1, Math.floor(size / 2))
+  const ofCallerMax = Math.max(1, Math.floor(size / 4))
+  const pendingMax = size * pendingPerConnection
   let connections: PoolConnection[] = []
   /** Jobs without an answer; and those of them that were not sent yet, in the order of arrival. */
   const pending = new Set<Job>()
@@ -64,15 +68,22 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   async function submit(kind: Job['kind'], text: string, run: Job['run']): Promise<never> {
     if (isClosed) throw unavailable('the database is closed')
     if (away) throw unavailable(away.cause)
-    if (pending.size >= size * pendingPerConnection) throw unavailable('too many are waiting')
+    const caller = currentCaller()
+    if (pending.size >= pendingMax || hasTooMany(caller)) throw unavailable('too many are waiting')
     return spendBudget(deadline => {
       const { promise, resolve, reject } = Promise.withResolvers<never>()
-      const job: Job = { kind, text, run, deadline, resolve, reject }
+      const job: Job = { kind, text, run, deadline, caller, resolve, reject }
       pending.add(job)
       queue.push(job)
       dispatch(performance.now())
       return promise
     })
+  }
+
+  /** A caller may have a quarter of what may wait, once half of it does. */
+  function hasTooMany(caller: string | undefined): boolean {
+    if (caller === undefined || pending.size < pendingMax / 2) return false
+    return [...pending].filter(job => job.caller === caller).length >= pendingMax / 4
   }
 
   function dispatch(now: number) {
@@ -86,11 +97,16 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     }
   }
 
-  function maySend({ kind, text }: Job, now: number): boolean {
+  function maySend({ kind, text, caller }: Job, now: number): boolean {
+    if (kind !== 'prepared' && caller !== undefined && ofCaller(caller) >= ofCallerMax) return false
     const atOnceMax = now < slowUntil ? 1 : kind === 'transaction' ? transactionsMax : size
     if (atOnceMax === size) return true
     return live().filter(({ sent }) => sent.some(job => job.text === text)).length < atOnceMax
   }
+
+  /** How many connections have a transaction or an unprepared statement of a caller, which is alone there. */
+  const ofCaller = (caller: string) =>
+    live().filter(({ sent: [job] }) => job?.caller === caller && job.kind !== 'prepared').length
 
   async function send(job: Job, connection: PoolConnection, now: number) {
     connection.add(job, now)

@@ -82,14 +82,15 @@ export const login = t.Union(
     discriminator: 'grant_type',
     form: true,
     documented: passwordGrant,
+    readBody: withUsername,
     examples: [{ username: 'ada@example.com', password: 'correct horse battery' }],
   },
 )
 
-/** Accepts `email` for OAuth 2's `username`. For a route's `transform`. */
-export function nameFromEmail(context: { body: unknown }) {
-  const fields = context.body as { email?: unknown } | undefined
-  if (fields?.email !== undefined) context.body = { username: fields.email, ...fields }
+/** Accepts `email` for OAuth 2's `username`. */
+export function withUsername(body: unknown) {
+  const fields = body as { email?: unknown } | undefined | null
+  return fields?.email === undefined ? body : { username: fields.email, ...fields }
 }
 
 export const tokenPair = t.Object(

@@ -12,11 +12,11 @@ import { provePassword } from './current-password.ts'
 import {
   account,
   login,
-  nameFromEmail,
   normalizeEmail,
   registration,
   type TokenPair,
   tokenPair,
+  withUsername,
 } from './model.ts'
 import { insertUser } from './new-user.ts'
 import type { Passwords } from './password-hash.ts'
@@ -80,7 +80,9 @@ export const passwordSignIn = (parts: Parts) => {
       return signIn(body, client)
     },
     {
-      transform: nameFromEmail,
+      transform: (context: { body: unknown }) => {
+        context.body = withUsername(context.body)
+      },
       body: login,
       response: {
         200: withHeaders(tokenPair, ...limitHeaders),

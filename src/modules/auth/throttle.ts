@@ -74,8 +74,9 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
       if (settings.failuresPerAccount === 0) return check()
       const key = digest(account)
       const counted = await consume(failures, key)
-      if (counted.refused) {
-        const fallback = await consume(perAddressFallback, `${key}:${digest(bucketOf(ip))}`)
+      const fallbackKey = counted.refused ? `${key}:${digest(bucketOf(ip))}` : undefined
+      if (fallbackKey !== undefined) {
+        const fallback = await consume(perAddressFallback, fallbackKey)
         if (fallback.refused) {
           refused.account++
           throw tooMany(fallback)
@@ -88,7 +89,10 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
         hasFailed = !result
         return result
       } finally {
-        if (!hasFailed) await failures.reward(key)
+        if (!hasFailed) {
+          await failures.reward(key)
+          if (fallbackKey !== undefined) await perAddressFallback.reward(fallbackKey)
+        }
       }
     },
 

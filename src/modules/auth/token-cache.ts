@@ -56,9 +56,8 @@ export function createTokenCache(
   let polling = false
   let pollStartedAt = Number.NEGATIVE_INFINITY
 
-  function isAlive({ checkedAt, caller, endsAt }: Entry, at: number): boolean {
-    if (at >= endsAt) return false
-    if (recentlyRevoked.has(caller.sessionId) || at - checkedAt > recheckMs) return false
+  function isAlive({ checkedAt, endsAt }: Entry, at: number): boolean {
+    if (at >= endsAt || at - checkedAt > recheckMs) return false
     const knownAliveAt = checkedAt >= coveredSince ? Math.max(checkedAt, polledAt) : checkedAt
     return at - knownAliveAt < trustMs
   }
@@ -84,6 +83,7 @@ export function createTokenCache(
     }
   }
 
+  /** None of them is remembered again: `remember` knows them, too. */
   function dropRevoked() {
     if (recentlyRevoked.size === 0) return
     for (const [token, { caller }] of tokens) if (recentlyRevoked.has(caller.sessionId)) tokens.delete(token)

@@ -29,7 +29,7 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
     .get(
       '/events',
       async ({ user, token, query: { since }, headers, request: { method }, set }) => {
-        const lastEventId = headers['last-event-id'] || undefined
+        const lastEventId = headers['last-event-id']
         const place = await (lastEventId
           ? tasks.changesStart(user.id, lastEventId, ['header', 'last-event-id'])
           : tasks.changesStart(user.id, since))

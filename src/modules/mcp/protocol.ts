@@ -18,7 +18,7 @@ import { type AppError, findAppError } from '../../lib/errors.ts'
 import { nearest } from '../../lib/nearest.ts'
 import { requireScope } from '../../lib/scope.ts'
 import { type Message, refuseMessage } from './message.ts'
-import { checkArguments, inputSchema, outputSchema } from './tool-schema.ts'
+import { checkArguments, inArguments, inputSchema, outputSchema } from './tool-schema.ts'
 import { createTools, effects, type Outcome, type Services, type Tool } from './tools.ts'
 
 const serverInfo = { name: 'todo-api', version }
@@ -121,6 +121,7 @@ async function run(tool: Tool, input: unknown, user: Caller, requestId: string):
   } catch (error) {
     const failure = findAppError(error)
     if (!failure || !isAboutCall(failure)) throw error
+    if (typeof failure.detail !== 'string') failure.detail = inArguments(failure.detail)
     return { isError: true, ...toResult({ json: JSON.stringify(errorFieldsOf(failure, requestId)) }) }
   }
 }

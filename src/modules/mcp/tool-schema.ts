@@ -1,7 +1,7 @@
 import { type TObject, type TSchema, Type } from '@sinclair/typebox'
 import { isTextForm, type Schema, toJsonSchema } from '../../http/json-schema.ts'
 import { findProblems, unknownFields } from '../../http/problems.ts'
-import { AppError } from '../../lib/errors.ts'
+import { AppError, type Problem, problemsMax } from '../../lib/errors.ts'
 import { mapValues } from '../../lib/map-values.ts'
 
 /** What a request of the API has, as the arguments of a tool: a number is a number there, and no text that looks like one. */
@@ -18,9 +18,20 @@ function asArgument(schema: TSchema): TSchema {
 export function checkArguments(schema: TObject, value: unknown): void {
   const problems = [
     ...findProblems({ arguments: { schema, value } }),
-    ...unknownFields(schema, value, ['arguments']),
+    ...unknownFields(schema, value, ['arguments']).take(problemsMax),
   ]
   if (problems.length > 0) throw new AppError('validation_failed', { detail: problems })
+}
+
+/** What a service says about a request, about the arguments of a tool. */
+export const inArguments = (problems: Problem[]): Problem[] =>
+  problems.map(({ loc, ...problem }) => ({ loc: ['arguments', ...argumentOf(loc)], ...problem }))
+
+function argumentOf([section, ...rest]: Problem['loc']): Problem['loc'] {
+  if (section === 'header') return ['key']
+  // A task to add is an operation of a batch.
+  const [part, index, , ...field] = rest
+  return part === 'operations' ? ['tasks', index!, ...field] : rest
 }
 
 /** The JSON Schema of a tool's arguments. */

@@ -4,6 +4,7 @@ import { nullable } from '../../http/schema.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { list, listsQuery } from '../lists/model.ts'
 import type { ListService } from '../lists/service.ts'
+import { throwFailure } from '../tasks/batch.ts'
 import {
   listQuery,
   operationVersion,
@@ -146,7 +147,8 @@ async function addTasks(service: TaskService, user: UserId, { tasks, key }: Stat
   const made: string[] = []
   for (const [i, task] of tasks.entries()) {
     // The first task has the key of `POST /tasks`; a client cannot send the others.
-    const { json } = await service.create(user, task, i === 0 ? key : `${key}\0${i}`)
+    const creating = service.create(user, task, i === 0 ? key : `${key}\0${i}`)
+    const { json } = await creating.catch(error => throwFailure(error, i))
     made.push(json)
   }
   return made

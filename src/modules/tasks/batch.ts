@@ -1,7 +1,7 @@
 import type { Db } from '../../db/drizzle.ts'
 import { writeInTurn } from '../../db/versions.ts'
 import { createCheck, unknownFields } from '../../http/problems.ts'
-import { AppError, findAppError, type Problem } from '../../lib/errors.ts'
+import { AppError, findAppError, type Problem, problemsMax } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { type Operation, operation } from './model.ts'
@@ -39,7 +39,7 @@ export function createBatch(db: Db, identify: Identify, writes: Writes) {
     operations: unknown[],
     { isAtomic = true, isStrict = false }: BatchOptions = {},
   ): Promise<Outcome[]> {
-    const problems = operations.map((value, index) => locate(problemsOf(value, isStrict), index))
+    const problems = problemsOfEach(operations, isStrict)
     if (!isAtomic) return eachForItself(createStep(userId, writes), operations, problems)
     const detail = problems.flat()
     if (detail.length > 0) throw new AppError('validation_failed', { detail })
@@ -55,9 +55,7 @@ type Step = ReturnType<typeof createStep>
 async function allOrNothing(step: Step, operations: Operation[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = []
   for (const [index, operation] of operations.entries()) {
-    const outcome = await step(operation).catch(error => {
-      throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
-    })
+    const outcome = await step(operation).catch(error => throwFailure(error, index))
     outcomes.push(outcome)
   }
   return outcomes
@@ -114,6 +112,11 @@ function createStep(userId: UserId, writes: Writes) {
   }
 }
 
+/** Throws why an operation cannot be carried out; as it is what is not about the operation. */
+export function throwFailure(error: unknown, index: number): never {
+  throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
+}
+
 /** Why an operation cannot be carried out. Throws what is not about the operation. */
 function failureOf(error: unknown, index: number): AppError {
   const failure = findAppError(error)
@@ -123,18 +126,29 @@ function failureOf(error: unknown, index: number): AppError {
   return failure
 }
 
-/** Problems of one body as those of a part of the batch. */
+/** Problems of one body as those of a part of the batch. What is wrong with a header stays there. */
 const locate = (problems: Problem[], ...place: (string | number)[]): Problem[] =>
-  problems.map(({ loc: [body, ...rest], ...problem }) => ({
-    loc: [body!, 'operations', ...place, ...rest],
+  problems.map(({ loc: [section, ...rest], ...problem }) => ({
+    loc: section === 'body' ? ['body', 'operations', ...place, ...rest] : [section!, ...rest],
     ...problem,
   }))
 
+/** What is wrong with each operation, until it is as much as an error names; from there on only that something is. */
+function problemsOfEach(operations: unknown[], isStrict: boolean): Problem[][] {
+  let rest = problemsMax
+  return operations.map((value, index) => {
+    const problems = problemsOf(value, isStrict, Math.max(1, rest))
+    rest -= problems.length
+    return locate(problems, index)
+  })
+}
+
 const checkOperation = createCheck(operation)
 
-/** What is wrong with an operation, as if it were the whole body. */
-function problemsOf(value: unknown, isStrict: boolean): Problem[] {
-  const problems = [...checkOperation(value), ...(isStrict ? unknownFields(operation, value, ['body']) : [])]
+/** What is wrong with an operation, as if it were the whole body; about `max` problems. */
+function problemsOf(value: unknown, isStrict: boolean, max: number): Problem[] {
+  const unknown = isStrict ? unknownFields(operation, value, ['body']).take(max) : []
+  const problems = [...checkOperation(value, max), ...unknown]
   if (problems.length > 0) return problems
   const read = value as Operation
   const problem = (field: string, type: string, msg: string) => [{ loc: ['body', field], type, msg }]

@@ -179,10 +179,18 @@ function whereClause(userId: UserId, query: ListQuery): SQL {
 const hasWords = (patterns: string[]) =>
   sql`(${tasks.titleWords} || ${sql.raw(`'${wordsSeparator}'`)} || ${tasks.descriptionWords}) like all (${sql.param(patterns)}::text[])`
 
-/** The keys of `-priority,due_at`, followed by `id` in the direction of the last one: so no two tasks are equal. */
+/**
+ * The keys of `-priority,due_at`, followed by `id` in the direction of the last one: so no two tasks are equal. A name that
+ * comes again decides nothing, and would make cursors long.
+ */
 function parseSort(text: string): OrderKey[] {
-  const keys = text.split(',').map(part => sortKey(part.replace('-', ''), part.startsWith('-')))
-  return [...keys, sortKey('id', keys.at(-1)!.isDescending)]
+  const parts = text.split(',')
+  const keys = new Map<string, OrderKey>()
+  for (const part of parts) {
+    const name = part.replace('-', '')
+    if (!keys.has(name)) keys.set(name, sortKey(name, part.startsWith('-')))
+  }
+  return [...keys.values(), sortKey('id', parts.at(-1)!.startsWith('-'))]
 }
 
 const sortBy = new Map<string, (column: PgColumn) => SQL>(

@@ -15,6 +15,7 @@ import {
 } from '../../http/schema.ts'
 import { list } from '../lists/model.ts'
 import { examples, fieldsWith, filterSchemas, inputs, outputs, type SortName } from './fields.ts'
+import { searchProblem } from './words.ts'
 
 export const task = t.Object(outputs, { title: 'Task', examples: [examples] })
 
@@ -63,7 +64,9 @@ export const listQuery = t.Object({
   q: t.Optional(
     text({
       maxLength: 200,
-      description: 'Words, or beginnings of words, that all stand in title or description, in any case.',
+      problem: searchProblem,
+      description:
+        'Up to 20 words, or beginnings of words, that all stand in title or description, in any case. In a script without spaces each character is a word.',
     }),
   ),
   overdue: t.Optional(
@@ -77,13 +80,12 @@ export const trashQuery = t.Object({ limit, cursor })
 
 const trashedTask = t.Object(
   { ...task.properties, deleted_at: instant({ description: 'Since when it is in the trash.' }) },
-  {
-    title: 'TrashedTask',
-    examples: [{ ...examples, version: 2, deleted_at: '2026-11-23T06:00:00.000000Z' }],
-  },
+  { title: 'TrashedTask' },
 )
 
-export const trashedTaskList = t.Array(trashedTask)
+export const trashedTaskList = t.Array(trashedTask, {
+  examples: [[{ ...examples, version: 2, deleted_at: '2026-11-23T06:00:00.000000Z' }]],
+})
 
 export const changesQuery = t.Object({
   since: t.Optional(

@@ -48,13 +48,29 @@ function joinTokens(words: string): string {
 /** Separates the words of the title from those of the description; never part of a word. */
 export const wordsSeparator = '|'
 
+const searchWordsMax = 20
+
+/** Why a text is no search. Each word may cost a look at every position in the words of every task. */
+export function searchProblem(search: string): { type: string; msg: string } | undefined {
+  const words = searchParts(search).join('').split(' ').slice(1)
+  if (words.length <= searchWordsMax) return undefined
+  const msg = `String should have at most ${searchWordsMax} words, or characters of a script without spaces`
+  return { type: 'too_many_words', msg }
+}
+
+/** What a search asks for: words, each with a space before it, and phrases of a script without spaces. */
+function searchParts(search: string): string[] {
+  const parts = [...new Set(fold(search).split(betweenWords).map(tokenize))].filter(part => part !== '')
+  // What holds a longer one holds its beginning.
+  return parts.filter(part => !parts.some(other => other !== part && other.includes(part)))
+}
+
 /**
  * The text of a search field as LIKE patterns that must all match: each word, or its beginning. The words hold only
  * letters, digits and spaces, so the only wildcards are those added here.
  */
 export function searchPatterns(search: string): string[] {
-  const parts = fold(search).split(betweenWords).map(tokenize)
-  const patterns = [...new Set(parts)].filter(part => part !== '').map(part => `%${part}%`)
+  const patterns = searchParts(search).map(part => `%${part}%`)
   // There is no word in it, such as in `!!!`: nothing matches.
   return patterns.length > 0 ? patterns : ['%\n%']
 }

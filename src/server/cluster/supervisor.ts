@@ -4,6 +4,7 @@ import type { Config } from '../../config/config.ts'
 import { loadSecretKey } from '../../config/secret-key.ts'
 import type { Log } from '../../telemetry/log.ts'
 import { claimPort } from '../listener.ts'
+import { runningProgram } from '../running-program.ts'
 import { onStopSignal } from '../stop-signal.ts'
 import type { SupervisorMessage, WorkerMessage } from './worker-channel.ts'
 
@@ -69,11 +70,9 @@ export async function supervise(given: Config, log: Log, limits = supervisorLimi
   }
 
   onStopSignal(stopAll, () => stopAll('SIGKILL', 1))
-  // The running file, even if an upgrade has replaced it, so that all workers have one version.
-  if (Bun.isStandaloneExecutable) process.execPath = '/proc/self/exe'
-  cluster.setupPrimary(
-    Bun.isStandaloneExecutable ? { exec: 'worker', args: [] } : { exec: Bun.main, args: ['worker'] },
-  )
+  const [program, ...args] = [...runningProgram, 'worker']
+  process.execPath = program!
+  cluster.setupPrimary({ exec: args[0]!, args: args.slice(1) })
   if (metrics) (await import('../../http/metrics-endpoint.ts')).serveMetrics(metrics, config.metrics!, log)
   const first = keepRunning(1)
   isUp = await Promise.race([first.then(() => false), migrated.promise])
