@@ -103,13 +103,30 @@ describe('a prepared statement that no longer fits, with others sent behind it,'
     expect(after).toBe('lost')
   })
 
-  test('is unavailable when the schema makes it wrong, and its connection is used no more', async () => {
-    const wrong = failed('42883', 'operator does not exist: text = uuid')
-    const { results, after } = await askAll({ on: once4th('B', () => wrong) })
+  test.each([
+    ['42883', 'operator does not exist: text = uuid'],
+    ['26000', 'unnamed prepared statement does not exist'],
+  ])(
+    'is unavailable when the schema makes it wrong (%s), and its connection is used no more',
+    async (code, message) => {
+      const { results, after } = await askAll({ on: once4th('B', () => failed(code, message)) })
 
-    expect(expectOwnAnswers(results)).toEqual({ answered: 11, refused: 1 })
-    expect(after).toBe('lost')
+      expect(expectOwnAnswers(results)).toEqual({ answered: 11, refused: 1 })
+      expect(after).toBe('lost')
+    },
+  )
+})
+
+test('a statement whose trigger has an outdated plan is unavailable, and its connection is used no more', async () => {
+  const words = 'type of parameter 4 (bigint) does not match that when preparing the plan (integer)'
+  const outdated = failed('42804', words, 'plpgsql_param_eval_recfield')
+  using server = await startScriptedServer({
+    on: (type, { text }) => (type === 'E' && text === 'write' ? outdated : undefined),
   })
+  const single = await connect(server.url)
+
+  await expect(single.ask('write', [], {})).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' })
+  expect(single.lost).toBe(true)
 })
 
 test('a statement that fails after some of its rows leaves none of them in the next answer', async () => {
@@ -176,8 +193,11 @@ describe('a value that cannot be sent is the mistake of its caller alone, and no
     const many = single.ask('select $1', new Array(65_534).fill(''), { prepare: true })
     const others = Promise.all([1, 2, 3].map(ask))
 
+    const most = single.ask('select $2', new Array(65_533).fill(''), {})
+
     await expect(many).rejects.toThrow('too many values')
     expect(await others).toEqual([1, 2, 3].map(i => [[`select $1|${i}`]]))
+    expect(await most).toHaveLength(1)
     single.destroy()
   })
 })
@@ -275,6 +295,15 @@ describe('an assertion about postgres.js that fails ends the connection:', () =>
 
   test('the answer to another statement', async () => {
     const misbehave: Settle = ([first]) => first!.resolve!(answer('b'))
+
+    expect(await askTwo(misbehave)).toMatchObject(bothFail)
+  })
+
+  test('the answer to another text', async () => {
+    const misbehave: Settle = ([first]) => {
+      const { statement } = Object.assign(first!, { statement: answer('b').statement })
+      first!.resolve!({ ...answer('b'), statement })
+    }
 
     expect(await askTwo(misbehave)).toMatchObject(bothFail)
   })

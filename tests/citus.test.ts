@@ -88,6 +88,8 @@ describe.skipIf(!givenUrl && !citusPrograms)('on Citus', () => {
       )
       try {
         await migrate(driver, [], migrations.slice(0, 1))
+        // Citus is there, and is not used.
+        expect(await undistributedTables(driver, first)).toBeUndefined()
         const { distributing } = await driver.dedicatedConnection(async reader => {
           await reader.execute('begin; lock table tasks in access share mode')
           const distributing = distribute(driver, first)

@@ -2,9 +2,10 @@ import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, sp
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { PGlite } from '@electric-sql/pglite'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver } from '../src/db/driver.ts'
-import { template } from '../src/db/embedded/cluster-files.ts'
+import { ensureCluster, template } from '../src/db/embedded/cluster-files.ts'
 import { freeBytes, freeBytesMin } from '../src/db/embedded/copy.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/embedded/maintenance.ts'
@@ -34,9 +35,17 @@ afterEach(async () => {
   for (const step of undo.splice(0).reverse()) await step()
 })
 
-test('a first start from the sources unpacks the database of the build, as the executable does', () => {
+test('a first start from the sources unpacks the database of the build, as the executable does', async () => {
   const built = join(import.meta.dir, '../build/cluster.tar.gz')
-  expect(template()).toBe(existsSync(built) ? built : undefined)
+  const isBuilt = existsSync(built)
+  const starts = spyOn(PGlite, 'create')
+  const made = folder()
+  await ensureCluster(made)
+  const engines = starts.mock.calls.length
+  starts.mockRestore()
+
+  expect([template(), engines]).toEqual(isBuilt ? [built, 0] : [undefined, 1])
+  expect(existsSync(join(made, 'PG_VERSION'))).toBe(true)
 })
 
 function folder(): string {
@@ -226,6 +235,12 @@ test('an error carries its SQLSTATE and constraint, and the next statement works
   expect(await driver.query('select count(*) from unique_t', [])).toEqual([[1]])
 })
 
+test('an undefined value is refused, as by a server', async () => {
+  await expect(driver.query('select $1::text', [undefined])).rejects.toThrow('undefined')
+
+  expect(await driver.query('select $1::text', [null])).toEqual([[null]])
+})
+
 test('a session returns the rows of the last statement', async () => {
   const rows = await driver.dedicatedConnection(connection =>
     connection.execute('select 1; select 2 union all select 3'),
@@ -251,8 +266,10 @@ test('a session that fails half-way leaves nothing, whether the script fails or 
   expect(await driver.query('select count(*) from half_t', [])).toEqual([[0]])
 })
 
-test('a query waits while a session runs, and does not see its settings afterwards', async () => {
+test('a query waits while a session runs, is counted, and does not see its settings afterwards', async () => {
   const order: string[] = []
+  const statsOf = () => driver.stats!()
+  const before = statsOf()
   const session = driver.dedicatedConnection(async connection => {
     await connection.execute(`set application_name = 'session'; begin; create table waited as select 1 as a`)
     await Bun.sleep(50)
@@ -263,11 +280,18 @@ test('a query waits while a session runs, and does not see its settings afterwar
     order.push('query')
     return rows
   })
+  const during = statsOf()
 
   await session
 
   expect(await query).toEqual([[1, '']])
   expect(order).toEqual(['session', 'query'])
+  const one = { size: 1, opening: 0, away: false }
+  expect([before, during, statsOf()]).toEqual([
+    { ...one, inUse: 0, idle: 1, waiting: 0 },
+    { ...one, inUse: 1, idle: 0, waiting: 1 },
+    { ...one, inUse: 0, idle: 1, waiting: 0 },
+  ])
 })
 
 test('a statement that is known keeps working after a session has changed its table', async () => {
@@ -295,6 +319,20 @@ test('the process does other things while many statements wait', async () => {
   await others
 
   expect(turns).toBeGreaterThan(5)
+})
+
+test('statements wait for the process to do other things every five milliseconds, not each of them', async () => {
+  const clock = spyOn(performance, 'now')
+  const turns = spyOn(globalThis, 'setImmediate')
+  const counts: number[] = []
+  for (const at of [1e9, 1e9 + 4.9, 1e9 + 5]) {
+    clock.mockReturnValue(at)
+    for (let i = 0; i < 3; i++) await driver.query('select 1', [])
+    counts.push(turns.mock.calls.length)
+  }
+  for (const spy of [clock, turns]) spy.mockRestore()
+
+  expect(counts).toEqual([1, 1, 2])
 })
 
 test('closing waits for what is under way, not longer than it may, and leaves no timer', async () => {
@@ -511,11 +549,31 @@ describe('a service whose data folder is deleted', () => {
   })
 })
 
+test('without its folder a database answers nothing more', async () => {
+  const dataDir = folder()
+  const timers = spyOn(globalThis, 'setInterval')
+  const driver = await open(dataDir)
+  const [look] = timers.mock.calls.find(([, everyMs]) => everyMs === 1000)!
+  timers.mockRestore()
+  rmSync(dataDir, { recursive: true })
+  look()
+
+  expect(await driver.lost).toBe('the folder of the embedded database is gone')
+  await expect(driver.query('select 1', [])).rejects.toMatchObject({ code: 'unavailable' })
+})
+
 test('statements that write are told apart from those that only read', () => {
-  const reads = ['select updated_at from t', ' with a as (select 1) select * from a', 'show server_version']
+  const reads = [
+    'select updated_at from t',
+    ' with a as (select 1) select * from a',
+    'show server_version',
+    'EXPLAIN SELECT 1',
+    'values (1)',
+  ]
   const writes = [
     'insert into t values (1)',
     'with a as (delete from t returning *) select * from a',
+    'WITH a AS (UPDATE t SET b = 1 RETURNING *) SELECT * FROM a',
     'vacuum',
     "select nextval('s')",
     "select setval('s', 1)",

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'bun:test'
 import { createDb } from '../src/db/drizzle.ts'
+import { migrations } from '../src/db/migrator.ts'
 import { createAnswerTags, isUnchanged } from '../src/http/entity-tag.ts'
 import { createListService } from '../src/modules/lists/service.ts'
 import { createTaskService } from '../src/modules/tasks/service.ts'
-import { type Answer, onBothDatabases, type Service, type User } from './support/harness.ts'
+import { type Answer, onBothDatabases, type Service, testSettings, type User } from './support/harness.ts'
 
 const addresses = [
   '/tasks',
@@ -140,6 +141,19 @@ onBothDatabases('an idle poll', (api: Service) => {
     await set('forgotten_version', -1000)
     await set('last_version', -1)
     for (const known of [tag, '*', null]) expect((await poll(ada, at, known)).status).toBe(410)
+  })
+
+  test('is a 200 after an upgrade with a migration: another one is in each tag', async () => {
+    const ada = await api.user()
+    const tag = await tagOf(ada, '/tasks')
+    const [, version] = /^"(\d+)-/.exec(tag)!
+    const [before, now] = migrations.slice(-2).map(migration => {
+      const tags = createAnswerTags(testSettings.SECRET_KEY, migration.tag)
+      return `"${tags(ada.id, new Request(`${api.url}/api/v1/tasks`))(version!)}"`
+    })
+
+    expect(tag).toBe(now!)
+    expect(tag).not.toBe(before!)
   })
 
   test('reads no task and no list', async () => {

@@ -315,6 +315,17 @@ describe('a log', () => {
     ])
   })
 
+  test('asks whether it is for a terminal at its first line, and once', () => {
+    let asked = 0
+    const pretty = () => ++asked > 0
+    const log = createLog({ level: 'info', pretty, write: () => {} })
+    const before = asked
+    log.info('one')
+    log.info('two')
+
+    expect([before, asked]).toEqual([0, 1])
+  })
+
   test('is one line per event at a terminal, too', () => {
     const { log, lines } = written('info', true)
     log.info('migrated', { to: '/x', count: 2, user_id: undefined })
@@ -337,10 +348,13 @@ describe('a log', () => {
     const { log, lines } = written('info', true)
     const request = { method: 'GET', route: '/api/v1/tasks/:id', status: 200, ms: 8.649 }
     log.info('request', { request_id: Bun.randomUUIDv7(), ...request, user_id: 'ada' })
+    log.info('request', { request_id: 'x'.repeat(39), ...request })
+    log.info('request', { request_id: 'x'.repeat(40), ...request })
     log.info('request', { request_id: 'x'.repeat(128), ...request, method: 'OPTIONS' })
     log.info('request', { request_id: 'x'.repeat(128), ...request, method: 'M'.repeat(200) })
 
     const [usual, ...long] = lines()
+    expect(long.map(line => line.slice(-2))).toEqual(['xx', 'x…', 'x…', 'M…'])
     expect(usual).toMatch(/^\d\d:\d\d:\d\d GET {4}\/api\/v1\/tasks\/:id {11}200 {6}8\.6 ms {2}[\da-f-]{36}$/)
     for (const line of long) expect(line).toHaveLength(100)
   })
@@ -368,18 +382,29 @@ describe('a log', () => {
     }
   })
 
-  test('says of a database’s failure its code and names, never its words', () => {
+  test.each([
+    { constraint_name: 'users_key', table_name: 'users' },
+    { constraint: 'users_key', table: 'users' },
+  ])('says of a database’s failure its code and names, never its words: %p', names => {
     const cause = Object.assign(new Error('value "geheim" is wrong'), {
+      ...names,
       name: 'PostgresError',
       code: '23505',
-      constraint_name: 'users_key',
+      routine: '_bt_check_unique',
       detail: 'Key (geheim)',
       query: 'geheim',
       parameters: ['geheim'],
     })
-    const fields = errorFields(new Error('Failed query: insert … params: geheim', { cause }))
+    const query = new Error('Failed query: insert … params: geheim', { cause })
+    const fields = errorFields(new Error('the task was not made: geheim', { cause: query }))
 
-    expect(fields).toEqual({ error: 'PostgresError', code: '23505', constraint: 'users_key' })
+    expect(fields).toEqual({
+      error: 'PostgresError',
+      code: '23505',
+      constraint: 'users_key',
+      table: 'users',
+      routine: '_bt_check_unique',
+    })
     expect(JSON.stringify(fields)).not.toContain('geheim')
   })
 
@@ -392,11 +417,11 @@ describe('a log', () => {
   })
 
   test('says of any other failure its words and where it happened', () => {
-    const fields = errorFields(new TypeError('broken'))
+    const fields = errorFields(new TypeError('broken\nin two lines'))
 
-    expect(fields).toMatchObject({ error: 'TypeError', message: 'broken' })
+    expect(fields).toMatchObject({ error: 'TypeError', message: 'broken\nin two lines' })
     expect(fields.stack).toContain('log.test.ts')
-    expect(fields.stack).not.toContain('broken')
+    expect(fields.stack).not.toMatch(/broken|two lines/)
     expect(errorFields('geheim')).toEqual({ error: 'string' })
     expect(errorFields(undefined)).toEqual({ error: 'undefined' })
   })

@@ -69,7 +69,6 @@ onBothDatabases(
       })
       expect(sampled(families, 'todo_api_build_info', { database: api.kind, bun: Bun.version })).toBe(1)
       expect(sampled(families, 'process_resident_memory_bytes')).toBeGreaterThan(20e6)
-      expect(Math.abs(sampled(families, 'process_start_time_seconds') - Date.now() / 1000)).toBeLessThan(3600)
       const limitsOf = (name: string) =>
         new Set(
           families
@@ -107,7 +106,7 @@ onBothDatabases(
       expect(grown('http_request_duration_seconds_count', labels)).toBe(4)
       expect(grown('http_request_duration_seconds_sum', labels)).toBeGreaterThan(0)
       expect(grown('http_requests_total', { method: 'other', status: '405' })).toBe(1)
-      expect(JSON.stringify([...after]).toLowerCase()).not.toContain('geheim')
+      expect(JSON.stringify([...after]).toLowerCase()).not.toMatch(/geheim|propfind/)
       expect(JSON.stringify([...after])).not.toContain(task.id)
     })
 
@@ -128,7 +127,7 @@ onBothDatabases(
       expect(open + connections('opening')).toBeLessThanOrEqual(sampled(after, 'database_connections_max'))
       expect(sampled(after, 'database_statements_waiting')).toBe(0)
       expect(sampled(after, 'database_up')).toBe(1)
-      expect(sampled(after, 'cached_tokens')).toBeGreaterThan(0)
+      expect(sampled(after, 'cached_tokens') - sampled(before, 'cached_tokens')).toBe(1)
     })
 
     test('count what a limit refused', async () => {
@@ -165,12 +164,12 @@ test('the queue of password hashes is seen while it is there', async () => {
   expect(sampled(after, 'password_hashes_waiting')).toBe(0)
 })
 
-test('a pause of the event loop is seen once, as long as it was', async () => {
+test('a pause of the event loop is seen once, as long as it was; an early timer is none', async () => {
   const [clock, timers] = [spyOn(performance, 'now').mockReturnValue(0), spyOn(globalThis, 'setInterval')]
   try {
     const metrics = createMetrics({ version: '1', database: 'postgres' })
     const [tick, everyMs] = timers.mock.lastCall as unknown as [() => void, number]
-    for (const at of [100, 700, 800, 901]) {
+    for (const at of [100, 700, 800, 901, 1000]) {
       clock.mockReturnValue(at)
       tick()
     }
@@ -178,7 +177,7 @@ test('a pause of the event loop is seen once, as long as it was', async () => {
     await metrics.stop()
 
     expect(everyMs).toBe(100)
-    expect(sampled(families, 'event_loop_lag_seconds_count')).toBe(4)
+    expect(sampled(families, 'event_loop_lag_seconds_count')).toBe(5)
     expect(sampled(families, 'event_loop_lag_seconds_sum')).toBeCloseTo(0.501, 9)
   } finally {
     clock.mockRestore()
@@ -226,6 +225,8 @@ describe('what is measured', () => {
     expect((user + system) / 1e6 - shown('process_cpu_seconds_total')).toBeWithin(0, 10)
     const { rss } = process.memoryUsage()
     expect(shown('process_resident_memory_bytes')).toBeWithin(rss / 2, rss * 2)
+    const startedAt = Date.now() / 1000 - process.uptime()
+    expect(shown('process_start_time_seconds')).toBeWithin(startedAt - 0.5, startedAt + 0.5)
     expect(shown('process_open_fds')).toBeGreaterThan(files.length)
   })
 

@@ -6,6 +6,7 @@ import { createPool, openingSecondsMax } from '../src/db/postgres/pool.ts'
 import { createPoolConnection } from '../src/db/postgres/pool-connection.ts'
 import { setCaller, withTimeBudget } from '../src/db/time-budget.ts'
 import { AppError } from '../src/lib/errors.ts'
+import { errorFields } from '../src/telemetry/log.ts'
 
 /** What a server does with a connection that is being opened. */
 type Opening = 'accepts' | 'refuses' | 'hangs'
@@ -458,6 +459,20 @@ test('of jobs without an answer a hundred for each connection may be there, and 
   expect(outcomes).toEqual(['refused'])
 })
 
+test('a job that is refused says why', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  const reasonOf = () => pool.query('hang', []).catch(error => errorFields(error).message)
+  const first = reasonOf()
+  for (let i = 1; i < 100; i++) void reasonOf()
+  expect(await reasonOf()).toBe('too many are waiting')
+  await time.pass(2000)
+  expect(await first).toBe('no answer in time')
+  void pool.close(0)
+
+  expect(await reasonOf()).toBe('the database is closed')
+})
+
 test('a caller’s transactions and unprepared statements have a quarter of the connections, and others go on', async () => {
   const time = fakeTime()
   const pool = scripted(8)
@@ -504,7 +519,7 @@ test('of what may wait a caller has a quarter, once half of it does', async () =
 
 test('transactions have half of the connections at most', async () => {
   const time = fakeTime()
-  const pool = scripted(4)
+  const pool = scripted(5)
   const transactions = [1, 2, 3].map(() => pool.transaction(query => query('wait 100', [])))
   await time.pass(20)
   expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 1 })

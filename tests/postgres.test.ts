@@ -87,6 +87,12 @@ test('a moment is returned in UTC, whatever offset it came with', async () => {
   expect(rows).toEqual([['2026-02-28 23:59:59.5+00']])
 })
 
+test('a list of texts may be sent as its text, as Drizzle does', async () => {
+  const rows = await db.query('select $1::text[]::text', ['{a,"b c"}'])
+
+  expect(rows).toEqual([['{a,"b c"}']])
+})
+
 test('a statement without values is one statement, and prepared', async () => {
   await expect(db.query('select 1; select 2', [])).rejects.toMatchObject({ code: '42601' })
 })

@@ -63,7 +63,7 @@ describe('a job', () => {
         name: 'fails',
         everySeconds: 0.01,
         async run() {
-          if (++runs < 3) throw new Error('broken')
+          if (++runs < 3) throw new AppError('internal', { cause: new Error('broken') })
         },
       },
       { name: 'well', everySeconds: 0.01, run: async () => {} },

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'bun:test'
+import { describe, expect, spyOn, test } from 'bun:test'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -110,6 +110,15 @@ describe('a listener', () => {
       { level: 'error', msg: 'request failed', request_id: body.request_id, message: 'geheim' },
     ])
   })
+
+  test('closes a connection that is idle for half a minute', async () => {
+    const bun = spyOn(Bun, 'serve')
+    await start().server.stop(true)
+    const [options] = bun.mock.lastCall!
+    bun.mockRestore()
+
+    expect([options, idleSeconds]).toEqual([expect.objectContaining({ idleTimeout: 30 }), 30])
+  })
 })
 
 test('the proxies of deploy/ close an idle connection before the service does, as the documents say', () => {
@@ -142,6 +151,22 @@ test('a request that does not end delays a stop by the limit, and is cut off', a
   expect(seconds).toBeLessThan(idleSeconds - 5)
   expect(await slow.finish()).toBe('')
 }, 60_000)
+
+test('a service that is stopped, once, while it waits for its database waits no more', async () => {
+  const lines: string[] = []
+  const log = createLog({ level: 'info', pretty: false, write: text => void lines.push(text) })
+  const DATABASE_URL = 'postgres://nobody@127.0.0.1:1/nothing'
+  const config = parseConfig({ DATABASE_URL, SECRET_KEY: 'x'.repeat(40), PORT: '0', ENVIRONMENT: 'test' })
+  const service = await serve(config, log)
+  await Promise.all([service.stop('the test is over'), service.stop('again')])
+  const outcome = service.migrated.then(() => 'over')
+  await log.flush()
+
+  expect(await Promise.race([outcome, Bun.sleep(3000)])).toBe('over')
+  expect(lines.join('').match(/"stopping","reason":"[^"]*/g)).toEqual([
+    '"stopping","reason":"the test is over',
+  ])
+})
 
 test('why a service cannot start is known to its caller alone, also when that asks later', async () => {
   const { url, drop } = await emptyDatabase()

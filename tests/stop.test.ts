@@ -98,6 +98,7 @@ describe.each(['postgres', 'embedded'] as const)('a stop (%s)', kind => {
     await withData(kind, async start => {
       const api = await start({ SHUTDOWN_DELAY_SECONDS: '2' })
       const ada = await api.user()
+      const before = await api.get('/health/ready')
 
       signal(api)
       await until(async () => (await api.get('/health/ready')).status !== 200, 1)
@@ -106,6 +107,7 @@ describe.each(['postgres', 'embedded'] as const)('a stop (%s)', kind => {
       const task = await api.post('/tasks', { token: ada.token, json: { title: 'Buy milk' } })
       const preflight = await api.request('OPTIONS', `${api.url}/api/v1/tasks`)
 
+      expect([before.status, before.body]).toEqual([200, { status: 'ready' }])
       expect([probe.status, probe.body.detail]).toEqual([503, 'the service is stopping'])
       expect([live.status, task.status, preflight.status]).toEqual([200, 201, 204])
       for (const { headers } of [probe, live, task, preflight])

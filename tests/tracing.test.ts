@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, jest, spyOn, test } from 'bun:test'
 import { diag } from '@opentelemetry/api'
 import { Elysia } from 'elysia'
+import { version } from '../package.json'
 import { parseConfig } from '../src/config/config.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { createTracing, samplerOf } from '../src/telemetry/tracing.ts'
@@ -225,6 +226,8 @@ describe('the executable, with a collector', () => {
     await traced('GET', '/tasks')
 
     expect(collector.spans.filter(span => span.traceId === traceId)).toEqual([])
+    // Nor do their statements, or those of background work, of their own.
+    expect(collector.spans.filter(span => span.kind === client && !span.parentSpanId)).toEqual([])
   })
 
   test('the usual variables say who we are and what goes along', async () => {
@@ -247,9 +250,10 @@ describe('in this process,', () => {
   const endpoint = 'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT'
 
   /** Traces of requests that are answered with these statuses, for the collector at `url`. */
-  async function trace(url: string, ...statuses: number[]) {
-    const { requests, observe, stop } = createTracing({ env: { [endpoint]: url }, version: '1', log })
-    delete process.env[endpoint]
+  async function trace(url: string, statuses: number[], variables: Record<string, string> = {}) {
+    const env = { [endpoint]: url, ...variables }
+    const { requests, observe, stop } = createTracing({ env, version: '1', log })
+    for (const name of Object.keys(env)) delete process.env[name]
     const app = new Elysia().use(requests).get('/:status', ({ params }) => {
       const status = Number(params.status)
       observe({
@@ -267,7 +271,7 @@ describe('in this process,', () => {
 
   test('a request is a failure from 500 on', async () => {
     const collector = startCollector()
-    const { stop } = await trace(`${collector.url}/v1/traces`, 499, 500)
+    const { stop } = await trace(`${collector.url}/v1/traces`, [499, 500])
     await stop()
     collector.stop()
 
@@ -277,9 +281,41 @@ describe('in this process,', () => {
     ])
   })
 
+  test('how many spans wait for how long is for the variables to say; else the standard does', async () => {
+    const sizes: number[] = []
+    const answered = Promise.withResolvers<void>()
+    const collector = Bun.serve({
+      port: 0,
+      hostname: '127.0.0.1',
+      async fetch(request) {
+        const { resourceSpans } = (await request.json()) as Otlp
+        sizes.push(resourceSpans[0]!.scopeSpans[0]!.spans.length)
+        await answered.promise
+        return Response.json({})
+      },
+    })
+    const timers = spyOn(globalThis, 'setTimeout')
+    const usual = await trace(collector.url.href, [200])
+    const { stop } = await trace(collector.url.href, Array(7).fill(200), {
+      OTEL_BSP_SCHEDULE_DELAY: '60001',
+      OTEL_BSP_EXPORT_TIMEOUT: '60002',
+      OTEL_BSP_MAX_EXPORT_BATCH_SIZE: '2',
+      OTEL_BSP_MAX_QUEUE_SIZE: '3',
+    })
+    answered.resolve()
+    await Promise.all([usual.stop(), stop()])
+    const delays = timers.mock.calls.map(([, delay]) => delay)
+    timers.mockRestore()
+    await collector.stop(true)
+
+    expect(delays).toEqual(expect.arrayContaining([5000, 30_000, 60_001, 60_002]))
+    // Two at once; three of the others while those are under way. And the usual one.
+    expect(sizes.sort()).toEqual([1, 1, 2, 2])
+  })
+
   test('a collector that does not answer delays the end by two seconds', async () => {
     const silent = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: () => new Promise<Response>(() => {}) })
-    const { stop } = await trace(silent.url.href, 200)
+    const { stop } = await trace(silent.url.href, [200])
     jest.useFakeTimers()
     let isStopped = false
     void stop().then(() => {
@@ -299,7 +335,7 @@ describe('in this process,', () => {
 
   test('what the SDK complains about is a short warning, once a minute', async () => {
     const clock = spyOn(performance, 'now').mockReturnValue(0)
-    const { stop } = await trace('http://127.0.0.1:1')
+    const { stop } = await trace('http://127.0.0.1:1', [])
     lines.length = 0
     for (const [at, level] of [
       [60_000, 'warn'],
@@ -348,6 +384,7 @@ test('what has not been sent yet is sent before the end', async () => {
 
   expect([before, code]).toEqual([0, 0])
   expect(collector.spans.map(span => span.name)).toContain('GET unknown')
+  expect(collector.seen.resource).toMatchObject({ 'service.name': 'todo-api', 'service.version': version })
 })
 
 test('a collector that is away costs one warning and no request', async () => {

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { eq, placeholder, sql } from 'drizzle-orm'
-import { integer, pgTable, text } from 'drizzle-orm/pg-core'
+import { alias, integer, pgTable, text } from 'drizzle-orm/pg-core'
 import type { Driver, Query } from '../src/db/driver.ts'
 import { createDb, type Db, prepareSql } from '../src/db/drizzle.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
@@ -209,22 +209,40 @@ describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
     expect((await notes()).length).toBe(20)
   })
 
-  test('is observed statement by statement', async () => {
+  test('is observed statement by statement, whose rows keep their names', async () => {
     await empty()
     const seen: unknown[] = []
     const observed = observeDriver(driver, (kind, _text, run) => {
       seen.push(kind)
       return run()
     })
-    await createDb(observed).transaction(async tx => {
+    const one = sql`select 1 as one`
+    const inside = await createDb(observed).transaction(async tx => {
       await tx.insert(entries).values({ id: 1, note: 'one' })
       await tx.delete(entries)
+      return tx.execute(one)
     })
+    const outside = await createDb(observed).execute(one)
 
+    const read = { operation: 'select', table: undefined }
     expect(seen).toEqual([
       { operation: 'insert', table: 'entries' },
       { operation: 'delete', table: 'entries' },
+      ...[read, read],
     ])
+    expect([[...inside], [...outside]]).toEqual([[{ one: 1 }], [{ one: 1 }]])
+  })
+
+  test('a row of a left join without its other half has null in its place', async () => {
+    await empty()
+    await db.insert(entries).values({ id: 1, note: 'one' })
+    const next = alias(entries, 'next')
+    const rows = await db
+      .select()
+      .from(entries)
+      .leftJoin(next, eq(next.id, sql`${entries.id} + 1`))
+
+    expect(rows).toEqual([{ entries: { id: 1, note: 'one' }, next: null }])
   })
 
   test('a prepared query returns named rows with the types of its columns', async () => {

@@ -332,7 +332,7 @@ describe('the metrics', () => {
 
   test.each([
     ['on the port of the API', { METRICS_TOKEN: metricsToken }],
-    ['on a port of their own', { METRICS_PORT: '0' }],
+    ['on a port of their own', { METRICS_PORT: '0', METRICS_TOKEN: metricsToken }],
   ])(
     '%s are those of all workers, each with its number',
     async (_, env) => {
@@ -344,6 +344,7 @@ describe('the metrics', () => {
           expect(answer.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
           return readPrometheus(answer.body)
         }
+        expect((await api.get(url, { headers })).status).toBe(401)
         await overNewConnections(api, 60, '/health')
         expect(await answeredBy(api, '/health', 200)).toEqual([1, 2])
 

@@ -171,14 +171,16 @@ export function errorFields(error: unknown): Fields {
   let cause = error
   while (cause instanceof Error && cause.cause instanceof Error) cause = cause.cause
   if (!(cause instanceof Error)) return { error: typeof cause }
-  const { code, constraint_name, constraint, table_name, routine } = cause as Error & Record<string, unknown>
+  // Two drivers: the embedded engine's has the shorter names.
+  const { code, constraint_name, constraint, table_name, table, routine } = cause as Error &
+    Record<string, unknown>
   const fromDatabase = isSqlState(code)
   return {
     error: cause.name,
     code,
     message: fromDatabase ? undefined : cause.message.slice(0, messageLengthMax),
     constraint: constraint_name ?? constraint,
-    table: table_name,
+    table: table_name ?? table,
     routine,
     stack: fromDatabase ? undefined : stackFrames(cause),
   }

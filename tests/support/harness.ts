@@ -12,7 +12,7 @@ import { addEmbeddedDatabase, privateDatabase } from './template.ts'
 export type DatabaseKind = 'postgres' | 'embedded'
 
 /** Settings of every service under test: any port, a cheap hash, and nothing from the machine's environment. */
-const testSettings: Env = {
+export const testSettings = {
   ENVIRONMENT: 'test',
   PORT: '0',
   BCRYPT_COST: '4',
@@ -20,7 +20,7 @@ const testSettings: Env = {
   REGISTER_LIMIT: '0',
   LOGIN_FAILURE_LIMIT: '0',
   SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-}
+} satisfies Env
 
 export interface Answer<Body = any> {
   status: number

@@ -97,7 +97,8 @@ export class EmbeddedConnection {
   }
 
   #encode(value: unknown, type: number | undefined): string | null {
-    if (value === null || value === undefined) return null
+    if (value === undefined) throw new TypeError('A value of a statement is undefined')
+    if (value === null) return null
     const write = type === undefined ? undefined : (serializers[type] ?? this.engine.serializers[type])
     return write ? write(value as never) : String(value)
   }
