@@ -15,6 +15,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { create } from 'tar'
+import { connectToService } from '../src/cli/control-socket.ts'
 import { openDataDir } from '../src/config/data-dir.ts'
 import { openDriver } from '../src/db/drizzle.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
@@ -60,6 +61,11 @@ describe('a backup of a service that is being written to', () => {
     })
     while (written.length < 200) await Bun.sleep(10)
     answered = [...written]
+    // More users than are moved ahead in one statement.
+    await (await connectToService(dataDir))!.query(
+      'insert into user_versions (user_id, last_version) select gen_random_uuid(), 5 from generate_series(1, 250)',
+      [],
+    )
     const backup = await runCommand(['backup', file], { env: on(dataDir) })
     writing = false
     await Promise.all(writers)
@@ -80,7 +86,7 @@ describe('a backup of a service that is being written to', () => {
     try {
       const rows = await driver.query('select id, version from tasks', [])
       const ids = new Set(rows.map(([id]) => id))
-      const [[last_version] = []] = await driver.query('select last_version from user_versions', [])
+      const [[last_version] = []] = await driver.query('select min(last_version) from user_versions', [])
 
       expect(answered.filter(id => !ids.has(id))).toEqual([])
       expect(rows.map(([, version]) => Number(version)).sort((a, b) => a - b)).toEqual(
@@ -174,31 +180,29 @@ describe('restore', () => {
   }
   const text = (path: string) => writeFileSync(path, 'not an archive at all\n'.repeat(100))
   const empty = (path: string) => writeFileSync(path, '')
-  const otherArchive = (path: string) => {
+  const archiveOf = (name: string) => (path: string) => {
     const folder = newFolder('other')
     mkdirSync(folder)
-    writeFileSync(join(folder, 'letter'), 'Dear Ada')
-    create({ file: path, cwd: folder, gzip: true, sync: true }, ['letter'])
+    writeFileSync(join(folder, name), 'Dear Ada')
+    create({ file: path, cwd: folder, gzip: true, sync: true }, [name])
   }
   const missing = () => {}
 
   test.each([
-    ['cut off', cut],
-    ['garbled', garbled],
-    ['of text', text],
-    ['empty', empty],
-    ['of another archive', otherArchive],
-    ['that is not there', missing],
-  ])('refuses a file %s and changes nothing', async (_, make) => {
+    ['cut off', cut, 'is not a backup, or is damaged: '],
+    ['garbled', garbled, 'is not a backup, or is damaged: '],
+    ['of text', text, 'is not a backup, or is damaged: '],
+    ['empty', empty, 'is not a backup, or is damaged: '],
+    ['of another archive', archiveOf('letter'), 'does not have the files of a backup'],
+    ['with nothing but the version', archiveOf('backup.json'), 'does not have the files of a backup'],
+    ['that is not there', missing, 'there is no file '],
+  ])('refuses a file %s and changes nothing', async (_, make, reason) => {
     const bad = newFolder('bad.tar.gz')
     make(bad)
     const before = readdirSync(dataDir).sort()
     const { exitCode, stderr } = await runCommand(['restore', '--force', bad], place)
 
-    expect([exitCode, stderr]).toEqual([
-      1,
-      expect.stringMatching(/is not a backup, or is damaged|there is no file/),
-    ])
+    expect([exitCode, stderr]).toEqual([1, expect.stringContaining(reason)])
     expect(stderr.trim().split('\n')).toHaveLength(1)
     expect(readdirSync(dataDir).sort()).toEqual(before)
     expect(await users()).toBe(1)

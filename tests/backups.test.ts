@@ -3,6 +3,7 @@ import {
   chmodSync,
   closeSync,
   copyFileSync,
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -11,15 +12,18 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { version } from '../package.json'
 import * as archive from '../src/cli/backup/archive.ts'
 import { backupCommand } from '../src/cli/backup/backup.ts'
 import { withUnpacked } from '../src/cli/backup/read-through.ts'
 import type { Env } from '../src/config/config.ts'
+import { clusterBytes } from '../src/db/embedded/copy.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { migrate } from '../src/db/migrator.ts'
 import { startBackups } from '../src/server/backups.ts'
@@ -85,6 +89,14 @@ describe('with BACKUP_EVERY', () => {
 
     const restored = await runCommand(['restore', newest.file], { env: on(newFolder()) })
     expect([restored.exitCode, restored.stderr]).toEqual([0, 'restored 1 users and 1 tasks\n'])
+    // For a todo-api with another PostgreSQL.
+    const unpacked = mkdtempSync(join(root, 'unpacked-'))
+    await archive.unpack(newest.file, unpacked)
+    const contentOf = (name: string) => readFileSync(join(unpacked, name), 'utf8')
+    expect(JSON.parse(contentOf('backup.json'))).toEqual({ program: version })
+    expect(contentOf('export.ndjson')).toEndWith(
+      '{"type":"end","user":1,"list":0,"task":1,"tombstone":0,"list_tombstone":0}\n',
+    )
   }, 120_000)
 
   test('a backup that fails is logged and counted, deletes no older one, and is tried again; the file of a killed one goes', async () => {
@@ -264,9 +276,8 @@ describe('with BACKUP_EVERY', () => {
 
   test('doctor warns when the newest backup is older than two periods, or when there is none', async () => {
     const dataDir = newFolder()
-    await runCommand(['migrate'], { env: on(dataDir) })
     const dir = join(dataDir, 'backups')
-    mkdirSync(dir)
+    mkdirSync(dir, { recursive: true })
     const ageHours = async (hours: number | undefined) => {
       for (const name of readdirSync(dir)) rmSync(join(dir, name))
       if (hours !== undefined) {
@@ -283,6 +294,9 @@ describe('with BACKUP_EVERY', () => {
       return [exitCode, findings.find(({ check }) => check === 'backups').verdict]
     }
 
+    // Of a database that is not made yet there can be none.
+    expect(await ageHours(undefined)).toEqual([0, 'ok'])
+    await runCommand(['migrate'], { env: on(dataDir) })
     expect(await ageHours(undefined)).toEqual([0, 'warn'])
     expect(await ageHours(-100)).toEqual([0, 'warn'])
     expect(await ageHours(11)).toEqual([0, 'ok'])
@@ -320,12 +334,17 @@ describe('backup --verify', () => {
     await migrate(driver, [])
     await driver.query(`insert into rate_limits values ('a', 1, 1), ('b', 1, 1)`, [])
     await driver.close()
-    const { pack } = archive
+    const { pack, unpack } = archive
     const packing = spyOn(archive, 'pack').mockImplementation(async (folder, output) => {
       await withUnpacked(folder, 'the copy', copy =>
         copy.query(`delete from rate_limits where key = 'a'`, []),
       )
       return pack(folder, output)
+    })
+    let mode = 0
+    const unpacking = spyOn(archive, 'unpack').mockImplementation((file, folder) => {
+      mode = statSync(folder).mode & 0o777
+      return unpack(file, folder)
     })
     const target = `${dataDir}.tar.gz`
     process.env.DATA_DIR = dataDir
@@ -336,22 +355,31 @@ describe('backup --verify', () => {
     } finally {
       delete process.env.DATA_DIR
       packing.mockRestore()
+      unpacking.mockRestore()
     }
 
+    expect(mode).toBe(0o700)
     expect(readdirSync(join(dataDir, '..'))).toEqual(['data'])
     expect(leftovers(dataDir)).toEqual([])
   }, 60_000)
 
-  test('needs the name of a file', async () => {
+  test('needs the name of a file, and says what it has read again', async () => {
     const dataDir = newFolder()
-    await runCommand(['migrate'], { env: on(dataDir) })
+    await runCommand(['user', 'create', 'ada@example.com'], { env: on(dataDir), stdin: 'correct horse' })
 
+    expect(await runCommand(['backup', '--verify', `${dataDir}.tar.gz`], { env: on(dataDir) })).toEqual({
+      exitCode: 0,
+      stdout: '',
+      stderr: expect.stringMatching(/^backup of \d+ MB written and read again: 1 users, 0 tasks\n$/),
+    })
     expect(await runCommand(['backup', '--verify', '-'], { env: on(dataDir) })).toMatchObject({
       exitCode: 2,
       stderr: expect.stringContaining('needs the name of a file'),
     })
-    const device = await runCommand(['backup', '--verify', '/dev/null'], { env: on(dataDir) })
-    expect([device.exitCode, device.stderr]).toEqual([1, '/dev/null is not a file\n'])
+    const link = `${dataDir}.null`
+    symlinkSync('/dev/null', link)
+    const device = await runCommand(['backup', '--verify', link], { env: on(dataDir) })
+    expect([device.exitCode, device.stderr]).toEqual([1, `${link} is not a file\n`])
   }, 60_000)
 
   const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0
@@ -366,16 +394,25 @@ describe('backup --verify', () => {
       try {
         const dataDir = join(disk, 'data')
         await runCommand(['migrate'], { env: on(dataDir) })
-        const { exitCode, stderr } = await runCommand(['backup', '--verify', join(disk, 'x')], {
-          env: on(dataDir),
-        })
-
-        expect([exitCode, stderr]).toEqual([
+        const elsewhere = newFolder()
+        cpSync(dataDir, elsewhere, { recursive: true })
+        const bytes = clusterBytes(join(dataDir, 'cluster'))
+        const refusal = (place: string, times: number) => [
           1,
           expect.stringMatching(
-            /^not enough space in .*: a verified backup needs \d+ MB, and \d+ MB are free\n$/,
+            new RegExp(
+              `^not enough space in ${place}: a verified backup needs ${Math.ceil((times * bytes + 64 * 2 ** 20) / 1e6)} MB, and \\d+ MB are free\n$`,
+            ),
           ),
-        ])
+        ]
+        const outcome = async (dataDir: string, file: string) => {
+          const { exitCode, stderr } = await runCommand(['backup', '--verify', file], { env: on(dataDir) })
+          return [exitCode, stderr]
+        }
+
+        expect(await outcome(dataDir, join(disk, 'x'))).toEqual(refusal(dataDir, 2))
+        expect(await outcome(dataDir, `${elsewhere}.tar.gz`)).toEqual(refusal(dataDir, 1.5))
+        expect(await outcome(elsewhere, join(disk, 'x'))).toEqual(refusal(disk, 0.5))
         expect(readdirSync(disk)).toEqual(['data'])
       } finally {
         Bun.spawnSync(['umount', disk])

@@ -534,6 +534,7 @@ describe('the commands', () => {
     const after = await run(folder, ['migrate', '--status'])
 
     expect([before.exitCode, migrated.exitCode, after.exitCode]).toEqual([1, 0, 0])
+    expect(before.stderr).toMatch(/^pending 0000_init\n(pending \d{4}_\w+\n)*\d+ pending\n$/)
     expect(migrated.stderr).toContain('applied 0000_init')
     expect(after.stderr).toBe('up to date\n')
     const api = await serve(folder)

@@ -18,7 +18,7 @@ import { runCommand as runProgram } from '../src/cli/program.ts'
 import { UsageError } from '../src/cli/terminal.ts'
 import { ConfigError, type Env } from '../src/config/config.ts'
 import { DatabaseUrlError } from '../src/config/database-url.ts'
-import { MigrationError } from '../src/db/migrator.ts'
+import { MigrationError, migrations } from '../src/db/migrator.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
@@ -281,8 +281,10 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
   })
 
   test('create at a terminal asks for the password twice, without an echo', async () => {
+    // The questions are no result: they are on stderr.
+    const result = join(folder, `created-${kind}`)
     const type = async (address: string, ...passwords: string[]) => {
-      const command = [await executablePath(), 'user', 'create', address].join(' ')
+      const command = [await executablePath(), 'user', 'create', address, '>', result].join(' ')
       const terminal = Bun.spawn(['script', '-qec', command, '/dev/null'], {
         env: { PATH: process.env.PATH, ...place.env },
         stdin: 'pipe',
@@ -302,6 +304,7 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect(typed.exitCode).toBe(0)
     expect(typed.shown).toContain('created user gina@example.com')
     expect(typed.shown).not.toContain('staple')
+    expect(readFileSync(result, 'utf8')).toMatch(/^[0-9a-f-]{36}\n$/)
     expect((await login('gina@example.com', 'staple battery')).status).toBe(200)
 
     expect(await type('hugo@example.com', 'staple battery\r', 'staple buttery\r')).toMatchObject({
@@ -355,10 +358,20 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     const { stdout, stderr, exitCode } = await runCommand(['doctor'], place)
 
     expect([exitCode, stderr]).toEqual([0, ''])
-    expect(lines(stdout).filter(line => !line.startsWith('ok  '))).toEqual([])
-    for (const what of ['settings', 'database', 'encoding', 'time zone', 'clock', 'migrations', 'writing']) {
-      expect(stdout).toContain(`ok    ${what}`)
-    }
+    const isEmbedded = kind === 'embedded'
+    const about = [
+      'settings     valid; `todo-api config` lists them',
+      ...(isEmbedded ? [`data folder  ${place.env.DATA_DIR}, [\\d,]+ MiB free`] : []),
+      ...(isEmbedded ? ['service      it runs on this data folder'] : []),
+      `database     ${isEmbedded ? 'embedded ' : ''}PostgreSQL 1\\d\\.\\d+[^,]*, answered in \\d+ ms`,
+      'encoding     UTF8',
+      'time zone    UTC',
+      ...(isEmbedded ? [] : ['connections  up to 10 of \\d+ connections a replica']),
+      'clock        the database’s differs from this machine’s by [01]\\.\\d s',
+      `migrations   all ${migrations.length} applied`,
+      'writing      allowed on every table',
+    ]
+    expect(lines(stdout)).toEqual(about.map(line => expect.stringMatching(new RegExp(`^ok    ${line}$`))))
   })
 })
 
@@ -375,7 +388,7 @@ test('user list counts the tasks that are not in the trash, and the sessions tha
      select gen_random_uuid(), '${id}', n, now() + n * interval '1 hour', '2026-01-05'::date + n
      from generate_series(-2, 1) n;
      insert into api_tokens (id, user_id, name, scopes, token_hash, prefix, expires_at, last_used_at)
-     select ('00000000-0000-4000-8000-00000000000' || n)::uuid, '${id}', n, '{tasks:read}', n, 'todo_pat_' || n, at,
+     select ('00000000-0000-4000-8000-00000000000' || n)::uuid, '${id}', n, '{tasks:read,account:read}', n, 'todo_pat_' || n, at,
             case n when 2 then timestamptz '2026-01-04T12:00:00Z' end
      from (values (1, now() - interval '1 s'), (4, null), (2, now() + interval '1 hour'), (3, null)) t(n, at);
      insert into tasks (id, user_id, title, version, deleted_at)
@@ -408,22 +421,53 @@ test('user list counts the tasks that are not in the trash, and the sessions tha
       expect.stringMatching(/2$/),
       'ada@example.com',
       '2',
-      'tasks:read',
+      'tasks:read,account:read',
       'todo_pat_2',
       '2026-01-04 12:00',
       expect.stringMatching(/^[\d-]{10}$/),
     ],
-    [expect.stringMatching(/3$/), 'ada@example.com', '3', 'tasks:read', 'todo_pat_3', 'never', 'never'],
+    [
+      expect.stringMatching(/3$/),
+      'ada@example.com',
+      '3',
+      'tasks:read,account:read',
+      'todo_pat_3',
+      'never',
+      'never',
+    ],
   ])
   await place.remove()
 })
 
-test('a command on the embedded database works without a service, and makes no database by accident', async () => {
+describe('without a database', () => {
   const dataDir = join(folder, 'nothing')
-  const { exitCode, stderr } = await runCommand(['user', 'list'], { env: { DATA_DIR: dataDir } })
 
-  expect([exitCode, stderr]).toEqual([1, expect.stringContaining('there is no database in DATA_DIR')])
-  expect(existsSync(dataDir)).toBe(false)
+  test.each([['user list'], ['export']])('%s is refused in one line, and makes none', async words => {
+    const { exitCode, stderr } = await runCommand(words.split(' '), { env: { DATA_DIR: dataDir } })
+
+    expect([exitCode, lines(stderr)]).toEqual([
+      1,
+      [expect.stringMatching(/^there is no database in DATA_DIR/)],
+    ])
+    expect(existsSync(dataDir)).toBe(false)
+  })
+
+  test.each([
+    'user reset-password ada@example.com',
+    'user disable ada@example.com',
+    'user enable ada@example.com',
+    'user delete ada@example.com --yes',
+    'token create ada@example.com --name x --scopes tasks:read',
+    'token list',
+    'token revoke 00000000-0000-4000-8000-000000000000',
+    'reset-sync',
+  ])('%s fails', async words => {
+    process.env.DATA_DIR = dataDir
+    const running = runProgram(words.split(' ')).finally(() => delete process.env.DATA_DIR)
+
+    await expect(running).rejects.toThrow('there is no database in DATA_DIR')
+    expect(existsSync(dataDir)).toBe(false)
+  })
 })
 
 test('a service that was killed blocks no command', async () => {
@@ -435,6 +479,7 @@ test('a service that was killed blocks no command', async () => {
 
   expect(existsSync(join(place.env.DATA_DIR!, 'control'))).toBe(true)
   expect((await runCommand(['user', 'list'], place)).stdout).toContain('ada@example.com')
+  expect((await runCommand(['doctor'], place)).stdout).toContain('none runs on this data folder')
   await place.remove()
 }, 60_000)
 
@@ -459,6 +504,9 @@ describe('config', () => {
       value: '(embedded database in ./data)',
       from: 'default',
     })
+    const table = lines((await runCommand(['config'], { env: { PORT: '9000' } })).stdout)
+    expect(table[0]).toMatch(/^NAME +VALUE +FROM$/)
+    expect(table).toContainEqual(expect.stringMatching(/^PORT +9000 +environment$/))
   })
 
   test('hides every secret', async () => {
@@ -756,6 +804,28 @@ describe('help', () => {
   })
 })
 
+test('an account is changed before its sessions end, and held meanwhile', async () => {
+  const place = await newPlace('postgres', { direct: true })
+  const url = place.env.DATABASE_URL!
+  await execute(
+    url,
+    `insert into users (id, email, normalized_email, password_hash)
+     values (gen_random_uuid(), 'ada@example.com', 'ada@example.com', 'x')`,
+  )
+  const meeting = createMeeting(url)
+  const [disabling, found] = await meeting.sql.begin(async tx => {
+    await tx`lock table sessions in share mode`
+    const disabling = runCommand(['user', 'disable', 'ada@example.com'], place)
+    await until(async () => (await meeting.waiting()).length > 0)
+    return [[disabling], await execute(url, 'select id from users for no key update skip locked')] as const
+  })
+  await Promise.all(disabling)
+  await meeting.close()
+  await place.remove()
+
+  expect([...found]).toEqual([])
+})
+
 test('every account is listed, however many there are, oldest first', async () => {
   const place = await newPlace('postgres')
   // Three of a moment, one of them on the next page.
@@ -804,6 +874,7 @@ describe('a command that fails', () => {
       expect.stringMatching(/^Migration 0007_x failed/),
       1,
     ],
+    ['what is no error', 'geheim', 'unknown failure', 1],
     ['a reader that is gone', Object.assign(new Error('EPIPE'), { code: 'EPIPE' }), undefined, 1],
   ])('by %s ends with its message and code', (_, error, message, exitCode) => {
     expect(failureOf(error)).toEqual({ message, exitCode })
@@ -828,14 +899,14 @@ describe('a command that fails', () => {
   })
 })
 
-test('a reader that goes away early is no failure', async () => {
+test.each(['user list', 'export'])('a reader of %s that goes away early is no failure', async words => {
   const place = await newPlace('postgres')
   await execute(
     place.env.DATABASE_URL!,
     `insert into users (id, email, normalized_email, password_hash)
      select gen_random_uuid(), n || '@example.com', n || '@example.com', 'x' from generate_series(1, 5000) n`,
   )
-  const pipe = Bun.spawn(['sh', '-c', '"$0" user list | head -n 1', await executablePath()], {
+  const pipe = Bun.spawn(['sh', '-c', `"$0" ${words} | head -n 1`, await executablePath()], {
     env: { PATH: process.env.PATH, ...place.env },
     stdout: 'pipe',
     stderr: 'pipe',

@@ -207,9 +207,11 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres://a,b/d?hostaddr=127.0.0.1', /as many hostaddr as hosts/],
     ['postgres://a:1,b:2/d?host=h', /as many ports/],
     ['postgres:///d?host=h1,h2&port=1,2,3', /as many ports/],
+    ['postgres:///d?host=h1,h2,h3&port=1,2', /as many ports/],
     ['postgres:///geheim', /look like.*host=\/var\/run/],
     ['postgresql+psycopg2://u:geheim@h/d', /without the name of a driver/],
     ['host=h password=geheim', /must look like postgres:/],
+    ['postgres:/h/geheim', /must look like postgres:/],
     ['postgres://h/d?sslmode=geheim', /sslmode .*disable, allow, prefer, require, verify-ca, verify-full/],
     ['postgres://h/d?connect_timeout=geheim', /connect_timeout .*whole number/],
     ['postgres://h/d?connect_timeout=3geheim', /connect_timeout .*whole number/],
@@ -228,7 +230,9 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres://h/d?sslkey=/geheim', /needs both/],
     [`postgres://h/d?sslrootcert=${import.meta.path}`, /sslrootcert .*no PEM certificate/],
     [`postgres://h/d?sslcert=${import.meta.path}&sslkey=${import.meta.path}`, /do not belong together/],
-    ['postgres://h/d?sslnegotiation=direct', /needs sslmode=require/],
+    ...['', '&sslmode=allow', '&sslmode=disable'].map(
+      mode => [`postgres://h/d?sslnegotiation=direct${mode}`, /needs sslmode=require/] as const,
+    ),
   ])('%s', (url, about) => {
     const found = mistakes(url)
 
@@ -665,14 +669,14 @@ describe('the log says', () => {
     expect(find(api, 'waiting for the database')).toMatchObject({ error: 'PostgresError', code: '53300' })
   })
 
-  test('which parameters are ignored, once', async () => {
-    const api = await start('postgres://u:p@127.0.0.1:1/d?pgbouncer=true&channel_binding=require')
+  test.each([
+    ['pgbouncer=true', 'pgbouncer'],
+    ['pgbouncer=true&channel_binding=require', 'pgbouncer, channel_binding'],
+  ])('which parameters of %s are ignored', async (query, parameters) => {
+    const api = await start(`postgres://u:p@127.0.0.1:1/d?${query}`)
     await api.stop()
 
-    expect(find(api, 'parameters of DATABASE_URL are ignored')).toMatchObject({
-      level: 'warn',
-      parameters: 'pgbouncer, channel_binding',
-    })
+    expect(find(api, 'parameters of DATABASE_URL are ignored')).toMatchObject({ level: 'warn', parameters })
   })
 })
 

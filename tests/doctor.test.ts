@@ -283,16 +283,18 @@ describe('doctor names the cure when the database', () => {
   })
 
   test.each([
-    ['older', '140009', { verdict: 'fail', cure: expect.stringContaining('upgrade it') }],
-    ['newer', '190001', { verdict: 'warn', cure: expect.stringContaining('upgrade todo-api') }],
-  ])('is of a PostgreSQL that is %s', async (_, number, expected) => {
+    ['140009', [{ verdict: 'fail', cure: expect.stringContaining('upgrade it') }]],
+    ['150000', []],
+    ['189999', []],
+    ['190000', [{ verdict: 'warn', cure: expect.stringContaining('upgrade todo-api') }]],
+  ])('is of version %s, where 15 to 18 are tested', async (number, expected) => {
     const { found } = await pretend(
       `current_setting(name text) returns text language sql as $$
          select case name when 'server_version_num' then '${number}' else pg_catalog.current_setting(name) end $$`,
       () => problems(place.env),
     )
 
-    expect(found).toEqual([expect.objectContaining({ check: 'database', ...expected })])
+    expect(found).toEqual(expected.map(finding => expect.objectContaining({ check: 'database', ...finding })))
   })
 
   test.each([
@@ -552,9 +554,11 @@ describe('doctor at a terminal', () => {
       PORT: '0',
       DATABASE_URL: 'postgres://u:geheim@127.0.0.1:1/d',
       SECRET_KEY: secret,
+      WORKERS: '64',
     })
 
     expect(shown).toContain('\x1b[32m✓\x1b[0m settings')
+    expect(shown).toContain('\x1b[33m!\x1b[0m workers')
     expect(shown).toContain('\x1b[31m✗\x1b[0m database')
     expect(shown).toMatch(/ECONNREFUSED.*\r?\n +→ start PostgreSQL/)
   })

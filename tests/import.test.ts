@@ -1,9 +1,12 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Kind } from '@sinclair/typebox'
-import { createLoader, type Loader } from '../src/cli/transfer/bulk-insert.ts'
+import { version } from '../package.json'
+import { createLoader, type Loader, patiently } from '../src/cli/transfer/bulk-insert.ts'
+import { exportAll } from '../src/cli/transfer/export.ts'
 import { importFile } from '../src/cli/transfer/import-file.ts'
+import { AppError } from '../src/lib/errors.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
 import {
@@ -51,6 +54,11 @@ async function referenceDatabase(...statements: string[]): Promise<PrivateDataba
   for (const statement of [referenceTables, ...statements]) await execute(database.url, statement)
   return database
 }
+
+/** Makes each row that is added to a table take some time. */
+const slowInsertsInto = (table: string, seconds: number) => `
+  create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(${seconds}); return new; end $$;
+  create trigger slow before insert on ${table} for each row execute function slow()`
 
 const rowsOf = (text: string) => text.trim().split('\n').slice(1)
 /** The lines of an export without its header and without versions, which every database assigns itself. */
@@ -159,6 +167,8 @@ test('rows that cannot be imported are reported, one line each, and the others a
     `insert into task values ('number 11', '${ada}', 'x', null, 'pending', '2026-01-01', '2026-01-01')`,
   )
   const place = await newPlace('postgres')
+  // Tasks follow when their users are there.
+  await execute(place.env.DATABASE_URL!, slowInsertsInto('users', 0.05))
   try {
     const { exitCode, stderr } = await runCommand(['import'], {
       env: { ...place.env, FROM_DATABASE_URL: source.url },
@@ -328,6 +338,9 @@ describe.each(kinds.flatMap(from => kinds.map(to => [from, to] as const)))(
       )
       expect(again.stderr).toContain('added 0 users, 0 tasks; 10 were here already; 0 skipped')
       expect(contentOf(back.stdout)).toEqual(contentOf(readFileSync(file, 'utf8')))
+      const { exported_at, ...made } = JSON.parse(readFileSync(file, 'utf8').split('\n', 1)[0]!)
+      expect(made).toEqual({ type: 'header', format: 'todo-api-export', version: 3, program: version })
+      expect(Math.abs(Date.now() - Date.parse(exported_at))).toBeLessThan(60_000)
 
       const api = await startService(to, fresh.env)
       try {
@@ -767,14 +780,16 @@ onBothDatabases('the loader', api => {
       const { type: _, last_version: __, ...columns } = userLine(id, { email: eve })
       return { label: eve, table: 'user' as const, columns: { ...columns, normalized_email: eve } }
     }
-    const [first, second] = [crypto.randomUUID(), crypto.randomUUID()]
+    const [first, second, third] = [crypto.randomUUID(), crypto.randomUUID(), crypto.randomUUID()]
     const skipped = await load(async loader => {
       await loader.add([user(first), user(first), user(second)])
       expect(loader.counts).toMatchObject({ added: { user: 1 }, present: 1 })
-      await loader.add([row(first, 1), row(first, 2)])
+      await loader.add([row(first, 1), user(third), row(first, 2)])
+      expect(loader.counts).toMatchObject({ added: { user: 1, task: 2 }, present: 1 })
     })
 
-    expect(skipped).toEqual([`skipped ${eve}: another account here has this e-mail address`])
+    const reason = `skipped ${eve}: another account here has this e-mail address`
+    expect(skipped).toEqual([reason, reason])
     expect((await api.task(ada)).version).toBe(2)
   })
 
@@ -809,12 +824,15 @@ onBothDatabases('the loader', api => {
     ])
   })
 
-  test('gives up at once when the database is broken', async () => {
-    const addRows = () => Promise.reject(new Error('broken'))
-    const loader = createLoader({ ...api.driver, addRows }, { add() {}, say() {} })
+  test.each([undefined, '42P01', '53100'])(
+    'gives up at once when the database is broken (%p)',
+    async code => {
+      const addRows = () => Promise.reject(Object.assign(new Error('broken'), { code }))
+      const loader = createLoader({ ...api.driver, addRows }, { add() {}, say() {} })
 
-    await expect(loader.add([row(crypto.randomUUID(), 1)])).rejects.toThrow('broken')
-  })
+      await expect(loader.add([row(crypto.randomUUID(), 1)])).rejects.toThrow('broken')
+    },
+  )
 
   test('counts a row that comes twice once', async () => {
     const ada = await api.user()
@@ -824,6 +842,24 @@ onBothDatabases('the loader', api => {
       expect(loader.counts).toMatchObject({ added: { task: 1 }, present: 1 })
     })
   })
+})
+
+test('work is tried again for half a minute, twice a second', async () => {
+  let now = 0
+  const clock = spyOn(performance, 'now').mockImplementation(() => now)
+  const pause = spyOn(Bun, 'sleep').mockImplementation(async milliseconds => {
+    now += Number(milliseconds)
+  })
+  let tries = 0
+  const failing = patiently(async () => {
+    tries++
+    throw new AppError('unavailable')
+  })
+  await expect(failing).rejects.toThrow(AppError)
+  const outcome = [tries, now]
+  for (const spy of [clock, pause]) spy.mockRestore()
+
+  expect(outcome).toEqual([62, 30_500])
 })
 
 test('the loader waits for a writer of the same user, and takes the versions that follow', async () => {
@@ -910,11 +946,7 @@ test.each(['transfer/import-file.ts', 'backup/restore.ts'])('%s uses no schema o
 test('a batch that takes the database too long goes in by smaller ones', async () => {
   const place = await newPlace('postgres')
   const url = place.env.DATABASE_URL!
-  await execute(
-    url,
-    `create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.005); return new; end $$;
-     create trigger slow before insert on tasks for each row execute function slow()`,
-  )
+  await execute(url, slowInsertsInto('tasks', 0.005))
   const eve = crypto.randomUUID()
   const lines = exportOf(
     userLine(eve, { last_version: 600 }),
@@ -969,6 +1001,28 @@ test('an export is of one moment: it holds no task of a user that it lacks', asy
   await place.remove()
 }, 60_000)
 
+test('an export waits until a part is written before it reads the next', async () => {
+  const database = await privateDatabase()
+  const api = await startService('postgres', { DATABASE_URL: database.url })
+  await api.task(await api.user())
+  let writing = 0
+  let most = 0
+  const parts: string[] = []
+  await exportAll(api.driver, {
+    async write(data) {
+      most = Math.max(most, ++writing)
+      await Bun.sleep(20)
+      writing--
+      parts.push(String(data))
+    },
+  })
+  await api.stop()
+  await database.drop()
+
+  expect(most).toBe(1)
+  expect(parts.map(part => JSON.parse(part).type)).toEqual(['header', 'user', 'task', 'end'])
+})
+
 describe('the lines of a file', () => {
   const loader = { async add() {} } as unknown as Loader
   async function read(chunks: Iterable<Uint8Array>) {
@@ -1013,6 +1067,29 @@ describe('the lines of a file', () => {
     await expect(read(bytes([head, user, wrong, task, wrong]))).rejects.toThrow(
       /^line 3: priority: .+\nline 5: priority: .+$/,
     )
+  })
+
+  test.each([
+    ['title', undefined, 'Field required'],
+    ['title', null, 'Input should be a valid string'],
+    ['priority', null, 'Input should be a whole number'],
+  ])('hold what every row has: a %s of %p is named', async (name, value, message) => {
+    const [head] = good as [string]
+    const task = JSON.stringify(taskLine(eve, 1, { [name]: value }))
+    await expect(read(bytes([head, `${task}\n`, `{"type":"end"}\n`]))).rejects.toThrow(
+      `line 2: ${name}: ${message}`,
+    )
+    await read(bytes(exportOf(userLine(eve), taskLine(eve, 1, { priority: undefined, due_at: null }))))
+  })
+
+  test('hold hashes of bcrypt, of a cost that a sign-in can bear', async () => {
+    const hashed = (prefix: string) =>
+      read(bytes(exportOf(userLine(eve, { password_hash: `${prefix}${'a'.repeat(53)}` }))))
+
+    for (const right of ['$2a$04$', '$2x$10$', '$2y$12$', '$2b$16$']) await hashed(right)
+    for (const wrong of ['$2b$03$', '$2b$17$', '$2c$12$', '$1$', '$2b$12$a']) {
+      await expect(hashed(wrong)).rejects.toThrow('line 2: password_hash: String should be a bcrypt hash')
+    }
   })
 
   test('end with the line that counts them, and it counts each kind', async () => {

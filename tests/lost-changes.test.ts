@@ -232,9 +232,60 @@ test('reset-sync tries again when a writer holds a user for longer than a statem
   await database.drop()
 })
 
-test('reset-sync says how many users, tasks and lists it has moved', async () => {
+test('reset-sync waits for writers between its steps, tries again, and gives no version twice', async () => {
+  const place = await newPlace('postgres', { direct: true })
+  const meeting = createMeeting(url(place))
+  const waits = async () => (await meeting.waiting()).length > 0
+  // In the order in which they are moved.
+  const [ada, bob] = [1, 2].map(n => `00000000-0000-4000-8000-00000000000${n}`) as [string, string]
+  for (const id of [ada, bob]) {
+    await execute(
+      url(place),
+      `insert into users (id, email, normalized_email, password_hash) values ('${id}', '${id}@x.y', '${id}@x.y', '');
+       insert into user_versions (user_id, last_version) values ('${id}', 2);
+       insert into lists (id, user_id, name, version) values (gen_random_uuid(), '${id}', 'a list', 1);
+       insert into tasks (id, user_id, title, version) values (gen_random_uuid(), '${id}', 'a task', 2)`,
+    )
+  }
+  const [held, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const holding = meeting.sql.begin(async tx => {
+    await tx`select 1 from tasks where user_id = ${ada} for update`
+    held.resolve()
+    await released.promise
+  })
+  await held.promise
+  const resetting = runCommand(['reset-sync'], place)
+  await until(waits)
+  await until(async () => !(await waits()))
+  await meeting.sql.begin(async tx => {
+    await tx`update user_versions set last_version = last_version + 1 where user_id = ${bob}`
+    await tx`insert into tasks (id, user_id, title, version)
+             select gen_random_uuid(), user_id, 'of a writer', last_version from user_versions where user_id = ${bob}`
+    released.resolve()
+    await holding
+    await until(waits)
+  })
+  const { exitCode } = await resetting
+  const rows = await execute(
+    url(place),
+    `select name, version - forgotten_version as place, last_version - forgotten_version as last
+     from (select user_id, title as name, version from tasks union all select user_id, name, version from lists) rows
+     join user_versions using (user_id) order by user_id, version`,
+  )
+  await meeting.close()
+  await place.remove()
+
+  expect(exitCode).toBe(0)
+  expect(rows.map(row => Object.values(row).join(' '))).toEqual([
+    ...['a list 1 2', 'a task 2 2'],
+    ...['of a writer 1 3', 'a list 2 3', 'a task 3 3'],
+  ])
+})
+
+test('reset-sync moves each user’s tasks and lists in their order, and says how many', async () => {
   const place = await newPlace('postgres', { direct: true })
   const users = Array.from({ length: 3 }, () => crypto.randomUUID())
+  // Tasks of different users may have the same id.
   for (const [i, id] of users.entries())
     await execute(
       place.env.DATABASE_URL!,
@@ -243,17 +294,38 @@ test('reset-sync says how many users, tasks and lists it has moved', async () =>
        )
        insert into user_versions (user_id, last_version) values ('${id}', 500);
        insert into tasks (id, user_id, title, version)
-       select gen_random_uuid(), '${id}', 'a', n from generate_series(1, 250) n;
+       select ('00000000-0000-4000-8000-' || lpad((n * 37 % 251)::text, 12, '0'))::uuid, '${id}', n, n
+       from generate_series(1, 250) n;
        insert into lists (id, user_id, name, version) values (gen_random_uuid(), '${id}', 'a', 251)`,
     )
   // Users of more than one page, in part without an account: they are numbered all the same.
   await execute(
     place.env.DATABASE_URL!,
-    'insert into user_versions (user_id, last_version) select gen_random_uuid(), 5 from generate_series(1, 198)',
+    `insert into user_versions (user_id, last_version) select gen_random_uuid(), 5 from generate_series(1, 197);
+     insert into user_versions (user_id, last_version) values (gen_random_uuid(), 3000000000000000)`,
   )
   const { stderr } = await runCommand(['reset-sync'], place)
+  const [moved] = await execute(
+    place.env.DATABASE_URL!,
+    `select bool_and(version > forgotten_version and version <= last_version) as are_new,
+            count(distinct (user_id, version))::int as versions, bool_and(place = title::int) as are_in_order
+     from user_versions join (
+       select user_id, version, title, row_number() over (partition by user_id order by version) as place from tasks
+     ) t using (user_id)`,
+  )
+  const [ahead] = await execute(
+    place.env.DATABASE_URL!,
+    `select min(forgotten_version) > (extract(epoch from now()) - 60) * 1000000 as of_the_clock,
+            max(forgotten_version) - 3000000000000000 as of_itself from user_versions`,
+  )
   await place.remove()
 
+  // Beyond any version before it, whatever the clock says.
+  expect({ of_the_clock: ahead!.of_the_clock, of_itself: Number(ahead!.of_itself) }).toEqual({
+    of_the_clock: true,
+    of_itself: 2 ** 32,
+  })
+  expect({ ...moved }).toEqual({ are_new: true, versions: 750, are_in_order: true })
   expect(stderr).toBe(
     'the clients of 201 users will sync from the beginning; 753 tasks and lists have new versions\n',
   )

@@ -82,7 +82,7 @@ beforeAll(async () => {
 }, 120_000)
 
 /** A backup that a todo-api with PostgreSQL 17 made. */
-function backup(name: string, { withExport = true } = {}): string {
+function backup(name: string, { withExport = true, spoil = (lines: string) => lines } = {}): string {
   const folder = mkdtempSync(join(root, 'backup-'))
   const header = {
     format: 'todo-api-backup',
@@ -92,7 +92,7 @@ function backup(name: string, { withExport = true } = {}): string {
   }
   writeFileSync(join(folder, 'backup.json'), JSON.stringify(header))
   cpSync(old, folder, { recursive: true })
-  if (withExport) copyFileSync(exported, join(folder, 'export.ndjson'))
+  if (withExport) writeFileSync(join(folder, 'export.ndjson'), spoil(readFileSync(exported, 'utf8')))
   const names = ['backup.json', 'secret_key', ...(withExport ? ['export.ndjson'] : []), 'cluster']
   const file = join(root, name)
   create({ file, cwd: folder, gzip: true, sync: true }, names)
@@ -160,6 +160,20 @@ test('a backup without an export names the version that made it', async () => {
     1,
     expect.stringMatching(
       /PostgreSQL 17 .*restore it with todo-api 0\.0\.9 .*todo-api export FILE.*import FILE here\n$/,
+    ),
+  ])
+  expect(readdirSync(dataDir)).toEqual(['lock'])
+}, 60_000)
+
+test('a backup with a row that the database refuses is not restored in part', async () => {
+  const dataDir = join(root, 'in part')
+  const file = backup('spoiled.tar.gz', { spoil: lines => lines.replace('"title":"Buy milk"', '"title":""') })
+  const { exitCode, stderr } = await runCommand(['restore', file], { env: on(dataDir) })
+
+  expect([exitCode, stderr]).toEqual([
+    1,
+    expect.stringMatching(
+      /^skipped line \d: .*\n1 rows of the backup cannot be restored; nothing was changed\n$/,
     ),
   ])
   expect(readdirSync(dataDir)).toEqual(['lock'])

@@ -12,15 +12,23 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }))
 
 // The skipped test is in a file that the runner is tried with, not in this suite.
-test('a failed test makes the run fail, and the last line counts every test', async () => {
+test('a failed test makes the run fail, is named, and the last line counts every test', async () => {
   const file = testFile(`
     test('passes', () => {})
     test('fails', () => { throw new Error('as it should') })
+    describe('a <suite>', () => test('fails, too', () => { throw new Error('"so" & it\\'s') }))
     test.skip('is skipped', () => {})`)
 
-  const { exitCode, lastLine } = await run([file])
+  const { exitCode, output } = await run([file])
 
-  expect({ exitCode, lastLine }).toEqual({ exitCode: 1, lastLine: '1 passed, 1 failed, 1 skipped' })
+  expect({ exitCode, lines: output.split('\n').slice(-3) }).toEqual({
+    exitCode: 1,
+    lines: [
+      `failed: ${file} > fails: as it should`,
+      `failed: ${file} > a <suite> > fails, too: "so" & it's`,
+      '1 passed, 2 failed, 1 skipped',
+    ],
+  })
 })
 
 test('tests get the address of a PostgreSQL, and arguments reach bun test', async () => {
@@ -58,16 +66,26 @@ test.each([
   const file = join(project, 'passes.test.ts')
   writeFileSync(file, `import { test } from 'bun:test'\n\ntest('passes', () => {})\n`)
 
-  expect(await run(['--check', file], project)).toEqual({ exitCode, lastLine })
+  expect(await run(['--check', file], project)).toMatchObject({ exitCode, lastLine })
 })
 
-test('a fast run leaves out the files that start a process', async () => {
+test('a fast run leaves out the files that start a process or measure time', async () => {
   const project = projectWith('')
   const passes = `import { test } from 'bun:test'\ntest('passes', () => {})\n`
   writeFileSync(join(project, 'tests/routes.test.ts'), passes)
   writeFileSync(join(project, 'tests/program.test.ts'), `import './support/executable.ts'\n${passes}`)
+  writeFileSync(join(project, 'tests/child.test.ts'), `const start = () => Bun.spawn(['true'])\n${passes}`)
+  writeFileSync(join(project, 'tests/soon.test.ts'), `import './support/stopwatch.ts'\n${passes}`)
 
-  expect(await run(['--fast'], project)).toEqual({ exitCode: 0, lastLine: '1 passed, 0 failed' })
+  expect(await run(['--fast'], project)).toMatchObject({ exitCode: 0, lastLine: '1 passed, 0 failed' })
+})
+
+test('a build that fails is a failure, and no test runs', async () => {
+  const project = projectWith('')
+  const file = testFile(`test('passes', () => {})`)
+
+  const { exitCode, output } = await run([file], project, [])
+  expect({ exitCode, output }).toEqual({ exitCode: 1, output: 'failed: the build\n0 passed, 1 failed' })
 })
 
 test('a run without a file runs every file once, also those that measure time', async () => {
@@ -76,7 +94,7 @@ test('a run without a file runs every file once, also those that measure time', 
   writeFileSync(join(project, 'tests/routes.test.ts'), passes)
   writeFileSync(join(project, 'tests/soon.test.ts'), `import './support/stopwatch.ts'\n${passes}`)
 
-  expect(await run([], project)).toEqual({ exitCode: 0, lastLine: '2 passed, 0 failed' })
+  expect(await run([], project)).toMatchObject({ exitCode: 0, lastLine: '2 passed, 0 failed' })
 })
 
 test('a run that is terminated stops its server and deletes what it wrote', async () => {
@@ -123,13 +141,13 @@ function projectWith(source: string): string {
   return project
 }
 
-async function run(args: string[], project?: string) {
-  const runner = start(args, project)
-  const output = await new Response(runner.stdout).text()
-  return { exitCode: await runner.exited, lastLine: output.trimEnd().split('\n').at(-1) }
+async function run(args: string[], project?: string, options?: string[]) {
+  const runner = start(args, project, options)
+  const output = (await new Response(runner.stdout).text()).trimEnd()
+  return { exitCode: await runner.exited, output, lastLine: output.split('\n').at(-1) }
 }
 
-function start(args: string[], project = join(import.meta.dir, '..')) {
+function start(args: string[], project = join(import.meta.dir, '..'), options = ['--no-build']) {
   const script = join(project, 'scripts/test.ts')
-  return Bun.spawn([process.execPath, script, '--no-build', ...args], { stdout: 'pipe', stderr: 'ignore' })
+  return Bun.spawn([process.execPath, script, ...options, ...args], { stdout: 'pipe', stderr: 'ignore' })
 }

@@ -2,7 +2,8 @@ import { expect, spyOn, test } from 'bun:test'
 import { existsSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { createProgress, print, printable, printRows } from '../src/cli/terminal.ts'
-import type { Env } from '../src/config/config.ts'
+import { welcome } from '../src/cli/welcome.ts'
+import { type Env, parseConfig } from '../src/config/config.ts'
 import { executablePath } from './support/executable.ts'
 import { client } from './support/harness.ts'
 import { privateDatabase } from './support/template.ts'
@@ -97,6 +98,15 @@ test('a start at a terminal names the PostgreSQL server, and neither user nor pa
   expect(shown).not.toContain(env.SECRET_KEY)
   expect(shown).not.toMatch(/postgres:\/\/|@/)
 }, 60_000)
+
+test.each([
+  [{ DATABASE_URL: 'postgres://u:geheim@h1:1,h2/todo' }, 'PostgreSQL at h1:1, h2:5432, database todo'],
+  [{ DATABASE_URL: 'postgres:///todo?host=/run/postgresql' }, 'PostgreSQL at /run/postgresql, database todo'],
+  [{ DATABASE_URL: 'postgres://u:geheim@h' }, 'PostgreSQL at h:5432'],
+  [{ DATA_DIR: '/a\x1b[2J' }, '/a\ufffd[2J, with an embedded PostgreSQL'],
+])('a start at a terminal with %p names the place of the data', (env, shown) => {
+  expect(welcome(parseConfig(env), 'http://h/').split('\n')).toContain(`  Data     ${shown}`)
+})
 
 test.each([
   [undefined, '30 rows, 30/s', '1,000 rows, 833/s'],

@@ -433,6 +433,16 @@ test('traces are off unless the variables ask for them', () => {
   expect(parseConfig({ OTEL_TRACES_EXPORTER: 'otlp' }).tracing).toEqual({ OTEL_TRACES_EXPORTER: 'otlp' })
 })
 
+test('what is set for traces wins over what is set for all signals', () => {
+  const all = { OTEL_EXPORTER_OTLP_ENDPOINT: 'none', OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' }
+  const own = {
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://localhost:4318/v1/traces',
+    OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json',
+  }
+
+  expect(parseConfig({ ...all, ...own }).tracing).toEqual({ ...all, ...own })
+})
+
 test.each([
   [{ OTEL_TRACES_EXPORTER: 'zipkin' }, 'OTEL_TRACES_EXPORTER must be one of otlp, none'],
   [{ OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4317' }, 'OTEL_EXPORTER_OTLP_ENDPOINT must look like'],

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { closeSync, linkSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Env, parseConfig } from '../src/config/config.ts'
 import { migrations } from '../src/db/migrator.ts'
@@ -109,9 +109,10 @@ describe('two workers', () => {
 
       expect(answers.map(({ status }) => status)).toEqual(Array(60).fill(200))
       expect(await answeredBy(api, '/health', 200)).toEqual([1, 2])
+      const about = { url: `${api.url}/`, docs: `${api.url}/docs`, database: 'postgres' }
       expect(events(api, 'listening')).toMatchObject([
-        { url: `${api.url}/`, worker: 1 },
-        { url: `${api.url}/`, worker: 2 },
+        { ...about, worker: 1 },
+        { ...about, worker: 2 },
       ])
       expect(descendants(api.process.pid).sort()).toEqual([pidOf(api, 1), pidOf(api, 2)].sort())
     })
@@ -649,6 +650,7 @@ describe('a start', () => {
 
     expect(await doctor('1')).not.toContain('workers')
     expect(await doctor('2')).toMatch(/up to 20 of \d+ connections a replica/)
+    expect(await doctor(String(availableParallelism()))).not.toContain('lower WORKERS')
     expect(await doctor('64')).toMatch(/^warn {2}workers {6}64 on \d+ cores?; lower WORKERS/m)
     expect(config.stdout).toContain('{"name":"WORKERS","value":"2","from":"environment"}')
   }, 60_000)

@@ -57,10 +57,10 @@ export function makerOf(folder: string): string {
 }
 
 /** Node's `pipeline` refuses the unpacker, which is not one of its streams. */
-async function feed(source: Readable, unpacker: Unpack): Promise<void> {
+function feed(source: Readable, unpacker: Unpack): Promise<void> {
   const done = Promise.withResolvers<void>()
   source.on('error', done.reject)
   unpacker.on('error', done.reject).on('close', done.resolve)
   source.pipe(unpacker)
-  await done.promise.finally(() => source.destroy())
+  return done.promise
 }

@@ -38,7 +38,6 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
     await unpack(file, staging)
     const isOld = majorOf(join(staging, clusterName)) !== postgresMajor
     const { users, tasks } = isOld ? await importFrom(staging, file) : await prepare(staging, file)
-    rmSync(join(staging, exportName), { force: true })
     await syncTree(staging)
     const aside = replaceDatabase(claimed.path, staging)
     say(`restored ${users} users and ${tasks} tasks`)
