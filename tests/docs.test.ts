@@ -72,7 +72,7 @@ describe('the OpenAPI document', () => {
   })
 
   test('says of every call and schema what clients rely on', async () => {
-    // After a change on purpose, `bun tests/support/api-shape.ts` writes the file again: its diff shows what changes for clients.
+    // After a change on purpose, `bun run generate` writes the file again: its diff shows what changes for clients.
     const known = await Bun.file(join(import.meta.dir, 'fixtures/api.txt')).text()
     expect(shapeOf(document).split('\n')).toEqual(known.split('\n'))
   })

@@ -94,6 +94,8 @@ describe('on a copy, as CONTRIBUTING.md says it', () => {
       name => `tests/${name}.test.ts`,
     )
     expect(tests.length).toBe(recipes.length)
+    // What clients rely on has changed on purpose.
+    expect(await run('tests/support/api-shape.ts')).toEqual(done)
     expect(await run('test', ...tests, ...always)).toEqual(done)
   }, 300_000)
 })

@@ -52,6 +52,8 @@ interface Parameter {
   in: string
   description?: string
   schema: Schema
+  /** Of the plugin; in the document they stand in the schema. */
+  examples?: unknown[]
 }
 
 /** What the plugin makes of an operation and its responses: parts of a response's schema stand beside it. */
@@ -201,10 +203,14 @@ function toOpenApi31(collected: PluginOutput, registration: Registration) {
     })),
   )
 
-  function toParameter({ name, schema, ...parameter }: Parameter): Parameter {
+  function toParameter({ name, examples, schema, ...parameter }: Parameter): Parameter {
     // The plugin has copied the description.
     const { description: _, ...plain } = toJsonSchema(schema, schemas)
-    return { name: parameter.in === 'header' ? capitalize(name) : name, ...parameter, schema: plain }
+    return {
+      name: parameter.in === 'header' ? capitalize(name) : name,
+      ...parameter,
+      schema: { ...plain, ...(examples && { examples }) },
+    }
   }
 
   function toBody(content: Record<string, Media>) {
