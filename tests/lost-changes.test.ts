@@ -232,7 +232,7 @@ test('reset-sync tries again when a writer holds a user for longer than a statem
   await database.drop()
 })
 
-test('reset-sync waits for writers between its steps, tries again, and gives no version twice', async () => {
+test('reset-sync waits for writers between its steps, tries again, and assigns no version twice', async () => {
   const place = await newPlace('postgres', { direct: true })
   const meeting = createMeeting(url(place))
   const waits = async () => (await meeting.waiting()).length > 0

@@ -99,7 +99,7 @@ export const statusOf = <Code extends ErrorCode>(code: Code): StatusOf<Code> => 
 
 export const textOf = (code: ErrorCode): string => failures[code][1]
 
-/** The expected error in a chain of causes: Drizzle wraps what its queries throw. */
+/** The expected error in a chain of causes: a library may have wrapped it. */
 export function findAppError(error: unknown): AppError | undefined {
   for (let e = error; e instanceof Error; e = e.cause) if (e instanceof AppError) return e
   return undefined
