@@ -181,14 +181,19 @@ describe('when hashing is slow', () => {
 
   test('clients that hang up keep no place in the queue', async () => {
     const { hostname, port } = new URL(api.url)
-    const json = '{"username":"unknown@example.com","password":"nonsense"}'
-    const requests = ['/api/v1/auth/login', '/api/v1/auth/register'].map(path => {
-      const body = path.endsWith('register') ? json.replace('username', 'email') : json
+    const paths = ['/api/v1/auth/login', '/api/v1/auth/register']
+    // Each of another account: attempts on one wait for each other before they come to this queue.
+    const request = (i: number) => {
+      const path = paths[i % 2]!
+      const body = JSON.stringify({
+        [i % 2 ? 'email' : 'username']: `u${i}@example.com`,
+        password: 'nonsense',
+      })
       return `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`
-    })
+    }
     const { atOnce } = parseConfig({}).hashing
     const sockets = Array.from({ length: atOnce + 15 }, (_, i) => {
-      const socket = connect(Number(port), hostname, () => socket.write(requests[i % 2]!))
+      const socket = connect(Number(port), hostname, () => socket.write(request(i)))
       return socket.on('error', () => {}).resume()
     })
     await until(async () => (await waiting()) >= 10)

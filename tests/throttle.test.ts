@@ -7,6 +7,8 @@ import { exchange } from './support/wire.ts'
 const signIn = (api: Service, username: string, password: string, ip: string): Promise<Answer> =>
   api.post('/auth/login', { form: { username, password }, headers: { 'x-forwarded-for': ip } })
 
+const from = (ip: string | null) => ({ ip, signal: new AbortController().signal })
+
 onBothDatabases(
   'throttles of an address',
   api => {
@@ -230,13 +232,38 @@ onBothDatabases(
       const busy = () => Promise.reject(new Error('busy'))
 
       for (let i = 0; i < 5; i++) {
-        await expect(throttle.limitAttempts(account, '203.0.113.1', busy)).rejects.toThrow('busy')
+        await expect(throttle.limitAttempts(account, from('203.0.113.1'), busy)).rejects.toThrow('busy')
       }
-      expect(await throttle.limitAttempts(account, '203.0.113.1', async () => 'right')).toBe('right')
+      expect(await throttle.limitAttempts(account, from('203.0.113.1'), async () => 'right')).toBe('right')
       // Neither does it count when one attempt is left to the address.
-      await throttle.limitAttempts(account, '203.0.113.2', async () => undefined)
+      await throttle.limitAttempts(account, from('203.0.113.2'), async () => undefined)
       for (let i = 0; i < 2; i++)
-        await expect(throttle.limitAttempts(account, '203.0.113.1', busy)).rejects.toThrow('busy')
+        await expect(throttle.limitAttempts(account, from('203.0.113.1'), busy)).rejects.toThrow('busy')
+    })
+
+    test('attempts on one account wait for each other, but for none whose client has hung up', async () => {
+      const throttle = createThrottle(
+        { query: api.sql },
+        { loginsPerMinute: 0, failuresPerAccount: 5, registrationsPerHour: 0 },
+      )
+      const [account, order] = [crypto.randomUUID(), [] as string[]]
+      const { promise: checked, resolve: finish } = Promise.withResolvers<void>()
+      const hangUp = new AbortController()
+      const check = (name: string) => async () => {
+        if (name === 'first') await checked
+        return order.push(name)
+      }
+
+      const first = throttle.limitAttempts(account, from(null), check('first'))
+      const gone = throttle.limitAttempts(account, { ip: null, signal: hangUp.signal }, check('gone'))
+      const last = throttle.limitAttempts(account, from(null), check('last'))
+      hangUp.abort()
+      await expect(gone).rejects.toMatchObject({ code: 'bad_request' })
+      expect(order).toEqual([])
+      finish()
+      await Promise.all([first, last])
+
+      expect(order).toEqual(['first', 'last'])
     })
 
     test('a counter that is out of reach refuses no attempt: it says so', async () => {
@@ -245,7 +272,7 @@ onBothDatabases(
         { query: away },
         { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
       )
-      await expect(throttle.limitAttempts('ada', null, async () => 'right')).rejects.toThrow('away')
+      await expect(throttle.limitAttempts('ada', from(null), async () => 'right')).rejects.toThrow('away')
     })
 
     test('a wrong current password counts as an attempt to sign in, whatever the case of the address', async () => {

@@ -55,7 +55,8 @@ export function serviceWithMeetings() {
   const db = {} as PrivateDatabase
   beforeAll(async () => {
     Object.assign(db, await privateDatabase())
-    Object.assign(api, await startService('postgres', { DATABASE_URL: db.url }))
+    // One user may have a quarter of the connections for transactions: enough for five that meet.
+    Object.assign(api, await startService('postgres', { DATABASE_URL: db.url, DATABASE_POOL_SIZE: '20' }))
     Object.assign(meeting, createMeeting(db.directUrl))
   }, 60_000)
   afterAll(async () => {

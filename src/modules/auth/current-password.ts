@@ -29,13 +29,13 @@ export async function provePassword<T>(
   { db, passwords, throttle }: Parts,
   { which, key }: Account,
   password: string,
-  { ip, signal }: Client,
+  client: Client,
   write: (account: { id: string; hash: string }) => Promise<T | undefined>,
 ): Promise<T | undefined> {
   for (let attempt = 1; attempt <= 2; attempt++) {
-    const account = await throttle.limitAttempts(key, ip, async () => {
+    const account = await throttle.limitAttempts(key, client, async () => {
       const [found] = await db.select({ id: users.id, hash: users.passwordHash }).from(users).where(which)
-      return (await passwords.verify(password, found?.hash, signal)) ? found : undefined
+      return (await passwords.verify(password, found?.hash, client.signal)) ? found : undefined
     })
     if (!account) return undefined
     const result = await write(account)

@@ -1,6 +1,7 @@
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
 import type { Config } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
+import type { Client } from '../../http/client.ts'
 import { networkOf } from '../../lib/client-address.ts'
 import { AppError } from '../../lib/errors.ts'
 import { sha256 } from '../../lib/sha256.ts'
@@ -55,11 +56,11 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
    * One attempt on an account after the other: an attempt that waits does not count as failed, and keeps no password of
    * another account from being hashed.
    */
-  async function inTurn<T>(account: string, attempt: () => Promise<T>): Promise<T> {
+  async function inTurn<T>(account: string, attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     const queue = queues.get(account) ?? createQueue(1, waitingMax)
     queues.set(account, queue)
     try {
-      return await queue(attempt)
+      return await queue(attempt, signal)
     } finally {
       if (queue.stats().running === 0) queues.delete(account)
     }
@@ -114,8 +115,11 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
      * hundred attempts at many replicas not all pass before the first is counted. Returns what the check returns. Throws
      * `too_many_requests`.
      */
-    limitAttempts: <T>(account: string, ip: string | null, check: () => Promise<T>): Promise<T> =>
-      inTurn(account, () => countAttempt(account, ip, check)),
+    limitAttempts: <T>(
+      account: string,
+      { ip, signal }: Pick<Client, 'ip' | 'signal'>,
+      check: () => Promise<T>,
+    ): Promise<T> => inTurn(account, () => countAttempt(account, ip, check), signal),
 
     /** The number of calls that each limit has refused since the start. */
     stats: (): Readonly<typeof refused> => refused,
