@@ -9,6 +9,7 @@ import { ensureCluster, template } from '../src/db/embedded/cluster-files.ts'
 import { freeBytes, freeBytesMin } from '../src/db/embedded/copy.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/embedded/maintenance.ts'
+import { setCaller, withTimeBudget } from '../src/db/time-budget.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import type { User } from './support/harness.ts'
 
@@ -560,6 +561,19 @@ test('without its folder a database answers nothing more', async () => {
 
   expect(await driver.lost).toBe('the folder of the embedded database is gone')
   await expect(driver.query('select 1', [])).rejects.toMatchObject({ code: 'unavailable' })
+})
+
+test('a caller who has just had a turn lets others go first', async () => {
+  const turns: string[] = []
+  const ask = (caller: string) =>
+    withTimeBudget(async () => {
+      setCaller(caller)
+      await driver.query('select 1', [])
+      turns.push(caller)
+    })
+  await Promise.all(['ada', 'ada', 'ada', 'ada', 'ada', 'bob', 'bob'].map(ask))
+
+  expect(turns).toEqual(['ada', 'bob', 'ada', 'bob', 'ada', 'ada', 'ada'])
 })
 
 test('statements that write are told apart from those that only read', () => {
