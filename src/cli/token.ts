@@ -3,7 +3,7 @@ import { t } from 'elysia'
 import { apiTokens, users } from '../db/tables.ts'
 import { sha256 } from '../lib/sha256.ts'
 import { isUuid } from '../lib/uuid.ts'
-import { type ApiTokenInput, createApiToken, inDays, isLive } from '../modules/auth/api-tokens.ts'
+import { type ApiTokenInput, createApiToken, inDays, isUnexpired } from '../modules/auth/api-tokens.ts'
 import { apiTokenCreate } from '../modules/auth/model.ts'
 import { findUser } from './find-user.ts'
 import { withDatabase } from './open-database.ts'
@@ -48,7 +48,7 @@ export async function listTokens(
       })
       .from(apiTokens)
       .innerJoin(users, eq(users.id, apiTokens.userId))
-      .where(and(user && eq(apiTokens.userId, user.id), isLive))
+      .where(and(user && eq(apiTokens.userId, user.id), isUnexpired))
       .orderBy(apiTokens.id)
     await printRows(json, tokens, {
       ID: token => token.id,

@@ -21,7 +21,7 @@ const defaultDays = 90
 const prefixLength = 12
 
 /** Whether a token has not expired. */
-export const isLive = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
+export const isUnexpired = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
 
 /** The condition for one token of the user. */
 const isOwn = (userId: string, id: string) => and(eq(apiTokens.userId, userId), eq(apiTokens.id, id))
@@ -46,10 +46,10 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       userId: apiTokens.userId,
       scopes: apiTokens.scopes,
       leftMs: sql<number | null>`(date_part('epoch', ${apiTokens.expiresAt} - now()) * 1000)::bigint`,
-      isUnnoted: sql<boolean>`coalesce(${apiTokens.lastUsedAt} < now() - interval '1 minute', true)`,
+      isUsageStale: sql<boolean>`coalesce(${apiTokens.lastUsedAt} < now() - interval '1 minute', true)`,
     })
     .from(apiTokens)
-    .where(and(eq(apiTokens.tokenHash, placeholder('hash')), isLive))
+    .where(and(eq(apiTokens.tokenHash, placeholder('hash')), isUnexpired))
     .prepare('live_api_token')
 
   /** Ends tokens of a user, which stop working here at once and on other replicas within a second. */
@@ -70,9 +70,9 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       const checkedAt = performance.now()
       const [found] = await liveToken.execute({ hash: sha256(token) })
       if (!found) throw new AppError('invalid_token')
-      const { id, userId, scopes, leftMs, isUnnoted } = found
+      const { id, userId, scopes, leftMs, isUsageStale } = found
       // For display, so it is written at most once a minute.
-      if (isUnnoted) await db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))
+      if (isUsageStale) await db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))
       const caller = { id: userId as UserId, sessionId: id, scopes: scopesOf(scopes) }
       tokenCache.remember(token, caller, checkedAt, leftMs ?? Number.POSITIVE_INFINITY)
       return caller
@@ -88,7 +88,7 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       db
         .select({ ...shownAtCreation, prefix: apiTokens.prefix, last_used_at: apiTokens.lastUsedAt })
         .from(apiTokens)
-        .where(and(eq(apiTokens.userId, userId), isLive))
+        .where(and(eq(apiTokens.userId, userId), isUnexpired))
         .orderBy(desc(apiTokens.id)),
 
     /** Ends one token of the user. Throws `token_not_found`. */
@@ -124,7 +124,7 @@ export async function createApiToken(
       .where(and(eq(users.id, userId), isChecked, isNull(users.disabledAt)))
       .for('no key update')
     if (!user) return undefined
-    const mine = and(eq(apiTokens.userId, userId), isLive)
+    const mine = and(eq(apiTokens.userId, userId), isUnexpired)
     const [found] = await tx.select({ count: count() }).from(apiTokens).where(mine)
     if (found!.count >= apiTokensMax) throw new AppError('too_many_tokens')
     const values = {

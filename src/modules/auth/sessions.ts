@@ -41,7 +41,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
   const liveSession = db
     .select({
       leftMs: sql<number>`(date_part('epoch', ${sessions.expiresAt} - now()) * 1000)::bigint`,
-      isUnnoted: sql<boolean>`${sessions.lastUsedAt} < now() - interval '5 minutes'`,
+      isUsageStale: sql<boolean>`${sessions.lastUsedAt} < now() - interval '5 minutes'`,
     })
     .from(sessions)
     .where(
@@ -104,9 +104,9 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     const { sid, sub, exp } = claims
     const [session] = await liveSession.execute({ session: sid, user: sub })
     if (!session) throw new AppError('invalid_token')
-    const { leftMs, isUnnoted } = session
+    const { leftMs, isUsageStale } = session
     // For display, so it is written at most every five minutes.
-    if (isUnnoted) await db.update(sessions).set({ lastUsedAt: now }).where(isOwn(sub, sid))
+    if (isUsageStale) await db.update(sessions).set({ lastUsedAt: now }).where(isOwn(sub, sid))
     const caller = { id: sub as UserId, sessionId: sid, scopes: sessionScopes }
     tokenCache.remember(token, caller, checkedAt, Math.min(leftMs, exp * 1000 - Date.now()))
     return caller

@@ -42,7 +42,7 @@ export const batchRoutes = (tasks: TaskService, authenticate: Authenticate) =>
       },
     )
 
-const statusOf = { create: 201, update: 200, delete: 204 }
+const successStatus = { create: 201, update: 200, delete: 204 }
 
 /** What became of an operation. Only if each is carried out on its own, it has a status of its own or an error. */
 function toResult(outcome: Outcome, isAtomic: boolean, requestId: string): string {
@@ -51,6 +51,6 @@ function toResult(outcome: Outcome, isAtomic: boolean, requestId: string): strin
     const { failure } = outcome
     return JSON.stringify({ op, id, status: failure.status, error: errorFieldsOf(failure, requestId) })
   }
-  const status = isAtomic ? '' : `"status":${statusOf[outcome.op]},`
+  const status = isAtomic ? '' : `"status":${successStatus[outcome.op]},`
   return `{"op":"${op}","id":"${id}",${status}"task":${outcome.json}}`
 }
