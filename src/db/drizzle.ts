@@ -70,11 +70,11 @@ class Dialect extends PgDialect {
 
   override sqlToQuery(query: SQL) {
     const params: unknown[] = []
-    const numbers = new Map<unknown, number>()
+    const numbers = new Map<string, number>()
     function escapeParam(_: number, value: unknown) {
-      const key = is(value, Placeholder) ? value.name : Symbol()
-      const number = numbers.get(key) ?? params.push(value)
-      numbers.set(key, number)
+      if (!is(value, Placeholder)) return `$${params.push(value)}`
+      const number = numbers.get(value.name) ?? params.push(value)
+      numbers.set(value.name, number)
       return `$${number}`
     }
     const { escapeName, escapeString } = this
