@@ -501,6 +501,25 @@ test('a caller’s transactions and unprepared statements have a quarter of the 
   expect(done.slice(3).toSorted()).toEqual(['search', 'search', 'transaction'])
 })
 
+test('statements of one caller that wait for a lock leave half of the connections to others', async () => {
+  const time = fakeTime()
+  const pool = scripted(8)
+  await as('ada', async () => {
+    for (let i = 0; i < 20; i++) void ask(pool, 'wait 400', true)
+  })
+  await time.pass(20)
+  expect(pool.stats()).toMatchObject({ inUse: 4, waiting: 16 })
+  let outcome: string | undefined
+  await as('bob', async () => {
+    void ask(pool, 'select 1', true).then(result => {
+      outcome = result
+    })
+  })
+  await time.pass(20)
+
+  expect(outcome).toBe('answered')
+})
+
 test('of what may wait a caller has a quarter, once half of it does', async () => {
   const time = fakeTime()
   const pool = scripted(2)

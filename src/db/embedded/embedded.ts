@@ -163,25 +163,37 @@ export function onlyReads(text: string): boolean {
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
 /**
- * Runs one piece of work at a time, in the order of arrival, except that a caller who has just had a turn lets others go
- * first: a hundred statements of one user keep no other user waiting.
+ * Runs one piece of work at a time, the callers in turn: a hundred statements of one user keep no other user waiting. What
+ * has no caller shares one turn.
  */
 function createTurns() {
-  const waiting: { caller: string | undefined; start: () => void }[] = []
+  /** What waits, in the order of arrival, by its caller. The first caller is next. */
+  const waiting = new Map<string | undefined, (() => void)[]>()
   let isBusy = false
 
   return async <T>(caller: string | undefined, work: () => Promise<T>): Promise<T> => {
-    if (isBusy) await new Promise<void>(start => waiting.push({ caller, start }))
+    if (isBusy) await new Promise<void>(start => waiting.getOrInsertComputed(caller, () => []).push(start))
     isBusy = true
     try {
       return await work()
     } finally {
-      const other = caller === undefined ? 0 : waiting.findIndex(next => next.caller !== caller)
-      const [next] = waiting.splice(Math.max(0, other), 1)
-      if (next) next.start()
+      moveToEnd(waiting, caller)
+      const [next] = waiting
+      if (next) startFirst(...next)
       else isBusy = false
     }
   }
+
+  function startFirst(caller: string | undefined, [start, ...others]: (() => void)[]) {
+    if (others.length > 0) waiting.set(caller, others)
+    else waiting.delete(caller)
+    start!()
+  }
+}
+
+function moveToEnd<Key, Value>(map: Map<Key, Value>, key: Key) {
+  const value = map.get(key)
+  if (map.delete(key)) map.set(key, value!)
 }
 
 /**

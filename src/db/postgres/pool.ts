@@ -26,8 +26,8 @@ const pendingPerConnection = 100
  *   database's error, or `AppError('unavailable')`.
  * - One queue, in the order of arrival; jobs go to the least loaded connection. Only prepared statements are pipelined, and
  *   never behind a slow one.
- * - One user cannot keep all others waiting: the transactions and unprepared statements of a caller have a quarter of the
- *   connections.
+ * - One user cannot keep all others waiting: a caller has half of the connections, and a quarter for transactions and
+ *   unprepared statements.
  * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is sent
  *   twice at a time: a locked table then blocks one connection for each kind of statement, and the others go on.
  * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
@@ -38,7 +38,8 @@ const pendingPerConnection = 100
  */
 export function createPool(connect: () => Promise<PoolConnection>, size: number) {
   const transactionsMax = Math.max(1, Math.floor(size / 2))
-  const ofCallerMax = Math.max(1, Math.floor(size / 4))
+  const ofCallerMax = Math.max(1, Math.floor(size / 2))
+  const aloneOfCallerMax = Math.max(1, Math.floor(size / 4))
   const pendingMax = size * pendingPerConnection
   let connections: PoolConnection[] = []
   /** Jobs without an answer; and those of them that were not sent yet, in the order of arrival. */
@@ -98,15 +99,23 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   }
 
   function maySend({ kind, text, caller }: Job, now: number): boolean {
-    if (kind !== 'prepared' && caller !== undefined && ofCaller(caller) >= ofCallerMax) return false
+    if (caller !== undefined && hasItsShare(caller, kind)) return false
     const atOnceMax = now < slowUntil ? 1 : kind === 'transaction' ? transactionsMax : size
     if (atOnceMax === size) return true
     return live().filter(({ sent }) => sent.some(job => job.text === text)).length < atOnceMax
   }
 
-  /** How many connections have a transaction or an unprepared statement of a caller, which is alone there. */
-  const ofCaller = (caller: string) =>
-    live().filter(({ sent: [job] }) => job?.caller === caller && job.kind !== 'prepared').length
+  /** Prepared statements count as well: a user's writes wait for a transaction of the same user. */
+  function hasItsShare(caller: string, kind: Job['kind']): boolean {
+    let own = 0
+    let alone = 0
+    for (const { isLost, sent } of connections) {
+      if (isLost() || !sent.some(job => job.caller === caller)) continue
+      own++
+      if (sent[0]!.kind !== 'prepared') alone++
+    }
+    return own >= ofCallerMax || (kind !== 'prepared' && alone >= aloneOfCallerMax)
+  }
 
   async function send(job: Job, connection: PoolConnection, now: number) {
     connection.add(job, now)
