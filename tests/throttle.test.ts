@@ -266,6 +266,24 @@ onBothDatabases(
       expect(order).toEqual(['first', 'last'])
     })
 
+    test.each([
+      ['from another address', 5, '203.0.113.2'],
+      ['without a limit', 0, '203.0.113.1'],
+    ])('an attempt waits for none %s', async (_, failuresPerAccount, ip) => {
+      const throttle = createThrottle(
+        { query: api.sql },
+        { loginsPerMinute: 0, failuresPerAccount, registrationsPerHour: 0 },
+      )
+      const account = crypto.randomUUID()
+      const { promise: checked, resolve: finish } = Promise.withResolvers<string>()
+
+      const first = throttle.limitAttempts(account, from('203.0.113.1'), () => checked)
+      const second = throttle.limitAttempts(account, from(ip), async () => 'second')
+      expect(await Promise.race([first, second])).toBe('second')
+      finish('first')
+      expect(await first).toBe('first')
+    })
+
     test('a counter that is out of reach refuses no attempt: it says so', async () => {
       const away = () => Promise.reject(new Error('away'))
       const throttle = createThrottle(
