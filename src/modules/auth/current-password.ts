@@ -1,6 +1,6 @@
 import { eq, type SQL } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { users } from '../../db/tables.ts'
+import { sessions, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { Passwords } from './password-hash.ts'
@@ -32,8 +32,14 @@ export async function provePassword<T>(
   client: Client,
   write: (account: { id: string; hash: string }) => Promise<T | undefined>,
 ): Promise<T | undefined> {
+  const signedIn = await db
+    .selectDistinct({ ip: sessions.ip })
+    .from(sessions)
+    .innerJoin(users, eq(users.id, sessions.userId))
+    .where(which)
+  const counted = { account: key, addresses: signedIn.map(({ ip }) => ip) }
   for (let attempt = 1; attempt <= 2; attempt++) {
-    const account = await throttle.limitAttempts(key, client, async () => {
+    const account = await throttle.limitAttempts(counted, client, async () => {
       const [found] = await db.select({ id: users.id, hash: users.passwordHash }).from(users).where(which)
       return (await passwords.verify(password, found?.hash, client.signal)) ? found : undefined
     })
