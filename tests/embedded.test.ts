@@ -1,5 +1,14 @@
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from 'bun:test'
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
@@ -399,15 +408,49 @@ test('the folder is free when the engine has closed, not before, and after an op
   openDataDir(dataDir).close()
 })
 
-test('a database that does not open is named, and so is the reason', async () => {
+test.each([
+  ['global/pg_filenode.map', 'could not open file "global/pg_filenode.map": No such file'],
+  ['global/pg_control', 'could not open file "global/pg_control": No such file'],
+  ['postgresql.conf', 'could not access the server configuration file'],
+])('a database that does not open, without %s, is named, and so is the reason', async (file, reason) => {
   const dataDir = folder()
-  await (await openEmbedded({ dataDir })).close()
   const cluster = join(dataDir, 'cluster')
-  rmSync(join(cluster, 'global/pg_filenode.map'))
+  mkdirSync(dataDir)
+  await ensureCluster(cluster)
+  rmSync(join(cluster, file))
 
   await expect(openEmbedded({ dataDir })).rejects.toThrow(
-    `the embedded database in ${cluster} does not open: could not open file "global/pg_filenode.map": No such file`,
+    `the embedded database in ${cluster} does not open: ${reason}`,
   )
+})
+
+test('a folder without PG_VERSION is left as it is: no new database is made over the files of one', async () => {
+  const dataDir = folder()
+  const cluster = join(dataDir, 'cluster')
+  const first = await openEmbedded({ dataDir })
+  await first.query('create table t as select 42 as a', [])
+  await first.close()
+  renameSync(join(cluster, 'PG_VERSION'), join(dataDir, 'lost'))
+
+  await expect(openEmbedded({ dataDir })).rejects.toThrow(
+    `the database in ${cluster} is incomplete, without PG_VERSION: copy it again`,
+  )
+  renameSync(join(dataDir, 'lost'), join(cluster, 'PG_VERSION'))
+  expect(await (await open(dataDir)).query('select a from t', [])).toEqual([[42]])
+})
+
+test('the database may be on another disk, behind a link', async () => {
+  const dataDir = folder()
+  const elsewhere = folder()
+  mkdirSync(dataDir)
+  await ensureCluster(elsewhere)
+  symlinkSync(elsewhere, join(dataDir, 'cluster'))
+
+  const driver = await open(dataDir)
+  const copy = join(dataDir, 'copy')
+  await driver.copyTo!(copy)
+
+  expect(existsSync(join(copy, 'PG_VERSION'))).toBe(true)
 })
 
 test('every answered row is there after kill -9', async () => {

@@ -27,10 +27,12 @@ const inputOutputError = 29
 export class DurableFS extends NodeFS {
   /** The engine's last FATAL or PANIC message. */
   lastError = 'no reason given'
+  /** Whether the engine has started. */
+  isOpen = false
 
   /** Receives the engine's stderr. */
   readonly listen = (line: string): boolean => {
-    const [, text] = line.match(/\b(?:PANIC|FATAL):\s+(.+)/) ?? []
+    const [, text] = line.match(/(?:\bPANIC|\bFATAL|^postgres):\s+(.+)/) ?? []
     if (text) this.lastError = text
     return false
   }
@@ -42,7 +44,8 @@ export class DurableFS extends NodeFS {
       emscriptenOpts: {
         ...emscriptenOpts,
         preRun: [...(emscriptenOpts.preRun ?? []), preRun],
-        onAbort: () => this.stop(),
+        // While it starts, PGlite throws.
+        onAbort: () => this.isOpen && this.stop(),
       },
     }
   }

@@ -7,9 +7,9 @@ export const postgresMajor = '18'
 /** The major version of the PostgreSQL that made a cluster. */
 export const majorOf = (cluster: string): string => readFileSync(join(cluster, 'PG_VERSION'), 'utf8').trim()
 
-/** A cluster of another PostgreSQL, and what to do. */
-export class OtherMajorError extends Error {
-  override readonly name = 'OtherMajorError'
+/** A cluster that cannot be opened as it is, and what to do. */
+export class ClusterError extends Error {
+  override readonly name = 'ClusterError'
 
   constructor(
     readonly about: string,
@@ -19,11 +19,18 @@ export class OtherMajorError extends Error {
   }
 }
 
-/** Throws before anything in the folder is touched. A folder without a cluster passes. */
-export function requireSameMajor(cluster: string): void {
-  const major = existsSync(join(cluster, 'PG_VERSION')) ? majorOf(cluster) : postgresMajor
+/** Throws before anything in the folder is touched. */
+export function requireUsable(cluster: string): void {
+  // PGlite would make a new database over the files of this one.
+  if (!existsSync(join(cluster, 'PG_VERSION'))) {
+    throw new ClusterError(
+      `the database in ${cluster} is incomplete, without PG_VERSION`,
+      'copy it again if it is a copy, or restore a backup (todo-api restore --force FILE); delete the folder if it is empty',
+    )
+  }
+  const major = majorOf(cluster)
   if (major === postgresMajor) return
-  throw new OtherMajorError(
+  throw new ClusterError(
     `the database in ${cluster} is of PostgreSQL ${major}, and this todo-api has ${postgresMajor}`,
     Number(major) < Number(postgresMajor)
       ? 'write its data to a file with the version of todo-api that made it (todo-api export FILE) and import FILE into a new DATA_DIR, or restore a backup that BACKUP_EVERY made'
