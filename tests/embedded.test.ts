@@ -70,15 +70,16 @@ async function open(dataDir: string, freeBytesMin?: number): Promise<Driver> {
   return driver
 }
 
-/** Another process, running `code` after the imports that it needs. */
-function program(code: string) {
+/** Another process, running `code` after the imports that it needs. `files`: how many it may have open. */
+function program(code: string, { files }: { files?: number } = {}) {
   const source = (name: string) => JSON.stringify(join(import.meta.dir, '../src', name))
   const imports = `
     import { openEmbedded } from ${source('db/embedded/embedded.ts')}
     import { openDataDir } from ${source('config/data-dir.ts')}
     import { DurableFS } from ${source('db/embedded/durable-fs.ts')}
   `
-  const child = Bun.spawn([process.execPath, '-e', imports + code], {
+  const limit = files ? ['sh', '-c', `ulimit -n ${files}; exec "$@"`, 'sh'] : []
+  const child = Bun.spawn([...limit, process.execPath, '-e', imports + code], {
     stdin: 'pipe',
     stdout: 'pipe',
     stderr: 'pipe',
@@ -506,6 +507,37 @@ test('a disk that fails ends the process at once with a clear line, and nothing 
   expect({ code, out }).toEqual({ code: 1, out: '' })
   const driver = await open(dataDir)
   expect((await driver.query('select a from t order by a', []))[0]).toEqual([1])
+})
+
+test('while no more files can be opened writes wait for that alone: no restart is needed', async () => {
+  const service = program(
+    `
+    import { closeSync, openSync } from 'node:fs'
+    const driver = await openEmbedded({ dataDir: ${JSON.stringify(folder())} })
+    const taken = []
+    const run = async statement => {
+      try { for (;;) taken.push(openSync('/dev/null', 'r')) } catch {}
+      return driver.query(statement, []).then(() => 'done', error => error.cause?.code)
+    }
+    const attempt = "begin perform pg_read_file('PG_VERSION'); exception when others then end"
+    const attempts = count => 'do $$ begin for i in 1..' + count + ' loop ' + attempt + '; end loop; end $$'
+    await run(attempts(1))
+    // The engine closes a file of its own for it.
+    console.log(await run('create table t (a int)'))
+    // It has none to close in the end.
+    while ((await run("select pg_read_file('PG_VERSION')")) === 'done') {}
+    console.log(await run('create table u (a int)'))
+    await run(attempts(5000))
+    for (const file of taken.splice(0)) closeSync(file)
+    await driver.query('create table u (a int)', [])
+    console.log('goes on')
+    process.exit()
+  `,
+    { files: 300 },
+  )
+  const [out, err] = await Promise.all([service.stdout.text(), service.stderr.text()])
+
+  expect({ out, err }).toEqual({ out: 'done\n53000\ngoes on\n', err: '' })
 })
 
 test('what is kept free is what the documents say', async () => {
