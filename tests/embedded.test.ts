@@ -19,7 +19,7 @@ import { freeBytes, freeBytesMin } from '../src/db/embedded/copy.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/embedded/maintenance.ts'
 import { setCaller, withTimeBudget } from '../src/db/time-budget.ts'
-import { type Running, startExecutable } from './support/executable.ts'
+import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import type { User } from './support/harness.ts'
 
 // Milliseconds: opening takes one second, and on a busy machine several.
@@ -539,6 +539,27 @@ test('while no more files can be opened writes wait for that alone: no restart i
 
   expect({ out, err }).toEqual({ out: 'done\n53000\ngoes on\n', err: '' })
 })
+
+test.each([
+  ['701', 1],
+  ['700', 0],
+])(
+  'a start with STREAMS_MAX=%s warns of 1000 files that may be open %d times',
+  async (STREAMS_MAX, times) => {
+    const limited = `${folder()}.sh`
+    writeFileSync(limited, `#!/bin/sh\nulimit -n 1000; exec ${await executablePath()} "$@"\n`, {
+      mode: 0o700,
+    })
+    const elsewhere = { DATABASE_URL: 'postgres://u:p@127.0.0.1:1/d', DATA_DIR: folder() }
+    const api = await startExecutable({ ...elsewhere, STREAMS_MAX }, limited)
+    await api.stop()
+    const warnings = api.lines.filter(line => line.includes('few files may be open'))
+
+    expect(warnings.map(line => JSON.parse(line))).toMatchObject(
+      Array(times).fill({ level: 'warn', files: 1000 }),
+    )
+  },
+)
 
 test('what is kept free is what the documents say', async () => {
   const document = await Bun.file(join(import.meta.dir, '../docs/troubleshooting.md')).text()
