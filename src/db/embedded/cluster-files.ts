@@ -7,7 +7,7 @@ import pgliteData from '@electric-sql/pglite/pglite.data' with { type: 'file' }
 import pgliteWasm from '@electric-sql/pglite/pglite.wasm' with { type: 'file' }
 import { syncFolder } from '../../config/data-dir.ts'
 import { DurableFS } from './durable-fs.ts'
-import { requireUsable } from './major.ts'
+import { notOurs, requireUsable } from './major.ts'
 
 /** Creates the engine's file system for a folder. */
 export type FileSystem = (folder: string) => DurableFS
@@ -58,6 +58,7 @@ async function startEngine(
     fs.isOpen = true
     return engine
   } catch (cause) {
+    if (fs.lastError.endsWith('Permission denied')) throw notOurs(folder, fs.lastError)
     throw new Error(`the embedded database in ${folder} does not open: ${fs.lastError}`, { cause })
   }
 }
