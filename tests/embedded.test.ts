@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from 'bun:test'
 import {
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -646,13 +647,24 @@ describe('a service whose data folder is deleted', () => {
   })
 })
 
-test('without its folder a database answers nothing more', async () => {
+test.each([
+  ['deleted', (dataDir: string) => rmSync(dataDir, { recursive: true })],
+  [
+    'replaced by a copy',
+    (dataDir: string) => {
+      renameSync(dataDir, `${dataDir}.moved`)
+      cpSync(`${dataDir}.moved`, dataDir, { recursive: true })
+    },
+  ],
+])('when its folder was %s a database answers nothing more', async (_, change) => {
   const dataDir = folder()
   const timers = spyOn(globalThis, 'setInterval')
   const driver = await open(dataDir)
   const [look] = timers.mock.calls.find(([, everyMs]) => everyMs === 1000)!
   timers.mockRestore()
-  rmSync(dataDir, { recursive: true })
+  look()
+  expect(await driver.query('select 1', [])).toEqual([[1]])
+  change(dataDir)
   look()
 
   expect(await driver.lost).toBe('the folder of the embedded database is gone')
