@@ -18,6 +18,7 @@ import {
 import { PgProxyTransaction, type PgRemoteQueryResultHKT } from 'drizzle-orm/pg-proxy'
 import * as utilities from 'drizzle-orm/utils'
 import type { DatabaseSettings } from '../config/config.ts'
+import { requireOwner } from '../config/data-dir.ts'
 import type { Driver, Query, Rows } from './driver.ts'
 
 /** A Drizzle database, or a transaction of one: the same type and queries on PostgreSQL and on the embedded one. */
@@ -27,6 +28,7 @@ type Schema = Record<string, never>
 
 /** Opens the database that the settings name, also for `await using`. Only the driver that is needed is loaded. */
 export async function openDriver(settings: DatabaseSettings): Promise<Driver & AsyncDisposable> {
+  if (settings.kind === 'embedded') requireOwner(settings.dataDir)
   const driver =
     settings.kind === 'postgres'
       ? (await import('./postgres/postgres.ts')).openPostgres(settings)
