@@ -529,9 +529,14 @@ describe('config', () => {
     }
   })
 
-  test('shows the address of a collector without its password', async () => {
-    const { of } = await config({ OTEL_EXPORTER_OTLP_ENDPOINT: 'https://ada:geheim@collector:4318/otlp' })
-    expect(of('OTEL_EXPORTER_OTLP_ENDPOINT').value).toBe('https://ada:(hidden)@collector:4318/otlp')
+  test.each([
+    ['https://ada:geheim@collector:4318/otlp', 'https://(hidden)@collector:4318/otlp'],
+    ['https://geheim@collector:4318', 'https://(hidden)@collector:4318'],
+    ['https://collector/otlp?key=geheim&geheim#geheim', 'https://collector/otlp?(hidden)'],
+    ['http://collector:4318/@/otlp', 'http://collector:4318/@/otlp'],
+  ])('shows the address of a collector without what opens it: %s', async (address, shown) => {
+    const { of } = await config({ OTEL_EXPORTER_OTLP_ENDPOINT: address })
+    expect(of('OTEL_EXPORTER_OTLP_ENDPOINT').value).toBe(shown)
   })
 
   test('leaves no setting out, and shows what is in force for each', async () => {

@@ -14,12 +14,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
-import type { Driver } from '../src/db/driver.ts'
+import type { Driver, Query } from '../src/db/driver.ts'
 import { ensureCluster, template } from '../src/db/embedded/cluster-files.ts'
 import { freeBytes, freeBytesMin } from '../src/db/embedded/copy.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/embedded/maintenance.ts'
-import { setCaller, withTimeBudget } from '../src/db/time-budget.ts'
+import { budgetMs, setCaller, withTimeBudget } from '../src/db/time-budget.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import type { User } from './support/harness.ts'
 
@@ -682,6 +682,34 @@ test('callers take turns, and a request whose user is not known yet is a caller 
   await Promise.all(['ada', 'ada', 'ada', 'ada', 'bob', 'bob', 'none', 'bob', 'eve'].map(ask))
 
   expect(turns).toEqual(['ada', 'bob', 'none', 'eve', 'ada', 'bob', 'ada', 'bob', 'ada'])
+})
+
+test('what a request asks for is refused when it has no turn in time, and the own work of the service waits', async () => {
+  await driver.query('create table late_t (a text)', [])
+  const { promise: released, resolve: release } = Promise.withResolvers<void>()
+  const held = driver.dedicatedConnection(() => released)
+  /** As if it had been asked for 20 ms before its time is over. */
+  const late = <T>(ask: () => T): T => {
+    const now = performance.now()
+    const clock = spyOn(performance, 'now').mockReturnValue(now)
+    clock.mockReturnValueOnce(now + 20 - budgetMs)
+    const answer = ask()
+    clock.mockRestore()
+    return answer
+  }
+  const insert = (query: Query, who: string) => query('insert into late_t values ($1)', [who])
+  const own = late(() => insert(driver.query, 'service'))
+  const asked = [
+    late(() => withTimeBudget(() => insert(driver.query, 'statement'))),
+    late(() => withTimeBudget(() => driver.transaction(query => insert(query, 'transaction')))),
+  ]
+
+  const refused = { status: 'rejected', reason: { code: 'unavailable' } }
+  expect(await Promise.allSettled(asked)).toMatchObject([refused, refused])
+  expect(driver.stats!()).toMatchObject({ inUse: 1, waiting: 1 })
+  release()
+  await Promise.all([held, own])
+  expect(await driver.query('select a from late_t', [])).toEqual([['service']])
 })
 
 test('statements that write are told apart from those that only read', () => {

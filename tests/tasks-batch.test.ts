@@ -298,14 +298,15 @@ onBothDatabases('a batch', api => {
 
     test('a child that went with its parent is deleted once more only in the version that it had', async () => {
       const ada = await api.user()
-      await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
+      const made = await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
+      const current = made.results[1].task
       const operations = (version: number) => [
         { op: 'delete', id: parent },
         { op: 'delete', id: child, version },
       ]
 
       const refused = await sendTo(ada.token, true, operations(1))
-      expect(refused).toMatchObject({ code: 'precondition_failed', index: 1 })
+      expect(refused).toMatchObject({ code: 'precondition_failed', index: 1, current })
       const { results } = await sendTo(ada.token, true, operations(2))
       expect(results).toMatchObject([{ id: parent }, { id: child }])
     })
