@@ -116,17 +116,18 @@ async function migrateWhenPossible(
   prepare: () => Promise<void>,
   isStopping: () => boolean,
 ): Promise<void> {
-  const warn = (error: unknown) => log.warn('waiting for the database', errorFields(error))
+  const onWait = (error: unknown) =>
+    log.warn('waiting for a lock: another session uses the tables', errorFields(error))
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
       const { pending, newer } = await migrationState(driver)
-      const applied = pending.length > 0 ? await migrate(driver, distributedTables, migrations, warn) : []
+      const applied = pending.length > 0 ? await migrate(driver, distributedTables, migrations, onWait) : []
       if (applied.length > 0) log.info('migrated', { applied: applied.length, last: applied.at(-1) })
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
       return await prepare()
     } catch (error) {
       if (!isAway(error)) throw error
-      if (attempt % 20 === 0) warn(error)
+      if (attempt % 20 === 0) log.warn('waiting for the database', errorFields(error))
       await Bun.sleep(retryEveryMs)
     }
   }
