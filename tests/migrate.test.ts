@@ -343,6 +343,31 @@ test(
   60_000,
 )
 
+test.each(['LATIN1', 'SQL_ASCII'])(
+  'a database in %s is not migrated: it would refuse or miscount texts',
+  encoding =>
+    withEmptyDatabase('postgres', (settings, env) =>
+      withDriver(settings, async driver => {
+        const url = new URL(env.DATABASE_URL!)
+        url.pathname += `_${encoding.toLowerCase()}`
+        const name = url.pathname.slice(1)
+        await driver.query(`create database ${name} encoding '${encoding}' locale 'C' template template0`, [])
+        for (const command of ['migrate', 'serve']) {
+          const { exitCode, stderr } = await run([command], {
+            DATABASE_URL: url.href,
+            SECRET_KEY: 'x'.repeat(40),
+          })
+          expect([exitCode, stderr]).toEqual([
+            1,
+            expect.stringMatching(new RegExp(`^the database is in ${encoding}, .*encoding 'UTF8'.*\n$`)),
+          ])
+        }
+        await driver.query(`drop database ${name} with (force)`, [])
+      }),
+    ),
+  60_000,
+)
+
 test(
   'a migration may take longer than the session lets a statement, as behind a proxy that drops our settings',
   () =>

@@ -8,7 +8,7 @@ import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
 import { freeBytes, freeBytesMin } from '../db/embedded/copy.ts'
-import { migrationState, migrations } from '../db/migrator.ts'
+import { makeUtf8Database, migrationState, migrations } from '../db/migrator.ts'
 import { distributedTables, registry } from '../modules/table-registry.ts'
 import { newestBackup } from '../server/backups.ts'
 import { connectToService } from './control-socket.ts'
@@ -214,8 +214,7 @@ async function examineDatabase(driver: Driver, config: Config, tell: Tell): Prom
   const { version, number, encoding, zone, isReadOnly, clock } = row!
   const what = `${driver.kind === 'embedded' ? 'embedded ' : ''}PostgreSQL ${version}, answered in ${ms} ms`
   tell('database', what, judgeVersion(number))
-  const template = `make a database with: create database … encoding 'UTF8' template template0`
-  tell('encoding', encoding, encoding === 'UTF8' ? ok : fail(template))
+  tell('encoding', encoding, encoding === 'UTF8' ? ok : fail(makeUtf8Database))
   if (zone === 'UTC') tell('time zone', zone, ok)
   else {
     const about = `sessions have ${zone}: a proxy drops the setting`
