@@ -8,6 +8,7 @@ import { databaseError, unavailableStates } from '../db/pg-error.ts'
 import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
 import { AppError } from '../lib/errors.ts'
+import { onceAMinute } from '../lib/once-a-minute.ts'
 import { distributedTables } from '../modules/table-registry.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { createApp } from './app.ts'
@@ -36,7 +37,10 @@ export async function serve(
   limits = stopLimits,
 ) {
   // 1. The database, and the secret that signs tokens.
-  const database = await openDriver(config.database)
+  const warnOfShortage = onceAMinute((cause: unknown) =>
+    log.warn('too few connections to the database', errorFields(cause)),
+  )
+  const database = await openDriver(config.database, warnOfShortage)
   const telemetry = await startTelemetry(config, database, log, supervisor)
   const { driver } = telemetry
   const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
