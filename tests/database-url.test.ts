@@ -669,6 +669,26 @@ describe('the log says', () => {
     expect(find(api, 'waiting for the database')).toMatchObject({ error: 'PostgresError', code: '53300' })
   })
 
+  test('why the pool does not grow, while its only connection goes on', async () => {
+    const database = await privateDatabase()
+    await execute(database.directUrl, `create role alone login password 'x' connection limit 1`)
+    await execute(database.directUrl, 'grant pg_read_all_data to alone')
+    const url = new URL(database.directUrl)
+    Object.assign(url, { username: 'alone', password: 'x' })
+    const api = await start(url.href)
+    await until(async () => (await api.get('/health/ready')).status === 200)
+    const shortage = 'too few connections to the database'
+    // The pool tries to open several at once for them.
+    const answers = await Promise.all(Array.from({ length: 8 }, () => api.get('/health/ready')))
+    await until(() => find(api, shortage) !== undefined)
+    await api.stop()
+    await execute(database.directUrl, 'drop owned by alone; drop role alone')
+    await database.drop()
+
+    expect(answers.map(({ status }) => status)).toEqual(Array(8).fill(200))
+    expect(find(api, shortage)).toMatchObject({ level: 'warn', code: '53300' })
+  })
+
   test.each([
     ['pgbouncer=true', 'pgbouncer'],
     ['pgbouncer=true&channel_binding=require', 'pgbouncer, channel_binding'],

@@ -311,6 +311,14 @@ describe('doctor names the cure when the database', () => {
   test.each([
     ['another encoding', 'server_encoding', 'LATIN1', 'encoding', 'fail', /encoding 'UTF8'/],
     ['another time zone', 'TimeZone', 'Asia/Tokyo', 'time zone', 'fail', /set timezone = 'UTC'/],
+    [
+      'read-only sessions',
+      'transaction_read_only',
+      'on',
+      'writing',
+      'fail',
+      /reset default_transaction_read/,
+    ],
     ['no time limits', 'statement_timeout', '0', 'time limits', 'warn', /set statement_timeout = '1800ms'/],
   ] as const)('has %s', async (_, setting, value, check, verdict, cure) => {
     const { exitCode, found } = await pretend(
@@ -321,6 +329,23 @@ describe('doctor names the cure when the database', () => {
 
     expect(found).toEqual([{ verdict, check, about: expect.any(String), cure: expect.stringMatching(cure) }])
     expect(exitCode).toBe(verdict === 'fail' ? 1 : 0)
+  })
+
+  test('is a standby', async () => {
+    const { exitCode, found } = await pretend(
+      'pg_is_in_recovery() returns boolean language sql as $$ select true $$',
+      () => problems(place.env),
+    )
+
+    expect(found).toEqual([
+      {
+        verdict: 'fail',
+        check: 'writing',
+        about: expect.any(String),
+        cure: 'name the primary in DATABASE_URL',
+      },
+    ])
+    expect(exitCode).toBe(1)
   })
 
   test('is empty, and the role may not make tables', async () => {
