@@ -4,7 +4,7 @@ import { createCheck, unknownFields } from '../../http/problems.ts'
 import { AppError, findAppError, type Problem, problemsMax } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
-import { type Operation, operation } from './model.ts'
+import { type Operation, operation, operationNames } from './model.ts'
 import { requireVersion } from './owned.ts'
 import { createWrites, type Identify, type Writes } from './writes.ts'
 
@@ -16,13 +16,10 @@ interface BatchOptions {
   isStrict?: boolean
 }
 
-/**
- * What became of an operation: the task as JSON, `null` for a deletion, or why not. Of an invalid one, `op` and `id` are
- * what it says.
- */
+/** What became of an operation: the task as JSON, `null` for a deletion, or why not. */
 export type Outcome =
   | { op: Operation['op']; id: string; json: string | null }
-  | { op: unknown; id: unknown; failure: AppError }
+  | { op?: Operation['op'] | undefined; id?: string | undefined; failure: AppError }
 
 /**
  * Up to 100 operations, one after the other. Each does what the request for one task does: in one transaction, or each on
@@ -66,9 +63,8 @@ async function eachForItself(step: Step, operations: unknown[], problems: Proble
   const outcomes: Outcome[] = []
   let isAway = false
   for (const [index, value] of operations.entries()) {
-    const { op, id } = (value ?? {}) as Record<string, unknown>
     const detail = problems[index]!
-    const refuse = (failure: AppError) => ({ op, id, failure })
+    const refuse = (failure: AppError) => ({ ...namesOf(value), failure })
     let outcome: Outcome
     if (detail.length > 0) outcome = refuse(new AppError('validation_failed', { detail, index }))
     else if (isAway) outcome = refuse(new AppError('unavailable', { index }))
@@ -78,6 +74,12 @@ async function eachForItself(step: Step, operations: unknown[], problems: Proble
   }
   if (isAway && outcomes.every(outcome => 'failure' in outcome)) throw new AppError('unavailable')
   return outcomes
+}
+
+/** What an operation says of itself, which may be anything: only what a result can have. */
+function namesOf(value: unknown) {
+  const { op, id } = (value ?? {}) as Record<string, unknown>
+  return { op: operationNames.find(name => name === op), id: typeof id === 'string' ? id : undefined }
 }
 
 /** Carries out the operations of one batch, each by a call. */
