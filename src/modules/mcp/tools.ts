@@ -76,7 +76,7 @@ export const createTools = ({ tasks, lists }: Services): ReadonlyMap<string, Too
 const reading = (tasks: TaskService, lists: ListService) => ({
   find_tasks: tool({
     description:
-      'Find tasks, newest first, 25 a page. q: words in title or description. list, parent: ids, or none. sort: e.g. -priority,due_at (- descending). Times: RFC 3339 with offset. priority: 0 none to 4 urgent.',
+      'Find tasks, newest first, 25 a page. cursor: with the same filters. q: words in title or description. list, parent: ids, or none. sort: e.g. -priority,due_at (- descending). Times: RFC 3339 with offset. priority: 0 none to 4 urgent.',
     arguments: asArguments(Type.Omit(listQuery, notForAssistants)),
     result: Type.Object({ tasks: Type.Array(taskResult), cursor }),
     effect: 'none',
