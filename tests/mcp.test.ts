@@ -312,7 +312,7 @@ onBothDatabases(
       expect((await call('get_task', { id: old.id })).content).toEqual(now)
     })
 
-    test('that repeats a call with its key adds nothing twice', async () => {
+    test('that repeats a call with its key adds nothing twice, and all or none', async () => {
       const ada = await api.user()
       const { call } = speak(api, ada)
       const add = (...titles: string[]) =>
@@ -328,6 +328,10 @@ onBothDatabases(
         headers: { 'idempotency-key': 'monday' },
       })
       expect(body).toEqual(first.content.tasks[0])
+      expect((await call('task_stats')).content.total).toBe(2)
+      const lost = { title: 'Lost', list_id: Bun.randomUUIDv7() }
+      const refused = await call('add_tasks', { key: 'friday', tasks: [{ title: 'Call Ann' }, lost] })
+      expect(refused.content).toMatchObject({ code: 'list_not_found', index: 1 })
       expect((await call('task_stats')).content.total).toBe(2)
       const { headers } = await api.post('/tasks', {
         token: ada.token,
