@@ -152,8 +152,17 @@ function warningsTo(log: Log) {
   const warn = (message: string) => {
     if (performance.now() < silentUntil) return
     silentUntil = performance.now() + warnEveryMs
-    log.warn('traces are lost', { reason: message.slice(0, 300) })
+    log.warn('traces are lost', { reason: reasonOf(message).slice(0, 300) })
   }
   const ignore = () => {}
   return { error: warn, warn, info: ignore, debug: ignore, verbose: ignore }
+}
+
+/** The SDK reports an error as JSON, with its stack. */
+function reasonOf(message: string): string {
+  try {
+    return String(JSON.parse(message).message)
+  } catch {
+    return message
+  }
 }
