@@ -566,7 +566,7 @@ test('without its folder a database answers nothing more', async () => {
   await expect(driver.query('select 1', [])).rejects.toMatchObject({ code: 'unavailable' })
 })
 
-test('callers have their turns one after the other, and what has no caller one of them', async () => {
+test('callers take turns, and a request whose user is not known yet is a caller of its own', async () => {
   const turns: string[] = []
   const ask = (caller: string) =>
     withTimeBudget(async () => {

@@ -312,7 +312,7 @@ test(
 )
 
 test(
-  'the tables are in the first schema of the search path, and a session that does not see them is told so',
+  'the tables are in the first schema of the search path, and a service that does not see them says so',
   () =>
     withEmptyDatabase('postgres', settings =>
       withDriver(settings, async driver => {

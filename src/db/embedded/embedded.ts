@@ -5,8 +5,9 @@ import { clusterName, openDataDir } from '../../config/data-dir.ts'
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
+import { createFairQueue } from '../fair-queue.ts'
 import { databaseError } from '../pg-error.ts'
-import { budgetMs, currentCaller } from '../time-budget.ts'
+import { budgetMs, type Caller, currentCaller } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
@@ -162,38 +163,25 @@ export function onlyReads(text: string): boolean {
 
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
-/**
- * Runs one piece of work at a time, the callers in turn: a hundred statements of one user keep no other user waiting. What
- * has no caller shares one turn.
- */
+/** Runs one piece of work at a time, the callers in turn. */
 function createTurns() {
-  /** What waits, in the order of arrival, by its caller. The first caller is next. */
-  const waiting = new Map<string | undefined, (() => void)[]>()
+  const waiting = createFairQueue<{ caller: Caller; start: () => void }>()
   let isBusy = false
 
-  return async <T>(caller: string | undefined, work: () => Promise<T>): Promise<T> => {
-    if (isBusy) await new Promise<void>(start => waiting.getOrInsertComputed(caller, () => []).push(start))
+  return async <T>(caller: Caller, work: () => Promise<T>): Promise<T> => {
+    if (isBusy) await new Promise<void>(start => waiting.add({ caller, start }))
     isBusy = true
     try {
       return await work()
     } finally {
-      moveToEnd(waiting, caller)
-      const [next] = waiting
-      if (next) startFirst(...next)
-      else isBusy = false
+      waiting.yieldTurn(caller)
+      const next = waiting.next()
+      if (next) {
+        waiting.delete(next)
+        next.start()
+      } else isBusy = false
     }
   }
-
-  function startFirst(caller: string | undefined, [start, ...others]: (() => void)[]) {
-    if (others.length > 0) waiting.set(caller, others)
-    else waiting.delete(caller)
-    start!()
-  }
-}
-
-function moveToEnd<Key, Value>(map: Map<Key, Value>, key: Key) {
-  const value = map.get(key)
-  if (map.delete(key)) map.set(key, value!)
 }
 
 /**
