@@ -19,11 +19,11 @@ import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { version } from '../package.json'
 import { bind } from '../src/http/bind.ts'
+import { executablePath, sources } from './support/executable.ts'
 import { type Client, client, type DatabaseKind } from './support/harness.ts'
 import { privateDatabase } from './support/template.ts'
 
 const root = join(import.meta.dir, '..')
-const built = join(root, 'dist/todo-api')
 const base = mkdtempSync(join(tmpdir(), 'todo-api-binary-'))
 /** An unprivileged user that owns nothing but the folder that the program is started in. */
 const stranger = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {}
@@ -31,31 +31,15 @@ const running = new Set<Bun.Subprocess>()
 
 beforeAll(async () => {
   chmodSync(base, 0o755)
-  if (!isCurrent()) await build()
-  copyFileSync(built, join(base, 'todo-api'))
+  copyFileSync(await executablePath(), join(base, 'todo-api'))
   chmodSync(join(base, 'todo-api'), 0o755)
 }, 120_000)
-
-async function build() {
-  const child = Bun.spawn([process.execPath, join(root, 'scripts/build.ts')], {
-    stdout: 'ignore',
-    stderr: 'inherit',
-  })
-  expect(await child.exited).toBe(0)
-}
 
 afterAll(async () => {
   for (const child of running) child.kill('SIGKILL')
   await Promise.all([...running].map(child => child.exited))
   rmSync(base, { recursive: true, force: true })
 }, 30_000)
-
-function isCurrent(): boolean {
-  if (!existsSync(built)) return false
-  const made = statSync(built).mtimeMs
-  const files = [...new Bun.Glob('{src,drizzle}/**/*').scanSync(root), 'scripts/build.ts', 'bun.lock']
-  return files.every(file => statSync(join(root, file)).mtimeMs <= made)
-}
 
 /** A folder with nothing in it but the executable. */
 function emptyFolder(): string {
@@ -378,11 +362,8 @@ test('a port that needs a privilege is reported in a sentence', () => {
 
 test('a container engine can build it of what .dockerignore lets through', async () => {
   const context = mkdtempSync(join(base, 'context-'))
-  const [ignored, ...exceptions] = readFileSync(join(root, '.dockerignore'), 'utf8').match(/^[*!].*$/gm)!
-  expect(ignored).toBe('*')
-  for (const exception of exceptions)
-    for (const path of new Bun.Glob(exception.slice(1)).scanSync({ cwd: root, onlyFiles: false }))
-      cpSync(join(root, path), join(context, path), { recursive: true })
+  expect(readFileSync(join(root, '.dockerignore'), 'utf8').match(/^[^#!].*$/gm)).toEqual(['*'])
+  for (const path of sources()) cpSync(join(root, path), join(context, path))
   symlinkSync(join(root, 'node_modules'), join(context, 'node_modules'))
 
   const build = Bun.spawn([process.execPath, 'scripts/build.ts'], { cwd: context, stderr: 'pipe' })

@@ -904,7 +904,7 @@ describe('a command that fails', () => {
   })
 })
 
-test.each(['user list', 'export'])('a reader of %s that goes away early is no failure', async words => {
+test.each(['user list', 'export'])('a reader of %s that goes away early costs no message', async words => {
   const place = await newPlace('postgres')
   await execute(
     place.env.DATABASE_URL!,

@@ -195,6 +195,7 @@ describe.each(['postgres', 'embedded'] as const)('reset-sync beside writers (%s)
     isDone = true
     await Promise.all(writers)
 
+    expect(titles.size).toBeGreaterThan(0)
     for (const user of users) {
       const { body } = await api.get('/tasks?limit=200', user)
       const versions = body.map((task: { version: number }) => task.version)
