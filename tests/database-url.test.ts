@@ -190,7 +190,10 @@ describe('an address is read as libpq reads it:', () => {
 
 describe('a mistake says what to write, and repeats nothing of the address:', () => {
   test.each([
-    ['postgres://u:geheim/x@h/d', /percent-encoded.* \/ as %2F/],
+    [
+      'postgres://u:geheim/x@h/d',
+      /percent-encoded.* % as %25, @ as %40, \/ as %2F, : as %3A, \? as %3F, # as %23$/,
+    ],
     ['postgres://u:12/geheim@h/d', /percent-encoded/],
     ['postgres://u:geheim@x@h/d', /percent-encoded.* @ as %40/],
     ['postgres://u:geheim@x?y=1@h/d', /percent-encoded/],
