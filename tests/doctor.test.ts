@@ -64,6 +64,7 @@ const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 
 if (!isRoot) process.stderr.write('\nNOT RUN: tests that mount a file system need root.\n')
 
 test.each([
+  ['28P01', 'wrong', /correct the password .*@ is written %40, \/ %2F, : %3A, % %25\)/],
   ['53300', 'sorry, too many clients already', /DATABASE_POOL_SIZE/],
   ['57P03', 'the database system is starting up', /try again/],
   ['57P01', 'terminating connection', /try again/],
