@@ -119,7 +119,7 @@ test('clients whose address is not known any more, because they hung up, are cou
     registrationsPerHour: 0,
   })
   await throttle.limitCalls('login', null)
-  expect(throttle.limitCalls('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
+  await expect(throttle.limitCalls('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
 })
 
 onBothDatabases(

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { PGlite } from '@electric-sql/pglite'
 import { clusterName, openDataDir } from '../../config/data-dir.ts'
@@ -140,14 +140,27 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
   }
 }
 
-/** Without its folder, deleted or moved, the engine still answers from open files, but stores nothing. */
+/**
+ * Without its folder, deleted, moved or replaced by another, the engine still answers from open files, but stores nothing, or
+ * in the wrong place.
+ */
 function watchFolder(folder: string) {
+  const path = join(folder, 'PG_VERSION')
+  // An open file keeps its number.
+  const file = openSync(path, 'r')
+  const isThere = () => statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(file).ino
   const lost = Promise.withResolvers<string>()
-  const place = { isGone: false, lost: lost.promise, stop: () => clearInterval(timer) }
-  const timer = setInterval(() => {
-    place.isGone ||= !existsSync(join(folder, 'PG_VERSION'))
+  const look = () => {
+    place.isGone ||= !isThere()
     if (place.isGone) lost.resolve('the folder of the embedded database is gone')
-  }, checkFolderMs).unref()
+  }
+  const stop = () => {
+    clearInterval(timer)
+    look()
+    closeSync(file)
+  }
+  const place = { isGone: false, lost: lost.promise, stop }
+  const timer = setInterval(look, checkFolderMs).unref()
   return place
 }
 
