@@ -32,12 +32,7 @@ export async function provePassword<T>(
   client: Client,
   write: (account: { id: string; hash: string }) => Promise<T | undefined>,
 ): Promise<T | undefined> {
-  const signedIn = await db
-    .selectDistinct({ ip: sessions.ip })
-    .from(sessions)
-    .innerJoin(users, eq(users.id, sessions.userId))
-    .where(which)
-  const counted = { account: key, addresses: signedIn.map(({ ip }) => ip) }
+  const counted = { account: key, addresses: await addressesOf(db, which) }
   for (let attempt = 1; attempt <= 2; attempt++) {
     const account = await throttle.limitAttempts(counted, client, async () => {
       const [found] = await db.select({ id: users.id, hash: users.passwordHash }).from(users).where(which)
@@ -49,6 +44,15 @@ export async function provePassword<T>(
   }
   return undefined
 }
+
+/** Where the user of an account is signed in. It takes as long when there is no such account. */
+async function addressesOf(db: Db, which: SQL | undefined) {
+  const [user = { id: nilUuid }] = await db.select({ id: users.id }).from(users).where(which)
+  const found = await db.selectDistinct({ ip: sessions.ip }).from(sessions).where(eq(sessions.userId, user.id))
+  return found.map(({ ip }) => ip)
+}
+
+const nilUuid = '00000000-0000-0000-0000-000000000000'
 
 /** For what a signed-in user may do only with the current password. */
 export const createWithPassword = (parts: Parts) =>
