@@ -48,7 +48,10 @@ export async function provePassword<T>(
 /** Where the user of an account is signed in. It takes as long when there is no such account. */
 async function addressesOf(db: Db, which: SQL | undefined) {
   const [user = { id: nilUuid }] = await db.select({ id: users.id }).from(users).where(which)
-  const found = await db.selectDistinct({ ip: sessions.ip }).from(sessions).where(eq(sessions.userId, user.id))
+  const found = await db
+    .selectDistinct({ ip: sessions.ip })
+    .from(sessions)
+    .where(eq(sessions.userId, user.id))
   return found.map(({ ip }) => ip)
 }
 
