@@ -10,6 +10,13 @@ const signIn = (api: Service, username: string, password: string, ip: string): P
 
 const from = (ip: string | null) => ({ ip, signal: new AbortController().signal })
 
+/** Counts those that are over. */
+function countSettled(answers: Promise<unknown>[]): () => number {
+  let over = 0
+  for (const answer of answers) void answer.finally(() => over++)
+  return () => over
+}
+
 /** An account whose user is signed in from these addresses. */
 const on = (account: string, ...addresses: string[]) => ({ account, addresses })
 
@@ -153,10 +160,11 @@ onBothDatabases(
     test('attempts on one account keep no other user from signing in', async () => {
       const [ada, bob] = [await api.user(), await api.user()]
       const attempts = Array.from({ length: 90 }, () => signIn(api, ada.email, ada.password, '203.0.113.68'))
+      const over = countSettled(attempts)
       const ofBob = await signIn(api, bob.email, bob.password, '203.0.113.68')
 
       expect(ofBob.status).toBe(200)
-      expect(await Promise.race([attempts.at(-1)!.then(() => 'over'), 'not over'])).toBe('not over')
+      expect(over()).toBeLessThan(60)
       expect((await Promise.all(attempts)).filter(({ status }) => status !== 200)).toEqual([])
     })
 
@@ -320,10 +328,11 @@ onBothDatabases(
       const flood = Array.from({ length: 40 }, (_, i) =>
         signIn(api, ada.email, 'a wrong one', `203.0.113.${100 + i}`),
       )
+      const over = countSettled(flood)
       const atHome = await signIn(api, ada.email, ada.password, home)
 
       expect(atHome.status).toBe(200)
-      expect(await Promise.race([flood.at(-1)!.then(() => 'over'), 'not over'])).toBe('not over')
+      expect(over()).toBeLessThan(30)
       expect((await Promise.all(flood)).filter(({ status }) => status !== 401)).toEqual([])
     })
 
