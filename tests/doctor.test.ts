@@ -64,6 +64,7 @@ const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 
 if (!isRoot) process.stderr.write('\nNOT RUN: tests that mount a file system need root.\n')
 
 test.each([
+  ['28P01', 'wrong', /correct the password .*@ is written %40, \/ %2F, : %3A, % %25\)/],
   ['53300', 'sorry, too many clients already', /DATABASE_POOL_SIZE/],
   ['57P03', 'the database system is starting up', /try again/],
   ['57P01', 'terminating connection', /try again/],
@@ -311,6 +312,14 @@ describe('doctor names the cure when the database', () => {
   test.each([
     ['another encoding', 'server_encoding', 'LATIN1', 'encoding', 'fail', /encoding 'UTF8'/],
     ['another time zone', 'TimeZone', 'Asia/Tokyo', 'time zone', 'fail', /set timezone = 'UTC'/],
+    [
+      'read-only sessions',
+      'transaction_read_only',
+      'on',
+      'writing',
+      'fail',
+      /reset default_transaction_read/,
+    ],
     ['no time limits', 'statement_timeout', '0', 'time limits', 'warn', /set statement_timeout = '1800ms'/],
   ] as const)('has %s', async (_, setting, value, check, verdict, cure) => {
     const { exitCode, found } = await pretend(
@@ -321,6 +330,23 @@ describe('doctor names the cure when the database', () => {
 
     expect(found).toEqual([{ verdict, check, about: expect.any(String), cure: expect.stringMatching(cure) }])
     expect(exitCode).toBe(verdict === 'fail' ? 1 : 0)
+  })
+
+  test('is a standby', async () => {
+    const { exitCode, found } = await pretend(
+      'pg_is_in_recovery() returns boolean language sql as $$ select true $$',
+      () => problems(place.env),
+    )
+
+    expect(found).toEqual([
+      {
+        verdict: 'fail',
+        check: 'writing',
+        about: expect.any(String),
+        cure: 'name the primary in DATABASE_URL',
+      },
+    ])
+    expect(exitCode).toBe(1)
   })
 
   test('is empty, and the role may not make tables', async () => {

@@ -17,7 +17,7 @@ const cures: readonly [RegExp, string][] = [
   [/^42501 /, 'grant the role of DATABASE_URL the rights, or make it the owner: alter database … owner to …'],
   [/^53300 /, 'lower DATABASE_POOL_SIZE or the number of replicas, or raise max_connections'],
   [/^57P0/, 'the server is starting or stopping: try again'],
-  [/^25006 /, 'name the primary in DATABASE_URL'],
+  [/^25006 /, 'name the primary in DATABASE_URL; if it is named, default_transaction_read_only is on'],
   [
     /^(UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)/,
     'name the file of its authority in DATABASE_URL: sslrootcert=/path/to/ca.crt',

@@ -1,6 +1,6 @@
 import { forDistributed, type UserTable, undistributedTables } from './distribute.ts'
 import type { DedicatedConnection, Driver } from './driver.ts'
-import { shortLockWait, untilUnlocked } from './lock-wait.ts'
+import { untilUnlocked } from './lock-wait.ts'
 import { readMigrations } from './migrations.macro.ts' with { type: 'macro' }
 import type { Migration } from './migrations.macro.ts'
 import { databaseError, isSchemaMissing } from './pg-error.ts'
@@ -23,8 +23,8 @@ const lockKey = '8389754676633104489'
  * Applies the pending migrations, each in a transaction of its own, and returns their tags. The lock is held for a
  * transaction, so any number of copies may start at once, also through a transaction-pooling proxy. When none is pending
  * it only reads, so that a role without the right to create tables can serve. `userTables` are those that may be
- * distributed. `onWait` is called when another session holds a lock that a migration needs. Throws `MigrationError`, or the
- * driver's error when the database is away.
+ * distributed. `onWait` is called while another session holds a lock that a migration needs. Throws `MigrationError`, the
+ * driver's error when the database is away, or an Error with one line when an empty database is not in UTF8.
  */
 export async function migrate(
   driver: Driver,
@@ -34,21 +34,33 @@ export async function migrate(
 ): Promise<string[]> {
   const { pending } = await migrationState(driver, wanted)
   if (pending.length === 0) return []
+  if (pending.length === wanted.length) await requireUtf8(driver)
   const distributed = (await undistributedTables(driver, userTables)) && userTables
   return driver.dedicatedConnection(async connection => {
     const applied: string[] = []
     while (true) {
-      const tag = await untilUnlocked(() => applyNext(connection, wanted, distributed), onWait)
+      const tag = await untilUnlocked(wait => applyNext(connection, wanted, distributed, wait), onWait)
       if (tag === undefined) return applied
       applied.push(tag)
     }
   })
 }
 
+/** How to make a database that holds every text. */
+export const makeUtf8Database = "make a database with: create database … encoding 'UTF8' template template0"
+
+/** Others refuse or miscount characters, and keep their encoding for good. */
+async function requireUtf8(driver: Driver): Promise<void> {
+  const [row] = await driver.query("select current_setting('server_encoding')", [])
+  const encoding = row![0]
+  if (encoding !== 'UTF8') throw new Error(`the database is in ${encoding}, not UTF8: ${makeUtf8Database}`)
+}
+
 async function applyNext(
   connection: DedicatedConnection,
   wanted: readonly Migration[],
   distributed: readonly UserTable[] | undefined,
+  lockWait: string,
 ): Promise<string | undefined> {
   // The role may have limits. Through a proxy only `set local` removes them reliably.
   // Our lock is held by other copies alone.
@@ -67,7 +79,7 @@ async function applyNext(
   const statements = next.sql.split('--> statement-breakpoint')
   const possible = distributed ? forDistributed(statements, distributed) : statements
   try {
-    await connection.execute(shortLockWait)
+    await connection.execute(lockWait)
     for (const statement of possible) await connection.execute(statement)
     await connection.execute(
       `insert into drizzle.__drizzle_migrations (hash, created_at) values ('${next.hash}', ${next.when}); commit`,
@@ -81,7 +93,8 @@ async function applyNext(
 }
 
 const journal = `
-  select created_at, obj_description('drizzle.__drizzle_migrations'::regclass) from drizzle.__drizzle_migrations`
+  select created_at, obj_description('drizzle.__drizzle_migrations'::regclass), to_regclass('users') is not null
+  from drizzle.__drizzle_migrations`
 
 /** How the database and this program differ. */
 interface MigrationState {
@@ -93,14 +106,17 @@ interface MigrationState {
 
 /**
  * Reads the journal; asks the database each time. Throws an Error with one line when this program cannot use the
- * database: its first migration is not ours, or one of a newer program dropped what ours reads. Such a migration says so
- * in the comment of the journal: `comment on table drizzle.__drizzle_migrations is 'needs 0007_drop_position'`.
+ * database: its first migration is not ours, the session does not see the tables, or a migration of a newer program dropped
+ * what ours reads. Such a migration says so in the comment of the journal:
+ * `comment on table drizzle.__drizzle_migrations is 'needs 0007_drop_position'`.
  */
 export async function migrationState(driver: Driver, wanted = migrations): Promise<MigrationState> {
   const rows = await journalOf(driver)
   const applied = new Set(rows.map(([when]) => Number(when)))
   if (applied.size > 0 && !applied.has(wanted[0]!.when)) throw new Error(otherHistory)
-  const needed = /^needs (\w+)$/.exec(`${rows[0]?.[1]}`)?.[1]
+  const [, comment, seesTables] = rows[0] ?? []
+  if (seesTables === false) throw new Error(unseen)
+  const needed = /^needs (\w+)$/.exec(`${comment}`)?.[1]
   if (needed !== undefined && !wanted.some(({ tag }) => tag === needed)) {
     throw new Error(`this database needs a todo-api that has the migration ${needed}: upgrade this one`)
   }
@@ -116,6 +132,9 @@ async function journalOf(driver: Driver): Promise<readonly unknown[][]> {
     return []
   }
 }
+
+const unseen =
+  'the tables of todo-api are in no schema of the search_path: name it there, for the role or in DATABASE_URL'
 
 const otherHistory =
   'this database is from before the first release, and no migration leads here from it: ' +

@@ -5,8 +5,9 @@ import { clusterName, openDataDir } from '../../config/data-dir.ts'
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
+import { createFairQueue } from '../fair-queue.ts'
 import { databaseError } from '../pg-error.ts'
-import { budgetMs, currentCaller } from '../time-budget.ts'
+import { budgetMs, type Caller, currentCaller, spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
@@ -45,12 +46,10 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
   const connection = new EmbeddedConnection(engine)
   const place = watchFolder(folder)
   const letOthersRun = turnTaker()
-  const inTurn = createTurns()
+  const turns = createTurns()
   let closing: Promise<void> | undefined
   /** The last copy: the engine makes one at a time. */
   let copies = Promise.resolve()
-  /** Statements and transactions that run or wait. */
-  let present = 0
 
   const requireOpen = () => {
     if (closing || place.isGone) throw new AppError('unavailable')
@@ -62,17 +61,13 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
   }
 
   /** Runs `work` when nothing else uses the connection. */
-  const alone = async <T>(work: () => Promise<T>): Promise<T> => {
+  const alone = <T>(work: () => Promise<T>): Promise<T> => {
     requireOpen()
-    present++
-    try {
-      return await inTurn(currentCaller(), async () => {
-        await letOthersRun()
-        return work()
-      })
-    } finally {
-      present--
+    const step = async () => {
+      await letOthersRun()
+      return work()
     }
+    return spendBudget(deadline => turns.take(step, deadline))
   }
 
   const stopMaintenance = startMaintenance(async statement => {
@@ -93,7 +88,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
     place.stop()
     // They end at the next file.
     await copies
-    while (present > 0) await Bun.sleep(1)
+    while (turns.present() > 0) await Bun.sleep(1)
     // It writes a last checkpoint.
     if (!place.isGone) await engine.close()
     release()
@@ -138,6 +133,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
     },
 
     stats() {
+      const present = turns.present()
       const inUse = Math.min(present, 1)
       return { size: 1, inUse, idle: 1 - inUse, opening: 0, waiting: present - inUse, away: false }
     },
@@ -176,25 +172,48 @@ export function onlyReads(text: string): boolean {
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
 /**
- * Runs one piece of work at a time, in the order of arrival, except that a caller who has just had a turn lets others go
- * first: a hundred statements of one user keep no other user waiting.
+ * Runs one piece of work at a time, the callers in turn. What a request asks for is `unavailable` when it has not begun at
+ * its deadline; the service's own work waits as long as it takes.
  */
 function createTurns() {
-  const waiting: { caller: string | undefined; start: () => void }[] = []
+  const waiting = createFairQueue<{ caller: Caller; start: () => void }>()
   let isBusy = false
 
-  return async <T>(caller: string | undefined, work: () => Promise<T>): Promise<T> => {
-    if (isBusy) await new Promise<void>(start => waiting.push({ caller, start }))
+  async function take<T>(work: () => Promise<T>, deadline: number): Promise<T> {
+    const caller = currentCaller()
+    if (isBusy) await turn(caller, deadline)
     isBusy = true
     try {
       return await work()
     } finally {
-      const other = caller === undefined ? 0 : waiting.findIndex(next => next.caller !== caller)
-      const [next] = waiting.splice(Math.max(0, other), 1)
-      if (next) next.start()
-      else isBusy = false
+      waiting.yieldTurn(caller)
+      const next = waiting.next()
+      if (next) {
+        waiting.delete(next)
+        next.start()
+      } else isBusy = false
     }
   }
+
+  const turn = (caller: Caller, deadline: number) =>
+    new Promise<void>((resolve, reject) => {
+      const late = () => {
+        waiting.delete(place)
+        reject(new AppError('unavailable', { cause: new Error('no turn in time') }))
+      }
+      const timer = caller && setTimeout(late, Math.max(0, deadline - performance.now()))
+      const start = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+      const place = { caller, start }
+      waiting.add(place)
+    })
+
+  /** How much runs or waits. */
+  const present = () => Number(isBusy) + waiting.size
+
+  return { take, present }
 }
 
 /**
