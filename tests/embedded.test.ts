@@ -438,7 +438,7 @@ test('a folder without PG_VERSION is left as it is: no new database is made over
   renameSync(join(cluster, 'PG_VERSION'), join(dataDir, 'lost'))
 
   await expect(openEmbedded({ dataDir })).rejects.toThrow(
-    `the database in ${cluster} is incomplete, without PG_VERSION: copy it again`,
+    `the database in ${cluster} is incomplete (PG_VERSION is missing or damaged): copy it again`,
   )
   renameSync(join(dataDir, 'lost'), join(cluster, 'PG_VERSION'))
   expect(await (await open(dataDir)).query('select a from t', [])).toEqual([[42]])
