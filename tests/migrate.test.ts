@@ -1,10 +1,11 @@
-import { describe, expect, test } from 'bun:test'
+import { describe, expect, spyOn, test } from 'bun:test'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { DatabaseSettings } from '../src/config/config.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { openDriver } from '../src/db/drizzle.ts'
+import { untilUnlocked } from '../src/db/lock-wait.ts'
 import { migrate, migrationState, migrations } from '../src/db/migrator.ts'
 import { isAway } from '../src/server/start.ts'
 import { startFaultProxy } from './support/fault-proxy.ts'
@@ -590,6 +591,28 @@ test('an autovacuum is cancelled by a migration that it is in the way of, as by 
     await server.close()
   }
 }, 30_000)
+
+test('what waits for a lock is tried every two seconds for as long as it takes, and says so each minute', async () => {
+  const pauses: unknown[] = []
+  const clock = spyOn(Bun, 'sleep').mockImplementation(async pause => void pauses.push(pause))
+  const failed = (code: string) => Object.assign(new Error('a failure'), { code })
+  const locked = failed('55P03')
+  const said: unknown[] = []
+  /** Beside an autovacuum the first of each minute waits longer. */
+  const waits: string[] = []
+  const work = async (lockWait: string) => {
+    if (waits.push(lockWait) < 100) throw locked
+    return 'done'
+  }
+  const result = await untilUnlocked(work, error => said.push(error))
+  const other = failed('40P01')
+  await expect(untilUnlocked(() => Promise.reject(other))).rejects.toBe(other)
+  clock.mockRestore()
+
+  expect([result, said]).toEqual(['done', Array(4).fill(locked)])
+  expect([...waits.keys()].filter(i => waits[i] !== waits[1])).toEqual([0, 30, 60, 90])
+  expect(pauses).toEqual(Array(99).fill(2000))
+})
 
 /** Where a started program listens, from its log. */
 const urlOf = async (child: ReturnType<typeof start>) => (await lineOf(child, /"url":"([^"]+)\/"/))[1]!
