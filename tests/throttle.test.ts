@@ -10,6 +10,9 @@ const signIn = (api: Service, username: string, password: string, ip: string): P
 
 const from = (ip: string | null) => ({ ip, signal: new AbortController().signal })
 
+/** An account whose user is signed in from these addresses. */
+const on = (account: string, ...addresses: string[]) => ({ account, addresses })
+
 onBothDatabases(
   'throttles of an address',
   api => {
@@ -233,13 +236,15 @@ onBothDatabases(
       const busy = () => Promise.reject(new Error('busy'))
 
       for (let i = 0; i < 5; i++) {
-        await expect(throttle.limitAttempts(account, from('203.0.113.1'), busy)).rejects.toThrow('busy')
+        await expect(throttle.limitAttempts(on(account), from('203.0.113.1'), busy)).rejects.toThrow('busy')
       }
-      expect(await throttle.limitAttempts(account, from('203.0.113.1'), async () => 'right')).toBe('right')
+      expect(await throttle.limitAttempts(on(account), from('203.0.113.1'), async () => 'right')).toBe(
+        'right',
+      )
       // Neither does it count when one attempt is left to the address.
-      await throttle.limitAttempts(account, from('203.0.113.2'), async () => undefined)
+      await throttle.limitAttempts(on(account), from('203.0.113.2'), async () => undefined)
       for (let i = 0; i < 2; i++)
-        await expect(throttle.limitAttempts(account, from('203.0.113.1'), busy)).rejects.toThrow('busy')
+        await expect(throttle.limitAttempts(on(account), from('203.0.113.1'), busy)).rejects.toThrow('busy')
     })
 
     test('attempts on one account wait for each other, but for none whose client has hung up', async () => {
@@ -255,9 +260,9 @@ onBothDatabases(
         return order.push(name)
       }
 
-      const first = throttle.limitAttempts(account, from(null), check('first'))
-      const gone = throttle.limitAttempts(account, { ip: null, signal: hangUp.signal }, check('gone'))
-      const last = throttle.limitAttempts(account, from(null), check('last'))
+      const first = throttle.limitAttempts(on(account), from(null), check('first'))
+      const gone = throttle.limitAttempts(on(account), { ip: null, signal: hangUp.signal }, check('gone'))
+      const last = throttle.limitAttempts(on(account), from(null), check('last'))
       hangUp.abort()
       await expect(gone).rejects.toMatchObject({ code: 'bad_request' })
       expect(order).toEqual([])
@@ -279,29 +284,47 @@ onBothDatabases(
         checks++
         throw away
       }
-      const attempts = Array.from({ length: 3 }, () => throttle.limitAttempts(account, from(null), check))
+      const attempts = Array.from({ length: 3 }, () => throttle.limitAttempts(on(account), from(null), check))
 
       expect(await Promise.allSettled(attempts)).toEqual(Array(3).fill({ status: 'rejected', reason: away }))
       expect(checks).toBe(1)
-      expect(await throttle.limitAttempts(account, from(null), async () => 'right')).toBe('right')
+      expect(await throttle.limitAttempts(on(account), from(null), async () => 'right')).toBe('right')
     })
 
     test.each([
-      ['from another address', 5, '203.0.113.2'],
+      ['where the user is signed in', 5, '2001:db8:8:1::1'],
       ['without a limit', 0, '203.0.113.1'],
-    ])('an attempt waits for none %s', async (_, failuresPerAccount, ip) => {
+    ])('an attempt %s waits for none from elsewhere', async (_, failuresPerAccount, address) => {
       const throttle = createThrottle(
         { query: api.sql },
         { loginsPerMinute: 0, failuresPerAccount, registrationsPerHour: 0 },
       )
-      const account = crypto.randomUUID()
+      const account = on(crypto.randomUUID(), '198.51.100.1', address)
       const { promise: checked, resolve: finish } = Promise.withResolvers<string>()
 
       const first = throttle.limitAttempts(account, from('203.0.113.1'), () => checked)
-      const second = throttle.limitAttempts(account, from(ip), async () => 'second')
+      const second = throttle.limitAttempts(
+        account,
+        from(address.replace('::1', '::2')),
+        async () => 'second',
+      )
       expect(await Promise.race([first, second])).toBe('second')
       finish('first')
       expect(await first).toBe('first')
+    })
+
+    test('a flood from many addresses keeps no user out who is signed in elsewhere', async () => {
+      const ada = await api.user()
+      const home = '198.51.100.20'
+      expect((await signIn(api, ada.email, ada.password, home)).status).toBe(200)
+      const flood = Array.from({ length: 40 }, (_, i) =>
+        signIn(api, ada.email, 'a wrong one', `203.0.113.${100 + i}`),
+      )
+      const atHome = await signIn(api, ada.email, ada.password, home)
+
+      expect(atHome.status).toBe(200)
+      expect(await Promise.race([flood.at(-1)!.then(() => 'over'), 'not over'])).toBe('not over')
+      expect((await Promise.all(flood)).filter(({ status }) => status !== 401)).toEqual([])
     })
 
     test('a counter that is out of reach refuses no attempt: it says so', async () => {
@@ -310,7 +333,7 @@ onBothDatabases(
         { query: away },
         { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
       )
-      await expect(throttle.limitAttempts('ada', from(null), async () => 'right')).rejects.toThrow('away')
+      await expect(throttle.limitAttempts(on('ada'), from(null), async () => 'right')).rejects.toThrow('away')
     })
 
     test('a wrong current password counts as an attempt to sign in, whatever the case of the address', async () => {

@@ -63,11 +63,10 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
   /** Runs `work` when nothing else uses the connection. */
   const alone = <T>(work: () => Promise<T>): Promise<T> => {
     requireOpen()
-    const step = async () => {
+    return turns.take(async () => {
       await letOthersRun()
       return work()
-    }
-    return spendBudget(deadline => turns.take(step, deadline))
+    })
   }
 
   const stopMaintenance = startMaintenance(async statement => {
@@ -172,16 +171,16 @@ export function onlyReads(text: string): boolean {
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
 /**
- * Runs one piece of work at a time, the callers in turn. What a request asks for is `unavailable` when it has not begun at
- * its deadline; the service's own work waits as long as it takes.
+ * Runs one piece of work at a time, the callers in turn. A request that has waited for longer than its time budget is
+ * `unavailable`; the service's own work waits as long as it takes.
  */
 function createTurns() {
   const waiting = createFairQueue<{ caller: Caller; start: () => void }>()
   let isBusy = false
 
-  async function take<T>(work: () => Promise<T>, deadline: number): Promise<T> {
+  async function take<T>(work: () => Promise<T>): Promise<T> {
     const caller = currentCaller()
-    if (isBusy) await turn(caller, deadline)
+    if (isBusy) await spendBudget(deadline => turn(caller, deadline))
     isBusy = true
     try {
       return await work()

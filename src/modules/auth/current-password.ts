@@ -1,6 +1,6 @@
 import { eq, type SQL } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { users } from '../../db/tables.ts'
+import { sessions, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { Passwords } from './password-hash.ts'
@@ -32,8 +32,9 @@ export async function provePassword<T>(
   client: Client,
   write: (account: { id: string; hash: string }) => Promise<T | undefined>,
 ): Promise<T | undefined> {
+  const counted = { account: key, addresses: await addressesOf(db, which) }
   for (let attempt = 1; attempt <= 2; attempt++) {
-    const account = await throttle.limitAttempts(key, client, async () => {
+    const account = await throttle.limitAttempts(counted, client, async () => {
       const [found] = await db.select({ id: users.id, hash: users.passwordHash }).from(users).where(which)
       return (await passwords.verify(password, found?.hash, client.signal)) ? found : undefined
     })
@@ -43,6 +44,18 @@ export async function provePassword<T>(
   }
   return undefined
 }
+
+/** Where the user of an account is signed in. It takes as long when there is no such account. */
+async function addressesOf(db: Db, which: SQL | undefined) {
+  const [user = { id: nilUuid }] = await db.select({ id: users.id }).from(users).where(which)
+  const found = await db
+    .selectDistinct({ ip: sessions.ip })
+    .from(sessions)
+    .where(eq(sessions.userId, user.id))
+  return found.map(({ ip }) => ip)
+}
+
+const nilUuid = '00000000-0000-0000-0000-000000000000'
 
 /** For what a signed-in user may do only with the current password. */
 export const createWithPassword = (parts: Parts) =>

@@ -14,7 +14,7 @@ export type Throttle = ReturnType<typeof createThrottle>
 
 const accountSeconds = 15 * 60
 const fallbackSeconds = 60
-/** Attempts from one address on one account that may wait for the one before. */
+/** Attempts on one account that may wait for the one before. */
 const waitingMax = 100
 
 /**
@@ -23,7 +23,8 @@ const waitingMax = 100
  *
  * An attacker cannot lock a user out. After too many failed attempts on an account, each address still has one attempt
  * a minute on it: the right password works at the first attempt from the user's address, and an attacker has one attempt
- * a minute for each address. Attempts from different addresses do not wait for each other, but for a core that hashes.
+ * a minute for each address. Where the user is signed in, attempts do not wait for those from elsewhere. Another address
+ * of the user may have to, as long as a flood from many addresses lasts.
  */
 export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['throttle']) {
   const client = {
@@ -53,8 +54,8 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
   const queues = new Map<string, ReturnType<typeof createQueue>>()
 
   /**
-   * One attempt from an address on an account after the other: an attempt that waits does not count as failed, and keeps no
-   * password of another account from being hashed.
+   * One attempt with the same key after the other: an attempt that waits does not count as failed, and keeps no password of
+   * another account from being hashed.
    */
   async function inTurn<T>(key: string, attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     const queue = queues.get(key) ?? createQueue(1, waitingMax)
@@ -111,17 +112,19 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
 
     /**
      * Runs a check of a credential for an account, after those before it. It counts as failed until it succeeds, so that of a
-     * hundred attempts at many replicas not all pass before the first is counted. Returns what the check returns. Throws
-     * `too_many_requests`.
+     * hundred attempts at many replicas not all pass before the first is counted. `addresses` are those from which the user
+     * is signed in. Returns what the check returns. Throws `too_many_requests`.
      */
     async limitAttempts<T>(
-      account: string,
+      { account, addresses }: { account: string; addresses: (string | null)[] },
       { ip, signal }: Pick<Client, 'ip' | 'signal'>,
       check: () => Promise<T>,
     ): Promise<T> {
       if (settings.failuresPerAccount === 0) return check()
       const address = bucketOf(ip)
-      return inTurn(`${account} ${address}`, () => countAttempt(account, address, check), signal)
+      const isKnown = addresses.some(known => bucketOf(known) === address)
+      const key = isKnown ? `${account} ${address}` : account
+      return inTurn(key, () => countAttempt(account, address, check), signal)
     },
 
     /** The number of calls that each limit has refused since the start. */
