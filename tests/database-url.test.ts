@@ -190,7 +190,10 @@ describe('an address is read as libpq reads it:', () => {
 
 describe('a mistake says what to write, and repeats nothing of the address:', () => {
   test.each([
-    ['postgres://u:geheim/x@h/d', /percent-encoded.* \/ as %2F/],
+    [
+      'postgres://u:geheim/x@h/d',
+      /percent-encoded.* % as %25, @ as %40, \/ as %2F, : as %3A, \? as %3F, # as %23$/,
+    ],
     ['postgres://u:12/geheim@h/d', /percent-encoded/],
     ['postgres://u:geheim@x@h/d', /percent-encoded.* @ as %40/],
     ['postgres://u:geheim@x?y=1@h/d', /percent-encoded/],
@@ -213,6 +216,8 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['host=h password=geheim', /must look like postgres:/],
     ['postgres:/h/geheim', /must look like postgres:/],
     ['postgres://h/d?sslmode=geheim', /sslmode .*disable, allow, prefer, require, verify-ca, verify-full/],
+    ['postgres://h/d?sslmode=', /sslmode .*disable, allow, prefer, require, verify-ca, verify-full/],
+    ['postgres://h/d?connect_timeout=', /connect_timeout .*whole number/],
     ['postgres://h/d?connect_timeout=geheim', /connect_timeout .*whole number/],
     ['postgres://h/d?connect_timeout=3geheim', /connect_timeout .*whole number/],
     ['postgres://h/d?target_session_attrs=standby', /target_session_attrs .*any, read-write, primary/],
@@ -500,8 +505,12 @@ describe('a server without TLS', () => {
     expect(server.connections()).toBe(1)
   })
 
-  test('is refused with require', async () => {
+  test('is refused with require, and its connection closed', async () => {
     await expect(ask(`${withoutTls.url}?sslmode=require`)).rejects.toMatchObject({ code: 'TLS_NOT_OFFERED' })
+
+    using server = await startScriptedServer()
+    await expect(ask(`${server.url}?sslmode=require`)).rejects.toMatchObject({ code: 'TLS_NOT_OFFERED' })
+    await until(() => server.open() === 0)
   })
 })
 
@@ -590,6 +599,16 @@ describe('a failure to connect has a code of its own:', () => {
     using silent = await startScriptedServer({ tls: Buffer.alloc(0) })
 
     await expect(ask(silent.url)).rejects.toMatchObject({ code: 'CONNECT_TIMEOUT' })
+  })
+
+  test('a server that hangs up', async () => {
+    using silent = await startScriptedServer({ tls: Buffer.alloc(0) })
+    const asking = ask(`${silent.url}?sslmode=require`)
+    asking.catch(() => {})
+    await until(() => silent.open() === 1)
+    silent[Symbol.dispose]()
+
+    await expect(asking).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' })
   })
 
   test('a server that has TLS and does not begin it', async () => {

@@ -149,8 +149,17 @@ const batchOptions = () => ({
 /** Logs that a collector is away once a minute, not for every batch. */
 function warningsTo(log: Log) {
   const warn = onceAMinute((message: string) =>
-    log.warn('traces are lost', { reason: message.slice(0, 300) }),
+    log.warn('traces are lost', { reason: reasonOf(message).slice(0, 300) }),
   )
   const ignore = () => {}
   return { error: warn, warn, info: ignore, debug: ignore, verbose: ignore }
+}
+
+/** The SDK reports an error as JSON, with its stack. */
+function reasonOf(message: string): string {
+  try {
+    return String(JSON.parse(message).message)
+  } catch {
+    return message
+  }
 }
