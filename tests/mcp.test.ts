@@ -269,9 +269,12 @@ onBothDatabases(
         return content.detail.map(({ loc, msg }: any) => `${loc.join('.')}: ${msg}`)
       }
 
-      expect(await problemsOf('find_tasks', { limt: 5, status: 'pending', priority: '1' })).toEqual([
+      expect(
+        await problemsOf('find_tasks', { limt: 5, status: 'pending', list: 'none', priority: '1' }),
+      ).toEqual([
         'arguments.status: Input should be a list',
         'arguments.priority: Input should be a whole number',
+        'arguments.list: Input should be a list',
         "arguments.limt: Unknown field: the nearest known one is 'limit'",
       ])
       const q = Array.from({ length: 21 }, (_, i) => `word${10 + i}`).join(' ')
