@@ -299,14 +299,15 @@ onBothDatabases('a batch', api => {
 
     test('a child that went with its parent is deleted once more only in the version that it had', async () => {
       const ada = await api.user()
-      await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
+      const made = await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
+      const current = made.results[1].task
       const operations = (version: number) => [
         { op: 'delete', id: parent },
         { op: 'delete', id: child, version },
       ]
 
       const refused = await sendTo(ada.token, true, operations(1))
-      expect(refused).toMatchObject({ code: 'precondition_failed', index: 1 })
+      expect(refused).toMatchObject({ code: 'precondition_failed', index: 1, current })
       const { results } = await sendTo(ada.token, true, operations(2))
       expect(results).toMatchObject([{ id: parent }, { id: child }])
     })
@@ -544,7 +545,9 @@ onBothDatabases('a batch', api => {
     }
     const least = await leastCpuMs({ few: () => refuse(1500), many: () => refuse(15_000) }, 5)
     expect(least.many).toBeLessThan(30 * least.few!)
-    expect((await send(ada.token, Array(400_000).fill(0))).status).toBe(413)
+    // Values of a whole body: its object and its list count.
+    expect((await send(ada.token, Array(19_998).fill(0))).status).toBe(422)
+    expect((await send(ada.token, Array(19_999).fill(0))).status).toBe(413)
     expect((await send(ada.token, 'x'.repeat(1024 * 1024))).status).toBe(413)
     const sized = (bytes: number) =>
       api.post('/tasks/batch', {

@@ -92,7 +92,7 @@ onBothDatabases('what a route does not know', api => {
       const lenient = await api.post('/tasks?_=1', { token, json })
       expect([lenient.status, lenient.headers.get('preference-applied')]).toEqual([201, null])
 
-      for (const prefer of ['handling=strict', 'respond-async, handling=strict', 'Handling="strict"; x=1']) {
+      for (const prefer of ['handling=strict', 'respond-async, handling=strict', 'Handling="Strict"; x=1']) {
         const answer = await api.post('/tasks', { token, json, headers: { prefer } })
         expectError(answer, 422, 'validation_failed', [
           {

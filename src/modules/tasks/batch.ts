@@ -5,7 +5,6 @@ import { AppError, findAppError, type Problem, problemsMax } from '../../lib/err
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { type Operation, operation, operationNames } from './model.ts'
-import { requireVersion } from './owned.ts'
 import { createWrites, type Identify, type Writes } from './writes.ts'
 
 /** How a batch is carried out. */
@@ -108,11 +107,10 @@ function createStep(userId: UserId, writes: Writes, key: string | undefined) {
       return { op, id, json }
     }
     const before = takenAlong.get(id)
-    if (before !== undefined) requireVersion('task', before, ifMatch)
-    else {
+    if (before === undefined) {
       const removed = await writes.remove(userId, id, false, ifMatch)
       for (const { id, version } of removed) takenAlong.set(id, version)
-    }
+    } else if ((operation.version ?? before) !== before) throw await writes.changedSince(userId, id, before)
     takenAlong.delete(id)
     return { op, id, json: null }
   }
