@@ -350,13 +350,21 @@ describe.each([
   })
 })
 
-test('a port that needs a privilege is reported in a sentence', () => {
+test('a port that needs a privilege, and a name that does not resolve, are reported in a sentence', () => {
   const refuse = (code: string) => () => {
     throw Object.assign(new Error('listen'), { code })
   }
   expect(() => bind({ host: '::1', port: 80 }, refuse('EACCES'))).toThrow(
     '[::1]:80 needs a privilege: set PORT to 1024 or more, or grant CAP_NET_BIND_SERVICE',
   )
+  const names = { host: 'METRICS_HOST', port: 'METRICS_PORT' }
+  expect(() => bind({ host: '::1', port: 80 }, refuse('EACCES'), names)).toThrow('set METRICS_PORT to 1024')
+  // How Bun and the system say that a name does not resolve.
+  for (const code of ['ENOENT', 'ENOTFOUND', 'EADDRNOTAVAIL']) {
+    expect(() => bind({ host: 'db', port: 80 }, refuse(code), names)).toThrow(
+      'db is not an address of this machine: set METRICS_HOST to one, or to 0.0.0.0 for all of them',
+    )
+  }
   expect(() => bind({ host: '::1', port: 80 }, refuse('EMFILE'))).toThrow('listen')
 })
 

@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import { AppError } from '../src/lib/errors.ts'
 import { createThrottle } from '../src/modules/auth/throttle.ts'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
 import { exchange } from './support/wire.ts'
@@ -264,6 +265,43 @@ onBothDatabases(
       await Promise.all([first, last])
 
       expect(order).toEqual(['first', 'last'])
+    })
+
+    test('an attempt that cannot be checked takes those along that wait for it', async () => {
+      const throttle = createThrottle(
+        { query: api.sql },
+        { loginsPerMinute: 0, failuresPerAccount: 5, registrationsPerHour: 0 },
+      )
+      const account = crypto.randomUUID()
+      const away = new Error('the query failed', { cause: new AppError('unavailable') })
+      let checks = 0
+      const check = async () => {
+        checks++
+        throw away
+      }
+      const attempts = Array.from({ length: 3 }, () => throttle.limitAttempts(account, from(null), check))
+
+      expect(await Promise.allSettled(attempts)).toEqual(Array(3).fill({ status: 'rejected', reason: away }))
+      expect(checks).toBe(1)
+      expect(await throttle.limitAttempts(account, from(null), async () => 'right')).toBe('right')
+    })
+
+    test.each([
+      ['from another address', 5, '203.0.113.2'],
+      ['without a limit', 0, '203.0.113.1'],
+    ])('an attempt waits for none %s', async (_, failuresPerAccount, ip) => {
+      const throttle = createThrottle(
+        { query: api.sql },
+        { loginsPerMinute: 0, failuresPerAccount, registrationsPerHour: 0 },
+      )
+      const account = crypto.randomUUID()
+      const { promise: checked, resolve: finish } = Promise.withResolvers<string>()
+
+      const first = throttle.limitAttempts(account, from('203.0.113.1'), () => checked)
+      const second = throttle.limitAttempts(account, from(ip), async () => 'second')
+      expect(await Promise.race([first, second])).toBe('second')
+      finish('first')
+      expect(await first).toBe('first')
     })
 
     test('a counter that is out of reach refuses no attempt: it says so', async () => {
