@@ -231,7 +231,7 @@ onBothDatabases(
         expect(answers.map(({ status }) => status)).toEqual(Array(6).fill(200))
       })
 
-      test('gives a token that is good with its type in any case', async () => {
+      test('returns a token that is good with its type in any case', async () => {
         const { email, password } = await api.user()
         const { body } = await login({ username: email, password })
         for (const type of [body.token_type, 'Bearer', 'BEARER ']) {
