@@ -224,6 +224,7 @@ describe('the executable, with a collector', () => {
     const headers = { traceparent: `00-${traceId}-${hex(8)}-01` }
     await api.get('/health', { headers })
     await api.get('/health/ready', { headers })
+    await api.get(`${api.url}/metrics`, { headers })
     await traced('GET', '/tasks')
 
     expect(collector.spans.filter(span => span.traceId === traceId)).toEqual([])
