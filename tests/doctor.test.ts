@@ -135,7 +135,7 @@ describe('doctor names the cure when PostgreSQL', () => {
     ],
     ['demands TLS', () => at('encrypted', 'sslmode=disable'), /sslmode=require/],
     ['demands a certificate', () => at('certified', 'sslmode=require'), /sslcert and sslkey/],
-    ['has no rule for the user', () => at('stranger', 'sslmode=require'), /pg_hba\.conf/],
+    ['has no rule for the user', () => at('stranger', 'sslmode=require'), /pg_hba\.conf.*sslmode.*sslcert/],
     ['has no such database', () => at('encrypted', '', undefined, 'nosuch'), /create database/],
     ['lets the role not in', () => at('encrypted', '', undefined, 'template1'), /owner/],
     ['is at a name that does not exist', () => at('encrypted', '', 'nosuch.invalid'), /correct the host/],

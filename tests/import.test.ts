@@ -797,7 +797,7 @@ onBothDatabases('the loader', api => {
     expect((await api.task(ada)).version).toBe(2)
   })
 
-  test('takes no list or parent of another user, no parent of a parent, and none from the trash', async () => {
+  test('refuses a list or parent of another user, a parent of a parent, and one from the trash', async () => {
     const [ada, bob] = [await api.user(), await api.user()]
     const foreign = await api.task(bob)
     const list = await makeList(api as Service, bob)

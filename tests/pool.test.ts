@@ -100,7 +100,7 @@ afterEach(() => {
   jest.useRealTimers()
 })
 
-test('after any losses, refusals and openings that hang, the pool is well within 2 s of the return', async () => {
+test('after any losses, refusals and openings that hang, the pool answers within 2 s of the return', async () => {
   const event = fc.oneof(
     fc.record({ opening: fc.constantFrom<Opening>('accepts', 'refuses', 'hangs') }),
     fc.record({ lose: fc.constantFrom('all', 'one') }),

@@ -2,17 +2,22 @@ import type { Schema } from '../../src/http/json-schema.ts'
 import type { OpenApiDocument } from '../../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../../src/server/openapi.ts'
 
-/** What clients rely on, line by line: the parameters, body and answers of each call, the fields of each schema, and the errors. */
+/**
+ * What clients rely on, line by line: each call with its name, after which a method of a generated client is called, its
+ * parameters, body and answers; the fields of each schema, and the errors.
+ */
 export function shapeOf({ paths, components }: OpenApiDocument): string {
   const calls = Object.entries(paths).flatMap(([path, methods]) =>
-    Object.entries(methods).flatMap(([method, { parameters = [], requestBody, responses }]) => [
-      `${method.toUpperCase()} ${path}`,
-      ...parameters.map(({ in: place, name, schema, ...rest }) =>
-        line(`${place} ${name}`, schema, 'required' in rest && rest.required === true),
-      ),
-      ...Object.entries(requestBody?.content ?? {}).map(([type, { schema }]) => line(type, schema)),
-      `  answers ${Object.entries(responses).map(answer).join(', ')}`,
-    ]),
+    Object.entries(methods).flatMap(
+      ([method, { tags, operationId, parameters = [], requestBody, responses }]) => [
+        `${method.toUpperCase()} ${path} ${tags[0]}.${operationId}`,
+        ...parameters.map(({ in: place, name, schema, ...rest }) =>
+          line(`${place} ${name}`, schema, 'required' in rest && rest.required === true),
+        ),
+        ...Object.entries(requestBody?.content ?? {}).map(([type, { schema }]) => line(type, schema)),
+        `  answers ${Object.entries(responses).map(answer).join(', ')}`,
+      ],
+    ),
   )
   const schemas = Object.entries(components.schemas).flatMap(([name, schema]) => {
     const { properties, required, ...rest } = schema as Schema & { required?: string[] }

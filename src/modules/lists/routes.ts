@@ -62,7 +62,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
       '/:id',
       async ({ user, params, query, headers, set, status }) => {
         const list = await lists.read(user.id, params.id, query.counts)
-        // The counts change without the list: its version is no tag of them.
+        // The counts change without the list: so its version cannot be their ETag.
         if (query.counts) return sendJson<List>(set, list.json)
         if (!isKnown(headers['if-none-match'], list.version)) return sendTagged<List>(set, list)
         set.headers.etag = entityTag(list.version)

@@ -141,7 +141,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
       async ({ user, params, headers, set, status }) => {
         const task = await tasks.read(user.id, params.id)
         if (!isKnown(headers['if-none-match'], task.version)) return sendTagged<Task>(set, task)
-        // Without a body there is no type of one.
+        // An answer without a body has no content type.
         set.headers.etag = entityTag(task.version)
         return status(304, undefined)
       },
