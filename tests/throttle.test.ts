@@ -1,3 +1,4 @@
+import { heapStats } from 'bun:jsc'
 import { expect, test } from 'bun:test'
 import { createThrottle } from '../src/modules/auth/throttle.ts'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
@@ -115,7 +116,24 @@ test('clients whose address is not known any more, because they hung up, are cou
     registrationsPerHour: 0,
   })
   await throttle.limitCalls('login', null)
-  expect(throttle.limitCalls('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
+  await expect(throttle.limitCalls('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
+})
+
+test('of attempts that are over nothing is kept in memory', async () => {
+  const throttle = createThrottle(
+    { query: () => Promise.reject(new Error('nothing is counted')) },
+    { loginsPerMinute: 0, failuresPerAccount: 0, registrationsPerHour: 0 },
+  )
+  /** Each queue of attempts has one. */
+  const countSets = () => {
+    Bun.gc(true)
+    return heapStats().objectTypeCounts.Set!
+  }
+  const before = countSets()
+
+  for (let i = 0; i < 1000; i++) await throttle.limitAttempts(`${i}`, from(null), async () => 'right')
+
+  expect(countSets() - before).toBeLessThan(500)
 })
 
 onBothDatabases(
@@ -249,8 +267,15 @@ onBothDatabases(
       const [account, order] = [crypto.randomUUID(), [] as string[]]
       const { promise: checked, resolve: finish } = Promise.withResolvers<void>()
       const hangUp = new AbortController()
+      const another = () => throttle.limitAttempts(crypto.randomUUID(), from(null), async () => 'right')
+      let late: Promise<unknown> | undefined
       const check = (name: string) => async () => {
         if (name === 'first') await checked
+        if (name === 'last') {
+          // It comes when none waits any more, and has time to overtake.
+          late = throttle.limitAttempts(account, from(null), check('late'))
+          for (let i = 0; i < 3; i++) await another()
+        }
         return order.push(name)
       }
 
@@ -262,8 +287,9 @@ onBothDatabases(
       expect(order).toEqual([])
       finish()
       await Promise.all([first, last])
+      await late
 
-      expect(order).toEqual(['first', 'last'])
+      expect(order).toEqual(['first', 'last', 'late'])
     })
 
     test('a counter that is out of reach refuses no attempt: it says so', async () => {
