@@ -193,7 +193,7 @@ onBothDatabases('two users', api => {
 })
 
 onBothDatabases('every statement', api => {
-  test('about a user’s rows names the user, but for two that say why', async () => {
+  test('about a user’s rows names the user, but for one that says why', async () => {
     const { url, texts, stop } = listening(api)
     await callEveryRoute({ ...api, ...client(url) })
     await stop()
@@ -208,10 +208,14 @@ onBothDatabases('every statement', api => {
 
 test('a statement about a user’s rows without the user is reported with what to do', () => {
   const forgotten = 'update "tasks" set "title" = $1 where "tasks"."id" = $2'
+  const owned = `${forgotten} and "tasks"."user_id" = $3`
+  const within = `${owned} and exists (select 1 from "tasks" where "tasks"."parent_id" = $2)`
 
-  expect(unownedStatements([forgotten, `${forgotten} and "tasks"."user_id" = $3`])).toEqual([
-    `this statement can read or change rows of another user; add tasks.user_id = … to it: ${forgotten}`,
-  ])
+  expect(unownedStatements([forgotten, owned, within])).toEqual(
+    [forgotten, within].map(
+      text => `this statement can read or change rows of another user; add tasks.user_id = … to it: ${text}`,
+    ),
+  )
 })
 
 test('no id from a request can be passed as the user', () => {
