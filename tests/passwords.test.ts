@@ -103,11 +103,11 @@ test('a client that hangs up leaves the queue, and the others move up', async ()
   gone.abort()
 
   expect(stats()).toEqual({ running: 1, waiting: 1 })
-  expect(second).rejects.toMatchObject({ code: 'bad_request' })
+  await expect(second).rejects.toMatchObject({ code: 'bad_request' })
   const fourth = hash('correct horse')
   expect((await Promise.all([first, third, fourth])).length).toBe(3)
   expect(stats()).toEqual({ running: 0, waiting: 0 })
-  expect(hash('correct horse', gone.signal)).rejects.toMatchObject({ code: 'bad_request' })
+  await expect(hash('correct horse', gone.signal)).rejects.toMatchObject({ code: 'bad_request' })
   expect(stats()).toEqual({ running: 0, waiting: 0 })
 })
 
