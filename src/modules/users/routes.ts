@@ -27,7 +27,7 @@ export const userRoutes = ({ users, sessions, clientOf }: Parts) =>
     .use(body())
     .patch('/me', ({ user, body, request }) => users.changeEmail(user.id, body, clientOf(request)), {
       body: emailChange,
-      response: { 200: profile, ...errors('email_taken', 'too_many_requests') },
+      response: { 200: profile, ...errors('email_taken', 'incorrect_password', 'too_many_requests') },
       detail: {
         operationId: 'changeEmail',
         summary: 'Change your e-mail address',
