@@ -219,7 +219,11 @@ const refresh = async (refreshToken: string) =>
 const revoke = (token: string) => api.post('/auth/revoke', { form: { token } })
 
 test.each<
-  [name: string, table: 'sessions' | 'api_tokens', call: (user: User) => Promise<{ status: number }>]
+  [
+    name: string,
+    table: 'sessions' | 'api_tokens',
+    call: (user: User, apiToken: string) => Promise<{ status: number }>,
+  ]
 >([
   ['a sign-out', 'sessions', ({ token }) => api.post('/auth/logout', { token })],
   ['the revocation of an access token', 'sessions', ({ token }) => revoke(token)],
@@ -237,6 +241,7 @@ test.each<
       return api.delete(`/auth/sessions/${id}`, { token })
     },
   ],
+  ['the revocation of an API token by its text', 'api_tokens', (_, apiToken) => revoke(apiToken)],
   [
     'the revocation of an API token by its id',
     'api_tokens',
@@ -248,14 +253,14 @@ test.each<
 ])('%s is answered when what it ends is gone, not before', async (_, table, call) => {
   const ada = await api.user()
   await refresh(await refresh(ada.refreshToken))
-  await newToken(ada)
+  const { body } = await newToken(ada)
   let isAnswered = false
 
   await meeting.meet(
     sql => sql`select 1 from ${sql(table)} where user_id = ${ada.id} for update`,
     [
       async () => {
-        await call(ada)
+        await call(ada, body.token)
         isAnswered = true
       },
     ],
