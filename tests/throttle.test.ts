@@ -1,5 +1,5 @@
 import { heapStats } from 'bun:jsc'
-import { expect, test } from 'bun:test'
+import { expect, setSystemTime, test } from 'bun:test'
 import { createThrottle } from '../src/modules/auth/throttle.ts'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
 import { exchange } from './support/wire.ts'
@@ -117,6 +117,29 @@ test('clients whose address is not known any more, because they hung up, are cou
   })
   await throttle.limitCalls('login', null)
   await expect(throttle.limitCalls('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
+})
+
+test('a refusal is counted by its limit, and says in whole seconds, rounded up, when to try again', async () => {
+  const throttle = createThrottle({} as Parameters<typeof createThrottle>[0], {
+    loginsPerMinute: 1,
+    failuresPerAccount: 0,
+    registrationsPerHour: 1,
+  })
+  const limits = [
+    ['login', '30'],
+    ['register', '3570'],
+  ] as const
+  for (const [limit] of limits) await throttle.limitCalls(limit, '203.0.113.1')
+  setSystemTime(Date.now() + 30_300)
+  try {
+    for (const [limit, seconds] of limits)
+      await expect(throttle.limitCalls(limit, '203.0.113.1')).rejects.toMatchObject({
+        headers: { 'retry-after': seconds, ratelimit: `"${limit}";r=0;t=${seconds}` },
+      })
+  } finally {
+    setSystemTime()
+  }
+  expect(throttle.stats()).toEqual({ login: 1, register: 1, account: 0 })
 })
 
 test('of attempts that are over nothing is kept in memory', async () => {
@@ -257,6 +280,25 @@ onBothDatabases(
       await throttle.limitAttempts(account, from('203.0.113.2'), async () => undefined)
       for (let i = 0; i < 2; i++)
         await expect(throttle.limitAttempts(account, from('203.0.113.1'), busy)).rejects.toThrow('busy')
+    })
+
+    test('an attempt is over when its counters are as they should be, not before', async () => {
+      let pending = 0
+      const query: typeof api.sql = (...statement) => {
+        pending++
+        return api.sql(...statement).finally(() => pending--)
+      }
+      const throttle = createThrottle(
+        { query },
+        { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
+      )
+      const account = crypto.randomUUID()
+
+      // The last one is the one that is left to the address.
+      for (const result of ['right', '', 'right']) {
+        await throttle.limitAttempts(account, from('203.0.113.1'), async () => result)
+        expect(pending).toBe(0)
+      }
     })
 
     test('attempts on one account wait for each other, but for none whose client has hung up', async () => {
