@@ -261,14 +261,18 @@ onBothDatabases('lists', api => {
   test('a cursor is for its user and its order, and not for an offset', async () => {
     const ada = await many()
     const bob = await many()
-    const { headers } = await api.get('/tasks?limit=2&sort=title', { token: ada.token })
-    const cursor = new URLSearchParams(headers.get('link')!.match(/\?([^>]*)/)![1]).get('cursor')!
     const get = (query: string, token = ada.token) => api.get(`/tasks?${query}`, { token })
+    const cursorOf = async (sort: string) => {
+      const { headers } = await get(`limit=2&sort=${sort}`)
+      return new URLSearchParams(headers.get('link')!.match(/\?([^>]*)/)![1]).get('cursor')!
+    }
+    const cursor = await cursorOf('title')
 
     expect((await get(`sort=title&cursor=${cursor}`)).status).toBe(200)
     for (const refused of [
       await get(`sort=title&cursor=${cursor}`, bob.token),
       await get(`sort=-title&cursor=${cursor}`),
+      await get(`sort=title&cursor=${await cursorOf('title,due_at')}`),
       await get(`cursor=${cursor}`),
       await get(`sort=title&cursor=${cursor.slice(0, -2)}`),
       await get(`sort=title&cursor=${cursor}%00`),

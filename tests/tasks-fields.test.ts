@@ -89,6 +89,8 @@ describe('the words of a text', () => {
 
   test('all of a long text is read', () => {
     expect(tokenize(`${'é '.repeat(995)}end`)).toBe(`${' e'.repeat(995)} end`)
+    // 1,998 characters, most of which JavaScript counts twice.
+    expect(tokenize(`${'𐐨𐐨 '.repeat(665)}end`)).toBe(`${' 𐐨𐐨'.repeat(665)} end`)
   })
 
   test('no text takes long, and none is cut in the middle of a letter', () => {
