@@ -312,6 +312,37 @@ test(
 )
 
 test(
+  'the tables are in the first schema of the search path, and a service that does not see them says so',
+  () =>
+    withEmptyDatabase('postgres', settings =>
+      withDriver(settings, async driver => {
+        if (settings.kind === 'embedded') return
+        await driver.query('create schema mine', [])
+        const url = new URL(settings.url)
+        url.searchParams.set('search_path', 'mine,public')
+        const child = start(['serve'], { DATABASE_URL: url.href, SECRET_KEY: 'x'.repeat(40) })
+        try {
+          const address = await urlOf(child)
+          expect(await untilReady(address)).toBe(true)
+          const api = client(address)
+          const ada = await api.user()
+          const parent = await api.task(ada)
+          expect(await api.task(ada, { parent_id: parent.id })).toMatchObject({ version: 2 })
+        } finally {
+          child.kill()
+          await child.exited
+        }
+
+        expect(await driver.query(tables, [])).toEqual([[0]])
+        await expect(migrationState(driver)).rejects.toThrow('in no schema of the search_path')
+        const served = await run(['serve'], { DATABASE_URL: settings.url, SECRET_KEY: 'x'.repeat(40) })
+        expect([served.exitCode, served.stderr]).toEqual([1, expect.stringContaining('search_path')])
+      }),
+    ),
+  60_000,
+)
+
+test(
   'a migration may take longer than the session lets a statement, as behind a proxy that drops our settings',
   () =>
     withEmptyDatabase('postgres', settings =>

@@ -473,9 +473,9 @@ test('a job that is refused says why', async () => {
   expect(await reasonOf()).toBe('the database is closed')
 })
 
-test('a caller’s transactions and unprepared statements have a quarter of the connections, and others go on', async () => {
+test('a caller’s transactions have a quarter of the connections, with the other statements three quarters', async () => {
   const time = fakeTime()
-  const pool = scripted(8)
+  const pool = scripted(4)
   const done: string[] = []
   const note = (name: string, work: Promise<unknown>) => void work.then(() => done.push(name))
   await as('ada', async () => {
@@ -483,8 +483,11 @@ test('a caller’s transactions and unprepared statements have a quarter of the 
       'transaction',
       pool.transaction(query => query('wait 100', [])),
     )
-    for (const search of ['wait 100 a', 'wait 100 b']) note('search', ask(pool, search))
-    note('prepared', ask(pool, 'select 1', true))
+    note(
+      'transaction',
+      pool.transaction(query => query('wait 100', [])),
+    )
+    for (const search of ['wait 200 a', 'wait 200 b', 'wait 200 c']) note('search', ask(pool, search))
   })
   await as('bob', async () => {
     note('search of bob', ask(pool, 'wait 20 c'))
@@ -494,11 +497,42 @@ test('a caller’s transactions and unprepared statements have a quarter of the 
     )
   })
   await time.pass(50)
-  expect(done.toSorted()).toEqual(['prepared', 'search of bob', 'transaction of bob'])
-  expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 1 })
-  await time.pass(400)
+  expect(done).toEqual(['search of bob', 'transaction of bob'])
+  expect(pool.stats()).toMatchObject({ inUse: 3, waiting: 2 })
+  await time.pass(500)
 
-  expect(done.slice(3).toSorted()).toEqual(['search', 'search', 'transaction'])
+  expect(done.slice(2)).toEqual(['transaction', 'search', 'search', 'transaction', 'search'])
+})
+
+test('callers take turns, also with one connection', async () => {
+  const time = fakeTime()
+  const pool = scripted(1)
+  const turns: string[] = []
+  const note = (caller: string) => ask(pool, 'wait 10').then(() => turns.push(caller))
+  for (const caller of ['ada', 'ada', 'ada', 'bob', 'bob']) void as(caller, async () => void note(caller))
+  void withTimeBudget(async () => void note('a sign-in'))
+  await time.pass(200)
+
+  expect(turns).toEqual(['ada', 'bob', 'a sign-in', 'ada', 'bob', 'ada'])
+})
+
+test('statements of one caller that wait for a lock leave a quarter of the connections to others', async () => {
+  const time = fakeTime()
+  const pool = scripted(8)
+  await as('ada', async () => {
+    for (let i = 0; i < 20; i++) void ask(pool, 'wait 400', true)
+  })
+  await time.pass(20)
+  expect(pool.stats()).toMatchObject({ inUse: 6, waiting: 14 })
+  let outcome: string | undefined
+  await as('bob', async () => {
+    void ask(pool, 'select 1', true).then(result => {
+      outcome = result
+    })
+  })
+  await time.pass(20)
+
+  expect(outcome).toBe('answered')
 })
 
 test('of what may wait a caller has a quarter, once half of it does', async () => {

@@ -280,7 +280,7 @@ async function examineRights(driver: Driver, tell: Tell): Promise<void> {
 /** What the migrations need. */
 async function examineRightsToCreate(driver: Driver, tell: Tell): Promise<void> {
   const [row] = await driver.query(
-    `select has_database_privilege(current_database(), 'create') and has_schema_privilege('public', 'create')`,
+    `select has_database_privilege(current_database(), 'create') and coalesce(has_schema_privilege(current_schema(), 'create'), false)`,
     [],
   )
   if (row![0]) tell('writing', 'allowed to make tables', ok)

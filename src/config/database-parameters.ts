@@ -30,7 +30,8 @@ const rows: [names: string, Parameter['handling'], about: string, values?: Param
   ],
   ['connect_timeout', 'used', 'seconds; requests wait at most 1.5 of them, migrations all', wholeNumber],
 
-  ['search_path role work_mem', 'passed on', 'a parameter of the session'],
+  ['search_path', 'passed on', 'its first schema has the tables; by default `public`'],
+  ['role work_mem', 'passed on', 'a parameter of the session'],
   ['timezone datestyle client_encoding', 'passed on', 'the service’s own value decides'],
   ['statement_timeout lock_timeout', 'passed on', 'the service’s own value decides'],
   ['idle_in_transaction_session_timeout', 'passed on', 'the service’s own value decides'],

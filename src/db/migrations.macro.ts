@@ -17,7 +17,9 @@ export function readMigrations(): Migration[] {
   const folder = join(import.meta.dir, '../../drizzle')
   const journal = JSON.parse(readFileSync(join(folder, 'meta/_journal.json'), 'utf8'))
   return journal.entries.map(({ tag, when }: { tag: string; when: number }) => {
-    const sql = readFileSync(join(folder, `${tag}.sql`), 'utf8')
-    return { tag, when, hash: new Bun.CryptoHasher('sha256').update(sql).digest('hex'), sql }
+    const text = readFileSync(join(folder, `${tag}.sql`), 'utf8')
+    const hash = new Bun.CryptoHasher('sha256').update(text).digest('hex')
+    // drizzle-kit names the schema in references alone. All tables are in the first one of the session's `search_path`.
+    return { tag, when, hash, sql: text.replaceAll('"public".', '') }
   })
 }

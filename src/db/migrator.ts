@@ -81,7 +81,8 @@ async function applyNext(
 }
 
 const journal = `
-  select created_at, obj_description('drizzle.__drizzle_migrations'::regclass) from drizzle.__drizzle_migrations`
+  select created_at, obj_description('drizzle.__drizzle_migrations'::regclass), to_regclass('users') is not null
+  from drizzle.__drizzle_migrations`
 
 /** How the database and this program differ. */
 interface MigrationState {
@@ -93,14 +94,17 @@ interface MigrationState {
 
 /**
  * Reads the journal; asks the database each time. Throws an Error with one line when this program cannot use the
- * database: its first migration is not ours, or one of a newer program dropped what ours reads. Such a migration says so
- * in the comment of the journal: `comment on table drizzle.__drizzle_migrations is 'needs 0007_drop_position'`.
+ * database: its first migration is not ours, the session does not see the tables, or a migration of a newer program dropped
+ * what ours reads. Such a migration says so in the comment of the journal:
+ * `comment on table drizzle.__drizzle_migrations is 'needs 0007_drop_position'`.
  */
 export async function migrationState(driver: Driver, wanted = migrations): Promise<MigrationState> {
   const rows = await journalOf(driver)
   const applied = new Set(rows.map(([when]) => Number(when)))
   if (applied.size > 0 && !applied.has(wanted[0]!.when)) throw new Error(otherHistory)
-  const needed = /^needs (\w+)$/.exec(`${rows[0]?.[1]}`)?.[1]
+  const [, comment, seesTables] = rows[0] ?? []
+  if (seesTables === false) throw new Error(unseen)
+  const needed = /^needs (\w+)$/.exec(`${comment}`)?.[1]
   if (needed !== undefined && !wanted.some(({ tag }) => tag === needed)) {
     throw new Error(`this database needs a todo-api that has the migration ${needed}: upgrade this one`)
   }
@@ -116,6 +120,9 @@ async function journalOf(driver: Driver): Promise<readonly unknown[][]> {
     return []
   }
 }
+
+const unseen =
+  'the tables of todo-api are in no schema of the search_path: name it there, for the role or in DATABASE_URL'
 
 const otherHistory =
   'this database is from before the first release, and no migration leads here from it: ' +

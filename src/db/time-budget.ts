@@ -48,8 +48,13 @@ export function setCaller(userId: string) {
   if (request) request.caller = userId
 }
 
-/** The user whose request a statement is for, if there is one. */
-export const currentCaller = () => current.getStore()?.caller
+/** Whose a statement is: the user's, or before that is known the request's. Undefined: the service's own. */
+export type Caller = string | CurrentRequest | undefined
+
+export function currentCaller(): Caller {
+  const request = current.getStore()
+  return request?.caller ?? request
+}
 
 /** Runs work that a request begins and does not wait for. */
 export const withoutTimeBudget = <T>(work: () => T): T => current.exit(work)

@@ -100,6 +100,11 @@ async function main() {
   stops.push(() => postgres.close())
   const machine = `${availableParallelism()} cores, Bun ${Bun.version}, load by ${generator}`
   say(`${machine}; PostgreSQL with ${parameters.join(', ')}`)
+  // Linux then shares the cores between sessions (setsid), not processes: of 100 writes one waits 100 ms for a core.
+  const autogroup = await Bun.file('/proc/sys/kernel/sched_autogroup_enabled')
+    .text()
+    .catch(() => '0')
+  if (autogroup.trim() === '1') say('for a true p99 of writes: sysctl kernel.sched_autogroup_enabled=0')
 
   const postgresPid = postgres.pid()
   const newDatabase = (name: string) => postgres.createDatabase(name)

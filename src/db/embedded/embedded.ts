@@ -5,8 +5,9 @@ import { clusterName, openDataDir } from '../../config/data-dir.ts'
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
+import { createFairQueue } from '../fair-queue.ts'
 import { databaseError } from '../pg-error.ts'
-import { budgetMs, currentCaller } from '../time-budget.ts'
+import { budgetMs, type Caller, currentCaller } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
@@ -162,24 +163,23 @@ export function onlyReads(text: string): boolean {
 
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
-/**
- * Runs one piece of work at a time, in the order of arrival, except that a caller who has just had a turn lets others go
- * first: a hundred statements of one user keep no other user waiting.
- */
+/** Runs one piece of work at a time, the callers in turn. */
 function createTurns() {
-  const waiting: { caller: string | undefined; start: () => void }[] = []
+  const waiting = createFairQueue<{ caller: Caller; start: () => void }>()
   let isBusy = false
 
-  return async <T>(caller: string | undefined, work: () => Promise<T>): Promise<T> => {
-    if (isBusy) await new Promise<void>(start => waiting.push({ caller, start }))
+  return async <T>(caller: Caller, work: () => Promise<T>): Promise<T> => {
+    if (isBusy) await new Promise<void>(start => waiting.add({ caller, start }))
     isBusy = true
     try {
       return await work()
     } finally {
-      const other = caller === undefined ? 0 : waiting.findIndex(next => next.caller !== caller)
-      const [next] = waiting.splice(Math.max(0, other), 1)
-      if (next) next.start()
-      else isBusy = false
+      waiting.yieldTurn(caller)
+      const next = waiting.next()
+      if (next) {
+        waiting.delete(next)
+        next.start()
+      } else isBusy = false
     }
   }
 }

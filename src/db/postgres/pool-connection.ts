@@ -1,4 +1,5 @@
 import type { Query } from '../driver.ts'
+import type { Caller } from '../time-budget.ts'
 import { forCaller, isServerError } from './connection-errors.ts'
 import type { SingleConnection } from './single-connection.ts'
 
@@ -8,8 +9,7 @@ export interface Job {
   text: string
   run: (connection: PoolConnection) => Promise<unknown>
   deadline: number
-  /** The user whose request it is for. */
-  caller: string | undefined
+  caller: Caller
   /** Where it was sent. */
   connection?: PoolConnection
   resolve: (result: never) => void

@@ -1,6 +1,7 @@
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
-import { currentCaller, spendBudget } from '../time-budget.ts'
+import { createFairQueue } from '../fair-queue.ts'
+import { type Caller, currentCaller, spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { unavailable } from './connection-errors.ts'
 import type { Job, PoolConnection } from './pool-connection.ts'
@@ -24,10 +25,10 @@ const pendingPerConnection = 100
  *
  * - Every job is settled within 2 s, and so are all jobs of a request together (time-budget.ts): with an answer, the
  *   database's error, or `AppError('unavailable')`.
- * - One queue, in the order of arrival; jobs go to the least loaded connection. Only prepared statements are pipelined, and
- *   never behind a slow one.
- * - One user cannot keep all others waiting: the transactions and unprepared statements of a caller have a quarter of the
- *   connections.
+ * - One queue, in which callers take turns; jobs go to the least loaded connection. Only prepared statements are pipelined,
+ *   and never behind a slow one.
+ * - One user cannot keep all others waiting: a quarter of the connections is left to others, and the transactions of one
+ *   caller, which would wait for each other, have a quarter.
  * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is sent
  *   twice at a time: a locked table then blocks one connection for each kind of statement, and the others go on.
  * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
@@ -38,12 +39,13 @@ const pendingPerConnection = 100
  */
 export function createPool(connect: () => Promise<PoolConnection>, size: number) {
   const transactionsMax = Math.max(1, Math.floor(size / 2))
-  const ofCallerMax = Math.max(1, Math.floor(size / 4))
+  const quarter = Math.max(1, Math.floor(size / 4))
+  const ofCallerMax = Math.max(1, size - quarter)
   const pendingMax = size * pendingPerConnection
   let connections: PoolConnection[] = []
-  /** Jobs without an answer; and those of them that were not sent yet, in the order of arrival. */
+  /** Jobs without an answer; and those of them that were not sent yet. */
   const pending = new Set<Job>()
-  let queue: Job[] = []
+  let queue = createFairQueue<Job>()
   let opening = 0
   let restUntil = 0
   let slowUntil = 0
@@ -74,39 +76,47 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
       const { promise, resolve, reject } = Promise.withResolvers<never>()
       const job: Job = { kind, text, run, deadline, caller, resolve, reject }
       pending.add(job)
-      queue.push(job)
+      queue.add(job)
       dispatch(performance.now())
       return promise
     })
   }
 
   /** A caller may have a quarter of what may wait, once half of it does. */
-  function hasTooMany(caller: string | undefined): boolean {
+  function hasTooMany(caller: Caller): boolean {
     if (caller === undefined || pending.size < pendingMax / 2) return false
     return [...pending].filter(job => job.caller === caller).length >= pendingMax / 4
   }
 
   function dispatch(now: number) {
-    while (queue.length > 0) {
-      const at = queue.findIndex(job => maySend(job, now))
-      if (at < 0) return
-      const connection = pickConnection(queue[at]!, now)
+    while (true) {
+      const job = queue.next(job => maySend(job, now))
+      if (!job) return
+      const connection = pickConnection(job, now)
       if (!connection) return open(now)
-      const [job] = queue.splice(at, 1)
-      void send(job!, connection, now)
+      queue.delete(job)
+      void send(job, connection, now)
     }
   }
 
   function maySend({ kind, text, caller }: Job, now: number): boolean {
-    if (kind !== 'prepared' && caller !== undefined && ofCaller(caller) >= ofCallerMax) return false
+    if (caller !== undefined && hasItsShare(caller, kind)) return false
     const atOnceMax = now < slowUntil ? 1 : kind === 'transaction' ? transactionsMax : size
     if (atOnceMax === size) return true
     return live().filter(({ sent }) => sent.some(job => job.text === text)).length < atOnceMax
   }
 
-  /** How many connections have a transaction or an unprepared statement of a caller, which is alone there. */
-  const ofCaller = (caller: string) =>
-    live().filter(({ sent: [job] }) => job?.caller === caller && job.kind !== 'prepared').length
+  /** Prepared statements count as well: a user's writes wait for a transaction of the same user. */
+  function hasItsShare(caller: Caller, kind: Job['kind']): boolean {
+    let own = 0
+    let transactions = 0
+    for (const { isLost, sent } of connections) {
+      if (isLost() || !sent.some(job => job.caller === caller)) continue
+      own++
+      if (sent[0]!.kind === 'transaction') transactions++
+    }
+    return own >= ofCallerMax || (kind === 'transaction' && transactions >= quarter)
+  }
 
   async function send(job: Job, connection: PoolConnection, now: number) {
     connection.add(job, now)
@@ -118,6 +128,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     }
     connection.sent.shift()
     pending.delete(job)
+    queue.yieldTurn(job.caller)
     dispatch(performance.now())
   }
 
@@ -141,7 +152,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
 
   /** Opens a connection for each waiting job; one at a time while the database is away. */
   function open(now: number) {
-    while (opening < (away ? 1 : queue.length) && canOpen(now)) void openOne()
+    while (opening < (away ? 1 : queue.size) && canOpen(now)) void openOne()
   }
 
   async function openOne() {
@@ -167,11 +178,11 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
     for (const job of pending) {
       if (job.deadline > now) continue
       pending.delete(job)
+      queue.delete(job)
       job.reject(unavailable('no answer in time'))
       // Not a rollback: behind a slow network its statements would keep the connection for as long again.
       if (job.kind === 'transaction') job.connection?.destroy()
     }
-    queue = queue.filter(job => pending.has(job))
     const busy = live().filter(connection => !connection.isIdle())
     if (busy.some(connection => connection.isQuietFor(slowMs, now))) slowUntil = now + 2 * slowMs
     const isSilent = busy.some(connection => connection.isQuietFor(silenceMs, now))
@@ -186,7 +197,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   function rejectAll(cause: unknown) {
     for (const job of pending) job.reject(unavailable(cause))
     pending.clear()
-    queue = []
+    queue = createFairQueue()
   }
 
   /** Refuses further jobs, waits for those without an answer (at most `seconds`), then closes every connection. */
@@ -202,7 +213,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
   function stats(): DatabaseStats {
     const idle = live().filter(connection => connection.isIdle()).length
     const inUse = live().length - idle
-    return { size, inUse, idle, opening, waiting: queue.length, away: away !== undefined }
+    return { size, inUse, idle, opening, waiting: queue.size, away: away !== undefined }
   }
 
   return { query, transaction, close, stats }

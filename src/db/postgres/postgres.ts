@@ -46,7 +46,12 @@ export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings
 }
 
 /** Session parameters for the same answers as the embedded database. PgBouncer accepts these. */
-const sessionParameters = { client_encoding: 'UTF8', TimeZone: 'UTC', DateStyle: 'ISO, MDY' }
+const sessionParameters = {
+  client_encoding: 'UTF8',
+  TimeZone: 'UTC',
+  DateStyle: 'ISO, MDY',
+  standard_conforming_strings: 'on',
+}
 
 /**
  * Limits in milliseconds, below those of the pool, so that a slow statement does not cost a connection. No parallel plans,

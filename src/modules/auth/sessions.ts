@@ -1,6 +1,7 @@
 import { and, desc, eq, gt, isNull, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessions, users } from '../../db/tables.ts'
+import { setCaller } from '../../db/time-budget.ts'
 import type { Client } from '../../http/client.ts'
 import type { Caller } from '../../http/require-user.ts'
 import { isApiToken } from '../../lib/api-token.ts'
@@ -102,6 +103,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     const claims = await tokens.verify(token)
     if (!claims) throw new AppError('invalid_token')
     const { sid, sub, exp } = claims
+    setCaller(sub)
     const [session] = await liveSession.execute({ session: sid, user: sub })
     if (!session) throw new AppError('invalid_token')
     const { leftMs, isUsageStale } = session

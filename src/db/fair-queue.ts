@@ -1,0 +1,40 @@
+import type { Caller } from './time-budget.ts'
+
+/**
+ * What waits for a database: the work of each caller in the order of arrival, and the callers in turn. A hundred statements
+ * of one user keep no other user waiting.
+ */
+export function createFairQueue<Work extends { caller: Caller }>() {
+  /** The caller who is next comes first. */
+  const callers = new Map<Caller, Set<Work>>()
+
+  return {
+    add(work: Work) {
+      callers.getOrInsertComputed(work.caller, () => new Set()).add(work)
+    },
+
+    /** The next one that may begin. */
+    next(mayBegin: (work: Work) => boolean = () => true): Work | undefined {
+      for (const waiting of callers.values()) for (const work of waiting) if (mayBegin(work)) return work
+      return undefined
+    },
+
+    delete(work: Work) {
+      const waiting = callers.get(work.caller)
+      waiting?.delete(work)
+      if (waiting?.size === 0) callers.delete(work.caller)
+    },
+
+    /** Lets all others go first, after work of this caller has ended. */
+    yieldTurn(caller: Caller) {
+      const waiting = callers.get(caller)
+      if (!waiting) return
+      callers.delete(caller)
+      callers.set(caller, waiting)
+    },
+
+    get size() {
+      return callers.values().reduce((total, waiting) => total + waiting.size, 0)
+    },
+  }
+}
