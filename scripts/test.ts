@@ -10,6 +10,8 @@
  * - `--check`: types, lint and format too; each of the two counts like a test.
  *
  * With TEST_PGBOUNCER=1 the services under test reach their databases through a PgBouncer that pools transactions.
+ * A run of `bun test` ends after 30 minutes, or TEST_MINUTES_MAX: `expect(promise).rejects` waits in a way that stops the
+ * time limits of Bun's tests.
  */
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { constants } from 'node:os'
@@ -21,6 +23,7 @@ import { type PostgresServer, startPostgresServer } from '../tests/support/postg
 const root = join(import.meta.dir, '..')
 /** For tests that set none of their own: Bun's 5 s are short for a start of the service on a busy machine. */
 const testMillisecondsMax = 30_000
+const runMinutesMax = Number(process.env.TEST_MINUTES_MAX ?? 30)
 
 /** What a slow test file imports or calls: the executable, a command, a server of its own, a power cut. */
 const isSlow = /support\/(executable|command|postgres-server|pgbouncer|standby|power-cut-fs)\.ts|Bun\.spawn/
@@ -29,6 +32,8 @@ const isSlow = /support\/(executable|command|postgres-server|pgbouncer|standby|p
 const isTimed = /support\/(traffic|stopwatch)\.ts|'\.\/stage\.ts'/
 
 const twoAtATime = ['--parallel=2', '--no-isolate']
+/** Unlike without options, Bun prints the name of a file before its tests. */
+const oneByOne = ['--parallel=1', '--no-isolate']
 
 const checks = {
   types: [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', '.'],
@@ -53,7 +58,7 @@ async function main(args: string[]): Promise<number> {
   const runs = has('--fast')
     ? [[...twoAtATime, ...rest, ...files(isFast)]]
     : rest.length > 0
-      ? [rest]
+      ? [[...oneByOne, ...rest]]
       : allFiles()
   if (has('--fast')) {
     process.env.TEST_EFFORT ??= '0.2'
@@ -97,7 +102,7 @@ function files(isWanted: (content: string) => boolean): string[] {
 function allFiles(): string[][] {
   return [
     [...twoAtATime, ...files(content => !isTimed.test(content))],
-    files(content => isTimed.test(content)),
+    [...oneByOne, ...files(content => isTimed.test(content))],
   ]
 }
 
@@ -139,22 +144,36 @@ async function test(server: PostgresServer, args: string[]): Promise<Result> {
   )
   await proxy?.stop()
   const result = readReport(report)
+  if (exitCode === undefined) {
+    const limit = `${runMinutesMax} minutes (TEST_MINUTES_MAX)`
+    result.failures.push(`bun test did not end within ${limit}: see the last file above`)
+  }
   // A file that does not load is not in the report, and neither is a run without any test: the exit code tells.
-  if (exitCode !== 0 && result.failures.length === 0) result.failures.push(`bun test: exit code ${exitCode}`)
+  else if (exitCode !== 0 && result.failures.length === 0)
+    result.failures.push(`bun test: exit code ${exitCode}`)
   return result
 }
 
-/** Runs Bun with these arguments, showing what it prints. */
-async function run(args: string[], env: Record<string, string> = {}): Promise<number> {
+/** Runs Bun with these arguments, showing what it prints; its exit code, or undefined if it did not end in time. */
+async function run(args: string[], env: Record<string, string> = {}): Promise<number | undefined> {
   const child = Bun.spawn([process.execPath, ...args], {
     cwd: root,
     env: { ...process.env, ...env },
     stdio: ['ignore', 'inherit', 'inherit'],
   })
   running.add(child)
+  let isLate = false
+  const timer = setTimeout(async () => {
+    isLate = true
+    // First the processes that run the test files: Bun then names the files.
+    await Bun.spawn(['pkill', '-KILL', '-P', String(child.pid)]).exited
+    await Bun.sleep(1000)
+    child.kill('SIGKILL')
+  }, runMinutesMax * 60_000)
   const exitCode = await child.exited
+  clearTimeout(timer)
   running.delete(child)
-  return exitCode
+  return isLate ? undefined : exitCode
 }
 
 /** What a JUnit report says: the totals stand in its first element, names and messages at each test that failed. */

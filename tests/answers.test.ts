@@ -159,7 +159,7 @@ describe('no answer is wrong, and the connection is used no more, after', () => 
   }
 })
 
-describe('a value that cannot be sent is the mistake of its caller alone, and nothing of it is sent:', () => {
+describe('a value that cannot be sent is never sent in part, and no other statement gets its answer:', () => {
   for (const [what, unwritable] of [
     ['JSON that throws', { toJSON: () => JSON.parse('no JSON') }],
     ['a circle', Object.assign([], { toJSON: undefined })],

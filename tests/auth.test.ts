@@ -231,6 +231,15 @@ onBothDatabases(
         expect(answers.map(({ status }) => status)).toEqual(Array(6).fill(200))
       })
 
+      test('returns a token that is good with its type in any case', async () => {
+        const { email, password } = await api.user()
+        const { body } = await login({ username: email, password })
+        for (const type of [body.token_type, 'Bearer', 'BEARER ']) {
+          const headers = { authorization: `${type} ${body.access_token}` }
+          expect(await api.get('/users/me', { headers })).toMatchObject({ status: 200 })
+        }
+      })
+
       test('goes by the username when both names are sent', async () => {
         const { email, password } = await api.user()
         const other = newAddress()

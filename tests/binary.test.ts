@@ -19,11 +19,11 @@ import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { version } from '../package.json'
 import { bind } from '../src/http/bind.ts'
+import { executablePath, sources } from './support/executable.ts'
 import { type Client, client, type DatabaseKind } from './support/harness.ts'
 import { privateDatabase } from './support/template.ts'
 
 const root = join(import.meta.dir, '..')
-const built = join(root, 'dist/todo-api')
 const base = mkdtempSync(join(tmpdir(), 'todo-api-binary-'))
 /** An unprivileged user that owns nothing but the folder that the program is started in. */
 const stranger = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {}
@@ -31,31 +31,15 @@ const running = new Set<Bun.Subprocess>()
 
 beforeAll(async () => {
   chmodSync(base, 0o755)
-  if (!isCurrent()) await build()
-  copyFileSync(built, join(base, 'todo-api'))
+  copyFileSync(await executablePath(), join(base, 'todo-api'))
   chmodSync(join(base, 'todo-api'), 0o755)
 }, 120_000)
-
-async function build() {
-  const child = Bun.spawn([process.execPath, join(root, 'scripts/build.ts')], {
-    stdout: 'ignore',
-    stderr: 'inherit',
-  })
-  expect(await child.exited).toBe(0)
-}
 
 afterAll(async () => {
   for (const child of running) child.kill('SIGKILL')
   await Promise.all([...running].map(child => child.exited))
   rmSync(base, { recursive: true, force: true })
 }, 30_000)
-
-function isCurrent(): boolean {
-  if (!existsSync(built)) return false
-  const made = statSync(built).mtimeMs
-  const files = [...new Bun.Glob('{src,drizzle}/**/*').scanSync(root), 'scripts/build.ts', 'bun.lock']
-  return files.every(file => statSync(join(root, file)).mtimeMs <= made)
-}
 
 /** A folder with nothing in it but the executable. */
 function emptyFolder(): string {
@@ -366,23 +350,28 @@ describe.each([
   })
 })
 
-test('a port that needs a privilege is reported in a sentence', () => {
+test('a port that needs a privilege, and a name that does not resolve, are reported in a sentence', () => {
   const refuse = (code: string) => () => {
     throw Object.assign(new Error('listen'), { code })
   }
   expect(() => bind({ host: '::1', port: 80 }, refuse('EACCES'))).toThrow(
     '[::1]:80 needs a privilege: set PORT to 1024 or more, or grant CAP_NET_BIND_SERVICE',
   )
+  const names = { host: 'METRICS_HOST', port: 'METRICS_PORT' }
+  expect(() => bind({ host: '::1', port: 80 }, refuse('EACCES'), names)).toThrow('set METRICS_PORT to 1024')
+  // How Bun and the system say that a name does not resolve.
+  for (const code of ['ENOENT', 'ENOTFOUND', 'EADDRNOTAVAIL']) {
+    expect(() => bind({ host: 'db', port: 80 }, refuse(code), names)).toThrow(
+      'db is not an address of this machine: set METRICS_HOST to one, or to 0.0.0.0 for all of them',
+    )
+  }
   expect(() => bind({ host: '::1', port: 80 }, refuse('EMFILE'))).toThrow('listen')
 })
 
 test('a container engine can build it of what .dockerignore lets through', async () => {
   const context = mkdtempSync(join(base, 'context-'))
-  const [ignored, ...exceptions] = readFileSync(join(root, '.dockerignore'), 'utf8').match(/^[*!].*$/gm)!
-  expect(ignored).toBe('*')
-  for (const exception of exceptions)
-    for (const path of new Bun.Glob(exception.slice(1)).scanSync({ cwd: root, onlyFiles: false }))
-      cpSync(join(root, path), join(context, path), { recursive: true })
+  expect(readFileSync(join(root, '.dockerignore'), 'utf8').match(/^[^#!].*$/gm)).toEqual(['*'])
+  for (const path of sources()) cpSync(join(root, path), join(context, path))
   symlinkSync(join(root, 'node_modules'), join(context, 'node_modules'))
 
   const build = Bun.spawn([process.execPath, 'scripts/build.ts'], { cwd: context, stderr: 'pipe' })

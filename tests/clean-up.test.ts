@@ -39,6 +39,7 @@ onBothDatabases('the clean-up', api => {
   })
 
   test('removes sessions that are over, and no other', async () => {
+    await api.sql('delete from sessions', [])
     const ada = await api.user()
     const eve = await api.user()
     await api.sql(`update sessions set expires_at = now() + interval '1 minute' where user_id = $1`, [ada.id])

@@ -22,6 +22,7 @@ import { MigrationError, migrations } from '../src/db/migrator.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
+import { allHelp } from './support/command-help.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import { createMeeting } from './support/meet.ts'
 import { execute } from './support/postgres-server.ts'
@@ -529,9 +530,14 @@ describe('config', () => {
     }
   })
 
-  test('shows the address of a collector without its password', async () => {
-    const { of } = await config({ OTEL_EXPORTER_OTLP_ENDPOINT: 'https://ada:geheim@collector:4318/otlp' })
-    expect(of('OTEL_EXPORTER_OTLP_ENDPOINT').value).toBe('https://ada:(hidden)@collector:4318/otlp')
+  test.each([
+    ['https://ada:geheim@collector:4318/otlp', 'https://(hidden)@collector:4318/otlp'],
+    ['https://geheim@collector:4318', 'https://(hidden)@collector:4318'],
+    ['https://collector/otlp?key=geheim&geheim#geheim', 'https://collector/otlp?(hidden)'],
+    ['http://collector:4318/@/otlp', 'http://collector:4318/@/otlp'],
+  ])('shows the address of a collector without what opens it: %s', async (address, shown) => {
+    const { of } = await config({ OTEL_EXPORTER_OTLP_ENDPOINT: address })
+    expect(of('OTEL_EXPORTER_OTLP_ENDPOINT').value).toBe(shown)
   })
 
   test('leaves no setting out, and shows what is in force for each', async () => {
@@ -750,33 +756,22 @@ describe('help', () => {
     return { end, stdout, stderr }
   }
 
-  /** The commands that a help text lists. */
-  async function listed(...words: string[]) {
+  /** What a call for help prints. */
+  async function help(...words: string[]) {
     const { end, stdout } = await run(...words)
     expect(end).toBe('exit code 0')
-    const [list] = stdout.split('Commands:')[1]!.split('\n\n')
-    return [...list!.matchAll(/^ {2}([a-z-]+)/gm)].map(([, name]) => name)
+    return stdout
   }
 
-  test('lists the commands that a user may use, and no other', async () => {
-    expect(await listed('--help')).toEqual([
-      ...[
-        'serve',
-        'migrate',
-        'healthcheck',
-        'openapi',
-        'import',
-        'export',
-        'backup',
-        'restore',
-        'reset-sync',
-      ],
-      ...['config', 'doctor', 'user', 'token', 'version', 'help'],
-    ])
-    expect(await listed('help', 'user')).toEqual([
-      ...['list', 'create', 'reset-password', 'disable', 'enable', 'delete'],
-    ])
-    expect(await listed('token', '--help')).toEqual(['create', 'list', 'revoke'])
+  test('says of every command how it is called, and what it does', async () => {
+    // After a change on purpose, `bun run generate` writes the file again.
+    const known = await Bun.file(join(import.meta.dir, 'fixtures/help.txt')).text()
+    const inWords = (text: string) => text.split(/\s+/)
+    expect(inWords(await allHelp(help))).toEqual(inWords(known))
+  })
+
+  test('is the same for `help user`', async () => {
+    expect(await help('help', 'user')).toBe(await help('user', '--help'))
   })
 
   test.each([
@@ -899,7 +894,7 @@ describe('a command that fails', () => {
   })
 })
 
-test.each(['user list', 'export'])('a reader of %s that goes away early is no failure', async words => {
+test.each(['user list', 'export'])('a reader of %s that goes away early costs no message', async words => {
   const place = await newPlace('postgres')
   await execute(
     place.env.DATABASE_URL!,

@@ -27,11 +27,11 @@ afterAll(async () => {
 })
 
 /** Answers commands in a folder of its own, until the end of `work`; what it logs. */
-async function answering(folder: string, work: (folder: string) => Promise<void> | void) {
+async function answering(folder: string, work: (folder: string) => Promise<void> | void, db = driver) {
   mkdirSync(folder, { recursive: true })
   const lines: string[] = []
   const log = createLog({ level: 'info', pretty: false, write: text => void lines.push(text) })
-  const control = answerCommands(folder, driver, log)
+  const control = answerCommands(folder, db, log)
   try {
     await work(folder)
   } finally {
@@ -159,9 +159,17 @@ describe('a service that answers commands', () => {
       await expect(service.query('select * from missing', [])).rejects.toMatchObject({ code: '42P01' })
       const { columns } = await service.query('select 1 as a, 2 as b', [], { columns: true })
       expect(columns?.map(({ name }) => name)).toEqual(['a', 'b'])
-      await driver.close()
+    })
+  })
+
+  test('passes on that the database is closed', async () => {
+    const closed = await openEmbedded({ dataDir: join(root, 'closed') })
+    const work = async (folder: string) => {
+      const service = (await connectToService(folder))!
+      await closed.close()
       const away = await service.query('select 1', []).catch(error => error)
       expect([away, away.code]).toEqual([expect.any(AppError), 'unavailable'])
-    })
+    }
+    await answering(join(root, 'away'), work, closed)
   })
 })

@@ -190,7 +190,10 @@ describe('an address is read as libpq reads it:', () => {
 
 describe('a mistake says what to write, and repeats nothing of the address:', () => {
   test.each([
-    ['postgres://u:geheim/x@h/d', /percent-encoded.* \/ as %2F/],
+    [
+      'postgres://u:geheim/x@h/d',
+      /percent-encoded.* % as %25, @ as %40, \/ as %2F, : as %3A, \? as %3F, # as %23$/,
+    ],
     ['postgres://u:12/geheim@h/d', /percent-encoded/],
     ['postgres://u:geheim@x@h/d', /percent-encoded.* @ as %40/],
     ['postgres://u:geheim@x?y=1@h/d', /percent-encoded/],
@@ -213,6 +216,8 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['host=h password=geheim', /must look like postgres:/],
     ['postgres:/h/geheim', /must look like postgres:/],
     ['postgres://h/d?sslmode=geheim', /sslmode .*disable, allow, prefer, require, verify-ca, verify-full/],
+    ['postgres://h/d?sslmode=', /sslmode .*disable, allow, prefer, require, verify-ca, verify-full/],
+    ['postgres://h/d?connect_timeout=', /connect_timeout .*whole number/],
     ['postgres://h/d?connect_timeout=geheim', /connect_timeout .*whole number/],
     ['postgres://h/d?connect_timeout=3geheim', /connect_timeout .*whole number/],
     ['postgres://h/d?target_session_attrs=standby', /target_session_attrs .*any, read-write, primary/],
@@ -500,8 +505,12 @@ describe('a server without TLS', () => {
     expect(server.connections()).toBe(1)
   })
 
-  test('is refused with require', async () => {
+  test('is refused with require, and its connection closed', async () => {
     await expect(ask(`${withoutTls.url}?sslmode=require`)).rejects.toMatchObject({ code: 'TLS_NOT_OFFERED' })
+
+    using server = await startScriptedServer()
+    await expect(ask(`${server.url}?sslmode=require`)).rejects.toMatchObject({ code: 'TLS_NOT_OFFERED' })
+    await until(() => server.open() === 0)
   })
 })
 
@@ -592,6 +601,16 @@ describe('a failure to connect has a code of its own:', () => {
     await expect(ask(silent.url)).rejects.toMatchObject({ code: 'CONNECT_TIMEOUT' })
   })
 
+  test('a server that hangs up', async () => {
+    using silent = await startScriptedServer({ tls: Buffer.alloc(0) })
+    const asking = ask(`${silent.url}?sslmode=require`)
+    asking.catch(() => {})
+    await until(() => silent.open() === 1)
+    silent[Symbol.dispose]()
+
+    await expect(asking).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' })
+  })
+
   test('a server that has TLS and does not begin it', async () => {
     using silent = await startScriptedServer({ tls: Buffer.from('S') })
 
@@ -667,6 +686,26 @@ describe('the log says', () => {
     await database.drop()
 
     expect(find(api, 'waiting for the database')).toMatchObject({ error: 'PostgresError', code: '53300' })
+  })
+
+  test('why the pool does not grow, while its only connection goes on', async () => {
+    const database = await privateDatabase()
+    await execute(database.directUrl, `create role alone login password 'x' connection limit 1`)
+    await execute(database.directUrl, 'grant pg_read_all_data to alone')
+    const url = new URL(database.directUrl)
+    Object.assign(url, { username: 'alone', password: 'x' })
+    const api = await start(url.href)
+    await until(async () => (await api.get('/health/ready')).status === 200)
+    const shortage = 'too few connections to the database'
+    // The pool tries to open several at once for them.
+    const answers = await Promise.all(Array.from({ length: 8 }, () => api.get('/health/ready')))
+    await until(() => find(api, shortage) !== undefined)
+    await api.stop()
+    await execute(database.directUrl, 'drop owned by alone; drop role alone')
+    await database.drop()
+
+    expect(answers.map(({ status }) => status)).toEqual(Array(8).fill(200))
+    expect(find(api, shortage)).toMatchObject({ level: 'warn', code: '53300' })
   })
 
   test.each([

@@ -4,6 +4,7 @@ import * as nodePromises from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, relative } from 'node:path'
 import { create } from 'tar'
+import type { EngineModule } from '../src/db/embedded/durable-fs.ts'
 
 /**
  * What must be on disk, and in which order. A crash of the machine cannot be made here, so the calls to the file system
@@ -195,13 +196,13 @@ test('a sync of the engine reaches the disk, and one that fails is reported to t
     }
   }
   const module = {
-    NODEFS: { stream_ops: {} as { fsync(stream: { nfd: number }): number } },
+    NODEFS: { node_ops: {}, stream_ops: {} as { fsync(stream: { nfd: number }): number } },
     FS: { ErrnoError },
   }
   class Repaired extends DurableFS {
     constructor() {
       super(root)
-      this.patch(module)
+      this.patch(module as unknown as EngineModule)
     }
   }
   new Repaired()

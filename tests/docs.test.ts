@@ -608,6 +608,9 @@ describe('the Swagger page', () => {
     expect(response.headers.get('cache-control')).toBe('no-cache')
     expect(page).not.toMatch(/https?:|<style|<script>| on\w+=/)
     expect(page).toContain('<title>todo-api</title>')
+    expect(page).toStartWith('<!doctype html>\n<html lang="en">')
+    for (const name of ['charset="utf-8"', 'name="viewport"', 'rel="icon"', '<noscript>'])
+      expect(page).toContain(name)
   })
 
   test('has files that a browser keeps, at addresses that change with them', async () => {

@@ -1,11 +1,22 @@
 import { afterAll, beforeAll, describe, expect, setSystemTime, spyOn, test } from 'bun:test'
 import { createSocket } from 'node:dgram'
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { diagnose } from '../src/cli/diagnose.ts'
 import { doctorCommand } from '../src/cli/doctor.ts'
 import type { Env } from '../src/config/config.ts'
+import { ensureCluster } from '../src/db/embedded/cluster-files.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { type Authority, createAuthority, read } from './support/certificates.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
@@ -53,6 +64,7 @@ const isRoot = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 
 if (!isRoot) process.stderr.write('\nNOT RUN: tests that mount a file system need root.\n')
 
 test.each([
+  ['28P01', 'wrong', /correct the password .*@ is written %40, \/ %2F, : %3A, % %25\)/],
   ['53300', 'sorry, too many clients already', /DATABASE_POOL_SIZE/],
   ['57P03', 'the database system is starting up', /try again/],
   ['57P01', 'terminating connection', /try again/],
@@ -300,6 +312,14 @@ describe('doctor names the cure when the database', () => {
   test.each([
     ['another encoding', 'server_encoding', 'LATIN1', 'encoding', 'fail', /encoding 'UTF8'/],
     ['another time zone', 'TimeZone', 'Asia/Tokyo', 'time zone', 'fail', /set timezone = 'UTC'/],
+    [
+      'read-only sessions',
+      'transaction_read_only',
+      'on',
+      'writing',
+      'fail',
+      /reset default_transaction_read/,
+    ],
     ['no time limits', 'statement_timeout', '0', 'time limits', 'warn', /set statement_timeout = '1800ms'/],
   ] as const)('has %s', async (_, setting, value, check, verdict, cure) => {
     const { exitCode, found } = await pretend(
@@ -310,6 +330,23 @@ describe('doctor names the cure when the database', () => {
 
     expect(found).toEqual([{ verdict, check, about: expect.any(String), cure: expect.stringMatching(cure) }])
     expect(exitCode).toBe(verdict === 'fail' ? 1 : 0)
+  })
+
+  test('is a standby', async () => {
+    const { exitCode, found } = await pretend(
+      'pg_is_in_recovery() returns boolean language sql as $$ select true $$',
+      () => problems(place.env),
+    )
+
+    expect(found).toEqual([
+      {
+        verdict: 'fail',
+        check: 'writing',
+        about: expect.any(String),
+        cure: 'name the primary in DATABASE_URL',
+      },
+    ])
+    expect(exitCode).toBe(1)
   })
 
   test('is empty, and the role may not make tables', async () => {
@@ -479,6 +516,46 @@ describe('doctor names the cure when the data folder', () => {
     expect([exitCode, stdout]).toEqual([0, expect.not.stringContaining('warn')])
     expect(readdirSync(dataDir)).toEqual([])
   })
+
+  test.skipIf(!isRoot)(
+    'holds a database of another user: root leaves it alone, and what root made there is named',
+    async () => {
+      const dataDir = join(folder, 'of another user')
+      const cluster = join(dataDir, 'cluster')
+      mkdirSync(dataDir, { mode: 0o700 })
+      await ensureCluster(cluster)
+      Bun.spawnSync(['chown', '-R', '54321:54322', dataDir])
+      const ofRoot = () =>
+        readdirSync(dataDir, { recursive: true }).filter(
+          name => statSync(join(dataDir, String(name))).uid === 0,
+        )
+
+      const refusal = /belongs to user 54321, and this is root; .*: setpriv --reuid 54321 --regid 54322 /
+      const { exitCode, found } = await problems({ DATA_DIR: dataDir })
+      expect([exitCode, found]).toMatchObject([
+        1,
+        [
+          { verdict: 'warn', check: 'data folder' },
+          { verdict: 'fail', check: 'database', about: expect.stringMatching(refusal) },
+        ],
+      ])
+      for (const args of [['migrate'], ['restore', '--force', 'no file']]) {
+        const { exitCode, stderr } = await runCommand(args, { env: { DATA_DIR: dataDir } })
+        expect([exitCode, stderr]).toEqual([1, expect.stringMatching(refusal)])
+      }
+      expect(ofRoot()).toEqual([])
+
+      for (const made of ['pg_logical/replorigin_checkpoint', 'PG_VERSION']) {
+        writeFileSync(join(cluster, made), '18\n', { mode: 0o600 })
+        chownSync(join(cluster, made), 0, 0)
+        const { exitCode, stdout } = await asAnotherUser(dataDir)
+        expect([exitCode, stdout]).toEqual([
+          1,
+          expect.stringMatching(new RegExp(`fail +database .*${made}.*; chown -R 54321 ${cluster}\\n`)),
+        ])
+      }
+    },
+  )
 
   test('is a file', async () => {
     const file = join(folder, 'file')

@@ -24,6 +24,7 @@ test('a typed client knows each task to its last field, though it travels as rea
   expectTypeOf<Data<Api['tasks']['changes']['get']>['tasks']>().toEqualTypeOf<Task[]>()
   type Result = Data<Api['tasks']['batch']['post']>['results'][number]
   expectTypeOf<Result['task']>().toEqualTypeOf<Task | null | undefined>()
+  expectTypeOf<Result['op']>().toEqualTypeOf<'create' | 'update' | 'delete' | undefined>()
   expectTypeOf<Extract<Result['error'], { current?: unknown }>['current']>().toEqualTypeOf<Task | undefined>()
 })
 
@@ -39,6 +40,8 @@ test('a typed client knows the errors of a call, also those that come from plugi
   expectTypeOf<CreateTask['status']>().toEqualTypeOf<401 | 403 | 409 | 413 | 415 | 422 | 500 | 503>()
   type Invalid = Extract<CreateTask, { status: 422 }>['value']
   expectTypeOf<Invalid['detail'][number]['loc']>().toEqualTypeOf<(string | number)[]>()
+  type InvalidBatch = Extract<Failure<Api['tasks']['batch']['post']>, { status: 422 }>['value']
+  expectTypeOf<InvalidBatch['index']>().toEqualTypeOf<number | undefined>()
   type Unauthenticated = Extract<CreateTask, { status: 401 }>['value']
   expectTypeOf<Unauthenticated['code']>().toEqualTypeOf<string>()
 })

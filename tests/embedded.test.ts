@@ -1,16 +1,26 @@
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from 'bun:test'
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
-import type { Driver } from '../src/db/driver.ts'
+import type { Driver, Query } from '../src/db/driver.ts'
 import { ensureCluster, template } from '../src/db/embedded/cluster-files.ts'
 import { freeBytes, freeBytesMin } from '../src/db/embedded/copy.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/embedded/maintenance.ts'
-import { setCaller, withTimeBudget } from '../src/db/time-budget.ts'
-import { type Running, startExecutable } from './support/executable.ts'
+import { budgetMs, setCaller, withTimeBudget } from '../src/db/time-budget.ts'
+import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import type { User } from './support/harness.ts'
 
 // Milliseconds: opening takes one second, and on a busy machine several.
@@ -61,15 +71,16 @@ async function open(dataDir: string, freeBytesMin?: number): Promise<Driver> {
   return driver
 }
 
-/** Another process, running `code` after the imports that it needs. */
-function program(code: string) {
+/** Another process, running `code` after the imports that it needs. `files`: how many it may have open. */
+function program(code: string, { files }: { files?: number } = {}) {
   const source = (name: string) => JSON.stringify(join(import.meta.dir, '../src', name))
   const imports = `
     import { openEmbedded } from ${source('db/embedded/embedded.ts')}
     import { openDataDir } from ${source('config/data-dir.ts')}
     import { DurableFS } from ${source('db/embedded/durable-fs.ts')}
   `
-  const child = Bun.spawn([process.execPath, '-e', imports + code], {
+  const limit = files ? ['sh', '-c', `ulimit -n ${files}; exec "$@"`, 'sh'] : []
+  const child = Bun.spawn([...limit, process.execPath, '-e', imports + code], {
     stdin: 'pipe',
     stdout: 'pipe',
     stderr: 'pipe',
@@ -199,13 +210,14 @@ test('the engine has these settings: what it answers is on disk, and it is small
 })
 
 test('keeps the statements prepared that are to be, each once, and no other', async () => {
+  // It begins with none.
+  await driver.dedicatedConnection(async () => {})
   const kept = async () => (await driver.query('select count(*)::int from pg_prepared_statements', []))[0]![0]
-  const before = Number(await kept())
   for (const text of ['select 1 as once', 'select 1 as twice', 'select 1 as twice'])
     await driver.query(text, [], { prepare: true })
   await driver.query('select 1 as unprepared', [])
 
-  expect(await kept()).toBe(before + 2)
+  expect(await kept()).toBe(2)
 })
 
 test('keeps five hundred statements prepared, and no more', async () => {
@@ -323,6 +335,7 @@ test('the process does other things while many statements wait', async () => {
 })
 
 test('statements wait for the process to do other things every five milliseconds, not each of them', async () => {
+  const driver = await open(folder())
   const clock = spyOn(performance, 'now')
   const turns = spyOn(globalThis, 'setImmediate')
   const counts: number[] = []
@@ -332,6 +345,7 @@ test('statements wait for the process to do other things every five milliseconds
     counts.push(turns.mock.calls.length)
   }
   for (const spy of [clock, turns]) spy.mockRestore()
+  await driver.close()
 
   expect(counts).toEqual([1, 1, 2])
 })
@@ -399,15 +413,49 @@ test('the folder is free when the engine has closed, not before, and after an op
   openDataDir(dataDir).close()
 })
 
-test('a database that does not open is named, and so is the reason', async () => {
+test.each([
+  ['global/pg_filenode.map', 'could not open file "global/pg_filenode.map": No such file'],
+  ['global/pg_control', 'could not open file "global/pg_control": No such file'],
+  ['postgresql.conf', 'could not access the server configuration file'],
+])('a database that does not open, without %s, is named, and so is the reason', async (file, reason) => {
   const dataDir = folder()
-  await (await openEmbedded({ dataDir })).close()
   const cluster = join(dataDir, 'cluster')
-  rmSync(join(cluster, 'global/pg_filenode.map'))
+  mkdirSync(dataDir)
+  await ensureCluster(cluster)
+  rmSync(join(cluster, file))
 
   await expect(openEmbedded({ dataDir })).rejects.toThrow(
-    `the embedded database in ${cluster} does not open: could not open file "global/pg_filenode.map": No such file`,
+    `the embedded database in ${cluster} does not open: ${reason}`,
   )
+})
+
+test('a folder without PG_VERSION is left as it is: no new database is made over the files of one', async () => {
+  const dataDir = folder()
+  const cluster = join(dataDir, 'cluster')
+  const first = await openEmbedded({ dataDir })
+  await first.query('create table t as select 42 as a', [])
+  await first.close()
+  renameSync(join(cluster, 'PG_VERSION'), join(dataDir, 'lost'))
+
+  await expect(openEmbedded({ dataDir })).rejects.toThrow(
+    `the database in ${cluster} is incomplete, without PG_VERSION: copy it again`,
+  )
+  renameSync(join(dataDir, 'lost'), join(cluster, 'PG_VERSION'))
+  expect(await (await open(dataDir)).query('select a from t', [])).toEqual([[42]])
+})
+
+test('the database may be on another disk, behind a link', async () => {
+  const dataDir = folder()
+  const elsewhere = folder()
+  mkdirSync(dataDir)
+  await ensureCluster(elsewhere)
+  symlinkSync(elsewhere, join(dataDir, 'cluster'))
+
+  const driver = await open(dataDir)
+  const copy = join(dataDir, 'copy')
+  await driver.copyTo!(copy)
+
+  expect(existsSync(join(copy, 'PG_VERSION'))).toBe(true)
 })
 
 test('every answered row is there after kill -9', async () => {
@@ -464,6 +512,58 @@ test('a disk that fails ends the process at once with a clear line, and nothing 
   const driver = await open(dataDir)
   expect((await driver.query('select a from t order by a', []))[0]).toEqual([1])
 })
+
+test('while no more files can be opened writes wait for that alone: no restart is needed', async () => {
+  const service = program(
+    `
+    import { closeSync, openSync } from 'node:fs'
+    const driver = await openEmbedded({ dataDir: ${JSON.stringify(folder())} })
+    const taken = []
+    const run = async statement => {
+      try { for (;;) taken.push(openSync('/dev/null', 'r')) } catch {}
+      return driver.query(statement, []).then(() => 'done', error => error.cause?.code)
+    }
+    const attempt = "begin perform pg_read_file('PG_VERSION'); exception when others then end"
+    const attempts = count => 'do $$ begin for i in 1..' + count + ' loop ' + attempt + '; end loop; end $$'
+    await run(attempts(1))
+    // The engine closes a file of its own for it.
+    console.log(await run('create table t (a int)'))
+    // It has none to close in the end.
+    while ((await run("select pg_read_file('PG_VERSION')")) === 'done') {}
+    console.log(await run('create table u (a int)'))
+    await run(attempts(5000))
+    for (const file of taken.splice(0)) closeSync(file)
+    await driver.query('create table u (a int)', [])
+    console.log('goes on')
+    process.exit()
+  `,
+    { files: 300 },
+  )
+  const [out, err] = await Promise.all([service.stdout.text(), service.stderr.text()])
+
+  expect({ out, err }).toEqual({ out: 'done\n53000\ngoes on\n', err: '' })
+})
+
+test.each([
+  ['701', 1],
+  ['700', 0],
+])(
+  'a start with STREAMS_MAX=%s warns of 1000 files that may be open %d times',
+  async (STREAMS_MAX, times) => {
+    const limited = `${folder()}.sh`
+    writeFileSync(limited, `#!/bin/sh\nulimit -n 1000; exec ${await executablePath()} "$@"\n`, {
+      mode: 0o700,
+    })
+    const elsewhere = { DATABASE_URL: 'postgres://u:p@127.0.0.1:1/d', DATA_DIR: folder() }
+    const api = await startExecutable({ ...elsewhere, STREAMS_MAX }, limited)
+    await api.stop()
+    const warnings = api.lines.filter(line => line.includes('few files may be open'))
+
+    expect(warnings.map(line => JSON.parse(line))).toMatchObject(
+      Array(times).fill({ level: 'warn', files: 1000 }),
+    )
+  },
+)
 
 test('what is kept free is what the documents say', async () => {
   const document = await Bun.file(join(import.meta.dir, '../docs/troubleshooting.md')).text()
@@ -550,13 +650,24 @@ describe('a service whose data folder is deleted', () => {
   })
 })
 
-test('without its folder a database answers nothing more', async () => {
+test.each([
+  ['deleted', (dataDir: string) => rmSync(dataDir, { recursive: true })],
+  [
+    'replaced by a copy',
+    (dataDir: string) => {
+      renameSync(dataDir, `${dataDir}.moved`)
+      cpSync(`${dataDir}.moved`, dataDir, { recursive: true })
+    },
+  ],
+])('when its folder was %s a database answers nothing more', async (_, change) => {
   const dataDir = folder()
   const timers = spyOn(globalThis, 'setInterval')
   const driver = await open(dataDir)
   const [look] = timers.mock.calls.find(([, everyMs]) => everyMs === 1000)!
   timers.mockRestore()
-  rmSync(dataDir, { recursive: true })
+  look()
+  expect(await driver.query('select 1', [])).toEqual([[1]])
+  change(dataDir)
   look()
 
   expect(await driver.lost).toBe('the folder of the embedded database is gone')
@@ -574,6 +685,34 @@ test('callers take turns, and a request whose user is not known yet is a caller 
   await Promise.all(['ada', 'ada', 'ada', 'ada', 'bob', 'bob', 'none', 'bob', 'eve'].map(ask))
 
   expect(turns).toEqual(['ada', 'bob', 'none', 'eve', 'ada', 'bob', 'ada', 'bob', 'ada'])
+})
+
+test('what a request asks for is refused when it has no turn in time, and the own work of the service waits', async () => {
+  await driver.query('create table late_t (a text)', [])
+  const { promise: released, resolve: release } = Promise.withResolvers<void>()
+  const held = driver.dedicatedConnection(() => released)
+  /** As if it had been asked for 20 ms before its time is over. */
+  const late = <T>(ask: () => T): T => {
+    const now = performance.now()
+    const clock = spyOn(performance, 'now').mockReturnValue(now)
+    clock.mockReturnValueOnce(now + 20 - budgetMs)
+    const answer = ask()
+    clock.mockRestore()
+    return answer
+  }
+  const insert = (query: Query, who: string) => query('insert into late_t values ($1)', [who])
+  const own = late(() => insert(driver.query, 'service'))
+  const asked = [
+    late(() => withTimeBudget(() => insert(driver.query, 'statement'))),
+    late(() => withTimeBudget(() => driver.transaction(query => insert(query, 'transaction')))),
+  ]
+
+  const refused = { status: 'rejected', reason: { code: 'unavailable' } }
+  expect(await Promise.allSettled(asked)).toMatchObject([refused, refused])
+  expect(driver.stats!()).toMatchObject({ inUse: 1, waiting: 1 })
+  release()
+  await Promise.all([held, own])
+  expect(await driver.query('select a from late_t', [])).toEqual([['service']])
 })
 
 test('statements that write are told apart from those that only read', () => {

@@ -23,6 +23,7 @@ import {
   startService,
   type User,
 } from './support/harness.ts'
+import { until } from './support/until.ts'
 import { allRoutes, expectError, send } from './support/wire.ts'
 
 const json = 'Content-Type: application/json'
@@ -591,7 +592,7 @@ describe('over the wire', () => {
   })
 
   test('a client that hangs up in the middle of a body is not a failure of ours', async () => {
-    const head = `POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\n${json}\r\nAuthorization: Bearer ${ada.token}\r\nContent-Length: 1000\r\n\r\n{`
+    const head = `POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\n${json}\r\nAuthorization: Bearer ${ada.token}\r\nX-Request-Id: hung-up\r\nContent-Length: 1000\r\n\r\n{`
     await new Promise<void>(resolve => {
       const { hostname, port } = new URL(api.url)
       Bun.connect({
@@ -607,7 +608,7 @@ describe('over the wire', () => {
         },
       })
     })
-    await Bun.sleep(50)
+    await until(() => api.logs().some(line => line.request_id === 'hung-up'))
 
     expect(api.logs().filter(line => line.level === 'error')).toEqual([])
     expect((await api.get('/health')).status).toBe(200)

@@ -379,6 +379,22 @@ onBothDatabases(
       expect((await api.post('/auth/tickets', { token: ada.token })).status).toBe(401)
     })
 
+    test('uses no ticket up with a request that opens none', async () => {
+      const ada = await api.user()
+      const query = `?ticket=${await ticketFor(api, ada)}`
+      const statuses = [
+        (await api.request('HEAD', events + query)).status,
+        (await api.get(`${events}${query}&since=x`)).status,
+        (await api.get(`${events}${query}&sinc=x`)).status,
+      ]
+      const stream = await openEvents(api, { query })
+      await stream.receive('hello')
+      await stream.close()
+
+      expect([...statuses, stream.status]).toEqual([200, 422, 422, 200])
+      expect((await api.request('HEAD', events + query)).status).toBe(401)
+    })
+
     test('of one ticket that is used by ten at once opens one', async () => {
       const ada = await api.user()
       const query = `?ticket=${await ticketFor(api, ada)}`

@@ -11,8 +11,13 @@ const root = join(import.meta.dir, '..')
 const read = (path: string) => readFileSync(join(root, path), 'utf8')
 const packages = join(root, 'tests/clients/node_modules')
 
+interface Block {
+  path: string
+  code: string
+}
+
 /** The code blocks of a document in one language, with the word after it: the path of a file. */
-const blocks = (path: string, language: string) =>
+const blocks = (path: string, language: string): Block[] =>
   [...read(path).matchAll(/^```(\w+) ?(\S*)\n(.*?)^```$/gms)]
     .filter(match => match[1] === language)
     .map(([, , path, code]) => ({ path: path!, code: code! }))
@@ -79,9 +84,12 @@ describe('a client by README and docs/client.md', () => {
     expect(await run('client.ts')).toBe('[ "Buy bread", "Buy milk" ]\n')
   }, 60_000)
 
-  test('the loop of docs/offline.md is typed', async () => {
-    const { path, code } = blocks('docs/offline.md', 'ts')[0]!
+  test('the loop of docs/offline.md is typed, with fetch and with EventSource', async () => {
+    const [{ path, code }, { code: receive }] = blocks('docs/offline.md', 'ts') as [Block, Block]
     await writeChecked(path, code)
+    const start = code.indexOf('async function receive')
+    expect(start).toBeGreaterThan(0)
+    await writeChecked(path, code.slice(0, start) + receive)
   }, 60_000)
 })
 

@@ -258,14 +258,13 @@ onBothDatabases('lists', api => {
     expect(empty.headers.get('x-total-count')).toBe('0')
   })
 
-  test('a cursor is for its user and its order, and not for an offset', async () => {
+  test('a cursor is for its user, its order and its filters, and not for an offset', async () => {
     const ada = await many()
     const bob = await many()
+    const cursorIn = (headers: Headers) =>
+      new URLSearchParams(headers.get('link')!.match(/\?([^>]*)/)![1]).get('cursor')!
     const get = (query: string, token = ada.token) => api.get(`/tasks?${query}`, { token })
-    const cursorOf = async (sort: string) => {
-      const { headers } = await get(`limit=2&sort=${sort}`)
-      return new URLSearchParams(headers.get('link')!.match(/\?([^>]*)/)![1]).get('cursor')!
-    }
+    const cursorOf = async (sort: string) => cursorIn((await get(`limit=2&sort=${sort}`)).headers)
     const cursor = await cursorOf('title')
 
     expect((await get(`sort=title&cursor=${cursor}`)).status).toBe(200)
@@ -287,6 +286,24 @@ onBothDatabases('lists', api => {
       status: 422,
       body: { detail: [{ loc: ['query', 'offset'] }] },
     })
+    for (const filter of [
+      'tag=all',
+      'priority=0',
+      'q=a',
+      'created_before=2999-01-01T00:00:00Z',
+      'list=none',
+    ]) {
+      const filtered = await get(`limit=2&${filter}`)
+      expect(filtered.status).toBe(200)
+      const cursor = cursorIn(filtered.headers)
+      // Another size, a total and names that are ignored make no other list.
+      expect((await get(`limit=1&total=true&_=1&${filter}&cursor=${cursor}`)).status).toBe(200)
+      for (const other of ['', 'status=pending&', 'overdue=true&'])
+        expect(await get(`${other}${other && filter}&cursor=${cursor}`)).toMatchObject({
+          status: 422,
+          body: { detail: [{ loc: ['query', 'cursor'], type: 'cursor_invalid' }] },
+        })
+    }
   })
 
   test('a cursor that was signed with another secret is refused', async () => {

@@ -195,6 +195,7 @@ describe.each(['postgres', 'embedded'] as const)('reset-sync beside writers (%s)
     isDone = true
     await Promise.all(writers)
 
+    expect(titles.size).toBeGreaterThan(0)
     for (const user of users) {
       const { body } = await api.get('/tasks?limit=200', user)
       const versions = body.map((task: { version: number }) => task.version)
@@ -210,11 +211,17 @@ describe.each(['postgres', 'embedded'] as const)('reset-sync beside writers (%s)
   }, 60_000)
 })
 
-test('reset-sync tries again when a writer holds a user for longer than a statement waits', async () => {
+test('reset-sync tries again when a writer holds a user for longer than a statement waits, and holds no other one meanwhile', async () => {
   const database = await privateDatabase()
   const api = await startService('postgres', { DATABASE_URL: database.url })
   const meeting = createMeeting(database.directUrl)
   const ada = await api.user()
+  // A step before hers.
+  await execute(
+    database.directUrl,
+    `insert into user_versions (user_id) select ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid
+     from generate_series(1, 100) n`,
+  )
   const waits = async () => (await meeting.waiting()).length > 0
   let skipped: Promise<number> | undefined
 
@@ -224,9 +231,12 @@ test('reset-sync tries again when a writer holds a user for longer than a statem
     skipped.catch(() => {})
     await until(waits)
     await until(async () => !(await waits()))
+    const [others] =
+      await meeting.sql`select count(*)::int as moved from user_versions where forgotten_version > 0`
+    expect(others).toEqual({ moved: 100 })
   })
 
-  expect(await skipped).toBe(1)
+  expect(await skipped).toBe(101)
   await meeting.close()
   await api.stop()
   await database.drop()

@@ -249,7 +249,10 @@ onBothDatabases(
         const { tasks, cursor } = JSON.parse(page.text)
         read.push(...tasks)
         if (cursor === null) break
-        page = await call('find_tasks', { cursor })
+        expect((await call('find_tasks', { cursor })).content.detail).toMatchObject([
+          { loc: ['arguments', 'cursor'], type: 'cursor_invalid' },
+        ])
+        page = await call('find_tasks', { cursor, status: ['pending'] })
         expect(page.text).toBe(JSON.stringify(page.content))
       }
       expect(read).toEqual(long.content.tasks)
@@ -309,7 +312,7 @@ onBothDatabases(
       expect((await call('get_task', { id: old.id })).content).toEqual(now)
     })
 
-    test('that repeats a call with its key adds nothing twice', async () => {
+    test('that repeats a call with its key adds nothing twice, and all or none', async () => {
       const ada = await api.user()
       const { call } = speak(api, ada)
       const add = (...titles: string[]) =>
@@ -325,6 +328,10 @@ onBothDatabases(
         headers: { 'idempotency-key': 'monday' },
       })
       expect(body).toEqual(first.content.tasks[0])
+      expect((await call('task_stats')).content.total).toBe(2)
+      const lost = { title: 'Lost', list_id: Bun.randomUUIDv7() }
+      const refused = await call('add_tasks', { key: 'friday', tasks: [{ title: 'Call Ann' }, lost] })
+      expect(refused.content).toMatchObject({ code: 'list_not_found', index: 1 })
       expect((await call('task_stats')).content.total).toBe(2)
       const { headers } = await api.post('/tasks', {
         token: ada.token,

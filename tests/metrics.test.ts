@@ -8,6 +8,7 @@ import { createMetrics } from '../src/telemetry/metrics.ts'
 import { type Running, startExecutable } from './support/executable.ts'
 import { onBothDatabases, type Service, startService } from './support/harness.ts'
 import { readPrometheus, sampled } from './support/prometheus.ts'
+import { until } from './support/until.ts'
 import { expectError, send } from './support/wire.ts'
 
 const token = 'metrics-token-metrics-token'
@@ -151,15 +152,16 @@ test('the queue of password hashes is seen while it is there', async () => {
   const api = await startService('embedded', { METRICS_TOKEN: token, BCRYPT_COST: '12' })
   const json = (i: number) => ({ email: `${i}@example.com`, password: 'correct horse' })
 
-  const registrations = Array.from({ length: 6 }, (_, i) => api.post('/auth/register', { json: json(i) }))
-  await Bun.sleep(100)
-  const during = await scrape(api)
+  const length = parseConfig({}).hashing.atOnce + 3
+  const registrations = Array.from({ length }, (_, i) => api.post('/auth/register', { json: json(i) }))
+  await until(async () => {
+    const during = await scrape(api)
+    return ['running', 'waiting'].every(state => sampled(during, `password_hashes_${state}`)! > 0)
+  })
   await Promise.all(registrations)
   const after = await scrape(api)
   await api.stop()
 
-  expect(sampled(during, 'password_hashes_running')).toBeGreaterThan(0)
-  expect(sampled(during, 'password_hashes_waiting')).toBeGreaterThan(0)
   expect(sampled(after, 'password_hashes_running')).toBe(0)
   expect(sampled(after, 'password_hashes_waiting')).toBe(0)
 })

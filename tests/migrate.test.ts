@@ -9,6 +9,7 @@ import { migrate, migrationState, migrations } from '../src/db/migrator.ts'
 import { isAway } from '../src/server/start.ts'
 import { startFaultProxy } from './support/fault-proxy.ts'
 import { client, type DatabaseKind } from './support/harness.ts'
+import { startPostgresServer } from './support/postgres-server.ts'
 import { emptyDatabase, type PrivateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 
@@ -342,6 +343,31 @@ test(
   60_000,
 )
 
+test.each(['LATIN1', 'SQL_ASCII'])(
+  'a database in %s is not migrated: it would refuse or miscount texts',
+  encoding =>
+    withEmptyDatabase('postgres', (settings, env) =>
+      withDriver(settings, async driver => {
+        const url = new URL(env.DATABASE_URL!)
+        url.pathname += `_${encoding.toLowerCase()}`
+        const name = url.pathname.slice(1)
+        await driver.query(`create database ${name} encoding '${encoding}' locale 'C' template template0`, [])
+        for (const command of ['migrate', 'serve']) {
+          const { exitCode, stderr } = await run([command], {
+            DATABASE_URL: url.href,
+            SECRET_KEY: 'x'.repeat(40),
+          })
+          expect([exitCode, stderr]).toEqual([
+            1,
+            expect.stringMatching(new RegExp(`^the database is in ${encoding}, .*encoding 'UTF8'.*\n$`)),
+          ])
+        }
+        await driver.query(`drop database ${name} with (force)`, [])
+      }),
+    ),
+  60_000,
+)
+
 test(
   'a migration may take longer than the session lets a statement, as behind a proxy that drops our settings',
   () =>
@@ -485,7 +511,7 @@ test(
             await until(async () => (await driver.query(isWaiting, [])).length === 1)
 
             expect(await driver.query('select count(*) from tasks', [])).toEqual([[0]])
-            const pattern = /"url":"(.+?)\/"(?:.|\n)*"waiting for the database".*55P03/
+            const pattern = /"url":"(.+?)\/"(?:.|\n)*"waiting for a lock: .*55P03/
             return (await lineOf(child, pattern))[1]!
           })
           expect(await untilReady(address)).toBe(true)
@@ -497,6 +523,73 @@ test(
     ),
   60_000,
 )
+
+test(
+  'a command that waits for a reader says so, and goes on afterwards',
+  () =>
+    withEmptyDatabase('postgres', (settings, env) =>
+      withDriver(settings, async driver => {
+        await migrate(driver, [], migrations.slice(0, 5))
+        const [one, other] = await driver.dedicatedConnection(async reader => {
+          await reader.execute('begin; lock table tasks in access share mode')
+          const started = [
+            start(['migrate'], env),
+            start(['user', 'create', 'ada@x.io'], env, 'correct horse'),
+          ]
+          const outputs = started.map(child => readOn(child.stderr))
+          await until(() => outputs.every(({ text }) => text.startsWith('waiting for a lock: ')))
+          return outputs
+        })
+
+        await Promise.all([one!.ended, other!.ended])
+        expect(one!.text).toEndWith('up to date\n')
+        expect(other!.text).toEndWith('created user ada@x.io\n')
+      }),
+    ),
+  60_000,
+)
+
+/** What a program has written so far. */
+function readOn(stream: ReadableStream<Uint8Array>) {
+  const read = async () => {
+    for await (const chunk of stream) output.text += new TextDecoder().decode(chunk)
+  }
+  const output = { text: '', ended: Promise.resolve() }
+  output.ended = read()
+  return output
+}
+
+test('an autovacuum is cancelled by a migration that it is in the way of, as by any session', async () => {
+  const server = await startPostgresServer({
+    parameters: [
+      'autovacuum_naptime=1',
+      // A page at a time: it takes minutes.
+      'autovacuum_vacuum_cost_delay=100',
+      'autovacuum_vacuum_cost_limit=1',
+      'deadlock_timeout=300ms',
+    ],
+  })
+  const url = new URL(server.url)
+  const open = () => openDriver({ kind: 'postgres', url: url.href, poolSize: 1, prepare: true })
+  try {
+    // A role without the right to see what other sessions do.
+    await using admin = await open()
+    await admin.query("create role plain login password 'x'", [])
+    await admin.query('create database theirs owner plain', [])
+    Object.assign(url, { username: 'plain', password: 'x', pathname: '/theirs' })
+    await using driver = await open()
+    await driver.query('create table large (filler text)', [])
+    await driver.query("insert into large select repeat('x', 1000) from generate_series(1, 4000)", [])
+    const isVacuumed =
+      "select 1 from pg_locks where relation = 'large'::regclass and mode like 'ShareUpdate%'"
+    await until(async () => (await driver.query(isVacuumed, [])).length === 1)
+
+    const change = { tag: '0000_change', when: 1, hash: 'x', sql: 'alter table large add column note text' }
+    expect(await migrate(driver, [], [change])).toEqual([change.tag])
+  } finally {
+    await server.close()
+  }
+}, 30_000)
 
 /** Where a started program listens, from its log. */
 const urlOf = async (child: ReturnType<typeof start>) => (await lineOf(child, /"url":"([^"]+)\/"/))[1]!

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { Glob } from 'bun'
@@ -114,6 +114,15 @@ test('a column that goes is dropped when no trigger names it any more', () => {
     'CREATE TRIGGER …',
     generated[0]!,
   ])
+})
+
+test('a module’s tables are compared with the migrations', () => {
+  const sources = [...new Glob('src/**/*.ts').scanSync({ cwd: root })]
+  const withTables = sources.filter(path => readFileSync(join(root, path), 'utf8').includes('= pgTable('))
+  const paths = [...withTables, 'src/modules/new/table.ts'].map(path => `./${path}`)
+
+  expect(withTables.length).toBeGreaterThan(2)
+  expect(paths.filter(path => !new Glob(schema).match(path))).toEqual([])
 })
 
 test('the tables are those of the migrations', () => {

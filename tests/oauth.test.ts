@@ -271,6 +271,14 @@ onBothDatabases('OAuth 2', api => {
       [{ json: [] }, 422, 'invalid_request'],
       [{ raw: '{"username":' }, 422, 'invalid_request'],
       [{ raw: 'grant_type=%ff', headers: { 'content-type': urlencoded } }, 422, 'invalid_request'],
+      [
+        {
+          raw: `${new URLSearchParams({ username, password })}&username=${username}`,
+          headers: { 'content-type': urlencoded },
+        },
+        422,
+        'invalid_request',
+      ],
       [{ raw: 'x', headers: { 'content-type': 'text/plain' } }, 415, 'invalid_request'],
       [{ raw: 'x'.repeat(40_000), headers: { 'content-type': 'application/json' } }, 413, 'invalid_request'],
       [{}, 422, 'invalid_request'],

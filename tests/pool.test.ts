@@ -51,6 +51,7 @@ function scripted(size: number, { isReadOnly = false, isProxied = false, mayPrep
         self.ended++
         lose(new AppError('unavailable'))
       },
+      cancel: async () => {},
       destroy() {
         self.lost = true
         self.destroyed++

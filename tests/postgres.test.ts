@@ -6,7 +6,7 @@ import { brokenConstraint, databaseError, isSchemaMissing } from '../src/db/pg-e
 import { isUnavailable } from '../src/db/postgres/connection-errors.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { openSingleConnection } from '../src/db/postgres/single-connection.ts'
-import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
+import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { startScriptedServer } from './support/scripted-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { until } from './support/until.ts'
@@ -362,6 +362,28 @@ test('an address that cannot be right is refused at once, without repeating it',
 
     expect(open).toThrow('The address of the database')
     expect(open).not.toThrow('secret')
+  }
+})
+
+test('a commit that waits for a standby that is gone keeps no session of the server', async () => {
+  const reload = async (change: string) => {
+    await execute(server.url, `alter system ${change}`)
+    await execute(server.url, 'select pg_reload_conf()')
+  }
+  const one = openPostgres({ url: `${server.url}?options=-csynchronous_commit=on`, poolSize: 1 })
+  const waiting = async () =>
+    (await db.query("select count(*)::int from pg_stat_activity where wait_event = 'SyncRep'", []))[0]![0]
+  await one.query('create table replicated (a int)', [])
+  await reload("set synchronous_standby_names = 'missing'")
+  try {
+    const write = one.query('insert into replicated values (1)', []).catch(error => error.code)
+    await until(async () => (await waiting()) === 1)
+
+    expect(await write).toBe('unavailable')
+    await until(async () => (await waiting()) === 0)
+  } finally {
+    await reload('reset synchronous_standby_names')
+    await one.close()
   }
 })
 

@@ -47,8 +47,9 @@ test(`every answered row survives power cuts (POWER_CUT_SEED=${seed})`, async ()
 test('without syncing the same cuts lose answered rows: the test above can fail', async () => {
   await withFolder(async folder => {
     const [cut] = await runAndCut(folder, seed, { syncs: false })
+    if (!cut) throw new Error('the power was never cut')
 
-    const { lost } = await lookAt(cut!).catch(() => ({ lost: ['everything: the folder does not open'] }))
+    const { lost } = await lookAt(cut).catch(() => ({ lost: ['everything: the folder does not open'] }))
 
     expect(lost).not.toEqual([])
   })

@@ -57,6 +57,27 @@ test('a file that does not load is a failure, and so is a run without tests', as
   }
 })
 
+test('a run that does not end is ended, and says which file it was at', async () => {
+  const hangs = `
+    test('passes', () => {})
+    test('hangs', () => expect(new Promise(() => {})).rejects.toThrow(), 100)`
+  const project = projectWith('')
+  cpSync(testFile(hangs), join(project, 'tests/hangs.test.ts'))
+  cpSync(testFile(`test('passes', () => {})`), join(project, 'tests/passes.test.ts'))
+  const env = { TEST_MINUTES_MAX: '0.05' }
+
+  const [oneByOne, twoAtATime] = await Promise.all([
+    run([testFile(hangs)], undefined, undefined, env),
+    run(['--fast'], project, undefined, env),
+  ])
+
+  const late = 'failed: bun test did not end within 0.05 minutes (TEST_MINUTES_MAX): see the last file above'
+  expect(oneByOne.errors).toMatch(/^\S+\.test\.ts:\n\(pass\) passes.*\n$/m)
+  expect(oneByOne.output).toEndWith(`${late}\n0 passed, 1 failed`)
+  expect(twoAtATime.output).toContain('failed: tests/hangs.test.ts > (worker crashed)')
+  expect(twoAtATime.output).toEndWith(`${late}\n2 passed, 2 failed`)
+})
+
 test.each([
   ['1', '3 passed, 0 failed', 0],
   ["'one'", '2 passed, 1 failed', 1],
@@ -141,13 +162,26 @@ function projectWith(source: string): string {
   return project
 }
 
-async function run(args: string[], project?: string, options?: string[]) {
-  const runner = start(args, project, options)
-  const output = (await new Response(runner.stdout).text()).trimEnd()
-  return { exitCode: await runner.exited, output, lastLine: output.split('\n').at(-1) }
+async function run(args: string[], project?: string, options?: string[], env?: Record<string, string>) {
+  const runner = start(args, project, options, env)
+  const [output, errors] = await Promise.all([
+    new Response(runner.stdout).text(),
+    new Response(runner.stderr).text(),
+  ])
+  const lines = output.trimEnd().split('\n')
+  return { exitCode: await runner.exited, output: lines.join('\n'), lastLine: lines.at(-1), errors }
 }
 
-function start(args: string[], project = join(import.meta.dir, '..'), options = ['--no-build']) {
+function start(
+  args: string[],
+  project = join(import.meta.dir, '..'),
+  options = ['--no-build'],
+  env: Record<string, string> = {},
+) {
   const script = join(project, 'scripts/test.ts')
-  return Bun.spawn([process.execPath, script, ...options, ...args], { stdout: 'pipe', stderr: 'ignore' })
+  return Bun.spawn([process.execPath, script, ...options, ...args], {
+    env: { ...process.env, ...env },
+    stdout: 'pipe',
+    stderr: 'pipe',
+  })
 }

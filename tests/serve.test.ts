@@ -152,6 +152,29 @@ test('a request that does not end delays a stop by the limit, and is cut off', a
   expect(await slow.finish()).toBe('')
 }, 60_000)
 
+test('a database that is away is asked twice a second, and the log says so every ten seconds', async () => {
+  const lines: string[] = []
+  const log = createLog({ level: 'warn', pretty: false, write: text => void lines.push(text) })
+  const DATABASE_URL = 'postgres://a@127.0.0.1:1/b'
+  const config = parseConfig({ DATABASE_URL, SECRET_KEY: 'x'.repeat(40), PORT: '0', ENVIRONMENT: 'test' })
+  const pauses: unknown[] = []
+  const twentySeconds = Promise.withResolvers<void>()
+  const { sleep } = Bun
+  const clock = spyOn(Bun, 'sleep').mockImplementation(async pause => {
+    if (pauses.push(pause) <= 40) return
+    twentySeconds.resolve()
+    await sleep(pause)
+  })
+  const service = await serve(config, log)
+  await twentySeconds.promise
+  clock.mockRestore()
+  await log.flush()
+  await service.stop('the test is over')
+
+  expect(new Set(pauses)).toEqual(new Set([500]))
+  expect(lines.join('').match(/"waiting for the database"/g)).toHaveLength(3)
+})
+
 test('a service that is stopped, once, while it waits for its database waits no more', async () => {
   const lines: string[] = []
   const log = createLog({ level: 'info', pretty: false, write: text => void lines.push(text) })

@@ -269,6 +269,16 @@ test('a stop fits into the time that the examples of deploy/ give it', () => {
   }
 })
 
+test('systemd starts it again for as long as it fails, unless its settings are wrong', () => {
+  const unit = readFileSync(join(import.meta.dir, '../deploy/todo-api.service'), 'utf8')
+  const settings = unit.split(/^\[(?:Service|Install)\]$/m).map(section => section.split('\n'))
+
+  // In another section systemd ignores it, and gives up after five starts in ten seconds.
+  expect(settings[0]).toContain('StartLimitIntervalSec=0')
+  expect(settings[1]).toContain('Restart=on-failure')
+  expect(settings[1]).toContain('RestartPreventExitStatus=2')
+})
+
 test('a signal during the start, before the database is open, ends the service well', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-stop-'))
   const port = await freePort()

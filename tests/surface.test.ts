@@ -116,6 +116,11 @@ onBothDatabases(
 
     test('declares every error that it answers', async () => {
       const json = 'Content-Type: application/json'
+      // What the calls that ask for the password take, all together.
+      const wrongPassword = {
+        ...{ email: 'ada@example.com', password: 'wrong password', current_password: 'wrong password' },
+        ...{ new_password: 'correct horse battery', name: 'script', scopes: ['tasks:read'] },
+      }
       const requests = (token: string, apiToken: string) => {
         const signedIn = `Authorization: Bearer ${token}`
         const byScript = `Authorization: Bearer ${apiToken}`
@@ -127,6 +132,7 @@ onBothDatabases(
           { headers: [signedIn, 'If-Match: nonsense', 'If-None-Match: nonsense'] },
           { headers: [signedIn, json], body: '{"title":' },
           { headers: [signedIn, json], body: '{}' },
+          { headers: [signedIn, json], body: JSON.stringify(wrongPassword) },
           { headers: [signedIn, json], body: ' '.repeat(2 ** 21) },
           { headers: [signedIn, 'Content-Type: text/plain'], body: 'title' },
           { headers: [signedIn] },

@@ -481,7 +481,10 @@ onBothDatabases('any list', (api: Service) => {
           priority: i % 5,
           position: `${i % 7}`,
           tags: [['even', 'odd'][i % 2]!, `batch ${batch}`, ...(i % 25 === 0 ? ['rare'] : [])],
-          due_at: i % 4 === 0 ? null : `20${20 + batch * 4}-01-${10 + (i % 9)}T00:00:00.000000Z`,
+          due_at:
+            i % 4 === 0
+              ? null
+              : `${['2020', '2024', '2995', '2999'][batch]}-01-${10 + (i % 9)}T00:00:00.000000Z`,
         },
       })
       await tasks.batch(

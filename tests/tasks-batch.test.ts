@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'bun:test'
+import { Value } from '@sinclair/typebox/value'
 import type { Driver } from '../src/db/driver.ts'
 import type { UserId } from '../src/lib/user-id.ts'
-import type { Task } from '../src/modules/tasks/model.ts'
+import { batchResult, type Task } from '../src/modules/tasks/model.ts'
 import { leastCpuMs } from './support/cpu.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
@@ -299,14 +300,15 @@ onBothDatabases('a batch', api => {
 
     test('a child that went with its parent is deleted once more only in the version that it had', async () => {
       const ada = await api.user()
-      await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
+      const made = await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
+      const current = made.results[1].task
       const operations = (version: number) => [
         { op: 'delete', id: parent },
         { op: 'delete', id: child, version },
       ]
 
       const refused = await sendTo(ada.token, true, operations(1))
-      expect(refused).toMatchObject({ code: 'precondition_failed', index: 1 })
+      expect(refused).toMatchObject({ code: 'precondition_failed', index: 1, current })
       const { results } = await sendTo(ada.token, true, operations(2))
       expect(results).toMatchObject([{ id: parent }, { id: child }])
     })
@@ -409,6 +411,7 @@ onBothDatabases('a batch', api => {
         'nonsense',
         null,
         { op: 'delete', id: kept.id, version: 0 },
+        { op: 'delete', id: 'nonsense' },
       ])
 
       const error = (code: string, index: number, more: object = {}) => ({
@@ -446,7 +449,7 @@ onBothDatabases('a batch', api => {
         { op: 'update', id: gone.id, status: 404, error: error('task_not_found', 6) },
         { op: 'create', id: gone.id, status: 409, error: error('id_used', 7) },
         { op: 'update', id: own, status: 200, task: expect.objectContaining({ id: own, priority: 4 }) },
-        { op: 'drop', id: 7, status: 422, error: error('validation_failed', 9) },
+        { status: 422, error: error('validation_failed', 9) },
         { status: 422, error: error('validation_failed', 10) },
         { status: 422, error: error('validation_failed', 11) },
         {
@@ -455,7 +458,9 @@ onBothDatabases('a batch', api => {
           status: 412,
           error: error('precondition_failed', 12, { current: kept }),
         },
+        { op: 'delete', id: 'nonsense', status: 422, error: error('validation_failed', 13) },
       ])
+      expect([...Value.Errors(batchResult, body)]).toEqual([])
       expect(await listOf(ada.token)).toEqual([body.results[8].task, kept])
     })
 
@@ -552,7 +557,9 @@ onBothDatabases('a batch', api => {
     }
     const least = await leastCpuMs({ few: () => refuse(1500), many: () => refuse(15_000) }, 5)
     expect(least.many).toBeLessThan(30 * least.few!)
-    expect((await send(ada.token, Array(400_000).fill(0))).status).toBe(413)
+    // Values of a whole body: its object and its list count.
+    expect((await send(ada.token, Array(19_998).fill(0))).status).toBe(422)
+    expect((await send(ada.token, Array(19_999).fill(0))).status).toBe(413)
     expect((await send(ada.token, 'x'.repeat(1024 * 1024))).status).toBe(413)
     const sized = (bytes: number) =>
       api.post('/tasks/batch', {

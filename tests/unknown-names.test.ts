@@ -17,6 +17,7 @@ onBothDatabases('what a route does not know', api => {
       ['/tasks?tag[0]=home', 'tag[0]', "Unknown parameter: the nearest known one is 'tag'"],
       ['/tasks?limits', 'limits', "Unknown parameter: the nearest known one is 'limit'"],
       ['/tasks?limit=5&&offsets=1', 'offsets', "Unknown parameter: the nearest known one is 'offset'"],
+      ['/tasks??status=completed', '?status', "Unknown parameter: the nearest known one is 'status'"],
       ['/tasks?due_befor%65=x', 'due_before', undefined],
       ['/tasks?constructor=1', 'constructor', "Unknown parameter: the nearest known one is 'cursor'"],
       ['/tasks/trash?tag=home', 'tag', "Unknown parameter: the nearest known one is 'limit'"],
@@ -52,6 +53,20 @@ onBothDatabases('what a route does not know', api => {
       expect((await api.get('/tasks', { token })).body).toEqual([task])
     })
 
+    test.each([
+      ['priority=3&priority=4', ['priority']],
+      ['q=a&tag=x&tag=y&q=a', ['q']],
+      ['priorit%79=3&total=true&priority=3&total=true', ['priority', 'total']],
+    ])('a parameter that is no list is refused when it comes twice: %s', async (query, names) => {
+      const { token } = await api.user()
+      const problems = names.map(name => ({
+        loc: ['query', name],
+        msg: 'Should come only once',
+        type: 'repeated',
+      }))
+      expectError(await api.get(`/tasks?${query}`, { token }), 422, 'validation_failed', problems)
+    })
+
     test('is reported together with everything else that is wrong', async () => {
       const ada = await api.user()
       const { body } = await api.get('/tasks?stauts=pending&limit=0&prioritty=1', { token: ada.token })
@@ -77,7 +92,7 @@ onBothDatabases('what a route does not know', api => {
       const lenient = await api.post('/tasks?_=1', { token, json })
       expect([lenient.status, lenient.headers.get('preference-applied')]).toEqual([201, null])
 
-      for (const prefer of ['handling=strict', 'respond-async, handling=strict', 'Handling="strict"; x=1']) {
+      for (const prefer of ['handling=strict', 'respond-async, handling=strict', 'Handling="Strict"; x=1']) {
         const answer = await api.post('/tasks', { token, json, headers: { prefer } })
         expectError(answer, 422, 'validation_failed', [
           {

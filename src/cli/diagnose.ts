@@ -1,4 +1,4 @@
-import { OtherMajorError } from '../db/embedded/major.ts'
+import { ClusterError } from '../db/embedded/major.ts'
 import { AppError } from '../lib/errors.ts'
 
 /** What to do about a failure to reach or to use a database: the first whose pattern fits its code and text. */
@@ -17,7 +17,7 @@ const cures: readonly [RegExp, string][] = [
   [/^42501 /, 'grant the role of DATABASE_URL the rights, or make it the owner: alter database … owner to …'],
   [/^53300 /, 'lower DATABASE_POOL_SIZE or the number of replicas, or raise max_connections'],
   [/^57P0/, 'the server is starting or stopping: try again'],
-  [/^25006 /, 'name the primary in DATABASE_URL'],
+  [/^25006 /, 'name the primary in DATABASE_URL; if it is named, default_transaction_read_only is on'],
   [
     /^(UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)/,
     'name the file of its authority in DATABASE_URL: sslrootcert=/path/to/ca.crt',
@@ -56,7 +56,7 @@ const cures: readonly [RegExp, string][] = [
 /** What a failure was, and what to do about it if that is known. */
 export function diagnose(error: unknown): { about: string; cure: string | undefined } {
   const shown = error instanceof AppError && error.cause instanceof Error ? error.cause : error
-  if (shown instanceof OtherMajorError) return { about: shown.about, cure: shown.cure }
+  if (shown instanceof ClusterError) return { about: shown.about, cure: shown.cure }
   if (!(shown instanceof Error)) return { about: 'unknown failure', cure: undefined }
   const text = `${'code' in shown ? shown.code : ''} ${shown.message}`
   return { about: shown.message, cure: cures.find(([pattern]) => pattern.test(text))?.[1] }

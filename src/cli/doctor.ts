@@ -8,7 +8,7 @@ import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
 import { freeBytes, freeBytesMin } from '../db/embedded/copy.ts'
-import { migrationState, migrations } from '../db/migrator.ts'
+import { makeUtf8Database, migrationState, migrations } from '../db/migrator.ts'
 import { distributedTables, registry } from '../modules/table-registry.ts'
 import { newestBackup } from '../server/backups.ts'
 import { connectToService } from './control-socket.ts'
@@ -192,6 +192,7 @@ type Server = {
   encoding: string
   zone: string
   isReadOnly: boolean
+  isStandby: boolean
   /** Its clock: milliseconds since 1970. */
   clock: number
   connectionsMax: number
@@ -207,15 +208,15 @@ async function examineDatabase(driver: Driver, config: Config, tell: Tell): Prom
     select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
            current_setting('server_encoding') as encoding, current_setting('TimeZone') as zone,
            current_setting('transaction_read_only') = 'on' as "isReadOnly",
+           pg_is_in_recovery() as "isStandby",
            (extract(epoch from clock_timestamp()) * 1000)::bigint as clock,
            current_setting('max_connections')::int as "connectionsMax",
            current_setting('statement_timeout') as "timeLimit"`)
   const ms = Math.round(performance.now() - begun)
-  const { version, number, encoding, zone, isReadOnly, clock } = row!
+  const { version, number, encoding, zone, clock } = row!
   const what = `${driver.kind === 'embedded' ? 'embedded ' : ''}PostgreSQL ${version}, answered in ${ms} ms`
   tell('database', what, judgeVersion(number))
-  const template = `make a database with: create database … encoding 'UTF8' template template0`
-  tell('encoding', encoding, encoding === 'UTF8' ? ok : fail(template))
+  tell('encoding', encoding, encoding === 'UTF8' ? ok : fail(makeUtf8Database))
   if (zone === 'UTC') tell('time zone', zone, ok)
   else {
     const about = `sessions have ${zone}: a proxy drops the setting`
@@ -223,7 +224,7 @@ async function examineDatabase(driver: Driver, config: Config, tell: Tell): Prom
   }
   examineSessions(row!, config, tell)
   examineClock(clock - (asked + ms / 2), tell)
-  await examineMigrations(driver, tell, isReadOnly)
+  await examineMigrations(driver, tell, row!)
 }
 
 function judgeVersion(number: number): Verdict {
@@ -248,7 +249,14 @@ function examineClock(differenceMs: number, tell: Tell): void {
   tell('clock', about, seconds < 2 ? ok : judge('run NTP on both: tokens expire by the time'))
 }
 
-async function examineMigrations(driver: Driver, tell: Tell, isReadOnly: boolean): Promise<void> {
+const makeWritable =
+  'alter role … (or database, or system) reset default_transaction_read_only; hosts set it when the disk is full'
+
+async function examineMigrations(
+  driver: Driver,
+  tell: Tell,
+  { isReadOnly, isStandby }: Server,
+): Promise<void> {
   const { pending, newer } = await migrationState(driver)
   if (newer > 0) tell('migrations', `${newer} from a newer todo-api`, warn('upgrade this one'))
   if (pending.length > 0) {
@@ -259,8 +267,9 @@ async function examineMigrations(driver: Driver, tell: Tell, isReadOnly: boolean
   if (missing?.length)
     tell('servers', `not distributed: ${missing.join(', ')}`, fail('run: todo-api migrate --distribute'))
 
-  if (isReadOnly)
-    tell('writing', 'the server refuses writes (a standby?)', fail('name the primary in DATABASE_URL'))
+  if (isStandby)
+    tell('writing', 'the server is a standby, and refuses writes', fail('name the primary in DATABASE_URL'))
+  else if (isReadOnly) tell('writing', 'default_transaction_read_only is on', fail(makeWritable))
   else if (pending.length === 0) await examineRights(driver, tell)
   else await examineRightsToCreate(driver, tell)
 }

@@ -1,9 +1,9 @@
 import type { Config } from '../config/config.ts'
 import { distribute, undistributedTables } from '../db/distribute.ts'
 import { openDriver } from '../db/drizzle.ts'
-import { migrate, migrationState, migrations } from '../db/migrator.ts'
+import { migrationState, migrations } from '../db/migrator.ts'
 import { distributedTables } from '../modules/table-registry.ts'
-import { isAbsent, openDatabase } from './open-database.ts'
+import { applyMigrations, isAbsent, openDatabase, sayItWaits } from './open-database.ts'
 import { readConfig } from './read-config.ts'
 import { say } from './terminal.ts'
 
@@ -17,10 +17,11 @@ export async function migrateCommand(_: string, options: Options): Promise<boole
   const config = readConfig()
   if (options.status) return report(await pending(config))
   await using driver = await openDriver(config.database)
-  for (const tag of await migrate(driver, distributedTables)) say(`applied ${tag}`)
+  for (const tag of await applyMigrations(driver)) say(`applied ${tag}`)
   // A migration may have made a table that is not where the others are.
   if (options.distribute || (await undistributedTables(driver, distributedTables))?.length) {
-    for (const table of await distribute(driver, distributedTables)) say(`distributed ${table} by user`)
+    for (const table of await distribute(driver, distributedTables, sayItWaits))
+      say(`distributed ${table} by user`)
   }
   say('up to date')
   return true

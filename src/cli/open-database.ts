@@ -3,9 +3,12 @@ import type { Config } from '../config/config.ts'
 import { clusterName, holdsDatabase } from '../config/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb, type Db, openDriver } from '../db/drizzle.ts'
+import { migrate, migrations } from '../db/migrator.ts'
+import { distributedTables } from '../modules/table-registry.ts'
 import { removedAtEnd } from './atomic-file.ts'
 import { connectToService, newCopy, type ServiceCalls } from './control-socket.ts'
 import { readConfig } from './read-config.ts'
+import { say } from './terminal.ts'
 
 /** A database for a command. That of a running service refuses transactions, and has `ServiceCalls` instead. */
 type CommandDriver = Driver & AsyncDisposable & Partial<ServiceCalls>
@@ -15,6 +18,12 @@ export async function openDatabase({ database }: Config): Promise<CommandDriver>
   const service = database.kind === 'embedded' ? await connectToService(database.dataDir) : undefined
   return service ?? openDriver(database)
 }
+
+/** Applies pending migrations and returns their tags. */
+export const applyMigrations = (driver: Driver) => migrate(driver, distributedTables, migrations, sayItWaits)
+
+export const sayItWaits = () =>
+  say('waiting for a lock: another session uses the tables (pg_locks, pg_stat_activity)')
 
 /** Whether the embedded database does not exist yet. */
 export const isAbsent = ({ database }: Config): boolean =>

@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from 'node:fs'
 import type { Config } from '../config/config.ts'
 import { parseDatabaseUrl } from '../config/database-url.ts'
 import type { Supervisor } from '../server/cluster/worker-channel.ts'
@@ -21,6 +22,7 @@ export async function serveCommand() {
   const config = readConfig()
   const log = openLog(config, config.workers === 1 ? {} : { batchBytesMax: pipeBufferBytes })
   warnOfIgnored(config, log)
+  warnOfFewFiles(config, log)
   if (config.workers === 1) return run(config, log)
 
   const { supervise } = await import('../server/cluster/supervisor.ts')
@@ -35,6 +37,18 @@ function warnOfIgnored({ database }: Config, log: Log) {
   const { ignored } = parseDatabaseUrl(database.url)
   if (ignored.length > 0)
     log.warn('parameters of DATABASE_URL are ignored', { parameters: ignored.join(', ') })
+}
+
+/** For the database, and for requests beside the streams. */
+const filesMin = 300
+
+/** Where no more files can be opened, connections wait and the embedded database refuses writes. */
+function warnOfFewFiles({ streamsMax }: Config, log: Log) {
+  const limits = '/proc/self/limits'
+  if (!existsSync(limits)) return
+  const [, files] = readFileSync(limits, 'utf8').match(/^Max open files +(\d+)/m) ?? []
+  if (Number(files) < streamsMax + filesMin)
+    log.warn('few files may be open: raise `ulimit -n`, or lower STREAMS_MAX', { files: Number(files) })
 }
 
 /** A worker process, started by `serve`. */

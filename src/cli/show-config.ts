@@ -9,7 +9,7 @@ export async function configCommand(_: string, { json = false }: { json?: boolea
   const rows = [...settings].map(([name, { fallback, isSecret }]) => {
     const source = [name, ...(isSecret ? [`${name}_FILE`] : [])].find(name => env[name]?.trim())
     if (!source) return { name, value: fallback ?? '(not set)', from: 'default' }
-    const text = printable(withoutPassword(env[source]!.trim()))
+    const text = printable(withoutSecrets(env[source]!.trim()))
     const where = env[source] === file[source] ? '.env' : 'environment'
     return {
       name,
@@ -26,8 +26,12 @@ function hidden(name: string, { database }: Config): string {
     : '(hidden)'
 }
 
-/** An address without its password, wherever that stands; any other value as it is. */
-const withoutPassword = (value: string) =>
-  value
+/** An address without what opens it, often a token alone; any other value as it is. */
+const withoutSecrets = (value: string) =>
+  value.replace(/^(\w+:\/*)[^/?#]*@/, '$1(hidden)@').replace(/^(\w+:[^?#]*)[?#].*/, '$1?(hidden)')
+
+/** The address of a database without its passwords. */
+const withoutPassword = (url: string) =>
+  url
     .replace(/^(\w+:\/\/[^/@:]*):[^/]*@/, '$1:(hidden)@')
     .replace(/([?&][^=&]*password[^=&]*=)[^&]*/gi, '$1(hidden)')

@@ -2,18 +2,16 @@ import { asc, count, eq, type SQL, sql } from 'drizzle-orm'
 import { t } from 'elysia'
 import type { Config } from '../config/config.ts'
 import { createDb, type Db } from '../db/drizzle.ts'
-import { migrate } from '../db/migrator.ts'
 import { brokenConstraint } from '../db/pg-error.ts'
 import { sessions, toInstant, users } from '../db/tables.ts'
 import { type AccessChange, changeAccess } from '../modules/auth/end-access.ts'
 import { email, newPassword, normalizeEmail } from '../modules/auth/model.ts'
 import { insertUser } from '../modules/auth/new-user.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
-import { distributedTables } from '../modules/table-registry.ts'
 import { eraseUser } from '../modules/tasks/erasure.ts'
 import { tasks } from '../modules/tasks/table.ts'
 import { findUser } from './find-user.ts'
-import { openDatabase, withDatabase } from './open-database.ts'
+import { applyMigrations, openDatabase, withDatabase } from './open-database.ts'
 import { readConfig } from './read-config.ts'
 import { ask, print, printable, printRows, readPassword, say, UsageError } from './terminal.ts'
 import { createCheck } from './transfer/check-schema.ts'
@@ -44,7 +42,7 @@ export async function createUser(address: string): Promise<void> {
   const password = await readNewPassword()
   await using driver = await openDatabase(config)
   try {
-    await migrate(driver, distributedTables)
+    await applyMigrations(driver)
     const made = await insertUser(createDb(driver), address, await hashPassword(config, password))
     await print(`${made.id}\n`)
     say(`created user ${printable(made.email)}`)

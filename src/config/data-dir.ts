@@ -9,6 +9,7 @@ import {
   readdirSync,
   renameSync,
   rmSync,
+  statSync,
 } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 
@@ -58,6 +59,15 @@ export function openDataDir(path: string) {
     throw unusable(path, cause)
   }
   return { path: resolve(path), close }
+}
+
+/** Throws when this is root and the database belongs to another user, who could not read what root makes there. */
+export function requireOwner(path: string): void {
+  const owner = statSync(join(path, clusterName), { throwIfNoEntry: false })
+  if (process.geteuid?.() !== 0 || !owner?.uid) return
+  throw new Error(
+    `the database in DATA_DIR ${path} belongs to user ${owner.uid}, and this is root; run commands and the service as its owner: setpriv --reuid ${owner.uid} --regid ${owner.gid} --clear-groups todo-api …`,
+  )
 }
 
 /** Whether the folder has a database, or one that is being restored. */

@@ -1,5 +1,5 @@
 import type { DedicatedConnection, Driver } from './driver.ts'
-import { shortLockWait, untilUnlocked } from './lock-wait.ts'
+import { untilUnlocked } from './lock-wait.ts'
 
 /** A table whose rows belong to one user each, and the column that names the user. */
 export interface UserTable {
@@ -27,22 +27,31 @@ export async function undistributedTables(driver: Pick<Driver, 'query'>, tables:
  * Distributes the tables over the servers of a Citus cluster by user, so that all rows of a user are on one server
  * (docs/decisions/0019-citus.md). Tables that are distributed already stay as they are; foreign keys are dropped and made
  * again, because Citus refuses them from or to a table that is not distributed yet. Returns the names of those that it
- * distributed. Throws an Error with one line where there is no Citus.
+ * distributed. `onWait` is called while another session holds one of the locks. Throws an Error with one line where there
+ * is no Citus.
  */
-export async function distribute(driver: Driver, tables: readonly UserTable[]): Promise<string[]> {
+export async function distribute(
+  driver: Driver,
+  tables: readonly UserTable[],
+  onWait?: () => void,
+): Promise<string[]> {
   if (!(await hasCitus(driver))) {
     throw new Error('there is no Citus here: `create extension citus` on every server first')
   }
-  return untilUnlocked(() => driver.dedicatedConnection(connection => distributeOn(connection, tables)))
+  return untilUnlocked(
+    wait => driver.dedicatedConnection(connection => distributeOn(connection, tables, wait)),
+    onWait,
+  )
 }
 
 async function distributeOn(
   connection: DedicatedConnection,
   tables: readonly UserTable[],
+  lockWait: string,
 ): Promise<string[]> {
   // The triggers look at rows of one user alone, which are on one server.
   await connection.execute(
-    `begin; set local statement_timeout = 0; ${shortLockWait}; set local citus.enable_unsafe_triggers = on`,
+    `begin; set local statement_timeout = 0; ${lockWait}; set local citus.enable_unsafe_triggers = on`,
   )
   await connection.execute(`lock table ${tables.map(({ name }) => name).join(', ')} in exclusive mode`)
   const missing = await undistributed(text => connection.execute(text), tables)

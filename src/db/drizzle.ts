@@ -18,6 +18,7 @@ import {
 import { PgProxyTransaction, type PgRemoteQueryResultHKT } from 'drizzle-orm/pg-proxy'
 import * as utilities from 'drizzle-orm/utils'
 import type { DatabaseSettings } from '../config/config.ts'
+import { requireOwner } from '../config/data-dir.ts'
 import type { Driver, Query, Rows } from './driver.ts'
 
 /** A Drizzle database, or a transaction of one: the same type and queries on PostgreSQL and on the embedded one. */
@@ -25,11 +26,18 @@ export type Db = PgDatabase<PgRemoteQueryResultHKT, Schema>
 
 type Schema = Record<string, never>
 
-/** Opens the database that the settings name, also for `await using`. Only the driver that is needed is loaded. */
-export async function openDriver(settings: DatabaseSettings): Promise<Driver & AsyncDisposable> {
+/**
+ * Opens the database that the settings name, also for `await using`. Only the driver that is needed is loaded.
+ * `onShortage` is that of `openPostgres`.
+ */
+export async function openDriver(
+  settings: DatabaseSettings,
+  onShortage?: (cause: unknown) => void,
+): Promise<Driver & AsyncDisposable> {
+  if (settings.kind === 'embedded') requireOwner(settings.dataDir)
   const driver =
     settings.kind === 'postgres'
-      ? (await import('./postgres/postgres.ts')).openPostgres(settings)
+      ? (await import('./postgres/postgres.ts')).openPostgres({ ...settings, onShortage })
       : await (await import('./embedded/embedded.ts')).openEmbedded(settings)
   return { ...driver, [Symbol.asyncDispose]: () => driver.close() }
 }

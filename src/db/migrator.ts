@@ -1,6 +1,6 @@
 import { forDistributed, type UserTable, undistributedTables } from './distribute.ts'
 import type { DedicatedConnection, Driver } from './driver.ts'
-import { shortLockWait, untilUnlocked } from './lock-wait.ts'
+import { untilUnlocked } from './lock-wait.ts'
 import { readMigrations } from './migrations.macro.ts' with { type: 'macro' }
 import type { Migration } from './migrations.macro.ts'
 import { databaseError, isSchemaMissing } from './pg-error.ts'
@@ -23,8 +23,8 @@ const lockKey = '8389754676633104489'
  * Applies the pending migrations, each in a transaction of its own, and returns their tags. The lock is held for a
  * transaction, so any number of copies may start at once, also through a transaction-pooling proxy. When none is pending
  * it only reads, so that a role without the right to create tables can serve. `userTables` are those that may be
- * distributed. `onWait` is called when another session holds a lock that a migration needs. Throws `MigrationError`, or the
- * driver's error when the database is away.
+ * distributed. `onWait` is called while another session holds a lock that a migration needs. Throws `MigrationError`, the
+ * driver's error when the database is away, or an Error with one line when an empty database is not in UTF8.
  */
 export async function migrate(
   driver: Driver,
@@ -34,21 +34,33 @@ export async function migrate(
 ): Promise<string[]> {
   const { pending } = await migrationState(driver, wanted)
   if (pending.length === 0) return []
+  if (pending.length === wanted.length) await requireUtf8(driver)
   const distributed = (await undistributedTables(driver, userTables)) && userTables
   return driver.dedicatedConnection(async connection => {
     const applied: string[] = []
     while (true) {
-      const tag = await untilUnlocked(() => applyNext(connection, wanted, distributed), onWait)
+      const tag = await untilUnlocked(wait => applyNext(connection, wanted, distributed, wait), onWait)
       if (tag === undefined) return applied
       applied.push(tag)
     }
   })
 }
 
+/** How to make a database that holds every text. */
+export const makeUtf8Database = "make a database with: create database … encoding 'UTF8' template template0"
+
+/** Others refuse or miscount characters, and keep their encoding for good. */
+async function requireUtf8(driver: Driver): Promise<void> {
+  const [row] = await driver.query("select current_setting('server_encoding')", [])
+  const encoding = row![0]
+  if (encoding !== 'UTF8') throw new Error(`the database is in ${encoding}, not UTF8: ${makeUtf8Database}`)
+}
+
 async function applyNext(
   connection: DedicatedConnection,
   wanted: readonly Migration[],
   distributed: readonly UserTable[] | undefined,
+  lockWait: string,
 ): Promise<string | undefined> {
   // The role may have limits. Through a proxy only `set local` removes them reliably.
   // Our lock is held by other copies alone.
@@ -67,7 +79,7 @@ async function applyNext(
   const statements = next.sql.split('--> statement-breakpoint')
   const possible = distributed ? forDistributed(statements, distributed) : statements
   try {
-    await connection.execute(shortLockWait)
+    await connection.execute(lockWait)
     for (const statement of possible) await connection.execute(statement)
     await connection.execute(
       `insert into drizzle.__drizzle_migrations (hash, created_at) values ('${next.hash}', ${next.when}); commit`,

@@ -1,6 +1,6 @@
 import { Elysia } from 'elysia'
 import { AppError, type Problem } from '../lib/errors.ts'
-import { withoutBrackets } from './problems.ts'
+import { repeatedNames, withoutBrackets } from './problems.ts'
 import { errors, queryValues } from './schema.ts'
 import { prefersStrict } from './unknown-names.ts'
 
@@ -121,7 +121,11 @@ function decode(bytes: Uint8Array): string {
 
 function readForm(text: string): unknown {
   checkEncoding('body', text)
-  return Object.fromEntries(new URLSearchParams(text))
+  const fields = new URLSearchParams(text)
+  // RFC 6749, 3.2: a parameter must not come twice.
+  const detail = repeatedNames([...fields.keys()], ['body'])
+  if (detail.length > 0) throw new AppError('validation_failed', { detail })
+  return Object.fromEntries(fields)
 }
 
 /**

@@ -141,6 +141,17 @@ function describeUnion(schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
     : { type: 'value_error', msg: 'Input should be valid' }
 }
 
+/** One problem for each name that comes more than once. */
+export function repeatedNames(names: string[], place: Problem['loc']): Problem[] {
+  const seen = new Set<string>()
+  const repeated = names.filter(name => seen.size === seen.add(name).size)
+  return [...new Set(repeated)].map(name => ({
+    loc: [...place, name],
+    msg: 'Should come only once',
+    type: 'repeated',
+  }))
+}
+
 /** `tag[]=` is another way to write one of several `tag=`. */
 export const withoutBrackets = (name: string) => (name.endsWith('[]') ? name.slice(0, -2) : name)
 

@@ -222,13 +222,15 @@ export const withHeaders = <Schema extends object>(schema: Schema, ...headers: s
 const requestIdExample = '019a9c3e-7b1f-7000-9a51-0d5f2f6f8b11'
 const requestId = t.String({ examples: [requestIdExample] })
 
+const index = t.Optional(integer({ description: 'Which operation of a batch it is about, from 0.' }))
+
 /** The one shape of an error (see `errors.ts`). */
 export const errorBody = t.Object(
   {
     detail: t.String({ description: 'For display.', examples: ['Task not found'] }),
     code: t.String({ description: 'For programs: it never changes.', examples: ['task_not_found'] }),
     request_id: requestId,
-    index: t.Optional(integer({ description: 'Which operation of a batch it is about, from 0.' })),
+    index,
   },
   { title: 'Error' },
 )
@@ -254,6 +256,7 @@ export const validationErrorBody = t.Object(
     ),
     code: t.String({ description: 'For programs.', examples: ['validation_failed'] }),
     request_id: requestId,
+    index,
     body: t.Optional(
       t.Unknown({ description: 'What was sent, with secrets masked.', examples: [{ title: '' }] }),
     ),

@@ -1,7 +1,7 @@
 import type { TSchema } from '@sinclair/typebox'
 import { type AnyElysia, Elysia } from 'elysia'
 import { type Problem, problemsMax } from '../lib/errors.ts'
-import { unknownFields, unknownName, withoutBrackets } from './problems.ts'
+import { repeatedNames, unknownFields, unknownName, withoutBrackets } from './problems.ts'
 
 type Routes = AnyElysia['routes']
 type Route = Routes[number]
@@ -16,13 +16,14 @@ interface Handled {
   rawBody?: unknown
 }
 
-/** For the error handler, which says everything that is wrong with a request. */
+/** A name is not known, or comes twice: for the error handler, which says everything that is wrong with a request. */
 export class UnknownNamesError extends Error {}
 
 /**
  * The routes after it refuse what they do not know: a parameter of the address always, a field of the body only if the
- * client prefers that (RFC 7240, `Prefer: handling=strict`). Elysia would ignore both. It runs after validation, so
- * that without a token the answer is 401; when the validation fails, the error handler adds the unknown names.
+ * client prefers that (RFC 7240, `Prefer: handling=strict`). Elysia would ignore both; and of a parameter that comes
+ * twice and is no list, it would use the last. It runs after validation, so that without a token the answer is 401; when
+ * the validation fails, the error handler adds these names.
  */
 export function refuseUnknownNames(routes: () => Routes) {
   // Every list has parameters: a search through all routes would cost more than the check.
@@ -52,11 +53,11 @@ export function findRoute(routes: Routes, { method }: Request, path: string | un
   return routes.find(route => route.path === path && route.method === wanted)
 }
 
-/** One problem for each name in a request that its route does not know, up to the most that an error names. */
+/** One problem for each name in a request that its route refuses, up to the most that an error names. */
 export function unknownNames({ query, body }: Schemas, request: Request, rawBody: unknown): Problem[] {
   const fields =
     body && prefersStrict(request) ? unknownFields(body, rawBody, ['body']).take(problemsMax) : []
-  return [...unknownParameters(query, request.url), ...fields]
+  return [...wrongParameters(query, request.url), ...fields]
 }
 
 /** Whether the client asks for unknown fields to be refused. */
@@ -67,16 +68,26 @@ export function prefersStrict({ headers }: Request): boolean {
   return handling !== undefined && /=\s*"?strict"?\s*(;|$)/i.test(handling)
 }
 
-function unknownParameters(schema: TSchema | undefined, url: string): Problem[] {
+function wrongParameters(schema: TSchema | undefined, url: string): Problem[] {
   const start = url.indexOf('?')
   if (start < 0) return []
   const known: Record<string, TSchema> = schema?.properties ?? {}
   const query = url.slice(start + 1)
-  // Nearly all requests have known names only, without an escape: they need not be decoded.
-  if (query.split('&').every(pair => Object.hasOwn(known, pair.split('=', 1)[0]!))) return []
-  const names = new Set(new URLSearchParams(query).keys())
-  return [...names]
+  // Nearly all requests have known names only, each once and without an escape: they need not be decoded.
+  const written = query.split('&').map(pair => pair.split('=', 1)[0]!)
+  const isRight = (name: string, i: number) =>
+    Object.hasOwn(known, name) && (isList(known[name]!) || written.indexOf(name) === i)
+  if (written.every(isRight)) return []
+  // With the `&`, because a `?` at the beginning would not count as a part of the name.
+  const names = [...new URLSearchParams(`&${query}`).keys()]
+  const unknown = [...new Set(names)]
     .filter(name => name !== '' && !name.startsWith('_') && !Object.hasOwn(known, withoutBrackets(name)))
     .slice(0, problemsMax)
     .map(name => unknownName(['query', name], 'parameter', Object.keys(known)))
+  const single = names
+    .map(withoutBrackets)
+    .filter(name => Object.hasOwn(known, name) && !isList(known[name]!))
+  return [...unknown, ...repeatedNames(single, ['query'])]
 }
+
+const isList = ({ type }: TSchema) => type === 'array'

@@ -8,6 +8,7 @@ import { databaseError, unavailableStates } from '../db/pg-error.ts'
 import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
 import { AppError } from '../lib/errors.ts'
+import { onceAMinute } from '../lib/once-a-minute.ts'
 import { distributedTables } from '../modules/table-registry.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { createApp } from './app.ts'
@@ -36,7 +37,10 @@ export async function serve(
   limits = stopLimits,
 ) {
   // 1. The database, and the secret that signs tokens.
-  const database = await openDriver(config.database)
+  const warnOfShortage = onceAMinute((cause: unknown) =>
+    log.warn('too few connections to the database', errorFields(cause)),
+  )
+  const database = await openDriver(config.database, warnOfShortage)
   const telemetry = await startTelemetry(config, database, log, supervisor)
   const { driver } = telemetry
   const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
@@ -116,17 +120,18 @@ async function migrateWhenPossible(
   prepare: () => Promise<void>,
   isStopping: () => boolean,
 ): Promise<void> {
-  const warn = (error: unknown) => log.warn('waiting for the database', errorFields(error))
+  const onWait = (error: unknown) =>
+    log.warn('waiting for a lock: another session uses the tables', errorFields(error))
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
       const { pending, newer } = await migrationState(driver)
-      const applied = pending.length > 0 ? await migrate(driver, distributedTables, migrations, warn) : []
+      const applied = pending.length > 0 ? await migrate(driver, distributedTables, migrations, onWait) : []
       if (applied.length > 0) log.info('migrated', { applied: applied.length, last: applied.at(-1) })
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
       return await prepare()
     } catch (error) {
       if (!isAway(error)) throw error
-      if (attempt % 20 === 0) warn(error)
+      if (attempt % 20 === 0) log.warn('waiting for the database', errorFields(error))
       await Bun.sleep(retryEveryMs)
     }
   }

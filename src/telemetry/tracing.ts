@@ -27,6 +27,7 @@ import {
   TracerProvider,
 } from '@opentelemetry/sdk-trace'
 import { Elysia } from 'elysia'
+import { onceAMinute } from '../lib/once-a-minute.ts'
 import type { Log } from './log.ts'
 import type { AroundStatement, Observer } from './observer.ts'
 
@@ -36,7 +37,6 @@ const propagator = new W3CTraceContextPropagator()
 const isProbe = /^https?:\/\/[^/]+\/(health|metrics)\b/
 
 const flushSecondsMax = 2
-const warnEveryMs = 60_000
 
 interface TracingOptions {
   /** The variables whose names begin with `OTEL_`. */
@@ -148,12 +148,18 @@ const batchOptions = () => ({
 
 /** Logs that a collector is away once a minute, not for every batch. */
 function warningsTo(log: Log) {
-  let silentUntil = 0
-  const warn = (message: string) => {
-    if (performance.now() < silentUntil) return
-    silentUntil = performance.now() + warnEveryMs
-    log.warn('traces are lost', { reason: message.slice(0, 300) })
-  }
+  const warn = onceAMinute((message: string) =>
+    log.warn('traces are lost', { reason: reasonOf(message).slice(0, 300) }),
+  )
   const ignore = () => {}
   return { error: warn, warn, info: ignore, debug: ignore, verbose: ignore }
+}
+
+/** The SDK reports an error as JSON, with its stack. */
+function reasonOf(message: string): string {
+  try {
+    return String(JSON.parse(message).message)
+  } catch {
+    return message
+  }
 }

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Glob } from 'bun'
@@ -14,7 +14,11 @@ const root = join(import.meta.dir, '../..')
 export async function executablePath(): Promise<string> {
   if (process.env.TEST_EXECUTABLE) return process.env.TEST_EXECUTABLE
   const path = join(root, 'dist/todo-api')
-  if (existsSync(path) && newestSource() < statSync(path).mtimeMs) return path
+  if (
+    existsSync(path) &&
+    sources().every(file => statSync(join(root, file)).mtimeMs < statSync(path).mtimeMs)
+  )
+    return path
   const build = Bun.spawn([process.execPath, 'scripts/build.ts'], {
     cwd: root,
     stdout: 'ignore',
@@ -25,9 +29,12 @@ export async function executablePath(): Promise<string> {
   return path
 }
 
-function newestSource(): number {
-  const files = [...new Glob('{src,drizzle}/**/*').scanSync({ cwd: root }), 'package.json', 'bun.lock']
-  return Math.max(...files.map(file => statSync(join(root, file)).mtimeMs))
+/** The files that the program is made of: what .dockerignore lets through. */
+export function sources(): string[] {
+  const exceptions = readFileSync(join(root, '.dockerignore'), 'utf8').matchAll(/^!(.*)$/gm)
+  return [...exceptions].flatMap(([, path]) =>
+    [path!, `${path}/**/*`].flatMap(pattern => [...new Glob(pattern).scanSync({ cwd: root })]),
+  )
 }
 
 export interface Running extends Client {

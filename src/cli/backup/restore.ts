@@ -1,12 +1,12 @@
 import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { clusterName, openDataDir, replaceDatabase } from '../../config/data-dir.ts'
+import { clusterName, openDataDir, replaceDatabase, requireOwner } from '../../config/data-dir.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { syncTree } from '../../db/embedded/cluster-files.ts'
 import { majorOf, postgresMajor } from '../../db/embedded/major.ts'
-import { migrate, migrationState } from '../../db/migrator.ts'
-import { distributedTables } from '../../modules/table-registry.ts'
+import { migrationState } from '../../db/migrator.ts'
 import { connectToService } from '../control-socket.ts'
+import { applyMigrations } from '../open-database.ts'
 import { readConfig } from '../read-config.ts'
 import { skipVersions } from '../reset-sync.ts'
 import { createProgress, say } from '../terminal.ts'
@@ -25,6 +25,7 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
   if (await connectToService(path)) {
     throw new Error(`a service runs on DATA_DIR ${path}; stop the service first`)
   }
+  requireOwner(path)
   const claimed = openDataDir(path)
   const staging = join(claimed.path, 'restore.new')
   try {
@@ -61,7 +62,7 @@ function prepare(folder: string, file: string) {
       throw new Error('a newer todo-api made this backup; restore it with that version')
     }
     const counts = await readThrough(driver)
-    await migrate(driver, distributedTables)
+    await applyMigrations(driver)
     await skipVersions(createDb(driver))
     return counts
   })
@@ -78,7 +79,7 @@ async function importFrom(folder: string, file: string) {
   }
   rmSync(cluster, { recursive: true })
   return withUnpacked(folder, file, async driver => {
-    await migrate(driver, distributedTables)
+    await applyMigrations(driver)
     const progress = createProgress()
     const loader = createLoader(driver, progress)
     await importFile(createReadStream(join(folder, exportName)), loader)

@@ -1,10 +1,8 @@
 import { createReadStream, existsSync, statSync } from 'node:fs'
 import { createReader, type Env } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
-import { migrate } from '../../db/migrator.ts'
 import { openPostgres } from '../../db/postgres/postgres.ts'
-import { distributedTables } from '../../modules/table-registry.ts'
-import { openDatabase } from '../open-database.ts'
+import { applyMigrations, openDatabase } from '../open-database.ts'
 import { readConfig, readEnv } from '../read-config.ts'
 import { createProgress, say, UsageError } from '../terminal.ts'
 import { createLoader, type Loader } from './bulk-insert.ts'
@@ -22,7 +20,7 @@ export async function importCommand(file: string, { from }: { from?: string }): 
   const source = file === '' ? fastApiUrl(from, readEnv().env) : undefined
   await using driver = await openDatabase(readConfig())
   // A program newer than the database would write the wrong columns.
-  await migrate(driver, distributedTables)
+  await applyMigrations(driver)
   return source === undefined ? await fromFile(driver, file) : await fromFastApi(driver, source)
 }
 

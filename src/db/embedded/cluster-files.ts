@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, realpathSync, renameSync, rmSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
@@ -7,7 +7,7 @@ import pgliteData from '@electric-sql/pglite/pglite.data' with { type: 'file' }
 import pgliteWasm from '@electric-sql/pglite/pglite.wasm' with { type: 'file' }
 import { syncFolder } from '../../config/data-dir.ts'
 import { DurableFS } from './durable-fs.ts'
-import { requireSameMajor } from './major.ts'
+import { notOurs, requireUsable } from './major.ts'
 
 /** Creates the engine's file system for a folder. */
 export type FileSystem = (folder: string) => DurableFS
@@ -30,12 +30,18 @@ const startParams = [...PGlite.defaultStartParams, ...parameters.flatMap(setting
 /** Compiled once in a process: further engines start with the machine code that the first one has made of it. */
 let pgliteModule: Promise<WebAssembly.Module> | undefined
 
-/** Starts PostgreSQL on a folder; an empty folder gets a new database. */
-export async function openCluster(
+/** Starts PostgreSQL on the folder of a database. */
+export async function openCluster(folder: string, fileSystem?: FileSystem): Promise<PGlite> {
+  requireUsable(folder)
+  // The engine does not follow a link.
+  return startEngine(realpathSync(folder), fileSystem)
+}
+
+/** Starts PostgreSQL; where there is no PG_VERSION, PGlite makes a new database first. */
+async function startEngine(
   folder: string,
   fileSystem: FileSystem = folder => new DurableFS(folder),
 ): Promise<PGlite> {
-  requireSameMajor(folder)
   const fs = fileSystem(folder)
   pgliteModule ??= compile(pgliteWasm)
   const [pgliteWasmModule, initdbWasmModule] = await Promise.all([pgliteModule, compile(initdbWasm)])
@@ -48,8 +54,11 @@ export async function openCluster(
     onStderr: fs.listen,
   }
   try {
-    return await PGlite.create(options)
+    const engine = await PGlite.create(options)
+    fs.isOpen = true
+    return engine
   } catch (cause) {
+    if (fs.lastError.endsWith('Permission denied')) throw notOurs(folder, fs.lastError)
     throw new Error(`the embedded database in ${folder} does not open: ${fs.lastError}`, { cause })
   }
 }
@@ -74,7 +83,7 @@ export async function ensureCluster(folder: string): Promise<void> {
  * dropped: they are two thirds of the files, and there are no further databases.
  */
 export async function initialize(folder: string): Promise<void> {
-  const engine = await openCluster(folder)
+  const engine = await startEngine(folder)
   await engine.exec(`update pg_database set datistemplate = false where datname <> 'postgres'`)
   for (const template of ['template0', 'template1']) await engine.exec(`drop database ${template}`)
   await engine.close()

@@ -6,14 +6,24 @@ type InitOptions = Parameters<NodeFS['init']>[1]
 
 /** An open file, as the engine's system calls see it. */
 export interface Stream {
+  /** The file descriptor of the engine. */
+  fd: number
   /** The file descriptor of our process. */
   nfd: number
 }
 
 /** The part of the engine's module that is patched here: Emscripten's file system over the real one. */
 export interface EngineModule {
-  NODEFS: { stream_ops: { fsync?: (stream: Stream) => number } }
-  FS: { ErrnoError: new (code: number) => Error }
+  NODEFS: {
+    node_ops: { mknod(parent: object, name: string, mode: number, device: number): object }
+    stream_ops: { open(stream: Stream): void; fsync?: (stream: Stream) => number }
+  }
+  FS: {
+    ErrnoError: new (code: number) => Error
+    lookupNode(parent: object, name: string): object
+    destroyNode(node: object): void
+    closeStream(fd: number): void
+  }
 }
 
 const inputOutputError = 29
@@ -27,10 +37,12 @@ const inputOutputError = 29
 export class DurableFS extends NodeFS {
   /** The engine's last FATAL or PANIC message. */
   lastError = 'no reason given'
+  /** Whether the engine has started. */
+  isOpen = false
 
   /** Receives the engine's stderr. */
   readonly listen = (line: string): boolean => {
-    const [, text] = line.match(/\b(?:PANIC|FATAL):\s+(.+)/) ?? []
+    const [, text] = line.match(/(?:\bPANIC|\bFATAL|^postgres):\s+(.+)/) ?? []
     if (text) this.lastError = text
     return false
   }
@@ -42,19 +54,42 @@ export class DurableFS extends NodeFS {
       emscriptenOpts: {
         ...emscriptenOpts,
         preRun: [...(emscriptenOpts.preRun ?? []), preRun],
-        onAbort: () => this.stop(),
+        // While it starts, PGlite throws.
+        onAbort: () => this.isOpen && this.stop(),
       },
     }
   }
 
-  /** Adds fsync to the engine's file system, before it opens the first file. */
-  protected patch(module: EngineModule): void {
-    module.NODEFS.stream_ops.fsync = stream => {
+  /**
+   * Adds fsync to the engine's file system, before it opens the first file. And undoes what Emscripten leaves in its tables
+   * when a file cannot be made or opened, because the disk is full or too many files are open: a name without a file, which
+   * can never be made again ("File exists"), and one of 4,096 descriptors.
+   */
+  protected patch({ NODEFS: { node_ops, stream_ops }, FS }: EngineModule): void {
+    stream_ops.fsync = stream => {
       try {
         fsyncSync(stream.nfd)
         return 0
       } catch {
-        throw new module.FS.ErrnoError(inputOutputError)
+        throw new FS.ErrnoError(inputOutputError)
+      }
+    }
+    const { mknod } = node_ops
+    node_ops.mknod = (parent, name, mode, device) => {
+      try {
+        return mknod(parent, name, mode, device)
+      } catch (error) {
+        FS.destroyNode(FS.lookupNode(parent, name))
+        throw error
+      }
+    }
+    const { open } = stream_ops
+    stream_ops.open = stream => {
+      try {
+        open(stream)
+      } catch (error) {
+        FS.closeStream(stream.fd)
+        throw error
       }
     }
   }

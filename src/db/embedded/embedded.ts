@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { PGlite } from '@electric-sql/pglite'
 import { clusterName, openDataDir } from '../../config/data-dir.ts'
@@ -7,7 +7,7 @@ import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
 import { createFairQueue } from '../fair-queue.ts'
 import { databaseError } from '../pg-error.ts'
-import { budgetMs, type Caller, currentCaller } from '../time-budget.ts'
+import { budgetMs, type Caller, currentCaller, spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
@@ -46,12 +46,10 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
   const connection = new EmbeddedConnection(engine)
   const place = watchFolder(folder)
   const letOthersRun = turnTaker()
-  const inTurn = createTurns()
+  const turns = createTurns()
   let closing: Promise<void> | undefined
   /** The last copy: the engine makes one at a time. */
   let copies = Promise.resolve()
-  /** Statements and transactions that run or wait. */
-  let present = 0
 
   const requireOpen = () => {
     if (closing || place.isGone) throw new AppError('unavailable')
@@ -63,17 +61,13 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
   }
 
   /** Runs `work` when nothing else uses the connection. */
-  const alone = async <T>(work: () => Promise<T>): Promise<T> => {
+  const alone = <T>(work: () => Promise<T>): Promise<T> => {
     requireOpen()
-    present++
-    try {
-      return await inTurn(currentCaller(), async () => {
-        await letOthersRun()
-        return work()
-      })
-    } finally {
-      present--
+    const step = async () => {
+      await letOthersRun()
+      return work()
     }
+    return spendBudget(deadline => turns.take(step, deadline))
   }
 
   const stopMaintenance = startMaintenance(async statement => {
@@ -94,7 +88,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
     place.stop()
     // They end at the next file.
     await copies
-    while (present > 0) await Bun.sleep(1)
+    while (turns.present() > 0) await Bun.sleep(1)
     // It writes a last checkpoint.
     if (!place.isGone) await engine.close()
     release()
@@ -139,20 +133,34 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
     },
 
     stats() {
+      const present = turns.present()
       const inUse = Math.min(present, 1)
       return { size: 1, inUse, idle: 1 - inUse, opening: 0, waiting: present - inUse, away: false }
     },
   }
 }
 
-/** Without its folder, deleted or moved, the engine still answers from open files, but stores nothing. */
+/**
+ * Without its folder, deleted, moved or replaced by another, the engine still answers from open files, but stores nothing, or
+ * in the wrong place.
+ */
 function watchFolder(folder: string) {
+  const path = join(folder, 'PG_VERSION')
+  // An open file keeps its number.
+  const file = openSync(path, 'r')
+  const isThere = () => statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(file).ino
   const lost = Promise.withResolvers<string>()
-  const place = { isGone: false, lost: lost.promise, stop: () => clearInterval(timer) }
-  const timer = setInterval(() => {
-    place.isGone ||= !existsSync(join(folder, 'PG_VERSION'))
+  const look = () => {
+    place.isGone ||= !isThere()
     if (place.isGone) lost.resolve('the folder of the embedded database is gone')
-  }, checkFolderMs).unref()
+  }
+  const stop = () => {
+    clearInterval(timer)
+    look()
+    closeSync(file)
+  }
+  const place = { isGone: false, lost: lost.promise, stop }
+  const timer = setInterval(look, checkFolderMs).unref()
   return place
 }
 
@@ -163,13 +171,17 @@ export function onlyReads(text: string): boolean {
 
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
-/** Runs one piece of work at a time, the callers in turn. */
+/**
+ * Runs one piece of work at a time, the callers in turn. What a request asks for is `unavailable` when it has not begun at
+ * its deadline; the service's own work waits as long as it takes.
+ */
 function createTurns() {
   const waiting = createFairQueue<{ caller: Caller; start: () => void }>()
   let isBusy = false
 
-  return async <T>(caller: Caller, work: () => Promise<T>): Promise<T> => {
-    if (isBusy) await new Promise<void>(start => waiting.add({ caller, start }))
+  async function take<T>(work: () => Promise<T>, deadline: number): Promise<T> {
+    const caller = currentCaller()
+    if (isBusy) await turn(caller, deadline)
     isBusy = true
     try {
       return await work()
@@ -182,6 +194,26 @@ function createTurns() {
       } else isBusy = false
     }
   }
+
+  const turn = (caller: Caller, deadline: number) =>
+    new Promise<void>((resolve, reject) => {
+      const late = () => {
+        waiting.delete(place)
+        reject(new AppError('unavailable', { cause: new Error('no turn in time') }))
+      }
+      const timer = caller && setTimeout(late, Math.max(0, deadline - performance.now()))
+      const start = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+      const place = { caller, start }
+      waiting.add(place)
+    })
+
+  /** How much runs or waits. */
+  const present = () => Number(isBusy) + waiting.size
+
+  return { take, present }
 }
 
 /**

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 /** The major version of the embedded PostgreSQL. It opens no cluster of another one. */
@@ -7,9 +7,9 @@ export const postgresMajor = '18'
 /** The major version of the PostgreSQL that made a cluster. */
 export const majorOf = (cluster: string): string => readFileSync(join(cluster, 'PG_VERSION'), 'utf8').trim()
 
-/** A cluster of another PostgreSQL, and what to do. */
-export class OtherMajorError extends Error {
-  override readonly name = 'OtherMajorError'
+/** A cluster that cannot be opened as it is, and what to do. */
+export class ClusterError extends Error {
+  override readonly name = 'ClusterError'
 
   constructor(
     readonly about: string,
@@ -19,14 +19,41 @@ export class OtherMajorError extends Error {
   }
 }
 
-/** Throws before anything in the folder is touched. A folder without a cluster passes. */
-export function requireSameMajor(cluster: string): void {
-  const major = existsSync(join(cluster, 'PG_VERSION')) ? majorOf(cluster) : postgresMajor
+/** Throws before anything in the folder is touched. */
+export function requireUsable(cluster: string): void {
+  const major = majorIfReadable(cluster)
+  // PGlite would make a new database over the files of this one.
+  if (!/^\d+$/.test(major)) {
+    throw new ClusterError(
+      `the database in ${cluster} is incomplete (PG_VERSION is missing or damaged)`,
+      'copy it again if it is a copy, or restore a backup (todo-api restore --force FILE); delete the folder if it is empty',
+    )
+  }
   if (major === postgresMajor) return
-  throw new OtherMajorError(
+  throw new ClusterError(
     `the database in ${cluster} is of PostgreSQL ${major}, and this todo-api has ${postgresMajor}`,
     Number(major) < Number(postgresMajor)
       ? 'write its data to a file with the version of todo-api that made it (todo-api export FILE) and import FILE into a new DATA_DIR, or restore a backup that BACKUP_EVERY made'
       : 'use the newer todo-api that made it',
+  )
+}
+
+/** Empty without the file. */
+function majorIfReadable(cluster: string): string {
+  try {
+    return majorOf(cluster)
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') return ''
+    throw notOurs(cluster, message)
+  }
+}
+
+/** A database with files that another user has made, root mostly. */
+export function notOurs(cluster: string, reason: string): ClusterError {
+  const user = process.geteuid?.()
+  return new ClusterError(
+    `user ${user} may not read all of the database in ${cluster} (${reason})`,
+    `chown -R ${user} ${cluster}`,
   )
 }

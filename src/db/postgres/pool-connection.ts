@@ -27,7 +27,10 @@ const lifetimeMs = 30 * 60 * 1000
 /** For a server that refused writes at the handshake. */
 const readOnlyLifetimeMs = 500
 
-type Single = Pick<SingleConnection, 'lost' | 'isReadOnly' | 'isProxied' | 'ask' | 'end' | 'destroy'>
+type Single = Pick<
+  SingleConnection,
+  'lost' | 'isReadOnly' | 'isProxied' | 'ask' | 'cancel' | 'end' | 'destroy'
+>
 
 /**
  * A connection with its jobs, and how it is doing. It is never opened again: the pool opens another one.
@@ -93,6 +96,9 @@ export function createPoolConnection(single: Single, mayPrepare: boolean) {
     /** Closes it within a second. */
     end: single.end,
     /** Closes it at once; unanswered statements are rejected. */
-    destroy: single.destroy,
+    destroy() {
+      if (!isIdle()) single.cancel().catch(() => {})
+      single.destroy()
+    },
   }
 }

@@ -36,8 +36,13 @@ const pendingPerConnection = 100
  *   connection at a time is tried.
  *
  * A statement that was sent is never sent again: it may have been executed. `connect` rejects within `openingSecondsMax`.
+ * `onShortage` is called when another connection cannot be opened, and those that are open go on.
  */
-export function createPool(connect: () => Promise<PoolConnection>, size: number) {
+export function createPool(
+  connect: () => Promise<PoolConnection>,
+  size: number,
+  onShortage: (cause: unknown) => void = () => {},
+) {
   const transactionsMax = Math.max(1, Math.floor(size / 2))
   const quarter = Math.max(1, Math.floor(size / 4))
   const ofCallerMax = Math.max(1, size - quarter)
@@ -164,7 +169,7 @@ export function createPool(connect: () => Promise<PoolConnection>, size: number)
       away = undefined
     } catch (cause) {
       restUntil = performance.now() + restMs
-      if (live().length > 0) return
+      if (live().length > 0) return onShortage(cause)
       away = { cause }
       rejectAll(cause)
     } finally {

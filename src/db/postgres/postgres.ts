@@ -17,16 +17,18 @@ interface PostgresSettings {
   poolSize: number
   /** False behind a proxy that pools transactions and knows no prepared statements, unless it is seen to be one. */
   prepare?: boolean
+  /** Called when there are fewer connections than are needed, with what keeps the next one from being opened. */
+  onShortage?: ((cause: unknown) => void) | undefined
 }
 
 /** A PostgreSQL server, or the one of several that takes writes. Connects when the first query comes. */
-export function openPostgres({ url, poolSize, prepare = true }: PostgresSettings): Driver {
+export function openPostgres({ url, poolSize, prepare = true, onShortage }: PostgresSettings): Driver {
   const connect = createConnector(url)
   const connectPooled = async () => createPoolConnection(await connect(statementLimits), prepare)
 
   return {
     kind: 'postgres',
-    ...createPool(connectPooled, poolSize),
+    ...createPool(connectPooled, poolSize, onShortage),
     async dedicatedConnection(work) {
       const own = await connect(migrationLimits, Number.POSITIVE_INFINITY).catch(error => {
         throw unavailable(error)

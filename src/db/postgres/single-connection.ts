@@ -23,6 +23,10 @@ export interface Target {
 
 export type SingleConnection = Awaited<ReturnType<typeof openSingleConnection>>
 
+const cancelMs = 1000
+/** The number that PostgreSQL's protocol has for it. */
+const cancelCode = 80877102
+
 /**
  * One postgres.js client with one connection that is never opened again.
  *
@@ -77,11 +81,25 @@ export async function openSingleConnection({ address, index, encryption, paramet
     const answer = await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', query)
     const [readOnly, pid] = answer[0] ?? []
     if (readOnly === undefined) throw connectionLost()
-    return { isReadOnly: readOnly === 'on', isProxied: pid !== answer.state.pid }
+    return { isReadOnly: readOnly === 'on', isProxied: pid !== answer.state.pid, session: answer.state }
+  }
+
+  /**
+   * Ends what the server still does here (CancelRequest): a commit that waits for a standby notices neither a time limit nor
+   * a closed connection, and would keep its session. Not through a proxy, which might cancel what it does for another client.
+   */
+  async function cancel() {
+    if (isProxied || lost) return
+    const request = Buffer.alloc(16)
+    const words = [request.length, cancelCode, session.pid, session.secret]
+    for (const [i, word] of words.entries()) request.writeUInt32BE(word, 4 * i)
+    const host = address.hosts[index]!
+    const other = await dial({ host, address, encryption, until: performance.now() + cancelMs })
+    other.on('error', () => {}).end(request)
   }
 
   const ask = createAnswers({ client, destroy, retire: () => void end() })
-  const { isReadOnly, isProxied } = await handshake().catch(error => {
+  const { isReadOnly, isProxied, session } = await handshake().catch(error => {
     destroy()
     throw error
   })
@@ -106,6 +124,7 @@ export async function openSingleConnection({ address, index, encryption, paramet
       destroy()
       throw connectionLost(new Error(`postgres.js: ${fault}`))
     },
+    cancel,
     /** Closes the connection when sent statements are answered, at most a second later. */
     end,
     destroy,

@@ -1,12 +1,17 @@
-import { AppError } from '../../lib/errors.ts'
+import { AppError, findAppError } from '../../lib/errors.ts'
+
+interface Waiting {
+  start: () => void
+  refuse: (error: unknown) => void
+}
 
 /**
- * Runs work in order, `atOnce` at a time; what comes when `waitingMax` wait is `unavailable`. An aborted signal removes work
- * that still waits.
+ * Runs work in order, `atOnce` at a time; what comes when `waitingMax` wait is `unavailable`. So is what waits when the work
+ * before it is: it would wait as long again. An aborted signal removes work that still waits.
  */
 export function createQueue(atOnce: number, waitingMax: number) {
   let running = 0
-  const waiting = new Set<() => void>()
+  const waiting = new Set<Waiting>()
 
   const inTurn = async <T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> => {
     if (signal?.aborted) throw hungUp()
@@ -15,24 +20,33 @@ export function createQueue(atOnce: number, waitingMax: number) {
     else await turn(signal)
     try {
       return await work()
+    } catch (error) {
+      if (findAppError(error)?.code === 'unavailable') refuseAll(error)
+      throw error
     } finally {
       // The next one takes this place, so `running` stays the same.
       const [next] = waiting
       if (next) {
         waiting.delete(next)
-        next()
+        next.start()
       } else running--
     }
   }
 
   const turn = (signal?: AbortSignal) =>
-    new Promise<void>((resolve, reject) => {
-      waiting.add(resolve)
+    new Promise<void>((start, refuse) => {
+      const place = { start, refuse }
+      waiting.add(place)
       signal?.addEventListener('abort', () => {
-        waiting.delete(resolve)
-        reject(hungUp())
+        waiting.delete(place)
+        refuse(hungUp())
       })
     })
+
+  const refuseAll = (error: unknown) => {
+    for (const { refuse } of waiting) refuse(error)
+    waiting.clear()
+  }
 
   return Object.assign(inTurn, { stats: () => ({ running, waiting: waiting.size }) })
 }

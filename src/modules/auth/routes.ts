@@ -172,6 +172,6 @@ const ticketRoutes = ({ sessions, tickets }: Parts) =>
         operationId: 'createTicket',
         summary: 'Get a ticket for the live stream',
         description:
-          'For a browser, whose `EventSource` sends no headers: open `/tasks/events?ticket=…` with it. It is good once, within a minute. The stream ends with the session that asked for it.',
+          'For a browser, whose `EventSource` sends no headers: open `/tasks/events?ticket=…` with it. It is good once, within a minute: to connect again, get another. The stream ends with the session that asked for it.',
       },
     })

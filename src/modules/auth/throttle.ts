@@ -14,7 +14,7 @@ export type Throttle = ReturnType<typeof createThrottle>
 
 const accountSeconds = 15 * 60
 const fallbackSeconds = 60
-/** Attempts on one account that may wait for the one before. */
+/** Attempts from one address on one account that may wait for the one before. */
 const waitingMax = 100
 
 /**
@@ -23,7 +23,7 @@ const waitingMax = 100
  *
  * An attacker cannot lock a user out. After too many failed attempts on an account, each address still has one attempt
  * a minute on it: the right password works at the first attempt from the user's address, and an attacker has one attempt
- * a minute for each address.
+ * a minute for each address. Attempts from different addresses do not wait for each other, but for a core that hashes.
  */
 export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['throttle']) {
   const client = {
@@ -53,24 +53,23 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
   const queues = new Map<string, ReturnType<typeof createQueue>>()
 
   /**
-   * One attempt on an account after the other: an attempt that waits does not count as failed, and keeps no password of
-   * another account from being hashed.
+   * One attempt from an address on an account after the other: an attempt that waits does not count as failed, and keeps no
+   * password of another account from being hashed.
    */
-  async function inTurn<T>(account: string, attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const queue = queues.get(account) ?? createQueue(1, waitingMax)
-    queues.set(account, queue)
+  async function inTurn<T>(key: string, attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const queue = queues.get(key) ?? createQueue(1, waitingMax)
+    queues.set(key, queue)
     try {
       return await queue(attempt, signal)
     } finally {
-      if (queue.stats().running === 0) queues.delete(account)
+      if (queue.stats().running === 0) queues.delete(key)
     }
   }
 
-  async function countAttempt<T>(account: string, ip: string | null, check: () => Promise<T>): Promise<T> {
-    if (settings.failuresPerAccount === 0) return check()
+  async function countAttempt<T>(account: string, address: string, check: () => Promise<T>): Promise<T> {
     const key = digest(account)
     const counted = await consume(failures, key)
-    const fallbackKey = counted.refused ? `${key}:${digest(bucketOf(ip))}` : undefined
+    const fallbackKey = counted.refused ? `${key}:${digest(address)}` : undefined
     if (fallbackKey !== undefined) {
       const fallback = await consume(perAddressFallback, fallbackKey)
       if (fallback.refused) {
@@ -115,11 +114,15 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
      * hundred attempts at many replicas not all pass before the first is counted. Returns what the check returns. Throws
      * `too_many_requests`.
      */
-    limitAttempts: <T>(
+    async limitAttempts<T>(
       account: string,
       { ip, signal }: Pick<Client, 'ip' | 'signal'>,
       check: () => Promise<T>,
-    ): Promise<T> => inTurn(account, () => countAttempt(account, ip, check), signal),
+    ): Promise<T> {
+      if (settings.failuresPerAccount === 0) return check()
+      const address = bucketOf(ip)
+      return inTurn(`${account} ${address}`, () => countAttempt(account, address, check), signal)
+    },
 
     /** The number of calls that each limit has refused since the start. */
     stats: (): Readonly<typeof refused> => refused,

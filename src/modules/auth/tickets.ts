@@ -31,22 +31,26 @@ export function createTickets({ db, tokens }: { db: Db; tokens: Tokens }) {
     },
 
     /** The access token that a ticket stands for. Throws `invalid_token` when it was used, has expired or is not ours. */
-    async redeem(issued: string): Promise<string> {
-      const bytes = Buffer.from(issued, 'base64url')
-      if (bytes.length !== idBytes + secretBytes) throw new AppError('invalid_token')
-      const userId = formatUuid(bytes.subarray(0, idBytes))
-      const [used] = await db
-        .delete(tickets)
-        .where(
-          and(
-            eq(tickets.userId, userId),
-            eq(tickets.hash, sha256(issued)),
-            gt(tickets.expiresAt, sql`now()`),
-          ),
-        )
-        .returning({ sessionId: tickets.sessionId })
-      if (!used) throw new AppError('invalid_token')
-      return tokens.sign(userId, used.sessionId)
+    async tokenOf(issued: string): Promise<string> {
+      const { userId, isIt } = read(issued)
+      const [found] = await db.select({ sessionId: tickets.sessionId }).from(tickets).where(isIt)
+      if (!found) throw new AppError('invalid_token')
+      return tokens.sign(userId, found.sessionId)
+    },
+
+    /** Uses a ticket up. Throws as `tokenOf` does: of those who use it at once, one can. */
+    async use(issued: string): Promise<void> {
+      const used = await db.delete(tickets).where(read(issued).isIt).returning({ hash: tickets.hash })
+      if (used.length === 0) throw new AppError('invalid_token')
     },
   }
+}
+
+/** The user whom a ticket names, and the condition for its row. */
+function read(issued: string) {
+  const bytes = Buffer.from(issued, 'base64url')
+  if (bytes.length !== idBytes + secretBytes) throw new AppError('invalid_token')
+  const userId = formatUuid(bytes.subarray(0, idBytes))
+  const isOwn = eq(tickets.userId, userId)
+  return { userId, isIt: and(isOwn, eq(tickets.hash, sha256(issued)), gt(tickets.expiresAt, sql`now()`)) }
 }

@@ -13,7 +13,7 @@ export const eventsQuery = t.Object({
 })
 
 export const eventsHeader = t.Object({
-  'last-event-id': cursor('As a browser sends it when it connects again; it goes before `since`.'),
+  'last-event-id': cursor('The `id` of the last event; it goes before `since`.'),
 })
 
 const task = '{"id":"019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11","title":"Buy milk", …}'

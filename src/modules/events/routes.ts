@@ -17,24 +17,25 @@ interface Parts {
 
 export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
   new Elysia({ prefix: '/tasks', tags: ['tasks'] })
-    // A ticket stands for the header that a browser cannot send. From here on there is no difference.
+    // A ticket stands for the header that a browser cannot send. It is used up when the stream begins, not by a request that fails.
     .derive(async ({ headers, query: { ticket } }) => {
-      if (headers.authorization === undefined && typeof ticket === 'string')
-        headers.authorization = `Bearer ${await tickets.redeem(ticket)}`
-      return {}
+      if (headers.authorization !== undefined || typeof ticket !== 'string') return { ticket: undefined }
+      headers.authorization = `Bearer ${await tickets.tokenOf(ticket)}`
+      return { ticket }
     })
     .use(requireUser(sessions.authenticate, 'tasks:read'))
     .derive(({ headers }) => ({ token: bearerToken(headers.authorization)! }))
     .use(query())
     .get(
       '/events',
-      async ({ user, token, query: { since }, headers, request: { method }, set }) => {
+      async ({ user, token, ticket, query: { since }, headers, request: { method }, set }) => {
         const lastEventId = headers['last-event-id']
         const place = await (lastEventId
           ? tasks.changesStart(user.id, lastEventId, ['header', 'last-event-id'])
           : tasks.changesStart(user.id, since))
         Object.assign(set.headers, { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
         if (method === 'HEAD') return new Response()
+        if (ticket !== undefined) await tickets.use(ticket)
         const requestId = `${set.headers['x-request-id']}`
         return new Response(streams.open({ userId: user.id, token, place, requestId }))
       },

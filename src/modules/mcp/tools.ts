@@ -4,7 +4,6 @@ import { nullable } from '../../http/schema.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { list, listsQuery } from '../lists/model.ts'
 import type { ListService } from '../lists/service.ts'
-import { throwFailure } from '../tasks/batch.ts'
 import {
   listQuery,
   operationVersion,
@@ -76,7 +75,7 @@ export const createTools = ({ tasks, lists }: Services): ReadonlyMap<string, Too
 const reading = (tasks: TaskService, lists: ListService) => ({
   find_tasks: tool({
     description:
-      'Find tasks, newest first, 25 a page. q: words in title or description. list, parent: ids, or none. sort: e.g. -priority,due_at (- descending). Times: RFC 3339 with offset. priority: 0 none to 4 urgent.',
+      'Find tasks, newest first, 25 a page. cursor: with the same filters. q: words in title or description. list, parent: ids, or none. sort: e.g. -priority,due_at (- descending). Times: RFC 3339 with offset. priority: 0 none to 4 urgent.',
     arguments: asArguments(Type.Omit(listQuery, notForAssistants)),
     result: Type.Object({ tasks: Type.Array(taskResult), cursor }),
     effect: 'none',
@@ -126,33 +125,16 @@ const adding = (tasks: TaskService) => ({
     arguments: addArguments,
     result: Type.Object({ tasks: Type.Array(taskResult) }),
     effect: 'adds',
-    async run(user, input) {
-      const made = await addTasks(tasks, user, input)
+    async run(user, { tasks: sent, key }) {
+      const creates = sent.map(task => ({ op: 'create', task }))
+      const outcomes = await tasks.batch(user, creates, { key })
+      const made = outcomes.flatMap(outcome => ('json' in outcome ? (outcome.json ?? []) : []))
       const rest = made.length - textTasksMax
       const text = rest > 0 && `{"tasks":[${made.slice(0, textTasksMax)}],"not_shown":${rest}}`
       return { json: `{"tasks":[${made}]}`, ...(text && { text }) }
     },
   }),
 })
-
-/** All or none. With a key one by one: repeated, the call completes what the first one began. */
-async function addTasks(service: TaskService, user: UserId, { tasks, key }: Static<typeof addArguments>) {
-  if (key === undefined) {
-    const outcomes = await service.batch(
-      user,
-      tasks.map(task => ({ op: 'create', task })),
-    )
-    return outcomes.flatMap(outcome => ('json' in outcome ? (outcome.json ?? []) : []))
-  }
-  const made: string[] = []
-  for (const [i, task] of tasks.entries()) {
-    // The first task has the key of `POST /tasks`; a client cannot send the others.
-    const creating = service.create(user, task, i === 0 ? key : `${key}\0${i}`)
-    const { json } = await creating.catch(error => throwFailure(error, i))
-    made.push(json)
-  }
-  return made
-}
 
 const changing = (tasks: TaskService) => ({
   update_task: tool({

@@ -4,8 +4,7 @@ import { createCheck, unknownFields } from '../../http/problems.ts'
 import { AppError, findAppError, type Problem, problemsMax } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
-import { type Operation, operation } from './model.ts'
-import { requireVersion } from './owned.ts'
+import { type Operation, operation, operationNames } from './model.ts'
 import { createWrites, type Identify, type Writes } from './writes.ts'
 
 /** How a batch is carried out. */
@@ -14,15 +13,14 @@ interface BatchOptions {
   isAtomic?: boolean
   /** Whether unknown fields are refused. */
   isStrict?: boolean
+  /** Creates that were sent before with this key make nothing and return what they made. */
+  key?: string | undefined
 }
 
-/**
- * What became of an operation: the task as JSON, `null` for a deletion, or why not. Of an invalid one, `op` and `id` are
- * what it says.
- */
+/** What became of an operation: the task as JSON, `null` for a deletion, or why not. */
 export type Outcome =
   | { op: Operation['op']; id: string; json: string | null }
-  | { op: unknown; id: unknown; failure: AppError }
+  | { op?: Operation['op'] | undefined; id?: string | undefined; failure: AppError }
 
 /**
  * Up to 100 operations, one after the other. Each does what the request for one task does: in one transaction, or each on
@@ -37,15 +35,15 @@ export function createBatch(db: Db, identify: Identify, writes: Writes) {
   return async function batch(
     userId: UserId,
     operations: unknown[],
-    { isAtomic = true, isStrict = false }: BatchOptions = {},
+    { isAtomic = true, isStrict = false, key }: BatchOptions = {},
   ): Promise<Outcome[]> {
     const problems = problemsOfEach(operations, isStrict)
-    if (!isAtomic) return eachForItself(createStep(userId, writes), operations, problems)
+    if (!isAtomic) return eachForItself(createStep(userId, writes, key), operations, problems)
     const detail = problems.flat()
     if (detail.length > 0) throw new AppError('validation_failed', { detail })
     return writeInTurn(db, userId, tx => {
       const inTransaction = createWrites(tx, identify, (_db, _userId, work) => work(tx))
-      return allOrNothing(createStep(userId, inTransaction), operations as Operation[])
+      return allOrNothing(createStep(userId, inTransaction, key), operations as Operation[])
     })
   }
 }
@@ -55,7 +53,7 @@ type Step = ReturnType<typeof createStep>
 async function allOrNothing(step: Step, operations: Operation[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = []
   for (const [index, operation] of operations.entries()) {
-    const outcome = await step(operation).catch(error => throwFailure(error, index))
+    const outcome = await step(operation, index).catch(error => throwFailure(error, index))
     outcomes.push(outcome)
   }
   return outcomes
@@ -66,13 +64,12 @@ async function eachForItself(step: Step, operations: unknown[], problems: Proble
   const outcomes: Outcome[] = []
   let isAway = false
   for (const [index, value] of operations.entries()) {
-    const { op, id } = (value ?? {}) as Record<string, unknown>
     const detail = problems[index]!
-    const refuse = (failure: AppError) => ({ op, id, failure })
+    const refuse = (failure: AppError) => ({ ...namesOf(value), failure })
     let outcome: Outcome
     if (detail.length > 0) outcome = refuse(new AppError('validation_failed', { detail, index }))
     else if (isAway) outcome = refuse(new AppError('unavailable', { index }))
-    else outcome = await step(value as Operation).catch(error => refuse(failureOf(error, index)))
+    else outcome = await step(value as Operation, index).catch(error => refuse(failureOf(error, index)))
     outcomes.push(outcome)
     isAway ||= 'failure' in outcome && outcome.failure.code === 'unavailable'
   }
@@ -80,19 +77,27 @@ async function eachForItself(step: Step, operations: unknown[], problems: Proble
   return outcomes
 }
 
+/** What an operation says of itself, which may be anything: only what a result can have. */
+function namesOf(value: unknown) {
+  const { op, id } = (value ?? {}) as Record<string, unknown>
+  return { op: operationNames.find(name => name === op), id: typeof id === 'string' ? id : undefined }
+}
+
 /** Carries out the operations of one batch, each by a call. */
-function createStep(userId: UserId, writes: Writes) {
+function createStep(userId: UserId, writes: Writes, key: string | undefined) {
   /**
    * Tasks that went to the trash with their parents, and the versions that they had. The batch may delete them as well: the
    * client still has them.
    */
   const takenAlong = new Map<string, number>()
 
-  return async function step(operation: Operation): Promise<Outcome> {
+  return async function step(operation: Operation, index: number): Promise<Outcome> {
     const { op } = operation
     if (op === 'create') {
       const own = operation.id && { id: operation.id }
-      const { id, json } = await writes.create(userId, { ...operation.task, ...own })
+      // The first one has the key of `POST /tasks`; a client cannot send the others.
+      const ownKey = key && index > 0 ? `${key}\0${index}` : key
+      const { id, json } = await writes.create(userId, { ...operation.task, ...own }, ownKey)
       return { op, id, json }
     }
     const id = operation.id.toLowerCase()
@@ -102,18 +107,17 @@ function createStep(userId: UserId, writes: Writes) {
       return { op, id, json }
     }
     const before = takenAlong.get(id)
-    if (before !== undefined) requireVersion('task', before, ifMatch)
-    else {
+    if (before === undefined) {
       const removed = await writes.remove(userId, id, false, ifMatch)
       for (const { id, version } of removed) takenAlong.set(id, version)
-    }
+    } else if ((operation.version ?? before) !== before) throw await writes.changedSince(userId, id, before)
     takenAlong.delete(id)
     return { op, id, json: null }
   }
 }
 
 /** Throws why an operation cannot be carried out; as it is what is not about the operation. */
-export function throwFailure(error: unknown, index: number): never {
+function throwFailure(error: unknown, index: number): never {
   throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
 }
 

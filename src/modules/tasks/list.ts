@@ -14,7 +14,7 @@ import {
 import { typeOf } from '../../db/tables.ts'
 import { createVersionReader } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { type Cursors, throwWrongCursor } from './cursor.ts'
+import type { Cursors } from './cursor.ts'
 import { fieldsWith, filters } from './fields.ts'
 import type { ListQuery, TrashQuery } from './model.ts'
 import { value } from './rows.ts'
@@ -30,6 +30,13 @@ import { searchPatterns, wordsSeparator } from './words.ts'
 const defaultSort = '-created_at'
 const sortOf = ({ sort = defaultSort }: ListQuery) => sort
 
+/** What a cursor is for: the order and the filters. With others it would lead to other tasks, without a word. */
+function cursorKind(query: ListQuery): string {
+  const { q, overdue } = query
+  const wanted = filters.map(({ name }) => query[name as keyof ListQuery])
+  return JSON.stringify(['list', sortOf(query), q, overdue, ...wanted])
+}
+
 export function createPages(db: Db, cursors: Cursors) {
   const hotPage = prepareHotPages(db)
   const readVersions = createVersionReader(db)
@@ -42,7 +49,7 @@ export function createPages(db: Db, cursors: Cursors) {
     const after = readCursor(userId, query)
     const page = await readPage(
       hotPage(userId, query, after) ?? db.execute<PageRow>(pageFor(userId, query, after)),
-      last => cursors.sign('list', userId, `${sortOf(query)} ${last}`),
+      last => cursors.sign(cursorKind(query), userId, last),
       query.total ? countRows(db, tasks, whereClause(userId, query), userId) : undefined,
     )
     return query.overdue ? { ...page, version: undefined } : page
@@ -56,10 +63,9 @@ export function createPages(db: Db, cursors: Cursors) {
 
   /** What the last task of the page before is sorted by. */
   function readCursor(userId: UserId, query: ListQuery): unknown[] | undefined {
-    const content = cursors.read('list', userId, query)
-    if (content === undefined) return undefined
-    const sort = `${sortOf(query)} `
-    return content.startsWith(sort) ? JSON.parse(content.slice(sort.length)) : throwWrongCursor()
+    if (query.cursor === undefined) return undefined
+    const content = cursors.read(cursorKind(query), userId, query)
+    return content && JSON.parse(content)
   }
 
   /** A page of the user's trash, what was deleted last first. Throws `validation_failed` for a cursor of another list. */

@@ -128,6 +128,8 @@ export const operationVersion = t.Optional(
   }),
 )
 
+export const operationNames = ['create', 'update', 'delete'] as const
+
 const create = t.Object(
   { op: t.Literal('create'), id: t.Optional(ownId()), task: taskCreate },
   { title: 'CreateOperation' },
@@ -171,8 +173,8 @@ export const batchResult = t.Object(
     results: t.Array(
       t.Object(
         {
-          op: oneOf(['create', 'update', 'delete']),
-          id: uuid(),
+          op: t.Optional(oneOf(operationNames)),
+          id: t.Optional(t.String({ examples: [examples.id] })),
           status: t.Optional(
             integer({
               description: 'With `atomic: false`: the status of this operation alone.',
@@ -186,7 +188,7 @@ export const batchResult = t.Object(
       ),
       {
         description:
-          'One for each operation, in their order. `task` is null for a `delete`. With `atomic: false` there may be an `error` instead; `op` and `id` are then what the operation says.',
+          'One for each operation, in their order. `task` is null for a `delete`. With `atomic: false` there may be an `error` instead; `op` and `id` are then those of the operation, if it has them.',
       },
     ),
   },

@@ -60,15 +60,15 @@ export async function findOwn(
     .where(and(own(rows, userId, id), condition))
     .prepare(`find_${kind}`)
     .execute()
-  if (found) requireVersion(kind, found.version, ifMatch, found.json)
+  if (found) requireVersion(kind, found, ifMatch)
   return found
 }
 
 /** Throws `precondition_failed`, with the row as it is now, if a change does not accept its version. */
-export function requireVersion(kind: Kind, version: number, ifMatch: IfMatch, json?: string): void {
+function requireVersion(kind: Kind, { version, json }: Serialized, ifMatch: IfMatch): void {
   if (!ifMatch || ifMatch.includes(`${version}`)) return
   const detail = `The ${kind} has changed since`
-  throw new AppError('precondition_failed', { detail, current: json && JSON.parse(json) })
+  throw new AppError('precondition_failed', { detail, current: JSON.parse(json) })
 }
 
 /**

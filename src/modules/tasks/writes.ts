@@ -82,5 +82,11 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
         return remove(tx, userId, taskId)
       })
     },
+
+    /** The `precondition_failed` of a task that went to the trash in the same batch. It had this version, and shows it. */
+    async changedSince(userId: UserId, taskId: string, version: number): Promise<AppError> {
+      const found = await findOwn(db, 'task', userId, taskId, null)
+      return new AppError('precondition_failed', { current: found && { ...JSON.parse(found.json), version } })
+    },
   }
 }
