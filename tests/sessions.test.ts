@@ -1,5 +1,6 @@
 import { expect, setSystemTime, test } from 'bun:test'
 import { sha256 } from '../src/lib/sha256.ts'
+import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases, type User } from './support/harness.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { until } from './support/until.ts'
@@ -225,6 +226,8 @@ onBothDatabases('sessions', api => {
       const [{ id }] = (await api.get('/auth/sessions', { token: ada.token })).body
       await api.sql('update sessions set last_used_at = now() - $1::interval where id = $2', [age, id])
       await works({ token })
+      // No request waits for the note.
+      await Bun.sleep(100)
       const [row] = await api.sql(
         `select last_used_at > now() - interval '1 minute' from sessions where id = $1`,
         [id],
@@ -260,6 +263,31 @@ onBothDatabases('sessions', api => {
     ])
     await refresh(ada.refreshToken)
     expect(await secondsAgo()).toBeLessThan(30)
+  })
+
+  test('a use that cannot be noted fails no request', async () => {
+    const ada = await api.user()
+    const both = [await signIn(ada), await makeApiToken(api, ada)]
+    await api.sql(
+      `create function refuse_note() returns trigger language plpgsql
+      as $$ begin raise exception 'refused'; end $$`,
+      [],
+    )
+    for (const table of ['sessions', 'api_tokens']) {
+      await api.sql(`update ${table} set last_used_at = now() - interval '1 hour' where user_id = $1`, [
+        ada.id,
+      ])
+      await api.sql(
+        `create trigger refuse_note before update of last_used_at on ${table} for each row
+        when (old.user_id = '${ada.id}') execute function refuse_note()`,
+        [],
+      )
+    }
+    try {
+      for (const { token } of both) expect((await api.get('/tasks', { token })).status).toBe(200)
+    } finally {
+      await api.sql('drop function refuse_note cascade', [])
+    }
   })
 
   test('of a long user agent 500 characters are kept', async () => {

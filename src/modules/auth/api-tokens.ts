@@ -1,6 +1,7 @@
 import { and, count, desc, eq, gt, isNull, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { apiTokens, users } from '../../db/tables.ts'
+import { withoutTimeBudget } from '../../db/time-budget.ts'
 import type { Client } from '../../http/client.ts'
 import type { Caller } from '../../http/require-user.ts'
 import { isWellFormed, newApiToken } from '../../lib/api-token.ts'
@@ -60,6 +61,11 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
     return ids
   }
 
+  const noteUse = (userId: string, id: string) =>
+    withoutTimeBudget(async () => {
+      await db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))
+    })
+
   return {
     /**
      * Looks a token up in the database; called only when `tokenCache` does not know that it is alive. Throws
@@ -71,8 +77,8 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       const [found] = await liveToken.execute({ hash: sha256(token) })
       if (!found) throw new AppError('invalid_token')
       const { id, userId, scopes, leftMs, isUsageStale } = found
-      // For display, so it is written at most once a minute.
-      if (isUsageStale) await db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))
+      // For display, so it is written at most once a minute, and no request waits for it or fails with it.
+      if (isUsageStale) void noteUse(userId, id).catch(() => {})
       const caller = { id: userId as UserId, sessionId: id, scopes: scopesOf(scopes) }
       tokenCache.remember(token, caller, checkedAt, leftMs ?? Number.POSITIVE_INFINITY)
       return caller

@@ -1,7 +1,7 @@
 import { and, desc, eq, gt, isNull, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessions, users } from '../../db/tables.ts'
-import { setCaller } from '../../db/time-budget.ts'
+import { setCaller, withoutTimeBudget } from '../../db/time-budget.ts'
 import type { Client } from '../../http/client.ts'
 import type { Caller } from '../../http/require-user.ts'
 import { isApiToken } from '../../lib/api-token.ts'
@@ -107,12 +107,17 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     const [session] = await liveSession.execute({ session: sid, user: sub })
     if (!session) throw new AppError('invalid_token')
     const { leftMs, isUsageStale } = session
-    // For display, so it is written at most every five minutes.
-    if (isUsageStale) await db.update(sessions).set({ lastUsedAt: now }).where(isOwn(sub, sid))
+    // For display, so it is written at most every five minutes, and no request waits for it or fails with it.
+    if (isUsageStale) void noteUse(sub, sid).catch(() => {})
     const caller = { id: sub as UserId, sessionId: sid, scopes: sessionScopes }
     tokenCache.remember(token, caller, checkedAt, Math.min(leftMs, exp * 1000 - Date.now()))
     return caller
   }
+
+  const noteUse = (userId: string, id: string) =>
+    withoutTimeBudget(async () => {
+      await db.update(sessions).set({ lastUsedAt: now }).where(isOwn(userId, id))
+    })
 
   return {
     /**
