@@ -447,7 +447,7 @@ describe('the OpenAPI document', () => {
   test('names every field of an error, with and without problems', async () => {
     const { Error: common, ValidationError: invalid } = document.components.schemas
     expect(Object.keys(common!.properties!)).toEqual(['detail', 'code', 'request_id', 'index'])
-    expect(Object.keys(invalid!.properties!)).toEqual(['detail', 'code', 'request_id', 'body'])
+    expect(Object.keys(invalid!.properties!)).toEqual(['detail', 'code', 'request_id', 'index', 'body'])
     const always = ['detail', 'code', 'request_id']
     for (const { required } of [common!, invalid!]) expect(required).toEqual(always)
     const answer = (await (await get('/nope')).json()) as object
