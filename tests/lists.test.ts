@@ -359,6 +359,23 @@ onBothDatabases('lists', api => {
       await get(`${name}=2020-01-01T01:00:00+01:00`)
     expect(await get(`created_before=${doing.created_at}`)).toEqual(['done', 'late'])
     expect(await get(`created_after=${doing.created_at}`)).toEqual(['plain'])
+    const filters = [
+      'status=pending',
+      'priority=0',
+      'tag=home',
+      'overdue=true',
+      'q=late',
+      'list=none',
+      'parent=none',
+    ]
+    const found = new Map<string, string[]>()
+    for (const filter of [...filters, 'due_before=2020-01-02T00:00:00Z']) found.set(filter, await get(filter))
+    for (const [one, titles] of found)
+      for (const [other, others] of found) {
+        const both = titles.filter(title => others.includes(title))
+        if (one !== other)
+          expect([one, other, ...(await get(`${one}&${other}`))]).toEqual([one, other, ...both])
+      }
     await api.patch(`/tasks/${doing.id}`, { token: ada.token, json: { title: 'did' } })
     expect(await get(`updated_after=${plain.updated_at}`)).toEqual(['did'])
     expect(
