@@ -404,6 +404,17 @@ onBothDatabases(
       }
       expect((await call('task_stats')).content.total).toBe(0)
     })
+
+    test('receives 503 while its rows are moving to another server', async () => {
+      const ada = await api.user()
+      // What a distributed PostgreSQL shows meanwhile.
+      await api.sql('delete from user_versions where user_id = $1', [ada.id])
+
+      const args = { tasks: [{ title: 'x' }] }
+      const answer = await speak(api, ada).send('tools/call', { name: 'add_tasks', arguments: args })
+
+      expectError(answer, 503, 'unavailable', 'Service temporarily unavailable')
+    })
   },
   { METRICS_TOKEN: metricsToken },
 )

@@ -30,15 +30,21 @@ export function shapeOf({ paths, components }: OpenApiDocument): string {
   return `${[...calls, '', ...schemas, '', ...errorsOf(paths)].join('\n')}\n`
 }
 
-/** Every error by its status, in the words of its `detail`. */
+/** Every error by its status, in the words of its `detail`, and the calls that may answer it. */
 function errorsOf(paths: OpenApiDocument['paths']): string[] {
-  const responses = Object.values(paths).flatMap(methods =>
-    Object.values(methods).flatMap(operation => Object.entries(operation.responses)),
-  )
-  const errors = responses.flatMap(([status, { description }]) =>
-    Number(status) < 400 ? [] : description.split(', or: ').map(text => `${status} ${text}`),
-  )
-  return [...new Set(errors)].sort()
+  const operations = Object.values(paths).flatMap(methods => Object.values(methods))
+  const calls = new Map<string, string[]>()
+  for (const { operationId, responses } of operations)
+    for (const [status, { description }] of Object.entries(responses).filter(([status]) => status >= '400'))
+      for (const text of description.split(', or: ')) {
+        const error = `${status} ${text}`
+        calls.set(error, [...(calls.get(error) ?? []), operationId])
+      }
+  return [...calls]
+    .map(
+      ([error, names]) => `${error}: ${names.length === operations.length ? 'every call' : names.join(' ')}`,
+    )
+    .sort()
 }
 
 type Responses = OpenApiDocument['paths'][string][string]['responses']
