@@ -285,7 +285,7 @@ onBothDatabases(
 
       // The last one is the one that is left to the address.
       for (const result of ['right', '', 'right']) {
-        await throttle.limitAttempts(account, from('203.0.113.1'), async () => result)
+        await throttle.limitAttempts(on(account), from('203.0.113.1'), async () => result)
         expect(pending).toBe(0)
       }
     })
@@ -298,13 +298,13 @@ onBothDatabases(
       const [account, order] = [crypto.randomUUID(), [] as string[]]
       const { promise: checked, resolve: finish } = Promise.withResolvers<void>()
       const hangUp = new AbortController()
-      const another = () => throttle.limitAttempts(crypto.randomUUID(), from(null), async () => 'right')
+      const another = () => throttle.limitAttempts(on(crypto.randomUUID()), from(null), async () => 'right')
       let late: Promise<unknown> | undefined
       const check = (name: string) => async () => {
         if (name === 'first') await checked
         if (name === 'last') {
           // It comes when none waits any more, and has time to overtake.
-          late = throttle.limitAttempts(account, from(null), check('late'))
+          late = throttle.limitAttempts(on(account), from(null), check('late'))
           for (let i = 0; i < 3; i++) await another()
         }
         return order.push(name)
@@ -336,7 +336,7 @@ onBothDatabases(
       const before = countSets()
 
       for (let i = 0; i < 200; i++)
-        await throttle.limitAttempts(`${i}`, from('203.0.113.1'), async () => 'right')
+        await throttle.limitAttempts(on(`${i}`), from('203.0.113.1'), async () => 'right')
 
       expect(countSets() - before).toBeLessThan(100)
     })
