@@ -76,14 +76,14 @@ expect 'user and rights' '10001 0000000000000000' "$(
   awk '/^Uid|^CapEff/ { printf "%s%s", sep, $2; sep = " " }' "/proc/$(process)/status"
 )"
 
-person='{"email":"ada@example.com","password":"correct horse"}'
-expect 'register' 201 "$(call --json "$person" $api/auth/register)"
-expect 'login' 200 "$(call --json "$person" $api/auth/login)"
+user='{"email":"ada@example.com","password":"correct horse"}'
+expect 'register' 201 "$(call --json "$user" $api/auth/register)"
+expect 'login' 200 "$(call --json "$user" $api/auth/login)"
 token=$(field access_token)
 expect 'create a task' 201 "$(call --json '{"title":"Buy milk"}' -H "Authorization: Bearer $token" $api/tasks)"
 task=$(field id)
 expect 'user list, beside the service' 0 "$(code todo_api user list)"
-grep -q ada@example.com "$work/out" || fail 'the list lacks the person'
+grep -q ada@example.com "$work/out" || fail 'the list lacks the user'
 expect 'backup, while it serves' 0 "$(code todo_api backup -)"
 stop
 start

@@ -112,7 +112,7 @@ function describe(folder: string, files: string[]): Component {
   }
 }
 
-/** Licences and notices that the package brings along, or else the standard text of its licence. */
+/** Licences and notices that the package contains, or else the standard text of its licence. */
 function termsOf(folder: string, files: string[], license = ''): string[] {
   const inFolder = readdirSync(folder)
     .filter(name => /^(licen[cs]e|copying|notice|third-?party)/i.test(name))

@@ -5,8 +5,8 @@
  * comes, one by one.
  *
  * - `--no-build`: the executable is only built if a test needs it and it is older than the sources.
- * - `--fast`: only the test files that neither start a process, nor cut the power, nor measure time, and a fifth of the
- *   random cases (tests/support/effort.ts); no build.
+ * - `--fast`: only the test files that start no program but a few lines of Bun, cut no power and measure no time, and a
+ *   fifth of the random cases (tests/support/effort.ts); no build.
  * - `--check`: types, lint and format too; each of the two counts like a test.
  *
  * With TEST_PGBOUNCER=1 the services under test reach their databases through a PgBouncer that pools transactions.
@@ -25,8 +25,13 @@ const root = join(import.meta.dir, '..')
 const testMillisecondsMax = 30_000
 const runMinutesMax = Number(process.env.TEST_MINUTES_MAX ?? 30)
 
-/** What a slow test file imports or calls: the executable, a command, a server of its own, a power cut. */
-const isSlow = /support\/(executable|command|postgres-server|pgbouncer|standby|power-cut-fs)\.ts|Bun\.spawn/
+/** What a slow test file imports or calls: a browser, the program, a server of its own, a power cut. */
+const isSlow = new RegExp(
+  [
+    String.raw`support/(chromium|command|executable|fault-proxy|pgbouncer|postgres-server|power-cut-fs|recipes|standby)\.ts`,
+    String.raw`Bun\.spawn(Sync)?\((?!\s*\[\s*process\.execPath)`,
+  ].join('|'),
+)
 
 /** What a test file imports that measures how soon an answer comes. */
 const isTimed = /support\/(traffic|stopwatch)\.ts|'\.\/stage\.ts'/
@@ -95,7 +100,7 @@ function isFast(content: string): boolean {
 /** The test files whose content is so. */
 function files(isWanted: (content: string) => boolean): string[] {
   return [...new Glob('tests/**/*.test.ts').scanSync({ cwd: root })]
-    .filter(path => isWanted(readFileSync(join(root, path), 'utf8')))
+    .filter(path => !path.includes('node_modules') && isWanted(readFileSync(join(root, path), 'utf8')))
     .sort()
 }
 

@@ -166,13 +166,16 @@ test('a hash that is renewed at a sign-in does not undo a change of the password
   expect(await storedHash(ada)).toBe(changed)
 })
 
-test('a sign-in succeeds although its hash cannot be renewed now', async () => {
+test.each([
+  ['succeeds although its hash cannot be renewed now', 'cannot_connect_now', 200],
+  ['hides no fault of the renewal of its hash', 'raise_exception', 500],
+])('a sign-in %s', async (_, code, expected) => {
   const ada = await api.user()
   const outdated = await hashOf(ada.password, 5)
   await meeting.sql.begin(setHash(ada, outdated))
   await api.sql(
     `create function refuse() returns trigger language plpgsql as
-      $$ begin raise exception 'away' using errcode = 'cannot_connect_now'; end $$`,
+      $$ begin raise exception 'away' using errcode = '${code}'; end $$`,
     [],
   )
   await api.sql('create trigger refuse before update on users for each row execute function refuse()', [])
@@ -180,7 +183,7 @@ test('a sign-in succeeds although its hash cannot be renewed now', async () => {
   const { status } = await signIn(ada)
 
   await api.sql('drop function refuse cascade', [])
-  expect([status, await storedHash(ada)]).toEqual([200, outdated])
+  expect([status, await storedHash(ada)]).toEqual([expected, outdated])
 })
 
 test('a sign-in and a new API token that were under way when the password was changed come to nothing', async () => {
@@ -216,7 +219,11 @@ const refresh = async (refreshToken: string) =>
 const revoke = (token: string) => api.post('/auth/revoke', { form: { token } })
 
 test.each<
-  [name: string, table: 'sessions' | 'api_tokens', call: (user: User) => Promise<{ status: number }>]
+  [
+    name: string,
+    table: 'sessions' | 'api_tokens',
+    call: (user: User, apiToken: string) => Promise<{ status: number }>,
+  ]
 >([
   ['a sign-out', 'sessions', ({ token }) => api.post('/auth/logout', { token })],
   ['the revocation of an access token', 'sessions', ({ token }) => revoke(token)],
@@ -234,6 +241,7 @@ test.each<
       return api.delete(`/auth/sessions/${id}`, { token })
     },
   ],
+  ['the revocation of an API token by its text', 'api_tokens', (_, apiToken) => revoke(apiToken)],
   [
     'the revocation of an API token by its id',
     'api_tokens',
@@ -245,14 +253,14 @@ test.each<
 ])('%s is answered when what it ends is gone, not before', async (_, table, call) => {
   const ada = await api.user()
   await refresh(await refresh(ada.refreshToken))
-  await newToken(ada)
+  const { body } = await newToken(ada)
   let isAnswered = false
 
   await meeting.meet(
     sql => sql`select 1 from ${sql(table)} where user_id = ${ada.id} for update`,
     [
       async () => {
-        await call(ada)
+        await call(ada, body.token)
         isAnswered = true
       },
     ],

@@ -186,6 +186,7 @@ describe('restore', () => {
     writeFileSync(join(folder, name), 'Dear Ada')
     create({ file: path, cwd: folder, gzip: true, sync: true }, [name])
   }
+  const folderAt = (path: string) => void mkdirSync(path)
   const missing = () => {}
 
   test.each([
@@ -195,6 +196,7 @@ describe('restore', () => {
     ['empty', empty, 'is not a backup, or is damaged: '],
     ['of another archive', archiveOf('letter'), 'does not have the files of a backup'],
     ['with nothing but the version', archiveOf('backup.json'), 'does not have the files of a backup'],
+    ['that is a folder', folderAt, 'cannot be read: '],
     ['that is not there', missing, 'there is no file '],
   ])('refuses a file %s and changes nothing', async (_, make, reason) => {
     const bad = newFolder('bad.tar.gz')

@@ -19,7 +19,7 @@ import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { version } from '../package.json'
 import { bind } from '../src/http/bind.ts'
-import { executablePath, sources } from './support/executable.ts'
+import { executablePath, sources, untilReady } from './support/executable.ts'
 import { type Client, client, type DatabaseKind } from './support/harness.ts'
 import { privateDatabase } from './support/template.ts'
 
@@ -97,7 +97,7 @@ async function serve(folder: string, env: Record<string, string> = {}): Promise<
   })()
   const url = await listening.promise
   const api = client(url)
-  while ((await api.get('/health/ready')).status !== 200) await Bun.sleep(20)
+  await untilReady(api)
   return {
     ...api,
     child,

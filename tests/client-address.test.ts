@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import { createClientOf } from '../src/http/client.ts'
 import { createClientAddress, networkOf, parseNetwork } from '../src/lib/client-address.ts'
 
 const addressOf = createClientAddress(['10.0.0.0/8', 'fd00::/8'].map(parseNetwork))
@@ -58,4 +59,16 @@ test('an IPv6 address counts with its /64, an IPv4 address alone, in either form
   expect(networkOf('2001:db8:1:2::1')).not.toBe(networkOf('2001:db8:1:3::1'))
   expect(networkOf('::ffff:203.0.113.1')).toBe('203.0.113.1')
   expect(networkOf('203.0.113.1')).not.toBe(networkOf('203.0.113.2'))
+})
+
+test('of a request are known the address, the user agent, and when the client hangs up', () => {
+  const client = new AbortController()
+  const headers = { 'user-agent': 'curl', 'x-forwarded-for': '203.0.113.1' }
+  const of = createClientOf(
+    ['10.0.0.0/8'],
+    () => '10.0.0.1',
+  )(new Request('http://x/', { headers, signal: client.signal }))
+  expect(of).toMatchObject({ ip: '203.0.113.1', userAgent: 'curl', signal: { aborted: false } })
+  client.abort()
+  expect(of.signal.aborted).toBe(true)
 })

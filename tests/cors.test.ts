@@ -54,6 +54,7 @@ describe('a service with one listed origin', () => {
       'ratelimit',
       'ratelimit-policy',
       'retry-after',
+      'www-authenticate',
       'x-request-id',
       'x-total-count',
     ])

@@ -505,6 +505,14 @@ describe('a server without TLS', () => {
     expect(server.connections()).toBe(1)
   })
 
+  test('that refuses a parameter is asked once more, without ours, and then no more', async () => {
+    const refusal = failed('08P01', 'unsupported startup parameter: TimeZone')
+    using server = await startScriptedServer({ authenticate: () => refusal })
+
+    await expect(ask(`${server.url}?sslmode=disable`)).rejects.toMatchObject({ code: '08P01' })
+    expect(server.connections()).toBe(2)
+  })
+
   test('is refused with require, and its connection closed', async () => {
     await expect(ask(`${withoutTls.url}?sslmode=require`)).rejects.toMatchObject({ code: 'TLS_NOT_OFFERED' })
 

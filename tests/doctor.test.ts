@@ -135,7 +135,7 @@ describe('doctor names the cure when PostgreSQL', () => {
     ],
     ['demands TLS', () => at('encrypted', 'sslmode=disable'), /sslmode=require/],
     ['demands a certificate', () => at('certified', 'sslmode=require'), /sslcert and sslkey/],
-    ['has no rule for the user', () => at('stranger', 'sslmode=require'), /pg_hba\.conf/],
+    ['has no rule for the user', () => at('stranger', 'sslmode=require'), /pg_hba\.conf.*sslmode.*sslcert/],
     ['has no such database', () => at('encrypted', '', undefined, 'nosuch'), /create database/],
     ['lets the role not in', () => at('encrypted', '', undefined, 'template1'), /owner/],
     ['is at a name that does not exist', () => at('encrypted', '', 'nosuch.invalid'), /correct the host/],
@@ -349,27 +349,30 @@ describe('doctor names the cure when the database', () => {
     expect(exitCode).toBe(1)
   })
 
-  test('is empty, and the role may not make tables', async () => {
+  test('is empty, and the role may not make tables, or has no schema for them', async () => {
     const empty = await emptyDatabase()
     const role = `guest_${name()}`
     await execute(empty.directUrl, `create role ${role} login password 'x'`)
-    const url = new URL(empty.directUrl)
-    Object.assign(url, { username: role, password: 'x' })
-    const { exitCode, found } = await problems({ ...place.env, DATABASE_URL: url.href })
+    const [guest, elsewhere] = [new URL(empty.directUrl), new URL(empty.directUrl)]
+    Object.assign(guest, { username: role, password: 'x' })
+    elsewhere.searchParams.set('search_path', 'nosuch')
+    const all = [guest, elsewhere].map(({ href }) => problems({ ...place.env, DATABASE_URL: href }))
+    const results = await Promise.all(all)
     await empty.drop()
     await execute(place.env.DATABASE_URL!, `drop role ${role}`)
 
-    expect([exitCode, found]).toEqual([
-      1,
-      [
-        expect.objectContaining({ verdict: 'warn', check: 'migrations' }),
-        expect.objectContaining({
-          verdict: 'fail',
-          check: 'writing',
-          cure: expect.stringContaining('make it the owner'),
-        }),
-      ],
-    ])
+    for (const { exitCode, found } of results)
+      expect([exitCode, found]).toEqual([
+        1,
+        [
+          expect.objectContaining({ verdict: 'warn', check: 'migrations' }),
+          expect.objectContaining({
+            verdict: 'fail',
+            check: 'writing',
+            cure: expect.stringContaining('make it the owner'),
+          }),
+        ],
+      ])
   })
 
   test('has migrations of a newer todo-api', async () => {

@@ -17,6 +17,7 @@ import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import type { Driver, Query } from '../src/db/driver.ts'
 import { ensureCluster, template } from '../src/db/embedded/cluster-files.ts'
 import { freeBytes, freeBytesMin } from '../src/db/embedded/copy.ts'
+import { DurableFS } from '../src/db/embedded/durable-fs.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/embedded/maintenance.ts'
 import { budgetMs, setCaller, withTimeBudget } from '../src/db/time-budget.ts'
@@ -429,6 +430,19 @@ test.each([
   )
 })
 
+test('a database that does not open, without a word of the engine, is named, and so is the fault', async () => {
+  const dataDir = folder()
+  class TooLarge extends DurableFS {
+    override init(): never {
+      throw new RangeError('Out of memory')
+    }
+  }
+
+  await expect(openEmbedded({ dataDir }, folder => new TooLarge(folder))).rejects.toThrow(
+    `the embedded database in ${dataDir}/cluster does not open: RangeError: Out of memory`,
+  )
+})
+
 test('a folder without PG_VERSION is left as it is: no new database is made over the files of one', async () => {
   const dataDir = folder()
   const cluster = join(dataDir, 'cluster')
@@ -437,9 +451,10 @@ test('a folder without PG_VERSION is left as it is: no new database is made over
   await first.close()
   renameSync(join(cluster, 'PG_VERSION'), join(dataDir, 'lost'))
 
-  await expect(openEmbedded({ dataDir })).rejects.toThrow(
-    `the database in ${cluster} is incomplete, without PG_VERSION: copy it again`,
-  )
+  const refusal = `the database in ${cluster} is incomplete (PG_VERSION is missing or damaged): copy it again`
+  await expect(openEmbedded({ dataDir })).rejects.toThrow(refusal)
+  writeFileSync(join(cluster, 'PG_VERSION'), '')
+  await expect(openEmbedded({ dataDir })).rejects.toThrow(refusal)
   renameSync(join(dataDir, 'lost'), join(cluster, 'PG_VERSION'))
   expect(await (await open(dataDir)).query('select a from t', [])).toEqual([[42]])
 })

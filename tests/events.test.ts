@@ -632,6 +632,25 @@ onBothDatabases(
       expect(polls).toBe(0)
     })
 
+    test.each([
+      ['invalid_token', 'invalid_token'],
+      ['cursor_expired', 'restarting'],
+    ] as const)(
+      'ends when a read is refused with %s: the client receives %s, and no error is logged',
+      async (code, reason) => {
+        const { id: userId } = await api.user()
+        const logged: string[] = []
+        const { streams } = streamsWithoutJobs(api, () => Promise.reject(new AppError(code)), {
+          log: { info() {}, error: message => void logged.push(message) },
+        })
+        const place = { cursor: '', version: 0 }
+        const body = streams.open({ userId, token: '', place, requestId: '' })
+
+        expect(await new Response(body).text()).toEndWith(`data: {"code":"${reason}"}\n\n`)
+        expect(logged).toEqual([])
+      },
+    )
+
     test('stays while the database does not say whether its token is valid, and ends with the others of that token when it says no', async () => {
       const { id: userId } = await api.user()
       const answers = ['unavailable', 'invalid_token'] as const

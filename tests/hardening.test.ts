@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { readdirSync, readlinkSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { parseConfig } from '../src/config/config.ts'
-import { type Running, startExecutable } from './support/executable.ts'
+import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { type Service, startService, type User } from './support/harness.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { until } from './support/until.ts'
@@ -213,7 +213,7 @@ describe('slow clients', () => {
   let large: string
   beforeAll(async () => {
     api = await startExecutable({ ENVIRONMENT: 'test', BCRYPT_COST: '4' })
-    while ((await api.get('/health/ready')).status !== 200) await Bun.sleep(25)
+    await untilReady(api)
     ada = await api.user()
     const page = await api.get(`${api.url}/docs`)
     ;[large] = page.body.match(/\/docs\/assets\/[^"]+bundle\.js/)

@@ -261,16 +261,17 @@ onBothDatabases('lists', api => {
   test('a cursor is for its user, its order and its filters, and not for an offset', async () => {
     const ada = await many()
     const bob = await many()
-    const { headers } = await api.get('/tasks?limit=2&sort=title', { token: ada.token })
     const cursorIn = (headers: Headers) =>
       new URLSearchParams(headers.get('link')!.match(/\?([^>]*)/)![1]).get('cursor')!
-    const cursor = cursorIn(headers)
     const get = (query: string, token = ada.token) => api.get(`/tasks?${query}`, { token })
+    const cursorOf = async (sort: string) => cursorIn((await get(`limit=2&sort=${sort}`)).headers)
+    const cursor = await cursorOf('title')
 
     expect((await get(`sort=title&cursor=${cursor}`)).status).toBe(200)
     for (const refused of [
       await get(`sort=title&cursor=${cursor}`, bob.token),
       await get(`sort=-title&cursor=${cursor}`),
+      await get(`sort=title&cursor=${await cursorOf('title,due_at')}`),
       await get(`cursor=${cursor}`),
       await get(`sort=title&cursor=${cursor.slice(0, -2)}`),
       await get(`sort=title&cursor=${cursor}%00`),
@@ -358,6 +359,23 @@ onBothDatabases('lists', api => {
       await get(`${name}=2020-01-01T01:00:00+01:00`)
     expect(await get(`created_before=${doing.created_at}`)).toEqual(['done', 'late'])
     expect(await get(`created_after=${doing.created_at}`)).toEqual(['plain'])
+    const filters = [
+      'status=pending',
+      'priority=0',
+      'tag=home',
+      'overdue=true',
+      'q=late',
+      'list=none',
+      'parent=none',
+    ]
+    const found = new Map<string, string[]>()
+    for (const filter of [...filters, 'due_before=2020-01-02T00:00:00Z']) found.set(filter, await get(filter))
+    for (const [one, titles] of found)
+      for (const [other, others] of found) {
+        const both = titles.filter(title => others.includes(title))
+        if (one !== other)
+          expect([one, other, ...(await get(`${one}&${other}`))]).toEqual([one, other, ...both])
+      }
     await api.patch(`/tasks/${doing.id}`, { token: ada.token, json: { title: 'did' } })
     expect(await get(`updated_after=${plain.updated_at}`)).toEqual(['did'])
     expect(

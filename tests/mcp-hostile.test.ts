@@ -252,6 +252,12 @@ onBothDatabases('POST /mcp', api => {
 
     for (const origin of ['https://evil.example', api.url, 'null', 'http://localhost:3000.evil.example', ''])
       expectError(await from(origin), 403, 'origin_not_allowed', 'Origin not allowed')
+    // Also before they sign in.
+    const withoutToken = await speak(api, { token: '' }).post(
+      { json: {} },
+      { origin: 'https://evil.example' },
+    )
+    expectError(withoutToken, 403, 'origin_not_allowed')
     const { status, headers } = await from('http://localhost:3000')
     expect([status, headers.get('access-control-allow-origin')]).toEqual([200, 'http://localhost:3000'])
   })

@@ -162,6 +162,9 @@ onBothDatabases(
       expect((await call('find_tasks', { list: ['none'] })).content.tasks).toEqual([child, bob])
       expect((await call('find_tasks', { parent: [milk.id] })).content.tasks).toEqual([child])
       expect((await call('task_stats', { list: [list.id] })).content.total).toBe(1)
+      const { deleted } = (await call('delete_task', { id: milk.id.toUpperCase() })).content
+      expect(deleted.sort()).toEqual([milk.id, child.id].sort())
+      await call('restore_task', { id: milk.id })
       const elsewhere = await call('task_stats', { tz: 'Mars/Olympus_Mons' })
       expect([elsewhere.isError, elsewhere.content.detail[0].loc.at(-1)]).toEqual([true, 'tz'])
       const unknown = await call('update_task', { id: bob.id, list_id: Bun.randomUUIDv7() })
@@ -266,9 +269,12 @@ onBothDatabases(
         return content.detail.map(({ loc, msg }: any) => `${loc.join('.')}: ${msg}`)
       }
 
-      expect(await problemsOf('find_tasks', { limt: 5, status: 'pending', priority: '1' })).toEqual([
+      expect(
+        await problemsOf('find_tasks', { limt: 5, status: 'pending', list: 'none', priority: '1' }),
+      ).toEqual([
         'arguments.status: Input should be a list',
         'arguments.priority: Input should be a whole number',
+        'arguments.list: Input should be a list',
         "arguments.limt: Unknown field: the nearest known one is 'limit'",
       ])
       const q = Array.from({ length: 21 }, (_, i) => `word${10 + i}`).join(' ')
@@ -397,6 +403,17 @@ onBothDatabases(
         await api.sql('alter table tasks_away rename to tasks', [])
       }
       expect((await call('task_stats')).content.total).toBe(0)
+    })
+
+    test('receives 503 while its rows are moving to another server', async () => {
+      const ada = await api.user()
+      // What a distributed PostgreSQL shows meanwhile.
+      await api.sql('delete from user_versions where user_id = $1', [ada.id])
+
+      const args = { tasks: [{ title: 'x' }] }
+      const answer = await speak(api, ada).send('tools/call', { name: 'add_tasks', arguments: args })
+
+      expectError(answer, 503, 'unavailable', 'Service temporarily unavailable')
     })
   },
   { METRICS_TOKEN: metricsToken },

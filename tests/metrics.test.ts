@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, jest, spyOn, test } from 'bun:test'
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { parseConfig } from '../src/config/config.ts'
 import { readKind } from '../src/db/instrumented-driver.ts'
 import { serveMetrics } from '../src/http/metrics-endpoint.ts'
@@ -68,6 +69,12 @@ onBothDatabases(
         process_start_time_seconds: 'gauge',
         todo_api_build_info: 'gauge',
       })
+      const guide = readFileSync(join(import.meta.dir, '../docs/observability.md'), 'utf8')
+      const rows = guide.split('\n## Metrics\n')[1]!.match(/^\| `.*?` \|/gm)!
+      const documented = rows.flatMap(row => [...row.matchAll(/`(\w+)`/g)].map(([, name]) => name!))
+      expect(documented.filter(name => !name.startsWith('backup')).sort()).toEqual(
+        [...families.keys()].sort(),
+      )
       expect(sampled(families, 'todo_api_build_info', { database: api.kind, bun: Bun.version })).toBe(1)
       expect(sampled(families, 'process_resident_memory_bytes')).toBeGreaterThan(20e6)
       const limitsOf = (name: string) =>

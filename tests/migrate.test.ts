@@ -1,12 +1,14 @@
-import { describe, expect, test } from 'bun:test'
+import { describe, expect, spyOn, test } from 'bun:test'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { DatabaseSettings } from '../src/config/config.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { openDriver } from '../src/db/drizzle.ts'
+import { untilUnlocked } from '../src/db/lock-wait.ts'
 import { migrate, migrationState, migrations } from '../src/db/migrator.ts'
 import { isAway } from '../src/server/start.ts'
+import { untilReady } from './support/executable.ts'
 import { startFaultProxy } from './support/fault-proxy.ts'
 import { client, type DatabaseKind } from './support/harness.ts'
 import { startPostgresServer } from './support/postgres-server.ts'
@@ -295,7 +297,7 @@ test(
           const child = start(['serve'], rowsOnly)
           try {
             const address = await urlOf(child)
-            expect(await untilReady(address)).toBe(true)
+            await untilReady(client(address))
             const api = client(address)
             const ada = await api.user()
             expect(await api.task(ada)).toMatchObject({ version: 1 })
@@ -324,7 +326,7 @@ test(
         const child = start(['serve'], { DATABASE_URL: url.href, SECRET_KEY: 'x'.repeat(40) })
         try {
           const address = await urlOf(child)
-          expect(await untilReady(address)).toBe(true)
+          await untilReady(client(address))
           const api = client(address)
           const ada = await api.user()
           const parent = await api.task(ada)
@@ -417,9 +419,8 @@ describe('many copies', () => {
         )
         try {
           const urls = await Promise.all(copies.map(urlOf))
-          const ready = await Promise.all(urls.map(untilReady))
+          await Promise.all(urls.map(url => untilReady(client(url))))
 
-          expect(ready).toEqual(Array(5).fill(true))
           await withDriver(settings, async driver => {
             expect(await driver.query(journal, [])).toHaveLength(migrations.length)
           })
@@ -485,7 +486,7 @@ test(
         expect(JSON.stringify(waiting.body)).toContain('migrations are pending')
         expect(login.status).toBe(503)
         expect(login.headers.get('retry-after')).toMatch(/^\d+$/)
-        expect(await untilReady(url)).toBe(true)
+        await untilReady(client(url))
       } finally {
         release()
         child.kill()
@@ -514,7 +515,7 @@ test(
             const pattern = /"url":"(.+?)\/"(?:.|\n)*"waiting for a lock: .*55P03/
             return (await lineOf(child, pattern))[1]!
           })
-          expect(await untilReady(address)).toBe(true)
+          await untilReady(client(address))
         } finally {
           child.kill()
           await child.exited
@@ -591,6 +592,28 @@ test('an autovacuum is cancelled by a migration that it is in the way of, as by 
   }
 }, 30_000)
 
+test('what waits for a lock is tried every two seconds for as long as it takes, and says so each minute', async () => {
+  const pauses: unknown[] = []
+  const clock = spyOn(Bun, 'sleep').mockImplementation(async pause => void pauses.push(pause))
+  const failed = (code: string) => Object.assign(new Error('a failure'), { code })
+  const locked = failed('55P03')
+  const said: unknown[] = []
+  /** Beside an autovacuum the first of each minute waits longer. */
+  const waits: string[] = []
+  const work = async (lockWait: string) => {
+    if (waits.push(lockWait) < 100) throw locked
+    return 'done'
+  }
+  const result = await untilUnlocked(work, error => said.push(error))
+  const other = failed('40P01')
+  await expect(untilUnlocked(() => Promise.reject(other))).rejects.toBe(other)
+  clock.mockRestore()
+
+  expect([result, said]).toEqual(['done', Array(4).fill(locked)])
+  expect([...waits.keys()].filter(i => waits[i] !== waits[1])).toEqual([0, 30, 60, 90])
+  expect(pauses).toEqual(Array(99).fill(2000))
+})
+
 /** Where a started program listens, from its log. */
 const urlOf = async (child: ReturnType<typeof start>) => (await lineOf(child, /"url":"([^"]+)\/"/))[1]!
 
@@ -605,12 +628,4 @@ async function lineOf(child: ReturnType<typeof start>, pattern: RegExp): Promise
   throw new Error(
     `it wrote no ${pattern}: ${text}${await new Response(child.stderr as ReadableStream).text()}`,
   )
-}
-
-async function untilReady(url: string): Promise<boolean> {
-  for (let i = 0; i < 400; i++) {
-    if ((await fetch(`${url}/health/ready`)).ok) return true
-    await Bun.sleep(50)
-  }
-  return false
 }

@@ -1,7 +1,4 @@
 import { expect, test } from 'bun:test'
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { $ } from 'bun'
 import { decodeProtectedHeader, jwtVerify } from 'jose'
 import * as oauth4webapi from 'oauth4webapi'
 import * as openidClient from 'openid-client'
@@ -103,29 +100,6 @@ const clients: Record<string, (endpoint: string) => Grants> = {
 /** The address of the revocation beside that of the token endpoint. */
 const revocationOf = (endpoint: string) => endpoint.replace(/login$/, 'revoke')
 
-const pythonFolder = join(import.meta.dir, 'clients/python')
-const authlib = await pythonWithAuthlib()
-if (!authlib) {
-  process.stderr.write(
-    '\nNOT RUN: the test of Authlib needs Python with venv and pip, and a package index.\n',
-  )
-}
-
-/** A Python with Authlib, made once in build/; `undefined` if that is not possible here. */
-async function pythonWithAuthlib(): Promise<string | undefined> {
-  if (!Bun.which('python3')) return undefined
-  const requirements = join(pythonFolder, 'authlib-requirements.txt')
-  const folder = join(import.meta.dir, '../build/authlib', Bun.hash(readFileSync(requirements)).toString(36))
-  const bin = (name: string) => join(folder, 'bin', name)
-  const isMade = await $`${bin('python')} -c 'import authlib, httpx'`.quiet().nothrow()
-  if (isMade.exitCode === 0) return bin('python')
-  const made =
-    await $`python3 -m venv ${folder} && ${bin('pip')} install --quiet --requirement ${requirements}`
-      .quiet()
-      .nothrow()
-  return made.exitCode === 0 ? bin('python') : undefined
-}
-
 onBothDatabases('OAuth 2', api => {
   const endpoint = () => `${api.url}/api/v1/auth/login`
 
@@ -189,24 +163,6 @@ onBothDatabases('OAuth 2', api => {
         error: 'invalid_request',
       })
   })
-
-  test.skipIf(!authlib)(
-    'Authlib (Python) signs in and refreshes at one endpoint',
-    async () => {
-      const ada = await api.user()
-      const script = join(pythonFolder, 'with_authlib.py')
-
-      const [tokens, next] =
-        (await $`${authlib} ${script} ${endpoint()} ${ada.email} ${ada.password}`.json()) as Tokens[]
-
-      for (const { access_token } of [tokens!, next!]) {
-        const me = await api.get('/users/me', { token: access_token })
-        expect(me).toMatchObject({ status: 200, body: { id: ada.id } })
-      }
-      expect(next!.refresh_token).not.toBe(tokens!.refresh_token)
-    },
-    60_000,
-  )
 
   test('simple-oauth2 receives the reason of a refusal', async () => {
     const ada = await api.user()
@@ -376,7 +332,7 @@ onBothDatabases('OAuth 2', api => {
     expect([status, body.code, body.error]).toEqual([500, 'internal', 'server_error'])
   })
 
-  test('jose verifies the access token and finds the claims of the contract', async () => {
+  test('jose verifies the access token and finds the documented claims', async () => {
     const ada = await api.user()
     const secret = new TextEncoder().encode('test-secret-test-secret-test-secret-0123')
 

@@ -19,15 +19,15 @@ beforeAll(async () => {
 afterAll(() => server.close())
 
 describe('under load, when the server', () => {
-  test('is stopped, every query is settled in time and it is well again soon after the start', async () => {
+  test('is stopped, every query is settled in time and it answers again soon after the start', async () => {
     await outage({ begin: () => server.stop('fast'), end: () => server.start() })
   }, 20_000)
 
-  test('is killed with all its backends, every query is settled in time and it is well again soon', async () => {
+  test('is killed with all its backends, every query is settled in time and it answers again soon', async () => {
     await outage({ begin: () => server.kill(), end: () => server.start() })
   }, 20_000)
 
-  test('is frozen, every query is settled in time and it is well again soon after the thaw', async () => {
+  test('is frozen, every query is settled in time and it answers again soon after the thaw', async () => {
     await outage({ begin: () => server.freeze(), end: () => server.thaw(), milliseconds: 4500 })
   }, 20_000)
 
@@ -51,7 +51,7 @@ describe('under load, when the server', () => {
     expect(slowest).toBeLessThan(answerMax)
   }, 20_000)
 
-  test('loses all its backends at once, it is well again at once', async () => {
+  test('loses all its backends at once, it answers again at once', async () => {
     const load = startLoad(openPostgres({ url: server.url, poolSize: 4 }))
     await load.answers(100)
     const killer = openPostgres({ url: server.url, poolSize: 1 })
@@ -149,7 +149,7 @@ test('connections cut at any byte crash nothing, and no row of a lost answer tur
 }, 20_000)
 
 test.each([true, false])(
-  'a proxy holds new connections, drops them all and comes back: it is well again soon (callers meanwhile: %p)',
+  'a proxy holds new connections, drops them all and comes back: it answers again soon (callers meanwhile: %p)',
   async hasCallers => {
     let mode: 'passes' | 'holds' | 'drops' = 'passes'
     const sockets = new Set<Socket>()

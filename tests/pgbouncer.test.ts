@@ -105,7 +105,7 @@ describe.skipIf(!pgbouncer)('through PgBouncer, which pools transactions,', () =
     expect(elapsed()).toBeLessThan(1000)
   })
 
-  test('an outage of PostgreSQL is a 503 in time, it is well again soon, and nothing answered is lost', async () => {
+  test('an outage of PostgreSQL is a 503 in time, it answers again soon, and nothing answered is lost', async () => {
     await outage('PostgreSQL killed', { begin: () => server.kill(), end: () => server.start() })
   })
 

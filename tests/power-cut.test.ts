@@ -6,6 +6,7 @@ import type { Driver } from '../src/db/driver.ts'
 import { DurableFS } from '../src/db/embedded/durable-fs.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { PowerCutFS } from './support/power-cut-fs.ts'
+import { type Random, randomFrom } from './support/random.ts'
 
 /** POWER_CUTS=200 cuts more often than every run does; POWER_CUT_SEED=… repeats a run that failed. */
 const cuts = Number(process.env.POWER_CUTS ?? 2)
@@ -58,15 +59,15 @@ test('without syncing the same cuts lose answered rows: the test above can fail'
 /** Works on a database and cuts the power in the middle, several times. */
 async function runAndCut(folder: string, seed: number, { syncs = true } = {}): Promise<Cut[]> {
   const random = randomFrom(seed)
-  const at = new Set(Array.from({ length: cutsPerRun }, () => 1 + Math.floor(random() * stepsPerRun)))
+  const at = new Set(Array.from({ length: cutsPerRun }, () => random.between(1, stepsPerRun)))
   const answered = new Map<number, number>()
   const taken: Cut[] = []
   let step = 0
   const onStep = (disk: PowerCutFS) => {
     if (!at.has(++step)) return
     const dataDir = join(folder, `cut-${step}`)
-    const chance = random() < 0.5 ? 0 : 0.5
-    disk.wreck(dataDir, () => random() < chance)
+    const chance = random.chance(0.5) ? 0 : 0.5
+    disk.wreck(dataDir, () => random.chance(chance))
     taken.push({ dataDir, step, answered: new Map(answered) })
   }
 
@@ -88,11 +89,11 @@ async function runAndCut(folder: string, seed: number, { syncs = true } = {}): P
 }
 
 /** Inserts and updates, with the checkpoints and changes of log file that hours of service would bring. */
-async function work(driver: Driver, answered: Map<number, number>, random: () => number): Promise<void> {
+async function work(driver: Driver, answered: Map<number, number>, random: Random): Promise<void> {
   for (let id = 1; id <= rowsPerRun; id++) {
-    await driver.query('insert into t values ($1, 0, $2)', [id, 'x'.repeat(random() * 500)])
+    await driver.query('insert into t values ($1, 0, $2)', [id, 'x'.repeat(random.below(500))])
     answered.set(id, 0)
-    const other = 1 + Math.floor(random() * id)
+    const other = random.between(1, id)
     const [[n] = []] = await driver.query('update t set n = n + 1 where id = $1 returning n', [other])
     answered.set(other, Number(n))
     if (id % 60 === 0)
@@ -136,15 +137,4 @@ function roomyMemoryDisk(): string | undefined {
   if (!existsSync(path)) return undefined
   const { bavail, bsize } = statfsSync(path)
   return bavail * bsize > 1e9 ? path : undefined
-}
-
-/** Numbers from 0 to 1, the same ones for the same seed (mulberry32). */
-function randomFrom(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
 }

@@ -62,8 +62,8 @@ test('every setting is documented, and every documented setting exists', async (
 })
 
 test('every link to a file of the repository leads somewhere', async () => {
-  const documents = ['*.md', 'docs/**/*.md', 'examples/*/*.md'].flatMap(pattern => [
-    ...new Bun.Glob(pattern).scanSync(root),
+  const documents = ['*.md', 'docs/**/*.md', '.github/**/*.md', 'examples/*/*.md'].flatMap(pattern => [
+    ...new Bun.Glob(pattern).scanSync({ cwd: root, dot: true }),
   ])
   expect(documents.length).toBeGreaterThan(20)
   for (const path of documents) {

@@ -34,11 +34,11 @@ describe('on a copy, as CONTRIBUTING.md says it', () => {
 
   beforeAll(async () => {
     copy = mkdtempSync(join(tmpdir(), 'todo-api-recipes-'))
-    const left = ['.git', 'node_modules', 'dist', 'data']
+    const left = ['.git', 'node_modules', 'build', 'dist', 'data']
     for (const name of readdirSync(root).filter(name => !left.includes(name))) {
       cpSync(join(root, name), join(copy, name), {
         recursive: true,
-        filter: path => !path.endsWith('/node_modules'),
+        filter: path => !/\/(node_modules|\.venv|generated)$/.test(path),
       })
     }
     for (const path of ['node_modules', 'tests/clients/node_modules'])

@@ -170,7 +170,7 @@ test('an answer counts from the moment of its question', async () => {
   expect(answers).toHaveLength(2)
 })
 
-test('while no answers come, every session is looked up by itself', async () => {
+test('while no answers come, every session is looked up by itself, and no more when they come again', async () => {
   const { world, cache, busy, remember } = setUp()
   remember()
   await busy(1000)
@@ -178,6 +178,10 @@ test('while no answers come, every session is looked up by itself', async () => 
   world.away = true
   await busy(1500)
   expect(cache.caller('token')).toBeUndefined()
+
+  world.away = false
+  remember()
+  expect(await busy(1500)).toEqual(known)
 })
 
 test('after a silence nothing from before it is trusted', async () => {

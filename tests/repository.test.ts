@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
-import { existsSync, readFileSync, statSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { parseEnv } from 'node:util'
 import { envExample } from '../scripts/env-example.ts'
 import { parseConfig } from '../src/config/config.ts'
@@ -55,12 +55,4 @@ test('the pictures of README are small', () => {
 
   expect(pictures.length).toBe(2)
   expect(bytes).toBeLessThan(150_000)
-})
-
-test('every link in .github leads to a file', () => {
-  const links = [...new Bun.Glob('.github/**/*.md').scanSync({ cwd: root, dot: true })].flatMap(path =>
-    [...read(path).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, target]) => join(dirname(path), target!)),
-  )
-  expect(links.length).toBeGreaterThan(0)
-  expect(links.filter(path => !existsSync(join(root, path)))).toEqual([])
 })

@@ -3,6 +3,7 @@ import { type Running, startExecutable, untilReady } from './support/executable.
 import { type Client, client, type User } from './support/harness.ts'
 import { haproxy } from './support/load-balancers.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
+import { until } from './support/until.ts'
 
 if (!haproxy.isInstalled) {
   process.stderr.write('\nNOT RUN: the test of a rolling restart needs HAProxy, and there is none in PATH.\n')
@@ -57,10 +58,10 @@ describe.skipIf(!haproxy.isInstalled).each(cases)(
 
     test('one after another under load, and no request fails', async () => {
       const api = client(`http://127.0.0.1:${front}`)
-      await until(
-        () => replicas.every(isServing),
-        () => api.get('/tasks').catch(() => {}),
-      )
+      await until(async () => {
+        await api.get('/tasks').catch(() => {})
+        return replicas.every(isServing)
+      })
       const users = await Promise.all(Array.from({ length: 8 }, () => api.user()))
       const load = users.map(user => useUntilStopped(api, user))
 
@@ -130,15 +131,6 @@ function useUntilStopped(api: Client, { token, id, email }: User) {
       await done
       return { failures, requests, created }
     },
-  }
-}
-
-async function until(condition: () => boolean, meanwhile: () => Promise<unknown> = async () => {}) {
-  const deadline = Date.now() + 30_000
-  while (!condition()) {
-    if (Date.now() > deadline) throw new Error('it did not happen in 30 s')
-    await meanwhile()
-    await Bun.sleep(50)
   }
 }
 

@@ -90,15 +90,20 @@ test.each([
   expect(await run(['--check', file], project)).toMatchObject({ exitCode, lastLine })
 })
 
-test('a fast run leaves out the files that start a process or measure time', async () => {
+test('a fast run leaves out the files that start a program or a browser, or measure time', async () => {
   const project = projectWith('')
   const passes = `import { test } from 'bun:test'\ntest('passes', () => {})\n`
   writeFileSync(join(project, 'tests/routes.test.ts'), passes)
   writeFileSync(join(project, 'tests/program.test.ts'), `import './support/executable.ts'\n${passes}`)
   writeFileSync(join(project, 'tests/child.test.ts'), `const start = () => Bun.spawn(['true'])\n${passes}`)
+  writeFileSync(
+    join(project, 'tests/bun.test.ts'),
+    `const f = () => Bun.spawn([process.execPath])\n${passes}`,
+  )
+  writeFileSync(join(project, 'tests/browser.test.ts'), `import './support/chromium.ts'\n${passes}`)
   writeFileSync(join(project, 'tests/soon.test.ts'), `import './support/stopwatch.ts'\n${passes}`)
 
-  expect(await run(['--fast'], project)).toMatchObject({ exitCode: 0, lastLine: '1 passed, 0 failed' })
+  expect(await run(['--fast'], project)).toMatchObject({ exitCode: 0, lastLine: '2 passed, 0 failed' })
 })
 
 test('a build that fails is a failure, and no test runs', async () => {

@@ -248,7 +248,7 @@ onBothDatabases('a client of the FastAPI service', api => {
     expect(other.headers.get('access-control-allow-origin')).toBeNull()
   })
 
-  test('meets only the differences that the contract names', async () => {
+  test('meets only the differences that the changelog names', async () => {
     const { token } = await signIn()
     const make = (json: object) => old().post('/tasks/', { token, json })
     const first = await make({ title: 'first' })

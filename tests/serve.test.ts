@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseConfig } from '../src/config/config.ts'
+import { migrations } from '../src/db/migrator.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { idleSeconds, listen } from '../src/server/listener.ts'
 import { isAway, serve } from '../src/server/start.ts'
@@ -131,9 +132,10 @@ test('the proxies of deploy/ close an idle connection before the service does, a
   expect(seconds('deploy/haproxy.cfg', /pool-purge-delay (\d+)s/)).toBeLessThan(idleSeconds)
 })
 
-test('a request that does not end delays a stop by the limit, and is cut off', async () => {
+test('a service says what it has migrated; a request that does not end delays its stop by the limit, and is cut off', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-serve-'))
-  const log = createLog({ level: 'error', pretty: false, write: () => {} })
+  const lines: string[] = []
+  const log = createLog({ level: 'info', pretty: false, write: text => void lines.push(text) })
   const config = parseConfig({ DATA_DIR: folder, PORT: '0', ENVIRONMENT: 'test', BCRYPT_COST: '4' })
   const service = await serve(config, log, undefined, undefined, { inFlight: 0.7, jobs: 0.1, all: 90 })
   await service.migrated
@@ -150,6 +152,8 @@ test('a request that does not end delays a stop by the limit, and is cut off', a
   // After half a minute the listener would have closed it.
   expect(seconds).toBeLessThan(idleSeconds - 5)
   expect(await slow.finish()).toBe('')
+  const last = migrations.at(-1)!.tag
+  expect(lines.join('')).toContain(`"msg":"migrated","applied":${migrations.length},"last":"${last}"`)
 }, 60_000)
 
 test('a database that is away is asked twice a second, and the log says so every ten seconds', async () => {

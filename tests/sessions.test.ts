@@ -125,17 +125,21 @@ onBothDatabases('sessions', api => {
   test('the token before the last one is good for ten seconds, which do not begin again with its use', async () => {
     const ada = await api.user()
     await refresh(ada.refreshToken)
-    await api.sql(`update sessions set rotated_at = now() - interval '9 seconds' where user_id = $1`, [
-      ada.id,
-    ])
+    await api.sql(
+      `update sessions set rotated_at = now() - interval '9 seconds', expires_at = now() + interval '1 day'
+       where user_id = $1`,
+      [ada.id],
+    )
 
     expect((await refresh(ada.refreshToken)).status).toBe(200)
 
+    // Neither does the time of the session.
     const rows = await api.sql(
-      `select rotated_at < now() - interval '8 seconds' from sessions where user_id = $1`,
+      `select rotated_at < now() - interval '8 seconds', expires_at < now() + interval '1 day' from sessions
+       where user_id = $1`,
       [ada.id],
     )
-    expect([...rows]).toEqual([[true]])
+    expect([...rows]).toEqual([[true, true]])
   })
 
   test('the token before the last one is too old after ten seconds', async () => {

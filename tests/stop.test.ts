@@ -117,6 +117,14 @@ describe.each(['postgres', 'embedded'] as const)('a stop (%s)', kind => {
   }, 60_000)
 })
 
+test.each(['SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const)('%s ends it without a stop', async signal => {
+  const api = await startExecutable()
+  api.process.kill(signal)
+  await api.stop()
+
+  expect([api.process.signalCode, linesOf(api, 'stopping')]).toEqual([signal, []])
+})
+
 describe.each(['1', '2'])('with WORKERS=%s', WORKERS => {
   test.each([
     ['SIGTERM', ['SIGTERM']],

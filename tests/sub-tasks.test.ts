@@ -173,7 +173,9 @@ onBothDatabases('a task with children', api => {
     expect(moved.body.detail).toMatchObject([{ loc: ['body', 'parent_id'] }])
     await api.delete(`/tasks/${a.id}`, { token: ada.token })
     expect((await api.post('/tasks', { token: ada.token, json })).status).toBe(201)
-    expectError(await api.post(`/tasks/${a.id}/restore`, { token: ada.token }), 422, 'too_many_children')
+    const restored = await api.post(`/tasks/${a.id}/restore`, { token: ada.token })
+    expectError(restored, 422, 'too_many_children')
+    expect(restored.body.detail).toMatchObject([{ loc: ['path', 'id'] }])
   })
 
   test('loses none of them when the trash is emptied and purged', async () => {

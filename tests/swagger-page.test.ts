@@ -5,7 +5,7 @@ import type { Browser, BrowserContextOptions, Locator, Page } from 'playwright-c
 import type { OpenApiDocument } from '../src/http/openapi-document.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { chromiumPath, launchChromium } from './support/chromium.ts'
-import { type Running, startExecutable } from './support/executable.ts'
+import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import type { User } from './support/harness.ts'
 
 if (!chromiumPath) {
@@ -23,7 +23,7 @@ describe.skipIf(!chromiumPath)('with the Swagger page, in a browser without a ne
     process.stderr.write('\nScreenshots of the Swagger page: build/screenshots\n')
     // The built one: the page has to come out of it.
     service = await startExecutable()
-    while ((await service.get('/health/ready')).status !== 200) await Bun.sleep(50)
+    await untilReady(service)
     ada = await service.user('ada@example.com', 'correct horse battery')
     browser = await launchChromium()
   }, 120_000)

@@ -73,6 +73,29 @@ onBothDatabases('lists', api => {
     expect(rest.body).toEqual(sorted.slice(3))
   })
 
+  test('a parameter that is false is as if it was not sent, also one of tasks', async () => {
+    const ada = await api.user()
+    const { body: list } = await api.post('/lists', { token: ada.token, json: { name: 'x' } })
+    await api.task(ada, { list_id: list.id })
+    const read = async (path: string) => {
+      const { status, body, headers } = await api.get(path, { token: ada.token })
+      return [status, body, headers.has('etag'), headers.get('x-total-count')]
+    }
+
+    for (const [path, name] of [
+      ['/lists', 'total'],
+      ['/lists', 'counts'],
+      [`/lists/${list.id}`, 'counts'],
+      ['/tasks', 'total'],
+      ['/tasks', 'overdue'],
+    ])
+      expect([path, name, ...(await read(`${path}?${name}=false`))]).toEqual([
+        path,
+        name,
+        ...(await read(path!)),
+      ])
+  })
+
   test('are returned with their numbers of tasks when asked for', async () => {
     const ada = await api.user()
     const [one, two] = [await make(ada, { position: 'a' }), await make(ada, { position: 'b' })]

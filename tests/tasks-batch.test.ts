@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { Value } from '@sinclair/typebox/value'
 import type { Driver } from '../src/db/driver.ts'
+import type { UserId } from '../src/lib/user-id.ts'
 import { batchResult, type Task } from '../src/modules/tasks/model.ts'
 import { leastCpuMs } from './support/cpu.ts'
 import { onBothDatabases } from './support/harness.ts'
@@ -469,6 +470,17 @@ onBothDatabases('a batch', api => {
       const { status, body } = await sendLoosely(ada.token, [{ op: 'delete', id: crypto.randomUUID() }])
 
       expect([status, body.results]).toMatchObject([200, [{ status: 404 }]])
+    })
+
+    test('is refused as a whole when the account was deleted meanwhile', async () => {
+      const gone = crypto.randomUUID() as UserId
+      const operations = [
+        { op: 'create', task: { title: 'x' } },
+        { op: 'delete', id: gone },
+      ]
+      const batch = serviceOn(api).batch(gone, operations, { isAtomic: false })
+
+      await expect(batch).rejects.toMatchObject({ code: 'invalid_token' })
     })
 
     test('can be repeated with ids of the client', async () => {

@@ -65,9 +65,14 @@ describe('the words of a text', () => {
     ['GROẞ groß', ' gross gross'],
     ['שָׁלוֹם', ' שלום'],
     ['كَتَبَ', ' كتب'],
+    // Every range of the marks that are left out, from its first to its last one.
+    ['e\u0300\u036f', ' e'],
+    ['ש\u0591\u05bd\u05bf\u05c1 ש\u05c2\u05c4\u05c5\u05c7', ' ש ש'],
+    ['ك\u064b\u065f\u0670', ' ك'],
     ['买牛奶', ' 买 牛 奶'],
     ['한국어', ' 한 국 어'],
     ['がんばる', ' が ん ば る'],
+    ['カタカナ', ' カ タ カ ナ'],
     ['हिन्दी भाषा', ' हिन्दी भाषा'],
     ['กขค', ' ก ข ค'],
     ['ກຂ កខ ကခ', ' ກ ຂ ក ខ က ခ'],
@@ -75,6 +80,7 @@ describe('the words of a text', () => {
     [`a${'\u20d0'.repeat(20)} b`, ` a${'\u20d0'.repeat(8)} b`],
     ['100% _x_', ' 100 x'],
     ['🦆 pond', ' 🦆 pond'],
+    ['pond🦆🐸', ' pond 🦆 🐸'],
     ['!!!', ''],
     ['', ''],
   ])('%p: %p', (text, words) => {
@@ -83,6 +89,8 @@ describe('the words of a text', () => {
 
   test('all of a long text is read', () => {
     expect(tokenize(`${'é '.repeat(995)}end`)).toBe(`${' e'.repeat(995)} end`)
+    // 1,998 characters, most of which JavaScript counts twice.
+    expect(tokenize(`${'𐐨𐐨 '.repeat(665)}end`)).toBe(`${' 𐐨𐐨'.repeat(665)} end`)
   })
 
   test('no text takes long, and none is cut in the middle of a letter', () => {

@@ -227,7 +227,7 @@ test('what comes after an operation that the database did not answer is not trie
   expect(body.results).toMatchObject([
     { id: first, status: 201 },
     { id: task.id, status: 503, error: { code: 'unavailable', index: 1 } },
-    { op: 'drop', status: 422, error: { index: 2 } },
+    { status: 422, error: { index: 2 } },
     { id: last, status: 503, error: { code: 'unavailable', index: 3 } },
   ])
   expect((await titles(ada)).sort()).toEqual(['Buy milk', 'before'])

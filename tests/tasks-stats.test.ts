@@ -84,7 +84,7 @@ onBothDatabases('the counts', api => {
     expect((await statsAt(end)).due_today).toBe(1)
   })
 
-  test.each(['Nowhere/Land', '', "' or 1", '%00', 'x'.repeat(65), 'UTC[u-ca=hebrew]'])(
+  test.each(['Nowhere/Land', '', "' or 1", '%00', 'x'.repeat(65), 'UTC[u-ca=hebrew]', '2026-11-27T00:00Z'])(
     'there is no time zone %p',
     async zone => {
       const ada = await api.user()

@@ -3,7 +3,8 @@ import { Value } from '@sinclair/typebox/value'
 import { createDb } from '../src/db/drizzle.ts'
 import { task } from '../src/modules/tasks/model.ts'
 import { perColumns, updateTask } from '../src/modules/tasks/statements.ts'
-import { onBothDatabases } from './support/harness.ts'
+import { client, onBothDatabases } from './support/harness.ts'
+import { listening } from './support/listening.ts'
 
 const moment = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/
 
@@ -59,6 +60,39 @@ onBothDatabases('tasks', api => {
       expect(old.headers.get('location')).toBe(`/api${path}/${old.body.id}`)
     },
   )
+
+  test('a request that is frequent is one statement', async () => {
+    const { url, sent, stop } = listening(api)
+    const there = client(url)
+    const ada = await there.user()
+    const { id } = await there.task(ada)
+    const list = await there.post('/lists', { token: ada.token, json: { name: 'x' } })
+    const requests: [method: string, path: string, json?: object][] = [
+      ['GET', '/tasks'],
+      ['GET', '/tasks?status=pending&limit=1'],
+      ['GET', `/tasks?list=${list.body.id}`],
+      ['GET', '/tasks?sort=-priority,due_at&q=milk&tag=a'],
+      ['GET', `/tasks/${id}`],
+      ['GET', '/tasks/changes'],
+      ['GET', '/tasks/stats'],
+      ['GET', '/tasks/trash'],
+      ['GET', '/lists?counts=true'],
+      ['GET', `/lists/${list.body.id}?counts=true`],
+      ['GET', '/users/me'],
+      ['POST', '/tasks', { title: 'x', status: 'completed' }],
+      ['POST', '/tasks', { id: crypto.randomUUID(), title: 'x', list_id: list.body.id }],
+      ['PATCH', `/tasks/${id}`, { title: 'y' }],
+      ['PUT', `/tasks/${id}`, { status: 'completed', description: 'z' }],
+    ]
+    for (const [method, path, json] of requests) {
+      const before = sent.length
+      const { status } = await there.request(method, path, { token: ada.token, json })
+      // Whether the session is alive is remembered for less than a second.
+      const own = sent.slice(before).filter(text => !/"session(s|_ends)"/.test(text))
+      expect([method, path, status < 300, own.length]).toEqual([method, path, true, 1])
+    }
+    await stop()
+  })
 
   test('the list is an array, newest first, of the caller’s live tasks only', async () => {
     const ada = await api.user()

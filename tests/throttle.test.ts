@@ -1,4 +1,5 @@
-import { expect, test } from 'bun:test'
+import { heapStats } from 'bun:jsc'
+import { expect, setSystemTime, test } from 'bun:test'
 import { AppError } from '../src/lib/errors.ts'
 import { createThrottle } from '../src/modules/auth/throttle.ts'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
@@ -129,6 +130,29 @@ test('clients whose address is not known any more, because they hung up, are cou
   await expect(throttle.limitCalls('login', null)).rejects.toMatchObject({ code: 'too_many_requests' })
 })
 
+test('a refusal is counted by its limit, and says in whole seconds, rounded up, when to try again', async () => {
+  const throttle = createThrottle({} as Parameters<typeof createThrottle>[0], {
+    loginsPerMinute: 1,
+    failuresPerAccount: 0,
+    registrationsPerHour: 1,
+  })
+  const limits = [
+    ['login', '30'],
+    ['register', '3570'],
+  ] as const
+  for (const [limit] of limits) await throttle.limitCalls(limit, '203.0.113.1')
+  setSystemTime(Date.now() + 30_300)
+  try {
+    for (const [limit, seconds] of limits)
+      await expect(throttle.limitCalls(limit, '203.0.113.1')).rejects.toMatchObject({
+        headers: { 'retry-after': seconds, ratelimit: `"${limit}";r=0;t=${seconds}` },
+      })
+  } finally {
+    setSystemTime()
+  }
+  expect(throttle.stats()).toEqual({ login: 1, register: 1, account: 0 })
+})
+
 onBothDatabases(
   'throttles of an account',
   api => {
@@ -255,6 +279,25 @@ onBothDatabases(
         await expect(throttle.limitAttempts(on(account), from('203.0.113.1'), busy)).rejects.toThrow('busy')
     })
 
+    test('an attempt is over when its counters are as they should be, not before', async () => {
+      let pending = 0
+      const query: typeof api.sql = (...statement) => {
+        pending++
+        return api.sql(...statement).finally(() => pending--)
+      }
+      const throttle = createThrottle(
+        { query },
+        { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
+      )
+      const account = crypto.randomUUID()
+
+      // The last one is the one that is left to the address.
+      for (const result of ['right', '', 'right']) {
+        await throttle.limitAttempts(on(account), from('203.0.113.1'), async () => result)
+        expect(pending).toBe(0)
+      }
+    })
+
     test('attempts on one account wait for each other, but for none whose client has hung up', async () => {
       const throttle = createThrottle(
         { query: api.sql },
@@ -263,8 +306,15 @@ onBothDatabases(
       const [account, order] = [crypto.randomUUID(), [] as string[]]
       const { promise: checked, resolve: finish } = Promise.withResolvers<void>()
       const hangUp = new AbortController()
+      const another = () => throttle.limitAttempts(on(crypto.randomUUID()), from(null), async () => 'right')
+      let late: Promise<unknown> | undefined
       const check = (name: string) => async () => {
         if (name === 'first') await checked
+        if (name === 'last') {
+          // It comes when none waits any more, and has time to overtake.
+          late = throttle.limitAttempts(on(account), from(null), check('late'))
+          for (let i = 0; i < 3; i++) await another()
+        }
         return order.push(name)
       }
 
@@ -276,8 +326,27 @@ onBothDatabases(
       expect(order).toEqual([])
       finish()
       await Promise.all([first, last])
+      await late
 
-      expect(order).toEqual(['first', 'last'])
+      expect(order).toEqual(['first', 'last', 'late'])
+    })
+
+    test('of attempts that are over nothing is kept in memory', async () => {
+      const throttle = createThrottle(
+        { query: api.sql },
+        { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
+      )
+      /** Each queue of attempts has one. */
+      const countSets = () => {
+        Bun.gc(true)
+        return heapStats().objectTypeCounts.Set!
+      }
+      const before = countSets()
+
+      for (let i = 0; i < 200; i++)
+        await throttle.limitAttempts(on(`${i}`), from('203.0.113.1'), async () => 'right')
+
+      expect(countSets() - before).toBeLessThan(100)
     })
 
     test('an attempt that cannot be checked takes those along that wait for it', async () => {

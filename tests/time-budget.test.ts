@@ -2,9 +2,12 @@ import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { Elysia } from 'elysia'
 import type { Driver } from '../src/db/driver.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
-import { renewTimeBudget, withoutTimeBudget, withTimeBudget } from '../src/db/time-budget.ts'
+import { currentCaller, renewTimeBudget, withoutTimeBudget, withTimeBudget } from '../src/db/time-budget.ts'
 import { errorHandler } from '../src/http/error-handler.ts'
 import { health } from '../src/http/health.ts'
+import { requireUser } from '../src/http/require-user.ts'
+import { sessionScopes } from '../src/lib/scope.ts'
+import type { UserId } from '../src/lib/user-id.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { type Service, startService } from './support/harness.ts'
 import { createMeeting, type Meeting } from './support/meet.ts'
@@ -147,4 +150,12 @@ test('a probe of the readiness is answered in time, however long the look at the
   expect(elapsed()).toBeLessThan(1900)
   expect(answer.status).toBe(503)
   expect(await answer.json()).toMatchObject({ code: 'not_ready', detail: 'the database does not answer' })
+})
+
+test('the statements of a request are those of the user whom its token names', async () => {
+  const caller = { id: 'ada' as UserId, sessionId: 'a session', scopes: sessionScopes }
+  const app = new Elysia().use(requireUser(() => caller, 'session')).get('/', () => String(currentCaller()))
+  const request = new Request('http://localhost/', { headers: { authorization: 'Bearer token' } })
+
+  expect(await (await withTimeBudget(() => app.handle(request))).text()).toBe('ada')
 })

@@ -5,7 +5,7 @@ import { version } from '../package.json'
 import { parseConfig } from '../src/config/config.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { createTracing, samplerOf } from '../src/telemetry/tracing.ts'
-import { type Running, startExecutable } from './support/executable.ts'
+import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
@@ -104,7 +104,7 @@ describe('the executable, with a collector', () => {
       OTEL_RESOURCE_ATTRIBUTES: 'deployment.environment.name=lab',
       OTEL_BSP_SCHEDULE_DELAY: '100',
     })
-    await ready(api)
+    await untilReady(api)
   })
   afterAll(async () => {
     await api?.stop()
@@ -224,6 +224,7 @@ describe('the executable, with a collector', () => {
     const headers = { traceparent: `00-${traceId}-${hex(8)}-01` }
     await api.get('/health', { headers })
     await api.get('/health/ready', { headers })
+    await api.get(`${api.url}/metrics`, { headers })
     await traced('GET', '/tasks')
 
     expect(collector.spans.filter(span => span.traceId === traceId)).toEqual([])
@@ -467,14 +468,6 @@ test.each([
 ])('the variables %p are refused', (env, mistake) => {
   expect(() => parseConfig(env)).toThrow(mistake)
 })
-
-async function ready(api: Running) {
-  for (let i = 0; i < 200; i++) {
-    if ((await api.get('/health/ready')).status === 200) return
-    await Bun.sleep(25)
-  }
-  throw new Error('it does not get ready')
-}
 
 async function lineWith({ lines }: Running, requestId: string) {
   for (let i = 0; i < 100; i++) {

@@ -5,14 +5,22 @@ import { join } from 'node:path'
 const root = join(import.meta.dir, '..')
 
 /** Where the words are looked for. */
-const single = ['README.md', 'CHANGELOG.md', 'Dockerfile', 'compose.yaml']
+const single = [
+  'README.md',
+  'CHANGELOG.md',
+  'Dockerfile',
+  'compose.yaml',
+  'bunfig.toml',
+  '.ci/run',
+  '.dockerignore',
+]
 const places = [
-  '{scripts,deploy,.github,drizzle}/**/*.{ts,sql,md,yaml,yml,conf,cfg,service}',
+  '{scripts,deploy,.github,drizzle}/**/*.{ts,sh,sql,md,yaml,yml,conf,cfg,service}',
   'src/**/*.ts',
   'docs/**/*.md',
-  'examples/*/src/**/*.{ts,tsx}',
+  'examples/**/*.{ts,tsx,md}',
   'tests/*.ts',
-  'tests/{faults,support,bench}/**/*.{ts,js}',
+  'tests/{faults,support,bench,clients}/**/*.{ts,js,go,py}',
 ]
 
 /** Words that make a reader guess who acts or what is meant, and what to write instead. */
@@ -30,6 +38,7 @@ const avoided: [word: RegExp, instead: string][] = [
   [/\btakes? it for\b|\bwould rather\b/i, 'write what happens: the planner estimates, prefers, chooses'],
   [/\blets? go of\b/i, 'write releases, closes'],
   [/\bhears\b/i, 'write receives'],
+  [/\bwell (again|after|within)\b/i, 'write answers again'],
   [/\bdoors?\b/i, 'write listener, connection'],
   [/\bmend(s|ed)?\b/i, 'write correct, repair, fix'],
   [/\b(is|are|was|were) told\b(?! apart)/i, 'write is reported, is named, receives'],
@@ -47,8 +56,8 @@ test.each(avoided)('%p is nowhere: %s', (word, instead) => {
 })
 
 function files(): string[] {
-  // The benchmark installs the packages of its peers below tests/.
-  const isOurs = (path: string) => !path.includes('node_modules/')
+  // Packages and generated clients are below tests/, too.
+  const isOurs = (path: string) => !/node_modules\/|\/generated\/|\/\.venv\//.test(path)
   const found = places.map(place =>
     [...new Bun.Glob(place).scanSync({ cwd: root, dot: true })].filter(isOurs),
   )

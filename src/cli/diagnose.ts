@@ -12,7 +12,11 @@ const cures: readonly [RegExp, string][] = [
     'the server demands TLS: add sslmode=require to DATABASE_URL, or a rule to its pg_hba.conf',
   ],
   [/^28000 .*certificate/, 'the server demands a certificate: add sslcert and sslkey to DATABASE_URL'],
-  [/^28000 /, 'correct the user in DATABASE_URL, or add a rule for it to pg_hba.conf of the server'],
+  [
+    // Or one of the two above, in another language of the server.
+    /^28000 /,
+    'correct the user in DATABASE_URL, or add a rule for it to pg_hba.conf of the server; if that demands TLS: sslmode=require, and for a certificate sslcert and sslkey',
+  ],
   [/^3D000 /, 'correct the name in DATABASE_URL, or make the database: create database …'],
   [/^42501 /, 'grant the role of DATABASE_URL the rights, or make it the owner: alter database … owner to …'],
   [/^53300 /, 'lower DATABASE_POOL_SIZE or the number of replicas, or raise max_connections'],

@@ -147,7 +147,7 @@ API tokens.
 
 Examples:
   FROM_DATABASE_URL_FILE=/run/secrets/old todo-api import    users and tasks of the FastAPI service
-  todo-api import --from postgres:///todo?host=/run/postgresql
+  todo-api import --from 'postgres:///todo?host=/run/postgresql'
   todo-api import todo.ndjson                                the output of \`todo-api export todo.ndjson\``,
     load: async () => (await import('./transfer/import.ts')).importCommand,
   },

@@ -63,10 +63,12 @@ export function openDataDir(path: string) {
 
 /** Throws when this is root and the database belongs to another user, who could not read what root makes there. */
 export function requireOwner(path: string): void {
-  const owner = statSync(join(path, clusterName), { throwIfNoEntry: false })
-  if (process.geteuid?.() !== 0 || !owner?.uid) return
+  const database = join(path, clusterName)
+  if (process.geteuid?.() !== 0 || !existsSync(database)) return
+  const { uid, gid } = statSync(database)
+  if (uid === 0) return
   throw new Error(
-    `the database in DATA_DIR ${path} belongs to user ${owner.uid}, and this is root; run commands and the service as its owner: setpriv --reuid ${owner.uid} --regid ${owner.gid} --clear-groups todo-api …`,
+    `the database in DATA_DIR ${path} belongs to user ${uid}, and this is root; run commands and the service as its owner: setpriv --reuid ${uid} --regid ${gid} --clear-groups todo-api …`,
   )
 }
 

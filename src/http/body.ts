@@ -67,7 +67,7 @@ function joinLists(request: Request, query: Record<string, unknown>): void {
 export async function readBody(request: Request, bytesMax: number, forms = false): Promise<unknown> {
   const bytes = await readBytes(request, bytesMax)
   if (bytes.length === 0) return undefined
-  if ((request.headers.get('content-encoding') ?? 'identity') !== 'identity') {
+  if ((request.headers.get('content-encoding') ?? 'identity').toLowerCase() !== 'identity') {
     throw unsupported('Send the body without Content-Encoding')
   }
   const [type = ''] = (request.headers.get('content-type') ?? json).toLowerCase().split(/[;\s]/)

@@ -27,6 +27,7 @@ const rules = {
     'ratelimit',
     'ratelimit-policy',
     'retry-after',
+    'www-authenticate',
     'x-request-id',
     'x-total-count',
   ],

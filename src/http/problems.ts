@@ -118,7 +118,8 @@ function describe(type: ValueErrorType, schema: TSchema, value: unknown): Omit<P
   if (value === undefined) return { type: 'missing', msg: 'Field required' }
   if (schema[Kind] === 'Text') return textProblem(schema, value)!
   if (type === ValueErrorType.Union) return describeUnion(schema, value)
-  if (schema[Kind] !== 'StringList' || !Array.isArray(value)) return inWords(type, schema)
+  if (schema[Kind] !== 'StringList') return inWords(type, schema)
+  if (!Array.isArray(value)) return inWords(ValueErrorType.Array, schema)
   if (value.length > schema.maxItems) return inWords(ValueErrorType.ArrayMaxItems, schema)
   return value.map(item => textProblem(schema.items, item)).find(problem => problem !== undefined)!
 }

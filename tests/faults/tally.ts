@@ -86,7 +86,7 @@ export function createTally() {
       return [
         examples.join('\n'),
         table([
-          ['fault', 'rounds', 'answered', '503 or lost', 'slowest ms', 'well after ms', 'failures'],
+          ['fault', 'rounds', 'answered', '503 or lost', 'slowest ms', 'answers after ms', 'failures'],
           ...faults,
         ]),
         table([['request', 'answers'], ...kinds.sort()]),

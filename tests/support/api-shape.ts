@@ -2,17 +2,22 @@ import type { Schema } from '../../src/http/json-schema.ts'
 import type { OpenApiDocument } from '../../src/http/openapi-document.ts'
 import { appWithoutDatabase } from '../../src/server/openapi.ts'
 
-/** What clients rely on, line by line: the parameters, body and answers of each call, the fields of each schema, and the errors. */
+/**
+ * What clients rely on, line by line: each call with its name, after which a method of a generated client is called, its
+ * parameters, body and answers; the fields of each schema, and the errors.
+ */
 export function shapeOf({ paths, components }: OpenApiDocument): string {
   const calls = Object.entries(paths).flatMap(([path, methods]) =>
-    Object.entries(methods).flatMap(([method, { parameters = [], requestBody, responses }]) => [
-      `${method.toUpperCase()} ${path}`,
-      ...parameters.map(({ in: place, name, schema, ...rest }) =>
-        line(`${place} ${name}`, schema, 'required' in rest && rest.required === true),
-      ),
-      ...Object.entries(requestBody?.content ?? {}).map(([type, { schema }]) => line(type, schema)),
-      `  answers ${Object.entries(responses).map(answer).join(', ')}`,
-    ]),
+    Object.entries(methods).flatMap(
+      ([method, { tags, operationId, parameters = [], requestBody, responses }]) => [
+        `${method.toUpperCase()} ${path} ${tags[0]}.${operationId}`,
+        ...parameters.map(({ in: place, name, schema, ...rest }) =>
+          line(`${place} ${name}`, schema, 'required' in rest && rest.required === true),
+        ),
+        ...Object.entries(requestBody?.content ?? {}).map(([type, { schema }]) => line(type, schema)),
+        `  answers ${Object.entries(responses).map(answer).join(', ')}`,
+      ],
+    ),
   )
   const schemas = Object.entries(components.schemas).flatMap(([name, schema]) => {
     const { properties, required, ...rest } = schema as Schema & { required?: string[] }
@@ -25,15 +30,21 @@ export function shapeOf({ paths, components }: OpenApiDocument): string {
   return `${[...calls, '', ...schemas, '', ...errorsOf(paths)].join('\n')}\n`
 }
 
-/** Every error by its status, in the words of its `detail`. */
+/** Every error by its status, in the words of its `detail`, and the calls that may answer it. */
 function errorsOf(paths: OpenApiDocument['paths']): string[] {
-  const responses = Object.values(paths).flatMap(methods =>
-    Object.values(methods).flatMap(operation => Object.entries(operation.responses)),
-  )
-  const errors = responses.flatMap(([status, { description }]) =>
-    Number(status) < 400 ? [] : description.split(', or: ').map(text => `${status} ${text}`),
-  )
-  return [...new Set(errors)].sort()
+  const operations = Object.values(paths).flatMap(methods => Object.values(methods))
+  const calls = new Map<string, string[]>()
+  for (const { operationId, responses } of operations)
+    for (const [status, { description }] of Object.entries(responses).filter(([status]) => status >= '400'))
+      for (const text of description.split(', or: ')) {
+        const error = `${status} ${text}`
+        calls.set(error, [...(calls.get(error) ?? []), operationId])
+      }
+  return [...calls]
+    .map(
+      ([error, names]) => `${error}: ${names.length === operations.length ? 'every call' : names.join(' ')}`,
+    )
+    .sort()
 }
 
 type Responses = OpenApiDocument['paths'][string][string]['responses']

@@ -4,10 +4,12 @@ import { createApp } from '../../src/server/app.ts'
 import { createLog } from '../../src/telemetry/log.ts'
 import type { Service } from './harness.ts'
 
-/** The service once more on the same database, and the text of every statement that it sends. */
+/** The service once more on the same database, the statements that it sends, and their texts. */
 export function listening(api: Service) {
+  const sent: string[] = []
   const texts = new Set<string>()
   const driver = observeDriver(api.driver, (_, text, run) => {
+    sent.push(text)
     texts.add(text)
     return run()
   })
@@ -20,5 +22,5 @@ export function listening(api: Service) {
     peerOf: () => null,
   })
   const server = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: app.fetch })
-  return { url: server.url.href.replace(/\/$/, ''), texts, stop: () => server.stop(true) }
+  return { url: server.url.href.replace(/\/$/, ''), sent, texts, stop: () => server.stop(true) }
 }

@@ -1,9 +1,6 @@
 import { expect } from 'bun:test'
 import { connect } from 'node:net'
-import { parseConfig } from '../../src/config/config.ts'
-import type { Driver } from '../../src/db/driver.ts'
-import { createApp } from '../../src/server/app.ts'
-import { createLog } from '../../src/telemetry/log.ts'
+import { appWithoutDatabase } from '../../src/server/openapi.ts'
 import type { Answer } from './harness.ts'
 
 export interface RawRequest {
@@ -110,25 +107,8 @@ export function expectError(answer: Answer, status: number, code: string, detail
   if (status === 429 || status === 503) expect(answer.headers.get('retry-after')).toMatch(/^\d+$/)
 }
 
-/** Every route of the service: no database is needed to know them. */
-export function allRoutes() {
-  const refuse = () => Promise.reject(new Error('there is no database here'))
-  const driver: Driver = {
-    kind: 'embedded',
-    query: refuse,
-    transaction: refuse,
-    dedicatedConnection: refuse,
-    close: async () => {},
-  }
-  const { app } = createApp({
-    config: parseConfig({}),
-    secretKey: 'no user signs in here, no user signs in here',
-    driver,
-    log: createLog({ level: 'error', pretty: false, write: () => {} }),
-    readiness: async () => ({ ready: false, reason: 'this is only a list' }),
-    peerOf: () => null,
-  })
-  return app.routes
-    .filter(route => route.method !== 'OPTIONS')
+/** Every route of the service. */
+export const allRoutes = () =>
+  appWithoutDatabase()
+    .routes.filter(route => route.method !== 'OPTIONS')
     .map(({ method, path, hooks }) => ({ method, path, hooks }))
-}

@@ -42,6 +42,9 @@ export async function unpack(file: string, folder: string): Promise<void> {
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
     if (code === 'ENOENT' && !existsSync(file)) throw new Error(`there is no file ${file}`)
+    if (['EACCES', 'EPERM', 'EISDIR', 'EIO'].includes(code ?? '')) {
+      throw new Error(`${file} cannot be read: ${message}`, { cause: error })
+    }
     if (code === 'ENOSPC') throw new Error('the disk is full; nothing was changed')
     throw new Error(`${file} is not a backup, or is damaged: ${message}`, { cause: error })
   }

@@ -58,8 +58,9 @@ async function startEngine(
     fs.isOpen = true
     return engine
   } catch (cause) {
-    if (fs.lastError.endsWith('Permission denied')) throw notOurs(folder, fs.lastError)
-    throw new Error(`the embedded database in ${folder} does not open: ${fs.lastError}`, { cause })
+    const reason = fs.lastError ?? String(cause)
+    if (reason.endsWith('Permission denied')) throw notOurs(folder, reason)
+    throw new Error(`the embedded database in ${folder} does not open: ${reason}`, { cause })
   }
 }
 

@@ -35,8 +35,8 @@ const inputOutputError = 29
  * last rows (tests/power-cut.test.ts). cluster-files.ts starts it with fsync.
  */
 export class DurableFS extends NodeFS {
-  /** The engine's last FATAL or PANIC message. */
-  lastError = 'no reason given'
+  /** The engine's last FATAL or PANIC message, if it has said one. */
+  lastError: string | undefined
   /** Whether the engine has started. */
   isOpen = false
 
@@ -102,7 +102,7 @@ export class DurableFS extends NodeFS {
   protected stop(): void {
     writeSync(
       2,
-      `todo-api: the embedded database stopped (${this.lastError}); no acknowledged write is lost\n`,
+      `todo-api: the embedded database stopped (${this.lastError ?? 'no reason given'}); no acknowledged write is lost\n`,
     )
     process.exit(1)
   }

@@ -62,7 +62,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
       '/:id',
       async ({ user, params, query, headers, set, status }) => {
         const list = await lists.read(user.id, params.id, query.counts)
-        // The counts change without the list: its version is no tag of them.
+        // The counts change without the list: so its version cannot be their ETag.
         if (query.counts) return sendJson<List>(set, list.json)
         if (!isKnown(headers['if-none-match'], list.version)) return sendTagged<List>(set, list)
         set.headers.etag = entityTag(list.version)
@@ -97,7 +97,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         response: {
           204: noContent,
           ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list),
+          ...preconditionFailed(list, 'list'),
         },
         detail: {
           operationId: 'deleteList',
@@ -143,7 +143,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         response: {
           200: withHeaders(jsonText(list), 'ETag'),
           ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list),
+          ...preconditionFailed(list, 'list'),
         },
         detail: {
           operationId: 'updateList',

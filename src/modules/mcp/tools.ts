@@ -152,13 +152,13 @@ const changing = (tasks: TaskService) => ({
     run: (user, { id, version }) => tasks.update(user, id, { status: 'completed' }, expected(version)),
   }),
   delete_task: tool({
-    description: 'Move a task to the trash; restore_task brings it back for 30 days.',
+    description: 'Move a task and its children to the trash; restore_task brings them back for 30 days.',
     arguments: oneTaskAsExpected,
     result: Type.Object({ deleted: Type.Array(id) }),
     effect: 'destroys',
     async run(user, { id, version }) {
-      await tasks.remove(user, id, false, expected(version))
-      return { json: JSON.stringify({ deleted: [id] }) }
+      const removed = await tasks.remove(user, id, false, expected(version))
+      return { json: JSON.stringify({ deleted: removed.map(({ id }) => id) }) }
     },
   }),
   restore_task: tool({

@@ -31,13 +31,13 @@ export const batchRoutes = (tasks: TaskService, authenticate: Authenticate) =>
         response: {
           200: jsonText(batchResult),
           ...errors('not_authorized', 'task_not_found', 'id_used', ...misplacedCodes),
-          ...preconditionFailed(task),
+          ...preconditionFailed(task, 'task'),
         },
         detail: {
           operationId: 'batchTasks',
           summary: 'Create, change and delete many tasks at once',
           description:
-            'Up to 100 operations in their order, all or nothing: an error names the first operation that cannot be done in `index`. With `atomic: false` each is done on its own, and has a `status` and a `task` or an `error` of its own. A later operation may name a task that an earlier one creates with an `id` of your own; such a batch can be sent again. A `delete` puts into the trash.',
+            'Up to 100 operations in their order, all or nothing: an error names the first operation that cannot be done in `index`. With `atomic: false` each is done on its own, and has a `status` and a `task` or an `error` of its own. A later operation may name a task that an earlier one creates with an `id` of your own; such a batch can be sent again; an `Idempotency-Key` is ignored. A `delete` puts into the trash.',
         },
       },
     )

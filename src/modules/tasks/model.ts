@@ -203,6 +203,9 @@ export const statsQuery = t.Object({
   tz: t.Optional(
     text({
       maxLength: 64,
+      // Temporal would also take a moment, for its offset.
+      pattern: /^\D/,
+      wanted: 'a time zone such as Europe/Berlin',
       description: 'The time zone in which it is today, such as `Europe/Berlin`; `UTC` by default.',
     }),
   ),

@@ -1,5 +1,5 @@
 import { brokenConstraint } from '../../db/pg-error.ts'
-import { AppError, type ErrorCode } from '../../lib/errors.ts'
+import { AppError, type ErrorCode, type Problem } from '../../lib/errors.ts'
 
 type Misplaced = readonly [code: ErrorCode, field: 'list_id' | 'parent_id']
 
@@ -16,11 +16,14 @@ const constraints = {
 
 export const misplacedCodes = Object.values(constraints).map(([code]) => code)
 
-/** For `catch`: throws the 422 for a list or a parent that the database has refused, anything else as it is. */
-export function throwMisplaced(error: unknown): never {
+/**
+ * For `catch`: throws the 422 for a list or a parent that the database has refused, anything else as it is. Without `loc`, it
+ * is about the field of the body.
+ */
+export function throwMisplaced(error: unknown, loc?: Problem['loc']): never {
   const broken: Misplaced | undefined = constraints[brokenConstraint(error) as keyof typeof constraints]
   if (!broken) throw error
   const [code, field] = broken
   const { code: type, message: msg } = new AppError(code)
-  throw new AppError(code, { detail: [{ loc: ['body', field], msg, type }] })
+  throw new AppError(code, { detail: [{ loc: loc ?? ['body', field], msg, type }] })
 }

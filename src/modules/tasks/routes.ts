@@ -141,7 +141,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
       async ({ user, params, headers, set, status }) => {
         const task = await tasks.read(user.id, params.id)
         if (!isKnown(headers['if-none-match'], task.version)) return sendTagged<Task>(set, task)
-        // Without a body there is no type of one.
+        // An answer without a body has no content type.
         set.headers.etag = entityTag(task.version)
         return status(304, undefined)
       },
@@ -176,7 +176,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         response: {
           204: noContent,
           ...errors('not_authorized', 'task_not_found'),
-          ...preconditionFailed(task),
+          ...preconditionFailed(task, 'task'),
         },
         detail: {
           operationId: 'deleteTask',
@@ -264,7 +264,7 @@ const change = {
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
     ...errors('not_authorized', 'task_not_found', ...misplacedCodes),
-    ...preconditionFailed(task),
+    ...preconditionFailed(task, 'task'),
   },
 }
 

@@ -56,7 +56,7 @@ export function createTaskService({ db, log, secretKey }: Parts) {
       await writeInTurn(db, userId, async tx => {
         const found = await findOwn(tx, 'task', userId, taskId, ifMatch)
         if (found) await restoreTask(tx, userId, taskId)
-      }).catch(throwMisplaced)
+      }).catch(error => throwMisplaced(error, ['path', 'id']))
       return read(userId, taskId)
     },
   }
