@@ -158,7 +158,7 @@ function warningsTo(log: Log) {
 /** The SDK reports an error as JSON, with its stack. */
 function reasonOf(message: string): string {
   try {
-    return String(JSON.parse(message).message)
+    return String(JSON.parse(message).message ?? message)
   } catch {
     return message
   }
