@@ -11,6 +11,7 @@ import { executablePath, type Running, startExecutable, untilReady } from './sup
 import type { Answer } from './support/harness.ts'
 import { freePort, isListening } from './support/ports.ts'
 import { readPrometheus, sampled } from './support/prometheus.ts'
+import { stopwatch } from './support/stopwatch.ts'
 import { emptyDatabase, type PrivateDatabase, privateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 import { halfSent } from './support/wire.ts'
@@ -252,6 +253,7 @@ describe('a supervisor', () => {
     script: string[],
     limits: Partial<typeof supervisorLimits>,
     enough: (lines: Record<string, unknown>[]) => boolean,
+    stopAfterMs = 0,
   ) {
     const file = join(mkdtempSync(join(tmpdir(), 'todo-api-script-')), 'script')
     await Bun.write(file, script.join('\n'))
@@ -274,7 +276,7 @@ describe('a supervisor', () => {
         .map(line => JSON.parse(line))
     for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
       text += chunk
-      if (enough(parsed())) child.kill('SIGTERM')
+      if (enough(parsed())) setTimeout(() => child.kill('SIGTERM'), stopAfterMs)
     }
     return { exitCode: await child.exited, lines: parsed() }
   }
@@ -313,7 +315,22 @@ describe('a supervisor', () => {
     expect(Date.parse(hangs.time) - Date.parse(busy.time)).toBeGreaterThan(3900)
   }, 60_000)
 
+  test('kills a worker that does not stop in time', async () => {
+    const elapsed = stopwatch()
+    const { exitCode } = await supervised(
+      ['live 0', 'block 60000'],
+      { pauseMs: 20, stopMs: 500 },
+      lines => lines.length === 1,
+      1000,
+    )
+
+    expect(exitCode).toBe(0)
+    expect(elapsed()).toBeWithin(1500, 10_000)
+  }, 60_000)
+
   test('has the limits that the documents name', () => {
+    const deploy = readFileSync(join(import.meta.dir, '../docs/deploy.md'), 'utf8')
+    expect(deploy).toContain(`at most ${supervisorLimits.stopMs / 1000} s after step 2`)
     const scale = readFileSync(join(import.meta.dir, '../docs/scale.md'), 'utf8')
     const { pauseMs, pauseMsMax, steadyMs, pingEveryMs, unansweredMax } = supervisorLimits
     const seconds = (ms: number) => ms / 1000

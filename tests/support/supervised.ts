@@ -18,7 +18,7 @@ else {
   process.exit(exitCode)
 }
 
-/** `live MS`, `block MS` (nothing is answered meanwhile) or `fail`, then the end. */
+/** `live MS`, `block MS` (nothing is answered meanwhile, and no signal stops it) or `fail`, then the end. */
 async function work() {
   const { send } = await connectToSupervisor()
   const script = process.env.SCRIPT!
@@ -28,7 +28,9 @@ async function work() {
   if (what === 'fail') process.exit(7)
   send('migrated')
   await Bun.sleep(100)
-  if (what === 'block') Bun.sleepSync(Number(ms))
-  else await Bun.sleep(Number(ms))
+  if (what === 'block') {
+    process.on('SIGTERM', () => {})
+    Bun.sleepSync(Number(ms))
+  } else await Bun.sleep(Number(ms))
   process.exit(0)
 }

@@ -16,6 +16,8 @@ export const supervisorLimits = {
   pingEveryMs: 5000,
   /** A worker hangs when it has not answered this number of pings. Not seconds: a machine that was asleep sent no pings. */
   unansweredMax: 3,
+  /** How long a worker may take to stop, after SHUTDOWN_DELAY_SECONDS. */
+  stopMs: 15_000,
 }
 
 /**
@@ -37,6 +39,9 @@ export async function supervise(given: Config, log: Log, limits = supervisorLimi
     exitCode = code
     stopped.resolve()
     for (const worker of Object.values(cluster.workers!)) worker!.process.kill(signal)
+    // One that hangs does not stop.
+    const killAll = () => stopAll('SIGKILL', code)
+    if (signal !== 'SIGKILL') setTimeout(killAll, config.shutdownDelaySeconds * 1000 + limits.stopMs).unref()
   }
 
   /** Runs a worker, and after it another one of the same number, until the supervisor stops. */
