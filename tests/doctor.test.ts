@@ -481,12 +481,13 @@ describe('doctor names the cure when the data folder', () => {
   test.skipIf(!isRoot).each([
     ['belongs to another user', '', 0o700],
     ['holds a database that another user may only read', '/cluster', 0o755],
+    ['holds a lock that another user may only read', '/lock', 0o644],
     ['holds a secret that another user may only write', '/secret_key', 0o622],
   ])('%s', async (what, inside, mode) => {
     const dataDir = join(folder, what)
     mkdirSync(join(dataDir, 'cluster'), { recursive: true })
-    writeFileSync(join(dataDir, 'secret_key'), '')
-    for (const path of ['', '/cluster', '/secret_key']) {
+    for (const name of ['lock', 'secret_key']) writeFileSync(join(dataDir, name), '')
+    for (const path of ['', '/cluster', '/lock', '/secret_key']) {
       chmodSync(dataDir + path, inside === path ? mode : 0o777)
     }
 
@@ -494,7 +495,7 @@ describe('doctor names the cure when the data folder', () => {
 
     expect(exitCode).toBe(1)
     expect(stdout).toContain(
-      `fail  data folder  ${dataDir}${inside} cannot be written to (EACCES); it belongs to user 0, and this is user 54321: chown -R 54321 ${dataDir}${inside}`,
+      `fail  data folder  ${dataDir}${inside} cannot be written to (EACCES); it belongs to user 0, and this is user 54321: chown -R 54321 ${dataDir}`,
     )
   })
 
@@ -521,11 +522,22 @@ describe('doctor names the cure when the data folder', () => {
   })
 
   test.skipIf(!isRoot)(
-    'holds a database of another user: root leaves it alone, and what root made there is named',
+    'is of another user, empty or with a database: root leaves it alone, and what root made there is named',
     async () => {
       const dataDir = join(folder, 'of another user')
       const cluster = join(dataDir, 'cluster')
+      const refusal = /belongs to user 54321, and this is root; .*: setpriv --reuid 54321 --regid 54322 /
+      const isRefused = async () => {
+        for (const args of [['migrate'], ['restore', '--force', 'no file']]) {
+          const { exitCode, stderr } = await runCommand(args, { env: { DATA_DIR: dataDir } })
+          expect([exitCode, stderr]).toEqual([1, expect.stringMatching(refusal)])
+        }
+      }
       mkdirSync(dataDir, { mode: 0o700 })
+      chownSync(dataDir, 54_321, 54_322)
+      await isRefused()
+      expect(readdirSync(dataDir)).toEqual([])
+
       await ensureCluster(cluster)
       Bun.spawnSync(['chown', '-R', '54321:54322', dataDir])
       const ofRoot = () =>
@@ -533,7 +545,6 @@ describe('doctor names the cure when the data folder', () => {
           name => statSync(join(dataDir, String(name))).uid === 0,
         )
 
-      const refusal = /belongs to user 54321, and this is root; .*: setpriv --reuid 54321 --regid 54322 /
       const { exitCode, found } = await problems({ DATA_DIR: dataDir })
       expect([exitCode, found]).toMatchObject([
         1,
@@ -542,10 +553,7 @@ describe('doctor names the cure when the data folder', () => {
           { verdict: 'fail', check: 'database', about: expect.stringMatching(refusal) },
         ],
       ])
-      for (const args of [['migrate'], ['restore', '--force', 'no file']]) {
-        const { exitCode, stderr } = await runCommand(args, { env: { DATA_DIR: dataDir } })
-        expect([exitCode, stderr]).toEqual([1, expect.stringMatching(refusal)])
-      }
+      await isRefused()
       expect(ofRoot()).toEqual([])
 
       for (const made of ['pg_logical/replorigin_checkpoint', 'PG_VERSION']) {
@@ -554,7 +562,7 @@ describe('doctor names the cure when the data folder', () => {
         const { exitCode, stdout } = await asAnotherUser(dataDir)
         expect([exitCode, stdout]).toEqual([
           1,
-          expect.stringMatching(new RegExp(`fail +database .*${made}.*; chown -R 54321 ${cluster}\\n`)),
+          expect.stringMatching(new RegExp(`fail +database .*${made}.*; chown -R 54321 ${dataDir}\\n`)),
         ])
       }
     },

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from 'bun:test'
 import {
+  chmodSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -14,6 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
 import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
+import { loadSecretKey } from '../src/config/secret-key.ts'
 import type { Driver, Query } from '../src/db/driver.ts'
 import { ensureCluster, template } from '../src/db/embedded/cluster-files.ts'
 import { freeBytes, freeBytesMin } from '../src/db/embedded/copy.ts'
@@ -168,6 +170,23 @@ test.each([
   make(join(dataDir, 'lock'))
 
   expect(() => openDataDir(dataDir)).toThrow(`DATA_DIR ${dataDir} cannot be used: ${reason}`)
+})
+
+const isRoot = process.getuid?.() === 0
+if (!isRoot) process.stderr.write('\nNOT RUN: the test of a lock of another user needs root.\n')
+test.skipIf(!isRoot)('a lock that another user may only read locks nothing, and is refused', () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-embedded-'))
+  undo.push(() => rmSync(dataDir, { recursive: true }))
+  for (const lock of ['lock', 'secret_key.lock']) writeFileSync(join(dataDir, lock), '', { mode: 0o644 })
+  chmodSync(dataDir, 0o777)
+  const reason = `DATA_DIR ${dataDir} cannot be used: its lock file may not be written to`
+  process.seteuid!(54_321)
+  try {
+    expect(() => openDataDir(dataDir)).toThrow(reason)
+    expect(() => loadSecretKey(dataDir)).toThrow(reason)
+  } finally {
+    process.seteuid!(0)
+  }
 })
 
 test('each kind of value comes back as it was', async () => {

@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { getTableName, sql } from 'drizzle-orm'
 import { type Config, ConfigError, parseConfig } from '../config/config.ts'
-import { clusterName, secretName } from '../config/data-dir.ts'
+import { clusterName, lockName, secretName } from '../config/data-dir.ts'
 import { undistributedTables } from '../db/distribute.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
@@ -95,9 +95,10 @@ function examineDataDir({ dataDir, database, secretKey }: Config, tell: Tell): b
   if (database.kind === 'postgres' && secretKey) return true
   const isThere = existsSync(dataDir)
   // The folders above it are made with it.
-  const fault = isThere ? faultOf(dataDir) : faultOf(nearestFolder(dataDir))
+  const folder = isThere ? dataDir : nearestFolder(dataDir)
+  const fault = faultOf(folder)
   if (fault) {
-    tell('data folder', `${fault.path} cannot be written to (${fault.code})`, fail(cureOf(fault)))
+    tell('data folder', `${fault.path} cannot be written to (${fault.code})`, fail(cureOf(fault, folder)))
     return false
   }
   if (!isThere) {
@@ -135,7 +136,8 @@ interface Fault {
 
 /** What keeps us from writing to a folder, or to what the service keeps in it. */
 function faultOf(folder: string): Fault | undefined {
-  const files = [clusterName, secretName].map(name => join(folder, name)).filter(path => existsSync(path))
+  const names = [clusterName, lockName, secretName]
+  const files = names.map(name => join(folder, name)).filter(path => existsSync(path))
   let path = folder
   try {
     for (path of [folder, ...files]) accessSync(path, constants.R_OK | constants.W_OK)
@@ -148,15 +150,16 @@ function faultOf(folder: string): Fault | undefined {
   }
 }
 
-function cureOf({ path, code }: Fault): string {
+function cureOf({ path, code }: Fault, folder: string): string {
   if (code === 'EROFS')
     return 'the file system is read-only: mount it for writing, or set DATA_DIR to a volume'
   if (code === 'ENOSPC') return 'the disk is full: make room'
   if (code === 'ENOTDIR') return 'a file is in its place: move it, or set DATA_DIR to another folder'
   const [owner, user] = [statSync(path).uid, process.geteuid?.()]
+  // All of the folder: the user who made one file of it has made others.
   return owner === user
     ? `chmod u+rwX ${path}`
-    : `it belongs to user ${owner}, and this is user ${user}: chown -R ${user} ${path}`
+    : `it belongs to user ${owner}, and this is user ${user}: chown -R ${user} ${folder}`
 }
 
 /** Backups that the service makes: the newest must be younger than two periods. */

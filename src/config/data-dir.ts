@@ -15,6 +15,8 @@ import { dirname, join, resolve } from 'node:path'
 
 /** The folder of DATA_DIR where the embedded database is. */
 export const clusterName = 'cluster'
+/** The file of DATA_DIR that the process which uses the embedded database has locked. */
+export const lockName = 'lock'
 /** The file of DATA_DIR with the generated secret key. */
 export const secretName = 'secret_key'
 /** A restored database that is complete and checked, before it is moved to its place. */
@@ -61,14 +63,17 @@ export function openDataDir(path: string) {
   return { path: resolve(path), close }
 }
 
-/** Throws when this is root and the database belongs to another user, who could not read what root makes there. */
+/**
+ * Throws when this is root and the database, or the folder for it, belongs to another user, who could not read what root
+ * makes there.
+ */
 export function requireOwner(path: string): void {
-  const database = join(path, clusterName)
-  if (process.geteuid?.() !== 0 || !existsSync(database)) return
-  const { uid, gid } = statSync(database)
+  const place = [join(path, clusterName), path].find(place => existsSync(place))
+  if (process.geteuid?.() !== 0 || !place) return
+  const { uid, gid } = statSync(place)
   if (uid === 0) return
   throw new Error(
-    `the database in DATA_DIR ${path} belongs to user ${uid}, and this is root; run commands and the service as its owner: setpriv --reuid ${uid} --regid ${gid} --clear-groups todo-api …`,
+    `${place} belongs to user ${uid}, and this is root; run commands and the service as its owner: setpriv --reuid ${uid} --regid ${gid} --clear-groups todo-api …`,
   )
 }
 
@@ -140,7 +145,7 @@ export function openDraft(path: string): { path: string; file: number } {
 }
 
 /** Locks a file in a data folder until it is closed or the process ends; creates it if it does not exist. */
-export function lockFile(path: string, name = 'lock'): Database {
+export function lockFile(path: string, name = lockName): Database {
   try {
     const lock = new Database(join(path, name), { create: true })
     // A process that was just killed may still hold the lock for a moment.
@@ -148,6 +153,8 @@ export function lockFile(path: string, name = 'lock'): Database {
     // Without a journal on disk, SQLite does not mind that the file is deleted meanwhile.
     lock.run('PRAGMA journal_mode = MEMORY')
     lock.run('BEGIN EXCLUSIVE')
+    // A file that may only be read is opened without an error, and not locked: only a write, never committed, is refused.
+    lock.run('PRAGMA user_version = 1')
     return lock
   } catch (cause) {
     const busy = codeOf(cause).startsWith('SQLITE_BUSY')
@@ -187,7 +194,7 @@ const reasons: Record<string, string> = {
   ENOTDIR: 'a file is in the way',
   ENOSPC: 'the disk is full',
   SQLITE_CANTOPEN: 'files cannot be made in it',
-  SQLITE_READONLY: 'files cannot be made in it',
+  SQLITE_READONLY: 'its lock file may not be written to',
   SQLITE_NOTADB: 'its file "lock" is something else',
   SQLITE_FULL: 'the disk is full',
 }

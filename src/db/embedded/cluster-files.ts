@@ -12,6 +12,8 @@ import { notOurs, requireUsable } from './major.ts'
 /** Creates the engine's file system for a folder. */
 export type FileSystem = (folder: string) => DurableFS
 
+const onDisk: FileSystem = folder => new DurableFS(folder)
+
 const parameters = [
   'jit=off',
   // Resident memory from the start; a page outside of it is in the system's cache, a copy of 8 kB away.
@@ -31,17 +33,14 @@ const startParams = [...PGlite.defaultStartParams, ...parameters.flatMap(setting
 let pgliteModule: Promise<WebAssembly.Module> | undefined
 
 /** Starts PostgreSQL on the folder of a database. */
-export async function openCluster(folder: string, fileSystem?: FileSystem): Promise<PGlite> {
+export async function openCluster(folder: string, fileSystem = onDisk): Promise<PGlite> {
   requireUsable(folder)
   // The engine does not follow a link.
-  return startEngine(realpathSync(folder), fileSystem)
+  return startEngine(folder, () => fileSystem(realpathSync(folder)))
 }
 
 /** Starts PostgreSQL; where there is no PG_VERSION, PGlite makes a new database first. */
-async function startEngine(
-  folder: string,
-  fileSystem: FileSystem = folder => new DurableFS(folder),
-): Promise<PGlite> {
+async function startEngine(folder: string, fileSystem = onDisk): Promise<PGlite> {
   const fs = fileSystem(folder)
   pgliteModule ??= compile(pgliteWasm)
   const [pgliteWasmModule, initdbWasmModule] = await Promise.all([pgliteModule, compile(initdbWasm)])

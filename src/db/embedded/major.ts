@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 
 /** The major version of the embedded PostgreSQL. It opens no cluster of another one. */
 export const postgresMajor = '18'
@@ -49,11 +49,11 @@ function majorIfReadable(cluster: string): string {
   }
 }
 
-/** A database with files that another user has made, root mostly. */
+/** A database with files that another user has made, root mostly. So may be those beside it in DATA_DIR, such as the lock. */
 export function notOurs(cluster: string, reason: string): ClusterError {
   const user = process.geteuid?.()
   return new ClusterError(
     `user ${user} may not read all of the database in ${cluster} (${reason})`,
-    `chown -R ${user} ${cluster}`,
+    `chown -R ${user} ${dirname(cluster)}`,
   )
 }
