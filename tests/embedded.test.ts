@@ -693,6 +693,13 @@ test.each([
       cpSync(`${dataDir}.moved`, dataDir, { recursive: true })
     },
   ],
+  [
+    'replaced by a file',
+    (dataDir: string) => {
+      renameSync(dataDir, `${dataDir}.moved`)
+      writeFileSync(dataDir, '')
+    },
+  ],
 ])('when its folder was %s a database answers nothing more', async (_, change) => {
   const dataDir = folder()
   const timers = spyOn(globalThis, 'setInterval')

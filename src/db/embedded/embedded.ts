@@ -145,9 +145,17 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
  */
 function watchFolder(folder: string) {
   const path = join(folder, 'PG_VERSION')
-  // An open file keeps its number.
+  // An open file keeps its number on its device.
   const file = openSync(path, 'r')
-  const isThere = () => statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(file).ino
+  const isThere = () => {
+    const { dev, ino } = fstatSync(file)
+    try {
+      const found = statSync(path)
+      return found.dev === dev && found.ino === ino
+    } catch {
+      return false
+    }
+  }
   const lost = Promise.withResolvers<string>()
   const look = () => {
     place.isGone ||= !isThere()
