@@ -499,7 +499,7 @@ onBothDatabases(
       await stream.close()
     })
 
-    test('a user has at most ten, and one that is closed makes room', async () => {
+    test('a user has at most ten, and one that is closed makes room, also for a ticket', async () => {
       const ada = await api.user()
       const streams = await Promise.all(Array.from({ length: 12 }, () => openEvents(api, ada)))
       const open = streams.filter(({ status }) => status === 200)
@@ -507,10 +507,12 @@ onBothDatabases(
       expect([open.length, streams.length - open.length]).toEqual([10, 2])
       expect(refused!.headers.get('retry-after')).toBe('10')
       expect(JSON.parse(refused!.text()).code).toBe('too_many_requests')
+      const query = `?ticket=${await ticketFor(api, ada)}`
+      expect((await openEvents(api, { query })).status).toBe(429)
 
       await open[0]!.close()
       await until(() => ends(api, ada).length === 1)
-      const next = await openEvents(api, ada)
+      const next = await openEvents(api, { query })
       expect(next.status).toBe(200)
       await Promise.all([next, ...open].map(stream => stream.close()))
       await until(() => ends(api, ada).length === 11)
@@ -838,14 +840,19 @@ test('a stop waits half a second for a client that does not read its last event,
   await api.stop()
 })
 
-test.each(['postgres', 'embedded'] as const)('a full process refuses another stream (%s)', async kind => {
+test.each(['postgres', 'embedded'] as const)('a full process refuses another stream, not its ticket (%s)', async kind => {
   const api = await startService(kind, { STREAMS_MAX: '2' })
   const [ada, bob] = [await api.user(), await api.user()]
   const streams = [await openEvents(api, ada), await openEvents(api, bob)]
-  const refused = await api.get(events, { token: bob.token })
+  const query = `?ticket=${await ticketFor(api, bob)}`
+  const refused = await api.get(events + query)
 
   expectError(refused, 503, 'unavailable', 'Service temporarily unavailable')
   expect(refused.headers.get('retry-after')).toBe('2')
+  await streams[0]!.close()
+  await until(() => ends(api, ada).length === 1)
+  streams.push(await openEvents(api, { query }))
+  expect(streams[2]!.status).toBe(200)
   await Promise.all(streams.map(stream => stream.close()))
   await api.stop()
 })

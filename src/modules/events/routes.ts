@@ -35,7 +35,10 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
           : tasks.changesStart(user.id, since))
         Object.assign(set.headers, { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
         if (method === 'HEAD') return new Response()
-        if (ticket !== undefined) await tickets.use(ticket)
+        if (ticket !== undefined) {
+          streams.requirePlace(user.id)
+          await tickets.use(ticket)
+        }
         const requestId = `${set.headers['x-request-id']}`
         return new Response(streams.open({ userId: user.id, token, place, requestId }))
       },

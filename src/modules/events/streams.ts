@@ -61,12 +61,17 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   const stats = { open: 0, entriesSent: 0, wakeUps: 0, tooSlow: 0 }
   let isStopping = false
 
-  /** Opens a stream and returns the body of its response. Throws when there are too many. */
-  function open({ userId, token, place, requestId }: Opening): ReadableStream<Uint8Array> {
-    const feed = feeds.get(userId) ?? new Feed(userId, { log, tasks, limits, stats })
-    if (feed.streams.size >= limits.perUser)
+  /** Throws when there are too many streams for another one of the user. */
+  function requirePlace(userId: UserId) {
+    if ((feeds.get(userId)?.streams.size ?? 0) >= limits.perUser)
       throw new AppError('too_many_requests', { headers: { 'retry-after': '10' } })
     if (stats.open >= streamsMax) throw new AppError('unavailable')
+  }
+
+  /** Opens a stream and returns the body of its response. Throws as `requirePlace` does. */
+  function open({ userId, token, place, requestId }: Opening): ReadableStream<Uint8Array> {
+    requirePlace(userId)
+    const feed = feeds.get(userId) ?? new Feed(userId, { log, tasks, limits, stats })
     const startedAt = performance.now()
     const about = { request_id: requestId, user_id: userId }
     const listener: StreamListener = {
@@ -130,6 +135,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   }
 
   return {
+    requirePlace,
     open,
     /** After any request that may have written, so that no module has to think of it. */
     observe,
