@@ -840,7 +840,7 @@ test('a stop waits half a second for a client that does not read its last event,
   await api.stop()
 })
 
-test.each(['postgres', 'embedded'] as const)('a full process refuses another stream, not its ticket (%s)', async kind => {
+test.each(['postgres', 'embedded'] as const)('a full process refuses another stream (%s)', async kind => {
   const api = await startService(kind, { STREAMS_MAX: '2' })
   const [ada, bob] = [await api.user(), await api.user()]
   const streams = [await openEvents(api, ada), await openEvents(api, bob)]
