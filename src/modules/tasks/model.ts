@@ -203,8 +203,8 @@ export const statsQuery = t.Object({
   tz: t.Optional(
     text({
       maxLength: 64,
-      // Temporal would also take a moment, for its offset.
-      pattern: /^\D/,
+      // A name or an offset: Temporal would also take a moment, for its offset or zone.
+      pattern: /^([A-Za-z][A-Za-z-][A-Za-z0-9_+/-]*|[+-]\d\d(:?\d\d)?)$/,
       wanted: 'a time zone such as Europe/Berlin',
       description: 'The time zone in which it is today, such as `Europe/Berlin`; `UTC` by default.',
     }),
