@@ -626,7 +626,7 @@ describe('doctor fails, and says what to do', () => {
     await execute(url.href, `alter database ${name} set default_transaction_read_only = on`)
     expect(await doctor(place.env)).toEqual({
       exitCode: 1,
-      problems: [expect.stringMatching(/^fail {2}writing .*refuses writes/)],
+      problems: [expect.stringMatching(/^fail {2}writing .*default_transaction_read_only is on/)],
     })
 
     await execute(

@@ -506,9 +506,9 @@ test('a caller’s transactions have a quarter of the connections, with the othe
   expect(done.slice(2)).toEqual(['transaction', 'search', 'search', 'transaction', 'search'])
 })
 
-test('callers take turns, also with one connection', async () => {
+test.each([1, 4])('callers take turns: with %d connections', async size => {
   const time = fakeTime()
-  const pool = scripted(1)
+  const pool = scripted(size)
   const turns: string[] = []
   const note = (caller: string) => ask(pool, 'wait 10').then(() => turns.push(caller))
   for (const caller of ['ada', 'ada', 'ada', 'bob', 'bob']) void as(caller, async () => void note(caller))
@@ -551,6 +551,20 @@ test('statements of one caller that wait for a lock leave a quarter of the conne
   await time.pass(20)
 
   expect(outcome).toBe('answered')
+})
+
+test('a caller with its share adds prepared statements to its own connections', async () => {
+  const time = fakeTime()
+  const pool = scripted(3)
+  const askOften = (text: string) =>
+    as('ada', async () => {
+      for (let i = 0; i < 12; i++) void ask(pool, text, true)
+    })
+  await askOften('quick')
+  await time.pass(50)
+  await askOften('wait 1')
+
+  expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 4 })
 })
 
 test('of what may wait a caller has a quarter, once half of it does', async () => {

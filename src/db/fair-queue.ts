@@ -13,9 +13,12 @@ export function createFairQueue<Work extends { caller: Caller }>() {
       callers.getOrInsertComputed(work.caller, () => new Set()).add(work)
     },
 
-    /** The next one that may begin. */
-    next(mayBegin: (work: Work) => boolean = () => true): Work | undefined {
-      for (const waiting of callers.values()) for (const work of waiting) if (mayBegin(work)) return work
+    /** The next one. `select` returns which work of a caller may begin now, or `undefined` for none of it. */
+    next(select: (caller: Caller) => ((work: Work) => boolean) | undefined = () => () => true) {
+      for (const [caller, waiting] of callers) {
+        const mayBegin = select(caller)
+        if (mayBegin) for (const work of waiting) if (mayBegin(work)) return work
+      }
       return undefined
     },
 
@@ -25,7 +28,7 @@ export function createFairQueue<Work extends { caller: Caller }>() {
       if (waiting?.size === 0) callers.delete(work.caller)
     },
 
-    /** Lets all others go first, after work of this caller has ended. */
+    /** Lets all others go first: when work of this caller has begun, and when it has ended. */
     yieldTurn(caller: Caller) {
       const waiting = callers.get(caller)
       if (!waiting) return

@@ -83,10 +83,16 @@ export function createPoolConnection(single: Single, mayPrepare: boolean) {
     isOld: (now: number) => closeAt <= now,
     /** Whether nothing was answered for that long. */
     isQuietFor,
-    /** Whether a job may be sent behind others: one prepared statement behind a few, while they are quick. */
-    mayFollow({ kind }: Job, now: number): boolean {
-      const areStatements = canPrepare && kind === 'prepared' && sent[0]!.kind === 'prepared'
-      return areStatements && sent.length < depthMax && lastLatencyMs < quickMs && !isQuietFor(quickMs, now)
+    /** Whether a prepared statement may be sent behind others: behind a few prepared ones, while they are quick. */
+    mayFollow(now: number): boolean {
+      const isPrepared = canPrepare && sent[0]?.kind === 'prepared'
+      return (
+        isPrepared &&
+        closeAt > now &&
+        sent.length < depthMax &&
+        lastLatencyMs < quickMs &&
+        !isQuietFor(quickMs, now)
+      )
     },
     /** To be called when a job is sent. */
     add(job: Job, now: number) {
@@ -97,8 +103,9 @@ export function createPoolConnection(single: Single, mayPrepare: boolean) {
     end: single.end,
     /** Closes it at once; unanswered statements are rejected. */
     destroy() {
-      if (!isIdle()) single.cancel().catch(() => {})
+      const cancelled = isIdle() ? undefined : single.cancel().catch(() => {})
       single.destroy()
+      return cancelled
     },
   }
 }

@@ -95,33 +95,40 @@ export function createPool(
 
   function dispatch(now: number) {
     while (true) {
-      const job = queue.next(job => maySend(job, now))
+      const job = queue.next(caller => selectJobs(caller, now))
       if (!job) return
       const connection = pickConnection(job, now)
       if (!connection) return open(now)
       queue.delete(job)
+      queue.yieldTurn(job.caller)
       void send(job, connection, now)
     }
   }
 
-  function maySend({ kind, text, caller }: Job, now: number): boolean {
-    if (caller !== undefined && hasItsShare(caller, kind)) return false
-    const atOnceMax = now < slowUntil ? 1 : kind === 'transaction' ? transactionsMax : size
-    if (atOnceMax === size) return true
-    return live().filter(({ sent }) => sent.some(job => job.text === text)).length < atOnceMax
+  /** Which jobs of a caller may be sent. One that has its share of the connections can only add to its own. */
+  function selectJobs(caller: Caller, now: number): ((job: Job) => boolean) | undefined {
+    const own = shareOf(caller)
+    if (own && !own.some(connection => connection.mayFollow(now))) return undefined
+    return job => (!own || job.kind === 'prepared') && maySend(job, now)
   }
 
-  /** Prepared statements count as well: a user's writes wait for a transaction of the same user. */
-  function hasItsShare(caller: Caller, kind: Job['kind']): boolean {
-    let own = 0
-    let transactions = 0
-    for (const { isLost, sent } of connections) {
-      if (isLost() || !sent.some(job => job.caller === caller)) continue
-      own++
-      if (sent[0]!.kind === 'transaction') transactions++
-    }
-    return own >= ofCallerMax || (kind === 'transaction' && transactions >= quarter)
+  /** The connections of a caller, when they are all that it may have. */
+  function shareOf(caller: Caller): PoolConnection[] | undefined {
+    if (caller === undefined || connections.length < ofCallerMax) return undefined
+    const own = connectionsOf(job => job.caller === caller)
+    return own.length < ofCallerMax ? undefined : own
   }
+
+  function maySend({ kind, text, caller }: Job, now: number): boolean {
+    const isTransaction = kind === 'transaction'
+    const atOnceMax = now < slowUntil ? 1 : isTransaction ? transactionsMax : size
+    if (atOnceMax < size && connectionsOf(job => job.text === text).length >= atOnceMax) return false
+    if (!isTransaction || caller === undefined) return true
+    return connectionsOf(job => job.caller === caller && job.kind === kind).length < quarter
+  }
+
+  const connectionsOf = (isMeant: (job: Job) => boolean) =>
+    connections.filter(connection => !connection.isLost() && connection.sent.some(isMeant))
 
   async function send(job: Job, connection: PoolConnection, now: number) {
     connection.add(job, now)
@@ -138,17 +145,18 @@ export function createPool(
   }
 
   /** The least loaded of the first four connections, else of the others; of equals the first, so that few are used. */
-  function pickConnection(job: Job, now: number): PoolConnection | undefined {
+  function pickConnection({ kind, caller }: Job, now: number): PoolConnection | undefined {
+    const own = shareOf(caller)
     let usable = 0
     let best: PoolConnection | undefined
-    for (const connection of connections) {
+    for (const connection of own ?? connections) {
       if (connection.isLost() || connection.isOld(now)) continue
       if (++usable > quickConnections && best) break
       if (connection.isIdle()) return connection
       const isLessLoaded = !best || connection.sent.length < best.sent.length
-      if (isLessLoaded && connection.mayFollow(job, now)) best = connection
+      if (isLessLoaded && kind === 'prepared' && connection.mayFollow(now)) best = connection
     }
-    return usable < quickConnections && canOpen(now) ? undefined : best
+    return !own && usable < quickConnections && canOpen(now) ? undefined : best
   }
 
   const live = () => connections.filter(connection => !connection.isLost())
