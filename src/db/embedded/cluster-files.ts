@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, readdirSync, realpathSync, renameSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
@@ -35,8 +35,7 @@ let pgliteModule: Promise<WebAssembly.Module> | undefined
 /** Starts PostgreSQL on the folder of a database. */
 export async function openCluster(folder: string, fileSystem = onDisk): Promise<PGlite> {
   requireUsable(folder)
-  // The engine does not follow a link.
-  return startEngine(folder, () => fileSystem(realpathSync(folder)))
+  return startEngine(folder, fileSystem)
 }
 
 /** Starts PostgreSQL; where there is no PG_VERSION, PGlite makes a new database first. */

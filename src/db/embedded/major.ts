@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { lstatSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 
 /** The major version of the embedded PostgreSQL. It opens no cluster of another one. */
@@ -21,6 +21,11 @@ export class ClusterError extends Error {
 
 /** Throws before anything in the folder is touched. */
 export function requireUsable(cluster: string): void {
+  if (lstatSync(cluster, { throwIfNoEntry: false })?.isSymbolicLink())
+    throw new ClusterError(
+      `${cluster} is a link, and only ${dirname(cluster)} is locked`,
+      'make DATA_DIR the link',
+    )
   const major = majorIfReadable(cluster)
   // PGlite would make a new database over the files of this one.
   if (!/^\d+$/.test(major)) {
@@ -38,14 +43,14 @@ export function requireUsable(cluster: string): void {
   )
 }
 
-/** Empty without the file. */
+/** Empty without the file, or without a folder. */
 function majorIfReadable(cluster: string): string {
   try {
     return majorOf(cluster)
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT') return ''
-    throw notOurs(cluster, message)
+    if (code === 'EACCES' || code === 'EPERM') throw notOurs(cluster, message)
+    return ''
   }
 }
 
