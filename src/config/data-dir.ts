@@ -3,6 +3,7 @@ import {
   chmodSync,
   closeSync,
   existsSync,
+  fstatSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -71,10 +72,21 @@ export function requireOwner(path: string): void {
   const place = [join(path, clusterName), path].find(place => existsSync(place))
   if (process.geteuid?.() !== 0 || !place) return
   const { uid, gid } = statSync(place)
-  if (uid === 0) return
+  if (uid === 0 || uid === ownerOfNewFile(path)) return
   throw new Error(
     `${place} belongs to user ${uid}, and this is root; run commands and the service as its owner: setpriv --reuid ${uid} --regid ${gid} --clear-groups todo-api …`,
   )
+}
+
+/** Not always the user of this process: network file systems have rules of their own. */
+function ownerOfNewFile(folder: string): number {
+  const draft = openDraft(join(folder, 'owner'))
+  try {
+    return fstatSync(draft.file).uid
+  } finally {
+    closeSync(draft.file)
+    rmSync(draft.path)
+  }
 }
 
 /** Whether the folder has a database, or one that is being restored. */
