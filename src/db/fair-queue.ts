@@ -36,6 +36,10 @@ export function createFairQueue<Work extends { caller: Caller }>() {
       callers.set(caller, waiting)
     },
 
+    get isEmpty() {
+      return callers.size === 0
+    },
+
     get size() {
       return callers.values().reduce((total, waiting) => total + waiting.size, 0)
     },

@@ -81,8 +81,15 @@ export function createPool(
       const { promise, resolve, reject } = Promise.withResolvers<never>()
       const job: Job = { kind, text, run, deadline, caller, resolve, reject }
       pending.add(job)
-      queue.add(job)
-      dispatch(performance.now())
+      const now = performance.now()
+      // Mostly nothing waits: then it need not be queued.
+      const isNext = queue.isEmpty && selectJobs(caller, now)?.(job)
+      const connection = isNext ? pickConnection(job, now) : undefined
+      if (connection) void send(job, connection, now)
+      else {
+        queue.add(job)
+        dispatch(now)
+      }
       return promise
     })
   }
@@ -94,7 +101,7 @@ export function createPool(
   }
 
   function dispatch(now: number) {
-    while (true) {
+    while (!queue.isEmpty) {
       const job = queue.next(caller => selectJobs(caller, now))
       if (!job) return
       const connection = pickConnection(job, now)
@@ -114,7 +121,11 @@ export function createPool(
 
   /** The connections of a caller, when they are all that it may have. */
   function shareOf(caller: Caller): PoolConnection[] | undefined {
-    if (caller === undefined || connections.length < ofCallerMax) return undefined
+    if (caller === undefined) return undefined
+    let busy = 0
+    for (const { sent } of connections) if (sent.length > 0) busy++
+    // Mostly too few have work at all.
+    if (busy < ofCallerMax) return undefined
     const own = connectionsOf(job => job.caller === caller)
     return own.length < ofCallerMax ? undefined : own
   }

@@ -33,8 +33,12 @@ const sortOf = ({ sort = defaultSort }: ListQuery) => sort
 /** What a cursor is for: the order and the filters. With others it would lead to other tasks, without a word. */
 function cursorKind(query: ListQuery): string {
   const { q = '', overdue = false } = query
-  const wanted = filters.map(({ name }) => query[name as keyof ListQuery])
-  return JSON.stringify(['list', sortOf(query), q.trim(), overdue, ...wanted])
+  const wanted: unknown[] = []
+  for (const { name } of filters) {
+    const value = query[name as keyof ListQuery]
+    if (value !== undefined) wanted.push(name, value)
+  }
+  return JSON.stringify(['list', sortOf(query), q.trim(), overdue, wanted])
 }
 
 export function createPages(db: Db, cursors: Cursors) {
