@@ -41,13 +41,15 @@ export function prepareDataDir(path: string): void {
 
 /**
  * Makes the folder if it does not exist and locks it until `close`, or until the process ends: two engines on one database
- * would silently destroy it. Throws an Error with one line that names the folder when another process has locked it.
+ * would silently destroy it. Throws an Error with one line that names the folder when another process has locked it, or
+ * when root would make files in the folder of another user.
  *
  * The lock is an SQLite file, because SQLite knows the right call for each system and the kernel releases it when the
  * process dies. It is beside the database's folder, not in it: a process loses such a lock when it closes any other handle
  * on the file, as a copy of the folder would.
  */
 export function openDataDir(path: string) {
+  requireOwner(path)
   prepareDataDir(path)
   const lock = lockFile(path)
   held.add(lock)
@@ -68,7 +70,7 @@ export function openDataDir(path: string) {
  * Throws when this is root and the database, or the folder for it, belongs to another user, who could not read what root
  * makes there.
  */
-export function requireOwner(path: string): void {
+function requireOwner(path: string): void {
   const place = [join(path, clusterName), path].find(place => existsSync(place))
   if (process.geteuid?.() !== 0 || !place) return
   const { uid, gid } = statSync(place)

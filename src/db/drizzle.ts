@@ -18,7 +18,6 @@ import {
 import { PgProxyTransaction, type PgRemoteQueryResultHKT } from 'drizzle-orm/pg-proxy'
 import * as utilities from 'drizzle-orm/utils'
 import type { DatabaseSettings } from '../config/config.ts'
-import { requireOwner } from '../config/data-dir.ts'
 import type { Driver, Query, Rows } from './driver.ts'
 
 /** A Drizzle database, or a transaction of one: the same type and queries on PostgreSQL and on the embedded one. */
@@ -34,7 +33,6 @@ export async function openDriver(
   settings: DatabaseSettings,
   onShortage?: (cause: unknown) => void,
 ): Promise<Driver & AsyncDisposable> {
-  if (settings.kind === 'embedded') requireOwner(settings.dataDir)
   const driver =
     settings.kind === 'postgres'
       ? (await import('./postgres/postgres.ts')).openPostgres({ ...settings, onShortage })

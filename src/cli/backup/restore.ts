@@ -1,6 +1,6 @@
 import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { clusterName, openDataDir, replaceDatabase, requireOwner } from '../../config/data-dir.ts'
+import { clusterName, openDataDir, replaceDatabase } from '../../config/data-dir.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { syncTree } from '../../db/embedded/cluster-files.ts'
 import { majorOf, postgresMajor } from '../../db/embedded/major.ts'
@@ -25,7 +25,6 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
   if (await connectToService(path)) {
     throw new Error(`a service runs on DATA_DIR ${path}; stop the service first`)
   }
-  requireOwner(path)
   const claimed = openDataDir(path)
   const staging = join(claimed.path, 'restore.new')
   try {
