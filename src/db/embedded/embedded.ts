@@ -202,20 +202,16 @@ function createTurns() {
     }
   }
 
-  const turn = (caller: Caller, deadline: number) =>
-    new Promise<void>((resolve, reject) => {
-      const late = () => {
-        waiting.delete(place)
-        reject(new AppError('unavailable', { cause: new Error('no turn in time') }))
-      }
-      const timer = caller && setTimeout(late, Math.max(0, deadline - performance.now()))
-      const start = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-      const place = { caller, start }
-      waiting.add(place)
+  function turn(caller: Caller, deadline: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const place = { caller, start: resolve }
+    waiting.add(place)
+    if (!caller) return promise
+    return atMost(deadline - performance.now(), promise, () => {
+      waiting.delete(place)
+      throw new AppError('unavailable', { cause: new Error('no turn in time') })
     })
+  }
 
   /** How much runs or waits. */
   const present = () => Number(isBusy) + waiting.size
