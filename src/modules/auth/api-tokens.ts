@@ -61,11 +61,6 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
     return ids
   }
 
-  const noteUse = (userId: string, id: string) =>
-    withoutTimeBudget(async () => {
-      await db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))
-    })
-
   return {
     /**
      * Looks a token up in the database; called only when `tokenCache` does not know that it is alive. Throws
@@ -78,7 +73,10 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       if (!found) throw new AppError('invalid_token')
       const { id, userId, scopes, leftMs, isUsageStale } = found
       // For display, so it is written at most once a minute, and no request waits for it or fails with it.
-      if (isUsageStale) void noteUse(userId, id).catch(() => {})
+      if (isUsageStale) {
+        const note = db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))
+        void withoutTimeBudget(() => note.catch(() => {}))
+      }
       const caller = { id: userId as UserId, sessionId: id, scopes: scopesOf(scopes) }
       tokenCache.remember(token, caller, checkedAt, leftMs ?? Number.POSITIVE_INFINITY)
       return caller

@@ -108,16 +108,14 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     if (!session) throw new AppError('invalid_token')
     const { leftMs, isUsageStale } = session
     // For display, so it is written at most every five minutes, and no request waits for it or fails with it.
-    if (isUsageStale) void noteUse(sub, sid).catch(() => {})
+    if (isUsageStale) {
+      const note = db.update(sessions).set({ lastUsedAt: now }).where(isOwn(sub, sid))
+      void withoutTimeBudget(() => note.catch(() => {}))
+    }
     const caller = { id: sub as UserId, sessionId: sid, scopes: sessionScopes }
     tokenCache.remember(token, caller, checkedAt, Math.min(leftMs, exp * 1000 - Date.now()))
     return caller
   }
-
-  const noteUse = (userId: string, id: string) =>
-    withoutTimeBudget(async () => {
-      await db.update(sessions).set({ lastUsedAt: now }).where(isOwn(userId, id))
-    })
 
   return {
     /**
