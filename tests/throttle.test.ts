@@ -19,7 +19,7 @@ function countSettled(answers: Promise<unknown>[]): () => number {
 }
 
 /** An account whose user is signed in from these addresses. */
-const on = (account: string, ...addresses: string[]) => ({ account, addresses })
+const on = (account: string, ...addresses: string[]) => ({ account, addresses: async () => addresses })
 
 onBothDatabases(
   'throttles of an address',

@@ -32,7 +32,7 @@ export async function provePassword<T>(
   client: Client,
   write: (account: { id: string; hash: string }) => Promise<T | undefined>,
 ): Promise<T | undefined> {
-  const counted = { account: key, addresses: await addressesOf(db, which) }
+  const counted = { account: key, addresses: () => addressesOf(db, which) }
   for (let attempt = 1; attempt <= 2; attempt++) {
     const account = await throttle.limitAttempts(counted, client, async () => {
       const [found] = await db.select({ id: users.id, hash: users.passwordHash }).from(users).where(which)

@@ -112,17 +112,17 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
 
     /**
      * Runs a check of a credential for an account, after those before it. It counts as failed until it succeeds, so that of a
-     * hundred attempts at many replicas not all pass before the first is counted. `addresses` are those from which the user
-     * is signed in. Returns what the check returns. Throws `too_many_requests`.
+     * hundred attempts at many replicas not all pass before the first is counted. `addresses` reads those from which the
+     * user is signed in. Returns what the check returns. Throws `too_many_requests`.
      */
     async limitAttempts<T>(
-      { account, addresses }: { account: string; addresses: (string | null)[] },
+      { account, addresses }: { account: string; addresses: () => Promise<(string | null)[]> },
       { ip, signal }: Pick<Client, 'ip' | 'signal'>,
       check: () => Promise<T>,
     ): Promise<T> {
       if (settings.failuresPerAccount === 0) return check()
       const address = bucketOf(ip)
-      const isKnown = addresses.some(known => bucketOf(known) === address)
+      const isKnown = (await addresses()).some(known => bucketOf(known) === address)
       const key = isKnown ? `${account} ${address}` : account
       return inTurn(key, () => countAttempt(account, address, check), signal)
     },
