@@ -51,6 +51,7 @@ export function createPoolConnection(single: Single, mayPrepare: boolean) {
   const closeAt = lastAnswerAt + (single.isReadOnly ? readOnlyLifetimeMs : lifetimeMs) * (1 + Math.random())
 
   const isIdle = () => sent.length === 0
+  const isOld = (now: number) => closeAt <= now
   const isQuietFor = (ms: number, now: number) => lastAnswerAt + ms <= now
 
   function mayPrepareText(text: string): boolean {
@@ -80,7 +81,7 @@ export function createPoolConnection(single: Single, mayPrepare: boolean) {
     isLost: () => single.lost,
     isIdle,
     /** Whether its time is over. */
-    isOld: (now: number) => closeAt <= now,
+    isOld,
     /** Whether nothing was answered for that long. */
     isQuietFor,
     /** Whether a prepared statement may be sent behind others: behind a few prepared ones, while they are quick. */
@@ -88,7 +89,7 @@ export function createPoolConnection(single: Single, mayPrepare: boolean) {
       const isPrepared = canPrepare && sent[0]?.kind === 'prepared'
       return (
         isPrepared &&
-        closeAt > now &&
+        !isOld(now) &&
         sent.length < depthMax &&
         lastLatencyMs < quickMs &&
         !isQuietFor(quickMs, now)
