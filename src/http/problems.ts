@@ -41,19 +41,13 @@ export function findProblems(sections: Sections, max = problemsMax): Problem[] {
     if (!schema) return []
     // Values in an address or a header are text, and are converted as Elysia converts them.
     const input = isText(section) ? fromText(schema as TObject, value) : value
-    return distinct(firstErrors(schema, input, max).map(error => toProblem(section, error)))
+    const errors = errorsOf(schema, input)
+      // Unknown fields are ignored.
+      .filter(({ type }) => type !== ValueErrorType.ObjectAdditionalProperties)
+      // A list of 16,000 invalid items would delay every other request.
+      .take(max + 1)
+    return distinct([...errors.map(error => toProblem(section, error))])
   })
-}
-
-function firstErrors(schema: TSchema, value: unknown, max: number): ValueError[] {
-  const errors: ValueError[] = []
-  for (const error of errorsOf(schema, value)) {
-    // Unknown fields are ignored.
-    if (error.type === ValueErrorType.ObjectAdditionalProperties) continue
-    // A list of 16,000 invalid items would delay every other request.
-    if (errors.push(error) > max) break
-  }
-  return errors
 }
 
 /** The errors of TypeBox; of a union with a discriminator those of the variant that the value names. */
