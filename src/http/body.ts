@@ -1,8 +1,7 @@
 import { Elysia } from 'elysia'
 import { AppError, type Problem } from '../lib/errors.ts'
-import { repeatedNames, withoutBrackets } from './problems.ts'
 import { errors, queryValues } from './schema.ts'
-import { prefersStrict } from './unknown-names.ts'
+import { prefersStrict, repeatedNames, withoutBrackets } from './unknown-names.ts'
 
 /** The largest request body, in bytes. */
 const bodyBytesMax = 32 * 1024

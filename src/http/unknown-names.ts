@@ -1,7 +1,8 @@
-import type { TSchema } from '@sinclair/typebox'
+import { Kind, type TObject, type TSchema } from '@sinclair/typebox'
 import { type AnyElysia, Elysia } from 'elysia'
 import { type Problem, problemsMax } from '../lib/errors.ts'
-import { repeatedNames, unknownFields, unknownName, withoutBrackets } from './problems.ts'
+import { nearest } from '../lib/nearest.ts'
+import { variantOf } from './problems.ts'
 
 type Routes = AnyElysia['routes']
 type Route = Routes[number]
@@ -91,3 +92,41 @@ function wrongParameters(schema: TSchema | undefined, url: string): Problem[] {
 }
 
 const isList = ({ type }: TSchema) => type === 'array'
+
+/** One problem for each name that comes more than once. */
+export function repeatedNames(names: string[], place: Problem['loc']): Problem[] {
+  const seen = new Set<string>()
+  const repeated = names.filter(name => seen.size === seen.add(name).size)
+  return [...new Set(repeated)].map(name => ({
+    loc: [...place, name],
+    msg: 'Should come only once',
+    type: 'repeated',
+  }))
+}
+
+/** `tag[]=` is another way to write one of several `tag=`. */
+export const withoutBrackets = (name: string) => (name.endsWith('[]') ? name.slice(0, -2) : name)
+
+/** One problem for each field of a value that its schema does not know, found one by one: the nearest name takes time. */
+export function* unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Generator<Problem> {
+  if (typeof value !== 'object' || value === null) return
+  if (schema.discriminator) return yield* unknownFields(variantOf(schema, value), value, loc)
+  if (Array.isArray(value)) {
+    if (schema.items)
+      for (const [i, item] of value.entries()) yield* unknownFields(schema.items, item, [...loc, i])
+    return
+  }
+  if (schema[Kind] !== 'Object') return
+  const { properties } = schema as TObject
+  for (const [name, item] of Object.entries(value)) {
+    if (Object.hasOwn(properties, name)) yield* unknownFields(properties[name]!, item, [...loc, name])
+    else yield unknownName([...loc, name], 'field', Object.keys(properties))
+  }
+}
+
+/** `known` are the names that might be meant. */
+function unknownName(loc: Problem['loc'], what: string, known: string[]): Problem {
+  const name = nearest(withoutBrackets(String(loc.at(-1))), known)
+  const hint = name ? `the nearest known one is '${name}'` : 'none is known here'
+  return { loc, msg: `Unknown ${what}: ${hint}`, type: 'extra_forbidden' }
+}
