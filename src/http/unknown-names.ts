@@ -1,14 +1,9 @@
 import { Kind, type TObject, type TSchema } from '@sinclair/typebox'
-import { type AnyElysia, Elysia } from 'elysia'
+import { Elysia } from 'elysia'
 import { type Problem, problemsMax } from '../lib/errors.ts'
 import { nearest } from '../lib/nearest.ts'
 import { variantOf } from './problems.ts'
-
-type Routes = AnyElysia['routes']
-type Route = Routes[number]
-
-/** The schemas of a route. */
-export type Schemas = Partial<Record<'params' | 'query' | 'headers' | 'body', TSchema | undefined>>
+import { type Routes, type Schemas, schemasOf } from './route-table.ts'
 
 /** The part of a request's context that is looked at; `rawBody` is there behind `body()`. */
 interface Handled {
@@ -30,28 +25,18 @@ export function refuseUnknownNames(routes: () => Routes) {
   // Every list has parameters: a search through all routes would cost more than the check.
   const known = new Map<string, Schemas>()
 
-  function schemasOf(request: Request, path: string): Schemas {
-    const key = `${request.method} ${path}`
-    const schemas = known.get(key) ?? findRoute(routes(), request, path)?.hooks ?? {}
-    known.set(key, schemas)
-    return schemas
-  }
-
   // What it uses is named: for a rest of the context Elysia would parse cookies and all else for every request.
   return new Elysia({ name: 'unknown-names' }).onBeforeHandle(
     { as: 'scoped' },
     ({ request, route, rawBody }: Handled) => {
       if (!request.url.includes('?') && !prefersStrict(request)) return
-      const names = unknownNames(schemasOf(request, route), request, rawBody)
+      const schemas = known.getOrInsertComputed(`${request.method} ${route}`, () =>
+        schemasOf(routes(), request, route),
+      )
+      const names = unknownNames(schemas, request, rawBody)
       if (names.length > 0) throw new UnknownNamesError()
     },
   )
-}
-
-/** The route that a request went to; `HEAD` is answered by `GET`. */
-export function findRoute(routes: Routes, { method }: Request, path: string | undefined): Route | undefined {
-  const wanted = method === 'HEAD' ? 'GET' : method
-  return routes.find(route => route.path === path && route.method === wanted)
 }
 
 /** One problem for each name in a request that its route refuses, up to the most that an error names. */
