@@ -115,7 +115,7 @@ interface StringListOptions extends TextOptions {
 
 /**
  * A query parameter that may be repeated. Elysia's own list would split values at commas; the route reads them with
- * `queryValues`.
+ * `queryValues` (query.ts).
  */
 export const stringList = ({ maxItems, description, ...item }: StringListOptions) =>
   Type.Unsafe<string[]>({
@@ -139,12 +139,6 @@ TypeRegistry.Set<{ maxItems: number; items: object }>(
     value.length <= maxItems &&
     value.every(item => textProblem(items, item) === undefined),
 )
-
-/** Every value of a query parameter, as it was sent: `name` or `name[]`. */
-export function queryValues(request: Request, name: string): string[] {
-  const { searchParams } = new URL(request.url)
-  return [...searchParams.getAll(name), ...searchParams.getAll(`${name}[]`)]
-}
 
 function codePoints(value: string): number {
   let count = 0
@@ -274,7 +268,7 @@ type ErrorResponses<Code extends ErrorCode> = {
 
 /**
  * The errors of a route, for its `response`. A route names only its own: those of a plugin that it is behind (`body()`,
- * `query()`, `requireUser()`) the plugin declares. Elysia strips and checks only responses whose status is declared, and
+ * `requireUser()`) the plugin declares. Elysia strips and checks only responses whose status is declared, and
  * the OpenAPI document shows them.
  */
 export function errors<Code extends ErrorCode = never>(

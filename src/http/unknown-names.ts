@@ -3,6 +3,7 @@ import { Elysia } from 'elysia'
 import { type Problem, problemsMax } from '../lib/errors.ts'
 import { nearest } from '../lib/nearest.ts'
 import { variantOf } from './problems.ts'
+import { withoutBrackets } from './query.ts'
 import { type Routes, type Schemas, schemasOf } from './route-table.ts'
 
 /** The part of a request's context that is looked at; `rawBody` is there behind `body()`. */
@@ -88,9 +89,6 @@ export function repeatedNames(names: string[], place: Problem['loc']): Problem[]
     type: 'repeated',
   }))
 }
-
-/** `tag[]=` is another way to write one of several `tag=`. */
-export const withoutBrackets = (name: string) => (name.endsWith('[]') ? name.slice(0, -2) : name)
 
 /** One problem for each field of a value that its schema does not know, found one by one: the nearest name takes time. */
 export function* unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Generator<Problem> {

@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import { query } from '../../http/body.ts'
+import { query } from '../../http/query.ts'
 import { bearerToken, requireUser } from '../../http/require-user.ts'
 import { errors } from '../../http/schema.ts'
 import type { Sessions } from '../auth/sessions.ts'

@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import { body, query } from '../../http/body.ts'
+import { body } from '../../http/body.ts'
 import {
   type AnswerTags,
   entityTag,
@@ -13,6 +13,7 @@ import {
 } from '../../http/entity-tag.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
+import { query } from '../../http/query.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import { errors, jsonText, noContent, preconditionFailed, sendJson, withHeaders } from '../../http/schema.ts'
 import {
