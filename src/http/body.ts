@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import { AppError, type Problem } from '../lib/errors.ts'
+import { errors } from './error-responses.ts'
 import { checkEncoding } from './query.ts'
-import { errors } from './schema.ts'
 import { prefersStrict, repeatedNames } from './unknown-names.ts'
 
 /** The largest request body, in bytes. */

@@ -42,7 +42,7 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
       },
     )
 
-/** The body of an error response (`errorBody` in schema.ts); what is undefined is not sent. */
+/** The body of an error response (`errorBody` in error-responses.ts); what is undefined is not sent. */
 export const errorFieldsOf = ({ detail, code, index, body, current }: AppError, requestId: string) => ({
   detail,
   code,

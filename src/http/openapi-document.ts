@@ -5,9 +5,9 @@ import { version } from '../../package.json'
 import type { Config } from '../config/config.ts'
 import { mapValues } from '../lib/map-values.ts'
 import type { Scope } from '../lib/scope.ts'
+import { allErrors } from './error-responses.ts'
 import { type Schema, toJsonSchema } from './json-schema.ts'
 import type { Routes } from './route-table.ts'
-import { allErrors } from './schema.ts'
 
 /**
  * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.

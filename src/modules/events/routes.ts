@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
+import { errors } from '../../http/error-responses.ts'
 import { query } from '../../http/query.ts'
 import { bearerToken, requireUser } from '../../http/require-user.ts'
-import { errors } from '../../http/schema.ts'
 import type { Sessions } from '../auth/sessions.ts'
 import type { Tickets } from '../auth/tickets.ts'
 import type { TaskService } from '../tasks/service.ts'

@@ -11,11 +11,12 @@ import {
   setAnswerTag,
   wantedVersions,
 } from '../../http/entity-tag.ts'
+import { errors, preconditionFailed } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
 import { query } from '../../http/query.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, jsonText, noContent, preconditionFailed, sendJson, withHeaders } from '../../http/schema.ts'
+import { jsonText, noContent, sendJson, withHeaders } from '../../http/schema.ts'
 import {
   deleteListQuery,
   type List,
