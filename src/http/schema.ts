@@ -26,8 +26,6 @@ interface TextOptions {
   wanted?: string
   /** `date-time`: an instant that exists (`instant.ts`); `uuid`: an id that a client may choose (`uuid.ts`). */
   format?: string
-  /** Of an instant: in the future, and at most a year ahead. */
-  withinYear?: true
   /** What else can be wrong. */
   problem?: (value: string) => { type: string; msg: string } | undefined
   [annotation: string]: unknown
@@ -38,7 +36,7 @@ interface TextOptions {
  * refuses NUL and lone surrogates, which PostgreSQL cannot store.
  */
 export function text(options: TextOptions = {}): TString {
-  const { notBlank, maxBytes, pattern, wanted: _, withinYear: __, problem: ___, ...shown } = options
+  const { notBlank, maxBytes, pattern, wanted: _, problem: __, ...shown } = options
   return Type.Unsafe<string>({
     ...shown,
     [Kind]: 'Text',
@@ -81,7 +79,6 @@ export function textProblem(schema: object, value: unknown): { type: string; msg
   }
   if (format === 'uuid' && !isOwnId(value))
     return { type: 'uuid', msg: 'Input should be a UUID other than the nil and the max one' }
-  if (rules.withinYear) return yearProblem(Date.parse(parseInstant(value)!))
   if (pattern && !pattern.test(value)) {
     return {
       type: 'string_pattern_mismatch',
@@ -89,14 +86,6 @@ export function textProblem(schema: object, value: unknown): { type: string; msg
     }
   }
   return rules.problem?.(value)
-}
-
-function yearProblem(time: number): { type: string; msg: string } | undefined {
-  const latest = new Date()
-  if (time <= latest.getTime()) return { type: 'datetime_future', msg: 'Input should be in the future' }
-  latest.setUTCFullYear(latest.getUTCFullYear() + 1)
-  if (time <= latest.getTime()) return undefined
-  return { type: 'less_than_equal', msg: 'Input should be at most one year ahead' }
 }
 
 TypeRegistry.Set<object>('Text', (schema, value) => textProblem(schema, value) === undefined)
