@@ -121,7 +121,7 @@ interface Place {
 }
 
 /** One setting, for `todo-api config`. */
-export interface Setting {
+interface Setting {
   /** What is in force if it is not set. */
   fallback: string | undefined
   /** Whether its value must not be shown. */
