@@ -16,8 +16,8 @@ import {
   task,
 } from '../src/modules/tasks/model.ts'
 import type { Serialized } from '../src/modules/tasks/owned.ts'
+import { tokenize } from '../src/modules/tasks/search.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
-import { tokenize } from '../src/modules/tasks/words.ts'
 import { withEffort } from './support/effort.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'

@@ -18,8 +18,8 @@ import type { Cursors } from './cursor.ts'
 import { fieldsWith, filters } from './fields.ts'
 import type { ListQuery, TrashQuery } from './model.ts'
 import { value } from './rows.ts'
+import { searchPatterns, wordsSeparator } from './search.ts'
 import { columnOf, isLive, isTrashed, tasks } from './table.ts'
-import { searchPatterns, wordsSeparator } from './words.ts'
 
 /**
  * Pages of tasks. The default order is read from the index `tasks_created`, or `tasks_list` for those of one list; for any
