@@ -9,12 +9,12 @@ import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createCursors } from './cursor.ts'
 import { createErasure } from './erasure.ts'
-import { restoreTask } from './families.ts'
 import { createPages } from './list.ts'
 import { findOwn, type IfMatch, type Serialized, throwMissing } from './owned.ts'
 import { throwMisplaced } from './placement.ts'
 import { readTask } from './statements.ts'
 import { createStats } from './stats.ts'
+import { restoreTask } from './sub-tasks.ts'
 import { createWrites } from './writes.ts'
 
 export type TaskService = ReturnType<typeof createTaskService>

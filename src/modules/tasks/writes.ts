@@ -4,12 +4,12 @@ import { AppError } from '../../lib/errors.ts'
 import type { createIdempotency } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
-import { eraseTask, trashTask } from './families.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
 import { findOwn, findPrior, type IfMatch, type Serialized, throwMissing } from './owned.ts'
 import { throwMisplaced } from './placement.ts'
 import { requestText, toColumns } from './rows.ts'
 import { insertTask, insertTaskOnce, perColumns, updateTask } from './statements.ts'
+import { eraseTask, trashTask } from './sub-tasks.ts'
 import { isLive } from './table.ts'
 
 export type Writes = ReturnType<typeof createWrites>
