@@ -1,12 +1,11 @@
 import { sql } from 'drizzle-orm'
-import { type Db, prepareSql } from '../../db/drizzle.ts'
+import { type Db, parameter, prepareSql } from '../../db/drizzle.ts'
 import { userVersions } from '../../db/tables.ts'
 import type { Authenticate } from '../../http/require-user.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import type { Log } from '../../telemetry/log.ts'
 import type { Observer } from '../../telemetry/observer.ts'
-import { value } from '../tasks/rows.ts'
 import type { TaskService } from '../tasks/service.ts'
 import { Feed } from './feed.ts'
 import { type Place, Stream, type StreamListener } from './stream.ts'
@@ -159,6 +158,6 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
 /** The users whose last version is not the one that is known here. Two arrays in a FROM: the builder has no words for that. */
 const newVersionsQuery = sql`
   select user_id, last_version
-  from unnest(${value('users', 'uuid[]')}, ${value('versions', 'bigint[]')}) as known(user_id, version)
+  from unnest(${parameter('users', 'uuid[]')}, ${parameter('versions', 'bigint[]')}) as known(user_id, version)
   join ${userVersions} using (user_id)
   where last_version > known.version`

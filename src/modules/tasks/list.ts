@@ -1,6 +1,6 @@
-import { and, eq, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, eq, lt, ne, type SQL, sql } from 'drizzle-orm'
 import type { PgColumn } from 'drizzle-orm/pg-core'
-import { type Db, prepareSql } from '../../db/drizzle.ts'
+import { type Db, parameter, prepareSql } from '../../db/drizzle.ts'
 import {
   afterCursor,
   countRows,
@@ -17,7 +17,6 @@ import type { UserId } from '../../lib/user-id.ts'
 import type { Cursors } from './cursor.ts'
 import { fieldsWith, filters } from './fields.ts'
 import type { ListQuery, TrashQuery } from './model.ts'
-import { value } from './rows.ts'
 import { searchPatterns, wordsSeparator } from './search.ts'
 import { columnOf, isLive, isTrashed, tasks } from './table.ts'
 
@@ -124,12 +123,12 @@ function prepareHotPages(db: Db) {
    * generic one. It estimates that `limit` reads a tenth of the rows, whatever the number, and for that an index in the
    * order of the list is always best. The user is not hidden: a distributed PostgreSQL finds the shard by it.
    */
-  const hidden = (name: string, type: string) => sql`(select ${placeholder(name)}::${sql.raw(type)})`
+  const hidden = (name: string, type: string) => sql`(select ${parameter(name, type)})`
 
   const prepare = (filters: HotFilter[], hasCursor: boolean) => {
     const after = hasCursor ? order.map(({ type }, i) => hidden(`after_${i}`, type)) : undefined
     const where = and(
-      eq(tasks.userId, value('user', 'uuid')),
+      eq(tasks.userId, parameter('user', 'uuid')),
       isLive,
       ...filters.map(name => eq(hotFilters[name], hidden(name, typeOf(hotFilters[name])))),
       afterCursor(order, after),
@@ -138,9 +137,9 @@ function prepareHotPages(db: Db) {
       from: tasks,
       where,
       order,
-      pageSize: value('limit', 'int'),
+      pageSize: parameter('limit', 'int'),
       limit: sql`${hidden('limit', 'int')} + 1`,
-      lastVersionOf: value('user', 'uuid'),
+      lastVersionOf: parameter('user', 'uuid'),
     })
     return prepareSql<PageRow>(db, 'tasks', statement)
   }

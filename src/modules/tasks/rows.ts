@@ -1,4 +1,3 @@
-import { placeholder, type SQL, sql } from 'drizzle-orm'
 import type { PgColumn } from 'drizzle-orm/pg-core'
 import { fieldsWith, type InputName } from './fields.ts'
 import { columnOf, tasks } from './table.ts'
@@ -38,6 +37,3 @@ export function requestText(input: Input): string {
   )
   return JSON.stringify(columns.sort(([a], [b]) => (a < b ? -1 : 1)))
 }
-
-/** A value of the request, by name; the type keeps PostgreSQL from guessing. */
-export const value = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`

@@ -1,7 +1,7 @@
 import { and, eq, exists, getTableColumns, notExists, or, type SQL, sql } from 'drizzle-orm'
-import type { Db } from '../../db/drizzle.ts'
+import { type Db, parameter } from '../../db/drizzle.ts'
 import { taskTombstones, typeOf, userVersions } from '../../db/tables.ts'
-import { initialOf, serialized, value } from './rows.ts'
+import { initialOf, serialized } from './rows.ts'
 import { camelCase, columnOf, isLive, tasks } from './table.ts'
 
 /**
@@ -11,16 +11,16 @@ import { camelCase, columnOf, isLive, tasks } from './table.ts'
  * was written, and takes no version; why not is looked up with the lock held (`writeInTurn`).
  */
 
-const id = value('id', 'uuid')
-const user = value('user', 'uuid')
+const id = parameter('id', 'uuid')
+const user = parameter('user', 'uuid')
 const own = and(eq(tasks.id, id), eq(tasks.userId, user))
 const ownTombstone = and(eq(taskTombstones.id, id), eq(taskTombstones.userId, user))
 
 /** What a request says about a column. */
-const columnValue = (name: string): SQL => value(name, typeOf(columnOf(name)))
+const columnValue = (name: string): SQL => parameter(name, typeOf(columnOf(name)))
 const isCompleted = sql`${columnValue('status')} = 'completed'`
 
-const isWanted = sql`coalesce(${tasks.version} = any (${value('ifMatch', 'text[]')}::bigint[]), true)`
+const isWanted = sql`coalesce(${tasks.version} = any (${parameter('ifMatch', 'text[]')}::bigint[]), true)`
 
 /** Only if the condition holds: a write that is refused or changes nothing takes no version. That costs 5 µs of 110. */
 const takeNextVersion = (db: Db, condition?: SQL) =>
