@@ -1,8 +1,8 @@
 import { and, eq, exists, getTableColumns, notExists, or, type SQL, sql } from 'drizzle-orm'
 import { type Db, parameter } from '../../db/drizzle.ts'
 import { taskTombstones, typeOf, userVersions } from '../../db/tables.ts'
-import { initialOf, serialized } from './rows.ts'
 import { camelCase, columnOf, isLive, tasks } from './table.ts'
+import { initialOf } from './to-columns.ts'
 
 /**
  * The statements about one task, for the requests that are frequent: each reads or writes in one round trip. A write takes
@@ -15,6 +15,9 @@ const id = parameter('id', 'uuid')
 const user = parameter('user', 'uuid')
 const own = and(eq(tasks.id, id), eq(tasks.userId, user))
 const ownTombstone = and(eq(taskTombstones.id, id), eq(taskTombstones.userId, user))
+
+/** What every statement returns of a task: its JSON, which the database has made, and what the `ETag` says. */
+const serialized = { version: tasks.version, json: tasks.json }
 
 /** What a request says about a column. */
 const columnValue = (name: string): SQL => parameter(name, typeOf(columnOf(name)))

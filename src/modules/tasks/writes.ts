@@ -7,10 +7,10 @@ import { isUuid } from '../../lib/uuid.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
 import { findOwn, findPrior, type IfMatch, type Serialized, throwMissing } from './owned.ts'
 import { throwMisplaced } from './placement.ts'
-import { requestText, toColumns } from './rows.ts'
 import { insertTask, insertTaskOnce, perColumns, updateTask } from './statements.ts'
 import { eraseTask, trashTask } from './sub-tasks.ts'
 import { isLive } from './table.ts'
+import { requestText, toColumns } from './to-columns.ts'
 
 export type Writes = ReturnType<typeof createWrites>
 export type Identify = ReturnType<typeof createIdempotency>

@@ -1,11 +1,6 @@
 import type { PgColumn } from 'drizzle-orm/pg-core'
 import { fieldsWith, type InputName } from './fields.ts'
-import { columnOf, tasks } from './table.ts'
-
-/** How a task crosses the border of the database: what comes out, and how columns are set. */
-
-/** What every statement returns of a task: its JSON, which the database has made, and what the `ETag` says. */
-export const serialized = { version: tasks.version, json: tasks.json }
+import { columnOf } from './table.ts'
 
 const inputFields = fieldsWith('input')
 
