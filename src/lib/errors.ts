@@ -23,6 +23,8 @@ const failures = {
   too_many_lists: [409, 'There are 500 lists already'],
   cursor_expired: [410, 'Cursor is too old: start again without one'],
   precondition_failed: [412, 'The task has changed since'],
+  /** The same of a list. */
+  list_changed: [412, 'The list has changed since', 'precondition_failed'],
   body_too_large: [413, 'Request body too large'],
   unsupported_media_type: [415, 'Send JSON with the header Content-Type: application/json'],
   idempotency_key_reused: [422, 'This Idempotency-Key was sent before, with another body'],

@@ -97,7 +97,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         response: {
           204: noContent,
           ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list, 'list'),
+          ...preconditionFailed(list, 'list_changed'),
         },
         detail: {
           operationId: 'deleteList',
@@ -143,7 +143,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         response: {
           200: withHeaders(jsonText(list), 'ETag'),
           ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list, 'list'),
+          ...preconditionFailed(list, 'list_changed'),
         },
         detail: {
           operationId: 'updateList',

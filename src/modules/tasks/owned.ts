@@ -12,9 +12,19 @@ import { tasks } from './table.ts'
  * chosen, and have a version.
  */
 const tables = {
-  task: { rows: tasks, tombstones: taskTombstones },
-  list: { rows: lists, tombstones: listTombstones },
-}
+  task: {
+    rows: tasks,
+    tombstones: taskTombstones,
+    missing: 'task_not_found',
+    changed: 'precondition_failed',
+  },
+  list: {
+    rows: lists,
+    tombstones: listTombstones,
+    missing: 'list_not_found',
+    changed: 'list_changed',
+  },
+} as const
 export type Kind = keyof typeof tables
 
 /** A task or a list that can be sent as it is. */
@@ -35,10 +45,10 @@ export const own = ({ id, userId }: Table, owner: UserId, wanted: string) =>
  * user, because two users may have chosen one id: it reveals nothing else.
  */
 export async function throwMissing(db: Db, kind: Kind, userId: UserId, id: string): Promise<never> {
-  const { rows } = tables[kind]
+  const { rows, missing } = tables[kind]
   const isOwn = sql<boolean | null>`bool_or(${rows.userId} = ${userId}::uuid)`
   const [found] = await db.select({ isOwn }).from(rows).where(eq(rows.id, id))
-  throw new AppError(found!.isOwn === false ? 'not_authorized' : `${kind}_not_found`)
+  throw new AppError(found!.isOwn === false ? 'not_authorized' : missing)
 }
 
 /** The versions that a change accepts, as text; null for any. */
@@ -67,8 +77,7 @@ export async function findOwn(
 /** Throws `precondition_failed`, with the row as it is now, if a change does not accept its version. */
 function requireVersion(kind: Kind, { version, json }: Serialized, ifMatch: IfMatch): void {
   if (!ifMatch || ifMatch.includes(`${version}`)) return
-  const detail = `The ${kind} has changed since`
-  throw new AppError('precondition_failed', { detail, current: JSON.parse(json) })
+  throw new AppError(tables[kind].changed, { current: JSON.parse(json) })
 }
 
 /**

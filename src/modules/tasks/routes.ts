@@ -176,7 +176,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         response: {
           204: noContent,
           ...errors('not_authorized', 'task_not_found'),
-          ...preconditionFailed(task, 'task'),
+          ...preconditionFailed(task),
         },
         detail: {
           operationId: 'deleteTask',
@@ -264,7 +264,7 @@ const change = {
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
     ...errors('not_authorized', 'task_not_found', ...misplacedCodes),
-    ...preconditionFailed(task, 'task'),
+    ...preconditionFailed(task),
   },
 }
 
