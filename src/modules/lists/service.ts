@@ -41,10 +41,6 @@ export function createListService({ db, secretKey }: Parts) {
   const readVersions = createVersionReader(db)
   const identify = createIdempotency(secretKey, 'idempotency of lists')
 
-  /** The list before a change. Throws as `read` does, and `precondition_failed`. */
-  const find = async (tx: Db, userId: UserId, id: string, ifMatch: IfMatch) =>
-    (await findOwn(tx, 'list', userId, id, ifMatch)) ?? throwMissing(tx, 'list', userId, id)
-
   return {
     /** A page of the user's lists. Throws `validation_failed` for a cursor that is not from here, or with an offset. */
     async list(userId: UserId, query: ListsQuery): Promise<Page> {
@@ -113,7 +109,7 @@ export function createListService({ db, secretKey }: Parts) {
     async update(userId: UserId, id: string, input: ListUpdate, ifMatch: IfMatch): Promise<Serialized> {
       if (!isUuid(id)) throw new AppError('list_not_found')
       return writeInTurn(db, userId, async tx => {
-        const found = await find(tx, userId, id, ifMatch)
+        const found = await findOwn(tx, 'list', userId, id, ifMatch)
         const before: List = JSON.parse(found.json)
         const { name = before.name, position = before.position } = input
         if (name === before.name && position === before.position) return found
@@ -133,7 +129,7 @@ export function createListService({ db, secretKey }: Parts) {
     async remove(userId: UserId, id: string, becomes: 'keep' | 'trash', ifMatch: IfMatch): Promise<void> {
       if (!isUuid(id)) throw new AppError('list_not_found')
       await writeInTurn(db, userId, async tx => {
-        await find(tx, userId, id, ifMatch)
+        await findOwn(tx, 'list', userId, id, ifMatch)
         const isInside = eq(tasks.listId, id)
         if (becomes === 'keep') {
           await changeTasks(tx, userId, isInside, { listId: sql`null`, updatedAt: sql`now()` })

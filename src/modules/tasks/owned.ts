@@ -54,7 +54,10 @@ export async function throwMissing(db: Db, kind: Kind, userId: UserId, id: strin
 /** The versions that a change accepts, as text; null for any. */
 export type IfMatch = string[] | null
 
-/** The row before a change, if it is the user's and meets the condition. Throws `precondition_failed`. */
+/**
+ * The row before a change, which meets the condition. Throws as `throwMissing` does if there is none, and
+ * `precondition_failed`, with the row as it is now, if the change does not accept its version.
+ */
 export async function findOwn(
   tx: Db,
   kind: Kind,
@@ -62,22 +65,18 @@ export async function findOwn(
   id: string,
   ifMatch: IfMatch,
   condition?: SQL,
-): Promise<Serialized | undefined> {
-  const { rows } = tables[kind]
+): Promise<Serialized> {
+  const { rows, changed } = tables[kind]
   const [found] = await tx
     .select({ version: rows.version, json: rows.json })
     .from(rows)
     .where(and(own(rows, userId, id), condition))
     .prepare(`find_${kind}`)
     .execute()
-  if (found) requireVersion(kind, found, ifMatch)
+  if (!found) return throwMissing(tx, kind, userId, id)
+  if (ifMatch && !ifMatch.includes(`${found.version}`))
+    throw new AppError(changed, { current: JSON.parse(found.json) })
   return found
-}
-
-/** Throws `precondition_failed`, with the row as it is now, if a change does not accept its version. */
-function requireVersion(kind: Kind, { version, json }: Serialized, ifMatch: IfMatch): void {
-  if (!ifMatch || ifMatch.includes(`${version}`)) return
-  throw new AppError(tables[kind].changed, { current: JSON.parse(json) })
 }
 
 /**

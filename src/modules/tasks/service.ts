@@ -53,11 +53,11 @@ export function createTaskService({ db, log, secretKey }: Parts) {
     /** Restores a task from the trash; a task in the list stays unchanged. Throws as `update` does. */
     async restore(userId: UserId, taskId: string, ifMatch: IfMatch): Promise<Serialized> {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
-      await writeInTurn(db, userId, async tx => {
-        const found = await findOwn(tx, 'task', userId, taskId, ifMatch)
-        if (found) await restoreTask(tx, userId, taskId)
+      return writeInTurn(db, userId, async tx => {
+        await findOwn(tx, 'task', userId, taskId, ifMatch)
+        await restoreTask(tx, userId, taskId)
+        return findOwn(tx, 'task', userId, taskId, null)
       }).catch(error => throwMisplaced(error, ['path', 'id']))
-      return read(userId, taskId)
     },
   }
 }

@@ -5,7 +5,7 @@ import type { createIdempotency } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import { findOwn, findPrior, type IfMatch, type Serialized, throwMissing } from './owned.ts'
+import { findOwn, findPrior, type IfMatch, type Serialized } from './owned.ts'
 import { throwMisplaced } from './placement.ts'
 import { insertTask, insertTaskOnce, perColumns, updateTask } from './statements.ts'
 import { eraseTask, trashTask } from './sub-tasks.ts'
@@ -63,7 +63,6 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
       // There is no such task, it has another version, or nothing differs; or another writer was first.
       return inTurn(db, userId, async tx => {
         const found = await findOwn(tx, 'task', userId, taskId, ifMatch, isLive)
-        if (!found) return throwMissing(tx, 'task', userId, taskId)
         const [updated = found] = await updateTask(tx, columns).execute(values)
         return updated
       }).catch(throwMisplaced)
@@ -76,8 +75,7 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
     async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: IfMatch) {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
       return inTurn(db, userId, async tx => {
-        const found = await findOwn(tx, 'task', userId, taskId, ifMatch, permanent ? undefined : isLive)
-        if (!found) return throwMissing(tx, 'task', userId, taskId)
+        await findOwn(tx, 'task', userId, taskId, ifMatch, permanent ? undefined : isLive)
         const remove = permanent ? eraseTask : trashTask
         return remove(tx, userId, taskId)
       })
@@ -85,8 +83,8 @@ export function createWrites(db: Db, identify: Identify, inTurn = writeInTurn) {
 
     /** The `precondition_failed` of a task that went to the trash in the same batch. It had this version, and shows it. */
     async changedSince(userId: UserId, taskId: string, version: number): Promise<AppError> {
-      const found = await findOwn(db, 'task', userId, taskId, null)
-      return new AppError('precondition_failed', { current: found && { ...JSON.parse(found.json), version } })
+      const { json } = await findOwn(db, 'task', userId, taskId, null)
+      return new AppError('precondition_failed', { current: { ...JSON.parse(json), version } })
     },
   }
 }
