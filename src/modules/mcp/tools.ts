@@ -13,6 +13,7 @@ import {
   taskCreate,
   taskUpdate,
 } from '../tasks/model.ts'
+import { ifVersion } from '../tasks/owned.ts'
 import type { TaskService } from '../tasks/service.ts'
 import { asArguments } from './tool-schema.ts'
 
@@ -142,14 +143,14 @@ const changing = (tasks: TaskService) => ({
     arguments: Type.Object({ id, version, ...taskUpdate.properties }),
     result: taskResult,
     effect: 'destroys',
-    run: (user, { id, version, ...task }) => tasks.update(user, id, task, expected(version)),
+    run: (user, { id, version, ...task }) => tasks.update(user, id, task, ifVersion(version)),
   }),
   complete_task: tool({
     description: 'Set the status to completed.',
     arguments: oneTaskAsExpected,
     result: taskResult,
     effect: 'changes',
-    run: (user, { id, version }) => tasks.update(user, id, { status: 'completed' }, expected(version)),
+    run: (user, { id, version }) => tasks.update(user, id, { status: 'completed' }, ifVersion(version)),
   }),
   delete_task: tool({
     description: 'Move a task and its children to the trash; restore_task brings them back for 30 days.',
@@ -157,7 +158,7 @@ const changing = (tasks: TaskService) => ({
     result: Type.Object({ deleted: Type.Array(id) }),
     effect: 'destroys',
     async run(user, { id, version }) {
-      const removed = await tasks.remove(user, id, false, expected(version))
+      const removed = await tasks.remove(user, id, false, ifVersion(version))
       return { json: JSON.stringify({ deleted: removed.map(({ id }) => id) }) }
     },
   }),
@@ -166,11 +167,9 @@ const changing = (tasks: TaskService) => ({
     arguments: oneTaskAsExpected,
     result: taskResult,
     effect: 'changes',
-    run: (user, { id, version }) => tasks.restore(user, id, expected(version)),
+    run: (user, { id, version }) => tasks.restore(user, id, ifVersion(version)),
   }),
 })
 
 const pageJson = ({ items, next = null }: { items: string; next?: string | null | undefined }) =>
   `{"tasks":[${items}],"cursor":${JSON.stringify(next)}}`
-
-const expected = (version: number | undefined) => (version === undefined ? null : [String(version)])

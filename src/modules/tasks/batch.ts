@@ -5,7 +5,7 @@ import { AppError, findAppError, type Problem, problemsMax } from '../../lib/err
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { type Operation, operation, operationNames } from './model.ts'
-import { findOwn } from './owned.ts'
+import { findOwn, ifVersion } from './owned.ts'
 import type { Writes } from './service.ts'
 
 /** How a batch is carried out. */
@@ -101,7 +101,7 @@ function createStep(db: Db, writes: Writes, userId: UserId, key: string | undefi
       return { op, id, json }
     }
     const id = operation.id.toLowerCase()
-    const ifMatch = operation.version === undefined ? null : [`${operation.version}`]
+    const ifMatch = ifVersion(operation.version)
     if (op === 'update') {
       const { json } = await writes.update(userId, id, operation.task, ifMatch)
       return { op, id, json }

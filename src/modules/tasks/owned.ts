@@ -54,6 +54,10 @@ export async function throwMissing(db: Db, kind: Kind, userId: UserId, id: strin
 /** The versions that a change accepts, as text; null for any. */
 export type IfMatch = string[] | null
 
+/** Only this version, if one is named. */
+export const ifVersion = (version: number | undefined): IfMatch =>
+  version === undefined ? null : [`${version}`]
+
 /**
  * The row before a change, which meets the condition. Throws as `throwMissing` does if there is none, and
  * `precondition_failed`, with the row as it is now, if the change does not accept its version.
