@@ -2,9 +2,9 @@ import { describe, expect, test } from 'bun:test'
 import { Value } from '@sinclair/typebox/value'
 import fc from 'fast-check'
 import { toInstant } from '../src/db/tables.ts'
+import { createCursors } from '../src/lib/cursor.ts'
 import { AppError } from '../src/lib/errors.ts'
 import type { UserId } from '../src/lib/user-id.ts'
-import { createCursors } from '../src/modules/tasks/cursor.ts'
 import { fields as taskFields, taskStatuses } from '../src/modules/tasks/fields.ts'
 import {
   type Changes,

@@ -1,7 +1,7 @@
 import { and, count, eq, gte, lt, ne, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
+import { wrongParameter } from '../../lib/cursor.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { wrongParameter } from './cursor.ts'
 import { fields } from './fields.ts'
 import type { Stats, StatsQuery } from './model.ts'
 import { isLive, isTrashed, tasks } from './table.ts'

@@ -1,6 +1,6 @@
 import { timingSafeEqual } from 'node:crypto'
-import { deriveKey } from '../../lib/derive-key.ts'
-import { AppError } from '../../lib/errors.ts'
+import { deriveKey } from './derive-key.ts'
+import { AppError } from './errors.ts'
 
 const macBytes = 16
 
