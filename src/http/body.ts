@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import { AppError, type Problem } from '../lib/errors.ts'
+import { AppError, invalid } from '../lib/errors.ts'
 import { repeatedNames, withoutBrackets } from './problems.ts'
 import { errors, queryValues } from './schema.ts'
 import { prefersStrict } from './unknown-names.ts'
@@ -196,5 +196,3 @@ function measure(text: string) {
 function isObject(value: unknown): boolean {
   return value === undefined || (typeof value === 'object' && !Array.isArray(value))
 }
-
-const invalid = (problem: Problem) => new AppError('validation_failed', { detail: [problem] })

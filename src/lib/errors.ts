@@ -89,6 +89,9 @@ export class AppError extends Error {
   }
 }
 
+/** The 422 of one problem. */
+export const invalid = (problem: Problem) => new AppError('validation_failed', { detail: [problem] })
+
 /** Headers that RFC 9110 requires or recommends for a status; `Retry-After` in seconds. */
 const defaultHeaders: Record<number, Record<string, string>> = {
   401: { 'www-authenticate': 'Bearer' },
