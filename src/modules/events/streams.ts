@@ -61,15 +61,15 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   let isStopping = false
 
   /** Throws when there are too many streams for another one of the user. */
-  function requirePlace(userId: UserId) {
+  function requireRoom(userId: UserId) {
     if ((feeds.get(userId)?.streams.size ?? 0) >= limits.perUser)
       throw new AppError('too_many_requests', { headers: { 'retry-after': '10' } })
     if (stats.open >= streamsMax) throw new AppError('unavailable')
   }
 
-  /** Opens a stream and returns the body of its response. Throws as `requirePlace` does. */
+  /** Opens a stream and returns the body of its response. Throws as `requireRoom` does. */
   function open({ userId, token, place, requestId }: Opening): ReadableStream<Uint8Array> {
-    requirePlace(userId)
+    requireRoom(userId)
     const feed = feeds.get(userId) ?? new Feed(userId, { log, tasks, limits, stats })
     const startedAt = performance.now()
     const about = { request_id: requestId, user_id: userId }
@@ -134,7 +134,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   }
 
   return {
-    requirePlace,
+    requireRoom,
     open,
     /** After any request that may have written, so that no module has to think of it. */
     observe,
