@@ -70,7 +70,8 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   /** Opens a stream and returns the body of its response. Throws as `requireRoom` does. */
   function open({ userId, token, place, requestId }: Opening): ReadableStream<Uint8Array> {
     requireRoom(userId)
-    const feed = feeds.get(userId) ?? new Feed(userId, { log, tasks, limits, stats })
+    const feed = feeds.getOrInsertComputed(userId, () => new Feed(userId, { log, tasks, limits, stats }))
+    const sameToken = byToken.getOrInsertComputed(token, () => new Set())
     const startedAt = performance.now()
     const about = { request_id: requestId, user_id: userId }
     const listener: StreamListener = {
@@ -92,10 +93,8 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
       onDrain: () => void feed.advance(),
     }
     const stream = new Stream(place, listener, limits.pingAfterMs)
-    const sameToken = byToken.get(token) ?? new Set()
-    byToken.set(token, sameToken.add(stream))
-    feeds.set(userId, feed)
     feed.streams.add(stream)
+    sameToken.add(stream)
     stats.open++
     log.info('stream began', about)
     if (isStopping) stream.end('restarting')
