@@ -105,10 +105,5 @@ export function updateTask(db: Db, columns: string[]) {
 /** A statement for each set of columns, made when it is first needed. */
 export function perColumns<Statement>(make: (columns: string[]) => Statement) {
   const made = new Map<string, Statement>()
-  return (columns: string[]) => {
-    const key = columns.join()
-    const statement = made.get(key) ?? make(columns)
-    made.set(key, statement)
-    return statement
-  }
+  return (columns: string[]) => made.getOrInsertComputed(columns.join(), () => make(columns))
 }
