@@ -62,7 +62,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         return sendPage<Task[]>(set, request, page)
       },
       {
-        transform: readListQuery,
+        transform: normalizeQuery,
         query: listQuery,
         headers: ifNoneMatchHeader,
         response: {
@@ -104,7 +104,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
       },
     )
     .get('/stats', ({ user, query }) => tasks.stats(user.id, query), {
-      transform: readListQuery,
+      transform: normalizeQuery,
       query: statsQuery,
       response: { 200: stats },
       detail: {
@@ -269,7 +269,7 @@ const change = {
 }
 
 /** Before a list's query is checked: lists of texts as they were sent, and moments whose `+` arrived as a space. */
-function readListQuery({ query, request }: { query: Record<string, unknown>; request: Request }) {
+function normalizeQuery({ query, request }: { query: Record<string, unknown>; request: Request }) {
   for (const { name } of listFilters) if (query[name] !== undefined) query[name] = queryValues(request, name)
   for (const { name } of momentFilters) {
     const moment = query[name]
