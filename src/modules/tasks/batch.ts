@@ -53,7 +53,10 @@ type Step = ReturnType<typeof createStep>
 async function allOrNothing(step: Step, operations: Operation[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = []
   for (const [index, operation] of operations.entries()) {
-    const outcome = await step(operation, index).catch(error => throwFailure(error, index))
+    const outcome = await step(operation, index).catch(error => {
+      // It is not about this operation: the database does not answer.
+      throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
+    })
     outcomes.push(outcome)
   }
   return outcomes
@@ -120,11 +123,6 @@ function createStep(db: Db, writes: Writes, userId: UserId, key: string | undefi
 async function throwChanged(db: Db, userId: UserId, id: string, version: number): Promise<never> {
   const { json } = await findOwn(db, 'task', userId, id, null)
   throw new AppError('precondition_failed', { current: { ...JSON.parse(json), version } })
-}
-
-/** Throws why an operation cannot be carried out; as it is what is not about the operation. */
-function throwFailure(error: unknown, index: number): never {
-  throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
 }
 
 /** Why an operation cannot be carried out. Throws what is not about the operation. */
