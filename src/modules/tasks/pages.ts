@@ -27,17 +27,16 @@ import { columnOf, isLive, isTrashed, tasks } from './table.ts'
  */
 
 const defaultSort = '-created_at'
-const sortOf = ({ sort = defaultSort }: ListQuery) => sort
 
 /** What a cursor is for: the order and the filters. With others it would lead to other tasks, without a word. */
 function cursorKind(query: ListQuery): string {
-  const { q = '', overdue = false } = query
+  const { sort = defaultSort, q = '', overdue = false } = query
   const wanted: unknown[] = []
   for (const { name } of filters) {
     const value = query[name as keyof ListQuery]
     if (value !== undefined) wanted.push(name, value)
   }
-  return JSON.stringify(['list', sortOf(query), q.trim(), overdue, wanted])
+  return JSON.stringify(['list', sort, q.trim(), overdue, wanted])
 }
 
 export function createPages(db: Db, cursors: Cursors) {
@@ -96,8 +95,8 @@ const trashed = sql`left(${tasks.json}, -1) || ',"deleted_at":"' || ${deletedAt}
 
 /** A page as a statement with its values, so that PostgreSQL plans it for them. */
 function pageFor(userId: UserId, query: ListQuery, after: unknown[] | undefined): SQL {
-  const { limit = 50, offset = 0 } = query
-  const order = parseSort(sortOf(query))
+  const { sort = defaultSort, limit = 50, offset = 0 } = query
+  const order = parseSort(sort)
   return page({
     from: tasks,
     where: and(whereClause(userId, query), afterCursor(order, after))!,
