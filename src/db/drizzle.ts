@@ -4,8 +4,10 @@ import {
   fillPlaceholders,
   is,
   Placeholder,
+  placeholder,
   type SQL,
   type Query as SqlQuery,
+  sql,
 } from 'drizzle-orm'
 import {
   PgDatabase,
@@ -45,8 +47,7 @@ export async function openDriver(
  *
  * - `await db.select(…)…` sends the statement with its values, so that PostgreSQL plans it for them.
  * - `db.select(…)….prepare('read_task')` makes the text once and keeps it in the server (`QueryOptions.prepare`): for
- *   the few hot statements. Values come by name: `placeholder('id')` in the query, `.execute({ id })` for each run. Each
- *   needs a type: `${placeholder('id')}::uuid`.
+ *   the few hot statements. Values come by name: `parameter('id', 'uuid')` in the query, `.execute({ id })` for each run.
  * - Rows are objects with inferred types. SQL that the builder has no words for is a CTE of its own
  *   (`db.$with('found', { id: tasks.id }).as(sql`…`)`), or a whole statement: `db.execute<Row>(sql`…`)` and
  *   `prepareSql<Row>(db, name, sql`…`)`, whose rows have the names of their columns.
@@ -69,6 +70,9 @@ export function prepareSql<Row extends object>(db: Db, name: string, query: SQL)
   type Rows = PreparedQueryConfig & { execute: Row[] }
   return db._.session.prepareQuery<Rows>(dialect.sqlToQuery(query), undefined, name, false)
 }
+
+/** A value of a prepared statement, by name; the type keeps PostgreSQL from guessing. */
+export const parameter = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`
 
 /** Drizzle's, but a placeholder that stands in several places is one parameter. */
 class Dialect extends PgDialect {

@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import { AppError, type Problem } from '../lib/errors.ts'
+import { AppError, invalid } from '../lib/errors.ts'
 import { errors } from './error-responses.ts'
 import { checkEncoding } from './query.ts'
 import { prefersStrict, repeatedNames } from './unknown-names.ts'
@@ -151,5 +151,3 @@ function measure(text: string) {
 function isObject(value: unknown): boolean {
   return value === undefined || (typeof value === 'object' && !Array.isArray(value))
 }
-
-const invalid = (problem: Problem) => new AppError('validation_failed', { detail: [problem] })

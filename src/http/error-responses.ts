@@ -98,9 +98,12 @@ export const conflictBody = <Resource extends TSchema>(resource: Resource) =>
     { title: `${resource.title}Conflict` },
   )
 
-/** The 412 of a route that changes such a resource, a task or a list. */
-export const preconditionFailed = <Resource extends TSchema>(resource: Resource, kind: 'task' | 'list') => {
-  const description = `The ${kind} has changed since`
+/** The 412 of a route that changes such a resource. */
+export const preconditionFailed = <Resource extends TSchema>(
+  resource: Resource,
+  code: 'precondition_failed' | 'list_changed' = 'precondition_failed',
+) => {
+  const description = textOf(code)
   const examples = [{ detail: description, code: 'precondition_failed', request_id: requestIdExample }]
   return { 412: { ...conflictBody(resource), description, examples } }
 }

@@ -36,7 +36,7 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
         Object.assign(set.headers, { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
         if (method === 'HEAD') return new Response()
         if (ticket !== undefined) {
-          streams.requirePlace(user.id)
+          streams.requireRoom(user.id)
           await tickets.use(ticket)
         }
         const requestId = `${set.headers['x-request-id']}`

@@ -99,7 +99,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         response: {
           204: noContent,
           ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list, 'list'),
+          ...preconditionFailed(list, 'list_changed'),
         },
         detail: {
           operationId: 'deleteList',
@@ -145,7 +145,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         response: {
           200: withHeaders(jsonText(list), 'ETag'),
           ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list, 'list'),
+          ...preconditionFailed(list, 'list_changed'),
         },
         detail: {
           operationId: 'updateList',

@@ -32,7 +32,7 @@ export const batchRoutes = (tasks: TaskService, authenticate: Authenticate) =>
         response: {
           200: jsonText(batchResult),
           ...errors('not_authorized', 'task_not_found', 'id_used', ...misplacedCodes),
-          ...preconditionFailed(task, 'task'),
+          ...preconditionFailed(task),
         },
         detail: {
           operationId: 'batchTasks',

@@ -4,7 +4,7 @@ import { pageParameters } from '../../http/paging.ts'
 import { instant, integer, nullable, oneOf, ownId, pathId, text, unchecked, uuid } from '../../http/schema.ts'
 import { list } from '../lists/model.ts'
 import { examples, fieldsWith, filterSchemas, inputs, outputs, type SortName } from './fields.ts'
-import { searchProblem } from './words.ts'
+import { searchProblem } from './search.ts'
 
 export const task = t.Object(outputs, { title: 'Task', examples: [examples] })
 

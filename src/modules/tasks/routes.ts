@@ -56,7 +56,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         return sendPage<Task[]>(set, request, page)
       },
       {
-        transform: readListQuery,
+        transform: normalizeQuery,
         query: listQuery,
         headers: ifNoneMatchHeader,
         response: {
@@ -98,7 +98,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
       },
     )
     .get('/stats', ({ user, query }) => tasks.stats(user.id, query), {
-      transform: readListQuery,
+      transform: normalizeQuery,
       query: statsQuery,
       response: { 200: stats },
       detail: {
@@ -170,7 +170,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         response: {
           204: noContent,
           ...errors('not_authorized', 'task_not_found'),
-          ...preconditionFailed(task, 'task'),
+          ...preconditionFailed(task),
         },
         detail: {
           operationId: 'deleteTask',
@@ -258,12 +258,12 @@ const change = {
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
     ...errors('not_authorized', 'task_not_found', ...misplacedCodes),
-    ...preconditionFailed(task, 'task'),
+    ...preconditionFailed(task),
   },
 }
 
 /** Before a list's query is checked: lists of texts as they were sent, and moments whose `+` arrived as a space. */
-function readListQuery({ query, request }: { query: Record<string, unknown>; request: Request }) {
+function normalizeQuery({ query, request }: { query: Record<string, unknown>; request: Request }) {
   for (const { name } of listFilters) if (query[name] !== undefined) query[name] = queryValues(request, name)
   for (const { name } of momentFilters) {
     const moment = query[name]
