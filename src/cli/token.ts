@@ -3,7 +3,7 @@ import { t } from 'elysia'
 import { apiTokens, users } from '../db/tables.ts'
 import { sha256 } from '../lib/sha256.ts'
 import { isUuid } from '../lib/uuid.ts'
-import { type ApiTokenInput, createApiToken, inDays, isUnexpired } from '../modules/auth/api-tokens.ts'
+import { type ApiTokenInput, inDays, isUnexpired } from '../modules/auth/api-tokens.ts'
 import { apiTokenCreate } from '../modules/auth/model.ts'
 import { findUser } from './find-user.ts'
 import { withDatabase } from './open-database.ts'
@@ -19,7 +19,7 @@ interface CreateOptions {
 /** Makes an API token for a user, and prints it. */
 export async function createToken(userName: string, options: CreateOptions): Promise<void> {
   const input = readInput(options)
-  await withDatabase(async (db, { createToken = (id, input) => createApiToken(db, id, input) }) => {
+  await withDatabase(async (db, { createToken }) => {
     const user = await findUser(db, userName)
     const made = await createToken(user.id, input)
     if (!made) throw new Error(`${printable(user.email)} is disabled`)

@@ -7,6 +7,7 @@ import { majorOf, postgresMajor } from '../../db/embedded/major.ts'
 import { migrationState } from '../../db/migrator.ts'
 import { connectToService } from '../control-socket.ts'
 import { applyMigrations } from '../open-database.ts'
+import { operationsOn } from '../operations.ts'
 import { readConfig } from '../read-config.ts'
 import { skipVersions } from '../reset-sync.ts'
 import { createProgress, say } from '../terminal.ts'
@@ -80,7 +81,7 @@ async function importFrom(folder: string, file: string) {
   return withUnpacked(folder, file, async driver => {
     await applyMigrations(driver)
     const progress = createProgress()
-    const loader = createLoader(driver, progress)
+    const loader = createLoader(operationsOn(createDb(driver)), progress)
     await importFile(createReadStream(join(folder, exportName)), loader)
     progress.clear()
     const { added, skipped } = loader.counts

@@ -1,6 +1,5 @@
 import { and, eq, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
-import type { Driver } from '../../db/driver.ts'
-import { createDb, type Db } from '../../db/drizzle.ts'
+import type { Db } from '../../db/drizzle.ts'
 import { brokenConstraint, databaseError } from '../../db/pg-error.ts'
 import { listTombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { AppError } from '../../lib/errors.ts'
@@ -35,11 +34,9 @@ export const noRows = () =>
  * are already in the database stay unchanged, so running it twice does no harm; rows that cannot be added are named.
  */
 export function createLoader(
-  driver: Driver & { addRows?: (rows: readonly NewRow[]) => Promise<Outcome[]> },
+  { addRows }: { addRows: (rows: readonly NewRow[]) => Promise<Outcome[]> },
   progress: Pick<Progress, 'add' | 'say'>,
 ) {
-  // A service that has the embedded database does it on our behalf (control.ts).
-  const addBatch = driver.addRows ?? (rows => addRows(driver, rows))
   const counts = { added: noRows(), present: 0, skipped: 0 }
 
   function refuse(label: string, reason: string) {
@@ -63,7 +60,7 @@ export function createLoader(
   async function add(rows: readonly NewRow[]): Promise<void> {
     if (rows.length === 0) return
     try {
-      const outcomes = await patiently(() => addBatch(rows))
+      const outcomes = await patiently(() => addRows(rows))
       for (const [i, row] of rows.entries()) count(row, outcomes[i]!)
       collectGarbageSometimes()
     } catch (error) {
@@ -104,10 +101,10 @@ export async function patiently<T>(work: () => Promise<T>): Promise<T> {
 }
 
 /** Adds rows in one transaction. */
-export function addRows(driver: Driver, rows: readonly NewRow[]): Promise<Outcome[]> {
+export function addRows(db: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
   const isUser = ({ table }: NewRow) => table === 'user'
   const isOwned = (row: NewRow) => !isUser(row)
-  return createDb(driver).transaction(async tx => {
+  return db.transaction(async tx => {
     const ofUsers = await addUsers(tx, rows.filter(isUser))
     const ofOwned = await addOwned(tx, rows.filter(isOwned))
     return rows.map(row => (isUser(row) ? ofUsers : ofOwned).shift()!)

@@ -1,8 +1,8 @@
 import { createReadStream, existsSync, statSync } from 'node:fs'
 import { createReader, type Env } from '../../config/config.ts'
-import type { Driver } from '../../db/driver.ts'
 import { openPostgres } from '../../db/postgres/postgres.ts'
 import { applyMigrations, openDatabase } from '../open-database.ts'
+import type { Operations } from '../operations.ts'
 import { readConfig, readEnv } from '../read-config.ts'
 import { createProgress, say, UsageError } from '../terminal.ts'
 import { createLoader, type Loader } from './bulk-insert.ts'
@@ -24,23 +24,23 @@ export async function importCommand(file: string, { from }: { from?: string }): 
   return source === undefined ? await fromFile(driver, file) : await fromFastApi(driver, source)
 }
 
-async function fromFastApi(driver: Driver, url: string): Promise<boolean> {
+async function fromFastApi(operations: Operations, url: string): Promise<boolean> {
   const source = openPostgres({ url, poolSize: 1 })
   return source.dedicatedConnection(async connection => {
     const { users, tasks } = await countFastApi(connection)
-    return load(driver, loader => importFastApi(connection, loader), users + tasks)
+    return load(operations, loader => importFastApi(connection, loader), users + tasks)
   })
 }
 
-function fromFile(driver: Driver, path: string): Promise<boolean> {
+function fromFile(operations: Operations, path: string): Promise<boolean> {
   const chunks = path === '-' ? Bun.stdin.stream() : createReadStream(path)
-  return load(driver, loader => importFile(chunks, loader))
+  return load(operations, loader => importFile(chunks, loader))
 }
 
 /** Adds the rows that `read` passes on, and says what became of them, also of those before a failure. */
-async function load(driver: Driver, read: (loader: Loader) => Promise<void>, total?: number) {
+async function load(operations: Operations, read: (loader: Loader) => Promise<void>, total?: number) {
   const progress = createProgress(total)
-  const loader = createLoader(driver, progress)
+  const loader = createLoader(operations, progress)
   try {
     await read(loader)
   } finally {
