@@ -1,6 +1,7 @@
 import { sql } from 'drizzle-orm'
 import type { Db } from '../db/drizzle.ts'
 import { userVersions } from '../db/tables.ts'
+import { nilUuid } from '../lib/uuid.ts'
 import { lists } from '../modules/lists/table.ts'
 import { tasks } from '../modules/tasks/table.ts'
 import { withDatabase } from './open-database.ts'
@@ -10,8 +11,6 @@ import { patiently } from './transfer/bulk-insert.ts'
 const usersAtOnce = 100
 /** A writer, or another user of the embedded database, then waits at most a tenth of a second. */
 const rowsAtOnce = 200
-
-const firstId = '00000000-0000-0000-0000-000000000000'
 
 /**
  * Where a user's versions go on: at the microseconds since 1970, which is beyond every version so far, also after an
@@ -51,7 +50,7 @@ export async function skipVersions(db: Db, onUser?: (id: string) => Promise<void
   let total = 0
   let page: { id: string }[] = []
   do {
-    const last = page.at(-1)?.id ?? firstId
+    const last = page.at(-1)?.id ?? nilUuid
     const move = sql`
       with page as (
         select user_id from ${userVersions} where user_id > ${last}::uuid order by user_id limit ${usersAtOnce}
