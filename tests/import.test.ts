@@ -4,9 +4,10 @@ import { join } from 'node:path'
 import { Kind } from '@sinclair/typebox'
 import { version } from '../package.json'
 import { operationsOn } from '../src/cli/operations.ts'
-import { createLoader, type Loader, patiently } from '../src/cli/transfer/bulk-insert.ts'
+import { patiently } from '../src/cli/patiently.ts'
 import { exportAll } from '../src/cli/transfer/export.ts'
 import { importFile } from '../src/cli/transfer/import-file.ts'
+import { createLoader, type Loader } from '../src/cli/transfer/loader.ts'
 import { createDb } from '../src/db/drizzle.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
@@ -936,7 +937,8 @@ test('what was accepted once comes in, whatever the rules of requests are today'
 })
 
 test('what reads exports and backups uses no schema of a request', async () => {
-  const files = ['transfer/import-file.ts', 'transfer/bulk-insert.ts', 'backup/restore.ts']
+  const names = ['import-file', 'loader', 'bulk-insert', 'format'].map(name => `transfer/${name}.ts`)
+  const files = [...names, 'backup/restore.ts']
   const source = files.map(file => readFileSync(join(import.meta.dir, '../src/cli', file), 'utf8')).join('')
   const schemas: string[] = []
   const imports = [...source.matchAll(/^import \{([^}]+)\} from '(?:\.\.\/)+(modules\/[^']+)'/gm)]

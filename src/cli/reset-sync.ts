@@ -5,8 +5,8 @@ import { nilUuid } from '../lib/uuid.ts'
 import { lists } from '../modules/lists/table.ts'
 import { tasks } from '../modules/tasks/table.ts'
 import { withDatabase } from './open-database.ts'
+import { patiently } from './patiently.ts'
 import { createProgress, say } from './terminal.ts'
-import { patiently } from './transfer/bulk-insert.ts'
 
 const usersAtOnce = 100
 /** A writer, or another user of the embedded database, then waits at most a tenth of a second. */

@@ -1,35 +1,14 @@
-import { getTableColumns, getTableName } from 'drizzle-orm'
-import type { PgColumn } from 'drizzle-orm/pg-core'
+import { getTableName } from 'drizzle-orm'
 import { version } from '../../../package.json'
 import type { Driver } from '../../db/driver.ts'
 import { migrationState } from '../../db/migrator.ts'
 import { exportedTables, type RowType } from '../../modules/table-registry.ts'
-import { toColumns } from '../../modules/tasks/rows.ts'
 import { exitOnSignal, type Output, writeOutput } from '../atomic-file.ts'
 import { findUser } from '../find-user.ts'
 import { withSnapshot } from '../open-database.ts'
 import { createProgress, say } from '../terminal.ts'
-import { noRows } from './bulk-insert.ts'
+import { exportedColumns, exportFormat, noRows } from './format.ts'
 import { beginSnapshot, readJson } from './read-cursor.ts'
-
-/** The first line of an export. */
-export const exportFormat = { format: 'todo-api-export', version: 3 } as const
-
-const given = { title: '', description: '' }
-const words = Object.keys(toColumns(given)).filter(name => !(name in given))
-
-/** The columns that follow from others: `import` computes them again. */
-const leftOut: Partial<Record<RowType, string[]>> = {
-  user: ['normalized_email'],
-  list: ['json'],
-  task: [...words, 'json'],
-}
-
-/** The columns that a line of a type holds. */
-export const exportedColumns = (type: RowType) =>
-  Object.values<PgColumn>(getTableColumns(exportedTables[type])).filter(
-    ({ name }) => !leftOut[type]?.includes(name),
-  )
 
 const listOf = (type: RowType, prefix = '') =>
   exportedColumns(type)

@@ -5,9 +5,9 @@ import { applyMigrations, openDatabase } from '../open-database.ts'
 import type { Operations } from '../operations.ts'
 import { readConfig, readEnv } from '../read-config.ts'
 import { createProgress, say, UsageError } from '../terminal.ts'
-import { createLoader, type Loader } from './bulk-insert.ts'
 import { countFastApi, importFastApi } from './import-fastapi.ts'
 import { importFile } from './import-file.ts'
+import { createLoader, type Loader } from './loader.ts'
 
 /**
  * `todo-api import FILE` adds the rows of an export; without a file, those of the FastAPI service. Returns whether every
