@@ -5,10 +5,10 @@ import { sha256 } from '../lib/sha256.ts'
 import { isUuid } from '../lib/uuid.ts'
 import { type ApiTokenInput, inDays, isUnexpired } from '../modules/auth/api-tokens.ts'
 import { apiTokenCreate } from '../modules/auth/model.ts'
+import { createCheck } from './check-schema.ts'
 import { findUser } from './find-user.ts'
 import { withDatabase } from './open-database.ts'
 import { print, printable, printRows, readSecret, say, UsageError } from './terminal.ts'
-import { createCheck } from './transfer/check-schema.ts'
 
 interface CreateOptions {
   name?: string

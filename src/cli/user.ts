@@ -9,11 +9,11 @@ import { email, newPassword, normalizeEmail } from '../modules/auth/model.ts'
 import { insertUser } from '../modules/auth/new-user.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
 import { tasks } from '../modules/tasks/table.ts'
+import { createCheck } from './check-schema.ts'
 import { findUser } from './find-user.ts'
 import { applyMigrations, openDatabase, withDatabase } from './open-database.ts'
 import { readConfig } from './read-config.ts'
 import { ask, print, printable, printRows, readPassword, say, UsageError } from './terminal.ts'
-import { createCheck } from './transfer/check-schema.ts'
 
 /** Prints every account: a table at a terminal, one line of JSON each elsewhere or with `json`. */
 export async function listUsers(
