@@ -112,16 +112,16 @@ function examineDataDir({ dataDir, database, secretKey }: Config, tell: Tell): b
     tell('data folder', `${dataDir} belongs to user ${uid}, and this is root`, warn(cure))
   }
   if (mode & 0o077) tell('data folder', `other users may look into ${dataDir}`, warn(`chmod 700 ${dataDir}`))
-  return examineFreeSpace(dataDir, tell)
-}
-
-function examineFreeSpace(dataDir: string, tell: Tell): boolean {
   const free = freeBytes(dataDir)
   const about = `${dataDir}, ${Math.floor(free / mebibyte).toLocaleString('en')} MiB free`
-  const cure = `make room: below ${freeBytesMin / mebibyte} MiB the database refuses writes`
-  if (free < freeBytesMin) tell('data folder', about, fail(cure))
-  else tell('data folder', about, free < 512 * mebibyte ? warn('make room before it runs out') : ok)
+  tell('data folder', about, judgeFreeSpace(free))
   return free >= freeBytesMin
+}
+
+function judgeFreeSpace(free: number): Verdict {
+  if (free < freeBytesMin)
+    return fail(`make room: below ${freeBytesMin / mebibyte} MiB the database refuses writes`)
+  return free < 512 * mebibyte ? warn('make room before it runs out') : ok
 }
 
 function nearestFolder(path: string): string {
@@ -227,7 +227,9 @@ async function examineDatabase(driver: Driver, config: Config, tell: Tell): Prom
   }
   examineSessions(row!, config, tell)
   examineClock(clock - (asked + ms / 2), tell)
-  await examineMigrations(driver, tell, row!)
+  const isMigrated = await examineMigrations(driver, tell)
+  await examineDistribution(driver, tell)
+  await examineWriting(driver, row!, isMigrated, tell)
 }
 
 function judgeVersion(number: number): Verdict {
@@ -252,28 +254,36 @@ function examineClock(differenceMs: number, tell: Tell): void {
   tell('clock', about, seconds < 2 ? ok : judge('run NTP on both: tokens expire by the time'))
 }
 
-const makeWritable =
-  'alter role … (or database, or system) reset default_transaction_read_only; hosts set it when the disk is full'
-
-async function examineMigrations(
-  driver: Driver,
-  tell: Tell,
-  { isReadOnly, isStandby }: Server,
-): Promise<void> {
+/** Returns whether none is pending. */
+async function examineMigrations(driver: Driver, tell: Tell): Promise<boolean> {
   const { pending, newer } = await migrationState(driver)
   if (newer > 0) tell('migrations', `${newer} from a newer todo-api`, warn('upgrade this one'))
   if (pending.length > 0) {
     const cure = 'the next start applies them, or: todo-api migrate'
     tell('migrations', `${pending.length} pending`, warn(cure))
   } else if (newer === 0) tell('migrations', `all ${migrations.length} applied`, ok)
+  return pending.length === 0
+}
+
+async function examineDistribution(driver: Driver, tell: Tell): Promise<void> {
   const missing = await undistributedTables(driver, distributedTables)
   if (missing?.length)
     tell('servers', `not distributed: ${missing.join(', ')}`, fail('run: todo-api migrate --distribute'))
+}
 
+const makeWritable =
+  'alter role … (or database, or system) reset default_transaction_read_only; hosts set it when the disk is full'
+
+async function examineWriting(
+  driver: Driver,
+  { isReadOnly, isStandby }: Server,
+  isMigrated: boolean,
+  tell: Tell,
+): Promise<void> {
   if (isStandby)
     tell('writing', 'the server is a standby, and refuses writes', fail('name the primary in DATABASE_URL'))
   else if (isReadOnly) tell('writing', 'default_transaction_read_only is on', fail(makeWritable))
-  else if (pending.length === 0) await examineRights(driver, tell)
+  else if (isMigrated) await examineRights(driver, tell)
   else await examineRightsToCreate(driver, tell)
 }
 
