@@ -6,7 +6,7 @@ import { lists } from '../modules/lists/table.ts'
 import { tasks } from '../modules/tasks/table.ts'
 import { withDatabase } from './open-database.ts'
 import { patiently } from './patiently.ts'
-import { createProgress, say } from './terminal.ts'
+import { createProgress } from './terminal.ts'
 
 const usersAtOnce = 100
 /** A writer, or another user of the embedded database, then waits at most a tenth of a second. */
@@ -25,7 +25,7 @@ const farAhead = sql`greatest(v.last_version + 4294967296, (extract(epoch from n
  */
 export async function resetSyncCommand(): Promise<void> {
   await withDatabase(async db => {
-    const progress = createProgress()
+    using progress = createProgress()
     let moved = 0
     const users = await skipVersions(db, async user => {
       for (const table of [lists, tasks]) {
@@ -35,8 +35,7 @@ export async function resetSyncCommand(): Promise<void> {
         }
       }
     })
-    progress.clear()
-    say(
+    progress.say(
       `the clients of ${users} users will sync from the beginning; ${moved} tasks and lists have new versions`,
     )
   })

@@ -48,7 +48,10 @@ export type Progress = ReturnType<typeof createProgress>
 const progressAfterMs = 1000
 const progressEveryMs = 200
 
-/** Shows how many rows are done in one line on stderr, for work of more than a second; nothing without a terminal. */
+/**
+ * Shows how many rows are done in one line on stderr, for work of more than a second; nothing without a terminal. For
+ * `using`: the line goes at the end.
+ */
 export function createProgress(total?: number) {
   const shown = process.stderr.isTTY === true
   const begun = performance.now()
@@ -77,7 +80,7 @@ export function createProgress(total?: number) {
       clear()
       say(message)
     },
-    clear,
+    [Symbol.dispose]: clear,
   }
 }
 

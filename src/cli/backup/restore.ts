@@ -80,10 +80,9 @@ async function importFrom(folder: string, file: string) {
   rmSync(cluster, { recursive: true })
   return withUnpacked(folder, file, async driver => {
     await applyMigrations(driver)
-    const progress = createProgress()
+    using progress = createProgress()
     const loader = createLoader(operationsOn(createDb(driver)), progress)
     await importFile(createReadStream(join(folder, exportName)), loader)
-    progress.clear()
     const { added, skipped } = loader.counts
     if (skipped > 0) throw new Error(`${skipped} rows of the backup cannot be restored; nothing was changed`)
     return { users: added.user, tasks: added.task }

@@ -36,7 +36,7 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
 export function exportAll(driver: Driver, output: Output, userId?: string) {
   return driver.dedicatedConnection(async connection => {
     const counts = noRows()
-    const progress = createProgress()
+    using progress = createProgress()
     await connection.execute(beginSnapshot)
     // Reads the rows in the order of an index: a sort would need temporary files of their size.
     await connection.execute('set local enable_sort = off')
@@ -51,7 +51,6 @@ export function exportAll(driver: Driver, output: Output, userId?: string) {
     }
     await connection.execute('commit')
     await output.write(`${JSON.stringify({ type: 'end', ...counts })}\n`)
-    progress.clear()
     return counts
   })
 }

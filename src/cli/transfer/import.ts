@@ -4,7 +4,7 @@ import { openPostgres } from '../../db/postgres/postgres.ts'
 import { applyMigrations, openDatabase } from '../open-database.ts'
 import type { Operations } from '../operations.ts'
 import { readConfig, readEnv } from '../read-config.ts'
-import { createProgress, say, UsageError } from '../terminal.ts'
+import { createProgress, type Progress, say, UsageError } from '../terminal.ts'
 import { countFastApi, importFastApi } from './import-fastapi.ts'
 import { importFile } from './import-file.ts'
 import { createLoader, type Loader } from './loader.ts'
@@ -39,24 +39,25 @@ function fromFile(operations: Operations, path: string): Promise<boolean> {
 
 /** Adds the rows that `read` passes on, and says what became of them, also of those before a failure. */
 async function load(operations: Operations, read: (loader: Loader) => Promise<void>, total?: number) {
-  const progress = createProgress(total)
+  using progress = createProgress(total)
   const loader = createLoader(operations, progress)
   try {
     await read(loader)
   } finally {
-    progress.clear()
-    summarize(loader)
+    summarize(loader, progress)
   }
   return loader.counts.skipped === 0
 }
 
-function summarize({ counts: { added, present, skipped } }: Loader): void {
+function summarize({ counts: { added, present, skipped } }: Loader, progress: Progress): void {
   const notes = added.tombstone + added.list_tombstone
   const rare = [added.list > 0 && `, ${added.list} lists`, notes > 0 && `, ${notes} notes of deletions`]
   const what = [`${added.user} users, ${added.task} tasks`, ...rare.filter(text => text !== false)].join('')
-  say(`added ${what}; ${present} were here already; ${skipped} skipped`)
+  progress.say(`added ${what}; ${present} were here already; ${skipped} skipped`)
   if (skipped > 0)
-    say('fix the skipped rows in the source and run import again; rows already imported stay unchanged')
+    progress.say(
+      'fix the skipped rows in the source and run import again; rows already imported stay unchanged',
+    )
 }
 
 /** The address of the FastAPI service's database: an argument, or a setting, which other users of the machine cannot see. */
