@@ -38,6 +38,9 @@ function table(rows: readonly (readonly string[])[]): string {
   return rows.map(row => `${row.map(pad).join('  ').trimEnd()}\n`).join('')
 }
 
+/** A moment in a table: to the minute, or `never`. */
+export const minuteOf = (moment: string | null) => moment?.slice(0, 16).replace('T', ' ') ?? 'never'
+
 /** Foreign text, safe for a terminal: one line without control characters. */
 export function printable(text: string): string {
   return text.replace(/\p{Cc}|\p{Cf}|\p{Zl}|\p{Zp}/gu, '\u{fffd}')

@@ -8,7 +8,7 @@ import { apiTokenCreate } from '../modules/auth/model.ts'
 import { createCheck } from './check-schema.ts'
 import { findUser } from './find-user.ts'
 import { withDatabase } from './open-database.ts'
-import { print, printable, printRows, readSecret, say, UsageError } from './terminal.ts'
+import { minuteOf, print, printable, printRows, readSecret, say, UsageError } from './terminal.ts'
 
 interface CreateOptions {
   name?: string
@@ -56,7 +56,7 @@ export async function listTokens(
       NAME: token => printable(token.name),
       SCOPES: token => token.scopes.join(','),
       'BEGINS WITH': token => token.prefix,
-      'LAST USED': token => token.last_used_at?.slice(0, 16).replace('T', ' ') ?? 'never',
+      'LAST USED': token => minuteOf(token.last_used_at),
       EXPIRES: token => dayOf(token.expires_at),
     })
   })

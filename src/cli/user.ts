@@ -13,7 +13,7 @@ import { createCheck } from './check-schema.ts'
 import { findUser } from './find-user.ts'
 import { applyMigrations, openDatabase, withDatabase } from './open-database.ts'
 import { readConfig } from './read-config.ts'
-import { ask, print, printable, printRows, readPassword, say, UsageError } from './terminal.ts'
+import { ask, minuteOf, print, printable, printRows, readPassword, say, UsageError } from './terminal.ts'
 
 /** Prints every account: a table at a terminal, one line of JSON each elsewhere or with `json`. */
 export async function listUsers(
@@ -27,7 +27,7 @@ export async function listUsers(
       CREATED: user => user.created_at.slice(0, 10),
       TASKS: user => String(user.tasks),
       SESSIONS: user => String(user.sessions),
-      'LAST USED': user => user.last_used_at?.slice(0, 16).replace('T', ' ') ?? 'never',
+      'LAST USED': user => minuteOf(user.last_used_at),
       DISABLED: user => user.disabled_at?.slice(0, 10) ?? '',
     })
   })
