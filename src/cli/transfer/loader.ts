@@ -1,4 +1,5 @@
 import { brokenConstraint, databaseError } from '../../db/pg-error.ts'
+import type { Operations } from '../operations.ts'
 import { patiently } from '../patiently.ts'
 import { type Progress, printable } from '../terminal.ts'
 import type { NewRow, Outcome } from './bulk-insert.ts'
@@ -12,7 +13,7 @@ export type Loader = ReturnType<typeof createLoader>
  * are already in the database stay unchanged, so running it twice does no harm; rows that cannot be added are named.
  */
 export function createLoader(
-  { addRows }: { addRows: (rows: readonly NewRow[]) => Promise<Outcome[]> },
+  { addRows }: Pick<Operations, 'addRows'>,
   progress: Pick<Progress, 'add' | 'say'>,
 ) {
   const counts = { added: noRows(), present: 0, skipped: 0 }
