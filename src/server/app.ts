@@ -10,6 +10,7 @@ import { createAnswerTags } from '../http/entity-tag.ts'
 import { errorHandler } from '../http/error-handler.ts'
 import { health, type Readiness } from '../http/health.ts'
 import { requestLog } from '../http/request-log.ts'
+import type { Routes } from '../http/route-table.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { refuseUnknownNames } from '../http/unknown-names.ts'
 import { createApiTokens } from '../modules/auth/api-tokens.ts'
@@ -60,7 +61,7 @@ export function createApp(parts: AppParts) {
   const answerTags = createAnswerTags(parts.secretKey, migrations.at(-1)!.tag)
 
   const isListed = createOriginList(config)
-  let routes: AnyElysia['routes'] = []
+  let routes: Routes = []
   const resources = new Elysia()
     .use(refuseUnknownNames(() => routes))
     .use(authRoutes(auth))

@@ -1,6 +1,7 @@
 import type { Db } from '../../db/drizzle.ts'
 import { writeInTurn } from '../../db/versions.ts'
-import { createCheck, unknownFields } from '../../http/problems.ts'
+import { createCheck } from '../../http/problems.ts'
+import { unknownFields } from '../../http/unknown-names.ts'
 import { AppError, findAppError, type Problem, problemsMax } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'

@@ -1,5 +1,5 @@
 import { Elysia, t } from 'elysia'
-import { body, query } from '../../http/body.ts'
+import { body } from '../../http/body.ts'
 import {
   type AnswerTags,
   entityTag,
@@ -11,18 +11,12 @@ import {
   setAnswerTag,
   wantedVersions,
 } from '../../http/entity-tag.ts'
+import { errors, preconditionFailed } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
+import { query, queryValues } from '../../http/query.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import {
-  errors,
-  jsonText,
-  noContent,
-  preconditionFailed,
-  queryValues,
-  sendJson,
-  withHeaders,
-} from '../../http/schema.ts'
+import { jsonText, noContent, sendJson, withHeaders } from '../../http/schema.ts'
 import { batchRoutes } from './batch-routes.ts'
 import { listFilters, momentFilters } from './fields.ts'
 import {
