@@ -65,7 +65,7 @@ export function createApp(parts: AppParts) {
   const resources = new Elysia()
     .use(refuseUnknownNames(() => routes))
     .use(authRoutes(auth))
-    .use(userRoutes(users))
+    .use(userRoutes({ users, ...auth }))
     .use(taskRoutes(tasks, auth.sessions.authenticate, answerTags))
     .use(eventRoutes({ tasks, streams, ...auth }))
     .use(listRoutes(lists, auth.sessions.authenticate, answerTags))
@@ -113,8 +113,8 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const streams = createStreams({ db, log, tasks, authenticate, streamsMax: config.streamsMax })
   const { registration } = config
   const clientOf = createClientOf(config.trustedProxies, peerOf)
-  const auth = { registration, db, sessions, apiTokens, passwords, withPassword, throttle, tickets, clientOf }
-  const users = { ...auth, users: createUserService(auth) }
+  const auth = { registration, db, sessions, apiTokens, passwords, throttle, tickets, clientOf }
+  const users = createUserService({ db, passwords, withPassword, tokenCache })
 
   /** What the database needs besides migrations. */
   const prepare = async () => {

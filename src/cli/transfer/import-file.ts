@@ -6,9 +6,10 @@ import { uuidPattern } from '../../lib/uuid.ts'
 import { normalizeEmail } from '../../modules/auth/model.ts'
 import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { toColumns } from '../../modules/tasks/to-columns.ts'
-import { type Loader, type NewRow, noRows } from './bulk-insert.ts'
-import { createCheck, passwordHash } from './check-schema.ts'
-import { exportedColumns, exportFormat } from './export.ts'
+import { createCheck, passwordHash } from '../check-schema.ts'
+import type { NewRow } from './bulk-insert.ts'
+import { exportedColumns, exportFormat, noRows } from './format.ts'
+import type { Loader } from './loader.ts'
 import { rowsAtOnce } from './read-cursor.ts'
 
 /** Far longer than any line that `export` writes. */
