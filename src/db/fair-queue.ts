@@ -13,13 +13,14 @@ export function createFairQueue<Work extends { caller: Caller }>() {
       callers.getOrInsertComputed(work.caller, () => new Set()).add(work)
     },
 
-    /** The next one. `select` returns which work of a caller may begin now, or `undefined` for none of it. */
-    next(select: (caller: Caller) => ((work: Work) => boolean) | undefined = () => () => true) {
-      for (const [caller, waiting] of callers) {
-        const mayBegin = select(caller)
-        if (mayBegin) for (const work of waiting) if (mayBegin(work)) return work
+    /** What waits: of each caller what is first, and as long as that is not taken, what is behind it. */
+    *[Symbol.iterator]() {
+      for (const waiting of callers.values()) {
+        for (const work of waiting) {
+          yield work
+          if (!waiting.has(work)) break
+        }
       }
-      return undefined
     },
 
     delete(work: Work) {

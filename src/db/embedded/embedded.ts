@@ -194,7 +194,7 @@ function createTurns() {
       return await work()
     } finally {
       waiting.yieldTurn(caller)
-      const next = waiting.next()
+      const [next] = waiting
       if (next) {
         waiting.delete(next)
         next.start()

@@ -10,8 +10,6 @@ export interface Job {
   run: (connection: PoolConnection) => Promise<unknown>
   deadline: number
   caller: Caller
-  /** Where it was sent. */
-  connection?: PoolConnection
   resolve: (result: never) => void
   reject: (error: unknown) => void
 }

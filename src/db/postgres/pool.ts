@@ -76,15 +76,14 @@ export function createPool(
     if (isClosed) throw unavailable('the database is closed')
     if (away) throw unavailable(away.cause)
     const caller = currentCaller()
-    if (pending.size >= pendingMax || hasTooMany(caller)) throw unavailable('too many are waiting')
+    if (isFull(caller)) throw unavailable('too many are waiting')
     return spendBudget(deadline => {
       const { promise, resolve, reject } = Promise.withResolvers<never>()
       const job: Job = { kind, text, run, deadline, caller, resolve, reject }
       pending.add(job)
       const now = performance.now()
       // Mostly nothing waits: then it need not be queued.
-      const isNext = queue.isEmpty && selectJobs(caller, now)?.(job)
-      const connection = isNext ? pickConnection(job, now) : undefined
+      const connection = queue.isEmpty ? pickConnection(job, shareOf(job, now), now) : undefined
       if (connection) void send(job, connection, now)
       else {
         queue.add(job)
@@ -94,48 +93,46 @@ export function createPool(
     })
   }
 
-  /** A caller may have a quarter of what may wait, once half of it does. */
-  function hasTooMany(caller: Caller): boolean {
-    if (caller === undefined || pending.size < pendingMax / 2) return false
-    return [...pending].filter(job => job.caller === caller).length >= pendingMax / 4
+  /** Whether no more may wait: once half of it does, a caller may have a quarter of all. */
+  function isFull(caller: Caller): boolean {
+    if (pending.size < pendingMax / 2) return false
+    if (pending.size >= pendingMax) return true
+    return caller !== undefined && [...pending].filter(job => job.caller === caller).length >= pendingMax / 4
   }
 
+  /** Sends what may be sent, callers in turn. When one has to wait for a connection, nothing overtakes it. */
   function dispatch(now: number) {
-    while (!queue.isEmpty) {
-      const job = queue.next(caller => selectJobs(caller, now))
-      if (!job) return
-      const connection = pickConnection(job, now)
-      if (!connection) return open(now)
-      queue.delete(job)
-      queue.yieldTurn(job.caller)
-      void send(job, connection, now)
+    if (queue.isEmpty) return
+    for (const job of queue) {
+      const share = shareOf(job, now)
+      const connection = pickConnection(job, share, now)
+      if (connection) {
+        queue.delete(job)
+        queue.yieldTurn(job.caller)
+        void send(job, connection, now)
+      } else if (!share) return open(now)
     }
   }
 
-  /** Which jobs of a caller may be sent. One that has its share of the connections can only add to its own. */
-  function selectJobs(caller: Caller, now: number): ((job: Job) => boolean) | undefined {
-    const own = shareOf(caller)
-    if (own && !own.some(connection => connection.mayFollow(now))) return undefined
-    return job => (!own || job.kind === 'prepared') && maySend(job, now)
-  }
-
-  /** The connections of a caller, when they are all that it may have. */
-  function shareOf(caller: Caller): PoolConnection[] | undefined {
+  /**
+   * The connections that a job has to share with others of its kind, which have as many as they may; others overtake it
+   * until it can be sent there. `undefined`: it may have any.
+   */
+  function shareOf({ kind, text, caller }: Job, now: number): PoolConnection[] | undefined {
+    if (size > 1 && now < slowUntil && connectionsOf(job => job.text === text).length > 0) return []
+    if (kind === 'transaction') {
+      const transactions = connectionsOf(job => job.kind === kind)
+      if (transactions.length >= transactionsMax) return []
+      const own = transactions.filter(({ sent }) => sent[0]!.caller === caller)
+      if (caller !== undefined && own.length >= quarter) return []
+    }
     if (caller === undefined) return undefined
+    // Mostly too few have work at all.
     let busy = 0
     for (const { sent } of connections) if (sent.length > 0) busy++
-    // Mostly too few have work at all.
     if (busy < ofCallerMax) return undefined
     const own = connectionsOf(job => job.caller === caller)
     return own.length < ofCallerMax ? undefined : own
-  }
-
-  function maySend({ kind, text, caller }: Job, now: number): boolean {
-    const isTransaction = kind === 'transaction'
-    const atOnceMax = now < slowUntil ? 1 : isTransaction ? transactionsMax : size
-    if (atOnceMax < size && connectionsOf(job => job.text === text).length >= atOnceMax) return false
-    if (!isTransaction || caller === undefined) return true
-    return connectionsOf(job => job.caller === caller && job.kind === kind).length < quarter
   }
 
   const connectionsOf = (isMeant: (job: Job) => boolean) =>
@@ -143,7 +140,6 @@ export function createPool(
 
   async function send(job: Job, connection: PoolConnection, now: number) {
     connection.add(job, now)
-    job.connection = connection
     try {
       job.resolve((await job.run(connection)) as never)
     } catch (error) {
@@ -156,18 +152,17 @@ export function createPool(
   }
 
   /** The least loaded of the first four connections, else of the others; of equals the first, so that few are used. */
-  function pickConnection({ kind, caller }: Job, now: number): PoolConnection | undefined {
-    const own = shareOf(caller)
+  function pickConnection({ kind }: Job, share: PoolConnection[] | undefined, now: number) {
     let usable = 0
     let best: PoolConnection | undefined
-    for (const connection of own ?? connections) {
+    for (const connection of share ?? connections) {
       if (connection.isLost() || connection.isOld(now)) continue
       if (++usable > quickConnections && best) break
       if (connection.isIdle()) return connection
       const isLessLoaded = !best || connection.sent.length < best.sent.length
       if (isLessLoaded && kind === 'prepared' && connection.mayFollow(now)) best = connection
     }
-    return !own && usable < quickConnections && canOpen(now) ? undefined : best
+    return !share && usable < quickConnections && canOpen(now) ? undefined : best
   }
 
   const live = () => connections.filter(connection => !connection.isLost())
@@ -205,7 +200,7 @@ export function createPool(
       queue.delete(job)
       job.reject(unavailable('no answer in time'))
       // Not a rollback: behind a slow network its statements would keep the connection for as long again.
-      if (job.kind === 'transaction') job.connection?.destroy()
+      if (job.kind === 'transaction') connections.find(({ sent }) => sent.includes(job))?.destroy()
     }
     const busy = live().filter(connection => !connection.isIdle())
     if (busy.some(connection => connection.isQuietFor(slowMs, now))) slowUntil = now + 2 * slowMs
