@@ -11,7 +11,7 @@ import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
 import { EmbeddedConnection } from './embedded-connection.ts'
 import { startMaintenance } from './maintenance.ts'
-import { createTurns, turnTaker } from './turns.ts'
+import { createTurns } from './turns.ts'
 import { watchFolder } from './watch-folder.ts'
 
 export interface EmbeddedOptions {
@@ -43,7 +43,6 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
 function createDriver(engine: PGlite, folder: string, floor: number, release: () => void): Driver {
   const connection = new EmbeddedConnection(engine)
   const place = watchFolder(folder)
-  const letOthersRun = turnTaker()
   const turns = createTurns()
   let closing: Promise<void> | undefined
   /** The last copy: the engine makes one at a time. */
@@ -61,10 +60,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
   /** Runs `work` when nothing else uses the connection. */
   const alone = <T>(work: () => Promise<T>): Promise<T> => {
     requireOpen()
-    return turns.take(async () => {
-      await letOthersRun()
-      return work()
-    })
+    return turns.take(work)
   }
 
   const stopMaintenance = startMaintenance(async statement => {

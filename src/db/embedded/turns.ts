@@ -3,19 +3,24 @@ import { AppError } from '../../lib/errors.ts'
 import { createFairQueue } from '../fair-queue.ts'
 import { type Caller, currentCaller, spendBudget } from '../time-budget.ts'
 
+/** The engine blocks the event loop, and so would work without a pause. */
+const workMs = 5
+
 /**
- * Runs one piece of work at a time, the callers in turn. A request that has waited for longer than its time budget is
- * `unavailable`; the service's own work waits as long as it takes.
+ * Runs one piece of work at a time, the callers in turn, and the event loop in between. A request that has waited for
+ * longer than its time budget is `unavailable`; the service's own work waits as long as it takes.
  */
 export function createTurns() {
   const waiting = createFairQueue<{ caller: Caller; start: () => void }>()
   let isBusy = false
+  let pausedAt = 0
 
   async function take<T>(work: () => Promise<T>): Promise<T> {
     const caller = currentCaller()
     if (isBusy) await spendBudget(deadline => turn(caller, deadline))
     isBusy = true
     try {
+      if (performance.now() - pausedAt >= workMs) await pause()
       return await work()
     } finally {
       waiting.yieldTurn(caller)
@@ -38,23 +43,13 @@ export function createTurns() {
     })
   }
 
+  async function pause() {
+    await new Promise<void>(resolve => setImmediate(resolve))
+    pausedAt = performance.now()
+  }
+
   /** How much runs or waits. */
   const present = () => Number(isBusy) + waiting.size
 
   return { take, present }
 }
-
-/**
- * The engine blocks the event loop, and so would a queue of statements. So every `turnMs` the event loop gets a turn in
- * between.
- */
-export function turnTaker(): () => Promise<void> {
-  let last = 0
-  return async () => {
-    if (performance.now() - last < turnMs) return
-    await new Promise<void>(resolve => setImmediate(resolve))
-    last = performance.now()
-  }
-}
-
-const turnMs = 5
