@@ -50,7 +50,7 @@ export function createPool(
   let connections: PoolConnection[] = []
   /** Jobs without an answer; and those of them that were not sent yet. */
   const pending = new Set<Job>()
-  let queue = createFairQueue<Job>()
+  const queue = createFairQueue<Job>()
   let opening = 0
   let restUntil = 0
   let slowUntil = 0
@@ -185,7 +185,7 @@ export function createPool(
       restUntil = performance.now() + restMs
       if (live().length > 0) return onShortage(cause)
       away = { cause }
-      rejectAll(cause)
+      for (const job of pending) giveUp(job, cause)
     } finally {
       opening--
       dispatch(performance.now())
@@ -196,9 +196,7 @@ export function createPool(
     const now = performance.now()
     for (const job of pending) {
       if (job.deadline > now) continue
-      pending.delete(job)
-      queue.delete(job)
-      job.reject(unavailable('no answer in time'))
+      giveUp(job, 'no answer in time')
       // Not a rollback: behind a slow network its statements would keep the connection for as long again.
       if (job.kind === 'transaction') connections.find(({ sent }) => sent.includes(job))?.destroy()
     }
@@ -213,10 +211,10 @@ export function createPool(
     else dispatch(now)
   }
 
-  function rejectAll(cause: unknown) {
-    for (const job of pending) job.reject(unavailable(cause))
-    pending.clear()
-    queue = createFairQueue()
+  function giveUp(job: Job, cause: unknown) {
+    pending.delete(job)
+    queue.delete(job)
+    job.reject(unavailable(cause))
   }
 
   /** Refuses further jobs, waits for those without an answer (at most `seconds`), then closes every connection. */
@@ -224,7 +222,7 @@ export function createPool(
     isClosed = true
     const until = performance.now() + seconds * 1000
     while (pending.size > 0 && performance.now() < until) await Bun.sleep(10)
-    rejectAll('the database is closed')
+    for (const job of pending) giveUp(job, 'the database is closed')
     clearInterval(clock)
     await Promise.all(connections.map(({ isIdle, end, destroy }) => (isIdle() ? end() : destroy())))
   }
