@@ -13,15 +13,8 @@ export function createFairQueue<Work extends { caller: Caller }>() {
       callers.getOrInsertComputed(work.caller, () => new Set()).add(work)
     },
 
-    /** What waits: of each caller what is first, and as long as that is not taken, what is behind it. */
-    *[Symbol.iterator]() {
-      for (const waiting of callers.values()) {
-        for (const work of waiting) {
-          yield work
-          if (!waiting.has(work)) break
-        }
-      }
-    },
+    /** What waits, of each caller in turn. */
+    [Symbol.iterator]: () => callers.values(),
 
     delete(work: Work) {
       const waiting = callers.get(work.caller)

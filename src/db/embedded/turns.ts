@@ -24,7 +24,7 @@ export function createTurns() {
       return await work()
     } finally {
       waiting.yieldTurn(caller)
-      const [next] = waiting
+      const [[next] = []] = waiting
       if (next) {
         waiting.delete(next)
         next.start()

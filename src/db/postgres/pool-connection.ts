@@ -5,7 +5,8 @@ import type { SingleConnection } from './single-connection.ts'
 
 /** A statement or a transaction, and its caller. */
 export interface Job {
-  kind: 'prepared' | 'unprepared' | 'transaction'
+  /** `slow`: a statement of a text that took long lately. */
+  kind: 'prepared' | 'unprepared' | 'slow' | 'transaction'
   text: string
   run: (connection: PoolConnection) => Promise<unknown>
   deadline: number

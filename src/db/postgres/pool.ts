@@ -27,10 +27,10 @@ const pendingPerConnection = 100
  *   database's error, or `AppError('unavailable')`.
  * - One queue, in which callers take turns; jobs go to the least loaded connection. Only prepared statements are pipelined,
  *   and never behind a slow one.
- * - One user cannot keep all others waiting: a quarter of the connections is left to others, and the transactions of one
- *   caller, which would wait for each other, have a quarter.
- * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is sent
- *   twice at a time: a locked table then blocks one connection for each kind of statement, and the others go on.
+ * - What takes long leaves room for the rest: transactions have at most half of the connections, and statements of a text
+ *   that was slow within the last second a third, so that a locked table or a search through many tasks stops no other.
+ * - One user cannot keep all others waiting: a caller has a quarter of the connections for its transactions, which would
+ *   wait for each other, a quarter for what is slow, and three quarters for all.
  * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
  * - When no connection is left and none can be opened, the database is `away`: jobs are refused at once, while one
  *   connection at a time is tried.
@@ -43,8 +43,9 @@ export function createPool(
   size: number,
   onShortage: (cause: unknown) => void = () => {},
 ) {
-  const transactionsMax = Math.max(1, Math.floor(size / 2))
-  const quarter = Math.max(1, Math.floor(size / 4))
+  const partOf = (parts: number) => Math.max(1, Math.floor(size / parts))
+  const maxOf = { prepared: size, unprepared: size, transaction: partOf(2), slow: partOf(3) }
+  const quarter = partOf(4)
   const ofCallerMax = Math.max(1, size - quarter)
   const pendingMax = size * pendingPerConnection
   let connections: PoolConnection[] = []
@@ -53,14 +54,17 @@ export function createPool(
   const queue = createFairQueue<Job>()
   let opening = 0
   let restUntil = 0
-  let slowUntil = 0
+  /** Texts that took long lately, and until when that counts. */
+  const slow = new Map<string, number>()
   let away: { cause: unknown } | undefined
   let isClosed = false
   // Also without work: the return of the database must be noticed.
   const clock = setInterval(checkDeadlines, tickMs).unref()
 
-  const query: Query = (text, values, options) =>
-    submit(options?.prepare ? 'prepared' : 'unprepared', text, on => on.run(text, values, options))
+  const query: Query = (text, values, options) => {
+    const kind = slow.has(text) ? 'slow' : options?.prepare ? 'prepared' : 'unprepared'
+    return submit(kind, text, on => on.run(text, values, options))
+  }
 
   // Nothing is prepared in a transaction: a plan that no longer fits is asked for once more, and when that shows, the
   // transaction has failed.
@@ -83,7 +87,7 @@ export function createPool(
       pending.add(job)
       const now = performance.now()
       // Mostly nothing waits: then it need not be queued.
-      const connection = queue.isEmpty ? pickConnection(job, shareOf(job, now), now) : undefined
+      const connection = queue.isEmpty ? pickConnection(job, shareOf(job), now) : undefined
       if (connection) void send(job, connection, now)
       else {
         queue.add(job)
@@ -102,28 +106,34 @@ export function createPool(
 
   /** Sends what may be sent, callers in turn. When one has to wait for a connection, nothing overtakes it. */
   function dispatch(now: number) {
-    if (queue.isEmpty) return
-    for (const job of queue) {
-      const share = shareOf(job, now)
-      const connection = pickConnection(job, share, now)
-      if (connection) {
-        queue.delete(job)
-        queue.yieldTurn(job.caller)
-        void send(job, connection, now)
-      } else if (!share) return open(now)
+    for (const jobs of queue) {
+      const refused = new Set<Job['kind']>()
+      for (const job of jobs) {
+        if (refused.has(job.kind)) continue
+        const share = shareOf(job)
+        const connection = pickConnection(job, share, now)
+        if (connection) {
+          queue.delete(job)
+          queue.yieldTurn(job.caller)
+          void send(job, connection, now)
+          break
+        }
+        if (!share) return open(now)
+        refused.add(job.kind)
+      }
     }
   }
 
   /**
-   * The connections that a job has to share with others of its kind, which have as many as they may; others overtake it
-   * until it can be sent there. `undefined`: it may have any.
+   * The connections that a job has to share with others of its kind or caller, which have as many as they may; others
+   * overtake it until it can be sent there. `undefined`: it may have any.
    */
-  function shareOf({ kind, text, caller }: Job, now: number): PoolConnection[] | undefined {
-    if (size > 1 && now < slowUntil && connectionsOf(job => job.text === text).length > 0) return []
-    if (kind === 'transaction') {
-      const transactions = connectionsOf(job => job.kind === kind)
-      if (transactions.length >= transactionsMax) return []
-      const own = transactions.filter(({ sent }) => sent[0]!.caller === caller)
+  function shareOf({ kind, caller }: Job): PoolConnection[] | undefined {
+    const max = maxOf[kind]
+    if (max < size) {
+      const alike = connectionsOf(job => job.kind === kind)
+      if (alike.length >= max) return []
+      const own = alike.filter(({ sent }) => sent[0]!.caller === caller)
       if (caller !== undefined && own.length >= quarter) return []
     }
     if (caller === undefined) return undefined
@@ -201,7 +211,7 @@ export function createPool(
       if (job.kind === 'transaction') connections.find(({ sent }) => sent.includes(job))?.destroy()
     }
     const busy = live().filter(connection => !connection.isIdle())
-    if (busy.some(connection => connection.isQuietFor(slowMs, now))) slowUntil = now + 2 * slowMs
+    noteSlow(busy, now)
     const isSilent = busy.some(connection => connection.isQuietFor(silenceMs, now))
     for (const connection of live()) {
       if (isSilent && connection.isQuietFor(slowMs, now)) connection.destroy()
@@ -209,6 +219,17 @@ export function createPool(
     }
     if (away) open(now)
     else dispatch(now)
+  }
+
+  /** What is slow now, or was within the last second. */
+  function noteSlow(busy: PoolConnection[], now: number) {
+    for (const [text, until] of slow) if (until <= now) slow.delete(text)
+    for (const { sent, isQuietFor } of busy) {
+      const { kind, text } = sent[0]!
+      if (kind !== 'transaction' && isQuietFor(slowMs, now)) slow.set(text, now + 2 * slowMs)
+    }
+    if (slow.size === 0) return
+    for (const job of pending) if (job.kind !== 'transaction' && slow.has(job.text)) job.kind = 'slow'
   }
 
   function giveUp(job: Job, cause: unknown) {
