@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
 import { createFairQueue } from '../fair-queue.ts'
@@ -68,13 +69,14 @@ export function createPool(
 
   // Nothing is prepared in a transaction: a plan that no longer fits is asked for once more, and when that shows, the
   // transaction has failed.
-  const transaction: Driver['transaction'] = work =>
-    submit('transaction', 'begin', ({ run, destroy }) =>
-      runTransaction(
-        { run: (text, values, options) => run(text, values, { ...options, prepare: false }), destroy },
-        work,
-      ),
-    )
+  const transaction: Driver['transaction'] = work => {
+    // It may begin when another caller's job has ended; its statements belong to the trace of its own request.
+    const boundWork = AsyncLocalStorage.bind(work)
+    return submit('transaction', 'begin', ({ run, destroy }) => {
+      const unprepared: Query = (text, values, options) => run(text, values, { ...options, prepare: false })
+      return runTransaction({ run: unprepared, destroy }, boundWork)
+    })
+  }
 
   async function submit(kind: Job['kind'], text: string, run: Job['run']): Promise<never> {
     if (isClosed) throw unavailable('the database is closed')
