@@ -19,28 +19,12 @@ import {
 } from 'drizzle-orm/pg-core'
 import { PgProxyTransaction, type PgRemoteQueryResultHKT } from 'drizzle-orm/pg-proxy'
 import * as utilities from 'drizzle-orm/utils'
-import type { DatabaseSettings } from '../config/config.ts'
 import type { Driver, Query, Rows } from './driver.ts'
 
 /** A Drizzle database, or a transaction of one: the same type and queries on PostgreSQL and on the embedded one. */
 export type Db = PgDatabase<PgRemoteQueryResultHKT, Schema>
 
 type Schema = Record<string, never>
-
-/**
- * Opens the database that the settings name, also for `await using`. Only the driver that is needed is loaded.
- * `onShortage` is that of `openPostgres`.
- */
-export async function openDriver(
-  settings: DatabaseSettings,
-  onShortage?: (cause: unknown) => void,
-): Promise<Driver & AsyncDisposable> {
-  const driver =
-    settings.kind === 'postgres'
-      ? (await import('./postgres/postgres.ts')).openPostgres({ ...settings, onShortage })
-      : await (await import('./embedded/embedded.ts')).openEmbedded(settings)
-  return { ...driver, [Symbol.asyncDispose]: () => driver.close() }
-}
 
 /**
  * Drizzle on top of a driver. All of Drizzle's query builder works; this is what it means here:
