@@ -202,7 +202,8 @@ describe('the executable, with a collector', () => {
       }),
     )
 
-    const isInsert = ({ attributes }: Span) => `${attributes['db.query.text']}`.includes('insert into "tasks"')
+    const isInsert = ({ attributes }: Span) =>
+      `${attributes['db.query.text']}`.includes('insert into "tasks"')
     const inserts = results.map(({ statements }) => statements.filter(isInsert))
     expect(inserts.map(({ length }) => length)).toEqual(results.map((_, i) => 1 + (i % 3)))
     for (const { request, statements } of results)
