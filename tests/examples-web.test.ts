@@ -295,6 +295,29 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     60_000,
   )
 
+  test('a task that the user has edited and then deleted is shown when it has changed elsewhere', async () => {
+    const user = await service.user()
+    const task = await service.task(user, { title: 'Paint it' })
+    const page = await open()
+    await Promise.all([synced(page), signIn(page, user)])
+    await item(page, 'Paint it').waitFor()
+
+    await page.context().setOffline(true)
+    await page.getByText('Offline.').waitFor()
+    await edit(page, 'Paint it', 'Title', 'Paint it blue')
+    await page.getByRole('button', { name: 'Edit Paint it blue' }).click()
+    await page.getByRole('button', { name: 'Delete' }).click()
+    await page.getByText('2 waiting to be sent.').waitFor()
+    await service.patch(`/tasks/${task.id}`, { ...user, json: { priority: 4 } })
+    await page.context().setOffline(false)
+
+    await page.getByText('Changed elsewhere').click()
+    await page.getByText('You have deleted it.').waitFor()
+    await page.getByRole('button', { name: 'Keep mine' }).click()
+    await page.getByText('waiting to be sent').waitFor({ state: 'detached' })
+    expect((await service.get('/tasks', user)).body).toEqual([])
+  }, 60_000)
+
   test('a change whose answer was lost is sent again, and is no conflict with itself', async () => {
     const user = await service.user()
     await service.task(user, { title: 'Sent twice' })

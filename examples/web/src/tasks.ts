@@ -73,9 +73,11 @@ export function withChanges(tasks: Task[], changes: Change[], filter: Filter): S
   }
   for (const task of tasks) shown.set(task.id, { ...task, isWaiting: false })
   for (const { op, id, fields, theirs } of changes) {
-    const task = theirs ? { ...theirs, theirs, isDeleted: op === 'delete' } : shown.get(id)
-    if (op === 'delete' && !theirs) shown.delete(id)
-    else if (task) shown.set(id, { ...task, ...fields, isWaiting: true })
+    const task = theirs ? { ...theirs, theirs } : shown.get(id)
+    const isDeleted = op === 'delete'
+    // A deletion may wait behind a refused change: the user must see that.
+    if (isDeleted && !task?.theirs) shown.delete(id)
+    else if (task) shown.set(id, { ...task, ...fields, isDeleted, isWaiting: true })
   }
   return [...shown.values()].filter(task => !task.isWaiting || fits(task, filter))
 }
