@@ -494,6 +494,92 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
   }, 60_000)
 })
 
+describe.skipIf(!chromiumPath)('the collection of examples/rxdb, in several tabs', () => {
+  const folder = join(import.meta.dir, '../examples/rxdb')
+  let service: Running
+  let site: Bun.Server<undefined>
+  let browser: Browser
+  beforeAll(async () => {
+    const page = join(folder, 'page.ts')
+    const { outputs } = await Bun.build({ entrypoints: [page], files: { [page]: rxdbPage } })
+    const script = await outputs[0]!.text()
+    site = Bun.serve({
+      hostname: '127.0.0.1',
+      port: 0,
+      fetch: () =>
+        new Response(`<script type="module">${script.replaceAll('</script', '<\\/script')}</script>`, {
+          headers: { 'content-type': 'text/html; charset=utf-8' },
+        }),
+    })
+    service = await startExecutable({ FRONTEND_URL: site.url.origin, ENVIRONMENT: 'test', BCRYPT_COST: '4' })
+    await untilReady(service)
+    browser = await launchChromium()
+  }, 60_000)
+  afterAll(async () => {
+    await browser?.close()
+    await service?.stop()
+    await site?.stop(true)
+  })
+
+  test('one of them has a stream and replicates, also what the others do', async () => {
+    const user = await service.user()
+    const context = await browser.newContext()
+    let streams = 0
+    context.on('request', request => {
+      if (request.url().endsWith('/tasks/events')) streams++
+    })
+    const { id, token } = user
+    const address = `${site.url.href}#${new URLSearchParams({ url: service.url, id, token })}`
+    const tabs: Page[] = []
+    while (tabs.length < 8) {
+      const tab = await context.newPage()
+      await tab.goto(address)
+      await tab.waitForFunction('window.tasks')
+      tabs.push(tab)
+    }
+    await service.task(user, { title: 'Made elsewhere' })
+    const titles = (tab: Page) => tab.evaluate('tasks.find().exec().then(all => all.map(task => task.title))')
+    for (const tab of tabs) await until(async () => Bun.deepEquals(await titles(tab), ['Made elsewhere']))
+
+    await tabs.at(-1)!.evaluate(`tasks.insert({
+      id: crypto.randomUUID(), version: 0, title: 'Made in the last tab',
+      description: null, status: 'pending', priority: 0, due_at: null,
+    }).then(() => {})`)
+    await until(async () => (await service.get('/tasks', user)).body.length === 2)
+    expect(streams).toBe(1)
+
+    // At the sign-out nothing stays: a tab that cannot read the service has no tasks.
+    const tabAfterwards = async () => {
+      const tab = await context.newPage()
+      await tab.goto(
+        `${site.url.href}?afterwards#${new URLSearchParams({ url: service.url, id, token: 'none' })}`,
+      )
+      await tab.waitForFunction('window.tasks')
+      return await titles(tab)
+    }
+    expect(await tabAfterwards()).toHaveLength(2)
+    for (const tab of context.pages().slice(1)) await tab.close()
+    await tabs[0]!.evaluate('database.remove().then(() => {})')
+    expect(await tabAfterwards()).toEqual([])
+  }, 120_000)
+})
+
+/** The lines of examples/rxdb/README.md, as a page that is called with address and token. */
+const rxdbPage = `
+  import createClient from 'openapi-fetch'
+  import { createRxDatabase } from 'rxdb'
+  import { getRxStorageDexie } from 'rxdb/plugins/storage-dexie'
+  import { replicateTasks } from './src/replicate.ts'
+  import { conflictHandler, taskSchema } from './src/task.ts'
+
+  const { url, token, ...user } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)))
+  const api = createClient({ baseUrl: url, headers: { authorization: 'Bearer ' + token } })
+  const database = await createRxDatabase({ name: \`todo of \${user.id}\`, storage: getRxStorageDexie() })
+  const { tasks } = await database.addCollections({ tasks: { schema: taskSchema, conflictHandler } })
+  replicateTasks(tasks, api)
+  Object.assign(window, { database, tasks })
+`
+
 async function runScript(name: string, env: Record<string, string>) {
   const child = Bun.spawn([process.execPath, 'run', name], {
     cwd: example,
