@@ -10,7 +10,7 @@ import { requestLog } from '../src/http/request-log.ts'
 import { instantInput, oneOf, text, uuidInput } from '../src/http/schema.ts'
 import { unknownNames } from '../src/http/unknown-names.ts'
 import { AppError } from '../src/lib/errors.ts'
-import { email } from '../src/modules/auth/model.ts'
+import { email, withinYear } from '../src/modules/auth/model.ts'
 import { checkArguments } from '../src/modules/mcp/tool-schema.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { leastCpuMs } from './support/cpu.ts'
@@ -31,7 +31,7 @@ const json = 'Content-Type: application/json'
 const flat = (bytes: number) => `{"title":"${'x'.repeat(bytes - 12)}"}`
 const form = 'Content-Type: application/x-www-form-urlencoded'
 const nowhere = '00000000-0000-4000-8000-000000000000'
-const soon = instantInput({ withinYear: true })
+const soon = instantInput({ problem: withinYear })
 
 describe('over the wire', () => {
   const api = {} as Service

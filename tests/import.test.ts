@@ -3,9 +3,12 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Kind } from '@sinclair/typebox'
 import { version } from '../package.json'
-import { createLoader, type Loader, patiently } from '../src/cli/transfer/bulk-insert.ts'
+import { operationsOn } from '../src/cli/operations.ts'
+import { patiently } from '../src/cli/patiently.ts'
 import { exportAll } from '../src/cli/transfer/export.ts'
 import { importFile } from '../src/cli/transfer/import-file.ts'
+import { createLoader, type Loader } from '../src/cli/transfer/loader.ts'
+import { createDb } from '../src/db/drizzle.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
@@ -727,7 +730,10 @@ onBothDatabases('the loader', api => {
     const add = (count: number) => {
       counted += count
     }
-    const loader = createLoader(api.driver, { add, say: message => void said.push(message) })
+    const loader = createLoader(operationsOn(createDb(api.driver)), {
+      add,
+      say: message => void said.push(message),
+    })
     await work(loader)
     const { added, present, skipped } = loader.counts
     expect(counted).toBe(Object.values(added).reduce((sum, count) => sum + count, present + skipped))
@@ -832,7 +838,7 @@ onBothDatabases('the loader', api => {
     'gives up at once when the database is broken (%p)',
     async code => {
       const addRows = () => Promise.reject(Object.assign(new Error('broken'), { code }))
-      const loader = createLoader({ ...api.driver, addRows }, { add() {}, say() {} })
+      const loader = createLoader({ addRows }, { add() {}, say() {} })
 
       await expect(loader.add([row(crypto.randomUUID(), 1)])).rejects.toThrow('broken')
     },
@@ -872,7 +878,7 @@ test('the loader waits for a writer of the same user, and takes the versions tha
   const meeting = createMeeting(database.directUrl)
   const ada = await api.user()
   const { type: _, ...columns } = taskLine(ada.id, 1)
-  const loader = createLoader(api.driver, { add() {}, say() {} })
+  const loader = createLoader(operationsOn(createDb(api.driver)), { add() {}, say() {} })
   let adding: Promise<void> | undefined
 
   await meeting.sql.begin(async tx => {
@@ -931,7 +937,8 @@ test('what was accepted once comes in, whatever the rules of requests are today'
 })
 
 test('what reads exports and backups uses no schema of a request', async () => {
-  const files = ['transfer/import-file.ts', 'transfer/bulk-insert.ts', 'backup/restore.ts']
+  const names = ['import-file', 'loader', 'bulk-insert', 'format'].map(name => `transfer/${name}.ts`)
+  const files = [...names, 'backup/restore.ts']
   const source = files.map(file => readFileSync(join(import.meta.dir, '../src/cli', file), 'utf8')).join('')
   const schemas: string[] = []
   const imports = [...source.matchAll(/^import \{([^}]+)\} from '(?:\.\.\/)+(modules\/[^']+)'/gm)]

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
-import { createDb, openDriver } from '../src/db/drizzle.ts'
+import { createDb } from '../src/db/drizzle.ts'
+import { openDriver } from '../src/db/open-driver.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import type { ListQuery } from '../src/modules/tasks/model.ts'
 import { createTaskService, type TaskService } from '../src/modules/tasks/service.ts'

@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { createDb } from '../src/db/drizzle.ts'
+import { createCursors } from '../src/lib/cursor.ts'
 import { createListService } from '../src/modules/lists/service.ts'
-import { createCursors } from '../src/modules/tasks/cursor.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
 import { byHand } from './support/by-hand.ts'
 import { onBothDatabases, type Service, type User } from './support/harness.ts'

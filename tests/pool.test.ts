@@ -440,6 +440,41 @@ test('a text that waits for a lock costs one connection, and the others go on', 
   expect(order).toEqual([...Array(4).fill('wait 5 other'), 'wait 1000 locked', 'wait 5 other'])
 })
 
+test('statements of a text that is slow have a third of the connections, those of one caller a quarter', async () => {
+  const time = fakeTime()
+  const pool = scripted(9)
+  const askAs = (caller: string, text: string) => as(caller, () => ask(pool, text, true))
+  void askAs('ada', 'wait 700 search')
+  await time.pass(600)
+  for (let i = 0; i < 4; i++) void askAs('ada', 'wait 700 search')
+  await time.pass(20)
+  expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 3 })
+  for (let i = 0; i < 2; i++) void askAs('bob', 'wait 700 search')
+  await time.pass(20)
+  expect(pool.stats()).toMatchObject({ inUse: 3, waiting: 4 })
+  const others = [askAs('ada', 'quick'), askAs('bob', 'wait 5 other search')]
+  others.push(as('bob', () => pool.transaction(query => query('quick', []).then(() => 'answered'))))
+  await time.pass(20)
+
+  expect(await Promise.all(others)).toEqual(Array(3).fill('answered'))
+})
+
+test('of transactions and slow statements together there is always a connection left', async () => {
+  const time = fakeTime()
+  const pool = scripted(3)
+  void as('ada', () => ask(pool, 'wait 1000 locked'))
+  await time.pass(600)
+  for (const caller of ['bob', 'eve', 'kim']) {
+    void as(caller, () => ask(pool, 'wait 1000 locked'))
+    void as(caller, () => pool.transaction(query => query('wait 1000', [])))
+  }
+  await time.pass(10)
+  const outcome = as('joe', () => ask(pool, 'quick'))
+  await time.pass(10)
+
+  expect(await outcome).toBe('answered')
+})
+
 test('a while after the lock all is as before', async () => {
   const time = fakeTime()
   const pool = scripted(2)

@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test'
-import { tokenize } from '../src/modules/tasks/words.ts'
+import { tokenize } from '../src/modules/tasks/search.ts'
 import { onBothDatabases, type Service, type User } from './support/harness.ts'
 
 /** The first title that a search finds, and how many tasks it finds in all. */

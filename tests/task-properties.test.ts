@@ -2,9 +2,9 @@ import { describe, expect, test } from 'bun:test'
 import { Value } from '@sinclair/typebox/value'
 import fc from 'fast-check'
 import { toInstant } from '../src/db/tables.ts'
+import { createCursors } from '../src/lib/cursor.ts'
 import { AppError } from '../src/lib/errors.ts'
 import type { UserId } from '../src/lib/user-id.ts'
-import { createCursors } from '../src/modules/tasks/cursor.ts'
 import { fields as taskFields, taskStatuses } from '../src/modules/tasks/fields.ts'
 import {
   type Changes,
@@ -16,8 +16,8 @@ import {
   task,
 } from '../src/modules/tasks/model.ts'
 import type { Serialized } from '../src/modules/tasks/owned.ts'
+import { tokenize } from '../src/modules/tasks/search.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
-import { tokenize } from '../src/modules/tasks/words.ts'
 import { withEffort } from './support/effort.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { toInstant } from '../src/db/tables.ts'
 import { parseInstant } from '../src/lib/instant.ts'
-import { searchPatterns, tokenize } from '../src/modules/tasks/words.ts'
+import { searchPatterns, tokenize } from '../src/modules/tasks/search.ts'
 import { onBothDatabases } from './support/harness.ts'
 
 describe('a moment', () => {

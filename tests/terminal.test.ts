@@ -109,10 +109,10 @@ test.each([
 })
 
 test.each([
-  [undefined, '30 rows, 30/s', '1,000 rows, 833/s'],
-  [2000, '30 of 2,000 rows, 30/s', '1,000 of 2,000 rows, 833/s'],
+  [undefined, '30 rows, 30/s', '1,000 rows, 833/s', '1,000 rows, 500/s'],
+  [2000, '30 of 2,000 rows, 30/s', '1,000 of 2,000 rows, 833/s', '1,000 of 2,000 rows, 500/s'],
 ])(
-  'work of more than a second shows its progress in one line, five times a second (of %p)',
+  'work of more than a second shows its progress in one line, five times a second, until its end (of %p)',
   (total, ...shown) => {
     let written = ''
     let now = 0
@@ -126,23 +126,27 @@ test.each([
       process.stderr.isTTY = isTerminal
       now = 0
       written = ''
-      const progress = createProgress(total)
-      for (const [count, time] of [
-        [10, 999],
-        [20, 1000],
-        [920, 1199],
-        [50, 1200],
-      ] as const) {
-        now = time
-        progress.add(count)
+      {
+        using progress = createProgress(total)
+        for (const [count, time] of [
+          [10, 999],
+          [20, 1000],
+          [920, 1199],
+          [50, 1200],
+        ] as const) {
+          now = time
+          progress.add(count)
+        }
+        progress.say('skipped one')
+        now = 2000
+        progress.add(0)
       }
-      progress.say('skipped one')
-      progress.clear()
       return written
     }
     try {
       const line = '\r\x1b[K'
-      expect(work(true)).toBe(`${line}${shown[0]}${line}${shown[1]}${line}skipped one\n`)
+      const before = `${line}${shown[0]}${line}${shown[1]}`
+      expect(work(true)).toBe(`${before}${line}skipped one\n${line}${shown[2]}${line}`)
       expect(work(false)).toBe('skipped one\n')
     } finally {
       process.stderr.isTTY = isTTY

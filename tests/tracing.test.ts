@@ -191,6 +191,25 @@ describe('the executable, with a collector', () => {
     }
   })
 
+  test('batches at once keep their statements apart, also when they have waited for each other', async () => {
+    const users = await Promise.all(Array.from({ length: 10 }, () => api.user()))
+
+    const results = await Promise.all(
+      Array.from({ length: 40 }, (_, i) => {
+        const create = { op: 'create', task: { title: `${i}` } }
+        const json = { operations: Array(1 + (i % 3)).fill(create) }
+        return traced('POST', '/tasks/batch', { token: users[i % 10]!.token, json })
+      }),
+    )
+
+    const isInsert = ({ attributes }: Span) =>
+      `${attributes['db.query.text']}`.includes('insert into "tasks"')
+    const inserts = results.map(({ statements }) => statements.filter(isInsert))
+    expect(inserts.map(({ length }) => length)).toEqual(results.map((_, i) => 1 + (i % 3)))
+    for (const { request, statements } of results)
+      expect(statements.every(span => span.parentSpanId === request.spanId)).toBe(true)
+  })
+
   test('a failure is marked, by its code alone', async () => {
     const email = `geheim-${hex(4)}@example.com`
     const json = { email, password: 'geheim geheim' }

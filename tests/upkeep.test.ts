@@ -2,8 +2,8 @@ import { expect, spyOn, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { openDriver } from '../src/db/drizzle.ts'
 import { runMaintenance, startMaintenance } from '../src/db/embedded/maintenance.ts'
+import { openDriver } from '../src/db/open-driver.ts'
 import { until } from './support/until.ts'
 
 /** A database whose log since the last checkpoint is this long, and the statements that it receives. */

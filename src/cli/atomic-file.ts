@@ -1,6 +1,6 @@
 import { closeSync, fsyncSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
-import { openDraft, syncFolder } from '../config/data-dir.ts'
+import { openDraft, syncFolder } from '../lib/durable-file.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
 import { print } from './terminal.ts'
 

@@ -5,11 +5,8 @@ import type { Driver, QueryOptions } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
 import { brokenConstraint, databaseError } from '../db/pg-error.ts'
 import { AppError } from '../lib/errors.ts'
-import { type ApiTokenInput, createApiToken } from '../modules/auth/api-tokens.ts'
-import { type AccessChange, changeAccess } from '../modules/auth/end-access.ts'
-import { eraseUser } from '../modules/tasks/erasure.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
-import { addRows, type NewRow } from './transfer/bulk-insert.ts'
+import { type Operations, operationsOn } from './operations.ts'
 
 /**
  * The embedded database belongs to one process. While that is the service, commands send it their statements over a
@@ -61,21 +58,14 @@ async function answer(request: Request, dataDir: string, driver: Driver): Promis
   return call(...((await request.json()) as never[]))
 }
 
-/**
- * What commands may ask of the service, by name. What needs a transaction is one call, which the service runs as a
- * whole: a command that hangs then holds no lock.
- */
+/** What commands may ask of the service, by name. */
 const callsOn = (driver: Driver, dataDir: string, signal: AbortSignal) => ({
   async greet() {},
   async query(text: string, values: readonly unknown[], options: QueryOptions) {
     const rows = await driver.query(text, values, options)
     return { rows, columns: rows.columns }
   },
-  addRows: (rows: readonly NewRow[]) => addRows(driver, rows),
-  /** Deletes what a deleted account has left. */
-  erase: (userId: string) => eraseUser(createDb(driver), userId),
-  change: (userId: string, to: AccessChange) => changeAccess(createDb(driver), userId, to),
-  createToken: (userId: string, input: ApiTokenInput) => createApiToken(createDb(driver), userId, input),
+  ...operationsOn(createDb(driver)),
   /** `name` is that of a folder, from `newCopy`. */
   async copy(name: string) {
     if (!copyName.test(name)) throw new Error('not the name of a copy')
@@ -90,9 +80,6 @@ const callsOn = (driver: Driver, dataDir: string, signal: AbortSignal) => ({
 
 type Calls = ReturnType<typeof callsOn>
 type Results = { [Name in keyof Calls]: Awaited<ReturnType<Calls[Name]>> }
-
-/** The calls that a database of the command's own needs a transaction for. */
-export type ServiceCalls = Pick<Calls, 'addRows' | 'erase' | 'change' | 'createToken'>
 
 interface Failure {
   message: string
@@ -109,7 +96,7 @@ function describe(error: unknown): Failure {
 /** The database of the service that runs on this folder; `undefined` without one. */
 export async function connectToService(
   dataDir: string,
-): Promise<(Driver & AsyncDisposable & ServiceCalls) | undefined> {
+): Promise<(Driver & AsyncDisposable & Operations) | undefined> {
   const unix = join(dataDir, socketName)
   async function call<Name extends keyof Calls>(
     name: Name,
@@ -135,9 +122,9 @@ export async function connectToService(
       return Object.assign(rows, { columns })
     },
     addRows: rows => call('addRows', rows),
-    erase: userId => call('erase', userId),
     change: (userId, to) => call('change', userId, to),
     createToken: (userId, input) => call('createToken', userId, input),
+    erase: userId => call('erase', userId),
     copyTo: folder => call('copy', basename(dirname(folder))),
     transaction: refuse,
     dedicatedConnection: refuse,

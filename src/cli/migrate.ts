@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.ts'
 import { distribute, undistributedTables } from '../db/distribute.ts'
-import { openDriver } from '../db/drizzle.ts'
 import { migrationState, migrations } from '../db/migrator.ts'
+import { openDriver } from '../db/open-driver.ts'
 import { distributedTables } from '../modules/table-registry.ts'
 import { applyMigrations, isAbsent, openDatabase, sayItWaits } from './open-database.ts'
 import { readConfig } from './read-config.ts'

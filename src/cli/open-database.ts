@@ -2,21 +2,25 @@ import { join } from 'node:path'
 import type { Config } from '../config/config.ts'
 import { clusterName, holdsDatabase } from '../config/data-dir.ts'
 import type { Driver } from '../db/driver.ts'
-import { createDb, type Db, openDriver } from '../db/drizzle.ts'
+import { createDb, type Db } from '../db/drizzle.ts'
 import { migrate, migrations } from '../db/migrator.ts'
+import { openDriver } from '../db/open-driver.ts'
 import { distributedTables } from '../modules/table-registry.ts'
 import { removedAtEnd } from './atomic-file.ts'
-import { connectToService, newCopy, type ServiceCalls } from './control-socket.ts'
+import { connectToService, newCopy } from './control-socket.ts'
+import { type Operations, operationsOn } from './operations.ts'
 import { readConfig } from './read-config.ts'
 import { say } from './terminal.ts'
 
-/** A database for a command. That of a running service refuses transactions, and has `ServiceCalls` instead. */
-type CommandDriver = Driver & AsyncDisposable & Partial<ServiceCalls>
+/** A database for a command: that of a running service refuses transactions other than `Operations`. */
+type CommandDriver = Driver & AsyncDisposable & Operations
 
 /** Opens the database of the settings: through the service when that has the embedded one. */
 export async function openDatabase({ database }: Config): Promise<CommandDriver> {
   const service = database.kind === 'embedded' ? await connectToService(database.dataDir) : undefined
-  return service ?? openDriver(database)
+  if (service) return service
+  const driver = await openDriver(database)
+  return { ...driver, ...operationsOn(createDb(driver)) }
 }
 
 /** Applies pending migrations and returns their tags. */

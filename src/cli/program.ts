@@ -225,7 +225,7 @@ Changes nothing. Exit code 1 when something fails.
 Examples:
   todo-api doctor
   todo-api doctor --json | jq -r 'select(.verdict == "fail").cure'`,
-    load: async () => (await import('./doctor.ts')).doctorCommand,
+    load: async () => (await import('./doctor/doctor.ts')).doctorCommand,
   },
   {
     usage: 'user',

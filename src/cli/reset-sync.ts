@@ -1,17 +1,16 @@
 import { sql } from 'drizzle-orm'
 import type { Db } from '../db/drizzle.ts'
 import { userVersions } from '../db/tables.ts'
+import { nilUuid } from '../lib/uuid.ts'
 import { lists } from '../modules/lists/table.ts'
 import { tasks } from '../modules/tasks/table.ts'
 import { withDatabase } from './open-database.ts'
-import { createProgress, say } from './terminal.ts'
-import { patiently } from './transfer/bulk-insert.ts'
+import { patiently } from './patiently.ts'
+import { createProgress } from './terminal.ts'
 
 const usersAtOnce = 100
 /** A writer, or another user of the embedded database, then waits at most a tenth of a second. */
 const rowsAtOnce = 200
-
-const firstId = '00000000-0000-0000-0000-000000000000'
 
 /**
  * Where a user's versions go on: at the microseconds since 1970, which is beyond every version so far, also after an
@@ -26,7 +25,7 @@ const farAhead = sql`greatest(v.last_version + 4294967296, (extract(epoch from n
  */
 export async function resetSyncCommand(): Promise<void> {
   await withDatabase(async db => {
-    const progress = createProgress()
+    using progress = createProgress()
     let moved = 0
     const users = await skipVersions(db, async user => {
       for (const table of [lists, tasks]) {
@@ -36,8 +35,7 @@ export async function resetSyncCommand(): Promise<void> {
         }
       }
     })
-    progress.clear()
-    say(
+    progress.say(
       `the clients of ${users} users will sync from the beginning; ${moved} tasks and lists have new versions`,
     )
   })
@@ -51,7 +49,7 @@ export async function skipVersions(db: Db, onUser?: (id: string) => Promise<void
   let total = 0
   let page: { id: string }[] = []
   do {
-    const last = page.at(-1)?.id ?? firstId
+    const last = page.at(-1)?.id ?? nilUuid
     const move = sql`
       with page as (
         select user_id from ${userVersions} where user_id > ${last}::uuid order by user_id limit ${usersAtOnce}

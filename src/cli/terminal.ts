@@ -38,6 +38,9 @@ function table(rows: readonly (readonly string[])[]): string {
   return rows.map(row => `${row.map(pad).join('  ').trimEnd()}\n`).join('')
 }
 
+/** A moment in a table: to the minute, or `never`. */
+export const minuteOf = (moment: string | null) => moment?.slice(0, 16).replace('T', ' ') ?? 'never'
+
 /** Foreign text, safe for a terminal: one line without control characters. */
 export function printable(text: string): string {
   return text.replace(/\p{Cc}|\p{Cf}|\p{Zl}|\p{Zp}/gu, '\u{fffd}')
@@ -48,7 +51,10 @@ export type Progress = ReturnType<typeof createProgress>
 const progressAfterMs = 1000
 const progressEveryMs = 200
 
-/** Shows how many rows are done in one line on stderr, for work of more than a second; nothing without a terminal. */
+/**
+ * Shows how many rows are done in one line on stderr, for work of more than a second; nothing without a terminal. For
+ * `using`: the line goes at the end.
+ */
 export function createProgress(total?: number) {
   const shown = process.stderr.isTTY === true
   const begun = performance.now()
@@ -77,7 +83,7 @@ export function createProgress(total?: number) {
       clear()
       say(message)
     },
-    clear,
+    [Symbol.dispose]: clear,
   }
 }
 

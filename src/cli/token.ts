@@ -3,12 +3,12 @@ import { t } from 'elysia'
 import { apiTokens, users } from '../db/tables.ts'
 import { sha256 } from '../lib/sha256.ts'
 import { isUuid } from '../lib/uuid.ts'
-import { type ApiTokenInput, createApiToken, inDays, isUnexpired } from '../modules/auth/api-tokens.ts'
+import { type ApiTokenInput, inDays, isUnexpired } from '../modules/auth/api-tokens.ts'
 import { apiTokenCreate } from '../modules/auth/model.ts'
+import { createCheck } from './check-schema.ts'
 import { findUser } from './find-user.ts'
 import { withDatabase } from './open-database.ts'
-import { print, printable, printRows, readSecret, say, UsageError } from './terminal.ts'
-import { createCheck } from './transfer/check-schema.ts'
+import { minuteOf, print, printable, printRows, readSecret, say, UsageError } from './terminal.ts'
 
 interface CreateOptions {
   name?: string
@@ -19,7 +19,7 @@ interface CreateOptions {
 /** Makes an API token for a user, and prints it. */
 export async function createToken(userName: string, options: CreateOptions): Promise<void> {
   const input = readInput(options)
-  await withDatabase(async (db, { createToken = (id, input) => createApiToken(db, id, input) }) => {
+  await withDatabase(async (db, { createToken }) => {
     const user = await findUser(db, userName)
     const made = await createToken(user.id, input)
     if (!made) throw new Error(`${printable(user.email)} is disabled`)
@@ -56,7 +56,7 @@ export async function listTokens(
       NAME: token => printable(token.name),
       SCOPES: token => token.scopes.join(','),
       'BEGINS WITH': token => token.prefix,
-      'LAST USED': token => token.last_used_at?.slice(0, 16).replace('T', ' ') ?? 'never',
+      'LAST USED': token => minuteOf(token.last_used_at),
       EXPIRES: token => dayOf(token.expires_at),
     })
   })

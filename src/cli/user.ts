@@ -4,17 +4,16 @@ import type { Config } from '../config/config.ts'
 import { createDb, type Db } from '../db/drizzle.ts'
 import { brokenConstraint } from '../db/pg-error.ts'
 import { sessions, toInstant, users } from '../db/tables.ts'
-import { type AccessChange, changeAccess } from '../modules/auth/end-access.ts'
+import type { AccessChange } from '../modules/auth/end-access.ts'
 import { email, newPassword, normalizeEmail } from '../modules/auth/model.ts'
 import { insertUser } from '../modules/auth/new-user.ts'
 import { createPasswords } from '../modules/auth/password-hash.ts'
-import { eraseUser } from '../modules/tasks/erasure.ts'
 import { tasks } from '../modules/tasks/table.ts'
+import { createCheck } from './check-schema.ts'
 import { findUser } from './find-user.ts'
 import { applyMigrations, openDatabase, withDatabase } from './open-database.ts'
 import { readConfig } from './read-config.ts'
-import { ask, print, printable, printRows, readPassword, say, UsageError } from './terminal.ts'
-import { createCheck } from './transfer/check-schema.ts'
+import { ask, minuteOf, print, printable, printRows, readPassword, say, UsageError } from './terminal.ts'
 
 /** Prints every account: a table at a terminal, one line of JSON each elsewhere or with `json`. */
 export async function listUsers(
@@ -28,7 +27,7 @@ export async function listUsers(
       CREATED: user => user.created_at.slice(0, 10),
       TASKS: user => String(user.tasks),
       SESSIONS: user => String(user.sessions),
-      'LAST USED': user => user.last_used_at?.slice(0, 16).replace('T', ' ') ?? 'never',
+      'LAST USED': user => minuteOf(user.last_used_at),
       DISABLED: user => user.disabled_at?.slice(0, 10) ?? '',
     })
   })
@@ -76,7 +75,7 @@ export async function enableUser(name: string): Promise<void> {
 
 /** Deletes the account, its sessions and its tasks for good. Asks first, unless `yes`. */
 export async function deleteUser(name: string, { yes = false }: { yes?: boolean }): Promise<void> {
-  await withDatabase(async (db, { erase = id => eraseUser(db, id) }) => {
+  await withDatabase(async (db, { erase }) => {
     const user = await findUser(db, name)
     if (!yes) await confirm(db, user)
     await db.delete(users).where(eq(users.id, user.id))
@@ -109,10 +108,9 @@ async function changeUser(
   what: string,
   readChange: () => AccessChange | Promise<AccessChange>,
 ): Promise<void> {
-  await withDatabase(async (db, { change = (id, to) => changeAccess(db, id, to) }) => {
+  await withDatabase(async (db, { change }) => {
     const { id, email } = await findUser(db, name)
-    const ended = await change(id, await readChange())
-    const { sessions, apiTokens } = ended
+    const { sessions, apiTokens } = await change(id, await readChange())
     say(`${printable(email)} ${what}; ${sessions.length} sessions and ${apiTokens.length} API tokens ended`)
   })
 }

@@ -17,29 +17,7 @@ export type Config = ReturnType<typeof readSettings>['config']
 export type BackupSettings = NonNullable<Config['backups']>
 
 const environments = ['development', 'production', 'test'] as const
-
-/** Words of placeholders and examples. A random secret contains one of them once in ten million times. */
-const placeholderWord =
-  /secret|change|example|password|replace|placeholder|default|insecure|openssl|12345678|abcdefgh/
-/** That of the FastAPI tutorial, which many installations have copied. */
-const publishedSecrets = ['09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7']
-const differentCharactersMin = 8
-
-/** Whether a secret is easy to guess: a placeholder, a published one, a repeated pattern. */
-function isGuessable(secret: string): boolean {
-  const text = secret.toLowerCase()
-  const repeats = (length: number) => text.slice(length) === text.slice(0, -length)
-  return (
-    publishedSecrets.includes(text) ||
-    placeholderWord.test(text) ||
-    new Set(text).size < differentCharactersMin ||
-    Array.from({ length: text.length >> 1 }, (_, i) => i + 1).some(repeats)
-  )
-}
-
-const secretLengthMin = 32
 const workersMax = 64
-const tokenLengthMin = 16
 
 /** All mistakes in the settings at once, by name, without the values. */
 export class ConfigError extends Error {
@@ -143,7 +121,7 @@ interface Place {
 }
 
 /** One setting, for `todo-api config`. */
-export interface Setting {
+interface Setting {
   /** What is in force if it is not set. */
   fallback: string | undefined
   /** Whether its value must not be shown. */
@@ -235,6 +213,8 @@ function frontendUrls({ text, mistake }: Reader): string[] {
   return urls
 }
 
+const secretLengthMin = 32
+
 function secretKey({ isSet, secret, mistake }: Reader, place: Place): string | undefined {
   const { environment, dataDir, database } = place
   const value = secret('SECRET_KEY', `(kept in ${dataDir}/secret_key)`)
@@ -255,6 +235,25 @@ function secretKey({ isSet, secret, mistake }: Reader, place: Place): string | u
     )
   }
   return value
+}
+
+/** Words of placeholders and examples. A random secret contains one of them once in ten million times. */
+const placeholderWord =
+  /secret|change|example|password|replace|placeholder|default|insecure|openssl|12345678|abcdefgh/
+/** That of the FastAPI tutorial, which many installations have copied. */
+const publishedSecrets = ['09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7']
+const differentCharactersMin = 8
+
+/** Whether a secret is easy to guess: a placeholder, a published one, a repeated pattern. */
+function isGuessable(secret: string): boolean {
+  const text = secret.toLowerCase()
+  const repeats = (length: number) => text.slice(length) === text.slice(0, -length)
+  return (
+    publishedSecrets.includes(text) ||
+    placeholderWord.test(text) ||
+    new Set(text).size < differentCharactersMin ||
+    Array.from({ length: text.length >> 1 }, (_, i) => i + 1).some(repeats)
+  )
 }
 
 function firstUser({ isSet, text, secret, mistake }: Reader) {
@@ -283,6 +282,8 @@ function trustedProxies({ text, mistake }: Reader): string[] {
     return []
   }
 }
+
+const tokenLengthMin = 16
 
 /** `/metrics` on a port of its own, or as a route of the API with a token. */
 function metrics({ text, secret, integer, mistake }: Reader, mainPort: number) {

@@ -4,15 +4,14 @@ import {
   closeSync,
   existsSync,
   fstatSync,
-  fsyncSync,
   mkdirSync,
-  openSync,
   readdirSync,
   renameSync,
   rmSync,
   statSync,
 } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
+import { openDraft, syncFolder } from '../lib/durable-file.ts'
 
 /** The folder of DATA_DIR where the embedded database is. */
 export const clusterName = 'cluster'
@@ -138,25 +137,6 @@ function finishInterruptedRestore(dataDir: string): void {
 
 /** References to locks: an unreferenced one would be garbage-collected and so released. */
 const held = new Set<Database>()
-
-/** Syncs the entries of a folder to disk, not the contents of its files. */
-export function syncFolder(path: string): void {
-  const folder = openSync(path, 'r')
-  try {
-    fsyncSync(folder)
-  } finally {
-    closeSync(folder)
-  }
-}
-
-/**
- * Creates a file beside the one that it will replace, readable by its owner only. Its name is random and must be free, so
- * that another user of the folder cannot prepare a file or a link there.
- */
-export function openDraft(path: string): { path: string; file: number } {
-  const draft = `${path}.${crypto.randomUUID()}.part`
-  return { path: draft, file: openSync(draft, 'wx', 0o600) }
-}
 
 /** Locks a file in a data folder until it is closed or the process ends; creates it if it does not exist. */
 export function lockFile(path: string, name = lockName): Database {

@@ -1,6 +1,7 @@
 import { closeSync, existsSync, fsyncSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { lockFile, openDraft, prepareDataDir, secretName, syncFolder } from './data-dir.ts'
+import { openDraft, syncFolder } from '../lib/durable-file.ts'
+import { lockFile, prepareDataDir, secretName } from './data-dir.ts'
 
 const secretBytes = 32
 /** An operator may have written another secret into the file. */

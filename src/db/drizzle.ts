@@ -4,8 +4,10 @@ import {
   fillPlaceholders,
   is,
   Placeholder,
+  placeholder,
   type SQL,
   type Query as SqlQuery,
+  sql,
 } from 'drizzle-orm'
 import {
   PgDatabase,
@@ -17,7 +19,6 @@ import {
 } from 'drizzle-orm/pg-core'
 import { PgProxyTransaction, type PgRemoteQueryResultHKT } from 'drizzle-orm/pg-proxy'
 import * as utilities from 'drizzle-orm/utils'
-import type { DatabaseSettings } from '../config/config.ts'
 import type { Driver, Query, Rows } from './driver.ts'
 
 /** A Drizzle database, or a transaction of one: the same type and queries on PostgreSQL and on the embedded one. */
@@ -26,27 +27,11 @@ export type Db = PgDatabase<PgRemoteQueryResultHKT, Schema>
 type Schema = Record<string, never>
 
 /**
- * Opens the database that the settings name, also for `await using`. Only the driver that is needed is loaded.
- * `onShortage` is that of `openPostgres`.
- */
-export async function openDriver(
-  settings: DatabaseSettings,
-  onShortage?: (cause: unknown) => void,
-): Promise<Driver & AsyncDisposable> {
-  const driver =
-    settings.kind === 'postgres'
-      ? (await import('./postgres/postgres.ts')).openPostgres({ ...settings, onShortage })
-      : await (await import('./embedded/embedded.ts')).openEmbedded(settings)
-  return { ...driver, [Symbol.asyncDispose]: () => driver.close() }
-}
-
-/**
  * Drizzle on top of a driver. All of Drizzle's query builder works; this is what it means here:
  *
  * - `await db.select(…)…` sends the statement with its values, so that PostgreSQL plans it for them.
  * - `db.select(…)….prepare('read_task')` makes the text once and keeps it in the server (`QueryOptions.prepare`): for
- *   the few hot statements. Values come by name: `placeholder('id')` in the query, `.execute({ id })` for each run. Each
- *   needs a type: `${placeholder('id')}::uuid`.
+ *   the few hot statements. Values come by name: `parameter('id', 'uuid')` in the query, `.execute({ id })` for each run.
  * - Rows are objects with inferred types. SQL that the builder has no words for is a CTE of its own
  *   (`db.$with('found', { id: tasks.id }).as(sql`…`)`), or a whole statement: `db.execute<Row>(sql`…`)` and
  *   `prepareSql<Row>(db, name, sql`…`)`, whose rows have the names of their columns.
@@ -69,6 +54,9 @@ export function prepareSql<Row extends object>(db: Db, name: string, query: SQL)
   type Rows = PreparedQueryConfig & { execute: Row[] }
   return db._.session.prepareQuery<Rows>(dialect.sqlToQuery(query), undefined, name, false)
 }
+
+/** A value of a prepared statement, by name; the type keeps PostgreSQL from guessing. */
+export const parameter = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`
 
 /** Drizzle's, but a placeholder that stands in several places is one parameter. */
 class Dialect extends PgDialect {

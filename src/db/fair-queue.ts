@@ -13,14 +13,8 @@ export function createFairQueue<Work extends { caller: Caller }>() {
       callers.getOrInsertComputed(work.caller, () => new Set()).add(work)
     },
 
-    /** The next one. `select` returns which work of a caller may begin now, or `undefined` for none of it. */
-    next(select: (caller: Caller) => ((work: Work) => boolean) | undefined = () => () => true) {
-      for (const [caller, waiting] of callers) {
-        const mayBegin = select(caller)
-        if (mayBegin) for (const work of waiting) if (mayBegin(work)) return work
-      }
-      return undefined
-    },
+    /** What waits, of each caller in turn. */
+    [Symbol.iterator]: () => callers.values(),
 
     delete(work: Work) {
       const waiting = callers.get(work.caller)

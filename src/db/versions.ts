@@ -1,6 +1,6 @@
-import { eq, placeholder, type SQL, sql } from 'drizzle-orm'
+import { eq, type SQL, sql } from 'drizzle-orm'
 import { AppError } from '../lib/errors.ts'
-import type { Db } from './drizzle.ts'
+import { type Db, parameter } from './drizzle.ts'
 import { type Tombstones, users, userVersions } from './tables.ts'
 
 /** Reads which changes a user has: while `lastVersion` stays, so do the user's tasks and lists. */
@@ -9,7 +9,7 @@ export function createVersionReader(db: Db) {
   const query = db
     .select({ lastVersion, forgottenVersion })
     .from(userVersions)
-    .where(eq(userId, sql`${placeholder('user')}::uuid`))
+    .where(eq(userId, parameter('user', 'uuid')))
     .prepare('user_versions')
 
   return async (user: string) => (await query.execute({ user }))[0]

@@ -1,8 +1,8 @@
 import { Elysia } from 'elysia'
-import { AppError, type Problem } from '../lib/errors.ts'
-import { repeatedNames, withoutBrackets } from './problems.ts'
-import { errors, queryValues } from './schema.ts'
-import { prefersStrict } from './unknown-names.ts'
+import { AppError, invalid } from '../lib/errors.ts'
+import { errors } from './error-responses.ts'
+import { checkEncoding } from './query.ts'
+import { prefersStrict, repeatedNames } from './unknown-names.ts'
 
 /** The largest request body, in bytes. */
 const bodyBytesMax = 32 * 1024
@@ -42,26 +42,6 @@ export const body = ({ bytesMax = bodyBytesMax, forms = false }: BodyOptions = {
       if (!isObject(context.rawBody))
         throw invalid({ loc: ['body'], msg: 'Input should be an object', type: 'object_type' })
     })
-
-/**
- * For routes with a `query` or `headers` schema. It makes the one check that no schema can make: when a schema sees a
- * value, bytes that are not UTF-8 have been replaced.
- */
-export const query = () =>
-  new Elysia({ name: 'query' }).onTransform({ as: 'scoped' }, ({ request, query }) => {
-    const start = request.url.indexOf('?')
-    if (start < 0) return
-    checkEncoding('query', request.url.slice(start + 1))
-    joinLists(request, query)
-  })
-
-/** A list may also be sent as `tag[]=a&tag[]=b`, as axios and jQuery do. */
-function joinLists(request: Request, query: Record<string, unknown>): void {
-  for (const name of Object.keys(query)) {
-    if (!name.endsWith('[]')) continue
-    query[withoutBrackets(name)] = queryValues(request, withoutBrackets(name))
-  }
-}
 
 /** The parsed body, `undefined` when there is none. Throws 400 (incomplete), 413, 415 or 422. */
 export async function readBody(request: Request, bytesMax: number, forms = false): Promise<unknown> {
@@ -128,31 +108,6 @@ function readForm(text: string): unknown {
   return Object.fromEntries(fields)
 }
 
-/**
- * Refuses percent-encoded bytes that are not UTF-8: URLSearchParams replaces each by U+FFFD, which would make different
- * passwords equal. What only looks like an escape (`%ZZ`) is text, as everywhere on the web.
- */
-function checkEncoding(section: 'body' | 'query', encoded: string): void {
-  if (!/%[89a-f]/i.test(encoded)) return
-  const broken = encoded.split('&').filter(field => !isUtf8(field))
-  if (broken.length === 0) return
-  const problems = broken.map(field => ({
-    loc: [section, field.split('=')[0]!],
-    msg: 'Percent-encoding is not valid UTF-8',
-    type: 'encoding_invalid',
-  }))
-  throw new AppError('validation_failed', { detail: problems })
-}
-
-function isUtf8(encoded: string): boolean {
-  try {
-    for (const [escapes] of encoded.matchAll(/(?:%[\da-f]{2})+/gi)) decodeURIComponent(escapes)
-    return true
-  } catch {
-    return false
-  }
-}
-
 function readJson(text: string): unknown {
   // Before it is parsed: to walk a value that is 30,000 levels deep takes a second.
   const { depth, values } = measure(text)
@@ -196,5 +151,3 @@ function measure(text: string) {
 function isObject(value: unknown): boolean {
   return value === undefined || (typeof value === 'object' && !Array.isArray(value))
 }
-
-const invalid = (problem: Problem) => new AppError('validation_failed', { detail: [problem] })

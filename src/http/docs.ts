@@ -1,4 +1,4 @@
-import { type AnyElysia, Elysia } from 'elysia'
+import { Elysia } from 'elysia'
 import favicon from 'swagger-ui-dist/favicon-32x32.png' with { type: 'file' }
 import { version as swaggerUiVersion } from 'swagger-ui-dist/package.json'
 import swaggerStyles from 'swagger-ui-dist/swagger-ui.css' with { type: 'file' }
@@ -7,12 +7,13 @@ import { AppError } from '../lib/errors.ts'
 import { isKnown } from './entity-tag.ts'
 import { guide, guideList } from './guides.ts'
 import type { Registration } from './openapi-document.ts'
+import type { Routes } from './route-table.ts'
 
 /**
  * The Swagger page at `/docs`, the guides below it, and the document at `/openapi.json`. Nothing is loaded from another
  * host.
  */
-export const docs = (registration: Registration, routes: () => AnyElysia['routes']) => {
+export const docs = (registration: Registration, routes: () => Routes) => {
   const app = new Elysia({ name: 'docs', detail: { hide: true } })
   // Made at the first request, with what only it needs, and kept unless that fails: routes do not change at run time.
   let document: Promise<{ text: string; tag: string }> | undefined

@@ -1,11 +1,12 @@
 import { TransformDecodeCheckError } from '@sinclair/typebox/value'
-import { type AnyElysia, Elysia, NotFoundError, ValidationError } from 'elysia'
+import { Elysia, NotFoundError, ValidationError } from 'elysia'
 import { brokenConstraint, isSchemaMissing } from '../db/pg-error.ts'
 import { AppError, type ErrorCode, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { maskSecrets } from './mask-secrets.ts'
 import { checked, findProblems } from './problems.ts'
-import { findRoute, type Schemas, UnknownNamesError, unknownNames } from './unknown-names.ts'
+import { allowedMethods, type Routes, schemasOf } from './route-table.ts'
+import { UnknownNamesError, unknownNames } from './unknown-names.ts'
 
 /** The request that failed, as far as Elysia has read it. */
 interface FailedRequest {
@@ -18,8 +19,6 @@ interface FailedRequest {
   /** The body as it was sent, set by `http/body.ts`: Elysia may have removed fields from its own. */
   rawBody?: unknown
 }
-
-type Routes = AnyElysia['routes']
 
 /** What a route says of a failure beside the common shape; a hook of the route puts it into the context. */
 export type FailureFields = ((failure: AppError) => object) | undefined
@@ -43,7 +42,7 @@ export const errorHandler = (log: Log, routes: () => Routes) =>
       },
     )
 
-/** The body of an error response (`errorBody` in schema.ts); what is undefined is not sent. */
+/** The body of an error response (`errorBody` in error-responses.ts); what is undefined is not sent. */
 export const errorFieldsOf = ({ detail, code, index, body, current }: AppError, requestId: string) => ({
   detail,
   code,
@@ -67,7 +66,7 @@ const constraints: Record<string, ErrorCode> = {
 function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppError {
   // `/tasks/:id` also matches `/tasks/stats` with a method that only the former has.
   if (error instanceof NotFoundError || failed.route?.includes(':')) {
-    const allowed = allowedMethods(failed.path, routes)
+    const allowed = allowedMethods(routes, failed.path)
     const headers = { allow: [...allowed].sort().join(', ') }
     if (allowed.size > 0 && !allowed.has(failed.request.method))
       return new AppError('method_not_allowed', { headers })
@@ -122,7 +121,7 @@ function withBody(error: AppError, { rawBody = null }: FailedRequest, routes: Ro
 
 /** Everything that is wrong: Elysia stops at the first invalid part of a request. */
 function problemsOf(part: string, failed: FailedRequest, routes: Routes) {
-  const schemas: Schemas = findRoute(routes, failed.request, failed.route)?.hooks ?? {}
+  const schemas = schemasOf(routes, failed.request, failed.route)
   const { params, query, headers } = schemas
   const body = schemas.body && checked(schemas.body)
   const problems = [
@@ -138,19 +137,4 @@ function problemsOf(part: string, failed: FailedRequest, routes: Routes) {
   if (problems.length > 0) return problems
   const section = { params: 'path', headers: 'header' }[part] ?? part
   return [{ loc: [section], msg: 'Input should be valid', type: 'value_error' }]
-}
-
-/** The methods of an address. If routes with and without parameters match it, those without count. */
-function allowedMethods(path: string, routes: Routes): Set<string> {
-  const matching = routes.filter(route => route.path !== '/*' && matches(route.path, path))
-  const fixed = matching.filter(route => !route.path.includes(':'))
-  const allowed = new Set((fixed.length > 0 ? fixed : matching).map(route => route.method))
-  if (allowed.has('GET')) allowed.add('HEAD')
-  return allowed
-}
-
-/** Whether an address matches a route's pattern (`/tasks/:id`), with or without a trailing slash. */
-function matches(pattern: string, path: string): boolean {
-  const expression = pattern.replace(/\/$/, '').replaceAll('.', '\\.').replace(/:\w+/g, '[^/]+')
-  return new RegExp(`^${expression}/?$`).test(path)
 }

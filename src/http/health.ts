@@ -1,7 +1,8 @@
 import { Elysia, t } from 'elysia'
 import { atMost } from '../lib/at-most.ts'
 import { AppError } from '../lib/errors.ts'
-import { errors, instant, nullable } from './schema.ts'
+import { errors } from './error-responses.ts'
+import { instant, nullable } from './schema.ts'
 
 /** Whether the service can do its work now; if not, the reason, without secrets. */
 export type Readiness = () => Promise<

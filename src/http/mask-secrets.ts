@@ -1,7 +1,5 @@
-import type { AnyElysia } from 'elysia'
 import { maskApiTokens } from '../lib/api-token.ts'
-
-type Routes = AnyElysia['routes']
+import type { Routes } from './route-table.ts'
 
 /**
  * A value with every secret replaced, at any depth. A field is a secret if the body schema of any route declares a field

@@ -4,7 +4,7 @@ import type { AppError, ErrorCode, Problem } from '../lib/errors.ts'
 import { mapValues } from '../lib/map-values.ts'
 import { body } from './body.ts'
 import type { FailureFields } from './error-handler.ts'
-import { errorBody, errors, validationErrorBody } from './schema.ts'
+import { errorBody, errors, validationErrorBody } from './error-responses.ts'
 
 /** RFC 6749 has no code for a server in trouble at the token endpoint; these two are its codes of the authorization endpoint. */
 const oauthCodes: Partial<Record<ErrorCode, string>> = {

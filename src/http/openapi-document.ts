@@ -5,18 +5,15 @@ import { version } from '../../package.json'
 import type { Config } from '../config/config.ts'
 import { mapValues } from '../lib/map-values.ts'
 import type { Scope } from '../lib/scope.ts'
+import { allErrors } from './error-responses.ts'
 import { type Schema, toJsonSchema } from './json-schema.ts'
-import { allErrors } from './schema.ts'
+import type { Routes } from './route-table.ts'
 
 /**
  * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
  * @elysiajs/swagger collects the routes, and `toOpenApi31` adds what it does not know (docs/decisions/0004-swagger-plugin.md).
  */
-export async function createDocument(
-  app: AnyElysia,
-  routes: AnyElysia['routes'],
-  registration: Registration,
-) {
+export async function createDocument(app: AnyElysia, routes: Routes, registration: Registration) {
   const specPath = '/as-collected.json'
   const collector = app.use(swagger({ path: '/unused-page', specPath }))
   const response = await collector.handle(new Request(`http://localhost${specPath}`))

@@ -4,7 +4,6 @@ import { type ValueError, ValueErrorType } from '@sinclair/typebox/errors'
 import { Value } from '@sinclair/typebox/value'
 import { type Problem, problemsMax } from '../lib/errors.ts'
 import { mapValues } from '../lib/map-values.ts'
-import { nearest } from '../lib/nearest.ts'
 import { isTextForm } from './json-schema.ts'
 import { textProblem } from './schema.ts'
 
@@ -41,19 +40,13 @@ export function findProblems(sections: Sections, max = problemsMax): Problem[] {
     if (!schema) return []
     // Values in an address or a header are text, and are converted as Elysia converts them.
     const input = isText(section) ? fromText(schema as TObject, value) : value
-    return distinct(firstErrors(schema, input, max).map(error => toProblem(section, error)))
+    const errors = errorsOf(schema, input)
+      // Unknown fields are ignored.
+      .filter(({ type }) => type !== ValueErrorType.ObjectAdditionalProperties)
+      // A list of 16,000 invalid items would delay every other request.
+      .take(max + 1)
+    return distinct([...errors.map(error => toProblem(section, error))])
   })
-}
-
-function firstErrors(schema: TSchema, value: unknown, max: number): ValueError[] {
-  const errors: ValueError[] = []
-  for (const error of errorsOf(schema, value)) {
-    // Unknown fields are ignored.
-    if (error.type === ValueErrorType.ObjectAdditionalProperties) continue
-    // A list of 16,000 invalid items would delay every other request.
-    if (errors.push(error) > max) break
-  }
-  return errors
 }
 
 /** The errors of TypeBox; of a union with a discriminator those of the variant that the value names. */
@@ -67,7 +60,7 @@ function* errorsOf(schema: TSchema, value: unknown): Generator<ValueError> {
 }
 
 /** The variant that the value names; an object with only the discriminator when it names none of them. */
-function variantOf({ discriminator, anyOf }: TSchema, value: unknown): TSchema {
+export function variantOf({ discriminator, anyOf }: TSchema, value: unknown): TSchema {
   const tags: TSchema[] = anyOf.map((variant: TObject) => variant.properties[discriminator])
   const tag = (value as Record<string, unknown> | null)?.[discriminator]
   const index = tags.findIndex(
@@ -140,42 +133,4 @@ function describeUnion(schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
   return error
     ? describe(error.type, error.schema, error.value)
     : { type: 'value_error', msg: 'Input should be valid' }
-}
-
-/** One problem for each name that comes more than once. */
-export function repeatedNames(names: string[], place: Problem['loc']): Problem[] {
-  const seen = new Set<string>()
-  const repeated = names.filter(name => seen.size === seen.add(name).size)
-  return [...new Set(repeated)].map(name => ({
-    loc: [...place, name],
-    msg: 'Should come only once',
-    type: 'repeated',
-  }))
-}
-
-/** `tag[]=` is another way to write one of several `tag=`. */
-export const withoutBrackets = (name: string) => (name.endsWith('[]') ? name.slice(0, -2) : name)
-
-/** One problem for each field of a value that its schema does not know, found one by one: the nearest name takes time. */
-export function* unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Generator<Problem> {
-  if (typeof value !== 'object' || value === null) return
-  if (schema.discriminator) return yield* unknownFields(variantOf(schema, value), value, loc)
-  if (Array.isArray(value)) {
-    if (schema.items)
-      for (const [i, item] of value.entries()) yield* unknownFields(schema.items, item, [...loc, i])
-    return
-  }
-  if (schema[Kind] !== 'Object') return
-  const { properties } = schema as TObject
-  for (const [name, item] of Object.entries(value)) {
-    if (Object.hasOwn(properties, name)) yield* unknownFields(properties[name]!, item, [...loc, name])
-    else yield unknownName([...loc, name], 'field', Object.keys(properties))
-  }
-}
-
-/** `known` are the names that might be meant. */
-export function unknownName(loc: Problem['loc'], what: string, known: string[]): Problem {
-  const name = nearest(withoutBrackets(String(loc.at(-1))), known)
-  const hint = name ? `the nearest known one is '${name}'` : 'none is known here'
-  return { loc, msg: `Unknown ${what}: ${hint}`, type: 'extra_forbidden' }
 }

@@ -3,7 +3,7 @@ import { setCaller } from '../db/time-budget.ts'
 import { AppError } from '../lib/errors.ts'
 import { requireScope, type Scope } from '../lib/scope.ts'
 import type { UserId } from '../lib/user-id.ts'
-import { errors } from './schema.ts'
+import { errors } from './error-responses.ts'
 
 /** Who makes a request, as the bearer token says. */
 export interface Caller {

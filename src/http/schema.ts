@@ -9,12 +9,10 @@ import {
   TypeRegistry,
 } from '@sinclair/typebox'
 import { type Context, t } from 'elysia'
-import { type ErrorCode, type StatusOf, statusOf, textOf } from '../lib/errors.ts'
 import { parseInstant } from '../lib/instant.ts'
-import { mapValues } from '../lib/map-values.ts'
 import { isOwnId } from '../lib/uuid.ts'
 
-/** The schema types of the API that TypeBox lacks or has in another form than JSON Schema, and the shapes of errors. */
+/** The schema types of the API that TypeBox lacks or has in another form than JSON Schema. */
 
 interface TextOptions {
   minLength?: number
@@ -28,8 +26,6 @@ interface TextOptions {
   wanted?: string
   /** `date-time`: an instant that exists (`instant.ts`); `uuid`: an id that a client may choose (`uuid.ts`). */
   format?: string
-  /** Of an instant: in the future, and at most a year ahead. */
-  withinYear?: true
   /** What else can be wrong. */
   problem?: (value: string) => { type: string; msg: string } | undefined
   [annotation: string]: unknown
@@ -40,7 +36,7 @@ interface TextOptions {
  * refuses NUL and lone surrogates, which PostgreSQL cannot store.
  */
 export function text(options: TextOptions = {}): TString {
-  const { notBlank, maxBytes, pattern, wanted: _, withinYear: __, problem: ___, ...shown } = options
+  const { notBlank, maxBytes, pattern, wanted: _, problem: __, ...shown } = options
   return Type.Unsafe<string>({
     ...shown,
     [Kind]: 'Text',
@@ -83,7 +79,6 @@ export function textProblem(schema: object, value: unknown): { type: string; msg
   }
   if (format === 'uuid' && !isOwnId(value))
     return { type: 'uuid', msg: 'Input should be a UUID other than the nil and the max one' }
-  if (rules.withinYear) return yearProblem(Date.parse(parseInstant(value)!))
   if (pattern && !pattern.test(value)) {
     return {
       type: 'string_pattern_mismatch',
@@ -91,14 +86,6 @@ export function textProblem(schema: object, value: unknown): { type: string; msg
     }
   }
   return rules.problem?.(value)
-}
-
-function yearProblem(time: number): { type: string; msg: string } | undefined {
-  const latest = new Date()
-  if (time <= latest.getTime()) return { type: 'datetime_future', msg: 'Input should be in the future' }
-  latest.setUTCFullYear(latest.getUTCFullYear() + 1)
-  if (time <= latest.getTime()) return undefined
-  return { type: 'less_than_equal', msg: 'Input should be at most one year ahead' }
 }
 
 TypeRegistry.Set<object>('Text', (schema, value) => textProblem(schema, value) === undefined)
@@ -115,7 +102,7 @@ interface StringListOptions extends TextOptions {
 
 /**
  * A query parameter that may be repeated. Elysia's own list would split values at commas; the route reads them with
- * `queryValues`.
+ * `queryValues` (query.ts).
  */
 export const stringList = ({ maxItems, description, ...item }: StringListOptions) =>
   Type.Unsafe<string[]>({
@@ -139,12 +126,6 @@ TypeRegistry.Set<{ maxItems: number; items: object }>(
     value.length <= maxItems &&
     value.every(item => textProblem(items, item) === undefined),
 )
-
-/** Every value of a query parameter, as it was sent: `name` or `name[]`. */
-export function queryValues(request: Request, name: string): string[] {
-  const { searchParams } = new URL(request.url)
-  return [...searchParams.getAll(name), ...searchParams.getAll(`${name}[]`)]
-}
 
 function codePoints(value: string): number {
   let count = 0
@@ -218,107 +199,6 @@ export const withHeaders = <Schema extends object>(schema: Schema, ...headers: s
   ...schema,
   headers,
 })
-
-const requestIdExample = '019a9c3e-7b1f-7000-9a51-0d5f2f6f8b11'
-const requestId = t.String({ examples: [requestIdExample] })
-
-const index = t.Optional(integer({ description: 'Which operation of a batch it is about, from 0.' }))
-
-/** The one shape of an error (see `errors.ts`). */
-export const errorBody = t.Object(
-  {
-    detail: t.String({ description: 'For display.', examples: ['Task not found'] }),
-    code: t.String({ description: 'For programs: it never changes.', examples: ['task_not_found'] }),
-    request_id: requestId,
-    index,
-  },
-  { title: 'Error' },
-)
-
-export const validationErrorBody = t.Object(
-  {
-    detail: t.Array(
-      t.Object(
-        {
-          loc: t.Array(t.Union([t.String(), integer()]), {
-            description: 'Where: `body`, `query`, `path` or `header`, and from there on.',
-            examples: [['body', 'title']],
-          }),
-          msg: t.String({
-            description: 'For display.',
-            examples: ['String should have at least 1 character'],
-          }),
-          type: t.String({ description: 'For programs.', examples: ['string_too_short'] }),
-        },
-        { title: 'Problem' },
-      ),
-      { description: 'Everything that is wrong with the request, at once.' },
-    ),
-    code: t.String({ description: 'For programs.', examples: ['validation_failed'] }),
-    request_id: requestId,
-    index,
-    body: t.Optional(
-      t.Unknown({ description: 'What was sent, with secrets masked.', examples: [{ title: '' }] }),
-    ),
-  },
-  { title: 'ValidationError' },
-)
-
-/** Any route may meet these. */
-const always = ['internal', 'unavailable'] as const satisfies ErrorCode[]
-
-/** The error responses of these codes, by status. */
-type ErrorResponses<Code extends ErrorCode> = {
-  [Status in StatusOf<Code>]: Status extends 422 ? typeof validationErrorBody : typeof errorBody
-}
-
-/**
- * The errors of a route, for its `response`. A route names only its own: those of a plugin that it is behind (`body()`,
- * `query()`, `requireUser()`) the plugin declares. Elysia strips and checks only responses whose status is declared, and
- * the OpenAPI document shows them.
- */
-export function errors<Code extends ErrorCode = never>(
-  ...codes: Code[]
-): ErrorResponses<Code | (typeof always)[number]> {
-  const all = [...codes, ...always]
-  return { ...responsesOf(all), [Symbol('codes')]: all } as ErrorResponses<Code | (typeof always)[number]>
-}
-
-/**
- * The responses of all errors that a route and its plugins have named. Of two with one status Elysia keeps the plugin's; the
- * codes are under a symbol for each `errors()`, so all of them are there.
- */
-export function allErrors(response: Record<symbol, ErrorCode[]>) {
-  return responsesOf(Object.getOwnPropertySymbols(response).flatMap(key => response[key]!))
-}
-
-function responsesOf(codes: ErrorCode[]) {
-  const byStatus = Object.groupBy(new Set(codes), statusOf)
-  return mapValues(byStatus as Record<string, ErrorCode[]>, responseOf)
-}
-
-function responseOf(codes: ErrorCode[]) {
-  const texts = codes.map(textOf)
-  const description = texts.join(', or: ')
-  if (codes.some(code => statusOf(code) === 422)) return { ...validationErrorBody, description }
-  const examples = codes.map((code, i) => ({ detail: texts[i], code, request_id: requestIdExample }))
-  const headers = codes.includes('insufficient_scope') ? { headers: ['WWW-Authenticate'] } : {}
-  return { ...errorBody, ...headers, description, examples }
-}
-
-/** An error that may be a 412 about such a resource. */
-export const conflictBody = <Resource extends TSchema>(resource: Resource) =>
-  t.Object(
-    { ...errorBody.properties, current: t.Optional({ ...resource, description: 'As it is now.' }) },
-    { title: `${resource.title}Conflict` },
-  )
-
-/** The 412 of a route that changes such a resource, a task or a list. */
-export const preconditionFailed = <Resource extends TSchema>(resource: Resource, kind: 'task' | 'list') => {
-  const description = `The ${kind} has changed since`
-  const examples = [{ detail: description, code: 'precondition_failed', request_id: requestIdExample }]
-  return { 412: { ...conflictBody(resource), description, examples } }
-}
 
 /** For `response: { 204: noContent }`. */
 export const noContent = t.Void()

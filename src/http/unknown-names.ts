@@ -1,13 +1,10 @@
-import type { TSchema } from '@sinclair/typebox'
-import { type AnyElysia, Elysia } from 'elysia'
+import { Kind, type TObject, type TSchema } from '@sinclair/typebox'
+import { Elysia } from 'elysia'
 import { type Problem, problemsMax } from '../lib/errors.ts'
-import { repeatedNames, unknownFields, unknownName, withoutBrackets } from './problems.ts'
-
-type Routes = AnyElysia['routes']
-type Route = Routes[number]
-
-/** The schemas of a route. */
-export type Schemas = Partial<Record<'params' | 'query' | 'headers' | 'body', TSchema | undefined>>
+import { nearest } from '../lib/nearest.ts'
+import { variantOf } from './problems.ts'
+import { withoutBrackets } from './query.ts'
+import { type Routes, type Schemas, schemasOf } from './route-table.ts'
 
 /** The part of a request's context that is looked at; `rawBody` is there behind `body()`. */
 interface Handled {
@@ -29,28 +26,18 @@ export function refuseUnknownNames(routes: () => Routes) {
   // Every list has parameters: a search through all routes would cost more than the check.
   const known = new Map<string, Schemas>()
 
-  function schemasOf(request: Request, path: string): Schemas {
-    const key = `${request.method} ${path}`
-    const schemas = known.get(key) ?? findRoute(routes(), request, path)?.hooks ?? {}
-    known.set(key, schemas)
-    return schemas
-  }
-
   // What it uses is named: for a rest of the context Elysia would parse cookies and all else for every request.
   return new Elysia({ name: 'unknown-names' }).onBeforeHandle(
     { as: 'scoped' },
     ({ request, route, rawBody }: Handled) => {
       if (!request.url.includes('?') && !prefersStrict(request)) return
-      const names = unknownNames(schemasOf(request, route), request, rawBody)
+      const schemas = known.getOrInsertComputed(`${request.method} ${route}`, () =>
+        schemasOf(routes(), request, route),
+      )
+      const names = unknownNames(schemas, request, rawBody)
       if (names.length > 0) throw new UnknownNamesError()
     },
   )
-}
-
-/** The route that a request went to; `HEAD` is answered by `GET`. */
-export function findRoute(routes: Routes, { method }: Request, path: string | undefined): Route | undefined {
-  const wanted = method === 'HEAD' ? 'GET' : method
-  return routes.find(route => route.path === path && route.method === wanted)
 }
 
 /** One problem for each name in a request that its route refuses, up to the most that an error names. */
@@ -91,3 +78,38 @@ function wrongParameters(schema: TSchema | undefined, url: string): Problem[] {
 }
 
 const isList = ({ type }: TSchema) => type === 'array'
+
+/** One problem for each name that comes more than once. */
+export function repeatedNames(names: string[], place: Problem['loc']): Problem[] {
+  const seen = new Set<string>()
+  const repeated = names.filter(name => seen.size === seen.add(name).size)
+  return [...new Set(repeated)].map(name => ({
+    loc: [...place, name],
+    msg: 'Should come only once',
+    type: 'repeated',
+  }))
+}
+
+/** One problem for each field of a value that its schema does not know, found one by one: the nearest name takes time. */
+export function* unknownFields(schema: TSchema, value: unknown, loc: Problem['loc']): Generator<Problem> {
+  if (typeof value !== 'object' || value === null) return
+  if (schema.discriminator) return yield* unknownFields(variantOf(schema, value), value, loc)
+  if (Array.isArray(value)) {
+    if (schema.items)
+      for (const [i, item] of value.entries()) yield* unknownFields(schema.items, item, [...loc, i])
+    return
+  }
+  if (schema[Kind] !== 'Object') return
+  const { properties } = schema as TObject
+  for (const [name, item] of Object.entries(value)) {
+    if (Object.hasOwn(properties, name)) yield* unknownFields(properties[name]!, item, [...loc, name])
+    else yield unknownName([...loc, name], 'field', Object.keys(properties))
+  }
+}
+
+/** `known` are the names that might be meant. */
+function unknownName(loc: Problem['loc'], what: string, known: string[]): Problem {
+  const name = nearest(withoutBrackets(String(loc.at(-1))), known)
+  const hint = name ? `the nearest known one is '${name}'` : 'none is known here'
+  return { loc, msg: `Unknown ${what}: ${hint}`, type: 'extra_forbidden' }
+}

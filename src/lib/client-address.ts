@@ -1,6 +1,6 @@
 import ipaddr from 'ipaddr.js'
 
-export type Network = [address: ipaddr.IPv4 | ipaddr.IPv6, bits: number]
+type Network = [address: ipaddr.IPv4 | ipaddr.IPv6, bits: number]
 
 /** Whether it is written as an address usually is: the parser also reads 10.0.0 as 10.0.0.0, and 010.0.0.1 as octal. */
 export const isAddress = (text: string) =>

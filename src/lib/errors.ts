@@ -23,6 +23,8 @@ const failures = {
   too_many_lists: [409, 'There are 500 lists already'],
   cursor_expired: [410, 'Cursor is too old: start again without one'],
   precondition_failed: [412, 'The task has changed since'],
+  /** The same of a list. */
+  list_changed: [412, 'The list has changed since', 'precondition_failed'],
   body_too_large: [413, 'Request body too large'],
   unsupported_media_type: [415, 'Send JSON with the header Content-Type: application/json'],
   idempotency_key_reused: [422, 'This Idempotency-Key was sent before, with another body'],
@@ -86,6 +88,9 @@ export class AppError extends Error {
     this.headers = { ...defaultHeaders[status], ...headers }
   }
 }
+
+/** The 422 of one problem. */
+export const invalid = (problem: Problem) => new AppError('validation_failed', { detail: [problem] })
 
 /** Headers that RFC 9110 requires or recommends for a status; `Retry-After` in seconds. */
 const defaultHeaders: Record<number, Record<string, string>> = {

@@ -1,5 +1,5 @@
 import { deriveKey } from './derive-key.ts'
-import { AppError } from './errors.ts'
+import { AppError, invalid } from './errors.ts'
 import { uuidOf } from './uuid.ts'
 
 /** How a request that creates something says that it may be sent again. */
@@ -31,8 +31,8 @@ export function createIdempotency(secretKey: string, purpose: string) {
   /** Throws `validation_failed` when there are both an id and a key. */
   return function identify(userId: string, { id, key, request }: Repeatable): Creation {
     if (id !== undefined && key !== undefined) {
-      const problem = { loc: ['body', 'id'], msg: 'Use either id or Idempotency-Key', type: 'not_combinable' }
-      throw new AppError('validation_failed', { detail: [problem] })
+      const msg = 'Use either id or Idempotency-Key'
+      throw invalid({ loc: ['body', 'id'], msg, type: 'not_combinable' })
     }
     if (id !== undefined) return { id: id.toLowerCase(), mayExist: true, requestHash: null }
     if (key === undefined) return { id: Bun.randomUUIDv7(), mayExist: false, requestHash: null }

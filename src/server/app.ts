@@ -10,6 +10,7 @@ import { createAnswerTags } from '../http/entity-tag.ts'
 import { errorHandler } from '../http/error-handler.ts'
 import { health, type Readiness } from '../http/health.ts'
 import { requestLog } from '../http/request-log.ts'
+import type { Routes } from '../http/route-table.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { refuseUnknownNames } from '../http/unknown-names.ts'
 import { createApiTokens } from '../modules/auth/api-tokens.ts'
@@ -60,11 +61,11 @@ export function createApp(parts: AppParts) {
   const answerTags = createAnswerTags(parts.secretKey, migrations.at(-1)!.tag)
 
   const isListed = createOriginList(config)
-  let routes: AnyElysia['routes'] = []
+  let routes: Routes = []
   const resources = new Elysia()
     .use(refuseUnknownNames(() => routes))
     .use(authRoutes(auth))
-    .use(userRoutes(users))
+    .use(userRoutes({ users, ...auth }))
     .use(taskRoutes(tasks, auth.sessions.authenticate, answerTags))
     .use(eventRoutes({ tasks, streams, ...auth }))
     .use(listRoutes(lists, auth.sessions.authenticate, answerTags))
@@ -112,8 +113,8 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const streams = createStreams({ db, log, tasks, authenticate, streamsMax: config.streamsMax })
   const { registration } = config
   const clientOf = createClientOf(config.trustedProxies, peerOf)
-  const auth = { registration, db, sessions, apiTokens, passwords, withPassword, throttle, tickets, clientOf }
-  const users = { ...auth, users: createUserService(auth) }
+  const auth = { registration, db, sessions, apiTokens, passwords, throttle, tickets, clientOf }
+  const users = createUserService({ db, passwords, withPassword, tokenCache })
 
   /** What the database needs besides migrations. */
   const prepare = async () => {

@@ -70,12 +70,12 @@ export function createMetrics(about: { version: string; database: string }, work
 
   showProcess(registry)
 
+  let expected = performance.now() + lagEveryMs
   const watchLag = setInterval(() => {
     const now = performance.now()
     lag.observe(Math.max(0, now - expected) / 1000)
     expected = now + lagEveryMs
   }, lagEveryMs).unref()
-  let expected = performance.now() + lagEveryMs
 
   const observe: Observer = ({ method, route, status, milliseconds }) => {
     const labels = { method: methods.has(method) ? method : 'other', route }

@@ -1,7 +1,7 @@
 import type { Fields } from './log.ts'
 
 /** A request that has been answered. */
-export interface Answered {
+interface Answered {
   requestId: string
   method: string
   /** The pattern, never the path: a path may hold what a user typed. */

@@ -27,6 +27,7 @@ import {
   TracerProvider,
 } from '@opentelemetry/sdk-trace'
 import { Elysia } from 'elysia'
+import { atMost } from '../lib/at-most.ts'
 import { onceAMinute } from '../lib/once-a-minute.ts'
 import type { Log } from './log.ts'
 import type { AroundStatement, Observer } from './observer.ts'
@@ -36,7 +37,7 @@ const propagator = new W3CTraceContextPropagator()
 /** Frequent requests whose traces are of no use. */
 const isProbe = /^https?:\/\/[^/]+\/(health|metrics)\b/
 
-const flushSecondsMax = 2
+const flushMsMax = 2000
 
 interface TracingOptions {
   /** The variables whose names begin with `OTEL_`. */
@@ -121,9 +122,10 @@ export function createTracing({ env, version, log }: TracingOptions) {
     requests,
     observe,
     aroundStatement,
-    /** Sends remaining spans, for `flushSecondsMax` at most. */
+    /** Sends remaining spans, for `flushMsMax` at most. */
     async stop() {
-      await Promise.race([provider.shutdown().catch(() => {}), Bun.sleep(flushSecondsMax * 1000)])
+      const sending = provider.shutdown().catch(() => {})
+      await atMost(flushMsMax, sending, () => {})
     },
   }
 }

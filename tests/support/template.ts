@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import postgres from 'postgres'
 import type { DatabaseSettings } from '../../src/config/config.ts'
 import { clusterName } from '../../src/config/data-dir.ts'
-import { openDriver } from '../../src/db/drizzle.ts'
 import { migrate, migrations } from '../../src/db/migrator.ts'
+import { openDriver } from '../../src/db/open-driver.ts'
 import { execute, startGuardian, startPostgresServer } from './postgres-server.ts'
 
 /** A database of the caller's own, with every migration applied. */

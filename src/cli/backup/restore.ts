@@ -7,11 +7,12 @@ import { majorOf, postgresMajor } from '../../db/embedded/major.ts'
 import { migrationState } from '../../db/migrator.ts'
 import { connectToService } from '../control-socket.ts'
 import { applyMigrations } from '../open-database.ts'
+import { operationsOn } from '../operations.ts'
 import { readConfig } from '../read-config.ts'
 import { skipVersions } from '../reset-sync.ts'
 import { createProgress, say } from '../terminal.ts'
-import { createLoader } from '../transfer/bulk-insert.ts'
 import { importFile } from '../transfer/import-file.ts'
+import { createLoader } from '../transfer/loader.ts'
 import { exportName, makerOf, unpack } from './archive.ts'
 import { requireEmbedded } from './backup.ts'
 import { readThrough, withUnpacked } from './read-through.ts'
@@ -79,10 +80,9 @@ async function importFrom(folder: string, file: string) {
   rmSync(cluster, { recursive: true })
   return withUnpacked(folder, file, async driver => {
     await applyMigrations(driver)
-    const progress = createProgress()
-    const loader = createLoader(driver, progress)
+    using progress = createProgress()
+    const loader = createLoader(operationsOn(createDb(driver)), progress)
     await importFile(createReadStream(join(folder, exportName)), loader)
-    progress.clear()
     const { added, skipped } = loader.counts
     if (skipped > 0) throw new Error(`${skipped} rows of the backup cannot be restored; nothing was changed`)
     return { users: added.user, tasks: added.task }

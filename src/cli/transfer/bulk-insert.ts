@@ -1,14 +1,9 @@
 import { and, eq, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
-import type { Driver } from '../../db/driver.ts'
-import { createDb, type Db } from '../../db/drizzle.ts'
-import { brokenConstraint, databaseError } from '../../db/pg-error.ts'
+import type { Db } from '../../db/drizzle.ts'
 import { listTombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
-import { AppError } from '../../lib/errors.ts'
 import { lists } from '../../modules/lists/table.ts'
 import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { tasks } from '../../modules/tasks/table.ts'
-import { type Progress, printable } from '../terminal.ts'
-import { collectGarbageSometimes } from './read-cursor.ts'
 
 /** A row to be added. All but users get the next versions of their user. */
 export interface NewRow {
@@ -22,92 +17,13 @@ export interface NewRow {
 }
 
 /** `taken`: another account has the e-mail address. `orphan`: its user is missing. */
-type Outcome = 'added' | 'present' | 'taken' | 'orphan'
-
-export type Loader = ReturnType<typeof createLoader>
-
-/** Where the rows of each type begin to be counted. */
-export const noRows = () =>
-  Object.fromEntries(Object.keys(exportedTables).map(type => [type, 0])) as Record<RowType, number>
-
-/**
- * Adds users and tasks from elsewhere in short transactions, as any writer does: a service may run meanwhile. Rows that
- * are already in the database stay unchanged, so running it twice does no harm; rows that cannot be added are named.
- */
-export function createLoader(
-  driver: Driver & { addRows?: (rows: readonly NewRow[]) => Promise<Outcome[]> },
-  progress: Pick<Progress, 'add' | 'say'>,
-) {
-  // A service that has the embedded database does it on our behalf (control.ts).
-  const addBatch = driver.addRows ?? (rows => addRows(driver, rows))
-  const counts = { added: noRows(), present: 0, skipped: 0 }
-
-  function refuse(label: string, reason: string) {
-    counts.skipped++
-    progress.add(1)
-    progress.say(printable(`skipped ${label}: ${reason}`))
-  }
-
-  function count({ table, label, columns }: NewRow, outcome: Outcome) {
-    if (outcome === 'taken') return refuse(label, 'another account here has this e-mail address')
-    if (outcome === 'orphan') return refuse(label, `its user ${columns.user_id} is not here`)
-    progress.add(1)
-    if (outcome === 'added') counts.added[table]++
-    else counts.present++
-  }
-
-  /**
-   * Adds at most `rowsAtOnce` rows. A batch that the database refuses is halved until the refused row is found; the
-   * others are added.
-   */
-  async function add(rows: readonly NewRow[]): Promise<void> {
-    if (rows.length === 0) return
-    try {
-      const outcomes = await patiently(() => addBatch(rows))
-      for (const [i, row] of rows.entries()) count(row, outcomes[i]!)
-      collectGarbageSometimes()
-    } catch (error) {
-      const reason = refusal(error)
-      if (reason === undefined) throw error
-      if (rows.length === 1) return refuse(rows[0]!.label, reason)
-      const middle = rows.length >> 1
-      await add(rows.slice(0, middle))
-      await add(rows.slice(middle))
-    }
-  }
-
-  return { add, refuse, counts }
-}
-
-/** Why the database refuses a row: a constraint of the table (class 23), or a value it cannot read (22). */
-function refusal(error: unknown): string | undefined {
-  const failure = databaseError(error)
-  if (!failure || !/^2[23]/.test(failure.code)) return undefined
-  const constraint = brokenConstraint(error)
-  return constraint ? `it breaks the rule ${constraint}` : `the database refuses it (${failure.code})`
-}
-
-const patienceMs = 30_000
-const pauseMs = 500
-
-/** Repeats work that may run twice while the database is away, for `patienceMs`. */
-export async function patiently<T>(work: () => Promise<T>): Promise<T> {
-  const until = performance.now() + patienceMs
-  while (true) {
-    try {
-      return await work()
-    } catch (error) {
-      if (!(error instanceof AppError) || performance.now() > until) throw error
-      await Bun.sleep(pauseMs)
-    }
-  }
-}
+export type Outcome = 'added' | 'present' | 'taken' | 'orphan'
 
 /** Adds rows in one transaction. */
-export function addRows(driver: Driver, rows: readonly NewRow[]): Promise<Outcome[]> {
+export function addRows(db: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
   const isUser = ({ table }: NewRow) => table === 'user'
   const isOwned = (row: NewRow) => !isUser(row)
-  return createDb(driver).transaction(async tx => {
+  return db.transaction(async tx => {
     const ofUsers = await addUsers(tx, rows.filter(isUser))
     const ofOwned = await addOwned(tx, rows.filter(isOwned))
     return rows.map(row => (isUser(row) ? ofUsers : ofOwned).shift()!)

@@ -1,35 +1,14 @@
-import { getTableColumns, getTableName } from 'drizzle-orm'
-import type { PgColumn } from 'drizzle-orm/pg-core'
+import { getTableName } from 'drizzle-orm'
 import { version } from '../../../package.json'
 import type { Driver } from '../../db/driver.ts'
 import { migrationState } from '../../db/migrator.ts'
 import { exportedTables, type RowType } from '../../modules/table-registry.ts'
-import { toColumns } from '../../modules/tasks/rows.ts'
 import { exitOnSignal, type Output, writeOutput } from '../atomic-file.ts'
 import { findUser } from '../find-user.ts'
 import { withSnapshot } from '../open-database.ts'
 import { createProgress, say } from '../terminal.ts'
-import { noRows } from './bulk-insert.ts'
+import { exportedColumns, exportFormat, noRows } from './format.ts'
 import { beginSnapshot, readJson } from './read-cursor.ts'
-
-/** The first line of an export. */
-export const exportFormat = { format: 'todo-api-export', version: 3 } as const
-
-const given = { title: '', description: '' }
-const words = Object.keys(toColumns(given)).filter(name => !(name in given))
-
-/** The columns that follow from others: `import` computes them again. */
-const leftOut: Partial<Record<RowType, string[]>> = {
-  user: ['normalized_email'],
-  list: ['json'],
-  task: [...words, 'json'],
-}
-
-/** The columns that a line of a type holds. */
-export const exportedColumns = (type: RowType) =>
-  Object.values<PgColumn>(getTableColumns(exportedTables[type])).filter(
-    ({ name }) => !leftOut[type]?.includes(name),
-  )
 
 const listOf = (type: RowType, prefix = '') =>
   exportedColumns(type)
@@ -57,7 +36,7 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
 export function exportAll(driver: Driver, output: Output, userId?: string) {
   return driver.dedicatedConnection(async connection => {
     const counts = noRows()
-    const progress = createProgress()
+    using progress = createProgress()
     await connection.execute(beginSnapshot)
     // Reads the rows in the order of an index: a sort would need temporary files of their size.
     await connection.execute('set local enable_sort = off')
@@ -72,7 +51,6 @@ export function exportAll(driver: Driver, output: Output, userId?: string) {
     }
     await connection.execute('commit')
     await output.write(`${JSON.stringify({ type: 'end', ...counts })}\n`)
-    progress.clear()
     return counts
   })
 }

@@ -4,9 +4,10 @@ import { isSchemaMissing } from '../../db/pg-error.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { email, normalizeEmail } from '../../modules/auth/model.ts'
 import { taskCreate } from '../../modules/tasks/model.ts'
-import { toColumns } from '../../modules/tasks/rows.ts'
-import type { Loader, NewRow } from './bulk-insert.ts'
-import { createCheck, passwordHash } from './check-schema.ts'
+import { toColumns } from '../../modules/tasks/to-columns.ts'
+import { createCheck, passwordHash } from '../check-schema.ts'
+import type { NewRow } from './bulk-insert.ts'
+import type { Loader } from './loader.ts'
 import { beginSnapshot, readJson } from './read-cursor.ts'
 
 /** A row of the FastAPI service's tables, by the names of the columns; each cell is text. */

@@ -1,13 +1,13 @@
 import { createReadStream, existsSync, statSync } from 'node:fs'
 import { createReader, type Env } from '../../config/config.ts'
-import type { Driver } from '../../db/driver.ts'
 import { openPostgres } from '../../db/postgres/postgres.ts'
 import { applyMigrations, openDatabase } from '../open-database.ts'
+import type { Operations } from '../operations.ts'
 import { readConfig, readEnv } from '../read-config.ts'
-import { createProgress, say, UsageError } from '../terminal.ts'
-import { createLoader, type Loader } from './bulk-insert.ts'
+import { createProgress, type Progress, say, UsageError } from '../terminal.ts'
 import { countFastApi, importFastApi } from './import-fastapi.ts'
 import { importFile } from './import-file.ts'
+import { createLoader, type Loader } from './loader.ts'
 
 /**
  * `todo-api import FILE` adds the rows of an export; without a file, those of the FastAPI service. Returns whether every
@@ -24,39 +24,40 @@ export async function importCommand(file: string, { from }: { from?: string }): 
   return source === undefined ? await fromFile(driver, file) : await fromFastApi(driver, source)
 }
 
-async function fromFastApi(driver: Driver, url: string): Promise<boolean> {
+async function fromFastApi(operations: Operations, url: string): Promise<boolean> {
   const source = openPostgres({ url, poolSize: 1 })
   return source.dedicatedConnection(async connection => {
     const { users, tasks } = await countFastApi(connection)
-    return load(driver, loader => importFastApi(connection, loader), users + tasks)
+    return load(operations, loader => importFastApi(connection, loader), users + tasks)
   })
 }
 
-function fromFile(driver: Driver, path: string): Promise<boolean> {
+function fromFile(operations: Operations, path: string): Promise<boolean> {
   const chunks = path === '-' ? Bun.stdin.stream() : createReadStream(path)
-  return load(driver, loader => importFile(chunks, loader))
+  return load(operations, loader => importFile(chunks, loader))
 }
 
 /** Adds the rows that `read` passes on, and says what became of them, also of those before a failure. */
-async function load(driver: Driver, read: (loader: Loader) => Promise<void>, total?: number) {
-  const progress = createProgress(total)
-  const loader = createLoader(driver, progress)
+async function load(operations: Operations, read: (loader: Loader) => Promise<void>, total?: number) {
+  using progress = createProgress(total)
+  const loader = createLoader(operations, progress)
   try {
     await read(loader)
   } finally {
-    progress.clear()
-    summarize(loader)
+    summarize(loader, progress)
   }
   return loader.counts.skipped === 0
 }
 
-function summarize({ counts: { added, present, skipped } }: Loader): void {
+function summarize({ counts: { added, present, skipped } }: Loader, progress: Progress): void {
   const notes = added.tombstone + added.list_tombstone
   const rare = [added.list > 0 && `, ${added.list} lists`, notes > 0 && `, ${notes} notes of deletions`]
   const what = [`${added.user} users, ${added.task} tasks`, ...rare.filter(text => text !== false)].join('')
-  say(`added ${what}; ${present} were here already; ${skipped} skipped`)
+  progress.say(`added ${what}; ${present} were here already; ${skipped} skipped`)
   if (skipped > 0)
-    say('fix the skipped rows in the source and run import again; rows already imported stay unchanged')
+    progress.say(
+      'fix the skipped rows in the source and run import again; rows already imported stay unchanged',
+    )
 }
 
 /** The address of the FastAPI service's database: an argument, or a setting, which other users of the machine cannot see. */

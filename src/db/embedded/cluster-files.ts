@@ -5,7 +5,7 @@ import { PGlite } from '@electric-sql/pglite'
 import initdbWasm from '@electric-sql/pglite/initdb.wasm' with { type: 'file' }
 import pgliteData from '@electric-sql/pglite/pglite.data' with { type: 'file' }
 import pgliteWasm from '@electric-sql/pglite/pglite.wasm' with { type: 'file' }
-import { syncFolder } from '../../config/data-dir.ts'
+import { syncFolder } from '../../lib/durable-file.ts'
 import { DurableFS } from './durable-fs.ts'
 import { notOurs, requireUsable } from './major.ts'
 

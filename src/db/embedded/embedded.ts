@@ -1,18 +1,18 @@
-import { closeSync, fstatSync, openSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { PGlite } from '@electric-sql/pglite'
 import { clusterName, openDataDir } from '../../config/data-dir.ts'
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
-import { createFairQueue } from '../fair-queue.ts'
 import { databaseError } from '../pg-error.ts'
-import { budgetMs, type Caller, currentCaller, spendBudget } from '../time-budget.ts'
+import { budgetMs } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
 import { EmbeddedConnection } from './embedded-connection.ts'
 import { startMaintenance } from './maintenance.ts'
+import { createTurns } from './turns.ts'
+import { watchFolder } from './watch-folder.ts'
 
 export interface EmbeddedOptions {
   /** Locked until `close`. */
@@ -20,8 +20,6 @@ export interface EmbeddedOptions {
   /** Bytes. Writes are refused when less is free: a full disk would end the engine. */
   freeBytesMin?: number
 }
-
-const checkFolderMs = 1000
 
 /**
  * Opens PostgreSQL inside this process, on a folder; creates the database at the first start. An acknowledged write is on
@@ -45,7 +43,6 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
 function createDriver(engine: PGlite, folder: string, floor: number, release: () => void): Driver {
   const connection = new EmbeddedConnection(engine)
   const place = watchFolder(folder)
-  const letOthersRun = turnTaker()
   const turns = createTurns()
   let closing: Promise<void> | undefined
   /** The last copy: the engine makes one at a time. */
@@ -63,10 +60,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
   /** Runs `work` when nothing else uses the connection. */
   const alone = <T>(work: () => Promise<T>): Promise<T> => {
     requireOpen()
-    return turns.take(async () => {
-      await letOthersRun()
-      return work()
-    })
+    return turns.take(work)
   }
 
   const stopMaintenance = startMaintenance(async statement => {
@@ -139,100 +133,12 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
   }
 }
 
-/**
- * Without its folder, deleted, moved or replaced by another, the engine still answers from open files, but stores nothing, or
- * in the wrong place.
- */
-function watchFolder(folder: string) {
-  const path = join(folder, 'PG_VERSION')
-  // An open file keeps its number on its device.
-  const file = openSync(path, 'r')
-  const isThere = () => {
-    const { dev, ino } = fstatSync(file)
-    try {
-      const found = statSync(path)
-      return found.dev === dev && found.ino === ino
-    } catch {
-      return false
-    }
-  }
-  const lost = Promise.withResolvers<string>()
-  const look = () => {
-    place.isGone ||= !isThere()
-    if (place.isGone) lost.resolve('the folder of the embedded database is gone')
-  }
-  const stop = () => {
-    clearInterval(timer)
-    look()
-    closeSync(file)
-  }
-  const place = { isGone: false, lost: lost.promise, stop }
-  const timer = setInterval(look, checkFolderMs).unref()
-  return place
-}
-
 /** Whether a statement only reads, judged by its words. A false negative is harmless. */
 export function onlyReads(text: string): boolean {
   return /^\s*(select|with|values|show|explain)\b/i.test(text) && !writeWords.test(text)
 }
 
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
-
-/**
- * Runs one piece of work at a time, the callers in turn. A request that has waited for longer than its time budget is
- * `unavailable`; the service's own work waits as long as it takes.
- */
-function createTurns() {
-  const waiting = createFairQueue<{ caller: Caller; start: () => void }>()
-  let isBusy = false
-
-  async function take<T>(work: () => Promise<T>): Promise<T> {
-    const caller = currentCaller()
-    if (isBusy) await spendBudget(deadline => turn(caller, deadline))
-    isBusy = true
-    try {
-      return await work()
-    } finally {
-      waiting.yieldTurn(caller)
-      const next = waiting.next()
-      if (next) {
-        waiting.delete(next)
-        next.start()
-      } else isBusy = false
-    }
-  }
-
-  function turn(caller: Caller, deadline: number): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>()
-    const place = { caller, start: resolve }
-    waiting.add(place)
-    if (!caller) return promise
-    return atMost(deadline - performance.now(), promise, () => {
-      waiting.delete(place)
-      throw new AppError('unavailable', { cause: new Error('no turn in time') })
-    })
-  }
-
-  /** How much runs or waits. */
-  const present = () => Number(isBusy) + waiting.size
-
-  return { take, present }
-}
-
-/**
- * The engine blocks the event loop, and so would a queue of statements. So every `turnMs` the event loop gets a turn in
- * between.
- */
-function turnTaker(): () => Promise<void> {
-  let last = 0
-  return async () => {
-    if (performance.now() - last < turnMs) return
-    await new Promise<void>(resolve => setImmediate(resolve))
-    last = performance.now()
-  }
-}
-
-const turnMs = 5
 
 /** SQLSTATE classes 53 (no space for a temporary file), 58 (a file that cannot be read) and XX (damaged). */
 const isSystemFault = (error: unknown) => /^(53|58|XX)/.test(databaseError(error)?.code ?? '')

@@ -5,13 +5,12 @@ import type { SingleConnection } from './single-connection.ts'
 
 /** A statement or a transaction, and its caller. */
 export interface Job {
-  kind: 'prepared' | 'unprepared' | 'transaction'
+  /** `slow`: a statement of a text that took long lately. */
+  kind: 'prepared' | 'unprepared' | 'slow' | 'transaction'
   text: string
   run: (connection: PoolConnection) => Promise<unknown>
   deadline: number
   caller: Caller
-  /** Where it was sent. */
-  connection?: PoolConnection
   resolve: (result: never) => void
   reject: (error: unknown) => void
 }

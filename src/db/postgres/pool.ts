@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
 import { createFairQueue } from '../fair-queue.ts'
@@ -27,10 +28,10 @@ const pendingPerConnection = 100
  *   database's error, or `AppError('unavailable')`.
  * - One queue, in which callers take turns; jobs go to the least loaded connection. Only prepared statements are pipelined,
  *   and never behind a slow one.
- * - One user cannot keep all others waiting: a quarter of the connections is left to others, and the transactions of one
- *   caller, which would wait for each other, have a quarter.
- * - Transactions have at most half of the connections. While a statement is slow, and a second longer, no text is sent
- *   twice at a time: a locked table then blocks one connection for each kind of statement, and the others go on.
+ * - What takes long leaves room for the rest: transactions have at most half of the connections, and statements of a text
+ *   that was slow within the last second a third, so that a locked table or a search through many tasks stops no other.
+ * - One user cannot keep all others waiting: a caller has a quarter of the connections for its transactions, which would
+ *   wait for each other, a quarter for what is slow, and three quarters for all.
  * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
  * - When no connection is left and none can be opened, the database is `away`: jobs are refused at once, while one
  *   connection at a time is tried.
@@ -43,48 +44,52 @@ export function createPool(
   size: number,
   onShortage: (cause: unknown) => void = () => {},
 ) {
-  const transactionsMax = Math.max(1, Math.floor(size / 2))
-  const quarter = Math.max(1, Math.floor(size / 4))
+  const partOf = (parts: number) => Math.max(1, Math.floor(size / parts))
+  const maxOf = { prepared: size, unprepared: size, transaction: partOf(2), slow: partOf(3) }
+  const quarter = partOf(4)
   const ofCallerMax = Math.max(1, size - quarter)
   const pendingMax = size * pendingPerConnection
   let connections: PoolConnection[] = []
   /** Jobs without an answer; and those of them that were not sent yet. */
   const pending = new Set<Job>()
-  let queue = createFairQueue<Job>()
+  const queue = createFairQueue<Job>()
   let opening = 0
   let restUntil = 0
-  let slowUntil = 0
+  /** Texts that took long lately, and until when that counts. */
+  const slow = new Map<string, number>()
   let away: { cause: unknown } | undefined
   let isClosed = false
   // Also without work: the return of the database must be noticed.
   const clock = setInterval(checkDeadlines, tickMs).unref()
 
-  const query: Query = (text, values, options) =>
-    submit(options?.prepare ? 'prepared' : 'unprepared', text, on => on.run(text, values, options))
+  const query: Query = (text, values, options) => {
+    const kind = slow.has(text) ? 'slow' : options?.prepare ? 'prepared' : 'unprepared'
+    return submit(kind, text, on => on.run(text, values, options))
+  }
 
   // Nothing is prepared in a transaction: a plan that no longer fits is asked for once more, and when that shows, the
   // transaction has failed.
-  const transaction: Driver['transaction'] = work =>
-    submit('transaction', 'begin', ({ run, destroy }) =>
-      runTransaction(
-        { run: (text, values, options) => run(text, values, { ...options, prepare: false }), destroy },
-        work,
-      ),
-    )
+  const transaction: Driver['transaction'] = work => {
+    // It may begin when another caller's job has ended; its statements belong to the trace of its own request.
+    const boundWork = AsyncLocalStorage.bind(work)
+    return submit('transaction', 'begin', ({ run, destroy }) => {
+      const unprepared: Query = (text, values, options) => run(text, values, { ...options, prepare: false })
+      return runTransaction({ run: unprepared, destroy }, boundWork)
+    })
+  }
 
   async function submit(kind: Job['kind'], text: string, run: Job['run']): Promise<never> {
     if (isClosed) throw unavailable('the database is closed')
     if (away) throw unavailable(away.cause)
     const caller = currentCaller()
-    if (pending.size >= pendingMax || hasTooMany(caller)) throw unavailable('too many are waiting')
+    if (isFull(caller)) throw unavailable('too many are waiting')
     return spendBudget(deadline => {
       const { promise, resolve, reject } = Promise.withResolvers<never>()
       const job: Job = { kind, text, run, deadline, caller, resolve, reject }
       pending.add(job)
       const now = performance.now()
       // Mostly nothing waits: then it need not be queued.
-      const isNext = queue.isEmpty && selectJobs(caller, now)?.(job)
-      const connection = isNext ? pickConnection(job, now) : undefined
+      const connection = queue.isEmpty ? pickConnection(job, shareOf(job), now) : undefined
       if (connection) void send(job, connection, now)
       else {
         queue.add(job)
@@ -94,48 +99,52 @@ export function createPool(
     })
   }
 
-  /** A caller may have a quarter of what may wait, once half of it does. */
-  function hasTooMany(caller: Caller): boolean {
-    if (caller === undefined || pending.size < pendingMax / 2) return false
-    return [...pending].filter(job => job.caller === caller).length >= pendingMax / 4
+  /** Whether no more may wait: once half of it does, a caller may have a quarter of all. */
+  function isFull(caller: Caller): boolean {
+    if (pending.size < pendingMax / 2) return false
+    if (pending.size >= pendingMax) return true
+    return caller !== undefined && [...pending].filter(job => job.caller === caller).length >= pendingMax / 4
   }
 
+  /** Sends what may be sent, callers in turn. When one has to wait for a connection, nothing overtakes it. */
   function dispatch(now: number) {
-    while (!queue.isEmpty) {
-      const job = queue.next(caller => selectJobs(caller, now))
-      if (!job) return
-      const connection = pickConnection(job, now)
-      if (!connection) return open(now)
-      queue.delete(job)
-      queue.yieldTurn(job.caller)
-      void send(job, connection, now)
+    for (const jobs of queue) {
+      const refused = new Set<Job['kind']>()
+      for (const job of jobs) {
+        if (refused.has(job.kind)) continue
+        const share = shareOf(job)
+        const connection = pickConnection(job, share, now)
+        if (connection) {
+          queue.delete(job)
+          queue.yieldTurn(job.caller)
+          void send(job, connection, now)
+          break
+        }
+        if (!share) return open(now)
+        refused.add(job.kind)
+      }
     }
   }
 
-  /** Which jobs of a caller may be sent. One that has its share of the connections can only add to its own. */
-  function selectJobs(caller: Caller, now: number): ((job: Job) => boolean) | undefined {
-    const own = shareOf(caller)
-    if (own && !own.some(connection => connection.mayFollow(now))) return undefined
-    return job => (!own || job.kind === 'prepared') && maySend(job, now)
-  }
-
-  /** The connections of a caller, when they are all that it may have. */
-  function shareOf(caller: Caller): PoolConnection[] | undefined {
+  /**
+   * The connections that a job has to share with others of its kind or caller, which have as many as they may; others
+   * overtake it until it can be sent there. `undefined`: it may have any.
+   */
+  function shareOf({ kind, caller }: Job): PoolConnection[] | undefined {
+    const max = maxOf[kind]
+    if (max < size) {
+      const alike = connectionsOf(job => job.kind === kind)
+      if (alike.length >= max) return []
+      const own = alike.filter(({ sent }) => sent[0]!.caller === caller)
+      if (caller !== undefined && own.length >= quarter) return []
+    }
     if (caller === undefined) return undefined
+    // Mostly too few have work at all.
     let busy = 0
     for (const { sent } of connections) if (sent.length > 0) busy++
-    // Mostly too few have work at all.
     if (busy < ofCallerMax) return undefined
     const own = connectionsOf(job => job.caller === caller)
     return own.length < ofCallerMax ? undefined : own
-  }
-
-  function maySend({ kind, text, caller }: Job, now: number): boolean {
-    const isTransaction = kind === 'transaction'
-    const atOnceMax = now < slowUntil ? 1 : isTransaction ? transactionsMax : size
-    if (atOnceMax < size && connectionsOf(job => job.text === text).length >= atOnceMax) return false
-    if (!isTransaction || caller === undefined) return true
-    return connectionsOf(job => job.caller === caller && job.kind === kind).length < quarter
   }
 
   const connectionsOf = (isMeant: (job: Job) => boolean) =>
@@ -143,7 +152,6 @@ export function createPool(
 
   async function send(job: Job, connection: PoolConnection, now: number) {
     connection.add(job, now)
-    job.connection = connection
     try {
       job.resolve((await job.run(connection)) as never)
     } catch (error) {
@@ -156,18 +164,17 @@ export function createPool(
   }
 
   /** The least loaded of the first four connections, else of the others; of equals the first, so that few are used. */
-  function pickConnection({ kind, caller }: Job, now: number): PoolConnection | undefined {
-    const own = shareOf(caller)
+  function pickConnection({ kind }: Job, share: PoolConnection[] | undefined, now: number) {
     let usable = 0
     let best: PoolConnection | undefined
-    for (const connection of own ?? connections) {
+    for (const connection of share ?? connections) {
       if (connection.isLost() || connection.isOld(now)) continue
       if (++usable > quickConnections && best) break
       if (connection.isIdle()) return connection
       const isLessLoaded = !best || connection.sent.length < best.sent.length
       if (isLessLoaded && kind === 'prepared' && connection.mayFollow(now)) best = connection
     }
-    return !own && usable < quickConnections && canOpen(now) ? undefined : best
+    return !share && usable < quickConnections && canOpen(now) ? undefined : best
   }
 
   const live = () => connections.filter(connection => !connection.isLost())
@@ -190,7 +197,7 @@ export function createPool(
       restUntil = performance.now() + restMs
       if (live().length > 0) return onShortage(cause)
       away = { cause }
-      rejectAll(cause)
+      for (const job of pending) giveUp(job, cause)
     } finally {
       opening--
       dispatch(performance.now())
@@ -201,14 +208,12 @@ export function createPool(
     const now = performance.now()
     for (const job of pending) {
       if (job.deadline > now) continue
-      pending.delete(job)
-      queue.delete(job)
-      job.reject(unavailable('no answer in time'))
+      giveUp(job, 'no answer in time')
       // Not a rollback: behind a slow network its statements would keep the connection for as long again.
-      if (job.kind === 'transaction') job.connection?.destroy()
+      if (job.kind === 'transaction') connections.find(({ sent }) => sent.includes(job))?.destroy()
     }
     const busy = live().filter(connection => !connection.isIdle())
-    if (busy.some(connection => connection.isQuietFor(slowMs, now))) slowUntil = now + 2 * slowMs
+    noteSlow(busy, now)
     const isSilent = busy.some(connection => connection.isQuietFor(silenceMs, now))
     for (const connection of live()) {
       if (isSilent && connection.isQuietFor(slowMs, now)) connection.destroy()
@@ -218,10 +223,21 @@ export function createPool(
     else dispatch(now)
   }
 
-  function rejectAll(cause: unknown) {
-    for (const job of pending) job.reject(unavailable(cause))
-    pending.clear()
-    queue = createFairQueue()
+  /** What is slow now, or was within the last second. */
+  function noteSlow(busy: PoolConnection[], now: number) {
+    for (const [text, until] of slow) if (until <= now) slow.delete(text)
+    for (const { sent, isQuietFor } of busy) {
+      const { kind, text } = sent[0]!
+      if (kind !== 'transaction' && isQuietFor(slowMs, now)) slow.set(text, now + 2 * slowMs)
+    }
+    if (slow.size === 0) return
+    for (const job of pending) if (job.kind !== 'transaction' && slow.has(job.text)) job.kind = 'slow'
+  }
+
+  function giveUp(job: Job, cause: unknown) {
+    pending.delete(job)
+    queue.delete(job)
+    job.reject(unavailable(cause))
   }
 
   /** Refuses further jobs, waits for those without an answer (at most `seconds`), then closes every connection. */
@@ -229,7 +245,7 @@ export function createPool(
     isClosed = true
     const until = performance.now() + seconds * 1000
     while (pending.size > 0 && performance.now() < until) await Bun.sleep(10)
-    rejectAll('the database is closed')
+    for (const job of pending) giveUp(job, 'the database is closed')
     clearInterval(clock)
     await Promise.all(connections.map(({ isIdle, end, destroy }) => (isIdle() ? end() : destroy())))
   }

@@ -3,6 +3,7 @@ import type { Db } from '../../db/drizzle.ts'
 import { sessions, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
+import { nilUuid } from '../../lib/uuid.ts'
 import type { Passwords } from './password-hash.ts'
 import type { Throttle } from './throttle.ts'
 
@@ -54,8 +55,6 @@ async function addressesOf(db: Db, which: SQL | undefined) {
     .where(eq(sessions.userId, user.id))
   return found.map(({ ip }) => ip)
 }
-
-const nilUuid = '00000000-0000-0000-0000-000000000000'
 
 /** For what a signed-in user may do only with the current password. */
 export const createWithPassword = (parts: Parts) =>

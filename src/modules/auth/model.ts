@@ -1,6 +1,7 @@
 import { t } from 'elysia'
 import { instant, instantInput, nullable, oneOf, pathId, text, uuid } from '../../http/schema.ts'
 import { emailPattern, passwordBytesMax, passwordLengthMin } from '../../lib/credentials.ts'
+import { parseInstant } from '../../lib/instant.ts'
 import { tokenScopes } from '../../lib/scope.ts'
 
 export const email = text({
@@ -164,6 +165,16 @@ const scope = oneOf(tokenScopes, {
 })
 const expiry = { description: '`null`: never.' }
 
+/** The problem of an instant that is not in the future, or more than a year ahead. */
+export function withinYear(instant: string): { type: string; msg: string } | undefined {
+  const time = Date.parse(parseInstant(instant)!)
+  const latest = new Date()
+  if (time <= latest.getTime()) return { type: 'datetime_future', msg: 'Input should be in the future' }
+  latest.setUTCFullYear(latest.getUTCFullYear() + 1)
+  if (time <= latest.getTime()) return undefined
+  return { type: 'less_than_equal', msg: 'Input should be at most one year ahead' }
+}
+
 export const apiTokenCreate = t.Object(
   {
     name: text({ minLength: 1, maxLength: 100, notBlank: true, ...tokenName }),
@@ -171,7 +182,7 @@ export const apiTokenCreate = t.Object(
     expires_at: t.Optional(
       nullable(
         instantInput({
-          withinYear: true,
+          problem: withinYear,
           description: 'At most a year ahead; without it, in 90 days. `null`: never.',
         }),
       ),

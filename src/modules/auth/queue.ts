@@ -1,17 +1,12 @@
 import { AppError, findAppError } from '../../lib/errors.ts'
 
-interface Waiting {
-  start: () => void
-  refuse: (error: unknown) => void
-}
-
 /**
  * Runs work in order, `atOnce` at a time; what comes when `waitingMax` wait is `unavailable`. So is what waits when the work
  * before it is: it would wait as long again. An aborted signal removes work that still waits.
  */
 export function createQueue(atOnce: number, waitingMax: number) {
   let running = 0
-  const waiting = new Set<Waiting>()
+  const waiting = new Set<PromiseWithResolvers<void>>()
 
   const inTurn = async <T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> => {
     if (signal?.aborted) throw hungUp()
@@ -28,23 +23,23 @@ export function createQueue(atOnce: number, waitingMax: number) {
       const [next] = waiting
       if (next) {
         waiting.delete(next)
-        next.start()
+        next.resolve()
       } else running--
     }
   }
 
-  const turn = (signal?: AbortSignal) =>
-    new Promise<void>((start, refuse) => {
-      const place = { start, refuse }
-      waiting.add(place)
-      signal?.addEventListener('abort', () => {
-        waiting.delete(place)
-        refuse(hungUp())
-      })
+  function turn(signal?: AbortSignal): Promise<void> {
+    const place = Promise.withResolvers<void>()
+    waiting.add(place)
+    signal?.addEventListener('abort', () => {
+      waiting.delete(place)
+      place.reject(hungUp())
     })
+    return place.promise
+  }
 
-  const refuseAll = (error: unknown) => {
-    for (const { refuse } of waiting) refuse(error)
+  function refuseAll(error: unknown) {
+    for (const place of waiting) place.reject(error)
     waiting.clear()
   }
 

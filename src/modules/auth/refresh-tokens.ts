@@ -1,7 +1,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { decodeBase64url } from '../../lib/base64url.ts'
 import { deriveKey } from '../../lib/derive-key.ts'
-import { formatUuid } from '../../lib/uuid.ts'
+import { formatUuid, uuidBytes } from '../../lib/uuid.ts'
 
 export type RefreshTokens = ReturnType<typeof createRefreshTokens>
 
@@ -21,7 +21,7 @@ export function createRefreshTokens(secretKey: string) {
   const signingKey = deriveKey(secretKey, 'refresh token: seal')
 
   function write(sessionId: string, secret: Uint8Array): string {
-    const body = Buffer.concat([Buffer.from(sessionId.replaceAll('-', ''), 'hex'), secret])
+    const body = Buffer.concat([uuidBytes(sessionId), secret])
     return Buffer.concat([body, sign(body)]).toString('base64url')
   }
 

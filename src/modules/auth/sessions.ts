@@ -206,8 +206,5 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
       const sessionId = refreshTokens.read(token)?.sessionId
       if (sessionId) await endSessions(eq(sessions.id, sessionId))
     },
-
-    /** Drops ended sessions from this process's memory; the other replicas read them in the database. */
-    revoke: tokenCache.revoke,
   }
 }

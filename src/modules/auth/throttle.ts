@@ -58,8 +58,7 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
    * another account from being hashed.
    */
   async function inTurn<T>(key: string, attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const queue = queues.get(key) ?? createQueue(1, waitingMax)
-    queues.set(key, queue)
+    const queue = queues.getOrInsertComputed(key, () => createQueue(1, waitingMax))
     try {
       return await queue(attempt, signal)
     } finally {

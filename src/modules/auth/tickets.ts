@@ -4,7 +4,7 @@ import { tickets } from '../../db/tables.ts'
 import type { Caller } from '../../http/require-user.ts'
 import { AppError } from '../../lib/errors.ts'
 import { sha256 } from '../../lib/sha256.ts'
-import { formatUuid } from '../../lib/uuid.ts'
+import { formatUuid, uuidBytes } from '../../lib/uuid.ts'
 import type { Ticket } from './model.ts'
 import type { Tokens } from './tokens.ts'
 
@@ -22,9 +22,8 @@ export type Tickets = ReturnType<typeof createTickets>
 export function createTickets({ db, tokens }: { db: Db; tokens: Tokens }) {
   return {
     async issue({ id: userId, sessionId }: Caller): Promise<Ticket> {
-      const id = Buffer.from(userId.replaceAll('-', ''), 'hex')
       const secret = crypto.getRandomValues(new Uint8Array(secretBytes))
-      const issued = Buffer.concat([id, secret]).toString('base64url')
+      const issued = Buffer.concat([uuidBytes(userId), secret]).toString('base64url')
       const expiresAt = sql`now() + make_interval(secs => ${lifetimeSeconds})`
       await db.insert(tickets).values({ userId, sessionId, hash: sha256(issued), expiresAt })
       return { ticket: issued, expires_in: lifetimeSeconds }

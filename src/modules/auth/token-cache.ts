@@ -109,7 +109,7 @@ export function createTokenCache(
       tokens.set(token, { caller, checkedAt, endsAt: checkedAt + leftMs })
     },
 
-    /** Drops the tokens of sessions that this process has ended. */
+    /** Drops the tokens of sessions that this process has ended; the other replicas read them in the database. */
     revoke(sessionIds: readonly string[]) {
       for (const id of sessionIds) recentlyRevoked.add(id)
       dropRevoked()

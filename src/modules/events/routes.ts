@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
-import { query } from '../../http/body.ts'
+import { errors } from '../../http/error-responses.ts'
+import { query } from '../../http/query.ts'
 import { bearerToken, requireUser } from '../../http/require-user.ts'
-import { errors } from '../../http/schema.ts'
 import type { Sessions } from '../auth/sessions.ts'
 import type { Tickets } from '../auth/tickets.ts'
 import type { TaskService } from '../tasks/service.ts'
@@ -36,7 +36,7 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
         Object.assign(set.headers, { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
         if (method === 'HEAD') return new Response()
         if (ticket !== undefined) {
-          streams.requirePlace(user.id)
+          streams.requireRoom(user.id)
           await tickets.use(ticket)
         }
         const requestId = `${set.headers['x-request-id']}`

@@ -1,12 +1,11 @@
 import { sql } from 'drizzle-orm'
-import { type Db, prepareSql } from '../../db/drizzle.ts'
+import { type Db, parameter, prepareSql } from '../../db/drizzle.ts'
 import { userVersions } from '../../db/tables.ts'
 import type { Authenticate } from '../../http/require-user.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import type { Log } from '../../telemetry/log.ts'
 import type { Observer } from '../../telemetry/observer.ts'
-import { value } from '../tasks/rows.ts'
 import type { TaskService } from '../tasks/service.ts'
 import { Feed } from './feed.ts'
 import { type Place, Stream, type StreamListener } from './stream.ts'
@@ -62,16 +61,17 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   let isStopping = false
 
   /** Throws when there are too many streams for another one of the user. */
-  function requirePlace(userId: UserId) {
+  function requireRoom(userId: UserId) {
     if ((feeds.get(userId)?.streams.size ?? 0) >= limits.perUser)
       throw new AppError('too_many_requests', { headers: { 'retry-after': '10' } })
     if (stats.open >= streamsMax) throw new AppError('unavailable')
   }
 
-  /** Opens a stream and returns the body of its response. Throws as `requirePlace` does. */
+  /** Opens a stream and returns the body of its response. Throws as `requireRoom` does. */
   function open({ userId, token, place, requestId }: Opening): ReadableStream<Uint8Array> {
-    requirePlace(userId)
-    const feed = feeds.get(userId) ?? new Feed(userId, { log, tasks, limits, stats })
+    requireRoom(userId)
+    const feed = feeds.getOrInsertComputed(userId, () => new Feed(userId, { log, tasks, limits, stats }))
+    const sameToken = byToken.getOrInsertComputed(token, () => new Set())
     const startedAt = performance.now()
     const about = { request_id: requestId, user_id: userId }
     const listener: StreamListener = {
@@ -93,10 +93,8 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
       onDrain: () => void feed.advance(),
     }
     const stream = new Stream(place, listener, limits.pingAfterMs)
-    const sameToken = byToken.get(token) ?? new Set()
-    byToken.set(token, sameToken.add(stream))
-    feeds.set(userId, feed)
     feed.streams.add(stream)
+    sameToken.add(stream)
     stats.open++
     log.info('stream began', about)
     if (isStopping) stream.end('restarting')
@@ -135,7 +133,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   }
 
   return {
-    requirePlace,
+    requireRoom,
     open,
     /** After any request that may have written, so that no module has to think of it. */
     observe,
@@ -159,6 +157,6 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
 /** The users whose last version is not the one that is known here. Two arrays in a FROM: the builder has no words for that. */
 const newVersionsQuery = sql`
   select user_id, last_version
-  from unnest(${value('users', 'uuid[]')}, ${value('versions', 'bigint[]')}) as known(user_id, version)
+  from unnest(${parameter('users', 'uuid[]')}, ${parameter('versions', 'bigint[]')}) as known(user_id, version)
   join ${userVersions} using (user_id)
   where last_version > known.version`

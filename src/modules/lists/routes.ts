@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import { body, query } from '../../http/body.ts'
+import { body } from '../../http/body.ts'
 import {
   type AnswerTags,
   entityTag,
@@ -11,10 +11,12 @@ import {
   setAnswerTag,
   wantedVersions,
 } from '../../http/entity-tag.ts'
+import { errors, preconditionFailed } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
+import { query } from '../../http/query.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, jsonText, noContent, preconditionFailed, sendJson, withHeaders } from '../../http/schema.ts'
+import { jsonText, noContent, sendJson, withHeaders } from '../../http/schema.ts'
 import {
   deleteListQuery,
   type List,
@@ -97,7 +99,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         response: {
           204: noContent,
           ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list, 'list'),
+          ...preconditionFailed(list, 'list_changed'),
         },
         detail: {
           operationId: 'deleteList',
@@ -143,7 +145,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         response: {
           200: withHeaders(jsonText(list), 'ETag'),
           ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list, 'list'),
+          ...preconditionFailed(list, 'list_changed'),
         },
         detail: {
           operationId: 'updateList',

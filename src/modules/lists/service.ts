@@ -3,13 +3,13 @@ import type { Db } from '../../db/drizzle.ts'
 import { afterCursor, countRows, orderKeys, type Page, type PageRow, page, readPage } from '../../db/page.ts'
 import { listTombstones } from '../../db/tables.ts'
 import { createVersionReader, takeVersion, writeInTurn, writeTombstones } from '../../db/versions.ts'
+import { createCursors } from '../../lib/cursor.ts'
 import { AppError } from '../../lib/errors.ts'
 import { createIdempotency } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
-import { createCursors } from '../tasks/cursor.ts'
-import { changeTasks } from '../tasks/families.ts'
 import { findOwn, findPrior, type IfMatch, own, type Serialized, throwMissing } from '../tasks/owned.ts'
+import { changeTasks } from '../tasks/sub-tasks.ts'
 import { isLive, tasks } from '../tasks/table.ts'
 import type { List, ListCreate, ListsQuery, ListUpdate } from './model.ts'
 import { lists } from './table.ts'
@@ -40,10 +40,6 @@ export function createListService({ db, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
   const readVersions = createVersionReader(db)
   const identify = createIdempotency(secretKey, 'idempotency of lists')
-
-  /** The list before a change. Throws as `read` does, and `precondition_failed`. */
-  const find = async (tx: Db, userId: UserId, id: string, ifMatch: IfMatch) =>
-    (await findOwn(tx, 'list', userId, id, ifMatch)) ?? throwMissing(tx, 'list', userId, id)
 
   return {
     /** A page of the user's lists. Throws `validation_failed` for a cursor that is not from here, or with an offset. */
@@ -113,7 +109,7 @@ export function createListService({ db, secretKey }: Parts) {
     async update(userId: UserId, id: string, input: ListUpdate, ifMatch: IfMatch): Promise<Serialized> {
       if (!isUuid(id)) throw new AppError('list_not_found')
       return writeInTurn(db, userId, async tx => {
-        const found = await find(tx, userId, id, ifMatch)
+        const found = await findOwn(tx, 'list', userId, id, ifMatch)
         const before: List = JSON.parse(found.json)
         const { name = before.name, position = before.position } = input
         if (name === before.name && position === before.position) return found
@@ -133,7 +129,7 @@ export function createListService({ db, secretKey }: Parts) {
     async remove(userId: UserId, id: string, becomes: 'keep' | 'trash', ifMatch: IfMatch): Promise<void> {
       if (!isUuid(id)) throw new AppError('list_not_found')
       await writeInTurn(db, userId, async tx => {
-        await find(tx, userId, id, ifMatch)
+        await findOwn(tx, 'list', userId, id, ifMatch)
         const isInside = eq(tasks.listId, id)
         if (becomes === 'keep') {
           await changeTasks(tx, userId, isInside, { listId: sql`null`, updatedAt: sql`now()` })

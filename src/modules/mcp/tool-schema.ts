@@ -1,6 +1,7 @@
 import { type TObject, type TSchema, Type } from '@sinclair/typebox'
 import { isTextForm, type Schema, toJsonSchema } from '../../http/json-schema.ts'
-import { findProblems, unknownFields } from '../../http/problems.ts'
+import { findProblems } from '../../http/problems.ts'
+import { unknownFields } from '../../http/unknown-names.ts'
 import { AppError, type Problem, problemsMax } from '../../lib/errors.ts'
 import { mapValues } from '../../lib/map-values.ts'
 

@@ -1,4 +1,5 @@
 import { type Static, type TObject, Type } from '@sinclair/typebox'
+import type { Page } from '../../db/page.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { nullable } from '../../http/schema.ts'
 import type { UserId } from '../../lib/user-id.ts'
@@ -13,6 +14,7 @@ import {
   taskCreate,
   taskUpdate,
 } from '../tasks/model.ts'
+import { ifVersion } from '../tasks/owned.ts'
 import type { TaskService } from '../tasks/service.ts'
 import { asArguments } from './tool-schema.ts'
 
@@ -69,108 +71,95 @@ const oneTaskAsExpected = Type.Object({ id, version })
 const taskResult = Type.Object({ id, version: task.properties.version })
 
 /** Every tool by its name. What it does, the service of the tasks does. */
-export const createTools = ({ tasks, lists }: Services): ReadonlyMap<string, Tool> =>
-  new Map(Object.entries({ ...reading(tasks, lists), ...adding(tasks), ...changing(tasks) }))
+export function createTools({ tasks, lists }: Services): ReadonlyMap<string, Tool> {
+  const tools = {
+    find_tasks: tool({
+      description:
+        'Find tasks, newest first, 25 a page. cursor: with the same filters. q: words in title or description. list, parent: ids, or none. sort: e.g. -priority,due_at (- descending). Times: RFC 3339 with offset. priority: 0 none to 4 urgent.',
+      arguments: asArguments(Type.Omit(listQuery, notForAssistants)),
+      result: Type.Object({ tasks: Type.Array(taskResult), cursor }),
+      effect: 'none',
+      async run(user, input) {
+        const { limit = textTasksMax } = input
+        const page = await tasks.list(user, { ...input, limit })
+        // The text of a longer page continues where it breaks off.
+        const shown = limit > textTasksMax ? await tasks.list(user, { ...input, limit: textTasksMax }) : page
+        return { json: pageJson('tasks', page), text: pageJson('tasks', shown) }
+      },
+    }),
+    get_task: tool({
+      description: 'One task.',
+      arguments: Type.Object({ id }),
+      result: taskResult,
+      effect: 'none',
+      run: (user, { id }) => tasks.read(user, id),
+    }),
+    list_lists: tool({
+      description: 'The lists of tasks; a task without one is in the inbox. counts: with numbers of tasks.',
+      arguments: asArguments(Type.Omit(listsQuery, notForAssistants)),
+      result: Type.Object({ lists: Type.Array(Type.Object({ id, name: list.properties.name })), cursor }),
+      effect: 'none',
+      run: async (user, input) => ({ json: pageJson('lists', await lists.list(user, input)) }),
+    }),
+    task_stats: tool({
+      description: 'How many tasks there are by status, overdue, due today. tz: e.g. Europe/Berlin.',
+      arguments: asArguments(statsQuery),
+      result: Type.Object(stats.properties),
+      effect: 'none',
+      run: async (user, input) => ({ json: JSON.stringify(await tasks.stats(user, input)) }),
+    }),
+    add_tasks: tool({
+      description: 'Add 1 to 50 tasks. key: any text; a call repeated with it adds nothing twice.',
+      arguments: Type.Object({
+        // In place of ids of their own, assistants send a key.
+        tasks: Type.Array(asArguments(Type.Omit(taskCreate, ['id'])), { minItems: 1, maxItems: 50 }),
+        key: idempotencyHeader.properties['idempotency-key'],
+      }),
+      result: Type.Object({ tasks: Type.Array(taskResult) }),
+      effect: 'adds',
+      async run(user, { tasks: sent, key }) {
+        const creates = sent.map(task => ({ op: 'create', task }))
+        const outcomes = await tasks.batch(user, creates, { key })
+        const made = outcomes.flatMap(outcome => ('json' in outcome ? (outcome.json ?? []) : []))
+        const rest = made.length - textTasksMax
+        const text = rest > 0 && `{"tasks":[${made.slice(0, textTasksMax)}],"not_shown":${rest}}`
+        return { json: `{"tasks":[${made}]}`, ...(text && { text }) }
+      },
+    }),
+    update_task: tool({
+      description: 'Change the given fields of a task; null clears. version: only if it still has this one.',
+      arguments: Type.Object({ id, version, ...taskUpdate.properties }),
+      result: taskResult,
+      effect: 'destroys',
+      run: (user, { id, version, ...task }) => tasks.update(user, id, task, ifVersion(version)),
+    }),
+    complete_task: tool({
+      description: 'Set the status to completed.',
+      arguments: oneTaskAsExpected,
+      result: taskResult,
+      effect: 'changes',
+      run: (user, { id, version }) => tasks.update(user, id, { status: 'completed' }, ifVersion(version)),
+    }),
+    delete_task: tool({
+      description: 'Move a task and its children to the trash; restore_task brings them back for 30 days.',
+      arguments: oneTaskAsExpected,
+      result: Type.Object({ deleted: Type.Array(id) }),
+      effect: 'destroys',
+      async run(user, { id, version }) {
+        const removed = await tasks.remove(user, id, false, ifVersion(version))
+        return { json: JSON.stringify({ deleted: removed.map(({ id }) => id) }) }
+      },
+    }),
+    restore_task: tool({
+      description: 'Bring a task back from the trash.',
+      arguments: oneTaskAsExpected,
+      result: taskResult,
+      effect: 'changes',
+      run: (user, { id, version }) => tasks.restore(user, id, ifVersion(version)),
+    }),
+  }
+  return new Map(Object.entries(tools))
+}
 
-const reading = (tasks: TaskService, lists: ListService) => ({
-  find_tasks: tool({
-    description:
-      'Find tasks, newest first, 25 a page. cursor: with the same filters. q: words in title or description. list, parent: ids, or none. sort: e.g. -priority,due_at (- descending). Times: RFC 3339 with offset. priority: 0 none to 4 urgent.',
-    arguments: asArguments(Type.Omit(listQuery, notForAssistants)),
-    result: Type.Object({ tasks: Type.Array(taskResult), cursor }),
-    effect: 'none',
-    async run(user, input) {
-      const { limit = textTasksMax } = input
-      const page = await tasks.list(user, { ...input, limit })
-      // The text of a longer page continues where it breaks off.
-      const shown = limit > textTasksMax ? await tasks.list(user, { ...input, limit: textTasksMax }) : page
-      return { json: pageJson(page), text: pageJson(shown) }
-    },
-  }),
-  get_task: tool({
-    description: 'One task.',
-    arguments: Type.Object({ id }),
-    result: taskResult,
-    effect: 'none',
-    run: (user, { id }) => tasks.read(user, id),
-  }),
-  list_lists: tool({
-    description: 'The lists of tasks; a task without one is in the inbox. counts: with numbers of tasks.',
-    arguments: asArguments(Type.Omit(listsQuery, notForAssistants)),
-    result: Type.Object({ lists: Type.Array(Type.Object({ id, name: list.properties.name })), cursor }),
-    effect: 'none',
-    async run(user, input) {
-      const { items, next = null } = await lists.list(user, input)
-      return { json: `{"lists":[${items}],"cursor":${JSON.stringify(next)}}` }
-    },
-  }),
-  task_stats: tool({
-    description: 'How many tasks there are by status, overdue, due today. tz: e.g. Europe/Berlin.',
-    arguments: asArguments(statsQuery),
-    result: Type.Object(stats.properties),
-    effect: 'none',
-    run: async (user, input) => ({ json: JSON.stringify(await tasks.stats(user, input)) }),
-  }),
-})
-
-const addArguments = Type.Object({
-  // In place of ids of their own, assistants send a key.
-  tasks: Type.Array(asArguments(Type.Omit(taskCreate, ['id'])), { minItems: 1, maxItems: 50 }),
-  key: idempotencyHeader.properties['idempotency-key'],
-})
-
-const adding = (tasks: TaskService) => ({
-  add_tasks: tool({
-    description: 'Add 1 to 50 tasks. key: any text; a call repeated with it adds nothing twice.',
-    arguments: addArguments,
-    result: Type.Object({ tasks: Type.Array(taskResult) }),
-    effect: 'adds',
-    async run(user, { tasks: sent, key }) {
-      const creates = sent.map(task => ({ op: 'create', task }))
-      const outcomes = await tasks.batch(user, creates, { key })
-      const made = outcomes.flatMap(outcome => ('json' in outcome ? (outcome.json ?? []) : []))
-      const rest = made.length - textTasksMax
-      const text = rest > 0 && `{"tasks":[${made.slice(0, textTasksMax)}],"not_shown":${rest}}`
-      return { json: `{"tasks":[${made}]}`, ...(text && { text }) }
-    },
-  }),
-})
-
-const changing = (tasks: TaskService) => ({
-  update_task: tool({
-    description: 'Change the given fields of a task; null clears. version: only if it still has this one.',
-    arguments: Type.Object({ id, version, ...taskUpdate.properties }),
-    result: taskResult,
-    effect: 'destroys',
-    run: (user, { id, version, ...task }) => tasks.update(user, id, task, expected(version)),
-  }),
-  complete_task: tool({
-    description: 'Set the status to completed.',
-    arguments: oneTaskAsExpected,
-    result: taskResult,
-    effect: 'changes',
-    run: (user, { id, version }) => tasks.update(user, id, { status: 'completed' }, expected(version)),
-  }),
-  delete_task: tool({
-    description: 'Move a task and its children to the trash; restore_task brings them back for 30 days.',
-    arguments: oneTaskAsExpected,
-    result: Type.Object({ deleted: Type.Array(id) }),
-    effect: 'destroys',
-    async run(user, { id, version }) {
-      const removed = await tasks.remove(user, id, false, expected(version))
-      return { json: JSON.stringify({ deleted: removed.map(({ id }) => id) }) }
-    },
-  }),
-  restore_task: tool({
-    description: 'Bring a task back from the trash.',
-    arguments: oneTaskAsExpected,
-    result: taskResult,
-    effect: 'changes',
-    run: (user, { id, version }) => tasks.restore(user, id, expected(version)),
-  }),
-})
-
-const pageJson = ({ items, next = null }: { items: string; next?: string | null | undefined }) =>
-  `{"tasks":[${items}],"cursor":${JSON.stringify(next)}}`
-
-const expected = (version: number | undefined) => (version === undefined ? null : [String(version)])
+const pageJson = (name: 'tasks' | 'lists', { items, next }: Page) =>
+  `{"${name}":[${items}],"cursor":${JSON.stringify(next ?? null)}}`

@@ -1,8 +1,9 @@
 import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
 import { errorFieldsOf } from '../../http/error-handler.ts'
+import { errors, preconditionFailed } from '../../http/error-responses.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import { errors, jsonText, preconditionFailed, sendJson } from '../../http/schema.ts'
+import { jsonText, sendJson } from '../../http/schema.ts'
 import { prefersStrict } from '../../http/unknown-names.ts'
 import type { Outcome } from './batch.ts'
 import { batch, batchResult, task } from './model.ts'
@@ -31,7 +32,7 @@ export const batchRoutes = (tasks: TaskService, authenticate: Authenticate) =>
         response: {
           200: jsonText(batchResult),
           ...errors('not_authorized', 'task_not_found', 'id_used', ...misplacedCodes),
-          ...preconditionFailed(task, 'task'),
+          ...preconditionFailed(task),
         },
         detail: {
           operationId: 'batchTasks',

@@ -1,11 +1,13 @@
 import type { Db } from '../../db/drizzle.ts'
 import { writeInTurn } from '../../db/versions.ts'
-import { createCheck, unknownFields } from '../../http/problems.ts'
+import { createCheck } from '../../http/problems.ts'
+import { unknownFields } from '../../http/unknown-names.ts'
 import { AppError, findAppError, type Problem, problemsMax } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { type Operation, operation, operationNames } from './model.ts'
-import { createWrites, type Identify, type Writes } from './writes.ts'
+import { findOwn, ifVersion } from './owned.ts'
+import type { Writes } from './service.ts'
 
 /** How a batch is carried out. */
 interface BatchOptions {
@@ -24,9 +26,9 @@ export type Outcome =
 
 /**
  * Up to 100 operations, one after the other. Each does what the request for one task does: in one transaction, or each on
- * its own.
+ * its own. `writesWithin` are the writes in a transaction that has locked the user's versions.
  */
-export function createBatch(db: Db, identify: Identify, writes: Writes) {
+export function createBatch(db: Db, writes: Writes, writesWithin: (tx: Db) => Writes) {
   /**
    * Carries out the operations, and returns what became of each, in their order. Of an atomic batch, it throws
    * `validation_failed` with everything that is wrong; or, with its `index`, why the first operation that cannot be carried
@@ -38,13 +40,12 @@ export function createBatch(db: Db, identify: Identify, writes: Writes) {
     { isAtomic = true, isStrict = false, key }: BatchOptions = {},
   ): Promise<Outcome[]> {
     const problems = problemsOfEach(operations, isStrict)
-    if (!isAtomic) return eachForItself(createStep(userId, writes, key), operations, problems)
+    if (!isAtomic) return eachForItself(createStep(db, writes, userId, key), operations, problems)
     const detail = problems.flat()
     if (detail.length > 0) throw new AppError('validation_failed', { detail })
-    return writeInTurn(db, userId, tx => {
-      const inTransaction = createWrites(tx, identify, (_db, _userId, work) => work(tx))
-      return allOrNothing(createStep(userId, inTransaction, key), operations as Operation[])
-    })
+    return writeInTurn(db, userId, tx =>
+      allOrNothing(createStep(tx, writesWithin(tx), userId, key), operations as Operation[]),
+    )
   }
 }
 
@@ -53,7 +54,10 @@ type Step = ReturnType<typeof createStep>
 async function allOrNothing(step: Step, operations: Operation[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = []
   for (const [index, operation] of operations.entries()) {
-    const outcome = await step(operation, index).catch(error => throwFailure(error, index))
+    const outcome = await step(operation, index).catch(error => {
+      // It is not about this operation: the database does not answer.
+      throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
+    })
     outcomes.push(outcome)
   }
   return outcomes
@@ -84,7 +88,7 @@ function namesOf(value: unknown) {
 }
 
 /** Carries out the operations of one batch, each by a call. */
-function createStep(userId: UserId, writes: Writes, key: string | undefined) {
+function createStep(db: Db, writes: Writes, userId: UserId, key: string | undefined) {
   /**
    * Tasks that went to the trash with their parents, and the versions that they had. The batch may delete them as well: the
    * client still has them.
@@ -101,7 +105,7 @@ function createStep(userId: UserId, writes: Writes, key: string | undefined) {
       return { op, id, json }
     }
     const id = operation.id.toLowerCase()
-    const ifMatch = operation.version === undefined ? null : [`${operation.version}`]
+    const ifMatch = ifVersion(operation.version)
     if (op === 'update') {
       const { json } = await writes.update(userId, id, operation.task, ifMatch)
       return { op, id, json }
@@ -110,15 +114,16 @@ function createStep(userId: UserId, writes: Writes, key: string | undefined) {
     if (before === undefined) {
       const removed = await writes.remove(userId, id, false, ifMatch)
       for (const { id, version } of removed) takenAlong.set(id, version)
-    } else if ((operation.version ?? before) !== before) throw await writes.changedSince(userId, id, before)
+    } else if ((operation.version ?? before) !== before) await throwChanged(db, userId, id, before)
     takenAlong.delete(id)
     return { op, id, json: null }
   }
 }
 
-/** Throws why an operation cannot be carried out; as it is what is not about the operation. */
-function throwFailure(error: unknown, index: number): never {
-  throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
+/** Throws the `precondition_failed` of a task that went to the trash in the same batch. It had this version, and shows it. */
+async function throwChanged(db: Db, userId: UserId, id: string, version: number): Promise<never> {
+  const { json } = await findOwn(db, 'task', userId, id, null)
+  throw new AppError('precondition_failed', { current: { ...JSON.parse(json), version } })
 }
 
 /** Why an operation cannot be carried out. Throws what is not about the operation. */

@@ -1,21 +1,20 @@
 import { type SQL, sql } from 'drizzle-orm'
 import type { PgTable } from 'drizzle-orm/pg-core'
-import { type Db, prepareSql } from '../../db/drizzle.ts'
+import { type Db, parameter, prepareSql } from '../../db/drizzle.ts'
 import { listTombstones, taskTombstones, userVersions } from '../../db/tables.ts'
 import { createVersionReader, throwVersionless } from '../../db/versions.ts'
+import type { Cursors } from '../../lib/cursor.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { lists } from '../lists/table.ts'
-import type { Cursors } from './cursor.ts'
 import type { ChangesQuery } from './model.ts'
 import type { Kind } from './owned.ts'
-import { value } from './rows.ts'
 import { tasks } from './table.ts'
 
-const user = value('user', 'uuid')
-const since = value('since', 'bigint')
+const user = parameter('user', 'uuid')
+const since = parameter('since', 'bigint')
 // Hidden from the planner, so that it keeps one plan; one more than asked for says whether there are more.
-const rows = sql`(select ${value('limit', 'int')} + 1)`
+const rows = sql`(select ${parameter('limit', 'int')} + 1)`
 
 /** The changes of one table, in the order of their versions, which an index has. */
 const changesOf = (kind: Kind, table: PgTable, json: SQL) => sql`

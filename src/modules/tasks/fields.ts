@@ -34,7 +34,7 @@ import {
   uuidInput,
 } from '../../http/schema.ts'
 import { parseInstant } from '../../lib/instant.ts'
-import { tokenize } from './words.ts'
+import { tokenize } from './search.ts'
 
 /**
  * A field of a task, said once: the table, the JSON that the database keeps, the schemas, the lists and the OpenAPI

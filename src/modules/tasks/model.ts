@@ -1,21 +1,10 @@
 import { t } from 'elysia'
+import { conflictBody, validationErrorBody } from '../../http/error-responses.ts'
 import { pageParameters } from '../../http/paging.ts'
-import {
-  conflictBody,
-  instant,
-  integer,
-  nullable,
-  oneOf,
-  ownId,
-  pathId,
-  text,
-  unchecked,
-  uuid,
-  validationErrorBody,
-} from '../../http/schema.ts'
+import { instant, integer, nullable, oneOf, ownId, pathId, text, unchecked, uuid } from '../../http/schema.ts'
 import { list } from '../lists/model.ts'
 import { examples, fieldsWith, filterSchemas, inputs, outputs, type SortName } from './fields.ts'
-import { searchProblem } from './words.ts'
+import { searchProblem } from './search.ts'
 
 export const task = t.Object(outputs, { title: 'Task', examples: [examples] })
 

@@ -12,9 +12,19 @@ import { tasks } from './table.ts'
  * chosen, and have a version.
  */
 const tables = {
-  task: { rows: tasks, tombstones: taskTombstones },
-  list: { rows: lists, tombstones: listTombstones },
-}
+  task: {
+    rows: tasks,
+    tombstones: taskTombstones,
+    missing: 'task_not_found',
+    changed: 'precondition_failed',
+  },
+  list: {
+    rows: lists,
+    tombstones: listTombstones,
+    missing: 'list_not_found',
+    changed: 'list_changed',
+  },
+} as const
 export type Kind = keyof typeof tables
 
 /** A task or a list that can be sent as it is. */
@@ -35,16 +45,23 @@ export const own = ({ id, userId }: Table, owner: UserId, wanted: string) =>
  * user, because two users may have chosen one id: it reveals nothing else.
  */
 export async function throwMissing(db: Db, kind: Kind, userId: UserId, id: string): Promise<never> {
-  const { rows } = tables[kind]
+  const { rows, missing } = tables[kind]
   const isOwn = sql<boolean | null>`bool_or(${rows.userId} = ${userId}::uuid)`
   const [found] = await db.select({ isOwn }).from(rows).where(eq(rows.id, id))
-  throw new AppError(found!.isOwn === false ? 'not_authorized' : `${kind}_not_found`)
+  throw new AppError(found!.isOwn === false ? 'not_authorized' : missing)
 }
 
 /** The versions that a change accepts, as text; null for any. */
 export type IfMatch = string[] | null
 
-/** The row before a change, if it is the user's and meets the condition. Throws `precondition_failed`. */
+/** Only this version, if one is named. */
+export const ifVersion = (version: number | undefined): IfMatch =>
+  version === undefined ? null : [`${version}`]
+
+/**
+ * The row before a change, which meets the condition. Throws as `throwMissing` does if there is none, and
+ * `precondition_failed`, with the row as it is now, if the change does not accept its version.
+ */
 export async function findOwn(
   tx: Db,
   kind: Kind,
@@ -52,23 +69,18 @@ export async function findOwn(
   id: string,
   ifMatch: IfMatch,
   condition?: SQL,
-): Promise<Serialized | undefined> {
-  const { rows } = tables[kind]
+): Promise<Serialized> {
+  const { rows, changed } = tables[kind]
   const [found] = await tx
     .select({ version: rows.version, json: rows.json })
     .from(rows)
     .where(and(own(rows, userId, id), condition))
     .prepare(`find_${kind}`)
     .execute()
-  if (found) requireVersion(kind, found, ifMatch)
+  if (!found) return throwMissing(tx, kind, userId, id)
+  if (ifMatch && !ifMatch.includes(`${found.version}`))
+    throw new AppError(changed, { current: JSON.parse(found.json) })
   return found
-}
-
-/** Throws `precondition_failed`, with the row as it is now, if a change does not accept its version. */
-function requireVersion(kind: Kind, { version, json }: Serialized, ifMatch: IfMatch): void {
-  if (!ifMatch || ifMatch.includes(`${version}`)) return
-  const detail = `The ${kind} has changed since`
-  throw new AppError('precondition_failed', { detail, current: JSON.parse(json) })
 }
 
 /**

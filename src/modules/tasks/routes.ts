@@ -1,5 +1,5 @@
 import { Elysia, t } from 'elysia'
-import { body, query } from '../../http/body.ts'
+import { body } from '../../http/body.ts'
 import {
   type AnswerTags,
   entityTag,
@@ -11,18 +11,12 @@ import {
   setAnswerTag,
   wantedVersions,
 } from '../../http/entity-tag.ts'
+import { errors, preconditionFailed } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
+import { query, queryValues } from '../../http/query.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
-import {
-  errors,
-  jsonText,
-  noContent,
-  preconditionFailed,
-  queryValues,
-  sendJson,
-  withHeaders,
-} from '../../http/schema.ts'
+import { jsonText, noContent, sendJson, withHeaders } from '../../http/schema.ts'
 import { batchRoutes } from './batch-routes.ts'
 import { listFilters, momentFilters } from './fields.ts'
 import {
@@ -62,7 +56,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         return sendPage<Task[]>(set, request, page)
       },
       {
-        transform: readListQuery,
+        transform: normalizeQuery,
         query: listQuery,
         headers: ifNoneMatchHeader,
         response: {
@@ -104,7 +98,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
       },
     )
     .get('/stats', ({ user, query }) => tasks.stats(user.id, query), {
-      transform: readListQuery,
+      transform: normalizeQuery,
       query: statsQuery,
       response: { 200: stats },
       detail: {
@@ -176,7 +170,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         response: {
           204: noContent,
           ...errors('not_authorized', 'task_not_found'),
-          ...preconditionFailed(task, 'task'),
+          ...preconditionFailed(task),
         },
         detail: {
           operationId: 'deleteTask',
@@ -264,12 +258,12 @@ const change = {
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
     ...errors('not_authorized', 'task_not_found', ...misplacedCodes),
-    ...preconditionFailed(task, 'task'),
+    ...preconditionFailed(task),
   },
 }
 
 /** Before a list's query is checked: lists of texts as they were sent, and moments whose `+` arrived as a space. */
-function readListQuery({ query, request }: { query: Record<string, unknown>; request: Request }) {
+function normalizeQuery({ query, request }: { query: Record<string, unknown>; request: Request }) {
   for (const { name } of listFilters) if (query[name] !== undefined) query[name] = queryValues(request, name)
   for (const { name } of momentFilters) {
     const moment = query[name]

@@ -1,5 +1,6 @@
 import type { Db } from '../../db/drizzle.ts'
 import { writeInTurn } from '../../db/versions.ts'
+import { createCursors } from '../../lib/cursor.ts'
 import { AppError } from '../../lib/errors.ts'
 import { createIdempotency } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
@@ -7,15 +8,16 @@ import { isUuid } from '../../lib/uuid.ts'
 import type { Log } from '../../telemetry/log.ts'
 import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
-import { createCursors } from './cursor.ts'
 import { createErasure } from './erasure.ts'
-import { restoreTask } from './families.ts'
-import { createPages } from './list.ts'
-import { findOwn, type IfMatch, type Serialized, throwMissing } from './owned.ts'
+import type { TaskCreate, TaskUpdate } from './model.ts'
+import { findOwn, findPrior, type IfMatch, type Serialized, throwMissing } from './owned.ts'
+import { createPages } from './pages.ts'
 import { throwMisplaced } from './placement.ts'
-import { readTask } from './statements.ts'
+import { insertTask, insertTaskOnce, perColumns, readTask, updateTask } from './statements.ts'
 import { createStats } from './stats.ts'
-import { createWrites } from './writes.ts'
+import { eraseTask, restoreTask, trashTask } from './sub-tasks.ts'
+import { isLive } from './table.ts'
+import { requestText, toColumns } from './to-columns.ts'
 
 export type TaskService = ReturnType<typeof createTaskService>
 
@@ -26,38 +28,108 @@ interface Parts {
   secretKey: string
 }
 
-/** What a user can do with tasks; each part that is more than a few lines has a file of its own. */
+/** What a user can do with tasks. What is about one task is here; each of the others has a file of its own. */
 export function createTaskService({ db, log, secretKey }: Parts) {
   const cursors = createCursors(secretKey)
   const identify = createIdempotency(secretKey, 'idempotency')
   const writes = createWrites(db, identify)
+  const writesWithin = (tx: Db) => createWrites(tx, identify, (_db, _userId, work) => work(tx))
   const readOne = readTask(db)
-
-  async function read(userId: UserId, taskId: string): Promise<Serialized> {
-    if (!isUuid(taskId)) throw new AppError('task_not_found')
-    const [task] = await readOne.execute({ id: taskId, user: userId })
-    return task ?? throwMissing(db, 'task', userId, taskId)
-  }
 
   return {
     ...createPages(db, cursors),
     ...createChanges(db, cursors),
     ...createErasure(db, log),
-    ...writes,
-    batch: createBatch(db, identify, writes),
+    batch: createBatch(db, writes, writesWithin),
     stats: createStats(db),
 
     /** One task. Throws `task_not_found`, or `not_authorized` when it is another user's. */
-    read,
+    async read(userId: UserId, taskId: string): Promise<Serialized> {
+      if (!isUuid(taskId)) throw new AppError('task_not_found')
+      const [task] = await readOne.execute({ id: taskId, user: userId })
+      return task ?? throwMissing(db, 'task', userId, taskId)
+    },
+
+    ...writes,
+  }
+}
+
+export type Writes = ReturnType<typeof createWrites>
+
+/**
+ * The changes of one task. One statement creates or updates it. If that has written nothing, and for a deletion or a
+ * restore, which take children along, the user's versions are locked first. In a batch, `db` is a transaction that holds
+ * them, and `inTurn` goes on in it.
+ */
+function createWrites(db: Db, identify: ReturnType<typeof createIdempotency>, inTurn = writeInTurn) {
+  const insert = perColumns(columns => insertTask(db, columns))
+  const insertOnce = perColumns(columns => insertTaskOnce(db, columns))
+  const change = perColumns(columns => updateTask(db, columns))
+
+  return {
+    /**
+     * Creates a task. With an id or a key that was sent before, it creates none and returns the first task, as it is now.
+     * Throws `invalid_token` when the account was deleted since the token was checked, `id_used` or `idempotency_key_used`
+     * when the first task is in the trash or was deleted permanently, `idempotency_key_reused` when the key came with
+     * another request.
+     */
+    async create(userId: UserId, input: TaskCreate, key?: string): Promise<Serialized & { id: string }> {
+      const creation = identify(userId, { id: input.id, key, request: () => requestText(input) })
+      const { id, mayExist, requestHash } = creation
+      const task = toColumns(input)
+      const columns = Object.keys(task)
+      const values = { id, user: userId, request_hash: requestHash, ...task }
+      const statement = (mayExist ? insertOnce : insert)(columns)
+      const [created] = await statement.execute(values).catch(throwMisplaced)
+      if (created) return { id, ...created }
+      // It was sent before, the user made another change at the same time, the account is gone, or its rows are moving to
+      // another server of a cluster.
+      const found = await inTurn(db, userId, async tx => {
+        const prior = await findPrior(tx, 'task', userId, creation)
+        if (prior) return prior
+        const [created] = await insertTask(tx, columns).execute(values)
+        return created!
+      }).catch(throwMisplaced)
+      return { id, ...found }
+    },
+
+    /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
+    async update(userId: UserId, taskId: string, input: TaskUpdate, ifMatch: IfMatch): Promise<Serialized> {
+      if (!isUuid(taskId)) throw new AppError('task_not_found')
+      const patch = toColumns(input)
+      const columns = Object.keys(patch)
+      const values = { id: taskId, user: userId, ifMatch, ...patch }
+      const [updated] = await change(columns).execute(values).catch(throwMisplaced)
+      if (updated) return updated
+      // There is no such task, it has another version, or nothing differs; or another writer was first.
+      return inTurn(db, userId, async tx => {
+        const found = await findOwn(tx, 'task', userId, taskId, ifMatch, isLive)
+        const [updated = found] = await updateTask(tx, columns).execute(values)
+        return updated
+      }).catch(throwMisplaced)
+    },
+
+    /**
+     * Moves a task and its children to the trash or, with `permanent`, deletes them. Returns their ids and the versions that
+     * they had. Throws as `update` does.
+     */
+    async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: IfMatch) {
+      if (!isUuid(taskId)) throw new AppError('task_not_found')
+      return inTurn(db, userId, async tx => {
+        await findOwn(tx, 'task', userId, taskId, ifMatch, permanent ? undefined : isLive)
+        const remove = permanent ? eraseTask : trashTask
+        return remove(tx, userId, taskId)
+      })
+    },
 
     /** Restores a task from the trash; a task in the list stays unchanged. Throws as `update` does. */
     async restore(userId: UserId, taskId: string, ifMatch: IfMatch): Promise<Serialized> {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
-      await writeInTurn(db, userId, async tx => {
-        const found = await findOwn(tx, 'task', userId, taskId, ifMatch)
-        if (found) await restoreTask(tx, userId, taskId)
+      return inTurn(db, userId, async tx => {
+        await findOwn(tx, 'task', userId, taskId, ifMatch)
+        await restoreTask(tx, userId, taskId)
+        return findOwn(tx, 'task', userId, taskId, null)
       }).catch(error => throwMisplaced(error, ['path', 'id']))
-      return read(userId, taskId)
     },
   }
 }

@@ -1,8 +1,8 @@
 import { and, eq, exists, getTableColumns, notExists, or, type SQL, sql } from 'drizzle-orm'
-import type { Db } from '../../db/drizzle.ts'
+import { type Db, parameter } from '../../db/drizzle.ts'
 import { taskTombstones, typeOf, userVersions } from '../../db/tables.ts'
-import { initialOf, serialized, value } from './rows.ts'
 import { camelCase, columnOf, isLive, tasks } from './table.ts'
+import { initialOf } from './to-columns.ts'
 
 /**
  * The statements about one task, for the requests that are frequent: each reads or writes in one round trip. A write takes
@@ -11,16 +11,19 @@ import { camelCase, columnOf, isLive, tasks } from './table.ts'
  * was written, and takes no version; why not is looked up with the lock held (`writeInTurn`).
  */
 
-const id = value('id', 'uuid')
-const user = value('user', 'uuid')
+const id = parameter('id', 'uuid')
+const user = parameter('user', 'uuid')
 const own = and(eq(tasks.id, id), eq(tasks.userId, user))
 const ownTombstone = and(eq(taskTombstones.id, id), eq(taskTombstones.userId, user))
 
+/** What every statement returns of a task: its JSON, which the database has made, and what the `ETag` says. */
+const serialized = { version: tasks.version, json: tasks.json }
+
 /** What a request says about a column. */
-const columnValue = (name: string): SQL => value(name, typeOf(columnOf(name)))
+const columnValue = (name: string): SQL => parameter(name, typeOf(columnOf(name)))
 const isCompleted = sql`${columnValue('status')} = 'completed'`
 
-const isWanted = sql`coalesce(${tasks.version} = any (${value('ifMatch', 'text[]')}::bigint[]), true)`
+const isWanted = sql`coalesce(${tasks.version} = any (${parameter('ifMatch', 'text[]')}::bigint[]), true)`
 
 /** Only if the condition holds: a write that is refused or changes nothing takes no version. That costs 5 µs of 110. */
 const takeNextVersion = (db: Db, condition?: SQL) =>
@@ -102,10 +105,5 @@ export function updateTask(db: Db, columns: string[]) {
 /** A statement for each set of columns, made when it is first needed. */
 export function perColumns<Statement>(make: (columns: string[]) => Statement) {
   const made = new Map<string, Statement>()
-  return (columns: string[]) => {
-    const key = columns.join()
-    const statement = made.get(key) ?? make(columns)
-    made.set(key, statement)
-    return statement
-  }
+  return (columns: string[]) => made.getOrInsertComputed(columns.join(), () => make(columns))
 }

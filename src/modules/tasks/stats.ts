@@ -1,7 +1,7 @@
 import { and, count, eq, gte, lt, ne, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
+import { invalid } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { wrongParameter } from './cursor.ts'
 import { fields } from './fields.ts'
 import type { Stats, StatsQuery } from './model.ts'
 import { isLive, isTrashed, tasks } from './table.ts'
@@ -41,6 +41,7 @@ function dayOf(moment: Temporal.Instant, tz: string) {
     const end = start.add({ days: 1 }).startOfDay()
     return { start: start.toInstant().toString(), end: end.toInstant().toString() }
   } catch {
-    throw wrongParameter(['query', 'tz'], 'timezone', 'Input should be a time zone such as Europe/Berlin')
+    const msg = 'Input should be a time zone such as Europe/Berlin'
+    throw invalid({ loc: ['query', 'tz'], msg, type: 'timezone' })
   }
 }

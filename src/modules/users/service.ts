@@ -8,7 +8,7 @@ import type { WithPassword } from '../auth/current-password.ts'
 import { endAccess } from '../auth/end-access.ts'
 import { normalizeEmail } from '../auth/model.ts'
 import type { Passwords } from '../auth/password-hash.ts'
-import type { Sessions } from '../auth/sessions.ts'
+import type { TokenCache } from '../auth/token-cache.ts'
 import { eraseUser } from '../tasks/erasure.ts'
 
 export type UserService = ReturnType<typeof createUserService>
@@ -17,14 +17,14 @@ interface Parts {
   db: Db
   passwords: Passwords
   withPassword: WithPassword
-  sessions: Pick<Sessions, 'revoke'>
+  tokenCache: Pick<TokenCache, 'revoke'>
 }
 
 /** How long the response to a deletion waits for the tasks to be deleted: enough for thousands. */
 const eraseMsMax = 1000
 
 /** A user's own account. Each change of it requires the password. */
-export function createUserService({ db, passwords, withPassword, sessions }: Parts) {
+export function createUserService({ db, passwords, withPassword, tokenCache }: Parts) {
   const profile = {
     id: users.id,
     email: users.email,
@@ -60,7 +60,7 @@ export function createUserService({ db, passwords, withPassword, sessions }: Par
     })
 
   const revoke = (ended: Awaited<ReturnType<typeof endAccess>>) =>
-    sessions.revoke([...ended.sessions, ...ended.apiTokens])
+    tokenCache.revoke([...ended.sessions, ...ended.apiTokens])
 
   return {
     /** The caller's account. Throws `invalid_token` if it was deleted after the token was checked. */

@@ -1,5 +1,5 @@
-import { ClusterError } from '../db/embedded/major.ts'
-import { AppError } from '../lib/errors.ts'
+import { ClusterError } from '../../db/embedded/major.ts'
+import { AppError } from '../../lib/errors.ts'
 
 /** What to do about a failure to reach or to use a database: the first whose pattern fits its code and text. */
 const cures: readonly [RegExp, string][] = [

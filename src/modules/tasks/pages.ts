@@ -1,6 +1,6 @@
-import { and, eq, lt, ne, placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, eq, lt, ne, type SQL, sql } from 'drizzle-orm'
 import type { PgColumn } from 'drizzle-orm/pg-core'
-import { type Db, prepareSql } from '../../db/drizzle.ts'
+import { type Db, parameter, prepareSql } from '../../db/drizzle.ts'
 import {
   afterCursor,
   countRows,
@@ -13,13 +13,12 @@ import {
 } from '../../db/page.ts'
 import { typeOf } from '../../db/tables.ts'
 import { createVersionReader } from '../../db/versions.ts'
+import type { Cursors } from '../../lib/cursor.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import type { Cursors } from './cursor.ts'
 import { fieldsWith, filters } from './fields.ts'
 import type { ListQuery, TrashQuery } from './model.ts'
-import { value } from './rows.ts'
+import { searchPatterns, wordsSeparator } from './search.ts'
 import { columnOf, isLive, isTrashed, tasks } from './table.ts'
-import { searchPatterns, wordsSeparator } from './words.ts'
 
 /**
  * Pages of tasks. The default order is read from the index `tasks_created`, or `tasks_list` for those of one list; for any
@@ -28,17 +27,16 @@ import { searchPatterns, wordsSeparator } from './words.ts'
  */
 
 const defaultSort = '-created_at'
-const sortOf = ({ sort = defaultSort }: ListQuery) => sort
 
 /** What a cursor is for: the order and the filters. With others it would lead to other tasks, without a word. */
 function cursorKind(query: ListQuery): string {
-  const { q = '', overdue = false } = query
+  const { sort = defaultSort, q = '', overdue = false } = query
   const wanted: unknown[] = []
   for (const { name } of filters) {
     const value = query[name as keyof ListQuery]
     if (value !== undefined) wanted.push(name, value)
   }
-  return JSON.stringify(['list', sortOf(query), q.trim(), overdue, wanted])
+  return JSON.stringify(['list', sort, q.trim(), overdue, wanted])
 }
 
 export function createPages(db: Db, cursors: Cursors) {
@@ -97,8 +95,8 @@ const trashed = sql`left(${tasks.json}, -1) || ',"deleted_at":"' || ${deletedAt}
 
 /** A page as a statement with its values, so that PostgreSQL plans it for them. */
 function pageFor(userId: UserId, query: ListQuery, after: unknown[] | undefined): SQL {
-  const { limit = 50, offset = 0 } = query
-  const order = parseSort(sortOf(query))
+  const { sort = defaultSort, limit = 50, offset = 0 } = query
+  const order = parseSort(sort)
   return page({
     from: tasks,
     where: and(whereClause(userId, query), afterCursor(order, after))!,
@@ -124,12 +122,12 @@ function prepareHotPages(db: Db) {
    * generic one. It estimates that `limit` reads a tenth of the rows, whatever the number, and for that an index in the
    * order of the list is always best. The user is not hidden: a distributed PostgreSQL finds the shard by it.
    */
-  const hidden = (name: string, type: string) => sql`(select ${placeholder(name)}::${sql.raw(type)})`
+  const hidden = (name: string, type: string) => sql`(select ${parameter(name, type)})`
 
   const prepare = (filters: HotFilter[], hasCursor: boolean) => {
     const after = hasCursor ? order.map(({ type }, i) => hidden(`after_${i}`, type)) : undefined
     const where = and(
-      eq(tasks.userId, value('user', 'uuid')),
+      eq(tasks.userId, parameter('user', 'uuid')),
       isLive,
       ...filters.map(name => eq(hotFilters[name], hidden(name, typeOf(hotFilters[name])))),
       afterCursor(order, after),
@@ -138,9 +136,9 @@ function prepareHotPages(db: Db) {
       from: tasks,
       where,
       order,
-      pageSize: value('limit', 'int'),
+      pageSize: parameter('limit', 'int'),
       limit: sql`${hidden('limit', 'int')} + 1`,
-      lastVersionOf: value('user', 'uuid'),
+      lastVersionOf: parameter('user', 'uuid'),
     })
     return prepareSql<PageRow>(db, 'tasks', statement)
   }

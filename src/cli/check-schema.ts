@@ -1,6 +1,6 @@
 import type { TSchema } from '@sinclair/typebox'
-import { createCheck as createProblemCheck } from '../../http/problems.ts'
-import { text } from '../../http/schema.ts'
+import { createCheck as createProblemCheck } from '../http/problems.ts'
+import { text } from '../http/schema.ts'
 
 /** bcrypt as passlib and others write it. A cost above 16 would take a core a minute for each sign-in. */
 export const passwordHash = text({

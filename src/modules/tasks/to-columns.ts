@@ -1,12 +1,6 @@
-import { placeholder, type SQL, sql } from 'drizzle-orm'
 import type { PgColumn } from 'drizzle-orm/pg-core'
 import { fieldsWith, type InputName } from './fields.ts'
-import { columnOf, tasks } from './table.ts'
-
-/** How a task crosses the border of the database: what comes out, and how columns are set. */
-
-/** What every statement returns of a task: its JSON, which the database has made, and what the `ETag` says. */
-export const serialized = { version: tasks.version, json: tasks.json }
+import { columnOf } from './table.ts'
 
 const inputFields = fieldsWith('input')
 
@@ -38,6 +32,3 @@ export function requestText(input: Input): string {
   )
   return JSON.stringify(columns.sort(([a], [b]) => (a < b ? -1 : 1)))
 }
-
-/** A value of the request, by name; the type keeps PostgreSQL from guessing. */
-export const value = (name: string, type: string): SQL => sql`${placeholder(name)}::${sql.raw(type)}`

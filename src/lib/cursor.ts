@@ -1,6 +1,6 @@
 import { timingSafeEqual } from 'node:crypto'
-import { deriveKey } from '../../lib/derive-key.ts'
-import { AppError } from '../../lib/errors.ts'
+import { deriveKey } from './derive-key.ts'
+import { invalid } from './errors.ts'
 
 const macBytes = 16
 
@@ -30,10 +30,16 @@ export function createCursors(secretKey: string) {
    * The content of the cursor in a request; `undefined` without one. Throws `validation_failed` for one that is not valid
    * here, and for one beside an offset.
    */
-  function read(kind: string, userId: string, { cursor, offset = 0 }: Start, loc?: string[]) {
+  function read(kind: string, userId: string, { cursor, offset = 0 }: Start, loc = ['query', 'cursor']) {
     if (cursor === undefined) return undefined
-    if (offset > 0) throw wrongParameter(['query', 'offset'], 'not_combinable', 'Use either offset or cursor')
-    return verify(kind, userId, cursor) ?? throwWrongCursor(loc)
+    if (offset > 0) {
+      const msg = 'Use either offset or cursor'
+      throw invalid({ loc: ['query', 'offset'], msg, type: 'not_combinable' })
+    }
+    const content = verify(kind, userId, cursor)
+    if (content !== undefined) return content
+    const msg = 'Input should be a cursor that was given to you for this list'
+    throw invalid({ loc, msg, type: 'cursor_invalid' })
   }
 
   return { sign, verify, read }
@@ -46,11 +52,3 @@ interface Start {
   cursor?: string | undefined
   offset?: number | undefined
 }
-
-export function throwWrongCursor(loc = ['query', 'cursor']): never {
-  throw wrongParameter(loc, 'cursor_invalid', 'Input should be a cursor that was given to you for this list')
-}
-
-/** A 422 about one parameter of the address or one header. */
-export const wrongParameter = (loc: string[], type: string, msg: string) =>
-  new AppError('validation_failed', { detail: [{ loc, msg, type }] })

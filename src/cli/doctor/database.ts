@@ -1,0 +1,130 @@
+import { getTableName, sql } from 'drizzle-orm'
+import type { Config } from '../../config/config.ts'
+import { undistributedTables } from '../../db/distribute.ts'
+import type { Driver } from '../../db/driver.ts'
+import { createDb } from '../../db/drizzle.ts'
+import { makeUtf8Database, migrationState, migrations } from '../../db/migrator.ts'
+import { distributedTables, registry } from '../../modules/table-registry.ts'
+import { diagnose } from './diagnose.ts'
+import { fail, ok, type Tell, type Verdict, warn } from './finding.ts'
+
+/** What a server says of itself and of our session. */
+type Server = {
+  version: string
+  number: number
+  encoding: string
+  zone: string
+  isReadOnly: boolean
+  isStandby: boolean
+  /** Its clock: milliseconds since 1970. */
+  clock: number
+  connectionsMax: number
+  timeLimit: string
+}
+
+export async function examineDatabase(driver: Driver, config: Config, tell: Tell): Promise<void> {
+  // Connecting takes its time, and what is measured here is the answer.
+  await driver.query('select 1', [])
+  const begun = performance.now()
+  const asked = Date.now()
+  const [row] = await createDb(driver).execute<Server>(sql`
+    select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
+           current_setting('server_encoding') as encoding, current_setting('TimeZone') as zone,
+           current_setting('transaction_read_only') = 'on' as "isReadOnly",
+           pg_is_in_recovery() as "isStandby",
+           (extract(epoch from clock_timestamp()) * 1000)::bigint as clock,
+           current_setting('max_connections')::int as "connectionsMax",
+           current_setting('statement_timeout') as "timeLimit"`)
+  const ms = Math.round(performance.now() - begun)
+  const { version, number, encoding, zone, clock } = row!
+  const what = `${driver.kind === 'embedded' ? 'embedded ' : ''}PostgreSQL ${version}, answered in ${ms} ms`
+  tell('database', what, judgeVersion(number))
+  tell('encoding', encoding, encoding === 'UTF8' ? ok : fail(makeUtf8Database))
+  if (zone === 'UTC') tell('time zone', zone, ok)
+  else {
+    const about = `sessions have ${zone}: a proxy drops the setting`
+    tell('time zone', about, fail(`alter role … set timezone = 'UTC'`))
+  }
+  examineSessions(row!, config, tell)
+  examineClock(clock - (asked + ms / 2), tell)
+  const isMigrated = await examineMigrations(driver, tell)
+  await examineDistribution(driver, tell)
+  await examineWriting(driver, row!, isMigrated, tell)
+}
+
+function judgeVersion(number: number): Verdict {
+  if (number < 150000) return fail('upgrade it: it is older than 15, the oldest that is tested')
+  return number < 190000 ? ok : warn('upgrade todo-api: it was tested with 15 to 18')
+}
+
+function examineSessions({ connectionsMax, timeLimit }: Server, { database, workers }: Config, tell: Tell) {
+  if (database.kind === 'embedded') return
+  if (timeLimit === '0') {
+    tell('time limits', 'a proxy drops them', warn(`alter role … set statement_timeout = '1800ms'`))
+  }
+  const connections = workers * database.poolSize
+  const share = `up to ${connections} of ${connectionsMax} connections a replica`
+  tell('connections', share, connections <= connectionsMax * 0.8 ? ok : warn('lower DATABASE_POOL_SIZE'))
+}
+
+function examineClock(differenceMs: number, tell: Tell): void {
+  const seconds = Math.abs(differenceMs / 1000)
+  const about = `the database’s differs from this machine’s by ${seconds.toFixed(1)} s`
+  const judge = seconds < 30 ? warn : fail
+  tell('clock', about, seconds < 2 ? ok : judge('run NTP on both: tokens expire by the time'))
+}
+
+/** Returns whether none is pending. */
+async function examineMigrations(driver: Driver, tell: Tell): Promise<boolean> {
+  const { pending, newer } = await migrationState(driver)
+  if (newer > 0) tell('migrations', `${newer} from a newer todo-api`, warn('upgrade this one'))
+  if (pending.length > 0) {
+    const cure = 'the next start applies them, or: todo-api migrate'
+    tell('migrations', `${pending.length} pending`, warn(cure))
+  } else if (newer === 0) tell('migrations', `all ${migrations.length} applied`, ok)
+  return pending.length === 0
+}
+
+async function examineDistribution(driver: Driver, tell: Tell): Promise<void> {
+  const missing = await undistributedTables(driver, distributedTables)
+  if (missing?.length)
+    tell('servers', `not distributed: ${missing.join(', ')}`, fail('run: todo-api migrate --distribute'))
+}
+
+const makeWritable =
+  'alter role … (or database, or system) reset default_transaction_read_only; hosts set it when the disk is full'
+
+async function examineWriting(
+  driver: Driver,
+  { isReadOnly, isStandby }: Server,
+  isMigrated: boolean,
+  tell: Tell,
+): Promise<void> {
+  if (isStandby)
+    tell('writing', 'the server is a standby, and refuses writes', fail('name the primary in DATABASE_URL'))
+  else if (isReadOnly) tell('writing', 'default_transaction_read_only is on', fail(makeWritable))
+  else if (isMigrated) await examineRights(driver, tell)
+  else await examineRightsToCreate(driver, tell)
+}
+
+/** A statement that would change rows if there were any: the rights are checked all the same. */
+async function examineRights(driver: Driver, tell: Tell): Promise<void> {
+  const tables = registry.map(({ table }) => getTableName(table))
+  try {
+    for (const table of tables) await driver.query(`delete from ${table} where false`, [])
+    await driver.query('insert into rate_limits (key) select null where false', [])
+    tell('writing', 'allowed on every table', ok)
+  } catch (error) {
+    tell('writing', diagnose(error).about, fail('grant the role of DATABASE_URL all rights on the tables'))
+  }
+}
+
+/** What the migrations need. */
+async function examineRightsToCreate(driver: Driver, tell: Tell): Promise<void> {
+  const [row] = await driver.query(
+    `select has_database_privilege(current_database(), 'create') and coalesce(has_schema_privilege(current_schema(), 'create'), false)`,
+    [],
+  )
+  if (row![0]) tell('writing', 'allowed to make tables', ok)
+  else tell('writing', 'the role may not make tables', fail('make it the owner: alter database … owner to …'))
+}

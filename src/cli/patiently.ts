@@ -1,0 +1,17 @@
+import { AppError } from '../lib/errors.ts'
+
+const patienceMs = 30_000
+const pauseMs = 500
+
+/** Repeats work that may run twice while the database is away, for `patienceMs`. */
+export async function patiently<T>(work: () => Promise<T>): Promise<T> {
+  const until = performance.now() + patienceMs
+  while (true) {
+    try {
+      return await work()
+    } catch (error) {
+      if (!(error instanceof AppError) || performance.now() > until) throw error
+      await Bun.sleep(pauseMs)
+    }
+  }
+}

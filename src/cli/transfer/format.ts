@@ -1,0 +1,27 @@
+import { getTableColumns } from 'drizzle-orm'
+import type { PgColumn } from 'drizzle-orm/pg-core'
+import { exportedTables, type RowType } from '../../modules/table-registry.ts'
+import { toColumns } from '../../modules/tasks/to-columns.ts'
+
+/** The first line of an export. */
+export const exportFormat = { format: 'todo-api-export', version: 3 } as const
+
+const given = { title: '', description: '' }
+const words = Object.keys(toColumns(given)).filter(name => !(name in given))
+
+/** The columns that follow from others: `import` computes them again. */
+const leftOut: Partial<Record<RowType, string[]>> = {
+  user: ['normalized_email'],
+  list: ['json'],
+  task: [...words, 'json'],
+}
+
+/** The columns that a line of a type holds. */
+export const exportedColumns = (type: RowType) =>
+  Object.values<PgColumn>(getTableColumns(exportedTables[type])).filter(
+    ({ name }) => !leftOut[type]?.includes(name),
+  )
+
+/** Where the rows of each type begin to be counted. */
+export const noRows = () =>
+  Object.fromEntries(Object.keys(exportedTables).map(type => [type, 0])) as Record<RowType, number>

@@ -1,0 +1,55 @@
+import { atMost } from '../../lib/at-most.ts'
+import { AppError } from '../../lib/errors.ts'
+import { createFairQueue } from '../fair-queue.ts'
+import { type Caller, currentCaller, spendBudget } from '../time-budget.ts'
+
+/** The engine blocks the event loop, and so would work without a pause. */
+const workMs = 5
+
+/**
+ * Runs one piece of work at a time, the callers in turn, and the event loop in between. A request that has waited for
+ * longer than its time budget is `unavailable`; the service's own work waits as long as it takes.
+ */
+export function createTurns() {
+  const waiting = createFairQueue<{ caller: Caller; start: () => void }>()
+  let isBusy = false
+  let pausedAt = 0
+
+  async function take<T>(work: () => Promise<T>): Promise<T> {
+    const caller = currentCaller()
+    if (isBusy) await spendBudget(deadline => turn(caller, deadline))
+    isBusy = true
+    try {
+      if (performance.now() - pausedAt >= workMs) await pause()
+      return await work()
+    } finally {
+      waiting.yieldTurn(caller)
+      const [[next] = []] = waiting
+      if (next) {
+        waiting.delete(next)
+        next.start()
+      } else isBusy = false
+    }
+  }
+
+  function turn(caller: Caller, deadline: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const place = { caller, start: resolve }
+    waiting.add(place)
+    if (!caller) return promise
+    return atMost(deadline - performance.now(), promise, () => {
+      waiting.delete(place)
+      throw new AppError('unavailable', { cause: new Error('no turn in time') })
+    })
+  }
+
+  async function pause() {
+    await new Promise<void>(resolve => setImmediate(resolve))
+    pausedAt = performance.now()
+  }
+
+  /** How much runs or waits. */
+  const present = () => Number(isBusy) + waiting.size
+
+  return { take, present }
+}

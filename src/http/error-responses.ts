@@ -1,0 +1,109 @@
+import type { TSchema } from '@sinclair/typebox'
+import { t } from 'elysia'
+import { type ErrorCode, type StatusOf, statusOf, textOf } from '../lib/errors.ts'
+import { mapValues } from '../lib/map-values.ts'
+import { integer } from './schema.ts'
+
+const requestIdExample = '019a9c3e-7b1f-7000-9a51-0d5f2f6f8b11'
+const requestId = t.String({ examples: [requestIdExample] })
+
+const index = t.Optional(integer({ description: 'Which operation of a batch it is about, from 0.' }))
+
+/** The one shape of an error (see `errors.ts`). */
+export const errorBody = t.Object(
+  {
+    detail: t.String({ description: 'For display.', examples: ['Task not found'] }),
+    code: t.String({ description: 'For programs: it never changes.', examples: ['task_not_found'] }),
+    request_id: requestId,
+    index,
+  },
+  { title: 'Error' },
+)
+
+export const validationErrorBody = t.Object(
+  {
+    detail: t.Array(
+      t.Object(
+        {
+          loc: t.Array(t.Union([t.String(), integer()]), {
+            description: 'Where: `body`, `query`, `path` or `header`, and from there on.',
+            examples: [['body', 'title']],
+          }),
+          msg: t.String({
+            description: 'For display.',
+            examples: ['String should have at least 1 character'],
+          }),
+          type: t.String({ description: 'For programs.', examples: ['string_too_short'] }),
+        },
+        { title: 'Problem' },
+      ),
+      { description: 'Everything that is wrong with the request, at once.' },
+    ),
+    code: t.String({ description: 'For programs.', examples: ['validation_failed'] }),
+    request_id: requestId,
+    index,
+    body: t.Optional(
+      t.Unknown({ description: 'What was sent, with secrets masked.', examples: [{ title: '' }] }),
+    ),
+  },
+  { title: 'ValidationError' },
+)
+
+/** Any route may meet these. */
+const always = ['internal', 'unavailable'] as const satisfies ErrorCode[]
+
+/** The error responses of these codes, by status. */
+type ErrorResponses<Code extends ErrorCode> = {
+  [Status in StatusOf<Code>]: Status extends 422 ? typeof validationErrorBody : typeof errorBody
+}
+
+/**
+ * The errors of a route, for its `response`. A route names only its own: those of a plugin that it is behind (`body()`,
+ * `requireUser()`) the plugin declares. Elysia strips and checks only responses whose status is declared, and
+ * the OpenAPI document shows them.
+ */
+export function errors<Code extends ErrorCode = never>(
+  ...codes: Code[]
+): ErrorResponses<Code | (typeof always)[number]> {
+  const all = [...codes, ...always]
+  return { ...responsesOf(all), [Symbol('codes')]: all } as ErrorResponses<Code | (typeof always)[number]>
+}
+
+/**
+ * The responses of all errors that a route and its plugins have named. Of two with one status Elysia keeps the plugin's; the
+ * codes are under a symbol for each `errors()`, so all of them are there.
+ */
+export function allErrors(response: Record<symbol, ErrorCode[]>) {
+  return responsesOf(Object.getOwnPropertySymbols(response).flatMap(key => response[key]!))
+}
+
+function responsesOf(codes: ErrorCode[]) {
+  const byStatus = Object.groupBy(new Set(codes), statusOf)
+  return mapValues(byStatus as Record<string, ErrorCode[]>, responseOf)
+}
+
+function responseOf(codes: ErrorCode[]) {
+  const texts = codes.map(textOf)
+  const description = texts.join(', or: ')
+  if (codes.some(code => statusOf(code) === 422)) return { ...validationErrorBody, description }
+  const examples = codes.map((code, i) => ({ detail: texts[i], code, request_id: requestIdExample }))
+  const headers = codes.includes('insufficient_scope') ? { headers: ['WWW-Authenticate'] } : {}
+  return { ...errorBody, ...headers, description, examples }
+}
+
+/** An error that may be a 412 about such a resource. */
+export const conflictBody = <Resource extends TSchema>(resource: Resource) =>
+  t.Object(
+    { ...errorBody.properties, current: t.Optional({ ...resource, description: 'As it is now.' }) },
+    { title: `${resource.title}Conflict` },
+  )
+
+/** The 412 of a route that changes such a resource. */
+export const preconditionFailed = <Resource extends TSchema>(
+  resource: Resource,
+  code: 'precondition_failed' | 'list_changed' = 'precondition_failed',
+) => {
+  const description = textOf(code)
+  const examples = [{ detail: description, code: 'precondition_failed', request_id: requestIdExample }]
+  return { 412: { ...conflictBody(resource), description, examples } }
+}
