@@ -83,6 +83,44 @@ onBothDatabases('tasks and other users', api => {
     expect((await api.get(at, { token: ada.token })).body).toMatchObject({ title: 'now at two', version: 2 })
   })
 
+  test.each([
+    [{ 'if-none-match': '"1"' }, 200],
+    [{ 'if-none-match': 'W/"1", "02", "x"' }, 200],
+    [{ 'if-none-match': '"1"', 'if-match': '"2"' }, 200],
+    [{ 'if-none-match': '"2"' }, 412],
+    [{ 'if-none-match': 'W/"2"' }, 412],
+    [{ 'if-none-match': '"1", "2"' }, 412],
+    [{ 'if-none-match': '*' }, 412],
+    [{ 'if-none-match': '*', 'if-match': '"2"' }, 412],
+    [{ 'if-none-match': '"2"', 'if-match': '*' }, 412],
+    [{ 'if-none-match': '"1"', 'if-match': '"3"' }, 412],
+    [{ 'if-none-match': '2' }, 422],
+  ])('a change with %o is answered with %i', async (headers, status) => {
+    const ada = await api.user()
+    const { id } = await api.task(ada)
+    const at = `/tasks/${id}`
+    const { body: current } = await api.patch(at, { token: ada.token, json: { title: 'now at two' } })
+
+    const change = await api.patch(at, { token: ada.token, headers, json: { title: 'three' } })
+
+    expect(change.status).toBe(status)
+    if (status === 200) return
+    const sent = { token: ada.token, headers }
+    const others = [
+      await api.put(at, { ...sent, json: { title: 'three' } }),
+      await api.patch(at, { ...sent, json: {} }),
+      await api.post(`${at}/restore`, sent),
+      await api.delete(at, sent),
+      await api.delete(`${at}?permanent=true`, sent),
+    ]
+    for (const refused of [change, ...others]) {
+      const problem = { detail: [{ loc: ['header', 'if-none-match'] }] }
+      const conflict = { code: 'precondition_failed', current }
+      expect(refused).toMatchObject({ status, body: status === 412 ? conflict : problem })
+    }
+    expect((await api.get(at, { token: ada.token })).body).toEqual(current)
+  })
+
   test('a precondition on a task that is not there, or not yours, changes nothing about 404 and 403', async () => {
     const ada = await api.user()
     const bob = await api.user()

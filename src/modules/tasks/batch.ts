@@ -120,14 +120,14 @@ function createStep(writes: Writes, userId: UserId, key: string | undefined) {
       return { op, id, json }
     }
     const id = operation.id.toLowerCase()
-    const ifMatch = ifVersion(operation.version)
+    const precondition = ifVersion(operation.version)
     if (op === 'update') {
-      const { json } = await writes.update(userId, id, operation.task, ifMatch)
+      const { json } = await writes.update(userId, id, operation.task, precondition)
       return { op, id, json }
     }
     const before = takenAlong.get(id)
     if (before === undefined) {
-      const removed = await writes.remove(userId, id, false, ifMatch)
+      const removed = await writes.remove(userId, id, false, precondition)
       for (const { id, version } of removed) takenAlong.set(id, version)
     } else if ((operation.version ?? before) !== before) throw new AppError('precondition_failed')
     takenAlong.delete(id)
