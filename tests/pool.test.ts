@@ -17,6 +17,7 @@ function scripted(size: number, { isReadOnly = false, isProxied = false, mayPrep
   let opening: Opening = 'accepts'
   const made: ReturnType<typeof connection>[] = []
   let refusals = 0
+  let paused: Promise<void> | undefined
 
   function connection() {
     const { promise: gone, reject: lose } = Promise.withResolvers<never>()
@@ -42,7 +43,7 @@ function scripted(size: number, { isReadOnly = false, isProxied = false, mayPrep
         const [, pause] = /^wait (\d+)/.exec(text) ?? []
         // One after another, as a session does.
         last = last.then(() =>
-          text.startsWith('hang') || self.silent ? gone : pause ? Bun.sleep(Number(pause)) : undefined,
+          text.startsWith('hang') || self.silent ? gone : pause ? Bun.sleep(Number(pause)) : paused,
         )
         await Promise.race([last, gone])
         return [[1]]
@@ -79,6 +80,10 @@ function scripted(size: number, { isReadOnly = false, isProxied = false, mayPrep
     refusals: () => refusals,
     become(now: Opening) {
       opening = now
+    },
+    /** Lets the server answer nothing for that long. */
+    pause(ms: number) {
+      paused = Bun.sleep(ms)
     },
   }
 }
@@ -487,6 +492,21 @@ test.each([
   await time.pass(10)
 
   expect(pool.stats()).toMatchObject({ inUse, waiting: 6 - inUse })
+})
+
+test('after a pause of the server a text is no longer slow', async () => {
+  const time = fakeTime()
+  const pool = scripted(8)
+  pool.pause(800)
+  for (let i = 0; i < 8; i++) void ask(pool, 'quick', true)
+  await time.pass(600)
+  void ask(pool, 'quick', true)
+  await time.pass(300)
+  pool.pause(10)
+  for (let i = 0; i < 8; i++) void ask(pool, 'quick', true)
+  await time.pass(0)
+
+  expect(pool.stats().waiting).toBe(0)
 })
 
 test('of jobs without an answer a hundred for each connection may be there, and the next is refused', async () => {

@@ -160,10 +160,13 @@ export function createPool(
     } catch (error) {
       job.reject(error)
     }
+    const answeredAt = performance.now()
+    // It is quick again: the lock is gone, or the server had paused.
+    if (job.kind === 'slow' && answeredAt - now < slowMs) slow.delete(job.text)
     connection.sent.shift()
     pending.delete(job)
     queue.yieldTurn(job.caller)
-    dispatch(performance.now())
+    dispatch(answeredAt)
   }
 
   /** The least loaded of the first four connections, else of the others; of equals the first, so that few are used. */
