@@ -11,12 +11,16 @@ import {
   statSync,
 } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
+import { claimName } from '../lib/claim-name.ts'
 import { openDraft, syncFolder } from '../lib/durable-file.ts'
+import { fileId, rememberFile } from '../lib/file-id.ts'
 
 /** The folder of DATA_DIR where the embedded database is. */
 export const clusterName = 'cluster'
 /** The file of DATA_DIR that the process which uses the embedded database has locked. */
 export const lockName = 'lock'
+/** A process that was just killed may still hold the lock for a moment. */
+const lockWaitMs = 1000
 /** The file of DATA_DIR with the generated secret key. */
 export const secretName = 'secret_key'
 /** A restored database that is complete and checked, before it is moved to its place. */
@@ -52,7 +56,18 @@ export function openDataDir(path: string) {
   prepareDataDir(path)
   const lock = lockFile(path)
   held.add(lock)
+  /** False once the lock file was deleted or replaced: another process may have locked the folder. */
+  const isLocked = rememberFile(join(resolve(path), lockName))
+  let claimed: ReturnType<typeof claimName>
+  /**
+   * Claims the database that `file` is part of: no other process can open it, not under another name (a second mount of its
+   * folder), nor after the lock file was deleted. Works on Linux, within one container; elsewhere the lock alone decides.
+   */
+  const claim = async (file: string) => {
+    claimed = await claimFile(path, file)
+  }
   const close = () => {
+    claimed?.stop()
     held.delete(lock)
     lock.close()
   }
@@ -62,7 +77,26 @@ export function openDataDir(path: string) {
     close()
     throw unusable(path, cause)
   }
-  return { path: resolve(path), close }
+  return { path: resolve(path), isLocked, claim, close }
+}
+
+/** A data folder that this process has locked. */
+export type DataDir = ReturnType<typeof openDataDir>
+
+/** Waits as for the lock. */
+async function claimFile(path: string, file: string) {
+  const name = `database ${fileId(file)}`
+  const until = performance.now() + lockWaitMs
+  while (true) {
+    try {
+      return claimName(name)
+    } catch (cause) {
+      // Where the sandbox has no such sockets, the lock decides.
+      if (codeOf(cause) !== 'EADDRINUSE') return undefined
+      if (performance.now() > until) throw inUse(path)
+    }
+    await Bun.sleep(10)
+  }
 }
 
 /**
@@ -142,8 +176,7 @@ const held = new Set<Database>()
 export function lockFile(path: string, name = lockName): Database {
   try {
     const lock = new Database(join(path, name), { create: true })
-    // A process that was just killed may still hold the lock for a moment.
-    lock.run('PRAGMA busy_timeout = 1000')
+    lock.run(`PRAGMA busy_timeout = ${lockWaitMs}`)
     // Without a journal on disk, SQLite does not mind that the file is deleted meanwhile.
     lock.run('PRAGMA journal_mode = MEMORY')
     lock.run('BEGIN EXCLUSIVE')
@@ -151,14 +184,14 @@ export function lockFile(path: string, name = lockName): Database {
     lock.run('PRAGMA user_version = 1')
     return lock
   } catch (cause) {
-    const busy = codeOf(cause).startsWith('SQLITE_BUSY')
-    throw busy
-      ? new Error(
-          `DATA_DIR ${resolve(path)} is in use by another todo-api process; stop that one, or set DATA_DIR to another folder`,
-        )
-      : unusable(path, cause)
+    throw codeOf(cause).startsWith('SQLITE_BUSY') ? inUse(path) : unusable(path, cause)
   }
 }
+
+const inUse = (path: string) =>
+  new Error(
+    `DATA_DIR ${resolve(path)} is in use by another todo-api process; stop that one, or set DATA_DIR to another folder`,
+  )
 
 function allowOnlyUs(path: string): void {
   try {
