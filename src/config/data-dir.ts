@@ -1,7 +1,6 @@
 import { Database } from 'bun:sqlite'
 import {
   chmodSync,
-  closeSync,
   existsSync,
   fstatSync,
   mkdirSync,
@@ -115,13 +114,8 @@ function requireOwner(path: string): void {
 
 /** Not always the user of this process: network file systems have rules of their own. */
 function ownerOfNewFile(folder: string): number {
-  const draft = openDraft(join(folder, 'owner'))
-  try {
-    return fstatSync(draft.file).uid
-  } finally {
-    closeSync(draft.file)
-    rmSync(draft.path)
-  }
+  using draft = openDraft(join(folder, 'owner'))
+  return fstatSync(draft.file).uid
 }
 
 /** Whether the folder has a database, or one that is being restored. */

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fsyncSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { existsSync, fsyncSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { openDraft, syncFolder } from '../lib/durable-file.ts'
 import { lockFile, prepareDataDir, secretName } from './data-dir.ts'
@@ -28,15 +28,10 @@ function makeSecret(path: string): void {
 }
 
 function writeSecret(path: string): void {
-  const draft = openDraft(path)
-  try {
-    writeSync(draft.file, crypto.getRandomValues(Buffer.alloc(secretBytes)).toString('hex'))
-    fsyncSync(draft.file)
-    closeSync(draft.file)
-    renameSync(draft.path, path)
-  } finally {
-    rmSync(draft.path, { force: true })
-  }
+  using draft = openDraft(path)
+  writeSync(draft.file, crypto.getRandomValues(Buffer.alloc(secretBytes)).toString('hex'))
+  fsyncSync(draft.file)
+  renameSync(draft.path, path)
   syncFolder(dirname(path))
 }
 
