@@ -1,11 +1,13 @@
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from 'bun:test'
 import {
   chmodSync,
+  chownSync,
   cpSync,
   existsSync,
   linkSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   renameSync,
   rmSync,
   statSync,
@@ -185,7 +187,7 @@ test.each([
 })
 
 const isRoot = process.getuid?.() === 0
-if (!isRoot) process.stderr.write('\nNOT RUN: the test of a lock of another user needs root.\n')
+if (!isRoot) process.stderr.write('\nNOT RUN: the tests of files of another user need root.\n')
 test.skipIf(!isRoot)('a lock that another user may only read locks nothing, and is refused', () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'todo-embedded-'))
   undo.push(() => rmSync(dataDir, { recursive: true }))
@@ -199,6 +201,34 @@ test.skipIf(!isRoot)('a lock that another user may only read locks nothing, and 
   } finally {
     process.seteuid!(0)
   }
+})
+
+test.skipIf(!isRoot)('root makes no secret in the folder of another user, and may read the one there', () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-embedded-'))
+  undo.push(() => rmSync(dataDir, { recursive: true }))
+  chownSync(dataDir, 54_321, 54_321)
+
+  expect(() => loadSecretKey(dataDir)).toThrow(`${dataDir} belongs to user 54321, and this is root`)
+  expect(readdirSync(dataDir)).toEqual([])
+  writeFileSync(join(dataDir, 'secret_key'), 'x'.repeat(32), { mode: 0o600 })
+  expect(loadSecretKey(dataDir)).toHaveLength(32)
+})
+
+test.skipIf(!isRoot)('a secret, or a file, of another user is reported in one line', () => {
+  const [dataDir, file] = [mkdtempSync(join(tmpdir(), 'todo-embedded-')), folder()]
+  undo.push(() => rmSync(dataDir, { recursive: true }))
+  chmodSync(dataDir, 0o777)
+  writeFileSync(join(dataDir, 'secret_key'), 'x'.repeat(32), { mode: 0o600 })
+  writeFileSync(file, '')
+  chownSync(file, 54_321, 54_321)
+
+  process.seteuid!(54_321)
+  try {
+    expect(() => loadSecretKey(dataDir)).toThrow(`DATA_DIR ${dataDir} cannot be used: permission denied`)
+  } finally {
+    process.seteuid!(0)
+  }
+  expect(() => openDataDir(file)).toThrow(`DATA_DIR ${file} cannot be used: a file is in the way`)
 })
 
 test('each kind of value comes back as it was', async () => {

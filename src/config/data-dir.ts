@@ -27,10 +27,11 @@ const restoredName = 'restore.ready'
 
 /**
  * Makes the folder with mode 0700 if it does not exist, and syncs it to disk. Throws an Error with one line for the
- * user who set `DATA_DIR`.
+ * user who set `DATA_DIR`, also when root would make files in the folder of another user.
  */
 export function prepareDataDir(path: string): void {
   try {
+    requireOwner(path)
     const folder = resolve(path)
     const made = mkdirSync(folder, { recursive: true, mode: 0o700 })
     if (made) syncUpTo(dirname(made), folder)
@@ -43,15 +44,13 @@ export function prepareDataDir(path: string): void {
 
 /**
  * Makes the folder if it does not exist and locks it until `close`, or until the process ends: two engines on one database
- * would silently destroy it. Throws an Error with one line that names the folder when another process has locked it, or
- * when root would make files in the folder of another user.
+ * would silently destroy it. Throws an Error with one line that names the folder when another process has locked it.
  *
  * The lock is an SQLite file, because SQLite knows the right call for each system and the kernel releases it when the
  * process dies. It is beside the database's folder, not in it: a process loses such a lock when it closes any other handle
  * on the file, as a copy of the folder would.
  */
 export function openDataDir(path: string) {
-  requireOwner(path)
   prepareDataDir(path)
   const lock = lockFile(path)
   held.add(lock)
@@ -202,8 +201,11 @@ function syncUpTo(top: string, path: string): void {
   }
 }
 
-function unusable(path: string, cause: unknown): Error {
-  const reason = reasons[codeOf(cause)] ?? (cause instanceof Error ? cause.message : String(cause))
+/** An error of the system in words. One without a code is of ours, and is in words already. */
+export function unusable(path: string, cause: unknown): unknown {
+  const code = codeOf(cause)
+  if (!code) return cause
+  const reason = reasons[code] ?? (cause as Error).message
   return new Error(`DATA_DIR ${path} cannot be used: ${reason}`, { cause })
 }
 
