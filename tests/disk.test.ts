@@ -91,6 +91,7 @@ const filesOf = (path: string) =>
     .filter(entry => entry.isFile())
     .map(entry => join(entry.parentPath, entry.name))
 const bytesOf = (path: string) => filesOf(path).reduce((sum, file) => sum + fs.statSync(file).size, 0)
+const openFiles = () => fs.readdirSync('/proc/self/fd').length
 const mebibyte = 1024 * 1024
 
 /** What happens on disk meanwhile. */
@@ -144,6 +145,7 @@ describe('a data folder', () => {
 
   test('whose disk fails when the secret is made has no part of it', () => {
     const top = folder()
+    const before = openFiles()
     failing = { call: 'fsync', code: 'EIO' }
     try {
       fs.writeFileSync(join(top, 'letter'), '')
@@ -152,6 +154,7 @@ describe('a data folder', () => {
       failing = undefined
     }
     expect(fs.readdirSync(top).sort()).toEqual(['letter', 'secret_key.lock'])
+    expect(openFiles()).toBe(before)
     expect(loadSecretKey(top)).toHaveLength(64)
   })
 
@@ -181,12 +184,11 @@ describe('a data folder', () => {
 })
 
 test('files that were written or synced are closed again', async () => {
-  const open = () => fs.readdirSync('/proc/self/fd').length
-  const before = open()
+  const before = openFiles()
   loadSecretKey(join(folder(), 'a/b'))
   await writeOutput(join(folder(), 'result'), output => output.write('x'))
 
-  expect(open()).toBe(before)
+  expect(openFiles()).toBe(before)
 })
 
 test('a sync of the engine reaches the disk, and one that fails is reported to the engine', async () => {

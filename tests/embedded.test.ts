@@ -1,10 +1,13 @@
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from 'bun:test'
 import {
   chmodSync,
+  chownSync,
   cpSync,
   existsSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   renameSync,
   rmSync,
   statSync,
@@ -14,7 +17,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
-import { openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
+import { lockFile, openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import { loadSecretKey } from '../src/config/secret-key.ts'
 import type { Driver, Query } from '../src/db/driver.ts'
 import { ensureCluster, template } from '../src/db/embedded/cluster-files.ts'
@@ -132,6 +135,17 @@ test('a folder whose process is just ending is waited for', async () => {
   openDataDir(dataDir).close()
 })
 
+test('a database whose process is just ending is waited for: its lock may be free already', async () => {
+  const [first, next] = [openDataDir(folder()), openDataDir(folder())]
+  await first.claim(import.meta.path)
+  const claimed = next.claim(import.meta.path)
+  await Bun.sleep(50)
+  first.close()
+
+  await claimed
+  next.close()
+})
+
 test('one process cannot open a folder twice', async () => {
   const dataDir = folder()
   const held = openDataDir(dataDir)
@@ -173,7 +187,7 @@ test.each([
 })
 
 const isRoot = process.getuid?.() === 0
-if (!isRoot) process.stderr.write('\nNOT RUN: the test of a lock of another user needs root.\n')
+if (!isRoot) process.stderr.write('\nNOT RUN: the tests of files of another user need root.\n')
 test.skipIf(!isRoot)('a lock that another user may only read locks nothing, and is refused', () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'todo-embedded-'))
   undo.push(() => rmSync(dataDir, { recursive: true }))
@@ -187,6 +201,34 @@ test.skipIf(!isRoot)('a lock that another user may only read locks nothing, and 
   } finally {
     process.seteuid!(0)
   }
+})
+
+test.skipIf(!isRoot)('root makes no secret in the folder of another user, and may read the one there', () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-embedded-'))
+  undo.push(() => rmSync(dataDir, { recursive: true }))
+  chownSync(dataDir, 54_321, 54_321)
+
+  expect(() => loadSecretKey(dataDir)).toThrow(`${dataDir} belongs to user 54321, and this is root`)
+  expect(readdirSync(dataDir)).toEqual([])
+  writeFileSync(join(dataDir, 'secret_key'), 'x'.repeat(32), { mode: 0o600 })
+  expect(loadSecretKey(dataDir)).toHaveLength(32)
+})
+
+test.skipIf(!isRoot)('a secret, or a file, of another user is reported in one line', () => {
+  const [dataDir, file] = [mkdtempSync(join(tmpdir(), 'todo-embedded-')), folder()]
+  undo.push(() => rmSync(dataDir, { recursive: true }))
+  chmodSync(dataDir, 0o777)
+  writeFileSync(join(dataDir, 'secret_key'), 'x'.repeat(32), { mode: 0o600 })
+  writeFileSync(file, '')
+  chownSync(file, 54_321, 54_321)
+
+  process.seteuid!(54_321)
+  try {
+    expect(() => loadSecretKey(dataDir)).toThrow(`DATA_DIR ${dataDir} cannot be used: permission denied`)
+  } finally {
+    process.seteuid!(0)
+  }
+  expect(() => openDataDir(file)).toThrow(`DATA_DIR ${file} cannot be used: a file is in the way`)
 })
 
 test('each kind of value comes back as it was', async () => {
@@ -491,6 +533,24 @@ test('DATA_DIR may be a link, and the database in it may not: only its own folde
   await expect(openEmbedded({ dataDir: copy })).rejects.toThrow('cluster is a link')
 })
 
+const isLinux = process.platform === 'linux'
+if (!isLinux) process.stderr.write('\nNOT RUN: the test of databases with two locks needs Linux.\n')
+test.skipIf(!isLinux)('a database is opened once, with a new lock file or under another name', async () => {
+  const [dataDir, other] = [folder(), folder()]
+  const driver = await open(dataDir)
+  // As a second mount of the folder: the same file.
+  mkdirSync(join(other, 'cluster'), { recursive: true })
+  linkSync(join(dataDir, 'cluster/PG_VERSION'), join(other, 'cluster/PG_VERSION'))
+  rmSync(join(dataDir, 'lock'))
+
+  for (const path of [dataDir, other])
+    await expect(openEmbedded({ dataDir: path })).rejects.toThrow(
+      `DATA_DIR ${path} is in use by another todo-api process`,
+    )
+  await driver.close()
+  expect(await (await open(dataDir)).query('select 1', [])).toEqual([[1]])
+})
+
 test('every answered row is there after kill -9', async () => {
   const dataDir = folder()
   const writer = program(`
@@ -669,7 +729,7 @@ describe('a service whose data folder is deleted', () => {
     await asking
     expect(statuses.filter(status => ![0, 200, 201, 503].includes(status))).toEqual([])
     expect(logged(api.lines)).toMatchObject([
-      { msg: 'the folder of the embedded database is gone', data_dir: dataDir },
+      { msg: 'the folder of the embedded database is gone, or its lock', data_dir: dataDir },
     ])
   })
 
@@ -699,6 +759,15 @@ test.each([
       writeFileSync(dataDir, '')
     },
   ],
+  ['robbed of its lock', (dataDir: string) => rmSync(join(dataDir, 'lock'))],
+  [
+    'locked again by another',
+    (dataDir: string) => {
+      rmSync(join(dataDir, 'lock'))
+      const lock = lockFile(dataDir)
+      undo.push(() => lock.close())
+    },
+  ],
 ])('when its folder was %s a database answers nothing more', async (_, change) => {
   const dataDir = folder()
   const timers = spyOn(globalThis, 'setInterval')
@@ -710,7 +779,7 @@ test.each([
   change(dataDir)
   look()
 
-  expect(await driver.lost).toBe('the folder of the embedded database is gone')
+  expect(await driver.lost).toBe('the folder of the embedded database is gone, or its lock')
   await expect(driver.query('select 1', [])).rejects.toMatchObject({ code: 'unavailable' })
 })
 

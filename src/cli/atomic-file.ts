@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { fsyncSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { openDraft, syncFolder } from '../lib/durable-file.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
@@ -33,15 +33,10 @@ export async function writeOutput<T>(path: string, work: Work<T>, check?: Check)
 }
 
 async function replaceFile<T>(path: string, work: Work<T>, check?: Check): Promise<T> {
-  const draft = openDraft(path)
+  using draft = openDraft(path)
   using _ = removedAtEnd(draft.path)
-  let result: T
-  try {
-    result = await work({ write: async data => writeFileSync(draft.file, data) })
-    fsyncSync(draft.file)
-  } finally {
-    closeSync(draft.file)
-  }
+  const result = await work({ write: async data => writeFileSync(draft.file, data) })
+  fsyncSync(draft.file)
   await check?.(draft.path)
   renameSync(draft.path, path)
   syncFolder(dirname(path))

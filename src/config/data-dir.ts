@@ -1,7 +1,6 @@
 import { Database } from 'bun:sqlite'
 import {
   chmodSync,
-  closeSync,
   existsSync,
   fstatSync,
   mkdirSync,
@@ -11,12 +10,16 @@ import {
   statSync,
 } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
+import { claimName } from '../lib/claim-name.ts'
 import { openDraft, syncFolder } from '../lib/durable-file.ts'
+import { fileId, rememberFile } from '../lib/file-id.ts'
 
 /** The folder of DATA_DIR where the embedded database is. */
 export const clusterName = 'cluster'
 /** The file of DATA_DIR that the process which uses the embedded database has locked. */
 export const lockName = 'lock'
+/** A process that was just killed may still hold the lock for a moment. */
+const lockWaitMs = 1000
 /** The file of DATA_DIR with the generated secret key. */
 export const secretName = 'secret_key'
 /** A restored database that is complete and checked, before it is moved to its place. */
@@ -24,10 +27,11 @@ const restoredName = 'restore.ready'
 
 /**
  * Makes the folder with mode 0700 if it does not exist, and syncs it to disk. Throws an Error with one line for the
- * user who set `DATA_DIR`.
+ * user who set `DATA_DIR`, also when root would make files in the folder of another user.
  */
 export function prepareDataDir(path: string): void {
   try {
+    requireOwner(path)
     const folder = resolve(path)
     const made = mkdirSync(folder, { recursive: true, mode: 0o700 })
     if (made) syncUpTo(dirname(made), folder)
@@ -40,19 +44,28 @@ export function prepareDataDir(path: string): void {
 
 /**
  * Makes the folder if it does not exist and locks it until `close`, or until the process ends: two engines on one database
- * would silently destroy it. Throws an Error with one line that names the folder when another process has locked it, or
- * when root would make files in the folder of another user.
+ * would silently destroy it. Throws an Error with one line that names the folder when another process has locked it.
  *
  * The lock is an SQLite file, because SQLite knows the right call for each system and the kernel releases it when the
  * process dies. It is beside the database's folder, not in it: a process loses such a lock when it closes any other handle
  * on the file, as a copy of the folder would.
  */
 export function openDataDir(path: string) {
-  requireOwner(path)
   prepareDataDir(path)
   const lock = lockFile(path)
   held.add(lock)
+  /** False once the lock file was deleted or replaced: another process may have locked the folder. */
+  const isLocked = rememberFile(join(resolve(path), lockName))
+  let claimed: ReturnType<typeof claimName>
+  /**
+   * Claims the database that `file` is part of: no other process can open it, not under another name (a second mount of its
+   * folder), nor after the lock file was deleted. Works on Linux, within one container; elsewhere the lock alone decides.
+   */
+  const claim = async (file: string) => {
+    claimed = await claimFile(path, file)
+  }
   const close = () => {
+    claimed?.stop()
     held.delete(lock)
     lock.close()
   }
@@ -62,7 +75,26 @@ export function openDataDir(path: string) {
     close()
     throw unusable(path, cause)
   }
-  return { path: resolve(path), close }
+  return { path: resolve(path), isLocked, claim, close }
+}
+
+/** A data folder that this process has locked. */
+export type DataDir = ReturnType<typeof openDataDir>
+
+/** Waits as for the lock. */
+async function claimFile(path: string, file: string) {
+  const name = `database ${fileId(file)}`
+  const until = performance.now() + lockWaitMs
+  while (true) {
+    try {
+      return claimName(name)
+    } catch (cause) {
+      // Where the sandbox has no such sockets, the lock decides.
+      if (codeOf(cause) !== 'EADDRINUSE') return undefined
+      if (performance.now() > until) throw inUse(path)
+    }
+    await Bun.sleep(10)
+  }
 }
 
 /**
@@ -81,13 +113,8 @@ function requireOwner(path: string): void {
 
 /** Not always the user of this process: network file systems have rules of their own. */
 function ownerOfNewFile(folder: string): number {
-  const draft = openDraft(join(folder, 'owner'))
-  try {
-    return fstatSync(draft.file).uid
-  } finally {
-    closeSync(draft.file)
-    rmSync(draft.path)
-  }
+  using draft = openDraft(join(folder, 'owner'))
+  return fstatSync(draft.file).uid
 }
 
 /** Whether the folder has a database, or one that is being restored. */
@@ -142,8 +169,7 @@ const held = new Set<Database>()
 export function lockFile(path: string, name = lockName): Database {
   try {
     const lock = new Database(join(path, name), { create: true })
-    // A process that was just killed may still hold the lock for a moment.
-    lock.run('PRAGMA busy_timeout = 1000')
+    lock.run(`PRAGMA busy_timeout = ${lockWaitMs}`)
     // Without a journal on disk, SQLite does not mind that the file is deleted meanwhile.
     lock.run('PRAGMA journal_mode = MEMORY')
     lock.run('BEGIN EXCLUSIVE')
@@ -151,14 +177,14 @@ export function lockFile(path: string, name = lockName): Database {
     lock.run('PRAGMA user_version = 1')
     return lock
   } catch (cause) {
-    const busy = codeOf(cause).startsWith('SQLITE_BUSY')
-    throw busy
-      ? new Error(
-          `DATA_DIR ${resolve(path)} is in use by another todo-api process; stop that one, or set DATA_DIR to another folder`,
-        )
-      : unusable(path, cause)
+    throw codeOf(cause).startsWith('SQLITE_BUSY') ? inUse(path) : unusable(path, cause)
   }
 }
+
+const inUse = (path: string) =>
+  new Error(
+    `DATA_DIR ${resolve(path)} is in use by another todo-api process; stop that one, or set DATA_DIR to another folder`,
+  )
 
 function allowOnlyUs(path: string): void {
   try {
@@ -175,8 +201,11 @@ function syncUpTo(top: string, path: string): void {
   }
 }
 
-function unusable(path: string, cause: unknown): Error {
-  const reason = reasons[codeOf(cause)] ?? (cause instanceof Error ? cause.message : String(cause))
+/** An error of the system in words. One without a code is of ours, and is in words already. */
+export function unusable(path: string, cause: unknown): unknown {
+  const code = codeOf(cause)
+  if (!code) return cause
+  const reason = reasons[code] ?? (cause as Error).message
   return new Error(`DATA_DIR ${path} cannot be used: ${reason}`, { cause })
 }
 

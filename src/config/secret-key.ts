@@ -1,7 +1,7 @@
-import { closeSync, existsSync, fsyncSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { existsSync, fsyncSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { openDraft, syncFolder } from '../lib/durable-file.ts'
-import { lockFile, prepareDataDir, secretName } from './data-dir.ts'
+import { lockFile, prepareDataDir, secretName, unusable } from './data-dir.ts'
 
 const secretBytes = 32
 /** An operator may have written another secret into the file. */
@@ -9,13 +9,20 @@ const lengthMin = 32
 
 /**
  * Reads the generated secret of this installation, and generates it the first time. It is readable by its owner only.
- * Processes that start together get the same one, and a power cut leaves a whole file or none.
+ * Processes that start together get the same one, and a power cut leaves a whole file or none. Throws an Error with one line
+ * when the folder cannot be used.
  */
 export function loadSecretKey(dataDir: string): string {
   const file = join(dataDir, secretName)
-  prepareDataDir(dataDir)
-  if (!existsSync(file)) makeSecret(file)
-  return readSecret(file)
+  try {
+    if (!existsSync(file)) {
+      prepareDataDir(dataDir)
+      makeSecret(file)
+    }
+    return readSecret(file)
+  } catch (cause) {
+    throw unusable(dataDir, cause)
+  }
 }
 
 /** One process at a time checks and renames: a rename alone would replace the secret of another one. */
@@ -28,15 +35,10 @@ function makeSecret(path: string): void {
 }
 
 function writeSecret(path: string): void {
-  const draft = openDraft(path)
-  try {
-    writeSync(draft.file, crypto.getRandomValues(Buffer.alloc(secretBytes)).toString('hex'))
-    fsyncSync(draft.file)
-    closeSync(draft.file)
-    renameSync(draft.path, path)
-  } finally {
-    rmSync(draft.path, { force: true })
-  }
+  using draft = openDraft(path)
+  writeSync(draft.file, crypto.getRandomValues(Buffer.alloc(secretBytes)).toString('hex'))
+  fsyncSync(draft.file)
+  renameSync(draft.path, path)
   syncFolder(dirname(path))
 }
 

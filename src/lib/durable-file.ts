@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, openSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, rmSync } from 'node:fs'
 
 /** Syncs the entries of a folder to disk, not the contents of its files. */
 export function syncFolder(path: string): void {
@@ -12,9 +12,18 @@ export function syncFolder(path: string): void {
 
 /**
  * Creates a file beside the one that it will replace, readable by its owner only. Its name is random and must be free, so
- * that another user of the folder cannot prepare a file or a link there.
+ * that another user of the folder cannot prepare a file or a link there. For `using`: it is closed, and removed unless it was
+ * renamed.
  */
-export function openDraft(path: string): { path: string; file: number } {
+export function openDraft(path: string) {
   const draft = `${path}.${crypto.randomUUID()}.part`
-  return { path: draft, file: openSync(draft, 'wx', 0o600) }
+  const file = openSync(draft, 'wx', 0o600)
+  return {
+    path: draft,
+    file,
+    [Symbol.dispose]() {
+      closeSync(file)
+      rmSync(draft, { force: true })
+    },
+  }
 }

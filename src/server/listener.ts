@@ -1,6 +1,7 @@
 import type { Config } from '../config/config.ts'
 import { bind } from '../http/bind.ts'
 import { securityHeaders } from '../http/security-headers.ts'
+import { claimName } from '../lib/claim-name.ts'
 import { AppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 
@@ -59,9 +60,8 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
  */
 export function claimPort({ host, port }: Pick<Config, 'host' | 'port'>): number {
   return bind({ host, port }, () => {
-    // An abstract socket that lives as long as this process. First, because to try the port would disturb its owner.
-    const unix = `\0todo-api ${host}:${port}`
-    if (port !== 0) Bun.listen({ unix, socket: { open: socket => void socket.end(), data() {} } })
+    // First, because to try the port would disturb its owner.
+    if (port !== 0) claimName(`${host}:${port}`)
     const probe = Bun.serve({ hostname: host, port, reusePort: false, fetch: () => new Response() })
     const found = probe.port!
     void probe.stop(true)

@@ -7,7 +7,7 @@ import pgliteData from '@electric-sql/pglite/pglite.data' with { type: 'file' }
 import pgliteWasm from '@electric-sql/pglite/pglite.wasm' with { type: 'file' }
 import { syncFolder } from '../../lib/durable-file.ts'
 import { DurableFS } from './durable-fs.ts'
-import { notOurs, requireUsable } from './major.ts'
+import { notOurs } from './major.ts'
 
 /** Creates the engine's file system for a folder. */
 export type FileSystem = (folder: string) => DurableFS
@@ -32,14 +32,8 @@ const startParams = [...PGlite.defaultStartParams, ...parameters.flatMap(setting
 /** Compiled once in a process: further engines start with the machine code that the first one has made of it. */
 let pgliteModule: Promise<WebAssembly.Module> | undefined
 
-/** Starts PostgreSQL on the folder of a database. */
+/** Starts PostgreSQL on the folder of a database; where there is no PG_VERSION, PGlite makes a new one first. */
 export async function openCluster(folder: string, fileSystem = onDisk): Promise<PGlite> {
-  requireUsable(folder)
-  return startEngine(folder, fileSystem)
-}
-
-/** Starts PostgreSQL; where there is no PG_VERSION, PGlite makes a new database first. */
-async function startEngine(folder: string, fileSystem = onDisk): Promise<PGlite> {
   const fs = fileSystem(folder)
   pgliteModule ??= compile(pgliteWasm)
   const [pgliteWasmModule, initdbWasmModule] = await Promise.all([pgliteModule, compile(initdbWasm)])
@@ -82,7 +76,7 @@ export async function ensureCluster(folder: string): Promise<void> {
  * dropped: they are two thirds of the files, and there are no further databases.
  */
 export async function initialize(folder: string): Promise<void> {
-  const engine = await startEngine(folder)
+  const engine = await openCluster(folder)
   await engine.exec(`update pg_database set datistemplate = false where datname <> 'postgres'`)
   for (const template of ['template0', 'template1']) await engine.exec(`drop database ${template}`)
   await engine.close()

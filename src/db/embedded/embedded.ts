@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import type { PGlite } from '@electric-sql/pglite'
-import { clusterName, openDataDir } from '../../config/data-dir.ts'
+import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts'
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
@@ -10,6 +10,7 @@ import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
 import { EmbeddedConnection } from './embedded-connection.ts'
 import { startMaintenance } from './maintenance.ts'
+import { requireUsable, versionFile } from './major.ts'
 import { createTurns } from './turns.ts'
 import { watchFolder } from './watch-folder.ts'
 
@@ -30,8 +31,10 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
   try {
     const folder = join(dataDir.path, clusterName)
     await ensureCluster(folder)
+    requireUsable(folder)
+    await dataDir.claim(versionFile(folder))
     const engine = await openCluster(folder, fileSystem)
-    return createDriver(engine, folder, options.freeBytesMin ?? freeBytesMin, dataDir.close)
+    return createDriver(engine, dataDir, folder, options.freeBytesMin ?? freeBytesMin)
   } catch (error) {
     dataDir.close()
     throw error
@@ -39,9 +42,9 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
 }
 
 /** `floor`: writes are refused when fewer bytes are free. */
-function createDriver(engine: PGlite, folder: string, floor: number, release: () => void): Driver {
+function createDriver(engine: PGlite, dataDir: DataDir, folder: string, floor: number): Driver {
   const connection = new EmbeddedConnection(engine)
-  const place = watchFolder(folder)
+  const place = watchFolder(versionFile(folder), dataDir.isLocked)
   const turns = createTurns()
   let closing: Promise<void> | undefined
   /** The last copy: the engine makes one at a time. */
@@ -83,7 +86,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
     while (turns.present() > 0) await Bun.sleep(1)
     // It writes a last checkpoint.
     if (!place.isGone) await engine.close()
-    release()
+    dataDir.close()
   }
 
   return {

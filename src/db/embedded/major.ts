@@ -4,8 +4,11 @@ import { dirname, join } from 'node:path'
 /** The major version of the embedded PostgreSQL. It opens no cluster of another one. */
 export const postgresMajor = '18'
 
+/** The file with the major version. It is never written again, so it stands for the cluster. */
+export const versionFile = (cluster: string): string => join(cluster, 'PG_VERSION')
+
 /** The major version of the PostgreSQL that made a cluster. */
-export const majorOf = (cluster: string): string => readFileSync(join(cluster, 'PG_VERSION'), 'utf8').trim()
+export const majorOf = (cluster: string): string => readFileSync(versionFile(cluster), 'utf8').trim()
 
 /** A cluster that cannot be opened as it is, and what to do. */
 export class ClusterError extends Error {

@@ -1,29 +1,19 @@
-import { closeSync, fstatSync, openSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { closeSync, openSync } from 'node:fs'
+import { rememberFile } from '../../lib/file-id.ts'
 
 const checkFolderMs = 1000
 
 /**
  * Without its folder, deleted, moved or replaced by another, the engine still answers from open files, but stores nothing, or
- * in the wrong place.
+ * in the wrong place. Without its lock another process may open the database.
  */
-export function watchFolder(folder: string) {
-  const path = join(folder, 'PG_VERSION')
-  // An open file keeps its number on its device.
-  const file = openSync(path, 'r')
-  const isThere = () => {
-    const { dev, ino } = fstatSync(file)
-    try {
-      const found = statSync(path)
-      return found.dev === dev && found.ino === ino
-    } catch {
-      return false
-    }
-  }
+export function watchFolder(versionFile: string, isLocked: () => boolean) {
+  const file = openSync(versionFile, 'r')
+  const isThere = rememberFile(versionFile)
   const lost = Promise.withResolvers<string>()
   const look = () => {
-    place.isGone ||= !isThere()
-    if (place.isGone) lost.resolve('the folder of the embedded database is gone')
+    place.isGone ||= !isThere() || !isLocked()
+    if (place.isGone) lost.resolve('the folder of the embedded database is gone, or its lock')
   }
   const stop = () => {
     clearInterval(timer)
