@@ -1,12 +1,10 @@
-import type { Caller } from './time-budget.ts'
-
 /**
  * What waits for a database: the work of each caller in the order of arrival, and the callers in turn. A hundred statements
  * of one user keep no other user waiting.
  */
-export function createFairQueue<Work extends { caller: Caller }>() {
+export function createFairQueue<Work extends { caller: string | undefined }>() {
   /** The caller who is next comes first. */
-  const callers = new Map<Caller, Set<Work>>()
+  const callers = new Map<string | undefined, Set<Work>>()
 
   return {
     add(work: Work) {
@@ -23,7 +21,7 @@ export function createFairQueue<Work extends { caller: Caller }>() {
     },
 
     /** Lets all others go first: when work of this caller has begun, and when it has ended. */
-    yieldTurn(caller: Caller) {
+    yieldTurn(caller: string | undefined) {
       const waiting = callers.get(caller)
       if (!waiting) return
       callers.delete(caller)

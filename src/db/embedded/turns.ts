@@ -1,7 +1,7 @@
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import { createFairQueue } from '../fair-queue.ts'
-import { type Caller, currentCaller, spendBudget } from '../time-budget.ts'
+import { currentCaller, spendBudget } from '../time-budget.ts'
 
 /** The engine blocks the event loop, and so would work without a pause. */
 const workMs = 5
@@ -11,7 +11,7 @@ const workMs = 5
  * longer than its time budget is `unavailable`; the service's own work waits as long as it takes.
  */
 export function createTurns() {
-  const waiting = createFairQueue<{ caller: Caller; start: () => void }>()
+  const waiting = createFairQueue<{ caller: string | undefined; start: () => void }>()
   let isBusy = false
   let pausedAt = 0
 
@@ -32,7 +32,7 @@ export function createTurns() {
     }
   }
 
-  function turn(caller: Caller, deadline: number): Promise<void> {
+  function turn(caller: string | undefined, deadline: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     const place = { caller, start: resolve }
     waiting.add(place)

@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
 import { createFairQueue } from '../fair-queue.ts'
-import { type Caller, currentCaller, spendBudget } from '../time-budget.ts'
+import { currentCaller, spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { unavailable } from './connection-errors.ts'
 import type { Job, PoolConnection } from './pool-connection.ts'
@@ -100,7 +100,7 @@ export function createPool(
   }
 
   /** Whether no more may wait: once half of it does, a caller may have a quarter of all. */
-  function isFull(caller: Caller): boolean {
+  function isFull(caller: string | undefined): boolean {
     if (pending.size < pendingMax / 2) return false
     if (pending.size >= pendingMax) return true
     return caller !== undefined && [...pending].filter(job => job.caller === caller).length >= pendingMax / 4

@@ -97,7 +97,7 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
       const limiter = byAddress[kind]
       if (limiter.points === 0) return {}
       const policy = `"${kind}";q=${limiter.points};w=${limiter.duration}`
-      const result = await consume(limiter, bucketOf(ip))
+      const result = await consume(limiter, networkOf(ip))
       const headers = {
         'ratelimit-policy': policy,
         ratelimit: `"${kind}";r=${result.remainingPoints};t=${seconds(result)}`,
@@ -120,8 +120,8 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
       check: () => Promise<T>,
     ): Promise<T> {
       if (settings.failuresPerAccount === 0) return check()
-      const address = bucketOf(ip)
-      const isKnown = (await addresses()).some(known => bucketOf(known) === address)
+      const address = networkOf(ip)
+      const isKnown = (await addresses()).some(known => networkOf(known) === address)
       const key = isKnown ? `${account} ${address}` : account
       return inTurn(key, () => countAttempt(account, address, check), signal)
     },
@@ -130,9 +130,6 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
     stats: (): Readonly<typeof refused> => refused,
   }
 }
-
-/** What is counted together. Clients that have hung up have no address any more, and share one. */
-const bucketOf = (ip: string | null) => (ip === null ? 'unknown' : networkOf(ip))
 
 type Limiter = RateLimiterMemory | RateLimiterPostgres
 
