@@ -2,11 +2,11 @@ import { afterEach, expect, jest, test } from 'bun:test'
 import fc from 'fast-check'
 import postgres from 'postgres'
 import type { QueryOptions } from '../src/db/driver.ts'
-import { createFairQueue } from '../src/db/fair-queue.ts'
 import { createPool, openingSecondsMax } from '../src/db/postgres/pool.ts'
 import { createPoolConnection } from '../src/db/postgres/pool-connection.ts'
 import { withTimeBudget } from '../src/db/time-budget.ts'
 import { AppError } from '../src/lib/errors.ts'
+import { createFairQueue } from '../src/lib/fair-queue.ts'
 import { errorFields } from '../src/telemetry/log.ts'
 
 /** What a server does with a connection that is being opened. */

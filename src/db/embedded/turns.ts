@@ -1,6 +1,6 @@
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
-import { createFairQueue } from '../fair-queue.ts'
+import { createFairQueue } from '../../lib/fair-queue.ts'
 import { currentCaller, spendBudget } from '../time-budget.ts'
 
 /** The engine blocks the event loop, and so would work without a pause. */

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { createFairQueue } from '../../lib/fair-queue.ts'
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
-import { createFairQueue } from '../fair-queue.ts'
 import { currentCaller, spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { unavailable } from './connection-errors.ts'
