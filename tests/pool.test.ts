@@ -482,7 +482,7 @@ test('a while after the lock all is as before', async () => {
   expect(pool.made.map(({ asked }) => asked.at(-1))).toEqual(Array(2).fill('wait 50 locked'))
 })
 
-test('of jobs without an answer a hundred for each connection may be there, and the next is refused', async () => {
+test('a hundred jobs for each connection may wait, and the next is refused', async () => {
   const time = fakeTime()
   const pool = scripted(2)
   const outcomes: string[] = []
@@ -594,7 +594,7 @@ test('a caller with its share adds prepared statements to its own connections', 
   expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 4 })
 })
 
-test('of what may wait a caller has a quarter, once half of it does', async () => {
+test('of what may wait a caller has half, and the next one half of the rest', async () => {
   const time = fakeTime()
   const pool = scripted(2)
   const outcomes: string[] = []
@@ -604,7 +604,8 @@ test('of what may wait a caller has a quarter, once half of it does', async () =
         void ask(pool, 'wait 500').then(outcome => outcomes.push(`${caller} ${outcome}`))
     })
   await askAs('ada', 101)
-  await askAs('bob', 51)
+  // Meanwhile one of ada's is sent, and one of bob's will be.
+  await askAs('bob', 53)
   await time.pass(0)
 
   expect(outcomes).toEqual(['ada refused', 'bob refused'])

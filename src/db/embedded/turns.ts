@@ -24,11 +24,9 @@ export function createTurns() {
       return await work()
     } finally {
       waiting.yieldTurn(caller)
-      const [[next] = []] = waiting
-      if (next) {
-        waiting.delete(next)
-        next.start()
-      } else isBusy = false
+      const next = waiting.next()
+      if (next) next.start()
+      else isBusy = false
     }
   }
 

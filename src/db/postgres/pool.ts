@@ -19,7 +19,7 @@ const quickConnections = 4
 const tickMs = 50
 /** Pause after a connection that could not be opened. */
 const restMs = 250
-const pendingPerConnection = 100
+const waitingPerConnection = 100
 
 /**
  * Connections for many short statements, so that an outage of the database does not become one of the service.
@@ -48,11 +48,10 @@ export function createPool(
   const maxOf = { prepared: size, unprepared: size, transaction: partOf(2), slow: partOf(3) }
   const quarter = partOf(4)
   const ofCallerMax = Math.max(1, size - quarter)
-  const pendingMax = size * pendingPerConnection
   let connections: PoolConnection[] = []
   /** Jobs without an answer; and those of them that were not sent yet. */
   const pending = new Set<Job>()
-  const queue = createFairQueue<Job>()
+  const queue = createFairQueue<Job>(size * waitingPerConnection)
   let opening = 0
   let restUntil = 0
   /** Texts that took long lately, and until when that counts. */
@@ -82,14 +81,14 @@ export function createPool(
     if (isClosed) throw unavailable('the database is closed')
     if (away) throw unavailable(away.cause)
     const caller = currentCaller()
-    if (isFull(caller)) throw unavailable('too many are waiting')
+    if (!queue.hasRoom(caller)) throw unavailable('too many are waiting')
     return spendBudget(deadline => {
       const { promise, resolve, reject } = Promise.withResolvers<never>()
       const job: Job = { kind, text, run, deadline, caller, resolve, reject }
       pending.add(job)
       const now = performance.now()
       // Mostly nothing waits: then it need not be queued.
-      const connection = queue.isEmpty ? pickConnection(job, shareOf(job), now) : undefined
+      const connection = queue.size === 0 ? pickConnection(job, shareOf(job), now) : undefined
       if (connection) void send(job, connection, now)
       else {
         queue.add(job)
@@ -97,13 +96,6 @@ export function createPool(
       }
       return promise
     })
-  }
-
-  /** Whether no more may wait: once half of it does, a caller may have a quarter of all. */
-  function isFull(caller: string | undefined): boolean {
-    if (pending.size < pendingMax / 2) return false
-    if (pending.size >= pendingMax) return true
-    return caller !== undefined && [...pending].filter(job => job.caller === caller).length >= pendingMax / 4
   }
 
   /** Sends what may be sent, callers in turn. When one has to wait for a connection, nothing overtakes it. */
