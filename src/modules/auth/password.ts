@@ -110,10 +110,10 @@ function createPasswordService(parts: Parts) {
    * After a sign-in: a hash of another cost than the configured one is replaced, unless the password was changed
    * meanwhile. Sessions stay. When it fails (too busy, the database away) the next sign-in tries again.
    */
-  async function renewHash({ id, hash }: { id: string; hash: string }, password: string): Promise<void> {
+  async function renewHash({ id, hash }: { id: string; hash: string }, password: string, client: Client) {
     if (!passwords.isOutdated(hash)) return
     try {
-      const passwordHash = await passwords.hash(password)
+      const passwordHash = await passwords.hash(password, client)
       await db
         .update(users)
         .set({ passwordHash })
@@ -125,8 +125,8 @@ function createPasswordService(parts: Parts) {
 
   return {
     /** Creates an account. An address that is taken breaks a constraint. */
-    register: async (input: { email: string; password: string }, { signal }: Pick<Client, 'signal'>) =>
-      insertUser(db, input.email, await passwords.hash(input.password, signal)),
+    register: async (input: { email: string; password: string }, client: Client) =>
+      insertUser(db, input.email, await passwords.hash(input.password, client)),
 
     /** Signs a user in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
     async login(input: { username: string; password: string }, client: Client): Promise<TokenPair> {
@@ -135,7 +135,7 @@ function createPasswordService(parts: Parts) {
       const which = and(eq(users.normalizedEmail, key), isNull(users.disabledAt))
       const pair = await provePassword(parts, { which, key }, input.password, client, async user => {
         const pair = await sessions.openSession(user.id, eq(users.passwordHash, user.hash), client)
-        if (pair) await renewHash(user, input.password)
+        if (pair) await renewHash(user, input.password, client)
         return pair
       })
       if (!pair) throw new AppError('incorrect_login')
