@@ -486,6 +486,12 @@ describe('the OpenAPI document', () => {
     for (const { example } of contents) expect(example).toEqual(examples[0])
   })
 
+  test.each(withBody)('shows for the fields of $name examples that its own schema takes', ({ hooks }) => {
+    for (const [field, schema] of Object.entries<TSchema>(hooks.body!.properties ?? {}))
+      for (const example of toJsonSchema(schema, {}).examples ?? [])
+        expect([field, example, ...Value.Errors(schema, example)]).toEqual([field, example])
+  })
+
   test.each(routes)('shows examples of answers of $name that are possible', ({ name, hooks }) => {
     for (const [status, schema] of Object.entries(hooks.response!)) {
       for (const { example, examples } of Object.values(operationOf(name).responses[status]!.content ?? {})) {

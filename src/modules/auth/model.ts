@@ -184,6 +184,8 @@ export const apiTokenCreate = t.Object(
         instantInput({
           problem: withinYear,
           description: 'At most a year ahead; without it, in 90 days. `null`: never.',
+          // No date is right for ever.
+          examples: [null],
         }),
       ),
     ),
