@@ -36,6 +36,12 @@ interface Parts {
 /** What is left of a limit, see `throttle.ts`. */
 const limitHeaders = ['RateLimit', 'RateLimit-Policy']
 
+/** These errors, of which a 429 says so, too. */
+const limited = <Errors extends { 429: object }>(responses: Errors): Errors => ({
+  ...responses,
+  429: withHeaders(responses[429], ...limitHeaders),
+})
+
 /** The sign-in method with an e-mail address and a password. */
 export const passwordSignIn = (parts: Parts) => {
   const { registration: openness, sessions, throttle, clientOf } = parts
@@ -62,7 +68,7 @@ export const passwordSignIn = (parts: Parts) => {
         body: registration,
         response: {
           201: withHeaders(account, ...limitHeaders),
-          ...errors('email_taken', 'registration_closed', 'too_many_requests'),
+          ...limited(errors('email_taken', 'registration_closed', 'too_many_requests')),
         },
         detail: {
           operationId: 'register',
@@ -87,7 +93,7 @@ export const passwordSignIn = (parts: Parts) => {
       body: login,
       response: {
         200: withHeaders(tokenPair, ...limitHeaders),
-        ...oauthErrors('incorrect_login', 'invalid_token', 'too_many_requests'),
+        ...limited(oauthErrors('incorrect_login', 'invalid_token', 'too_many_requests')),
       },
       detail: {
         operationId: 'login',
