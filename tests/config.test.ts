@@ -231,6 +231,16 @@ test('every setting can be set', () => {
 })
 
 test.each([
+  ['HTTPS://App.Example', 'https://app.example'],
+  ['https://a.example:443, http://a.example:80/', 'https://a.example,http://a.example'],
+  ['https://münchen.example', 'https://xn--mnchen-3ya.example'],
+  ['Tauri://localhost', 'tauri://localhost'],
+  ['chrome-extension://aBc,ionic://localhost:8100/', 'chrome-extension://aBc,ionic://localhost:8100'],
+])('FRONTEND_URL=%s is written as browsers send it: %s', (FRONTEND_URL, origins) => {
+  expect(parseConfig({ FRONTEND_URL }).frontendUrls.join()).toBe(origins)
+})
+
+test.each([
   ['PORT', ['0', '1', '65535'], ['-1', '65536', '80a', '8e3', '0x50', '1.5', ' ٨', '99999999999999999999']],
   ['DATABASE_POOL_SIZE', ['1', '1000'], ['0', '1001', 'many', '-5']],
   ['ACCESS_TOKEN_EXPIRE_MINUTES', ['1', '525600'], ['0', '-1', '1.5', 'day', '525601']],
@@ -240,7 +250,15 @@ test.each([
   ['LOG_LEVEL', ['debug', 'info', 'warn', 'error'], ['trace', 'INFO', 'silent']],
   [
     'FRONTEND_URL',
-    ['https://a.example', 'http://[::1]:3000', 'https://a.example,https://b.example'],
+    [
+      'https://a.example',
+      'http://[::1]:3000',
+      'https://a.example,https://b.example',
+      'capacitor://localhost',
+      'tauri://localhost/',
+      'chrome-extension://abcdefghijklmnopabcdefghijklmnop',
+      'app://.',
+    ],
     [
       '*',
       'null',
@@ -251,7 +269,18 @@ test.each([
       'https://*.example.com',
       'https://user:pw@a.example',
       'https://a.example,,',
-      'https://A.example',
+      'https://a.example?',
+      'file://',
+      'file:///index.html',
+      'file://localhost',
+      'wss://a.example',
+      'localhost:3000',
+      'data:text/html,x',
+      'capacitor://',
+      'capacitor:///localhost',
+      'capacitor://localhost/path',
+      'capacitor://user@localhost',
+      'capacitor://*',
     ],
   ],
   ['TRUSTED_PROXIES', ['10.0.0.0/8', '::1', '127.0.0.1'], ['everyone', '10.0.0.0/33', '10.0.0', '*']],

@@ -117,6 +117,39 @@ describe('a service with one listed origin', () => {
   })
 })
 
+describe('a service with listed origins of apps and extensions', () => {
+  const listed = ['capacitor://localhost', 'tauri://localhost', 'chrome-extension://abcdefghijklmnop']
+  let api: Service
+  beforeAll(async () => {
+    api = await startService('embedded', { FRONTEND_URL: `HTTPS://App.Example:443/, ${listed.join()}` })
+  }, 30_000)
+  afterAll(() => api.stop())
+
+  test.each(['https://app.example', ...listed])('lets %s call', async origin => {
+    const allowed = await preflight(api, origin, 'authorization,content-type')
+
+    expect(allowed.status).toBe(204)
+    expect(allowed.headers.get('access-control-allow-origin')).toBe(origin)
+    expect(allowed.headers.get('access-control-allow-credentials')).toBe('true')
+    expect(await originOf(api, origin)).toBe(origin)
+    const assistant = await api.post(`${api.url}/mcp`, { json: {}, headers: { origin } })
+    expect(assistant.status).toBe(401)
+  })
+
+  test.each([
+    'capacitor://localhost:80',
+    'capacitor://localhost.evil.example',
+    'http://localhost',
+    'ionic://localhost',
+    'chrome-extension://ponmlkjihgfedcba',
+    'file://',
+    'null',
+  ])('refuses %s', async origin => {
+    expect(await originOf(api, origin)).toBeNull()
+    expect((await api.post(`${api.url}/mcp`, { json: {}, headers: { origin } })).status).toBe(403)
+  })
+})
+
 describe('a service in development', () => {
   let api: Service
   beforeAll(async () => {

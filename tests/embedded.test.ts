@@ -761,6 +761,24 @@ test('what a request asks for is refused when it has no turn in time, and the ow
   expect(await driver.query('select a from late_t', [])).toEqual([['service']])
 })
 
+test('a transaction has what is left of its request’s time, the wait for its turn included', async () => {
+  const outcomeOf = (work: Promise<unknown>) =>
+    work.then(
+      () => 'answered',
+      error => error.code,
+    )
+  const begun = performance.now()
+  const outcomes = ['ada', 'bob'].map(caller =>
+    withTimeBudget(
+      () => outcomeOf(driver.transaction(() => Bun.sleep(1200))),
+      () => caller,
+    ),
+  )
+
+  expect(await Promise.all(outcomes)).toEqual(['answered', 'unavailable'])
+  expect(performance.now() - begun).toBeLessThan(2300)
+})
+
 test('statements that write are told apart from those that only read', () => {
   const reads = [
     'select updated_at from t',

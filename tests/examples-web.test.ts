@@ -36,6 +36,15 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     return page
   }
 
+  /** Another tab of the same browser, where the user is signed in. */
+  async function openTab(page: Page) {
+    const tab = await page.context().newPage()
+    tab.setDefaultTimeout(20_000)
+    await tab.goto(site.url.href)
+    await tab.getByRole('button', { name: 'Sign out' }).waitFor()
+    return tab
+  }
+
   async function signIn(page: Page, { email, password }: User) {
     await page.getByLabel('E-mail').fill(email)
     await page.getByLabel('Password').fill(password)
@@ -46,6 +55,10 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
   /** Resolves when the page has asked the change feed, which it does after it has sent its changes. */
   const synced = (page: Page) =>
     page.waitForResponse(response => response.url().includes('/tasks/changes') && response.ok())
+  const add = async (page: Page, title: string) => {
+    await page.getByLabel('New task').fill(title)
+    await page.getByRole('button', { name: 'Add' }).click()
+  }
   const edit = async (page: Page, title: string, label: string, value: string) => {
     await page.getByRole('button', { name: `Edit ${title}` }).click()
     await page.getByLabel(label, { exact: true }).fill(value)
@@ -282,6 +295,29 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     60_000,
   )
 
+  test('a task that the user has edited and then deleted is shown when it has changed elsewhere', async () => {
+    const user = await service.user()
+    const task = await service.task(user, { title: 'Paint it' })
+    const page = await open()
+    await Promise.all([synced(page), signIn(page, user)])
+    await item(page, 'Paint it').waitFor()
+
+    await page.context().setOffline(true)
+    await page.getByText('Offline.').waitFor()
+    await edit(page, 'Paint it', 'Title', 'Paint it blue')
+    await page.getByRole('button', { name: 'Edit Paint it blue' }).click()
+    await page.getByRole('button', { name: 'Delete' }).click()
+    await page.getByText('2 waiting to be sent.').waitFor()
+    await service.patch(`/tasks/${task.id}`, { ...user, json: { priority: 4 } })
+    await page.context().setOffline(false)
+
+    await page.getByText('Changed elsewhere').click()
+    await page.getByText('You have deleted it.').waitFor()
+    await page.getByRole('button', { name: 'Keep mine' }).click()
+    await page.getByText('waiting to be sent').waitFor({ state: 'detached' })
+    expect((await service.get('/tasks', user)).body).toEqual([])
+  }, 60_000)
+
   test('a change whose answer was lost is sent again, and is no conflict with itself', async () => {
     const user = await service.user()
     await service.task(user, { title: 'Sent twice' })
@@ -304,6 +340,142 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     expect(await page.getByText('Changed elsewhere').count()).toBe(0)
   }, 60_000)
 
+  test('eight tabs have one stream; each sends its changes, and shows those of the others', async () => {
+    const user = await service.user()
+    const first = await open()
+    let streams = 0
+    first.context().on('request', request => {
+      if (request.url().endsWith('/tasks/events')) streams++
+    })
+    await Promise.all([synced(first), signIn(first, user)])
+    const tabs = [first]
+    while (tabs.length < 8) tabs.push(await openTab(first))
+    expect(streams).toBe(1)
+
+    await add(tabs.at(-1)!, 'Made in the last tab')
+    await arrived(user, { title: 'Made in the last tab' })
+    for (const tab of tabs) await item(tab, 'Made in the last tab').waitFor()
+
+    // Without the first tab another one listens: the change is here sooner than by the next poll.
+    await first.close()
+    await until(() => streams === 2)
+    await service.task(user, { title: 'Made elsewhere' })
+    for (const tab of tabs.slice(1)) await item(tab, 'Made elsewhere').waitFor({ timeout: 15_000 })
+  }, 120_000)
+
+  test('what one user has made is never sent or shown as that of the next one', async () => {
+    const [ada, grace] = [await service.user(), await service.user()]
+    const page = await open()
+    await Promise.all([synced(page), signIn(page, ada)])
+    const other = await openTab(page)
+    await page.context().setOffline(true)
+    await page.getByText('Offline.').waitFor()
+    for (let i = 1; i <= 3; i++) await add(page, `Secret of Ada ${i}`)
+    await page.getByText('3 waiting to be sent.').waitFor()
+
+    // The first change is on its way until the next user has signed in and has seen the list.
+    const { promise, resolve } = Promise.withResolvers<void>()
+    let sent = 0
+    await page.context().route('**/api/v1/tasks', async route => {
+      if (route.request().method() === 'POST' && ++sent === 1) await promise
+      await route.continue()
+    })
+    await page.context().setOffline(false)
+    await until(() => sent === 1)
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    await other.getByLabel('Password').waitFor()
+    await signIn(page, grace)
+    await add(page, 'Of Grace')
+    await arrived(grace, { title: 'Of Grace' })
+    resolve()
+    await Promise.all([synced(other), other.evaluate(`dispatchEvent(new Event('focus'))`)])
+
+    expect((await service.get('/tasks', grace)).body).toMatchObject([{ title: 'Of Grace' }])
+    expect(await titles(page)).toEqual(['Of Grace'])
+    expect(await titles(other)).toEqual(['Of Grace'])
+    const databases = await page.evaluate('indexedDB.databases()')
+    expect(databases).toEqual([{ name: expect.any(String), version: 1 }])
+  }, 60_000)
+
+  test('an answer to a refresh that comes after the sign-out changes nothing for the next user', async () => {
+    const [ada, grace] = [await service.user(), await service.user()]
+    await service.task(grace, { title: 'Of Grace' })
+    const page = await open()
+    await Promise.all([synced(page), signIn(page, ada)])
+    const { promise, resolve } = Promise.withResolvers<void>()
+    await page.route('**/auth/refresh', async route => {
+      const response = await route.fetch()
+      await promise
+      await route.fulfill({ response })
+    })
+    const refreshing = page.waitForRequest('**/auth/refresh')
+    await spoil(page, 'access_token')
+    await page.evaluate(`dispatchEvent(new Event('focus'))`)
+    await refreshing
+
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    await signIn(page, grace)
+    await Promise.all([page.waitForResponse('**/auth/refresh'), resolve()])
+    await page.reload()
+    await item(page, 'Of Grace').waitFor()
+    expect(await page.getByText(grace.email).count()).toBe(1)
+  }, 60_000)
+
+  test('a copy is that of a user, not of an e-mail address: another user may have it later', async () => {
+    const ada = await service.user()
+    const page = await open()
+    await Promise.all([synced(page), signIn(page, ada)])
+    await page.context().setOffline(true)
+    await page.getByText('Offline.').waitFor()
+    await add(page, 'Secret of Ada')
+    await page.getByText('1 waiting to be sent.').waitFor()
+    // Her session ends elsewhere, and so does her use of the address.
+    await service.delete('/users/me', { token: ada.token, json: { password: ada.password } })
+    const next = await service.user(ada.email)
+    await page.context().setOffline(false)
+
+    await page.getByLabel('Password').waitFor()
+    await Promise.all([synced(page), signIn(page, next)])
+    await page.getByText('No tasks.').waitFor()
+    expect((await service.get('/tasks', next)).body).toEqual([])
+  }, 60_000)
+
+  test('a call that is never answered ends after a minute, and so does its hold on the other tabs', async () => {
+    const user = await service.user()
+    const page = await open()
+    await page.context().addInitScript(`{
+      const { timeout } = AbortSignal
+      AbortSignal.timeout = milliseconds => timeout(milliseconds / 30)
+    }`)
+    await page.reload()
+    await Promise.all([synced(page), signIn(page, user)])
+    const other = await openTab(page)
+    const asked = page.waitForRequest('**/tasks/changes*')
+    await page.route('**/tasks/changes*', () => {}, { times: 1 })
+    await page.evaluate(`dispatchEvent(new Event('focus'))`)
+    await asked
+
+    await add(other, 'Not held up')
+    await arrived(user, { title: 'Not held up' })
+  }, 60_000)
+
+  test('a stream that sends nothing for 30 s, not even a ping, is opened again', async () => {
+    const user = await service.user()
+    const page = await open()
+    await page.clock.install()
+    await page.reload()
+    let streams = 0
+    await page.route('**/tasks/events', () => void streams++)
+    await Promise.all([synced(page), signIn(page, user)])
+    await until(() => streams === 1)
+
+    await page.clock.fastForward(29_000)
+    expect(streams).toBe(1)
+    await page.clock.fastForward(2_000)
+    await page.clock.fastForward(5_000)
+    await until(() => streams === 2)
+  }, 60_000)
+
   test('fits a screen of 390 pixels, and is dark when the system is', async () => {
     const user = await service.user()
     await service.task(user, { title: 'x'.repeat(200), due_at: '2099-01-31T18:00:00Z', priority: 4 })
@@ -321,6 +493,92 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     expect(await background()).toBe('rgb(246, 246, 248)')
   }, 60_000)
 })
+
+describe.skipIf(!chromiumPath)('the collection of examples/rxdb, in several tabs', () => {
+  const folder = join(import.meta.dir, '../examples/rxdb')
+  let service: Running
+  let site: Bun.Server<undefined>
+  let browser: Browser
+  beforeAll(async () => {
+    const page = join(folder, 'page.ts')
+    const { outputs } = await Bun.build({ entrypoints: [page], files: { [page]: rxdbPage } })
+    const script = await outputs[0]!.text()
+    site = Bun.serve({
+      hostname: '127.0.0.1',
+      port: 0,
+      fetch: () =>
+        new Response(`<script type="module">${script.replaceAll('</script', '<\\/script')}</script>`, {
+          headers: { 'content-type': 'text/html; charset=utf-8' },
+        }),
+    })
+    service = await startExecutable({ FRONTEND_URL: site.url.origin, ENVIRONMENT: 'test', BCRYPT_COST: '4' })
+    await untilReady(service)
+    browser = await launchChromium()
+  }, 60_000)
+  afterAll(async () => {
+    await browser?.close()
+    await service?.stop()
+    await site?.stop(true)
+  })
+
+  test('one of them has a stream and replicates, also what the others do', async () => {
+    const user = await service.user()
+    const context = await browser.newContext()
+    let streams = 0
+    context.on('request', request => {
+      if (request.url().endsWith('/tasks/events')) streams++
+    })
+    const { id, token } = user
+    const address = `${site.url.href}#${new URLSearchParams({ url: service.url, id, token })}`
+    const tabs: Page[] = []
+    while (tabs.length < 8) {
+      const tab = await context.newPage()
+      await tab.goto(address)
+      await tab.waitForFunction('window.tasks')
+      tabs.push(tab)
+    }
+    await service.task(user, { title: 'Made elsewhere' })
+    const titles = (tab: Page) => tab.evaluate('tasks.find().exec().then(all => all.map(task => task.title))')
+    for (const tab of tabs) await until(async () => Bun.deepEquals(await titles(tab), ['Made elsewhere']))
+
+    await tabs.at(-1)!.evaluate(`tasks.insert({
+      id: crypto.randomUUID(), version: 0, title: 'Made in the last tab',
+      description: null, status: 'pending', priority: 0, due_at: null,
+    }).then(() => {})`)
+    await until(async () => (await service.get('/tasks', user)).body.length === 2)
+    expect(streams).toBe(1)
+
+    // At the sign-out nothing stays: a tab that cannot read the service has no tasks.
+    const tabAfterwards = async () => {
+      const tab = await context.newPage()
+      await tab.goto(
+        `${site.url.href}?afterwards#${new URLSearchParams({ url: service.url, id, token: 'none' })}`,
+      )
+      await tab.waitForFunction('window.tasks')
+      return await titles(tab)
+    }
+    expect(await tabAfterwards()).toHaveLength(2)
+    for (const tab of context.pages().slice(1)) await tab.close()
+    await tabs[0]!.evaluate('database.remove().then(() => {})')
+    expect(await tabAfterwards()).toEqual([])
+  }, 120_000)
+})
+
+/** The lines of examples/rxdb/README.md, as a page that is called with address and token. */
+const rxdbPage = `
+  import createClient from 'openapi-fetch'
+  import { createRxDatabase } from 'rxdb'
+  import { getRxStorageDexie } from 'rxdb/plugins/storage-dexie'
+  import { replicateTasks } from './src/replicate.ts'
+  import { conflictHandler, taskSchema } from './src/task.ts'
+
+  const { url, token, ...user } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)))
+  const api = createClient({ baseUrl: url, headers: { authorization: 'Bearer ' + token } })
+  const database = await createRxDatabase({ name: \`todo of \${user.id}\`, storage: getRxStorageDexie() })
+  const { tasks } = await database.addCollections({ tasks: { schema: taskSchema, conflictHandler } })
+  replicateTasks(tasks, api)
+  Object.assign(window, { database, tasks })
+`
 
 async function runScript(name: string, env: Record<string, string>) {
   const child = Bun.spawn([process.execPath, 'run', name], {

@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { createDb } from '../src/db/drizzle.ts'
+import { noPrecondition } from '../src/http/entity-tag.ts'
 import { AppError } from '../src/lib/errors.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import { createListService } from '../src/modules/lists/service.ts'
@@ -184,7 +185,7 @@ onBothDatabases('any sequence of changes of lists and families', (api: Service) 
         model.lists.add((await lists.create(user, { name: 'list' })).id)
       } else if (step.do === 'deleteList') {
         const list = pick(model.lists, step.which)
-        const code = await codeOf(lists.remove(user, list, step.becomes, null))
+        const code = await codeOf(lists.remove(user, list, step.becomes, noPrecondition))
         expect(code).toBe(model.lists.has(list) ? undefined : 'list_not_found')
         if (!code) model.deleteList(list, step.becomes)
       } else if (step.do === 'create') {
@@ -196,21 +197,21 @@ onBothDatabases('any sequence of changes of lists and families', (api: Service) 
         if (!refusal) model.tasks.set(id, { ...place, trashed: undefined })
       } else if (step.do === 'move') {
         const place = placeOf(step.place)
-        const work = tasks.update(user, id, { list_id: place.list, parent_id: place.parent }, null)
+        const work = tasks.update(user, id, { list_id: place.list, parent_id: place.parent }, noPrecondition)
         if (!model.isLive(id)) return expect(await codeOf(work)).toBe('task_not_found')
         const refusal = model.refusal(id, place)
         expect(await codeOf(work)).toBe(refusal)
         if (!refusal) Object.assign(model.tasks.get(id)!, place)
       } else if (step.do === 'trash') {
-        const code = await codeOf(tasks.remove(user, id, false, null))
+        const code = await codeOf(tasks.remove(user, id, false, noPrecondition))
         expect(code).toBe(model.isLive(id) ? undefined : 'task_not_found')
         if (!code) model.trash([id])
       } else if (step.do === 'restore') {
-        const code = await codeOf(tasks.restore(user, id, null))
+        const code = await codeOf(tasks.restore(user, id, noPrecondition))
         expect(code).toBe(model.tasks.has(id) ? undefined : 'task_not_found')
         if (!code) model.restore(id)
       } else if (step.do === 'erase') {
-        const code = await codeOf(tasks.remove(user, id, true, null))
+        const code = await codeOf(tasks.remove(user, id, true, noPrecondition))
         expect(code).toBe(model.tasks.has(id) ? undefined : 'task_not_found')
         if (!code) model.erase(id)
       } else if (step.do === 'empty') {

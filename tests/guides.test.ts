@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { newPlace, type Place, runCommand } from './support/command.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import { createSilentNetwork } from './support/flaky-network.ts'
 import type { User } from './support/harness.ts'
 import { until } from './support/until.ts'
 
@@ -147,6 +148,27 @@ describe.each(['postgres', 'embedded'] as const)('the loop of docs/offline.md (%
     await same()
     expect([copy.tasks.size, copy.clears]).toEqual([2, 1])
 
+    stop.abort()
+    await following
+  }, 60_000)
+
+  test('goes on when its connections fall silent, which no one ends', async () => {
+    const { path, code } = blocks('docs/offline.md', 'ts')[0]!
+    const hurried = path.replace('.ts', '-hurried.ts')
+    writeFileSync(join(folder, hurried), code.replace('30_000', '1000').replace('60_000', '2000'))
+    const { follow } = await import(join(folder, hurried))
+    const { default: createClient } = await import(join(packages, 'openapi-fetch'))
+    const stop = new AbortController()
+    const copy = createCopy()
+    const network = createSilentNetwork(user.token, service.url)
+    const api = createClient({ baseUrl: 'http://service', fetch: network.fetch })
+    const following = follow(api, copy, stop.signal, 50)
+    const { id: first } = await service.task(user)
+    await until(() => copy.tasks.has(first) && network.hasStream())
+
+    network.silence()
+    const { id: second } = await service.task(user)
+    await until(() => copy.tasks.has(second))
     stop.abort()
     await following
   }, 60_000)

@@ -919,6 +919,25 @@ test('what a deleted account has left is not exported, takes in nothing, and is 
   await place.remove()
 })
 
+test('ids in upper case are those in lower case, and an account without versions has them again', async () => {
+  const place = await newPlace('postgres')
+  const [eve, task] = [crypto.randomUUID(), crypto.randomUUID()]
+  const take = (user: string, id: string) => {
+    const lines = exportOf(userLine(user, { last_version: 1 }), taskLine(user, 1, { id }))
+    return runCommand(['import', '-'], { ...place, stdin: lines.join('') })
+  }
+
+  expect((await take(eve.toUpperCase(), task.toUpperCase())).stderr).toContain(
+    'added 1 users, 1 tasks; 0 were',
+  )
+  expect((await take(eve, task)).stderr).toContain('added 0 users, 0 tasks; 2 were')
+  await execute(place.env.DATABASE_URL!, 'delete from user_versions')
+  expect((await runCommand(['export'], place)).stdout).toContain('"user":1,"list":0,"task":0')
+  expect((await take(eve, task)).stderr).toContain('added 0 users, 1 tasks; 1 were')
+  expect((await runCommand(['export'], place)).stdout).toContain('"user":1,"list":0,"task":1')
+  await place.remove()
+})
+
 test('what was accepted once comes in, whatever the rules of requests are today', async () => {
   const place = await newPlace('postgres')
   const eve = crypto.randomUUID()

@@ -217,6 +217,20 @@ onBothDatabases('lists', api => {
     )
   })
 
+  test('the address of the next page drops cursor and offset however their names are written', async () => {
+    const ada = await many()
+    const next = async (path: string) =>
+      (await api.get(path, { token: ada.token })).headers.get('link')!.match(/v1([^>]*)/)![1]!
+
+    const second = await next('/tasks?%6Fffset=1&limit=1')
+    const third = await next(second.replace('cursor=', '%63ursor='))
+
+    for (const path of [second, third]) expect(path).toMatch(/^\/tasks\?limit=1&cursor=[\w-]+$/)
+    expect((await api.get(third, { token: ada.token })).body).toEqual(
+      (await api.get('/tasks?offset=3&limit=1', { token: ada.token })).body,
+    )
+  })
+
   test('a page has fifty tasks by default', async () => {
     const ada = await api.user()
     const operations = Array.from({ length: 51 }, () => ({ op: 'create', task: { title: 'x' } }))

@@ -201,8 +201,10 @@ test('why a service cannot start is known to its caller alone, also when that as
   const log = createLog({ level: 'error', pretty: false, write: () => {} })
   const env = { DATABASE_URL: url, SECRET_KEY: 'x'.repeat(40), PORT: '0', ENVIRONMENT: 'test' }
   const service = await serve(parseConfig(env), log)
-  await until(async () => (await client(service.url.replace(/\/$/, '')).get('/health/ready')).status === 503)
+  await until(() => Bun.peek.status(service.migrated) === 'rejected')
+  const ready = await client(service.url.replace(/\/$/, '')).get('/health/ready')
   await service.stop('the test is over')
 
+  expect(ready.status).toBe(503)
   await expect(service.migrated).rejects.toThrow()
 })

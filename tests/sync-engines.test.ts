@@ -1,7 +1,8 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import { join } from 'node:path'
+import { newPlace, type Place } from './support/command.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
-import { createFlakyNetwork } from './support/flaky-network.ts'
+import { createFlakyNetwork, createSilentNetwork } from './support/flaky-network.ts'
 import type { User } from './support/harness.ts'
 import { type Random, randomFrom } from './support/random.ts'
 import { type Device, engines, type Seen, seen } from './support/sync-engines.ts'
@@ -32,6 +33,79 @@ test.each(['rxdb/src/replicate.ts', 'tanstack-db/src/collection.ts'])(
     expect(text.trimEnd().split('\n').length).toBeLessThan(80)
   },
 )
+
+test('all examples listen to the stream in the same way', async () => {
+  const texts = ['web', 'rxdb', 'tanstack-db'].map(folder =>
+    Bun.file(join(import.meta.dir, '../examples', folder, 'src/live.ts')).text(),
+  )
+  expect(new Set(await Promise.all(texts)).size).toBe(1)
+})
+
+describe.each(Object.entries(engines))('a device with %s', (_name, connect) => {
+  let place: Place
+  let service: Running
+  let user: User
+  beforeAll(async () => {
+    place = await newPlace('embedded')
+    service = await startExecutable(place.env)
+    await untilReady(service)
+    user = await service.user()
+  }, 60_000)
+  afterAll(async () => {
+    await service?.stop()
+    await place?.remove()
+  })
+  const titles = async (device: Device) => [...(await device.tasks()).values()].map(task => task.title).sort()
+  const shows = (device: Device, wanted: string[]) =>
+    until(async () => Bun.deepEquals(await titles(device), wanted))
+
+  test('goes on when its connections fall silent, which no one ends', async () => {
+    const { setTimeout } = globalThis
+    const hurry = spyOn(globalThis, 'setTimeout').mockImplementation(((run: () => void, ms?: number) =>
+      setTimeout(run, ms === 30_000 ? 1000 : ms)) as typeof setTimeout)
+    const network = createSilentNetwork(user.token, service.url)
+    const device = await connect('http://service', network.fetch)
+    try {
+      await service.task(user, { title: 'first' })
+      await shows(device, ['first'])
+      await until(network.hasStream)
+      network.silence()
+      await service.task(user, { title: 'second' })
+      await shows(device, ['first', 'second'])
+    } finally {
+      hurry.mockRestore()
+      await device.stop()
+    }
+  }, 60_000)
+
+  test('begins again when the service does not know its cursor, and sends what waits', async () => {
+    let { token } = user
+    const send = async (request: Request) => {
+      const { pathname, search } = new URL(request.url)
+      const headers = new Headers(request.headers)
+      headers.set('authorization', `Bearer ${token}`)
+      return fetch(new Request(service.url + pathname + search, request), { headers })
+    }
+    const device = await connect('http://service', send)
+    try {
+      await shows(device, ['first', 'second'])
+      await service.stop()
+      await device.add(crypto.randomUUID(), 'made meanwhile')
+      service = await startExecutable({ ...place.env, SECRET_KEY: 'another-secret-another-secret-0123' })
+      await untilReady(service)
+      const { body } = await service.post('/auth/login', {
+        form: { username: user.email, password: user.password },
+      })
+      token = body.access_token
+      await service.task({ ...user, token }, { title: 'made elsewhere' })
+
+      await shows(device, ['first', 'made elsewhere', 'made meanwhile', 'second'])
+      await until(async () => (await service.get('/tasks', { token })).body.length === 4)
+    } finally {
+      await device.stop()
+    }
+  }, 60_000)
+})
 
 type Connect = (typeof engines)[keyof typeof engines]
 

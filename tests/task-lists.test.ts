@@ -150,6 +150,14 @@ onBothDatabases('lists', api => {
     const nothing = await change({})
     const known = await api.get(at, { token: ada.token, headers: { 'if-none-match': '"2"' } })
     const unwanted = await api.delete(at, { token: ada.token, headers: { 'if-match': '"1"' } })
+    const existing = { token: ada.token, headers: { 'if-none-match': '*' } }
+    const present = { token: ada.token, headers: { 'if-none-match': 'W/"2"' } }
+    const overwritten = [
+      await api.patch(at, { ...existing, json: { name: 'Work' } }),
+      await api.patch(at, { ...present, json: { name: 'Work' } }),
+      await api.delete(at, existing),
+      await api.delete(at, present),
+    ]
 
     expect(renamed.body).toEqual({
       ...list,
@@ -159,7 +167,7 @@ onBothDatabases('lists', api => {
     })
     expect(renamed.body.updated_at > list.updated_at).toBe(true)
     expect(renamed.headers.get('etag')).toBe('"2"')
-    for (const { status, body } of [stale, unwanted])
+    for (const { status, body } of [stale, unwanted, ...overwritten])
       expect({ status, body }).toMatchObject({
         status: 412,
         body: {

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { Value } from '@sinclair/typebox/value'
 import fc from 'fast-check'
 import { toInstant } from '../src/db/tables.ts'
+import { noPrecondition } from '../src/http/entity-tag.ts'
 import { createCursors } from '../src/lib/cursor.ts'
 import { AppError } from '../src/lib/errors.ts'
 import type { UserId } from '../src/lib/user-id.ts'
@@ -15,7 +16,7 @@ import {
   type TrashedTask,
   task,
 } from '../src/modules/tasks/model.ts'
-import type { Serialized } from '../src/modules/tasks/owned.ts'
+import { ifVersion, type Serialized } from '../src/modules/tasks/owned.ts'
 import { tokenize } from '../src/modules/tasks/search.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
 import { withEffort } from './support/effort.ts'
@@ -247,24 +248,24 @@ onBothDatabases('any sequence of changes', (api: Service) => {
         const id = idOf(step.which)
         const before = model.all.get(id)?.task
         const version = before ? before.version - Number(step.stale) : 0
-        const work = tasks.update(user, id, step.fields, [`${version}`])
+        const work = tasks.update(user, id, step.fields, ifVersion(version))
         if (!model.isLive(id)) return expect(await statusOf(work)).toBe(404)
         if (step.stale) return expect(await statusOf(work)).toBe(412)
         expectChange(before!, await work, step.fields)
         model.put(await work)
       } else if (step.do === 'trash') {
         const id = idOf(step.which)
-        const status = await statusOf(tasks.remove(user, id, false, null))
+        const status = await statusOf(tasks.remove(user, id, false, noPrecondition))
         expect(status).toBe(model.isLive(id) ? 200 : 404)
         if (model.isLive(id)) model.moveToTrash(id)
       } else if (step.do === 'restore') {
         const id = idOf(step.which)
-        const work = tasks.restore(user, id, null)
+        const work = tasks.restore(user, id, noPrecondition)
         if (!model.all.has(id)) return expect(await statusOf(work)).toBe(404)
         model.put(await work)
       } else if (step.do === 'erase') {
         const id = idOf(step.which)
-        const status = await statusOf(tasks.remove(user, id, true, null))
+        const status = await statusOf(tasks.remove(user, id, true, noPrecondition))
         expect(status).toBe(model.erase(id) ? 200 : 404)
       } else if (step.do === 'empty') {
         await tasks.emptyTrash(user)
@@ -494,8 +495,9 @@ onBothDatabases('any list', (api: Service) => {
     }
     const all: Task[] = (await tasks.list(user, { limit: 200 })).items
     const first = all.filter(task => task.tags.includes('batch 0'))
-    for (const { id } of first.slice(20, 30)) await tasks.update(user, id, { title: 'Oats' }, null)
-    for (const { id } of first.slice(10, 20)) await tasks.update(user, id, { position: 'moved' }, null)
+    for (const { id } of first.slice(20, 30)) await tasks.update(user, id, { title: 'Oats' }, noPrecondition)
+    for (const { id } of first.slice(10, 20))
+      await tasks.update(user, id, { position: 'moved' }, noPrecondition)
     all.splice(0, all.length, ...(await tasks.list(user, { limit: 200 })).items)
 
     const moment = fc.constantFrom(...all.flatMap(task => [task.created_at, task.updated_at]))

@@ -1,4 +1,6 @@
 import { describe, expect, test } from 'bun:test'
+import { patiently } from '../src/cli/patiently.ts'
+import { addRows } from '../src/cli/transfer/bulk-insert.ts'
 import { createDb } from '../src/db/drizzle.ts'
 import { eraseUser } from '../src/modules/tasks/erasure.ts'
 import { onBothDatabases, type Service, type User } from './support/harness.ts'
@@ -159,6 +161,30 @@ describe('on PostgreSQL, the deletion of an account', () => {
     expect(elapsed()).toBeLessThan(1700)
     expect((await rowsOf(api, ada))[0]).toBeGreaterThan(0)
     await until(async () => (await rowsOf(api, ada)).every(count => count === 0))
+    await meeting.sql`drop function slow() cascade`
+  })
+
+  test('leaves an account alone that comes back meanwhile, by an import', async () => {
+    const ada = await api.user()
+    await fill(api, ada, 1100)
+    await meeting.sql.unsafe(
+      `create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.4); return null; end';
+       create trigger slow before delete on tasks execute function slow()`,
+    )
+    const [hash] = await api.sql('select password_hash from users where id = $1', [ada.id])
+    await remove(api, ada)
+    expect((await rowsOf(api, ada))[0]).toBeGreaterThan(0)
+    const user = { id: ada.id, email: ada.email, normalized_email: ada.email, password_hash: hash![0] }
+    const task = { id: crypto.randomUUID(), user_id: ada.id, title: 'Back' }
+    await patiently(() =>
+      addRows(createDb(api.driver), [
+        { table: 'user', columns: user, label: 'Ada' },
+        { table: 'task', columns: task, label: 'Back' },
+      ]),
+    )
+    await Bun.sleep(2000)
+
+    expect(await rowsOf(api, ada)).toEqual([1, 0, 1, 1])
     await meeting.sql`drop function slow() cascade`
   })
 

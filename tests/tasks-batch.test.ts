@@ -313,6 +313,19 @@ onBothDatabases('a batch', api => {
       expect(results).toMatchObject([{ id: parent }, { id: child }])
     })
 
+    test('each on its own, a child that went with its parent is not shown as if it were still there', async () => {
+      const ada = await api.user()
+      await sendTo(ada.token, true, [create(parent), create(child, { parent_id: parent })])
+
+      const { results } = await sendTo(ada.token, false, [
+        { op: 'delete', id: parent },
+        { op: 'delete', id: child, version: 1 },
+      ])
+
+      expect(results).toMatchObject([{ status: 204 }, { status: 412, error: { index: 1 } }])
+      expect(results[1].error).not.toContainKey('current')
+    })
+
     test('a task that got a parent after its child went comes back without the child’s being nested', async () => {
       const ada = await api.user()
       const other = crypto.randomUUID()
@@ -383,9 +396,50 @@ onBothDatabases('a batch', api => {
 
     expect(answer).toMatchObject({
       status: 412,
-      body: { index: 1, current: { ...current, title: 'y', version: 2, updated_at: expect.any(String) } },
+      body: { index: 1, current },
     })
     expect(await listOf(ada.token)).toEqual([current])
+  })
+
+  test('shows no task in a 412 that it made itself, and one that it deleted as it is', async () => {
+    const ada = await api.user()
+    const [parent, child, made] = [crypto.randomUUID(), crypto.randomUUID(), crypto.randomUUID()]
+    await send(ada.token, [
+      { op: 'create', id: parent, task: { title: 'parent' } },
+      { op: 'create', id: child, task: { title: 'child', parent_id: parent } },
+    ])
+
+    const unmade = await send(ada.token, [
+      { op: 'create', id: made, task: { title: 'new' } },
+      { op: 'update', id: made.toUpperCase(), version: 1, task: { title: 'newer' } },
+    ])
+    const kept = await send(ada.token, [
+      { op: 'delete', id: parent },
+      { op: 'delete', id: child.toUpperCase(), version: 1 },
+    ])
+
+    expect([unmade.status, unmade.body.code, unmade.body.index]).toEqual([412, 'precondition_failed', 1])
+    expect(unmade.body).not.toContainKey('current')
+    expect((await api.get(`/tasks/${made}`, { token: ada.token })).status).toBe(404)
+    const { body: current } = await api.get(`/tasks/${child}`, { token: ada.token })
+    expect(current).toMatchObject({ title: 'child', version: 2 })
+    expect(kept).toMatchObject({ status: 412, body: { index: 1, current } })
+  })
+
+  test('names in a 412 a version that no other change gets', async () => {
+    const ada = await api.user()
+    const task = await api.task(ada)
+    const at = `/tasks/${task.id}`
+
+    const { body: refused } = await send(ada.token, [
+      { op: 'update', id: task.id, version: 1, task: { title: 'mine' } },
+      { op: 'update', id: task.id, version: 1, task: { status: 'completed' } },
+    ])
+    const { body: theirs } = await api.patch(at, { token: ada.token, json: { title: 'theirs' } })
+
+    const headers = { 'if-match': `"${refused.current.version}"` }
+    const late = await api.patch(at, { token: ada.token, headers, json: { title: 'mine' } })
+    expect(late).toMatchObject({ status: 412, body: { current: theirs } })
   })
 
   describe('each operation on its own (`atomic: false`)', () => {

@@ -27,7 +27,8 @@ onBothDatabases('tasks and other users', api => {
     const read = (tag: string) =>
       api.get(`/tasks/${task.id}`, { token: ada.token, headers: { 'if-none-match': tag } })
 
-    for (const tag of ['"1"', 'W/"1"', '*', '"0", W/"1"']) {
+    const long = Array.from({ length: 300 }, (_, i) => `"${i}"`).join(', ')
+    for (const tag of ['"1"', 'W/"1"', '*', '"0", W/"1"', '"0", , "1"', ',"1" ,', long]) {
       const answer = await read(tag)
       expect([answer.status, answer.body, answer.headers.get('etag')]).toEqual([304, undefined, '"1"'])
       expect(answer.headers.get('content-type')).toBeNull()
@@ -42,6 +43,7 @@ onBothDatabases('tasks and other users', api => {
   test.each([
     ['"2"', 200],
     ['"7", "2"', 200],
+    ['"7",, ,"2",', 200],
     ['*', 200],
     ['"1"', 412],
     ['W/"2"', 412],
@@ -53,6 +55,7 @@ onBothDatabases('tasks and other users', api => {
     ['"2', 422],
     ['"1" "2"', 422],
     ['*, "2"', 422],
+    [',', 422],
   ])('a change with If-Match: %s is answered with %i', async (tag, status) => {
     const ada = await api.user()
     const task = await api.task(ada)
@@ -78,6 +81,44 @@ onBothDatabases('tasks and other users', api => {
       expect(refused).toMatchObject({ status, body: status === 412 ? { current } : {} })
     }
     expect((await api.get(at, { token: ada.token })).body).toMatchObject({ title: 'now at two', version: 2 })
+  })
+
+  test.each([
+    [{ 'if-none-match': '"1"' }, 200],
+    [{ 'if-none-match': 'W/"1", "02", "x"' }, 200],
+    [{ 'if-none-match': '"1"', 'if-match': '"2"' }, 200],
+    [{ 'if-none-match': '"2"' }, 412],
+    [{ 'if-none-match': 'W/"2"' }, 412],
+    [{ 'if-none-match': '"1", "2"' }, 412],
+    [{ 'if-none-match': '*' }, 412],
+    [{ 'if-none-match': '*', 'if-match': '"2"' }, 412],
+    [{ 'if-none-match': '"2"', 'if-match': '*' }, 412],
+    [{ 'if-none-match': '"1"', 'if-match': '"3"' }, 412],
+    [{ 'if-none-match': '2' }, 422],
+  ])('a change with %o is answered with %i', async (headers, status) => {
+    const ada = await api.user()
+    const { id } = await api.task(ada)
+    const at = `/tasks/${id}`
+    const { body: current } = await api.patch(at, { token: ada.token, json: { title: 'now at two' } })
+
+    const change = await api.patch(at, { token: ada.token, headers, json: { title: 'three' } })
+
+    expect(change.status).toBe(status)
+    if (status === 200) return
+    const sent = { token: ada.token, headers }
+    const others = [
+      await api.put(at, { ...sent, json: { title: 'three' } }),
+      await api.patch(at, { ...sent, json: {} }),
+      await api.post(`${at}/restore`, sent),
+      await api.delete(at, sent),
+      await api.delete(`${at}?permanent=true`, sent),
+    ]
+    for (const refused of [change, ...others]) {
+      const problem = { detail: [{ loc: ['header', 'if-none-match'] }] }
+      const conflict = { code: 'precondition_failed', current }
+      expect(refused).toMatchObject({ status, body: status === 412 ? conflict : problem })
+    }
+    expect((await api.get(at, { token: ada.token })).body).toEqual(current)
   })
 
   test('a precondition on a task that is not there, or not yours, changes nothing about 404 and 403', async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import type { Driver } from '../src/db/driver.ts'
+import { noPrecondition } from '../src/http/entity-tag.ts'
 import { byHand } from './support/by-hand.ts'
 import { type Answer, type Service, startService, type User } from './support/harness.ts'
 import { rowOf, serviceWithMeetings, versionsOf } from './support/meet.ts'
@@ -97,7 +98,7 @@ describe('a change that came to nothing because of a deletion', () => {
         return transaction(work)
       },
     }
-    const changed = serviceOn({ ...api, driver }).update(ada.id, task.id, json, null)
+    const changed = serviceOn({ ...api, driver }).update(ada.id, task.id, json, noPrecondition)
     return { code: await changed.catch(({ code }) => code), read }
   }
 

@@ -73,6 +73,9 @@ onBothDatabases('the trash', api => {
     expect((await restore(ada.token, '"1"')).status).toBe(412)
     expect((await restore(bob.token)).status).toBe(403)
     expect((await api.post('/tasks/nonsense/restore', { token: ada.token })).status).toBe(404)
+    const headers = { 'if-none-match': '"2"' }
+    const known = await api.post(`/tasks/${task.id}/restore`, { token: ada.token, headers })
+    expect(known.status).toBe(412)
     expect((await restore(ada.token, '"2"')).status).toBe(200)
     expect((await restore(ada.token, '"2"')).status).toBe(412)
     expect((await restore(ada.token, '"3"')).status).toBe(200)

@@ -203,14 +203,26 @@ function databaseUrl({ secret, mistake }: Reader, dataDir: string): string {
 }
 
 function frontendUrls({ text, mistake }: Reader): string[] {
-  const urls = text('FRONTEND_URL', 'http://localhost:3000')
-    .split(',')
-    .map(url => url.trim().replace(/\/$/, ''))
-  const isOrigin = (url: string) => /^https?:\/\/[^*]+$/.test(url) && URL.parse(url)?.origin === url
-  if (!urls.every(isOrigin)) {
-    mistake('FRONTEND_URL must be a comma list of origins such as https://app.example.com (no path, no *)')
+  const urls = text('FRONTEND_URL', 'http://localhost:3000').split(',')
+  const origins = urls.map(originOf).filter(origin => origin !== undefined)
+  if (origins.length < urls.length) {
+    mistake(
+      'FRONTEND_URL must be a comma list of origins such as https://app.example.com or capacitor://localhost: no path, no *, no null, no file://',
+    )
   }
-  return urls
+  return origins
+}
+
+/** No page has an origin of these schemes. That of `file:` is `null`, as of every sandboxed frame. */
+const schemesWithoutPages = ['ftp:', 'ws:', 'wss:', 'file:']
+
+/** The origin that an address names and nothing else, as browsers send it: of other schemes than http, `URL.origin` is `null`. */
+function originOf(address: string): string | undefined {
+  const url = URL.parse(address)
+  if (!url || url.host === '' || url.host.includes('*') || schemesWithoutPages.includes(url.protocol))
+    return undefined
+  const origin = `${url.protocol}//${url.host}`
+  return [origin, `${origin}/`].includes(url.href) ? origin : undefined
 }
 
 const secretLengthMin = 32

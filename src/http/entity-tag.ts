@@ -1,4 +1,4 @@
-import { type Context, t } from 'elysia'
+import { type Context, type Static, t } from 'elysia'
 import { deriveKey } from '../lib/derive-key.ts'
 import { sendJson, text } from './schema.ts'
 
@@ -10,18 +10,17 @@ import { sendJson, text } from './schema.ts'
 
 export const entityTag = (version: number) => `"${version}"`
 
-/** `*`, or a list of tags. Its parts begin differently, so no input makes the match slow. */
-const tags = /^(\*|(W\/)?"[^"\s]*"(\s*,\s*(W\/)?"[^"\s]*")*)$/
+/** `*`, or a list of tags, which may have empty elements. Its parts begin differently, so no input makes the match slow. */
+const tags = /^(\*|[\s,]*(W\/)?"[^"\s]*"(\s*,[\s,]*(W\/)?"[^"\s]*")*[\s,]*)$/
 const anyTag = /(W\/)?"([^"]*)"/g
 
 const header = (description: string) =>
-  t.Optional(
-    text({ maxLength: 1000, pattern: tags, wanted: 'a list of entity tags such as "7", or *', description }),
-  )
+  t.Optional(text({ pattern: tags, wanted: 'a list of entity tags such as "7", or *', description }))
 
-/** For a change that is made only if the resource still has one of these versions. */
-export const ifMatchHeader = t.Object({
-  'if-match': header('Only if it still has one of these `ETag`s, or `*`; otherwise 412.'),
+/** For a change that is made only if the resource has one of these versions, or none of those. */
+export const preconditionHeaders = t.Object({
+  'if-match': header('Only if it still has one of these versions, in quotes (`"7"`), or `*`; otherwise 412.'),
+  'if-none-match': header('Only if it has none of these versions; otherwise 412. `*` is each of them.'),
 })
 
 /** For a read that returns only what has changed. */
@@ -29,14 +28,32 @@ export const ifNoneMatchHeader = t.Object({
   'if-none-match': header('304 if the answer still has one of these `ETag`s.'),
 })
 
-/**
- * The versions that an `If-Match` accepts, as text; null for any. The comparison is the strong one: a weak tag, and a
- * tag that no version has, match nothing.
- */
-export function wantedVersions(ifMatch: string | undefined): string[] | null {
-  if (ifMatch === undefined || ifMatch === '*') return null
-  return [...ifMatch.matchAll(anyTag)]
-    .filter(([, weak, tag]) => !weak && /^(0|[1-9]\d{0,15})$/.test(tag!))
+/** Which versions a change accepts, as text. */
+export interface Precondition {
+  /** Only these; null for any. */
+  ifMatch: string[] | null
+  /** None of these. */
+  ifNoneMatch: string[] | null
+}
+
+export const noPrecondition: Precondition = { ifMatch: null, ifNoneMatch: null }
+
+/** What the headers of a change demand. */
+export function preconditionOf(headers: Static<typeof preconditionHeaders>): Precondition {
+  const { 'if-match': ifMatch = '*', 'if-none-match': ifNoneMatch } = headers
+  if (ifMatch === '*' && ifNoneMatch === undefined) return noPrecondition
+  // A change is of something that is there: no version will do.
+  if (ifNoneMatch === '*') return { ifMatch: [], ifNoneMatch: null }
+  return {
+    ifMatch: ifMatch === '*' ? null : versionsIn(ifMatch, 'strong'),
+    ifNoneMatch: ifNoneMatch === undefined ? null : versionsIn(ifNoneMatch, 'weak'),
+  }
+}
+
+/** The versions that tags name, as text. To the strong comparison a weak tag names none. */
+function versionsIn(list: string, comparison: 'strong' | 'weak'): string[] {
+  return [...list.matchAll(anyTag)]
+    .filter(([, weak, tag]) => (comparison === 'weak' || !weak) && /^(0|[1-9]\d{0,15})$/.test(tag!))
     .map(([, , tag]) => tag!)
 }
 

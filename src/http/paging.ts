@@ -31,6 +31,9 @@ function nextAddress(url: string, cursor: string): string {
   const kept = address
     .slice(path!.length + 1)
     .split('&')
-    .filter(part => part !== '' && !/^(cursor|offset)=/.test(part))
+    .filter(part => part !== '' && !/^(cursor|offset)=/.test(decoded(part)))
   return `${path}?${[...kept, `cursor=${cursor}`].join('&')}`
 }
+
+/** A name may be percent-encoded as well as a value. */
+const decoded = (part: string) => (part.includes('%') ? String(new URLSearchParams(part)) : part)

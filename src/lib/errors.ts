@@ -74,7 +74,7 @@ export class AppError extends Error {
   /** Of a 422: the body that was sent, with secrets masked. The error handler sets it. */
   body: unknown
   index: number | undefined
-  readonly current: unknown
+  current: unknown
   readonly headers: Record<string, string>
 
   constructor(failure: ErrorCode, { detail, index, current, headers, cause }: ErrorDetails = {}) {

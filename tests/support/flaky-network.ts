@@ -48,3 +48,33 @@ export function createFlakyNetwork(random: Random, token: string, urls: () => st
     },
   }
 }
+
+/** A network whose open connections may fall silent: no byte comes any more, and no end. */
+export function createSilentNetwork(token: string, url: string) {
+  const open: { isStream: boolean; isSilent: boolean }[] = []
+
+  async function fetchSilently(request: Request): Promise<Response> {
+    const { pathname, search } = new URL(request.url)
+    const headers = new Headers(request.headers)
+    headers.set('authorization', `Bearer ${token}`)
+    const body = request.body ? await request.text() : undefined
+    const { method, signal } = request
+    const response = await fetch(url + pathname + search, { method, headers, body, signal })
+    const connection = { isStream: pathname.endsWith('/events'), isSilent: false }
+    open.push(connection)
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>({
+      transform: (bytes, passed) => (connection.isSilent ? undefined : passed.enqueue(bytes)),
+      flush: () => (connection.isSilent ? new Promise<void>(() => {}) : undefined),
+    })
+    response.body?.pipeTo(writable).catch(() => {})
+    return new Response(response.body && readable, response)
+  }
+
+  return {
+    fetch: fetchSilently,
+    hasStream: () => open.some(connection => connection.isStream),
+    silence() {
+      for (const connection of open) connection.isSilent = true
+    },
+  }
+}

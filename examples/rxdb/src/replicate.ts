@@ -1,13 +1,15 @@
 import { deepEqual, type RxCollection } from 'rxdb'
 import { replicateRxCollection } from 'rxdb/plugins/replication'
+import { Observable } from 'rxjs'
+import { listen } from './live.ts'
 import { type Api, type State, type Task, type TaskDoc, toDeleted, toState } from './task.ts'
 
 export function replicateTasks(collection: RxCollection<TaskDoc>, api: Api, retryTime = 5000) {
   async function pull(since?: string): Promise<{ documents: State[]; checkpoint: { cursor: string } }> {
     const params = { query: { since: since || undefined, limit: 200 } }
     const { data, error, response } = await api.GET('/api/v1/tasks/changes', { params })
-    if (since && response.status === 410) {
-      // Deletions since the cursor may be forgotten: what does not come again is gone.
+    if (since && [410, 422].includes(response.status)) {
+      // The cursor is too old, or another service's. What does not come again is gone.
       const [here, first] = [await collection.find().exec(), await pull()]
       return { ...first, documents: [...here.map(toDeleted), ...first.documents] }
     }
@@ -38,7 +40,14 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Api, retr
   const pushes = { count: 0, began: '' }
   const replication = replicateRxCollection<TaskDoc, { cursor: string }>({
     ...{ collection, replicationIdentifier: 'todo-api', retryTime },
+    // With several tabs one replicates, and has the only stream: a browser has six connections over HTTP/1.1.
+    toggleOnDocumentVisible: false,
     pull: {
+      stream$: new Observable(subscriber => {
+        const stop = new AbortController()
+        listen(api, () => subscriber.next('RESYNC'), stop.signal, retryTime)
+        return () => stop.abort()
+      }),
       batchSize: 200,
       async handler(stored) {
         cursor ??= stored?.cursor
@@ -63,17 +72,5 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Api, retr
     cursor = pushes.began
     replication.reSync()
   }
-
-  /** Whatever comes from the stream, there may be something new: its begin, each change, a ping every 15 s. */
-  async function listen({ signal }: AbortController) {
-    while (!signal.aborted) {
-      const sse = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
-      await sse?.data?.pipeTo(new WritableStream({ write: () => replication.reSync() })).catch(() => {})
-      await collection.promiseWait(retryTime)
-    }
-  }
-  const listening = new AbortController()
-  replication.onCancel.push(() => listening.abort())
-  listen(listening)
   return replication
 }

@@ -1,5 +1,6 @@
 import type { CollectionConfig, PendingMutation, SyncConfig } from '@tanstack/db'
 import type { Client } from 'openapi-fetch'
+import { listen } from './live.ts'
 import type { components, paths } from './schema.d.ts'
 
 export type Task = components['schemas']['Task']
@@ -21,7 +22,7 @@ export function taskCollectionOptions(api: Client<paths>, retryMs = 5000): Colle
   async function pull(): Promise<void> {
     const params = { query: { since, limit: 200 } }
     const { data, error, response } = await api.GET('/api/v1/tasks/changes', { params })
-    if (!data && (!since || response.status !== 410)) throw error
+    if (!data && !(since && [410, 422].includes(response.status))) throw error
     collection.begin()
     // From the beginning: what does not come again is gone.
     if (!since) collection.truncate()
@@ -55,21 +56,11 @@ export function taskCollectionOptions(api: Client<paths>, retryMs = 5000): Colle
   const change = ({ transaction: { mutations } }: { transaction: { mutations: PendingMutation<Task>[] } }) =>
     inTurn(() => Promise.all(mutations.map(mutation => deliver(mutation))).then(pullUntilDone))
 
-  /** Whatever comes from the stream, there may be something new: its begin, each change, a ping every 15 s. */
-  async function listen({ signal }: AbortController) {
-    const write = () => void inTurn(pullUntilDone).then(collection.markReady)
-    while (!signal.aborted) {
-      const sse = await api.GET('/api/v1/tasks/events', { parseAs: 'stream', signal }).catch(() => null)
-      await sse?.data?.pipeTo(new WritableStream({ write })).catch(() => {})
-      await pause()
-    }
-  }
-
   const sync: Sync = parts => {
-    const listening = new AbortController()
+    const stop = new AbortController()
     collection = parts
-    listen(listening)
-    return () => listening.abort()
+    listen(api, () => void inTurn(pullUntilDone).then(collection.markReady), stop.signal, retryMs)
+    return () => stop.abort()
   }
   const handlers = { onInsert: change, onUpdate: change, onDelete: change }
   return { getKey: task => task.id, sync: { sync, rowUpdateMode: 'full' }, ...handlers }

@@ -1,5 +1,5 @@
 /** What this browser keeps for times without a network: a copy of tasks and lists, and the changes that wait to be sent. */
-import { type DBSchema, openDB } from 'idb'
+import { type DBSchema, deleteDB, type IDBPDatabase, openDB } from 'idb'
 import type { components } from './schema.d.ts'
 
 type Schemas = components['schemas']
@@ -22,39 +22,41 @@ interface Schema extends DBSchema {
   lists: { key: string; value: Schemas['TaskList'] }
   /** In the order in which they were made. */
   outbox: { key: number; value: Change }
-  about: { key: 'account' | 'cursor'; value: string }
+  about: { key: 'cursor'; value: string }
 }
 
-export const copy = openDB<Schema>('todo', 1, {
-  upgrade(db) {
-    db.createObjectStore('tasks', { keyPath: 'id' })
-    db.createObjectStore('lists', { keyPath: 'id' })
-    db.createObjectStore('outbox', { autoIncrement: true })
-    db.createObjectStore('about')
-  },
-})
+export type Copy = IDBPDatabase<Schema>
 
-const events = new EventTarget()
+const prefix = 'todo of '
+const nameOf = (userId: string) => prefix + userId
 
-/** Calls a listener after every change of the copy. */
+/** Opens the copy of a user; those of others are deleted. */
+export async function openCopy(userId: string): Promise<Copy> {
+  for (const { name } of await indexedDB.databases()) {
+    if (name?.startsWith(prefix) && name !== nameOf(userId)) deleteDB(name)
+  }
+  return openDB<Schema>(nameOf(userId), 1, {
+    upgrade(db) {
+      db.createObjectStore('tasks', { keyPath: 'id' })
+      db.createObjectStore('lists', { keyPath: 'id' })
+      db.createObjectStore('outbox', { autoIncrement: true })
+      db.createObjectStore('about')
+    },
+    /** It is deleted, here or in another tab, which waits until it is closed. */
+    blocking: (_version, _blocked, { target }) => (target as IDBDatabase).close(),
+  })
+}
+
+export const deleteCopy = (userId: string) => deleteDB(nameOf(userId))
+
+const channel = 'copy'
+const reporter = new BroadcastChannel(channel)
+
+/** Calls a listener after every change of the copy, also by another tab. */
 export function onCopy(listener: () => void) {
-  events.addEventListener('change', listener)
-  return () => events.removeEventListener('change', listener)
+  const receiver = new BroadcastChannel(channel)
+  receiver.onmessage = listener
+  return () => receiver.close()
 }
 
-export const report = () => void events.dispatchEvent(new Event('change'))
-
-/** Makes sure that the copy is this account's: another one's is thrown away. */
-export async function claimCopy(account: string) {
-  const db = await copy
-  if ((await db.get('about', 'account')) === account) return
-  await clearCopy()
-  await db.put('about', account, 'account')
-}
-
-export async function clearCopy() {
-  const transaction = (await copy).transaction(['tasks', 'lists', 'outbox', 'about'], 'readwrite')
-  for (const name of transaction.objectStoreNames) transaction.objectStore(name).clear()
-  await transaction.done
-  report()
-}
+export const report = () => reporter.postMessage(null)

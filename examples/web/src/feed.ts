@@ -1,9 +1,9 @@
-import { api } from './api.ts'
-import { copy, report } from './copy.ts'
+import type { Account } from './account.ts'
+import { report } from './copy.ts'
 import { Problem } from './problem.ts'
 
 /** Brings the copy up to date: everything that changed since the cursor, in order, deletions included. */
-export async function pull() {
+export async function pull({ api, copy }: Account) {
   const db = await copy
   for (let hasMore = true; hasMore; ) {
     const since = await db.get('about', 'cursor')

@@ -1,13 +1,14 @@
 /** The user's changes on their way to the service. */
-import { api } from './api.ts'
-import { type Change, copy, report } from './copy.ts'
+import type { Account } from './account.ts'
+import type { Api } from './client.ts'
+import { type Change, type Copy, report } from './copy.ts'
 import { Problem } from './problem.ts'
 import type { Task } from './tasks.ts'
 
 /** What this browser has made of a version, by id and version: the user may have seen the one before. */
 const made = new Map<string, number>()
 
-export async function note(change: Change) {
+export async function note({ copy }: Account, change: Change) {
   const db = await copy
   let { version } = change
   while (made.has(`${change.id} ${version}`)) version = made.get(`${change.id} ${version}`)!
@@ -16,7 +17,7 @@ export async function note(change: Change) {
 }
 
 /** The changes that wait, by their keys, in order. */
-export async function waitingChanges(): Promise<Map<number, Change>> {
+export async function waitingChanges({ copy }: Account): Promise<Map<number, Change>> {
   const { store } = (await copy).transaction('outbox')
   const [keys, changes] = await Promise.all([store.getAllKeys(), store.getAll()])
   return new Map(keys.map((key, i) => [key, changes[i]!]))
@@ -26,7 +27,7 @@ export async function waitingChanges(): Promise<Map<number, Change>> {
  * Sends the changes in their order. What cannot be sent now stays for the next time. Each may be sent twice, when an
  * answer was lost: creates carry an id, the others a version. Returns the reasons of those refused for good.
  */
-export async function push(): Promise<string[]> {
+export async function push({ api, copy }: Account): Promise<string[]> {
   const db = await copy
   const refusals: string[] = []
   const undecided = new Set<string>()
@@ -36,11 +37,11 @@ export async function push(): Promise<string[]> {
     if (change.theirs) undecided.add(change.id)
     if (undecided.has(change.id)) continue
 
-    const { data, error, response } = await send(change)
-    if (response.ok) await settle(key, change, data)
+    const { data, error, response } = await send(api, change)
+    if (response.ok) await settle(db, key, change, data)
     else if (response.status === 412 && error && 'current' in error) {
       const theirs = error.current as Task
-      if (holds(theirs, change)) await settle(key, change, theirs)
+      if (holds(theirs, change)) await settle(db, key, change, theirs)
       else {
         await db.put('outbox', { ...change, theirs }, key)
         report()
@@ -49,14 +50,14 @@ export async function push(): Promise<string[]> {
     } else {
       const problem = new Problem(response, error!)
       if (problem.retryAfterSeconds || problem.status === 401) throw problem
-      await settle(key, change)
+      await settle(db, key, change)
       if (problem.status !== 404 || change.op !== 'delete') refusals.push(problem.message)
     }
   }
   return refusals
 }
 
-function send({ op, id, version, fields }: Change) {
+function send(api: Api, { op, id, version, fields }: Change) {
   const params = { path: { id }, header: { 'If-Match': `"${version}"` } }
   if (op === 'create') return api.POST('/api/v1/tasks', { body: { ...fields, id } })
   if (op === 'update') return api.PATCH('/api/v1/tasks/{id}', { params, body: fields })
@@ -64,8 +65,7 @@ function send({ op, id, version, fields }: Change) {
 }
 
 /** Takes a change out. Later changes of its task were made on top of it, and now have its version. */
-async function settle(key: number, { id, version }: Change, task?: Task) {
-  const db = await copy
+async function settle(db: Copy, key: number, { id, version }: Change, task?: Task) {
   if (task && task.version !== version) made.set(`${id} ${version}`, task.version)
   const transaction = db.transaction(['tasks', 'outbox'], 'readwrite')
   const outbox = transaction.objectStore('outbox')
@@ -92,7 +92,7 @@ function holds(task: Task, { op, fields }: Change): boolean {
 }
 
 /** Ends a conflict: the user's changes are made on top of the service's task, or given up. */
-export async function decide(id: string, whose: 'mine' | 'theirs') {
+export async function decide({ copy }: Account, id: string, whose: 'mine' | 'theirs') {
   const transaction = (await copy).transaction('outbox', 'readwrite')
   for await (const entry of transaction.store) {
     const { theirs, ...change } = entry.value

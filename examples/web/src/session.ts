@@ -1,16 +1,18 @@
 /** The session of this browser: its tokens, which all tabs share, and the calls that need no token. */
-import createClient from 'openapi-fetch'
+import { connect } from './client.ts'
 import { Problem } from './problem.ts'
-import type { components, paths } from './schema.d.ts'
+import type { components } from './schema.d.ts'
 
-interface Session {
-  email: string
-  tokens: components['schemas']['TokenPair']
+type Schemas = components['schemas']
+
+export interface Session {
+  /** Another one after each sign-in, the same after a refresh. */
+  id: string
+  user: Schemas['Profile']
+  tokens: Schemas['TokenPair']
 }
 
-export const serviceUrl = document.querySelector<HTMLMetaElement>('meta[name="todo-api"]')!.content
-
-const auth = createClient<paths>({ baseUrl: serviceUrl })
+const auth = connect()
 const form = { 'content-type': 'application/x-www-form-urlencoded' }
 const storageKey = 'session'
 
@@ -26,9 +28,12 @@ export async function register(email: string, password: string) {
 
 export async function signIn(email: string, password: string) {
   const body = { username: email, password }
-  const { data, error, response } = await auth.POST('/api/v1/auth/login', { body, headers: form })
+  const { data: tokens, error, response } = await auth.POST('/api/v1/auth/login', { body, headers: form })
   if (error) throw new Problem(response, error)
-  save({ email: email.trim().toLowerCase(), tokens: data })
+  const headers = { authorization: `Bearer ${tokens.access_token}` }
+  const me = await auth.GET('/api/v1/users/me', { headers })
+  if (me.error) throw new Problem(me.response, me.error)
+  save({ id: crypto.randomUUID(), user: me.data, tokens })
 }
 
 /** Ends the session here, and at the service if it can be reached. */
@@ -49,6 +54,8 @@ export async function refresh(refused: string): Promise<boolean> {
     if (current.tokens.access_token !== refused) return true
     const body = { refresh_token: current.tokens.refresh_token }
     const { data, error, response } = await auth.POST('/api/v1/auth/refresh', { body, headers: form })
+    // Signed out meanwhile, and perhaps another user is here.
+    if (session()?.id !== current.id) return false
     if (data) save({ ...current, tokens: data })
     else if (response.status === 401) save(null)
     else throw new Problem(response, error)

@@ -1,6 +1,6 @@
 /** Lists of tasks: pages of the service, or of the copy in this browser while the service cannot be reached. */
-import { api } from './api.ts'
-import { type Change, copy } from './copy.ts'
+import type { Account } from './account.ts'
+import type { Change } from './copy.ts'
 import { Problem } from './problem.ts'
 import type { components } from './schema.d.ts'
 
@@ -35,7 +35,11 @@ export interface Page {
 
 const pageSize = 20
 
-export async function listPage({ status, list, q }: Filter, cursor?: string): Promise<Page> {
+export async function listPage(
+  { api }: Account,
+  { status, list, q }: Filter,
+  cursor?: string,
+): Promise<Page> {
   const query = {
     limit: pageSize,
     cursor,
@@ -55,7 +59,7 @@ function nextCursor({ headers, url }: Response): string | undefined {
 }
 
 /** All tasks of the copy that fit, newest first. */
-export async function listCopy(filter: Filter): Promise<Page> {
+export async function listCopy({ copy }: Account, filter: Filter): Promise<Page> {
   const tasks = await (await copy).getAll('tasks')
   const found = tasks.filter(task => fits(task, filter))
   return { tasks: found.sort((a, b) => b.created_at.localeCompare(a.created_at)) }
@@ -69,9 +73,11 @@ export function withChanges(tasks: Task[], changes: Change[], filter: Filter): S
   }
   for (const task of tasks) shown.set(task.id, { ...task, isWaiting: false })
   for (const { op, id, fields, theirs } of changes) {
-    const task = theirs ? { ...theirs, theirs, isDeleted: op === 'delete' } : shown.get(id)
-    if (op === 'delete' && !theirs) shown.delete(id)
-    else if (task) shown.set(id, { ...task, ...fields, isWaiting: true })
+    const task = theirs ? { ...theirs, theirs } : shown.get(id)
+    const isDeleted = op === 'delete'
+    // A deletion may wait behind a refused change: the user must see that.
+    if (isDeleted && !task?.theirs) shown.delete(id)
+    else if (task) shown.set(id, { ...task, ...fields, isDeleted, isWaiting: true })
   }
   return [...shown.values()].filter(task => !task.isWaiting || fits(task, filter))
 }

@@ -30,24 +30,27 @@ export function addRows(db: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
   })
 }
 
-/** A user gets a row of `user_versions`, as at registration. */
+/** A user gets a row of `user_versions`, as at registration, also one that was here without. */
 async function addUsers(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
   if (rows.length === 0) return []
-  const columns = rows.map(row => row.columns)
-  const added = await insert(tx, users, columns)
+  const added = await insert(
+    tx,
+    users,
+    rows.map(row => row.columns),
+  )
   // An account of the same id may have been deleted a moment ago; what it left is no part of this one.
   await tx.delete(userVersions).where(inArray(userVersions.userId, [...added]))
+  const ids = rows.map(row => row.columns.id)
+  const found = await tx.select({ id: users.id }).from(users).where(inArray(users.id, ids))
+  const here = new Set(found.map(({ id }) => id))
   const versions = rows
-    .filter(row => added.has(row.columns.id))
+    .filter(row => here.has(row.columns.id))
     .map(({ columns: { id }, version = 0 }) => ({
       user_id: id,
       last_version: version,
       forgotten_version: version,
     }))
   await insert(tx, userVersions, versions)
-  const ids = columns.map(({ id }) => id)
-  const found = await tx.select({ id: users.id }).from(users).where(inArray(users.id, ids))
-  const here = new Set(found.map(({ id }) => id))
   return ids.map(id => {
     // A file may contain a user twice.
     if (added.delete(id)) return 'added'

@@ -64,7 +64,8 @@ function queries(userId: string | undefined): [RowType, string][] {
     `select '${type}' as type, ${listOf(type)} from ${getTableName(exportedTables[type])} r
      where ${which} ${and('user_id')} and (select true from users u where u.id = r.user_id) order by user_id, version`
   const accounts = `
-    select 'user' as type, ${listOf('user', 'u.')}, v.last_version from users u join user_versions v on v.user_id = u.id
+    select 'user' as type, ${listOf('user', 'u.')}, coalesce(v.last_version, 0) as last_version
+    from users u left join user_versions v on v.user_id = u.id
     where true ${and('u.id')} order by u.created_at, u.id`
   return [
     ['user', accounts],

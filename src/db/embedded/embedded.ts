@@ -5,7 +5,6 @@ import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
 import { databaseError } from '../pg-error.ts'
-import { budgetMs } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
@@ -58,7 +57,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
   }
 
   /** Runs `work` when nothing else uses the connection. */
-  const alone = <T>(work: () => Promise<T>): Promise<T> => {
+  const alone = <T>(work: (leftMs: number) => Promise<T>): Promise<T> => {
     requireOpen()
     return turns.take(work)
   }
@@ -99,7 +98,7 @@ function createDriver(engine: PGlite, folder: string, floor: number, release: ()
     async transaction(work) {
       requireSpace()
       const exclusive = { run, destroy: () => connection.reset() }
-      return alone(() => runTransaction(exclusive, query => atMost(budgetMs, work(query), tooLong)))
+      return alone(leftMs => runTransaction(exclusive, query => atMost(leftMs, work(query), tooLong)))
     },
 
     async dedicatedConnection<T>(work: (connection: DedicatedConnection) => Promise<T>) {

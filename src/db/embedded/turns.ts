@@ -1,7 +1,7 @@
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import { createFairQueue } from '../../lib/fair-queue.ts'
-import { currentCaller, spendBudget } from '../time-budget.ts'
+import { budgetMs, currentCaller, spendBudget } from '../time-budget.ts'
 
 /** The engine blocks the event loop, and so would work without a pause. */
 const workMs = 5
@@ -15,20 +15,22 @@ export function createTurns() {
   let isBusy = false
   let pausedAt = 0
 
-  async function take<T>(work: () => Promise<T>): Promise<T> {
-    const caller = currentCaller()
-    if (isBusy) await spendBudget(deadline => turn(caller, deadline))
-    isBusy = true
-    try {
-      if (performance.now() - pausedAt >= workMs) await pause()
-      return await work()
-    } finally {
-      waiting.yieldTurn(caller)
-      const next = waiting.next()
-      if (next) next.start()
-      else isBusy = false
-    }
-  }
+  /** `work` receives the milliseconds that it may take. */
+  const take = <T>(work: (leftMs: number) => Promise<T>): Promise<T> =>
+    spendBudget(async deadline => {
+      const caller = currentCaller()
+      if (isBusy) await turn(caller, deadline)
+      isBusy = true
+      try {
+        if (performance.now() - pausedAt >= workMs) await pause()
+        return await work(caller ? deadline - performance.now() : budgetMs)
+      } finally {
+        waiting.yieldTurn(caller)
+        const next = waiting.next()
+        if (next) next.start()
+        else isBusy = false
+      }
+    })
 
   function turn(caller: string | undefined, deadline: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()

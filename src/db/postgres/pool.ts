@@ -14,6 +14,8 @@ export const openingSecondsMax = 1.5
 const silenceMs = 2000
 /** A statement that is not answered by then probably waits for a lock. */
 const slowMs = 500
+/** For how long that is assumed of its text: longer than it may take and wait, or a locked table would soon be forgotten. */
+const slowMarkMs = 4000
 /** While statements are quick, four connections keep one process busy, and fewer sessions contend less. */
 const quickConnections = 4
 const tickMs = 50
@@ -28,8 +30,8 @@ const waitingPerConnection = 100
  *   database's error, or `AppError('unavailable')`.
  * - One queue, in which callers take turns; jobs go to the least loaded connection. Only prepared statements are pipelined,
  *   and never behind a slow one.
- * - What takes long leaves room for the rest: transactions have at most half of the connections, and statements of a text
- *   that was slow within the last second a third, so that a locked table or a search through many tasks stops no other.
+ * - What takes long leaves a quarter of the connections to the rest: transactions, and statements of a text that was slow
+ *   lately, have half each. So a locked table or a search through many tasks stops no other.
  * - One user cannot keep all others waiting: a caller has a quarter of the connections for its transactions, which would
  *   wait for each other, a quarter for what is slow, and three quarters for all.
  * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
@@ -44,17 +46,16 @@ export function createPool(
   size: number,
   onShortage: (cause: unknown) => void = () => {},
 ) {
-  const partOf = (parts: number) => Math.max(1, Math.floor(size / parts))
-  const maxOf = { prepared: size, unprepared: size, transaction: partOf(2), slow: partOf(3) }
-  const quarter = partOf(4)
-  const ofCallerMax = Math.max(1, size - quarter)
+  const quarter = Math.max(1, Math.floor(size / 4))
+  const half = Math.max(1, Math.floor(size / 2))
+  const threeQuarters = Math.max(1, size - quarter)
   let connections: PoolConnection[] = []
   /** Jobs without an answer; and those of them that were not sent yet. */
   const pending = new Set<Job>()
   const queue = createFairQueue<Job>(size * waitingPerConnection)
   let opening = 0
   let restUntil = 0
-  /** Texts that took long lately, and until when that counts. */
+  /** Texts that took long lately, and until when that is assumed. */
   const slow = new Map<string, number>()
   let away: { cause: unknown } | undefined
   let isClosed = false
@@ -123,21 +124,23 @@ export function createPool(
    * overtake it until it can be sent there. `undefined`: it may have any.
    */
   function shareOf({ kind, caller }: Job): PoolConnection[] | undefined {
-    const max = maxOf[kind]
-    if (max < size) {
-      const alike = connectionsOf(job => job.kind === kind)
-      if (alike.length >= max) return []
+    if (size > 1 && isLong(kind)) {
+      const long = connectionsOf(job => isLong(job.kind))
+      const alike = long.filter(({ sent }) => sent[0]!.kind === kind)
       const own = alike.filter(({ sent }) => sent[0]!.caller === caller)
-      if (caller !== undefined && own.length >= quarter) return []
+      const isOwnFull = caller !== undefined && own.length >= quarter
+      if (long.length >= threeQuarters || alike.length >= half || isOwnFull) return []
     }
     if (caller === undefined) return undefined
     // Mostly too few have work at all.
     let busy = 0
     for (const { sent } of connections) if (sent.length > 0) busy++
-    if (busy < ofCallerMax) return undefined
+    if (busy < threeQuarters) return undefined
     const own = connectionsOf(job => job.caller === caller)
-    return own.length < ofCallerMax ? undefined : own
+    return own.length < threeQuarters ? undefined : own
   }
+
+  const isLong = (kind: Job['kind']) => kind === 'transaction' || kind === 'slow'
 
   const connectionsOf = (isMeant: (job: Job) => boolean) =>
     connections.filter(connection => !connection.isLost() && connection.sent.some(isMeant))
@@ -215,12 +218,12 @@ export function createPool(
     else dispatch(now)
   }
 
-  /** What is slow now, or was within the last second. */
+  /** Marks the texts that are slow now. */
   function noteSlow(busy: PoolConnection[], now: number) {
     for (const [text, until] of slow) if (until <= now) slow.delete(text)
     for (const { sent, isQuietFor } of busy) {
       const { kind, text } = sent[0]!
-      if (kind !== 'transaction' && isQuietFor(slowMs, now)) slow.set(text, now + 2 * slowMs)
+      if (kind !== 'transaction' && isQuietFor(slowMs, now)) slow.set(text, now + slowMarkMs)
     }
     if (slow.size === 0) return
     for (const job of pending) if (job.kind !== 'transaction' && slow.has(job.text)) job.kind = 'slow'

@@ -3,13 +3,13 @@ import { body } from '../../http/body.ts'
 import {
   type AnswerTags,
   entityTag,
-  ifMatchHeader,
   ifNoneMatchHeader,
   isKnown,
   isUnchanged,
+  preconditionHeaders,
+  preconditionOf,
   sendTagged,
   setAnswerTag,
-  wantedVersions,
 } from '../../http/entity-tag.ts'
 import { errors, preconditionFailed } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
@@ -89,13 +89,13 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
     .delete(
       '/:id',
       async ({ user, params, query, headers, status }) => {
-        await lists.remove(user.id, params.id, query.tasks ?? 'keep', wantedVersions(headers['if-match']))
+        await lists.remove(user.id, params.id, query.tasks ?? 'keep', preconditionOf(headers))
         return status(204, undefined)
       },
       {
         params: listParams,
         query: deleteListQuery,
-        headers: ifMatchHeader,
+        headers: preconditionHeaders,
         response: {
           204: noContent,
           ...errors('not_authorized', 'list_not_found'),
@@ -134,13 +134,10 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
     .patch(
       '/:id',
       async ({ user, params, body, headers, set }) =>
-        sendTagged<List>(
-          set,
-          await lists.update(user.id, params.id, body, wantedVersions(headers['if-match'])),
-        ),
+        sendTagged<List>(set, await lists.update(user.id, params.id, body, preconditionOf(headers))),
       {
         params: listParams,
-        headers: ifMatchHeader,
+        headers: preconditionHeaders,
         body: listUpdate,
         response: {
           200: withHeaders(jsonText(list), 'ETag'),

@@ -3,12 +3,13 @@ import type { Db } from '../../db/drizzle.ts'
 import { afterCursor, countRows, orderKeys, type Page, type PageRow, page, readPage } from '../../db/page.ts'
 import { listTombstones } from '../../db/tables.ts'
 import { createVersionReader, takeVersion, writeInTurn, writeTombstones } from '../../db/versions.ts'
+import type { Precondition } from '../../http/entity-tag.ts'
 import { createCursors } from '../../lib/cursor.ts'
 import { AppError } from '../../lib/errors.ts'
 import { createIdempotency } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
-import { findOwn, findPrior, type IfMatch, own, type Serialized, throwMissing } from '../tasks/owned.ts'
+import { findOwn, findPrior, own, type Serialized, throwMissing } from '../tasks/owned.ts'
 import { changeTasks } from '../tasks/sub-tasks.ts'
 import { isLive, tasks } from '../tasks/table.ts'
 import type { List, ListCreate, ListsQuery, ListUpdate } from './model.ts'
@@ -106,10 +107,15 @@ export function createListService({ db, secretKey }: Parts) {
     },
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
-    async update(userId: UserId, id: string, input: ListUpdate, ifMatch: IfMatch): Promise<Serialized> {
+    async update(
+      userId: UserId,
+      id: string,
+      input: ListUpdate,
+      precondition: Precondition,
+    ): Promise<Serialized> {
       if (!isUuid(id)) throw new AppError('list_not_found')
       return writeInTurn(db, userId, async tx => {
-        const found = await findOwn(tx, 'list', userId, id, ifMatch)
+        const found = await findOwn(tx, 'list', userId, id, precondition)
         const before: List = JSON.parse(found.json)
         const { name = before.name, position = before.position } = input
         if (name === before.name && position === before.position) return found
@@ -126,10 +132,15 @@ export function createListService({ db, secretKey }: Parts) {
      * Deletes a list, and moves its tasks to the inbox or to the trash; what was in the trash stays there, without the
      * list. Throws as `update` does.
      */
-    async remove(userId: UserId, id: string, becomes: 'keep' | 'trash', ifMatch: IfMatch): Promise<void> {
+    async remove(
+      userId: UserId,
+      id: string,
+      becomes: 'keep' | 'trash',
+      precondition: Precondition,
+    ): Promise<void> {
       if (!isUuid(id)) throw new AppError('list_not_found')
       await writeInTurn(db, userId, async tx => {
-        await findOwn(tx, 'list', userId, id, ifMatch)
+        await findOwn(tx, 'list', userId, id, precondition)
         const isInside = eq(tasks.listId, id)
         if (becomes === 'keep') {
           await changeTasks(tx, userId, isInside, { listId: sql`null`, updatedAt: sql`now()` })

@@ -6,8 +6,9 @@ import { AppError, findAppError, type Problem, problemsMax } from '../../lib/err
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { type Operation, operation, operationNames } from './model.ts'
-import { findOwn, ifVersion } from './owned.ts'
+import { ifVersion } from './owned.ts'
 import type { Writes } from './service.ts'
+import { readTask } from './statements.ts'
 
 /** How a batch is carried out. */
 interface BatchOptions {
@@ -29,6 +30,19 @@ export type Outcome =
  * its own. `writesWithin` are the writes in a transaction that has locked the user's versions.
  */
 export function createBatch(db: Db, writes: Writes, writesWithin: (tx: Db) => Writes) {
+  const readOne = readTask(db)
+
+  /** Throws why an atomic batch failed. What its operations made of a task is undone: a 412 has the task as it is after that. */
+  async function throwUndone(error: unknown, userId: UserId, operations: Operation[]): Promise<never> {
+    const failure = findAppError(error)
+    if (failure?.code === 'precondition_failed') {
+      const { id } = operations[failure.index!]!
+      const [task] = await readOne.execute({ id, user: userId })
+      failure.current = task && JSON.parse(task.json)
+    }
+    throw error
+  }
+
   /**
    * Carries out the operations, and returns what became of each, in their order. Of an atomic batch, it throws
    * `validation_failed` with everything that is wrong; or, with its `index`, why the first operation that cannot be carried
@@ -40,12 +54,13 @@ export function createBatch(db: Db, writes: Writes, writesWithin: (tx: Db) => Wr
     { isAtomic = true, isStrict = false, key }: BatchOptions = {},
   ): Promise<Outcome[]> {
     const problems = problemsOfEach(operations, isStrict)
-    if (!isAtomic) return eachForItself(createStep(db, writes, userId, key), operations, problems)
+    if (!isAtomic) return eachForItself(createStep(writes, userId, key), operations, problems)
     const detail = problems.flat()
     if (detail.length > 0) throw new AppError('validation_failed', { detail })
+    const valid = operations as Operation[]
     return writeInTurn(db, userId, tx =>
-      allOrNothing(createStep(tx, writesWithin(tx), userId, key), operations as Operation[]),
-    )
+      allOrNothing(createStep(writesWithin(tx), userId, key), valid),
+    ).catch(error => throwUndone(error, userId, valid))
   }
 }
 
@@ -88,7 +103,7 @@ function namesOf(value: unknown) {
 }
 
 /** Carries out the operations of one batch, each by a call. */
-function createStep(db: Db, writes: Writes, userId: UserId, key: string | undefined) {
+function createStep(writes: Writes, userId: UserId, key: string | undefined) {
   /**
    * Tasks that went to the trash with their parents, and the versions that they had. The batch may delete them as well: the
    * client still has them.
@@ -105,25 +120,19 @@ function createStep(db: Db, writes: Writes, userId: UserId, key: string | undefi
       return { op, id, json }
     }
     const id = operation.id.toLowerCase()
-    const ifMatch = ifVersion(operation.version)
+    const precondition = ifVersion(operation.version)
     if (op === 'update') {
-      const { json } = await writes.update(userId, id, operation.task, ifMatch)
+      const { json } = await writes.update(userId, id, operation.task, precondition)
       return { op, id, json }
     }
     const before = takenAlong.get(id)
     if (before === undefined) {
-      const removed = await writes.remove(userId, id, false, ifMatch)
+      const removed = await writes.remove(userId, id, false, precondition)
       for (const { id, version } of removed) takenAlong.set(id, version)
-    } else if ((operation.version ?? before) !== before) await throwChanged(db, userId, id, before)
+    } else if ((operation.version ?? before) !== before) throw new AppError('precondition_failed')
     takenAlong.delete(id)
     return { op, id, json: null }
   }
-}
-
-/** Throws the `precondition_failed` of a task that went to the trash in the same batch. It had this version, and shows it. */
-async function throwChanged(db: Db, userId: UserId, id: string, version: number): Promise<never> {
-  const { json } = await findOwn(db, 'task', userId, id, null)
-  throw new AppError('precondition_failed', { current: { ...JSON.parse(json), version } })
 }
 
 /** Why an operation cannot be carried out. Throws what is not about the operation. */

@@ -21,6 +21,10 @@ const daysAgo = (days: number) => sql`now() - make_interval(days => ${days})`
 const isOldTrash = lt(tasks.deletedAt, daysAgo(trashDays))
 const isOldTombstone = ({ deletedAt }: Tombstones) => lt(deletedAt, daysAgo(tombstoneDays))
 
+/** Whether there is no account of this id. */
+const isGone = (db: Db, id: string | AnyPgColumn) =>
+  notExists(db.select({ id: users.id }).from(users).where(eq(users.id, id)))
+
 type Lock = { skipLocked?: true }
 
 /** Deletes at most `stepRows` rows, in the order of an index: otherwise each step would read and sort all of them. */
@@ -73,22 +77,20 @@ function forgetDeletions(db: Db, tombstones: Tombstones, userId: string) {
   })
 }
 
-/** Deletes what remains of a user whose account is deleted. When it was interrupted, it can be called again. */
+/**
+ * Deletes what remains of a user whose account is deleted. When it was interrupted, it can be called again. An account that
+ * comes back meanwhile, by an import, keeps what it has then.
+ */
 export async function eraseUser(db: Db, userId: string): Promise<void> {
-  const [account] = await db.select({ id: users.id }).from(users).where(eq(users.id, userId))
-  if (account) return
   for (const table of [tasks, taskTombstones, listTombstones]) {
-    const which = eq(table.userId, userId)
+    const which = and(eq(table.userId, userId), isGone(db, userId))
     await inSteps(db, userId, {}, async tx => (await deleteSome(tx, table, table.version, which)).length)
   }
   // The lists go along, at most 500.
-  await db.delete(userVersions).where(eq(userVersions.userId, userId))
+  await db.delete(userVersions).where(and(eq(userVersions.userId, userId), isGone(db, userId)))
 }
 
 type OwnedTable = typeof tasks | Tombstones | typeof userVersions
-
-const hasNoAccount = (db: Db) =>
-  notExists(db.select({ id: users.id }).from(users).where(eq(users.id, userVersions.userId)))
 
 /** Permanent deletion of the trash, and periodically of what is old. */
 export function createErasure(db: Db, log: Pick<Log, 'error'>) {
@@ -116,7 +118,7 @@ export function createErasure(db: Db, log: Pick<Log, 'error'>) {
       await forEachUser(tasks, isOldTrash, id => emptyTrash(db, id, isOldTrash, { skipLocked: true }))
       for (const tombstones of [taskTombstones, listTombstones])
         await forEachUser(tombstones, isOldTombstone(tombstones), id => forgetDeletions(db, tombstones, id))
-      await forEachUser(userVersions, hasNoAccount(db), id => eraseUser(db, id))
+      await forEachUser(userVersions, isGone(db, userVersions.userId), id => eraseUser(db, id))
     },
   }
 }

@@ -1,6 +1,7 @@
 import { and, eq, isNotNull, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { listTombstones, type Tombstones, taskTombstones } from '../../db/tables.ts'
+import { noPrecondition, type Precondition } from '../../http/entity-tag.ts'
 import { AppError } from '../../lib/errors.ts'
 import { alreadyUsed, type Creation, keyReused } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
@@ -51,12 +52,9 @@ export async function throwMissing(db: Db, kind: Kind, userId: UserId, id: strin
   throw new AppError(found!.isOwn === false ? 'not_authorized' : missing)
 }
 
-/** The versions that a change accepts, as text; null for any. */
-export type IfMatch = string[] | null
-
 /** Only this version, if one is named. */
-export const ifVersion = (version: number | undefined): IfMatch =>
-  version === undefined ? null : [`${version}`]
+export const ifVersion = (version: number | undefined): Precondition =>
+  version === undefined ? noPrecondition : { ifMatch: [`${version}`], ifNoneMatch: null }
 
 /**
  * The row before a change, which meets the condition. Throws as `throwMissing` does if there is none, and
@@ -67,7 +65,7 @@ export async function findOwn(
   kind: Kind,
   userId: UserId,
   id: string,
-  ifMatch: IfMatch,
+  { ifMatch, ifNoneMatch }: Precondition,
   condition?: SQL,
 ): Promise<Serialized> {
   const { rows, changed } = tables[kind]
@@ -78,7 +76,8 @@ export async function findOwn(
     .prepare(`find_${kind}`)
     .execute()
   if (!found) return throwMissing(tx, kind, userId, id)
-  if (ifMatch && !ifMatch.includes(`${found.version}`))
+  const version = `${found.version}`
+  if ((ifMatch && !ifMatch.includes(version)) || ifNoneMatch?.includes(version))
     throw new AppError(changed, { current: JSON.parse(found.json) })
   return found
 }

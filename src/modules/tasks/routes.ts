@@ -3,13 +3,13 @@ import { body } from '../../http/body.ts'
 import {
   type AnswerTags,
   entityTag,
-  ifMatchHeader,
   ifNoneMatchHeader,
   isKnown,
   isUnchanged,
+  preconditionHeaders,
+  preconditionOf,
   sendTagged,
   setAnswerTag,
-  wantedVersions,
 } from '../../http/entity-tag.ts'
 import { errors, preconditionFailed } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
@@ -157,8 +157,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     .delete(
       '/:id',
       async ({ user, params, query, headers, status }) => {
-        const ifMatch = wantedVersions(headers['if-match'])
-        await tasks.remove(user.id, params.id, query.permanent ?? false, ifMatch)
+        await tasks.remove(user.id, params.id, query.permanent ?? false, preconditionOf(headers))
         return status(204, undefined)
       },
       {
@@ -166,7 +165,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         query: t.Object({
           permanent: t.Optional(t.BooleanString({ description: 'For good, not into the trash.' })),
         }),
-        headers: ifMatchHeader,
+        headers: preconditionHeaders,
         response: {
           204: noContent,
           ...errors('not_authorized', 'task_not_found'),
@@ -182,7 +181,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     .post(
       '/:id/restore',
       async ({ user, params, headers, set }) => {
-        const task = await tasks.restore(user.id, params.id, wantedVersions(headers['if-match']))
+        const task = await tasks.restore(user.id, params.id, preconditionOf(headers))
         return sendTagged<Task>(set, task)
       },
       {
@@ -220,7 +219,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     .put(
       '/:id',
       async ({ user, params, body, headers, set }) => {
-        const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
+        const task = await tasks.update(user.id, params.id, body, preconditionOf(headers))
         return sendTagged<Task>(set, task)
       },
       {
@@ -236,7 +235,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     .patch(
       '/:id',
       async ({ user, params, body, headers, set }) => {
-        const task = await tasks.update(user.id, params.id, body, wantedVersions(headers['if-match']))
+        const task = await tasks.update(user.id, params.id, body, preconditionOf(headers))
         return sendTagged<Task>(set, task)
       },
       {
@@ -254,7 +253,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
 /** What the routes that change one task have in common. */
 const change = {
   params: taskParams,
-  headers: ifMatchHeader,
+  headers: preconditionHeaders,
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
     ...errors('not_authorized', 'task_not_found', ...misplacedCodes),

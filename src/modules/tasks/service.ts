@@ -1,5 +1,6 @@
 import type { Db } from '../../db/drizzle.ts'
 import { writeInTurn } from '../../db/versions.ts'
+import { noPrecondition, type Precondition } from '../../http/entity-tag.ts'
 import { createCursors } from '../../lib/cursor.ts'
 import { AppError } from '../../lib/errors.ts'
 import { createIdempotency } from '../../lib/idempotency.ts'
@@ -10,7 +11,7 @@ import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createErasure } from './erasure.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import { findOwn, findPrior, type IfMatch, type Serialized, throwMissing } from './owned.ts'
+import { findOwn, findPrior, type Serialized, throwMissing } from './owned.ts'
 import { createPages } from './pages.ts'
 import { throwMisplaced } from './placement.ts'
 import { insertTask, insertTaskOnce, perColumns, readTask, updateTask } from './statements.ts'
@@ -94,16 +95,21 @@ function createWrites(db: Db, identify: ReturnType<typeof createIdempotency>, in
     },
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
-    async update(userId: UserId, taskId: string, input: TaskUpdate, ifMatch: IfMatch): Promise<Serialized> {
+    async update(
+      userId: UserId,
+      taskId: string,
+      input: TaskUpdate,
+      precondition: Precondition,
+    ): Promise<Serialized> {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
       const patch = toColumns(input)
       const columns = Object.keys(patch)
-      const values = { id: taskId, user: userId, ifMatch, ...patch }
+      const values = { id: taskId, user: userId, ...precondition, ...patch }
       const [updated] = await change(columns).execute(values).catch(throwMisplaced)
       if (updated) return updated
       // There is no such task, it has another version, or nothing differs; or another writer was first.
       return inTurn(db, userId, async tx => {
-        const found = await findOwn(tx, 'task', userId, taskId, ifMatch, isLive)
+        const found = await findOwn(tx, 'task', userId, taskId, precondition, isLive)
         const [updated = found] = await updateTask(tx, columns).execute(values)
         return updated
       }).catch(throwMisplaced)
@@ -113,22 +119,22 @@ function createWrites(db: Db, identify: ReturnType<typeof createIdempotency>, in
      * Moves a task and its children to the trash or, with `permanent`, deletes them. Returns their ids and the versions that
      * they had. Throws as `update` does.
      */
-    async remove(userId: UserId, taskId: string, permanent: boolean, ifMatch: IfMatch) {
+    async remove(userId: UserId, taskId: string, permanent: boolean, precondition: Precondition) {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
       return inTurn(db, userId, async tx => {
-        await findOwn(tx, 'task', userId, taskId, ifMatch, permanent ? undefined : isLive)
+        await findOwn(tx, 'task', userId, taskId, precondition, permanent ? undefined : isLive)
         const remove = permanent ? eraseTask : trashTask
         return remove(tx, userId, taskId)
       })
     },
 
     /** Restores a task from the trash; a task in the list stays unchanged. Throws as `update` does. */
-    async restore(userId: UserId, taskId: string, ifMatch: IfMatch): Promise<Serialized> {
+    async restore(userId: UserId, taskId: string, precondition: Precondition): Promise<Serialized> {
       if (!isUuid(taskId)) throw new AppError('task_not_found')
       return inTurn(db, userId, async tx => {
-        await findOwn(tx, 'task', userId, taskId, ifMatch)
+        await findOwn(tx, 'task', userId, taskId, precondition)
         await restoreTask(tx, userId, taskId)
-        return findOwn(tx, 'task', userId, taskId, null)
+        return findOwn(tx, 'task', userId, taskId, noPrecondition)
       }).catch(error => throwMisplaced(error, ['path', 'id']))
     },
   }

@@ -1,6 +1,7 @@
 import { and, eq, exists, getTableColumns, notExists, or, type SQL, sql } from 'drizzle-orm'
 import { type Db, parameter } from '../../db/drizzle.ts'
 import { taskTombstones, typeOf, userVersions } from '../../db/tables.ts'
+import type { Precondition } from '../../http/entity-tag.ts'
 import { camelCase, columnOf, isLive, tasks } from './table.ts'
 import { initialOf } from './to-columns.ts'
 
@@ -23,7 +24,11 @@ const serialized = { version: tasks.version, json: tasks.json }
 const columnValue = (name: string): SQL => parameter(name, typeOf(columnOf(name)))
 const isCompleted = sql`${columnValue('status')} = 'completed'`
 
-const isWanted = sql`coalesce(${tasks.version} = any (${parameter('ifMatch', 'text[]')}::bigint[]), true)`
+const versions = (name: keyof Precondition) => sql`${parameter(name, 'text[]')}::bigint[]`
+const isWanted = and(
+  sql`coalesce(${tasks.version} = any (${versions('ifMatch')}), true)`,
+  sql`coalesce(${tasks.version} <> all (${versions('ifNoneMatch')}), true)`,
+)
 
 /** Only if the condition holds: a write that is refused or changes nothing takes no version. That costs 5 µs of 110. */
 const takeNextVersion = (db: Db, condition?: SQL) =>

@@ -4,7 +4,7 @@ import { Board } from './board.tsx'
 import { SignIn } from './sign-in.tsx'
 
 export function App() {
-  const [user, setUser] = useState(session)
-  useEffect(() => onSession(() => setUser(session())), [])
-  return user ? <Board email={user.email} /> : <SignIn />
+  const [current, setCurrent] = useState(session)
+  useEffect(() => onSession(() => setCurrent(session())), [])
+  return current ? <Board key={current.id} session={current} /> : <SignIn />
 }

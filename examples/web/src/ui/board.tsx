@@ -1,6 +1,8 @@
 import { useState } from 'preact/hooks'
+import { openAccount } from '../account.ts'
 import type { Change } from '../copy.ts'
 import { decide, note } from '../outbox.ts'
+import type { Session } from '../session.ts'
 import { leave } from '../sync.ts'
 import type { Filter, ShownTask } from '../tasks.ts'
 import { AddTask } from './add-task.tsx'
@@ -11,18 +13,19 @@ import { TaskItem } from './task-item.tsx'
 import { useSync } from './use-sync.ts'
 import { useTasks } from './use-tasks.ts'
 
-export function Board({ email }: { email: string }) {
+export function Board({ session }: { session: Session }) {
+  const [account] = useState(() => openAccount(session))
   const [filter, setFilter] = useState<Filter>({ status: '', list: '', q: '' })
   const [opened, setOpened] = useState<ShownTask>()
-  const { isOffline, refusals, syncNow } = useSync()
-  const { tasks, waiting, showMore } = useTasks(filter, isOffline)
+  const { isOffline, refusals, syncNow } = useSync(account)
+  const { tasks, waiting, showMore } = useTasks(account, filter, isOffline)
 
   async function change(change: Change) {
-    await note(change)
+    await note(account, change)
     syncNow()
   }
   async function choose(id: string, whose: 'mine' | 'theirs') {
-    await decide(id, whose)
+    await decide(account, id, whose)
     syncNow()
   }
   const close = () => setOpened(undefined)
@@ -31,14 +34,14 @@ export function Board({ email }: { email: string }) {
     <>
       <header>
         <h1>To-do</h1>
-        <span>{email}</span>
-        <button type="button" class="quiet" onClick={leave}>
+        <span>{session.user.email}</span>
+        <button type="button" class="quiet" onClick={() => leave(account)}>
           Sign out
         </button>
       </header>
       <main>
         <AddTask list={filter.list} onChange={change} />
-        <Filters filter={filter} onFilter={setFilter} />
+        <Filters account={account} filter={filter} onFilter={setFilter} />
         <p role="status">
           {isOffline && 'Offline.'} {waiting > 0 && `${waiting} waiting to be sent.`} {refusals.join(' ')}
         </p>

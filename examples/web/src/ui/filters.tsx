@@ -1,14 +1,16 @@
+import type { Account } from '../account.ts'
 import type { Filter } from '../tasks.ts'
 import { useLists } from './use-lists.ts'
 import { statuses } from './words.ts'
 
 interface Props {
+  account: Account
   filter: Filter
   onFilter: (filter: Filter) => void
 }
 
-export function Filters({ filter, onFilter }: Props) {
-  const lists = useLists()
+export function Filters({ account, filter, onFilter }: Props) {
+  const lists = useLists(account)
   return (
     <search class="row">
       <input

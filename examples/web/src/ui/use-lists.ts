@@ -1,17 +1,18 @@
 import { useEffect, useState } from 'preact/hooks'
-import { copy, onCopy } from '../copy.ts'
+import type { Account } from '../account.ts'
+import { onCopy } from '../copy.ts'
 import type { components } from '../schema.d.ts'
 
 type TaskList = components['schemas']['TaskList']
 
 /** The user's lists, in their order, from the copy. */
-export function useLists(): TaskList[] {
+export function useLists({ copy }: Account): TaskList[] {
   const [lists, setLists] = useState<TaskList[]>([])
   useEffect(() => {
     const load = async () => setLists((await (await copy).getAll('lists')).sort(inOrder))
     load()
     return onCopy(load)
-  }, [])
+  }, [copy])
   return lists
 }
 

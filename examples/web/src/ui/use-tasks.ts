@@ -1,4 +1,5 @@
 import { useEffect, useState } from 'preact/hooks'
+import type { Account } from '../account.ts'
 import { type Change, onCopy } from '../copy.ts'
 import { waitingChanges } from '../outbox.ts'
 import { type Filter, listCopy, listPage, type Page, withChanges } from '../tasks.ts'
@@ -6,7 +7,7 @@ import { type Filter, listCopy, listPage, type Page, withChanges } from '../task
 const empty: Page = { tasks: [] }
 
 /** The list that a user sees: pages of the service, or the copy while offline, with the changes that wait. */
-export function useTasks(filter: Filter, isOffline: boolean) {
+export function useTasks(account: Account, filter: Filter, isOffline: boolean) {
   const [page, setPage] = useState(empty)
   const [changes, setChanges] = useState(new Map<number, Change>())
 
@@ -15,10 +16,10 @@ export function useTasks(filter: Filter, isOffline: boolean) {
     // A change that was sent is shown until a page is here that was asked for afterwards: what the user did never flickers.
     async function load() {
       const run = ++newest
-      const waiting = await waitingChanges()
+      const waiting = await waitingChanges(account)
       setChanges(shown => new Map([...shown, ...waiting]))
       const list = isOffline ? listCopy : listPage
-      const loaded = await list(filter).catch(() => listCopy(filter))
+      const loaded = await list(account, filter).catch(() => listCopy(account, filter))
       if (run !== newest) return
       setPage(loaded)
       setChanges(waiting)
@@ -29,10 +30,10 @@ export function useTasks(filter: Filter, isOffline: boolean) {
       newest = 0
       stop()
     }
-  }, [filter, isOffline])
+  }, [account, filter, isOffline])
 
   async function showMore() {
-    const next = await listPage(filter, page.next)
+    const next = await listPage(account, filter, page.next)
     setPage({ ...next, tasks: [...page.tasks, ...next.tasks] })
   }
 
