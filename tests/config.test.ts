@@ -109,7 +109,7 @@ test('what is not set has these limits', () => {
     mcp: true,
     registration: 'open',
   })
-  expect(hashing.waiting).toBe(25 * hashing.atOnce)
+  expect(hashing.waiting).toBe(50 * hashing.atOnce)
 })
 
 test('passwords are hashed by all cores but one, which the workers share', () => {

@@ -181,7 +181,6 @@ describe('the OpenAPI document', () => {
       ['GET /api/v1/tasks/{id}', 304, ['ETag']],
       ['PATCH /api/v1/tasks/{id}', 200, ['ETag']],
       ['PATCH /api/v1/lists/{id}', 200, ['ETag']],
-      ['POST /api/v1/auth/login', 429, ['Retry-After', 'RateLimit', 'RateLimit-Policy']],
     ] as [string, number, string[]][])
       expect([name, Object.keys(operationOf(name).responses[status]!.headers)]).toEqual([
         name,
@@ -195,6 +194,9 @@ describe('the OpenAPI document', () => {
       expect(made!.headers).toContainKeys(['RateLimit', 'RateLimit-Policy'])
       expect(limited!.headers).toContainKeys(['Retry-After', 'RateLimit', 'RateLimit-Policy'])
     }
+    // The limits of an account and of streams say only when to try again.
+    const withLimit = operations.filter(({ operation }) => operation.responses[429]?.headers.RateLimit)
+    expect(withLimit.map(({ operation }) => operation.operationId).sort()).toEqual(['login', 'register'])
   })
 
   test.each<[string, number, ErrorCode[]]>([
@@ -484,6 +486,12 @@ describe('the OpenAPI document', () => {
 
     const contents = Object.values(operationOf(name).requestBody!.content)
     for (const { example } of contents) expect(example).toEqual(examples[0])
+  })
+
+  test.each(withBody)('shows for the fields of $name examples that its own schema takes', ({ hooks }) => {
+    for (const [field, schema] of Object.entries<TSchema>(hooks.body!.properties ?? {}))
+      for (const example of toJsonSchema(schema, {}).examples ?? [])
+        expect([field, example, ...Value.Errors(schema, example)]).toEqual([field, example])
   })
 
   test.each(routes)('shows examples of answers of $name that are possible', ({ name, hooks }) => {

@@ -14,6 +14,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { isIP } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
@@ -783,17 +784,21 @@ test.each([
   await expect(driver.query('select 1', [])).rejects.toMatchObject({ code: 'unavailable' })
 })
 
-test('callers take turns, and a request whose user is not known yet is a caller of its own', async () => {
+test('callers take turns, and an address is one caller in all its requests whose user is not known yet', async () => {
   const turns: string[] = []
   const ask = (caller: string) =>
-    withTimeBudget(async () => {
-      if (caller !== 'none') setCaller(caller)
-      await driver.query('select 1', [])
-      turns.push(caller)
-    })
-  await Promise.all(['ada', 'ada', 'ada', 'ada', 'bob', 'bob', 'none', 'bob', 'eve'].map(ask))
+    withTimeBudget(
+      async () => {
+        if (!isIP(caller)) setCaller(caller)
+        await driver.query('select 1', [])
+        turns.push(caller)
+      },
+      () => (isIP(caller) ? caller : '203.0.113.9'),
+    )
+  const [one, other] = ['203.0.113.1', '203.0.113.2']
+  await Promise.all([one, one, one, one, 'bob', 'bob', other, 'bob', 'eve'].map(ask))
 
-  expect(turns).toEqual(['ada', 'bob', 'none', 'eve', 'ada', 'bob', 'ada', 'bob', 'ada'])
+  expect(turns).toEqual([one, 'bob', other, 'eve', one, 'bob', one, 'bob', one])
 })
 
 test('what a request asks for is refused when it has no turn in time, and the own work of the service waits', async () => {
@@ -810,10 +815,11 @@ test('what a request asks for is refused when it has no turn in time, and the ow
     return answer
   }
   const insert = (query: Query, who: string) => query('insert into late_t values ($1)', [who])
+  const request = <T>(work: () => Promise<T>) => withTimeBudget(work, () => '203.0.113.1')
   const own = late(() => insert(driver.query, 'service'))
   const asked = [
-    late(() => withTimeBudget(() => insert(driver.query, 'statement'))),
-    late(() => withTimeBudget(() => driver.transaction(query => insert(query, 'transaction')))),
+    late(() => request(() => insert(driver.query, 'statement'))),
+    late(() => request(() => driver.transaction(query => insert(query, 'transaction')))),
   ]
 
   const refused = { status: 'rejected', reason: { code: 'unavailable' } }
@@ -832,10 +838,10 @@ test('a transaction has what is left of its request’s time, the wait for its t
     )
   const begun = performance.now()
   const outcomes = ['ada', 'bob'].map(caller =>
-    withTimeBudget(() => {
-      setCaller(caller)
-      return outcomeOf(driver.transaction(() => Bun.sleep(1200)))
-    }),
+    withTimeBudget(
+      () => outcomeOf(driver.transaction(() => Bun.sleep(1200))),
+      () => caller,
+    ),
   )
 
   expect(await Promise.all(outcomes)).toEqual(['answered', 'unavailable'])

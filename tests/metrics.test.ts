@@ -26,7 +26,7 @@ const scrape = async (api: Service) => {
 onBothDatabases(
   'metrics',
   api => {
-    test('need the token, and are no part of the API’s document', async () => {
+    test('need the token, after its scheme in any case, and are no part of the API’s document', async () => {
       const { paths } = (await api.get(`${api.url}/openapi.json`)).body
       const anonymous = await api.get(`${api.url}/metrics`)
       const stranger = await api.get(`${api.url}/metrics`, { token: `${token}x` })
@@ -37,6 +37,10 @@ onBothDatabases(
       expectError(stranger, 401, 'invalid_token', 'Could not validate credentials')
       expectError(user, 401, 'invalid_token', 'Could not validate credentials')
       expect(paths).not.toContainKey('/metrics')
+      for (const authorization of [`bearer ${token}`, `BEARER  ${token}`])
+        expect((await api.get(`${api.url}/metrics`, { headers: { authorization } })).status).toBe(200)
+      for (const authorization of [token, `Basic ${token}`, 'Bearer '])
+        expect((await api.get(`${api.url}/metrics`, { headers: { authorization } })).status).toBe(401)
     })
 
     test('are a text that a strict reader takes, with everything in it', async () => {

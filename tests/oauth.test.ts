@@ -286,6 +286,26 @@ onBothDatabases('OAuth 2', api => {
     )
   })
 
+  test('of a form, a field without a value counts as omitted; an empty name or password is a wrong one', async () => {
+    const { email, password } = await api.user()
+    const post = (address: string, form: Record<string, string>) => api.post(`/auth/${address}`, { form })
+    // As the Swagger page of the FastAPI service sent it.
+    const grant = { grant_type: '', username: email, password, scope: '', client_id: '', client_secret: '' }
+    const pair = await post('login', grant)
+    expect(pair).toMatchObject({ status: 200, body: { token_type: 'bearer' } })
+    const { refresh_token } = pair.body
+    expect((await post('refresh', { grant_type: '', refresh_token })).status).toBe(200)
+    expect((await post('login', { username: email, password: '' })).body.error).toBe('invalid_grant')
+    expect((await post('login', { username: '', password })).body.error).toBe('invalid_grant')
+    for (const address of ['login', 'refresh'])
+      expect(await post(address, { grant_type: 'refresh_token', refresh_token: '' })).toMatchObject({
+        status: 422,
+        body: { detail: [{ loc: ['body', 'refresh_token'], type: 'missing' }], error: 'invalid_request' },
+      })
+    const json = { grant_type: '', username: email, password }
+    expect((await api.post('/auth/login', { json })).status).toBe(422)
+  })
+
   test('what OAuth 2 clients add is known at each address, also where unknown fields are refused', async () => {
     const { email, password, refreshToken } = await api.user()
     const other = await api.user()

@@ -3,6 +3,7 @@ import { createPasswords } from '../src/modules/auth/password-hash.ts'
 import { leastCpuMs, unlike } from './support/cpu.ts'
 
 const passwords = (atOnce = 1, waiting = 10, cost = 4) => createPasswords({ cost, atOnce, waiting })
+const from = (ip: string, signal = new AbortController().signal) => ({ ip, signal })
 const hashOf = (password: string, cost: number) => Bun.password.hash(password, { algorithm: 'bcrypt', cost })
 
 test('a password matches its own hash and no other', async () => {
@@ -92,12 +93,44 @@ test('a fixed number is hashed at a time, a fixed number waits, and the next one
   expect(await hash('again')).toStartWith('$2b$08$')
 })
 
+test('addresses take turns, and the whole /64 of an IPv6 address is one', async () => {
+  const { hash } = passwords(1, 10)
+  const done: string[] = []
+  const addresses = ['2001:db8::1', '2001:db8::2', '2001:db8::3', '203.0.113.1', '203.0.113.1', '203.0.113.2']
+  await Promise.all(addresses.map(ip => hash('correct horse', from(ip)).then(() => done.push(ip))))
+
+  expect(done).toEqual([
+    '2001:db8::1',
+    '203.0.113.1',
+    '203.0.113.2',
+    '2001:db8::2',
+    '203.0.113.1',
+    '2001:db8::3',
+  ])
+})
+
+test('an address has half of the places at most, the next one half of the rest, and the service all', async () => {
+  const { hash } = passwords(1, 8)
+  const refusedOf = (client?: ReturnType<typeof from>) =>
+    Promise.allSettled(Array.from({ length: 9 }, () => hash('correct horse', client))).then(
+      outcomes => outcomes.filter(({ status }) => status === 'rejected').length,
+    )
+  const refused = await Promise.all([
+    refusedOf(from('203.0.113.1')),
+    refusedOf(from('203.0.113.2')),
+    refusedOf(),
+  ])
+
+  // One of the first is hashed at once.
+  expect(refused).toEqual([9 - 1 - 4, 9 - 2, 9 - 2])
+})
+
 test('a client that hangs up leaves the queue, and the others move up', async () => {
   const { hash, verify, stats } = passwords(1, 2, 8)
   const gone = new AbortController()
   const first = hash('correct horse')
-  const second = verify('correct horse', undefined, gone.signal)
-  const third = hash('correct horse', new AbortController().signal)
+  const second = verify('correct horse', undefined, from('203.0.113.1', gone.signal))
+  const third = hash('correct horse', from('203.0.113.2'))
   expect(stats()).toEqual({ running: 1, waiting: 2 })
 
   gone.abort()
@@ -107,7 +140,9 @@ test('a client that hangs up leaves the queue, and the others move up', async ()
   const fourth = hash('correct horse')
   expect((await Promise.all([first, third, fourth])).length).toBe(3)
   expect(stats()).toEqual({ running: 0, waiting: 0 })
-  await expect(hash('correct horse', gone.signal)).rejects.toMatchObject({ code: 'bad_request' })
+  await expect(hash('correct horse', from('203.0.113.1', gone.signal))).rejects.toMatchObject({
+    code: 'bad_request',
+  })
   expect(stats()).toEqual({ running: 0, waiting: 0 })
 })
 

@@ -331,22 +331,36 @@ onBothDatabases(
       expect(order).toEqual(['first', 'last', 'late'])
     })
 
+    test('attempts on one account that wait are those of each address in turn', async () => {
+      const throttle = createThrottle(
+        { query: api.sql },
+        { loginsPerMinute: 0, failuresPerAccount: 5, registrationsPerHour: 0 },
+      )
+      const [account, order] = [crypto.randomUUID(), [] as string[]]
+      const attempt = (ip: string) =>
+        throttle.limitAttempts(on(account), from(ip), async () => order.push(ip))
+      const [one, other] = ['203.0.113.1', '203.0.113.2']
+      await Promise.all([one, one, one, other].map(attempt))
+
+      expect(order).toEqual([one, other, one, one])
+    })
+
     test('of attempts that are over nothing is kept in memory', async () => {
       const throttle = createThrottle(
         { query: api.sql },
         { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
       )
       /** Each queue of attempts has one. */
-      const countSets = () => {
+      const countMaps = () => {
         Bun.gc(true)
-        return heapStats().objectTypeCounts.Set!
+        return heapStats().objectTypeCounts.Map!
       }
-      const before = countSets()
+      const before = countMaps()
 
       for (let i = 0; i < 200; i++)
         await throttle.limitAttempts(on(`${i}`), from('203.0.113.1'), async () => 'right')
 
-      expect(countSets() - before).toBeLessThan(100)
+      expect(countMaps() - before).toBeLessThan(100)
     })
 
     test('an attempt that cannot be checked takes those along that wait for it', async () => {

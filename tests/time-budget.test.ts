@@ -1,11 +1,18 @@
-import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { afterAll, beforeAll, expect, mock, test } from 'bun:test'
 import { Elysia } from 'elysia'
 import type { Driver } from '../src/db/driver.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
-import { currentCaller, renewTimeBudget, withoutTimeBudget, withTimeBudget } from '../src/db/time-budget.ts'
+import {
+  currentCaller,
+  renewTimeBudget,
+  setCaller,
+  withoutTimeBudget,
+  withTimeBudget,
+} from '../src/db/time-budget.ts'
 import { errorHandler } from '../src/http/error-handler.ts'
 import { health } from '../src/http/health.ts'
 import { requireUser } from '../src/http/require-user.ts'
+import { newApiToken } from '../src/lib/api-token.ts'
 import { sessionScopes } from '../src/lib/scope.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import { createLog } from '../src/telemetry/log.ts'
@@ -40,6 +47,8 @@ let texts = 0
 /** Each a text of its own: of one that is slow the pool sends no second. */
 const sleep = (seconds: number, { query }: Pick<Driver, 'query'> = driver) =>
   query(`select pg_sleep($1) as sleep_${++texts}`, [seconds])
+/** Runs `work` as a request. */
+const request = <T>(work: () => T | Promise<T>) => withTimeBudget(work, () => '203.0.113.1')
 const outcomeOf = (work: Promise<unknown>) =>
   work.then(
     () => 'answered',
@@ -54,14 +63,14 @@ const waiters = (count: number) => until(async () => (await meeting.waiting()).l
 test.concurrent('what one statement took is missing to the next one, also to a transaction', async () => {
   const next = [() => sleep(1.2), () => driver.transaction(query => sleep(1.2, { query }))]
   const outcomes = next.map(step =>
-    withTimeBudget(async () => [await outcomeOf(sleep(1.2)), await outcomeOf(step())]),
+    request(async () => [await outcomeOf(sleep(1.2)), await outcomeOf(step())]),
   )
 
   expect(await Promise.all(outcomes)).toEqual(Array(2).fill(['answered', 'unavailable']))
 })
 
 test.concurrent('each step of long work has the whole time', async () => {
-  const outcomes = await withTimeBudget(async () => {
+  const outcomes = await request(async () => {
     const first = await outcomeOf(sleep(1.2))
     renewTimeBudget()
     return [first, await outcomeOf(sleep(1.2))]
@@ -74,7 +83,7 @@ test.concurrent('work that goes on after the answer has time of its own, and so 
   const answer = Promise.withResolvers<void>()
   let after: Promise<string> | undefined
   let beside: Promise<unknown> | undefined
-  await withTimeBudget(async () => {
+  await request(async () => {
     beside = withoutTimeBudget(() => sleep(1.2))
     after = answer.promise.then(() => outcomeOf(sleep(1.2)))
     expect(await outcomeOf(sleep(1))).toBe('answered')
@@ -155,7 +164,49 @@ test('a probe of the readiness is answered in time, however long the look at the
 test('the statements of a request are those of the user whom its token names', async () => {
   const caller = { id: 'ada' as UserId, sessionId: 'a session', scopes: sessionScopes }
   const app = new Elysia().use(requireUser(() => caller, 'session')).get('/', () => String(currentCaller()))
-  const request = new Request('http://localhost/', { headers: { authorization: 'Bearer token' } })
+  const sent = new Request('http://localhost/', { headers: { authorization: 'Bearer token' } })
 
-  expect(await (await withTimeBudget(() => app.handle(request))).text()).toBe('ada')
+  expect(await (await request(() => app.handle(sent))).text()).toBe('ada')
+})
+
+test('before the user is known, the statements of a request are those of its address, which is not looked up before', async () => {
+  const address = mock(() => '203.0.113.1')
+  await withTimeBudget(() => {
+    setCaller('ada')
+    expect(currentCaller()).toBe('ada')
+  }, address)
+  expect(address).not.toHaveBeenCalled()
+
+  const callers = await withTimeBudget(() => [currentCaller(), currentCaller()], address)
+  expect(callers).toEqual(['203.0.113.1', '203.0.113.1'])
+  expect(address).toHaveBeenCalledTimes(1)
+})
+
+test('requests of one address without a known user leave room for those from elsewhere', async () => {
+  const settings = {
+    DATABASE_URL: server.urlOf('todo'),
+    DATABASE_POOL_SIZE: '2',
+    TRUSTED_PROXIES: '127.0.0.1/32',
+  }
+  const api = await startService('postgres', settings)
+  const release = await lock('api_tokens')
+  try {
+    const { email, password } = await api.user()
+    const from = (ip: string) => ({ headers: { 'x-forwarded-for': ip } })
+    const json = { username: email, password }
+    const { refresh_token } = (await api.post('/auth/login', { json })).body
+    // Of a pool of two, 200 requests may wait.
+    const flood = Array.from({ length: 250 }, () =>
+      api.get('/tasks', { token: newApiToken(), ...from('203.0.113.1') }),
+    )
+    expect((await Promise.race(flood)).status).toBe(503)
+
+    const refreshed = await api.post('/auth/refresh', { json: { refresh_token }, ...from('203.0.113.2') })
+    expect(refreshed.status).toBe(200)
+    await release()
+    await Promise.all(flood)
+  } finally {
+    await release()
+    await api.stop()
+  }
 })

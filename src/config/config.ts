@@ -57,7 +57,7 @@ export function readSettings(env: Env) {
     mistake('BCRYPT_COST under 12 is for ENVIRONMENT=test only')
   }
 
-  // One core is left for everything else, and the wait for a hash stays near five seconds.
+  // One core is left for everything else.
   const hashesAtOnce = Math.max(1, Math.floor((availableParallelism() - 1) / workers))
 
   const port = integer('PORT', 8000, 0, 65535)
@@ -82,8 +82,8 @@ export function readSettings(env: Env) {
     /** Whether `/mcp` offers the tools for AI assistants. */
     mcp: flag('MCP', true),
     bcryptCost,
-    /** How many passwords a process hashes at a time, and how many more may wait. */
-    hashing: { atOnce: hashesAtOnce, waiting: 25 * hashesAtOnce },
+    /** How many passwords a process hashes at a time, and how many more may wait: of one address half, near five seconds. */
+    hashing: { atOnce: hashesAtOnce, waiting: 50 * hashesAtOnce },
     /** The limits on sign-ins and registrations; 0 turns one off. */
     throttle: {
       /** From one address. */

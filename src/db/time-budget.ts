@@ -5,8 +5,8 @@ export const budgetMs = 1900
 
 interface CurrentRequest {
   leftMs: number
-  /** The user, once that is known. */
-  caller?: string
+  /** The user; before that is known the client's address, which is computed only if a statement asks for it. */
+  caller: string | (() => string)
 }
 
 const current = new AsyncLocalStorage<CurrentRequest>()
@@ -14,10 +14,10 @@ const current = new AsyncLocalStorage<CurrentRequest>()
 /**
  * Runs a request whose statements share `budgetMs`: each may have to wait for a lock, and the client waits for all of
  * them. Only statements count, because a request may also wait for its body, or for a password to be hashed. What goes on
- * after the answer has no budget.
+ * after the answer has no budget. Until its user is known, the caller is `address`.
  */
-export async function withTimeBudget<T>(work: () => T | Promise<T>): Promise<T> {
-  const budget: CurrentRequest = { leftMs: budgetMs }
+export async function withTimeBudget<T>(work: () => T | Promise<T>, address: () => string): Promise<T> {
+  const budget: CurrentRequest = { leftMs: budgetMs, caller: address }
   try {
     return await current.run(budget, work)
   } finally {
@@ -48,12 +48,11 @@ export function setCaller(userId: string) {
   if (request) request.caller = userId
 }
 
-/** Whose a statement is: the user's, or before that is known the request's. Undefined: the service's own. */
-export type Caller = string | CurrentRequest | undefined
-
-export function currentCaller(): Caller {
+/** Whose a statement is: the user's, or before that is known the client's address. Undefined: the service's own. */
+export function currentCaller(): string | undefined {
   const request = current.getStore()
-  return request?.caller ?? request
+  if (typeof request?.caller === 'function') request.caller = request.caller()
+  return request?.caller
 }
 
 /** Runs work that a request begins and does not wait for. */

@@ -99,13 +99,16 @@ function decode(bytes: Uint8Array): string {
   }
 }
 
+/** Fields of a form that are wrong, not missing, if they are empty: every wrong one has the same answer. */
+const credentials = ['username', 'password', 'token']
+
 function readForm(text: string): unknown {
   checkEncoding('body', text)
   const fields = new URLSearchParams(text)
-  // RFC 6749, 3.2: a parameter must not come twice.
+  // RFC 6749, 3.2: a parameter must not come twice, and one without a value counts as omitted.
   const detail = repeatedNames([...fields.keys()], ['body'])
   if (detail.length > 0) throw new AppError('validation_failed', { detail })
-  return Object.fromEntries(fields)
+  return Object.fromEntries([...fields].filter(([name, value]) => value !== '' || credentials.includes(name)))
 }
 
 function readJson(text: string): unknown {

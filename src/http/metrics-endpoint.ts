@@ -4,6 +4,7 @@ import type { Config } from '../config/config.ts'
 import { AppError } from '../lib/errors.ts'
 import type { Log } from '../telemetry/log.ts'
 import { bind } from './bind.ts'
+import { bearerToken } from './require-user.ts'
 
 /** The metrics in the text format of Prometheus. */
 interface Metrics {
@@ -56,6 +57,6 @@ export function serveMetrics(
 /** Compares digests in constant time, so that its duration reveals nothing about the token. */
 function tokenCheck(token: string) {
   const digest = (text: string) => new Bun.CryptoHasher('sha256').update(text).digest()
-  const wanted = digest(`Bearer ${token}`)
-  return (authorization: string) => timingSafeEqual(digest(authorization), wanted)
+  const wanted = digest(token)
+  return (authorization: string) => timingSafeEqual(digest(bearerToken(authorization) ?? ''), wanted)
 }

@@ -182,7 +182,7 @@ const headers: Record<string, object> = {
 /** Headers that come with a status, whatever the route. */
 const headersOfStatus: Record<string, string[]> = {
   401: ['WWW-Authenticate'],
-  429: ['Retry-After', 'RateLimit', 'RateLimit-Policy'],
+  429: ['Retry-After'],
   503: ['Retry-After'],
 }
 

@@ -42,8 +42,12 @@ export function createClientAddress(trustedProxies: Network[]) {
 /** The address of a hop: proxies write `1.2.3.4`, `1.2.3.4:5678`, `::1`, `[::1]` and `[::1]:5678`. */
 const addressOf = (hop: string): string => hop.replace(/^(?:\[(.*)\]|([^:]*))(?::\d{1,5})?$/, '$1$2')
 
-/** The key of rate limits: an IPv6 customer has a whole /64. */
-export function networkOf(ip: string): string {
+/**
+ * What is counted together, by limits and in queues: an IPv6 customer has a whole /64. Clients that have hung up have no
+ * address any more, and share one.
+ */
+export function networkOf(ip: string | null): string {
+  if (ip === null) return 'unknown'
   const address = ipaddr.process(ip)
   return address.kind() === 'ipv4'
     ? address.toString()

@@ -88,7 +88,7 @@ export function createApp(parts: AppParts) {
   for (const plugin of plugins) app.use(plugin)
   routes = app.routes
 
-  return { app, prepare, jobs, stats, endStreams: streams.stop }
+  return { app, clientOf: auth.clientOf, prepare, jobs, stats, endStreams: streams.stop }
 }
 
 /** For typed clients: `treaty<App>` of @elysiajs/eden. */

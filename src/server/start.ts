@@ -7,6 +7,7 @@ import { openDriver } from '../db/open-driver.ts'
 import { databaseError, unavailableStates } from '../db/pg-error.ts'
 import { withTimeBudget } from '../db/time-budget.ts'
 import type { Readiness } from '../http/health.ts'
+import { networkOf } from '../lib/client-address.ts'
 import { AppError } from '../lib/errors.ts'
 import { onceAMinute } from '../lib/once-a-minute.ts'
 import { distributedTables } from '../modules/table-registry.ts'
@@ -62,7 +63,7 @@ export async function serve(
   migrated.catch(() => {})
 
   // 3. The app.
-  const { app, prepare, jobs, stats, endStreams } = createApp({
+  const { app, clientOf, prepare, jobs, stats, endStreams } = createApp({
     config,
     secretKey,
     driver,
@@ -78,7 +79,12 @@ export async function serve(
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
   })
-  attach(request => withTimeBudget(() => app.fetch(request)))
+  attach(request =>
+    withTimeBudget(
+      () => app.fetch(request),
+      () => networkOf(clientOf(request).ip),
+    ),
+  )
 
   // 4. Background jobs; the first run comes long after the migrations.
   const background = schedule(jobs, log)

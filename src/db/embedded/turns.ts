@@ -1,7 +1,7 @@
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
-import { createFairQueue } from '../fair-queue.ts'
-import { budgetMs, type Caller, currentCaller, spendBudget } from '../time-budget.ts'
+import { createFairQueue } from '../../lib/fair-queue.ts'
+import { budgetMs, currentCaller, spendBudget } from '../time-budget.ts'
 
 /** The engine blocks the event loop, and so would work without a pause. */
 const workMs = 5
@@ -11,7 +11,7 @@ const workMs = 5
  * longer than its time budget is `unavailable`; the service's own work waits as long as it takes.
  */
 export function createTurns() {
-  const waiting = createFairQueue<{ caller: Caller; start: () => void }>()
+  const waiting = createFairQueue<{ caller: string | undefined; start: () => void }>()
   let isBusy = false
   let pausedAt = 0
 
@@ -26,15 +26,13 @@ export function createTurns() {
         return await work(caller ? deadline - performance.now() : budgetMs)
       } finally {
         waiting.yieldTurn(caller)
-        const [[next] = []] = waiting
-        if (next) {
-          waiting.delete(next)
-          next.start()
-        } else isBusy = false
+        const next = waiting.next()
+        if (next) next.start()
+        else isBusy = false
       }
     })
 
-  function turn(caller: Caller, deadline: number): Promise<void> {
+  function turn(caller: string | undefined, deadline: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     const place = { caller, start: resolve }
     waiting.add(place)

@@ -1,5 +1,4 @@
 import type { Query } from '../driver.ts'
-import type { Caller } from '../time-budget.ts'
 import { forCaller, isServerError } from './connection-errors.ts'
 import type { SingleConnection } from './single-connection.ts'
 
@@ -10,7 +9,7 @@ export interface Job {
   text: string
   run: (connection: PoolConnection) => Promise<unknown>
   deadline: number
-  caller: Caller
+  caller: string | undefined
   resolve: (result: never) => void
   reject: (error: unknown) => void
 }

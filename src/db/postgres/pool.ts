@@ -1,8 +1,8 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { createFairQueue } from '../../lib/fair-queue.ts'
 import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
-import { createFairQueue } from '../fair-queue.ts'
-import { type Caller, currentCaller, spendBudget } from '../time-budget.ts'
+import { currentCaller, spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { unavailable } from './connection-errors.ts'
 import type { Job, PoolConnection } from './pool-connection.ts'
@@ -21,7 +21,7 @@ const quickConnections = 4
 const tickMs = 50
 /** Pause after a connection that could not be opened. */
 const restMs = 250
-const pendingPerConnection = 100
+const waitingPerConnection = 100
 
 /**
  * Connections for many short statements, so that an outage of the database does not become one of the service.
@@ -49,11 +49,10 @@ export function createPool(
   const quarter = Math.max(1, Math.floor(size / 4))
   const half = Math.max(1, Math.floor(size / 2))
   const threeQuarters = Math.max(1, size - quarter)
-  const pendingMax = size * pendingPerConnection
   let connections: PoolConnection[] = []
   /** Jobs without an answer; and those of them that were not sent yet. */
   const pending = new Set<Job>()
-  const queue = createFairQueue<Job>()
+  const queue = createFairQueue<Job>(size * waitingPerConnection)
   let opening = 0
   let restUntil = 0
   /** Texts that took long lately, and until when that is assumed. */
@@ -83,14 +82,14 @@ export function createPool(
     if (isClosed) throw unavailable('the database is closed')
     if (away) throw unavailable(away.cause)
     const caller = currentCaller()
-    if (isFull(caller)) throw unavailable('too many are waiting')
+    if (!queue.hasRoom(caller)) throw unavailable('too many are waiting')
     return spendBudget(deadline => {
       const { promise, resolve, reject } = Promise.withResolvers<never>()
       const job: Job = { kind, text, run, deadline, caller, resolve, reject }
       pending.add(job)
       const now = performance.now()
       // Mostly nothing waits: then it need not be queued.
-      const connection = queue.isEmpty ? pickConnection(job, shareOf(job), now) : undefined
+      const connection = queue.size === 0 ? pickConnection(job, shareOf(job), now) : undefined
       if (connection) void send(job, connection, now)
       else {
         queue.add(job)
@@ -98,13 +97,6 @@ export function createPool(
       }
       return promise
     })
-  }
-
-  /** Whether no more may wait: once half of it does, a caller may have a quarter of all. */
-  function isFull(caller: Caller): boolean {
-    if (pending.size < pendingMax / 2) return false
-    if (pending.size >= pendingMax) return true
-    return caller !== undefined && [...pending].filter(job => job.caller === caller).length >= pendingMax / 4
   }
 
   /** Sends what may be sent, callers in turn. When one has to wait for a connection, nothing overtakes it. */

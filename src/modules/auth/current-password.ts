@@ -37,7 +37,7 @@ export async function provePassword<T>(
   for (let attempt = 1; attempt <= 2; attempt++) {
     const account = await throttle.limitAttempts(counted, client, async () => {
       const [found] = await db.select({ id: users.id, hash: users.passwordHash }).from(users).where(which)
-      return (await passwords.verify(password, found?.hash, client.signal)) ? found : undefined
+      return (await passwords.verify(password, found?.hash, client)) ? found : undefined
     })
     if (!account) return undefined
     const result = await write(account)

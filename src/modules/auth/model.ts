@@ -11,8 +11,8 @@ export const email = text({
   documented: { type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] },
 })
 
-/** An e-mail address as it is compared: without regard to case. */
-export const normalizeEmail = (email: string) => email.trim().normalize('NFC').toLowerCase()
+/** An e-mail address as it is compared: without regard to case. The lower case of a text in NFC need not be in NFC. */
+export const normalizeEmail = (email: string) => email.trim().toLowerCase().normalize('NFC')
 
 export const newPassword = text({
   minLength: passwordLengthMin,
@@ -184,6 +184,8 @@ export const apiTokenCreate = t.Object(
         instantInput({
           problem: withinYear,
           description: 'At most a year ahead; without it, in 90 days. `null`: never.',
+          // No date is right for ever.
+          examples: [null],
         }),
       ),
     ),

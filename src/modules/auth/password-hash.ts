@@ -1,5 +1,5 @@
 import { passwordBytesMax } from '../../lib/credentials.ts'
-import { createQueue } from './queue.ts'
+import { createQueue, type Waiter } from './queue.ts'
 
 export type Passwords = ReturnType<typeof createPasswords>
 
@@ -14,22 +14,22 @@ interface PasswordSettings {
 
 /**
  * Hashes and verifies passwords with bcrypt. A hash keeps a core busy for a fifth of a second, so only `atOnce` run at
- * a time and `waiting` more may queue; beyond that the answer is 503, and other requests are not delayed. Work with a
- * `signal` leaves the queue when it is aborted, so that clients that hung up keep no place.
+ * a time and `waiting` more may queue, of one address half as many; beyond that the answer is 503, and other requests are
+ * not delayed. Addresses take turns, and clients that hung up keep no place.
  */
 export function createPasswords({ cost, atOnce, waiting }: PasswordSettings) {
   const inTurn = createQueue(atOnce, waiting)
 
   return {
     /** Returns a bcrypt hash (`$2b$…`). Throws 503 when the queue is full. */
-    hash: (password: string, signal?: AbortSignal) =>
-      inTurn(() => Bun.password.hash(password, { algorithm: 'bcrypt', cost }), signal),
+    hash: (password: string, client?: Waiter) =>
+      inTurn(() => Bun.password.hash(password, { algorithm: 'bcrypt', cost }), client),
 
     /**
      * Whether `password` has this `hash`. A wrong one takes as long as one hash of the configured cost, also without a
      * hash (unknown address), with a hash of lower cost, and for a password that is empty or too long for bcrypt.
      */
-    async verify(password: string, hash: string | undefined, signal?: AbortSignal): Promise<boolean> {
+    async verify(password: string, hash: string | undefined, client?: Waiter): Promise<boolean> {
       const bytes = Buffer.byteLength(password)
       const isUsable = bytes > 0 && bytes <= passwordBytesMax
       const text = isUsable ? password : 'x'
@@ -40,7 +40,7 @@ export function createPasswords({ cost, atOnce, waiting }: PasswordSettings) {
         // 2^c + 2^c + 2^(c+1) + … + 2^(cost-1) = 2^cost.
         else for (let spent = costOf(hash)!; spent < cost; spent++) await spend(text, spent)
         return false
-      }, signal)
+      }, client)
     },
 
     /** Whether a hash has another cost than the configured one, and should be replaced at the next sign-in. */

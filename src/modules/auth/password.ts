@@ -36,6 +36,12 @@ interface Parts {
 /** What is left of a limit, see `throttle.ts`. */
 const limitHeaders = ['RateLimit', 'RateLimit-Policy']
 
+/** These errors, of which a 429 says so, too. */
+const limited = <Errors extends { 429: object }>(responses: Errors): Errors => ({
+  ...responses,
+  429: withHeaders(responses[429], ...limitHeaders),
+})
+
 /** The sign-in method with an e-mail address and a password. */
 export const passwordSignIn = (parts: Parts) => {
   const { registration: openness, sessions, throttle, clientOf } = parts
@@ -62,7 +68,7 @@ export const passwordSignIn = (parts: Parts) => {
         body: registration,
         response: {
           201: withHeaders(account, ...limitHeaders),
-          ...errors('email_taken', 'registration_closed', 'too_many_requests'),
+          ...limited(errors('email_taken', 'registration_closed', 'too_many_requests')),
         },
         detail: {
           operationId: 'register',
@@ -87,7 +93,7 @@ export const passwordSignIn = (parts: Parts) => {
       body: login,
       response: {
         200: withHeaders(tokenPair, ...limitHeaders),
-        ...oauthErrors('incorrect_login', 'invalid_token', 'too_many_requests'),
+        ...limited(oauthErrors('incorrect_login', 'invalid_token', 'too_many_requests')),
       },
       detail: {
         operationId: 'login',
@@ -110,10 +116,10 @@ function createPasswordService(parts: Parts) {
    * After a sign-in: a hash of another cost than the configured one is replaced, unless the password was changed
    * meanwhile. Sessions stay. When it fails (too busy, the database away) the next sign-in tries again.
    */
-  async function renewHash({ id, hash }: { id: string; hash: string }, password: string): Promise<void> {
+  async function renewHash({ id, hash }: { id: string; hash: string }, password: string, client: Client) {
     if (!passwords.isOutdated(hash)) return
     try {
-      const passwordHash = await passwords.hash(password)
+      const passwordHash = await passwords.hash(password, client)
       await db
         .update(users)
         .set({ passwordHash })
@@ -125,8 +131,8 @@ function createPasswordService(parts: Parts) {
 
   return {
     /** Creates an account. An address that is taken breaks a constraint. */
-    register: async (input: { email: string; password: string }, { signal }: Pick<Client, 'signal'>) =>
-      insertUser(db, input.email, await passwords.hash(input.password, signal)),
+    register: async (input: { email: string; password: string }, client: Client) =>
+      insertUser(db, input.email, await passwords.hash(input.password, client)),
 
     /** Signs a user in: a new session and its tokens. Throws `incorrect_login`, the same for every reason. */
     async login(input: { username: string; password: string }, client: Client): Promise<TokenPair> {
@@ -135,7 +141,7 @@ function createPasswordService(parts: Parts) {
       const which = and(eq(users.normalizedEmail, key), isNull(users.disabledAt))
       const pair = await provePassword(parts, { which, key }, input.password, client, async user => {
         const pair = await sessions.openSession(user.id, eq(users.passwordHash, user.hash), client)
-        if (pair) await renewHash(user, input.password)
+        if (pair) await renewHash(user, input.password, client)
         return pair
       })
       if (!pair) throw new AppError('incorrect_login')

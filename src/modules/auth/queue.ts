@@ -1,35 +1,46 @@
+import type { Client } from '../../http/client.ts'
+import { networkOf } from '../../lib/client-address.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
+import { createFairQueue } from '../../lib/fair-queue.ts'
+
+/** Whose work waits. */
+export type Waiter = Pick<Client, 'ip' | 'signal'>
+
+interface Place extends PromiseWithResolvers<void> {
+  caller: string | undefined
+}
 
 /**
- * Runs work in order, `atOnce` at a time; what comes when `waitingMax` wait is `unavailable`. So is what waits when the work
- * before it is: it would wait as long again. An aborted signal removes work that still waits.
+ * Runs work `atOnce` at a time, the addresses in turn. What comes when its address has no room in the queue (`waitingMax` and
+ * fair-queue.ts) is `unavailable`. So is what waits when the work before it is: it would wait as long again. Work of a client
+ * that hangs up leaves the queue. Without a client it is the service's own.
  */
 export function createQueue(atOnce: number, waitingMax: number) {
   let running = 0
-  const waiting = new Set<PromiseWithResolvers<void>>()
+  const waiting = createFairQueue<Place>(waitingMax)
 
-  const inTurn = async <T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> => {
-    if (signal?.aborted) throw hungUp()
+  const inTurn = async <T>(work: () => Promise<T>, client?: Waiter): Promise<T> => {
+    if (client?.signal.aborted) throw hungUp()
+    const caller = client && networkOf(client.ip)
     if (running < atOnce) running++
-    else if (waiting.size >= waitingMax) throw new AppError('unavailable')
-    else await turn(signal)
+    else if (waiting.hasRoom(caller)) await turn(caller, client?.signal)
+    else throw new AppError('unavailable')
     try {
       return await work()
     } catch (error) {
       if (findAppError(error)?.code === 'unavailable') refuseAll(error)
       throw error
     } finally {
+      waiting.yieldTurn(caller)
       // The next one takes this place, so `running` stays the same.
-      const [next] = waiting
-      if (next) {
-        waiting.delete(next)
-        next.resolve()
-      } else running--
+      const next = waiting.next()
+      if (next) next.resolve()
+      else running--
     }
   }
 
-  function turn(signal?: AbortSignal): Promise<void> {
-    const place = Promise.withResolvers<void>()
+  function turn(caller: string | undefined, signal?: AbortSignal): Promise<void> {
+    const place = { caller, ...Promise.withResolvers<void>() }
     waiting.add(place)
     signal?.addEventListener('abort', () => {
       waiting.delete(place)
@@ -39,8 +50,12 @@ export function createQueue(atOnce: number, waitingMax: number) {
   }
 
   function refuseAll(error: unknown) {
-    for (const place of waiting) place.reject(error)
-    waiting.clear()
+    for (const places of waiting) {
+      for (const place of places) {
+        waiting.delete(place)
+        place.reject(error)
+      }
+    }
   }
 
   return Object.assign(inTurn, { stats: () => ({ running, waiting: waiting.size }) })

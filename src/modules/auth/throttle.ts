@@ -1,11 +1,10 @@
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
 import type { Config } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
-import type { Client } from '../../http/client.ts'
 import { networkOf } from '../../lib/client-address.ts'
 import { AppError } from '../../lib/errors.ts'
 import { sha256 } from '../../lib/sha256.ts'
-import { createQueue } from './queue.ts'
+import { createQueue, type Waiter } from './queue.ts'
 
 /** Response headers with the rest of a limit (draft-ietf-httpapi-ratelimit-headers-10). */
 type LimitHeaders = Record<string, string>
@@ -14,8 +13,8 @@ export type Throttle = ReturnType<typeof createThrottle>
 
 const accountSeconds = 15 * 60
 const fallbackSeconds = 60
-/** Attempts on one account that may wait for the one before. */
-const waitingMax = 100
+/** Attempts on one account that may wait for the one before; of one address half as many. */
+const waitingMax = 200
 
 /**
  * Limits the rate of calls and of password attempts. rate-limiter-flexible counts: calls of an address in this process,
@@ -57,10 +56,10 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
    * One attempt with the same key after the other: an attempt that waits does not count as failed, and keeps no password of
    * another account from being hashed.
    */
-  async function inTurn<T>(key: string, attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  async function inTurn<T>(key: string, attempt: () => Promise<T>, client: Waiter): Promise<T> {
     const queue = queues.getOrInsertComputed(key, () => createQueue(1, waitingMax))
     try {
-      return await queue(attempt, signal)
+      return await queue(attempt, client)
     } finally {
       if (queue.stats().running === 0) queues.delete(key)
     }
@@ -97,7 +96,7 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
       const limiter = byAddress[kind]
       if (limiter.points === 0) return {}
       const policy = `"${kind}";q=${limiter.points};w=${limiter.duration}`
-      const result = await consume(limiter, bucketOf(ip))
+      const result = await consume(limiter, networkOf(ip))
       const headers = {
         'ratelimit-policy': policy,
         ratelimit: `"${kind}";r=${result.remainingPoints};t=${seconds(result)}`,
@@ -116,23 +115,20 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
      */
     async limitAttempts<T>(
       { account, addresses }: { account: string; addresses: () => Promise<(string | null)[]> },
-      { ip, signal }: Pick<Client, 'ip' | 'signal'>,
+      client: Waiter,
       check: () => Promise<T>,
     ): Promise<T> {
       if (settings.failuresPerAccount === 0) return check()
-      const address = bucketOf(ip)
-      const isKnown = (await addresses()).some(known => bucketOf(known) === address)
+      const address = networkOf(client.ip)
+      const isKnown = (await addresses()).some(known => networkOf(known) === address)
       const key = isKnown ? `${account} ${address}` : account
-      return inTurn(key, () => countAttempt(account, address, check), signal)
+      return inTurn(key, () => countAttempt(account, address, check), client)
     },
 
     /** The number of calls that each limit has refused since the start. */
     stats: (): Readonly<typeof refused> => refused,
   }
 }
-
-/** What is counted together. Clients that have hung up have no address any more, and share one. */
-const bucketOf = (ip: string | null) => (ip === null ? 'unknown' : networkOf(ip))
 
 type Limiter = RateLimiterMemory | RateLimiterPostgres
 

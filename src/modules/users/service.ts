@@ -90,7 +90,7 @@ export function createUserService({ db, passwords, withPassword, tokenCache }: P
       client: Client,
     ): Promise<void> {
       const ended = await withPassword(caller.id, input.current_password, client, async hash => {
-        const newHash = await passwords.hash(input.new_password, client.signal)
+        const newHash = await passwords.hash(input.new_password, client)
         return setPassword(caller, hash, newHash, input.keep_tokens)
       })
       revoke(ended)
