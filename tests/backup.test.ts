@@ -318,6 +318,26 @@ describe('a restore that is killed', () => {
   }, 240_000)
 })
 
+test.each([
+  ['SIGTERM', 1],
+  ['SIGKILL', null],
+] as const)('a restore that is ended by %s leaves nothing behind for long', async (signal, exitCode) => {
+  const dataDir = newFolder('ended')
+  const command = Bun.spawn([await executablePath(), 'restore', '-'], {
+    env: { ...on(dataDir) },
+    stdio: ['pipe', 'ignore', 'ignore'],
+  })
+  const unpacked = join(dataDir, 'restore.new')
+  await until(() => existsSync(unpacked))
+  command.kill(signal)
+  await command.exited
+  expect(command.exitCode).toBe(exitCode)
+  expect(existsSync(unpacked)).toBe(signal === 'SIGKILL')
+  openDataDir(dataDir).close()
+
+  expect(existsSync(unpacked)).toBe(false)
+})
+
 test('a backup into a folder that does not exist is refused before the service copies its database', async () => {
   const dataDir = newFolder('data')
   const api = await startExecutable(on(dataDir))

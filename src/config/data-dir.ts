@@ -18,10 +18,12 @@ import { fileId, rememberFile } from '../lib/file-id.ts'
 export const clusterName = 'cluster'
 /** The file of DATA_DIR that the process which uses the embedded database has locked. */
 export const lockName = 'lock'
-/** A process that was just killed may still hold the lock for a moment. */
-const lockWaitMs = 1000
+/** A process that was just killed may hold the lock for a moment, and a command that ran before a service started for longer. */
+const lockWaitMs = 3000
 /** The file of DATA_DIR with the generated secret key. */
 export const secretName = 'secret_key'
+/** A database that is being restored. */
+export const stagingName = 'restore.new'
 /** A restored database that is complete and checked, before it is moved to its place. */
 const restoredName = 'restore.ready'
 
@@ -75,7 +77,7 @@ export function openDataDir(path: string) {
     close()
     throw unusable(path, cause)
   }
-  return { path: resolve(path), isLocked, claim, close }
+  return { path: resolve(path), isLocked, claim, close, [Symbol.dispose]: close }
 }
 
 /** A data folder that this process has locked. */
@@ -155,7 +157,9 @@ function finishReplacement(dataDir: string): string | undefined {
   return hasReplaced ? aside : undefined
 }
 
+/** One that had not come far enough is dropped. */
 function finishInterruptedRestore(dataDir: string): void {
+  rmSync(join(dataDir, stagingName), { recursive: true, force: true })
   if (!existsSync(join(dataDir, restoredName))) return
   const aside = finishReplacement(dataDir)
   const about = aside ? `; what was there before is in ${aside}` : ''

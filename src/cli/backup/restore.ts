@@ -1,10 +1,11 @@
 import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { clusterName, openDataDir, replaceDatabase } from '../../config/data-dir.ts'
+import { clusterName, openDataDir, replaceDatabase, stagingName } from '../../config/data-dir.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { syncTree } from '../../db/embedded/cluster-files.ts'
 import { majorOf, postgresMajor } from '../../db/embedded/major.ts'
 import { migrationState } from '../../db/migrator.ts'
+import { exitOnSignal, removedAtEnd } from '../atomic-file.ts'
 import { connectToService } from '../control-socket.ts'
 import { applyMigrations } from '../open-database.ts'
 import { operationsOn } from '../operations.ts'
@@ -26,28 +27,22 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
   if (await connectToService(path)) {
     throw new Error(`a service runs on DATA_DIR ${path}; stop the service first`)
   }
-  const claimed = openDataDir(path)
-  const staging = join(claimed.path, 'restore.new')
-  try {
-    if (existsSync(join(claimed.path, clusterName)) && !force) {
-      throw new Error(
-        `DATA_DIR ${path} already has a database; --force sets it aside and restores the backup`,
-      )
-    }
-    rmSync(staging, { recursive: true, force: true })
-    mkdirSync(staging, { mode: 0o700 })
-    await unpack(file, staging)
-    const isOld = majorOf(join(staging, clusterName)) !== postgresMajor
-    const { users, tasks } = isOld ? await importFrom(staging, file) : await prepare(staging, file)
-    await syncTree(staging)
-    const aside = replaceDatabase(claimed.path, staging)
-    say(`restored ${users} users and ${tasks} tasks`)
-    if (isOld) say('from the export in the backup, which has no sessions: users sign in again')
-    if (aside) say(`the database from before is in ${aside}; delete it when it is no longer needed`)
-  } finally {
-    rmSync(staging, { recursive: true, force: true })
-    claimed.close()
+  exitOnSignal()
+  using claimed = openDataDir(path)
+  if (existsSync(join(claimed.path, clusterName)) && !force) {
+    throw new Error(`DATA_DIR ${path} already has a database; --force sets it aside and restores the backup`)
   }
+  using unpacked = removedAtEnd(join(claimed.path, stagingName))
+  const staging = unpacked.path
+  mkdirSync(staging, { mode: 0o700 })
+  await unpack(file, staging)
+  const isOld = majorOf(join(staging, clusterName)) !== postgresMajor
+  const { users, tasks } = isOld ? await importFrom(staging, file) : await prepare(staging, file)
+  await syncTree(staging)
+  const aside = replaceDatabase(claimed.path, staging)
+  say(`restored ${users} users and ${tasks} tasks`)
+  if (isOld) say('from the export in the backup, which has no sessions: users sign in again')
+  if (aside) say(`the database from before is in ${aside}; delete it when it is no longer needed`)
 }
 
 /**
