@@ -249,6 +249,20 @@ describe.each(['postgres', 'embedded'] as const)('user commands beside a running
     expect(await token(['revoke', '-'], stdout)).toMatchObject({ exitCode: 1 })
   })
 
+  test('a password is the first line of stdin, also when that does not end', async () => {
+    const { PATH } = process.env
+    const command = Bun.spawn([await executablePath(), 'user', 'create', 'ines@example.com'], {
+      env: { PATH, ...place.env },
+      stdio: ['pipe', 'ignore', 'ignore'],
+      timeout: 20_000,
+    })
+    command.stdin.write('correct horse\r\nand more\n')
+    await command.stdin.flush()
+
+    expect(await command.exited).toBe(0)
+    expect((await login('ines@example.com', 'correct horse')).status).toBe(200)
+  })
+
   test('token create refuses what the API refuses', async () => {
     const heidi = await api.user('heidi@example.com')
     const create = async (...options: string[]) => {

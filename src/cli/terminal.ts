@@ -101,7 +101,8 @@ export async function readPassword(): Promise<string> {
  */
 export async function readSecret(question: string): Promise<string> {
   if (process.stdin.isTTY) return readLine(question, { isHidden: true })
-  return (await Bun.stdin.text()).split(/\r?\n/, 1)[0]!
+  for await (const line of console) return line.replace(/\r$/, '')
+  return ''
 }
 
 /** Asks for a line at the terminal; `undefined` without a terminal. */
