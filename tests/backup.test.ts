@@ -338,6 +338,20 @@ test.each([
   expect(existsSync(unpacked)).toBe(false)
 })
 
+test('a secret that is damaged is not restored, and stops no start', async () => {
+  const [dataDir, file, restored] = [newFolder('data'), newFolder('todo.tar.gz'), newFolder('restored')]
+  await runCommand(['user', 'create', 'ada@example.com'], { env: on(dataDir), stdin: 'correct horse' })
+  writeFileSync(join(dataDir, 'secret_key'), 'half')
+  await runCommand(['backup', file], { env: on(dataDir) })
+
+  const { exitCode, stderr } = await runCommand(['restore', file], { env: on(restored) })
+
+  expect([exitCode, stderr]).toEqual([0, expect.stringContaining('the secret in the backup is damaged')])
+  const api = await startExecutable(on(restored))
+  expect((await api.user('bob@example.com')).token).toBeString()
+  await api.stop()
+})
+
 test('a backup into a folder that does not exist is refused before the service copies its database', async () => {
   const dataDir = newFolder('data')
   const api = await startExecutable(on(dataDir))

@@ -590,6 +590,16 @@ describe('doctor names the cure when the data folder', () => {
     )
   }, 30_000)
 
+  test('has a secret that is damaged', async () => {
+    const dataDir = join(folder, 'damaged secret')
+    mkdirSync(dataDir, { mode: 0o700 })
+    writeFileSync(join(dataDir, 'secret_key'), 'half', { mode: 0o600 })
+
+    expect(await problems({ DATA_DIR: dataDir })).toEqual(failure('secret', /put the old file back/))
+    const SECRET_KEY = crypto.randomUUID() + crypto.randomUUID()
+    expect((await problems({ DATA_DIR: dataDir, SECRET_KEY })).found).toEqual([])
+  })
+
   /** What doctor says to the user 54321. */
   async function asAnotherUser(dataDir: string) {
     const program = join(folder, 'todo-api')

@@ -25,6 +25,12 @@ export function loadSecretKey(dataDir: string): string {
   }
 }
 
+/** Whether the folder has a secret that cannot be used. */
+export function hasDamagedSecret(dataDir: string): boolean {
+  const file = join(dataDir, secretName)
+  return existsSync(file) && !isSecret(readFileSync(file, 'utf8'))
+}
+
 /** One process at a time checks and renames: a rename alone would replace the secret of another one. */
 function makeSecret(path: string): void {
   const lock = `${secretName}.lock`
@@ -43,7 +49,9 @@ function writeSecret(path: string): void {
 }
 
 function readSecret(file: string): string {
-  const secret = readFileSync(file, 'utf8').trim()
-  if (secret.length < lengthMin) throw new Error(`${file} is damaged: it should hold 64 hexadecimal digits`)
-  return secret
+  const text = readFileSync(file, 'utf8')
+  if (!isSecret(text)) throw new Error(`${file} is damaged: it should hold 64 hexadecimal digits`)
+  return text.trim()
 }
+
+const isSecret = (text: string) => text.trim().length >= lengthMin

@@ -1,6 +1,7 @@
 import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { clusterName, openDataDir, replaceDatabase, stagingName } from '../../config/data-dir.ts'
+import { clusterName, openDataDir, replaceDatabase, secretName, stagingName } from '../../config/data-dir.ts'
+import { hasDamagedSecret } from '../../config/secret-key.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { syncTree } from '../../db/embedded/cluster-files.ts'
 import { majorOf, postgresMajor } from '../../db/embedded/major.ts'
@@ -38,6 +39,10 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
   await unpack(file, staging)
   const isOld = majorOf(join(staging, clusterName)) !== postgresMajor
   const { users, tasks } = isOld ? await importFrom(staging, file) : await prepare(staging, file)
+  if (hasDamagedSecret(staging)) {
+    rmSync(join(staging, secretName))
+    say('the secret in the backup is damaged and left out; users may have to sign in again')
+  }
   await syncTree(staging)
   const aside = replaceDatabase(claimed.path, staging)
   say(`restored ${users} users and ${tasks} tasks`)

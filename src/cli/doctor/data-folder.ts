@@ -2,6 +2,7 @@ import { accessSync, constants, existsSync, mkdtempSync, rmdirSync, statSync } f
 import { dirname, join, resolve } from 'node:path'
 import type { Config } from '../../config/config.ts'
 import { clusterName, lockName, secretName } from '../../config/data-dir.ts'
+import { hasDamagedSecret } from '../../config/secret-key.ts'
 import { freeBytes, freeBytesMin } from '../../db/embedded/copy.ts'
 import { fail, ok, type Tell, type Verdict, warn } from './finding.ts'
 
@@ -29,6 +30,10 @@ export function examineDataDir({ dataDir, database, secretKey }: Config, tell: T
     tell('data folder', `${dataDir} belongs to user ${uid}, and this is root`, warn(cure))
   }
   if (mode & 0o077) tell('data folder', `other users may look into ${dataDir}`, warn(`chmod 700 ${dataDir}`))
+  if (!secretKey && hasDamagedSecret(dataDir)) {
+    const cure = 'put the old file back, or delete it: all users then sign in again'
+    tell('secret', `${join(dataDir, secretName)} is damaged`, fail(cure))
+  }
   const free = freeBytes(dataDir)
   const about = `${dataDir}, ${Math.floor(free / mebibyte).toLocaleString('en')} MiB free`
   tell('data folder', about, judgeFreeSpace(free))
