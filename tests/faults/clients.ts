@@ -80,7 +80,10 @@ export async function startClients(
   let pause: PromiseWithResolvers<void> | undefined
   let active = 0
 
-  const accounts = await Promise.all(Array.from({ length: users }, (_, i) => openAccount(i)))
+  const accounts: Account[] = []
+  // A few at a time: each begins with large batches.
+  for (let i = 0; i < users; i += 4)
+    accounts.push(...(await Promise.all([0, 1, 2, 3].map(turn => openAccount(i + turn)))))
   const clients: TaskClient[] = []
   // One client of each user at a time: the service limits how many passwords it hashes at once.
   for (let turn = 0; turn < clientsPerUser; turn++) {
