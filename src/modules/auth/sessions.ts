@@ -128,6 +128,8 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
       proof: SQL,
       { ip, userAgent }: Pick<Client, 'ip' | 'userAgent'>,
     ): Promise<TokenPair | undefined> {
+      // Not those of all who sign in from one address, such as a proxy that is not trusted, one after the other.
+      setCaller(userId)
       const id = Bun.randomUUIDv7()
       const refreshToken = refreshTokens.first(id)
       const tokenHash = sha256(refreshToken)
