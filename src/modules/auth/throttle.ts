@@ -1,4 +1,7 @@
-import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible'
+// Each by its file: the package's index loads a limiter for every store there is, half a millisecond each at the start.
+import RateLimiterMemory from 'rate-limiter-flexible/lib/RateLimiterMemory.js'
+import RateLimiterPostgres from 'rate-limiter-flexible/lib/RateLimiterPostgres.js'
+import RateLimiterRes from 'rate-limiter-flexible/lib/RateLimiterRes.js'
 import type { Config } from '../../config/config.ts'
 import type { Driver } from '../../db/driver.ts'
 import { networkOf } from '../../lib/client-address.ts'
