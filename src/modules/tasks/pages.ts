@@ -112,8 +112,8 @@ const hotFilters = { list: tasks.listId, status: tasks.status }
 type HotFilter = keyof typeof hotFilters
 
 /**
- * The most frequent queries, each prepared once: the default order, of everything, one list or one status, from the start
- * or from a cursor. Returns `undefined` for any other query.
+ * The most frequent queries, each prepared at its first use: the default order, of everything, one list or one status, from
+ * the start or from a cursor. Returns `undefined` for any other query.
  */
 function prepareHotPages(db: Db) {
   const order = parseSort(defaultSort)
@@ -142,21 +142,20 @@ function prepareHotPages(db: Db) {
     })
     return prepareSql<PageRow>(db, 'tasks', statement)
   }
-  const combinations: HotFilter[][] = [[], ['list'], ['status']]
-  const prepared = new Map(
-    combinations.map(filters => [
-      filters.join(),
-      { first: prepare(filters, false), next: prepare(filters, true) },
-    ]),
-  )
+  const prepared = new Map<string, ReturnType<typeof prepare>>()
 
   return (userId: UserId, query: ListQuery, after: unknown[] | undefined) => {
     const { limit = 50, offset = 0, sort = defaultSort, cursor: _, total: __, ...filters } = query
     const { list, status } = query
-    const isHot = [list, status].every(values => !values || values.length === 1) && list?.[0] !== 'none'
-    const pages = prepared.get(Object.keys(filters).join())
-    if (offset > 0 || sort !== defaultSort || !isHot || !pages) return undefined
-    return (after ? pages.next : pages.first).execute({
+    const names = Object.keys(filters)
+    const isHot =
+      names.length === 0 ||
+      (names.length === 1 && (status?.length === 1 || (list?.length === 1 && list[0] !== 'none')))
+    if (offset > 0 || sort !== defaultSort || !isHot) return undefined
+    const statement = prepared.getOrInsertComputed(`${names} ${after !== undefined}`, () =>
+      prepare(names as HotFilter[], after !== undefined),
+    )
+    return statement.execute({
       user: userId,
       limit,
       list: list?.[0],
