@@ -1,5 +1,5 @@
 import { t } from 'elysia'
-import { instant, instantInput, nullable, oneOf, pathId, text, uuid } from '../../http/schema.ts'
+import { instant, instantInput, integer, nullable, oneOf, pathId, text, uuid } from '../../http/schema.ts'
 import { emailPattern, passwordBytesMax, passwordLengthMin } from '../../lib/credentials.ts'
 import { parseInstant } from '../../lib/instant.ts'
 import { tokenScopes } from '../../lib/scope.ts'
@@ -98,7 +98,7 @@ export const tokenPair = t.Object(
   {
     access_token: t.String({ description: 'A JWT, for the header `Authorization: Bearer …`.' }),
     token_type: t.Literal('bearer'),
-    expires_in: t.Integer({ description: 'Seconds until the access token expires.', examples: [86_400] }),
+    expires_in: integer({ description: 'Seconds until the access token expires.', examples: [86_400] }),
     refresh_token: t.String({ description: 'Valid once, within 30 days, for the next pair of tokens.' }),
   },
   {
@@ -239,7 +239,7 @@ export const ticketRequest = t.Object(
 export const ticket = t.Object(
   {
     ticket: t.String({ description: 'For the address: `?ticket=…`.' }),
-    expires_in: t.Integer({ description: 'Seconds in which it has to be used.', examples: [60] }),
+    expires_in: integer({ description: 'Seconds in which it has to be used.', examples: [60] }),
   },
   {
     title: 'Ticket',
