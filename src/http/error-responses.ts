@@ -59,36 +59,37 @@ type ErrorResponses<Code extends ErrorCode> = {
 
 /**
  * The errors of a route, for its `response`. A route names only its own: those of a plugin that it is behind (`body()`,
- * `requireUser()`) the plugin declares. Elysia strips and checks only responses whose status is declared, and
- * the OpenAPI document shows them.
+ * `requireUser()`) the plugin declares. Elysia strips and checks only responses whose status is declared. What the errors
+ * say is in the OpenAPI document alone, and added to it when that is made (`describeErrors`).
  */
 export function errors<Code extends ErrorCode = never>(
   ...codes: Code[]
 ): ErrorResponses<Code | (typeof always)[number]> {
   const all = [...codes, ...always]
-  return { ...responsesOf(all), [Symbol('codes')]: all } as ErrorResponses<Code | (typeof always)[number]>
+  const bodies = all.map(code => [statusOf(code), isInvalid(code) ? validationErrorBody : errorBody])
+  return { ...Object.fromEntries(bodies), [Symbol('codes')]: all }
 }
+
+const isInvalid = (code: ErrorCode) => statusOf(code) === 422
 
 /**
- * The responses of all errors that a route and its plugins have named. Of two with one status Elysia keeps the plugin's; the
- * codes are under a symbol for each `errors()`, so all of them are there.
+ * What the document says of the errors that a route and its plugins have named, by status. Of two with one status Elysia keeps
+ * the plugin's; the codes are under a symbol for each `errors()`, so all of them are there.
  */
-export function allErrors(response: Record<symbol, ErrorCode[]>) {
-  return responsesOf(Object.getOwnPropertySymbols(response).flatMap(key => response[key]!))
-}
-
-function responsesOf(codes: ErrorCode[]) {
+export function describeErrors(response: { [errors: symbol]: ErrorCode[] }) {
+  const codes = Object.getOwnPropertySymbols(response).flatMap(key => response[key]!)
   const byStatus = Object.groupBy(new Set(codes), statusOf)
-  return mapValues(byStatus as Record<string, ErrorCode[]>, responseOf)
+  return mapValues(byStatus as Record<string, ErrorCode[]>, describe)
 }
 
-function responseOf(codes: ErrorCode[]) {
+function describe(codes: ErrorCode[]): { description: string; examples?: object[]; headers?: string[] } {
   const texts = codes.map(textOf)
   const description = texts.join(', or: ')
-  if (codes.some(code => statusOf(code) === 422)) return { ...validationErrorBody, description }
-  const examples = codes.map((code, i) => ({ detail: texts[i], code, request_id: requestIdExample }))
-  const headers = codes.includes('insufficient_scope') ? { headers: ['WWW-Authenticate'] } : {}
-  return { ...errorBody, ...headers, description, examples }
+  // The body of a 422 has examples of its own.
+  if (codes.some(isInvalid)) return { description }
+  const examples = codes.map((code, i) => ({ detail: texts[i]!, code, request_id: requestIdExample }))
+  const headers = codes.includes('insufficient_scope') && { headers: ['WWW-Authenticate'] }
+  return { description, examples, ...headers }
 }
 
 /** An error that may be a 412 about such a resource. */

@@ -1,10 +1,9 @@
-import type { TObject } from '@sinclair/typebox'
 import { Elysia, t } from 'elysia'
 import type { AppError, ErrorCode, Problem } from '../lib/errors.ts'
 import { mapValues } from '../lib/map-values.ts'
 import { body } from './body.ts'
 import type { FailureFields } from './error-handler.ts'
-import { errorBody, errors, validationErrorBody } from './error-responses.ts'
+import { describeErrors, errorBody, errors, validationErrorBody } from './error-responses.ts'
 
 /** RFC 6749 has no code for a server in trouble at the token endpoint; these two are its codes of the authorization endpoint. */
 const oauthCodes: Partial<Record<ErrorCode, string>> = {
@@ -44,10 +43,10 @@ const oauthValidationErrorBody = t.Object(
 /** `errors` for a route behind `oauthBody`. */
 export function oauthErrors<Code extends ErrorCode>(...codes: Code[]) {
   const responses = errors(...codes)
-  return mapValues(responses as Record<string, TObject>, ({ description, examples = [] }, status) => ({
+  return mapValues(describeErrors(responses), ({ description, examples = [] }, status) => ({
     ...(status === '422' ? oauthValidationErrorBody : oauthErrorBody),
     description,
-    examples: examples.map((example: AppError) => ({ ...example, ...oauthError(example) })),
+    examples: examples.map(example => ({ ...example, ...oauthError(example as AppError) })),
   })) as {
     [Status in keyof typeof responses]: Status extends 422
       ? typeof oauthValidationErrorBody

@@ -5,7 +5,7 @@ import { version } from '../../package.json'
 import type { Config } from '../config/config.ts'
 import { mapValues } from '../lib/map-values.ts'
 import type { Scope } from '../lib/scope.ts'
-import { allErrors } from './error-responses.ts'
+import { describeErrors, errorBody, validationErrorBody } from './error-responses.ts'
 import { type Schema, toJsonSchema } from './json-schema.ts'
 import type { Routes } from './route-table.ts'
 
@@ -20,17 +20,18 @@ export async function createDocument(app: AnyElysia, routes: Routes, registratio
   const collected = (await response.json()) as PluginOutput
   for (const { method, path, hooks } of routes) {
     const operation = collected.paths[path.replace(/:(\w+)/g, '{$1}')]?.[method.toLowerCase()]
-    if (operation) nameAllErrors(operation, hooks.response ?? {})
+    if (operation) nameErrors(operation, hooks.response ?? {})
   }
   return toOpenApi31(collected, registration)
 }
 
-/** Of two responses with one status Elysia has kept the plugin's, which names only the errors of the plugin. */
-function nameAllErrors({ responses }: CollectedOperation, declared: Parameters<typeof allErrors>[0]) {
-  for (const [status, { title, description, examples }] of Object.entries(allErrors(declared))) {
+const commonBodies = [errorBody.title, validationErrorBody.title]
+
+/** Says what the errors are; other bodies than the common ones say it themselves. */
+function nameErrors({ responses }: CollectedOperation, declared: Parameters<typeof describeErrors>[0]) {
+  for (const [status, described] of Object.entries(describeErrors(declared))) {
     const response = responses[status]
-    // Other bodies than the common ones name their errors themselves.
-    if (response && response.title === title) Object.assign(response, { description, examples })
+    if (response && commonBodies.includes(response.title)) Object.assign(response, described)
   }
 }
 

@@ -27,9 +27,9 @@ type RequiredScope = Scope | { read: Scope; write: Scope }
 export const requireUser = (authenticate: Authenticate, required: RequiredScope) => {
   const scopes = typeof required === 'string' ? { read: required, write: required } : required
   // 422: for parameters that the route does not know (`unknown-names.ts`).
-  const response = errors('not_authenticated', 'invalid_token', 'insufficient_scope', 'validation_failed')
+  const responses = errors('not_authenticated', 'invalid_token', 'insufficient_scope', 'validation_failed')
   // For the OpenAPI document, which knows of a guard only its responses.
-  Object.assign(response[401], { scopes })
+  const response = { ...responses, 401: { ...responses[401], scopes } }
   return new Elysia()
     .guard({ as: 'scoped', response })
     .derive({ as: 'scoped' }, async ({ headers, request: { method } }) => {
