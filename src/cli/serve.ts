@@ -83,7 +83,6 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
   // The next supervisor may wait for the port.
   if (supervisor) process.on('disconnect', () => stop('the supervisor is gone', 0))
 
-  await preload()
   const { serve } = await import('../server/start.ts')
   service = await serve(config, log, listener, supervisor)
   const { url, driver } = service
@@ -116,21 +115,6 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
     await writeLastLines(log)
     throw error
   }
-}
-
-/** Loads the largest modules, with a turn of the event loop in between for early requests. */
-async function preload() {
-  const parts = [
-    () => import('elysia'),
-    () => import('../db/drizzle.ts'),
-    () => import('../modules/tasks/service.ts'),
-    () => import('../server/app.ts'),
-  ]
-  for (const load of parts) {
-    await Bun.sleep(0)
-    await load()
-  }
-  await Bun.sleep(0)
 }
 
 /** A log reader that has stopped reading must not keep the process from ending. */

@@ -10,9 +10,7 @@ import type { Readiness } from '../http/health.ts'
 import { networkOf } from '../lib/client-address.ts'
 import { AppError } from '../lib/errors.ts'
 import { onceAMinute } from '../lib/once-a-minute.ts'
-import { distributedTables } from '../modules/table-registry.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
-import { createApp } from './app.ts'
 import { type BackupStats, startBackups } from './backups.ts'
 import type { Supervisor } from './cluster/worker-channel.ts'
 import { schedule } from './jobs.ts'
@@ -48,13 +46,14 @@ export async function serve(
 
   const backups = config.backups && startBackups(config.backups, log)
 
-  // 2. Migrations: the database connects while the app is made. Until they have run, requests that need it get 503.
+  // 2. Migrations: the database connects while the app is loaded and made. Until they have run, requests that need it get 503.
   let stopping = false
   let isPrepared = false
+  const made = Promise.withResolvers<App>()
   const migrated = migrateWhenPossible(
     driver,
     log,
-    () => prepare(),
+    async () => (await made.promise).prepare(),
     () => stopping,
   ).then(() => {
     isPrepared = true
@@ -63,7 +62,8 @@ export async function serve(
   migrated.catch(() => {})
 
   // 3. The app.
-  const { app, clientOf, prepare, jobs, stats, endStreams } = createApp({
+  const createApp = await loadApp()
+  const parts = createApp({
     config,
     secretKey,
     driver,
@@ -73,6 +73,8 @@ export async function serve(
     observers: telemetry.observers,
     plugins: telemetry.plugins,
   })
+  made.resolve(parts)
+  const { app, clientOf, jobs, stats, endStreams } = parts
   const inFlight = () => server.pendingRequests - stats.streams().open
   telemetry.setSources({ ...stats, inFlight, backups: backups?.stats })
   // The next request on a kept connection would be lost.
@@ -113,6 +115,29 @@ export async function serve(
   return { url: server.url.href, driver, stop, migrated }
 }
 
+type App = ReturnType<Awaited<ReturnType<typeof loadApp>>>
+
+/** Loads the largest modules, with a turn of the event loop in between for early requests and for the database. */
+async function loadApp() {
+  const parts = [
+    () => import('elysia'),
+    () => import('../db/drizzle.ts'),
+    () => import('../modules/table-registry.ts'),
+    () => import('../modules/tasks/model.ts'),
+    () => import('../modules/tasks/service.ts'),
+    () => import('../modules/auth/routes.ts'),
+    () => import('./app.ts'),
+  ]
+  for (const load of parts) {
+    await load()
+    await new Promise(setImmediate)
+  }
+  return (await import('./app.ts')).createApp
+}
+
+/** Not loaded before the database is asked for the first time. */
+const distributedTables = async () => (await import('../modules/table-registry.ts')).distributedTables
+
 async function untilZero(count: () => number): Promise<void> {
   while (count() > 0) await Bun.sleep(20)
 }
@@ -131,7 +156,8 @@ async function migrateWhenPossible(
   for (let attempt = 0; !isStopping(); attempt++) {
     try {
       const { pending, newer } = await migrationState(driver)
-      const applied = pending.length > 0 ? await migrate(driver, distributedTables, migrations, onWait) : []
+      const applied =
+        pending.length > 0 ? await migrate(driver, await distributedTables(), migrations, onWait) : []
       if (applied.length > 0) log.info('migrated', { applied: applied.length, last: applied.at(-1) })
       if (newer > 0) log.warn('the database was migrated by a newer todo-api: upgrade this one', { newer })
       return await prepare()
@@ -159,7 +185,7 @@ function readinessOf(
     try {
       const { pending } = await migrationState(driver)
       if (pending.length > 0) return { ready: false, reason: 'migrations are pending' }
-      const missing = await undistributedTables(driver, distributedTables)
+      const missing = await undistributedTables(driver, await distributedTables())
       if (missing?.length)
         return { ready: false, reason: `not distributed, run todo-api migrate: ${missing}` }
       if (!state().isPrepared) return { ready: false, reason: 'the service is starting' }

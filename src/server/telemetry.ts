@@ -3,7 +3,6 @@ import { version } from '../../package.json'
 import type { Config } from '../config/config.ts'
 import type { Driver } from '../db/driver.ts'
 import { observeDriver } from '../db/instrumented-driver.ts'
-import { metricsRoute, serveMetrics } from '../http/metrics-endpoint.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Sources } from '../telemetry/metrics.ts'
 import type { Supervisor } from './cluster/worker-channel.ts'
@@ -21,6 +20,7 @@ export async function startTelemetry(config: Config, database: Driver, log: Log,
   const plugins: AnyElysia[] = []
   if (tracing) plugins.push(tracing.requests)
   if (metrics && config.metrics) {
+    const { metricsRoute, serveMetrics } = await import('../http/metrics-endpoint.ts')
     const { port, token } = config.metrics
     // A scrape reaches one of the workers, and must show all of them.
     const shown = supervisor ? { ...metrics, text: supervisor.metrics } : metrics
