@@ -572,14 +572,18 @@ test('user, password and database that are left out come from the environment', 
 describe('what the session receives', () => {
   test('options, a name and a search path, with ours after them', async () => {
     const query =
-      'options=-c%20work_mem%3D5MB%20-c%20statement_timeout%3D7%20-c%20timezone%3DAsia/Tokyo&application_name=mine&search_path=pg_catalog'
-    const names = ['work_mem', 'statement_timeout', 'TimeZone', 'application_name', 'search_path']
+      'options=-c%20work_mem%3D5MB%20-c%20statement_timeout%3D7%20-c%20timezone%3DAsia/Tokyo%20-c%20default_transaction_isolation%3Dserializable&application_name=mine&search_path=pg_catalog'
+    const names = [
+      ...['work_mem', 'statement_timeout', 'TimeZone', 'default_transaction_isolation'],
+      ...['application_name', 'search_path'],
+    ]
     const settings = names.map(name => `current_setting('${name}')`).join()
 
     expect(await ask(at('encrypted', query), `select ${settings}`)).toEqual([
       '5MB',
       '1800ms',
       'UTC',
+      'read committed',
       'mine',
       'pg_catalog',
     ])

@@ -320,6 +320,14 @@ describe('doctor names the cure when the database', () => {
       'fail',
       /reset default_transaction_read/,
     ],
+    [
+      'more isolation',
+      'default_transaction_isolation',
+      'serializable',
+      'isolation',
+      'fail',
+      /= 'read committed'/,
+    ],
     ['no time limits', 'statement_timeout', '0', 'time limits', 'warn', /set statement_timeout = '1800ms'/],
   ] as const)('has %s', async (_, setting, value, check, verdict, cure) => {
     const { exitCode, found } = await pretend(

@@ -16,6 +16,7 @@ type Server = {
   zone: string
   isReadOnly: boolean
   isStandby: boolean
+  isolation: string
   /** Its clock: milliseconds since 1970. */
   clock: number
   connectionsMax: number
@@ -31,7 +32,7 @@ export async function examineDatabase(driver: Driver, config: Config, tell: Tell
     select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
            current_setting('server_encoding') as encoding, current_setting('TimeZone') as zone,
            current_setting('transaction_read_only') = 'on' as "isReadOnly",
-           pg_is_in_recovery() as "isStandby",
+           pg_is_in_recovery() as "isStandby", current_setting('default_transaction_isolation') as isolation,
            (extract(epoch from clock_timestamp()) * 1000)::bigint as clock,
            current_setting('max_connections')::int as "connectionsMax",
            current_setting('statement_timeout') as "timeLimit"`)
@@ -57,8 +58,13 @@ function judgeVersion(number: number): Verdict {
   return number < 190000 ? ok : warn('upgrade todo-api: it was tested with 15 to 18')
 }
 
-function examineSessions({ connectionsMax, timeLimit }: Server, { database, workers }: Config, tell: Tell) {
+function examineSessions(server: Server, { database, workers }: Config, tell: Tell) {
   if (database.kind === 'embedded') return
+  const { connectionsMax, timeLimit, isolation } = server
+  if (isolation !== 'read committed') {
+    const cure = `alter role … set default_transaction_isolation = 'read committed'`
+    tell('isolation', `sessions have ${isolation}: writes that meet are refused`, fail(cure))
+  }
   if (timeLimit === '0') {
     tell('time limits', 'a proxy drops them', warn(`alter role … set statement_timeout = '1800ms'`))
   }

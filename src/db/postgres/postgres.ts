@@ -58,7 +58,8 @@ const sessionParameters = {
 /**
  * Limits in milliseconds, below those of the pool, so that a slow statement does not cost a connection. No parallel plans,
  * and random pages at their cost on an SSD (the default, 4, is for disks): for the list of a user who owns a tenth of the
- * table, the whole table would be read, three processes at a time.
+ * table, the whole table would be read, three processes at a time. READ COMMITTED, because writers of one user wait for each
+ * other (docs/decisions/0005), and with more isolation the second one would fail.
  */
 const statementLimits = {
   statement_timeout: '1800',
@@ -67,6 +68,7 @@ const statementLimits = {
   jit: 'off',
   max_parallel_workers_per_gather: '0',
   random_page_cost: '1.1',
+  default_transaction_isolation: 'read committed',
 }
 
 /** For migrations, whatever the role's own settings are. */
