@@ -33,6 +33,10 @@ test('a request that names neither an id nor a key creates something new, which 
 test('what a request says has one text, whatever it spells out, that stays the same from release to release', () => {
   const spelledOut = { description: null, status: 'pending', tags: [], position: '' }
 
+  const id = '019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'
+  const idText = `[["list_id","${id}"],["parent_id","${id}"],["title","part"]]`
+
+  expect(requestText({ title: 'part', list_id: id, parent_id: id.toUpperCase() })).toBe(idText)
   for (const rest of [{}, spelledOut])
     expect(
       requestText({ title: 'Buy milk', priority: 2, due_at: '2026-11-24T19:00:00+01:00', ...rest }),

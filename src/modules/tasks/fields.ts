@@ -220,6 +220,8 @@ export const fields = {
     output: nullable(uuid({ description: 'The list that the task is in; null is the inbox.' })),
     example: null,
     input: nullable(uuidInput({ description: 'One of your lists; null is the inbox.' })),
+    // An idempotency key knows its body by these.
+    toColumns: (id: string | null) => ({ list_id: id?.toLowerCase() ?? null }),
     filters: {
       list: ofThese('In this list, `none` for the inbox; given more than once: in any of them.'),
     },
@@ -229,6 +231,8 @@ export const fields = {
     output: nullable(uuid({ description: 'The task that this one is a part of.' })),
     example: null,
     input: nullable(uuidInput({ description: 'The task that it is a part of, which has no parent itself.' })),
+    // An idempotency key knows its body by these.
+    toColumns: (id: string | null) => ({ parent_id: id?.toLowerCase() ?? null }),
     filters: {
       parent: ofThese(
         'The parts of this task, `none` for tasks without a parent; may be given more than once.',
