@@ -3,7 +3,7 @@ import { mapProperties, toOpenAPIPath } from '@elysiajs/swagger/utils'
 import { version } from '../../package.json'
 import type { Config } from '../config/config.ts'
 import { mapValues } from '../lib/map-values.ts'
-import { describeErrors, errorBody, validationErrorBody } from './error-responses.ts'
+import { describeErrors } from './error-responses.ts'
 import { type Schema, toJsonSchema } from './json-schema.ts'
 import type { Routes } from './route-table.ts'
 import { noContent } from './schema.ts'
@@ -161,7 +161,7 @@ export function createDocument(routes: Routes, registration: Registration) {
       // One type for each body: most generators make a method of each. Where a form is shown, JSON is taken too.
       ...(body && { requestBody: { required: true, content: { [body.form ? form : json]: toMedia(body) } } }),
       responses: mapValues(response, (declared, status) =>
-        toResponse(status, isCommon(declared) ? { ...declared, ...errors[status] } : declared),
+        toResponse(status, declared.description ? declared : { ...declared, ...errors[status] }),
       ),
     }
   }
@@ -209,9 +209,6 @@ export function createDocument(routes: Routes, registration: Registration) {
     components: { securitySchemes, headers, schemas: Object.fromEntries(Object.entries(schemas).sort()) },
   }
 }
-
-/** Whether the codes of the errors say what there is to say of a response; other bodies say it themselves. */
-const isCommon = ({ title }: Schema) => title === errorBody.title || title === validationErrorBody.title
 
 /** What a route declares, by way of JSON: without TypeBox's symbols. */
 function declaredBy(hooks: Routes[number]['hooks']): Declared {

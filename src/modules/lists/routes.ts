@@ -11,7 +11,7 @@ import {
   sendTagged,
   setAnswerTag,
 } from '../../http/entity-tag.ts'
-import { errors, preconditionFailed } from '../../http/error-responses.ts'
+import { conflictBody, errors } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
 import { query } from '../../http/query.ts'
@@ -98,8 +98,8 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         headers: preconditionHeaders,
         response: {
           204: noContent,
-          ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list, 'list_changed'),
+          ...errors('not_authorized', 'list_not_found', 'list_changed'),
+          412: conflictBody(list),
         },
         detail: {
           operationId: 'deleteList',
@@ -141,8 +141,8 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         body: listUpdate,
         response: {
           200: withHeaders(jsonText(list), 'ETag'),
-          ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list, 'list_changed'),
+          ...errors('not_authorized', 'list_not_found', 'list_changed'),
+          412: conflictBody(list),
         },
         detail: {
           operationId: 'updateList',

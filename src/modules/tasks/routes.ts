@@ -11,7 +11,7 @@ import {
   sendTagged,
   setAnswerTag,
 } from '../../http/entity-tag.ts'
-import { errors, preconditionFailed } from '../../http/error-responses.ts'
+import { conflictBody, errors } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
 import { query, queryValues } from '../../http/query.ts'
@@ -168,8 +168,8 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         headers: preconditionHeaders,
         response: {
           204: noContent,
-          ...errors('not_authorized', 'task_not_found'),
-          ...preconditionFailed(task),
+          ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
+          412: conflictBody(task),
         },
         detail: {
           operationId: 'deleteTask',
@@ -256,8 +256,8 @@ const change = {
   headers: preconditionHeaders,
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
-    ...errors('not_authorized', 'task_not_found', ...misplacedCodes),
-    ...preconditionFailed(task),
+    ...errors('not_authorized', 'task_not_found', 'precondition_failed', ...misplacedCodes),
+    412: conflictBody(task),
   },
 }
 
