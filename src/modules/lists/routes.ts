@@ -2,13 +2,12 @@ import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
 import {
   type AnswerTags,
-  entityTag,
   ifNoneMatchHeader,
-  isKnown,
   isUnchanged,
   preconditionHeaders,
   preconditionOf,
   sendTagged,
+  sendUnlessKnown,
   setAnswerTag,
 } from '../../http/entity-tag.ts'
 import { conflictBody, errors } from '../../http/error-responses.ts'
@@ -62,13 +61,11 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
     )
     .get(
       '/:id',
-      async ({ user, params, query, headers, set, status }) => {
+      async ({ user, params, query, headers, set }) => {
         const list = await lists.read(user.id, params.id, query.counts)
         // The counts change without the list: so its version cannot be their ETag.
         if (query.counts) return sendJson<List>(set, list.json)
-        if (!isKnown(headers['if-none-match'], list.version)) return sendTagged<List>(set, list)
-        set.headers.etag = entityTag(list.version)
-        return status(304, undefined)
+        return sendUnlessKnown<List>(set, headers['if-none-match'], list)
       },
       {
         params: listParams,
