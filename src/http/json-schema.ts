@@ -46,7 +46,7 @@ export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): S
     ...(anyOf && !discriminator && toUnion(rest, anyOf.filter(choice => !isTextForm(choice)).map(convert))),
   }
   if (title === undefined) return plain
-  // Examples stand beside the body, and the plugin keeps the description of a response's schema for the response.
+  // Examples stand beside the body, and the description of a response's schema is that of the response.
   const { examples: _, ...shared } = plain
   const known = schemas[title] ?? { title, ...shared }
   if (!Bun.deepEquals({ ...known, description: '' }, { title, ...shared, description: '' })) {
