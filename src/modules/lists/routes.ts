@@ -85,10 +85,8 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
     )
     .delete(
       '/:id',
-      async ({ user, params, query, headers, status }) => {
-        await lists.remove(user.id, params.id, query.tasks ?? 'keep', preconditionOf(headers))
-        return status(204, undefined)
-      },
+      async ({ user, params, query, headers, status }) =>
+        status(204, await lists.remove(user.id, params.id, query.tasks ?? 'keep', preconditionOf(headers))),
       {
         params: listParams,
         query: deleteListQuery,
