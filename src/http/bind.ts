@@ -1,14 +1,8 @@
-/** The names of the settings for an address. */
-interface SettingNames {
-  host: string
-  port: string
-}
-
-/** Starts a server. Throws an Error that names the address and says what to do. */
+/** Starts a server. Throws an Error that names the address and the settings for it, and says what to do. */
 export function bind<Server>(
   { host, port }: { host: string; port: number },
   start: () => Server,
-  names: SettingNames = { host: 'HOST', port: 'PORT' },
+  names = { host: 'HOST', port: 'PORT' },
 ): Server {
   try {
     return start()

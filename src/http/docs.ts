@@ -14,16 +14,15 @@ import type { Routes } from './route-table.ts'
  * host.
  */
 export const docs = (registration: Registration, routes: () => Routes) => {
-  const app = new Elysia({ name: 'docs', detail: { hide: true } })
   // Made at the first request, with what only it needs, and kept unless that fails: routes do not change at run time.
   let document: Promise<{ text: string; tag: string }> | undefined
   const makeDocument = async () => {
     const { createDocument } = await import('./openapi-document.ts')
-    const text = JSON.stringify(await createDocument(app, routes(), registration))
+    const text = JSON.stringify(createDocument(routes(), registration))
     return { text, tag: Bun.hash(text).toString(36) }
   }
 
-  return app
+  return new Elysia({ name: 'docs', detail: { hide: true } })
     .get('/openapi.json', async ({ headers, status, set }) => {
       document ??= makeDocument().catch(error => {
         document = undefined

@@ -1,4 +1,4 @@
-import { type Context, type Static, t } from 'elysia'
+import { type Context, type Static, status, t } from 'elysia'
 import { deriveKey } from '../lib/derive-key.ts'
 import { sendJson, text } from './schema.ts'
 
@@ -8,7 +8,7 @@ import { sendJson, text } from './schema.ts'
  * signs in after the other would show the first one's. A client that keeps it by itself may ask with `If-None-Match`.
  */
 
-export const entityTag = (version: number) => `"${version}"`
+const entityTag = (version: number) => `"${version}"`
 
 /** `*`, or a list of tags, which may have empty elements. Its parts begin differently, so no input makes the match slow. */
 const tags = /^(\*|[\s,]*(W\/)?"[^"\s]*"(\s*,[\s,]*(W\/)?"[^"\s]*")*[\s,]*)$/
@@ -85,6 +85,18 @@ export function createAnswerTags(secretKey: string, form: string): AnswerTags {
 export function sendTagged<T>(set: Context['set'], { version, json }: { version: number; json: string }): T {
   set.headers.etag = entityTag(version)
   return sendJson(set, json)
+}
+
+/** Sends such a resource to a client that asks for it: 304 if the client has this version. */
+export function sendUnlessKnown<T>(
+  set: Context['set'],
+  ifNoneMatch: string | undefined,
+  resource: { version: number; json: string },
+) {
+  if (!isKnown(ifNoneMatch, resource.version)) return sendTagged<T>(set, resource)
+  // An answer without a body has no content type.
+  set.headers.etag = entityTag(resource.version)
+  return status(304, undefined)
 }
 
 /** Tags an answer that a client may keep, and must ask about before each use. */

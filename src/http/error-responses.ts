@@ -1,6 +1,6 @@
 import type { TSchema } from '@sinclair/typebox'
 import { t } from 'elysia'
-import { type ErrorCode, type StatusOf, statusOf, textOf } from '../lib/errors.ts'
+import { AppError, type ErrorCode, type StatusOf, statusOf } from '../lib/errors.ts'
 import { mapValues } from '../lib/map-values.ts'
 import { integer } from './schema.ts'
 
@@ -83,28 +83,20 @@ export function describeErrors(response: { [errors: symbol]: ErrorCode[] }) {
 }
 
 function describe(codes: ErrorCode[]): { description: string; examples?: object[]; headers?: string[] } {
-  const texts = codes.map(textOf)
-  const description = texts.join(', or: ')
+  const examples = codes.map(name => {
+    const { code, message } = new AppError(name)
+    return { detail: message, code, request_id: requestIdExample }
+  })
+  const description = examples.map(({ detail }) => detail).join(', or: ')
   // The body of a 422 has examples of its own.
   if (codes.some(isInvalid)) return { description }
-  const examples = codes.map((code, i) => ({ detail: texts[i]!, code, request_id: requestIdExample }))
   const headers = codes.includes('insufficient_scope') && { headers: ['WWW-Authenticate'] }
   return { description, examples, ...headers }
 }
 
-/** An error that may be a 412 about such a resource. */
+/** An error that may be a 412 about such a resource: in the place of the 412 of `errors`. */
 export const conflictBody = <Resource extends TSchema>(resource: Resource) =>
   t.Object(
     { ...errorBody.properties, current: t.Optional({ ...resource, description: 'As it is now.' }) },
     { title: `${resource.title}Conflict` },
   )
-
-/** The 412 of a route that changes such a resource. */
-export const preconditionFailed = <Resource extends TSchema>(
-  resource: Resource,
-  code: 'precondition_failed' | 'list_changed' = 'precondition_failed',
-) => {
-  const description = textOf(code)
-  const examples = [{ detail: description, code: 'precondition_failed', request_id: requestIdExample }]
-  return { 412: { ...conflictBody(resource), description, examples } }
-}

@@ -1,4 +1,5 @@
 import { mapValues } from '../lib/map-values.ts'
+import type { Scope } from '../lib/scope.ts'
 
 /** JSON Schema, and the annotations that our models add to it (`http/schema.ts`). */
 export interface Schema {
@@ -23,6 +24,10 @@ export interface Schema {
   mediaType?: string
   /** The text is JSON, and this is what stands in it. */
   jsonOf?: Schema
+  /** The headers of a response. */
+  headers?: string[]
+  /** What the 401 of a route behind `requireUser` says: the scopes that reads and writes need. */
+  scopes?: { read: Scope; write: Scope }
   [keyword: string]: unknown
 }
 
@@ -41,7 +46,7 @@ export function toJsonSchema(schema: Schema, schemas: Record<string, Schema>): S
     ...(anyOf && !discriminator && toUnion(rest, anyOf.filter(choice => !isTextForm(choice)).map(convert))),
   }
   if (title === undefined) return plain
-  // Examples stand beside the body, and the plugin keeps the description of a response's schema for the response.
+  // Examples stand beside the body, and the description of a response's schema is that of the response.
   const { examples: _, ...shared } = plain
   const known = schemas[title] ?? { title, ...shared }
   if (!Bun.deepEquals({ ...known, description: '' }, { title, ...shared, description: '' })) {

@@ -60,10 +60,7 @@ export function oauthErrors<Code extends ErrorCode>(...codes: Code[]) {
  */
 export const oauthBody = () =>
   new Elysia({ name: 'oauth-body' })
-    .decorate({ failureFields: undefined as FailureFields })
-    .onTransform(context => {
-      context.failureFields = oauthError
-    })
+    .derive((): { failureFields: FailureFields } => ({ failureFields: oauthError }))
     .use(body({ forms: true }))
     .guard({ response: oauthErrors('body_too_large', 'unsupported_media_type', 'validation_failed') })
     .as('scoped')

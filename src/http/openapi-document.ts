@@ -1,43 +1,16 @@
 import { STATUS_CODES } from 'node:http'
-import { swagger } from '@elysiajs/swagger'
-import type { AnyElysia } from 'elysia'
+import { mapProperties, toOpenAPIPath } from '@elysiajs/swagger/utils'
 import { version } from '../../package.json'
 import type { Config } from '../config/config.ts'
 import { mapValues } from '../lib/map-values.ts'
-import type { Scope } from '../lib/scope.ts'
-import { describeErrors, errorBody, validationErrorBody } from './error-responses.ts'
+import { describeErrors } from './error-responses.ts'
 import { type Schema, toJsonSchema } from './json-schema.ts'
 import type { Routes } from './route-table.ts'
-
-/**
- * The OpenAPI document of the app that `app` is a part of: Elysia tells a plugin the routes of the whole.
- * @elysiajs/swagger collects the routes, and `toOpenApi31` adds what it does not know (docs/decisions/0004-swagger-plugin.md).
- */
-export async function createDocument(app: AnyElysia, routes: Routes, registration: Registration) {
-  const specPath = '/as-collected.json'
-  const collector = app.use(swagger({ path: '/unused-page', specPath }))
-  const response = await collector.handle(new Request(`http://localhost${specPath}`))
-  const collected = (await response.json()) as PluginOutput
-  for (const { method, path, hooks } of routes) {
-    const operation = collected.paths[path.replace(/:(\w+)/g, '{$1}')]?.[method.toLowerCase()]
-    if (operation) nameErrors(operation, hooks.response ?? {})
-  }
-  return toOpenApi31(collected, registration)
-}
-
-const commonBodies = [errorBody.title, validationErrorBody.title]
-
-/** Says what the errors are; other bodies than the common ones say it themselves. */
-function nameErrors({ responses }: CollectedOperation, declared: Parameters<typeof describeErrors>[0]) {
-  for (const [status, described] of Object.entries(describeErrors(declared))) {
-    const response = responses[status]
-    if (response && commonBodies.includes(response.title)) Object.assign(response, described)
-  }
-}
+import { noContent } from './schema.ts'
 
 export type Registration = Config['registration']
 
-export type OpenApiDocument = Awaited<ReturnType<typeof createDocument>>
+export type OpenApiDocument = ReturnType<typeof createDocument>
 
 interface Media {
   schema: Schema
@@ -45,40 +18,16 @@ interface Media {
   examples?: Record<string, { value: unknown }>
 }
 
-interface Parameter {
-  name: string
-  in: string
-  description?: string
-  schema: Schema
-  /** Of the plugin; in the document they stand in the schema. */
-  examples?: unknown[]
+/** What a route declares. */
+interface Declared {
+  detail: { operationId: string; summary: string; description?: string; tags: string[] }
+  parameters: Parameter[]
+  body?: Schema
+  response: Record<string, Schema>
 }
 
-/** What the plugin makes of an operation and its responses: parts of a response's schema stand beside it. */
-interface CollectedOperation {
-  operationId: string
-  summary: string
-  description?: string
-  tags: string[]
-  hide?: boolean
-  parameters?: Parameter[]
-  requestBody?: { content: Record<string, Media> }
-  responses: Record<string, CollectedResponse>
-}
-
-interface CollectedResponse {
-  title?: string
-  description?: string
-  examples?: unknown[]
-  headers?: string[]
-  /** Of a route behind `requireUser`. */
-  scopes?: { read: Scope; write: Scope }
-  content?: Record<string, Media>
-}
-
-interface PluginOutput {
-  paths: Record<string, Record<string, CollectedOperation>>
-}
+/** A parameter as the plugin has it; in the document its examples stand in the schema. */
+type Parameter = ReturnType<typeof mapProperties>[number]
 
 const json = 'application/json'
 const form = 'application/x-www-form-urlencoded'
@@ -187,21 +136,37 @@ const headersOfStatus: Record<string, string[]> = {
   503: ['Retry-After'],
 }
 
-/** The whole document from the collected routes: OpenAPI 3.1, real media types, named schemas, headers, security. */
-function toOpenApi31(collected: PluginOutput, registration: Registration) {
+/**
+ * The OpenAPI document of these routes. @elysiajs/swagger knows paths and parameters; the rest it would say by OpenAPI 3.0
+ * and with media types that are not ours (docs/decisions/0004-swagger-plugin.md).
+ */
+export function createDocument(routes: Routes, registration: Registration) {
   const schemas: Record<string, Schema> = {}
+  const paths: Record<string, Record<string, ReturnType<typeof toOperation>>> = {}
+  for (const { method, path, hooks } of routes) {
+    if (hooks.detail?.hide) continue
+    const address = toOpenAPIPath(path)
+    paths[address] = { ...paths[address], [method.toLowerCase()]: toOperation(method, hooks) }
+  }
 
-  const paths = mapValues(collected.paths, operations =>
-    mapValues(operations, ({ hide, parameters = [], requestBody, responses, ...rest }, method) => ({
-      ...rest,
-      ...accessOf(method, responses, rest.description),
-      ...(parameters.length > 0 && { parameters: parameters.sort(byPlace).map(toParameter) }),
-      ...(requestBody && { requestBody: { required: true, content: toBody(requestBody.content) } }),
-      responses: mapValues(responses, toResponse),
-    })),
-  )
+  function toOperation(method: string, hooks: Routes[number]['hooks']) {
+    const { detail, parameters, body, response } = declaredBy(hooks)
+    const { operationId, ...about } = detail
+    const errors = describeErrors(hooks.response ?? {})
+    return {
+      operationId,
+      ...about,
+      ...accessOf(method, response, about.description),
+      ...(parameters.length > 0 && { parameters: parameters.map(toParameter) }),
+      // One type for each body: most generators make a method of each. Where a form is shown, JSON is taken too.
+      ...(body && { requestBody: { required: true, content: { [body.form ? form : json]: toMedia(body) } } }),
+      responses: mapValues(response, (declared, status) =>
+        toResponse(status, declared.description ? declared : { ...declared, ...errors[status] }),
+      ),
+    }
+  }
 
-  function toParameter({ name, examples, schema, ...parameter }: Parameter): Parameter {
+  function toParameter({ name, examples, schema, ...parameter }: Parameter) {
     // The plugin has copied the description.
     const { description: _, ...plain } = toJsonSchema(schema, schemas)
     return {
@@ -211,28 +176,15 @@ function toOpenApi31(collected: PluginOutput, registration: Registration) {
     }
   }
 
-  function toBody(content: Record<string, Media>) {
-    const { schema } = Object.values(content)[0]!
-    // One type for each body: most generators make a method of each. Where a form is shown, JSON is taken too.
-    return { [schema.form ? form : json]: toMedia(schema) }
-  }
-
-  function toResponse(response: CollectedResponse, status: string) {
-    const { title, description, examples, content, headers: own = [] } = response
-    const schema = content && Object.values(content)[0]?.schema
+  function toResponse(
+    status: string,
+    { description = STATUS_CODES[status] ?? status, headers: own = [], scopes: _, ...schema }: Schema,
+  ) {
     const names = ['X-Request-Id', ...(headersOfStatus[status] ?? []), ...own]
     return {
-      description: description ?? STATUS_CODES[status] ?? status,
+      description,
       headers: Object.fromEntries(names.map(name => [name, { $ref: `#/components/headers/${name}` }])),
-      ...(schema && {
-        content: {
-          [schema.mediaType ?? json]: toMedia({
-            ...schema,
-            ...(title && { title }),
-            ...(examples && { examples }),
-          }),
-        },
-      }),
+      ...(schema.type !== 'void' && { content: { [schema.mediaType ?? json]: toMedia(schema) } }),
     }
   }
 
@@ -258,23 +210,30 @@ function toOpenApi31(collected: PluginOutput, registration: Registration) {
   }
 }
 
+/** What a route declares, by way of JSON: without TypeBox's symbols. */
+function declaredBy(hooks: Routes[number]['hooks']): Declared {
+  const parameters = [
+    ...mapProperties('path', hooks.params, {}),
+    ...mapProperties('query', hooks.query, {}),
+    ...mapProperties('header', hooks.headers, {}),
+  ]
+  return JSON.parse(JSON.stringify({ detail: {}, response: { 200: noContent }, ...hooks, parameters }))
+}
+
 /** What a caller may sign in with: `requireUser` says it beside its 401. The linters know no scopes but OAuth's. */
 function accessOf(
   method: string,
-  { 401: response }: CollectedOperation['responses'],
+  { 401: response }: Record<string, Schema>,
   description = '',
 ): { security: object[]; description?: string } {
   if (!response?.scopes) return { security: [] }
-  const scope = method === 'get' ? response.scopes.read : response.scopes.write
+  const scope = method === 'GET' ? response.scopes.read : response.scopes.write
   if (scope === 'session') return { security: [{ password: [] }] }
   return {
     security: [{ password: [] }, { apiToken: [] }],
     description: `${description}\n\nAPI tokens need the scope \`${scope}\`.`.trim(),
   }
 }
-
-const places = ['path', 'query', 'header']
-const byPlace = (a: Parameter, b: Parameter) => places.indexOf(a.in) - places.indexOf(b.in)
 
 /** A header's name as it is usually written: `If-Match`. */
 const capitalize = (name: string) => name.replace(/\b\w/g, letter => letter.toUpperCase())

@@ -102,8 +102,6 @@ export type StatusOf<Code extends ErrorCode> = (typeof failures)[Code][0]
 
 export const statusOf = <Code extends ErrorCode>(code: Code): StatusOf<Code> => failures[code][0]
 
-export const textOf = (code: ErrorCode): string => failures[code][1]
-
 /** The expected error in a chain of causes: a library may have wrapped it. */
 export function findAppError(error: unknown): AppError | undefined {
   for (let e = error; e instanceof Error; e = e.cause) if (e instanceof AppError) return e

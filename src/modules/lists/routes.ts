@@ -2,16 +2,15 @@ import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
 import {
   type AnswerTags,
-  entityTag,
   ifNoneMatchHeader,
-  isKnown,
   isUnchanged,
   preconditionHeaders,
   preconditionOf,
   sendTagged,
+  sendUnlessKnown,
   setAnswerTag,
 } from '../../http/entity-tag.ts'
-import { errors, preconditionFailed } from '../../http/error-responses.ts'
+import { conflictBody, errors } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
 import { query } from '../../http/query.ts'
@@ -62,13 +61,11 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
     )
     .get(
       '/:id',
-      async ({ user, params, query, headers, set, status }) => {
+      async ({ user, params, query, headers, set }) => {
         const list = await lists.read(user.id, params.id, query.counts)
         // The counts change without the list: so its version cannot be their ETag.
         if (query.counts) return sendJson<List>(set, list.json)
-        if (!isKnown(headers['if-none-match'], list.version)) return sendTagged<List>(set, list)
-        set.headers.etag = entityTag(list.version)
-        return status(304, undefined)
+        return sendUnlessKnown<List>(set, headers['if-none-match'], list)
       },
       {
         params: listParams,
@@ -88,18 +85,16 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
     )
     .delete(
       '/:id',
-      async ({ user, params, query, headers, status }) => {
-        await lists.remove(user.id, params.id, query.tasks ?? 'keep', preconditionOf(headers))
-        return status(204, undefined)
-      },
+      async ({ user, params, query, headers, status }) =>
+        status(204, await lists.remove(user.id, params.id, query.tasks ?? 'keep', preconditionOf(headers))),
       {
         params: listParams,
         query: deleteListQuery,
         headers: preconditionHeaders,
         response: {
           204: noContent,
-          ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list, 'list_changed'),
+          ...errors('not_authorized', 'list_not_found', 'list_changed'),
+          412: conflictBody(list),
         },
         detail: {
           operationId: 'deleteList',
@@ -141,8 +136,8 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         body: listUpdate,
         response: {
           200: withHeaders(jsonText(list), 'ETag'),
-          ...errors('not_authorized', 'list_not_found'),
-          ...preconditionFailed(list, 'list_changed'),
+          ...errors('not_authorized', 'list_not_found', 'list_changed'),
+          412: conflictBody(list),
         },
         detail: {
           operationId: 'updateList',

@@ -18,7 +18,7 @@ import { type AppError, findAppError } from '../../lib/errors.ts'
 import { nearest } from '../../lib/nearest.ts'
 import { requireScope } from '../../lib/scope.ts'
 import { type Message, refuseMessage } from './message.ts'
-import { checkArguments, inArguments, inputSchema, outputSchema } from './tool-schema.ts'
+import { checkArguments, inArguments, toolSchema } from './tool-schema.ts'
 import { createTools, effects, type Outcome, type Services, type Tool } from './tools.ts'
 
 const serverInfo = { name: 'todo-api', version }
@@ -87,8 +87,8 @@ const describe = (name: string, { description, arguments: input, result, effect 
   ({
     name,
     description,
-    inputSchema: inputSchema(input),
-    outputSchema: outputSchema(result),
+    inputSchema: toolSchema(input, { isInput: true }),
+    outputSchema: toolSchema(result, { isInput: false }),
     annotations: effects[effect],
   }) as ListedTool
 

@@ -35,12 +35,9 @@ function argumentOf([section, ...rest]: Problem['loc']): Problem['loc'] {
   return part === 'operations' ? ['tasks', index!, ...field] : rest
 }
 
-/** The JSON Schema of a tool's arguments. */
-export const inputSchema = (schema: TObject) => shorten(toJsonSchema(schema as Schema, {}), { isInput: true })
-
-/** The JSON Schema of a tool's result. It requires nothing: where a call fails, an error is sent instead. */
-export const outputSchema = (schema: TObject) =>
-  shorten(toJsonSchema(schema as Schema, {}), { isInput: false })
+/** The JSON Schema of a tool's arguments, or of its result. That requires nothing: where a call fails, an error is sent instead. */
+export const toolSchema = (schema: TObject, direction: { isInput: boolean }) =>
+  shorten(toJsonSchema(schema as Schema, {}), direction)
 
 /** Short, because an assistant reads it in every conversation: types and choices. `checkArguments` knows the rest. */
 function shorten(schema: Schema, direction: { isInput: boolean }): Schema {

@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
 import { errorFieldsOf } from '../../http/error-handler.ts'
-import { errors, preconditionFailed } from '../../http/error-responses.ts'
+import { conflictBody, errors } from '../../http/error-responses.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import { jsonText, sendJson } from '../../http/schema.ts'
 import { prefersStrict } from '../../http/unknown-names.ts'
@@ -31,8 +31,8 @@ export const batchRoutes = (tasks: TaskService, authenticate: Authenticate) =>
         body: batch,
         response: {
           200: jsonText(batchResult),
-          ...errors('not_authorized', 'task_not_found', 'id_used', ...misplacedCodes),
-          ...preconditionFailed(task),
+          ...errors('not_authorized', 'task_not_found', 'id_used', 'precondition_failed', ...misplacedCodes),
+          412: conflictBody(task),
         },
         detail: {
           operationId: 'batchTasks',

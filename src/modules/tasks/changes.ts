@@ -61,19 +61,6 @@ interface Place {
   base: number
 }
 
-/** Changes of one user, in order. */
-interface ChangesPage {
-  /** As the API sends it. */
-  json: string
-  state: string
-  /** The number of entries. */
-  count: number
-  /** The place after the last entry, for the client, and its version. */
-  cursor: string
-  version: number
-  hasMore: boolean
-}
-
 export function createChanges(db: Db, cursors: Cursors) {
   const query = prepareSql<Row>(db, 'changes', changesQuery)
   const readVersions = createVersionReader(db)
@@ -96,10 +83,10 @@ export function createChanges(db: Db, cursors: Cursors) {
 
   return {
     /**
-     * The changes since a cursor. Throws `validation_failed` for a cursor that is not this user's, and
+     * The changes since a cursor, as the API sends them; `cursor` and `version` are the place after them. Throws `validation_failed` for a cursor that is not this user's, and
      * `cursor_expired` when deletions after it are forgotten, or when the database is older than it (a restored backup).
      */
-    async changes(userId: UserId, { since: cursor, limit = 50 }: ChangesQuery): Promise<ChangesPage> {
+    async changes(userId: UserId, { since: cursor, limit = 50 }: ChangesQuery) {
       const known = readCursor(userId, cursor)
       const found = await query.execute({ user: userId, since: known?.since ?? 0, limit })
       const versions = found[0] ?? (await throwVersionless(db, userId))

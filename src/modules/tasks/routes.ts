@@ -2,16 +2,15 @@ import { Elysia, t } from 'elysia'
 import { body } from '../../http/body.ts'
 import {
   type AnswerTags,
-  entityTag,
   ifNoneMatchHeader,
-  isKnown,
   isUnchanged,
   preconditionHeaders,
   preconditionOf,
   sendTagged,
+  sendUnlessKnown,
   setAnswerTag,
 } from '../../http/entity-tag.ts'
-import { errors, preconditionFailed } from '../../http/error-responses.ts'
+import { conflictBody, errors } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
 import { query, queryValues } from '../../http/query.ts'
@@ -109,9 +108,8 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     })
     .get(
       '/trash',
-      async ({ user, query, request, set }) => {
-        return sendPage<TrashedTask[]>(set, request, await tasks.trash(user.id, query))
-      },
+      async ({ user, query, request, set }) =>
+        sendPage<TrashedTask[]>(set, request, await tasks.trash(user.id, query)),
       {
         query: trashQuery,
         response: { 200: withHeaders(jsonText(trashedTaskList), 'Link') },
@@ -132,13 +130,8 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     })
     .get(
       '/:id',
-      async ({ user, params, headers, set, status }) => {
-        const task = await tasks.read(user.id, params.id)
-        if (!isKnown(headers['if-none-match'], task.version)) return sendTagged<Task>(set, task)
-        // An answer without a body has no content type.
-        set.headers.etag = entityTag(task.version)
-        return status(304, undefined)
-      },
+      async ({ user, params, headers, set }) =>
+        sendUnlessKnown<Task>(set, headers['if-none-match'], await tasks.read(user.id, params.id)),
       {
         params: taskParams,
         headers: ifNoneMatchHeader,
@@ -168,8 +161,8 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         headers: preconditionHeaders,
         response: {
           204: noContent,
-          ...errors('not_authorized', 'task_not_found'),
-          ...preconditionFailed(task),
+          ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
+          412: conflictBody(task),
         },
         detail: {
           operationId: 'deleteTask',
@@ -180,10 +173,8 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     )
     .post(
       '/:id/restore',
-      async ({ user, params, headers, set }) => {
-        const task = await tasks.restore(user.id, params.id, preconditionOf(headers))
-        return sendTagged<Task>(set, task)
-      },
+      async ({ user, params, headers, set }) =>
+        sendTagged<Task>(set, await tasks.restore(user.id, params.id, preconditionOf(headers))),
       {
         ...change,
         detail: {
@@ -218,10 +209,8 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     )
     .put(
       '/:id',
-      async ({ user, params, body, headers, set }) => {
-        const task = await tasks.update(user.id, params.id, body, preconditionOf(headers))
-        return sendTagged<Task>(set, task)
-      },
+      async ({ user, params, body, headers, set }) =>
+        sendTagged<Task>(set, await tasks.update(user.id, params.id, body, preconditionOf(headers))),
       {
         ...change,
         body: taskUpdate,
@@ -234,10 +223,8 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     )
     .patch(
       '/:id',
-      async ({ user, params, body, headers, set }) => {
-        const task = await tasks.update(user.id, params.id, body, preconditionOf(headers))
-        return sendTagged<Task>(set, task)
-      },
+      async ({ user, params, body, headers, set }) =>
+        sendTagged<Task>(set, await tasks.update(user.id, params.id, body, preconditionOf(headers))),
       {
         ...change,
         body: taskUpdate,
@@ -256,8 +243,8 @@ const change = {
   headers: preconditionHeaders,
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
-    ...errors('not_authorized', 'task_not_found', ...misplacedCodes),
-    ...preconditionFailed(task),
+    ...errors('not_authorized', 'task_not_found', 'precondition_failed', ...misplacedCodes),
+    412: conflictBody(task),
   },
 }
 
