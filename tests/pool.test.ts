@@ -634,6 +634,54 @@ test('of what may wait a caller has half, and the next one half of the rest', as
   expect(outcomes).toEqual(['ada refused', 'bob refused'])
 })
 
+test('how much is looked at for each answer does not grow with the callers that wait', async () => {
+  const looksWith = async (callers: number) => {
+    const time = fakeTime()
+    const pool = scripted(8)
+    for (let i = 0; i < callers; i++)
+      void as(`user ${i}`, () => pool.transaction(query => query('wait 100', []))).catch(() => {})
+    await time.pass(20)
+    let looks = 0
+    for (const connection of pool.made)
+      Object.defineProperty(connection, 'lost', {
+        get() {
+          looks++
+          return false
+        },
+      })
+    await time.pass(300)
+    jest.useRealTimers()
+    return looks
+  }
+
+  expect(await looksWith(200)).toBeLessThan(1.5 * (await looksWith(20)))
+})
+
+test('what a caller has asked for first is sent first, also when it needs a connection to itself', async () => {
+  const time = fakeTime()
+  const pool = scripted(4)
+  const order: string[] = []
+  const askAs = (text: string, prepare: boolean) =>
+    as('ada', () => ask(pool, text, prepare).then(() => order.push(text)))
+  for (let i = 0; i < 30; i++) void askAs('wait 2 read', true)
+  void askAs('wait 2 search', false)
+  for (let i = 0; i < 200; i++) void askAs('wait 2 read', true)
+  await time.pass(600)
+
+  expect(order.indexOf('wait 2 search')).toBeLessThan(100)
+})
+
+test('while anything is slow, what one caller asks for in ever new texts has a quarter of the connections', async () => {
+  const time = fakeTime()
+  const pool = scripted(8)
+  void ask(pool, 'wait 1500 locked')
+  await time.pass(600)
+  for (let i = 0; i < 20; i++) void as('ada', () => ask(pool, `wait 1500 list ${i}`))
+  await time.pass(600)
+
+  expect(pool.stats()).toMatchObject({ inUse: 3, waiting: 18 })
+})
+
 test('transactions have half of the connections at most', async () => {
   const time = fakeTime()
   const pool = scripted(5)

@@ -33,7 +33,8 @@ const waitingPerConnection = 100
  * - What takes long leaves a quarter of the connections to the rest: transactions, and statements of a text that was slow
  *   lately, have half each. So a locked table or a search through many tasks stops no other.
  * - One user cannot keep all others waiting: a caller has a quarter of the connections for its transactions, which would
- *   wait for each other, a quarter for what is slow, and three quarters for all.
+ *   wait for each other, a quarter for what is slow, and three quarters for all. While anything is slow, what is not
+ *   prepared counts as slow: a list can be asked for in ever new texts.
  * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
  * - When no connection is left and none can be opened, the database is `away`: jobs are refused at once, while one
  *   connection at a time is tried.
@@ -89,7 +90,8 @@ export function createPool(
       pending.add(job)
       const now = performance.now()
       // Mostly nothing waits: then it need not be queued.
-      const connection = queue.size === 0 ? pickConnection(job, shareOf(job), now) : undefined
+      const isFirst = queue.size === 0 && !isFull(kind)
+      const connection = isFirst ? pickConnection(job, shareOf(job), now) : undefined
       if (connection) void send(job, connection, now)
       else {
         queue.add(job)
@@ -101,10 +103,16 @@ export function createPool(
 
   /** Sends what may be sent, callers in turn. When one has to wait for a connection, nothing overtakes it. */
   function dispatch(now: number) {
+    // Of all callers, so that it is not looked at for each of them: while jobs are sent, no connection becomes free.
+    const full = new Set<Job['kind']>()
     for (const jobs of queue) {
       const refused = new Set<Job['kind']>()
       for (const job of jobs) {
-        if (refused.has(job.kind)) continue
+        if (full.has(job.kind) || refused.has(job.kind)) continue
+        if (isFull(job.kind)) {
+          full.add(job.kind)
+          continue
+        }
         const share = shareOf(job)
         const connection = pickConnection(job, share, now)
         if (connection) {
@@ -114,24 +122,34 @@ export function createPool(
           break
         }
         if (!share) return open(now)
+        // It waits for one of these, so no other of its caller's may be sent there.
+        if (share.length > 0) break
         refused.add(job.kind)
       }
     }
   }
 
+  /** Whether what takes long has as many connections as it may. */
+  function isFull(kind: Job['kind']): boolean {
+    if (size === 1 || !isLong(kind)) return false
+    const long = connectionsOf(job => isLong(job.kind))
+    return long.length >= threeQuarters || long.filter(({ sent }) => sent[0]!.kind === kind).length >= half
+  }
+
   /**
-   * The connections that a job has to share with others of its kind or caller, which have as many as they may; others
-   * overtake it until it can be sent there. `undefined`: it may have any.
+   * The connections that a job has to share with others of its caller, which have as many as they may; others overtake it
+   * until it can be sent there. `undefined`: it may have any.
    */
   function shareOf({ kind, caller }: Job): PoolConnection[] | undefined {
-    if (size > 1 && isLong(kind)) {
-      const long = connectionsOf(job => isLong(job.kind))
-      const alike = long.filter(({ sent }) => sent[0]!.kind === kind)
-      const own = alike.filter(({ sent }) => sent[0]!.caller === caller)
-      const isOwnFull = caller !== undefined && own.length >= quarter
-      if (long.length >= threeQuarters || alike.length >= half || isOwnFull) return []
-    }
     if (caller === undefined) return undefined
+    if (size > 1 && (isLong(kind) || (kind === 'unprepared' && slow.size > 0))) {
+      const isTransaction = kind === 'transaction'
+      const alike = connectionsOf(
+        job =>
+          job.caller === caller && job.kind !== 'prepared' && (job.kind === 'transaction') === isTransaction,
+      )
+      if (alike.length >= quarter) return []
+    }
     // Mostly too few have work at all.
     let busy = 0
     for (const { sent } of connections) if (sent.length > 0) busy++
