@@ -22,7 +22,6 @@ const tickMs = 50
 /** Pause after a connection that could not be opened. */
 const restMs = 250
 const waitingPerConnection = 100
-const quickTextsMax = 500
 
 /**
  * Connections for many short statements, so that an outage of the database does not become one of the service.
@@ -32,10 +31,10 @@ const quickTextsMax = 500
  * - One queue, in which callers take turns; jobs go to the least loaded connection. Only prepared statements are pipelined,
  *   and never behind a slow one.
  * - What takes long leaves a quarter of the connections to the rest: transactions, and statements of a text that was slow
- *   lately, have half each. So a locked table or a search through many tasks stops no other. A list can be asked for in ever
- *   new texts: what is not prepared counts as slow until it was quick once.
+ *   lately, have half each. So a locked table or a search through many tasks stops no other.
  * - One user cannot keep all others waiting: a caller has a quarter of the connections for its transactions, which would
- *   wait for each other, a quarter for what is slow, and three quarters for all.
+ *   wait for each other, a quarter for what is slow, and three quarters for all. While anything is slow, what is not
+ *   prepared counts as slow: a list can be asked for in ever new texts.
  * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
  * - When no connection is left and none can be opened, the database is `away`: jobs are refused at once, while one
  *   connection at a time is tried.
@@ -59,16 +58,14 @@ export function createPool(
   let restUntil = 0
   /** Texts that took long lately, and until when that is assumed. */
   const slow = new Map<string, number>()
-  /** Texts that are not prepared, and were quick the last time. */
-  const quick = new Set<string>()
   let away: { cause: unknown } | undefined
   let isClosed = false
   // Also without work: the return of the database must be noticed.
   const clock = setInterval(checkDeadlines, tickMs).unref()
 
   const query: Query = (text, values, options) => {
-    const kind = options?.prepare ? 'prepared' : quick.has(text) ? 'unprepared' : 'slow'
-    return submit(slow.has(text) ? 'slow' : kind, text, on => on.run(text, values, options))
+    const kind = slow.has(text) ? 'slow' : options?.prepare ? 'prepared' : 'unprepared'
+    return submit(kind, text, on => on.run(text, values, options))
   }
 
   // Nothing is prepared in a transaction: a plan that no longer fits is asked for once more, and when that shows, the
@@ -145,8 +142,12 @@ export function createPool(
    */
   function shareOf({ kind, caller }: Job): PoolConnection[] | undefined {
     if (caller === undefined) return undefined
-    if (size > 1 && isLong(kind)) {
-      const alike = connectionsOf(job => job.kind === kind && job.caller === caller)
+    if (size > 1 && (isLong(kind) || (kind === 'unprepared' && slow.size > 0))) {
+      const isTransaction = kind === 'transaction'
+      const alike = connectionsOf(
+        job =>
+          job.caller === caller && job.kind !== 'prepared' && (job.kind === 'transaction') === isTransaction,
+      )
       if (alike.length >= quarter) return []
     }
     // Mostly too few have work at all.
@@ -171,7 +172,7 @@ export function createPool(
     }
     const answeredAt = performance.now()
     // It is quick again: the lock is gone, or the server had paused.
-    if (job.kind === 'slow' && answeredAt - now < slowMs) noteQuick(job.text)
+    if (job.kind === 'slow' && answeredAt - now < slowMs) slow.delete(job.text)
     connection.sent.shift()
     pending.delete(job)
     queue.yieldTurn(job.caller)
@@ -238,20 +239,12 @@ export function createPool(
     else dispatch(now)
   }
 
-  function noteQuick(text: string) {
-    slow.delete(text)
-    quick.add(text)
-    if (quick.size > quickTextsMax) quick.delete(quick.values().next().value!)
-  }
-
   /** Marks the texts that are slow now. */
   function noteSlow(busy: PoolConnection[], now: number) {
     for (const [text, until] of slow) if (until <= now) slow.delete(text)
     for (const { sent, isQuietFor } of busy) {
       const { kind, text } = sent[0]!
-      if (kind === 'transaction' || !isQuietFor(slowMs, now)) continue
-      slow.set(text, now + slowMarkMs)
-      quick.delete(text)
+      if (kind !== 'transaction' && isQuietFor(slowMs, now)) slow.set(text, now + slowMarkMs)
     }
     if (slow.size === 0) return
     for (const job of pending) if (job.kind !== 'transaction' && slow.has(job.text)) job.kind = 'slow'
