@@ -111,7 +111,7 @@ async function run(config: Config, log: Log, supervisor?: Supervisor) {
     await service.migrated
     supervisor?.send('migrated')
   } catch (error) {
-    await service.stop('the database cannot be brought up to date')
+    await service.stop('the database cannot be brought up to date', 0)
     await writeLastLines(log)
     throw error
   }
