@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -564,6 +565,20 @@ describe('config', () => {
   ])('shows the address of a collector without what opens it: %s', async (address, shown) => {
     const { of } = await config({ OTEL_EXPORTER_OTLP_ENDPOINT: address })
     expect(of('OTEL_EXPORTER_OTLP_ENDPOINT').value).toBe(shown)
+  })
+
+  test('reads them from source as the executable does, not as Bun would', async () => {
+    const root = join(import.meta.dir, '..')
+    const cwd = mkdtempSync(join(folder, 'source-'))
+    copyFileSync(join(root, 'bunfig.toml'), join(cwd, 'bunfig.toml'))
+    writeFileSync(join(cwd, '.env'), 'HOST=$PORT\n')
+    writeFileSync(join(cwd, '.env.local'), 'PORT=9000\n')
+    const program = [process.execPath, join(root, 'src/main.ts'), 'config', '--json']
+    const child = Bun.spawn(program, { cwd, env: { PATH: process.env.PATH } })
+    const shown = lines(await child.stdout.text()).map(line => JSON.parse(line))
+
+    expect(shown.find(({ name }) => name === 'HOST')).toEqual({ name: 'HOST', value: '$PORT', from: '.env' })
+    expect(shown.find(({ name }) => name === 'PORT').from).toBe('default')
   })
 
   test('leaves no setting out, and shows what is in force for each', async () => {
