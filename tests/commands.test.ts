@@ -601,13 +601,21 @@ describe('config', () => {
     expect((await config({ METRICS_PORT: '9100' })).of('METRICS_HOST').value).toBe('127.0.0.1')
   })
 
-  test('with mistakes names them all and exits 2', async () => {
-    const { exitCode, stderr, stdout } = await config({ PORT: 'geheim', LOG_LEVEL: 'loud' })
+  test('with mistakes says where each setting comes from, names the mistakes and exits 2', async () => {
+    const env = { PORT: 'geheim', SECRET_KEY_FILE: 'geheim', DATABASE_URL: 'postgres://ada:geheim@db/todo' }
+    const { exitCode, stderr, stdout, of } = await config(env, 'LOG_LEVEL=loud\nBACKUP_KEEP=3\n')
 
-    expect([exitCode, stdout]).toEqual([2, ''])
-    expect(stderr).toContain('PORT')
-    expect(stderr).toContain('LOG_LEVEL')
-    expect(stderr).not.toContain('geheim')
+    expect([of('PORT'), of('SECRET_KEY'), of('LOG_LEVEL')]).toEqual([
+      { name: 'PORT', value: '(wrong)', from: 'environment' },
+      { name: 'SECRET_KEY', value: '(wrong)', from: 'SECRET_KEY_FILE in environment' },
+      { name: 'LOG_LEVEL', value: '(wrong)', from: '.env' },
+    ])
+    expect(of('BACKUP_KEEP')).toEqual({ name: 'BACKUP_KEEP', value: '3', from: '.env' })
+    expect(of('DATABASE_URL').value).toBe('postgres://ada:(hidden)@db/todo')
+    expect(stderr).toStartWith('Settings:\n')
+    for (const name of ['PORT', 'SECRET_KEY_FILE', 'LOG_LEVEL']) expect(stderr).toContain(`  ${name} `)
+    expect(stdout + stderr).not.toContain('geheim')
+    expect(exitCode).toBe(2)
   })
 })
 

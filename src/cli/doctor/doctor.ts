@@ -54,7 +54,8 @@ function examineSettings(tell: Tell): Config | undefined {
     return config
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
-    for (const mistake of error.mistakes) tell('settings', mistake, fail())
+    for (const mistake of error.mistakes)
+      tell('settings', mistake, fail('`todo-api config` shows its source'))
     return undefined
   }
 }
