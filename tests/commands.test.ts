@@ -703,6 +703,7 @@ describe('doctor fails, and says what to do', () => {
 describe('wrong use', () => {
   test.each([
     [['user', 'nosuch']],
+    [['help', 'nosuch']],
     [['user', 'create']],
     [['user', 'create', 'a@example.com', 'password']],
     [['user', 'create', 'a@example.com', '--password', 'x']],
@@ -821,6 +822,7 @@ describe('help', () => {
 
   test('is the same for `help user`', async () => {
     expect(await help('help', 'user')).toBe(await help('user', '--help'))
+    expect(await help('help', 'user', 'create')).toBe(await help('user', 'create', '--help'))
   })
 
   test.each([
