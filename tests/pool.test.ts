@@ -671,15 +671,20 @@ test('what a caller has asked for first is sent first, also when it needs a conn
   expect(order.indexOf('wait 2 search')).toBeLessThan(100)
 })
 
-test('while anything is slow, what one caller asks for in ever new texts has a quarter of the connections', async () => {
+test('statements that are not prepared and begin alike are slow together, others are not', async () => {
   const time = fakeTime()
   const pool = scripted(8)
-  void ask(pool, 'wait 1500 locked')
-  await time.pass(600)
-  for (let i = 0; i < 20; i++) void as('ada', () => ask(pool, `wait 1500 list ${i}`))
-  await time.pass(600)
+  const list = (i: number, prepare: boolean) =>
+    void as(`user ${i}`, () => ask(pool, `wait 600 ${'list '.repeat(20)}${i}`, prepare))
+  list(0, false)
+  await time.pass(510)
+  for (let i = 1; i < 7; i++) list(i, false)
+  await time.pass(20)
+  expect(pool.stats()).toMatchObject({ inUse: 4, waiting: 3 })
+  for (let i = 7; i < 10; i++) list(i, true)
+  await time.pass(20)
 
-  expect(pool.stats()).toMatchObject({ inUse: 3, waiting: 18 })
+  expect(pool.stats()).toMatchObject({ inUse: 7, waiting: 3 })
 })
 
 test('transactions have half of the connections at most', async () => {

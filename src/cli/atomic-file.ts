@@ -1,6 +1,6 @@
-import { fsyncSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { rmSync, statSync, writeFileSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
-import { openDraft, syncFolder } from '../lib/durable-file.ts'
+import { openDraft } from '../lib/durable-file.ts'
 import { onStopSignal } from '../server/stop-signal.ts'
 import { print } from './terminal.ts'
 
@@ -36,10 +36,8 @@ async function replaceFile<T>(path: string, work: Work<T>, check?: Check): Promi
   using draft = openDraft(path)
   using _ = removedAtEnd(draft.path)
   const result = await work({ write: async data => writeFileSync(draft.file, data) })
-  fsyncSync(draft.file)
   await check?.(draft.path)
-  renameSync(draft.path, path)
-  syncFolder(dirname(path))
+  draft.publish()
   return result
 }
 

@@ -6,7 +6,7 @@ import { createDb } from '../db/drizzle.ts'
 import { brokenConstraint, databaseError } from '../db/pg-error.ts'
 import { AppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
-import { type Operations, operationsOn } from './operations.ts'
+import { type CommandDriver, operationsOn } from './operations.ts'
 
 /**
  * The embedded database belongs to one process. While that is the service, commands send it their statements over a
@@ -94,9 +94,7 @@ function describe(error: unknown): Failure {
 }
 
 /** The database of the service that runs on this folder; `undefined` without one. */
-export async function connectToService(
-  dataDir: string,
-): Promise<(Driver & AsyncDisposable & Operations) | undefined> {
+export async function connectToService(dataDir: string): Promise<CommandDriver | undefined> {
   const unix = join(dataDir, socketName)
   async function call<Name extends keyof Calls>(
     name: Name,

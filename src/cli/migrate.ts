@@ -7,13 +7,11 @@ import { applyMigrations, isAbsent, openDatabase, sayItWaits } from './open-data
 import { readConfig } from './read-config.ts'
 import { say } from './terminal.ts'
 
-interface Options {
-  status?: boolean
-  distribute?: boolean
-}
-
 /** `todo-api migrate [--status | --distribute]`: returns whether the database is up to date at the end. */
-export async function migrateCommand(_: string, options: Options): Promise<boolean> {
+export async function migrateCommand(
+  _: string,
+  options: { status?: boolean; distribute?: boolean },
+): Promise<boolean> {
   const config = readConfig()
   if (options.status) return report(await pending(config))
   await using driver = await openDriver(config.database)

@@ -8,12 +8,9 @@ import { openDriver } from '../db/open-driver.ts'
 import { distributedTables } from '../modules/table-registry.ts'
 import { removedAtEnd } from './atomic-file.ts'
 import { connectToService, newCopy } from './control-socket.ts'
-import { type Operations, operationsOn } from './operations.ts'
+import { type CommandDriver, operationsOn } from './operations.ts'
 import { readConfig } from './read-config.ts'
 import { say } from './terminal.ts'
-
-/** A database for a command: that of a running service refuses transactions other than `Operations`. */
-type CommandDriver = Driver & AsyncDisposable & Operations
 
 /** Opens the database of the settings: through the service when that has the embedded one. */
 export async function openDatabase({ database }: Config): Promise<CommandDriver> {

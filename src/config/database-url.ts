@@ -20,25 +20,7 @@ export const isSocket = ({ name, address }: Host) => !address && name.startsWith
 export type Encryption = 'plain' | 'tls'
 
 /** What `DATABASE_URL` says. */
-export interface DatabaseAddress {
-  hosts: Host[]
-  /** Empty: what the environment says, as with `PGUSER`. So are the next two. */
-  user: string
-  password: string
-  database: string
-  /** Tried in this order. */
-  encryption: readonly Encryption[]
-  /** Whether TLS begins without asking the server first. */
-  isDirectTls: boolean
-  tls: ConnectionOptions
-  /** Whether a read-only server is passed over. */
-  mustBeWritable: boolean
-  connectTimeoutSeconds?: number | undefined
-  /** Parameters of the session, their names in small letters. */
-  session: Record<string, string>
-  /** Names of the parameters that mean nothing here. */
-  ignored: string[]
-}
+export type DatabaseAddress = ReturnType<typeof parseDatabaseUrl>
 
 /** All mistakes of an address, without anything that it holds. */
 export class DatabaseUrlError extends Error {
@@ -58,28 +40,33 @@ const notEncoded =
  * pg-connection-string, the library for this, knows one host without its own port, takes a password that is not encoded
  * for a part of the host, reads `sslmode` as libpq does only if the address asks for that, and checks no value.
  */
-export function parseDatabaseUrl(url: string): DatabaseAddress {
+export function parseDatabaseUrl(url: string) {
   const parts = split(url)
-  const { values, session, ignored, mistakes } = readParameters(parts.query)
+  const { values, passedOn, ignored, mistakes } = readParameters(parts.query)
   const mistake = (message: string) => void mistakes.push(message)
 
   const hosts = readHosts(parts.authority, values, mistake)
   const tls = readTls(values, mistake)
   if (mistakes.length > 0) throw new DatabaseUrlError(mistakes)
   const target = values.target_session_attrs
+  /** Parameters of the session, their names in small letters. */
+  const session: Record<string, string> = {
+    application_name: values.application_name ?? values.fallback_application_name ?? 'todo-api',
+    ...(values.options && { options: values.options }),
+    ...passedOn,
+  }
   return {
     hosts,
+    /** Empty: what the environment says, as with `PGUSER`. So are the next two. */
     user: values.user ?? parts.user,
     password: values.password ?? parts.password,
     database: values.dbname ?? parts.database,
     ...tls,
+    /** Whether a read-only server is passed over. */
     mustBeWritable: target ? target !== 'any' : hosts.length > 1,
     connectTimeoutSeconds: Number(values.connect_timeout) || undefined,
-    session: {
-      application_name: values.application_name ?? values.fallback_application_name ?? 'todo-api',
-      ...(values.options && { options: values.options }),
-      ...session,
-    },
+    session,
+    /** Names of the parameters that mean nothing here. */
     ignored,
   }
 }
@@ -114,7 +101,7 @@ function decode(text: string | undefined): string {
 
 function readParameters(query: string) {
   const values: Record<string, string> = {}
-  const session: Record<string, string> = {}
+  const passedOn: Record<string, string> = {}
   const ignored: string[] = []
   const mistakes: string[] = []
   for (const pair of query.split('&').filter(Boolean)) {
@@ -125,14 +112,14 @@ function readParameters(query: string) {
     const text = decode(value)
     if (parameter?.handling === 'used') values[name] = text
     // One with a dot belongs to an extension of the server.
-    else if (parameter?.handling === 'passed on' || /^\w+\.\w+$/.test(name)) session[name] = text
+    else if (parameter?.handling === 'passed on' || /^\w+\.\w+$/.test(name)) passedOn[name] = text
     else if (parameter?.handling === 'ignored') ignored.push(name)
     else if (parameter) mistakes.push(`has ${name}: ${parameter.about.replaceAll('`', '')}`)
     else mistakes.push(unknownParameter(name))
     const fault = parameter && faultOf(text, parameter.values)
     if (fault) mistakes.push(`has ${name} with another value than ${fault}`)
   }
-  return { values, session, ignored, mistakes }
+  return { values, passedOn, ignored, mistakes }
 }
 
 function faultOf(value: string, allowed: Parameter['values']): string | undefined {
@@ -223,7 +210,13 @@ function readTls(values: Record<string, string>, mistake: Mistake) {
     ...(values.ssl_max_protocol_version && { maxVersion: values.ssl_max_protocol_version as SecureVersion }),
     ...(isDirectTls && { ALPNProtocols: ['postgresql'] }),
   }
-  return { encryption: encryptions[mode], isDirectTls, tls }
+  return {
+    /** Tried in this order. */
+    encryption: encryptions[mode],
+    /** Whether TLS begins without asking the server first. */
+    isDirectTls,
+    tls,
+  }
 }
 
 type Mistake = (message: string) => void

@@ -1,6 +1,6 @@
-import { existsSync, fsyncSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { openDraft, syncFolder } from '../lib/durable-file.ts'
+import { openDraft } from '../lib/durable-file.ts'
 import { lockFile, prepareDataDir, secretName, unusable } from './data-dir.ts'
 
 const secretBytes = 32
@@ -43,9 +43,7 @@ function makeSecret(path: string): void {
 function writeSecret(path: string): void {
   using draft = openDraft(path)
   writeSync(draft.file, crypto.getRandomValues(Buffer.alloc(secretBytes)).toString('hex'))
-  fsyncSync(draft.file)
-  renameSync(draft.path, path)
-  syncFolder(dirname(path))
+  draft.publish()
 }
 
 function readSecret(file: string): string {

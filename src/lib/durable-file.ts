@@ -1,4 +1,5 @@
-import { closeSync, fsyncSync, openSync, rmSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs'
+import { dirname } from 'node:path'
 
 /** Syncs the entries of a folder to disk, not the contents of its files. */
 export function syncFolder(path: string): void {
@@ -13,7 +14,7 @@ export function syncFolder(path: string): void {
 /**
  * Creates a file beside the one that it will replace, readable by its owner only. Its name is random and must be free, so
  * that another user of the folder cannot prepare a file or a link there. For `using`: it is closed, and removed unless it was
- * renamed.
+ * published.
  */
 export function openDraft(path: string) {
   const draft = `${path}.${crypto.randomUUID()}.part`
@@ -21,6 +22,12 @@ export function openDraft(path: string) {
   return {
     path: draft,
     file,
+    /** Puts it in the place of the file; a power cut leaves the old one or the new one as a whole. */
+    publish() {
+      fsyncSync(file)
+      renameSync(draft, path)
+      syncFolder(dirname(path))
+    },
     [Symbol.dispose]() {
       closeSync(file)
       rmSync(draft, { force: true })

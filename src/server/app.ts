@@ -38,7 +38,7 @@ import type { Log } from '../telemetry/log.ts'
 import type { Observer } from '../telemetry/observer.ts'
 import type { Job } from './jobs.ts'
 
-export interface AppParts {
+interface AppParts {
   config: Config
   secretKey: string
   driver: Driver

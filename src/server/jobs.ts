@@ -20,23 +20,20 @@ export function schedule(jobs: readonly Job[], log: Log): { stop(): Promise<void
 
   function plan(job: Job) {
     const seconds = job.everySeconds * (0.9 + 0.2 * Math.random())
-    timers.set(job, setTimeout(start, seconds * 1000, job))
+    timers.set(
+      job,
+      setTimeout(() => runs.set(job, run(job)), seconds * 1000),
+    )
   }
 
-  function start(job: Job) {
-    const run = attempt(job).then(() => {
-      if (timers.has(job)) plan(job)
-    })
-    runs.set(job, run)
-  }
-
-  async function attempt({ name, run }: Job) {
+  async function run(job: Job) {
     try {
-      await run()
+      await job.run()
     } catch (error) {
       const isAway = findAppError(error)?.code === 'unavailable'
-      if (!isAway) log.error('job failed', { job: name, ...errorFields(error) })
+      if (!isAway) log.error('job failed', { job: job.name, ...errorFields(error) })
     }
+    if (timers.has(job)) plan(job)
   }
 
   for (const job of jobs) plan(job)

@@ -9,6 +9,31 @@ import { distributedTables, registry } from '../../modules/table-registry.ts'
 import { diagnose } from './diagnose.ts'
 import { fail, ok, type Tell, type Verdict, warn } from './finding.ts'
 
+export async function examineDatabase(driver: Driver, config: Config, tell: Tell): Promise<void> {
+  // Connecting takes its time, and what is measured here is the answer.
+  await driver.query('select 1', [])
+  const begun = performance.now()
+  const asked = Date.now()
+  const server = await readServer(driver)
+  const ms = Math.round(performance.now() - begun)
+  const { version, number, encoding, zone, clock } = server
+  const what = `${driver.kind === 'embedded' ? 'embedded ' : ''}PostgreSQL ${version}, answered in ${ms} ms`
+  tell('database', what, judgeVersion(number))
+  tell('encoding', encoding, encoding === 'UTF8' ? ok : fail(makeUtf8Database))
+  if (zone === 'UTC') tell('time zone', zone, ok)
+  else {
+    const about = `sessions have ${zone}: a proxy drops the setting`
+    tell('time zone', about, fail(`alter role … set timezone = 'UTC'`))
+  }
+  examineSessions(server, config, tell)
+  examineClock(clock - (asked + ms / 2), tell)
+  const isMigrated = await examineMigrations(driver, tell)
+  await examineDistribution(driver, tell)
+  await examineWriting(driver, server, isMigrated, tell)
+}
+
+type Server = Awaited<ReturnType<typeof readServer>>
+
 /** The values of a session for which the limits of the service were not set. */
 const postgresDefaults = {
   statement_timeout: '0',
@@ -20,50 +45,26 @@ const postgresDefaults = {
 }
 
 /** What a server says of itself and of our session. */
-type Server = {
-  version: string
-  number: number
-  encoding: string
-  zone: string
-  isReadOnly: boolean
-  isStandby: boolean
-  isolation: string
-  /** Its clock: milliseconds since 1970. */
-  clock: number
-  connectionsMax: number
-  /** Limits of statements that the session does not have. */
-  missingLimits: (keyof typeof postgresDefaults)[]
-}
-
-export async function examineDatabase(driver: Driver, config: Config, tell: Tell): Promise<void> {
-  // Connecting takes its time, and what is measured here is the answer.
-  await driver.query('select 1', [])
-  const begun = performance.now()
-  const asked = Date.now()
-  const [row] = await createDb(driver).execute<Server>(sql`
-    select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
-           current_setting('server_encoding') as encoding, current_setting('TimeZone') as zone,
-           current_setting('transaction_read_only') = 'on' as "isReadOnly",
-           pg_is_in_recovery() as "isStandby", current_setting('default_transaction_isolation') as isolation,
-           (extract(epoch from clock_timestamp()) * 1000)::bigint as clock,
-           current_setting('max_connections')::int as "connectionsMax",
-           (select coalesce(json_agg(key), '[]') from json_each_text(${JSON.stringify(postgresDefaults)}::text::json)
-            where current_setting(key) = value) as "missingLimits"`)
-  const ms = Math.round(performance.now() - begun)
-  const { version, number, encoding, zone, clock } = row!
-  const what = `${driver.kind === 'embedded' ? 'embedded ' : ''}PostgreSQL ${version}, answered in ${ms} ms`
-  tell('database', what, judgeVersion(number))
-  tell('encoding', encoding, encoding === 'UTF8' ? ok : fail(makeUtf8Database))
-  if (zone === 'UTC') tell('time zone', zone, ok)
-  else {
-    const about = `sessions have ${zone}: a proxy drops the setting`
-    tell('time zone', about, fail(`alter role … set timezone = 'UTC'`))
-  }
-  examineSessions(row!, config, tell)
-  examineClock(clock - (asked + ms / 2), tell)
-  const isMigrated = await examineMigrations(driver, tell)
-  await examineDistribution(driver, tell)
-  await examineWriting(driver, row!, isMigrated, tell)
+async function readServer(driver: Driver) {
+  const [server] = await createDb(driver)
+    .select({
+      version: sql<string>`current_setting('server_version')`,
+      number: sql<number>`current_setting('server_version_num')::int`,
+      encoding: sql<string>`current_setting('server_encoding')`,
+      zone: sql<string>`current_setting('TimeZone')`,
+      isReadOnly: sql<boolean>`current_setting('transaction_read_only') = 'on'`,
+      isStandby: sql<boolean>`pg_is_in_recovery()`,
+      isolation: sql<string>`current_setting('default_transaction_isolation')`,
+      /** Its clock: milliseconds since 1970. */
+      clock: sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint`,
+      connectionsMax: sql<number>`current_setting('max_connections')::int`,
+      /** Limits of statements that the session does not have. */
+      missingLimits: sql<(keyof typeof postgresDefaults)[]>`(
+        select coalesce(json_agg(key), '[]') from json_each_text(${JSON.stringify(postgresDefaults)}::text::json)
+        where current_setting(key) = value)`,
+    })
+    .from(sql`(select) one`)
+  return server!
 }
 
 function judgeVersion(number: number): Verdict {

@@ -1,9 +1,9 @@
 import { availableParallelism } from 'node:os'
-import { type Config, ConfigError, parseConfig } from '../../config/config.ts'
+import { type Config, ConfigError } from '../../config/config.ts'
 import { newestBackup } from '../../server/backups.ts'
 import { connectToService } from '../control-socket.ts'
 import { isAbsent, openDatabase } from '../open-database.ts'
-import { readEnv } from '../read-config.ts'
+import { readConfig } from '../read-config.ts'
 import { print } from '../terminal.ts'
 import { examineDataDir } from './data-folder.ts'
 import { examineDatabase } from './database.ts'
@@ -48,7 +48,7 @@ async function examine(tell: Tell): Promise<void> {
 
 function examineSettings(tell: Tell): Config | undefined {
   try {
-    const config = parseConfig(readEnv().env)
+    const config = readConfig()
     tell('settings', 'valid; `todo-api config` lists them', ok)
     examineWorkers(config, tell)
     return config

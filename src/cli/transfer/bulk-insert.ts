@@ -1,6 +1,6 @@
 import { and, eq, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { listTombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
+import { users, userVersions } from '../../db/tables.ts'
 import { lists } from '../../modules/lists/table.ts'
 import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { tasks } from '../../modules/tasks/table.ts'
@@ -62,7 +62,6 @@ async function addUsers(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
 async function addOwned(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
   if (rows.length === 0) return []
   const ownerOf = ({ columns }: NewRow) => String(columns.user_id)
-  const keyOf = (row: NewRow) => `${kindOf(row)} ${ownerOf(row)} ${row.columns.id}`
   const ids = rows.map(({ columns }) => columns.id)
   const owners = [...new Set(rows.map(ownerOf))]
   const lastVersions = await lockLastVersions(tx, owners)
@@ -71,10 +70,11 @@ async function addOwned(tx: Db, rows: readonly NewRow[]): Promise<Outcome[]> {
   const outcomes = rows.map((row): Outcome => {
     const lastVersion = lastVersions.get(ownerOf(row))
     if (lastVersion === undefined) return 'orphan'
-    if (present.has(keyOf(row))) return 'present'
+    const key = keyOf(row.table, ownerOf(row), row.columns.id)
+    if (present.has(key)) return 'present'
     const version = lastVersion + 1
     lastVersions.set(ownerOf(row), version)
-    present.add(keyOf(row))
+    present.add(key)
     added.push({ ...row, columns: { ...row.columns, version } })
     return 'added'
   })
@@ -103,21 +103,20 @@ async function lockLastVersions(tx: Db, userIds: string[]): Promise<Map<string, 
   return new Map(locked.map(({ id, version }) => [id, version]))
 }
 
-type Kind = 'task' | 'list'
-const kindOf = ({ table }: NewRow): Kind => (table.startsWith('list') ? 'list' : 'task')
+/** A row and its tombstone have the same key. */
+const keyOf = (type: string, userId: string, id: string) =>
+  `${type.startsWith('list') ? 'list' : 'task'} ${userId} ${id}`
 
-/** Which of these rows are in the database, or were deleted there, as `kind user id`. */
+/** The keys of the rows that are in the database, or were deleted there. */
 async function findPresent(tx: Db, ids: string[], userIds: string[]): Promise<Set<string>> {
   const present = new Set<string>()
-  const among = { task: [tasks, taskTombstones], list: [lists, listTombstones] } as const
-  for (const kind of ['task', 'list'] as const) {
-    for (const table of among[kind]) {
-      const found = await tx
-        .select({ id: table.id, userId: table.userId })
-        .from(table)
-        .where(and(inArray(table.id, ids), inArray(table.userId, userIds)))
-      for (const row of found) present.add(`${kind} ${row.userId} ${row.id}`)
-    }
+  const { user: _, ...owned } = exportedTables
+  for (const [type, table] of Object.entries(owned)) {
+    const found = await tx
+      .select({ id: table.id, userId: table.userId })
+      .from(table)
+      .where(and(inArray(table.id, ids), inArray(table.userId, userIds)))
+    for (const row of found) present.add(keyOf(type, row.userId, row.id))
   }
   return present
 }

@@ -10,9 +10,9 @@ import { createProgress, say } from '../terminal.ts'
 import { exportedColumns, exportFormat, noRows } from './format.ts'
 import { beginSnapshot, readJson } from './read-cursor.ts'
 
-const listOf = (type: RowType, prefix = '') =>
+const listOf = (type: RowType) =>
   exportedColumns(type)
-    .map(({ name }) => prefix + name)
+    .map(({ name }) => name)
     .join(', ')
 
 /** `todo-api export`: writes everything of all users, or of one, as lines of JSON to a file; `-` is stdout. */
@@ -64,7 +64,7 @@ function queries(userId: string | undefined): [RowType, string][] {
     `select '${type}' as type, ${listOf(type)} from ${getTableName(exportedTables[type])} r
      where ${which} ${and('user_id')} and (select true from users u where u.id = r.user_id) order by user_id, version`
   const accounts = `
-    select 'user' as type, ${listOf('user', 'u.')}, coalesce(v.last_version, 0) as last_version
+    select 'user' as type, ${listOf('user')}, coalesce(v.last_version, 0) as last_version
     from users u left join user_versions v on v.user_id = u.id
     where true ${and('u.id')} order by u.created_at, u.id`
   return [

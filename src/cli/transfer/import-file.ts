@@ -84,25 +84,14 @@ function schemaOf(type: RowType) {
 
 function columnSchema(column: AnyColumn) {
   if (column === users.passwordHash) return passwordHash
-  if (isUuidColumn(column)) return id
   const type = column.getSQLType()
+  if (type === 'uuid') return id
   if (type.startsWith('timestamp')) return instantInput()
   if (type.endsWith('int')) return integer()
   if (type === 'boolean') return t.Boolean()
   if (type === 'text[]') return t.Array(text())
   if (type.startsWith('text')) return text()
   throw new Error(`import does not know columns of the type ${type}`)
-}
-
-const uuidsOf = new Map(
-  Object.keys(exportedTables).map(type => {
-    const uuids = exportedColumns(type as RowType).filter(isUuidColumn)
-    return [type, uuids.map(({ name }) => name)]
-  }),
-)
-
-function isUuidColumn(column: AnyColumn): boolean {
-  return column.getSQLType() === 'uuid'
 }
 
 const isEntry = (line: Line): line is Entry => checks.has(line.type as string)
@@ -117,8 +106,8 @@ function check(lines: readonly Entry[]) {
 }
 
 function toRow({ number, type: table, value }: Entry): NewRow {
-  // As the database writes them: one in upper case is the same (RFC 9562, 4).
-  for (const name of uuidsOf.get(table)!)
+  // As the database writes them, to which they are compared: one in upper case is the same (RFC 9562, 4).
+  for (const name of ['id', 'user_id'])
     if (typeof value[name] === 'string') value[name] = value[name].toLowerCase()
   const row = { table, columns: value as NewRow['columns'], label: `line ${number}` }
   if (table === 'task') return { ...row, columns: { ...row.columns, ...toColumns(value) } }

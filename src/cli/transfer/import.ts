@@ -21,7 +21,9 @@ export async function importCommand(file: string, { from }: { from?: string }): 
   await using driver = await openDatabase(readConfig())
   // A program newer than the database would write the wrong columns.
   await applyMigrations(driver)
-  return source === undefined ? await fromFile(driver, file) : await fromFastApi(driver, source)
+  if (source !== undefined) return await fromFastApi(driver, source)
+  const chunks = file === '-' ? Bun.stdin.stream() : createReadStream(file)
+  return await load(driver, loader => importFile(chunks, loader))
 }
 
 async function fromFastApi(operations: Operations, url: string): Promise<boolean> {
@@ -30,11 +32,6 @@ async function fromFastApi(operations: Operations, url: string): Promise<boolean
     const { users, tasks } = await countFastApi(connection)
     return load(operations, loader => importFastApi(connection, loader), users + tasks)
   })
-}
-
-function fromFile(operations: Operations, path: string): Promise<boolean> {
-  const chunks = path === '-' ? Bun.stdin.stream() : createReadStream(path)
-  return load(operations, loader => importFile(chunks, loader))
 }
 
 /** Adds the rows that `read` passes on, and says what became of them, also of those before a failure. */

@@ -4,9 +4,10 @@ import type { SingleConnection } from './single-connection.ts'
 
 /** A statement or a transaction, and its caller. */
 export interface Job {
-  /** `slow`: a statement of a text that took long lately. */
+  /** `slow`: a statement of a name that took long lately. */
   kind: 'prepared' | 'unprepared' | 'slow' | 'transaction'
-  text: string
+  /** Of a statement its text, or the beginning of that. */
+  name: string
   run: (connection: PoolConnection) => Promise<unknown>
   deadline: number
   caller: string | undefined

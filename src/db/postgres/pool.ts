@@ -14,7 +14,7 @@ export const openingSecondsMax = 1.5
 const silenceMs = 2000
 /** A statement that is not answered by then probably waits for a lock. */
 const slowMs = 500
-/** For how long that is assumed of its text: longer than it may take and wait, or a locked table would soon be forgotten. */
+/** For how long that is assumed of its like: longer than it may take and wait, or a locked table would soon be forgotten. */
 const slowMarkMs = 4000
 /** While statements are quick, four connections keep one process busy, and fewer sessions contend less. */
 const quickConnections = 4
@@ -22,6 +22,8 @@ const tickMs = 50
 /** Pause after a connection that could not be opened. */
 const restMs = 250
 const waitingPerConnection = 100
+/** A list can be asked for in ever new texts: what is not prepared, and begins alike, counts as one. */
+const beginningLength = 50
 
 /**
  * Connections for many short statements, so that an outage of the database does not become one of the service.
@@ -33,8 +35,7 @@ const waitingPerConnection = 100
  * - What takes long leaves a quarter of the connections to the rest: transactions, and statements of a text that was slow
  *   lately, have half each. So a locked table or a search through many tasks stops no other.
  * - One user cannot keep all others waiting: a caller has a quarter of the connections for its transactions, which would
- *   wait for each other, a quarter for what is slow, and three quarters for all. While anything is slow, what is not
- *   prepared counts as slow: a list can be asked for in ever new texts.
+ *   wait for each other, a quarter for what is slow, and three quarters for all.
  * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
  * - When no connection is left and none can be opened, the database is `away`: jobs are refused at once, while one
  *   connection at a time is tried.
@@ -56,7 +57,7 @@ export function createPool(
   const queue = createFairQueue<Job>(size * waitingPerConnection)
   let opening = 0
   let restUntil = 0
-  /** Texts that took long lately, and until when that is assumed. */
+  /** Names of statements that took long lately, and until when that is assumed. */
   const slow = new Map<string, number>()
   let away: { cause: unknown } | undefined
   let isClosed = false
@@ -64,8 +65,9 @@ export function createPool(
   const clock = setInterval(checkDeadlines, tickMs).unref()
 
   const query: Query = (text, values, options) => {
-    const kind = slow.has(text) ? 'slow' : options?.prepare ? 'prepared' : 'unprepared'
-    return submit(kind, text, on => on.run(text, values, options))
+    const name = options?.prepare ? text : text.slice(0, beginningLength)
+    const kind = slow.has(name) ? 'slow' : options?.prepare ? 'prepared' : 'unprepared'
+    return submit(kind, name, on => on.run(text, values, options))
   }
 
   // Nothing is prepared in a transaction: a plan that no longer fits is asked for once more, and when that shows, the
@@ -79,14 +81,14 @@ export function createPool(
     })
   }
 
-  async function submit(kind: Job['kind'], text: string, run: Job['run']): Promise<never> {
+  async function submit(kind: Job['kind'], name: string, run: Job['run']): Promise<never> {
     if (isClosed) throw unavailable('the database is closed')
     if (away) throw unavailable(away.cause)
     const caller = currentCaller()
     if (!queue.hasRoom(caller)) throw unavailable('too many are waiting')
     return spendBudget(deadline => {
       const { promise, resolve, reject } = Promise.withResolvers<never>()
-      const job: Job = { kind, text, run, deadline, caller, resolve, reject }
+      const job: Job = { kind, name, run, deadline, caller, resolve, reject }
       pending.add(job)
       const now = performance.now()
       // Mostly nothing waits: then it need not be queued.
@@ -142,12 +144,8 @@ export function createPool(
    */
   function shareOf({ kind, caller }: Job): PoolConnection[] | undefined {
     if (caller === undefined) return undefined
-    if (size > 1 && (isLong(kind) || (kind === 'unprepared' && slow.size > 0))) {
-      const isTransaction = kind === 'transaction'
-      const alike = connectionsOf(
-        job =>
-          job.caller === caller && job.kind !== 'prepared' && (job.kind === 'transaction') === isTransaction,
-      )
+    if (size > 1 && isLong(kind)) {
+      const alike = connectionsOf(job => job.kind === kind && job.caller === caller)
       if (alike.length >= quarter) return []
     }
     // Mostly too few have work at all.
@@ -172,7 +170,7 @@ export function createPool(
     }
     const answeredAt = performance.now()
     // It is quick again: the lock is gone, or the server had paused.
-    if (job.kind === 'slow' && answeredAt - now < slowMs) slow.delete(job.text)
+    if (job.kind === 'slow' && answeredAt - now < slowMs) slow.delete(job.name)
     connection.sent.shift()
     pending.delete(job)
     queue.yieldTurn(job.caller)
@@ -239,15 +237,15 @@ export function createPool(
     else dispatch(now)
   }
 
-  /** Marks the texts that are slow now. */
+  /** Marks the statements that are slow now. */
   function noteSlow(busy: PoolConnection[], now: number) {
-    for (const [text, until] of slow) if (until <= now) slow.delete(text)
+    for (const [name, until] of slow) if (until <= now) slow.delete(name)
     for (const { sent, isQuietFor } of busy) {
-      const { kind, text } = sent[0]!
-      if (kind !== 'transaction' && isQuietFor(slowMs, now)) slow.set(text, now + slowMarkMs)
+      const { kind, name } = sent[0]!
+      if (kind !== 'transaction' && isQuietFor(slowMs, now)) slow.set(name, now + slowMarkMs)
     }
     if (slow.size === 0) return
-    for (const job of pending) if (job.kind !== 'transaction' && slow.has(job.text)) job.kind = 'slow'
+    for (const job of pending) if (job.kind !== 'transaction' && slow.has(job.name)) job.kind = 'slow'
   }
 
   function giveUp(job: Job, cause: unknown) {
