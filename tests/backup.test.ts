@@ -80,7 +80,7 @@ describe('a backup of a service that is being written to', () => {
     expect(await runCommand(['restore', file], { env: on(restored) })).toMatchObject({
       exitCode: 0,
       stdout: '',
-      stderr: expect.stringMatching(/^restored 1 users and \d+ tasks\n$/),
+      stderr: expect.stringMatching(new RegExp(`^restored 1 users and \\d+ tasks into ${restored}\n$`)),
     })
     const driver = await openDriver({ kind: 'embedded', dataDir: restored })
     try {

@@ -87,8 +87,9 @@ describe('with BACKUP_EVERY', () => {
     expect(metrics).toMatch(/^backups_total\{outcome="failed"\} 0$/m)
     expect(leftovers(dataDir)).toEqual([])
 
-    const restored = await runCommand(['restore', newest.file], { env: on(newFolder()) })
-    expect([restored.exitCode, restored.stderr]).toEqual([0, 'restored 1 users and 1 tasks\n'])
+    const target = newFolder()
+    const restored = await runCommand(['restore', newest.file], { env: on(target) })
+    expect([restored.exitCode, restored.stderr]).toEqual([0, `restored 1 users and 1 tasks into ${target}\n`])
     // For a todo-api with another PostgreSQL.
     const unpacked = mkdtempSync(join(root, 'unpacked-'))
     await archive.unpack(newest.file, unpacked)

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -566,6 +567,20 @@ describe('config', () => {
     expect(of('OTEL_EXPORTER_OTLP_ENDPOINT').value).toBe(shown)
   })
 
+  test('reads them from source as the executable does, not as Bun would', async () => {
+    const root = join(import.meta.dir, '..')
+    const cwd = mkdtempSync(join(folder, 'source-'))
+    copyFileSync(join(root, 'bunfig.toml'), join(cwd, 'bunfig.toml'))
+    writeFileSync(join(cwd, '.env'), 'HOST=$PORT\n')
+    writeFileSync(join(cwd, '.env.local'), 'PORT=9000\n')
+    const program = [process.execPath, join(root, 'src/main.ts'), 'config', '--json']
+    const child = Bun.spawn(program, { cwd, env: { PATH: process.env.PATH } })
+    const shown = lines(await child.stdout.text()).map(line => JSON.parse(line))
+
+    expect(shown.find(({ name }) => name === 'HOST')).toEqual({ name: 'HOST', value: '$PORT', from: '.env' })
+    expect(shown.find(({ name }) => name === 'PORT').from).toBe('default')
+  })
+
   test('leaves no setting out, and shows what is in force for each', async () => {
     const source = readFileSync(join(import.meta.dir, '../src/config/config.ts'), 'utf8')
     const names = [...source.matchAll(/(?:text|secret|integer|flag|oneOf)\('([A-Z_]+)'/g)].map(
@@ -586,13 +601,21 @@ describe('config', () => {
     expect((await config({ METRICS_PORT: '9100' })).of('METRICS_HOST').value).toBe('127.0.0.1')
   })
 
-  test('with mistakes names them all and exits 2', async () => {
-    const { exitCode, stderr, stdout } = await config({ PORT: 'geheim', LOG_LEVEL: 'loud' })
+  test('with mistakes says where each setting comes from, names the mistakes and exits 2', async () => {
+    const env = { PORT: 'geheim', SECRET_KEY_FILE: 'geheim', DATABASE_URL: 'postgres://ada:geheim@db/todo' }
+    const { exitCode, stderr, stdout, of } = await config(env, 'LOG_LEVEL=loud\nBACKUP_KEEP=3\n')
 
-    expect([exitCode, stdout]).toEqual([2, ''])
-    expect(stderr).toContain('PORT')
-    expect(stderr).toContain('LOG_LEVEL')
-    expect(stderr).not.toContain('geheim')
+    expect([of('PORT'), of('SECRET_KEY'), of('LOG_LEVEL')]).toEqual([
+      { name: 'PORT', value: '(wrong)', from: 'environment' },
+      { name: 'SECRET_KEY', value: '(wrong)', from: 'SECRET_KEY_FILE in environment' },
+      { name: 'LOG_LEVEL', value: '(wrong)', from: '.env' },
+    ])
+    expect(of('BACKUP_KEEP')).toEqual({ name: 'BACKUP_KEEP', value: '3', from: '.env' })
+    expect(of('DATABASE_URL').value).toBe('postgres://ada:(hidden)@db/todo')
+    expect(stderr).toStartWith('Settings:\n')
+    for (const name of ['PORT', 'SECRET_KEY_FILE', 'LOG_LEVEL']) expect(stderr).toContain(`  ${name} `)
+    expect(stdout + stderr).not.toContain('geheim')
+    expect(exitCode).toBe(2)
   })
 })
 
@@ -680,6 +703,7 @@ describe('doctor fails, and says what to do', () => {
 describe('wrong use', () => {
   test.each([
     [['user', 'nosuch']],
+    [['help', 'nosuch']],
     [['user', 'create']],
     [['user', 'create', 'a@example.com', 'password']],
     [['user', 'create', 'a@example.com', '--password', 'x']],
@@ -798,6 +822,7 @@ describe('help', () => {
 
   test('is the same for `help user`', async () => {
     expect(await help('help', 'user')).toBe(await help('user', '--help'))
+    expect(await help('help', 'user', 'create')).toBe(await help('user', 'create', '--help'))
   })
 
   test.each([

@@ -144,6 +144,7 @@ describe('the OpenAPI document', () => {
         const name = status === '422' ? 'OAuthValidationError' : 'OAuthError'
         expect(content!['application/json']!.schema).toEqual({ $ref: `#/components/schemas/${name}` })
       }
+      expect(failures[415]!.description).toStartWith('Send a form or JSON')
     }
   })
 
@@ -162,6 +163,11 @@ describe('the OpenAPI document', () => {
           { $ref: `#/components/schemas/${kind}Conflict` },
         ])
     }
+  })
+
+  test('says of a restore only what may become of it', () => {
+    const { description } = operationOf('POST /api/v1/tasks/{id}/restore').responses[422]!
+    expect(description).toBe('A task has at most 200 children, or: Validation failed')
   })
 
   test('names what comes in the headers of an answer', () => {

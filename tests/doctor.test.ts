@@ -328,7 +328,15 @@ describe('doctor names the cure when the database', () => {
       'fail',
       /= 'read committed'/,
     ],
-    ['no time limits', 'statement_timeout', '0', 'time limits', 'warn', /set statement_timeout = '1800ms'/],
+    [
+      'no limit of time',
+      'statement_timeout',
+      '0',
+      'limits',
+      'warn',
+      /^alter role … set statement_timeout = '1800'$/,
+    ],
+    ['compiled plans', 'jit', 'on', 'limits', 'warn', /^alter role … set jit = 'off'$/],
   ] as const)('has %s', async (_, setting, value, check, verdict, cure) => {
     const { exitCode, found } = await pretend(
       `current_setting(name text) returns text language sql as $$

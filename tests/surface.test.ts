@@ -149,7 +149,9 @@ onBothDatabases(
           const { status, body } = await send(api.url, { line, ...request })
           if (status < 400) continue
           const code: ErrorCode = body.code
-          if (!declared[status]?.description?.includes(new AppError(code).message))
+          // Several texts may have one code.
+          const texts = [new AppError(code).message, body.detail]
+          if (!texts.some(text => declared[status]?.description?.includes(text)))
             undeclared.add(
               `${method} ${path} answers ${status} ${code} and does not declare it: ${cure(status, code)}`,
             )

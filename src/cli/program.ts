@@ -275,6 +275,9 @@ export async function runCommand(words: readonly string[]): Promise<void> {
     .exitOverride()
   for (const entry of commands) addCommand(program, entry)
 
+  // Commander's own `help` ignores a subcommand, and says nothing of an unknown word.
+  if (words[0] === 'help' && words.length > 1) return runCommand([...words.slice(1), '--help'])
+
   // Commander would report an unknown word as an argument too many for the default command, `serve`.
   const [word] = words
   const isKnown = program.commands.some(command => command.name() === word)

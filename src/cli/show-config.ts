@@ -1,16 +1,22 @@
-import { type Config, readSettings } from '../config/config.ts'
+import { type Config, ConfigError, readSettings } from '../config/config.ts'
 import { readEnv } from './read-config.ts'
 import { printable, printRows } from './terminal.ts'
 
-/** `todo-api config`: prints every setting in force and its source. Throws `ConfigError` with all mistakes. */
+/**
+ * `todo-api config`: prints every setting in force and its source, then throws `ConfigError` with all mistakes. The value of
+ * a wrong one is not shown: a secret may be in the wrong place.
+ */
 export async function configCommand(_: string, { json = false }: { json?: boolean }): Promise<void> {
   const { env, file } = readEnv()
-  const { config, settings } = readSettings(env)
+  const { config, settings, mistakes } = readSettings(env)
+  const wrong = new Set(mistakes.map(mistake => mistake.split(' ', 1)[0]!.replace(/_FILE$/, '')))
   const rows = [...settings].map(([name, { fallback, isSecret }]) => {
     const source = [name, ...(isSecret ? [`${name}_FILE`] : [])].find(name => env[name]?.trim())
     if (!source) return { name, value: fallback ?? '(not set)', from: 'default' }
-    const text = printable(withoutSecrets(env[source]!.trim()))
     const where = env[source] === file[source] ? '.env' : 'environment'
+    if (wrong.has(name))
+      return { name, value: '(wrong)', from: source === name ? where : `${source} in ${where}` }
+    const text = printable(withoutSecrets(env[source]!.trim()))
     return {
       name,
       value: isSecret ? hidden(name, config) : text,
@@ -18,6 +24,7 @@ export async function configCommand(_: string, { json = false }: { json?: boolea
     }
   })
   await printRows(json, rows, { NAME: row => row.name, VALUE: row => row.value, FROM: row => row.from })
+  if (mistakes.length > 0) throw new ConfigError(mistakes)
 }
 
 function hidden(name: string, { database }: Config): string {

@@ -12,7 +12,7 @@ export type DatabaseSettings =
   | { kind: 'postgres'; url: string; poolSize: number; prepare: boolean }
   | { kind: 'embedded'; dataDir: string }
 
-/** All settings, typed. Made once, by `readSettings`; nothing else reads the environment. Plain data: workers receive it. */
+/** All settings, typed. Made once, by `parseConfig`; nothing else reads the environment. Plain data: workers receive it. */
 export type Config = ReturnType<typeof readSettings>['config']
 export type BackupSettings = NonNullable<Config['backups']>
 
@@ -27,11 +27,16 @@ export class ConfigError extends Error {
   }
 }
 
-export const parseConfig = (env: Env): Config => readSettings(env).config
+/** Every setting, typed. Throws `ConfigError` with all mistakes. */
+export function parseConfig(env: Env): Config {
+  const { config, mistakes } = readSettings(env)
+  if (mistakes.length > 0) throw new ConfigError(mistakes)
+  return config
+}
 
 /**
- * Reads every setting from `env`; an empty value counts as unset. A secret may come from a file named by `NAME_FILE`.
- * Throws `ConfigError` with all mistakes.
+ * Reads every setting from `env`; an empty value counts as unset. A secret may come from a file named by `NAME_FILE`. Only
+ * without `mistakes` is `config` as meant. Each begins with the name of its setting.
  */
 export function readSettings(env: Env) {
   const read = createReader(env)
@@ -109,8 +114,7 @@ export function readSettings(env: Env) {
     /** The variables of OpenTelemetry; `undefined`: no traces. */
     tracing: tracing(read),
   }
-  if (mistakes.length > 0) throw new ConfigError(mistakes)
-  return { config, settings }
+  return { config, settings, mistakes }
 }
 
 /** What other settings depend on. */

@@ -30,7 +30,7 @@ export const body = ({ bytesMax = bodyBytesMax, forms = false }: BodyOptions = {
     .decorate({ rawBody: undefined as unknown })
     .guard({
       as: 'scoped',
-      response: errors('body_too_large', 'unsupported_media_type', 'validation_failed'),
+      response: errors('body_too_large', unsupportedType(forms), 'validation_failed'),
     })
     .onTransform({ as: 'scoped' }, async context => {
       const { request } = context
@@ -52,10 +52,7 @@ export async function readBody(request: Request, bytesMax: number, forms = false
   }
   const [type = ''] = (request.headers.get('content-type') ?? json).toLowerCase().split(/[;\s]/)
   if (type === json) return readJson(decode(bytes))
-  if (!forms) throw new AppError('unsupported_media_type')
-  if (type !== form) {
-    throw unsupported(`Send a form or JSON with the header Content-Type: ${form} or ${json}`)
-  }
+  if (!forms || type !== form) throw new AppError(unsupportedType(forms))
   const text = decode(bytes)
   // What `curl -d` says of every body. Read as a form, the JSON would be the name of a field, with any password in it.
   if (/^\s*[{[]/.test(text)) {
@@ -63,6 +60,8 @@ export async function readBody(request: Request, bytesMax: number, forms = false
   }
   return readForm(text)
 }
+
+const unsupportedType = (forms: boolean) => (forms ? 'neither_form_nor_json' : 'unsupported_media_type')
 
 const unsupported = (detail: string) => new AppError('unsupported_media_type', { detail })
 

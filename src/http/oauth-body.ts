@@ -62,5 +62,5 @@ export const oauthBody = () =>
   new Elysia({ name: 'oauth-body' })
     .derive((): { failureFields: FailureFields } => ({ failureFields: oauthError }))
     .use(body({ forms: true }))
-    .guard({ response: oauthErrors('body_too_large', 'unsupported_media_type', 'validation_failed') })
+    .guard({ response: oauthErrors('body_too_large', 'neither_form_nor_json', 'validation_failed') })
     .as('scoped')

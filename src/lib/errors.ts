@@ -27,6 +27,12 @@ const failures = {
   list_changed: [412, 'The list has changed since', 'precondition_failed'],
   body_too_large: [413, 'Request body too large'],
   unsupported_media_type: [415, 'Send JSON with the header Content-Type: application/json'],
+  /** The same where a form is accepted, too. */
+  neither_form_nor_json: [
+    415,
+    'Send a form or JSON with the header Content-Type: application/x-www-form-urlencoded or application/json',
+    'unsupported_media_type',
+  ],
   idempotency_key_reused: [422, 'This Idempotency-Key was sent before, with another body'],
   validation_failed: [422, 'Validation failed'],
   /** In a body, where the client calls it as in a path. */

@@ -1,5 +1,5 @@
 import { createReadStream, existsSync, mkdirSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { clusterName, openDataDir, replaceDatabase, secretName, stagingName } from '../../config/data-dir.ts'
 import { hasDamagedSecret } from '../../config/secret-key.ts'
 import { createDb } from '../../db/drizzle.ts'
@@ -45,7 +45,7 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
   }
   await syncTree(staging)
   const aside = replaceDatabase(claimed.path, staging)
-  say(`restored ${users} users and ${tasks} tasks`)
+  say(`restored ${users} users and ${tasks} tasks into ${resolve(path)}`)
   if (isOld) say('from the export in the backup, which has no sessions: users sign in again')
   if (aside) say(`the database from before is in ${aside}; delete it when it is no longer needed`)
 }

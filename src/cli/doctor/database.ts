@@ -4,6 +4,7 @@ import { undistributedTables } from '../../db/distribute.ts'
 import type { Driver } from '../../db/driver.ts'
 import { createDb } from '../../db/drizzle.ts'
 import { makeUtf8Database, migrationState, migrations } from '../../db/migrator.ts'
+import { statementLimits } from '../../db/postgres/postgres.ts'
 import { distributedTables, registry } from '../../modules/table-registry.ts'
 import { diagnose } from './diagnose.ts'
 import { fail, ok, type Tell, type Verdict, warn } from './finding.ts'
@@ -33,6 +34,16 @@ export async function examineDatabase(driver: Driver, config: Config, tell: Tell
 
 type Server = Awaited<ReturnType<typeof readServer>>
 
+/** The values of a session for which the limits of the service were not set. */
+const postgresDefaults = {
+  statement_timeout: '0',
+  lock_timeout: '0',
+  idle_in_transaction_session_timeout: '0',
+  jit: 'on',
+  max_parallel_workers_per_gather: '2',
+  random_page_cost: '4',
+}
+
 /** What a server says of itself and of our session. */
 async function readServer(driver: Driver) {
   const [server] = await createDb(driver)
@@ -47,7 +58,10 @@ async function readServer(driver: Driver) {
       /** Its clock: milliseconds since 1970. */
       clock: sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint`,
       connectionsMax: sql<number>`current_setting('max_connections')::int`,
-      timeLimit: sql<string>`current_setting('statement_timeout')`,
+      /** Limits of statements that the session does not have. */
+      missingLimits: sql<(keyof typeof postgresDefaults)[]>`(
+        select coalesce(json_agg(key), '[]') from json_each_text(${JSON.stringify(postgresDefaults)}::text::json)
+        where current_setting(key) = value)`,
     })
     .from(sql`(select) one`)
   return server!
@@ -60,13 +74,14 @@ function judgeVersion(number: number): Verdict {
 
 function examineSessions(server: Server, { database, workers }: Config, tell: Tell) {
   if (database.kind === 'embedded') return
-  const { connectionsMax, timeLimit, isolation } = server
+  const { connectionsMax, missingLimits, isolation } = server
   if (isolation !== 'read committed') {
     const cure = `alter role … set default_transaction_isolation = 'read committed'`
     tell('isolation', `sessions have ${isolation}: writes that meet are refused`, fail(cure))
   }
-  if (timeLimit === '0') {
-    tell('time limits', 'a proxy drops them', warn(`alter role … set statement_timeout = '1800ms'`))
+  if (missingLimits.length > 0) {
+    const cure = missingLimits.map(name => `alter role … set ${name} = '${statementLimits[name]}'`).join('; ')
+    tell('limits', `a proxy drops ${missingLimits.join(', ')}`, warn(cure))
   }
   const connections = workers * database.poolSize
   const share = `up to ${connections} of ${connectionsMax} connections a replica`

@@ -54,7 +54,8 @@ function examineSettings(tell: Tell): Config | undefined {
     return config
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
-    for (const mistake of error.mistakes) tell('settings', mistake, fail())
+    for (const mistake of error.mistakes)
+      tell('settings', mistake, fail('`todo-api config` shows its source'))
     return undefined
   }
 }
@@ -75,7 +76,8 @@ function examineBackups(config: Config, tell: Tell): void {
     ? `the newest in ${backups.dir} is of ${last.toISOString()}`
     : `none in ${backups.dir} yet`
   const isLate = last ? Date.now() - last.getTime() > 2 * backups.everySeconds * 1000 : !isAbsent(config)
-  tell('backups', about, isLate ? warn('start the service, and look for `backup failed` in its log') : ok)
+  const cure = 'start the service and wait for its backup, or look for `backup failed` in its log'
+  tell('backups', about, isLate ? warn(cure) : ok)
 }
 
 /** The database, unless looking at it would make it. */

@@ -61,7 +61,7 @@ const sessionParameters = {
  * table, the whole table would be read, three processes at a time. READ COMMITTED, because writers of one user wait for each
  * other (docs/decisions/0005), and with more isolation the second one would fail.
  */
-const statementLimits = {
+export const statementLimits = {
   statement_timeout: '1800',
   lock_timeout: '1000',
   idle_in_transaction_session_timeout: '5000',

@@ -176,7 +176,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
       async ({ user, params, headers, set }) =>
         sendTagged<Task>(set, await tasks.restore(user.id, params.id, preconditionOf(headers))),
       {
-        ...change,
+        ...change('too_many_children'),
         detail: {
           operationId: 'restoreTask',
           summary: 'Bring a task back from the trash',
@@ -212,7 +212,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
       async ({ user, params, body, headers, set }) =>
         sendTagged<Task>(set, await tasks.update(user.id, params.id, body, preconditionOf(headers))),
       {
-        ...change,
+        ...change(...misplacedCodes),
         body: taskUpdate,
         detail: {
           operationId: 'updateTaskWithPut',
@@ -226,7 +226,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
       async ({ user, params, body, headers, set }) =>
         sendTagged<Task>(set, await tasks.update(user.id, params.id, body, preconditionOf(headers))),
       {
-        ...change,
+        ...change(...misplacedCodes),
         body: taskUpdate,
         detail: {
           operationId: 'updateTask',
@@ -237,16 +237,16 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
       },
     )
 
-/** What the routes that change one task have in common. */
-const change = {
+/** What the routes that change one task have in common; `misplaced` are the 422 that may come from its list or parent. */
+const change = (...misplaced: typeof misplacedCodes) => ({
   params: taskParams,
   headers: preconditionHeaders,
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
-    ...errors('not_authorized', 'task_not_found', 'precondition_failed', ...misplacedCodes),
+    ...errors('not_authorized', 'task_not_found', 'precondition_failed', ...misplaced),
     412: conflictBody(task),
   },
-}
+})
 
 /** Before a list's query is checked: lists of texts as they were sent, and moments whose `+` arrived as a space. */
 function normalizeQuery({ query, request }: { query: Record<string, unknown>; request: Request }) {
