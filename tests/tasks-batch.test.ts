@@ -326,7 +326,7 @@ onBothDatabases('a batch', api => {
       expect(results[1].error).not.toContainKey('current')
     })
 
-    test('a task that got a parent after its child went comes back alone, and the child without a parent', async () => {
+    test('a task that got a parent after its child went comes back without the child’s being nested', async () => {
       const ada = await api.user()
       const other = crypto.randomUUID()
       await sendTo(ada.token, true, [create(other), create(parent), create(child, { parent_id: parent })])
@@ -336,11 +336,10 @@ onBothDatabases('a batch', api => {
         { op: 'delete', id: parent },
       ])
 
-      const restore = (id: string) => api.post(`/tasks/${id}/restore`, { token: ada.token })
+      const restored = await api.post(`/tasks/${parent}/restore`, { token: ada.token })
 
-      expect(await restore(parent)).toMatchObject({ status: 200, body: { parent_id: other } })
-      expect(await listOf(ada.token)).toHaveLength(2)
-      expect(await restore(child)).toMatchObject({ status: 200, body: { parent_id: null } })
+      expect(restored).toMatchObject({ status: 200, body: { parent_id: other } })
+      expect(await listOf(ada.token)).toContainEqual(expect.objectContaining({ id: child, parent_id: null }))
     })
 
     test('each operation on its own: a list or a parent that cannot be stops no other', async () => {
