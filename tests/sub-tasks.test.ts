@@ -161,15 +161,6 @@ onBothDatabases('a task with children', api => {
     expect(await numberOf(ada)).toBe(Number(before) + 4)
   })
 
-  test('comes back without a child that was deleted before it, in one batch, too', async () => {
-    const { ada, p, a } = await family()
-    const deleted = await batch(ada, { op: 'delete', id: a.id }, { op: 'delete', id: p.id })
-    const restored = await api.post(`/tasks/${p.id}/restore`, { token: ada.token })
-
-    expect([deleted.status, restored.status]).toEqual([200, 200])
-    expect([await live(ada), await trashed(ada)]).toEqual([['b', 'p', 'x'], ['a']])
-  })
-
   test('has at most 200 of them', async () => {
     const { ada, p, a, x } = await family()
     const many = Array.from({ length: 99 }, () => ({ op: 'create', task: { title: 'c', parent_id: p.id } }))

@@ -39,12 +39,9 @@ export function changeTasks(
     .returning({ id: tasks.id, version: chosen.before })
 }
 
-/**
- * Moves a task and its children to the trash, at the moment of the statement: a batch may have deleted a child before.
- * Prepared, because a batch may do so a hundred times.
- */
+/** Moves a task and its children to the trash. Prepared, because a batch may do so a hundred times. */
 export const trashTask = (tx: Db, userId: UserId, id: string) =>
-  changeTasks(tx, userId, and(isLive, idOrChildOf(id)), { deletedAt: sql`statement_timestamp()` })
+  changeTasks(tx, userId, and(isLive, idOrChildOf(id)), { deletedAt: sql`now()` })
     .prepare('trash_task')
     .execute()
 
