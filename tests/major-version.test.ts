@@ -196,7 +196,7 @@ test('a backup with an export is restored across the major version, also over th
 
   expect([exitCode, stderr]).toEqual([
     0,
-    expect.stringMatching(/^restored 1 users and 3 tasks\nfrom the export.*users sign in again\n/),
+    expect.stringMatching(/^restored 1 users and 3 tasks into .+\nfrom the export.*users sign in again\n/),
   ])
   expect(tasks.map(({ title }) => title)).toEqual(titles.slice(0, 2).reverse())
   expect(tasks[0]!.tags).toEqual(['home'])
