@@ -44,8 +44,6 @@ export async function serve(
   const { driver } = telemetry
   const secretKey = config.secretKey ?? loadSecretKey(config.dataDir)
 
-  const backups = config.backups && startBackups(config.backups, log)
-
   // 2. Migrations: the database connects while the app is loaded and made. Until they have run, requests that need it get 503.
   let stopping = false
   let isPrepared = false
@@ -63,6 +61,7 @@ export async function serve(
 
   // 3. The app.
   const createApp = await loadApp()
+  const backups = config.backups && startBackups(config.backups, log)
   const parts = createApp({
     config,
     secretKey,
