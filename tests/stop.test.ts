@@ -5,11 +5,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Env } from '../src/config/config.ts'
 import { stopLimits } from '../src/server/start.ts'
+import { runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import { client, type DatabaseKind, type User } from './support/harness.ts'
 import { freePort, isListening } from './support/ports.ts'
 import { stopwatch } from './support/stopwatch.ts'
-import { privateDatabase } from './support/template.ts'
+import { emptyDatabase, privateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 import { halfSent } from './support/wire.ts'
 
@@ -371,3 +372,16 @@ async function allTasks(api: Running, { token }: User): Promise<Set<string>> {
   }
   return ids
 }
+
+test('a start that fails says why and ends at once, however long a stop would wait', async () => {
+  const { url, drop } = await emptyDatabase()
+  await drop()
+  const elapsed = stopwatch()
+  const settings = { SECRET_KEY: secret, ENVIRONMENT: 'test', PORT: '0', SHUTDOWN_DELAY_SECONDS: '50' }
+  const env = { DATABASE_URL: url, ...settings }
+  const { exitCode, stderr } = await runCommand(['serve'], { env })
+
+  expect(stderr).toContain('does not exist')
+  expect(exitCode).toBe(1)
+  expect(elapsed()).toBeLessThan(25_000)
+})
