@@ -78,13 +78,16 @@ describe.each(Object.entries(engines))('a device with %s', (_name, connect) => {
     }
   }, 60_000)
 
-  test('begins again when the service does not know its cursor, and sends what waits', async () => {
+  test('begins again when the service knows neither its cursor nor its token, and sends what waits', async () => {
     let { token } = user
+    let isRefused = false
     const send = async (request: Request) => {
       const { pathname, search } = new URL(request.url)
       const headers = new Headers(request.headers)
       headers.set('authorization', `Bearer ${token}`)
-      return fetch(new Request(service.url + pathname + search, request), { headers })
+      const response = await fetch(new Request(service.url + pathname + search, request), { headers })
+      isRefused ||= request.method === 'POST' && response.status === 401
+      return response
     }
     const device = await connect('http://service', send)
     try {
@@ -93,6 +96,7 @@ describe.each(Object.entries(engines))('a device with %s', (_name, connect) => {
       await device.add(crypto.randomUUID(), 'made meanwhile')
       service = await startExecutable({ ...place.env, SECRET_KEY: 'another-secret-another-secret-0123' })
       await untilReady(service)
+      await until(() => isRefused)
       const { body } = await service.post('/auth/login', {
         form: { username: user.email, password: user.password },
       })

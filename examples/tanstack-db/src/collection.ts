@@ -48,7 +48,7 @@ export function taskCollectionOptions(api: Client<paths>, retryMs = 5000): Colle
     const { error, response } = await send(mutation, version).catch(() => ({ error: null, response: null }))
     if (response?.status === 412) return deliver(mutation, (error as { current: Task }).current.version)
     if (response?.ok || response?.status === 404 || response?.status === 409) return
-    if (response && response.status < 500 && response.status !== 429) throw error
+    if (response && response.status < 500 && ![401, 429].includes(response.status)) throw error
     return pause().then(() => deliver(mutation, version))
   }
   const pullUntilDone = (): Promise<void> => pull().catch(() => pause().then(pullUntilDone))
