@@ -375,11 +375,14 @@ test('a commit that waits for a standby that is gone keeps no session of the ser
     (await db.query("select count(*)::int from pg_stat_activity where wait_event = 'SyncRep'", []))[0]![0]
   await one.query('create table replicated (a int)', [])
   await reload("set synchronous_standby_names = 'missing'")
+  // The setting is in force when the checkpointer has read it, too: until then a commit waits for no one.
+  const write = async (): Promise<unknown> =>
+    one.query('insert into replicated values (1)', []).then(write, error => error.code)
   try {
-    const write = one.query('insert into replicated values (1)', []).catch(error => error.code)
+    const outcome = write()
     await until(async () => (await waiting()) === 1)
 
-    expect(await write).toBe('unavailable')
+    expect(await outcome).toBe('unavailable')
     await until(async () => (await waiting()) === 0)
   } finally {
     await reload('reset synchronous_standby_names')

@@ -154,12 +154,18 @@ describe('a commit whose answer is lost', () => {
     const setting = async (value: string) => {
       await sql.unsafe(`alter system set synchronous_standby_names = '${value}'`)
       await sql`select pg_reload_conf()`
-      await until(
-        async () => (await sql`show synchronous_standby_names`)[0]!.synchronous_standby_names === value,
-      )
+    }
+    const isAnyWaiting = async () => {
+      const [row] = await sql`select exists (select from pg_stat_activity where wait_event = 'SyncRep') as found`
+      return row!.found
     }
     await setting('none_such')
     try {
+      // It is in force once the checkpointer has read it, too: until then a commit waits for no one.
+      await until(() => {
+        void sql`select pg_logical_emit_message(true, '', '')`.execute()
+        return isAnyWaiting()
+      })
       await work()
     } finally {
       await setting('')
