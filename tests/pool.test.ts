@@ -700,6 +700,20 @@ test('transactions have half of the connections at most', async () => {
   expect(pool.stats()).toMatchObject({ inUse: 0, waiting: 0 })
 })
 
+test('transactions have half of the connections at most, also when none of them has to wait for a connection', async () => {
+  const time = fakeTime()
+  const pool = scripted(6)
+  for (let i = 0; i < 6; i++) void ask(pool, 'wait 10')
+  await time.pass(50)
+  expect(pool.stats()).toMatchObject({ inUse: 0, waiting: 0 })
+
+  const transactions = [1, 2, 3, 4].map(() => pool.transaction(query => query('wait 100', [])))
+
+  expect(pool.stats()).toMatchObject({ inUse: 3, waiting: 1 })
+  await time.pass(300)
+  await Promise.all(transactions)
+})
+
 test('a transaction whose statements are answered in time is not slow, however many it has', async () => {
   const time = fakeTime()
   const pool = scripted(4)
