@@ -253,6 +253,16 @@ test.skipIf(!isRoot)('root makes no secret in the folder of another user, and ma
   expect(loadSecretKey(dataDir)).toHaveLength(32)
 })
 
+test.skipIf(!isRoot)('root makes no secret beside the database of another user', () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-embedded-'))
+  undo.push(() => rmSync(dataDir, { recursive: true }))
+  mkdirSync(join(dataDir, 'cluster'))
+  chownSync(join(dataDir, 'cluster'), 54_321, 54_321)
+
+  expect(() => loadSecretKey(dataDir)).toThrow(`${dataDir}/cluster belongs to user 54321, and this is root`)
+  expect(readdirSync(dataDir)).toEqual(['cluster'])
+})
+
 test.skipIf(!isRoot)('a secret, or a file, of another user is reported in one line', () => {
   const [dataDir, file] = [mkdtempSync(join(tmpdir(), 'todo-embedded-')), folder()]
   undo.push(() => rmSync(dataDir, { recursive: true }))
