@@ -572,6 +572,15 @@ test.each([1, 4])('callers take turns: with %d connections', async size => {
   expect(turns).toEqual(['ada', 'bob', 'eve', 'ada', 'bob', 'ada'])
 })
 
+test('a queue hands out the work of its callers in turn, also before any of it has ended', () => {
+  const queue = createFairQueue<{ caller: string }>()
+  for (const caller of ['ada', 'ada', 'bob', 'bob']) queue.add({ caller })
+
+  const handedOut = Array.from({ length: 5 }, () => queue.next()?.caller)
+
+  expect(handedOut).toEqual(['ada', 'bob', 'ada', 'bob', undefined])
+})
+
 test('a queue keeps nothing of callers whose work is done', () => {
   const queue = createFairQueue<{ caller: string }>()
   for (let i = 0; i < 100; i++) {
