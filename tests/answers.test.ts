@@ -359,3 +359,20 @@ describe('a server that does not prove itself is away, without a word on stderr 
     return authentication(11, first(nonce(answer)!))
   }
 })
+
+test.each([
+  ['names our session to the server', '4242', 1],
+  ['is not sent through a proxy, which shows by the number of its process', '7', 0],
+])('a request to cancel %s', async (_, pid, requests) => {
+  const handshake = Buffer.concat([columns(25, 23), row('off', pid), complete('SELECT 1'), readyForQuery])
+  using server = await startScriptedServer({ on: type => (type === 'Q' ? handshake : undefined) })
+  const single = await connect(server.url)
+
+  await single.cancel()
+  await Bun.sleep(50)
+
+  // Process 4242 and its secret, 1.
+  const session = Buffer.from([0, 0, 16, 146, 0, 0, 0, 1]).toString()
+  expect(server.startups.slice(1)).toEqual(Array(requests).fill(session))
+  single.destroy()
+})
