@@ -1,6 +1,12 @@
 import { heapStats } from 'bun:jsc'
 import { expect, setSystemTime, test } from 'bun:test'
+import { eq } from 'drizzle-orm'
+import { createDb } from '../src/db/drizzle.ts'
+import { observeDriver } from '../src/db/instrumented-driver.ts'
+import { users } from '../src/db/tables.ts'
 import { AppError } from '../src/lib/errors.ts'
+import { provePassword } from '../src/modules/auth/current-password.ts'
+import { createPasswords } from '../src/modules/auth/password-hash.ts'
 import { createThrottle } from '../src/modules/auth/throttle.ts'
 import { type Answer, onBothDatabases, type Service } from './support/harness.ts'
 import { exchange } from './support/wire.ts'
@@ -329,6 +335,34 @@ onBothDatabases(
       await late
 
       expect(order).toEqual(['first', 'last', 'late'])
+    })
+
+    test('a wrong password sends the same statements for an unknown account as for a known one', async () => {
+      const client = { ...from('203.0.113.1'), userAgent: null }
+      const sent: string[] = []
+      const driver = observeDriver(api.driver, (_, text, run) => {
+        sent.push(text)
+        return run()
+      })
+      const parts = {
+        db: createDb(driver),
+        passwords: createPasswords({ cost: 4, atOnce: 1, waiting: 1 }),
+        throttle: createThrottle(driver, {
+          loginsPerMinute: 0,
+          failuresPerAccount: 5,
+          registrationsPerHour: 0,
+        }),
+      }
+      const statementsOf = async (key: string) => {
+        const account = { which: eq(users.normalizedEmail, key), key }
+        await provePassword(parts, account, 'wrong', client, async () => undefined)
+        return sent.splice(0)
+      }
+      const ada = await api.user()
+
+      const known = await statementsOf(ada.email)
+      expect(known).not.toEqual([])
+      expect(await statementsOf(`${crypto.randomUUID()}@example.com`)).toEqual(known)
     })
 
     test('attempts on one account that wait are those of each address in turn', async () => {
