@@ -1,23 +1,15 @@
 /** `bun run build`: makes dist/todo-api, the whole program in one file. */
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { archiveName } from '../src/db/embedded/cluster-archive.macro.ts'
 import { collectNotices } from './notices.ts'
 
 process.chdir(join(import.meta.dir, '..'))
 const outfile = 'dist/todo-api'
-const cluster = 'build/cluster.tar.gz'
+const cluster = join('build', archiveName())
 const licenses = 'build/licenses.txt'
 
-if (
-  isOutdated(cluster, [
-    'bun.lock',
-    'src/db/embedded/cluster-files.ts',
-    'src/db/embedded/durable-fs.ts',
-    'scripts/make-cluster.ts',
-  ])
-) {
-  await Bun.$`${process.execPath} scripts/make-cluster.ts`
-}
+await Bun.$`${process.execPath} scripts/make-cluster.ts`
 await Bun.write(licenses, await collectNotices())
 
 // Built aside and moved in one step: another build, or a program that runs from the last one, is not disturbed.
@@ -49,10 +41,3 @@ try {
   rmSync(folder, { recursive: true })
 }
 console.log(`${outfile}  ${Math.round(statSync(outfile).size / 1e6)} MB`)
-
-/** Making the cluster takes 3 s, and only these files decide what comes out. */
-function isOutdated(product: string, sources: string[]): boolean {
-  if (!existsSync(product)) return true
-  const made = statSync(product).mtimeMs
-  return sources.some(source => statSync(source).mtimeMs > made)
-}

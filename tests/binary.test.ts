@@ -18,10 +18,11 @@ import {
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { version } from '../package.json'
+import { archiveName } from '../src/db/embedded/cluster-archive.macro.ts'
 import { bind } from '../src/http/bind.ts'
 import { executablePath, sources, untilReady } from './support/executable.ts'
 import { type Client, client, type DatabaseKind } from './support/harness.ts'
-import { privateDatabase } from './support/template.ts'
+import { addEmptyEmbeddedDatabase, privateDatabase } from './support/template.ts'
 
 const root = join(import.meta.dir, '..')
 const base = mkdtempSync(join(tmpdir(), 'todo-api-binary-'))
@@ -373,10 +374,13 @@ test('a container engine can build it of what .dockerignore lets through', async
   expect(readFileSync(join(root, '.dockerignore'), 'utf8').match(/^[^#!].*$/gm)).toEqual(['*'])
   for (const path of sources()) cpSync(join(root, path), join(context, path))
   symlinkSync(join(root, 'node_modules'), join(context, 'node_modules'))
+  // Of other sources: it makes room.
+  await Bun.write(join(context, 'build/cluster-0123456789ab.tar.gz'), '')
 
   const build = Bun.spawn([process.execPath, 'scripts/build.ts'], { cwd: context, stderr: 'pipe' })
 
   expect([await build.exited, await build.stderr.text()]).toEqual([0, ''])
+  expect(readdirSync(join(context, 'build')).sort()).toEqual([archiveName(), 'licenses.txt'])
 }, 120_000)
 
 describe('the folder that it is started in', () => {
@@ -401,7 +405,7 @@ describe('the folder that it is started in', () => {
       '.env.local': 'PORT=nonsense\nSECRET_KEY=short',
       '.env.production': 'PORT=nonsense',
       '.env.development': 'PORT=nonsense',
-      'cluster.tar.gz': 'nonsense',
+      [archiveName()]: 'nonsense',
     }
     for (const [name, content] of Object.entries(traps)) writeFileSync(join(folder, name), content)
 
@@ -514,11 +518,30 @@ describe('the commands', () => {
     60_000,
   )
 
-  test('migrate brings the database of the folder up to date, and serve finds it so', async () => {
+  test('a new database has all migrations from the start, and --status makes none', async () => {
     const folder = emptyFolder()
 
     const before = await run(folder, ['migrate', '--status'])
     expect(readdirSync(folder)).toEqual(['todo-api'])
+    const made = await run(folder, ['migrate'])
+
+    expect(before.exitCode).toBe(1)
+    expect(before.stderr).toMatch(/^pending 0000_init\n(pending \d{4}_\w+\n)*\d+ pending\n$/)
+    expect(made).toEqual({ exitCode: 0, stdout: '', stderr: 'up to date\n' })
+    const api = await serve(emptyFolder())
+    expect(await api.stop()).toBe(0)
+    expect(api.log()).toContain('"stopped"')
+    expect(api.log()).not.toContain('"migrated"')
+  }, 60_000)
+
+  test('migrate brings the database of the folder up to date, and serve finds it so', async () => {
+    const folder = emptyFolder()
+    const data = join(folder, 'data')
+    mkdirSync(data, { mode: 0o700 })
+    await addEmptyEmbeddedDatabase(data)
+    if (stranger.uid !== undefined) Bun.spawnSync(['chown', '-R', `${stranger.uid}:${stranger.gid}`, data])
+
+    const before = await run(folder, ['migrate', '--status'])
     const migrated = await run(folder, ['migrate'])
     const after = await run(folder, ['migrate', '--status'])
 

@@ -234,6 +234,8 @@ test('a first database is on disk before it has its name, and its name after tha
   expect([...files, ...folders].filter(path => (fs.statSync(path).mode & 0o077) !== 0)).toEqual([])
   // It was shut down when it was built, and its templates for further databases were dropped.
   expect(files.filter(path => path.endsWith('/postmaster.pid'))).toEqual([])
+  const stateShutDown = 1
+  expect(fs.readFileSync(join(top, 'cluster/global/pg_control')).readInt32LE(16)).toBe(stateShutDown)
   expect(fs.readdirSync(join(top, 'cluster/base'))).toHaveLength(1)
 }, 60_000)
 

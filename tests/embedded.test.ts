@@ -8,6 +8,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -21,11 +22,13 @@ import { PGlite } from '@electric-sql/pglite'
 import { lockFile, openDataDir, prepareDataDir } from '../src/config/data-dir.ts'
 import { loadSecretKey } from '../src/config/secret-key.ts'
 import type { Driver, Query } from '../src/db/driver.ts'
+import { archiveName } from '../src/db/embedded/cluster-archive.macro.ts'
 import { ensureCluster, template } from '../src/db/embedded/cluster-files.ts'
 import { freeBytes, freeBytesMin } from '../src/db/embedded/copy.ts'
 import { DurableFS } from '../src/db/embedded/durable-fs.ts'
 import { onlyReads, openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance } from '../src/db/embedded/maintenance.ts'
+import { migrationState, migrations } from '../src/db/migrator.ts'
 import { budgetMs, setCaller, withTimeBudget } from '../src/db/time-budget.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import type { User } from './support/harness.ts'
@@ -33,6 +36,7 @@ import type { User } from './support/harness.ts'
 // Milliseconds: opening takes one second, and on a busy machine several.
 setDefaultTimeout(60_000)
 
+const root = join(import.meta.dir, '..')
 const undo: (() => unknown)[] = []
 
 /** For the tests that neither close nor break it; each makes tables of its own. */
@@ -53,17 +57,51 @@ afterEach(async () => {
   for (const step of undo.splice(0).reverse()) await step()
 })
 
-test('a first start from the sources unpacks the database of the build, as the executable does', async () => {
-  const built = join(import.meta.dir, '../build/cluster.tar.gz')
+test('a first start from the sources unpacks the migrated database of the build, as the executable does', async () => {
+  const built = join(root, 'build', archiveName())
   const isBuilt = existsSync(built)
   const starts = spyOn(PGlite, 'create')
-  const made = folder()
-  await ensureCluster(made)
+  const dataDir = folder()
+  mkdirSync(dataDir)
+  await ensureCluster(join(dataDir, 'cluster'))
   const engines = starts.mock.calls.length
   starts.mockRestore()
+  const { pending } = await migrationState(await open(dataDir))
 
   expect([template(), engines]).toEqual(isBuilt ? [built, 0] : [undefined, 1])
-  expect(existsSync(join(made, 'PG_VERSION'))).toBe(true)
+  expect(pending).toEqual(isBuilt ? [] : migrations.map(({ tag }) => tag))
+})
+
+test('the database of the build is not used with other migrations, nor with other sources of it', async () => {
+  const copy = folder()
+  for (const path of ['bun.lock', 'drizzle', 'scripts', 'src'])
+    cpSync(join(root, path), join(copy, path), { recursive: true })
+  symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
+  const built = join(copy, 'build', archiveName())
+  await Bun.write(built, '')
+  const used = async () => {
+    const code = `console.log((await import('${copy}/src/db/embedded/cluster-files.ts')).template())`
+    const child = Bun.spawn([process.execPath, '-e', code], { stderr: 'inherit' })
+    return (await child.stdout.text()).trim()
+  }
+  const withoutLast = (journal: string) =>
+    JSON.stringify({ entries: JSON.parse(journal).entries.slice(0, -1) })
+  const longer = (text: string) => `${text}\n`
+  const changes: [string, (text: string) => string][] = [
+    ['drizzle/0000_init.sql', longer],
+    ['drizzle/meta/_journal.json', withoutLast],
+    ['bun.lock', longer],
+    ['src/db/migrator.ts', longer],
+  ]
+
+  for (const [path, change] of changes) {
+    const file = join(copy, path)
+    const text = readFileSync(file, 'utf8')
+    writeFileSync(file, change(text))
+    expect([path, await used()]).toEqual([path, 'undefined'])
+    writeFileSync(file, text)
+  }
+  expect(await used()).toBe(built)
 })
 
 function folder(): string {

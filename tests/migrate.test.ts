@@ -12,7 +12,7 @@ import { untilReady } from './support/executable.ts'
 import { startFaultProxy } from './support/fault-proxy.ts'
 import { client, type DatabaseKind } from './support/harness.ts'
 import { startPostgresServer } from './support/postgres-server.ts'
-import { emptyDatabase, type PrivateDatabase } from './support/template.ts'
+import { addEmptyEmbeddedDatabase, emptyDatabase, type PrivateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 
 const allTags = migrations.map(({ tag }) => tag)
@@ -27,6 +27,7 @@ async function withEmptyDatabase(
   let database: PrivateDatabase | undefined
   try {
     if (kind === 'postgres') database = await emptyDatabase()
+    else await addEmptyEmbeddedDatabase(dataDir)
     const settings: DatabaseSettings = database
       ? { kind: 'postgres', url: database.url, poolSize: 2, prepare: true }
       : { kind: 'embedded', dataDir }

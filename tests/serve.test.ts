@@ -9,7 +9,7 @@ import { idleSeconds, listen } from '../src/server/listener.ts'
 import { isAway, serve } from '../src/server/start.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { client } from './support/harness.ts'
-import { emptyDatabase } from './support/template.ts'
+import { addEmptyEmbeddedDatabase, emptyDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 import { halfSent } from './support/wire.ts'
 
@@ -134,6 +134,7 @@ test('the proxies of deploy/ close an idle connection before the service does, a
 
 test('a service says what it has migrated; a request that does not end delays its stop by the limit, and is cut off', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-serve-'))
+  await addEmptyEmbeddedDatabase(folder)
   const lines: string[] = []
   const log = createLog({ level: 'info', pretty: false, write: text => void lines.push(text) })
   const config = parseConfig({ DATA_DIR: folder, PORT: '0', ENVIRONMENT: 'test', BCRYPT_COST: '4' })

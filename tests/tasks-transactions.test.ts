@@ -156,7 +156,8 @@ describe('a commit whose answer is lost', () => {
       await sql`select pg_reload_conf()`
     }
     const isAnyWaiting = async () => {
-      const [row] = await sql`select exists (select from pg_stat_activity where wait_event = 'SyncRep') as found`
+      const [row] =
+        await sql`select exists (select from pg_stat_activity where wait_event = 'SyncRep') as found`
       return row!.found
     }
     await setting('none_such')

@@ -2,6 +2,7 @@ import type { TSchema } from '@sinclair/typebox'
 import { t } from 'elysia'
 import { AppError, type ErrorCode, type StatusOf, statusOf } from '../lib/errors.ts'
 import { mapValues } from '../lib/map-values.ts'
+import type { Schema } from './json-schema.ts'
 import { integer } from './schema.ts'
 
 const requestIdExample = '019a9c3e-7b1f-7000-9a51-0d5f2f6f8b11'
@@ -59,42 +60,61 @@ type ErrorResponses<Code extends ErrorCode> = {
 
 /**
  * The errors of a route, for its `response`. A route names only its own: those of a plugin that it is behind (`body()`,
- * `requireUser()`) the plugin declares. Elysia strips and checks only responses whose status is declared. What the errors
- * say is in the OpenAPI document alone, and added to it when that is made (`describeErrors`).
+ * `requireUser()`) the plugin declares.
  */
-export function errors<Code extends ErrorCode = never>(
-  ...codes: Code[]
-): ErrorResponses<Code | (typeof always)[number]> {
-  const all = [...codes, ...always]
-  const bodies = all.map(code => [statusOf(code), isInvalid(code) ? validationErrorBody : errorBody])
-  return { ...Object.fromEntries(bodies), [Symbol('codes')]: all }
-}
+export const errors = <Code extends ErrorCode = never>(...codes: Code[]) =>
+  documented<ErrorResponses<Code | (typeof always)[number]>>(() =>
+    mapValues(byStatus(codes), (own, status) => ({ ...bodyOf(status), codes: own })),
+  )
 
-const isInvalid = (code: ErrorCode) => statusOf(code) === 422
+const bodyOf = (status: string) => (status === '422' ? validationErrorBody : errorBody)
+
+/** The codes that a route names, and those that any may meet. */
+export const byStatus = (codes: ErrorCode[]) =>
+  Object.groupBy([...codes, ...always], statusOf) as Record<string, ErrorCode[]>
+
+type Documented = Record<string, Schema & { codes?: ErrorCode[] }>
 
 /**
- * What the document says of the errors that a route and its plugins have named, by status. Of two with one status Elysia keeps
- * the plugin's; the codes are under a symbol for each `errors()`, so all of them are there.
+ * Responses by status that only the OpenAPI document and typed clients know. They stand under a symbol, where Elysia
+ * neither compiles nor checks them: it would, at the first request of each route, for each status.
  */
-export function describeErrors(response: { [errors: symbol]: ErrorCode[] }) {
-  const codes = Object.getOwnPropertySymbols(response).flatMap(key => response[key]!)
-  const byStatus = Object.groupBy(new Set(codes), statusOf)
-  return mapValues(byStatus as Record<string, ErrorCode[]>, describe)
+export const documented = <Responses extends object = object>(responses: () => Documented) =>
+  ({ [Symbol('documented')]: responses }) as unknown as Responses
+
+/** All responses of a route. What its own `response` has of a status comes before that of its plugins. */
+export function allResponses(response: Record<string | symbol, unknown>): Record<string, Schema> {
+  const all: Documented = {}
+  for (const key of Object.getOwnPropertySymbols(response)) {
+    for (const [status, { codes = [], ...own }] of Object.entries((response[key] as () => Documented)())) {
+      all[status] = { ...all[status], ...own, codes: [...new Set([...(all[status]?.codes ?? []), ...codes])] }
+    }
+  }
+  const described = mapValues(all, ({ codes = [], ...schema }) => ({ ...describe(codes), ...schema }))
+  return { ...described, ...(response as Record<string, Schema>) }
 }
 
-function describe(codes: ErrorCode[]): { description: string; examples?: object[]; headers?: string[] } {
+/** What the document says of a response with one of these errors. */
+export function describe(codes: ErrorCode[]): {
+  description: string
+  examples?: object[]
+  headers?: string[]
+} {
   const examples = codes.map(name => {
     const { code, message } = new AppError(name)
     return { detail: message, code, request_id: requestIdExample }
   })
   const description = examples.map(({ detail }) => detail).join(', or: ')
   // The body of a 422 has examples of its own.
-  if (codes.some(isInvalid)) return { description }
+  if (codes.some(code => statusOf(code) === 422)) return { description }
   const headers = codes.includes('insufficient_scope') && { headers: ['WWW-Authenticate'] }
   return { description, examples, ...headers }
 }
 
-/** An error that may be a 412 about such a resource: in the place of the 412 of `errors`. */
+/** A 412 that shows the resource, in the place of that of `errors`. */
+export const conflict = <Resource extends TSchema>(resource: Resource) =>
+  documented<{ 412: ReturnType<typeof conflictBody<Resource>> }>(() => ({ 412: conflictBody(resource) }))
+
 export const conflictBody = <Resource extends TSchema>(resource: Resource) =>
   t.Object(
     { ...errorBody.properties, current: t.Optional({ ...resource, description: 'As it is now.' }) },

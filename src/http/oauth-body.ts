@@ -3,7 +3,14 @@ import type { AppError, ErrorCode, Problem } from '../lib/errors.ts'
 import { mapValues } from '../lib/map-values.ts'
 import { body } from './body.ts'
 import type { FailureFields } from './error-handler.ts'
-import { describeErrors, errorBody, errors, validationErrorBody } from './error-responses.ts'
+import {
+  byStatus,
+  describe,
+  documented,
+  errorBody,
+  type errors,
+  validationErrorBody,
+} from './error-responses.ts'
 
 /** RFC 6749 has no code for a server in trouble at the token endpoint; these two are its codes of the authorization endpoint. */
 const oauthCodes: Partial<Record<ErrorCode, string>> = {
@@ -41,17 +48,20 @@ const oauthValidationErrorBody = t.Object(
 )
 
 /** `errors` for a route behind `oauthBody`. */
-export function oauthErrors<Code extends ErrorCode>(...codes: Code[]) {
-  const responses = errors(...codes)
-  return mapValues(describeErrors(responses), ({ description, examples = [] }, status) => ({
-    ...(status === '422' ? oauthValidationErrorBody : oauthErrorBody),
-    description,
-    examples: examples.map(example => ({ ...example, ...oauthError(example as AppError) })),
-  })) as {
-    [Status in keyof typeof responses]: Status extends 422
-      ? typeof oauthValidationErrorBody
-      : typeof oauthErrorBody
-  }
+export const oauthErrors = <Code extends ErrorCode = never>(...codes: Code[]) =>
+  documented<OAuthErrorResponses<ReturnType<typeof errors<Code>>>>(() =>
+    mapValues(byStatus(codes), (own, status) => {
+      const { description, examples = [] } = describe(own)
+      return {
+        ...(status === '422' ? oauthValidationErrorBody : oauthErrorBody),
+        description,
+        examples: examples.map(example => ({ ...example, ...oauthError(example as AppError) })),
+      }
+    }),
+  )
+
+type OAuthErrorResponses<Responses> = {
+  [Status in keyof Responses]: Status extends 422 ? typeof oauthValidationErrorBody : typeof oauthErrorBody
 }
 
 /**

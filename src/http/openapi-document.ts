@@ -3,7 +3,7 @@ import { mapProperties, toOpenAPIPath } from '@elysiajs/swagger/utils'
 import { version } from '../../package.json'
 import type { Config } from '../config/config.ts'
 import { mapValues } from '../lib/map-values.ts'
-import { describeErrors } from './error-responses.ts'
+import { allResponses } from './error-responses.ts'
 import { type Schema, toJsonSchema } from './json-schema.ts'
 import type { Routes } from './route-table.ts'
 import { noContent } from './schema.ts'
@@ -152,7 +152,6 @@ export function createDocument(routes: Routes, registration: Registration) {
   function toOperation(method: string, hooks: Routes[number]['hooks']) {
     const { detail, parameters, body, response } = declaredBy(hooks)
     const { operationId, ...about } = detail
-    const errors = describeErrors(hooks.response ?? {})
     return {
       operationId,
       ...about,
@@ -160,9 +159,7 @@ export function createDocument(routes: Routes, registration: Registration) {
       ...(parameters.length > 0 && { parameters: parameters.map(toParameter) }),
       // One type for each body: most generators make a method of each. Where a form is shown, JSON is taken too.
       ...(body && { requestBody: { required: true, content: { [body.form ? form : json]: toMedia(body) } } }),
-      responses: mapValues(response, (declared, status) =>
-        toResponse(status, declared.description ? declared : { ...declared, ...errors[status] }),
-      ),
+      responses: mapValues(response, (declared, status) => toResponse(status, declared)),
     }
   }
 
@@ -217,7 +214,8 @@ function declaredBy(hooks: Routes[number]['hooks']): Declared {
     ...mapProperties('query', hooks.query, {}),
     ...mapProperties('header', hooks.headers, {}),
   ]
-  return JSON.parse(JSON.stringify({ detail: {}, response: { 200: noContent }, ...hooks, parameters }))
+  const response = allResponses(hooks.response ?? { 200: noContent })
+  return JSON.parse(JSON.stringify({ detail: {}, ...hooks, response, parameters }))
 }
 
 /** What a caller may sign in with: `requireUser` says it beside its 401. The linters know no scopes but OAuth's. */

@@ -3,7 +3,7 @@ import { setCaller } from '../db/time-budget.ts'
 import { AppError } from '../lib/errors.ts'
 import { requireScope, type Scope } from '../lib/scope.ts'
 import type { UserId } from '../lib/user-id.ts'
-import { errors } from './error-responses.ts'
+import { documented, errors } from './error-responses.ts'
 
 /** Who makes a request, as the bearer token says. */
 export interface Caller {
@@ -27,9 +27,11 @@ type RequiredScope = Scope | { read: Scope; write: Scope }
 export const requireUser = (authenticate: Authenticate, required: RequiredScope) => {
   const scopes = typeof required === 'string' ? { read: required, write: required } : required
   // 422: for parameters that the route does not know (`unknown-names.ts`).
-  const responses = errors('not_authenticated', 'invalid_token', 'insufficient_scope', 'validation_failed')
-  // For the OpenAPI document, which knows of a guard only its responses.
-  const response = { ...responses, 401: { ...responses[401], scopes } }
+  const response = {
+    ...errors('not_authenticated', 'invalid_token', 'insufficient_scope', 'validation_failed'),
+    // For the OpenAPI document, which knows of a guard only its responses.
+    ...documented(() => ({ 401: { scopes } })),
+  }
   return new Elysia()
     .guard({ as: 'scoped', response })
     .derive({ as: 'scoped' }, async ({ headers, request: { method } }) => {

@@ -62,13 +62,21 @@ export function createApp(parts: AppParts) {
 
   const isListed = createOriginList(config)
   let routes: Routes = []
-  const resources = new Elysia()
-    .use(refuseUnknownNames(() => routes))
-    .use(authRoutes(auth))
-    .use(userRoutes({ users, ...auth }))
-    .use(taskRoutes(tasks, auth.sessions.authenticate, answerTags))
-    .use(eventRoutes({ tasks, streams, ...auth }))
-    .use(listRoutes(lists, auth.sessions.authenticate, answerTags))
+  const resources = {
+    auth: authRoutes(auth),
+    users: userRoutes({ users, ...auth }),
+    tasks: taskRoutes(tasks, auth.sessions.authenticate, answerTags),
+    events: eventRoutes({ tasks, streams, ...auth }),
+    lists: listRoutes(lists, auth.sessions.authenticate, answerTags),
+  }
+  const under = <const Prefix extends string>(prefix: Prefix, detail = {}) =>
+    new Elysia({ prefix, detail })
+      .use(refuseUnknownNames(() => routes))
+      .use(resources.auth)
+      .use(resources.users)
+      .use(resources.tasks)
+      .use(resources.events)
+      .use(resources.lists)
 
   // The order matters: a hook covers only what is registered after it. `standardHostname`: Elysia assumes that a host
   // has more than three letters, and finds no path in http://api/.
@@ -80,9 +88,9 @@ export function createApp(parts: AppParts) {
     .use(cors(isListed, log))
     .use(health(readiness))
     .use(docs(config.registration, () => routes))
-    .use(new Elysia({ prefix: '/api/v1' }).use(resources))
+    .use(under('/api/v1'))
     // The same routes for clients of the FastAPI service, which had no version in its addresses.
-    .use(new Elysia({ prefix: '/api', detail: { hide: true } }).use(resources))
+    .use(under('/api', { hide: true }))
   if (config.mcp)
     app.use(mcpRoutes({ services: { tasks, lists }, authenticate: auth.sessions.authenticate, isListed }))
   for (const plugin of plugins) app.use(plugin)

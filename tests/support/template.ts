@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import postgres from 'postgres'
 import type { DatabaseSettings } from '../../src/config/config.ts'
 import { clusterName } from '../../src/config/data-dir.ts'
+import { initialize } from '../../src/db/embedded/cluster-files.ts'
 import { migrate, migrations } from '../../src/db/migrator.ts'
 import { openDriver } from '../../src/db/open-driver.ts'
 import { execute, startGuardian, startPostgresServer } from './postgres-server.ts'
@@ -81,17 +82,28 @@ async function makeTemplate(server: string) {
 
 /** Puts an embedded database into a folder: a copy of one that the first caller in this process migrates. */
 export async function addEmbeddedDatabase(dataDir: string): Promise<void> {
-  embedded ??= makeEmbedded()
-  cpSync(join(await embedded, clusterName), join(dataDir, clusterName), { recursive: true })
+  embedded ??= makeEmbedded(template => migrateDatabase({ kind: 'embedded', dataDir: template }))
+  copyCluster(await embedded, dataDir)
+}
+
+/** The same without any migration, for tests of the migrations themselves: a first start makes none. */
+export async function addEmptyEmbeddedDatabase(dataDir: string): Promise<void> {
+  emptyEmbedded ??= makeEmbedded(template => initialize(join(template, clusterName)))
+  copyCluster(await emptyEmbedded, dataDir)
 }
 
 let embedded: Promise<string> | undefined
+let emptyEmbedded: Promise<string> | undefined
 
-async function makeEmbedded(): Promise<string> {
+async function makeEmbedded(make: (dataDir: string) => Promise<void>): Promise<string> {
   const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-template-'))
   startGuardian(dataDir)
-  await migrateDatabase({ kind: 'embedded', dataDir })
+  await make(dataDir)
   return dataDir
+}
+
+function copyCluster(from: string, to: string) {
+  cpSync(join(from, clusterName), join(to, clusterName), { recursive: true })
 }
 
 async function migrateDatabase(settings: DatabaseSettings) {

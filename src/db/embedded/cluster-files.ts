@@ -6,6 +6,7 @@ import initdbWasm from '@electric-sql/pglite/initdb.wasm' with { type: 'file' }
 import pgliteData from '@electric-sql/pglite/pglite.data' with { type: 'file' }
 import pgliteWasm from '@electric-sql/pglite/pglite.wasm' with { type: 'file' }
 import { syncFolder } from '../../lib/durable-file.ts'
+import { archiveName } from './cluster-archive.macro.ts' with { type: 'macro' }
 import { DurableFS } from './durable-fs.ts'
 import { notOurs } from './major.ts'
 
@@ -82,10 +83,10 @@ export async function initialize(folder: string): Promise<void> {
   await engine.close()
 }
 
-/** The database that `scripts/make-cluster.ts` has made at build time: in the executable, or in `build/`. */
+/** The migrated database that `scripts/make-cluster.ts` has made at build time: in the executable, or in `build/`. */
 export function template(): string | undefined {
-  const places = ['cluster.tar.gz', '../../../build/cluster.tar.gz']
-  return places.map(place => join(import.meta.dir, place)).find(path => existsSync(path))
+  const places = ['', '../../../build']
+  return places.map(place => join(import.meta.dir, place, archiveName())).find(path => existsSync(path))
 }
 
 async function unpack(archive: string, folder: string): Promise<void> {

@@ -5,7 +5,7 @@ import type { Db } from '../../db/drizzle.ts'
 import { users } from '../../db/tables.ts'
 import { body } from '../../http/body.ts'
 import type { Client, ClientOf } from '../../http/client.ts'
-import { errors } from '../../http/error-responses.ts'
+import { documented, errors } from '../../http/error-responses.ts'
 import { oauthBody, oauthErrors } from '../../http/oauth-body.ts'
 import { withHeaders } from '../../http/schema.ts'
 import { AppError, findAppError } from '../../lib/errors.ts'
@@ -36,11 +36,8 @@ interface Parts {
 /** What is left of a limit, see `throttle.ts`. */
 const limitHeaders = ['RateLimit', 'RateLimit-Policy']
 
-/** These errors, of which a 429 says so, too. */
-const limited = <Errors extends { 429: object }>(responses: Errors): Errors => ({
-  ...responses,
-  429: withHeaders(responses[429], ...limitHeaders),
-})
+/** A 429 says so, too. */
+const limited = documented(() => ({ 429: { headers: limitHeaders } }))
 
 /** The sign-in method with an e-mail address and a password. */
 export const passwordSignIn = (parts: Parts) => {
@@ -68,7 +65,8 @@ export const passwordSignIn = (parts: Parts) => {
         body: registration,
         response: {
           201: withHeaders(account, ...limitHeaders),
-          ...limited(errors('email_taken', 'registration_closed', 'too_many_requests')),
+          ...errors('email_taken', 'registration_closed', 'too_many_requests'),
+          ...limited,
         },
         detail: {
           operationId: 'register',
@@ -93,7 +91,8 @@ export const passwordSignIn = (parts: Parts) => {
       body: login,
       response: {
         200: withHeaders(tokenPair, ...limitHeaders),
-        ...limited(oauthErrors('incorrect_login', 'invalid_token', 'too_many_requests')),
+        ...oauthErrors('incorrect_login', 'invalid_token', 'too_many_requests'),
+        ...limited,
       },
       detail: {
         operationId: 'login',

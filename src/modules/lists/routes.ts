@@ -10,7 +10,7 @@ import {
   sendUnlessKnown,
   setAnswerTag,
 } from '../../http/entity-tag.ts'
-import { conflictBody, errors } from '../../http/error-responses.ts'
+import { conflict, errors } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
 import { query } from '../../http/query.ts'
@@ -94,7 +94,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         response: {
           204: noContent,
           ...errors('not_authorized', 'list_not_found', 'list_changed'),
-          412: conflictBody(list),
+          ...conflict(list),
         },
         detail: {
           operationId: 'deleteList',
@@ -137,7 +137,7 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
         response: {
           200: withHeaders(jsonText(list), 'ETag'),
           ...errors('not_authorized', 'list_not_found', 'list_changed'),
-          412: conflictBody(list),
+          ...conflict(list),
         },
         detail: {
           operationId: 'updateList',

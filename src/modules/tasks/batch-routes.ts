@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
 import { errorFieldsOf } from '../../http/error-handler.ts'
-import { conflictBody, errors } from '../../http/error-responses.ts'
+import { conflict, errors } from '../../http/error-responses.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import { jsonText, sendJson } from '../../http/schema.ts'
 import { prefersStrict } from '../../http/unknown-names.ts'
@@ -32,7 +32,7 @@ export const batchRoutes = (tasks: TaskService, authenticate: Authenticate) =>
         response: {
           200: jsonText(batchResult),
           ...errors('not_authorized', 'task_not_found', 'id_used', 'precondition_failed', ...misplacedCodes),
-          412: conflictBody(task),
+          ...conflict(task),
         },
         detail: {
           operationId: 'batchTasks',

@@ -10,7 +10,7 @@ import {
   sendUnlessKnown,
   setAnswerTag,
 } from '../../http/entity-tag.ts'
-import { conflictBody, errors } from '../../http/error-responses.ts'
+import { conflict, errors } from '../../http/error-responses.ts'
 import { idempotencyHeader } from '../../http/idempotency-key.ts'
 import { sendPage } from '../../http/paging.ts'
 import { query, queryValues } from '../../http/query.ts'
@@ -162,7 +162,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
         response: {
           204: noContent,
           ...errors('not_authorized', 'task_not_found', 'precondition_failed'),
-          412: conflictBody(task),
+          ...conflict(task),
         },
         detail: {
           operationId: 'deleteTask',
@@ -244,7 +244,7 @@ const change = (...misplaced: typeof misplacedCodes) => ({
   response: {
     200: withHeaders(jsonText(task), 'ETag'),
     ...errors('not_authorized', 'task_not_found', 'precondition_failed', ...misplaced),
-    412: conflictBody(task),
+    ...conflict(task),
   },
 })
 
