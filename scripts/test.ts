@@ -121,7 +121,8 @@ function files(isWanted: (content: string, path: string) => boolean): string[] {
 }
 
 function allFiles(): string[][] {
-  const isAlone = (content: string, path: string) => isTimed.test(content) && !unhurried.has(basename(path, '.test.ts'))
+  const isAlone = (content: string, path: string) =>
+    isTimed.test(content) && !unhurried.has(basename(path, '.test.ts'))
   return [
     [...twoAtATime, ...files((content, path) => !isAlone(content, path))],
     [...oneByOne, ...files(isAlone)],
