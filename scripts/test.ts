@@ -15,7 +15,7 @@
  */
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { constants } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { Glob } from 'bun'
 import { startPgBouncer } from '../tests/support/pgbouncer.ts'
 import { type PostgresServer, startPostgresServer } from '../tests/support/postgres-server.ts'
@@ -40,8 +40,17 @@ const isTimed = /support\/(traffic|stopwatch)\.ts|'\.\/stage\.ts'/
  * Those whose bounds also hold while the machine is busy, at nine processes a core: a stopwatch leaves out the waits for a
  * processor. Alone, they would mostly let the machine wait.
  */
-const isUnhurried =
-  /\/(api-tokens|hardening|postgres|sessions|tasks-account-deletion|tasks-transactions)\.test\.ts$/
+const unhurried = new Set([
+  'api-tokens',
+  'events-replicas',
+  'hardening',
+  'postgres',
+  'replicas',
+  'sessions',
+  'tasks-account-deletion',
+  'tasks-transactions',
+  'time-budget',
+])
 
 const twoAtATime = ['--parallel=2', '--no-isolate']
 /** Unlike without options, Bun prints the name of a file before its tests. */
@@ -112,7 +121,8 @@ function files(isWanted: (content: string, path: string) => boolean): string[] {
 }
 
 function allFiles(): string[][] {
-  const isAlone = (content: string, path: string) => isTimed.test(content) && !isUnhurried.test(path)
+  const isAlone = (content: string, path: string) =>
+    isTimed.test(content) && !unhurried.has(basename(path, '.test.ts'))
   return [
     [...twoAtATime, ...files((content, path) => !isAlone(content, path))],
     [...oneByOne, ...files(isAlone)],

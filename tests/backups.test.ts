@@ -64,8 +64,8 @@ describe('with BACKUP_EVERY', () => {
     await until(() => events(api, 'backup made').length >= 1, 60)
     // Of a clock that was wrong: it counts for none of those that are kept.
     writeFileSync(join(dataDir, 'backups', 'todo-api-2999-01-01T000000Z.tar.gz'), '')
-    // The first may have begun before the task was there.
-    await until(() => events(api, 'backup made').length >= 4, 60)
+    // The first may have begun before the task was there; the third is one more than is kept.
+    await until(() => events(api, 'backup made').length >= 3, 60)
     const after = (await api.get(`${api.url}/health/ready`)).body
     const metrics = await (
       await fetch(`${api.url}/metrics`, { headers: { authorization: 'Bearer a-token-for-metrics' } })
@@ -114,7 +114,7 @@ describe('with BACKUP_EVERY', () => {
     mkdirSync(dir, { recursive: true })
     const draft = `todo-api-2026-11-01T000000Z.tar.gz.${crypto.randomUUID()}.part`
     for (const name of [draft, 'notes.part']) writeFileSync(join(dir, name), '')
-    await until(() => events(api, 'backup made').length >= 2, 60)
+    await until(() => events(api, 'backup made').length >= 1, 60)
     const earlier = events(api, 'backup failed').length
     rmSync(join(dataDir, 'control'))
     await until(() => events(api, 'backup failed').length > earlier, 60)

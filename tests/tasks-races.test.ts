@@ -3,6 +3,7 @@ import type { Driver } from '../src/db/driver.ts'
 import { noPrecondition } from '../src/http/entity-tag.ts'
 import { byHand } from './support/by-hand.ts'
 import { type Answer, type Service, startService, type User } from './support/harness.ts'
+import { speak } from './support/mcp.ts'
 import { rowOf, serviceWithMeetings, versionsOf } from './support/meet.ts'
 import { serviceOn } from './support/task-service.ts'
 import { until } from './support/until.ts'
@@ -311,12 +312,14 @@ describe('creates with one id of the client', () => {
     const operations = [{ op: 'create', task: { title: 'late' } }]
     const batch = (atomic: boolean) => () =>
       api.post('/tasks/batch', { token: ada.token, json: { atomic, operations } })
+    const addTask = () =>
+      speak(api, ada).send('tools/call', { name: 'add_tasks', arguments: { tasks: [{ title: 'late' }] } })
     const answers = await meeting.meet(
       async sql => {
         await sql`delete from users where id = ${ada.id}`
         await sql`delete from user_versions where user_id = ${ada.id}`
       },
-      [create(api, ada, { id: id(), title: 'late' }), batch(true), batch(false)],
+      [create(api, ada, { id: id(), title: 'late' }), batch(true), batch(false), addTask],
     )
     for (const { status, body } of answers) expect([status, body.code]).toEqual([401, 'invalid_token'])
   })

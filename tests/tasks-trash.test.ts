@@ -101,6 +101,37 @@ onBothDatabases('the trash', api => {
     expect((await api.get('/tasks/trash', { token: bob.token })).body).toHaveLength(1)
   })
 
+  test('nothing of what a task says is kept when it is gone for good, in any table', async () => {
+    const ada = await api.user()
+    const words = ['zanzibar', 'quetzal', 'xylophone']
+    const [title, description, tag] = words
+    const make = () => api.task(ada, { title, description, tags: [tag] })
+    const [erased, purged, emptied] = [await make(), await make(), await make()]
+    await api.patch(`/tasks/${erased.id}`, { token: ada.token, json: { priority: 1 } })
+    const tables = await api.sql(
+      `select format('%I.%I', table_schema, table_name) from information_schema.tables
+       where table_type = 'BASE TABLE' and table_schema in ('public', 'drizzle')`,
+      [],
+    )
+    async function found() {
+      const rows = tables.map(([name]) => `select t::text from ${name} t`).join(' union all ')
+      const texts = await api.sql(rows, [])
+      return words.filter(word => texts.some(([text]) => `${text}`.includes(word)))
+    }
+
+    await api.delete(`/tasks/${erased.id}?permanent=true`, { token: ada.token })
+    for (const { id } of [purged, emptied]) await api.delete(`/tasks/${id}`, { token: ada.token })
+    const beforePurge = await found()
+    await byHand(api.sql, `update tasks set deleted_at = now() - interval '40 days' where id = $1`, [
+      purged.id,
+    ])
+    await serviceOn(api).purge()
+    const beforeEmptying = await found()
+    await api.delete('/tasks/trash', { token: ada.token })
+
+    expect([beforePurge, beforeEmptying, await found()]).toEqual([words, words, []])
+  })
+
   test('a trash of more than one step is emptied whole', async () => {
     const ada = await api.user()
     await api.sql(

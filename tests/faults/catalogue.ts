@@ -49,10 +49,12 @@ const sessionCommands: Fault[] = ['deallocate all', 'discard all', 'discard plan
 const statements: Fault[] = [
   {
     name: 'statements are cancelled',
+    isFelt: true,
     run: cancel,
   },
   {
     name: 'statements time out in mid-answer',
+    isFelt: true,
     async run(stage) {
       const { proxy, random } = stage
       await Promise.all([
@@ -81,19 +83,25 @@ const backends: Fault[] = [
     name: 'one backend is terminated every 100 ms',
     run: stage => terminate(stage, 'order by random() limit 1', 100),
   },
-  { name: 'all backends are terminated', run: stage => terminate(stage, '', 300) },
+  { name: 'all backends are terminated', isFelt: true, run: stage => terminate(stage, '', 300) },
 ]
 
 const server: Fault[] = [
-  { name: 'the server is stopped', run: stage => away(stage, () => stage.server.stop('fast')) },
-  { name: 'the server is stopped at once', run: stage => away(stage, () => stage.server.stop('immediate')) },
-  { name: 'the server is killed', run: stage => away(stage, () => stage.server.kill()) },
+  { name: 'the server is stopped', isFelt: true, run: stage => away(stage, () => stage.server.stop('fast')) },
+  {
+    name: 'the server is stopped at once',
+    isFelt: true,
+    run: stage => away(stage, () => stage.server.stop('immediate')),
+  },
+  { name: 'the server is killed', isFelt: true, run: stage => away(stage, () => stage.server.kill()) },
   {
     name: 'the server is restarted',
+    isFelt: true,
     run: ({ server }) => server.stop('fast').then(() => server.start()),
   },
   {
     name: 'the server refuses writes',
+    isFelt: true,
     async run({ server, seconds }) {
       await setReadOnly(server.url, 'on')
       await Bun.sleep(seconds * 1000)
@@ -110,6 +118,7 @@ const server: Fault[] = [
   },
   {
     name: 'the server is frozen',
+    isFelt: true,
     async run({ server, seconds }) {
       server.freeze()
       // Until after the service has given up on every connection.
@@ -122,14 +131,20 @@ const server: Fault[] = [
 const network: Fault[] = [
   {
     name: 'answers are cut off in the middle',
+    isFelt: true,
     run: stage =>
       repeat(stage, 60, () =>
         stage.proxy.cutAfter(() => 1 + stage.random.below(stage.random.pick([300, 60_000]))),
       ),
   },
-  { name: 'connections are reset', run: stage => repeat(stage, 100, () => stage.proxy.drop('reset')) },
+  {
+    name: 'connections are reset',
+    isFelt: true,
+    run: stage => repeat(stage, 100, () => stage.proxy.drop('reset')),
+  },
   {
     name: 'connections are closed in one direction',
+    isFelt: true,
     run: stage => repeat(stage, 150, () => stage.proxy.halfClose(stage.random.pick(['client', 'server']))),
   },
   {
@@ -139,10 +154,12 @@ const network: Fault[] = [
   { name: 'answers arrive slowly', run: stage => withFlow(stage, { readEveryMs: 10 }, stage.seconds) },
   {
     name: 'answers are lost',
+    isFelt: true,
     run: stage => withFlow(stage, { losesAnswers: true }, 2 + stage.seconds / 2),
   },
   {
     name: 'connections are refused',
+    isFelt: true,
     async run({ proxy, seconds }) {
       proxy.receive('refuse')
       proxy.drop()
@@ -150,8 +167,8 @@ const network: Fault[] = [
       proxy.heal()
     },
   },
-  { name: 'new connections are held, then all are dropped', run: holdThenDrop },
-  { name: 'held connections are dropped while no client asks', run: holdThenDropUnasked },
+  { name: 'new connections are held, then all are dropped', isFelt: true, run: holdThenDrop },
+  { name: 'held connections are dropped while no client asks', isFelt: true, run: holdThenDropUnasked },
   { name: 'the network does all of this at random', run: disturbAtRandom },
 ]
 
@@ -178,12 +195,14 @@ export const pooledFaults: Fault[] = [
   },
   {
     name: 'statements are cancelled',
+    isFelt: true,
     run: cancel,
   },
   ...backends.slice(0, 1),
   ...server.slice(2, 3),
   {
     name: 'the pool is killed',
+    isFelt: true,
     async run({ bouncer, seconds }) {
       await bouncer!.kill()
       await Bun.sleep(seconds * 500)

@@ -32,6 +32,8 @@ export interface Fault {
   name: string
   /** The largest share of the requests meanwhile that may be refused, where the service has a bound. */
   refusedMax?: number
+  /** Whether no round of it passes without refusing or losing requests: one that does has met none. */
+  isFelt?: boolean
   run(stage: Stage): Promise<unknown>
 }
 
@@ -65,7 +67,7 @@ export async function openStage({ seed, seconds, pooled = false }: Options) {
   await clients.pause()
 
   /** One fault from its beginning to the audit afterwards; what it did wrong, in words. */
-  async function play({ name, refusedMax = 1, run }: Fault): Promise<string[]> {
+  async function play({ name, refusedMax = 1, isFelt = false, run }: Fault): Promise<string[]> {
     const section = tally.begin(name)
     const before = { ...section }
     clients.resume()
@@ -79,6 +81,7 @@ export async function openStage({ seed, seconds, pooled = false }: Options) {
     const refused = section.refused - before.refused
     const share = refused / (refused + section.answered - before.answered)
     if (share > refusedMax) tally.fail('refused too often', `${(100 * share).toFixed(1)} % of the requests`)
+    if (isFelt && refused === 0) tally.fail('not felt', 'no request was refused or lost')
     if (section.failures.has('status 500')) section.examples.push(...errorsOf(stage.api))
     stage.api.lines.length = 0
     return section.examples

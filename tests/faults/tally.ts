@@ -10,6 +10,7 @@ export type Failure =
   | 'lost write'
   | 'spoilt row'
   | 'not ready'
+  | 'not felt'
 
 export type Tally = ReturnType<typeof createTally>
 

@@ -36,14 +36,11 @@ class RecordedFile {
 
   /** What is left after a power cut: what was synced, and of the rest the pages that happened to be written. */
   wreck(survives: () => boolean): Buffer {
-    let left: Buffer = Buffer.from(this.#disk)
-    for (const number of this.#dirty) {
-      const page = this.#page(number)
-      if (page.length === 0 || !survives()) continue
-      const end = number * pageBytes + page.length
-      if (end > left.length) left = resized(left, end)
-      left.set(page, number * pageBytes)
-    }
+    const surviving = [...this.#dirty].filter(number => this.#page(number).length > 0 && survives())
+    const ends = surviving.map(number => number * pageBytes + this.#page(number).length)
+    // Grown once: page by page, a new file of 16 MB would be copied four thousand times.
+    const left = resized(this.#disk, Math.max(this.#disk.length, ...ends))
+    for (const number of surviving) left.set(this.#page(number), number * pageBytes)
     return left
   }
 

@@ -101,7 +101,10 @@ export class Stream {
     if (this.#endBecause(code)) this.#push(event('end', JSON.stringify({ code })))
   }
 
-  /** Keeps proxies from closing a quiet connection, and notices clients that have gone. */
+  /**
+   * Keeps proxies from closing a quiet connection, and makes the system notice a client that has gone without a word, minutes
+   * later: what is sent to it is acknowledged by no one.
+   */
   #ping() {
     if (this.#waiting) this.#send(ping)
   }

@@ -131,5 +131,5 @@ const toResult = ({ json, text = json }: Outcome): CallToolResult => ({
   structuredContent: JSON.parse(json),
 })
 
-/** Whether the assistant can correct the call. */
-const isAboutCall = ({ status }: AppError) => status < 500
+/** Whether the assistant can correct the call. An account may be deleted during it. */
+const isAboutCall = ({ status }: AppError) => status < 500 && status !== 401
