@@ -92,7 +92,9 @@ describe.each(Object.entries(engines))('a device with %s', (_name, connect) => {
     const device = await connect('http://service', send)
     try {
       await shows(device, ['first', 'second'])
-      await service.stop()
+      // Without the end of its stream, the device has nothing to look at before it sends.
+      service.process.kill('SIGKILL')
+      await service.process.exited
       await device.add(crypto.randomUUID(), 'made meanwhile')
       service = await startExecutable({ ...place.env, SECRET_KEY: 'another-secret-another-secret-0123' })
       await untilReady(service)
