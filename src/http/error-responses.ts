@@ -64,10 +64,11 @@ type ErrorResponses<Code extends ErrorCode> = {
  */
 export const errors = <Code extends ErrorCode = never>(...codes: Code[]) =>
   documented<ErrorResponses<Code | (typeof always)[number]>>(() =>
-    mapValues(byStatus(codes), (own, status) => ({ ...bodyOf(status), codes: own })),
+    mapValues(byStatus(codes), (own, status) => ({
+      ...(status === '422' ? validationErrorBody : errorBody),
+      codes: own,
+    })),
   )
-
-const bodyOf = (status: string) => (status === '422' ? validationErrorBody : errorBody)
 
 /** The codes that a route names, and those that any may meet. */
 export const byStatus = (codes: ErrorCode[]) =>
@@ -82,15 +83,18 @@ type Documented = Record<string, Schema & { codes?: ErrorCode[] }>
 export const documented = <Responses extends object = object>(responses: () => Documented) =>
   ({ [Symbol('documented')]: responses }) as unknown as Responses
 
-/** All responses of a route. What its own `response` has of a status comes before that of its plugins. */
+/** All responses of a route. What was declared later of a status adds to what was declared before. */
 export function allResponses(response: Record<string | symbol, unknown>): Record<string, Schema> {
+  const parts = Object.getOwnPropertySymbols(response).map(key => (response[key] as () => Documented)())
   const all: Documented = {}
-  for (const key of Object.getOwnPropertySymbols(response)) {
-    for (const [status, { codes = [], ...own }] of Object.entries((response[key] as () => Documented)())) {
-      all[status] = { ...all[status], ...own, codes: [...new Set([...(all[status]?.codes ?? []), ...codes])] }
-    }
+  for (const [status, part] of parts.flatMap(Object.entries<Documented[string]>)) {
+    const before = all[status]
+    all[status] = { ...before, ...part, codes: [...(before?.codes ?? []), ...(part.codes ?? [])] }
   }
-  const described = mapValues(all, ({ codes = [], ...schema }) => ({ ...describe(codes), ...schema }))
+  const described = mapValues(all, ({ codes, ...schema }) => ({
+    ...describe([...new Set(codes)]),
+    ...schema,
+  }))
   return { ...described, ...(response as Record<string, Schema>) }
 }
 
