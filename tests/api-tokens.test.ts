@@ -5,6 +5,7 @@ import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { listening } from './support/listening.ts'
 import { stopwatch } from './support/stopwatch.ts'
+import { until } from './support/until.ts'
 import { expectError, send } from './support/wire.ts'
 
 describe('an API token', () => {
@@ -73,6 +74,7 @@ onBothDatabases('API tokens', api => {
     const created = await api.post('/tasks', { token, json: { title: 'by a script' } })
     expect(created).toMatchObject({ status: 201, body: { user_id: ada.id } })
     expect((await api.get('/users/me', { token })).body.id).toBe(ada.id)
+    await until(async () => (await list(ada.token))[0].last_used_at !== null)
     expect((await list(ada.token))[0].last_used_at).toEqual(expect.any(String))
 
     expect((await api.delete(`/auth/tokens/${made.id}`, { token: ada.token })).status).toBe(204)
@@ -269,17 +271,20 @@ onBothDatabases('API tokens', api => {
   test('note their own use at most once a minute', async () => {
     const ada = await api.user()
     const unused = await makeApiToken(api, ada)
-    /** Whether the use of a token is noted that was last used so long ago. */
-    const isNoted = async (age: string) => {
+    /** Uses a token that was last used so long ago, and returns whether that is noted by now. */
+    const use = async (age: string) => {
       const { id, token } = await makeApiToken(api, ada)
       await api.sql('update api_tokens set last_used_at = now() - $1::interval where id = $2', [age, id])
       await status(token)
       const recent = `select last_used_at > now() - interval '30 seconds' from api_tokens where id = $1`
-      return (await api.sql(recent, [id]))[0]![0]
+      return async () => (await api.sql(recent, [id]))[0]![0] as boolean
     }
 
-    expect(await isNoted('55 seconds')).toBe(false)
-    expect(await isNoted('61 seconds')).toBe(true)
+    const isNotedAfter55 = await use('55 seconds')
+    const isNotedAfter61 = await use('61 seconds')
+    // No request waits for the note.
+    await until(isNotedAfter61)
+    expect(await isNotedAfter55()).toBe(false)
     // Newest first: the last one is the oldest.
     expect((await list(ada.token)).at(-1)).toMatchObject({ id: unused.id, last_used_at: null })
   })
