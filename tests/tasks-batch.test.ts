@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { Value } from '@sinclair/typebox/value'
-import type { Driver } from '../src/db/driver.ts'
+import type { Driver, Query } from '../src/db/driver.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import { batchResult, type Task } from '../src/modules/tasks/model.ts'
 import { leastCpuMs } from './support/cpu.ts'
@@ -363,6 +363,144 @@ onBothDatabases('a batch', api => {
       ).toEqual([201, ...Array(30).fill('list_not_found'), 201, 'parent_nested', 'parent_not_found', 201])
       expect(await listOf(ada.token)).toHaveLength(3)
       expect(await sendTo(ada.token, true, operations)).toMatchObject({ code: 'list_not_found', index: 1 })
+    })
+  })
+
+  describe.each([true, false])('of creates that follow one another (atomic: %p)', atomic => {
+    const sendAs = async (token: string, operations: unknown[]) =>
+      (await api.post('/tasks/batch', { token, json: { atomic, operations } })).body
+    const create = (task: object = {}) => ({ op: 'create', task: { title: 'x', ...task } })
+    /** What became of each: a status, or the code of its error; all or nothing, the code and the index of the first. */
+    const outcomes = ({ results, code, index }: any) =>
+      results?.map(({ status = 201, error }: any) => error?.code ?? status) ?? [code, index]
+
+    test('sends as many statements for a hundred as for two', async () => {
+      const ada = await api.user()
+      const statements = async (count: number) => {
+        let sent = 0
+        const counting =
+          (query: Query): Query =>
+          (...statement) => {
+            sent++
+            return query(...statement)
+          }
+        const driver: Driver = {
+          ...api.driver,
+          query: counting(api.driver.query),
+          transaction: work => api.driver.transaction(query => work(counting(query))),
+        }
+        const creates = Array.from({ length: count }, () => create({ id: crypto.randomUUID() }))
+        const outcomes = await serviceOn({ ...api, driver }).batch(ada.id, creates, { isAtomic: atomic })
+        expect(outcomes).toHaveLength(count)
+        return sent
+      }
+
+      expect(await statements(2)).toBeLessThan(6)
+      expect(await statements(100)).toBe(await statements(2))
+    })
+
+    test('sets what each one says, and the default of what it does not say', async () => {
+      const ada = await api.user()
+      const list = (await api.post('/lists', { token: ada.token, json: { name: 'a list' } })).body.id
+      const said = [
+        {},
+        { title: ' "ü" \\ {🦆} ', tags: ['a,b', '"', '{}', '\\'], priority: 4, description: '\n' },
+        { status: 'completed', position: 'b', list_id: list },
+        { status: 'pending', due_at: '2026-11-24T19:00:00+01:00', description: null, tags: [] },
+        { id: crypto.randomUUID(), status: 'in_progress' },
+      ]
+      const single = await Promise.all(
+        said.map(
+          async ({ id: _, ...task }) =>
+            (await api.post('/tasks', { token: ada.token, json: { title: 'x', ...task } })).body,
+        ),
+      )
+
+      const { results } = await sendAs(ada.token, said.map(create))
+
+      const comparable = ({ completed_at, ...task }: Task) => ({
+        ...task,
+        is_completed: completed_at !== null,
+        id: '',
+        version: 0,
+        created_at: '',
+        updated_at: '',
+      })
+      expect(results.map(({ task }: { task: Task }) => comparable(task))).toEqual(single.map(comparable))
+      for (const { task } of results)
+        expect((await api.get(`/tasks/${task.id}`, { token: ada.token })).body).toEqual(task)
+      expect((await api.get(`/tasks?q=${encodeURIComponent('ü')}`, { token: ada.token })).body).toHaveLength(
+        2,
+      )
+      expect(results[2].task.completed_at).toBe(results[2].task.created_at)
+      expect(results[4].id).toBe(said[4]!.id)
+    })
+
+    test('names the one that is refused', async () => {
+      const ada = await api.user()
+      const list_id = crypto.randomUUID()
+      const operations = [create(), create({ list_id }), create(), create({ parent_id: list_id }), create()]
+
+      expect(outcomes(await sendAs(ada.token, operations))).toEqual(
+        atomic ? ['list_not_found', 1] : [201, 'list_not_found', 201, 'parent_not_found', 201],
+      )
+      expect(await listOf(ada.token)).toHaveLength(atomic ? 0 : 3)
+    })
+
+    test('refuses a child before its parent, though the parent comes next', async () => {
+      const ada = await api.user()
+      const id = crypto.randomUUID()
+      const operations = [create(), create({ parent_id: id }), create({ id: id.toUpperCase() })]
+
+      expect(outcomes(await sendAs(ada.token, operations))).toEqual(
+        atomic ? ['parent_not_found', 1] : [201, 'parent_not_found', 201],
+      )
+    })
+
+    test('refuses the child that is one too many', async () => {
+      const ada = await api.user()
+      const { id } = await api.task(ada)
+      const child = create({ parent_id: id })
+      for (let i = 0; i < 2; i++)
+        expect((await sendAs(ada.token, Array(99).fill(child))).results).toHaveLength(99)
+
+      expect(outcomes(await sendAs(ada.token, Array(4).fill(child)))).toEqual(
+        atomic ? ['too_many_children', 2] : [201, 201, 'too_many_children', 'too_many_children'],
+      )
+      expect(await listOf(ada.token)).toHaveLength(50)
+    })
+
+    test('returns the first task for an id that comes twice, and creates what is new beside it', async () => {
+      const ada = await api.user()
+      const [once, twice] = [crypto.randomUUID(), crypto.randomUUID()]
+      await sendAs(ada.token, [create({ id: once, title: 'before' })])
+
+      const { results } = await sendAs(ada.token, [
+        create({ id: twice, title: 'first' }),
+        create({ title: 'new' }),
+        create({ id: twice.toUpperCase(), title: 'second' }),
+        create({ id: once, title: 'again' }),
+        create({ title: 'new, too' }),
+      ])
+
+      expect(results.map(({ task }: { task: Task }) => task.title)).toEqual([
+        'first',
+        'new',
+        'first',
+        'before',
+        'new, too',
+      ])
+      expect(await listOf(ada.token)).toHaveLength(4)
+    })
+
+    test('creates each once, though they are sent several times at once', async () => {
+      const ada = await api.user()
+      const operations = Array.from({ length: 20 }, () => create({ id: crypto.randomUUID() }))
+
+      const answers = await Promise.all(Array.from({ length: 5 }, () => sendAs(ada.token, operations)))
+
+      for (const answer of answers) expect(answer).toEqual(answers[0])
+      expect(await listOf(ada.token)).toHaveLength(20)
     })
   })
 

@@ -5,9 +5,10 @@ import { unknownFields } from '../../http/unknown-names.ts'
 import { AppError, findAppError, type Problem, problemsMax } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
-import { type Operation, operation, operationNames } from './model.ts'
+import { type Operation, operation, operationNames, type TaskCreate } from './model.ts'
 import { ifVersion } from './owned.ts'
-import type { Writes } from './service.ts'
+import { refusedTogether } from './placement.ts'
+import type { NewTask, Writes } from './service.ts'
 import { readTask } from './statements.ts'
 
 /** How a batch is carried out. */
@@ -27,7 +28,8 @@ export type Outcome =
 
 /**
  * Up to 100 operations, one after the other. Each does what the request for one task does: in one transaction, or each on
- * its own. `writesWithin` are the writes in a transaction that has locked the user's versions.
+ * its own. Creates that follow one another are one statement; if it is refused, one for each shows which of them is.
+ * `writesWithin` are the writes in a transaction that has locked the user's versions.
  */
 export function createBatch(db: Db, writes: Writes, writesWithin: (tx: Db) => Writes) {
   const readOne = readTask(db)
@@ -54,22 +56,27 @@ export function createBatch(db: Db, writes: Writes, writesWithin: (tx: Db) => Wr
     { isAtomic = true, isStrict = false, key }: BatchOptions = {},
   ): Promise<Outcome[]> {
     const problems = problemsOfEach(operations, isStrict)
-    if (!isAtomic) return eachForItself(createStep(writes, userId, key), operations, problems)
+    const valid = operations.map((value, i) => (problems[i]!.length > 0 ? undefined : (value as Operation)))
+    const steps = { userId, operations: valid, key }
+    if (!isAtomic) return eachForItself(createStep({ ...steps, writes }), operations, problems)
     const detail = problems.flat()
     if (detail.length > 0) throw new AppError('validation_failed', { detail })
-    const valid = operations as Operation[]
-    return writeInTurn(db, userId, tx =>
-      allOrNothing(createStep(writesWithin(tx), userId, key), valid),
-    ).catch(error => throwUndone(error, userId, valid))
+    const attempt = (isOneByOne: boolean) =>
+      writeInTurn(db, userId, tx =>
+        allOrNothing(createStep({ ...steps, writes: writesWithin(tx), isOneByOne }), operations.length),
+      )
+    return attempt(false)
+      .catch(error => (error === refusedTogether ? attempt(true) : Promise.reject(error)))
+      .catch(error => throwUndone(error, userId, valid as Operation[]))
   }
 }
 
 type Step = ReturnType<typeof createStep>
 
-async function allOrNothing(step: Step, operations: Operation[]): Promise<Outcome[]> {
+async function allOrNothing(step: Step, count: number): Promise<Outcome[]> {
   const outcomes: Outcome[] = []
-  for (const [index, operation] of operations.entries()) {
-    const outcome = await step(operation, index).catch(error => {
+  for (let index = 0; index < count; index++) {
+    const outcome = await step(index).catch(error => {
       // It is not about this operation: the database does not answer.
       throw findAppError(error)?.code === 'unavailable' ? error : failureOf(error, index)
     })
@@ -88,7 +95,10 @@ async function eachForItself(step: Step, operations: unknown[], problems: Proble
     let outcome: Outcome
     if (detail.length > 0) outcome = refuse(new AppError('validation_failed', { detail, index }))
     else if (isAway) outcome = refuse(new AppError('unavailable', { index }))
-    else outcome = await step(value as Operation, index).catch(error => refuse(failureOf(error, index)))
+    else
+      outcome = await step(index)
+        .catch(error => (error === refusedTogether ? step(index) : Promise.reject(error)))
+        .catch(error => refuse(failureOf(error, index)))
     outcomes.push(outcome)
     isAway ||= 'failure' in outcome && outcome.failure.code === 'unavailable'
   }
@@ -102,21 +112,50 @@ function namesOf(value: unknown) {
   return { op: operationNames.find(name => name === op), id: typeof id === 'string' ? id : undefined }
 }
 
-/** Carries out the operations of one batch, each by a call. */
-function createStep(writes: Writes, userId: UserId, key: string | undefined) {
+type Create = Extract<Operation, { op: 'create' }>
+
+interface Steps {
+  writes: Writes
+  userId: UserId
+  /** Without those that have problems. */
+  operations: (Operation | undefined)[]
+  key: string | undefined
+  isOneByOne?: boolean
+}
+
+/**
+ * Carries out the operations of one batch, each by a call, in their order. The call for a create carries out those that
+ * follow it, too. It throws `refusedTogether` when one of them is refused; the calls after that are for one each.
+ */
+function createStep({ writes, userId, operations, key, isOneByOne = false }: Steps) {
+  /** What was created together, by index; and the index after the creates that were tried together. */
+  const created = new Map<number, NewTask>()
+  let end = isOneByOne ? operations.length : 0
   /**
    * Tasks that went to the trash with their parents, and the versions that they had. The batch may delete them as well: the
    * client still has them.
    */
   const takenAlong = new Map<string, number>()
 
-  return async function step(operation: Operation, index: number): Promise<Outcome> {
+  // The first one has the key of `POST /tasks`; a client cannot send the others.
+  const keyOf = (index: number) => (key && index > 0 ? `${key}\0${index}` : key)
+
+  async function create(operation: Create, index: number): Promise<NewTask> {
+    if (index >= end) {
+      const inputs = createsFrom(operations, index)
+      end = index + inputs.length
+      const sent = inputs.map((input, i) => ({ input, key: keyOf(index + i) }))
+      const tasks = sent.length > 1 ? await writes.createAll(userId, sent) : undefined
+      for (const [i, task] of tasks?.entries() ?? []) created.set(index + i, task)
+    }
+    return created.get(index) ?? writes.create(userId, inputOf(operation), keyOf(index))
+  }
+
+  return async function step(index: number): Promise<Outcome> {
+    const operation = operations[index]!
     const { op } = operation
     if (op === 'create') {
-      const own = operation.id && { id: operation.id }
-      // The first one has the key of `POST /tasks`; a client cannot send the others.
-      const ownKey = key && index > 0 ? `${key}\0${index}` : key
-      const { id, json } = await writes.create(userId, { ...operation.task, ...own }, ownKey)
+      const { id, json } = await create(operation, index)
       return { op, id, json }
     }
     const id = operation.id.toLowerCase()
@@ -133,6 +172,25 @@ function createStep(writes: Writes, userId: UserId, key: string | undefined) {
     takenAlong.delete(id)
     return { op, id, json: null }
   }
+}
+
+const inputOf = ({ id, task }: Create): TaskCreate => ({ ...task, ...(id && { id }) })
+
+/**
+ * The tasks to create from there on that one statement can create. Not one with the id of an earlier one, which it repeats;
+ * nor one that an earlier one names as its parent: that comes too late.
+ */
+function createsFrom(operations: (Operation | undefined)[], first: number): TaskCreate[] {
+  const inputs: TaskCreate[] = []
+  const named = new Set<string>()
+  for (const operation of operations.slice(first)) {
+    if (operation?.op !== 'create') break
+    const input = inputOf(operation)
+    if (input.id && named.has(input.id.toLowerCase())) break
+    for (const id of [input.id, input.parent_id]) if (id) named.add(id.toLowerCase())
+    inputs.push(input)
+  }
+  return inputs
 }
 
 /** Why an operation cannot be carried out. Throws what is not about the operation. */

@@ -1,4 +1,4 @@
-import { and, eq, isNotNull, type SQL, sql } from 'drizzle-orm'
+import { and, eq, inArray, isNotNull, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { listTombstones, type Tombstones, taskTombstones } from '../../db/tables.ts'
 import { noPrecondition, type Precondition } from '../../http/entity-tag.ts'
@@ -110,4 +110,15 @@ export async function findPrior(db: Db, kind: Kind, userId: UserId, creation: Cr
   if (prior.isTrashed) throw alreadyUsed(creation)
   if (!prior.isRepeat) throw keyReused()
   return prior
+}
+
+/** Whether the user has a row with one of these ids, in the trash too, or has deleted one permanently. */
+export async function isAnyUsed(tx: Db, kind: Kind, userId: UserId, ids: string[]): Promise<boolean> {
+  if (ids.length === 0) return false
+  for (const table of [tables[kind].rows, tables[kind].tombstones]) {
+    const isOne = and(inArray(table.id, ids), eq(table.userId, userId))
+    const found = await tx.select({ id: table.id }).from(table).where(isOne).limit(1)
+    if (found.length > 0) return true
+  }
+  return false
 }

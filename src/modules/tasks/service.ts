@@ -1,5 +1,6 @@
+import { sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { writeInTurn } from '../../db/versions.ts'
+import { takeVersions, writeInTurn } from '../../db/versions.ts'
 import { noPrecondition, type Precondition } from '../../http/entity-tag.ts'
 import { createCursors } from '../../lib/cursor.ts'
 import { AppError } from '../../lib/errors.ts'
@@ -11,10 +12,10 @@ import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createErasure } from './erasure.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import { findOwn, findPrior, type Serialized, throwMissing } from './owned.ts'
+import { findOwn, findPrior, isAnyUsed, type Serialized, throwMissing } from './owned.ts'
 import { createPages } from './pages.ts'
-import { throwMisplaced } from './placement.ts'
-import { insertTask, insertTaskOnce, perColumns, readTask, updateTask } from './statements.ts'
+import { throwMisplaced, throwRefusedTogether } from './placement.ts'
+import { insertTask, insertTaskOnce, insertTasks, perColumns, readTask, updateTask } from './statements.ts'
 import { createStats } from './stats.ts'
 import { eraseTask, restoreTask, trashTask } from './sub-tasks.ts'
 import { isLive } from './table.ts'
@@ -57,6 +58,14 @@ export function createTaskService({ db, log, secretKey }: Parts) {
 
 export type Writes = ReturnType<typeof createWrites>
 
+export type NewTask = Serialized & { id: string }
+
+/** What a request says of a new task, and its `Idempotency-Key`. */
+interface Sent {
+  input: TaskCreate
+  key?: string | undefined
+}
+
 /**
  * The changes of one task. One statement creates or updates it. If that has written nothing, and for a deletion or a
  * restore, which take children along, the user's versions are locked first. In a batch, `db` is a transaction that holds
@@ -66,6 +75,8 @@ function createWrites(db: Db, identify: ReturnType<typeof createIdempotency>, in
   const insert = perColumns(columns => insertTask(db, columns))
   const insertOnce = perColumns(columns => insertTaskOnce(db, columns))
   const change = perColumns(columns => updateTask(db, columns))
+  const creationOf = (userId: UserId, { input, key }: Sent) =>
+    identify(userId, { id: input.id, key, request: () => requestText(input) })
 
   return {
     /**
@@ -74,8 +85,8 @@ function createWrites(db: Db, identify: ReturnType<typeof createIdempotency>, in
      * when the first task is in the trash or was deleted permanently, `idempotency_key_reused` when the key came with
      * another request.
      */
-    async create(userId: UserId, input: TaskCreate, key?: string): Promise<Serialized & { id: string }> {
-      const creation = identify(userId, { id: input.id, key, request: () => requestText(input) })
+    async create(userId: UserId, input: TaskCreate, key?: string): Promise<NewTask> {
+      const creation = creationOf(userId, { input, key })
       const { id, mayExist, requestHash } = creation
       const task = toColumns(input)
       const columns = Object.keys(task)
@@ -92,6 +103,36 @@ function createWrites(db: Db, identify: ReturnType<typeof createIdempotency>, in
         return created!
       }).catch(throwMisplaced)
       return { id, ...found }
+    },
+
+    /**
+     * Creates several tasks in one statement, in their order. Creates none when an id or a key was sent before, and returns
+     * `undefined`; throws `refusedTogether` when a list or a parent is refused, and `invalid_token` as `create` does.
+     */
+    async createAll(userId: UserId, sent: readonly Sent[]): Promise<NewTask[] | undefined> {
+      const creations = sent.map(one => creationOf(userId, one))
+      return inTurn(db, userId, async tx => {
+        const known = creations.filter(({ mayExist }) => mayExist).map(({ id }) => id)
+        if (await isAnyUsed(tx, 'task', userId, known)) return undefined
+        const [taken] = await takeVersions(tx, userId, sent.length)
+        const first = taken!.lastVersion - sent.length + 1
+        const rows = sent.map(({ input }, i) => {
+          const { id, requestHash } = creations[i]!
+          const columns = toColumns(input)
+          const completed_at = columns.status === 'completed' ? sql`now()` : null
+          return {
+            id,
+            user_id: userId,
+            version: first + i,
+            request_hash: requestHash,
+            completed_at,
+            ...columns,
+          }
+        })
+        const created = await insertTasks(tx, rows)
+        // PostgreSQL promises no order.
+        return created.sort((one, other) => one.version - other.version)
+      }).catch(throwRefusedTogether)
     },
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */

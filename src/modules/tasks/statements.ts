@@ -81,6 +81,17 @@ export const insertTaskOnce = (db: Db, columns: string[]) =>
     ),
   )
 
+/** Creates tasks with these values of columns, whose ids nothing has. */
+export function insertTasks(db: Db, rows: Record<string, unknown>[]) {
+  const values = rows.map(row =>
+    Object.fromEntries(Object.entries(row).map(([name, value]) => [camelCase(name), value])),
+  )
+  return db
+    .insert(tasks)
+    .values(values as (typeof tasks.$inferInsert)[])
+    .returning({ id: tasks.id, ...serialized })
+}
+
 /** Changes these columns and no others. No row: there is no such task in that version, or nothing differs. */
 export function updateTask(db: Db, columns: string[]) {
   // The words follow from their text.
