@@ -242,6 +242,7 @@ const requests: Record<string, (api: Client, newcomer: Newcomer) => Promise<{ st
       json: {
         operations: [
           { op: 'create', task: { title: 'x' } },
+          { op: 'create', id: crypto.randomUUID(), task: { title: 'y', status: 'completed', tags: ['x'] } },
           { op: 'update', id: tasks[1], task: { title: crypto.randomUUID() } },
           { op: 'delete', id: tasks[4] },
         ],
