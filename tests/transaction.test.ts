@@ -338,6 +338,37 @@ describe('on PostgreSQL, a transaction', () => {
     expect(idle).toEqual([true])
   })
 
+  const outdate = {
+    'changes the type of a column': ['alter table plans alter column note type varchar(50)'],
+    'throws prepared statements away': ['deallocate all', 'discard all'],
+  }
+  test.each(Object.entries(outdate))(
+    'is unavailable and keeps nothing when one %s, and the next one is prepared again',
+    async (_, statements) => {
+      const one = openPostgres({ url: server.url, poolSize: 1 })
+      const write = (id: number) =>
+        one.transaction(async query => {
+          await query('insert into plans values ($1)', [id], { prepare: true })
+          return query('select note from plans where id = $1', [id], { prepare: true })
+        })
+      const kept = async () => (await driver.query('select id from plans order by id', [])).flat()
+      try {
+        await driver.query('drop table if exists plans', [])
+        await driver.query(`create table plans (id int, note text default 'x')`, [])
+        for (const [i, statement] of statements.entries()) {
+          expect(await write(10 * i)).toEqual([['x']])
+          await one.query(statement, [])
+
+          await expect(write(10 * i + 1)).rejects.toMatchObject({ code: 'unavailable' })
+          expect(await write(10 * i + 2)).toEqual([['x']])
+        }
+        expect(await kept()).toEqual(statements.flatMap((_, i) => [10 * i, 10 * i + 2]))
+      } finally {
+        await one.close()
+      }
+    },
+  )
+
   test('of many only half have a connection, so that statements go on', async () => {
     const { promise: released, resolve: release } = Promise.withResolvers<void>()
     const pids = new Set<number>()

@@ -108,7 +108,9 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
           const isOfTheSchema = /^(0A000|26|42)/.test(error.code)
           const wasPrepared =
             query.prepared || isSecondTime || error.routine === 'plpgsql_param_eval_recfield'
-          if (!isOfTheSchema || !wasPrepared) return reject(error)
+          // In a transaction, which has failed with the first attempt.
+          const isTooLate = isSecondTime && error.code === '25P02'
+          if (!isTooLate && !(isOfTheSchema && wasPrepared)) return reject(error)
           // It was valid when it, or what a trigger does, was prepared: the schema has changed. A new connection prepares again.
           retire()
           reject(connectionLost(error))

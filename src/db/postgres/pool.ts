@@ -70,15 +70,10 @@ export function createPool(
     return submit(kind, name, on => on.run(text, values, options))
   }
 
-  // Nothing is prepared in a transaction: a plan that no longer fits is asked for once more, and when that shows, the
-  // transaction has failed.
   const transaction: Driver['transaction'] = work => {
     // It may begin when another caller's job has ended; its statements belong to the trace of its own request.
     const boundWork = AsyncLocalStorage.bind(work)
-    return submit('transaction', 'begin', ({ run, destroy }) => {
-      const unprepared: Query = (text, values, options) => run(text, values, { ...options, prepare: false })
-      return runTransaction({ run: unprepared, destroy }, boundWork)
-    })
+    return submit('transaction', 'begin', on => runTransaction(on, boundWork))
   }
 
   async function submit(kind: Job['kind'], name: string, run: Job['run']): Promise<never> {
