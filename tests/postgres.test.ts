@@ -36,7 +36,7 @@ test('a session has these settings, whatever those of the server are', async () 
     standard_conforming_strings: 'on',
     statement_timeout: '1800ms',
     lock_timeout: '1s',
-    idle_in_transaction_session_timeout: '5s',
+    idle_in_transaction_session_timeout: '2s',
     jit: 'off',
     max_parallel_workers_per_gather: '0',
     random_page_cost: '1.1',
