@@ -5,6 +5,7 @@ import { noPrecondition, type Precondition } from '../../http/entity-tag.ts'
 import { createCursors } from '../../lib/cursor.ts'
 import { AppError } from '../../lib/errors.ts'
 import { createIdempotency } from '../../lib/idempotency.ts'
+import { mapInTurns } from '../../lib/map-in-turns.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { Log } from '../../telemetry/log.ts'
@@ -12,9 +13,9 @@ import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createErasure } from './erasure.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import { findOwn, findPrior, isAnyUsed, type Serialized, throwMissing } from './owned.ts'
+import { findOwn, findPrior, findPriors, hasLists, type Serialized, throwMissing } from './owned.ts'
 import { createPages } from './pages.ts'
-import { throwMisplaced, throwRefusedTogether } from './placement.ts'
+import { throwMisplaced } from './placement.ts'
 import { insertTask, insertTaskOnce, insertTasks, perColumns, readTask, updateTask } from './statements.ts'
 import { createStats } from './stats.ts'
 import { eraseTask, restoreTask, trashTask } from './sub-tasks.ts'
@@ -106,33 +107,42 @@ function createWrites(db: Db, identify: ReturnType<typeof createIdempotency>, in
     },
 
     /**
-     * Creates several tasks in one statement, in their order. Creates none when an id or a key was sent before, and returns
-     * `undefined`; throws `refusedTogether` when a list or a parent is refused, and `invalid_token` as `create` does.
+     * Creates several tasks in one statement, in their order; their parents are among them. When all of them were sent
+     * before, it returns what they are now. `undefined`, and creates none, when some were or a list does not exist. Throws
+     * `invalid_token` as `create` does.
      */
     async createAll(userId: UserId, sent: readonly Sent[]): Promise<NewTask[] | undefined> {
-      const creations = sent.map(one => creationOf(userId, one))
+      const creations = await mapInTurns(sent, one => creationOf(userId, one))
+      const listIds = sent.flatMap(({ input }) => input.list_id ?? [])
       return inTurn(db, userId, async tx => {
-        const known = creations.filter(({ mayExist }) => mayExist).map(({ id }) => id)
-        if (await isAnyUsed(tx, 'task', userId, known)) return undefined
+        const mayExist = creations.some(({ mayExist }) => mayExist)
+        const priors = mayExist ? await findPriors(tx, 'task', userId, creations) : []
+        const repeated = priors.flatMap(prior => (prior instanceof AppError ? [] : (prior ?? [])))
+        if (repeated.length === sent.length) return repeated
+        const areNew = priors.every(prior => prior === undefined)
+        if (!(areNew && (await hasLists(tx, userId, listIds)))) return undefined
         const [taken] = await takeVersions(tx, userId, sent.length)
         const first = taken!.lastVersion - sent.length + 1
-        const rows = sent.map(({ input }, i) => {
+        const rows = await mapInTurns(sent, ({ input }, i) => {
           const { id, requestHash } = creations[i]!
           const columns = toColumns(input)
-          const completed_at = columns.status === 'completed' ? sql`now()` : null
+          // One after the other, as lists show them, whatever ids they have.
+          const moment = sql`now() + ${i}::int * interval '1 microsecond'`
           return {
             id,
             user_id: userId,
             version: first + i,
             request_hash: requestHash,
-            completed_at,
+            created_at: moment,
+            updated_at: moment,
+            completed_at: columns.status === 'completed' ? moment : null,
             ...columns,
           }
         })
         const created = await insertTasks(tx, rows)
         // PostgreSQL promises no order.
         return created.sort((one, other) => one.version - other.version)
-      }).catch(throwRefusedTogether)
+      })
     },
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */
