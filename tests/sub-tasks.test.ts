@@ -88,6 +88,20 @@ onBothDatabases('a task with children', api => {
     expect(await titles(ada, `/tasks?parent=${p.id}`)).toEqual(['a', 'b'])
   })
 
+  test('takes them along in the order of their ids', async () => {
+    const ada = await api.user()
+    const parent = await api.task(ada)
+    const ids = Array.from({ length: 8 }, () => crypto.randomUUID())
+    for (const id of ids)
+      await api.post('/tasks', { token: ada.token, json: { id, title: 'child', parent_id: parent.id } })
+    const { cursor } = (await api.get('/tasks/changes', { token: ada.token })).body
+
+    await api.delete(`/tasks/${parent.id}`, { token: ada.token })
+
+    const { deleted } = (await api.get(`/tasks/changes?since=${cursor}`, { token: ada.token })).body
+    expect(deleted).toEqual([parent.id, ...ids.sort()])
+  })
+
   test('a child that comes back without its parent is a task of its own', async () => {
     const { ada, p, a, b } = await family()
     await api.delete(`/tasks/${p.id}`, { token: ada.token })
