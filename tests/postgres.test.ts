@@ -36,7 +36,7 @@ test('a session has these settings, whatever those of the server are', async () 
     standard_conforming_strings: 'on',
     statement_timeout: '1800ms',
     lock_timeout: '1s',
-    idle_in_transaction_session_timeout: '5s',
+    idle_in_transaction_session_timeout: '2s',
     jit: 'off',
     max_parallel_workers_per_gather: '0',
     random_page_cost: '1.1',
@@ -491,8 +491,9 @@ test('of two hosts that both take writes only one is used, also when the other a
   expect(answers).toEqual(Array(3).fill([['good']]))
 })
 
-test('a deadlock, a serialization failure and a wrong password are a moment, not a mistake', () => {
-  for (const code of ['40P01', '40001', '57014', '55P03', '53300', '08006', '25006', '28P01', '3D000']) {
+test('a deadlock, a serialization failure and a damaged file are a moment of the database, not a mistake of the statement', () => {
+  const moments = ['40P01', '40001', '57014', '55P03', '53300', '08006', '25006', '28P01', '3D000']
+  for (const code of [...moments, '58030', '58P01', 'XX000', 'XX001']) {
     expect(isUnavailable(new postgres.PostgresError({ code } as never))).toBe(true)
   }
   for (const code of ['23505', '42601', '22P02', '0A000']) {

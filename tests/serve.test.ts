@@ -37,6 +37,8 @@ describe('at the start', () => {
   test.each([
     ['28P01', 'wrong password'],
     ['3D000', 'no such database'],
+    ['58P01', 'a file of the server is missing'],
+    ['XX001', 'a page is damaged'],
     ['42501', 'no permission'],
     ['42601', 'wrong SQL'],
   ])('a database that says %s is not waited for: %s', code => {

@@ -273,7 +273,7 @@ describe('the executable, when PostgreSQL', () => {
     const limits = 'select name, setting from pg_settings where name = any($1) order by 1'
     const names = ['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout']
     expect(await driver.query(limits, [names])).toEqual([
-      ['idle_in_transaction_session_timeout', '5000'],
+      ['idle_in_transaction_session_timeout', '2000'],
       ['lock_timeout', '1000'],
       ['statement_timeout', '1800'],
     ])

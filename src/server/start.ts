@@ -168,10 +168,10 @@ async function migrateWhenPossible(
   }
 }
 
-/** Whether a failure passes by itself. A wrong password (28) or name of the database (3D) does not. */
+/** Whether a failure passes by itself. A wrong password (28) or name of the database (3D) does not, nor damage (58, XX). */
 export function isAway(error: unknown): boolean {
   const code = databaseError(error)?.code
-  return code ? unavailableStates.test(code) && !/^(28|3D)/.test(code) : error instanceof AppError
+  return code ? unavailableStates.test(code) && !/^(28|3D|58|XX)/.test(code) : error instanceof AppError
 }
 
 function readinessOf(

@@ -4,7 +4,7 @@ import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts
 import { atMost } from '../../lib/at-most.ts'
 import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
-import { databaseError } from '../pg-error.ts'
+import { databaseError, unavailableStates } from '../pg-error.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyRunningCluster, freeBytes, freeBytesMin } from './copy.ts'
@@ -74,7 +74,7 @@ function createDriver(engine: PGlite, dataDir: DataDir, folder: string, floor: n
     try {
       return await connection.query(text, values, options)
     } catch (cause) {
-      throw isSystemFault(cause) ? new AppError('unavailable', { cause }) : cause
+      throw isUnavailable(cause) ? new AppError('unavailable', { cause }) : cause
     }
   }
 
@@ -143,7 +143,7 @@ export function onlyReads(text: string): boolean {
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
 /** SQLSTATE classes 53 (no space for a temporary file), 58 (a file that cannot be read) and XX (damaged). */
-const isSystemFault = (error: unknown) => /^(53|58|XX)/.test(databaseError(error)?.code ?? '')
+const isUnavailable = (error: unknown) => unavailableStates.test(databaseError(error)?.code ?? '')
 
 /** Everything waits for a transaction, so it is rolled back when it takes longer, as on PostgreSQL. */
 const tooLong = () => {

@@ -64,7 +64,7 @@ const sessionParameters = {
 export const statementLimits = {
   statement_timeout: '1800',
   lock_timeout: '1000',
-  idle_in_transaction_session_timeout: '5000',
+  idle_in_transaction_session_timeout: '2000',
   jit: 'off',
   max_parallel_workers_per_gather: '0',
   random_page_cost: '1.1',
