@@ -1,4 +1,3 @@
-import { sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { takeVersions, writeInTurn } from '../../db/versions.ts'
 import { noPrecondition, type Precondition } from '../../http/entity-tag.ts'
@@ -110,26 +109,12 @@ function createWrites(db: Db, identify: ReturnType<typeof createIdempotency>, in
      * `undefined`; throws `refusedTogether` when a list or a parent is refused, and `invalid_token` as `create` does.
      */
     async createAll(userId: UserId, sent: readonly Sent[]): Promise<NewTask[] | undefined> {
-      const creations = sent.map(one => creationOf(userId, one))
+      const rows = sent.map(one => ({ ...creationOf(userId, one), columns: toColumns(one.input) }))
       return inTurn(db, userId, async tx => {
-        const known = creations.filter(({ mayExist }) => mayExist).map(({ id }) => id)
+        const known = rows.filter(({ mayExist }) => mayExist).map(({ id }) => id)
         if (await isAnyUsed(tx, 'task', userId, known)) return undefined
-        const [taken] = await takeVersions(tx, userId, sent.length)
-        const first = taken!.lastVersion - sent.length + 1
-        const rows = sent.map(({ input }, i) => {
-          const { id, requestHash } = creations[i]!
-          const columns = toColumns(input)
-          const completed_at = columns.status === 'completed' ? sql`now()` : null
-          return {
-            id,
-            user_id: userId,
-            version: first + i,
-            request_hash: requestHash,
-            completed_at,
-            ...columns,
-          }
-        })
-        const created = await insertTasks(tx, rows)
+        const [taken] = await takeVersions(tx, userId, rows.length)
+        const created = await insertTasks(tx, userId, taken!.lastVersion - rows.length + 1, rows)
         // PostgreSQL promises no order.
         return created.sort((one, other) => one.version - other.version)
       }).catch(throwRefusedTogether)
