@@ -1,12 +1,12 @@
 import { type Context, t } from 'elysia'
-import type { Page } from '../db/page.ts'
+import { type Page, pageSizeDefault } from '../db/page.ts'
 import { addressOf } from './query.ts'
 import { sendJson, text } from './schema.ts'
 
 /** The parameters of every list that comes in pages. */
 export const pageParameters = {
   limit: t.Optional(
-    t.Integer({ minimum: 1, maximum: 200, description: 'At most this many; 50 by default.' }),
+    t.Integer({ minimum: 1, maximum: 200, description: `At most this many; ${pageSizeDefault} by default.` }),
   ),
   cursor: t.Optional(
     text({
