@@ -112,6 +112,7 @@ export function createPool(
           queue.delete(job)
           queue.yieldTurn(job.caller)
           void send(job, connection, now)
+          // The caller is last now, and this loop comes to its next job.
           break
         }
         if (!share) return open(now)
