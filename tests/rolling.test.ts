@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { openEvents } from './support/event-stream.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { type Client, client, type User } from './support/harness.ts'
 import { haproxy } from './support/load-balancers.ts'
@@ -56,12 +57,52 @@ describe.skipIf(!haproxy.isInstalled).each(cases)(
       await database?.drop()
     })
 
-    test('one after another under load, and no request fails', async () => {
-      const api = client(`http://127.0.0.1:${front}`)
-      await until(async () => {
+    const untilAllServe = (api: Client) =>
+      until(async () => {
         await api.get('/tasks').catch(() => {})
         return replicas.every(isServing)
       })
+
+    test('send events that HAProxy does not hold back', async () => {
+      const [port] = ports
+      const [only] = takePorts(1) as [number]
+      const [direct, through] = [port, only].map(port => client(`http://127.0.0.1:${port}`)) as [
+        Client,
+        Client,
+      ]
+      // Another replica would learn of a write later.
+      const ofOne = haproxy.start(only, [port])
+      try {
+        await until(() =>
+          through.get('/health').then(
+            ({ status }) => status === 200,
+            () => false,
+          ),
+        )
+        const { token } = await direct.user()
+        const streams = await Promise.all([direct, through].map(api => openEvents(api, { token })))
+        const delays: number[] = []
+        for (let i = 1; i <= 5; i++) {
+          await direct.post('/tasks', { token, json: { title: `${i}` } })
+          const [first, second] = await Promise.all(
+            streams.map(async stream => {
+              await until(() => stream.changes().tasks.length === i)
+              return performance.now()
+            }),
+          )
+          delays.push(second! - first!)
+        }
+        await Promise.all(streams.map(stream => stream.close()))
+
+        expect(delays.sort((a, b) => a - b)[2]).toBeLessThan(100)
+      } finally {
+        await ofOne.stop()
+      }
+    })
+
+    test('one after another under load, and no request fails', async () => {
+      const api = client(`http://127.0.0.1:${front}`)
+      await untilAllServe(api)
       const users = await Promise.all(Array.from({ length: 8 }, () => api.user()))
       const load = users.map(user => useUntilStopped(api, user))
 

@@ -4,7 +4,7 @@ import type { Driver, Query } from '../src/db/driver.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import { batchResult, type Task } from '../src/modules/tasks/model.ts'
 import { leastCpuMs } from './support/cpu.ts'
-import { onBothDatabases } from './support/harness.ts'
+import { onBothDatabases, type User } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
 onBothDatabases('a batch', api => {
@@ -374,29 +374,63 @@ onBothDatabases('a batch', api => {
     const outcomes = ({ results, code, index }: any) =>
       results?.map(({ status = 201, error }: any) => error?.code ?? status) ?? [code, index]
 
-    test('sends as many statements for a hundred as for two', async () => {
-      const ada = await api.user()
-      const statements = async (count: number) => {
-        let sent = 0
-        const counting =
-          (query: Query): Query =>
-          (...statement) => {
-            sent++
-            return query(...statement)
-          }
-        const driver: Driver = {
-          ...api.driver,
-          query: counting(api.driver.query),
-          transaction: work => api.driver.transaction(query => work(counting(query))),
+    const statementsOf = async (user: User, operations: unknown[]) => {
+      let sent = 0
+      const counting =
+        (query: Query): Query =>
+        (...statement) => {
+          sent++
+          return query(...statement)
         }
-        const creates = Array.from({ length: count }, () => create({ id: crypto.randomUUID() }))
-        const outcomes = await serviceOn({ ...api, driver }).batch(ada.id, creates, { isAtomic: atomic })
-        expect(outcomes).toHaveLength(count)
-        return sent
+      const driver: Driver = {
+        ...api.driver,
+        query: counting(api.driver.query),
+        transaction: work => api.driver.transaction(query => work(counting(query))),
       }
+      const batch = serviceOn({ ...api, driver }).batch(user.id, operations, { isAtomic: atomic })
+      const failed = await batch
+        .then(outcomes => outcomes.findIndex(outcome => 'failure' in outcome))
+        .catch(({ index }) => index)
+      return { sent, failed }
+    }
 
-      expect(await statements(2)).toBeLessThan(6)
-      expect(await statements(100)).toBe(await statements(2))
+    test('sends as many statements for a hundred as for two, and to repeat them', async () => {
+      const ada = await api.user()
+      const parent = crypto.randomUUID()
+      const creates = (count: number) => [
+        create({ id: parent }),
+        ...Array.from({ length: count - 1 }, () =>
+          create({ id: crypto.randomUUID(), parent_id: parent.toUpperCase() }),
+        ),
+      ]
+      const [two, hundred] = [creates(2), creates(100)]
+
+      const few = await statementsOf(ada, two)
+      await api.delete(`/tasks/${parent}`, { token: ada.token })
+      const bob = await api.user()
+      const [many, again] = [await statementsOf(bob, hundred), await statementsOf(bob, hundred)]
+
+      expect(few.sent).toBeLessThan(6)
+      expect([many, few.failed]).toEqual([few, -1])
+      expect(again).toEqual({ sent: expect.any(Number), failed: -1 })
+      expect(again.sent).toBeLessThan(few.sent)
+    })
+
+    test('carries out nothing twice because one is refused', async () => {
+      const ada = await api.user()
+      const updates = await Promise.all(
+        Array.from({ length: 20 }, async () => ({
+          op: 'update',
+          id: (await api.task(ada)).id,
+          task: { title: 'y' },
+        })),
+      )
+      const list_id = crypto.randomUUID()
+
+      const { sent, failed } = await statementsOf(ada, [...updates, create(), create({ list_id })])
+
+      expect(failed).toBe(21)
+      expect(sent).toBeLessThan(30)
     })
 
     test('sets what each one says, and the default of what it does not say', async () => {
@@ -434,6 +468,51 @@ onBothDatabases('a batch', api => {
       )
       expect(results[2].task.completed_at).toBe(results[2].task.created_at)
       expect(results[4].id).toBe(said[4]!.id)
+    })
+
+    test('lists them in their order, whatever their ids are', async () => {
+      const ada = await api.user()
+      const titles = Array.from({ length: 12 }, (_, i) => `${i}`)
+
+      await sendAs(
+        ada.token,
+        titles.map(title => create({ id: crypto.randomUUID(), title })),
+      )
+
+      // The newest first.
+      expect((await listOf(ada.token)).map(({ title }: Task) => title)).toEqual(titles.toReversed())
+      const changed = (await api.get('/tasks?sort=updated_at', { token: ada.token })).body
+      expect(changed.map(({ title }: Task) => title)).toEqual(titles)
+    })
+
+    test('makes the words of many long texts in several turns of the event loop', async () => {
+      const ada = await api.user()
+      const korean = (length: number) =>
+        Array.from({ length }, (_, i) => String.fromCharCode(0xac00 + ((i * 7919) % 11_000))).join('')
+      const task = { title: korean(200), description: korean(1800) }
+      let [turns, turnsAtAnswer, turnsBetween, isOver] = [0, Number.POSITIVE_INFINITY, 0, false]
+      const count = () => {
+        turns++
+        if (!isOver) setImmediate(count)
+      }
+      const counting =
+        (query: Query): Query =>
+        async (...statement) => {
+          turnsBetween = Math.max(turnsBetween, turns - turnsAtAnswer)
+          const rows = await query(...statement)
+          turnsAtAnswer = turns
+          return rows
+        }
+      const transaction: Driver['transaction'] = work =>
+        api.driver.transaction(query => work(counting(query)))
+
+      count()
+      const tasks = serviceOn({ ...api, driver: { ...api.driver, transaction } })
+      await tasks.batch(ada.id, Array(100).fill(create(task)), { isAtomic: atomic })
+      isOver = true
+
+      // Twenty milliseconds of work, or more.
+      expect(turnsBetween).toBeGreaterThan(0)
     })
 
     test('names the one that is refused', async () => {

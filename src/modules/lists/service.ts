@@ -104,7 +104,7 @@ export function createListService({ db, secretKey }: Parts) {
       const { id, mayExist, requestHash } = creation
       return writeInTurn(db, userId, async tx => {
         const prior = mayExist && (await findPrior(tx, 'list', userId, creation))
-        if (prior) return { id, ...prior }
+        if (prior) return prior
         const [existing] = await tx.select({ count: count() }).from(lists).where(eq(lists.userId, userId))
         if (existing!.count >= listsMax) throw new AppError('too_many_lists')
         const [list] = await tx

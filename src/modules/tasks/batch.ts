@@ -7,7 +7,6 @@ import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { type Operation, operation, operationNames, type TaskCreate } from './model.ts'
 import { ifVersion } from './owned.ts'
-import { refusedTogether } from './placement.ts'
 import type { NewTask, Writes } from './service.ts'
 import { readTask } from './statements.ts'
 
@@ -28,8 +27,8 @@ export type Outcome =
 
 /**
  * Up to 100 operations, one after the other. Each does what the request for one task does: in one transaction, or each on
- * its own. Creates that follow one another are one statement; if it is refused, one for each shows which of them is.
- * `writesWithin` are the writes in a transaction that has locked the user's versions.
+ * its own; creates that follow one another are one statement. `writesWithin` are the writes in a transaction that has
+ * locked the user's versions.
  */
 export function createBatch(db: Db, writes: Writes, writesWithin: (tx: Db) => Writes) {
   const readOne = readTask(db)
@@ -61,13 +60,9 @@ export function createBatch(db: Db, writes: Writes, writesWithin: (tx: Db) => Wr
     if (!isAtomic) return eachForItself(createStep({ ...steps, writes }), operations, problems)
     const detail = problems.flat()
     if (detail.length > 0) throw new AppError('validation_failed', { detail })
-    const attempt = (isOneByOne: boolean) =>
-      writeInTurn(db, userId, tx =>
-        allOrNothing(createStep({ ...steps, writes: writesWithin(tx), isOneByOne }), operations.length),
-      )
-    return attempt(false)
-      .catch(error => (error === refusedTogether ? attempt(true) : Promise.reject(error)))
-      .catch(error => throwUndone(error, userId, valid as Operation[]))
+    return writeInTurn(db, userId, tx =>
+      allOrNothing(createStep({ ...steps, writes: writesWithin(tx) }), operations.length),
+    ).catch(error => throwUndone(error, userId, valid as Operation[]))
   }
 }
 
@@ -95,10 +90,7 @@ async function eachForItself(step: Step, operations: unknown[], problems: Proble
     let outcome: Outcome
     if (detail.length > 0) outcome = refuse(new AppError('validation_failed', { detail, index }))
     else if (isAway) outcome = refuse(new AppError('unavailable', { index }))
-    else
-      outcome = await step(index)
-        .catch(error => (error === refusedTogether ? step(index) : Promise.reject(error)))
-        .catch(error => refuse(failureOf(error, index)))
+    else outcome = await step(index).catch(error => refuse(failureOf(error, index)))
     outcomes.push(outcome)
     isAway ||= 'failure' in outcome && outcome.failure.code === 'unavailable'
   }
@@ -120,17 +112,13 @@ interface Steps {
   /** Without those that have problems. */
   operations: (Operation | undefined)[]
   key: string | undefined
-  isOneByOne?: boolean
 }
 
-/**
- * Carries out the operations of one batch, each by a call, in their order. The call for a create carries out those that
- * follow it, too. It throws `refusedTogether` when one of them is refused; the calls after that are for one each.
- */
-function createStep({ writes, userId, operations, key, isOneByOne = false }: Steps) {
+/** Carries out the operations of one batch, each by a call, in their order; with a create those that follow it, too. */
+function createStep({ writes, userId, operations, key }: Steps) {
   /** What was created together, by index; and the index after the creates that were tried together. */
   const created = new Map<number, NewTask>()
-  let end = isOneByOne ? operations.length : 0
+  let end = 0
   /**
    * Tasks that went to the trash with their parents, and the versions that they had. The batch may delete them as well: the
    * client still has them.
@@ -177,17 +165,20 @@ function createStep({ writes, userId, operations, key, isOneByOne = false }: Ste
 const inputOf = ({ id, task }: Create): TaskCreate => ({ ...task, ...(id && { id }) })
 
 /**
- * The tasks to create from there on that one statement can create. Not one with the id of an earlier one, which it repeats;
- * nor one that an earlier one names as its parent: that comes too late.
+ * The tasks to create from there on in one statement, which has to succeed: none repeats another one's id, and a parent is
+ * an earlier one that has none itself.
  */
 function createsFrom(operations: (Operation | undefined)[], first: number): TaskCreate[] {
   const inputs: TaskCreate[] = []
-  const named = new Set<string>()
+  const ids = new Set<string | undefined>()
+  const parents = new Set<string | undefined>()
   for (const operation of operations.slice(first)) {
     if (operation?.op !== 'create') break
     const input = inputOf(operation)
-    if (input.id && named.has(input.id.toLowerCase())) break
-    for (const id of [input.id, input.parent_id]) if (id) named.add(id.toLowerCase())
+    const [id, parent] = [input.id, input.parent_id].map(id => id?.toLowerCase())
+    if ((id && ids.has(id)) || (parent && !parents.has(parent))) break
+    ids.add(id)
+    if (!parent) parents.add(id)
     inputs.push(input)
   }
   return inputs

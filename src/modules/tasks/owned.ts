@@ -41,6 +41,10 @@ type Table = typeof tasks | typeof lists | Tombstones
 export const own = ({ id, userId }: Table, owner: UserId, wanted: string) =>
   and(eq(id, wanted), eq(userId, owner))
 
+/** The condition for these rows of the user. */
+const ownOf = ({ id, userId }: Table, owner: UserId, wanted: string[]) =>
+  and(inArray(id, wanted), eq(userId, owner))
+
 /**
  * Throws why a user cannot have a row: another user's is 403; none, or one in the trash, 404. The one query without the
  * user, because two users may have chosen one id: it reveals nothing else.
@@ -88,37 +92,51 @@ export async function findOwn(
  * without a key accepts any request.
  */
 export async function findPrior(db: Db, kind: Kind, userId: UserId, creation: Creation) {
-  const { id, requestHash } = creation
-  const { rows, tombstones } = tables[kind]
-  const [prior] = await db
-    .select({
-      version: rows.version,
-      json: rows.json,
-      isTrashed: 'deletedAt' in rows ? sql<boolean>`${isNotNull(rows.deletedAt)}` : sql<boolean>`false`,
-      isRepeat: sql<boolean>`coalesce(${rows.requestHash} = ${requestHash}, true)`,
-    })
-    .from(rows)
-    .where(own(rows, userId, id))
-  if (!prior) {
-    const [tombstone] = await db
-      .select({ id: tombstones.id })
-      .from(tombstones)
-      .where(own(tombstones, userId, id))
-    if (tombstone) throw alreadyUsed(creation)
-    return undefined
-  }
-  if (prior.isTrashed) throw alreadyUsed(creation)
-  if (!prior.isRepeat) throw keyReused()
+  const [prior] = await findPriors(db, kind, userId, [creation])
+  if (prior instanceof AppError) throw prior
   return prior
 }
 
-/** Whether the user has a row with one of these ids, in the trash too, or has deleted one permanently. */
-export async function isAnyUsed(tx: Db, kind: Kind, userId: UserId, ids: string[]): Promise<boolean> {
-  if (ids.length === 0) return false
-  for (const table of [tables[kind].rows, tables[kind].tombstones]) {
-    const isOne = and(inArray(table.id, ids), eq(table.userId, userId))
-    const found = await tx.select({ id: table.id }).from(table).where(isOne).limit(1)
-    if (found.length > 0) return true
-  }
-  return false
+/** For each of several requests what it has created before, what `findPrior` throws, or `undefined`. */
+export async function findPriors(db: Db, kind: Kind, userId: UserId, creations: Creation[]) {
+  const { rows, tombstones } = tables[kind]
+  const ids = creations.map(({ id }) => id)
+  const isDeleted = 'deletedAt' in rows ? isNotNull(rows.deletedAt) : sql`false`
+  const found = await db
+    .select({
+      id: rows.id,
+      version: rows.version,
+      json: rows.json,
+      requestHash: rows.requestHash,
+      isTrashed: sql<boolean>`${isDeleted}`,
+    })
+    .from(rows)
+    .where(ownOf(rows, userId, ids))
+  const priors = new Map(found.map(row => [row.id, row]))
+  const isMissing = priors.size < creations.length
+  const gone = isMissing
+    ? await db
+        .select({ id: tombstones.id })
+        .from(tombstones)
+        .where(ownOf(tombstones, userId, ids))
+    : []
+  const deleted = new Set(gone.map(({ id }) => id))
+  return creations.map(creation => {
+    const { id, requestHash } = creation
+    const prior = priors.get(id)
+    if (prior ? prior.isTrashed : deleted.has(id)) return alreadyUsed(creation)
+    const isAnother = requestHash && prior?.requestHash && requestHash !== prior.requestHash
+    return isAnother ? keyReused() : prior
+  })
+}
+
+/** Whether the user has all of these lists. */
+export async function hasLists(db: Db, userId: UserId, ids: string[]): Promise<boolean> {
+  const wanted = new Set(ids.map(id => id.toLowerCase()))
+  if (wanted.size === 0) return true
+  const found = await db
+    .select({ id: lists.id })
+    .from(lists)
+    .where(ownOf(lists, userId, [...wanted]))
+  return found.length === wanted.size
 }

@@ -27,11 +27,3 @@ export function throwMisplaced(error: unknown, loc?: Problem['loc']): never {
   const { code: type, message: msg } = new AppError(code)
   throw new AppError(code, { detail: [{ loc: loc ?? ['body', field], msg, type }] })
 }
-
-/** One of several tasks that were created together has a list or a parent that the database refuses: none is created. */
-export const refusedTogether = new Error('one of several new tasks is refused')
-
-/** For `catch`: throws `refusedTogether` for what `throwMisplaced` says of one task, anything else as it is. */
-export function throwRefusedTogether(error: unknown): never {
-  throw brokenConstraint(error)! in constraints ? refusedTogether : error
-}

@@ -4,6 +4,7 @@ import { noPrecondition, type Precondition } from '../../http/entity-tag.ts'
 import { createCursors } from '../../lib/cursor.ts'
 import { AppError } from '../../lib/errors.ts'
 import { createIdempotency } from '../../lib/idempotency.ts'
+import { mapInTurns } from '../../lib/map-in-turns.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { Log } from '../../telemetry/log.ts'
@@ -11,9 +12,9 @@ import { createBatch } from './batch.ts'
 import { createChanges } from './changes.ts'
 import { createErasure } from './erasure.ts'
 import type { TaskCreate, TaskUpdate } from './model.ts'
-import { findOwn, findPrior, isAnyUsed, type Serialized, throwMissing } from './owned.ts'
+import { findOwn, findPrior, findPriors, hasLists, type Serialized, throwMissing } from './owned.ts'
 import { createPages } from './pages.ts'
-import { throwMisplaced, throwRefusedTogether } from './placement.ts'
+import { throwMisplaced } from './placement.ts'
 import { insertTask, insertTaskOnce, insertTasks, perColumns, readTask, updateTask } from './statements.ts'
 import { createStats } from './stats.ts'
 import { eraseTask, restoreTask, trashTask } from './sub-tasks.ts'
@@ -105,19 +106,29 @@ function createWrites(db: Db, identify: ReturnType<typeof createIdempotency>, in
     },
 
     /**
-     * Creates several tasks in one statement, in their order. Creates none when an id or a key was sent before, and returns
-     * `undefined`; throws `refusedTogether` when a list or a parent is refused, and `invalid_token` as `create` does.
+     * Creates several tasks in one statement, in their order; their parents are among them. When all of them were sent
+     * before, it returns what they are now. `undefined`, and creates none, when some were or a list does not exist. Throws
+     * `invalid_token` as `create` does.
      */
     async createAll(userId: UserId, sent: readonly Sent[]): Promise<NewTask[] | undefined> {
-      const rows = sent.map(one => ({ ...creationOf(userId, one), columns: toColumns(one.input) }))
+      const creations = await mapInTurns(sent, one => creationOf(userId, one))
+      const listIds = sent.flatMap(({ input }) => input.list_id ?? [])
       return inTurn(db, userId, async tx => {
-        const known = rows.filter(({ mayExist }) => mayExist).map(({ id }) => id)
-        if (await isAnyUsed(tx, 'task', userId, known)) return undefined
-        const [taken] = await takeVersions(tx, userId, rows.length)
-        const created = await insertTasks(tx, userId, taken!.lastVersion - rows.length + 1, rows)
+        const mayExist = creations.some(({ mayExist }) => mayExist)
+        const priors = mayExist ? await findPriors(tx, 'task', userId, creations) : []
+        const repeated = priors.flatMap(prior => (prior instanceof AppError ? [] : (prior ?? [])))
+        if (repeated.length === sent.length) return repeated
+        const areNew = priors.every(prior => prior === undefined)
+        if (!(areNew && (await hasLists(tx, userId, listIds)))) return undefined
+        const [taken] = await takeVersions(tx, userId, sent.length)
+        const rows = await mapInTurns(sent, ({ input }, i) => ({
+          ...creations[i]!,
+          columns: toColumns(input),
+        }))
+        const created = await insertTasks(tx, userId, taken!.lastVersion - sent.length + 1, rows)
         // PostgreSQL promises no order.
         return created.sort((one, other) => one.version - other.version)
-      }).catch(throwRefusedTogether)
+      })
     },
 
     /** Changes what `input` names and nothing else. Throws as `read` does, and `precondition_failed`. */

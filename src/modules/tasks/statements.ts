@@ -92,8 +92,18 @@ interface NewRow {
 export function insertTasks(db: Db, userId: string, firstVersion: number, rows: NewRow[]) {
   const values = rows.map(({ id, requestHash, columns }, i) => {
     const named = Object.entries(columns).map(([name, value]) => [camelCase(name), value])
-    const completedAt = columns.status === 'completed' ? sql`now()` : null
-    return { ...Object.fromEntries(named), id, userId, version: firstVersion + i, requestHash, completedAt }
+    // One after the other, as lists show them, whatever ids they have.
+    const moment = sql`now() + ${i}::int * interval '1 microsecond'`
+    return {
+      ...Object.fromEntries(named),
+      id,
+      userId,
+      version: firstVersion + i,
+      requestHash,
+      createdAt: moment,
+      updatedAt: moment,
+      completedAt: columns.status === 'completed' ? moment : null,
+    }
   })
   return db
     .insert(tasks)
