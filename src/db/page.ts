@@ -3,6 +3,9 @@ import type { PgTable } from 'drizzle-orm/pg-core'
 import type { Db } from './drizzle.ts'
 import { typeOf, userVersions } from './tables.ts'
 
+/** Rows of a page, unless the request says how many. */
+export const pageSizeDefault = 50
+
 /** One page of a list. */
 export interface Page {
   /** The JSON of its rows, with commas between them. */

@@ -1,5 +1,6 @@
 import { type Context, type Static, status, t } from 'elysia'
 import { deriveKey } from '../lib/derive-key.ts'
+import { addressOf } from './query.ts'
 import { sendJson, text } from './schema.ts'
 
 /**
@@ -74,9 +75,8 @@ export type AnswerTags = (userId: string, request: Request) => (version: number 
 export function createAnswerTags(secretKey: string, form: string): AnswerTags {
   const key = deriveKey(secretKey, 'entity tags')
   const seed = Bun.hash.wyhash(form, Bun.hash.wyhash(key))
-  return (userId, { url }) => {
-    const address = url.slice(url.indexOf('/', 'https://'.length))
-    const hash = Bun.hash.wyhash(`${userId} ${address}`, seed).toString(36)
+  return (userId, request) => {
+    const hash = Bun.hash.wyhash(`${userId} ${addressOf(request)}`, seed).toString(36)
     return version => `${version}-${hash}`
   }
 }

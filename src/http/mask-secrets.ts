@@ -22,16 +22,15 @@ export function maskSecrets(value: unknown, routes: Routes): unknown {
   return mask(value)
 }
 
-const cache = new WeakMap<Routes, ReadonlySet<string>>()
+/** Known of each app: its routes do not change. */
+const secretsOf = new WeakMap<Routes, ReadonlySet<string>>()
 
-function secretNames(routes: Routes): ReadonlySet<string> {
-  const known = cache.get(routes)
-  if (known) return known
-  const names = new Set<string>()
-  for (const { hooks } of routes) collectSecrets(hooks?.body, undefined, names)
-  cache.set(routes, names)
-  return names
-}
+const secretNames = (routes: Routes): ReadonlySet<string> =>
+  secretsOf.getOrInsertComputed(routes, () => {
+    const names = new Set<string>()
+    for (const { hooks } of routes) collectSecrets(hooks?.body, undefined, names)
+    return names
+  })
 
 /** Walks a schema of any kind; `name` is the field that it belongs to. */
 function collectSecrets(schema: unknown, name: string | undefined, names: Set<string>): void {

@@ -1,11 +1,12 @@
 import { type Context, t } from 'elysia'
-import type { Page } from '../db/page.ts'
+import { type Page, pageSizeDefault } from '../db/page.ts'
+import { addressOf } from './query.ts'
 import { sendJson, text } from './schema.ts'
 
 /** The parameters of every list that comes in pages. */
 export const pageParameters = {
   limit: t.Optional(
-    t.Integer({ minimum: 1, maximum: 200, description: 'At most this many; 50 by default.' }),
+    t.Integer({ minimum: 1, maximum: 200, description: `At most this many; ${pageSizeDefault} by default.` }),
   ),
   cursor: t.Optional(
     text({
@@ -17,15 +18,14 @@ export const pageParameters = {
 
 /** Sends a page whose JSON is a `T`, with the link to the next one (RFC 8288), and the total. */
 export function sendPage<T>(set: Context['set'], request: Request, { items, next, total }: Page): T {
-  if (next !== undefined) set.headers.link = `<${nextAddress(request.url, next)}>; rel="next"`
+  if (next !== undefined) set.headers.link = `<${nextAddress(request, next)}>; rel="next"`
   if (total !== undefined) set.headers['x-total-count'] = String(total)
   return sendJson(set, `[${items}]`)
 }
 
-/** The requested address, from the path on: behind a proxy, scheme and host are not what the client sees. */
-function nextAddress(url: string, cursor: string): string {
-  // Without the URL class, which takes 8 µs: a seventh of the whole request apart from the database.
-  const address = url.slice(url.indexOf('/', 'https://'.length))
+/** The requested address, with this cursor in the place of its own cursor or offset. */
+function nextAddress(request: Request, cursor: string): string {
+  const address = addressOf(request)
   // Only the first `?` ends the path: the others belong to values.
   const [path] = address.split('?', 1)
   const kept = address

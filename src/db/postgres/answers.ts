@@ -25,7 +25,7 @@ interface PostgresAnswer {
 }
 
 /** What `postgres()` returns. */
-export type PostgresClient = ReturnType<typeof postgres>
+type PostgresClient = ReturnType<typeof postgres>
 
 interface AnswersOptions {
   client: PostgresClient

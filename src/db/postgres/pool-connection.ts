@@ -50,7 +50,6 @@ export function createPoolConnection(single: Single, mayPrepare: boolean) {
   const closeAt = lastAnswerAt + (single.isReadOnly ? readOnlyLifetimeMs : lifetimeMs) * (1 + Math.random())
 
   const isIdle = () => sent.length === 0
-  const isOld = (now: number) => closeAt <= now
   const isQuietFor = (ms: number, now: number) => lastAnswerAt + ms <= now
 
   function mayPrepareText(text: string): boolean {
@@ -79,20 +78,14 @@ export function createPoolConnection(single: Single, mayPrepare: boolean) {
     run,
     isLost: () => single.lost,
     isIdle,
-    /** Whether its time is over. */
-    isOld,
+    /** Whether its time is over: it receives no more jobs. */
+    isOld: (now: number) => closeAt <= now,
     /** Whether nothing was answered for that long. */
     isQuietFor,
     /** Whether a prepared statement may be sent behind others: behind a few prepared ones, while they are quick. */
     mayFollow(now: number): boolean {
       const isPrepared = canPrepare && sent[0]?.kind === 'prepared'
-      return (
-        isPrepared &&
-        !isOld(now) &&
-        sent.length < depthMax &&
-        lastLatencyMs < quickMs &&
-        !isQuietFor(quickMs, now)
-      )
+      return isPrepared && sent.length < depthMax && lastLatencyMs < quickMs && !isQuietFor(quickMs, now)
     },
     /** To be called when a job is sent. */
     add(job: Job, now: number) {

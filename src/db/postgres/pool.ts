@@ -6,6 +6,7 @@ import { currentCaller, spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
 import { unavailable } from './connection-errors.ts'
 import type { Job, PoolConnection } from './pool-connection.ts'
+import { createShares } from './pool-shares.ts'
 
 /** How long opening a connection may take. */
 export const openingSecondsMax = 1.5
@@ -32,10 +33,7 @@ const beginningLength = 50
  *   database's error, or `AppError('unavailable')`.
  * - One queue, in which callers take turns; jobs go to the least loaded connection. Only prepared statements are pipelined,
  *   and never behind a slow one.
- * - What takes long leaves a quarter of the connections to the rest: transactions, and statements of a text that was slow
- *   lately, have half each. So a locked table or a search through many tasks stops no other.
- * - One user cannot keep all others waiting: a caller has a quarter of the connections for its transactions, which would
- *   wait for each other, a quarter for what is slow, and three quarters for all.
+ * - Neither what takes long nor one user keeps all others waiting: pool-shares.ts says how many connections each may have.
  * - A silent connection is dropped, and with it those that have answered nothing for a while, which may be as dead.
  * - When no connection is left and none can be opened, the database is `away`: jobs are refused at once, while one
  *   connection at a time is tried.
@@ -48,9 +46,7 @@ export function createPool(
   size: number,
   onShortage: (cause: unknown) => void = () => {},
 ) {
-  const quarter = Math.max(1, Math.floor(size / 4))
-  const half = Math.max(1, Math.floor(size / 2))
-  const threeQuarters = Math.max(1, size - quarter)
+  const { isFull, shareOf } = createShares(size)
   let connections: PoolConnection[] = []
   /** Jobs without an answer; and those of them that were not sent yet. */
   const pending = new Set<Job>()
@@ -87,8 +83,8 @@ export function createPool(
       pending.add(job)
       const now = performance.now()
       // Mostly nothing waits: then it need not be queued.
-      const isFirst = queue.size === 0 && !isFull(kind)
-      const connection = isFirst ? pickConnection(job, shareOf(job), now) : undefined
+      const isFirst = queue.size === 0 && !isFull(kind, connections)
+      const connection = isFirst ? pickConnection(job, shareOf(job, connections), now) : undefined
       if (connection) void send(job, connection, now)
       else {
         queue.add(job)
@@ -106,16 +102,17 @@ export function createPool(
       const refused = new Set<Job['kind']>()
       for (const job of jobs) {
         if (full.has(job.kind) || refused.has(job.kind)) continue
-        if (isFull(job.kind)) {
+        if (isFull(job.kind, connections)) {
           full.add(job.kind)
           continue
         }
-        const share = shareOf(job)
+        const share = shareOf(job, connections)
         const connection = pickConnection(job, share, now)
         if (connection) {
           queue.delete(job)
           queue.yieldTurn(job.caller)
           void send(job, connection, now)
+          // The caller is last now, and this loop comes to its next job.
           break
         }
         if (!share) return open(now)
@@ -125,36 +122,6 @@ export function createPool(
       }
     }
   }
-
-  /** Whether what takes long has as many connections as it may. */
-  function isFull(kind: Job['kind']): boolean {
-    if (size === 1 || !isLong(kind)) return false
-    const long = connectionsOf(job => isLong(job.kind))
-    return long.length >= threeQuarters || long.filter(({ sent }) => sent[0]!.kind === kind).length >= half
-  }
-
-  /**
-   * The connections that a job has to share with others of its caller, which have as many as they may; others overtake it
-   * until it can be sent there. `undefined`: it may have any.
-   */
-  function shareOf({ kind, caller }: Job): PoolConnection[] | undefined {
-    if (caller === undefined) return undefined
-    if (size > 1 && isLong(kind)) {
-      const alike = connectionsOf(job => job.kind === kind && job.caller === caller)
-      if (alike.length >= quarter) return []
-    }
-    // Mostly too few have work at all.
-    let busy = 0
-    for (const { sent } of connections) if (sent.length > 0) busy++
-    if (busy < threeQuarters) return undefined
-    const own = connectionsOf(job => job.caller === caller)
-    return own.length < threeQuarters ? undefined : own
-  }
-
-  const isLong = (kind: Job['kind']) => kind === 'transaction' || kind === 'slow'
-
-  const connectionsOf = (isMeant: (job: Job) => boolean) =>
-    connections.filter(connection => !connection.isLost() && connection.sent.some(isMeant))
 
   async function send(job: Job, connection: PoolConnection, now: number) {
     connection.add(job, now)

@@ -1,6 +1,15 @@
 import { and, count, eq, or, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { afterCursor, countRows, orderKeys, type Page, type PageRow, page, readPage } from '../../db/page.ts'
+import {
+  afterCursor,
+  countRows,
+  orderKeys,
+  type Page,
+  type PageRow,
+  page,
+  pageSizeDefault,
+  readPage,
+} from '../../db/page.ts'
 import { listTombstones } from '../../db/tables.ts'
 import { createVersionReader, takeVersion, writeInTurn, writeTombstones } from '../../db/versions.ts'
 import type { Precondition } from '../../http/entity-tag.ts'
@@ -45,7 +54,7 @@ export function createListService({ db, secretKey }: Parts) {
   return {
     /** A page of the user's lists. Throws `validation_failed` for a cursor that is not from here, or with an offset. */
     async list(userId: UserId, query: ListsQuery): Promise<Page> {
-      const { limit = 50, offset = 0, counts } = query
+      const { limit = pageSizeDefault, offset = 0, counts } = query
       const cursor = cursors.read('lists', userId, query)
       const isOwn = eq(lists.userId, userId)
       const statement = page({

@@ -1,6 +1,7 @@
 import { type SQL, sql } from 'drizzle-orm'
 import type { PgTable } from 'drizzle-orm/pg-core'
 import { type Db, parameter, prepareSql } from '../../db/drizzle.ts'
+import { pageSizeDefault } from '../../db/page.ts'
 import { listTombstones, taskTombstones, userVersions } from '../../db/tables.ts'
 import { createVersionReader, throwVersionless } from '../../db/versions.ts'
 import type { Cursors } from '../../lib/cursor.ts'
@@ -83,10 +84,11 @@ export function createChanges(db: Db, cursors: Cursors) {
 
   return {
     /**
-     * The changes since a cursor, as the API sends them; `cursor` and `version` are the place after them. Throws `validation_failed` for a cursor that is not this user's, and
-     * `cursor_expired` when deletions after it are forgotten, or when the database is older than it (a restored backup).
+     * The changes since a cursor, as the API sends them; `cursor` and `version` are the place after them. Throws
+     * `validation_failed` for a cursor that is not this user's, and `cursor_expired` when deletions after it are forgotten,
+     * or when the database is older than it (a restored backup).
      */
-    async changes(userId: UserId, { since: cursor, limit = 50 }: ChangesQuery) {
+    async changes(userId: UserId, { since: cursor, limit = pageSizeDefault }: ChangesQuery) {
       const known = readCursor(userId, cursor)
       const found = await query.execute({ user: userId, since: known?.since ?? 0, limit })
       const versions = found[0] ?? (await throwVersionless(db, userId))

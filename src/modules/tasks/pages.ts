@@ -9,6 +9,7 @@ import {
   type Page,
   type PageRow,
   page,
+  pageSizeDefault,
   readPage,
 } from '../../db/page.ts'
 import { typeOf } from '../../db/tables.ts'
@@ -79,7 +80,7 @@ export function createPages(db: Db, cursors: Cursors) {
       where: and(eq(tasks.userId, userId), isTrashed, after)!,
       order: trashOrder,
       item: trashed,
-      pageSize: sql`${query.limit ?? 50}::int`,
+      pageSize: sql`${query.limit ?? pageSizeDefault}::int`,
     })
     return readPage(db.execute<PageRow>(statement), last => cursors.sign('trash', userId, last))
   }
@@ -95,7 +96,7 @@ const trashed = sql`left(${tasks.json}, -1) || ',"deleted_at":"' || ${deletedAt}
 
 /** A page as a statement with its values, so that PostgreSQL plans it for them. */
 function pageFor(userId: UserId, query: ListQuery, after: unknown[] | undefined): SQL {
-  const { sort = defaultSort, limit = 50, offset = 0 } = query
+  const { sort = defaultSort, limit = pageSizeDefault, offset = 0 } = query
   const order = parseSort(sort)
   return page({
     from: tasks,
@@ -145,7 +146,14 @@ function prepareHotPages(db: Db) {
   const prepared = new Map<string, ReturnType<typeof prepare>>()
 
   return (userId: UserId, query: ListQuery, after: unknown[] | undefined) => {
-    const { limit = 50, offset = 0, sort = defaultSort, cursor: _, total: __, ...filters } = query
+    const {
+      limit = pageSizeDefault,
+      offset = 0,
+      sort = defaultSort,
+      cursor: _,
+      total: __,
+      ...filters
+    } = query
     const { list, status } = query
     const names = Object.keys(filters)
     const isHot =

@@ -1,4 +1,3 @@
-import { sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { takeVersions, writeInTurn } from '../../db/versions.ts'
 import { noPrecondition, type Precondition } from '../../http/entity-tag.ts'
@@ -122,24 +121,11 @@ function createWrites(db: Db, identify: ReturnType<typeof createIdempotency>, in
         const areNew = priors.every(prior => prior === undefined)
         if (!(areNew && (await hasLists(tx, userId, listIds)))) return undefined
         const [taken] = await takeVersions(tx, userId, sent.length)
-        const first = taken!.lastVersion - sent.length + 1
-        const rows = await mapInTurns(sent, ({ input }, i) => {
-          const { id, requestHash } = creations[i]!
-          const columns = toColumns(input)
-          // One after the other, as lists show them, whatever ids they have.
-          const moment = sql`now() + ${i}::int * interval '1 microsecond'`
-          return {
-            id,
-            user_id: userId,
-            version: first + i,
-            request_hash: requestHash,
-            created_at: moment,
-            updated_at: moment,
-            completed_at: columns.status === 'completed' ? moment : null,
-            ...columns,
-          }
-        })
-        const created = await insertTasks(tx, rows)
+        const rows = await mapInTurns(sent, ({ input }, i) => ({
+          ...creations[i]!,
+          columns: toColumns(input),
+        }))
+        const created = await insertTasks(tx, userId, taken!.lastVersion - sent.length + 1, rows)
         // PostgreSQL promises no order.
         return created.sort((one, other) => one.version - other.version)
       })

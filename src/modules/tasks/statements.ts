@@ -81,14 +81,33 @@ export const insertTaskOnce = (db: Db, columns: string[]) =>
     ),
   )
 
-/** Creates tasks with these values of columns, whose ids nothing has. */
-export function insertTasks(db: Db, rows: Record<string, unknown>[]) {
-  const values = rows.map(row =>
-    Object.fromEntries(Object.entries(row).map(([name, value]) => [camelCase(name), value])),
-  )
+/** A task to create under an id that nothing has, with values for these columns. */
+interface NewRow {
+  id: string
+  requestHash: string | null
+  columns: Record<string, unknown>
+}
+
+/** Creates tasks of a user, in their order under the versions from `firstVersion` on. */
+export function insertTasks(db: Db, userId: string, firstVersion: number, rows: NewRow[]) {
+  const values = rows.map(({ id, requestHash, columns }, i) => {
+    const named = Object.entries(columns).map(([name, value]) => [camelCase(name), value])
+    // One after the other, as lists show them, whatever ids they have.
+    const moment = sql`now() + ${i}::int * interval '1 microsecond'`
+    return {
+      ...Object.fromEntries(named),
+      id,
+      userId,
+      version: firstVersion + i,
+      requestHash,
+      createdAt: moment,
+      updatedAt: moment,
+      completedAt: columns.status === 'completed' ? moment : null,
+    }
+  })
   return db
     .insert(tasks)
-    .values(values as (typeof tasks.$inferInsert)[])
+    .values(values)
     .returning({ id: tasks.id, ...serialized })
 }
 
