@@ -27,6 +27,9 @@ interface PostgresAnswer {
 /** What `postgres()` returns. */
 type PostgresClient = ReturnType<typeof postgres>
 
+/** In a transaction, a prepared statement no longer fits. With that the transaction has failed. */
+export class OutdatedPlan extends Error {}
+
 interface AnswersOptions {
   client: PostgresClient
   /** Ends the connection before another byte is read or written. */
@@ -108,9 +111,8 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
           const isOfTheSchema = /^(0A000|26|42)/.test(error.code)
           const wasPrepared =
             query.prepared || isSecondTime || error.routine === 'plpgsql_param_eval_recfield'
-          // In a transaction, which has failed with the first attempt.
-          const isTooLate = isSecondTime && error.code === '25P02'
-          if (!isTooLate && !(isOfTheSchema && wasPrepared)) return reject(error)
+          if (isSecondTime && error.code === '25P02') return reject(new OutdatedPlan())
+          if (!isOfTheSchema || !wasPrepared) return reject(error)
           // It was valid when it, or what a trigger does, was prepared: the schema has changed. A new connection prepares again.
           retire()
           reject(connectionLost(error))

@@ -4,6 +4,7 @@ import type { DatabaseStats } from '../../telemetry/observer.ts'
 import type { Driver, Query } from '../driver.ts'
 import { currentCaller, spendBudget } from '../time-budget.ts'
 import { runTransaction } from '../transaction.ts'
+import { OutdatedPlan } from './answers.ts'
 import { unavailable } from './connection-errors.ts'
 import type { Job, PoolConnection } from './pool-connection.ts'
 import { createShares } from './pool-shares.ts'
@@ -69,7 +70,13 @@ export function createPool(
   const transaction: Driver['transaction'] = work => {
     // It may begin when another caller's job has ended; its statements belong to the trace of its own request.
     const boundWork = AsyncLocalStorage.bind(work)
-    return submit('transaction', 'begin', on => runTransaction(on, boundWork))
+    return submit('transaction', 'begin', ({ run, destroy }) =>
+      runTransaction({ run, destroy }, boundWork).catch(error => {
+        if (!(error instanceof OutdatedPlan)) throw error
+        const unprepared: Query = (text, values, options) => run(text, values, { ...options, prepare: false })
+        return runTransaction({ run: unprepared, destroy }, boundWork)
+      }),
+    )
   }
 
   async function submit(kind: Job['kind'], name: string, run: Job['run']): Promise<never> {
