@@ -196,16 +196,23 @@ describe('the executable, with a collector', () => {
 
     const results = await Promise.all(
       Array.from({ length: 40 }, (_, i) => {
-        const create = { op: 'create', task: { title: `${i}` } }
-        const json = { operations: Array(1 + (i % 3)).fill(create) }
+        const id = crypto.randomUUID()
+        const updates = Array.from({ length: i % 3 }, (_, j) => ({
+          op: 'update',
+          id,
+          task: { title: `${j}` },
+        }))
+        const json = { operations: [{ op: 'create', id, task: { title: 'new' } }, ...updates] }
         return traced('POST', '/tasks/batch', { token: users[i % 10]!.token, json })
       }),
     )
 
-    const isInsert = ({ attributes }: Span) =>
-      `${attributes['db.query.text']}`.includes('insert into "tasks"')
-    const inserts = results.map(({ statements }) => statements.filter(isInsert))
-    expect(inserts.map(({ length }) => length)).toEqual(results.map((_, i) => 1 + (i % 3)))
+    const count = (statements: Span[], text: string) =>
+      statements.filter(({ attributes }) => `${attributes['db.query.text']}`.includes(text)).length
+    const counts = results.map(({ statements }) =>
+      ['insert into "tasks"', 'update "tasks"'].map(text => count(statements, text)),
+    )
+    expect(counts).toEqual(results.map((_, i) => [1, i % 3]))
     for (const { request, statements } of results)
       expect(statements.every(span => span.parentSpanId === request.spanId)).toBe(true)
   })
