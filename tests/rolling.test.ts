@@ -3,6 +3,7 @@ import { openEvents } from './support/event-stream.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { type Client, client, type User } from './support/harness.ts'
 import { haproxy } from './support/load-balancers.ts'
+import { isListening } from './support/ports.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
 
@@ -57,12 +58,6 @@ describe.skipIf(!haproxy.isInstalled).each(cases)(
       await database?.drop()
     })
 
-    const untilAllServe = (api: Client) =>
-      until(async () => {
-        await api.get('/tasks').catch(() => {})
-        return replicas.every(isServing)
-      })
-
     test('send events that HAProxy does not hold back', async () => {
       const [port] = ports
       const [only] = takePorts(1) as [number]
@@ -73,12 +68,8 @@ describe.skipIf(!haproxy.isInstalled).each(cases)(
       // Another replica would learn of a write later.
       const ofOne = haproxy.start(only, [port])
       try {
-        await until(() =>
-          through.get('/health').then(
-            ({ status }) => status === 200,
-            () => false,
-          ),
-        )
+        await until(() => isListening(only))
+        await untilReady(through)
         const { token } = await direct.user()
         const streams = await Promise.all([direct, through].map(api => openEvents(api, { token })))
         const delays: number[] = []
@@ -102,7 +93,10 @@ describe.skipIf(!haproxy.isInstalled).each(cases)(
 
     test('one after another under load, and no request fails', async () => {
       const api = client(`http://127.0.0.1:${front}`)
-      await untilAllServe(api)
+      await until(async () => {
+        await api.get('/tasks').catch(() => {})
+        return replicas.every(isServing)
+      })
       const users = await Promise.all(Array.from({ length: 8 }, () => api.user()))
       const load = users.map(user => useUntilStopped(api, user))
 

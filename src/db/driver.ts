@@ -10,10 +10,11 @@ export interface Driver {
   query: Query
   /**
    * Runs `work` in a transaction on a connection that is used for nothing else meanwhile, and commits when it resolves. If
-   * a prepared statement no longer fits the schema, all is rolled back, and `work` runs once more. When `work` or one of its statements fails, everything is rolled back and that error is thrown. A lost connection,
-   * a lost commit and a transaction that is not over within 2 s are `AppError('unavailable')`; it may then have been
-   * committed only if the commit itself was lost. The query function runs one statement at a time, and rejects as soon
-   * as the transaction is over, so a late statement never runs elsewhere.
+   * a prepared statement no longer fits the schema, all is rolled back, and `work` runs once more. When `work` or one of
+   * its statements fails, everything is rolled back and that error is thrown. A lost connection, a lost commit and a
+   * transaction that is not over within 2 s are `AppError('unavailable')`; it may then have been committed only if the
+   * commit itself was lost. The query function runs one statement at a time, and rejects as soon as the transaction is
+   * over, so a late statement never runs elsewhere.
    */
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T>
   /** Opens a connection for the caller alone, as migrations need: several statements, no deadline. */

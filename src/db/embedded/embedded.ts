@@ -142,7 +142,7 @@ export function onlyReads(text: string): boolean {
 
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
-/** SQLSTATE classes 53 (no space for a temporary file), 58 (a file that cannot be read) and XX (damaged). */
+/** Whether it is a fault of the database: no space for a temporary file, a file that cannot be read, damage. */
 const isUnavailable = (error: unknown) => unavailableStates.test(databaseError(error)?.code ?? '')
 
 /** Everything waits for a transaction, so it is rolled back when it takes longer, as on PostgreSQL. */

@@ -14,7 +14,10 @@ import { isLive, isTrashed, tasks } from './table.ts'
 
 const idOrChildOf = (id: string) => or(eq(tasks.id, id), eq(tasks.parentId, id))
 
-/** Sets columns of the tasks that match, each under the next version, parents before their children, in the order of their ids. Returns the versions before. */
+/**
+ * Sets columns of the tasks that match, each under the next version: parents before their children, in the order of their
+ * ids. Returns the versions before.
+ */
 export function changeTasks(
   tx: Db,
   userId: UserId | SQL,
