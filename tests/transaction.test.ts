@@ -338,6 +338,25 @@ describe('on PostgreSQL, a transaction', () => {
     expect(idle).toEqual([true])
   })
 
+  test.each(['a transaction', 'a statement'])(
+    'that no caller ends is at an end once %s was refused',
+    async kind => {
+      const one = openPostgres({ url: server.url, poolSize: 1 })
+      const use = () =>
+        kind === 'a statement' ? one.query('select 1', []) : one.transaction(query => query('select 1', []))
+      try {
+        await one.query('begin', [])
+        await one.query('select 1/0', []).catch(() => {})
+
+        await expect(use()).rejects.toMatchObject({ code: 'unavailable' })
+        expect(await use()).toEqual([[1]])
+        expect(await use()).toEqual([[1]])
+      } finally {
+        await one.close()
+      }
+    },
+  )
+
   const outdate = {
     'the type of a column changes': ['alter table plans alter column note type varchar(50)'],
     'prepared statements are thrown away': ['deallocate all', 'discard all'],
@@ -396,6 +415,21 @@ describe('on PostgreSQL, a transaction', () => {
     expect(statement).toEqual([[1]])
     expect(during).toBe(2)
   })
+})
+
+test('a transaction whose begin fails is rolled back: it may have begun', async () => {
+  const statements: string[] = []
+  const connection = {
+    async run(text: string) {
+      statements.push(text)
+      if (text === 'begin') throw new Error('too late')
+      return []
+    },
+    destroy() {},
+  }
+
+  await expect(runTransaction(connection, async () => {})).rejects.toThrow('too late')
+  expect(statements).toEqual(['begin', 'rollback'])
 })
 
 test('a transaction whose rollback is not answered ends its connection first, and its own error arrives', async () => {

@@ -8,10 +8,10 @@ interface DatabaseError {
 
 /**
  * SQLSTATEs of failures that are not the statement's: connection (08), authentication (28), database name (3D), resources
- * (53), operator (57: shutdown, startup, statement_timeout), system (58: its files), damage (XX), read-only server,
- * serialization, deadlock, lock_timeout.
+ * (53), operator (57: shutdown, startup, statement_timeout), system (58: its files), damage (XX), read-only server, a
+ * transaction that has failed before, serialization, deadlock, lock_timeout.
  */
-export const unavailableStates = /^(08|28|3D|53|57|58|XX)|^(25006|40001|40P01|55P03)$/
+export const unavailableStates = /^(08|28|3D|53|57|58|XX)|^(25006|25P02|40001|40P01|55P03)$/
 
 /** The PostgreSQL error behind a failure, whichever driver or wrapper threw it; `undefined` for anything else. */
 export function databaseError(error: unknown): DatabaseError | undefined {

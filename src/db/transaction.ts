@@ -10,8 +10,8 @@ interface Exclusive {
 /**
  * Runs `work` between `begin` and `commit` on a connection that nothing else uses meanwhile.
  *
- * The first statement that fails decides: even if `work` goes on, all is rolled back.
- * A rollback that is not answered ends the connection.
+ * The first statement that fails decides: even if `work` goes on, all is rolled back. So is a `begin` that fails: a limit
+ * that is reached at its end leaves the session in a failed transaction. A rollback that fails ends the connection.
  */
 export async function runTransaction<T>(
   connection: Exclusive,
@@ -32,8 +32,8 @@ export async function runTransaction<T>(
     return answer
   }
 
-  await run('begin', [])
   try {
+    await run('begin', [])
     const result = await work(query).finally(() => {
       isOver = true
     })

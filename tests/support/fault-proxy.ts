@@ -18,6 +18,9 @@ interface Flow {
 
 type Ending = 'close' | 'reset'
 
+/** Longer than any transaction may last. */
+const injectionMs = 5000
+
 /** A TCP proxy in front of a PostgreSQL server, for everything that can go wrong on the way. */
 export async function startFaultProxy(serverPort: number) {
   const links = new Set<Link>()
@@ -76,10 +79,12 @@ export async function startFaultProxy(serverPort: number) {
     },
     /**
      * Runs a statement in the server's session behind every connection, between two statements of the client, which
-     * sees nothing of it. Resolves when each connection has had it or has ended.
+     * sees nothing of it. Resolves when each connection has had it or has ended; a transaction that lasts is a failure.
      */
     async inject(statement: string) {
-      await Promise.all([...links].map(link => link.inject(statement)))
+      const injected = Promise.all([...links].map(link => link.inject(statement)))
+      const given = await Promise.race([injected, Bun.sleep(injectionMs)])
+      if (!given) throw new Error('a transaction is not ended')
     },
     /** Everything as if the proxy were not there. */
     heal() {

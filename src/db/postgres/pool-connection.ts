@@ -63,8 +63,11 @@ export function createPoolConnection(single: Single, mayPrepare: boolean) {
       const prepare = options?.prepare === true && mayPrepareText(text)
       return await single.ask(text, values, { ...options, prepare })
     } catch (error) {
+      const code = isServerError(error) ? error.code : undefined
       // The server has become a standby, or the name has moved to another one.
-      if (isServerError(error) && error.code === '25006' && !single.isReadOnly) void single.end()
+      if (code === '25006' && !single.isReadOnly) void single.end()
+      // The session is in a failed transaction that no caller will end.
+      if (code === '25P02' && sent[0]?.kind !== 'transaction') single.destroy()
       throw forCaller(error)
     } finally {
       const now = performance.now()
