@@ -80,9 +80,10 @@ export async function serve(
   app.onRequest(({ set }) => {
     if (stopping) set.headers.connection = 'close'
   })
+  const handle = handlerOf(app)
   attach(request =>
     withTimeBudget(
-      () => app.fetch(request),
+      () => handle(request),
       () => networkOf(clientOf(request).ip),
     ),
   )
@@ -116,7 +117,10 @@ export async function serve(
 
 type App = ReturnType<Awaited<ReturnType<typeof loadApp>>>
 
-/** Loads the largest modules, with a turn of the event loop in between for early requests and for the database. */
+/**
+ * Loads the largest modules. In between the event loop turns twice, for early requests and for the database: what has
+ * arrived is read, and what follows from it is sent.
+ */
 async function loadApp() {
   const parts = [
     () => import('elysia'),
@@ -128,10 +132,25 @@ async function loadApp() {
     () => import('./app.ts'),
   ]
   for (const load of parts) {
+    await new Promise(setImmediate)
     await load()
     await new Promise(setImmediate)
   }
   return (await import('./app.ts')).createApp
+}
+
+/**
+ * The app as a function. Elysia requests a garbage collection when it composes one, a fourteenth of the start for next to no
+ * garbage. Without it the runtime collects when there is some.
+ */
+function handlerOf(app: App['app']): (request: Request) => Response | Promise<Response> {
+  const { gc } = Bun
+  Object.assign(Bun, { gc: () => 0 })
+  try {
+    return app.fetch
+  } finally {
+    Object.assign(Bun, { gc })
+  }
 }
 
 /** Not loaded before the database is asked for the first time. */
