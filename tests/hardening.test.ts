@@ -169,33 +169,56 @@ describe('when hashing is slow', () => {
     // A hash takes two seconds here, and all that can wait a minute.
     Object.assign(
       api,
-      await startService('embedded', { BCRYPT_COST: '15', METRICS_TOKEN: 'metrics-token-metrics-token' }),
+      await startService('postgres', { BCRYPT_COST: '15', METRICS_TOKEN: 'metrics-token-metrics-token' }),
     )
   }, 30_000)
   afterAll(() => api.stop?.())
 
-  const waiting = async () => {
+  const figure = async (name: string) => {
     const { body } = await api.get(`${api.url}/metrics`, { token: 'metrics-token-metrics-token' })
-    return Number(/^\S*password_hashes_waiting (\d+)$/m.exec(body)![1])
+    return Number(new RegExp(`^\\S*${name} (\\d+)$`, 'm').exec(body)![1])
   }
+  const waiting = () => figure('password_hashes_waiting')
 
-  test('clients that hang up keep no place in the queue', async () => {
+  /** One request over each of that many connections; each of another account: attempts on one wait for each other. */
+  function sendOverEach(count: number, paths = ['/api/v1/auth/login', '/api/v1/auth/register']) {
     const { hostname, port } = new URL(api.url)
-    const paths = ['/api/v1/auth/login', '/api/v1/auth/register']
-    // Each of another account: attempts on one wait for each other before they come to this queue.
     const request = (i: number) => {
-      const path = paths[i % 2]!
+      const path = paths[i % paths.length]!
       const body = JSON.stringify({
-        [i % 2 ? 'email' : 'username']: `u${i}@example.com`,
+        [path.endsWith('register') ? 'email' : 'username']: `u${i}@example.com`,
         password: 'nonsense',
       })
       return `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`
     }
-    const { atOnce } = parseConfig({}).hashing
-    const sockets = Array.from({ length: atOnce + 15 }, (_, i) => {
+    return Array.from({ length: count }, (_, i) => {
       const socket = connect(Number(port), hostname, () => socket.write(request(i)))
       return socket.on('error', () => {}).resume()
     })
+  }
+
+  test('a client that hangs up while its account is looked up never joins it', async () => {
+    const count = parseConfig({}).hashing.atOnce + 15
+    await api.driver.dedicatedConnection(async ({ execute }) => {
+      await execute('begin; lock table users in access exclusive mode')
+      const sockets = sendOverEach(count, ['/api/v1/auth/login'])
+      const held = `select count(*) from pg_locks where not granted and relation = 'users'::regclass`
+      await until(async () => Number((await execute(held))[0]![0]) > 0)
+
+      for (const socket of sockets) socket.destroy()
+
+      await Bun.sleep(100)
+      await execute('rollback')
+    })
+    // A hash for each would take longer.
+    await until(() => api.logs().filter(({ route }) => route === '/api/v1/auth/login').length === count, 3)
+
+    expect([await figure('password_hashes_running'), await waiting()]).toEqual([0, 0])
+  }, 60_000)
+
+  test('clients that hang up keep no place in the queue', async () => {
+    const { atOnce } = parseConfig({}).hashing
+    const sockets = sendOverEach(atOnce + 15)
     await until(async () => (await waiting()) >= 10)
 
     for (const socket of sockets) socket.destroy()
