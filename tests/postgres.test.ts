@@ -6,6 +6,7 @@ import { brokenConstraint, databaseError, isSchemaMissing } from '../src/db/pg-e
 import { isUnavailable } from '../src/db/postgres/connection-errors.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { openSingleConnection } from '../src/db/postgres/single-connection.ts'
+import { startFaultProxy } from './support/fault-proxy.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { startScriptedServer } from './support/scripted-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
@@ -27,6 +28,15 @@ afterAll(async () => {
   await db.close()
   await server.close()
 })
+
+const openSingle = (url: string) =>
+  openSingleConnection({
+    address: parseDatabaseUrl(url),
+    index: 0,
+    encryption: 'plain',
+    parameters: {},
+    until: performance.now() + 5000,
+  })
 
 test('a session has these settings, whatever those of the server are', async () => {
   const settings = {
@@ -315,13 +325,7 @@ describe('a session', () => {
 })
 
 test('a connection that is ended answers what was sent', async () => {
-  const single = await openSingleConnection({
-    address: parseDatabaseUrl(server.url),
-    index: 0,
-    encryption: 'plain',
-    parameters: {},
-    until: performance.now() + 5000,
-  })
+  const single = await openSingle(server.url)
   const last = single.ask('select pg_sleep(0.1)::text', [], {})
   const ended = single.end()
 
@@ -439,6 +443,26 @@ describe('the session is ours, whatever', () => {
       delete process.env.PGDEBUG
       delete process.env.PGTARGETSESSIONATTRS
       await one.close()
+    }
+  })
+
+  test('the environment wants of how many statements are on their way', async () => {
+    const proxy = await startFaultProxy(server.port)
+    process.env.PGMAX_PIPELINE = '1'
+    const single = await openSingle(proxy.through(server.url))
+    try {
+      const ask = () => single.ask('select 1', [], { prepare: true })
+      await ask()
+      proxy.flow.delayMs = 100
+      const elapsed = stopwatch()
+      await Promise.all([1, 2, 3, 4, 5, 6, 7, 8].map(ask))
+
+      // By twos: 800.
+      expect(elapsed()).toBeLessThan(600)
+    } finally {
+      delete process.env.PGMAX_PIPELINE
+      single.destroy()
+      await proxy.stop()
     }
   })
 })
