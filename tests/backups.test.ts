@@ -439,6 +439,7 @@ test('statements go on while the database is copied, and the copy is of one mome
     if (n % 5 === 0) await driver.query('checkpoint', [])
     // The log that is copied has more than one file.
     if (n === 3) await driver.query('select pg_switch_wal()', [])
+    await driver.query('select 1 / 0', []).catch(() => {})
     await driver.query('select count(*) from pairs', [])
     during++
   }
@@ -469,6 +470,24 @@ test('a copy that cannot be finished leaves nothing, and the next one can be mad
   await driver.close()
   const modes = [target, join(target, 'backup_label')].map(path => statSync(path).mode & 0o777)
   expect(modes).toEqual([0o700, 0o600])
+}, 60_000)
+
+test('a copy that ends with its process keeps no log of the next start', async () => {
+  const dataDir = newFolder()
+  const program = `
+    import { openEmbedded } from ${JSON.stringify(join(import.meta.dir, '../src/db/embedded/embedded.ts'))}
+    const driver = await openEmbedded({ dataDir: ${JSON.stringify(dataDir)} })
+    void driver.copyTo(${JSON.stringify(join(`${dataDir}-copy`, 'cluster'))})
+    while ((await driver.query('select 1 from pg_replication_slots', [])).length === 0) await Bun.sleep(0)
+    process.kill(process.pid, 'SIGKILL')`
+  await Bun.spawn([process.execPath, '-e', program], { stdio: ['ignore', 'ignore', 'inherit'] }).exited
+  expect(readdirSync(join(dataDir, 'cluster', 'pg_replslot'))).toEqual(['copy'])
+
+  const driver = await openEmbedded({ dataDir })
+  const slots = await driver.query('select * from pg_replication_slots', [])
+  await driver.copyTo!(join(`${dataDir}-next`, 'cluster'))
+  await driver.close()
+  expect(slots).toEqual([])
 }, 60_000)
 
 test('two copies at the same time are both whole, and a stop in between is an error', async () => {

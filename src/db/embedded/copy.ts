@@ -3,6 +3,8 @@ import { copyFile } from 'node:fs/promises'
 import { join, sep } from 'node:path'
 import type { Rows } from '../driver.ts'
 
+const slot = 'copy'
+
 /** The engine, as long as it runs. */
 export interface RunningEngine {
   /** Runs one statement without values. */
@@ -23,8 +25,8 @@ export async function copyRunningCluster(
   floor: number,
 ): Promise<void> {
   requireSpace(from, floor)
-  // Keeps the log from being removed by a checkpoint. A temporary slot does not outlive the engine.
-  await run(`select pg_create_physical_replication_slot('copy', true, true)`)
+  // Keeps the log from being removed by a checkpoint. Not a temporary slot: that one ends at the next error of a statement.
+  await run(`select pg_create_physical_replication_slot('${slot}', true)`)
   try {
     const [start] = await run(`select pg_walfile_name(pg_backup_start('copy', true))`)
     const stop = () => run('select pg_walfile_name(lsn), labelfile from pg_backup_stop(false)')
@@ -44,8 +46,13 @@ export async function copyRunningCluster(
     rmSync(to, { recursive: true, force: true })
     throw error
   } finally {
-    await run(`select pg_drop_replication_slot('copy')`)
+    await run(`select pg_drop_replication_slot('${slot}')`)
   }
+}
+
+/** Removes what a process that ended in the middle of a copy has left, before the engine starts: it would keep all log. */
+export function forgetCopy(cluster: string): void {
+  rmSync(join(cluster, 'pg_replslot', slot), { recursive: true, force: true })
 }
 
 /** Below this much free space the database refuses writes. */
