@@ -482,6 +482,20 @@ test('prepared statements that were thrown away are prepared again, and no answe
   expect(zone).toEqual([['UTC']])
 })
 
+test('a session that does not see the tables is left, so that a search_path that is corrected counts at once', async () => {
+  await db.query('create table seen (id int)', [])
+  await db.query('alter database postgres set search_path to nowhere', [])
+  const one = openPostgres({ url: server.url, poolSize: 1 })
+  const read = () => one.query('select * from seen', [])
+  const failure = await read().catch(error => error)
+  await db.query('alter database postgres reset search_path', [])
+  const again = await read().catch(error => error)
+  await one.close()
+
+  expect(failure).toMatchObject({ code: '42P01' })
+  expect(again).toEqual([])
+})
+
 test('a server that refuses writes from now on is left for one that does, by the next statement', async () => {
   const one = openPostgres({ url: server.url, poolSize: 1 })
   const pid = () => one.query('select pg_backend_pid()', [])

@@ -112,10 +112,11 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
           const wasPrepared =
             query.prepared || isSecondTime || error.routine === 'plpgsql_param_eval_recfield'
           if (isSecondTime && error.code === '25P02') return reject(new OutdatedPlan())
-          if (!isOfTheSchema || !wasPrepared) return reject(error)
-          // It was valid when it, or what a trigger does, was prepared: the schema has changed. A new connection prepares again.
+          if (!isOfTheSchema) return reject(error)
+          // The schema has changed, or what the session sees of it: a new connection prepares again, and has the settings of now.
           retire()
-          reject(connectionLost(error))
+          // It was valid when it, or what a trigger does, was prepared.
+          reject(wasPrepared ? connectionLost(error) : error)
         })
       }
       // The plan is outdated. The server has executed nothing, so the statement is sent once more, in its turn. postgres.js
