@@ -505,12 +505,17 @@ describe('a server without TLS', () => {
     expect(server.connections()).toBe(1)
   })
 
-  test('that refuses a parameter is asked once more, without ours, and then no more', async () => {
+  test('that refuses a parameter is asked once more, without ours, for each connection', async () => {
     const refusal = failed('08P01', 'unsupported startup parameter: TimeZone')
     using server = await startScriptedServer({ authenticate: () => refusal })
 
-    await expect(ask(`${server.url}?sslmode=disable`)).rejects.toMatchObject({ code: '08P01' })
-    expect(server.connections()).toBe(2)
+    const driver = openPostgres({ url: `${server.url}?sslmode=disable`, poolSize: 1 })
+    for (const count of [2, 4]) {
+      const failure = await driver.dedicatedConnection(async () => {}).catch(error => error)
+      expect(failure).toMatchObject({ cause: { code: '08P01' } })
+      expect(server.connections()).toBe(count)
+    }
+    await driver.close()
   })
 
   test('is refused with require, and its connection closed', async () => {

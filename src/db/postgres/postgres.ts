@@ -78,7 +78,6 @@ const migrationLimits = { statement_timeout: '0', lock_timeout: '0' }
 function createConnector(url: string) {
   const address = parseDatabaseUrl(url)
   const { hosts } = address
-  let acceptsParameters = true
   let current = 0
   let connections: SingleConnection[] = []
 
@@ -94,7 +93,7 @@ function createConnector(url: string) {
       const index = currentHost() ?? current
       const now = performance.now()
       try {
-        return keep(await open(index, parameters, now + (until - now) / left))
+        return keep(await open(index, { ...sessionParameters, ...parameters }, now + (until - now) / left))
       } catch (error) {
         // Connections that still read there would keep the next ones from trying another host.
         if (error instanceof ReadOnlyError)
@@ -105,8 +104,7 @@ function createConnector(url: string) {
     }
   }
 
-  async function open(index: number, ours: Parameters, until: number): Promise<SingleConnection> {
-    const parameters = acceptsParameters ? { ...sessionParameters, ...ours } : sessionParameters
+  async function open(index: number, parameters: Parameters, until: number): Promise<SingleConnection> {
     try {
       const single = await openEncrypted({ address, index, parameters, until })
       if (!(address.mustBeWritable && single.isReadOnly)) return single
@@ -114,8 +112,7 @@ function createConnector(url: string) {
       throw new ReadOnlyError()
     } catch (error) {
       if (parameters === sessionParameters || !refusesParameters(error)) throw error
-      acceptsParameters = false
-      return open(index, ours, until)
+      return open(index, sessionParameters, until)
     }
   }
 
