@@ -159,6 +159,21 @@ describe('no answer is wrong, and the connection is used no more, after', () => 
   }
 })
 
+test.each([
+  ['out', 'H'],
+  ['in', 'G'],
+  ['both', 'W'],
+])('a copy (%s) in answer to the first statement of a session ends that session alone', async (_, type) => {
+  const copy = Buffer.concat([message(type, Buffer.from([0, 0, 0])), readyForQuery])
+  using server = await startScriptedServer({ on: kind => (kind === 'Q' ? copy : undefined) })
+  const db = openPostgres({ url: server.url, poolSize: 1 })
+  const failure = await db.query('select 1', []).catch(error => error)
+  await db.close(0)
+  await Bun.sleep(20)
+
+  expect(failure).toMatchObject({ code: 'unavailable' })
+})
+
 describe('a value that cannot be sent is never sent in part, and no other statement gets its answer:', () => {
   for (const [what, unwritable] of [
     ['JSON that throws', { toJSON: () => JSON.parse('no JSON') }],

@@ -97,8 +97,7 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
         report()
       }
       query.resolve = answer => {
-        // The data of a COPY, which is never requested here. Its failure would be an error without a listener.
-        if (answer instanceof Stream) answer.on('error', () => {})
+        ignoreCopy(answer)
         settle(faultOf(answer, rows.length) ?? mismatchOf(answer, query, text), () => {
           // Only if requested: a property of an array costs 5 % of a statement's time.
           if (options.columns) rows.columns = answer.columns ?? []
@@ -149,6 +148,11 @@ function trapRetries(client: PostgresClient) {
       this.onRetry(error)
     },
   })
+}
+
+/** The data of a COPY is never requested here. Its failure would be an error without a listener, which ends the process. */
+export function ignoreCopy(answer: unknown): void {
+  if (answer instanceof Stream) answer.on('error', () => {})
 }
 
 /** Why an answer must not be used. */

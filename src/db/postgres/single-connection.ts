@@ -2,7 +2,7 @@ import type { Socket } from 'node:net'
 import postgres from 'postgres'
 import type { DatabaseAddress, Encryption } from '../../config/database-url.ts'
 import { parsers, type Rows, serializers } from '../driver.ts'
-import { createAnswers, faultOf } from './answers.ts'
+import { createAnswers, faultOf, ignoreCopy } from './answers.ts'
 import { connectionLost } from './connection-errors.ts'
 import { before, dial } from './dial.ts'
 import { guardAuthentication } from './scram-guard.ts'
@@ -79,6 +79,7 @@ export async function openSingleConnection({ address, index, encryption, paramet
     // `dial` has the same limit, and names the step that took too long.
     await Promise.race([query, opened.promise])
     const answer = await before(until, 'the server did not answer', 'CONNECT_TIMEOUT', query)
+    ignoreCopy(answer)
     const [readOnly, pid] = answer[0] ?? []
     if (readOnly === undefined) throw connectionLost()
     return { isReadOnly: readOnly === 'on', isProxied: pid !== answer.state.pid, session: answer.state }
@@ -117,6 +118,7 @@ export async function openSingleConnection({ address, index, encryption, paramet
     /** Runs a script without values; returns the rows of its last statement. */
     async execute(script: string): Promise<Rows> {
       const result = await client.unsafe(script).values()
+      ignoreCopy(result)
       // Several statements with rows: a list of results.
       const last = 'command' in result ? result : (result as unknown as (typeof result)[]).at(-1)!
       const fault = faultOf(last, last.length)
