@@ -410,6 +410,37 @@ test('one whose connection is lost has not failed: a service waits, and applies 
     }),
   ))
 
+test(
+  'a copy that vanishes in the middle of one keeps its locks for ten seconds at most',
+  () =>
+    withEmptyDatabase('postgres', (settings, { DATABASE_URL }) =>
+      withDriver(settings, async direct => {
+        const proxy = await startFaultProxy(Number(new URL(DATABASE_URL!).port))
+        const driver = await openDriver({
+          ...settings,
+          url: proxy.through(DATABASE_URL!),
+        } as DatabaseSettings)
+        const sql = 'create table held (id int); --> statement-breakpoint\nselect pg_sleep(0.2)'
+        const failure = migrate(driver, [], [{ tag: '0000_half', when: 1, hash: 'x', sql }]).catch(
+          error => error,
+        )
+        const held = `select true from pg_locks join pg_database on oid = database
+        where datname = current_database() and locktype = 'advisory'`
+        const isHeld = async () => (await direct.query(held, [])).length > 0
+        await until(isHeld)
+        proxy.flow.losesAnswers = true
+
+        await until(async () => !(await isHeld()), 12)
+
+        proxy.drop()
+        expect(isAway(await failure)).toBe(true)
+        await driver.close()
+        await proxy.stop()
+      }),
+    ),
+  30_000,
+)
+
 describe('many copies', () => {
   test(
     'started at once on an empty PostgreSQL all come up, and each migration is applied once',

@@ -62,9 +62,11 @@ async function applyNext(
   distributed: readonly UserTable[] | undefined,
   lockWait: string,
 ): Promise<string | undefined> {
-  // The role may have limits. Through a proxy only `set local` removes them reliably.
+  // The role may have other limits. Through a proxy only `set local` removes them reliably.
   // Our lock is held by other copies alone.
-  await connection.execute('begin; set local statement_timeout = 0; set local lock_timeout = 0')
+  await connection.execute(
+    'begin; set local statement_timeout = 0; set local lock_timeout = 0; set local idle_in_transaction_session_timeout = 10000',
+  )
   await connection.execute(`select pg_advisory_xact_lock(${lockKey})`)
   await connection.execute(`
     create schema if not exists drizzle;

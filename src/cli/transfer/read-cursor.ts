@@ -18,9 +18,12 @@ export async function* readJson(connection: DedicatedConnection, query: string):
   await connection.execute('close page')
 }
 
-/** Begins a transaction in which every statement sees the database as it is now. */
+/**
+ * Begins a transaction in which every statement sees the database as it is now. The reader of a pipe may be slow; but of a
+ * host that vanishes the server must not keep the locks, and the rows that are old since.
+ */
 export const beginSnapshot =
-  'begin isolation level repeatable read read only; set local idle_in_transaction_session_timeout = 0'
+  "begin isolation level repeatable read read only; set local idle_in_transaction_session_timeout = '1h'"
 
 const callsBetween = 20
 let calls = 0

@@ -71,8 +71,15 @@ export const statementLimits = {
   default_transaction_isolation: 'read committed',
 }
 
-/** For migrations, whatever the role's own settings are. */
-const migrationLimits = { statement_timeout: '0', lock_timeout: '0' }
+/**
+ * For migrations, whatever the role's own settings are. A copy that vanishes in the middle of one must not keep its locks:
+ * one that lives asks for the next statement at once.
+ */
+const migrationLimits = {
+  statement_timeout: '0',
+  lock_timeout: '0',
+  idle_in_transaction_session_timeout: '10000',
+}
 
 /** What connects to the server, of several hosts to the one that accepts writes. Throws when the address is invalid. */
 function createConnector(url: string) {
