@@ -13,7 +13,7 @@ import {
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { answerCommands, connectToService, newCopy } from '../src/cli/control-socket.ts'
+import { answerCommands, claimCopy, connectToService, newCopy } from '../src/cli/control-socket.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { createLog } from '../src/telemetry/log.ts'
@@ -64,6 +64,23 @@ describe('a service that answers commands', () => {
       path: ageless,
     })
   })
+
+  test('removes the copies of commands that were killed before it makes another, and no other ones', async () => {
+    await answering(join(root, 'left'), async folder => {
+      const [living, killed, next] = [newCopy(folder), newCopy(folder), newCopy(folder)]
+      using _ = claimCopy(living)
+      const program = `
+        import { claimCopy } from ${JSON.stringify(join(import.meta.dir, '../src/cli/control-socket.ts'))}
+        const lock = claimCopy(${JSON.stringify(killed)})
+        process.kill(process.pid, 'SIGKILL', lock)`
+      await Bun.spawn([process.execPath, '-e', program], { stdio: ['ignore', 'ignore', 'inherit'] }).exited
+      expect(existsSync(killed)).toBe(true)
+
+      await (await connectToService(folder))!.copyTo!(join(next, 'cluster'))
+
+      expect([living, killed, next].map(existsSync)).toEqual([true, false, true])
+    })
+  }, 30_000)
 
   test('has a socket for its owner alone, and leaves none behind', async () => {
     const folder = join(root, 'socket')

@@ -1,6 +1,6 @@
-import { readdirSync, rmSync, statSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { clusterName } from '../config/data-dir.ts'
+import { clusterName, lockFile } from '../config/data-dir.ts'
 import type { Driver, QueryOptions } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
 import { brokenConstraint, databaseError } from '../db/pg-error.ts'
@@ -14,10 +14,19 @@ import { type CommandDriver, operationsOn } from './operations.ts'
  */
 const socketName = 'control'
 const copyName = /^copy-[0-9a-f-]{36}$/
+/** The file of a copy that its command has locked: the kernel unlocks it when the command ends, however it does. */
+const ownerName = 'owner'
+/** Of a copy without that file. */
 const abandonedAfterMs = 24 * 60 * 60 * 1000
 
-/** A folder in DATA_DIR for a copy of the database, in `cluster` there. The caller removes it. */
+/** A folder in DATA_DIR for a copy of the database, in `cluster` there. */
 export const newCopy = (dataDir: string) => join(dataDir, `copy-${crypto.randomUUID()}`)
+
+/** Makes the folder of a copy. Until the lock is closed, no service removes it. */
+export function claimCopy(path: string) {
+  mkdirSync(path, { mode: 0o700 })
+  return lockFile(path, ownerName)
+}
 
 /**
  * Answers commands on behalf of the embedded database. Where no socket can be made (a path too long, a file system
@@ -37,7 +46,7 @@ export function answerCommands(dataDir: string, driver: Driver, log: Log): { sto
         // A copy may take longer than Bun's idle timeout.
         server.timeout(request, 0)
         try {
-          return Response.json({ result: await answer(request, dataDir, driver) })
+          return Response.json({ result: await answer(request, dataDir, driver, log) })
         } catch (error) {
           return Response.json({ failure: describe(error) })
         }
@@ -52,14 +61,15 @@ export function answerCommands(dataDir: string, driver: Driver, log: Log): { sto
   }
 }
 
-async function answer(request: Request, dataDir: string, driver: Driver): Promise<unknown> {
+async function answer(request: Request, dataDir: string, driver: Driver, log: Log): Promise<unknown> {
   const name = new URL(request.url).pathname.slice(1)
-  const call: (...values: never[]) => unknown = callsOn(driver, dataDir, request.signal)[name as keyof Calls]
+  const calls = callsOn(driver, dataDir, request.signal, log)
+  const call: (...values: never[]) => unknown = calls[name as keyof Calls]
   return call(...((await request.json()) as never[]))
 }
 
 /** What commands may ask of the service, by name. */
-const callsOn = (driver: Driver, dataDir: string, signal: AbortSignal) => ({
+const callsOn = (driver: Driver, dataDir: string, signal: AbortSignal, log: Log) => ({
   async greet() {},
   async query(text: string, values: readonly unknown[], options: QueryOptions) {
     const rows = await driver.query(text, values, options)
@@ -69,6 +79,7 @@ const callsOn = (driver: Driver, dataDir: string, signal: AbortSignal) => ({
   /** `name` is that of a folder, from `newCopy`. */
   async copy(name: string) {
     if (!copyName.test(name)) throw new Error('not the name of a copy')
+    removeAbandonedCopies(dataDir, log)
     try {
       await driver.copyTo!(join(dataDir, name, clusterName))
     } finally {
@@ -135,15 +146,24 @@ async function refuse(): Promise<never> {
   throw new Error('a service runs on this database; stop it first')
 }
 
-/** A command that was killed could not remove its copy. */
+/** A command that was killed could not remove its copies. */
 function removeAbandonedCopies(dataDir: string, log: Log): void {
   for (const name of readdirSync(dataDir).filter(name => copyName.test(name))) {
     const path = join(dataDir, name)
     try {
-      if (Date.now() - statSync(path).mtimeMs < abandonedAfterMs) continue
-      rmSync(path, { recursive: true, force: true })
+      if (isAbandoned(path)) rmSync(path, { recursive: true, force: true })
     } catch (error) {
       log.warn('abandoned copy cannot be removed', { path, ...errorFields(error) })
     }
+  }
+}
+
+function isAbandoned(copy: string): boolean {
+  if (!existsSync(join(copy, ownerName))) return Date.now() - statSync(copy).mtimeMs > abandonedAfterMs
+  try {
+    lockFile(copy, ownerName, 0).close()
+    return true
+  } catch {
+    return false
   }
 }

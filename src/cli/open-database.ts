@@ -7,7 +7,7 @@ import { migrate, migrations } from '../db/migrator.ts'
 import { openDriver } from '../db/open-driver.ts'
 import { distributedTables } from '../modules/table-registry.ts'
 import { removedAtEnd } from './atomic-file.ts'
-import { connectToService, newCopy } from './control-socket.ts'
+import { claimCopy, connectToService, newCopy } from './control-socket.ts'
 import { type CommandDriver, operationsOn } from './operations.ts'
 import { readConfig } from './read-config.ts'
 import { say } from './terminal.ts'
@@ -56,5 +56,16 @@ export async function withSnapshot(work: (db: Db, driver: Driver) => Promise<voi
   await withUnpacked(folder.path, 'the copy', driver => work(createDb(driver), driver))
 }
 
-/** A folder in DATA_DIR, which is not made yet. For `using`: it is removed at the end. */
-export const temporaryFolder = (dataDir: string) => removedAtEnd(newCopy(dataDir))
+/** A folder in DATA_DIR. For `using`: it is removed at the end. */
+export function temporaryFolder(dataDir: string) {
+  const path = newCopy(dataDir)
+  const lock = claimCopy(path)
+  const folder = removedAtEnd(path)
+  return {
+    path,
+    [Symbol.dispose]() {
+      folder[Symbol.dispose]()
+      lock.close()
+    },
+  }
+}

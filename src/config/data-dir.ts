@@ -170,10 +170,10 @@ function finishInterruptedRestore(dataDir: string): void {
 const held = new Set<Database>()
 
 /** Locks a file in a data folder until it is closed or the process ends; creates it if it does not exist. */
-export function lockFile(path: string, name = lockName): Database {
+export function lockFile(path: string, name = lockName, waitMs = lockWaitMs): Database {
   try {
     const lock = new Database(join(path, name), { create: true })
-    lock.run(`PRAGMA busy_timeout = ${lockWaitMs}`)
+    lock.run(`PRAGMA busy_timeout = ${waitMs}`)
     // Without a journal on disk, SQLite does not mind that the file is deleted meanwhile.
     lock.run('PRAGMA journal_mode = MEMORY')
     lock.run('BEGIN EXCLUSIVE')

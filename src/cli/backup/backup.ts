@@ -1,4 +1,4 @@
-import { copyFileSync, existsSync, mkdirSync, statSync } from 'node:fs'
+import { copyFileSync, existsSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Config } from '../../config/config.ts'
 import { clusterName, secretName } from '../../config/data-dir.ts'
@@ -69,7 +69,6 @@ async function addExport(driver: Parameters<typeof exportAll>[0], copy: string) 
 /** Unpacks, opens and reads an archive. Throws when it is not what was packed. */
 async function verifyArchive(file: string, dataDir: string, expected: Record<string, number>) {
   using scratch = temporaryFolder(dataDir)
-  mkdirSync(scratch.path, { mode: 0o700 })
   await unpack(file, scratch.path)
   const counts = await withUnpacked(scratch.path, file, readThrough)
   if (!Bun.deepEquals(counts, expected)) throw new Error(`${file} has other rows than the database`)
