@@ -334,6 +334,15 @@ test('a connection that is ended answers what was sent', async () => {
   await ended
 })
 
+test('a commit that PostgreSQL answers with a rollback is none', async () => {
+  const single = await openSingle(server.url)
+  await single.ask('begin', [], {})
+  await single.ask('select 1/0', [], {}).catch(() => {})
+
+  await expect(single.ask('commit', [], {})).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' })
+  expect(single.lost).toBe(true)
+})
+
 test('close answers what is under way and what waits, then refuses', async () => {
   const one = openPostgres({ url: server.url, poolSize: 1 })
   const calls = [1, 2, 3].map(i => one.query('select $1::int, pg_sleep(0.1)::text', [i]))

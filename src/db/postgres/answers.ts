@@ -165,9 +165,11 @@ export function faultOf(
   return expected === null || length === expected ? undefined : `${length} rows instead of ${expected}`
 }
 
-function mismatchOf({ statement }: PostgresAnswer, query: PostgresQuery, text: string): string | undefined {
-  const isOwn = statement === query.statement && query.statement?.string === text
-  return isOwn ? undefined : 'the answer to another statement'
+function mismatchOf(answer: PostgresAnswer, query: PostgresQuery, text: string): string | undefined {
+  const isOwn = answer.statement === query.statement && query.statement?.string === text
+  if (!isOwn) return 'the answer to another statement'
+  // PostgreSQL answers so, without an error, when the transaction had failed.
+  return text === 'commit' && answer.command !== 'COMMIT' ? 'a rollback instead of a commit' : undefined
 }
 
 const isCoded = (error: unknown) => error instanceof Error && 'code' in error
