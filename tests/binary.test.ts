@@ -497,12 +497,15 @@ describe('the commands', () => {
     expect(up.stdout + down.stdout).toBe('')
   }, 60_000)
 
-  const hasIpv6 = Object.values(networkInterfaces()).some(of => of?.some(({ address }) => address === '::1'))
+  const addresses = Object.values(networkInterfaces()).flatMap(of => of?.map(({ address }) => address) ?? [])
+  /** One that is no link's alone. A machine may have such an address and no `::1`. */
+  const ipv6 = addresses.find(address => address.includes(':') && !address.startsWith('fe80'))
   const hosts = [
     '127.0.0.1',
     '0.0.0.0',
     'localhost',
-    ...(hasIpv6 ? ['::1', '[::1]', '::', '[::]', '0::0'] : []),
+    ...(ipv6 ? [ipv6, `[${ipv6}]`] : []),
+    ...(addresses.includes('::1') ? ['::', '[::]', '0::0'] : []),
   ]
 
   test.each(hosts)(
