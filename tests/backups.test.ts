@@ -463,6 +463,8 @@ test('a copy that cannot be finished leaves nothing, and the next one can be mad
   const driver = await openEmbedded({ dataDir: newFolder() })
   const target = join(mkdtempSync(join(root, 'copy-')), 'cluster')
   mkdirSync(join(target, 'base'), { recursive: true })
+  // As if it could not be dropped.
+  await driver.query(`select pg_create_physical_replication_slot('copy')`, [])
   await expect(driver.copyTo!(target)).rejects.toThrow('EEXIST')
   expect(existsSync(target)).toBe(false)
 

@@ -25,6 +25,10 @@ export async function copyRunningCluster(
   floor: number,
 ): Promise<void> {
   requireSpace(from, floor)
+  const dropSlot = () =>
+    run(`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = '${slot}'`)
+  // One that could not be dropped.
+  await dropSlot()
   // Keeps the log from being removed by a checkpoint. Not a temporary slot: that one ends at the next error of a statement.
   await run(`select pg_create_physical_replication_slot('${slot}', true)`)
   try {
@@ -46,7 +50,7 @@ export async function copyRunningCluster(
     rmSync(to, { recursive: true, force: true })
     throw error
   } finally {
-    await run(`select pg_drop_replication_slot('${slot}')`)
+    await dropSlot()
   }
 }
 
