@@ -68,6 +68,7 @@ describe('a service that answers commands', () => {
   test('removes the copies of commands that were killed before it makes another, and no other ones', async () => {
     await answering(join(root, 'left'), async folder => {
       const [living, killed, next] = [newCopy(folder), newCopy(folder), newCopy(folder)]
+      for (const path of [living, killed]) mkdirSync(path)
       using _ = claimCopy(living)
       const program = `
         import { claimCopy } from ${JSON.stringify(join(import.meta.dir, '../src/cli/control-socket.ts'))}

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { clusterName, lockFile } from '../config/data-dir.ts'
 import type { Driver, QueryOptions } from '../db/driver.ts'
@@ -16,17 +16,17 @@ const socketName = 'control'
 const copyName = /^copy-[0-9a-f-]{36}$/
 /** The file of a copy that its command has locked: the kernel unlocks it when the command ends, however it does. */
 const ownerName = 'owner'
-/** Of a copy without that file. */
+/** Whether it can be locked or not. */
 const abandonedAfterMs = 24 * 60 * 60 * 1000
 
 /** A folder in DATA_DIR for a copy of the database, in `cluster` there. */
 export const newCopy = (dataDir: string) => join(dataDir, `copy-${crypto.randomUUID()}`)
 
-/** Makes the folder of a copy. Until the lock is closed, no service removes it. */
-export function claimCopy(path: string) {
-  mkdirSync(path, { mode: 0o700 })
-  return lockFile(path, ownerName)
-}
+/**
+ * Locks a copy, so that no service removes it until the lock is closed. Its folder is there already: the service has made
+ * it, which may be another user than the command's.
+ */
+export const claimCopy = (path: string) => lockFile(path, ownerName)
 
 /**
  * Answers commands on behalf of the embedded database. Where no socket can be made (a path too long, a file system
@@ -159,7 +159,9 @@ function removeAbandonedCopies(dataDir: string, log: Log): void {
 }
 
 function isAbandoned(copy: string): boolean {
-  if (!existsSync(join(copy, ownerName))) return Date.now() - statSync(copy).mtimeMs > abandonedAfterMs
+  if (Date.now() - statSync(copy).mtimeMs > abandonedAfterMs) return true
+  // The command has not come that far.
+  if (!existsSync(join(copy, ownerName))) return false
   try {
     lockFile(copy, ownerName, 0).close()
     return true

@@ -52,20 +52,24 @@ export async function withSnapshot(work: (db: Db, driver: Driver) => Promise<voi
   if (!service) return withDatabase(work)
   using folder = temporaryFolder(database.dataDir)
   await service.copyTo!(join(folder.path, clusterName))
+  folder.claim()
   const { withUnpacked } = await import('./backup/read-through.ts')
   await withUnpacked(folder.path, 'the copy', driver => work(createDb(driver), driver))
 }
 
-/** A folder in DATA_DIR. For `using`: it is removed at the end. */
+/** A folder in DATA_DIR, which is not made yet. For `using`: it is removed at the end. */
 export function temporaryFolder(dataDir: string) {
-  const path = newCopy(dataDir)
-  const lock = claimCopy(path)
-  const folder = removedAtEnd(path)
+  const folder = removedAtEnd(newCopy(dataDir))
+  let lock: ReturnType<typeof claimCopy> | undefined
   return {
-    path,
+    path: folder.path,
+    /** To be called once it is made: should the process be killed, the service removes it. */
+    claim() {
+      lock = claimCopy(folder.path)
+    },
     [Symbol.dispose]() {
       folder[Symbol.dispose]()
-      lock.close()
+      lock?.close()
     },
   }
 }

@@ -1,4 +1,4 @@
-import { copyFileSync, existsSync, statSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Config } from '../../config/config.ts'
 import { clusterName, secretName } from '../../config/data-dir.ts'
@@ -41,6 +41,7 @@ export async function backupCommand(file: string, { verify = false }: { verify?:
       using folder = temporaryFolder(dataDir)
       const copy = folder.path
       await copyTo(copy, config)
+      folder.claim()
       if (verify) rows = await withUnpacked(copy, 'the copy', driver => addExport(driver, copy))
       return await pack(copy, output)
     },
@@ -69,6 +70,8 @@ async function addExport(driver: Parameters<typeof exportAll>[0], copy: string) 
 /** Unpacks, opens and reads an archive. Throws when it is not what was packed. */
 async function verifyArchive(file: string, dataDir: string, expected: Record<string, number>) {
   using scratch = temporaryFolder(dataDir)
+  mkdirSync(scratch.path, { mode: 0o700 })
+  scratch.claim()
   await unpack(file, scratch.path)
   const counts = await withUnpacked(scratch.path, file, readThrough)
   if (!Bun.deepEquals(counts, expected)) throw new Error(`${file} has other rows than the database`)
