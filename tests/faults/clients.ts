@@ -73,6 +73,7 @@ export async function startClients(
 ) {
   const entries = new Set<Entry>()
   let requests = 0
+  let revision = 0
   let refusals = 0
   const recovery = createRecovery(stopwatch)
   let answeredInARow = 0
@@ -100,7 +101,6 @@ export async function startClients(
     const { kind, method, path, expected } = request
     const name = `${method} ${path}`
     const elapsed = stopwatch()
-    const markRefused = recovery.request()
     const answer = await Promise.race([
       api.request(method, path, request).catch((error: Error) => error),
       Bun.sleep(givesUpAfter).then(() => new Error(`nothing after ${givesUpAfter} ms`)),
@@ -111,18 +111,18 @@ export async function startClients(
     if (answer instanceof Error) {
       tally.request(kind, losesConnections ? 'lost' : 'none', took)
       if (!losesConnections) tally.fail('no answer', `${name}: ${answer.message}`)
-      return refused(markRefused)
+      return refused(took)
     }
     tally.request(kind, String(answer.status), took)
-    if (answer.status === 503 && isRefusal(answer)) return refused(markRefused)
+    if (answer.status === 503 && isRefusal(answer)) return refused(took)
     answeredInARow++
     if (expected.includes(answer.status)) return answer
     tally.fail(failureOf(answer.status), `${name}: ${answer.status} ${show(answer.body)}`)
   }
 
-  function refused(markRefused: () => void): undefined {
+  function refused(took: number): undefined {
     refusals++
-    markRefused()
+    recovery.refused(took)
     answeredInARow = 0
   }
 
@@ -320,7 +320,7 @@ export async function startClients(
       })
       if (!answer) return false
       const { tasks, deleted, cursor, has_more } = answer.body as Record<string, unknown>
-      const read = checkTasks('changes', tasks, account, new Map())
+      const read = checkTasks('changes', tasks, account, nothingKnown)
       if (!read || !Array.isArray(deleted) || typeof cursor !== 'string') {
         wrong('changes', show(answer.body))
         return false
@@ -344,13 +344,13 @@ export async function startClients(
   async function write(request: Request, writes: Write[]): Promise<Answer<unknown> | undefined> {
     const number = requests++
     for (const { entry, next } of writes) {
-      entry.revision++
+      entry.revision = ++revision
       entry.doubt = { state: next, request: number }
       entries.add(entry)
     }
     const answer = await ask(request)
     for (const { entry, next } of writes) {
-      entry.revision++
+      entry.revision = ++revision
       if (!answer) continue
       entry.doubt = undefined
       if (answer.status < 300) entry.known = next
@@ -587,11 +587,11 @@ export async function startClients(
     if (!Array.isArray(value)) return void wrong(kind, `no list: ${show(value)}`)
     const tasks: TaskBody[] = []
     for (const item of value) {
-      const known = before.get((item as TaskBody | null)?.id ?? '')
+      const known = before.seen.get((item as TaskBody | null)?.id ?? '')
       const task = checkTask(kind, item, account, known?.version ?? 0)
       if (!task) return undefined
       const entry = account.entries.get(task.id)
-      if (entry && entry.revision === known?.revision && !entry.doubt && !matches(task, entry)) {
+      if (entry && entry.revision <= before.revision && !entry.doubt && !matches(task, entry)) {
         wrong(kind, `${show(task)} in place of ${show(entry.known)}`)
       }
       tasks.push(task)
@@ -606,6 +606,8 @@ export async function startClients(
     return { presence: 'live', title: titleOf(mark, token), ...change }
   }
 
+  const snapshot = ({ seen }: Account): Snapshot => ({ revision, seen: new Map(seen) })
+
   const isSettled = (entry: Entry) => entry.id !== undefined && !entry.doubt
 
   /** A task of this client whose state is known. */
@@ -614,16 +616,18 @@ export async function startClients(
     return found.length > 0 ? random.pick(found) : undefined
   }
 
-  /** Each with its share: what comes twice is done twice as often. */
-  const actions: ((client: TaskClient) => Promise<void>)[] = [
+  /** Small requests; of those that come twice there are twice as many. */
+  const small: ((client: TaskClient) => Promise<void>)[] = [
     ...[readOwn, readOwn, readOther, readForeign, readProfile, readProfile, countTasks, search],
-    ...[listLong, listShort, listShort, listShelf],
+    ...[listShort, listShort],
     ...[create, create, createTwice, update, update, update, updateStale, trash, restore, erase, batch],
     ...[
       registerAgain,
       (client: TaskClient) => (client.random.chance(0.5) ? refresh(client) : signIn(client)),
     ],
   ]
+  /** A page of 200 long tasks takes as long as many of them, for the service and for its clients. */
+  const actions = [...small, ...small, ...small, listLong, listShelf]
 
   return {
     accounts,
@@ -682,14 +686,13 @@ export async function startClients(
   }
 }
 
-type Snapshot = Map<string, { revision: number; version: number }>
-
-/** What is known of every task of a user before a request. */
-function snapshot({ entries, seen }: Account): Snapshot {
-  return new Map(
-    [...entries].map(([id, { revision }]) => [id, { revision, version: seen.get(id)?.version ?? 0 }]),
-  )
+/** What is known of a user's tasks before a request. */
+interface Snapshot {
+  revision: number
+  seen: Account['seen']
 }
+
+const nothingKnown: Snapshot = { revision: -1, seen: new Map() }
 
 /** The word that stands in no other task. */
 const tokenOf = ({ title }: TaskState) => title.match(/ (\w+)\]/)![1]!
@@ -709,7 +712,11 @@ function contentOf({ presence: _, ...content }: TaskState) {
 function shelfState(mark: string, index: number): TaskState {
   const token = `s${String(index).padStart(3, '0')}`
   return {
-    ...{ presence: 'live', title: titleOf(mark, token), description: textOf(mark, token, 2000) },
+    ...{
+      presence: 'live',
+      title: titleOf(mark, token),
+      description: textOf(mark, token, index % 2 === 0 ? 2000 : 100),
+    },
     ...{ status: 'pending', priority: 1, tags: [`${mark}-shelf`], due_at: null },
   }
 }

@@ -16,7 +16,7 @@ export interface Entry {
   id: string | undefined
   known: TaskState
   doubt: Doubt | undefined
-  /** Grows when a write begins and when it ends: the same before and after a read means that nothing was written. */
+  /** The number of its last beginning or end of a write: none since a read began means that nothing was written. */
   revision: number
 }
 
@@ -110,6 +110,14 @@ export interface TaskRow extends TaskState {
   id: string
   user_id: string
   version: number
+}
+
+/** Whether the stored JSON of a row says what its columns say. */
+export function isCopy(json: string, row: TaskRow): boolean {
+  const copy = JSON.parse(json)
+  return (
+    copy.id === row.id && copy.user_id === row.user_id && copy.version === row.version && looksLike(copy, row)
+  )
 }
 
 export interface AuditResult {

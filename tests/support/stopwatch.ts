@@ -35,13 +35,9 @@ export function createRecovery(watch: () => () => number) {
       current = measured
       return () => measured.lastRefusedAt
     },
-    /** A request begins; the function is called if it is refused. */
-    request() {
-      const measured = current
-      const at = measured.elapsed()
-      return () => {
-        measured.lastRefusedAt = Math.max(measured.lastRefusedAt, at)
-      }
+    /** A request was refused that began this many milliseconds ago. */
+    refused(took: number) {
+      current.lastRefusedAt = Math.max(current.lastRefusedAt, current.elapsed() - took)
     },
   }
 }

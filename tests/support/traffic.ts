@@ -51,7 +51,6 @@ export function startTraffic(api: Served, users: User[], { clients = 30, only }:
     sent: Parameters<Client['request']>[2],
   ): Promise<Answer | undefined> {
     const elapsed = watch(api)
-    const markRefused = recovery.request()
     try {
       const answer = await api.request(method, path, sent)
       if (answer.status < 300) {
@@ -60,7 +59,7 @@ export function startTraffic(api: Served, users: User[], { clients = 30, only }:
       }
       if (!isRefusal(answer)) fault(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`)
       seen.refused++
-      markRefused()
+      recovery.refused(elapsed())
     } catch (error) {
       fault(`${method} ${path}: ${error}`)
     } finally {
