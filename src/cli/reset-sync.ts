@@ -20,56 +20,55 @@ const farAhead = sql`greatest(v.last_version + 4294967296, (extract(epoch from n
 
 /**
  * `todo-api reset-sync`: for a database that has lost changes (restored with PostgreSQL's tools, or a standby that was
- * promoted without the last ones). Cursors and entity tags of clients may name lost changes, so all of them become
- * invalid. The service may run meanwhile.
+ * promoted without the last ones). The service may run meanwhile.
  */
 export async function resetSyncCommand(): Promise<void> {
   await withDatabase(async db => {
     using progress = createProgress()
-    let moved = 0
-    const users = await skipVersions(db, async user => {
-      for (const table of [lists, tasks]) {
-        for (let count = rowsAtOnce; count === rowsAtOnce; moved += count) {
-          count = await patiently(() => renumber(db, table, user))
-          progress.add(count)
-        }
-      }
-    })
+    const { users, rows } = await resetSync(db, progress.add)
     progress.say(
-      `the clients of ${users} users will sync from the beginning; ${moved} tasks and lists have new versions`,
+      `the clients of ${users} users will sync from the beginning; ${rows} tasks and lists have new versions`,
     )
   })
 }
 
 /**
- * Moves every user's last version far ahead and forgets all changes before: older cursors are refused, and no version is
- * given twice. Returns the number of users; `onUser` is called for each of them.
+ * Makes every cursor and entity tag of before invalid: clients may hold some of changes that are lost, and since the loss
+ * the service may have used a lost version for other content. Every user's last version moves far ahead, all changes before
+ * are forgotten, and every row has a version from after. `onRows` is called with how many more rows are done.
  */
-export async function skipVersions(db: Db, onUser?: (id: string) => Promise<void>): Promise<number> {
-  let total = 0
+export async function resetSync(db: Db, onRows: (count: number) => void) {
+  const done = { users: 0, rows: 0 }
   let page: { id: string }[] = []
   do {
-    const last = page.at(-1)?.id ?? nilUuid
-    const move = sql`
-      with page as (
-        select user_id from ${userVersions} where user_id > ${last}::uuid order by user_id limit ${usersAtOnce}
-        for no key update
-      ), moved as (
-        update ${userVersions} v set last_version = ${farAhead}, forgotten_version = ${farAhead}
-        from page where v.user_id = page.user_id returning v.user_id as id
-      )
-      select id from moved order by id`
-    page = await patiently(() => db.execute<{ id: string }>(move))
-    for (const { id } of page) await onUser?.(id)
-    total += page.length
+    page = await patiently(() => skipVersions(db, page.at(-1)?.id ?? nilUuid))
+    done.users += page.length
+    for (const { id } of page) {
+      for (const table of [lists, tasks]) {
+        for (let count = rowsAtOnce; count === rowsAtOnce; done.rows += count) {
+          count = await patiently(() => renumber(db, table, id))
+          onRows(count)
+        }
+      }
+    }
   } while (page.length === usersAtOnce)
-  return total
+  return done
 }
 
-/**
- * Writes versions from after `skipVersions` into rows of a user: since the loss the service may have used a lost version
- * for other content. A small step, as of a writer; returns how many tasks it has moved.
- */
+/** Moves the last versions of the users after `last` far ahead. */
+function skipVersions(db: Db, last: string) {
+  return db.execute<{ id: string }>(sql`
+    with page as (
+      select user_id from ${userVersions} where user_id > ${last}::uuid order by user_id limit ${usersAtOnce}
+      for no key update
+    ), moved as (
+      update ${userVersions} v set last_version = ${farAhead}, forgotten_version = ${farAhead}
+      from page where v.user_id = page.user_id returning v.user_id as id
+    )
+    select id from moved order by id`)
+}
+
+/** Moves some rows of a user to versions after that, in a small step, as of a writer; returns how many. */
 async function renumber(db: Db, table: typeof tasks | typeof lists, user: string): Promise<number> {
   const [row] = await db.execute<{ count: number }>(sql`
     with versions as materialized (

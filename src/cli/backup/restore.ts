@@ -11,7 +11,7 @@ import { connectToService } from '../control-socket.ts'
 import { applyMigrations } from '../open-database.ts'
 import { operationsOn } from '../operations.ts'
 import { readConfig } from '../read-config.ts'
-import { skipVersions } from '../reset-sync.ts'
+import { resetSync } from '../reset-sync.ts'
 import { createProgress, say } from '../terminal.ts'
 import { importFile } from '../transfer/import-file.ts'
 import { createLoader } from '../transfer/loader.ts'
@@ -51,8 +51,8 @@ export async function restoreCommand(file: string, { force = false }: { force?: 
 }
 
 /**
- * Opens the database, which recovers it, reads every row and applies pending migrations. Changes after the backup are
- * lost, so their versions are skipped. Throws when a newer program made the backup. No row is judged by the rules of
+ * Opens the database, which recovers it, reads every row, applies pending migrations, and makes what clients hold of
+ * changes after the backup invalid. Throws when a newer program made the backup. No row is judged by the rules of
  * requests: they may have become stricter since.
  */
 function prepare(folder: string, file: string) {
@@ -63,7 +63,8 @@ function prepare(folder: string, file: string) {
     }
     const counts = await readThrough(driver)
     await applyMigrations(driver)
-    await skipVersions(createDb(driver))
+    using progress = createProgress()
+    await resetSync(createDb(driver), progress.add)
     return counts
   })
 }
