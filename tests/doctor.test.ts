@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, setSystemTime, spyOn, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, onTestFinished, setSystemTime, spyOn, test } from 'bun:test'
 import { createSocket } from 'node:dgram'
 import {
   chmodSync,
@@ -177,9 +177,25 @@ describe('doctor names the cure when PostgreSQL', () => {
     expect(isWell).toBe(!findings.some(found => found.verdict === 'fail'))
   })
 
-  test('has few connections for the pools of a replica', async () => {
+  test.each([
+    ['the server', 'select 1', 'select 1', undefined],
+    [
+      'the database',
+      'alter database postgres connection limit 50',
+      'alter database postgres connection limit -1',
+      50,
+    ],
+    [
+      'the role',
+      'alter role current_user connection limit 40',
+      'alter role current_user connection limit -1',
+      40,
+    ],
+  ])('has few connections for the pools of a replica (%s)', async (_, set, reset, limit) => {
     const [row] = await execute(server.url, 'show max_connections')
-    const most = Math.floor(0.8 * Number(row!.max_connections))
+    const most = Math.floor(0.8 * (limit ?? Number(row!.max_connections)))
+    await execute(server.url, set)
+    onTestFinished(() => execute(server.url, reset))
     const judge = async (size: number) => {
       const env = { DATABASE_URL: server.url, SECRET_KEY: secret, DATABASE_POOL_SIZE: String(size) }
       const { found } = await problems(env)

@@ -57,7 +57,13 @@ async function readServer(driver: Driver) {
       isolation: sql<string>`current_setting('default_transaction_isolation')`,
       /** Its clock: milliseconds since 1970. */
       clock: sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint`,
-      connectionsMax: sql<number>`current_setting('max_connections')::int`,
+      /** Of the server, the database and the role together; the latter two have -1 for no limit. */
+      connectionsMax: sql<number>`(
+        select min(most) from (
+          select current_setting('max_connections')::int as most
+          union all select datconnlimit from pg_database where datname = current_database()
+          union all select rolconnlimit from pg_roles where rolname = current_user
+        ) limits where most >= 0)`,
       /** Limits of statements that the session does not have. */
       missingLimits: sql<(keyof typeof postgresDefaults)[]>`(
         select coalesce(json_agg(key), '[]') from json_each_text(${JSON.stringify(postgresDefaults)}::text::json)
