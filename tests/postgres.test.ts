@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import postgres from 'postgres'
+import { beginSnapshot } from '../src/cli/transfer/read-cursor.ts'
 import { parseDatabaseUrl } from '../src/config/database-url.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { brokenConstraint, databaseError, isSchemaMissing } from '../src/db/pg-error.ts'
@@ -275,12 +276,15 @@ describe('a session', () => {
     expect(rows).toEqual([[1]])
   })
 
-  test('has no limits', async () => {
-    const rows = await db.dedicatedConnection(connection =>
-      connection.execute(`select current_setting('statement_timeout'), current_setting('lock_timeout')`),
+  test('has no limits, but keeps no locks when its process is gone', async () => {
+    const limits = `select current_setting('statement_timeout'), current_setting('lock_timeout'),
+      current_setting('idle_in_transaction_session_timeout')`
+    const ofSession = await db.dedicatedConnection(connection => connection.execute(limits))
+    const ofExport = await db.dedicatedConnection(connection =>
+      connection.execute(`${beginSnapshot}; ${limits}`),
     )
 
-    expect(rows).toEqual([['0', '0']])
+    expect([ofSession, ofExport]).toEqual([[['0', '0', '10s']], [['0', '0', '1h']]])
   })
 
   test('that fails between begin and commit leaves nothing behind, and its error arrives', async () => {
