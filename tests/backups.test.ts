@@ -187,6 +187,37 @@ describe('with BACKUP_EVERY', () => {
     },
   )
 
+  test('the next one is due a period after the begin of the last one, however long that took', async () => {
+    const dir = mkdtempSync(join(root, 'period-'))
+    const log = createLog({ level: 'error', pretty: false, write: () => {} })
+    const settle = async () => {
+      for (let i = 0; i < 30; i++) await Promise.resolve()
+    }
+    const making = spyOn(Bun, 'spawn').mockImplementation(((command: string[]) => {
+      writeFileSync(command.at(-1)!, '')
+      const exited = Bun.sleep(20_000).then(() => 0)
+      return { pid: Number.NaN, stderr: '', exited, kill() {} }
+    }) as never)
+    jest.useFakeTimers()
+    try {
+      const backups = startBackups({ everySeconds: 60, keep: 9, dir }, log)
+      const counts: number[] = []
+      for (const seconds of [10, 20, 39, 1]) {
+        jest.advanceTimersByTime(seconds * 1000)
+        await settle()
+        counts.push(making.mock.calls.length)
+      }
+      const stopped = backups.stop()
+      jest.advanceTimersByTime(20_000)
+      await stopped
+
+      expect(counts).toEqual([1, 1, 1, 2])
+    } finally {
+      jest.useRealTimers()
+      making.mockRestore()
+    }
+  })
+
   test('a restart makes no backup sooner, either', async () => {
     const dir = mkdtempSync(join(root, 'newest-'))
     const nameOf = (hoursAgo: number) => {
