@@ -10,6 +10,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -503,6 +504,22 @@ test('a copy that cannot be finished leaves nothing, and the next one can be mad
   await driver.close()
   const modes = [target, join(target, 'backup_label')].map(path => statSync(path).mode & 0o777)
   expect(modes).toEqual([0o700, 0o600])
+}, 60_000)
+
+test('a copy whose folder is taken away meanwhile fails, and is not made again', async () => {
+  const dataDir = newFolder()
+  const driver = await openEmbedded({ dataDir })
+  // Copied last, when all folders are made.
+  for (let n = 1000; n < 3000; n++) writeFileSync(join(dataDir, 'cluster', `z${n}`), '')
+  const target = join(mkdtempSync(join(root, 'copy-')), 'cluster')
+  const copying = driver.copyTo!(target).catch(error => error)
+  while (!existsSync(join(target, 'z1000'))) await Bun.sleep(0)
+  renameSync(target, `${target}-elsewhere`)
+  const failure = await copying
+  await driver.close()
+
+  expect(failure).toMatchObject({ code: 'ENOENT' })
+  expect(existsSync(target)).toBe(false)
 }, 60_000)
 
 test('a copy that ends with its process keeps no log of the next start', async () => {
