@@ -94,24 +94,28 @@ describe('a service that answers commands', () => {
   test.each([
     ['an export', 1, () => exportCommand(join(root, 'export.ndjson'), {})],
     ['a verified backup', 2, () => backupCommand(join(root, 'backup.tar.gz'), { verify: true })],
-  ])('sees that the copies of %s are still read', async (_, copies, command) => {
-    const seen: unknown[] = []
-    const reading = spyOn(readThrough, 'withUnpacked').mockImplementation(async folder => {
-      const lock = await Promise.try(() => lockFile(folder, 'owner', 0)).catch(({ message }) => message)
-      seen.push(lock)
-      return { users: 0, tasks: 0 } as never
-    })
-    const dataDir = join(root, 'data')
-    process.env.DATA_DIR = dataDir
-    try {
-      await answering(dataDir, command)
-    } finally {
-      delete process.env.DATA_DIR
-      reading.mockRestore()
-    }
+  ])(
+    'sees that the copies of %s are still read',
+    async (_, copies, command) => {
+      const seen: unknown[] = []
+      const reading = spyOn(readThrough, 'withUnpacked').mockImplementation(async folder => {
+        const lock = await Promise.try(() => lockFile(folder, 'owner', 0)).catch(({ message }) => message)
+        seen.push(lock)
+        return { users: 0, tasks: 0 } as never
+      })
+      const dataDir = join(root, 'data')
+      process.env.DATA_DIR = dataDir
+      try {
+        await answering(dataDir, command)
+      } finally {
+        delete process.env.DATA_DIR
+        reading.mockRestore()
+      }
 
-    expect(seen).toEqual(Array(copies).fill(expect.stringContaining('is in use')))
-  }, 30_000)
+      expect(seen).toEqual(Array(copies).fill(expect.stringContaining('is in use')))
+    },
+    30_000,
+  )
 
   test('has a socket for its owner alone, and leaves none behind', async () => {
     const folder = join(root, 'socket')
