@@ -20,6 +20,7 @@ import { join } from 'node:path'
 import { version } from '../package.json'
 import { archiveName } from '../src/db/embedded/cluster-archive.macro.ts'
 import { bind } from '../src/http/bind.ts'
+import { runCommand } from './support/command.ts'
 import { executablePath, sources, untilReady } from './support/executable.ts'
 import { type Client, client, type DatabaseKind } from './support/harness.ts'
 import { addEmptyEmbeddedDatabase, privateDatabase } from './support/template.ts'
@@ -296,6 +297,33 @@ describe('the data folder', () => {
       expect((await run(folder, ['backup', join(closed, 'x')], { DATA_DIR: volume })).stderr).toBe(
         `x was not written: permission denied in ${closed}\n`,
       )
+    },
+    60_000,
+  )
+
+  test.skipIf(stranger.uid === undefined)(
+    'of a service of another user: root reads how to run what opens a copy, and leaves none behind',
+    async () => {
+      const folder = emptyFolder()
+      const service = await serve(folder)
+      const dataDir = join(folder, 'data')
+      const before = readdirSync(dataDir).sort()
+      for (const args of [
+        ['backup', '--verify', join(base, 'verified')],
+        ['export', join(base, 'exported')],
+      ]) {
+        const { exitCode, stderr } = await runCommand(args, { env: { DATA_DIR: dataDir } })
+        expect([exitCode, stderr]).toEqual([
+          1,
+          expect.stringMatching(
+            /belongs to user 65534, and this is root; .*: setpriv --reuid 65534 --regid 65534 [^\n]*\n$/,
+          ),
+        ])
+      }
+      expect(readdirSync(dataDir).sort()).toEqual(before)
+      const unopened = ['backup', join(base, 'unopened')]
+      expect(await runCommand(unopened, { env: { DATA_DIR: dataDir } })).toMatchObject({ exitCode: 0 })
+      expect(await service.stop()).toBe(0)
     },
     60_000,
   )

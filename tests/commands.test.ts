@@ -872,6 +872,34 @@ test('an account is changed before its sessions end, and held meanwhile', async 
   expect([...found]).toEqual([])
 })
 
+test('an account is deleted with all of its tasks, also when a writer holds them for longer than a statement waits', async () => {
+  const place = await newPlace('postgres', { direct: true })
+  const url = place.env.DATABASE_URL!
+  await execute(
+    url,
+    `with ada as (
+       insert into users (id, email, normalized_email, password_hash)
+       values (gen_random_uuid(), 'ada@example.com', 'ada@example.com', 'x') returning id
+     )
+     insert into user_versions (user_id) select id from ada`,
+  )
+  const meeting = createMeeting(url)
+  const waits = async () => (await meeting.waiting()).length > 0
+  const [deleting] = await meeting.sql.begin(async tx => {
+    await tx`select from user_versions for update`
+    const deleting = runCommand(['user', 'delete', 'ada@example.com', '--yes'], place)
+    await until(waits)
+    await until(async () => !(await waits()))
+    return [deleting]
+  })
+  const { exitCode } = await deleting!
+  const left = await execute(url, 'select from user_versions')
+  await meeting.close()
+  await place.remove()
+
+  expect([exitCode, left.length]).toEqual([0, 0])
+})
+
 test('every account is listed, however many there are, oldest first', async () => {
   const place = await newPlace('postgres')
   // Three of a moment, one of them on the next page.

@@ -509,6 +509,26 @@ test('a session that does not see the tables is left, so that a search_path that
   expect(again).toEqual([])
 })
 
+test('a session stays when it lacks a privilege, which it has as soon as it is granted', async () => {
+  await db.query('create table granted (id int)', [])
+  await db.query("create role clerk login password 'secret'", [])
+  const as = Object.assign(new URL(server.url), { username: 'clerk', password: 'secret' })
+  const one = openPostgres({ url: as.href, poolSize: 1 })
+  const read = () => one.query('select * from granted', [], { prepare: true }).catch(error => error.code)
+  const pid = () => one.query('select pg_backend_pid()', [])
+  const before = await pid()
+  const outcomes = [await read()]
+  await db.query('grant select on granted to clerk', [])
+  outcomes.push(await read())
+  await db.query('revoke select on granted from clerk', [])
+  outcomes.push(await read())
+  const after = await pid()
+  await one.close()
+
+  expect(outcomes).toEqual(['42501', [], '42501'])
+  expect(after).toEqual(before)
+})
+
 test('a server that refuses writes from now on is left for one that does, by the next statement', async () => {
   const one = openPostgres({ url: server.url, poolSize: 1 })
   const pid = () => one.query('select pg_backend_pid()', [])

@@ -12,6 +12,7 @@ import { tasks } from '../modules/tasks/table.ts'
 import { createCheck } from './check-schema.ts'
 import { findUser } from './find-user.ts'
 import { applyMigrations, openDatabase, withDatabase } from './open-database.ts'
+import { patiently } from './patiently.ts'
 import { readConfig } from './read-config.ts'
 import { ask, minuteOf, print, printable, printRows, readPassword, say, UsageError } from './terminal.ts'
 
@@ -79,7 +80,7 @@ export async function deleteUser(name: string, { yes = false }: { yes?: boolean 
     const user = await findUser(db, name)
     if (!yes) await confirm(db, user)
     await db.delete(users).where(eq(users.id, user.id))
-    await erase(user.id)
+    await patiently(() => erase(user.id))
     say(`${printable(user.email)} is deleted`)
   })
 }

@@ -107,7 +107,8 @@ export function createAnswers({ client, destroy, retire }: AnswersOptions) {
       query.reject = error => {
         if (!isServerError(error)) return stop(error)
         settle(undefined, () => {
-          const isOfTheSchema = /^(0A000|26|42)/.test(error.code)
+          // Not 42501: a privilege is looked up each time, and a new session has the same ones.
+          const isOfTheSchema = /^(0A000|26|42(?!501))/.test(error.code)
           const wasPrepared =
             query.prepared || isSecondTime || error.routine === 'plpgsql_param_eval_recfield'
           if (isSecondTime && error.code === '25P02') return reject(new OutdatedPlan())
