@@ -137,7 +137,10 @@ test('the catalogs, which each analyze fills, and a table whose transactions are
       statements.push(statement)
       return driver.dedicatedConnection(connection => connection.execute(statement))
     }
-    await run('create table old as select n from generate_series(1, 1000) n')
+    for (const table of ['old', 'young'])
+      await run(`create table ${table} as select n from generate_series(1, 1000) n`)
+    // Otherwise the rows would count as changed after the analyze.
+    await run('select pg_stat_force_next_flush()')
     for (let i = 0; i < 3; i++) await run('analyze')
     await run(`update pg_class set relfrozenxid = ((pg_current_xact_id()::text::bigint - 200000001) & 4294967295)::text::xid
       where relname = 'old'`)
@@ -149,7 +152,7 @@ test('the catalogs, which each analyze fills, and a table whose transactions are
     }
 
     const first = await vacuumed()
-    expect(first).toContain('vacuum (analyze) public.old')
+    expect(first.filter(statement => statement.includes('public'))).toEqual(['vacuum (analyze) public.old'])
     expect(first).toContain('vacuum pg_catalog.pg_statistic')
     expect(await vacuumed()).toEqual([])
     await driver.close()
