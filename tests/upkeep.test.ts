@@ -2,6 +2,7 @@ import { expect, spyOn, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { runMaintenance, startMaintenance } from '../src/db/embedded/maintenance.ts'
 import { openDriver } from '../src/db/open-driver.ts'
 import { until } from './support/until.ts'
@@ -91,6 +92,30 @@ test('a table that was filled before the start is analyzed after it, without ano
     ])
     await driver.close()
   } finally {
+    rmSync(dataDir, { recursive: true })
+  }
+}, 60_000)
+
+test('nothing is vacuumed while space is short: that writes log', async () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
+  const timers = spyOn(globalThis, 'setInterval')
+  try {
+    const sizes = async (freeBytesMin: number) => {
+      timers.mockClear()
+      const driver = await openEmbedded({ dataDir, freeBytesMin })
+      const [round] = timers.mock.calls.find(([, everyMs]) => everyMs === 60_000)!
+      await (round as () => Promise<void>)()
+      const [[size] = []] = await driver.query(`select reltuples from pg_class where relname = 'filled'`, [])
+      await driver.close()
+      return size
+    }
+    const making = await openEmbedded({ dataDir })
+    await making.query('create table filled as select 1 as n', [])
+    await making.close()
+
+    expect([await sizes(Number.MAX_SAFE_INTEGER), await sizes(0)]).toEqual([-1, 1])
+  } finally {
+    timers.mockRestore()
     rmSync(dataDir, { recursive: true })
   }
 }, 60_000)
