@@ -174,6 +174,22 @@ test.each([
   expect(failure).toMatchObject({ code: 'unavailable' })
 })
 
+test.each([
+  ['out', 'H'],
+  ['in', 'G'],
+  ['both', 'W'],
+])('a copy (%s) in answer to a script ends its session alone', async (_, type) => {
+  const copy = message(type, Buffer.from([0, 0, 0]))
+  using server = await startScriptedServer({ on: (_, { text }) => (text === 'copy' ? copy : undefined) })
+  const db = openPostgres({ url: server.url, poolSize: 1 })
+  const failure = await db.dedicatedConnection(({ execute }) => execute('copy')).catch(error => error)
+  await until(() => server.open() === 0)
+  await db.close(0)
+  await Bun.sleep(20)
+
+  expect(failure).toBeInstanceOf(Error)
+})
+
 describe('a value that cannot be sent is never sent in part, and no other statement gets its answer:', () => {
   for (const [what, unwritable] of [
     ['JSON that throws', { toJSON: () => JSON.parse('no JSON') }],

@@ -10,6 +10,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -186,6 +187,37 @@ describe('with BACKUP_EVERY', () => {
       }
     },
   )
+
+  test('the next one is due a period after the begin of the last one, however long that took', async () => {
+    const dir = mkdtempSync(join(root, 'period-'))
+    const log = createLog({ level: 'error', pretty: false, write: () => {} })
+    const settle = async () => {
+      for (let i = 0; i < 30; i++) await Promise.resolve()
+    }
+    const making = spyOn(Bun, 'spawn').mockImplementation(((command: string[]) => {
+      writeFileSync(command.at(-1)!, '')
+      const exited = Bun.sleep(20_000).then(() => 0)
+      return { pid: Number.NaN, stderr: '', exited, kill() {} }
+    }) as never)
+    jest.useFakeTimers()
+    try {
+      const backups = startBackups({ everySeconds: 60, keep: 9, dir }, log)
+      const counts: number[] = []
+      for (const seconds of [10, 20, 39, 1]) {
+        jest.advanceTimersByTime(seconds * 1000)
+        await settle()
+        counts.push(making.mock.calls.length)
+      }
+      const stopped = backups.stop()
+      jest.advanceTimersByTime(20_000)
+      await stopped
+
+      expect(counts).toEqual([1, 1, 1, 2])
+    } finally {
+      jest.useRealTimers()
+      making.mockRestore()
+    }
+  })
 
   test('a restart makes no backup sooner, either', async () => {
     const dir = mkdtempSync(join(root, 'newest-'))
@@ -472,6 +504,22 @@ test('a copy that cannot be finished leaves nothing, and the next one can be mad
   await driver.close()
   const modes = [target, join(target, 'backup_label')].map(path => statSync(path).mode & 0o777)
   expect(modes).toEqual([0o700, 0o600])
+}, 60_000)
+
+test('a copy whose folder is taken away meanwhile fails, and is not made again', async () => {
+  const dataDir = newFolder()
+  const driver = await openEmbedded({ dataDir })
+  // Copied last, when all folders are made.
+  for (let n = 1000; n < 3000; n++) writeFileSync(join(dataDir, 'cluster', `z${n}`), '')
+  const target = join(mkdtempSync(join(root, 'copy-')), 'cluster')
+  const copying = driver.copyTo!(target).catch(error => error)
+  while (!existsSync(join(target, 'z1000'))) await Bun.sleep(0)
+  renameSync(target, `${target}-elsewhere`)
+  const failure = await copying
+  await driver.close()
+
+  expect(failure).toMatchObject({ code: 'ENOENT' })
+  expect(existsSync(target)).toBe(false)
 }, 60_000)
 
 test('a copy that ends with its process keeps no log of the next start', async () => {

@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from 'bun:test'
+import { afterAll, describe, expect, spyOn, test } from 'bun:test'
 import {
   existsSync,
   mkdirSync,
@@ -13,7 +13,11 @@ import {
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
+import { backupCommand } from '../src/cli/backup/backup.ts'
+import * as readThrough from '../src/cli/backup/read-through.ts'
 import { answerCommands, claimCopy, connectToService, newCopy } from '../src/cli/control-socket.ts'
+import { exportCommand } from '../src/cli/transfer/export.ts'
+import { lockFile } from '../src/config/data-dir.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { createLog } from '../src/telemetry/log.ts'
@@ -51,13 +55,17 @@ describe('a service that answers commands', () => {
       return path
     }
     const [old, recent, other] = [left(25), left(23), left(25, join(folder, 'copy-of-mine'))]
+    // Some file systems have no locks that end with their process.
+    const locked = left(25)
+    using _ = claimCopy(locked)
+    utimesSync(locked, new Date(), new Date(Date.now() - 25 * 3_600_000))
 
     // Named in a warning: it leads nowhere, so that it has no age.
     const ageless = newCopy(folder)
     symlinkSync('nowhere', ageless)
 
     const log = await answering(folder, async () => expect(await connectToService(folder)).toBeDefined())
-    expect([old, recent, other].map(existsSync)).toEqual([false, true, true])
+    expect([old, recent, other, locked].map(existsSync)).toEqual([false, true, true, false])
     expect(JSON.parse(log)).toMatchObject({
       level: 'warn',
       msg: 'abandoned copy cannot be removed',
@@ -82,6 +90,32 @@ describe('a service that answers commands', () => {
       expect([living, killed, next].map(existsSync)).toEqual([true, false, true])
     })
   }, 30_000)
+
+  test.each([
+    ['an export', 1, () => exportCommand(join(root, 'export.ndjson'), {})],
+    ['a verified backup', 2, () => backupCommand(join(root, 'backup.tar.gz'), { verify: true })],
+  ])(
+    'sees that the copies of %s are still read',
+    async (_, copies, command) => {
+      const seen: unknown[] = []
+      const reading = spyOn(readThrough, 'withUnpacked').mockImplementation(async folder => {
+        const lock = await Promise.try(() => lockFile(folder, 'owner', 0)).catch(({ message }) => message)
+        seen.push(lock)
+        return { users: 0, tasks: 0 } as never
+      })
+      const dataDir = join(root, 'data')
+      process.env.DATA_DIR = dataDir
+      try {
+        await answering(dataDir, command)
+      } finally {
+        delete process.env.DATA_DIR
+        reading.mockRestore()
+      }
+
+      expect(seen).toEqual(Array(copies).fill(expect.stringContaining('is in use')))
+    },
+    30_000,
+  )
 
   test('has a socket for its owner alone, and leaves none behind', async () => {
     const folder = join(root, 'socket')

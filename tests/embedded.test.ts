@@ -864,7 +864,11 @@ test('what a request asks for is refused when it has no turn in time, and the ow
   }
   const insert = (query: Query, who: string) => query('insert into late_t values ($1)', [who])
   const request = <T>(work: () => Promise<T>) => withTimeBudget(work, () => '203.0.113.1')
-  const own = late(() => insert(driver.query, 'service'))
+  const own = [
+    late(() => insert(driver.query, 'service')),
+    // It has the whole time from then on.
+    late(() => driver.transaction(query => Bun.sleep(30).then(() => insert(query, 'its transaction')))),
+  ]
   const asked = [
     late(() => request(() => insert(driver.query, 'statement'))),
     late(() => request(() => driver.transaction(query => insert(query, 'transaction')))),
@@ -872,10 +876,10 @@ test('what a request asks for is refused when it has no turn in time, and the ow
 
   const refused = { status: 'rejected', reason: { code: 'unavailable' } }
   expect(await Promise.allSettled(asked)).toMatchObject([refused, refused])
-  expect(driver.stats!()).toMatchObject({ inUse: 1, waiting: 1 })
+  expect(driver.stats!()).toMatchObject({ inUse: 1, waiting: 2 })
   release()
-  await Promise.all([held, own])
-  expect(await driver.query('select a from late_t', [])).toEqual([['service']])
+  await Promise.all([held, ...own])
+  expect(await driver.query('select a from late_t', [])).toEqual([['service'], ['its transaction']])
 })
 
 test('a transaction has what is left of its request’s time, the wait for its turn included', async () => {

@@ -372,7 +372,7 @@ test.each(['LATIN1', 'SQL_ASCII'])(
 )
 
 test(
-  'a migration may take longer than the session lets a statement, as behind a proxy that drops our settings',
+  'a migration may take longer than the session lets a statement, and keeps no locks when its process is gone, as behind a proxy that drops our settings',
   () =>
     withEmptyDatabase('postgres', settings =>
       withDriver(settings, async driver => {
@@ -380,14 +380,19 @@ test(
           ...driver,
           dedicatedConnection: work =>
             driver.dedicatedConnection(async connection => {
-              await connection.execute('set statement_timeout = 50')
+              await connection.execute(
+                'set statement_timeout = 50; set idle_in_transaction_session_timeout = 0',
+              )
               return work(connection)
             }),
         }
         const when = migrations.at(-1)!.when + 1
-        const slow = { tag: '9999_slow', when, hash: 'x', sql: 'select pg_sleep(0.2)' }
+        const sql = `select pg_sleep(0.2);
+          create table seen as select current_setting('idle_in_transaction_session_timeout') as limit_of_idle`
+        const slow = { tag: '9999_slow', when, hash: 'x', sql }
 
         expect(await migrate(hasty, [], [...migrations, slow])).toEqual([...allTags, slow.tag])
+        expect(await driver.query('select limit_of_idle from seen', [])).toEqual([['10s']])
       }),
     ),
   60_000,

@@ -460,9 +460,9 @@ test('statements of a text that is slow have half of the connections, those of o
   expect(await Promise.all(others)).toEqual(Array(3).fill('answered'))
 })
 
-test('of transactions and slow statements together there is always a connection left', async () => {
+test.each([3, 4])('of %d connections transactions and slow statements together leave one', async size => {
   const time = fakeTime()
-  const pool = scripted(3)
+  const pool = scripted(size)
   void as('ada', () => ask(pool, 'wait 1000 locked'))
   await time.pass(600)
   for (const caller of ['bob', 'eve', 'kim']) {
@@ -738,6 +738,18 @@ test('a transaction whose statements are answered in time is not slow, however m
   expect(pool.stats()).toMatchObject({ inUse: 2, waiting: 0 })
   await time.pass(1000)
   await Promise.all(second)
+})
+
+test('transactions that were given up count no more, though their work never ends', async () => {
+  const time = fakeTime()
+  const pool = scripted(4)
+  const endless = [1, 2].map(() => pool.transaction(() => new Promise(() => {})).catch(() => 'refused'))
+  await time.pass(2000)
+  expect(await Promise.all(endless)).toEqual(['refused', 'refused'])
+  const next = pool.transaction(query => query('quick', [])).catch(() => 'refused')
+  await time.pass(2000)
+
+  expect(await next).toEqual([[1]])
 })
 
 /** Time that passes only on demand, in steps of `stepMs`; promises are settled in between. */

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import postgres from 'postgres'
+import { beginSnapshot } from '../src/cli/transfer/read-cursor.ts'
 import { parseDatabaseUrl } from '../src/config/database-url.ts'
 import type { Driver } from '../src/db/driver.ts'
 import { brokenConstraint, databaseError, isSchemaMissing } from '../src/db/pg-error.ts'
@@ -8,7 +9,7 @@ import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { openSingleConnection } from '../src/db/postgres/single-connection.ts'
 import { startFaultProxy } from './support/fault-proxy.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
-import { startScriptedServer } from './support/scripted-server.ts'
+import { columns, complete, readyForQuery, row, startScriptedServer } from './support/scripted-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { until } from './support/until.ts'
 
@@ -275,12 +276,15 @@ describe('a session', () => {
     expect(rows).toEqual([[1]])
   })
 
-  test('has no limits', async () => {
-    const rows = await db.dedicatedConnection(connection =>
-      connection.execute(`select current_setting('statement_timeout'), current_setting('lock_timeout')`),
+  test('has no limits, but keeps no locks when its process is gone', async () => {
+    const limits = `select current_setting('statement_timeout'), current_setting('lock_timeout'),
+      current_setting('idle_in_transaction_session_timeout')`
+    const ofSession = await db.dedicatedConnection(connection => connection.execute(limits))
+    const ofExport = await db.dedicatedConnection(connection =>
+      connection.execute(`${beginSnapshot}; ${limits}`),
     )
 
-    expect(rows).toEqual([['0', '0']])
+    expect([ofSession, ofExport]).toEqual([[['0', '0', '10s']], [['0', '0', '1h']]])
   })
 
   test('that fails between begin and commit leaves nothing behind, and its error arrives', async () => {
@@ -536,6 +540,37 @@ test('a server that refuses writes from now on is left for one that does, by the
 
   expect(failure).toMatchObject({ code: 'unavailable', cause: { code: '25006' } })
   expect(after).not.toEqual(before)
+})
+
+test('connections to a server that was found to refuse writes are left, also those that still wait for an answer', async () => {
+  let refusesWrites = 'off'
+  const state = () =>
+    Buffer.concat([columns(25, 23), row(refusesWrites, '4242'), complete('SELECT 1'), readyForQuery])
+  using old = await startScriptedServer({
+    on(type, { text }) {
+      if (type === 'Q') return state()
+      return text === 'wait' && 'ES'.includes(type) ? Buffer.alloc(0) : undefined
+    },
+  })
+  using promoted = await startScriptedServer({ rows: () => [['promoted']] })
+  const [first, second] = [old, promoted].map(({ url }) => new URL(url).host)
+  const url = `postgres://someone:secret@${first},${second}/anything?target_session_attrs=read-write`
+  const two = openPostgres({ url, poolSize: 2 })
+  const waiting = two.query('wait', []).catch(error => error)
+  await until(() => old.received.includes('B wait []'))
+  refusesWrites = 'on'
+  const next = await two.query('next', []).catch(error => error)
+  let answer: unknown
+  await until(async () => {
+    answer = await two.query('again', []).catch(() => undefined)
+    return answer !== undefined
+  })
+  await two.close(0)
+
+  // Not because of the statement that is not answered.
+  expect(next).toMatchObject({ code: 'unavailable', cause: { code: '25006' } })
+  expect(await waiting).toMatchObject({ code: 'unavailable' })
+  expect(answer).toEqual([['promoted']])
 })
 
 test('of two hosts that both take writes only one is used, also when the other answers late', async () => {

@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, expect, mock, test } from 'bun:test'
+import { sql } from 'drizzle-orm'
 import { Elysia } from 'elysia'
 import type { Driver } from '../src/db/driver.ts'
+import { createDb } from '../src/db/drizzle.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import {
   currentCaller,
@@ -15,6 +17,8 @@ import { requireUser } from '../src/http/require-user.ts'
 import { newApiToken } from '../src/lib/api-token.ts'
 import { sessionScopes } from '../src/lib/scope.ts'
 import type { UserId } from '../src/lib/user-id.ts'
+import { createRefreshTokens } from '../src/modules/auth/refresh-tokens.ts'
+import { createSessions } from '../src/modules/auth/sessions.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { type Service, startService } from './support/harness.ts'
 import { createMeeting, type Meeting } from './support/meet.ts'
@@ -167,6 +171,17 @@ test('the statements of a request are those of the user whom its token names', a
   const sent = new Request('http://localhost/', { headers: { authorization: 'Bearer token' } })
 
   expect(await (await request(() => app.handle(sent))).text()).toBe('ada')
+})
+
+test('the session of a user who signs in is written as that user, not as the address', async () => {
+  const callers: unknown[] = []
+  const transaction = async () => void callers.push(currentCaller())
+  const db = createDb({ transaction } as never)
+  const refreshTokens = createRefreshTokens('a secret')
+  const sessions = createSessions({ db, refreshTokens } as never)
+  await request(() => sessions.openSession('ada', sql`true`, { ip: null, userAgent: null }))
+
+  expect(callers).toEqual(['ada'])
 })
 
 test('before the user is known, the statements of a request are those of its address, which is not looked up before', async () => {

@@ -298,16 +298,17 @@ describe('a supervisor', () => {
     expect([exitCode, lines]).toEqual([0, [expect.objectContaining({ again_in_ms: 600_000 })]])
   }, 60_000)
 
-  test('kills a worker that leaves three pings unanswered, and not one that is busy for less', async () => {
+  test('kills a worker that leaves three pings unanswered, and not one that answers more, or is busy for less', async () => {
     const { exitCode, lines } = await supervised(
-      ['block 2500', 'block 60000'],
+      ['live 4500', 'block 2500', 'block 60000'],
       { pingEveryMs: 1000 },
-      lines => lines.length === 3,
+      lines => lines.length === 4,
     )
 
     expect(exitCode).toBe(0)
-    const [busy, hangs, ended] = lines
-    expect([busy, hangs, ended]).toMatchObject([
+    const [lives, busy, hangs, ended] = lines
+    expect([lives, busy, hangs, ended]).toMatchObject([
+      { msg: 'worker ended', exit_code: 0 },
       { msg: 'worker ended', exit_code: 0 },
       { msg: 'worker hangs', level: 'error' },
       { msg: 'worker ended', signal: 'SIGKILL', pid: hangs.pid },
@@ -575,6 +576,12 @@ describe('a start', () => {
         const last = migrations.at(-1)!.tag
         expect(events(api, 'migrated')).toMatchObject([{ applied: migrations.length, last }])
         expect(readdirSync(join(api.folder, 'data'))).toEqual(['secret_key'])
+        // A worker that comes later has the same one.
+        rmSync(join(api.folder, 'data', 'secret_key'))
+        process.kill(events(api, 'listening')[0].pid, 'SIGKILL')
+        await until(() => events(api, 'listening').length === 5)
+        const later = await overNewConnections(api, 80, '/users/me', token)
+        expect(new Set(later.map(({ status }) => status))).toEqual(new Set([200]))
       })
     } finally {
       await empty.drop()
