@@ -379,6 +379,21 @@ onBothDatabases(
       expect(order).toEqual([one, other, one, one])
     })
 
+    test('of attempts on one account a hundred of an address may wait, and one of another has room', async () => {
+      const throttle = createThrottle(
+        { query: api.sql },
+        { loginsPerMinute: 0, failuresPerAccount: 5, registrationsPerHour: 0 },
+      )
+      const account = on(crypto.randomUUID())
+      const attempt = (ip: string) =>
+        throttle.limitAttempts(account, from(ip), async () => 'right').catch(({ code }: AppError) => code)
+      const [one, other] = ['203.0.113.1', '203.0.113.2']
+
+      const answers = await Promise.all([...Array(102).fill(one), other].map(attempt))
+
+      expect(answers).toEqual([...Array(101).fill('right'), 'unavailable', 'right'])
+    })
+
     test('of attempts that are over nothing is kept in memory', async () => {
       const throttle = createThrottle(
         { query: api.sql },
