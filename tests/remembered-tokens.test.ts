@@ -1,4 +1,5 @@
 import { expect, spyOn, test } from 'bun:test'
+import { parseConfig } from '../src/config/config.ts'
 import { createDb } from '../src/db/drizzle.ts'
 import { observeDriver } from '../src/db/instrumented-driver.ts'
 import { sessionScopes } from '../src/lib/scope.ts'
@@ -6,10 +7,15 @@ import type { UserId } from '../src/lib/user-id.ts'
 import { createApiTokens } from '../src/modules/auth/api-tokens.ts'
 import { createRefreshTokens } from '../src/modules/auth/refresh-tokens.ts'
 import { createSessions } from '../src/modules/auth/sessions.ts'
-import { createTokenCache, type Revocations } from '../src/modules/auth/token-cache.ts'
+import type { Revocations } from '../src/modules/auth/token-cache.ts'
+import * as tokenCaches from '../src/modules/auth/token-cache.ts'
 import { createTokens } from '../src/modules/auth/tokens.ts'
+import { createApp } from '../src/server/app.ts'
+import { createLog } from '../src/telemetry/log.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases } from './support/harness.ts'
+
+const { createTokenCache } = tokenCaches
 
 const caller = { id: 'ada' as UserId, sessionId: 'one', scopes: sessionScopes }
 const hour = 3_600_000
@@ -240,6 +246,29 @@ test('the oldest of too many is forgotten, and one that was found good again is 
   expect(cache.caller('token 0')).toBe(caller)
   expect(cache.caller('token 1')).toBeUndefined()
   expect(cache.caller('token 10000')).toBe(caller)
+})
+
+test('beside ten thousand tokens there is room for those of all streams, which are checked several times a second', () => {
+  const made = spyOn(tokenCaches, 'createTokenCache')
+  const unused = () => Promise.reject(new Error('not needed here'))
+  createApp({
+    config: parseConfig({ STREAMS_MAX: '20000' }),
+    secretKey: 'no token is signed here',
+    driver: {
+      kind: 'postgres',
+      query: unused,
+      transaction: unused,
+      dedicatedConnection: unused,
+      close: unused,
+    },
+    log: createLog({ level: 'error', pretty: false, write: () => {} }),
+    readiness: async () => ({ ready: true }),
+    peerOf: () => null,
+  })
+  const rooms = made.mock.calls.map(([, tokensMax]) => tokensMax)
+  made.mockRestore()
+
+  expect(rooms).toEqual([30_000])
 })
 
 onBothDatabases('a token is remembered', api => {
