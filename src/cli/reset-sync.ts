@@ -44,12 +44,7 @@ export async function resetSync(db: Db, onRows: (count: number) => void) {
     page = await patiently(() => skipVersions(db, page.at(-1)?.id ?? nilUuid))
     done.users += page.length
     for (const { id } of page) {
-      for (const table of [lists, tasks]) {
-        for (let count = rowsAtOnce; count === rowsAtOnce; done.rows += count) {
-          count = await patiently(() => renumber(db, table, id))
-          onRows(count)
-        }
-      }
+      for (const table of [lists, tasks]) done.rows += await renumber(db, table, id, onRows)
     }
   } while (page.length === usersAtOnce)
   return done
@@ -68,9 +63,14 @@ function skipVersions(db: Db, last: string) {
     select id from moved order by id`)
 }
 
-/** Moves some rows of a user to versions after that, in a small step, as of a writer; returns how many. */
-async function renumber(db: Db, table: typeof tasks | typeof lists, user: string): Promise<number> {
-  const [row] = await db.execute<{ count: number }>(sql`
+/** Moves the rows of a user to versions after that, in small steps, each as of a writer; returns how many. */
+async function renumber(
+  db: Db,
+  table: typeof tasks | typeof lists,
+  user: string,
+  onRows: (count: number) => void,
+): Promise<number> {
+  const step = sql`
     with versions as materialized (
       select last_version, forgotten_version from ${userVersions} where user_id = ${user}::uuid for no key update
     ), old as (
@@ -82,6 +82,12 @@ async function renumber(db: Db, table: typeof tasks | typeof lists, user: string
       update ${table} t set version = v.last_version + old.place from old, versions v
       where t.id = old.id and t.user_id = ${user}::uuid
     )
-    select count(*) from old`)
-  return row!.count
+    select count(*) from old`
+  let total = 0
+  for (let count = rowsAtOnce; count === rowsAtOnce; total += count) {
+    const [row] = await patiently(() => db.execute<{ count: number }>(step))
+    count = row!.count
+    onRows(count)
+  }
+  return total
 }
