@@ -850,19 +850,21 @@ describe('help', () => {
   })
 })
 
+const insertAda = `with ada as (
+    insert into users (id, email, normalized_email, password_hash)
+    values (gen_random_uuid(), 'ada@example.com', 'ada@example.com', 'x') returning id
+  )
+  insert into user_versions (user_id) select id from ada`
+
 test('an account is changed before its sessions end, and held meanwhile', async () => {
   const place = await newPlace('postgres', { direct: true })
   const url = place.env.DATABASE_URL!
-  await execute(
-    url,
-    `insert into users (id, email, normalized_email, password_hash)
-     values (gen_random_uuid(), 'ada@example.com', 'ada@example.com', 'x')`,
-  )
+  await execute(url, insertAda)
   const meeting = createMeeting(url)
   const [disabling, found] = await meeting.sql.begin(async tx => {
     await tx`lock table sessions in share mode`
     const disabling = runCommand(['user', 'disable', 'ada@example.com'], place)
-    await until(async () => (await meeting.waiting()).length > 0)
+    await meeting.untilWaiting()
     return [[disabling], await execute(url, 'select id from users for no key update skip locked')] as const
   })
   await Promise.all(disabling)
@@ -875,21 +877,12 @@ test('an account is changed before its sessions end, and held meanwhile', async 
 test('an account is deleted with all of its tasks, also when a writer holds them for longer than a statement waits', async () => {
   const place = await newPlace('postgres', { direct: true })
   const url = place.env.DATABASE_URL!
-  await execute(
-    url,
-    `with ada as (
-       insert into users (id, email, normalized_email, password_hash)
-       values (gen_random_uuid(), 'ada@example.com', 'ada@example.com', 'x') returning id
-     )
-     insert into user_versions (user_id) select id from ada`,
-  )
+  await execute(url, insertAda)
   const meeting = createMeeting(url)
-  const waits = async () => (await meeting.waiting()).length > 0
   const [deleting] = await meeting.sql.begin(async tx => {
     await tx`select from user_versions for update`
     const deleting = runCommand(['user', 'delete', 'ada@example.com', '--yes'], place)
-    await until(waits)
-    await until(async () => !(await waits()))
+    await meeting.untilGivenUp()
     return [deleting]
   })
   const { exitCode } = await deleting!

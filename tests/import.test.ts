@@ -884,7 +884,7 @@ test('the loader waits for a writer of the same user, and takes the versions tha
   await meeting.sql.begin(async tx => {
     await tx`update user_versions set last_version = 7 where user_id = ${ada.id}`
     adding = loader.add([{ label: 'a task', table: 'task', columns }])
-    await until(async () => (await meeting.waiting()).length > 0)
+    await meeting.untilWaiting()
   })
   await adding
 

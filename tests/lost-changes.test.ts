@@ -9,7 +9,6 @@ import { startService, type User } from './support/harness.ts'
 import { createMeeting, versionsOf } from './support/meet.ts'
 import { execute } from './support/postgres-server.ts'
 import { privateDatabase } from './support/template.ts'
-import { until } from './support/until.ts'
 
 /** A way to lose changes: what is saved, how it comes back, and whether the service writes before `reset-sync` runs. */
 interface Loss {
@@ -222,15 +221,13 @@ test('reset-sync tries again when a writer holds a user for longer than a statem
     `insert into user_versions (user_id) select ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid
      from generate_series(1, 100) n`,
   )
-  const waits = async () => (await meeting.waiting()).length > 0
   let reset: ReturnType<typeof resetSync> | undefined
 
   await meeting.sql.begin(async tx => {
     await versionsOf(ada)(tx)
     reset = resetSync(createDb(api.driver), () => {})
     reset.catch(() => {})
-    await until(waits)
-    await until(async () => !(await waits()))
+    await meeting.untilGivenUp()
     const [others] =
       await meeting.sql`select count(*)::int as moved from user_versions where forgotten_version > 0`
     expect(others).toEqual({ moved: 100 })
@@ -245,7 +242,6 @@ test('reset-sync tries again when a writer holds a user for longer than a statem
 test('reset-sync waits for writers between its steps, tries again, and assigns no version twice', async () => {
   const place = await newPlace('postgres', { direct: true })
   const meeting = createMeeting(url(place))
-  const waits = async () => (await meeting.waiting()).length > 0
   // In the order in which they are moved.
   const [ada, bob] = [1, 2].map(n => `00000000-0000-4000-8000-00000000000${n}`) as [string, string]
   for (const id of [ada, bob]) {
@@ -265,15 +261,14 @@ test('reset-sync waits for writers between its steps, tries again, and assigns n
   })
   await held.promise
   const resetting = runCommand(['reset-sync'], place)
-  await until(waits)
-  await until(async () => !(await waits()))
+  await meeting.untilGivenUp()
   await meeting.sql.begin(async tx => {
     await tx`update user_versions set last_version = last_version + 1 where user_id = ${bob}`
     await tx`insert into tasks (id, user_id, title, version)
              select gen_random_uuid(), user_id, 'of a writer', last_version from user_versions where user_id = ${bob}`
     released.resolve()
     await holding
-    await until(waits)
+    await meeting.untilWaiting()
   })
   const { exitCode } = await resetting
   const rows = await execute(

@@ -118,7 +118,7 @@ describe.each(['straight', 'through PgBouncer'])('in the middle of a transaction
     await meeting.sql.begin(async sql => {
       for (const { user } of users) await versionsOf(user)(sql)
       const waiting = users.map(({ batch }) => batch())
-      await until(async () => (await meeting.waiting()).length > 0)
+      await meeting.untilWaiting()
       for (let i = 0; i < 20; i++) {
         const elapsed = stopwatch()
         expect((await api.post('/tasks', { token: bob.token, json: { title: 'his' } })).status).toBe(201)

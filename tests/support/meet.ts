@@ -21,9 +21,20 @@ export function createMeeting(url: string) {
     return rows.map(({ pid }) => pid)
   }
 
+  const isWaiting = async () => (await waiting()).length > 0
+
   return {
     sql,
     waiting,
+
+    /** Until one waits for a lock. */
+    untilWaiting: () => until(isWaiting),
+
+    /** Until one has waited, and has given up. */
+    async untilGivenUp() {
+      await until(isWaiting)
+      await until(async () => !(await isWaiting()))
+    },
 
     /** Starts the calls while `lock` is held; `meanwhile` runs when all of them wait. Returns their answers. */
     async meet<T>(lock: Lock, calls: (() => Promise<T>)[], meanwhile?: () => Promise<unknown>): Promise<T[]> {
