@@ -483,9 +483,14 @@ test('what is set for traces wins over what is set for all signals', () => {
 test.each([
   [{ OTEL_TRACES_EXPORTER: 'zipkin' }, 'OTEL_TRACES_EXPORTER must be one of otlp, none'],
   [{ OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4317' }, 'OTEL_EXPORTER_OTLP_ENDPOINT must look like'],
+  // Named as it is set: `todo-api config` hides the value of the one that is named.
+  [
+    { OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'Bearer abc', OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c:4318' },
+    'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT must look like',
+  ],
   [
     { OTEL_TRACES_EXPORTER: 'otlp', OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'grpc' },
-    'OTEL_EXPORTER_OTLP_PROTOCOL must be http/json',
+    'OTEL_EXPORTER_OTLP_TRACES_PROTOCOL must be http/json',
   ],
   [
     { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c:4317', OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' },

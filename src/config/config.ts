@@ -35,8 +35,8 @@ export function parseConfig(env: Env): Config {
 }
 
 /**
- * Reads every setting from `env`; an empty value counts as unset. A secret may come from a file named by `NAME_FILE`. Only
- * without `mistakes` is `config` as meant. Each begins with the name of its setting.
+ * Reads every setting from `env`; an empty value counts as unset. A secret may come from a file named by `NAME_FILE`.
+ * `config` is valid only if there are no `mistakes`, each of which begins with the name of its setting.
  */
 export function readSettings(env: Env) {
   const read = createReader(env)
@@ -47,7 +47,7 @@ export function readSettings(env: Env) {
   const url = databaseUrl(read, dataDir)
   const poolSize = integer('DATABASE_POOL_SIZE', 10, 1, 1000)
   const prepare = flag('DATABASE_PREPARE', true)
-  // A wrong address is one, too: the other settings are judged beside it.
+  // A malformed address, too, so that the other settings are checked against PostgreSQL.
   const database: DatabaseSettings = isSet('DATABASE_URL')
     ? { kind: 'postgres', url, poolSize, prepare }
     : { kind: 'embedded', dataDir }
@@ -340,18 +340,20 @@ function backups({ text, integer, mistake }: Reader, { environment, dataDir, dat
 
 /** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */
 function tracing({ env, note, text, oneOf, mistake }: Reader): Env | undefined {
-  const endpoint = text('OTEL_EXPORTER_OTLP_TRACES_ENDPOINT') ?? text('OTEL_EXPORTER_OTLP_ENDPOINT')
-  const exporter = oneOf('OTEL_TRACES_EXPORTER', ['otlp', 'none'], endpoint ? 'otlp' : 'none')
-  const protocol = text('OTEL_EXPORTER_OTLP_TRACES_PROTOCOL') ?? text('OTEL_EXPORTER_OTLP_PROTOCOL')
+  /** A setting for traces, or the one for all signals. */
+  const ofTraces = (name: string) => {
+    const own = `OTEL_EXPORTER_OTLP_TRACES_${name}`
+    const common = `OTEL_EXPORTER_OTLP_${name}`
+    return text(own) === undefined ? { name: common, value: text(common) } : { name: own, value: text(own) }
+  }
+  const endpoint = ofTraces('ENDPOINT')
+  const exporter = oneOf('OTEL_TRACES_EXPORTER', ['otlp', 'none'], endpoint.value ? 'otlp' : 'none')
+  const protocol = ofTraces('PROTOCOL')
   if (exporter === 'none' || text('OTEL_SDK_DISABLED')?.toLowerCase() === 'true') return undefined
-  if (protocol === 'grpc') {
-    mistake(
-      'OTEL_EXPORTER_OTLP_PROTOCOL must be http/json: traces go over HTTP, which a collector takes on 4318',
-    )
-  }
-  if (endpoint && !(/^https?:/.test(endpoint) && URL.canParse(endpoint))) {
-    mistake('OTEL_EXPORTER_OTLP_ENDPOINT must look like http://collector:4318')
-  }
+  if (protocol.value === 'grpc')
+    mistake(`${protocol.name} must be http/json: traces go over HTTP, which a collector takes on 4318`)
+  if (endpoint.value && !(/^https?:/.test(endpoint.value) && URL.canParse(endpoint.value)))
+    mistake(`${endpoint.name} must look like http://collector:4318`)
   // The exporter reads them itself: those that are set are in force.
   const own = Object.entries(env).filter(([name]) => name.startsWith('OTEL_'))
   for (const [name] of own) note(name, undefined, name.endsWith('_HEADERS'))
