@@ -353,21 +353,25 @@ test('a secret that is damaged is not restored, and stops no start', async () =>
   await api.stop()
 })
 
-test('a backup into a folder that does not exist is refused before the service copies its database', async () => {
-  const dataDir = newFolder('data')
-  const api = await startExecutable(on(dataDir))
-  const made = new Set<string>()
-  const watcher = watch(dataDir, (_, name) => void made.add(name!.replace(/-.*/, '')))
-  const refused = await runCommand(['backup', join(root, 'nowhere', 'x')], { env: on(dataDir) })
-  const before = [...made]
-  await runCommand(['backup', newFolder('x')], { env: on(dataDir) })
-  await until(() => made.has('copy'))
-  watcher.close()
-  await api.stop()
+test.each(['backup', 'export'])(
+  '%s into a folder that does not exist is refused before the service copies its database',
+  async command => {
+    const dataDir = newFolder('data')
+    const api = await startExecutable(on(dataDir))
+    const made = new Set<string>()
+    const watcher = watch(dataDir, (_, name) => void made.add(name!.replace(/-.*/, '')))
+    const refused = await runCommand([command, join(root, 'nowhere', 'x')], { env: on(dataDir) })
+    const before = [...made]
+    await runCommand([command, newFolder('x')], { env: on(dataDir) })
+    await until(() => made.has('copy'))
+    watcher.close()
+    await api.stop()
 
-  expect(refused.stderr).toBe(`x was not written: there is no folder ${join(root, 'nowhere')}\n`)
-  expect(before).not.toContain('copy')
-}, 60_000)
+    expect(refused.stderr).toBe(`x was not written: there is no folder ${join(root, 'nowhere')}\n`)
+    expect(before).not.toContain('copy')
+  },
+  60_000,
+)
 
 test('a backup waits for no process that has the folder: it would not be of one moment', async () => {
   const dataDir = newFolder('data')

@@ -18,15 +18,17 @@ const listOf = (type: RowType) =>
 /** `todo-api export`: writes everything of all users, or of one, as lines of JSON to a file; `-` is stdout. */
 export async function exportCommand(file: string, { user }: { user?: string }): Promise<void> {
   exitOnSignal()
-  await withSnapshot(async (db, driver) => {
-    // Refuses a database whose tables are not these.
-    await migrationState(driver)
-    const id = user === undefined ? undefined : (await findUser(db, user)).id
-    const counts = await writeOutput(file || '-', output => exportAll(driver, output, id))
-    const deletions = counts.tombstone + counts.list_tombstone
-    const counted = `${counts.user} users, ${counts.list} lists, ${counts.task} tasks, ${deletions} notes of deletions`
-    say(`exported ${counted}; no sessions or API tokens`)
-  })
+  // The file first: a folder that does not exist is noticed before the copy is made.
+  const counts = await writeOutput(file || '-', output =>
+    withSnapshot(async (db, driver) => {
+      // Refuses a database whose tables are not these.
+      await migrationState(driver)
+      return exportAll(driver, output, user === undefined ? undefined : (await findUser(db, user)).id)
+    }),
+  )
+  const deletions = counts.tombstone + counts.list_tombstone
+  const counted = `${counts.user} users, ${counts.list} lists, ${counts.task} tasks, ${deletions} notes of deletions`
+  say(`exported ${counted}; no sessions or API tokens`)
 }
 
 /**
