@@ -9,7 +9,7 @@ import { sendJson, text } from './schema.ts'
  * signs in after the other would show the first one's. A client that keeps it by itself may ask with `If-None-Match`.
  */
 
-const entityTag = (version: number) => `"${version}"`
+const entityTag = (version: number | string) => `"${version}"`
 
 /** `*`, or a list of tags, which may have empty elements. Its parts begin differently, so no input makes the match slow. */
 const tags = /^(\*|[\s,]*(W\/)?"[^"\s]*"(\s*,[\s,]*(W\/)?"[^"\s]*")*[\s,]*)$/
@@ -87,6 +87,16 @@ export function sendTagged<T>(set: Context['set'], { version, json }: { version:
   return sendJson(set, json)
 }
 
+/** Sends such a resource to the client that has created it at this path: 201, with its address. */
+export function sendCreated<T>(
+  set: Context['set'],
+  path: string,
+  resource: { id: string; version: number; json: string },
+) {
+  set.headers.location = `${path.replace(/\/$/, '')}/${resource.id}`
+  return status(201, sendTagged<T>(set, resource))
+}
+
 /** Sends such a resource to a client that asks for it: 304 if the client has this version. */
 export function sendUnlessKnown<T>(
   set: Context['set'],
@@ -101,23 +111,23 @@ export function sendUnlessKnown<T>(
 
 /** Tags an answer that a client may keep, and must ask about before each use. */
 export function setAnswerTag({ headers }: Context['set'], tag: string): void {
-  headers.etag = `"${tag}"`
+  headers.etag = entityTag(tag)
   headers['cache-control'] = 'private, no-cache'
 }
 
 /**
- * Whether the client has the answer already, which is then a 304. `readVersion` is called only if the client names an
- * answer; `undefined` means that no version says whether the answer is still the same.
+ * The 304 for a client that has the answer already; `undefined` if it has to be sent. `readVersion` is called only if the
+ * client names an answer; its `undefined` means that no version says whether the answer is still the same.
  */
-export async function isUnchanged(
+export async function notModified(
   set: Context['set'],
   ifNoneMatch: string | undefined,
   tagOf: (version: number | string) => string,
   readVersion: () => Promise<number | string | undefined>,
-): Promise<boolean> {
-  if (ifNoneMatch === undefined) return false
+) {
+  if (ifNoneMatch === undefined) return undefined
   const version = await readVersion()
-  if (version === undefined || !isKnown(ifNoneMatch, tagOf(version))) return false
+  if (version === undefined || !isKnown(ifNoneMatch, tagOf(version))) return undefined
   setAnswerTag(set, tagOf(version))
-  return true
+  return status(304, undefined)
 }

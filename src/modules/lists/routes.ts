@@ -3,9 +3,10 @@ import { body } from '../../http/body.ts'
 import {
   type AnswerTags,
   ifNoneMatchHeader,
-  isUnchanged,
+  notModified,
   preconditionHeaders,
   preconditionOf,
+  sendCreated,
   sendTagged,
   sendUnlessKnown,
   setAnswerTag,
@@ -35,11 +36,11 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
     .use(query())
     .get(
       '',
-      async ({ user, query, headers, request, set, status }) => {
+      async ({ user, query, headers, request, set }) => {
         const tagOf = answerTags(user.id, request)
         const readVersion = () => lists.listVersion(user.id, query)
-        if (await isUnchanged(set, headers['if-none-match'], tagOf, readVersion))
-          return status(304, undefined)
+        const known = await notModified(set, headers['if-none-match'], tagOf, readVersion)
+        if (known) return known
         const page = await lists.list(user.id, query)
         if (page.version !== undefined) setAnswerTag(set, tagOf(page.version))
         return sendPage<List[]>(set, request, page)
@@ -106,11 +107,8 @@ export const listRoutes = (lists: ListService, authenticate: Authenticate, answe
     .use(body())
     .post(
       '',
-      async ({ user, body, headers, status, set, path }) => {
-        const list = await lists.create(user.id, body, headers['idempotency-key'])
-        set.headers.location = `${path.replace(/\/$/, '')}/${list.id}`
-        return status(201, sendTagged<List>(set, list))
-      },
+      async ({ user, body, headers, set, path }) =>
+        sendCreated<List>(set, path, await lists.create(user.id, body, headers['idempotency-key'])),
       {
         headers: idempotencyHeader,
         body: listCreate,

@@ -67,6 +67,10 @@ export const listQuery = t.Object({
 
 export const trashQuery = t.Object({ limit, cursor })
 
+export const deleteTaskQuery = t.Object({
+  permanent: t.Optional(t.BooleanString({ description: 'For good, not into the trash.' })),
+})
+
 const trashedTask = t.Object(
   { ...task.properties, deleted_at: instant({ description: 'Since when it is in the trash.' }) },
   { title: 'TrashedTask' },

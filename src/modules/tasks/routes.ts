@@ -1,11 +1,12 @@
-import { Elysia, t } from 'elysia'
+import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
 import {
   type AnswerTags,
   ifNoneMatchHeader,
-  isUnchanged,
+  notModified,
   preconditionHeaders,
   preconditionOf,
+  sendCreated,
   sendTagged,
   sendUnlessKnown,
   setAnswerTag,
@@ -22,6 +23,7 @@ import {
   type Changes,
   changes,
   changesQuery,
+  deleteTaskQuery,
   listQuery,
   stats,
   statsQuery,
@@ -45,11 +47,11 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     .use(query())
     .get(
       '',
-      async ({ user, query, headers, request, set, status }) => {
+      async ({ user, query, headers, request, set }) => {
         const tagOf = answerTags(user.id, request)
         const readVersion = () => tasks.listVersion(user.id, query)
-        if (await isUnchanged(set, headers['if-none-match'], tagOf, readVersion))
-          return status(304, undefined)
+        const known = await notModified(set, headers['if-none-match'], tagOf, readVersion)
+        if (known) return known
         const page = await tasks.list(user.id, query)
         if (page.version !== undefined) setAnswerTag(set, tagOf(page.version))
         return sendPage<Task[]>(set, request, page)
@@ -72,10 +74,11 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     )
     .get(
       '/changes',
-      async ({ user, query, headers, request, set, status }) => {
+      async ({ user, query, headers, request, set }) => {
         const tagOf = answerTags(user.id, request)
         const readState = () => tasks.changesState(user.id, query)
-        if (await isUnchanged(set, headers['if-none-match'], tagOf, readState)) return status(304, undefined)
+        const known = await notModified(set, headers['if-none-match'], tagOf, readState)
+        if (known) return known
         const { json, state } = await tasks.changes(user.id, query)
         setAnswerTag(set, tagOf(state))
         return sendJson<Changes>(set, json)
@@ -155,9 +158,7 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
       },
       {
         params: taskParams,
-        query: t.Object({
-          permanent: t.Optional(t.BooleanString({ description: 'For good, not into the trash.' })),
-        }),
+        query: deleteTaskQuery,
         headers: preconditionHeaders,
         response: {
           204: noContent,
@@ -187,11 +188,8 @@ export const taskRoutes = (tasks: TaskService, authenticate: Authenticate, answe
     .use(body())
     .post(
       '',
-      async ({ user, body, headers, status, set, path }) => {
-        const task = await tasks.create(user.id, body, headers['idempotency-key'])
-        set.headers.location = `${path.replace(/\/$/, '')}/${task.id}`
-        return status(201, sendTagged<Task>(set, task))
-      },
+      async ({ user, body, headers, set, path }) =>
+        sendCreated<Task>(set, path, await tasks.create(user.id, body, headers['idempotency-key'])),
       {
         headers: idempotencyHeader,
         body: taskCreate,
