@@ -2,13 +2,20 @@ import { Elysia } from 'elysia'
 import type { Fields, Log } from '../telemetry/log.ts'
 import type { Observer } from '../telemetry/observer.ts'
 
+/** For routes that need what `requestLog` puts into the context: the request's id, and which `operation` it was. */
+export const requestContext = new Elysia({ name: 'request-context' }).decorate({
+  requestId: '',
+  operation: '',
+})
+
 /**
  * Assigns every request an id, and writes its access line when it has been answered. A route with several operations says
  * in the context which `operation` it was.
  */
 export const requestLog = (log: Log, observers: readonly Observer[] = []) =>
   new Elysia({ name: 'request-log' })
-    .decorate({ requestId: '', startedAt: 0, operation: '' })
+    .use(requestContext)
+    .decorate({ startedAt: 0 })
     .onRequest(context => {
       const sent = context.request.headers.get('x-request-id')
       context.requestId = sent && isSafe(sent) ? sent : Bun.randomUUIDv7()

@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import { errors } from '../../http/error-responses.ts'
 import { query } from '../../http/query.ts'
+import { requestContext } from '../../http/request-log.ts'
 import { bearerToken, requireUser } from '../../http/require-user.ts'
 import type { Sessions } from '../auth/sessions.ts'
 import type { Tickets } from '../auth/tickets.ts'
@@ -17,6 +18,7 @@ interface Parts {
 
 export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
   new Elysia({ prefix: '/tasks', tags: ['tasks'] })
+    .use(requestContext)
     // A ticket stands for the header that a browser cannot send. It is used up when the stream begins, not by a request that fails.
     .derive(async ({ headers, query: { ticket } }) => {
       if (headers.authorization !== undefined || typeof ticket !== 'string') return { ticket: undefined }
@@ -28,7 +30,7 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
     .use(query())
     .get(
       '/events',
-      async ({ user, token, ticket, query: { since }, headers, request: { method }, set }) => {
+      async ({ user, token, ticket, query: { since }, headers, request: { method }, requestId, set }) => {
         const lastEventId = headers['last-event-id']
         const place = await (lastEventId
           ? tasks.changesStart(user.id, lastEventId, ['header', 'last-event-id'])
@@ -39,7 +41,6 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
           streams.requireRoom(user.id)
           await tickets.use(ticket)
         }
-        const requestId = `${set.headers['x-request-id']}`
         return new Response(streams.open({ userId: user.id, token, place, requestId }))
       },
       {

@@ -1,5 +1,6 @@
 import { Elysia } from 'elysia'
 import type { IsListed } from '../../http/cors.ts'
+import { requestContext } from '../../http/request-log.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import { AppError } from '../../lib/errors.ts'
 import { readMessage } from './message.ts'
@@ -18,7 +19,7 @@ export function mcpRoutes({ services, authenticate, isListed }: Parts) {
 
   return (
     new Elysia({ detail: { hide: true } })
-      .decorate({ requestId: '', operation: '' })
+      .use(requestContext)
       // The protocol demands it, against pages that reach a service on the user's machine by a name of their own.
       .onTransform(({ request: { headers } }) => {
         const origin = headers.get('origin')

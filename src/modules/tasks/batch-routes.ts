@@ -2,6 +2,7 @@ import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
 import { errorFieldsOf } from '../../http/error-handler.ts'
 import { conflict, errors } from '../../http/error-responses.ts'
+import { requestContext } from '../../http/request-log.ts'
 import { type Authenticate, requireUser } from '../../http/require-user.ts'
 import { jsonText, sendJson } from '../../http/schema.ts'
 import { prefersStrict } from '../../http/unknown-names.ts'
@@ -15,15 +16,15 @@ const batchBytesMax = 1024 * 1024
 /** By itself, because it takes a larger body. */
 export const batchRoutes = (tasks: TaskService, authenticate: Authenticate) =>
   new Elysia({ tags: ['tasks'] })
+    .use(requestContext)
     .use(requireUser(authenticate, 'tasks:write'))
     .use(body({ bytesMax: batchBytesMax }))
     .post(
       '/batch',
-      async ({ user, body, request, set }) => {
+      async ({ user, body, request, requestId, set }) => {
         const { atomic: isAtomic = true, operations } = body
         const isStrict = prefersStrict(request)
         const outcomes = await tasks.batch(user.id, operations, { isAtomic, isStrict })
-        const requestId = String(set.headers['x-request-id'])
         const results = outcomes.map(outcome => toResult(outcome, isAtomic, requestId))
         return sendJson<typeof batchResult.static>(set, `{"results":[${results}]}`)
       },
