@@ -262,7 +262,7 @@ describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
   test('a prepared query is known to the server by its text, another is not', async () => {
     const count = sql<{ count: number }>`
       select count(*)::int as count from pg_prepared_statements where statement like '%' || ${'kept_'}::text || 'here%'`
-    await prepareSql(db, 'kept', sql`select 1 as kept_here`).execute()
+    await prepareSql(db, sql`select 1 as kept_here`).execute()
     await db.execute(sql`select 2 as kept_here`)
 
     expect(await db.execute<{ count: number }>(count)).toEqual([{ count: 1 }])
@@ -270,7 +270,7 @@ describe.each(['postgres', 'embedded'] as const)('a transaction (%s)', kind => {
 
   test('raw SQL returns rows by the names of its columns', async () => {
     const raw = sql`select ${placeholder('a')}::int as first, 'x' as "second one"`
-    const named = prepareSql<{ first: number; 'second one': string }>(db, 'raw', raw)
+    const named = prepareSql<{ first: number; 'second one': string }>(db, raw)
 
     expect(await named.execute({ a: 7 })).toEqual([{ first: 7, 'second one': 'x' }])
     expect(await db.execute<{ n: number }>(sql`select ${1}::int as n where false`)).toEqual([])

@@ -34,7 +34,7 @@ type Schema = Record<string, never>
  *   the few hot statements. Values come by name: `parameter('id', 'uuid')` in the query, `.execute({ id })` for each run.
  * - Rows are objects with inferred types. SQL that the builder has no words for is a CTE of its own
  *   (`db.$with('found', { id: tasks.id }).as(sql`…`)`), or a whole statement: `db.execute<Row>(sql`…`)` and
- *   `prepareSql<Row>(db, name, sql`…`)`, whose rows have the names of their columns.
+ *   `prepareSql<Row>(db, sql`…`)`, whose rows have the names of their columns.
  * - `db.transaction(async tx => { await tx.update(…) … })` is `Driver.transaction`: for what is rare.
  *
  * Errors are the driver's own: `AppError('unavailable')`, or PostgreSQL's with its SQLSTATE (pg-error.ts).
@@ -50,9 +50,9 @@ type Connections = Pick<Driver, 'query' | 'transaction'>
  * the names of the statement's columns; cells are as the driver returns them (`parsers` in driver.ts): a moment is
  * PostgreSQL's text.
  */
-export function prepareSql<Row extends object>(db: Db, name: string, query: SQL) {
+export function prepareSql<Row extends object>(db: Db, query: SQL) {
   type Rows = PreparedQueryConfig & { execute: Row[] }
-  return db._.session.prepareQuery<Rows>(dialect.sqlToQuery(query), undefined, name, false)
+  return db._.session.prepareQuery<Rows>(dialect.sqlToQuery(query), undefined, 'kept', false)
 }
 
 /** A value of a prepared statement, by name; the type keeps PostgreSQL from guessing. */

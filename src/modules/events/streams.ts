@@ -49,14 +49,11 @@ export type Streams = ReturnType<typeof createStreams>
  * The live streams of this process (docs/decisions/0015-stream.md). A stream is a place in the changes: whatever wakes
  * it, it reads the changes after that place, so that none is missed and none is sent twice.
  */
-export function createStreams({ db, log, tasks, authenticate, streamsMax }: Parts, limits = streamLimits) {
+export function createStreams({ db, log, tasks, authenticate, streamsMax }: Parts) {
+  const limits = streamLimits
   const feeds = new Map<UserId, Feed>()
   const byToken = new Map<string, Set<Stream>>()
-  const newVersions = prepareSql<{ user_id: UserId; last_version: number }>(
-    db,
-    'poll_versions',
-    newVersionsQuery,
-  )
+  const newVersions = prepareSql<{ user_id: UserId; last_version: number }>(db, newVersionsQuery)
   const stats = { open: 0, entriesSent: 0, wakeUps: 0, tooSlow: 0 }
   let isStopping = false
 

@@ -27,7 +27,7 @@ const changesOf = (kind: Kind, table: PgTable, json: SQL) => sql`
  * from the same snapshot: every change up to it is in there, because versions are committed in order. Raw SQL, because
  * the builder has no words for limits in a union.
  */
-const changesQuery = sql`
+const changesStatement = sql`
   select last_version as "lastVersion", forgotten_version as "forgottenVersion", change.*
   from ${userVersions} known left join lateral (
     ${changesOf('task', tasks, sql`case when deleted_at is null then json end`)}
@@ -51,8 +51,8 @@ type Row = LastVersions &
     | { kind: null; id: null; version: null; json: null }
   )
 
-/** A place in the sequence of changes. */
-interface Place {
+/** What a cursor says: a place in the sequence of changes. */
+interface CursorContent {
   /** The version of the last change that the client knows. */
   since: number
   /**
@@ -63,7 +63,7 @@ interface Place {
 }
 
 export function createChanges(db: Db, cursors: Cursors) {
-  const query = prepareSql<Row>(db, 'changes', changesQuery)
+  const query = prepareSql<Row>(db, changesStatement)
   const readVersions = createVersionReader(db)
 
   /** The place that a cursor names; `undefined` without one. Throws `validation_failed` when it is not this user's. */
@@ -72,7 +72,8 @@ export function createChanges(db: Db, cursors: Cursors) {
     return since === undefined ? undefined : { since, base: base! }
   }
 
-  const sign = (userId: UserId, { since, base }: Place) => cursors.sign('changes', userId, `${since}.${base}`)
+  const sign = (userId: UserId, { since, base }: CursorContent) =>
+    cursors.sign('changes', userId, `${since}.${base}`)
 
   /** The place of a client that is known to be at one, or begins after the last change, and the `state` of its answer. */
   async function readPlace(userId: UserId, cursor: string | undefined, loc?: string[]) {
@@ -120,11 +121,14 @@ export function createChanges(db: Db, cursors: Cursors) {
   }
 }
 
-/** What decides about an answer, beside the question: two answers with the same state are the same. */
+/** What an answer follows from, beside the question: at the same state the same question has the same answer. */
 const stateOf = ({ lastVersion, forgottenVersion }: LastVersions) => `${lastVersion}.${forgottenVersion}`
 
 /** The `base` of a client at a place, or of one that begins. Throws `cursor_expired`. */
-function checkPlace(known: Place | undefined, { lastVersion, forgottenVersion }: LastVersions): number {
+function checkPlace(
+  known: CursorContent | undefined,
+  { lastVersion, forgottenVersion }: LastVersions,
+): number {
   const { since, base } = known ?? { since: 0, base: forgottenVersion }
   if (since > lastVersion || forgottenVersion > Math.max(since, base)) throw new AppError('cursor_expired')
   return base

@@ -29,7 +29,7 @@ import { columnOf, isLive, isTrashed, tasks } from './table.ts'
 
 const defaultSort = '-created_at'
 
-/** What a cursor is for: the order and the filters. With others it would lead to other tasks, without a word. */
+/** What a cursor is bound to, the order and the filters of its list: with others it would skip or repeat tasks. */
 function cursorKind(query: ListQuery): string {
   const { sort = defaultSort, q = '', overdue = false } = query
   const wanted: unknown[] = []
@@ -141,7 +141,7 @@ function prepareHotPages(db: Db) {
       limit: sql`${hidden('limit', 'int')} + 1`,
       lastVersionOf: parameter('user', 'uuid'),
     })
-    return prepareSql<PageRow>(db, 'tasks', statement)
+    return prepareSql<PageRow>(db, statement)
   }
   const prepared = new Map<string, ReturnType<typeof prepare>>()
 
