@@ -1,5 +1,5 @@
 import { timingSafeEqual } from 'node:crypto'
-import { deriveKey } from './derive-key.ts'
+import { deriveKey, hmac } from './derive-key.ts'
 import { invalid } from './errors.ts'
 
 const macBytes = 16
@@ -13,8 +13,8 @@ export function createCursors(secretKey: string) {
 
   /** `content` as a cursor: base64url of the MAC and the content. */
   function sign(kind: string, userId: string, content: string): string {
-    const mac = new Bun.CryptoHasher('sha256', key).update(`${kind}\0${userId}\0${content}`).digest()
-    return Buffer.concat([mac.subarray(0, macBytes), Buffer.from(content)]).toString('base64url')
+    const mac = hmac(key, `${kind}\0${userId}\0${content}`).subarray(0, macBytes)
+    return Buffer.concat([mac, Buffer.from(content)]).toString('base64url')
   }
 
   /** The content of a cursor; `undefined` when this service did not make it for this user and this kind of list. */

@@ -1,4 +1,4 @@
-import { deriveKey } from './derive-key.ts'
+import { deriveKey, hmac } from './derive-key.ts'
 import { AppError, invalid } from './errors.ts'
 import { uuidOf } from './uuid.ts'
 
@@ -36,7 +36,7 @@ export function createIdempotency(secretKey: string, purpose: string) {
     }
     if (id !== undefined) return { id: id.toLowerCase(), mayExist: true, requestHash: null }
     if (key === undefined) return { id: Bun.randomUUIDv7(), mayExist: false, requestHash: null }
-    const requestHash = new Bun.CryptoHasher('sha256', secret).update(request()).digest('base64url')
+    const requestHash = hmac(secret, request()).toString('base64url')
     return { id: uuidOf(`${userId}\0${key}`, secret), mayExist: true, requestHash }
   }
 }
@@ -47,8 +47,7 @@ export const alreadyUsed = ({ requestHash }: Creation) =>
 
 /** The key came with another request before. */
 export const keyReused = () => {
-  const problem = { loc: ['header', 'idempotency-key'], msg: 'Sent before, with another body' }
-  return new AppError('idempotency_key_reused', {
-    detail: [{ ...problem, type: 'idempotency_key_reused' }],
-  })
+  const msg = 'Sent before, with another body'
+  const problem = { loc: ['header', 'idempotency-key'], msg, type: 'idempotency_key_reused' }
+  return new AppError('idempotency_key_reused', { detail: [problem] })
 }

@@ -1,3 +1,5 @@
+import { hmac } from './derive-key.ts'
+
 export const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
 /** Whether a string can be compared with a `uuid` column (RFC 9562); PostgreSQL fails on anything else. */
@@ -11,7 +13,7 @@ export const isOwnId = (value: string) => isUuid(value) && !/^(0|-)+$|^(f|-)+$/i
 
 /** A UUID derived from a text with a secret key (version 8 of RFC 9562, from an HMAC-SHA256). */
 export function uuidOf(text: string, key: Uint8Array): string {
-  const bytes = new Bun.CryptoHasher('sha256', key).update(text).digest().subarray(0, 16)
+  const bytes = hmac(key, text).subarray(0, 16)
   bytes[6] = (bytes[6]! & 0x0f) | 0x80
   bytes[8] = (bytes[8]! & 0x3f) | 0x80
   return formatUuid(bytes)

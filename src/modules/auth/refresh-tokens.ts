@@ -1,6 +1,6 @@
-import { createHmac, timingSafeEqual } from 'node:crypto'
+import { timingSafeEqual } from 'node:crypto'
 import { decodeBase64url } from '../../lib/base64url.ts'
-import { deriveKey } from '../../lib/derive-key.ts'
+import { deriveKey, hmac } from '../../lib/derive-key.ts'
 import { formatUuid, uuidBytes } from '../../lib/uuid.ts'
 
 export type RefreshTokens = ReturnType<typeof createRefreshTokens>
@@ -25,8 +25,7 @@ export function createRefreshTokens(secretKey: string) {
     return Buffer.concat([body, sign(body)]).toString('base64url')
   }
 
-  const sign = (body: Uint8Array) =>
-    createHmac('sha256', signingKey).update(body).digest().subarray(0, signatureBytes)
+  const sign = (body: Uint8Array) => hmac(signingKey, body).subarray(0, signatureBytes)
 
   return {
     /** The first token of a session. */
@@ -40,7 +39,7 @@ export function createRefreshTokens(secretKey: string) {
       const body = bytes.subarray(0, idBytes + secretBytes)
       if (!timingSafeEqual(sign(body), bytes.subarray(body.length))) return undefined
       const sessionId = formatUuid(body.subarray(0, idBytes))
-      return { sessionId, next: write(sessionId, createHmac('sha256', childKey).update(body).digest()) }
+      return { sessionId, next: write(sessionId, hmac(childKey, body)) }
     },
   }
 }
