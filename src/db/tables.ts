@@ -13,6 +13,7 @@ import {
   unique,
   uuid,
 } from 'drizzle-orm/pg-core'
+import type { ErrorCode } from '../lib/errors.ts'
 import type { TokenScope } from '../lib/scope.ts'
 
 /**
@@ -190,3 +191,10 @@ export const taskTombstones = tombstones('task_tombstones')
 export const listTombstones = tombstones('list_tombstones')
 
 export type Tombstones = typeof taskTombstones | typeof listTombstones
+
+/** Constraints that have an error of their own: the database decides, also when requests race. */
+export const constraintErrors: Record<string, ErrorCode> = {
+  users_normalized_email_unique: 'email_taken',
+  // The account was deleted after the token was checked.
+  tickets_user_fk: 'invalid_token',
+}

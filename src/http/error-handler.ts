@@ -1,7 +1,8 @@
 import { TransformDecodeCheckError } from '@sinclair/typebox/value'
 import { Elysia, NotFoundError, ValidationError } from 'elysia'
 import { brokenConstraint, isSchemaMissing } from '../db/pg-error.ts'
-import { AppError, type ErrorCode, findAppError } from '../lib/errors.ts'
+import { constraintErrors } from '../db/tables.ts'
+import { AppError, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { maskSecrets } from './mask-secrets.ts'
 import { checked, findProblems } from './problems.ts'
@@ -52,13 +53,6 @@ export const errorFieldsOf = ({ detail, code, index, body, current }: AppError, 
   current,
 })
 
-/** Constraints that have an error of their own: the database decides, also when requests race. */
-const constraints: Record<string, ErrorCode> = {
-  users_normalized_email_unique: 'email_taken',
-  // The account was deleted after the token was checked.
-  tickets_user_fk: 'invalid_token',
-}
-
 /**
  * Decides by the class of what was thrown, never by its `code` or `status`: Elysia reads those from any object, so a
  * database error or a stray `{ status: 200 }` would choose the response.
@@ -76,15 +70,16 @@ function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppE
   if (error instanceof ValidationError) {
     // A response that breaks its own schema: our fault, not the client's.
     if (error.type === 'response') return new AppError('internal', { cause: error })
-    return invalid(error.type, failed, routes)
+    return validationFailure(error.type, failed, routes)
   }
   // Elysia decodes lists only in a query.
   if (error instanceof TransformDecodeCheckError || error instanceof UnknownNamesError)
-    return invalid('query', failed, routes)
+    return validationFailure('query', failed, routes)
   if (error instanceof NotFoundError) return new AppError('not_found')
   if (isSchemaMissing(error)) return new AppError('unavailable', { cause: error })
   const constraint = brokenConstraint(error)
-  if (constraint !== undefined) return new AppError(constraints[constraint] ?? 'conflict', { cause: error })
+  if (constraint !== undefined)
+    return new AppError(constraintErrors[constraint] ?? 'conflict', { cause: error })
   return new AppError('internal', { cause: error })
 }
 
@@ -105,7 +100,7 @@ function report(log: Log, failure: AppError, requestId: string) {
   }
 }
 
-function invalid(part: string, failed: FailedRequest, routes: Routes): AppError {
+function validationFailure(part: string, failed: FailedRequest, routes: Routes): AppError {
   const error = new AppError('validation_failed', { detail: problemsOf(part, failed, routes) })
   return withBody(error, failed, routes)
 }
