@@ -1,5 +1,6 @@
 import { eq, type SQL, sql } from 'drizzle-orm'
 import { AppError } from '../lib/errors.ts'
+import type { UserId } from '../lib/user-id.ts'
 import { type Db, parameter } from './drizzle.ts'
 import { type Tombstones, users, userVersions } from './tables.ts'
 
@@ -33,7 +34,7 @@ export async function lockVersions(
  * Throws why a user has no versions: `invalid_token` when the account is gone, `unavailable` when the rows are moving to
  * another server of a cluster, and cannot be seen meanwhile.
  */
-export async function throwVersionless(db: Db, userId: string): Promise<never> {
+export async function throwVersionless(db: Db, userId: UserId): Promise<never> {
   const [account] = await db.select({ id: users.id }).from(users).where(eq(users.id, userId))
   throw new AppError(account ? 'unavailable' : 'invalid_token')
 }
@@ -43,14 +44,14 @@ export async function throwVersionless(db: Db, userId: string): Promise<never> {
  * runs in a transaction that has locked the user's versions, so no other writer changes what the user has between its look
  * and its write. Throws as `throwVersionless` does.
  */
-export function writeInTurn<T>(db: Db, userId: string, work: (tx: Db) => Promise<T>): Promise<T> {
+export function writeInTurn<T>(db: Db, userId: UserId, work: (tx: Db) => Promise<T>): Promise<T> {
   return db.transaction(async tx =>
     (await lockVersions(tx, userId)) ? work(tx) : throwVersionless(tx, userId),
   )
 }
 
 /** Takes the next versions of a user, one for each row that changes. Returns the last of them. */
-export const takeVersions = (tx: Db, userId: string | SQL, count: number | SQL = 1) =>
+export const takeVersions = (tx: Db, userId: UserId, count: number | SQL = 1) =>
   tx
     .update(userVersions)
     .set({ lastVersion: sql`${userVersions.lastVersion} + ${count}` })
@@ -58,7 +59,7 @@ export const takeVersions = (tx: Db, userId: string | SQL, count: number | SQL =
     .returning({ lastVersion: userVersions.lastVersion })
 
 /** The next version of a user. */
-export const takeVersion = async (tx: Db, userId: string) => (await takeVersions(tx, userId))[0]!.lastVersion
+export const takeVersion = async (tx: Db, userId: UserId) => (await takeVersions(tx, userId))[0]!.lastVersion
 
 /** Records deletions for clients that sync. An import may have brought a tombstone of the same row; the last one counts. */
 export async function writeTombstones(

@@ -12,6 +12,7 @@ import { sha256 } from '../../lib/sha256.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { WithPassword } from './current-password.ts'
+import { endRows } from './end-access.ts'
 import type { ApiTokenCreate } from './model.ts'
 import type { TokenCache } from './token-cache.ts'
 
@@ -25,7 +26,7 @@ const prefixLength = 12
 export const isUnexpired = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
 
 /** The condition for one token of the user. */
-const isOwn = (userId: string, id: string) => and(eq(apiTokens.userId, userId), eq(apiTokens.id, id))
+const isOwn = (userId: UserId, id: string) => and(eq(apiTokens.userId, userId), eq(apiTokens.id, id))
 
 /** What the user chooses about a token. */
 export type ApiTokenInput = Omit<ApiTokenCreate, 'current_password'>
@@ -55,8 +56,7 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
 
   /** Ends tokens of a user, which stop working here at once and on other replicas within a second. */
   async function endTokens(which: SQL | undefined): Promise<string[]> {
-    const ended = await db.delete(apiTokens).where(which).returning({ id: apiTokens.id })
-    const ids = ended.map(({ id }) => id)
+    const ids = await endRows(db, apiTokens, which)
     tokenCache.revoke(ids)
     return ids
   }
@@ -71,24 +71,25 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       const checkedAt = performance.now()
       const [found] = await liveToken.execute({ hash: sha256(token) })
       if (!found) throw new AppError('invalid_token')
-      const { id, userId, scopes, leftMs, isUsageStale } = found
+      const { id, scopes, leftMs, isUsageStale } = found
+      const userId = found.userId as UserId
       // For display, so it is written at most once a minute, and no request waits for it or fails with it.
       if (isUsageStale) {
         const note = db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))
         void withoutTimeBudget(() => note.catch(() => {}))
       }
-      const caller = { id: userId as UserId, sessionId: id, scopes: scopesOf(scopes) }
+      const caller = { id: userId, sessionId: id, scopes: scopesOf(scopes) }
       tokenCache.remember(token, caller, checkedAt, leftMs ?? Number.POSITIVE_INFINITY)
       return caller
     },
 
     /** Throws what `withPassword` and `createApiToken` throw. */
-    create(userId: string, { current_password, ...input }: ApiTokenCreate, client: Client) {
+    create(userId: UserId, { current_password, ...input }: ApiTokenCreate, client: Client) {
       return withPassword(userId, current_password, client, hash => createApiToken(db, userId, input, hash))
     },
 
     /** The user's tokens, newest first. */
-    list: (userId: string) =>
+    list: (userId: UserId) =>
       db
         .select({ ...shownAtCreation, prefix: apiTokens.prefix, last_used_at: apiTokens.lastUsedAt })
         .from(apiTokens)
@@ -96,7 +97,7 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
         .orderBy(desc(apiTokens.id)),
 
     /** Ends one token of the user. Throws `token_not_found`. */
-    async end(userId: string, id: string): Promise<void> {
+    async end(userId: UserId, id: string): Promise<void> {
       const ended = isUuid(id) ? await endTokens(isOwn(userId, id)) : []
       if (ended.length === 0) throw new AppError('token_not_found')
     },

@@ -3,6 +3,7 @@ import type { Db } from '../../db/drizzle.ts'
 import { sessions, users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
 import { AppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { nilUuid } from '../../lib/uuid.ts'
 import type { Passwords } from './password-hash.ts'
 import type { Throttle } from './throttle.ts'
@@ -60,7 +61,7 @@ async function addressesOf(db: Db, which: SQL | undefined) {
 export const createWithPassword = (parts: Parts) =>
   /** `provePassword` for a user. Throws `incorrect_password`, `too_many_requests`, `invalid_token`. */
   async function withPassword<T>(
-    userId: string,
+    userId: UserId,
     password: string,
     client: Client,
     write: (hash: string) => Promise<T | undefined>,

@@ -1,4 +1,4 @@
-import { and, eq, ne, sql } from 'drizzle-orm'
+import { and, eq, ne, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { apiTokens, sessions, users } from '../../db/tables.ts'
 
@@ -14,20 +14,26 @@ interface Kept {
  */
 export async function endAccess(tx: Db, userId: string, kept: Kept = {}) {
   const isEnded = kept.session === undefined ? undefined : ne(sessions.id, kept.session)
-  const ended = await tx
-    .delete(sessions)
-    .where(and(eq(sessions.userId, userId), isEnded))
-    .returning({ id: sessions.id })
-  const tokens = kept.apiTokens
-    ? []
-    : await tx.delete(apiTokens).where(eq(apiTokens.userId, userId)).returning({ id: apiTokens.id })
-  return { sessions: ended.map(({ id }) => id), apiTokens: tokens.map(({ id }) => id) }
+  return {
+    sessions: await endRows(tx, sessions, and(eq(sessions.userId, userId), isEnded)),
+    apiTokens: kept.apiTokens ? [] : await endRows(tx, apiTokens, eq(apiTokens.userId, userId)),
+  }
 }
 
-/** What an operator may do to an account: give it another password, or refuse sign-ins to it. */
+/** Deletes sessions or API tokens, and returns their ids. */
+export async function endRows(
+  db: Db,
+  table: typeof sessions | typeof apiTokens,
+  which: SQL | undefined,
+): Promise<string[]> {
+  const ended = await db.delete(table).where(which).returning({ id: table.id })
+  return ended.map(({ id }) => id)
+}
+
+/** What an operator may do to an account: replace its password, or refuse sign-ins. */
 export type AccessChange = { passwordHash: string } | 'disable'
 
-/** Changes an account and ends the user's access. Triggers tell running services. */
+/** Changes an account and ends the user's access. Triggers report the ended sessions to running services. */
 export const changeAccess = (db: Db, userId: string, change: AccessChange) =>
   db.transaction(async tx => {
     const to = change === 'disable' ? { disabledAt: sql`coalesce(${users.disabledAt}, now())` } : change

@@ -126,7 +126,7 @@ export const logoutQuery = t.Object({
 
 export const sessionParams = t.Object({ id: pathId('The id of a session.') })
 
-export const session = t.Object(
+const session = t.Object(
   {
     id: uuid(),
     created_at: instant(),

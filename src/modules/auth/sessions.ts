@@ -11,6 +11,7 @@ import { sha256 } from '../../lib/sha256.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { ApiTokens } from './api-tokens.ts'
+import { endRows } from './end-access.ts'
 import type { TokenPair } from './model.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
 import type { TokenCache } from './token-cache.ts'
@@ -24,7 +25,7 @@ const now = sql<string>`now()`
 const endOfSession = sql<string>`now() + interval '30 days'`
 
 /** The condition for one session of the user. */
-const isOwn = (userId: string, id: string) => and(eq(sessions.userId, userId), eq(sessions.id, id))
+const isOwn = (userId: UserId, id: string) => and(eq(sessions.userId, userId), eq(sessions.id, id))
 
 export type Sessions = ReturnType<typeof createSessions>
 
@@ -91,8 +92,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
   }
 
   async function endSessions(which: SQL | undefined): Promise<string[]> {
-    const ended = await db.delete(sessions).where(which).returning({ id: sessions.id })
-    const ids = ended.map(session => session.id)
+    const ids = await endRows(db, sessions, which)
     tokenCache.revoke(ids)
     return ids
   }
@@ -112,7 +112,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
       const note = db.update(sessions).set({ lastUsedAt: now }).where(isOwn(sub, sid))
       void withoutTimeBudget(() => note.catch(() => {}))
     }
-    const caller = { id: sub as UserId, sessionId: sid, scopes: sessionScopes }
+    const caller = { id: sub, sessionId: sid, scopes: sessionScopes }
     tokenCache.remember(token, caller, checkedAt, Math.min(leftMs, exp * 1000 - Date.now()))
     return caller
   }

@@ -32,10 +32,10 @@ export type TokenCache = ReturnType<typeof createTokenCache>
  * Keeps tokens whose signature was verified and whose session was found alive, so that the next request with the same
  * token repeats neither. An API token counts as a session of its own.
  *
- * A session may end: so while requests arrive, one poll every 250 ms asks the database
- * for the sessions that ended lately. As long as polls succeed, a session that none of them names is alive; after a gap
- * (the database is slow or away, or no request arrived) each session is looked up again. Works through a
- * transaction-pooling proxy. At most `tokensMax` are kept; the oldest entry is dropped first.
+ * A session may end: so while requests arrive, one poll every 250 ms asks the database for the sessions that ended
+ * recently. As long as polls succeed, a session that none of them names is alive; after a gap (the database is slow or
+ * away, or no request arrived) each session is looked up again. Works through a transaction-pooling proxy. At most
+ * `tokensMax` are kept; the oldest entry is dropped first.
  *
  * `now` never steps: with a clock that is set back, a session would count as "seen alive a moment ago" for the length of
  * the step.
@@ -65,15 +65,14 @@ export function createTokenCache(
   async function poll() {
     polling = true
     pollStartedAt = now()
-    const startedAt = pollStartedAt
     try {
       const revocations = await pollRevocations()
       // By the database's clock, which defines the window: it runs on while this machine is suspended, and when it is
       // set forward, the revocations since the last poll are outside the window.
       const gapMs = revocations.databaseTime - databaseTime
-      if (gapMs > (revocationWindowSeconds * 1000) / 2) coveredSince = startedAt
+      if (gapMs > (revocationWindowSeconds * 1000) / 2) coveredSince = pollStartedAt
       databaseTime = revocations.databaseTime
-      polledAt = startedAt
+      polledAt = pollStartedAt
       recentlyRevoked = new Set(revocations.sessionIds)
       dropRevoked()
     } catch {

@@ -1,6 +1,7 @@
 import { jwt } from '@elysiajs/jwt'
 import type { Config } from '../../config/config.ts'
 import { decodeBase64url } from '../../lib/base64url.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 
 export type Tokens = ReturnType<typeof createTokens>
@@ -34,7 +35,7 @@ export function createTokens({ secretKey, algorithm, lifetimeSeconds }: TokenSet
       })
       if (!claims || typeof claims.sub !== 'string' || typeof claims.sid !== 'string') return undefined
       const { sub, sid, exp } = claims
-      return isUuid(sub) && isUuid(sid) ? { sub, sid, exp: exp as number } : undefined
+      return isUuid(sub) && isUuid(sid) ? { sub: sub as UserId, sid, exp: exp as number } : undefined
     },
   }
 }

@@ -2,6 +2,7 @@ import { and, eq, exists, getTableColumns, notExists, or, type SQL, sql } from '
 import { type Db, parameter } from '../../db/drizzle.ts'
 import { taskTombstones, typeOf, userVersions } from '../../db/tables.ts'
 import type { Precondition } from '../../http/entity-tag.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import { camelCase, columnOf, isLive, tasks } from './table.ts'
 import { initialOf } from './to-columns.ts'
 
@@ -89,7 +90,7 @@ interface NewRow {
 }
 
 /** Creates tasks of a user, in their order under the versions from `firstVersion` on. */
-export function insertTasks(db: Db, userId: string, firstVersion: number, rows: NewRow[]) {
+export function insertTasks(db: Db, userId: UserId, firstVersion: number, rows: NewRow[]) {
   const values = rows.map(({ id, requestHash, columns }, i) => {
     const named = Object.entries(columns).map(([name, value]) => [camelCase(name), value])
     // One after the other, as lists show them, whatever ids they have.

@@ -18,12 +18,7 @@ const idOrChildOf = (id: string) => or(eq(tasks.id, id), eq(tasks.parentId, id))
  * Sets columns of the tasks that match, each under the next version: parents before their children, in the order of their
  * ids. Returns the versions before.
  */
-export function changeTasks(
-  tx: Db,
-  userId: UserId | SQL,
-  which: SQL | undefined,
-  values: Record<string, SQL>,
-) {
+export function changeTasks(tx: Db, userId: UserId, which: SQL | undefined, values: Record<string, SQL>) {
   const place = sql`row_number() over (order by ${tasks.parentId} is not null, ${tasks.id}) - count(*) over ()`
   const chosen = tx.$with('chosen').as(
     tx

@@ -4,6 +4,7 @@ import { users } from '../../db/tables.ts'
 import type { Client } from '../../http/client.ts'
 import type { Caller } from '../../http/require-user.ts'
 import { AppError } from '../../lib/errors.ts'
+import type { UserId } from '../../lib/user-id.ts'
 import type { WithPassword } from '../auth/current-password.ts'
 import { endAccess } from '../auth/end-access.ts'
 import { normalizeEmail } from '../auth/model.ts'
@@ -64,14 +65,14 @@ export function createUserService({ db, passwords, withPassword, tokenCache }: P
 
   return {
     /** The caller's account. Throws `invalid_token` if it was deleted after the token was checked. */
-    async profile(userId: string) {
+    async profile(userId: UserId) {
       const [user] = await db.select(profile).from(users).where(eq(users.id, userId))
       if (!user) throw new AppError('invalid_token')
       return user
     },
 
     /** An address that is taken breaks a constraint. Throws what `withPassword` throws. */
-    changeEmail(userId: string, input: { email: string; current_password: string }, client: Client) {
+    changeEmail(userId: UserId, input: { email: string; current_password: string }, client: Client) {
       const email = input.email.trim()
       return withPassword(userId, input.current_password, client, async hash => {
         const [user] = await db
