@@ -103,7 +103,8 @@ if (import.meta.main) {
       root: join(import.meta.dir, '..'),
       version: args[0]!,
       date: new Date().toISOString().slice(0, 10),
-      commands: ['build', 'check'].map(script => [process.execPath, 'run', script]),
+      // It builds first.
+      commands: [[process.execPath, 'run', 'check']],
       isDryRun: process.argv.includes('--dry-run'),
     })
     for (const line of lines) console.log(line)

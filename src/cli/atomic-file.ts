@@ -41,7 +41,7 @@ async function replaceFile<T>(path: string, work: Work<T>, check?: Check): Promi
   return result
 }
 
-/** For commands that use `removedAtEnd`: a signal alone would end the process without what it does at its exit. */
+/** For commands that use `removedAtEnd`: the default action of a signal skips the `exit` handlers, which remove files. */
 export const exitOnSignal = () =>
   onStopSignal(
     () => process.exit(1),

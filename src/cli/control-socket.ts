@@ -16,7 +16,7 @@ const socketName = 'control'
 const copyName = /^copy-[0-9a-f-]{36}$/
 /** The file of a copy that its command has locked: the kernel unlocks it when the command ends, however it does. */
 const ownerName = 'owner'
-/** Whether it can be locked or not. */
+/** A copy of this age is removed even if its owner is locked. */
 const abandonedAfterMs = 24 * 60 * 60 * 1000
 
 /** A folder in DATA_DIR for a copy of the database, in `cluster` there. */
@@ -160,7 +160,7 @@ function removeAbandonedCopies(dataDir: string, log: Log): void {
 
 function isAbandoned(copy: string): boolean {
   if (Date.now() - statSync(copy).mtimeMs > abandonedAfterMs) return true
-  // The command has not come that far.
+  // The command has not claimed it yet.
   if (!existsSync(join(copy, ownerName))) return false
   try {
     lockFile(copy, ownerName, 0).close()

@@ -10,7 +10,8 @@ export async function patiently<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work()
     } catch (error) {
-      if (!(error instanceof AppError) || performance.now() > until) throw error
+      const isAway = error instanceof AppError && error.code === 'unavailable'
+      if (!isAway || performance.now() > until) throw error
       await Bun.sleep(pauseMs)
     }
   }

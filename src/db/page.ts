@@ -55,7 +55,7 @@ interface QueryShape {
   limit?: SQL
   offset?: number
   /** A row as JSON, if more than its `json`. */
-  item?: SQL
+  item?: SQL | undefined
   /** The user whose last version is read in the same snapshot. */
   lastVersionOf?: SQL
 }

@@ -39,7 +39,7 @@ export const body = ({ bytesMax = bodyBytesMax, forms = false }: BodyOptions = {
       context.rawBody = await readBody(request, bytesMax, forms)
       context.body = context.rawBody
       // Elysia would accept a list or a number as an object without fields.
-      if (!isObject(context.rawBody))
+      if (!mayBeObject(context.rawBody))
         throw invalid({ loc: ['body'], msg: 'Input should be an object', type: 'object_type' })
     })
 
@@ -150,6 +150,6 @@ function measure(text: string) {
 }
 
 /** An absent body or `null` passes: the route's schema decides about it. */
-function isObject(value: unknown): boolean {
+function mayBeObject(value: unknown): boolean {
   return value === undefined || (typeof value === 'object' && !Array.isArray(value))
 }

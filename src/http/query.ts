@@ -2,8 +2,8 @@ import { Elysia } from 'elysia'
 import { AppError } from '../lib/errors.ts'
 
 /**
- * For routes with a `query` schema, behind `requireUser`, which declares the 422. It makes the one check that no schema can
- * make: when a schema sees a value, bytes that are not UTF-8 have been replaced.
+ * For routes with a `query` schema, behind `requireUser`, which declares the 422. It checks the encoding, which no schema
+ * can: when a schema sees a value, bytes that are not UTF-8 have been replaced. And it reads `tag[]` as `tag`.
  */
 export const query = () =>
   new Elysia({ name: 'query' }).onTransform({ as: 'scoped' }, ({ request, query }) => {
@@ -17,7 +17,8 @@ export const query = () =>
 function joinLists(request: Request, query: Record<string, unknown>): void {
   for (const name of Object.keys(query)) {
     if (!name.endsWith('[]')) continue
-    query[withoutBrackets(name)] = queryValues(request, withoutBrackets(name))
+    const plain = withoutBrackets(name)
+    query[plain] = queryValues(request, plain)
   }
 }
 

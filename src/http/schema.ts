@@ -52,7 +52,7 @@ export function text(options: TextOptions = {}): TString {
 /** What is checked of a text. Beside it, its schema is what JSON Schema can say of that. */
 const Rules = Symbol('Rules')
 
-/** Generators copy a pattern into languages that know no lookahead, and no `\\p` without a flag: then the server alone checks it. */
+/** Generators copy a pattern into languages that know no lookahead, and no `\p` without a flag: then the server alone checks it. */
 const isPortable = ({ source }: RegExp) => !/\(\?|\\p/i.test(source)
 
 /** The problem of a string, `undefined` if it is valid. */
@@ -64,10 +64,10 @@ export function textProblem(schema: object, value: unknown): { type: string; msg
   const rules = (schema as { [Rules]: TextOptions })[Rules]
   const { minLength = 0, maxLength = Number.POSITIVE_INFINITY, maxBytes, pattern, format } = rules
   if (value.length < minLength || (minLength > 1 && codePoints(value) < minLength)) {
-    return { type: 'string_too_short', msg: `String should have at least ${plural(minLength, 'character')}` }
+    return { type: 'string_too_short', msg: `String should have at least ${characters(minLength)}` }
   }
   if (value.length > maxLength && codePoints(value) > maxLength) {
-    return { type: 'string_too_long', msg: `String should have at most ${plural(maxLength, 'character')}` }
+    return { type: 'string_too_long', msg: `String should have at most ${characters(maxLength)}` }
   }
   if (rules.notBlank && !/\S/.test(value)) return { type: 'string_blank', msg: 'String should not be blank' }
   if (maxBytes && Buffer.byteLength(value) > maxBytes) {
@@ -113,12 +113,6 @@ export const stringList = ({ maxItems, description, ...item }: StringListOptions
     description,
   })
 
-/**
- * The id in a path. Every value is valid: one that is not an id, or is badly percent-encoded, names nothing, which is a
- * 404 and no 422.
- */
-export const pathId = (description: string) => Type.Unsafe<string>(Type.Any({ type: 'string', description }))
-
 TypeRegistry.Set<{ maxItems: number; items: object }>(
   'StringList',
   ({ maxItems, items }, value) =>
@@ -133,7 +127,7 @@ function codePoints(value: string): number {
   return count
 }
 
-const plural = (count: number, noun: string) => `${count} ${noun}${count === 1 ? '' : 's'}`
+const characters = (count: number) => `${count} character${count === 1 ? '' : 's'}`
 
 /** One of these strings. */
 export const oneOf = <const T extends readonly string[]>(values: T, options: object = {}) =>
@@ -171,8 +165,11 @@ export const ownId = () =>
 export const uuidInput = (options: TextOptions = {}) =>
   text({ format: 'uuid', examples: ['019a9c3e-7b1f-7c4e-9a51-0d5f2f6f8b11'], ...options })
 
-/** What a filter by a reference accepts: an id, or `none`. */
-export const idOrNone = /^(none|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$/
+/**
+ * The id in a path. Every value is valid: one that is not an id, or is badly percent-encoded, names nothing, which is a
+ * 404 and no 422.
+ */
+export const pathId = (description: string) => Type.Unsafe<string>(Type.Any({ type: 'string', description }))
 
 export const nullable = <T extends Parameters<typeof t.Union>[0][number]>(schema: T) =>
   t.Union([schema, t.Null()])

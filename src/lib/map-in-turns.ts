@@ -1,7 +1,7 @@
 /** How long the event loop may be kept from what else there is to do. */
 const turnMs = 10
 
-/** A list of other values, made one after the other; other work gets its turn when this takes longer. */
+/** `Array.map` for what may take long: the event loop gets a turn every `turnMs`. */
 export async function mapInTurns<From, To>(
   values: readonly From[],
   change: (value: From, index: number) => To,

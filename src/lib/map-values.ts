@@ -1,4 +1,4 @@
-/** An object with other values. */
+/** Maps the values of an object, and keeps its keys. */
 export function mapValues<From, To>(
   object: Record<string, From>,
   change: (value: From, key: string) => To,

@@ -19,14 +19,14 @@ import { tasks } from './tasks/table.ts'
  * What is true of a table, so that no command forgets it. A backup holds all tables, a restore reads all, and the deletion of
  * an account deletes the rows of its owner.
  */
-interface Registration {
+interface RegisteredTable {
   table: PgTable
   /** The column that names the user whose rows they are. */
   owner?: PgColumn
 }
 
 /** Every table of the database. */
-export const registry: Registration[] = [
+export const registry: RegisteredTable[] = [
   { table: users, owner: users.id },
   { table: tasks, owner: tasks.userId },
   { table: lists, owner: lists.userId },

@@ -17,8 +17,6 @@ export interface Sources {
   backups?: (() => { lastGoodAt: Date | undefined; outcomes: Record<string, number> }) | undefined
 }
 
-export type Metrics = ReturnType<typeof createMetrics>
-
 const requestSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
 const statementSeconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
 const lagSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1]

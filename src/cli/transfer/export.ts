@@ -7,7 +7,7 @@ import { exitOnSignal, type Output, writeOutput } from '../atomic-file.ts'
 import { findUser } from '../find-user.ts'
 import { withSnapshot } from '../open-database.ts'
 import { createProgress, say } from '../terminal.ts'
-import { exportedColumns, exportFormat, noRows } from './format.ts'
+import { exportedColumns, exportFormat, zeroCounts } from './format.ts'
 import { beginSnapshot, readJson } from './read-cursor.ts'
 
 const listOf = (type: RowType) =>
@@ -37,7 +37,7 @@ export async function exportCommand(file: string, { user }: { user?: string }): 
  */
 export function exportAll(driver: Driver, output: Output, userId?: string) {
   return driver.dedicatedConnection(async connection => {
-    const counts = noRows()
+    const counts = zeroCounts()
     using progress = createProgress()
     await connection.execute(beginSnapshot)
     // Reads the rows in the order of an index: a sort would need temporary files of their size.

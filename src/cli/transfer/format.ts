@@ -6,14 +6,15 @@ import { toColumns } from '../../modules/tasks/to-columns.ts'
 /** The first line of an export. */
 export const exportFormat = { format: 'todo-api-export', version: 3 } as const
 
-const given = { title: '', description: '' }
-const words = Object.keys(toColumns(given)).filter(name => !(name in given))
+const texts = { title: '', description: '' }
+/** The columns that `toColumns` adds to them, for the search. */
+const wordColumns = Object.keys(toColumns(texts)).filter(name => !(name in texts))
 
 /** The columns that follow from others: `import` computes them again. */
 const leftOut: Partial<Record<RowType, string[]>> = {
   user: ['normalized_email'],
   list: ['json'],
-  task: [...words, 'json'],
+  task: [...wordColumns, 'json'],
 }
 
 /** The columns that a line of a type holds. */
@@ -22,6 +23,6 @@ export const exportedColumns = (type: RowType) =>
     ({ name }) => !leftOut[type]?.includes(name),
   )
 
-/** Where the rows of each type begin to be counted. */
-export const noRows = () =>
+/** A count of 0 for each type. */
+export const zeroCounts = () =>
   Object.fromEntries(Object.keys(exportedTables).map(type => [type, 0])) as Record<RowType, number>

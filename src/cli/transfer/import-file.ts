@@ -8,7 +8,7 @@ import { exportedTables, type RowType } from '../../modules/table-registry.ts'
 import { toColumns } from '../../modules/tasks/to-columns.ts'
 import { createCheck, passwordHash } from '../check-schema.ts'
 import type { NewRow } from './bulk-insert.ts'
-import { exportedColumns, exportFormat, noRows } from './format.ts'
+import { exportedColumns, exportFormat, zeroCounts } from './format.ts'
 import type { Loader } from './loader.ts'
 import { rowsAtOnce } from './read-cursor.ts'
 
@@ -29,7 +29,7 @@ type Entry = Line & { type: RowType }
  * added; the ones before were.
  */
 export async function importFile(chunks: AsyncIterable<Uint8Array>, loader: Loader): Promise<void> {
-  const seen = noRows()
+  const seen = zeroCounts()
   let batch: Entry[] = []
   let end: Line | undefined
 

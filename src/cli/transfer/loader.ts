@@ -3,7 +3,7 @@ import type { Operations } from '../operations.ts'
 import { patiently } from '../patiently.ts'
 import { type Progress, printable } from '../terminal.ts'
 import type { NewRow, Outcome } from './bulk-insert.ts'
-import { noRows } from './format.ts'
+import { zeroCounts } from './format.ts'
 import { collectGarbageSometimes } from './read-cursor.ts'
 
 export type Loader = ReturnType<typeof createLoader>
@@ -16,7 +16,7 @@ export function createLoader(
   { addRows }: Pick<Operations, 'addRows'>,
   progress: Pick<Progress, 'add' | 'say'>,
 ) {
-  const counts = { added: noRows(), present: 0, skipped: 0 }
+  const counts = { added: zeroCounts(), present: 0, skipped: 0 }
 
   function refuse(label: string, reason: string) {
     counts.skipped++

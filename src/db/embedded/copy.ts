@@ -6,7 +6,7 @@ import type { Rows } from '../driver.ts'
 const slot = 'copy'
 
 /** The engine, as long as it runs. */
-export interface RunningEngine {
+interface RunningEngine {
   /** Runs one statement without values. */
   run(statement: string): Promise<Rows>
   /** Throws when the engine is being closed. */

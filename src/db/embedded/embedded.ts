@@ -14,7 +14,7 @@ import { requireUsable, versionFile } from './major.ts'
 import { createTurns } from './turns.ts'
 import { watchFolder } from './watch-folder.ts'
 
-export interface EmbeddedOptions {
+interface EmbeddedOptions {
   /** Locked until `close`. */
   dataDir: string
   /** Bytes. Writes are refused when less is free: a full disk would end the engine. */
@@ -116,8 +116,10 @@ function createDriver(engine: PGlite, dataDir: DataDir, folder: string, floor: n
     },
 
     copyTo(target) {
-      const run = (statement: string) => alone(() => connection.query(statement, []))
-      const copy = copies.then(() => copyRunningCluster({ run, requireOpen }, folder, target, floor))
+      const runAlone = (statement: string) => alone(() => connection.query(statement, []))
+      const copy = copies.then(() =>
+        copyRunningCluster({ run: runAlone, requireOpen }, folder, target, floor),
+      )
       copies = copy.catch(() => {})
       return copy
     },

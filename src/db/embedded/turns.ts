@@ -4,7 +4,7 @@ import { createFairQueue } from '../../lib/fair-queue.ts'
 import { budgetMs, currentCaller, spendBudget } from '../time-budget.ts'
 
 /** The engine blocks the event loop, and so would work without a pause. */
-const workMs = 5
+const pauseEveryMs = 5
 
 /**
  * Runs one piece of work at a time, the callers in turn, and the event loop in between. A request that has waited for
@@ -22,7 +22,7 @@ export function createTurns() {
       if (isBusy) await turn(caller, deadline)
       isBusy = true
       try {
-        if (performance.now() - pausedAt >= workMs) await pause()
+        if (performance.now() - pausedAt >= pauseEveryMs) await pause()
         return await work(caller ? deadline - performance.now() : budgetMs)
       } finally {
         waiting.yieldTurn(caller)

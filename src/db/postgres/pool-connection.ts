@@ -90,7 +90,7 @@ export function createPoolConnection(single: Single, mayPrepare: boolean) {
       const isPrepared = canPrepare && sent[0]?.kind === 'prepared'
       return isPrepared && sent.length < depthMax && lastLatencyMs < quickMs && !isQuietFor(quickMs, now)
     },
-    /** To be called when a job is sent. */
+    /** Records a job as sent. */
     add(job: Job, now: number) {
       if (isIdle()) lastAnswerAt = now
       sent.push(job)

@@ -103,7 +103,7 @@ export function createPool(
 
   /** Sends what may be sent, callers in turn. When one has to wait for a connection, nothing overtakes it. */
   function dispatch(now: number) {
-    // Of all callers, so that it is not looked at for each of them: while jobs are sent, no connection becomes free.
+    // Looked at once for all callers: while jobs are sent, no connection becomes free.
     const full = new Set<Job['kind']>()
     for (const jobs of queue) {
       const refused = new Set<Job['kind']>()

@@ -29,7 +29,7 @@ export class Feed {
     private readonly parts: Parts,
   ) {}
 
-  /** Has the streams read that are not known to have got as far as `version`. */
+  /** Marks the streams that are not known to have got as far as `version` as behind, and reads for them. */
   wake(version = Number.POSITIVE_INFINITY) {
     for (const stream of this.streams) if (stream.place.version < version) stream.isBehind = true
     void this.advance()

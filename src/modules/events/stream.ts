@@ -1,7 +1,7 @@
 /** Why the service ends a stream; its last event says so. */
-export type EndCode = 'invalid_token' | 'restarting' | 'too_slow'
+type EndCode = 'invalid_token' | 'restarting' | 'too_slow'
 /** Why a stream is over: the service has ended it, or the client has gone. */
-export type EndReason = EndCode | 'client'
+type EndReason = EndCode | 'client'
 
 /** What a client may leave unread, beside what its connection has buffered. */
 const unsentBytesMax = 1024 * 1024
@@ -102,8 +102,8 @@ export class Stream {
   }
 
   /**
-   * Keeps proxies from closing a quiet connection, and makes the system notice a client that has gone without a word, minutes
-   * later: what is sent to it is acknowledged by no one.
+   * Keeps proxies from closing a quiet connection, and lets TCP notice within minutes a client that has vanished: it
+   * acknowledges nothing.
    */
   #ping() {
     if (this.#waiting) this.#send(ping)

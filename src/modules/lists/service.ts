@@ -61,7 +61,7 @@ export function createListService({ db, secretKey }: Parts) {
         from: lists,
         where: and(isOwn, afterCursor(order, cursor && JSON.parse(cursor)))!,
         order,
-        item: counts ? counted(userId) : sql`${lists.json}`,
+        item: counts ? counted(userId) : undefined,
         pageSize: sql`${limit}::int`,
         offset,
         lastVersionOf: sql`${userId}::uuid`,

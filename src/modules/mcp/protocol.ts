@@ -19,7 +19,7 @@ import { nearest } from '../../lib/nearest.ts'
 import { requireScope } from '../../lib/scope.ts'
 import { type Message, refuseMessage } from './message.ts'
 import { checkArguments, inArguments, toolSchema } from './tool-schema.ts'
-import { createTools, effects, type Outcome, type Services, type Tool } from './tools.ts'
+import { createTools, effects, type Services, type Tool, type ToolAnswer } from './tools.ts'
 
 const serverInfo = { name: 'todo-api', version }
 const options = {
@@ -126,7 +126,7 @@ async function run(tool: Tool, input: unknown, user: Caller, requestId: string):
   }
 }
 
-const toResult = ({ json, text = json }: Outcome): CallToolResult => ({
+const toResult = ({ json, text = json }: ToolAnswer): CallToolResult => ({
   content: [{ type: 'text', text }],
   structuredContent: JSON.parse(json),
 })

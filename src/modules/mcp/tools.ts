@@ -25,7 +25,7 @@ export interface Services {
 }
 
 /** What a call returns, as JSON. */
-export interface Outcome {
+export interface ToolAnswer {
   json: string
   /** For an assistant that reads text, if that is to be shorter. */
   text?: string
@@ -37,7 +37,7 @@ export interface Tool {
   arguments: TObject
   result: TObject
   effect: keyof typeof effects
-  run(user: UserId, input: never): Promise<Outcome>
+  run(user: UserId, input: never): Promise<ToolAnswer>
 }
 
 /** The hints of the protocol. `destroys`: a client should ask the user first, because a text or a task disappears. */
@@ -55,7 +55,7 @@ const textTasksMax = 25
 const tool = <Arguments extends TObject>(
   definition: Omit<Tool, 'arguments' | 'run'> & {
     arguments: Arguments
-    run(user: UserId, input: Static<Arguments>): Promise<Outcome>
+    run(user: UserId, input: Static<Arguments>): Promise<ToolAnswer>
   },
 ): Tool => definition
 

@@ -22,7 +22,6 @@ import {
 import { t } from 'elysia'
 import { bytewiseText, instant as instantColumn } from '../../db/tables.ts'
 import {
-  idOrNone,
   instant,
   instantInput,
   integer,
@@ -75,6 +74,8 @@ const filter = <Schema extends TSchema>(
 // Without examples: the Swagger page would send them.
 const moment = (compare: typeof lt, description: string) =>
   filter(text({ format: 'date-time', description }), (column, value) => compare(column, parseInstant(value)))
+
+const idOrNone = /^(none|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$/
 
 /** Rows whose reference is one of these ids; `none` are those without one. */
 const ofThese = (description: string) =>

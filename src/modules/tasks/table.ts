@@ -41,7 +41,7 @@ export const tasks = pgTable(
       columns: [tasks.listId, tasks.userId],
       foreignColumns: [lists.id, lists.userId],
     }),
-    // Every index slows every write, so three besides the key have all tasks (docs/decisions/0006-lists.md). This one has the
+    // Every index slows every write, so only three besides the key cover all tasks (docs/decisions/0006-lists.md). This one has the
     // default order of lists. Ascending, because PostgreSQL scans an index backwards as fast, and `.desc()` would mean
     // NULLS LAST, which our ORDER BY does not have.
     index('tasks_created').on(tasks.userId, tasks.createdAt, tasks.id).where(sql`${tasks.deletedAt} is null`),
