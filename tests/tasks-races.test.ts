@@ -312,8 +312,11 @@ describe('creates with one id of the client', () => {
     const operations = [{ op: 'create', task: { title: 'late' } }]
     const batch = (atomic: boolean) => () =>
       api.post('/tasks/batch', { token: ada.token, json: { atomic, operations } })
+    const mcp = speak(api, ada)
+    // The first message loads the tools, which takes a moment.
+    await mcp.send('tools/list')
     const addTask = () =>
-      speak(api, ada).send('tools/call', { name: 'add_tasks', arguments: { tasks: [{ title: 'late' }] } })
+      mcp.send('tools/call', { name: 'add_tasks', arguments: { tasks: [{ title: 'late' }] } })
     const answers = await meeting.meet(
       async sql => {
         await sql`delete from users where id = ${ada.id}`
