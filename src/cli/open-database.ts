@@ -58,13 +58,13 @@ export async function withSnapshot<T>(work: (db: Db, driver: Driver) => Promise<
   const service = await serviceOn(database)
   if (!service) {
     await using driver = await openDriver(database)
-    return work(createDb(driver), driver)
+    return await work(createDb(driver), driver)
   }
   using folder = temporaryFolder(dataDir)
   await service.copyTo!(join(folder.path, clusterName))
   folder.claim()
   const { withUnpacked } = await import('./backup/read-through.ts')
-  return withUnpacked(folder.path, 'the copy', copy => work(createDb(copy), copy))
+  return await withUnpacked(folder.path, 'the copy', copy => work(createDb(copy), copy))
 }
 
 /** A folder in DATA_DIR, which is not made yet. For `using`: it is removed at the end. */
