@@ -421,6 +421,7 @@ test('what has not been sent yet is sent before the end', async () => {
 test('a collector that is away costs one warning and no request', async () => {
   const api = await startExecutable({
     OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1',
+    OTEL_EXPORTER_OTLP_TIMEOUT: '500',
     OTEL_BSP_SCHEDULE_DELAY: '50',
   })
   const isWarning = (line: string) => line.includes('"traces are lost"')
