@@ -42,14 +42,17 @@ const isTimed = /support\/(traffic|stopwatch)\.ts|'\.\/stage\.ts'/
  */
 const unhurried = new Set([
   'api-tokens',
+  'events',
   'events-replicas',
   'hardening',
   'postgres',
   'replicas',
   'sessions',
+  'stop',
   'tasks-account-deletion',
   'tasks-transactions',
   'time-budget',
+  'tracing',
 ])
 
 const twoAtATime = ['--parallel=2', '--no-isolate']

@@ -740,7 +740,7 @@ test('a client that leaves more than a MiB unread is too slow', async () => {
 
 test('a comment comes when nothing else has for its time', async () => {
   const place = { cursor: '', version: 0 }
-  const pingAfterMs = 150
+  const pingAfterMs = 300
   const stream = new Stream(place, { onEnd() {}, onClose() {}, onDrain() {} }, pingAfterMs)
   const reader = stream.body().getReader()
   await reader.read()
