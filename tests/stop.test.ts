@@ -200,7 +200,8 @@ describe.each(['1', '2'])('with WORKERS=%s', WORKERS => {
   }, 60_000)
 })
 
-test('a request that does not end is cut off, and the exit is clean all the same', async () => {
+// Mostly they wait.
+test.concurrent('a request that does not end is cut off, and the exit is clean all the same', async () => {
   await withData('embedded', async start => {
     const api = await start()
     await halfSent(api.url, (await api.user()).token)
@@ -217,7 +218,7 @@ test('a request that does not end is cut off, and the exit is clean all the same
   })
 }, 60_000)
 
-test('connections at rest do not delay it', async () => {
+test.concurrent('connections at rest do not delay it', async () => {
   await withData('postgres', async start => {
     const api = await start()
     const { hostname, port } = new URL(api.url)
@@ -235,7 +236,7 @@ test('connections at rest do not delay it', async () => {
   })
 }, 60_000)
 
-test('background work that does not end delays it by a second', async () => {
+test.concurrent('background work that does not end delays it by a second', async () => {
   await withData('embedded', async start => {
     const api = await start({ BACKUP_EVERY: '1s' })
     const { pid } = api.process
