@@ -281,7 +281,7 @@ describe('a supervisor', () => {
     return { exitCode: await child.exited, lines: parsed() }
   }
 
-  test('starts a worker that ends again and again less and less often, and at once after a steady one', async () => {
+  test.concurrent('starts a worker that ends again and again less and less often, and at once after a steady one', async () => {
     const { exitCode, lines } = await supervised(
       ['live 0', 'live 0', 'live 0', 'live 0', 'live 5500', 'live 0', 'live 0'],
       { pauseMs: 20, pauseMsMax: 80, steadyMs: 5000, pingEveryMs: 1000 },
@@ -292,13 +292,13 @@ describe('a supervisor', () => {
     expect(lines.map(line => line.again_in_ms)).toEqual([20, 40, 80, 80, 20, 40, 80])
   }, 60_000)
 
-  test('stops at once, also while it waits to start a worker again', async () => {
+  test.concurrent('stops at once, also while it waits to start a worker again', async () => {
     const { exitCode, lines } = await supervised(['live 0'], { pauseMs: 600_000 }, lines => lines.length > 0)
 
     expect([exitCode, lines]).toEqual([0, [expect.objectContaining({ again_in_ms: 600_000 })]])
   }, 60_000)
 
-  test('kills a worker that leaves three pings unanswered, and not one that answers more, or is busy for less', async () => {
+  test.concurrent('kills a worker that leaves three pings unanswered, and not one that answers more, or is busy for less', async () => {
     const { exitCode, lines } = await supervised(
       ['live 4500', 'block 2500', 'block 60000'],
       { pingEveryMs: 1000 },
@@ -316,7 +316,7 @@ describe('a supervisor', () => {
     expect(Date.parse(hangs.time) - Date.parse(busy.time)).toBeGreaterThan(3900)
   }, 60_000)
 
-  test('kills a worker that does not stop in time', async () => {
+  test.concurrent('kills a worker that does not stop in time', async () => {
     const elapsed = stopwatch()
     const { exitCode } = await supervised(
       ['live 0', 'block 60000'],
