@@ -405,7 +405,7 @@ describe('the metrics', () => {
         // On the port of the API, the worker that does not answer receives some of them.
         const read = () =>
           Promise.allSettled(
-            Array.from({ length: 20 }, () => fetch(url, { headers, signal: AbortSignal.timeout(9000) })),
+            Array.from({ length: 20 }, () => fetch(url, { headers, signal: AbortSignal.timeout(7000) })),
           )
         const statuses = (answers: Awaited<ReturnType<typeof read>>) =>
           new Set(answers.flatMap(answer => (answer.status === 'fulfilled' ? [answer.value.status] : [])))
