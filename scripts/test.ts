@@ -53,6 +53,7 @@ const unhurried = new Set([
   'tasks-transactions',
   'time-budget',
   'tracing',
+  'workers',
 ])
 
 const twoAtATime = ['--parallel=2', '--no-isolate']
