@@ -18,8 +18,10 @@ import { fileId, rememberFile } from '../lib/file-id.ts'
 export const clusterName = 'cluster'
 /** The file of DATA_DIR that the process which uses the embedded database has locked. */
 export const lockName = 'lock'
-/** A process that was just killed may hold the lock for a moment, and a command that ran before a service started for longer. */
-const lockWaitMs = 3000
+export const lockLimits = {
+  /** A process that was just killed may hold the lock for a moment, and a command that ran before a service started for longer. */
+  waitMs: 3000,
+}
 /** The file of DATA_DIR with the generated secret key. */
 export const secretName = 'secret_key'
 /** A database that is being restored. */
@@ -86,7 +88,7 @@ export type DataDir = ReturnType<typeof openDataDir>
 /** Waits as for the lock. */
 async function claimFile(path: string, file: string) {
   const name = `database ${fileId(file)}`
-  const until = performance.now() + lockWaitMs
+  const until = performance.now() + lockLimits.waitMs
   while (true) {
     try {
       return claimName(name)
@@ -170,7 +172,7 @@ function finishInterruptedRestore(dataDir: string): void {
 const held = new Set<Database>()
 
 /** Locks a file in a data folder until it is closed or the process ends; creates it if it does not exist. */
-export function lockFile(path: string, name = lockName, waitMs = lockWaitMs): Database {
+export function lockFile(path: string, name = lockName, waitMs = lockLimits.waitMs): Database {
   try {
     const lock = new Database(join(path, name), { create: true })
     lock.run(`PRAGMA busy_timeout = ${waitMs}`)
