@@ -22,7 +22,7 @@ import { archiveName } from '../src/db/embedded/cluster-archive.macro.ts'
 import { bind } from '../src/http/bind.ts'
 import { runCommand } from './support/command.ts'
 import { executablePath, sources, untilReady } from './support/executable.ts'
-import { type Client, client, type DatabaseKind } from './support/harness.ts'
+import { type Client, client } from './support/harness.ts'
 import { addEmptyEmbeddedDatabase, privateDatabase } from './support/template.ts'
 
 const root = join(import.meta.dir, '..')
@@ -113,7 +113,12 @@ async function serve(folder: string, env: Record<string, string> = {}): Promise<
   }
 }
 
-for (const kind of ['postgres', 'embedded'] satisfies DatabaseKind[]) {
+const databases = [
+  ['postgres', 'SIGTERM'],
+  ['embedded', 'SIGINT'],
+] as const
+
+for (const [kind, signal] of databases) {
   describe(`alone in an empty folder (${kind})`, () => {
     let env: Record<string, string> = {}
     let drop = async () => {}
@@ -147,25 +152,21 @@ for (const kind of ['postgres', 'embedded'] satisfies DatabaseKind[]) {
       expect(api.log()).not.toContain('"level":"error"')
     }, 60_000)
 
-    test.each(['SIGTERM', 'SIGINT'] as const)(
-      '%s lets what is in flight be answered, and exits 0',
-      async signal => {
-        const api = await serve(emptyFolder(), env)
-        const { email, password } = await api.user()
-        // A hash at cost 12 takes a fifth of a second.
-        const login = api.post('/auth/login', { form: { username: email, password } })
-        await Bun.sleep(50)
+    test(`${signal} lets what is in flight be answered, and exits 0`, async () => {
+      const api = await serve(emptyFolder(), env)
+      const { email, password } = await api.user()
+      // A hash at cost 12 takes a fifth of a second.
+      const login = api.post('/auth/login', { form: { username: email, password } })
+      await Bun.sleep(50)
 
-        const exitCode = api.stop(signal)
-        const answer = await login
+      const exitCode = api.stop(signal)
+      const answer = await login
 
-        expect([answer.status, await exitCode]).toEqual([200, 0])
-        await expect(api.get('/health')).rejects.toThrow()
-        expect(api.log()).toContain(`"reason":"${signal}"`)
-        expect(api.log()).toContain('"msg":"stopped"')
-      },
-      60_000,
-    )
+      expect([answer.status, await exitCode]).toEqual([200, 0])
+      await expect(api.get('/health')).rejects.toThrow()
+      expect(api.log()).toContain(`"reason":"${signal}"`)
+      expect(api.log()).toContain('"msg":"stopped"')
+    }, 60_000)
 
     test('kill -9 loses nothing that was answered', async () => {
       const folder = emptyFolder()
