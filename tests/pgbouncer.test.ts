@@ -121,7 +121,8 @@ describe.skipIf(!pgbouncer)('through PgBouncer, which pools transactions,', () =
     const traffic = startTraffic(api, users)
     await traffic.more('answered', 300)
     const release = await holdOpen(server.url, 'lock table tasks in access exclusive mode')
-    await Bun.sleep(5000)
+    // What was under way together with the first that were locked out has to be settled.
+    await Bun.sleep(3500)
     const waiting = await execute(server.url, `select 1 from pg_stat_activity where wait_event_type = 'Lock'`)
     const others = await Promise.all(Array.from({ length: 20 }, () => me(api, users[0]!)))
     await release()
