@@ -58,12 +58,13 @@ describe('a client by README and docs/client.md', () => {
     )
     return lines
   }
-  /** Writes a block of code into a file, and checks its types. */
-  async function writeChecked(file: string, code: string) {
-    writeFileSync(join(folder, file), code.replaceAll('http://127.0.0.1:8000', service.url))
+  /** Writes blocks of code into files, and checks their types. */
+  async function writeChecked(files: Record<string, string>) {
+    for (const [file, code] of Object.entries(files))
+      writeFileSync(join(folder, file), code.replaceAll('http://127.0.0.1:8000', service.url))
     const flags = '--strict --noEmit --skipLibCheck --allowImportingTsExtensions --module preserve'
     const library = ['--target', 'esnext', '--lib', 'esnext,dom,dom.iterable']
-    await run(join(packages, '.bin/tsc'), ...flags.split(' '), ...library, file)
+    await run(join(packages, '.bin/tsc'), ...flags.split(' '), ...library, ...Object.keys(files))
   }
 
   test('the ten lines of README are typed and work as they stand', async () => {
@@ -71,7 +72,7 @@ describe('a client by README and docs/client.md', () => {
     const { code } = blocks('README.md', 'ts')[0]!
 
     expect(code.match(/^.+$/gm)).toHaveLength(10)
-    await writeChecked('client.ts', code)
+    await writeChecked({ 'client.ts': code })
     expect(await run('client.ts')).toBe('Buy milk\n')
   }, 60_000)
 
@@ -82,16 +83,15 @@ describe('a client by README and docs/client.md', () => {
       expect(existsSync(join(folder, output)), output).toBe(true)
     }
     const { code } = blocks('docs/client.md', 'ts')[0]!
-    await writeChecked('client.ts', code)
+    await writeChecked({ 'client.ts': code })
     expect(await run('client.ts')).toBe('[ "Buy bread", "Buy milk" ]\n')
   }, 60_000)
 
   test('the loop of docs/offline.md is typed, with fetch and with EventSource', async () => {
     const [{ path, code }, { code: receive }] = blocks('docs/offline.md', 'ts') as [Block, Block]
-    await writeChecked(path, code)
     const start = code.indexOf('async function receive')
     expect(start).toBeGreaterThan(0)
-    await writeChecked(path, code.slice(0, start) + receive)
+    await writeChecked({ [path]: code, 'event-source.ts': code.slice(0, start) + receive })
   }, 60_000)
 })
 
