@@ -7,25 +7,33 @@ import { type Client, client } from './harness.ts'
 
 const root = join(import.meta.dir, '../..')
 
+let built: Promise<string> | undefined
+
 /**
  * The built program; built now if it is absent or older than the sources (`bun run test` builds it before).
  * TEST_EXECUTABLE=PATH names another one, to run the tests against an older build.
  */
 export async function executablePath(): Promise<string> {
   if (process.env.TEST_EXECUTABLE) return process.env.TEST_EXECUTABLE
+  built ??= build()
+  return built
+}
+
+/** Builds it, unless that was done since the sources changed. */
+async function build(): Promise<string> {
   const path = join(root, 'dist/todo-api')
   if (
     existsSync(path) &&
     sources().every(file => statSync(join(root, file)).mtimeMs < statSync(path).mtimeMs)
   )
     return path
-  const build = Bun.spawn([process.execPath, 'scripts/build.ts'], {
+  const child = Bun.spawn([process.execPath, 'scripts/build.ts'], {
     cwd: root,
     stdout: 'ignore',
     stderr: 'pipe',
   })
-  if ((await build.exited) !== 0)
-    throw new Error(`the build failed: ${await new Response(build.stderr).text()}`)
+  if ((await child.exited) !== 0)
+    throw new Error(`the build failed: ${await new Response(child.stderr).text()}`)
   return path
 }
 
