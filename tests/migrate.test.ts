@@ -8,7 +8,7 @@ import { untilUnlocked } from '../src/db/lock-wait.ts'
 import { migrate, migrationState, migrations } from '../src/db/migrator.ts'
 import { openDriver } from '../src/db/open-driver.ts'
 import { isAway } from '../src/server/start.ts'
-import { untilReady } from './support/executable.ts'
+import { executablePath, untilReady } from './support/executable.ts'
 import { startFaultProxy } from './support/fault-proxy.ts'
 import { client, type DatabaseKind } from './support/harness.ts'
 import { startPostgresServer } from './support/postgres-server.ts'
@@ -16,7 +16,7 @@ import { addEmptyEmbeddedDatabase, emptyDatabase, type PrivateDatabase } from '.
 import { until } from './support/until.ts'
 
 const allTags = migrations.map(({ tag }) => tag)
-const main = join(import.meta.dir, '../src/main.ts')
+const program = await executablePath()
 
 /** An empty database of this kind, and the environment that names it; gone when the work is done. */
 async function withEmptyDatabase(
@@ -49,7 +49,7 @@ async function withDriver(settings: DatabaseSettings, work: (driver: Driver) => 
 
 /** Starts the program. */
 function start(args: string[], env: Record<string, string>, stdin = '') {
-  return Bun.spawn([process.execPath, '--no-env-file', main, ...args], {
+  return Bun.spawn([program, ...args], {
     cwd: tmpdir(),
     env: { PATH: process.env.PATH ?? '', TMPDIR: tmpdir(), PORT: '0', ENVIRONMENT: 'test', ...env },
     stdin: Buffer.from(stdin),
