@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import postgres from 'postgres'
 import type { DatabaseSettings } from '../../src/config/config.ts'
 import { clusterName } from '../../src/config/data-dir.ts'
-import { initialize } from '../../src/db/embedded/cluster-files.ts'
+import { openEmbedded } from '../../src/db/embedded/embedded.ts'
 import { migrate, migrations } from '../../src/db/migrator.ts'
 import { openDriver } from '../../src/db/open-driver.ts'
 import { execute, startGuardian, startPostgresServer } from './postgres-server.ts'
@@ -88,7 +88,7 @@ export async function addEmbeddedDatabase(dataDir: string): Promise<void> {
 
 /** The same without any migration, for tests of the migrations themselves: a first start makes none. */
 export async function addEmptyEmbeddedDatabase(dataDir: string): Promise<void> {
-  emptyEmbedded ??= makeEmbedded(template => initialize(join(template, clusterName)))
+  emptyEmbedded ??= makeEmbedded(makeEmpty)
   copyCluster(await emptyEmbedded, dataDir)
 }
 
@@ -100,6 +100,16 @@ async function makeEmbedded(make: (dataDir: string) => Promise<void>): Promise<s
   startGuardian(dataDir)
   await make(dataDir)
   return dataDir
+}
+
+/** By what undoes the migrations: initdb takes several seconds. */
+async function makeEmpty(dataDir: string) {
+  await addEmbeddedDatabase(dataDir)
+  const driver = await openEmbedded({ dataDir })
+  await driver.dedicatedConnection(connection =>
+    connection.execute('drop schema drizzle, public cascade; create schema public'),
+  )
+  await driver.close()
 }
 
 function copyCluster(from: string, to: string) {
