@@ -243,8 +243,12 @@ describe('a restore that is killed', () => {
   const [dataDir, file] = ['data', 'todo.tar.gz'].map(name => newFolder(name)) as [string, string]
   const otherSecret = 'f'.repeat(64)
 
-  /** Restores in a process that kills itself before the n-th of the renames that put the backup in its place. */
-  async function restoreUntil(n: number, dataDir: string): Promise<boolean> {
+  /**
+   * Restores in a process that copies the folder before each of the renames that put the backup in its place, which is what
+   * a kill at that moment leaves, and kills itself before the n-th. Returns the copies.
+   */
+  async function restoreUntil(n: number, dataDir: string): Promise<string[]> {
+    const copies = newFolder('copies')
     const script = join(newFolder('killed.test.ts'))
     const source = JSON.stringify(join(import.meta.dir, '../src/cli/backup/restore.ts'))
     writeFileSync(
@@ -252,11 +256,14 @@ describe('a restore that is killed', () => {
       `import { mock, test } from 'bun:test'
        import * as nodeFs from 'node:fs'
        const fs = { ...nodeFs }
-       let left = ${n}
+       let renames = 0
        mock.module('node:fs', () => ({
          ...fs,
          renameSync(from, to) {
-           if (\`\${from} \${to}\`.includes('restore.ready') && --left === 0) process.kill(process.pid, 'SIGKILL')
+           if (\`\${from} \${to}\`.includes('restore.ready')) {
+             if (++renames === ${n}) process.kill(process.pid, 'SIGKILL')
+             fs.cpSync(${JSON.stringify(dataDir)}, ${JSON.stringify(copies)} + '/' + renames, { recursive: true })
+           }
            fs.renameSync(from, to)
          },
        }))
@@ -273,8 +280,11 @@ describe('a restore that is killed', () => {
     })
     const stderr = await child.stderr.text()
     await child.exited
-    if (child.signalCode !== 'SIGKILL') expect([child.exitCode, stderr]).toEqual([0, stderr])
-    return child.signalCode === 'SIGKILL'
+    if (n === Infinity) expect([child.exitCode, stderr]).toEqual([0, stderr])
+    else expect(child.signalCode).toBe('SIGKILL')
+    return readdirSync(copies)
+      .sort()
+      .map(name => join(copies, name))
   }
 
   beforeAll(async () => {
@@ -286,36 +296,45 @@ describe('a restore that is killed', () => {
     writeFileSync(join(dataDir, 'secret_key'), otherSecret)
   }, 60_000)
 
-  test('leaves the old database or the restored one, at each step, and the next start says so', async () => {
-    const found: string[] = []
-    for (let n = 1; ; n++) {
-      const copy = newFolder('data')
-      cpSync(dataDir, copy, { recursive: true })
-      const wasKilled = await restoreUntil(n, copy)
-      const { stdout, stderr, exitCode } = await runCommand(['user', 'list'], { env: on(copy) })
-      const accounts = stdout.trim().split('\n').length
-      const secret = readFileSync(join(copy, 'secret_key'), 'utf8')
-      const aside = readdirSync(copy).filter(name => name.startsWith('replaced-'))
+  const newCopy = () => {
+    const copy = newFolder('data')
+    cpSync(dataDir, copy, { recursive: true })
+    return copy
+  }
 
-      expect(exitCode).toBe(0)
-      // Database and secret belong together, and what was replaced is whole.
-      expect(secret === otherSecret).toBe(accounts === 2)
-      expect(aside.map(name => readdirSync(join(copy, name)).sort())).toEqual(
-        accounts === 2 ? [] : [['cluster', 'secret_key']],
-      )
-      if (!wasKilled) {
-        expect(stderr).toBe('')
-        break
-      }
-      expect(stderr).toBe(
-        accounts === 2
-          ? ''
-          : `todo-api: finished a restore that was interrupted; what was there before is in ${join(copy, aside[0]!)}\n`,
-      )
-      found.push(accounts === 2 ? 'old' : 'restored')
+  /** Which database the next command finds in a folder. */
+  async function look(folder: string) {
+    const { stdout, stderr, exitCode } = await runCommand(['user', 'list'], { env: on(folder) })
+    const accounts = stdout.trim().split('\n').length
+    const secret = readFileSync(join(folder, 'secret_key'), 'utf8')
+    const aside = readdirSync(folder).filter(name => name.startsWith('replaced-'))
+
+    expect(exitCode).toBe(0)
+    // Database and secret belong together, and what was replaced is whole.
+    expect(secret === otherSecret).toBe(accounts === 2)
+    expect(aside.map(name => readdirSync(join(folder, name)).sort())).toEqual(
+      accounts === 2 ? [] : [['cluster', 'secret_key']],
+    )
+    const finished = `todo-api: finished a restore that was interrupted; what was there before is in ${join(folder, `${aside[0]}`)}\n`
+    return { found: accounts === 2 ? 'old' : 'restored', stderr, finished }
+  }
+
+  test('leaves the old database or the restored one, at each step, and the next start says so', async () => {
+    const whole = newCopy()
+    const found: string[] = []
+    for (const copy of await restoreUntil(Infinity, whole)) {
+      const state = await look(copy)
+      expect(state.stderr).toBe(state.found === 'old' ? '' : state.finished)
+      found.push(state.found)
     }
     // The first rename decides; five more move secret and database, and name what was replaced.
     expect(found).toEqual(['old', ...Array(5).fill('restored')])
+    expect(await look(whole)).toMatchObject({ found: 'restored', stderr: '' })
+
+    const killed = newCopy()
+    await restoreUntil(4, killed)
+    const state = await look(killed)
+    expect([state.found, state.stderr]).toEqual(['restored', state.finished])
   }, 240_000)
 })
 
