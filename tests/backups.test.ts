@@ -62,11 +62,12 @@ describe('with BACKUP_EVERY', () => {
     const before = (await api.get(`${api.url}/health/ready`)).body
     const ada = await api.user('ada@example.com')
     await api.task(ada, { title: 'kept' })
-    await until(() => events(api, 'backup made').length >= 1, 60)
-    // Of a clock that was wrong: it counts for none of those that are kept.
-    writeFileSync(join(dataDir, 'backups', 'todo-api-2999-01-01T000000Z.tar.gz'), '')
-    // The first may have begun before the task was there; the third is one more than is kept.
-    await until(() => events(api, 'backup made').length >= 3, 60)
+    await until(() => existsSync(join(dataDir, 'backups')))
+    // One of long ago, and one of a clock that was wrong: it counts for none of those that are kept.
+    for (const year of [2000, 2999])
+      writeFileSync(join(dataDir, 'backups', `todo-api-${year}-01-01T000000Z.tar.gz`), '')
+    // The first may have begun before the task was there; with the second there is one more than are kept.
+    await until(() => events(api, 'backup made').length >= 2, 60)
     const after = (await api.get(`${api.url}/health/ready`)).body
     const metrics = await (
       await fetch(`${api.url}/metrics`, { headers: { authorization: 'Bearer a-token-for-metrics' } })
@@ -84,7 +85,7 @@ describe('with BACKUP_EVERY', () => {
     expect(Date.now() - Date.parse(after.last_backup_at)).toBeLessThan(60_000)
     const last = Number(metrics.match(/^backup_last_success_timestamp_seconds (\S+)$/m)![1])
     expect(last).toBeGreaterThanOrEqual(Date.parse(after.last_backup_at) / 1000)
-    expect(metrics).toMatch(/^backups_total\{outcome="ok"\} [3-9]$/m)
+    expect(metrics).toMatch(/^backups_total\{outcome="ok"\} [2-9]$/m)
     expect(metrics).toMatch(/^backups_total\{outcome="failed"\} 0$/m)
     expect(leftovers(dataDir)).toEqual([])
 
