@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from 'bun:test'
-import { type Running, startExecutable } from './support/executable.ts'
+import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { execute, type PostgresServer } from './support/postgres-server.ts'
 import { addressOf, markAsStandby, promote, startPair } from './support/standby.ts'
 import { auditBooks, figures, report, startProbes, startTraffic } from './support/traffic.ts'
@@ -87,8 +87,7 @@ async function start(url: string): Promise<Running> {
     REGISTER_LIMIT: '0',
   })
   running.push(api)
-  const until = performance.now() + 10_000
-  while ((await api.get('/health/ready')).status !== 200 && performance.now() < until) await Bun.sleep(25)
+  await untilReady(api)
   return api
 }
 

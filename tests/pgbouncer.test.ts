@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { Driver, Query } from '../src/db/driver.ts'
 import { migrations } from '../src/db/migrator.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
-import { type Running, startExecutable } from './support/executable.ts'
+import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import type { Client, User } from './support/harness.ts'
 import { type PgBouncer, pgbouncer, startPgBouncer } from './support/pgbouncer.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
@@ -34,7 +34,7 @@ describe.skipIf(!pgbouncer)('through PgBouncer, which pools transactions,', () =
   test('five copies start at once on an empty database, and each migration is applied once', async () => {
     // Whether a setting says to prepare nothing or the service finds out by itself.
     copies = await Promise.all(['true', 'false', 'true', 'false', 'true'].map(start))
-    await Promise.all(copies.map(isReady))
+    await Promise.all(copies.map(untilReady))
 
     const [row] = await execute(server.url, 'select count(*)::int from drizzle.__drizzle_migrations')
     expect(row!.count).toBe(migrations.length)
@@ -174,11 +174,3 @@ describe.skipIf(!pgbouncer)('through PgBouncer, which pools transactions,', () =
 })
 
 const me = (api: Client, { token }: User) => api.get('/users/me', { token })
-
-async function isReady(api: Client) {
-  const until = performance.now() + 10_000
-  while ((await api.get('/health/ready')).status !== 200) {
-    if (performance.now() > until) throw new Error('a copy did not become ready')
-    await Bun.sleep(25)
-  }
-}

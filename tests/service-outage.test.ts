@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
-import { executablePath, type Running, startExecutable } from './support/executable.ts'
+import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
 import type { Answer, User } from './support/harness.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
@@ -35,7 +35,7 @@ describe('the executable under load, when PostgreSQL', () => {
     // A commit that was answered is in the log's file: what a server in production does, short of the disk's own cache.
     server = await startPostgresServer({ parameters: ['synchronous_commit=on'] })
     api = await startExecutable(settings(server.url))
-    await isReady(api)
+    await untilReady(api)
   }, 60_000)
   afterAll(async () => {
     await api?.stop()
@@ -144,7 +144,7 @@ describe('the executable, when PostgreSQL', () => {
     await execute(server.url, 'create database todo owner todo')
     url = server.urlOf('todo').replace(/\/\/.*@/, '//todo:todo@')
     api = await startExecutable(settings(url))
-    await isReady(api)
+    await untilReady(api)
     for (let i = 0; i < 5; i++) users.push(await api.user())
   }, 60_000)
   afterAll(async () => {
@@ -214,7 +214,7 @@ describe('the executable, when PostgreSQL', () => {
   test('has fewer connections left than the pool may open, no request is refused', async () => {
     await execute(server.url, `select pg_terminate_backend(pid) from (${ours}) them`)
     await execute(server.url, 'alter role todo connection limit 3')
-    await isReady(api)
+    await untilReady(api)
     const traffic = startTraffic(api, users)
     await traffic.more('answered', 600)
     const seen = await traffic.end()
@@ -300,7 +300,7 @@ describe('the executable', () => {
 
     await server.start()
     const elapsed = stopwatch(api.process.pid)
-    await isReady(api)
+    await untilReady(api)
     const recovery = elapsed()
     report('started before the database', { recovery })
     expect(recovery).toBeLessThan(recoveryMax)
@@ -360,7 +360,7 @@ test.skipIf(!canMount)(
       await execute(server.url, 'create database todo tablespace small')
       const url = server.urlOf('todo')
       api = await startExecutable(settings(url))
-      await isReady(api)
+      await untilReady(api)
       const users = await Promise.all(Array.from({ length: 5 }, () => api!.user()))
       const traffic = startTraffic(api, users)
       await traffic.more('answered', 300)
@@ -429,12 +429,4 @@ function settings(url: string) {
 
 async function rows(url: string, text: string): Promise<unknown[][]> {
   return (await execute(url, text)).map(row => Object.values(row))
-}
-
-async function isReady(api: Running) {
-  const until = performance.now() + 10_000
-  while ((await api.get('/health/ready')).status !== 200) {
-    if (performance.now() > until) throw new Error('the service did not become ready')
-    await Bun.sleep(25)
-  }
 }
