@@ -4,6 +4,7 @@
  * long the service refused. Exit code 1 when anything is lost. Needs PostgreSQL's programs.
  */
 import { startExecutable, untilReady } from '../tests/support/executable.ts'
+import { testSettings } from '../tests/support/harness.ts'
 import { execute } from '../tests/support/postgres-server.ts'
 import { addressOf, promote, startPair } from '../tests/support/standby.ts'
 import { auditBooks, startTraffic } from '../tests/support/traffic.ts'
@@ -12,13 +13,7 @@ const promotions = Number(process.argv[2] ?? 5)
 let wrong = 0
 for (let round = 1; round <= promotions; round++) {
   const { primary, standby } = await startPair()
-  const api = await startExecutable({
-    DATABASE_URL: addressOf(primary, standby),
-    SECRET_KEY: 'failover-rehearsal-0123456789-abcdefghij',
-    ENVIRONMENT: 'test',
-    BCRYPT_COST: '4',
-    REGISTER_LIMIT: '0',
-  })
+  const api = await startExecutable({ ...testSettings, DATABASE_URL: addressOf(primary, standby) })
   try {
     await untilReady(api)
     const traffic = startTraffic(api, await Promise.all(Array.from({ length: 5 }, () => api.user())))

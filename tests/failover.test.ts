@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from 'bun:test'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
+import { testSettings } from './support/harness.ts'
 import { execute, type PostgresServer } from './support/postgres-server.ts'
 import { addressOf, markAsStandby, promote, startPair } from './support/standby.ts'
 import { auditBooks, figures, report, startProbes, startTraffic } from './support/traffic.ts'
@@ -79,13 +80,7 @@ async function pair() {
 }
 
 async function start(url: string): Promise<Running> {
-  const api = await startExecutable({
-    DATABASE_URL: url,
-    SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-    ENVIRONMENT: 'test',
-    BCRYPT_COST: '4',
-    REGISTER_LIMIT: '0',
-  })
+  const api = await startExecutable({ ...testSettings, DATABASE_URL: url })
   running.push(api)
   await untilReady(api)
   return api

@@ -3,7 +3,7 @@ import type { Driver, Query } from '../src/db/driver.ts'
 import { migrations } from '../src/db/migrator.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
-import type { Client, User } from './support/harness.ts'
+import { type Client, testSettings, type User } from './support/harness.ts'
 import { type PgBouncer, pgbouncer, startPgBouncer } from './support/pgbouncer.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
@@ -164,12 +164,9 @@ describe.skipIf(!pgbouncer)('through PgBouncer, which pools transactions,', () =
 
   const start = (prepare: string) =>
     startExecutable({
+      ...testSettings,
       DATABASE_URL: proxy.through(server.url),
       DATABASE_PREPARE: prepare,
-      SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-      ENVIRONMENT: 'test',
-      BCRYPT_COST: '4',
-      REGISTER_LIMIT: '0',
     })
 })
 

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import postgres from 'postgres'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
-import type { Answer, User } from './support/harness.ts'
+import { type Answer, testSettings, type User } from './support/harness.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import {
@@ -24,8 +24,6 @@ const recoveryMax = 2000
 const notReadyMax = 2000
 /** How long each outage lasts. */
 const awayMs = Number(process.env.OUTAGE_SECONDS ?? 2.5) * 1000
-
-const secret = 'test-secret-test-secret-test-secret-0123'
 
 describe('the executable under load, when PostgreSQL', () => {
   let server: PostgresServer
@@ -321,7 +319,7 @@ describe('the executable', () => {
     const folder = mkdtempSync(join(tmpdir(), 'todo-api-run-'))
     const child = Bun.spawn([await executablePath(), 'serve'], {
       cwd: folder,
-      env: { PATH: process.env.PATH, PORT: '0', ...settings(url()) },
+      env: { PATH: process.env.PATH, ...settings(url()) },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     const output = await Promise.all([child.stdout.text(), child.stderr.text()])
@@ -415,17 +413,7 @@ async function timed(api: Running, milliseconds: number, call: () => Promise<Ans
 
 const ours = `select pid from pg_stat_activity where application_name = 'todo-api'`
 
-function settings(url: string) {
-  return {
-    DATABASE_URL: url,
-    SECRET_KEY: secret,
-    ENVIRONMENT: 'test',
-    BCRYPT_COST: '4',
-    REGISTER_LIMIT: '0',
-    LOGIN_LIMIT: '0',
-    LOGIN_FAILURE_LIMIT: '0',
-  }
-}
+const settings = (url: string) => ({ ...testSettings, DATABASE_URL: url })
 
 async function rows(url: string, text: string): Promise<unknown[][]> {
   return (await execute(url, text)).map(row => Object.values(row))

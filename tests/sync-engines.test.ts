@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { newPlace, type Place } from './support/command.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { createFlakyNetwork, createSilentNetwork } from './support/flaky-network.ts'
-import type { User } from './support/harness.ts'
+import { testSettings, type User } from './support/harness.ts'
 import { type Random, randomFrom } from './support/random.ts'
 import { type Device, engines, type Seen, seen } from './support/sync-engines.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
@@ -16,14 +16,6 @@ const opsPerDevice = 15
 
 if (!process.env.SYNC_SEEDS) {
   process.stderr.write('NOT RUN: 200 seeds of the sync engines, of which 20 run: set SYNC_SEEDS=200\n')
-}
-
-const common = {
-  SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-  ENVIRONMENT: 'test',
-  BCRYPT_COST: '4',
-  LOGIN_LIMIT: '0',
-  REGISTER_LIMIT: '0',
 }
 
 test.each(['rxdb/src/replicate.ts', 'tanstack-db/src/collection.ts'])(
@@ -123,7 +115,7 @@ describe.each(['two replicas on PostgreSQL', 'the embedded database'])('with %s'
   let settings: Record<string, string>
   beforeAll(async () => {
     database = isEmbedded ? undefined : await privateDatabase()
-    settings = { ...common, ...(database && { DATABASE_URL: database.url }) }
+    settings = { ...testSettings, ...(database && { DATABASE_URL: database.url }) }
     replicas = await Promise.all((isEmbedded ? [1] : [1, 2]).map(() => startExecutable(settings)))
     await Promise.all(replicas.map(untilReady))
   }, 60_000)

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { newPlace, type Place } from '../support/command.ts'
 import { type Running, startExecutable, untilReady } from '../support/executable.ts'
+import { testSettings } from '../support/harness.ts'
 import { freePort } from '../support/ports.ts'
 import { stopwatch } from '../support/stopwatch.ts'
 import { type Clients, startClients } from './clients.ts'
@@ -57,8 +58,7 @@ test(
 )
 
 async function start() {
-  const limits = { LOGIN_LIMIT: '0', REGISTER_LIMIT: '0', LOGIN_FAILURE_LIMIT: '0' }
-  api = await startExecutable({ ...place.env, ...limits, PORT: port })
+  api = await startExecutable({ ...testSettings, ...place.env, PORT: port })
   await untilReady(api)
 }
 

@@ -1,6 +1,7 @@
 import postgres from 'postgres'
 import { type Running, startExecutable, untilReady } from '../support/executable.ts'
 import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts'
+import { testSettings } from '../support/harness.ts'
 import { type PgBouncer, pgbouncer, startPgBouncer } from '../support/pgbouncer.ts'
 import { execute, type PostgresServer, startPostgresServer } from '../support/postgres-server.ts'
 import { type Random, randomFrom } from '../support/random.ts'
@@ -50,13 +51,7 @@ export async function openStage({ seed, seconds }: Options) {
   const proxy = await startFaultProxy(server.port)
   const bouncer = pgbouncer ? await startPgBouncer(server.url) : undefined
   const tally = createTally()
-  const settings = {
-    DATABASE_URL: proxy.through(server.url),
-    SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-    ENVIRONMENT: 'test',
-    BCRYPT_COST: '4',
-    ...{ LOGIN_LIMIT: '0', REGISTER_LIMIT: '0', LOGIN_FAILURE_LIMIT: '0' },
-  }
+  const settings = { ...testSettings, DATABASE_URL: proxy.through(server.url) }
   const api = await startExecutable(settings)
   await untilReady(api)
   let { pid } = api.process
