@@ -92,7 +92,7 @@ async function main(args: string[]): Promise<number> {
     )
   }
   const total = has('--check') ? await check() : { passed: 0, failures: [], skipped: 0 }
-  const server = await startPostgresServer()
+  const server = await startPostgresServer({ keepsCluster: true })
   try {
     const built = has('--no-build') || has('--fast') || (await run([join(import.meta.dir, 'build.ts')])) === 0
     if (!built) total.failures.push('the build')
@@ -165,6 +165,7 @@ async function test(server: PostgresServer, args: string[]): Promise<Result> {
     ],
     {
       TEST_POSTGRES_URL: server.url,
+      TEST_POSTGRES_CLUSTER: server.unstarted,
       TMPDIR: temporary,
       ...(proxy && { TEST_PROXY_PORT: String(proxy.port) }),
     },

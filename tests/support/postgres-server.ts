@@ -46,13 +46,16 @@ interface ServerOptions {
   files?: Record<string, string>
   /** The folder of the server's programs, for one with extensions. */
   bin?: string
+  /** Keeps a copy of the new cluster, in `unstarted`. */
+  keepsCluster?: boolean
 }
 
-/** Makes a cluster, and starts a server on it. */
+/** Makes a cluster, by initdb or as a copy of the one that the runner has kept, and starts a server on it. */
 export async function startPostgresServer(options: ServerOptions = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-postgres-'))
   startGuardian(folder)
   const dataDir = join(folder, 'data')
+  const unstarted = join(folder, 'unstarted')
   const logFile = join(folder, 'log')
   const owner = serverUser()
   const asOwner = { env: { PATH: '/usr/bin:/bin', LC_ALL: locale }, ...(owner ?? {}) }
@@ -61,11 +64,13 @@ export async function startPostgresServer(options: ServerOptions = {}) {
 
   try {
     chmodSync(folder, 0o755)
-    const { copyOf } = options
+    const copyOf = options.copyOf ?? (options.bin ? undefined : runnersCluster())
     const password = copyOf ? new URL(copyOf.url).password : crypto.randomUUID()
     const bin = options.bin ?? findBinaries(folder, owner !== undefined)
-    if (copyOf) copyCluster(copyOf.dataDir)
+    writeFileSync(logFile, '')
+    if (copyOf) copyCluster(copyOf.dataDir, dataDir)
     else await initialize(bin, folder, password)
+    if (options.keepsCluster) copyCluster(dataDir, unstarted)
     for (const [name, content] of Object.entries(options.files ?? {})) addFile(name, content)
     const port = await startOnFreePort(bin)
     return server(bin, port, password)
@@ -78,7 +83,6 @@ export async function startPostgresServer(options: ServerOptions = {}) {
   async function initialize(bin: string, folder: string, password: string) {
     const passwordFile = join(folder, 'password')
     writeFileSync(passwordFile, password, { mode: 0o600 })
-    writeFileSync(logFile, '')
     mkdirSync(dataDir, { mode: 0o700 })
     if (owner) for (const path of [passwordFile, logFile, dataDir]) chownSync(path, owner.uid, owner.gid)
     const initdb = Bun.spawn(
@@ -103,12 +107,6 @@ export async function startPostgresServer(options: ServerOptions = {}) {
     const path = join(dataDir, name)
     writeFileSync(path, content, { mode: 0o600 })
     if (owner) chownSync(path, owner.uid, owner.gid)
-  }
-
-  function copyCluster(from: string) {
-    writeFileSync(logFile, '')
-    const { exitCode, stderr } = Bun.spawnSync(['cp', '-pR', from, dataDir])
-    if (exitCode !== 0) throw new Error(`the cluster could not be copied: ${stderr}`)
   }
 
   /** Another process may take the port between our look and the server's start: then look again. */
@@ -160,6 +158,7 @@ export async function startPostgresServer(options: ServerOptions = {}) {
       url,
       port,
       dataDir,
+      unstarted,
       /** The address of another database of this server. */
       urlOf,
       /** The postmaster's process id. */
@@ -235,6 +234,17 @@ export async function startPostgresServer(options: ServerOptions = {}) {
     }
     return self
   }
+}
+
+/** The one that the runner has kept when it made its server. */
+function runnersCluster() {
+  const { TEST_POSTGRES_URL: url, TEST_POSTGRES_CLUSTER: dataDir } = process.env
+  return url && dataDir ? { url, dataDir } : undefined
+}
+
+function copyCluster(from: string, to: string) {
+  const { exitCode, stderr } = Bun.spawnSync(['cp', '-pR', from, to])
+  if (exitCode !== 0) throw new Error(`the cluster could not be copied: ${stderr}`)
 }
 
 /** Runs one statement on a connection of its own and returns its rows. */
