@@ -368,6 +368,8 @@ describe.skipIf(!chromiumPath)('the front end of examples/web, at another origin
     const page = await open()
     await Promise.all([synced(page), signIn(page, ada)])
     const other = await openTab(page)
+    // A tab behind another one draws once a second, and a click waits for that.
+    await page.bringToFront()
     await page.context().setOffline(true)
     await page.getByText('Offline.').waitFor()
     for (let i = 1; i <= 3; i++) await add(page, `Secret of Ada ${i}`)
