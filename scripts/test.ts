@@ -1,8 +1,8 @@
 /**
  * `bun scripts/test.ts [options] [arguments of bun test]`: builds the executable, starts a PostgreSQL, runs the tests
  * with both, names what failed, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of them
- * passed. Without a file among the arguments, two files run at a time, and then, one by one, those that measure how soon
- * an answer comes and find it late when another file keeps the machine busy.
+ * passed. Without a file among the arguments, two files run at a time, and then, one by one, those that find answers late
+ * when another file keeps the machine busy.
  *
  * - `--no-build`: the executable is only built if a test needs it and it is older than the sources.
  * - `--fast`: only the test files that start no program but a few lines of Bun, cut no power and measure no time, and a
@@ -37,24 +37,10 @@ const isSlow = new RegExp(
 const isTimed = /support\/(traffic|stopwatch)\.ts|'\.\/stage\.ts'/
 
 /**
- * Those whose bounds also hold while the machine is busy, at nine processes a core: a stopwatch leaves out the waits for a
- * processor. Alone, they would mostly let the machine wait.
+ * Those whose bounds only hold on a machine that does nothing else. The others hold at a load of ten, because a stopwatch
+ * leaves out the waits for a processor. Alone, they would mostly let the machine wait.
  */
-const unhurried = new Set([
-  'api-tokens',
-  'events',
-  'events-replicas',
-  'hardening',
-  'postgres',
-  'replicas',
-  'sessions',
-  'stop',
-  'tasks-account-deletion',
-  'tasks-transactions',
-  'time-budget',
-  'tracing',
-  'workers',
-])
+const alone = new Set(['faults', 'outage'])
 
 const twoAtATime = ['--parallel=2', '--no-isolate']
 /** Unlike without options, Bun prints the name of a file before its tests. */
@@ -125,11 +111,10 @@ function files(isWanted: (content: string, path: string) => boolean): string[] {
 }
 
 function allFiles(): string[][] {
-  const isAlone = (content: string, path: string) =>
-    isTimed.test(content) && !unhurried.has(basename(path, '.test.ts'))
+  const isAlone = (path: string) => alone.has(basename(path, '.test.ts'))
   return [
-    [...twoAtATime, ...files((content, path) => !isAlone(content, path))],
-    [...oneByOne, ...files(isAlone)],
+    [...twoAtATime, ...files((_, path) => !isAlone(path))],
+    [...oneByOne, ...files((_, path) => isAlone(path))],
   ]
 }
 

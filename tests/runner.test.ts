@@ -117,12 +117,13 @@ test('a build that fails is a failure, and no test runs', async () => {
   expect({ exitCode, output }).toEqual({ exitCode: 1, output: 'failed: the build\n0 passed, 1 failed' })
 })
 
-test('a run without a file runs every file once, also those that measure time', async () => {
+test('a run without a file runs every file once, also those that run alone', async () => {
   const project = projectWith('')
   writeFileSync(join(project, 'tests/routes.test.ts'), passes)
   writeFileSync(join(project, 'tests/soon.test.ts'), passesWith('stopwatch'))
+  writeFileSync(join(project, 'tests/faults.test.ts'), passes)
 
-  expect(await run([], project)).toMatchObject({ exitCode: 0, lastLine: '2 passed, 0 failed' })
+  expect(await run([], project)).toMatchObject({ exitCode: 0, lastLine: '3 passed, 0 failed' })
 })
 
 test('a run that is terminated stops its server and deletes what it wrote', async () => {
