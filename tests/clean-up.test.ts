@@ -25,9 +25,9 @@ const jobOf = (api: Service, job: string) => jobsOn(api).find(({ name }) => name
 onBothDatabases('the clean-up', api => {
   const rows = async (sql: string) => (await api.sql(sql, [])).map(([first]) => first)
 
-  test('runs every ten minutes, for sessions each minute, the purge every fifteen, and what streams wait for several times a second', () => {
+  test('runs every ten minutes, the purge every fifteen, and what streams wait for several times a second', () => {
     expect(Object.fromEntries(jobsOn(api).map(({ name, everySeconds }) => [name, everySeconds]))).toEqual({
-      'clean up sessions': 60,
+      'clean up sessions': 600,
       'clean up API tokens': 600,
       'clean up revocations': 600,
       'clean up limits': 600,

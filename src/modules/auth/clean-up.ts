@@ -7,10 +7,10 @@ import { apiTokens, rateLimits, sessionEnds, sessions, tickets } from '../../db/
 export function createCleanUp(db: Db) {
   const inSeconds = (seconds: number) => sql`(date_part('epoch', now()) + ${seconds}) * 1000`
   const isOver = (expiresAt: Column) => lt(expiresAt, sql`now()`)
-  // Not all at once: each end is recorded for the replicas. So more often: scripts may open a few each second.
+  // Not all at once: each end is recorded for the replicas.
   const some = db.select({ id: sessions.id }).from(sessions).where(isOver(sessions.expiresAt)).limit(1000)
-  const expired: [what: string, table: PgTable, which: SQL, everySeconds?: number][] = [
-    ['sessions', sessions, inArray(sessions.id, some), 60],
+  const expired: [what: string, table: PgTable, which: SQL][] = [
+    ['sessions', sessions, inArray(sessions.id, some)],
     ['API tokens', apiTokens, isOver(apiTokens.expiresAt)],
     ['tickets', tickets, isOver(tickets.expiresAt)],
     // By then every replica has read them.
@@ -18,9 +18,9 @@ export function createCleanUp(db: Db) {
     // An hour late: they expire by the clock of the replica that wrote them. Later than any limit: that clock was wrong.
     ['limits', rateLimits, notBetween(rateLimits.expire, inSeconds(-3600), inSeconds(2 * 3600))],
   ]
-  return expired.map(([what, table, which, everySeconds = 600]) => ({
+  return expired.map(([what, table, which]) => ({
     name: `clean up ${what}`,
-    everySeconds,
+    everySeconds: 600,
     run: async () => {
       await db.delete(table).where(which)
     },
