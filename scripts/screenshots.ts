@@ -5,7 +5,7 @@
 import { mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { chromium } from 'playwright-core'
+import { chromiumPath, launchChromium } from '../tests/support/chromium.ts'
 import { executablePath, startExecutable, untilReady } from '../tests/support/executable.ts'
 
 const images = join(import.meta.dir, '../docs/images')
@@ -78,15 +78,9 @@ ${texts.join('\n')}
 
 /** The top of the page, with the operations on tasks in sight. */
 async function swaggerPage(): Promise<Uint8Array> {
-  const name = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'].find(name =>
-    Bun.which(name),
-  )
-  if (!name) throw new Error('there is no Chromium in PATH')
+  if (!chromiumPath) throw new Error('there is no Chromium in PATH')
   const service = await startExecutable()
-  const browser = await chromium.launch({
-    executablePath: Bun.which(name)!,
-    args: ['--no-sandbox', '--disable-gpu'],
-  })
+  const browser = await launchChromium()
   try {
     await untilReady(service)
     const page = await browser.newPage({ viewport: { width: 1200, height: 1100 } })

@@ -1,7 +1,7 @@
 import type { Client } from './harness.ts'
 import { until } from './until.ts'
 
-export interface ReceivedEvent {
+interface ReceivedEvent {
   event: string
   id?: string
   data: any

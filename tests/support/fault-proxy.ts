@@ -4,7 +4,7 @@ import { createMessageReader, queryMessage } from './postgres-messages.ts'
 export type FaultProxy = Awaited<ReturnType<typeof startFaultProxy>>
 
 /** What a new connection meets: the server, silence, or the end. */
-export type Reception = 'forward' | 'hold' | 'refuse'
+type Reception = 'forward' | 'hold' | 'refuse'
 
 /** How bytes travel on every connection. */
 interface Flow {

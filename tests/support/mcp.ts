@@ -2,7 +2,7 @@ import type { Answer, Client } from './harness.ts'
 
 /** The two revisions of the protocol that the service speaks. */
 export const revisions = ['2025-11-25', '2026-07-28'] as const
-export type Revision = (typeof revisions)[number]
+type Revision = (typeof revisions)[number]
 
 /** What every message of 2026-07-28 says about its sender. */
 const meta = {

@@ -1,7 +1,8 @@
 /** `startup` and `ssl` stand for the two messages of a client that have no type of their own. */
-export type MessageType = 'startup' | 'ssl' | (string & {})
+type MessageType = 'startup' | 'ssl' | (string & {})
 
-const sslRequestCode = 80877103
+/** The number with which a client asks for TLS. */
+export const sslRequestCode = 80877103
 
 /** Finds the messages in one direction of a PostgreSQL connection, whatever pieces they arrive in. */
 export function createMessageReader(

@@ -82,7 +82,7 @@ interface OpenFile extends Stream {
   node: Node
 }
 
-export interface Recording {
+interface Recording {
   /** Called after each change to the disk and each sync; the place to cut the power. */
   onStep: (disk: PowerCutFS) => void
   /** False makes it the stock file system: what is written reaches the disk some day. */

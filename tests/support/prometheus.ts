@@ -1,12 +1,12 @@
 /** One measured value: `name{labels} value`. */
-export interface Sample {
+interface Sample {
   name: string
   labels: Record<string, string>
   value: number
 }
 
 /** All samples under one `# TYPE`. */
-export interface Family {
+interface Family {
   type: string
   help: string
   samples: Sample[]

@@ -1,5 +1,5 @@
 /** The recipes of a document: what each says to write, and what to run. */
-export interface Recipe {
+interface Recipe {
   title: string
   /** New files, and hunks for files that exist, by path. */
   changes: Map<string, Change[]>

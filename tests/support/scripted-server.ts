@@ -1,4 +1,5 @@
 import { createServer, type Socket } from 'node:net'
+import { sslRequestCode } from './postgres-messages.ts'
 
 /**
  * A server that speaks PostgreSQL's protocol as a test wants it: well, except for what `on` says. It answers each
@@ -17,13 +18,10 @@ export interface Script {
 }
 
 /** What one connection is about. */
-export interface Exchange {
+interface Exchange {
   text: string
   values: (string | null)[]
 }
-
-/** The number with which a client asks for TLS. */
-const tlsRequest = 80877103
 
 const int16 = (n: number) => Buffer.from([(n >> 8) & 255, n & 255])
 const int32 = (n: number) => {
@@ -164,7 +162,7 @@ function converse(
       const type = String.fromCharCode(bytes[0]!)
       const body = bytes.subarray(head + 4, end)
       bytes = bytes.subarray(end)
-      if (!isGreeted && body.readInt32BE(0) === tlsRequest) {
+      if (!isGreeted && body.readInt32BE(0) === sslRequestCode) {
         send(script.tls ?? Buffer.from('N'))
         continue
       }

@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { appWithoutDatabase } from '../../src/server/openapi.ts'
 import type { Answer } from './harness.ts'
 
-export interface RawRequest {
+interface RawRequest {
   /** `GET /health`; the rest of the line is added. */
   line: string
   /** Whole lines, without the end of line. */
