@@ -6,6 +6,7 @@ import { AppError, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { maskSecrets } from './mask-secrets.ts'
 import { checked, findProblems } from './problems.ts'
+import { requestContext } from './request-log.ts'
 import { allowedMethods, type Routes, schemasOf } from './route-table.ts'
 import { UnknownNamesError, unknownNames } from './unknown-names.ts'
 
@@ -27,7 +28,8 @@ export type FailureFields = ((failure: AppError) => object) | undefined
 /** The one place where an error becomes a response. `routes` returns the app's routes, which are complete by then. */
 export const errorHandler = (log: Log, routes: () => Routes) =>
   new Elysia({ name: 'error-handler' })
-    .decorate({ requestId: '', rawBody: undefined as unknown, failureFields: undefined as FailureFields })
+    .use(requestContext)
+    .decorate({ rawBody: undefined as unknown, failureFields: undefined as FailureFields })
     // Switches Elysia's parser off (`http/body.ts` says why): any value but `undefined` counts as a parsed body.
     .onParse({ as: 'global' }, () => null)
     // Destructured here and nowhere later: Elysia reads this list and prepares only what it names. For a hook that

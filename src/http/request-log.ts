@@ -2,7 +2,7 @@ import { Elysia } from 'elysia'
 import type { Fields, Log } from '../telemetry/log.ts'
 import type { Observer } from '../telemetry/observer.ts'
 
-/** For routes that need what `requestLog` puts into the context: the request's id, and which `operation` it was. */
+/** For what needs what `requestLog` has in the context: the request's id, and which `operation` it was. */
 export const requestContext = new Elysia({ name: 'request-context' }).decorate({
   requestId: '',
   operation: '',
