@@ -1,23 +1,10 @@
 import { expect, test } from 'bun:test'
-import { parseConfig } from '../src/config/config.ts'
-import { createApp } from '../src/server/app.ts'
-import { createLog } from '../src/telemetry/log.ts'
 import { makeApiToken } from './support/api-token.ts'
+import { bareApp } from './support/bare-app.ts'
 import { onBothDatabases, type Service } from './support/harness.ts'
 
 /** The jobs of a second service on the same database. */
-function jobsOn({ kind, sql }: Service) {
-  const unused = () => Promise.reject(new Error('not needed here'))
-  const { jobs } = createApp({
-    config: parseConfig({}),
-    secretKey: 'no token is signed here',
-    driver: { kind, query: sql, transaction: unused, dedicatedConnection: unused, close: unused },
-    log: createLog({ level: 'error', pretty: false, write: () => {} }),
-    readiness: async () => ({ ready: true }),
-    peerOf: () => null,
-  })
-  return jobs
-}
+const jobsOn = ({ kind, sql }: Service) => bareApp({ kind, query: sql }).jobs
 
 /** One of them, to be run now. */
 const jobOf = (api: Service, job: string) => jobsOn(api).find(({ name }) => name === job)!

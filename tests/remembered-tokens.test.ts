@@ -1,5 +1,4 @@
 import { expect, spyOn, test } from 'bun:test'
-import { parseConfig } from '../src/config/config.ts'
 import { createDb } from '../src/db/drizzle.ts'
 import { observeDriver } from '../src/db/instrumented-driver.ts'
 import { sessionScopes } from '../src/lib/scope.ts'
@@ -10,9 +9,8 @@ import { createSessions } from '../src/modules/auth/sessions.ts'
 import type { Revocations } from '../src/modules/auth/token-cache.ts'
 import * as tokenCaches from '../src/modules/auth/token-cache.ts'
 import { createTokens } from '../src/modules/auth/tokens.ts'
-import { createApp } from '../src/server/app.ts'
-import { createLog } from '../src/telemetry/log.ts'
 import { makeApiToken } from './support/api-token.ts'
+import { bareApp } from './support/bare-app.ts'
 import { onBothDatabases } from './support/harness.ts'
 
 const { createTokenCache } = tokenCaches
@@ -250,21 +248,7 @@ test('the oldest of too many is forgotten, and one that was found good again is 
 
 test('beside ten thousand tokens there is room for those of all streams, which are checked several times a second', () => {
   const made = spyOn(tokenCaches, 'createTokenCache')
-  const unused = () => Promise.reject(new Error('not needed here'))
-  createApp({
-    config: parseConfig({ STREAMS_MAX: '20000' }),
-    secretKey: 'no token is signed here',
-    driver: {
-      kind: 'postgres',
-      query: unused,
-      transaction: unused,
-      dedicatedConnection: unused,
-      close: unused,
-    },
-    log: createLog({ level: 'error', pretty: false, write: () => {} }),
-    readiness: async () => ({ ready: true }),
-    peerOf: () => null,
-  })
+  bareApp({}, { STREAMS_MAX: '20000' })
   const rooms = made.mock.calls.map(([, tokensMax]) => tokensMax)
   made.mockRestore()
 

@@ -1,7 +1,5 @@
-import { parseConfig } from '../../src/config/config.ts'
 import { observeDriver } from '../../src/db/instrumented-driver.ts'
-import { createApp } from '../../src/server/app.ts'
-import { createLog } from '../../src/telemetry/log.ts'
+import { bareApp } from './bare-app.ts'
 import type { Service } from './harness.ts'
 
 /** The service once more on the same database, the statements that it sends, and their texts. */
@@ -13,14 +11,7 @@ export function listening(api: Service) {
     texts.add(text)
     return run()
   })
-  const { app } = createApp({
-    config: parseConfig({ ENVIRONMENT: 'test', BCRYPT_COST: '4' }),
-    secretKey: 'a secret key for statements, a secret key',
-    driver,
-    log: createLog({ level: 'error', pretty: false, write: () => {} }),
-    readiness: async () => ({ ready: true }),
-    peerOf: () => null,
-  })
+  const { app } = bareApp(driver, { ENVIRONMENT: 'test', BCRYPT_COST: '4' })
   const server = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: app.fetch })
   return { url: server.url.href.replace(/\/$/, ''), sent, texts, stop: () => server.stop(true) }
 }
