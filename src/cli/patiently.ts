@@ -1,4 +1,4 @@
-import { AppError } from '../lib/errors.ts'
+import { findAppError } from '../lib/errors.ts'
 
 const patienceMs = 30_000
 const pauseMs = 500
@@ -10,8 +10,7 @@ export async function patiently<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work()
     } catch (error) {
-      const isAway = error instanceof AppError && error.code === 'unavailable'
-      if (!isAway || performance.now() > until) throw error
+      if (findAppError(error)?.code !== 'unavailable' || performance.now() > until) throw error
       await Bun.sleep(pauseMs)
     }
   }

@@ -340,11 +340,11 @@ function backups({ text, integer, mistake }: Reader, { environment, dataDir, dat
 
 /** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */
 function tracing({ env, note, text, oneOf, mistake }: Reader): Env | undefined {
-  /** A setting for traces, or the one for all signals. */
-  const ofTraces = (name: string) => {
-    const own = `OTEL_EXPORTER_OTLP_TRACES_${name}`
-    const common = `OTEL_EXPORTER_OTLP_${name}`
-    return text(own) === undefined ? { name: common, value: text(common) } : { name: own, value: text(own) }
+  /** What is set for traces or, without that, for all signals; and the name of the setting that decides. */
+  const ofTraces = (part: string) => {
+    const own = `OTEL_EXPORTER_OTLP_TRACES_${part}`
+    const name = text(own) === undefined ? `OTEL_EXPORTER_OTLP_${part}` : own
+    return { name, value: text(name) }
   }
   const endpoint = ofTraces('ENDPOINT')
   const exporter = oneOf('OTEL_TRACES_EXPORTER', ['otlp', 'none'], endpoint.value ? 'otlp' : 'none')

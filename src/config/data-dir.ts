@@ -18,6 +18,7 @@ import { fileId, rememberFile } from '../lib/file-id.ts'
 export const clusterName = 'cluster'
 /** The file of DATA_DIR that the process which uses the embedded database has locked. */
 export const lockName = 'lock'
+/** The tests make it shorter. */
 export const lockLimits = {
   /** A process that was just killed may hold the lock for a moment, and a command that ran before a service started for longer. */
   waitMs: 3000,

@@ -50,7 +50,6 @@ export type Streams = ReturnType<typeof createStreams>
  * it, it reads the changes after that place, so that none is missed and none is sent twice.
  */
 export function createStreams({ db, log, tasks, authenticate, streamsMax }: Parts) {
-  const limits = streamLimits
   const feeds = new Map<UserId, Feed>()
   const byToken = new Map<string, Set<Stream>>()
   const newVersions = prepareSql<{ user_id: UserId; last_version: number }>(db, newVersionsQuery)
@@ -59,7 +58,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
 
   /** Throws when there are too many streams for another one of the user. */
   function requireRoom(userId: UserId) {
-    if ((feeds.get(userId)?.streams.size ?? 0) >= limits.perUser)
+    if ((feeds.get(userId)?.streams.size ?? 0) >= streamLimits.perUser)
       throw new AppError('too_many_requests', { headers: { 'retry-after': '10' } })
     if (stats.open >= streamsMax) throw new AppError('unavailable')
   }
@@ -67,7 +66,10 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
   /** Opens a stream and returns the body of its response. Throws as `requireRoom` does. */
   function open({ userId, token, place, requestId }: Opening): ReadableStream<Uint8Array> {
     requireRoom(userId)
-    const feed = feeds.getOrInsertComputed(userId, () => new Feed(userId, { log, tasks, limits, stats }))
+    const feed = feeds.getOrInsertComputed(
+      userId,
+      () => new Feed(userId, { log, tasks, limits: streamLimits, stats }),
+    )
     const sameToken = byToken.getOrInsertComputed(token, () => new Set())
     const startedAt = performance.now()
     const about = { request_id: requestId, user_id: userId }
@@ -89,7 +91,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
       },
       onDrain: () => void feed.advance(),
     }
-    const stream = new Stream(place, listener, limits.pingAfterMs)
+    const stream = new Stream(place, listener, streamLimits.pingAfterMs)
     feed.streams.add(stream)
     sameToken.add(stream)
     stats.open++
@@ -124,7 +126,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
           for (const stream of streams) stream.end('invalid_token')
         }),
       )
-      if (checks.length === limits.checksAtOnce) await Promise.all(checks.splice(0))
+      if (checks.length === streamLimits.checksAtOnce) await Promise.all(checks.splice(0))
     }
     await Promise.all(checks)
   }
@@ -145,7 +147,7 @@ export function createStreams({ db, log, tasks, authenticate, streamsMax }: Part
     async stop() {
       isStopping = true
       for (const { streams } of feeds.values()) for (const stream of streams) stream.end('restarting')
-      const until = performance.now() + limits.farewellMs
+      const until = performance.now() + streamLimits.farewellMs
       while (stats.open > 0 && performance.now() < until) await Bun.sleep(10)
     },
   }

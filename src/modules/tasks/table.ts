@@ -41,9 +41,9 @@ export const tasks = pgTable(
       columns: [tasks.listId, tasks.userId],
       foreignColumns: [lists.id, lists.userId],
     }),
-    // Every index slows every write, so only three besides the key cover all tasks (docs/decisions/0006-lists.md). This one has the
-    // default order of lists. Ascending, because PostgreSQL scans an index backwards as fast, and `.desc()` would mean
-    // NULLS LAST, which our ORDER BY does not have.
+    // Every index slows every write, so only three besides the key cover all tasks (docs/decisions/0006-lists.md). This one
+    // has the default order of lists. Ascending, because PostgreSQL scans an index backwards as fast, and `.desc()` would
+    // mean NULLS LAST, which our ORDER BY does not have.
     index('tasks_created').on(tasks.userId, tasks.createdAt, tasks.id).where(sql`${tasks.deletedAt} is null`),
     // The change feed; and no two tasks of a user have one version.
     uniqueIndex('tasks_feed').on(tasks.userId, tasks.version),
