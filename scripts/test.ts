@@ -77,10 +77,13 @@ async function main(args: string[]): Promise<number> {
       `${files(isFast).length} of ${files(() => true).length} test files, a fifth of the random cases`,
     )
   }
-  const total = has('--check') ? await check() : { passed: 0, failures: [], skipped: 0 }
+  const checking: Promise<Result> | Result = has('--check')
+    ? check()
+    : { passed: 0, failures: [], skipped: 0 }
   const server = await startPostgresServer({ keepsCluster: true })
   try {
     const built = has('--no-build') || has('--fast') || (await run([join(import.meta.dir, 'build.ts')])) === 0
+    const total = await checking
     if (!built) total.failures.push('the build')
     for (const args of built ? runs : []) {
       if (interrupted) break
