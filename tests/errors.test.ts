@@ -402,6 +402,22 @@ describe('over the wire', () => {
     expect(least.many).toBeLessThan(30 * least.few!)
   })
 
+  test('a thousand lists in an address keep no client waiting', async () => {
+    const headers = [`Authorization: Bearer ${ada.token}`]
+    const ask = async (brackets: string) => {
+      const query = Array.from({ length: 1000 }, (_, i) => `name${i}${brackets}=1`).join('&')
+      expectError(
+        await send(api.url, { line: `GET /api/v1/tasks?${query}`, headers }),
+        422,
+        'validation_failed',
+      )
+    }
+
+    const least = await leastCpuMs({ lists: () => ask('[]'), others: () => ask('') }, 5)
+
+    expect(least.lists).toBeLessThan(5 * least.others!)
+  })
+
   test('what was sent is repeated, unknown fields and all, with every secret masked', async () => {
     const sent = {
       status: 'bad',

@@ -13,13 +13,12 @@ export const query = () =>
     joinLists(request, query)
   })
 
-/** A list may also be sent as `tag[]=a&tag[]=b`, as axios and jQuery do. */
+/** A list may also be sent as `tag[]=a&tag[]=b`, as axios and jQuery do. Looks once at each, however many names there are. */
 function joinLists(request: Request, query: Record<string, unknown>): void {
-  for (const name of Object.keys(query)) {
-    if (!name.endsWith('[]')) continue
-    const plain = withoutBrackets(name)
-    query[plain] = queryValues(request, plain)
-  }
+  if (!Object.keys(query).some(name => name.endsWith('[]'))) return
+  const lists = Map.groupBy(new URL(request.url).searchParams, ([name]) => withoutBrackets(name))
+  for (const [name, pairs] of lists)
+    if (`${name}[]` in query) query[name] = pairs.map(([_name, value]) => value)
 }
 
 /**
