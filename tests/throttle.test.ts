@@ -285,6 +285,26 @@ onBothDatabases(
         await expect(throttle.limitAttempts(on(account), from('203.0.113.1'), busy)).rejects.toThrow('busy')
     })
 
+    test('an attempt that is refused does not count: right ones at two replicas lock no address out', async () => {
+      const replica = () =>
+        createThrottle(
+          { query: api.sql },
+          { loginsPerMinute: 0, failuresPerAccount: 1, registrationsPerHour: 0 },
+        )
+      const [one, other] = [replica(), replica()]
+      const account = on(crypto.randomUUID())
+      await one.limitAttempts(account, from('203.0.113.2'), async () => undefined)
+      const attempt = () => one.limitAttempts(account, from('203.0.113.1'), async () => 'right')
+
+      // While the address makes its one attempt at the other replica, it makes another one here.
+      await other.limitAttempts(account, from('203.0.113.1'), async () => {
+        await expect(attempt()).rejects.toMatchObject({ code: 'too_many_requests' })
+        return 'right'
+      })
+
+      for (let i = 0; i < 3; i++) expect(await attempt()).toBe('right')
+    })
+
     test('an attempt is over when its counters are as they should be, not before', async () => {
       let pending = 0
       const query: typeof api.sql = (...statement) => {

@@ -72,23 +72,21 @@ export function createThrottle(driver: Pick<Driver, 'query'>, settings: Config['
     const key = digest(account)
     const counted = await consume(failures, key)
     const fallbackKey = counted.refused ? `${key}:${digest(address)}` : undefined
-    if (fallbackKey !== undefined) {
-      const fallback = await consume(perAddressFallback, fallbackKey)
-      if (fallback.refused) {
+    // An attempt that is refused, or could not be checked (too busy, the database away), does not count.
+    let hasFailed = false
+    try {
+      const fallback = fallbackKey ? await consume(perAddressFallback, fallbackKey) : undefined
+      if (fallback?.refused) {
         refused.account++
         throw tooMany(fallback)
       }
-    }
-    // An attempt that could not be checked (too busy, the database away) does not count.
-    let hasFailed = false
-    try {
       const result = await check()
       hasFailed = !result
       return result
     } finally {
       if (!hasFailed) {
         await failures.reward(key)
-        if (fallbackKey !== undefined) await perAddressFallback.reward(fallbackKey)
+        if (fallbackKey) await perAddressFallback.reward(fallbackKey)
       }
     }
   }
