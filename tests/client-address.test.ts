@@ -50,6 +50,12 @@ test('a peer that is no trusted proxy is the client, whatever it forwards', () =
   expect(addressOf(null, '198.51.100.1')).toBeNull()
 })
 
+test('of a header without an end the last twenty addresses count', () => {
+  const through = (proxies: number) => ['203.0.113.1', ...Array(proxies).fill('10.1.1.1')].join(', ')
+  expect(addressOf('10.0.0.1', through(19))).toBe('203.0.113.1')
+  expect(addressOf('10.0.0.1', through(20))).toBe('10.1.1.1')
+})
+
 test('a proxy that reaches a dual-stack socket by IPv4 is recognized', () => {
   expect(addressOf('::ffff:10.0.0.1', '203.0.113.1')).toBe('203.0.113.1')
 })

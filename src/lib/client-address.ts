@@ -21,6 +21,9 @@ export const isInNetworks = (ip: string, networks: Network[]): boolean => isIn(i
 const isIn = (address: ipaddr.IPv4 | ipaddr.IPv6, networks: Network[]) =>
   ipaddr.subnetMatch(address, { listed: networks }, 'other') === 'listed'
 
+/** More proxies than stand in a row anywhere. Any trusted client could make a header of two thousand. */
+const hopsMax = 20
+
 /**
  * The address of a request's client. In `X-Forwarded-For` it is the rightmost address that is not a trusted proxy; what
  * is left of it may be forged.
@@ -29,7 +32,7 @@ export function createClientAddress(trustedProxies: Network[]) {
   return (peer: string | null, forwardedFor: string | null): string | null => {
     if (peer === null) return null
     let address = ipaddr.process(peer)
-    const hops = forwardedFor?.split(',') ?? []
+    const hops = forwardedFor?.split(',').slice(-hopsMax) ?? []
     while (isIn(address, trustedProxies) && hops.length > 0) {
       const hop = addressOf(hops.pop()!.trim())
       if (!isAddress(hop)) break
