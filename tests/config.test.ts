@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type ConfigError, type Env, parseConfig, readSettings } from '../src/config/config.ts'
@@ -454,10 +454,10 @@ test.each<[string, Env]>([
 describe('the program', () => {
   const main = join(import.meta.dir, '../src/main.ts')
 
-  /** Runs it in a folder with this `.env`. */
-  async function run(args: string[], env: Record<string, string>, dotEnv?: string) {
+  /** Runs it in a folder of its own, which `prepare` may fill. */
+  async function run(args: string[], env: Record<string, string>, prepare?: (cwd: string) => void) {
     const cwd = mkdtempSync(join(folder, 'run-'))
-    if (dotEnv !== undefined) writeFileSync(join(cwd, '.env'), dotEnv)
+    prepare?.(cwd)
     const child = Bun.spawn([process.execPath, '--no-env-file', main, ...args], {
       cwd,
       env: { PATH: process.env.PATH ?? '', ...env },
@@ -485,7 +485,11 @@ describe('the program', () => {
   )
 
   test('reads .env, and the environment wins', async () => {
-    const dotEnv = '# settings\nPORT=geheim-1\nexport LOG_LEVEL="geheim-6"\nALGORITHM=\'HS512\'\n'
+    const dotEnv = (cwd: string) =>
+      writeFileSync(
+        join(cwd, '.env'),
+        '# settings\nPORT=geheim-1\nexport LOG_LEVEL="geheim-6"\nALGORITHM=\'HS512\'\n',
+      )
     const fromFile = await run(['migrate'], {}, dotEnv)
     const overruled = await run(['migrate'], { PORT: '0', ENVIRONMENT: 'nonsense' }, dotEnv)
 
@@ -498,21 +502,22 @@ describe('the program', () => {
   })
 
   test('reads no other file than .env', async () => {
-    const cwd = mkdtempSync(join(folder, 'run-'))
-    for (const name of ['.env.local', '.env.production', '.env.development', '.env.test']) {
-      writeFileSync(join(cwd, name), 'PORT=wrong')
-    }
-    writeFileSync(join(cwd, '.env'), 'ENVIRONMENT=wrong')
-    const child = Bun.spawn([process.execPath, '--no-env-file', main, 'migrate'], {
-      cwd,
-      env: { PATH: '' },
-      stderr: 'pipe',
+    const { exitCode, stderr } = await run(['migrate'], {}, cwd => {
+      for (const name of ['.env.local', '.env.production', '.env.development', '.env.test'])
+        writeFileSync(join(cwd, name), 'PORT=wrong')
+      writeFileSync(join(cwd, '.env'), 'ENVIRONMENT=wrong')
     })
-    const stderr = await new Response(child.stderr).text()
 
-    expect(await child.exited).toBe(2)
+    expect(exitCode).toBe(2)
     expect(stderr).toContain('ENVIRONMENT')
     expect(stderr).not.toContain('PORT')
+  })
+
+  test.each(['serve', 'config', 'doctor'])('%s names a .env that is a folder', async command => {
+    const outcome = await run([command], {}, cwd => mkdirSync(join(cwd, '.env')))
+
+    expect(`${outcome.stdout}${outcome.stderr}`).toContain('.env cannot be read (EISDIR)')
+    expect(outcome.exitCode).toBe(command === 'doctor' ? 1 : 2)
   })
 })
 
