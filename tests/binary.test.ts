@@ -23,6 +23,7 @@ import { bind } from '../src/http/bind.ts'
 import { runCommand } from './support/command.ts'
 import { executablePath, sources, untilReady } from './support/executable.ts'
 import { type Client, client } from './support/harness.ts'
+import { outcomeOf } from './support/outcome.ts'
 import { addEmptyEmbeddedDatabase, privateDatabase } from './support/template.ts'
 
 const root = join(import.meta.dir, '..')
@@ -67,14 +68,8 @@ function spawn(folder: string, args: string[], env: Record<string, string> = {})
   return child
 }
 
-async function run(folder: string, args: string[], env: Record<string, string> = {}) {
-  const child = spawn(folder, args, env)
-  const [stdout, stderr] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ])
-  return { exitCode: await child.exited, stdout, stderr }
-}
+const run = (folder: string, args: string[], env: Record<string, string> = {}) =>
+  outcomeOf(spawn(folder, args, env))
 
 interface Running extends Client {
   child: Bun.Subprocess

@@ -26,6 +26,7 @@ import { newPlace, type Place, runCommand } from './support/command.ts'
 import { allHelp } from './support/command-help.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
 import { createMeeting } from './support/meet.ts'
+import { outcomeOf } from './support/outcome.ts'
 import { execute } from './support/postgres-server.ts'
 import { emptyDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
@@ -978,11 +979,7 @@ test.each(['user list', 'export'])('a reader of %s that goes away early costs no
     stdout: 'pipe',
     stderr: 'pipe',
   })
-  const [stdout, stderr] = await Promise.all([
-    new Response(pipe.stdout).text(),
-    new Response(pipe.stderr).text(),
-  ])
-  await pipe.exited
+  const { stdout, stderr } = await outcomeOf(pipe)
   await place.remove()
 
   expect(lines(stdout)).toHaveLength(1)

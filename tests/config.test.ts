@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type ConfigError, type Env, parseConfig, readSettings } from '../src/config/config.ts'
+import { outcomeOf } from './support/outcome.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'todo-api-config-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -465,11 +466,7 @@ describe('the program', () => {
       stderr: 'pipe',
       timeout: 20_000,
     })
-    const [stdout, stderr] = await Promise.all([
-      new Response(child.stdout).text(),
-      new Response(child.stderr).text(),
-    ])
-    return { exitCode: await child.exited, stdout, stderr }
+    return outcomeOf(child)
   }
 
   test.each(['serve', 'migrate', 'healthcheck'])(

@@ -11,6 +11,7 @@ import { isAway } from '../src/server/start.ts'
 import { executablePath, untilReady } from './support/executable.ts'
 import { startFaultProxy } from './support/fault-proxy.ts'
 import { client, type DatabaseKind } from './support/harness.ts'
+import { outcomeOf } from './support/outcome.ts'
 import { startPostgresServer } from './support/postgres-server.ts'
 import { addEmptyEmbeddedDatabase, emptyDatabase, type PrivateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
@@ -60,14 +61,7 @@ function start(args: string[], env: Record<string, string>, stdin = '') {
 }
 
 /** Runs it to its end. */
-async function run(args: string[], env: Record<string, string>, stdin?: string) {
-  const child = start(args, env, stdin)
-  const [stdout, stderr] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ])
-  return { exitCode: await child.exited, stdout, stderr }
-}
+const run = (...command: Parameters<typeof start>) => outcomeOf(start(...command))
 
 const journal = 'select created_at::text, hash from drizzle.__drizzle_migrations order by created_at'
 const tables = "select count(*)::int from information_schema.tables where table_schema = 'public'"

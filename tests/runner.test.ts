@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { outcomeOf } from './support/outcome.ts'
 
 let folder: string
 
@@ -171,13 +172,9 @@ function projectWith(source: string): string {
 }
 
 async function run(args: string[], project?: string, options?: string[], env?: Record<string, string>) {
-  const runner = start(args, project, options, env)
-  const [output, errors] = await Promise.all([
-    new Response(runner.stdout).text(),
-    new Response(runner.stderr).text(),
-  ])
-  const lines = output.trimEnd().split('\n')
-  return { exitCode: await runner.exited, output: lines.join('\n'), lastLine: lines.at(-1), errors }
+  const { exitCode, stdout, stderr } = await outcomeOf(start(args, project, options, env))
+  const lines = stdout.trimEnd().split('\n')
+  return { exitCode, output: lines.join('\n'), lastLine: lines.at(-1), errors: stderr }
 }
 
 function start(

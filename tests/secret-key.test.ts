@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { lockFile } from '../src/config/data-dir.ts'
 import { loadSecretKey } from '../src/config/secret-key.ts'
+import { outcomeOf } from './support/outcome.ts'
 
 const top = mkdtempSync(join(tmpdir(), 'todo-api-secret-'))
 afterAll(() => rmSync(top, { recursive: true }))
@@ -19,11 +20,7 @@ async function run(script: string) {
     ],
     { env: { PATH: process.env.PATH }, stdout: 'pipe', stderr: 'pipe', timeout: 30_000 },
   )
-  const [stdout, stderr] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ])
-  const exitCode = await child.exited
+  const { exitCode, stdout, stderr } = await outcomeOf(child)
   const lines = (text: string) => text.split('\n').filter(line => line !== '')
   return { exitCode, stderr, secrets: lines(stdout), steps: lines(stderr) }
 }

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { outcomeOf } from '../support/outcome.ts'
 
 export interface Call {
   method: string
@@ -34,13 +35,9 @@ export async function drive(url: string, calls: Call[], seconds: number, at = co
     const texts = calls.map(call => requestText(call, host))
     const child =
       generator === 'wrk' ? wrk(folder, url, texts, seconds, at) : bundled(folder, url, texts, seconds, at)
-    const [output, problems] = await Promise.all([
-      new Response(child.stdout).text(),
-      new Response(child.stderr).text(),
-    ])
-    const line = output.split('\n').find(line => line.startsWith('{'))
-    if ((await child.exited) !== 0 || !line)
-      throw new Error(`the load generator failed: ${problems}${output}`)
+    const { exitCode, stdout, stderr } = await outcomeOf(child)
+    const line = stdout.split('\n').find(line => line.startsWith('{'))
+    if (exitCode !== 0 || !line) throw new Error(`the load generator failed: ${stderr}${stdout}`)
     return JSON.parse(line)
   } finally {
     rmSync(folder, { recursive: true })

@@ -1,6 +1,7 @@
 import { copyFileSync, mkdirSync, rmSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
+import { outcomeOf } from '../support/outcome.ts'
 
 const generatorVersion = '7.17.0'
 
@@ -93,6 +94,6 @@ export async function run(
     stdout: 'pipe',
     stderr: 'pipe',
   })
-  const printed = Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()])
-  if ((await child.exited) !== 0) throw new Error(`${command.join(' ')}\n${(await printed).join('')}`)
+  const { exitCode, stdout, stderr } = await outcomeOf(child)
+  if (exitCode !== 0) throw new Error(`${command.join(' ')}\n${stdout}${stderr}`)
 }

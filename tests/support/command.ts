@@ -4,32 +4,25 @@ import { join } from 'node:path'
 import type { Env } from '../../src/config/config.ts'
 import { executablePath } from './executable.ts'
 import type { DatabaseKind } from './harness.ts'
+import { outcomeOf } from './outcome.ts'
 import { privateDatabase } from './template.ts'
-
-export interface Outcome {
-  exitCode: number
-  stdout: string
-  stderr: string
-}
 
 /** Runs a command of the built executable to its end, with nothing in its environment but `PATH` and `env`. */
 export async function runCommand(
   args: string[],
   { env = {}, stdin = '', cwd = tmpdir() }: { env?: Env; stdin?: string; cwd?: string } = {},
-): Promise<Outcome> {
-  const child = Bun.spawn([await executablePath(), ...args], {
-    cwd,
-    env: { PATH: process.env.PATH, ...env },
-    stdin: Buffer.from(stdin),
-    stdout: 'pipe',
-    stderr: 'pipe',
-    timeout: 60_000,
-  })
-  const [stdout, stderr] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ])
-  return { exitCode: await child.exited, stdout, stderr }
+) {
+  const command = [await executablePath(), ...args]
+  return outcomeOf(
+    Bun.spawn(command, {
+      cwd,
+      env: { PATH: process.env.PATH, ...env },
+      stdin: Buffer.from(stdin),
+      stdout: 'pipe',
+      stderr: 'pipe',
+      timeout: 60_000,
+    }),
+  )
 }
 
 /** A database of one kind, without a service, and the settings that name it. */
