@@ -4,6 +4,7 @@ import type { Driver, Rows } from '../src/db/driver.ts'
 import { databaseError } from '../src/db/pg-error.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { AppError } from '../src/lib/errors.ts'
+import { listenOnFreePort, withPort } from './support/ports.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 
 /** How long each kind of fault goes on; longer by hand. */
@@ -66,8 +67,7 @@ test("every answer is whole and the caller's own while all of it happens and ans
 }, 60_000)
 
 function addressOf(port: number) {
-  const url = new URL(server.url)
-  url.port = String(port)
+  const url = new URL(withPort(server.url, port))
   url.searchParams.set('application_name', 'chaos')
   return url.href
 }
@@ -199,10 +199,9 @@ async function startCutter() {
       bytesLeft = undefined
     })
   })
-  await new Promise<void>(resolve => listener.listen(0, '127.0.0.1', resolve))
-  const address = listener.address()
+  const port = await listenOnFreePort(listener)
   return {
-    port: typeof address === 'object' && address ? address.port : 0,
+    port,
     cutNext(bytes: number) {
       bytesLeft = bytes
     },

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
-import { type AddressInfo, createConnection } from 'node:net'
+import { createConnection } from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
@@ -11,6 +11,7 @@ import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { type Authority, createAuthority, read } from './support/certificates.ts'
 import { runCommand } from './support/command.ts'
 import { type Running, startExecutable } from './support/executable.ts'
+import { listenOnFreePort } from './support/ports.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { authentication, failed, startScriptedServer } from './support/scripted-server.ts'
 import { privateDatabase } from './support/template.ts'
@@ -454,8 +455,7 @@ async function startTlsFront(port: number) {
     socket.on('error', () => behind.destroy()).pipe(behind)
     behind.on('error', () => socket.destroy()).pipe(socket)
   })
-  await new Promise<void>(resolve => front.listen(0, '127.0.0.1', resolve))
-  const { port: own } = front.address() as AddressInfo
+  const own = await listenOnFreePort(front)
   const query = `sslmode=verify-full&sslnegotiation=direct&sslrootcert=${authority.file}`
   return {
     protocols,

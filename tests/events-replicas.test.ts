@@ -7,7 +7,7 @@ import { startFaultProxy } from './support/fault-proxy.ts'
 import { type Client, client, startService, type User } from './support/harness.ts'
 import { haproxy, nginx } from './support/load-balancers.ts'
 import { type PgBouncer, pgbouncer, startPgBouncer } from './support/pgbouncer.ts'
-import { freePort } from './support/ports.ts'
+import { freePort, listenOnFreePort } from './support/ports.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
@@ -255,9 +255,8 @@ async function startCuttingProxy(serverPort: number) {
       })
     server.on('error', () => {}).on('close', () => client.destroy())
   })
-  await new Promise<void>(resolve => listener.listen(0, '127.0.0.1', resolve))
   return {
-    port: (listener.address() as { port: number }).port,
+    port: await listenOnFreePort(listener),
     cuts: () => cuts,
     cutOne() {
       const all = [...links]

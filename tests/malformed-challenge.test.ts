@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { startExecutable } from './support/executable.ts'
+import { listenOnFreePort } from './support/ports.ts'
 import { authentication, startScriptedServer } from './support/scripted-server.ts'
 import { until } from './support/until.ts'
 
@@ -66,25 +67,20 @@ async function startMalformedServer() {
       )
     })
   })
-  await new Promise<void>(resolve => inside.listen(0, '127.0.0.1', resolve))
+  const insidePort = await listenOnFreePort(inside)
   const outside = createServer(client => {
     client.on('error', () => {})
     client.once('data', () => {
       client.write('S')
-      const upstream = connect(portOf(inside), '127.0.0.1').on('error', () => {})
+      const upstream = connect(insidePort, '127.0.0.1').on('error', () => {})
       client.pipe(upstream).pipe(client)
     })
   })
-  await new Promise<void>(resolve => outside.listen(0, '127.0.0.1', resolve))
   return {
-    port: portOf(outside),
+    port: await listenOnFreePort(outside),
     [Symbol.dispose]() {
       outside.close()
       inside.close()
     },
   }
-}
-
-function portOf(server: { address(): unknown }): number {
-  return (server.address() as { port: number }).port
 }

@@ -4,6 +4,7 @@ import type { Driver } from '../src/db/driver.ts'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { startFaultProxy } from './support/fault-proxy.ts'
+import { listenOnFreePort, withPort } from './support/ports.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { until } from './support/until.ts'
@@ -136,9 +137,8 @@ test('connections cut at any byte crash nothing, and no row of a lost answer tur
     pass(upstream, client)
     for (const socket of [client, upstream]) socket.on('error', () => {}).on('close', end)
   })
-  const url = new URL(server.url)
-  url.port = new URL(cutter.url).port
-  const load = startLoad(openPostgres({ url: url.href, poolSize: 4 }))
+  const url = withPort(server.url, cutter.port)
+  const load = startLoad(openPostgres({ url, poolSize: 4 }))
   await Bun.sleep(2000)
   const { answered, slowest } = await load.end()
   cutter.close()
@@ -167,9 +167,8 @@ test.each([true, false])(
       upstream.on('error', () => {}).on('close', () => client.destroy())
       client.on('close', () => upstream.destroy())
     })
-    const url = new URL(server.url)
-    url.port = new URL(proxy.url).port
-    const db = openPostgres({ url: url.href, poolSize: 4 })
+    const url = withPort(server.url, proxy.port)
+    const db = openPostgres({ url, poolSize: 4 })
     expect((await settle(db)).error).toBeUndefined()
 
     // The connection that there is answers all of them, while the new ones that they call for are held.
@@ -359,10 +358,9 @@ async function listen(serveSocket: (socket: Socket) => void) {
     socket.on('error', () => {})
     serveSocket(socket)
   })
-  await new Promise<void>(resolve => listener.listen(0, '127.0.0.1', resolve))
-  const address = listener.address()
-  const port = typeof address === 'object' && address ? address.port : 0
+  const port = await listenOnFreePort(listener)
   return {
+    port,
     url: `postgres://todo@127.0.0.1:${port}/nothing`,
     connections: () => count,
     close() {

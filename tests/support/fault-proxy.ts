@@ -1,4 +1,5 @@
 import { connect, createServer, type Socket } from 'node:net'
+import { listenOnFreePort, withPort } from './ports.ts'
 import { createMessageReader, queryMessage } from './postgres-messages.ts'
 
 export type FaultProxy = Awaited<ReturnType<typeof startFaultProxy>>
@@ -36,9 +37,7 @@ export async function startFaultProxy(serverPort: number) {
     links.add(link)
     client.on('close', () => links.delete(link))
   })
-  await new Promise<void>(resolve => listener.listen(0, '127.0.0.1', resolve))
-  const address = listener.address()
-  const port = typeof address === 'object' && address ? address.port : 0
+  const port = await listenOnFreePort(listener)
 
   function hold(client: Socket) {
     held.add(client)
@@ -49,11 +48,7 @@ export async function startFaultProxy(serverPort: number) {
   return {
     flow,
     /** The same address of a database, through the proxy. */
-    through(url: string): string {
-      const proxied = new URL(url)
-      proxied.port = String(port)
-      return proxied.href
-    },
+    through: (url: string) => withPort(url, port),
     /** How many connections are open to the server. */
     connections: () => links.size,
     /** How many connections are held without an answer. */

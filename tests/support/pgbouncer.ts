@@ -1,7 +1,7 @@
 import { chownSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort, isListening } from './ports.ts'
+import { freePort, isListening, withPort } from './ports.ts'
 
 /** The program, `undefined` when it is not installed. */
 export const pgbouncer = Bun.which('pgbouncer') ?? Bun.which('pgbouncer', { PATH: '/usr/sbin' }) ?? undefined
@@ -64,11 +64,7 @@ export async function startPgBouncer(url: string, settings: Record<string, strin
 
   return {
     port,
-    through(address) {
-      const proxied = new URL(address)
-      proxied.port = String(port)
-      return proxied.href
-    },
+    through: address => withPort(address, port),
     start,
     kill,
     async stop() {

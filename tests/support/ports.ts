@@ -1,15 +1,25 @@
-import { createConnection, createServer } from 'node:net'
+import { once } from 'node:events'
+import { type AddressInfo, createConnection, createServer, type Server } from 'node:net'
+
+/** Lets a server listen on a port of 127.0.0.1 that is free; returns the port. */
+export async function listenOnFreePort(server: Server): Promise<number> {
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  return (server.address() as AddressInfo).port
+}
 
 /** A port on 127.0.0.1 that no process listens on at the moment. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer()
-    probe.once('error', reject)
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address()
-      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
+export async function freePort(): Promise<number> {
+  const probe = createServer()
+  const port = await listenOnFreePort(probe)
+  await once(probe.close(), 'close')
+  return port
+}
+
+/** The same address with another port. */
+export function withPort(url: string, port: number | string): string {
+  const address = new URL(url)
+  address.port = String(port)
+  return address.href
 }
 
 /** Whether a process listens on a port of 127.0.0.1. */

@@ -1,4 +1,5 @@
 import { createServer, type Socket } from 'node:net'
+import { listenOnFreePort } from './ports.ts'
 import { sslRequestCode } from './postgres-messages.ts'
 
 /**
@@ -76,9 +77,7 @@ export async function startScriptedServer(script: Script = {}) {
     socket.on('close', () => sockets.delete(socket)).on('error', () => {})
     converse(socket, script, { received, startups })
   })
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  const port = typeof address === 'object' && address ? address.port : 0
+  const port = await listenOnFreePort(server)
   return {
     url: `postgres://someone:secret@127.0.0.1:${port}/anything`,
     received,

@@ -7,6 +7,7 @@ import { clusterName } from '../../src/config/data-dir.ts'
 import { openEmbedded } from '../../src/db/embedded/embedded.ts'
 import { migrate, migrations } from '../../src/db/migrator.ts'
 import { openDriver } from '../../src/db/open-driver.ts'
+import { withPort } from './ports.ts'
 import { execute, startGuardian, startPostgresServer } from './postgres-server.ts'
 
 /** A database of the caller's own, with every migration applied. */
@@ -130,7 +131,6 @@ function withDatabase(url: string, name: string): string {
 
 /** With TEST_PGBOUNCER=1 the runner has put a proxy in front of its server, and the services under test talk to that. */
 function throughProxy(url: string): string {
-  const address = new URL(url)
-  address.port = process.env.TEST_PROXY_PORT ?? address.port
-  return address.href
+  const port = process.env.TEST_PROXY_PORT
+  return port ? withPort(url, port) : url
 }
