@@ -478,7 +478,7 @@ describe('a server that begins with TLS', () => {
     front.close()
   })
 
-  test('must prove that it knows the password, too', async () => {
+  test('must end a SCRAM exchange with its proof, too', async () => {
     using server = await startScriptedServer({
       authenticate: answer => (answer === undefined ? authentication(10, 'SCRAM-SHA-256\0\0') : undefined),
     })

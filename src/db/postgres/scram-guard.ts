@@ -9,7 +9,8 @@ const authentication = { ok: 0, sasl: 10, saslContinue: 11, saslFinal: 12 }
 
 /**
  * Checks the messages of a SCRAM exchange before postgres.js reads them: at a malformed one it throws an uncaught error, it
- * hashes as often as the server demands, and it accepts a server that does not prove to know the password.
+ * hashes as often as the server demands, and it takes an exchange that ends without the server's proof as complete. As with
+ * libpq, a server may ask for another method, or for none: who it is, only `sslmode=verify-full` proves.
  */
 export function guardAuthentication(socket: Socket): void {
   let held = Buffer.alloc(0)
