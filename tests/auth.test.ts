@@ -552,6 +552,21 @@ onBothDatabases(
 
       expect(unlike('known', least)).toEqual([])
     })
+
+    test('does not grow with the square of the combining marks in the name', async () => {
+      const signIn = async (username: string) =>
+        expect((await api.post('/auth/login', { json: { username, password: 'wrong horse' } })).status).toBe(
+          401,
+        )
+      const marks = '\u0301'.repeat(7500) + '\u0316'.repeat(7500)
+
+      const least = await leastCpuMs(
+        { marks: () => signIn(`a${marks}`), letters: () => signIn('ä'.repeat(15_000)) },
+        3,
+      )
+
+      expect(least.marks).toBeLessThan(5 * least.letters!)
+    })
   },
   { BCRYPT_COST: '9' },
 )

@@ -11,8 +11,14 @@ export const email = text({
   documented: { type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] },
 })
 
+/** More than an address has in any form. The normalization of combining marks takes the square of their number. */
+const normalizedLengthMax = 1000
+
 /** An e-mail address as it is compared: without regard to case. The lower case of a text in NFC need not be in NFC. */
-export const normalizeEmail = (email: string) => email.trim().toLowerCase().normalize('NFC')
+export function normalizeEmail(email: string): string {
+  const lowerCase = email.trim().toLowerCase()
+  return lowerCase.length > normalizedLengthMax ? lowerCase : lowerCase.normalize('NFC')
+}
 
 export const newPassword = text({
   minLength: passwordLengthMin,
