@@ -404,6 +404,25 @@ onBothDatabases(
       await Promise.all(streams.map(stream => stream.close()))
     })
 
+    test('a user has at most a hundred tickets; the oldest go', async () => {
+      const [ada, bob] = [await api.user(), await api.user()]
+      const first = await ticketFor(api, ada)
+      const ofBob = await ticketFor(api, bob)
+      const second = await ticketFor(api, ada)
+      await api.sql(
+        `insert into tickets (user_id, session_id, hash, expires_at)
+         select $1, gen_random_uuid(), 'of another ticket ' || n, now() + interval '1 hour' from generate_series(1, 98) n`,
+        [ada.id],
+      )
+      const last = await ticketFor(api, ada)
+
+      const kept = await api.sql('select count(*)::int from tickets where user_id = $1', [ada.id])
+      expect(kept).toEqual([[100]])
+      expect((await api.request('HEAD', `${events}?ticket=${first}`)).status).toBe(401)
+      for (const ticket of [second, last, ofBob])
+        expect((await api.request('HEAD', `${events}?ticket=${ticket}`)).status).toBe(200)
+    })
+
     test('a ticket is for nothing else', async () => {
       const { token } = await api.user()
       for (const json of [{ for: 'tasks' }, {}])

@@ -1,4 +1,5 @@
 import { expect, setSystemTime, test } from 'bun:test'
+import { decodeJwt } from 'jose'
 import { sha256 } from '../src/lib/sha256.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { onBothDatabases, type User } from './support/harness.ts'
@@ -192,15 +193,33 @@ onBothDatabases('sessions', api => {
     ])
   })
 
-  test('of very many the thousand newest are listed', async () => {
-    const ada = await api.user()
+  test('of more than a thousand a sign-in ends those that were not used for the longest time', async () => {
+    const first = await api.user()
+    const second = await signIn(first)
+    const third = await signIn(first)
+    const bob = await api.user()
+    expect([await works(first), await works(second), await works(third)]).toEqual([true, true, true])
     await api.sql(
-      `insert into sessions (id, user_id, token_hash, expires_at)
-       select gen_random_uuid(), $1, 'of another session ' || n, now() + interval '1 hour' from generate_series(1, 1000) n`,
-      [ada.id],
+      `insert into sessions (id, user_id, token_hash, last_used_at, expires_at)
+       select gen_random_uuid(), $1, 'of another session ' || n, now() - interval '1 day', now() + interval '1 hour'
+       from generate_series(1, 998) n`,
+      [first.id],
     )
+    for (const [{ token }, days] of [
+      [first, 3],
+      [second, 2],
+      [bob, 4],
+    ] as const)
+      await api.sql(`update sessions set last_used_at = now() - $1 * interval '1 day' where id = $2`, [
+        days,
+        decodeJwt(token).sid,
+      ])
 
-    expect((await api.get('/auth/sessions', { token: ada.token })).body).toHaveLength(1000)
+    const here = await signIn(first)
+
+    expect((await api.get('/auth/sessions', { token: here.token })).body).toHaveLength(1000)
+    expect([await works(first), await works(second)]).toEqual([false, false])
+    expect([await works(third), await works(here), await works(bob)]).toEqual([true, true, true])
   })
 
   test('a session lasts thirty days from its last refresh', async () => {

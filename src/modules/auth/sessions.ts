@@ -1,4 +1,4 @@
-import { and, desc, eq, gt, isNull, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, desc, eq, gt, inArray, isNull, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessions, users } from '../../db/tables.ts'
 import { setCaller, withoutTimeBudget } from '../../db/time-budget.ts'
@@ -23,6 +23,9 @@ type LogoutScope = 'local' | 'all' | 'others'
 const now = sql<string>`now()`
 /** A session ends 30 days after its last refresh token was made. */
 const endOfSession = sql<string>`now() + interval '30 days'`
+
+/** A sign-in beyond that ends the session that was not used for the longest time. A sign-in looks at all of them. */
+const sessionsMax = 1000
 
 /** The condition for one session of the user. */
 const isOwn = (userId: UserId, id: string) => and(eq(sessions.userId, userId), eq(sessions.id, id))
@@ -91,6 +94,17 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
       .returning({ userId: sessions.userId })
   }
 
+  /** The condition for sessions of the user beyond the most that there may be. */
+  function isSurplus(userId: string) {
+    const surplus = db
+      .select({ id: sessions.id })
+      .from(sessions)
+      .where(eq(sessions.userId, userId))
+      .orderBy(desc(sessions.lastUsedAt))
+      .offset(sessionsMax)
+    return inArray(sessions.id, surplus)
+  }
+
   async function endSessions(which: SQL | undefined): Promise<string[]> {
     const ids = await endRows(db, sessions, which)
     tokenCache.revoke(ids)
@@ -133,18 +147,20 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
       const id = Bun.randomUUIDv7()
       const refreshToken = refreshTokens.first(id)
       const tokenHash = sha256(refreshToken)
-      const isOpen = await db.transaction(async tx => {
+      const ended = await db.transaction(async tx => {
         const [owner] = await tx
           .select({ id: users.id })
           .from(users)
           .where(and(eq(users.id, userId), proof, isNull(users.disabledAt)))
           // Waits for a change of the row that is under way, and sees it.
           .for('share')
-        if (!owner) return false
+        if (!owner) return undefined
         await tx.insert(sessions).values({ id, userId, tokenHash, expiresAt: endOfSession, userAgent, ip })
-        return true
+        return endRows(tx, sessions, isSurplus(userId))
       })
-      return isOpen ? createTokenPair(userId, id, refreshToken) : undefined
+      if (!ended) return undefined
+      tokenCache.revoke(ended)
+      return createTokenPair(userId, id, refreshToken)
     },
 
     /**
@@ -179,7 +195,6 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
         .from(sessions)
         .where(and(eq(sessions.userId, id), gt(sessions.expiresAt, now)))
         .orderBy(desc(sessions.id))
-        .limit(1000)
       return rows.map(session => ({ ...session, current: session.id === sessionId }))
     },
 

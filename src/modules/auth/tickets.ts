@@ -1,4 +1,4 @@
-import { and, eq, gt, sql } from 'drizzle-orm'
+import { and, desc, eq, gt, inArray, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { tickets } from '../../db/tables.ts'
 import type { Caller } from '../../http/require-user.ts'
@@ -11,6 +11,8 @@ import type { Tokens } from './tokens.ts'
 const idBytes = 16
 const secretBytes = 32
 const lifetimeSeconds = 60
+/** Of more that a user has not used the oldest go. */
+const ticketsMax = 100
 
 export type Tickets = ReturnType<typeof createTickets>
 
@@ -26,6 +28,14 @@ export function createTickets({ db, tokens }: { db: Db; tokens: Tokens }) {
       const issued = Buffer.concat([uuidBytes(userId), secret]).toString('base64url')
       const expiresAt = sql`now() + make_interval(secs => ${lifetimeSeconds})`
       await db.insert(tickets).values({ userId, sessionId, hash: sha256(issued), expiresAt })
+      const isOwn = eq(tickets.userId, userId)
+      const surplus = db
+        .select({ hash: tickets.hash })
+        .from(tickets)
+        .where(isOwn)
+        .orderBy(desc(tickets.expiresAt))
+        .offset(ticketsMax)
+      await db.delete(tickets).where(and(isOwn, inArray(tickets.hash, surplus)))
       return { ticket: issued, expires_in: lifetimeSeconds }
     },
 
