@@ -96,14 +96,14 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
 
   /** The condition for sessions of the user beyond the most that there may be. */
   function isSurplus(userId: string) {
-    const isOwn = eq(sessions.userId, userId)
+    const ofUser = eq(sessions.userId, userId)
     const surplus = db
       .select({ id: sessions.id })
       .from(sessions)
-      .where(isOwn)
+      .where(ofUser)
       .orderBy(desc(sessions.lastUsedAt))
       .offset(sessionsMax)
-    return and(isOwn, inArray(sessions.id, surplus))
+    return and(ofUser, inArray(sessions.id, surplus))
   }
 
   async function endSessions(which: SQL | undefined): Promise<string[]> {
