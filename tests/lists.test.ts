@@ -4,7 +4,8 @@ import { createCursors } from '../src/lib/cursor.ts'
 import { createListService } from '../src/modules/lists/service.ts'
 import type { Task } from '../src/modules/tasks/model.ts'
 import { byHand } from './support/by-hand.ts'
-import { onBothDatabases, type Service, type User } from './support/harness.ts'
+import { leastCpuMs } from './support/cpu.ts'
+import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 
 /** A search for this many words. */
@@ -564,6 +565,32 @@ onBothDatabases('lists', api => {
     expect(await titles(ada.token, '')).toEqual(['x'])
   }, 30_000)
 })
+
+test('no search through long texts stops the embedded database for long', async () => {
+  const api = await startService('embedded')
+  const { token } = await api.user()
+  const syllables = [...'각간갇갈갉갊감갑값갓갔강갖갗같갚갛']
+  const task = { title: syllables.join(''), description: '가'.repeat(2000) }
+  const operations = Array(100).fill({ op: 'create', task })
+  for (let i = 0; i < 2; i++) await api.post('/tasks/batch', { token, json: { operations } })
+  const search = (q: string) => async () =>
+    expect((await api.get(`/tasks?q=${encodeURIComponent(q)}`, { token })).body).toEqual([])
+
+  const least = await leastCpuMs(
+    {
+      word: search('zzz'),
+      phrase: search(`${'가'.repeat(19)}나`),
+      words: search(`${syllables.join(' ')} 나`),
+      none: search('%_%'),
+    },
+    10,
+  )
+
+  await api.stop()
+  expect(least.phrase).toBeLessThan(2.5 * least.word!)
+  expect(least.words).toBeLessThan(2.5 * least.word!)
+  expect(least.none).toBeLessThan(least.word!)
+}, 60_000)
 
 test('a cursor carries 128 bits that only the service can make', () => {
   const cursor = createCursors('a secret').sign('list', 'ada', 'content')

@@ -58,19 +58,12 @@ export function searchProblem(search: string): { type: string; msg: string } | u
   return { type: 'too_many_words', msg }
 }
 
-/** What a search asks for: words, each with a space before it, and phrases of a script without spaces. */
-function searchParts(search: string): string[] {
+/**
+ * What a search asks for: the beginnings of words, each with a space before it, and phrases of a script without spaces. A
+ * task has to have all of them. None when there is no word in the text, such as in `!!!`.
+ */
+export function searchParts(search: string): string[] {
   const parts = [...new Set(fold(search).split(betweenWords).map(tokenize))].filter(part => part !== '')
   // What holds a longer one holds its beginning.
   return parts.filter(part => !parts.some(other => other !== part && other.includes(part)))
-}
-
-/**
- * The text of a search field as LIKE patterns that must all match: each word, or its beginning. The words hold only
- * letters, digits and spaces, so the only wildcards are those added here.
- */
-export function searchPatterns(search: string): string[] {
-  const patterns = searchParts(search).map(part => `%${part}%`)
-  // There is no word in it, such as in `!!!`: nothing matches.
-  return patterns.length > 0 ? patterns : ['%\n%']
 }
