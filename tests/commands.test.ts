@@ -681,7 +681,7 @@ describe('doctor fails, and says what to do', () => {
     url.password = 'x'
     expect(await doctor({ ...place.env, DATABASE_URL: url.href })).toEqual({
       exitCode: 1,
-      problems: [expect.stringMatching(/^fail {2}writing .*permission denied/)],
+      problems: [expect.stringMatching(/^fail {2}writing .*not allowed: select on users/)],
     })
     await execute(place.env.DATABASE_URL!, `drop owned by ${role}; drop role ${role}`)
     await place.remove()

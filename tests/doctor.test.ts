@@ -443,10 +443,10 @@ describe('doctor names the cure when the database', () => {
       'grant insert on session_ends to ROLE; grant select, update, delete on all tables in schema public to ROLE',
     ],
     ['deletions', 'grant select, update, insert on all tables in schema public to ROLE'],
-    [
-      'one of its tables',
-      'grant all on all tables in schema public to ROLE; revoke delete on tasks from ROLE',
-    ],
+    ...['select on tickets', 'insert on tasks', 'update on sessions', 'delete on lists'].map(right => [
+      right,
+      `grant all on all tables in schema public to ROLE; revoke ${right} from ROLE`,
+    ]),
   ])('refuses the role %s', async (_, rights) => {
     const role = `reader_${name()}`
     await execute(
@@ -460,6 +460,8 @@ describe('doctor names the cure when the database', () => {
     await execute(url(), `drop owned by ${role}; drop role ${role}`)
 
     expect(found).toEqual(failure('writing', /grant the role/))
+    const [, revoked] = rights!.match(/revoke (.*) from/) ?? []
+    if (revoked) expect(found.found[0]!.about).toBe(`not allowed: ${revoked}`)
   })
 })
 
