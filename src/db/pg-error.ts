@@ -30,6 +30,9 @@ export function brokenConstraint(error: unknown): string | undefined {
   return failure.constraint_name ?? named ?? ''
 }
 
+/** Whether the role of `DATABASE_URL` may not do what a statement does: while a dump is restored, rights come last. */
+export const isPrivilegeMissing = (error: unknown): boolean => databaseError(error)?.code === '42501'
+
 /** Whether a statement met a database without our tables or columns: its migrations have not run yet. */
 export function isSchemaMissing(error: unknown): boolean {
   const [undefinedTable, undefinedColumn] = ['42P01', '42703']
