@@ -412,7 +412,7 @@ test('user list counts the tasks that are not in the trash, and the sessions tha
      from generate_series(-2, 1) n;
      insert into api_tokens (id, user_id, name, scopes, token_hash, prefix, expires_at, last_used_at)
      select ('00000000-0000-4000-8000-00000000000' || n)::uuid, '${id}', n, '{tasks:read,account:read}', n, 'todo_pat_' || n, at,
-            case n when 2 then timestamptz '2026-01-04T12:00:00Z' end
+            case n when 2 then timestamptz '2026-01-07T12:00:00Z' end
      from (values (1, now() - interval '1 s'), (4, null), (2, now() + interval '1 hour'), (3, null)) t(n, at);
      insert into tasks (id, user_id, title, version, deleted_at)
      select gen_random_uuid(), '${id}', 'a', n, case when n > 1 then now() end from generate_series(1, 3) n`,
@@ -432,7 +432,7 @@ test('user list counts the tasks that are not in the trash, and the sessions tha
   const tables = (await atTerminal.stdout.text()).split('\r\n').map(line => line.split(/ {2,}/))
 
   expect(JSON.parse(stdout)).toMatchObject({ id, tasks: 1, sessions: 1 })
-  expect(JSON.parse(stdout).last_used_at).toStartWith('2026-01-06')
+  expect(JSON.parse(stdout).last_used_at).toStartWith('2026-01-07')
   expect(lines(tokens).map(line => JSON.parse(line).name)).toEqual(['2', '3', '4'])
   expect(row!.password_hash).toStartWith('$2b$05$')
   expect(tables.slice(0, 5)).toEqual([
@@ -443,7 +443,7 @@ test('user list counts the tasks that are not in the trash, and the sessions tha
       expect.stringMatching(new RegExp(`^(${day}|${dayIn(0)})$`)),
       '1',
       '1',
-      '2026-01-06 00:00',
+      '2026-01-07 12:00',
     ],
     ['ID', 'USER', 'NAME', 'SCOPES', 'BEGINS WITH', 'LAST USED', 'EXPIRES'],
     [
@@ -452,7 +452,7 @@ test('user list counts the tasks that are not in the trash, and the sessions tha
       '2',
       'tasks:read,account:read',
       'todo_pat_2',
-      '2026-01-04 12:00',
+      '2026-01-07 12:00',
       expect.stringMatching(/^[\d-]{10}$/),
     ],
     [
@@ -940,6 +940,12 @@ describe('a command that fails', () => {
       'a migration',
       new MigrationError('0007_x', refused),
       expect.stringMatching(/^Migration 0007_x failed/),
+      1,
+    ],
+    [
+      'a database without tables',
+      Object.assign(new Error('relation "users" does not exist'), { code: '42P01' }),
+      'the database says: relation "users" does not exist; todo-api migrate makes what is missing',
       1,
     ],
     ['what is no error', 'geheim', 'unknown failure', 1],

@@ -89,6 +89,11 @@ describe('a service with one listed origin', () => {
     })
   })
 
+  test('names no origin that cannot be added', async () => {
+    await originOf(api, 'null')
+    expect(refusals().find(({ origin }) => origin === 'null')!.remedy).not.toContain('FRONTEND_URL')
+  })
+
   test('names at most the first 200 characters of an origin', async () => {
     const origin = `https://${'x'.repeat(300)}.example`
     const before = refusals().length

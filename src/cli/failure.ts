@@ -1,6 +1,6 @@
 import { ConfigError } from '../config/config.ts'
 import { DatabaseUrlError } from '../config/database-url.ts'
-import { databaseError } from '../db/pg-error.ts'
+import { databaseError, isSchemaMissing } from '../db/pg-error.ts'
 import { AppError } from '../lib/errors.ts'
 import { UsageError } from './terminal.ts'
 
@@ -22,6 +22,9 @@ function messageOf(error: unknown): string | undefined {
   }
   // Drizzle's own message contains the statement and its values.
   if ('query' in error && error.cause) return messageOf(error.cause)
-  if (databaseError(error) && error.name !== 'MigrationError') return `the database says: ${error.message}`
+  if (databaseError(error) && error.name !== 'MigrationError') {
+    const cure = isSchemaMissing(error) ? '; todo-api migrate makes what is missing' : ''
+    return `the database says: ${error.message}${cure}`
+  }
   return error.message
 }

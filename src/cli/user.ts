@@ -3,7 +3,7 @@ import { t } from 'elysia'
 import type { Config } from '../config/config.ts'
 import { createDb, type Db } from '../db/drizzle.ts'
 import { brokenConstraint } from '../db/pg-error.ts'
-import { sessions, toInstant, users } from '../db/tables.ts'
+import { apiTokens, sessions, toInstant, users } from '../db/tables.ts'
 import type { AccessChange } from '../modules/auth/end-access.ts'
 import { email, newPassword, normalizeEmail } from '../modules/auth/model.ts'
 import { insertUser } from '../modules/auth/new-user.ts'
@@ -121,6 +121,8 @@ const pageRows = 500
 /** All accounts, oldest first, read a page at a time. */
 async function* accounts(db: Db) {
   const ofUser = sql`where user_id = ${users}.id`
+  const lastUse = (table: typeof sessions | typeof apiTokens) =>
+    sql`(select max(last_used_at) from ${table} ${ofUser})`
   const selected = {
     id: users.id,
     email: users.email,
@@ -128,7 +130,7 @@ async function* accounts(db: Db) {
     disabled_at: users.disabledAt,
     tasks: sql<number>`(select count(*) from ${tasks} ${ofUser} and deleted_at is null)`,
     sessions: sql<number>`(select count(*) from ${sessions} ${ofUser} and expires_at > now())`,
-    last_used_at: sql`(select max(last_used_at) from ${sessions} ${ofUser})`.mapWith(toInstant) as SQL<
+    last_used_at: sql`greatest(${lastUse(sessions)}, ${lastUse(apiTokens)})`.mapWith(toInstant) as SQL<
       string | null
     >,
   }

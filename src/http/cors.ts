@@ -80,6 +80,10 @@ function createReport(log: Log) {
     const name = origin.slice(0, 200)
     if (named.has(name) || named.size >= reportsPerMinuteMax) return
     named.add(name)
-    log.warn('origin refused', { origin: name, remedy: 'if its pages may call, add it to FRONTEND_URL' })
+    const remedy =
+      name === 'null'
+        ? 'a page from a file or in a sandbox has no origin: serve it'
+        : 'if its pages may call, add it to FRONTEND_URL'
+    log.warn('origin refused', { origin: name, remedy })
   }
 }
