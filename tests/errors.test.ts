@@ -13,7 +13,7 @@ import { AppError } from '../src/lib/errors.ts'
 import { email, withinYear } from '../src/modules/auth/model.ts'
 import { checkArguments } from '../src/modules/mcp/tool-schema.ts'
 import { createLog } from '../src/telemetry/log.ts'
-import { leastCpuMs } from './support/cpu.ts'
+import { leastCpuMs, turnsUntil } from './support/cpu.ts'
 import { withEffort } from './support/effort.ts'
 import {
   type Client,
@@ -402,6 +402,28 @@ describe('over the wire', () => {
     const least = await leastCpuMs({ few: () => ask(100), many: () => ask(1000) }, 5)
 
     expect(least.many).toBeLessThan(30 * least.few!)
+  })
+
+  test('a body in chunks of one byte keeps no client waiting', async () => {
+    const head = [
+      'POST /api/v1/tasks/batch HTTP/1.1',
+      `Authorization: Bearer ${ada.token}`,
+      'Host: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n',
+    ]
+    // In another process: in this one it would send each time that the service waits. The service reads when they arrive.
+    const script = `
+      const { hostname, port } = new URL(${JSON.stringify(api.url)})
+      const socket = require('node:net').connect(port, hostname)
+      socket.write(${JSON.stringify(head.join('\r\n'))})
+      setTimeout(() => socket.write('1\\r\\n \\r\\n'.repeat(500_000) + '0\\r\\n\\r\\n'), 50)
+      socket.on('data', data => process.stdout.write(data))`
+    const client = Bun.spawn([process.execPath, '-e', script], { stdout: 'pipe' })
+    const answer = new Response(client.stdout).text()
+
+    const { all, longest } = await turnsUntil(answer)
+
+    expect(await answer).toStartWith('HTTP/1.1 422')
+    expect(longest).toBeLessThan(all / 2)
   })
 
   test('a thousand lists in an address keep no client waiting', async () => {

@@ -1,5 +1,6 @@
 import { Elysia } from 'elysia'
 import { AppError, invalid } from '../lib/errors.ts'
+import { eventLoopTurns } from '../lib/event-loop-turns.ts'
 import { errors } from './error-responses.ts'
 import { checkEncoding } from './query.ts'
 import { prefersStrict, repeatedNames } from './unknown-names.ts'
@@ -76,14 +77,19 @@ async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array
   }
 }
 
-/** A body of unknown length (chunked): counted while it arrives, and abandoned at the limit. */
+/**
+ * A body of unknown length (chunked): counted while it arrives, and abandoned at the limit. Its chunks may be single bytes;
+ * Bun joins those that arrive while it waits.
+ */
 async function readStream({ body }: Request, bytesMax: number): Promise<Uint8Array> {
   const chunks: Uint8Array[] = []
   let length = 0
+  const turn = eventLoopTurns()
   for await (const chunk of (body ?? []) as AsyncIterable<Uint8Array>) {
     length += chunk.length
     if (length > bytesMax) throw new AppError('body_too_large')
     chunks.push(chunk)
+    await turn()
   }
   return Buffer.concat(chunks)
 }

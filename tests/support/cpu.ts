@@ -22,3 +22,19 @@ export function unlike(twin: string, least: Record<string, number>) {
     .map(([name, ms]) => [name, ms / least[twin]!] as const)
     .filter(([, ratio]) => ratio < 0.75 || ratio > 1.35)
 }
+
+/** The CPU time, in milliseconds, until something is done: all of it, and that of the longest turn of the event loop. */
+export async function turnsUntil(done: Promise<unknown>) {
+  const begin = process.cpuUsage()
+  const sum = ({ user, system }: NodeJS.CpuUsage) => (user + system) / 1000
+  let isDone = false
+  void done.finally(() => {
+    isDone = true
+  })
+  let longest = 0
+  for (let before = begin; !isDone; before = process.cpuUsage()) {
+    await new Promise(setImmediate)
+    longest = Math.max(longest, sum(process.cpuUsage(before)))
+  }
+  return { all: sum(process.cpuUsage(begin)), longest }
+}
