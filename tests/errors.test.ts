@@ -404,26 +404,43 @@ describe('over the wire', () => {
     expect(least.many).toBeLessThan(30 * least.few!)
   })
 
+  /**
+   * What two parts of a connection cost the service, the second sent a moment after the first. The client is another process:
+   * in this one it would send each time that the service waits.
+   */
+  async function costOf(first: string, second: [text: string, times: number]) {
+    const script = `
+      const [hostname, port, first, text, times, end] = process.argv.slice(1)
+      const socket = require('node:net').connect(port, hostname)
+      socket.write(first)
+      setTimeout(() => socket.write(text.repeat(times) + end), 50)
+      socket.on('data', data => process.stdout.write(data)).on('error', () => {})`
+    const { hostname, port } = new URL(api.url)
+    const [text, times] = second
+    const args = [hostname, port, first, text, String(times), '0\r\n\r\n']
+    const client = Bun.spawn([process.execPath, '-e', script, ...args], { stdout: 'pipe' })
+    const answer = new Response(client.stdout).text()
+    return { ...(await turnsUntil(answer)), answer: await answer }
+  }
+
   test('a body in chunks of one byte keeps no client waiting', async () => {
     const head = [
       'POST /api/v1/tasks/batch HTTP/1.1',
       `Authorization: Bearer ${ada.token}`,
       'Host: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n',
     ]
-    // In another process: in this one it would send each time that the service waits. The service reads when they arrive.
-    const script = `
-      const { hostname, port } = new URL(${JSON.stringify(api.url)})
-      const socket = require('node:net').connect(port, hostname)
-      socket.write(${JSON.stringify(head.join('\r\n'))})
-      setTimeout(() => socket.write('1\\r\\n \\r\\n'.repeat(500_000) + '0\\r\\n\\r\\n'), 50)
-      socket.on('data', data => process.stdout.write(data))`
-    const client = Bun.spawn([process.execPath, '-e', script], { stdout: 'pipe' })
-    const answer = new Response(client.stdout).text()
+    const { all, longest, answer } = await costOf(head.join('\r\n'), ['1\r\n \r\n', 500_000])
 
-    const { all, longest } = await turnsUntil(answer)
-
-    expect(await answer).toStartWith('HTTP/1.1 422')
+    expect(answer).toStartWith('HTTP/1.1 422')
     expect(longest).toBeLessThan(all / 2)
+  })
+
+  test('thousands of requests in one packet keep no client waiting', async () => {
+    const request = 'GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n'
+    const { all, longest, answer } = await costOf(request, [request, 10_000])
+
+    expect(answer).toStartWith('HTTP/1.1 404')
+    expect(longest).toBeLessThan(all / 5)
   })
 
   test('a thousand lists in an address keep no client waiting', async () => {

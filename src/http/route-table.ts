@@ -22,8 +22,13 @@ export function allowedMethods(routes: Routes, path: string): Set<string> {
   return allowed
 }
 
-/** Whether an address matches a route's pattern (`/tasks/:id`), with or without a trailing slash. */
+/** For each route's pattern (`/tasks/:id`): what addresses match it, with or without a trailing slash. */
+const expressions = new Map<string, RegExp>()
+
 function matches(pattern: string, path: string): boolean {
-  const expression = pattern.replace(/\/$/, '').replaceAll('.', '\\.').replace(/:\w+/g, '[^/]+')
-  return new RegExp(`^${expression}/?$`).test(path)
+  const expression = expressions.getOrInsertComputed(pattern, () => {
+    const source = pattern.replace(/\/$/, '').replaceAll('.', '\\.').replace(/:\w+/g, '[^/]+')
+    return new RegExp(`^${source}/?$`)
+  })
+  return expression.test(path)
 }

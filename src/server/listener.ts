@@ -3,6 +3,7 @@ import { bind } from '../http/bind.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { claimName } from '../lib/claim-name.ts'
 import { AppError } from '../lib/errors.ts'
+import { eventLoopTurns } from '../lib/event-loop-turns.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 
 type Handler = (request: Request) => Response | Promise<Response>
@@ -29,6 +30,8 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
   let handle: Handler = request =>
     earlyProbe(request, log) ?? attached.promise.then(handler => handler(request))
 
+  const turn = eventLoopTurns()
+
   const server = bind({ host, port }, () =>
     Bun.serve({
       hostname: host,
@@ -40,7 +43,8 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
       // Bun's error page for developers shows source code.
       development: false,
       error: error => lastResort(error, log),
-      fetch: request => handle(withHost(request)),
+      // One packet may hold thousands of requests.
+      fetch: request => turn()?.then(() => handle(withHost(request))) ?? handle(withHost(request)),
     }),
   )
 
