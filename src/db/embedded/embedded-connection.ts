@@ -16,7 +16,7 @@ interface Column {
   dataTypeID: number
 }
 
-/** Each text that is prepared has a plan in the engine's memory. */
+/** Each text that is prepared has a plan in the engine's memory: of more than that the oldest goes. */
 const preparedMax = 500
 
 /**
@@ -25,6 +25,8 @@ const preparedMax = 500
  */
 export class EmbeddedConnection {
   readonly #prepared = new Map<string, Prepared>()
+  /** For names that never come again: a statement whose end failed is not mistaken for another one. */
+  #names = 0
 
   constructor(private readonly engine: PGlite) {}
 
@@ -55,9 +57,9 @@ export class EmbeddedConnection {
 
   /** Parses a statement; one that is kept is parsed once, and soon planned once. */
   async #parse(text: string, mayKeep = false): Promise<Prepared> {
-    const isKept = mayKeep && this.#prepared.size < preparedMax
-    const name = isKept ? `s${this.#prepared.size}` : ''
+    const name = mayKeep ? `s${++this.#names}` : ''
     const answer = await this.#send(
+      ...(mayKeep ? this.#dropSurplus() : []),
       serialize.parse({ name, text }),
       serialize.describe({ type: 'S', name }),
       serialize.sync(),
@@ -65,8 +67,16 @@ export class EmbeddedConnection {
     const values = answer.find(message => message instanceof messages.ParameterDescriptionMessage)
     const columns = answer.find(message => message instanceof messages.RowDescriptionMessage)
     const parsed = { name, parameterTypes: values?.dataTypeIDs ?? [], columns: columns?.fields ?? [] }
-    if (isKept) this.#prepared.set(text, parsed)
+    if (mayKeep) this.#prepared.set(text, parsed)
     return parsed
+  }
+
+  #dropSurplus(): Uint8Array[] {
+    const [oldest] = this.#prepared
+    if (!oldest || this.#prepared.size < preparedMax) return []
+    const [text, { name }] = oldest
+    this.#prepared.delete(text)
+    return [serialize.close({ type: 'S', name })]
   }
 
   #send(...parts: Uint8Array[]): Promise<messages.BackendMessage[]> {
