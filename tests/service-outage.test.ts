@@ -8,6 +8,7 @@ import { executablePath, type Running, startExecutable, untilReady } from './sup
 import { type Answer, testSettings, type User } from './support/harness.ts'
 import { execute, type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { stopwatch } from './support/stopwatch.ts'
+import { privateDatabase } from './support/template.ts'
 import {
   auditBooks,
   figures,
@@ -418,3 +419,28 @@ const settings = (url: string) => ({ ...testSettings, DATABASE_URL: url })
 async function rows(url: string, text: string): Promise<unknown[][]> {
   return (await execute(url, text)).map(row => Object.values(row))
 }
+
+test('a database whose rights are missing is 503 until they are there, as while a dump is restored', async () => {
+  const database = await privateDatabase()
+  const role = `clerk_${crypto.randomUUID().replaceAll('-', '')}`
+  await execute(
+    database.directUrl,
+    `create role ${role} login password 'x'; grant usage on schema drizzle to ${role};
+     grant select on all tables in schema drizzle to ${role}; grant all on all tables in schema public to ${role}`,
+  )
+  const address = Object.assign(new URL(database.directUrl), { username: role, password: 'x' })
+  const api = await startExecutable({ ...testSettings, DATABASE_URL: address.href })
+  await untilReady(api)
+  const ada = await api.user()
+  await execute(database.directUrl, `revoke insert on tasks from ${role}`)
+  const refused = await api.post('/tasks', { token: ada.token, json: { title: 'x' } })
+  await execute(database.directUrl, `grant insert on tasks to ${role}`)
+  const again = await api.post('/tasks', { token: ada.token, json: { title: 'x' } })
+  await api.stop()
+  await execute(database.directUrl, `drop owned by ${role}; drop role ${role}`)
+  await database.drop()
+
+  expect(isRefusal(refused)).toBe(true)
+  expect(api.lines.filter(line => line.includes('"code":"42501"'))).toHaveLength(1)
+  expect(again.status).toBe(201)
+})
