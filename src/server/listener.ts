@@ -3,7 +3,6 @@ import { bind } from '../http/bind.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { claimName } from '../lib/claim-name.ts'
 import { AppError } from '../lib/errors.ts'
-import { eventLoopTurns } from '../lib/event-loop-turns.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 
 type Handler = (request: Request) => Response | Promise<Response>
@@ -21,6 +20,12 @@ const bodyBytesMax = 1024 * 1024 * 1024
 export const idleSeconds = 30
 
 /**
+ * One packet may hold thousands of requests. After so many one waits for a turn of the event loop; where requests are
+ * pipelined, Bun then closes the connection.
+ */
+const requestsAtOnce = 500
+
+/**
  * Listens before the app is loaded and its database opened: a port in use is noticed at once, and early requests wait
  * instead of being refused. Before `attach` only `/health` and `/health/live` are answered, which say that the process
  * is alive. Throws when it cannot listen there.
@@ -30,7 +35,11 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
   let handle: Handler = request =>
     earlyProbe(request, log) ?? attached.promise.then(handler => handler(request))
 
-  const turn = eventLoopTurns()
+  let requests = 0
+  async function later(request: Request) {
+    await new Promise(setImmediate)
+    return handle(withHost(request))
+  }
 
   const server = bind({ host, port }, () =>
     Bun.serve({
@@ -43,8 +52,7 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
       // Bun's error page for developers shows source code.
       development: false,
       error: error => lastResort(error, log),
-      // One packet may hold thousands of requests.
-      fetch: request => turn()?.then(() => handle(withHost(request))) ?? handle(withHost(request)),
+      fetch: request => (++requests % requestsAtOnce === 0 ? later(request) : handle(withHost(request))),
     }),
   )
 
