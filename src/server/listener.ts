@@ -20,8 +20,8 @@ const bodyBytesMax = 1024 * 1024 * 1024
 export const idleSeconds = 30
 
 /**
- * One packet may hold thousands of requests. After so many one waits for a turn of the event loop; where requests are
- * pipelined, Bun then closes the connection.
+ * One packet may hold thousands of requests: each 500th waits for a turn of the event loop. Where they are pipelined, Bun
+ * then closes the connection.
  */
 const requestsAtOnce = 500
 
