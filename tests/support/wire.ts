@@ -92,7 +92,7 @@ export function expectError(answer: Answer, status: number, code: string, detail
     request_id: answer.headers.get('x-request-id'),
     // As far as it can be read; `null` otherwise.
     ...(status === 422 && { body: answer.body.body }),
-    // What a change was to be made of.
+    // The task or list as it is now.
     ...(status === 412 && { current: answer.body.current }),
     // Only the OAuth 2 calls have them; tests/oauth.test.ts says which.
     ...(answer.body.error && {
