@@ -1,4 +1,4 @@
-import { and, desc, eq, gt, inArray, isNull, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
+import { and, desc, eq, gt, isNull, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessions, users } from '../../db/tables.ts'
 import { setCaller, withoutTimeBudget } from '../../db/time-budget.ts'
@@ -14,6 +14,7 @@ import type { ApiTokens } from './api-tokens.ts'
 import { endRows } from './end-access.ts'
 import type { TokenPair } from './model.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
+import { isSurplus } from './surplus.ts'
 import type { TokenCache } from './token-cache.ts'
 import type { Tokens } from './tokens.ts'
 
@@ -94,18 +95,6 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
       .returning({ userId: sessions.userId })
   }
 
-  /** The condition for sessions of the user beyond the most that there may be. */
-  function isSurplus(userId: string) {
-    const ofUser = eq(sessions.userId, userId)
-    const surplus = db
-      .select({ id: sessions.id })
-      .from(sessions)
-      .where(ofUser)
-      .orderBy(desc(sessions.lastUsedAt))
-      .offset(sessionsMax)
-    return and(ofUser, inArray(sessions.id, surplus))
-  }
-
   async function endSessions(which: SQL | undefined): Promise<string[]> {
     const ids = await endRows(db, sessions, which)
     tokenCache.revoke(ids)
@@ -157,7 +146,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
           .for('share')
         if (!owner) return undefined
         await tx.insert(sessions).values({ id, userId, tokenHash, expiresAt: endOfSession, userAgent, ip })
-        return endRows(tx, sessions, isSurplus(userId))
+        return endRows(tx, sessions, isSurplus(tx, 'sessions', userId, sessionsMax))
       })
       if (!ended) return undefined
       tokenCache.revoke(ended)

@@ -1,4 +1,4 @@
-import { and, desc, eq, gt, inArray, sql } from 'drizzle-orm'
+import { and, eq, gt, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { tickets } from '../../db/tables.ts'
 import type { Caller } from '../../http/require-user.ts'
@@ -6,6 +6,7 @@ import { AppError } from '../../lib/errors.ts'
 import { sha256 } from '../../lib/sha256.ts'
 import { formatUuid, uuidBytes } from '../../lib/uuid.ts'
 import type { Ticket } from './model.ts'
+import { isSurplus } from './surplus.ts'
 import type { Tokens } from './tokens.ts'
 
 const idBytes = 16
@@ -28,14 +29,7 @@ export function createTickets({ db, tokens }: { db: Db; tokens: Tokens }) {
       const issued = Buffer.concat([uuidBytes(userId), secret]).toString('base64url')
       const expiresAt = sql`now() + make_interval(secs => ${lifetimeSeconds})`
       await db.insert(tickets).values({ userId, sessionId, hash: sha256(issued), expiresAt })
-      const isOwn = eq(tickets.userId, userId)
-      const surplus = db
-        .select({ hash: tickets.hash })
-        .from(tickets)
-        .where(isOwn)
-        .orderBy(desc(tickets.expiresAt))
-        .offset(ticketsMax)
-      await db.delete(tickets).where(and(isOwn, inArray(tickets.hash, surplus)))
+      await db.delete(tickets).where(isSurplus(db, 'tickets', userId, ticketsMax))
       return { ticket: issued, expires_in: lifetimeSeconds }
     },
 
