@@ -191,8 +191,8 @@ function whereClause(userId: UserId, query: ListQuery): SQL {
 }
 
 /**
- * Each part is in the title or in the description. `strpos` takes long for no part and no text, unlike `like`; `offset 0`
- * keeps PostgreSQL from reading the words, which may lie in another table, once for each part.
+ * Each part is in the title or in the description. By `strpos`, because LIKE takes long where a phrase is nearly there;
+ * `offset 0` keeps PostgreSQL from reading the words, which may lie in another table, once for each part.
  */
 function hasParts(parts: string[]): SQL {
   if (parts.length === 0) return sql`false`
