@@ -9,16 +9,13 @@ export function bind<Server>(
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException
     const where = `${urlHost(host)}:${port}`
-    const wrongHost = `${host} is not an address of this machine: set ${names.host} to one, or to 0.0.0.0 for all of them`
     const sentences: Record<string, string> = {
       EADDRINUSE: `${where} is in use by another process: stop it, or set ${names.port} to a free port`,
       EACCES: `${where} needs a privilege: set ${names.port} to 1024 or more, or grant CAP_NET_BIND_SERVICE`,
-      EADDRNOTAVAIL: wrongHost,
-      // A name that does not resolve: of getaddrinfo, and of Bun's listener.
-      ENOTFOUND: wrongHost,
-      ENOENT: wrongHost,
     }
-    throw sentences[code] ? new Error(sentences[code], { cause: error }) : error
+    // Of a name that does not resolve Bun has whatever code the system used last.
+    const other = `cannot listen on ${host} (${code}): set ${names.host} to an address of this machine, or to 0.0.0.0 for all of them`
+    throw code ? new Error(sentences[code] ?? other, { cause: error }) : error
   }
 }
 
