@@ -1,7 +1,7 @@
 /**
  * `bun scripts/test.ts [options] [arguments of bun test]`: builds the executable, starts a PostgreSQL, runs the tests
  * with both, names what failed, prints `N passed, N failed` as its last line and exits 1 unless tests ran and all of them
- * passed. Without a file among the arguments, two files run at a time, and then, one by one, those that find answers late
+ * passed. Without a file among the arguments, three files run at a time, and then, one by one, those that find answers late
  * when another file keeps the machine busy.
  *
  * - `--no-build`: the executable is only built if a test needs it and it is older than the sources.
@@ -42,7 +42,8 @@ const isTimed = /support\/(traffic|stopwatch)\.ts|'\.\/stage\.ts'/
  */
 const alone = new Set(['faults', 'outage'])
 
-const twoAtATime = ['--parallel=2', '--no-isolate']
+/** More than the cores of a small machine: most files also wait. */
+const threeAtATime = ['--parallel=3', '--no-isolate']
 /** Unlike without options, Bun prints the name of a file before its tests. */
 const oneByOne = ['--parallel=1', '--no-isolate']
 
@@ -67,7 +68,7 @@ async function main(args: string[]): Promise<number> {
   const has = (option: string) => args.includes(option)
   const rest = args.filter(arg => !['--no-build', '--fast', '--check'].includes(arg))
   const runs = has('--fast')
-    ? [[...twoAtATime, ...rest, ...files(isFast)]]
+    ? [[...threeAtATime, ...rest, ...files(isFast)]]
     : rest.length > 0
       ? [[...oneByOne, ...rest]]
       : allFiles()
@@ -116,7 +117,7 @@ function files(isWanted: (content: string, path: string) => boolean): string[] {
 function allFiles(): string[][] {
   const isAlone = (path: string) => alone.has(basename(path, '.test.ts'))
   return [
-    [...twoAtATime, ...files((_, path) => !isAlone(path))],
+    [...threeAtATime, ...files((_, path) => !isAlone(path))],
     [...oneByOne, ...files((_, path) => isAlone(path))],
   ]
 }
