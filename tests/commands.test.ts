@@ -538,6 +538,26 @@ describe('config', () => {
     expect(table).toContainEqual(expect.stringMatching(/^PORT +9000 +environment$/))
   })
 
+  test('names what is nearly a setting, and so do doctor and serve', async () => {
+    const cwd = mkdtempSync(join(folder, 'misspelled-'))
+    writeFileSync(join(cwd, '.env'), 'DATABSE_URL=postgres://ada:geheim@db/todo\n')
+    const config = await runCommand(['config'], { cwd })
+    const doctor = await runCommand(['doctor'], { cwd })
+    // It does not get far: the address is of another machine.
+    const serve = await runCommand(['serve'], { cwd, env: { HOST: '192.0.2.1' } })
+
+    expect(config.stderr).toBe('there is no setting DATABSE_URL; the nearest is DATABASE_URL\n')
+    expect(lines(doctor.stdout)[1]).toBe(
+      'warn  settings     there is no DATABSE_URL; if DATABASE_URL is meant, correct the name',
+    )
+    expect(JSON.parse(serve.stdout)).toMatchObject({
+      level: 'warn',
+      msg: 'no such setting',
+      name: 'DATABSE_URL',
+      nearest: 'DATABASE_URL',
+    })
+  })
+
   test('hides every secret', async () => {
     const file = join(folder, 'secret')
     writeFileSync(file, 'geheim-file-geheim-file-geheim-file-1\n')

@@ -197,6 +197,19 @@ test('an empty value, and one of nothing but white space, count as not set', () 
   }
 })
 
+test.each([
+  [{ DATABSE_URL: url }, ['DATABSE_URL', 'DATABASE_URL']],
+  [{ DATABASE_URL_FILES: '/x' }, ['DATABASE_URL_FILES', 'DATABASE_URL_FILE']],
+  [{ database_url: url }, ['database_url', 'DATABASE_URL']],
+  [{ METRICS_TOKENS: '', LOGLEVEL: 'warn' }, ['METRICS_TOKENS', 'METRICS_TOKEN', 'LOGLEVEL', 'LOG_LEVEL']],
+  // What other programs have, and what is nearly a setting that is set.
+  [{ PORTS: '1', HOSTS: 'x', PATH: '/bin', DATABASE: 'x', SECRET: 'x', POSTGRES_URL: url }, []],
+  [{ DATABASE_URI: url, DATABASE_URL: url }, []],
+  [{ DATABASE_URI: url, DATABASE_URL_FILE: fileWith(url) }, []],
+])('a name that is nearly a setting is noticed, unless that is set: %j', (env: Env, found) => {
+  expect(parseConfig(env).misspelled.flatMap(({ name, nearest }) => [name, nearest])).toEqual(found)
+})
+
 test('every setting can be set', () => {
   const config = parseConfig({
     ENVIRONMENT: 'production',

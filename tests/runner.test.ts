@@ -71,7 +71,7 @@ test('a run that does not end is ended, and says which file it was at', async ()
   cpSync(testFile(`test('passes', () => {})`), join(project, 'tests/passes.test.ts'))
   const env = { TEST_MINUTES_MAX: '0.05' }
 
-  const [oneByOne, twoAtATime] = await Promise.all([
+  const [oneByOne, threeAtATime] = await Promise.all([
     run([testFile(hangs)], undefined, undefined, env),
     run(['--fast'], project, undefined, env),
   ])
@@ -79,8 +79,8 @@ test('a run that does not end is ended, and says which file it was at', async ()
   const late = 'failed: bun test did not end within 0.05 minutes (TEST_MINUTES_MAX): see the last file above'
   expect(oneByOne.errors).toMatch(/^\S+\.test\.ts:\n\(pass\) passes.*\n$/m)
   expect(oneByOne.output).toEndWith(`${late}\n0 passed, 1 failed`)
-  expect(twoAtATime.output).toContain('failed: tests/hangs.test.ts > (worker crashed)')
-  expect(twoAtATime.output).toEndWith(`${late}\n2 passed, 2 failed`)
+  expect(threeAtATime.output).toContain('failed: tests/hangs.test.ts > (worker crashed)')
+  expect(threeAtATime.output).toEndWith(`${late}\n2 passed, 2 failed`)
 })
 
 test.each([

@@ -21,6 +21,7 @@ type Service = Awaited<ReturnType<typeof import('../server/start.ts').serve>>
 export async function serveCommand() {
   const config = readConfig()
   const log = openLog(config, config.workers === 1 ? {} : { batchBytesMax: pipeBufferBytes })
+  for (const names of config.misspelled) log.warn('no such setting', names)
   warnOfIgnored(config, log)
   warnOfFewFiles(config, log)
   if (config.workers === 1) return run(config, log)

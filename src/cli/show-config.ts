@@ -1,6 +1,6 @@
 import { type Config, ConfigError, readSettings } from '../config/config.ts'
 import { readEnv } from './read-config.ts'
-import { printable, printRows } from './terminal.ts'
+import { printable, printRows, say } from './terminal.ts'
 
 /**
  * `todo-api config`: prints every setting in force and its source, then throws `ConfigError` with all mistakes. The value of
@@ -24,6 +24,8 @@ export async function configCommand(_: string, { json = false }: { json?: boolea
     }
   })
   await printRows(json, rows, { NAME: row => row.name, VALUE: row => row.value, FROM: row => row.from })
+  for (const { name, nearest } of config.misspelled)
+    say(`there is no setting ${printable(name)}; the nearest is ${nearest}`)
   if (mistakes.length > 0) throw new ConfigError(mistakes)
 }
 

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { parseNetwork } from '../lib/client-address.ts'
 import { emailPattern, isNewPassword, passwordBytesMax, passwordLengthMin } from '../lib/credentials.ts'
 import { DatabaseUrlError, parseDatabaseUrl } from './database-url.ts'
+import { findMisspelled } from './misspelled.ts'
 
 export type Env = Record<string, string | undefined>
 
@@ -113,6 +114,8 @@ export function readSettings(env: Env) {
     metrics: metrics(read, port),
     /** The variables of OpenTelemetry; `undefined`: no traces. */
     tracing: tracing(read),
+    /** Names that mean nothing here, and were probably to be these settings. */
+    misspelled: findMisspelled(read),
   }
   return { config, settings, mistakes }
 }
@@ -132,7 +135,7 @@ interface Setting {
   isSecret: boolean
 }
 
-type Reader = ReturnType<typeof createReader>
+export type Reader = ReturnType<typeof createReader>
 
 /** Reads single settings from the environment, and collects which they are and what is wrong with them. */
 export function createReader(env: Env) {

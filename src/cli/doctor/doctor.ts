@@ -50,6 +50,8 @@ function examineSettings(tell: Tell): Config | undefined {
   try {
     const config = readConfig()
     tell('settings', 'valid; `todo-api config` lists them', ok)
+    for (const { name, nearest } of config.misspelled)
+      tell('settings', `there is no ${name}`, warn(`if ${nearest} is meant, correct the name`))
     examineWorkers(config, tell)
     return config
   } catch (error) {
