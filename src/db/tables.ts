@@ -129,7 +129,7 @@ export const tickets = pgTable(
   'tickets',
   {
     userId: uuid('user_id').notNull(),
-    /** SHA-256 of the ticket, hex. The ticket itself is never stored. */
+    /** HMAC-SHA-256 of the ticket, hex. The ticket itself is never stored. */
     hash: text('hash').notNull(),
     sessionId: uuid('session_id').notNull(),
     expiresAt: instant('expires_at').notNull(),

@@ -116,7 +116,7 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   const sessions = createSessions({ db, tokens, refreshTokens, apiTokens, tokenCache })
   const tasks = createTaskService({ db, log, secretKey })
   const lists = createListService({ db, secretKey })
-  const tickets = createTickets({ db, tokens })
+  const tickets = createTickets({ db, tokens, secretKey })
   const { authenticate } = sessions
   const streams = createStreams({ db, log, tasks, authenticate, streamsMax: config.streamsMax })
   const { registration } = config
