@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, jest, spyOn, test } from 'bun:te
 import { diag } from '@opentelemetry/api'
 import { Elysia } from 'elysia'
 import { version } from '../package.json'
-import { parseConfig } from '../src/config/config.ts'
+import { type Env, parseConfig } from '../src/config/config.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { createTracing, samplerOf } from '../src/telemetry/tracing.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
@@ -471,6 +471,11 @@ test('traces are off unless the variables ask for them', () => {
   expect(parseConfig({ OTEL_TRACES_EXPORTER: 'otlp' }).tracing).toEqual({ OTEL_TRACES_EXPORTER: 'otlp' })
 })
 
+test.each(['', 'api-key=a%20b', ' a = b==, c=d ,'])('the headers of the collector may be %j', headers => {
+  const env = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c:4318', OTEL_EXPORTER_OTLP_TRACES_HEADERS: headers }
+  expect(parseConfig(env).tracing).toEqual(env)
+})
+
 test('what is set for traces wins over what is set for all signals', () => {
   const all = { OTEL_EXPORTER_OTLP_ENDPOINT: 'none', OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' }
   const own = {
@@ -497,7 +502,11 @@ test.each([
     { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c:4317', OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' },
     'OTEL_EXPORTER_OTLP_PROTOCOL must be http/json',
   ],
-])('the variables %p are refused', (env, mistake) => {
+  ...['Authorization: Basic dXNlcjpnZWhlaW0=', 'authorization Bearer geheim', 'a=b,geheim'].map(headers => [
+    { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c:4318', OTEL_EXPORTER_OTLP_HEADERS: headers },
+    /^Settings:\n {2}OTEL_EXPORTER_OTLP_HEADERS must look like name=value,name=value$/,
+  ]),
+] as [Env, string | RegExp][])('the variables %p are refused', (env, mistake) => {
   expect(() => parseConfig(env)).toThrow(mistake)
 })
 

@@ -341,6 +341,9 @@ function backups({ text, integer, mistake }: Reader, { environment, dataDir, dat
   return mistake('BACKUP_EVERY must look like 30m, 6h or 1d, and be from 1m to 14d')
 }
 
+/** `name=value`, or nothing. */
+const header = /^\s*([\w!#$%&'*+.^`|~-]+\s*=.*)?$/s
+
 /** The names are OpenTelemetry's (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables). */
 function tracing({ env, note, text, oneOf, mistake }: Reader): Env | undefined {
   /** What is set for traces or, without that, for all signals; and the name of the setting that decides. */
@@ -359,7 +362,13 @@ function tracing({ env, note, text, oneOf, mistake }: Reader): Env | undefined {
     mistake(`${endpoint.name} must look like http://collector:4318`)
   // The exporter reads them itself: those that are set are in force.
   const own = Object.entries(env).filter(([name]) => name.startsWith('OTEL_'))
-  for (const [name] of own) note(name, undefined, name.endsWith('_HEADERS'))
+  for (const [name, value = ''] of own) {
+    const isHeaders = name.endsWith('_HEADERS')
+    note(name, undefined, isHeaders)
+    // The exporter drops one that is not, without a word, or with one that repeats it.
+    if (isHeaders && !value.split(',').every(part => header.test(part)))
+      mistake(`${name} must look like name=value,name=value`)
+  }
   return Object.fromEntries(own)
 }
 
