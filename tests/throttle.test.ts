@@ -451,6 +451,26 @@ onBothDatabases(
       expect(await throttle.limitAttempts(on(account), from(null), async () => 'right')).toBe('right')
     })
 
+    test('an attempt that finds no room for its password takes none of another address along', async () => {
+      const throttle = createThrottle(
+        { query: api.sql },
+        { loginsPerMinute: 0, failuresPerAccount: 5, registrationsPerHour: 0 },
+      )
+      const { hash } = createPasswords({ cost: 8, atOnce: 1, waiting: 2 })
+      const account = crypto.randomUUID()
+      const busy = from('203.0.113.1')
+      // One is hashed, one waits: an address has half of the places.
+      const hashed = [hash('correct horse', busy), hash('correct horse', busy)]
+      const refused = throttle.limitAttempts(on(account), busy, () => hash('correct horse', busy))
+      const owner = throttle.limitAttempts(on(account), from('203.0.113.2'), async () => 'right')
+
+      expect(await Promise.allSettled([refused, owner])).toEqual([
+        { status: 'rejected', reason: expect.objectContaining({ code: 'unavailable' }) },
+        { status: 'fulfilled', value: 'right' },
+      ])
+      await Promise.all(hashed)
+    })
+
     test.each([
       ['where the user is signed in', 5, '2001:db8:8:1::1'],
       ['without a limit', 0, '203.0.113.1'],

@@ -6,14 +6,21 @@ import { createFairQueue } from '../../lib/fair-queue.ts'
 /** Whose work waits. */
 export type Waiter = Pick<Client, 'ip' | 'signal'>
 
+/** What comes has no room; those of other addresses may have. */
+class QueueFull extends AppError {
+  constructor() {
+    super('unavailable')
+  }
+}
+
 interface Place extends PromiseWithResolvers<void> {
   caller: string | undefined
 }
 
 /**
  * Runs work `atOnce` at a time, the addresses in turn. What comes when its address has no room in the queue (`waitingMax` and
- * fair-queue.ts) is `unavailable`. So is what waits when the work before it is: it would wait as long again. Work of a client
- * that hangs up leaves the queue. Without a client it is the service's own.
+ * fair-queue.ts) is `unavailable`. So is what waits when the work before it is, as while the database is away: it would wait
+ * as long again. Work of a client that hangs up leaves the queue. Without a client it is the service's own.
  */
 export function createQueue(atOnce: number, waitingMax: number) {
   let running = 0
@@ -24,11 +31,12 @@ export function createQueue(atOnce: number, waitingMax: number) {
     const caller = client && networkOf(client.ip)
     if (running < atOnce) running++
     else if (waiting.hasRoom(caller)) await turn(caller, client?.signal)
-    else throw new AppError('unavailable')
+    else throw new QueueFull()
     try {
       return await work()
     } catch (error) {
-      if (findAppError(error)?.code === 'unavailable') refuseAll(error)
+      const isFull = error instanceof QueueFull
+      if (!isFull && findAppError(error)?.code === 'unavailable') refuseAll(error)
       throw error
     } finally {
       waiting.yieldTurn(caller)
