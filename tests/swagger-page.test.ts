@@ -50,7 +50,9 @@ describe.skipIf(!chromiumPath)('with the Swagger page, in a browser without a ne
     expect(listed.status).toBe('200')
     expect(JSON.parse(listed.body)).toMatchObject([{ title, status: 'pending' }])
 
-    // Still signed in after a reload.
+    // Still signed in after a reload, by the tokens: the password is not kept.
+    expect(await page.evaluate(() => JSON.stringify(localStorage))).toContain('refresh_token')
+    expect(await page.evaluate(() => JSON.stringify(localStorage))).not.toContain(password)
     await page.reload()
     expect(JSON.parse((await tryOut(page, 'tasks-listTasks')).body)).toHaveLength(1)
 

@@ -75,6 +75,9 @@ const foldRare = (Responses, { React }) => props => {
     React.createElement(Responses, props), React.createElement('button', fold, label))
 }
 
+// Swagger UI stores the whole form of a sign-in, so that it lasts over a reload. The tokens are enough.
+const withoutPassword = authorize => ({ auth, ...payload }) => authorize({ ...payload, auth: { ...auth, password: '' } })
+
 SwaggerUIBundle({
   url: '/openapi.json',
   dom_id: '#swagger-ui',
@@ -86,7 +89,10 @@ SwaggerUIBundle({
   // Otherwise the page sends the document's address to a validator on the internet.
   validatorUrl: null,
   // There is one server, the one that serves this page.
-  plugins: [{ wrapComponents: { ServersContainer: () => () => null, responses: foldRare } }],
+  plugins: [{
+    wrapComponents: { ServersContainer: () => () => null, responses: foldRare },
+    statePlugins: { auth: { wrapActions: { authorizeOauth2: withoutPassword } } },
+  }],
 })
 `
 
