@@ -10,7 +10,9 @@ export async function healthcheckCommand(): Promise<boolean> {
   const { host, port } = readConfig()
   const { hostname } = new URL(`http://${urlHost(host)}`)
   const url = `http://${loopback[hostname] ?? hostname}:${port}/health/ready`
-  const response = await fetch(url, { signal: AbortSignal.timeout(3000) }).catch(error => {
+  // Not through the proxy of HTTP_PROXY, which Docker may set in every container.
+  const request = { proxy: false, signal: AbortSignal.timeout(3000) }
+  const response = await fetch(url, request as RequestInit).catch(error => {
     throw new Error(
       `${url} does not answer (${error.name === 'TimeoutError' ? 'for 3 s' : (error.code ?? error.message)})`,
     )
