@@ -335,6 +335,13 @@ describe('a log', () => {
     expect(lines()[0]).toMatch(/^\d\d:\d\d:\d\d INFO {2}migrated to=\/x count=2$/)
   })
 
+  test('quotes at a terminal what could be taken for more fields', () => {
+    const { log, lines } = written('info', true)
+    log.warn('origin refused', { origin: 'null remedy=x', about: 'a=b', quoted: 'a"b', plain: 'a/b' })
+
+    expect(lines()[0]).toEndWith('origin="null remedy=x" about="a=b" quoted="a\\"b" plain=a/b')
+  })
+
   test('shows a stack in lines at a terminal', () => {
     const { log, lines } = written('info', true)
     log.error('failed', { stack: '    at a (file.ts:1:1)\n    at b (file.ts:2:1)' })

@@ -155,9 +155,9 @@ function formatRequest({ method, route, status, ms, request_id }: Fields): strin
 const escaped = (value: unknown) =>
   JSON.stringify(value)?.replace(/[\x7f-\x9f]/g, char => `\\u00${char.charCodeAt(0).toString(16)}`)
 
-/** Whether a text can be printed unescaped: without control characters, but a stack keeps its line breaks. */
+/** Whether a text can be printed as it is: one that could be taken for more fields is quoted, but a stack keeps its lines. */
 const isPlain = (name: string, value: unknown) =>
-  typeof value === 'string' && (name === 'stack' || !/\p{Cc}/u.test(value))
+  typeof value === 'string' && (name === 'stack' || !/[\p{Cc}\s="]/u.test(value))
 
 /** Keep a line below PIPE_BUF. */
 const messageLengthMax = 500
