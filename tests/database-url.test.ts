@@ -625,7 +625,10 @@ describe('a failure to connect has a code of its own:', () => {
     await until(() => silent.open() === 1)
     silent[Symbol.dispose]()
 
-    await expect(asking).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' })
+    // Reset, if it had not read what was sent to it.
+    await expect(asking).rejects.toMatchObject({
+      code: expect.stringMatching(/^(CONNECTION_CLOSED|ECONNRESET)$/),
+    })
   })
 
   test('a server that has TLS and does not begin it', async () => {
