@@ -244,7 +244,8 @@ describe('the data folder', () => {
     const api = await serve(folder)
     const mode = (path: string) => (statSync(join(folder, path)).mode & 0o777).toString(8)
 
-    expect(['data', 'data/secret_key', 'data/control'].map(mode)).toEqual(['700', '600', '600'])
+    const files = ['secret_key', 'lock', 'control'].map(name => mode(`data/${name}`))
+    expect([mode('data'), ...files]).toEqual(['700', '600', '600', '600'])
     expect(readFileSync(join(folder, 'data/secret_key'), 'utf8')).toMatch(/^[0-9a-f]{64}$/)
     expect(api.log()).not.toContain(readFileSync(join(folder, 'data/secret_key'), 'utf8'))
     await api.stop()
@@ -511,7 +512,7 @@ describe('the commands', () => {
     const check = (env = {}) => run(folder, ['healthcheck'], { PORT: api.port, ...env })
 
     const up = await check()
-    // Docker gives every container the proxy of its client.
+    // Docker sets the proxy of its client in every container.
     const besideProxy = await check({ HTTP_PROXY: 'http://127.0.0.1:1', http_proxy: 'http://127.0.0.1:1' })
     await api.stop()
     const down = await check()

@@ -1,9 +1,11 @@
 import { Database } from 'bun:sqlite'
 import {
   chmodSync,
+  closeSync,
   existsSync,
   fstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -174,8 +176,11 @@ const held = new Set<Database>()
 
 /** Locks a file in a data folder until it is closed or the process ends; creates it if it does not exist. */
 export function lockFile(path: string, name = lockName, waitMs = lockLimits.waitMs): Database {
+  const file = join(path, name)
   try {
-    const lock = new Database(join(path, name), { create: true })
+    // SQLite would make one that all users can read, and so lock.
+    if (!existsSync(file)) closeSync(openSync(file, 'a', 0o600))
+    const lock = new Database(file)
     lock.run(`PRAGMA busy_timeout = ${waitMs}`)
     // Without a journal on disk, SQLite does not mind that the file is deleted meanwhile.
     lock.run('PRAGMA journal_mode = MEMORY')
