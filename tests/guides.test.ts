@@ -51,7 +51,7 @@ describe('a client by README and docs/client.md', () => {
     const lines = blocks(path, 'sh').flatMap(({ code }) => code.match(/^npx .+$/gm) ?? [])
     await Promise.all(
       lines.map(line => {
-        const command = line.replace('http://127.0.0.1:8000', service.url).replace(/^npx (-p \S+ )*/, '')
+        const command = line.replace('http://127.0.0.1:8000', service.url).replace(/^npx /, '')
         const [name, ...args] = command.split(' ')
         return run(join(packages, '.bin', name!), ...args)
       }),
@@ -62,7 +62,8 @@ describe('a client by README and docs/client.md', () => {
   async function writeChecked(files: Record<string, string>) {
     for (const [file, code] of Object.entries(files))
       writeFileSync(join(folder, file), code.replaceAll('http://127.0.0.1:8000', service.url))
-    const flags = '--strict --noEmit --skipLibCheck --allowImportingTsExtensions --module preserve'
+    const flags =
+      '--strict --exactOptionalPropertyTypes --noEmit --skipLibCheck --allowImportingTsExtensions --module preserve'
     const library = ['--target', 'esnext', '--lib', 'esnext,dom,dom.iterable']
     await run(join(packages, '.bin/tsc'), ...flags.split(' '), ...library, ...Object.keys(files))
   }

@@ -156,7 +156,7 @@ describe.skipIf(!chromiumPath)('with the Swagger page, in a browser without a ne
       await service.task(ada, { title: 'hers' })
       await page.getByRole('button', { name: 'Authorize' }).first().click()
       const dialog = page.locator('.dialog-ux .modal-ux')
-      const form = dialog.locator('.auth-container').filter({ hasText: 'apiToken' })
+      const form = dialog.locator('.auth-container').filter({ hasText: 'apiTokenAuth' })
       await form.locator('input').fill(token)
       await form.getByRole('button', { name: 'Apply credentials' }).click()
       await dialog.getByRole('button', { name: 'Close', exact: true }).first().click()

@@ -21,7 +21,7 @@ export const errorBody = t.Object(
   { title: 'Error' },
 )
 
-export const validationErrorBody = t.Object(
+export const validationFailedBody = t.Object(
   {
     detail: t.Array(
       t.Object(
@@ -47,7 +47,7 @@ export const validationErrorBody = t.Object(
       t.Unknown({ description: 'What was sent, with secrets masked.', examples: [{ title: '' }] }),
     ),
   },
-  { title: 'ValidationError' },
+  { title: 'ValidationFailed' },
 )
 
 /** Any route may meet these. */
@@ -55,7 +55,7 @@ const always = ['internal', 'unavailable'] as const satisfies ErrorCode[]
 
 /** The error responses of these codes, by status. */
 type ErrorResponses<Code extends ErrorCode> = {
-  [Status in StatusOf<Code>]: Status extends 422 ? typeof validationErrorBody : typeof errorBody
+  [Status in StatusOf<Code>]: Status extends 422 ? typeof validationFailedBody : typeof errorBody
 }
 
 /**
@@ -65,7 +65,7 @@ type ErrorResponses<Code extends ErrorCode> = {
 export const errors = <Code extends ErrorCode = never>(...codes: Code[]) =>
   documented<ErrorResponses<Code | (typeof always)[number]>>(() =>
     mapValues(byStatus(codes), (own, status) => ({
-      ...(status === '422' ? validationErrorBody : errorBody),
+      ...(status === '422' ? validationFailedBody : errorBody),
       codes: own,
     })),
   )

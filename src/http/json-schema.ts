@@ -74,7 +74,8 @@ function toUnion({ type: _, ...rest }: Schema, choices: Schema[]): Schema {
       ...(first!.enum && { enum: [...first!.enum, null] }),
     }
   }
-  return { anyOf: choices }
+  // No value has the form of two named schemas: some generators make one class of an `anyOf` of them.
+  return choices.every(choice => '$ref' in choice) ? { oneOf: choices } : { anyOf: choices }
 }
 
 /** A union of named schemas that a property tells apart: it has another value in each. */

@@ -9,7 +9,7 @@ import {
   documented,
   errorBody,
   type errors,
-  validationErrorBody,
+  validationFailedBody,
 } from './error-responses.ts'
 
 /** RFC 6749 has no code for a server in trouble at the token endpoint; these two are its codes of the authorization endpoint. */
@@ -42,9 +42,9 @@ const oauthFields = {
   }),
 }
 const oauthErrorBody = t.Object({ ...errorBody.properties, ...oauthFields }, { title: 'OAuthError' })
-const oauthValidationErrorBody = t.Object(
-  { ...validationErrorBody.properties, ...oauthFields },
-  { title: 'OAuthValidationError' },
+const oauthValidationFailedBody = t.Object(
+  { ...validationFailedBody.properties, ...oauthFields },
+  { title: 'OAuthValidationFailed' },
 )
 
 /** `errors` for a route behind `oauthBody`. */
@@ -53,7 +53,7 @@ export const oauthErrors = <Code extends ErrorCode = never>(...codes: Code[]) =>
     mapValues(byStatus(codes), (own, status) => {
       const { description, examples = [] } = describe(own)
       return {
-        ...(status === '422' ? oauthValidationErrorBody : oauthErrorBody),
+        ...(status === '422' ? oauthValidationFailedBody : oauthErrorBody),
         description,
         examples: examples.map(example => ({ ...example, ...oauthError(example as AppError) })),
       }
@@ -61,7 +61,7 @@ export const oauthErrors = <Code extends ErrorCode = never>(...codes: Code[]) =>
   )
 
 type OAuthErrorResponses<Responses> = {
-  [Status in keyof Responses]: Status extends 422 ? typeof oauthValidationErrorBody : typeof oauthErrorBody
+  [Status in keyof Responses]: Status extends 422 ? typeof oauthValidationFailedBody : typeof oauthErrorBody
 }
 
 /**

@@ -74,7 +74,8 @@ const securitySchemes = {
       password: { tokenUrl: '/api/v1/auth/login', refreshUrl: '/api/v1/auth/refresh', scopes: {} },
     },
   },
-  apiToken: {
+  // Not the name of the schema ApiToken: some generators write both into one namespace.
+  apiTokenAuth: {
     type: 'http',
     scheme: 'bearer',
     description:
@@ -228,7 +229,7 @@ function accessOf(
   const scope = method === 'GET' ? response.scopes.read : response.scopes.write
   if (scope === 'session') return { security: [{ password: [] }] }
   return {
-    security: [{ password: [] }, { apiToken: [] }],
+    security: [{ password: [] }, { apiTokenAuth: [] }],
     description: `${description}\n\nAPI tokens need the scope \`${scope}\`.`.trim(),
   }
 }

@@ -42,12 +42,15 @@ export function text(options: TextOptions = {}): TString {
     [Kind]: 'Text',
     [Rules]: options,
     type: 'string',
-    ...(pattern && isPortable(pattern) && { pattern: pattern.source }),
+    ...(pattern && isPortable(pattern) && { pattern: sourceOf(pattern) }),
     ...(notBlank && { pattern: '\\S' }),
     // Not the whole truth (bytes, not characters): the description has the rest.
     ...(maxBytes && { maxLength: maxBytes }),
   }) as unknown as TString
 }
+
+/** JavaScript escapes a slash, which means nothing in JSON Schema. */
+const sourceOf = ({ source }: RegExp) => source.replaceAll('\\/', '/')
 
 /** What is checked of a text. Beside it, its schema is what JSON Schema can say of that. */
 const Rules = Symbol('Rules')
@@ -92,7 +95,7 @@ TypeRegistry.Set<object>('Text', (schema, value) => textProblem(schema, value) =
 
 // Formats are for the document: `text` checks what a client writes. Of what the server writes only an address is
 // checked: Elysia's format accepts only ASCII, and would refuse to return addresses that `text` has accepted.
-FormatRegistry.Set('email', value => value.includes('@'))
+FormatRegistry.Set('idn-email', value => value.includes('@'))
 for (const format of ['date-time', 'uuid']) FormatRegistry.Set(format, () => true)
 
 interface StringListOptions extends TextOptions {

@@ -8,6 +8,11 @@ export interface Reply<Body> {
   body: Body | undefined
 }
 
+type Operation =
+  | { op: 'create'; task: { title: string } }
+  | { op: 'update'; id: string; version: number; task: { title: string } }
+  | { op: 'delete'; id: string }
+
 interface Task {
   id: string
   title: string
@@ -26,6 +31,8 @@ export interface GeneratedClient {
     token: string,
     query: { status: ('pending' | 'in_progress')[]; tag: string[]; limit: number; cursor?: string },
   ): Promise<Reply<unknown>>
+  /** Each operation on its own. */
+  batch(token: string, operations: Operation[]): Promise<Reply<unknown>>
   remove(token: string, id: string): Promise<Reply<unknown>>
 }
 
@@ -70,6 +77,19 @@ export async function flow(client: GeneratedClient) {
   const next = await client.list(token, { ...query, cursor })
   expect((next.body as Task[]).map(({ id }) => id)).toEqual([second])
   expect(next.headers.get('link')).toBeNull()
+
+  const batch = await client.batch(token, [
+    { op: 'create', task: { title: 'four' } },
+    { op: 'update', id: first, version: 1, task: { title: 'five' } },
+    { op: 'delete', id: 'no id' },
+  ])
+  expect(batch.status).toBe(200)
+  const { results } = batch.body as { results: { status: number; error?: { code: string } }[] }
+  expect(results.map(({ status, error }) => [status, error?.code])).toEqual([
+    [201, undefined],
+    [412, 'precondition_failed'],
+    [422, 'validation_failed'],
+  ])
 
   expect((await client.remove(token, first)).status).toBe(204)
   expect(codeOf(await client.read(token, first))).toBe('task_not_found')

@@ -8,7 +8,7 @@ export class Problem extends Error {
   /** Set when the same call may succeed later: the service is busy, restarting, or limits this user. */
   readonly retryAfterSeconds: number | undefined
 
-  constructor(response: Response, { detail }: Schemas['Error'] | Schemas['ValidationError']) {
+  constructor(response: Response, { detail }: Schemas['Error'] | Schemas['ValidationFailed']) {
     super(typeof detail === 'string' ? detail : detail.map(nameMistake).join('. '))
     this.status = response.status
     const isLater = response.status === 429 || response.status >= 500

@@ -8,7 +8,7 @@ export const email = text({
   pattern: emailPattern,
   format: 'email',
   // Without the pattern, which no generator of clients can use.
-  documented: { type: 'string', format: 'email', maxLength: 254, examples: ['ada@example.com'] },
+  documented: { type: 'string', format: 'idn-email', maxLength: 254, examples: ['ada@example.com'] },
 })
 
 /** More than an address has in any form. The normalization of combining marks takes the square of their number. */
@@ -34,7 +34,7 @@ export const registration = t.Object(
 )
 
 export const account = t.Object(
-  { id: uuid(), email: t.String({ format: 'email' }), created_at: instant() },
+  { id: uuid(), email: t.String({ format: 'idn-email' }), created_at: instant() },
   {
     title: 'Account',
     examples: [

@@ -1,5 +1,5 @@
 import { t } from 'elysia'
-import { conflictBody, validationErrorBody } from '../../http/error-responses.ts'
+import { conflictBody, validationFailedBody } from '../../http/error-responses.ts'
 import { pageParameters } from '../../http/paging.ts'
 import { instant, integer, nullable, oneOf, ownId, pathId, text, unchecked, uuid } from '../../http/schema.ts'
 import { list } from '../lists/model.ts'
@@ -175,7 +175,7 @@ export const batchResult = t.Object(
             }),
           ),
           task: t.Optional(nullable(task)),
-          error: t.Optional(t.Union([conflictBody(task), validationErrorBody])),
+          error: t.Optional(t.Union([conflictBody(task), validationFailedBody])),
         },
         { title: 'OperationResult' },
       ),

@@ -33,6 +33,8 @@ export default function connect(baseUrl: string): GeneratedClient {
         }),
       ),
     list: async (token, query) => reply(await api.listTasks({ ...as(token), query })),
+    batch: async (token, operations) =>
+      reply(await api.batchTasks({ ...as(token), body: { atomic: false, operations } })),
     remove: async (token, id) => reply(await api.deleteTask({ ...as(token), path: { id } })),
   }
 }

@@ -36,6 +36,8 @@ export default function connect(baseUrl: string): GeneratedClient {
       ),
     list: async (token, query) =>
       reply(await api.GET('/api/v1/tasks', { params: { query }, ...bearer(token) })),
+    batch: async (token, operations) =>
+      reply(await api.POST('/api/v1/tasks/batch', { body: { atomic: false, operations }, ...bearer(token) })),
     remove: async (token, id) =>
       reply(await api.DELETE('/api/v1/tasks/{id}', { params: { path: { id } }, ...bearer(token) })),
   }

@@ -38,6 +38,8 @@ export default function connect(): GeneratedClient {
       ),
     list: async (token, query) =>
       checked(await api.listTasks(query, bearer(token)), schemas.ListTasksResponse),
+    batch: async (token, operations) =>
+      checked(await api.batchTasks({ atomic: false, operations }, bearer(token)), schemas.BatchTasksResponse),
     remove: async (token, id) =>
       api.deleteTask(id, {}, bearer(token)).then(({ data, ...rest }) => ({ ...rest, body: data })),
   }

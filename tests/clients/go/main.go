@@ -74,6 +74,17 @@ func main() {
 	expect(page[0].Id, ids[1])
 	expect(response.Header.Get("Link"), "")
 
+	operations := []todo.Operation{
+		todo.CreateOperationAsOperation(todo.NewCreateOperation("create", *todo.NewTaskCreate("four"))),
+		todo.DeleteOperationAsOperation(todo.NewDeleteOperation("no id", "delete")),
+	}
+	each := todo.NewBatch(operations)
+	each.SetAtomic(false)
+	batch, response, err := api.TasksAPI.BatchTasks(user).Batch(*each).Execute()
+	expect(err, nil)
+	expect(batch.Results[0].GetStatus(), 201)
+	expect(batch.Results[1].GetStatus(), 422)
+
 	response, _ = api.TasksAPI.DeleteTask(user, ids[0]).Execute()
 	expect(status(response), 204)
 	_, response, _ = api.TasksAPI.ReadTask(user, ids[0]).Execute()

@@ -45,6 +45,9 @@ def main(adapter, url):
     expect([str(task.id) for task in page], [ids[1]])
     expect("link" in headers, False)
 
+    status, _, batch = api.batch(title="four", outdated=ids[0], invalid="no id")
+    expect((status, [int(result.status) for result in batch.results]), (200, [201, 412, 422]))
+
     expect(api.remove(ids[0])[0], 204)
     expect(api.read(ids[0])[0], 404)
 

@@ -48,5 +48,17 @@ class Client:
     def list(self, **query):
         return reply(self.tasks.list_tasks_with_http_info, **query)
 
+    def batch(self, title, outdated, invalid):
+        """A creation, a change of an outdated version and the deletion of an id that is none, each on its own."""
+        operations = [
+            openapi_client.CreateOperation(op="create", task=openapi_client.TaskCreate(title=title)),
+            openapi_client.UpdateOperation(
+                op="update", id=outdated, version=1, task=openapi_client.TaskUpdate(title=title)
+            ),
+            openapi_client.DeleteOperation(op="delete", id=invalid),
+        ]
+        body = openapi_client.Batch(atomic=False, operations=[openapi_client.Operation(one) for one in operations])
+        return reply(self.tasks.batch_tasks_with_http_info, body)
+
     def remove(self, id):
         return reply(self.tasks.delete_task_with_http_info, id)

@@ -3,8 +3,20 @@ import datetime
 from todo_client import AuthenticatedClient
 from todo_client import Client as Anonymous
 from todo_client.api.auth import login, refresh, register
-from todo_client.api.tasks import create_task, delete_task, list_tasks, read_task, update_task
-from todo_client.models import ListTasksStatusItem, Login, Refresh, Registration, TaskCreate, TaskUpdate, TaskUpdateStatus
+from todo_client.api.tasks import batch_tasks, create_task, delete_task, list_tasks, read_task, update_task
+from todo_client.models import (
+    Batch,
+    CreateOperation,
+    DeleteOperation,
+    ListTasksStatusItem,
+    Login,
+    Refresh,
+    Registration,
+    TaskCreate,
+    TaskUpdate,
+    TaskUpdateStatus,
+    UpdateOperation,
+)
 from todo_client.types import UNSET
 
 
@@ -45,6 +57,15 @@ class Client:
     def list(self, status, **query):
         status = [ListTasksStatusItem(one) for one in status]
         return reply(list_tasks.sync_detailed(client=self.client, status=status, **query))
+
+    def batch(self, title, outdated, invalid):
+        """A creation, a change of an outdated version and the deletion of an id that is none, each on its own."""
+        operations = [
+            CreateOperation(op="create", task=TaskCreate(title=title)),
+            UpdateOperation(op="update", id=outdated, version=1, task=TaskUpdate(title=title)),
+            DeleteOperation(op="delete", id=invalid),
+        ]
+        return reply(batch_tasks.sync_detailed(client=self.client, body=Batch(atomic=False, operations=operations)))
 
     def remove(self, id):
         return reply(delete_task.sync_detailed(id, client=self.client))
