@@ -53,27 +53,30 @@ export const tasksJson = storedJson({
  * It runs for live tasks that get a parent, and for those that come back from the trash with one. It names the table by
  * `TG_RELID`, which on a distributed PostgreSQL is the shard: that has all rows of the user.
  */
-const tasksCheckParent = `CREATE FUNCTION "check_parent"() RETURNS trigger LANGUAGE plpgsql AS $$
+const tasksCheckParent = `CREATE OR REPLACE FUNCTION "check_parent"() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
   broken text;
 BEGIN
+  -- By the ids alone: before the table is analyzed, an index of live tasks would look best, and all of the user's be read.
   EXECUTE format('
     SELECT CASE
-      WHEN count(*) FILTER (WHERE id = $2) = 0 THEN ''tasks_parent_found''
-      WHEN bool_or(id = $2 AND parent_id IS NOT NULL) OR bool_or(parent_id = $1) THEN ''tasks_parent_nested''
-      WHEN count(*) FILTER (WHERE parent_id = $2) > %s THEN ''tasks_children_count''
+      WHEN bool_or(deleted_at IS NULL) IS NOT TRUE THEN ''tasks_parent_found''
+      WHEN bool_or(parent_id IS NOT NULL) OR
+        (SELECT bool_or(deleted_at IS NULL) FROM %1$s WHERE user_id = $3 AND parent_id = $1) THEN ''tasks_parent_nested''
+      WHEN (SELECT count(*) FILTER (WHERE deleted_at IS NULL) FROM %1$s WHERE user_id = $3 AND parent_id = $2) > ${childrenMax}
+        THEN ''tasks_children_count''
     END
-    FROM %s WHERE user_id = $3 AND deleted_at IS NULL AND (id = $2 OR parent_id IN ($1, $2))',
-    ${childrenMax}, TG_RELID::regclass) INTO broken USING NEW.id, NEW.parent_id, NEW.user_id;
+    FROM %1$s WHERE user_id = $3 AND id = $2',
+    TG_RELID::regclass) INTO broken USING NEW.id, NEW.parent_id, NEW.user_id;
   IF broken IS NOT NULL THEN
     RAISE EXCEPTION 'task % breaks constraint "%"', NEW.id, broken
       USING ERRCODE = 'check_violation', CONSTRAINT = broken;
   END IF;
   RETURN NULL;
 END
-$$;
---> statement-breakpoint
-CREATE TRIGGER "tasks_new_parent" AFTER INSERT ON "tasks" FOR EACH ROW
+$$;`
+
+const tasksCheckParentTriggers = `CREATE TRIGGER "tasks_new_parent" AFTER INSERT ON "tasks" FOR EACH ROW
   WHEN (NEW.parent_id IS NOT NULL AND NEW.deleted_at IS NULL) EXECUTE FUNCTION "check_parent"();
 --> statement-breakpoint
 CREATE TRIGGER "tasks_other_parent" AFTER UPDATE OF "parent_id", "deleted_at" ON "tasks" FOR EACH ROW
@@ -94,6 +97,7 @@ export const handwritten = [
   ...Object.values(listsJson),
   ...Object.values(tasksJson),
   tasksCheckParent,
+  tasksCheckParentTriggers,
   tasksStorage,
 ]
 

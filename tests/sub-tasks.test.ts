@@ -35,6 +35,29 @@ onBothDatabases('a task with children', api => {
     expect(await titles(ada, `/tasks?parent=${p.id}`)).toEqual(['b'])
   })
 
+  test('is looked up by ids, also before the table is analyzed: not among all tasks of its user', async () => {
+    const ada = await api.user()
+    const { id: parent } = await api.task(ada)
+    await api.sql(
+      `insert into tasks (id, user_id, title, version)
+       select gen_random_uuid(), $1, 'x', n from generate_series(2, 10000) n`,
+      [ada.id],
+    )
+    const addChild = async (version: number) => {
+      const [row] = await api.sql(
+        `explain (analyze, format json) insert into tasks (id, user_id, title, version, parent_id)
+         values (gen_random_uuid(), $1, 'x', $2, $3)`,
+        [ada.id, version, parent],
+      )
+      const [{ Triggers }] = row![0] as [{ Triggers: { 'Trigger Name': string; Time: number }[] }]
+      return Triggers.find(trigger => trigger['Trigger Name'] === 'tasks_new_parent')!.Time
+    }
+    const milliseconds: number[] = []
+    for (let version = 10_001; version <= 10_010; version++) milliseconds.push(await addChild(version))
+
+    expect(Math.min(...milliseconds)).toBeLessThan(4)
+  })
+
   test('is one level deep', async () => {
     const { ada, p, a, x } = await family()
     const bob = await api.user()
