@@ -165,7 +165,7 @@ export function createListService({ db, secretKey }: Parts) {
             deletedAt: sql`coalesce(${tasks.deletedAt}, now())`,
           })
         }
-        // The tasks first: a client that follows the changes never has a task in a list that is gone.
+        // The tasks first: a client that follows the changes learns of them before the list is gone.
         await writeTombstones(tx, listTombstones, [{ id, userId, version: await takeVersion(tx, userId) }])
         await tx.delete(lists).where(own(lists, userId, id))
       })
