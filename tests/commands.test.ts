@@ -941,8 +941,8 @@ describe('a command that fails', () => {
     ['wrong use', new UsageError('name a FILE'), 'name a FILE', 2],
     ['wrong settings', new ConfigError(['PORT is wrong']), 'Settings:\n  PORT is wrong', 2],
     ['a wrong address', new DatabaseUrlError(['has no host']), 'The address of the database has no host', 2],
-    ['a database that is away', away, 'the database cannot be reached: connect ECONNREFUSED', 1],
-    ['one that is away and says no more', new AppError('unavailable'), 'the database cannot be reached', 1],
+    ['a database that is away', away, 'the database is unavailable: connect ECONNREFUSED', 1],
+    ['one that is away and says no more', new AppError('unavailable'), 'the database is unavailable', 1],
     ['an error of the database', refused, 'the database says: permission denied for table users', 1],
     [
       'a statement that failed, which may hold a secret',

@@ -639,7 +639,7 @@ describe('a start', () => {
 
       expect(outcome.exitCode).toBe(1)
       expect(outcome.stderr).toBe(
-        'the database cannot be reached: database "no_such_database" does not exist\n',
+        'the database is unavailable: database "no_such_database" does not exist\n',
       )
       expect(outcome.stdout).toContain('"msg":"stopped"')
       const ended = outcome.stdout.split('\n').filter(line => line.includes('"msg":"worker ended"'))

@@ -18,7 +18,7 @@ function messageOf(error: unknown): string | undefined {
   // The reader of our output has closed it, as `head` does.
   if ('code' in error && error.code === 'EPIPE') return undefined
   if (error instanceof AppError && error.code === 'unavailable') {
-    return `the database cannot be reached${error.cause instanceof Error ? `: ${error.cause.message}` : ''}`
+    return `the database is unavailable${error.cause instanceof Error ? `: ${error.cause.message}` : ''}`
   }
   // Drizzle's own message contains the statement and its values.
   if ('query' in error && error.cause) return messageOf(error.cause)
