@@ -395,6 +395,22 @@ onBothDatabases(
       expect(after!.use(ticket)).rejects.toMatchObject({ code: 'invalid_token' })
     })
 
+    test('stays open while a table is missing, and goes on', async () => {
+      const ada = await api.user()
+      const stream = await openEvents(api, ada)
+      await stream.receive('hello')
+      await api.sql('alter table task_tombstones rename to tombstones_away', [])
+      const { id } = await api.task(ada)
+      expect((await api.get('/tasks/changes', ada)).status).toBe(503)
+      await api.sql('alter table tombstones_away rename to task_tombstones', [])
+      await stream.receive('changes')
+
+      await stream.close()
+
+      expect(stream.changes().tasks).toMatchObject([{ id }])
+      expect(api.logs().filter(({ msg }) => msg === 'stream failed')).toEqual([])
+    })
+
     test('uses no ticket up with a request that opens none', async () => {
       const ada = await api.user()
       const query = `?ticket=${await ticketFor(api, ada)}`

@@ -245,6 +245,21 @@ onBothDatabases('a batch', api => {
       (await api.post('/tasks/batch', { token, json: { atomic, operations } })).body
     const create = (id: string, task: object = {}) => ({ op: 'create', id, task: { title: 'x', ...task } })
 
+    test('says what it has done, also when a table is missing for what follows', async () => {
+      const ada = await api.user()
+      const { id } = await api.task(ada)
+      await api.sql('alter table task_tombstones rename to tombstones_away', [])
+      const { results } = await sendTo(ada.token, false, [
+        { op: 'create', task: { title: 'one' } },
+        { op: 'update', id, task: { title: 'two' } },
+        // It may have been used: the tombstones are looked at.
+        { op: 'create', id: crypto.randomUUID(), task: { title: 'three' } },
+      ]).finally(() => api.sql('alter table tombstones_away rename to task_tombstones', []))
+
+      expect(results.map(({ status }: { status: number }) => status)).toEqual([201, 200, 503])
+      expect((await api.get('/tasks', ada)).body).toHaveLength(2)
+    })
+
     test.each([true, false])('names parents that it creates itself (atomic: %p)', async atomic => {
       const ada = await api.user()
       const { results } = await sendTo(ada.token, atomic, [

@@ -638,9 +638,7 @@ describe('a start', () => {
       const outcome = await runCommand(['serve'], { env })
 
       expect(outcome.exitCode).toBe(1)
-      expect(outcome.stderr).toBe(
-        'the database is unavailable: database "no_such_database" does not exist\n',
-      )
+      expect(outcome.stderr).toBe('the database is unavailable: database "no_such_database" does not exist\n')
       expect(outcome.stdout).toContain('"msg":"stopped"')
       const ended = outcome.stdout.split('\n').filter(line => line.includes('"msg":"worker ended"'))
       expect(ended).toHaveLength(Number(WORKERS) - 1)

@@ -1,3 +1,4 @@
+import { findAppError } from '../lib/errors.ts'
 import { isSqlState } from '../lib/sql-state.ts'
 
 interface DatabaseError {
@@ -30,12 +31,16 @@ export function brokenConstraint(error: unknown): string | undefined {
   return failure.constraint_name ?? named ?? ''
 }
 
-/** Whether the role of `DATABASE_URL` may not do what a statement does: while a dump is restored, rights come last. */
-export const isPrivilegeMissing = (error: unknown): boolean => databaseError(error)?.code === '42501'
-
 /** Whether a statement met a database without our tables or columns: its migrations have not run yet. */
 export function isSchemaMissing(error: unknown): boolean {
   const [undefinedTable, undefinedColumn] = ['42P01', '42703']
   const code = databaseError(error)?.code
   return code === undefinedTable || code === undefinedColumn
 }
+
+/** Whether the role of `DATABASE_URL` may not do what a statement does: while a dump is restored, rights come last. */
+const isPrivilegeMissing = (error: unknown): boolean => databaseError(error)?.code === '42501'
+
+/** Whether a failure is the database's: it does not answer, or what the statement needs is not there yet. It passes. */
+export const isOutage = (error: unknown): boolean =>
+  findAppError(error)?.code === 'unavailable' || isSchemaMissing(error) || isPrivilegeMissing(error)

@@ -1,4 +1,4 @@
-import { findAppError } from '../lib/errors.ts'
+import { isOutage } from '../db/pg-error.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 
 /** Background work of the service. */
@@ -30,8 +30,7 @@ export function schedule(jobs: readonly Job[], log: Log): { stop(): Promise<void
     try {
       await job.run()
     } catch (error) {
-      const isAway = findAppError(error)?.code === 'unavailable'
-      if (!isAway) log.error('job failed', { job: job.name, ...errorFields(error) })
+      if (!isOutage(error)) log.error('job failed', { job: job.name, ...errorFields(error) })
     }
     if (timers.has(job)) plan(job)
   }

@@ -1,6 +1,7 @@
+import { isOutage } from '../../db/pg-error.ts'
 import type { Client } from '../../http/client.ts'
 import { networkOf } from '../../lib/client-address.ts'
-import { AppError, findAppError } from '../../lib/errors.ts'
+import { AppError } from '../../lib/errors.ts'
 import { createFairQueue } from '../../lib/fair-queue.ts'
 
 /** Whose work waits. */
@@ -35,8 +36,7 @@ export function createQueue(atOnce: number, waitingMax: number) {
     try {
       return await work()
     } catch (error) {
-      const isFull = error instanceof QueueFull
-      if (!isFull && findAppError(error)?.code === 'unavailable') refuseAll(error)
+      if (isOutage(error) && !(error instanceof QueueFull)) refuseAll(error)
       throw error
     } finally {
       waiting.yieldTurn(caller)

@@ -1,3 +1,4 @@
+import { isOutage } from '../../db/pg-error.ts'
 import { findAppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { errorFields, type Log } from '../../telemetry/log.ts'
@@ -72,12 +73,12 @@ export class Feed {
       }
       stats.entriesSent += count * group.length
     } catch (error) {
-      const failure = findAppError(error)
-      if (failure?.code === 'unavailable') {
+      if (isOutage(error)) {
         // So the next poll of versions wakes them again.
         this.knownVersion = -1
         return
       }
+      const failure = findAppError(error)
       if (!failure) log.error('stream failed', { user_id: this.userId, ...errorFields(error) })
       // An account that is gone, or a cursor that has expired meanwhile: the client learns it when it comes back.
       for (const stream of group)

@@ -1,10 +1,10 @@
 import { and, eq, lt, notExists, type SQL, sql } from 'drizzle-orm'
 import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
+import { isOutage } from '../../db/pg-error.ts'
 import { listTombstones, type Tombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { renewTimeBudget } from '../../db/time-budget.ts'
 import { lockVersions, writeTombstones } from '../../db/versions.ts'
-import { findAppError } from '../../lib/errors.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { errorFields, type Log } from '../../telemetry/log.ts'
 import { isTrashed, tasks } from './table.ts'
@@ -102,7 +102,7 @@ export function createErasure(db: Db, log: Pick<Log, 'error'>) {
 
   function report(error: unknown, userId: string): void {
     // The database is away or a lock is held for long: the next purge tries again.
-    if (findAppError(error)?.code !== 'unavailable')
+    if (!isOutage(error))
       log.error('the old tasks of a user cannot be deleted', { user_id: userId, ...errorFields(error) })
   }
 
