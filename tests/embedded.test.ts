@@ -57,6 +57,19 @@ afterEach(async () => {
   for (const step of undo.splice(0).reverse()) await step()
 })
 
+test.each(['', 'nonsense'])(
+  'a lock of PostgreSQL that a killed process has left (%j) keeps no database closed',
+  async left => {
+    const dataDir = folder()
+    await (await openEmbedded({ dataDir })).close()
+    writeFileSync(join(dataDir, 'cluster/postmaster.pid'), left)
+    const driver = await openEmbedded({ dataDir })
+
+    expect(await driver.query('select 1', [])).toEqual([[1]])
+    await driver.close()
+  },
+)
+
 test('a first start from the sources unpacks the migrated database of the build, as the executable does', async () => {
   const built = join(root, 'build', archiveName())
   const isBuilt = existsSync(built)

@@ -54,9 +54,14 @@ export async function copyRunningCluster(
   }
 }
 
-/** Removes what a process that ended in the middle of a copy has left, before the engine starts: it would keep all log. */
-export function forgetCopy(cluster: string): void {
+/**
+ * Removes what a process that was killed has left, before the engine starts: the slot of a copy, which would keep all log,
+ * and PostgreSQL's own lock file. Empty, as it is for a moment, it would keep the database closed for ever; the folder is
+ * locked already.
+ */
+export function removeLeftovers(cluster: string): void {
   rmSync(join(cluster, 'pg_replslot', slot), { recursive: true, force: true })
+  rmSync(join(cluster, 'postmaster.pid'), { force: true })
 }
 
 /** Below this much free space the database refuses writes. */

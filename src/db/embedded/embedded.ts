@@ -7,7 +7,7 @@ import type { DedicatedConnection, Driver, Query } from '../driver.ts'
 import { databaseError, unavailableStates } from '../pg-error.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
-import { copyRunningCluster, forgetCopy, freeBytes, freeBytesMin } from './copy.ts'
+import { copyRunningCluster, freeBytes, freeBytesMin, removeLeftovers } from './copy.ts'
 import { EmbeddedConnection } from './embedded-connection.ts'
 import { startMaintenance } from './maintenance.ts'
 import { requireUsable, versionFile } from './major.ts'
@@ -33,7 +33,7 @@ export async function openEmbedded(options: EmbeddedOptions, fileSystem?: FileSy
     await ensureCluster(folder)
     requireUsable(folder)
     await dataDir.claim(versionFile(folder))
-    forgetCopy(folder)
+    removeLeftovers(folder)
     const engine = await openCluster(folder, fileSystem)
     return createDriver(engine, dataDir, folder, options.freeBytesMin ?? freeBytesMin)
   } catch (error) {
