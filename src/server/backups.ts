@@ -62,6 +62,7 @@ export function startBackups(settings: BackupSettings, log: Log) {
   async function run() {
     // Whole seconds, as in the name.
     const begun = new Date(Math.floor(Date.now() / 1000) * 1000)
+    const startedAt = performance.now()
     const file = join(dir, nameOf(begun))
     try {
       mkdirSync(dir, { recursive: true, mode: 0o700 })
@@ -70,7 +71,8 @@ export function startBackups(settings: BackupSettings, log: Log) {
       await makeBackup(file)
       stats.lastGoodAt = begun
       stats.outcomes.ok++
-      const seconds = (Date.now() - begun.getTime()) / 1000
+      // Not by the clock, which may have been set meanwhile.
+      const seconds = Math.round(performance.now() - startedAt) / 1000
       log.info('backup made', { file, bytes: statSync(file).size, seconds })
       remove(listBackups(dir).slice(0, -keep))
       plan(Math.max(0, everySeconds - seconds))
