@@ -335,6 +335,13 @@ describe('with BACKUP_EVERY', () => {
     expect(await ageHours(-100)).toEqual([0, 'warn'])
     expect(await ageHours(11)).toEqual([0, 'ok'])
     expect(await ageHours(13)).toEqual([0, 'warn'])
+    rmSync(dir, { recursive: true })
+    writeFileSync(dir, '')
+    const { stdout, exitCode } = await runCommand(['doctor'], { env: on(dataDir, { BACKUP_EVERY: '6h' }) })
+    expect([exitCode, stdout]).toEqual([
+      1,
+      expect.stringMatching(/^fail +backups +\S+ cannot be written to \(ENOTDIR\); .* set BACKUP_DIR/m),
+    ])
   }, 60_000)
 })
 

@@ -11,15 +11,8 @@ const mebibyte = 1024 * 1024
 /** Needed for the embedded database, and for a secret that the service makes for itself. Returns whether it is usable. */
 export function examineDataDir({ dataDir, database, secretKey }: Config, tell: Tell): boolean {
   if (database.kind === 'postgres' && secretKey) return true
-  const isThere = existsSync(dataDir)
-  // The folders above it are made with it.
-  const folder = isThere ? dataDir : nearestFolder(dataDir)
-  const fault = faultOf(folder)
-  if (fault) {
-    tell('data folder', `${fault.path} cannot be written to (${fault.code})`, fail(cureOf(fault, folder)))
-    return false
-  }
-  if (!isThere) {
+  if (!examineWriting('data folder', dataDir, 'DATA_DIR', tell)) return false
+  if (!existsSync(dataDir)) {
     tell('data folder', `${dataDir} is made at the first start`, ok)
     return true
   }
@@ -38,6 +31,15 @@ export function examineDataDir({ dataDir, database, secretKey }: Config, tell: T
   const about = `${dataDir}, ${Math.floor(free / mebibyte).toLocaleString('en')} MiB free`
   tell('data folder', about, judgeFreeSpace(free))
   return free >= freeBytesMin
+}
+
+/** Whether a folder of the settings can be written to; the folders above it are made with it. */
+export function examineWriting(check: string, path: string, setting: string, tell: Tell): boolean {
+  const folder = existsSync(path) ? path : nearestFolder(path)
+  const fault = faultOf(folder)
+  if (fault)
+    tell(check, `${fault.path} cannot be written to (${fault.code})`, fail(cureOf(fault, folder, setting)))
+  return fault === undefined
 }
 
 function judgeFreeSpace(free: number): Verdict {
@@ -72,11 +74,11 @@ function faultOf(folder: string): Fault | undefined {
   }
 }
 
-function cureOf({ path, code }: Fault, folder: string): string {
+function cureOf({ path, code }: Fault, folder: string, setting: string): string {
   if (code === 'EROFS')
-    return 'the file system is read-only: mount it for writing, or set DATA_DIR to a volume'
+    return `the file system is read-only: mount it for writing, or set ${setting} to a volume`
   if (code === 'ENOSPC') return 'the disk is full: make room'
-  if (code === 'ENOTDIR') return 'a file is in its place: move it, or set DATA_DIR to another folder'
+  if (code === 'ENOTDIR') return `a file is in its place: move it, or set ${setting} to another folder`
   const [owner, user] = [statSync(path).uid, process.geteuid?.()]
   // All of the folder: the user who made one file of it has made others.
   return owner === user

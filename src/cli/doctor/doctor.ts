@@ -5,7 +5,7 @@ import { connectToService } from '../control-socket.ts'
 import { isAbsent, openDatabase } from '../open-database.ts'
 import { readConfig } from '../read-config.ts'
 import { print } from '../terminal.ts'
-import { examineDataDir } from './data-folder.ts'
+import { examineDataDir, examineWriting } from './data-folder.ts'
 import { examineDatabase } from './database.ts'
 import { diagnose } from './diagnose.ts'
 import { type Finding, fail, ok, type Tell, warn } from './finding.ts'
@@ -72,7 +72,7 @@ function examineWorkers({ workers }: Config, tell: Tell): void {
 /** Backups that the service makes: the newest must be younger than two periods. */
 function examineBackups(config: Config, tell: Tell): void {
   const { backups } = config
-  if (!backups) return
+  if (!backups || !examineWriting('backups', backups.dir, 'BACKUP_DIR', tell)) return
   const last = newestBackup(backups)
   const about = last
     ? `the newest in ${backups.dir} is of ${last.toISOString()}`
