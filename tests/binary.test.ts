@@ -277,6 +277,24 @@ describe('the data folder', () => {
     expect(stderr).toContain('DATA_DIR')
   }, 30_000)
 
+  test('that has no room for a database is reported in one line, and nothing is left there', async () => {
+    const folder = emptyFolder()
+    const command = 'ulimit -f 1000; exec ./todo-api migrate'
+    const limited = Bun.spawn(['bash', '-c', command], {
+      cwd: folder,
+      env: {},
+      stdout: 'pipe',
+      stderr: 'pipe',
+    })
+    const { exitCode, stderr } = await outcomeOf(limited)
+
+    expect([exitCode, stderr]).toEqual([
+      1,
+      expect.stringMatching(/^no database can be made in \S+ \(.+\): it needs 30 MB and 500 files.*\n$/),
+    ])
+    expect(readdirSync(join(folder, 'data'))).not.toContain('cluster.new')
+  }, 30_000)
+
   // As that of a volume in a container: its mode cannot be changed.
   test.skipIf(stranger.uid === undefined)(
     'may be of another user who lets us in',

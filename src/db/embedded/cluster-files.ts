@@ -66,10 +66,19 @@ export async function ensureCluster(folder: string): Promise<void> {
   const staging = `${folder}.new`
   rmSync(staging, { recursive: true, force: true })
   const archive = template()
-  await (archive ? unpack(archive, staging) : initialize(staging))
-  await syncTree(staging)
-  renameSync(staging, folder)
-  syncFolder(join(folder, '..'))
+  try {
+    await (archive ? unpack(archive, staging) : initialize(staging))
+    await syncTree(staging)
+    renameSync(staging, folder)
+    syncFolder(join(folder, '..'))
+  } catch (cause) {
+    rmSync(staging, { recursive: true, force: true })
+    const reason = (cause as Error).message
+    throw new Error(
+      `no database can be made in ${folder} (${reason}): it needs 30 MB and 500 files, see df and df -i`,
+      { cause },
+    )
+  }
 }
 
 /**
