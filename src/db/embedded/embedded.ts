@@ -52,12 +52,12 @@ function createDriver(engine: PGlite, dataDir: DataDir, folder: string, floor: n
   let copies = Promise.resolve()
 
   const requireOpen = () => {
-    if (closing || place.isGone) throw new AppError('unavailable')
+    if (closing || place.isGone) throw unavailable('the embedded database is closed')
   }
 
   const requireSpace = () => {
     requireOpen()
-    if (freeBytes(folder) < floor) throw new AppError('unavailable')
+    if (freeBytes(folder) < floor) throw unavailable(`fewer than ${floor / 2 ** 20} MiB are free in DATA_DIR`)
   }
 
   /** Runs `work` when nothing else uses the connection. */
@@ -146,6 +146,8 @@ export function onlyReads(text: string): boolean {
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
 /** Whether it is a fault of the database: no space for a temporary file, a file that cannot be read, damage. */
+const unavailable = (reason: string) => new AppError('unavailable', { cause: new Error(reason) })
+
 const isUnavailable = (error: unknown) => unavailableStates.test(databaseError(error)?.code ?? '')
 
 /** Everything waits for a transaction, so it is rolled back when it takes longer, as on PostgreSQL. */
