@@ -735,6 +735,9 @@ describe('wrong use', () => {
     [['import', '--from']],
     [['import', '--from', 'postgres://db/x?sslmode=on']],
     [['backup']],
+    [['backup', '']],
+    [['export', '']],
+    [['token', 'list', '']],
     [['nosuch']],
   ])('%p: exit code 2, one message on stderr, nothing on stdout', async args => {
     const { exitCode, stdout, stderr } = await runCommand(args, { env: { DATA_DIR: join(folder, 'unused') } })

@@ -304,6 +304,8 @@ function addCommand(parent: Command, { usage, description, options = {}, help, .
   for (const subcommand of commands) addCommand(command, subcommand)
   if (!load) return
   command.action(async () => {
+    // That of a variable which is not set: it would count as no argument, and `export` write to stdout.
+    if (command.args[0] === '') throw new UsageError('the argument is empty')
     const run = await load()
     if ((await run(command.args[0] ?? '', command.opts<never>())) === false) process.exitCode = 1
   })
