@@ -336,6 +336,7 @@ describe('the OpenAPI document', () => {
   test('shows no example that breaks its own schema', () => {
     const ajv = new Ajv2020({ strict: false, allErrors: true })
     addFormats(ajv)
+    ajv.addFormat('idn-email', /@/)
     ajv.addSchema(document, 'document')
     const problems: unknown[] = []
     let checked = 0
