@@ -402,6 +402,8 @@ onBothDatabases(
       await api.sql('alter table task_tombstones rename to tombstones_away', [])
       const { id } = await api.task(ada)
       expect((await api.get('/tasks/changes', ada)).status).toBe(503)
+      // By then the stream has tried, too.
+      await Bun.sleep(4 * streamLimits.readEveryMs)
       await api.sql('alter table tombstones_away rename to task_tombstones', [])
       await stream.receive('changes')
 
