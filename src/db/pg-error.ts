@@ -1,4 +1,4 @@
-import { findAppError } from '../lib/errors.ts'
+import { AppError, findAppError } from '../lib/errors.ts'
 import { isSqlState } from '../lib/sql-state.ts'
 
 interface DatabaseError {
@@ -40,6 +40,11 @@ export function isSchemaMissing(error: unknown): boolean {
 
 /** Whether the role of `DATABASE_URL` may not do what a statement does: while a dump is restored, rights come last. */
 const isPrivilegeMissing = (error: unknown): boolean => databaseError(error)?.code === '42501'
+
+/** The 503 of a database that cannot answer; `cause` is for the log, and for commands. */
+export function unavailable(cause: unknown): AppError {
+  return new AppError('unavailable', { cause: typeof cause === 'string' ? new Error(cause) : cause })
+}
 
 /** Whether a failure is the database's: it does not answer, or what the statement needs is not there yet. It passes. */
 export const isOutage = (error: unknown): boolean =>

@@ -1,6 +1,6 @@
 import { TransformDecodeCheckError } from '@sinclair/typebox/value'
 import { Elysia, NotFoundError, ValidationError } from 'elysia'
-import { brokenConstraint, isOutage } from '../db/pg-error.ts'
+import { brokenConstraint, isOutage, unavailable } from '../db/pg-error.ts'
 import { constraintErrors } from '../db/tables.ts'
 import { AppError, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
@@ -78,7 +78,7 @@ function toAppError(error: unknown, failed: FailedRequest, routes: Routes): AppE
   if (error instanceof TransformDecodeCheckError || error instanceof UnknownNamesError)
     return validationFailure('query', failed, routes)
   if (error instanceof NotFoundError) return new AppError('not_found')
-  if (isOutage(error)) return new AppError('unavailable', { cause: error })
+  if (isOutage(error)) return unavailable(error)
   const constraint = brokenConstraint(error)
   if (constraint !== undefined)
     return new AppError(constraintErrors[constraint] ?? 'conflict', { cause: error })

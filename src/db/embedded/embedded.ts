@@ -2,9 +2,8 @@ import { join } from 'node:path'
 import type { PGlite } from '@electric-sql/pglite'
 import { clusterName, type DataDir, openDataDir } from '../../config/data-dir.ts'
 import { atMost } from '../../lib/at-most.ts'
-import { AppError } from '../../lib/errors.ts'
 import type { DedicatedConnection, Driver, Query } from '../driver.ts'
-import { databaseError, unavailableStates } from '../pg-error.ts'
+import { databaseError, unavailable, unavailableStates } from '../pg-error.ts'
 import { runTransaction } from '../transaction.ts'
 import { ensureCluster, type FileSystem, openCluster } from './cluster-files.ts'
 import { copyRunningCluster, freeBytes, freeBytesMin, removeLeftovers } from './copy.ts'
@@ -75,7 +74,7 @@ function createDriver(engine: PGlite, dataDir: DataDir, folder: string, floor: n
     try {
       return await connection.query(text, values, options)
     } catch (cause) {
-      throw isUnavailable(cause) ? new AppError('unavailable', { cause }) : cause
+      throw isUnavailable(cause) ? unavailable(cause) : cause
     }
   }
 
@@ -146,11 +145,9 @@ export function onlyReads(text: string): boolean {
 const writeWords = /\b(insert|update|delete|merge|into|nextval|setval)\b/i
 
 /** Whether it is a fault of the database: no space for a temporary file, a file that cannot be read, damage. */
-const unavailable = (reason: string) => new AppError('unavailable', { cause: new Error(reason) })
-
 const isUnavailable = (error: unknown) => unavailableStates.test(databaseError(error)?.code ?? '')
 
 /** Everything waits for a transaction, so it is rolled back when it takes longer, as on PostgreSQL. */
 const tooLong = () => {
-  throw new AppError('unavailable', { cause: new Error('the transaction took too long') })
+  throw unavailable('the transaction took too long')
 }

@@ -1,6 +1,6 @@
 import { atMost } from '../../lib/at-most.ts'
-import { AppError } from '../../lib/errors.ts'
 import { createFairQueue } from '../../lib/fair-queue.ts'
+import { unavailable } from '../pg-error.ts'
 import { budgetMs, currentCaller, spendBudget } from '../time-budget.ts'
 
 /** The engine blocks the event loop, and so would work without a pause. */
@@ -39,7 +39,7 @@ export function createTurns() {
     if (!caller) return promise
     return atMost(deadline - performance.now(), promise, () => {
       waiting.delete(place)
-      throw new AppError('unavailable', { cause: new Error('no turn in time') })
+      throw unavailable('no turn in time')
     })
   }
 

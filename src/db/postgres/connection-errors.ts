@@ -1,6 +1,5 @@
 import postgres from 'postgres'
-import { AppError } from '../../lib/errors.ts'
-import { unavailableStates } from '../pg-error.ts'
+import { unavailable, unavailableStates } from '../pg-error.ts'
 
 /** Whether it is an error that the server reported, not one of the connection. */
 export function isServerError(error: unknown): error is postgres.PostgresError {
@@ -17,11 +16,6 @@ export function isUnavailable(error: unknown): boolean {
   if (isServerError(error)) return unavailableStates.test(error.code)
   // Errors of sockets, TLS and postgres.js have a code; a mistake of the caller has none.
   return error instanceof Error && 'code' in error
-}
-
-/** The 503 of a database that cannot answer; `cause` is for the log. */
-export function unavailable(cause: unknown): AppError {
-  return new AppError('unavailable', { cause: typeof cause === 'string' ? new Error(cause) : cause })
 }
 
 /** What the caller of a failed statement gets. */

@@ -1,6 +1,7 @@
 import { isSocket, parseDatabaseUrl } from '../../config/database-url.ts'
 import type { Driver } from '../driver.ts'
-import { connectionLost, forCaller, isServerError, unavailable } from './connection-errors.ts'
+import { unavailable } from '../pg-error.ts'
+import { connectionLost, forCaller, isServerError } from './connection-errors.ts'
 import { EncryptionError } from './dial.ts'
 import { createPool, openingSecondsMax } from './pool.ts'
 import { createPoolConnection } from './pool-connection.ts'

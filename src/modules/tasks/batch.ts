@@ -1,5 +1,5 @@
 import type { Db } from '../../db/drizzle.ts'
-import { isOutage } from '../../db/pg-error.ts'
+import { isOutage, unavailable } from '../../db/pg-error.ts'
 import { writeInTurn } from '../../db/versions.ts'
 import { createCheck } from '../../http/problems.ts'
 import { unknownFields } from '../../http/unknown-names.ts'
@@ -187,7 +187,7 @@ function createsFrom(operations: (Operation | undefined)[], first: number): Task
 
 /** Why an operation cannot be carried out. Throws what is not about the operation. */
 function failureOf(error: unknown, index: number): AppError {
-  const failure = findAppError(error) ?? (isOutage(error) && new AppError('unavailable', { cause: error }))
+  const failure = findAppError(error) ?? (isOutage(error) && unavailable(error))
   if (!failure || failure.code === 'invalid_token') throw error
   failure.index = index
   if (typeof failure.detail !== 'string') failure.detail = locate(failure.detail, index, 'task')
