@@ -16,6 +16,7 @@ import { basename, join } from 'node:path'
 import { backupCommand } from '../src/cli/backup/backup.ts'
 import * as readThrough from '../src/cli/backup/read-through.ts'
 import { answerCommands, claimCopy, connectToService, newCopy } from '../src/cli/control-socket.ts'
+import { failureOf } from '../src/cli/failure.ts'
 import { exportCommand } from '../src/cli/transfer/export.ts'
 import { lockFile } from '../src/config/data-dir.ts'
 import { openEmbedded } from '../src/db/embedded/embedded.ts'
@@ -214,13 +215,14 @@ describe('a service that answers commands', () => {
     })
   })
 
-  test('passes on that the database is closed', async () => {
+  test('passes on that the database is closed, and why nothing was answered', async () => {
     const closed = await openEmbedded({ dataDir: join(root, 'closed') })
     const work = async (folder: string) => {
       const service = (await connectToService(folder))!
       await closed.close()
       const away = await service.query('select 1', []).catch(error => error)
       expect([away, away.code]).toEqual([expect.any(AppError), 'unavailable'])
+      expect(failureOf(away).message).toBe('the database is unavailable: the embedded database is closed')
     }
     await answering(join(root, 'away'), work, closed)
   })

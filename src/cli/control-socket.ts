@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path'
 import { clusterName, lockFile } from '../config/data-dir.ts'
 import type { Driver, QueryOptions } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
-import { brokenConstraint, databaseError } from '../db/pg-error.ts'
+import { brokenConstraint, databaseError, unavailable } from '../db/pg-error.ts'
 import { AppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
 import { type CommandDriver, operationsOn } from './operations.ts'
@@ -100,7 +100,9 @@ interface Failure {
 
 function describe(error: unknown): Failure {
   const code = error instanceof AppError ? error.code : databaseError(error)?.code
-  const message = error instanceof Error ? error.message : String(error)
+  // Why the database is unavailable: the command says that.
+  const { message } =
+    error instanceof AppError && error.cause instanceof Error ? error.cause : (error as Error)
   return { message, code, constraint: brokenConstraint(error) }
 }
 
@@ -114,7 +116,7 @@ export async function connectToService(dataDir: string): Promise<CommandDriver |
     const request = { unix, method: 'POST', body: JSON.stringify(values), timeout: false }
     const response = await fetch(`http://todo-api/${name}`, request as RequestInit)
     const { result, failure } = (await response.json()) as { result: Results[Name]; failure?: Failure }
-    if (failure?.code === 'unavailable') throw new AppError('unavailable')
+    if (failure?.code === 'unavailable') throw unavailable(failure.message)
     if (failure) throw Object.assign(new Error(failure.message), failure)
     return result
   }
