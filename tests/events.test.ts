@@ -454,6 +454,15 @@ onBothDatabases(
       expect((await api.request('HEAD', `${events}?ticket=${first}`)).status).toBe(401)
       for (const ticket of [second, last, ofBob])
         expect((await api.request('HEAD', `${events}?ticket=${ticket}`)).status).toBe(200)
+
+      // The clock was set back.
+      await api.sql(
+        `insert into tickets (user_id, session_id, hash, expires_at)
+         select $1, gen_random_uuid(), 'of a ticket ' || n, now() + interval '1 hour' from generate_series(1, 100) n`,
+        [bob.id],
+      )
+      const made = await ticketFor(api, bob)
+      expect((await api.request('HEAD', `${events}?ticket=${made}`)).status).toBe(200)
     })
 
     test('a ticket is for nothing else', async () => {

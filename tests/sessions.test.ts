@@ -222,6 +222,18 @@ onBothDatabases('sessions', api => {
     expect([await works(third), await works(here), await works(bob)]).toEqual([true, true, true])
   })
 
+  test('a sign-in does not end its own session, when the clock was set back and all others look newer', async () => {
+    const ada = await api.user()
+    await api.sql(
+      `insert into sessions (id, user_id, token_hash, last_used_at, expires_at)
+       select gen_random_uuid(), $1, 'of another session ' || n, now() + interval '1 hour', now() + interval '2 hours'
+       from generate_series(1, 1000) n`,
+      [ada.id],
+    )
+
+    expect(await works(await signIn(ada))).toBe(true)
+  })
+
   test('a session lasts thirty days from its last refresh', async () => {
     const ada = await api.user()
     const secondsLeft = async () => {

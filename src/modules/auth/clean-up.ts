@@ -5,7 +5,8 @@ import { apiTokens, rateLimits, sessionEnds, sessions, tickets } from '../../db/
 
 /** Jobs that delete what has expired. It is refused from that moment on, whenever they run. */
 export function createCleanUp(db: Db) {
-  const inSeconds = (seconds: number) => sql`(date_part('epoch', now()) + ${seconds}) * 1000`
+  const inMinutes = (minutes: number) => sql`now() + make_interval(mins => ${minutes}::int)`
+  const inMilliseconds = (moment: SQL) => sql`date_part('epoch', ${moment}) * 1000`
   const isOver = (expiresAt: Column) => lt(expiresAt, sql`now()`)
   // Not all at once: each end is recorded for the replicas.
   const some = db.select({ id: sessions.id }).from(sessions).where(isOver(sessions.expiresAt)).limit(1000)
@@ -13,14 +14,19 @@ export function createCleanUp(db: Db) {
     ['sessions', sessions, inArray(sessions.id, some)],
     ['API tokens', apiTokens, isOver(apiTokens.expiresAt)],
     ['tickets', tickets, isOver(tickets.expiresAt)],
-    // By then every replica has read them.
-    ['revocations', sessionEnds, lt(sessionEnds.endedAt, sql`now() - interval '5 minutes'`)],
+    // By then every replica has read them. Of the future are those of a clock that was wrong.
+    ['revocations', sessionEnds, notBetween(sessionEnds.endedAt, inMinutes(-5), inMinutes(5))],
     // An hour late: they expire by the clock of the replica that wrote them. Later than any limit: that clock was wrong.
-    ['limits', rateLimits, notBetween(rateLimits.expire, inSeconds(-3600), inSeconds(2 * 3600))],
+    [
+      'limits',
+      rateLimits,
+      notBetween(rateLimits.expire, inMilliseconds(inMinutes(-60)), inMilliseconds(inMinutes(120))),
+    ],
   ]
   return expired.map(([what, table, which]) => ({
     name: `clean up ${what}`,
-    everySeconds: 600,
+    // A thousand sessions a minute are more than passwords can be checked for.
+    everySeconds: 60,
     run: async () => {
       await db.delete(table).where(which)
     },

@@ -146,7 +146,7 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
           .for('share')
         if (!owner) return undefined
         await tx.insert(sessions).values({ id, userId, tokenHash, expiresAt: endOfSession, userAgent, ip })
-        return endRows(tx, sessions, isSurplus(tx, 'sessions', userId, sessionsMax))
+        return endRows(tx, sessions, isSurplus(tx, 'sessions', userId, id, sessionsMax))
       })
       if (!ended) return undefined
       tokenCache.revoke(ended)

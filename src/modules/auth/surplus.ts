@@ -1,4 +1,4 @@
-import { and, desc, eq, inArray } from 'drizzle-orm'
+import { and, desc, eq, inArray, ne } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
 import { sessions, tickets } from '../../db/tables.ts'
 
@@ -8,10 +8,18 @@ const limited = {
   tickets: { table: tickets, key: tickets.hash, age: tickets.expiresAt },
 }
 
-/** The condition for the oldest of a user's sessions or tickets, those beyond the `max` latest. */
-export function isSurplus(db: Db, what: keyof typeof limited, userId: string, max: number) {
+/**
+ * The condition for the oldest of a user's sessions or tickets, so that `max` remain with the one that was just made. That
+ * one stays even if the clock was set back, and all others look newer.
+ */
+export function isSurplus(db: Db, what: keyof typeof limited, userId: string, made: string, max: number) {
   const { table, key, age } = limited[what]
-  const ofUser = eq(table.userId, userId)
-  const surplus = db.select({ key }).from(table).where(ofUser).orderBy(desc(age)).offset(max)
-  return and(ofUser, inArray(key, surplus))
+  const others = and(eq(table.userId, userId), ne(key, made))
+  const surplus = db
+    .select({ key })
+    .from(table)
+    .where(others)
+    .orderBy(desc(age))
+    .offset(max - 1)
+  return and(others, inArray(key, surplus))
 }

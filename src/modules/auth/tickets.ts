@@ -46,8 +46,9 @@ export function createTickets({ db, tokens, secretKey }: Parts) {
       const secret = crypto.getRandomValues(new Uint8Array(secretBytes))
       const issued = Buffer.concat([uuidBytes(userId), secret]).toString('base64url')
       const expiresAt = sql`now() + make_interval(secs => ${lifetimeSeconds})`
-      await db.insert(tickets).values({ userId, sessionId, hash: digest(issued), expiresAt })
-      await db.delete(tickets).where(isSurplus(db, 'tickets', userId, ticketsMax))
+      const hash = digest(issued)
+      await db.insert(tickets).values({ userId, sessionId, hash, expiresAt })
+      await db.delete(tickets).where(isSurplus(db, 'tickets', userId, hash, ticketsMax))
       return { ticket: issued, expires_in: lifetimeSeconds }
     },
 
