@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
+import { connect } from 'node:net'
 import { type TSchema, Type } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { type AnyElysia, Elysia, t } from 'elysia'
@@ -24,7 +25,7 @@ import {
   type User,
 } from './support/harness.ts'
 import { until } from './support/until.ts'
-import { allRoutes, expectError, send } from './support/wire.ts'
+import { allRoutes, exchange, expectError, send } from './support/wire.ts'
 
 const json = 'Content-Type: application/json'
 /** A body of this size that is read in one go, and refused. */
@@ -624,6 +625,33 @@ describe('over the wire', () => {
       headers: [json, 'Content-Length: 1000'],
     })
     expectError(unsent, 401, 'not_authenticated')
+  })
+
+  test('no answer overtakes its body, or a proxy would send the next request into it', async () => {
+    const head = (line: string, length: number) =>
+      Buffer.from(`${line} HTTP/1.1\r\nHost: x\r\nContent-Length: ${length}\r\n\r\n`)
+    const { hostname, port } = new URL(api.url)
+    let received = ''
+    const socket = connect(Number(port), hostname)
+    socket.on('data', data => {
+      received += data
+    })
+    socket.write(Buffer.concat([head('POST /api/v1/tasks', 6), Buffer.from('abc')]))
+    await Bun.sleep(200)
+    expect(received).toBe('')
+    socket.write('def')
+    await until(() => received.includes('not_authenticated'))
+    socket.write('GET /health HTTP/1.1\r\nHost: x\r\n\r\n')
+    await until(() => received.includes('healthy'))
+    socket.destroy()
+    expect(received).not.toMatch(/^connection:/im)
+
+    // What is not read ends the connection.
+    const closed = await Promise.all([
+      exchange(api.url, Buffer.concat([head('GET /health', 6), Buffer.from('abc')])),
+      exchange(api.url, Buffer.concat([head('POST /nowhere', 2 ** 24), Buffer.alloc(2 ** 20 + 1)])),
+    ])
+    for (const text of closed) expect(text).toMatch(/^connection: close/im)
   })
 
   test('X-Request-Id is on every answer, and a safe one of the client is kept', async () => {

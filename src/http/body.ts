@@ -77,21 +77,29 @@ async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array
   }
 }
 
-/**
- * A body of unknown length (chunked): counted while it arrives, and abandoned at the limit. Its chunks may be single bytes;
- * Bun joins those that arrive while it waits.
- */
-async function readStream({ body }: Request, bytesMax: number): Promise<Uint8Array> {
+/** A body of unknown length (chunked), counted while it arrives, and abandoned at the limit. */
+async function readStream(request: Request, bytesMax: number): Promise<Uint8Array> {
   const chunks: Uint8Array[] = []
-  let length = 0
+  if (!(await readChunks(request, bytesMax, chunk => chunks.push(chunk))))
+    throw new AppError('body_too_large')
+  return Buffer.concat(chunks)
+}
+
+/** Reads what no route has read of a body, and keeps nothing. Resolves to whether that was all of it. */
+export const dropBody = (request: Request, bytesMax: number): Promise<boolean> =>
+  readChunks(request, bytesMax, () => {}).catch(() => false)
+
+/** Whether the body has no more bytes. The chunks may be single ones; Bun joins those that arrive while it waits. */
+async function readChunks({ body }: Request, bytesMax: number, take: (chunk: Uint8Array) => void) {
   const turn = eventLoopTurns()
+  let length = 0
   for await (const chunk of (body ?? []) as AsyncIterable<Uint8Array>) {
     length += chunk.length
-    if (length > bytesMax) throw new AppError('body_too_large')
-    chunks.push(chunk)
+    if (length > bytesMax) return false
+    take(chunk)
     await turn()
   }
-  return Buffer.concat(chunks)
+  return true
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })

@@ -1,5 +1,6 @@
 import type { Config } from '../config/config.ts'
 import { bind } from '../http/bind.ts'
+import { dropBody } from '../http/body.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { claimName } from '../lib/claim-name.ts'
 import { AppError } from '../lib/errors.ts'
@@ -11,6 +12,9 @@ export type Listener = ReturnType<typeof listen>
 
 /** Far above the limit of `http/body.ts`, whose answer has the API's shape. */
 const bodyBytesMax = 1024 * 1024 * 1024
+
+/** How much is read of a body that no route reads, as much as the largest one may have; and for how long. */
+const unreadMax = { bytes: 1024 * 1024, ms: 2000 }
 
 /**
  * Seconds that a connection may be idle between two requests, and within a request or an answer. Bun closes a connection
@@ -40,6 +44,8 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
     await new Promise(setImmediate)
     return handle(withHost(request))
   }
+  const answer = (request: Request) =>
+    ++requests % requestsAtOnce === 0 ? later(request) : handle(withHost(request))
 
   const server = bind({ host, port }, () =>
     Bun.serve({
@@ -52,7 +58,7 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
       // Bun's error page for developers shows source code.
       development: false,
       error: error => lastResort(error, log),
-      fetch: request => (++requests % requestsAtOnce === 0 ? later(request) : handle(withHost(request))),
+      fetch: request => (hasBody(request) ? afterBody(request, answer(request)) : answer(request)),
     }),
   )
 
@@ -91,6 +97,25 @@ function withHost(request: Request): Request {
   if (URL.canParse(url)) return request
   const path = url.startsWith('/') ? url : url.slice(url.indexOf('/', 'http://'.length))
   return Object.defineProperty(request, 'url', { value: `http://localhost${path}` })
+}
+
+const hasBody = ({ headers }: Request) =>
+  (headers.get('content-length') ?? '0') !== '0' || headers.has('transfer-encoding')
+
+/**
+ * No answer overtakes the body of its request: what no route has read of it is read here, or the connection is closed. A proxy
+ * that shares its connections could take this one for free, and send the next client's request as the rest of this one:
+ * HAProxy 2.6 does when a client with HTTP/2 gives up an upload that was refused.
+ */
+async function afterBody(request: Request, answer: Response | Promise<Response>): Promise<Response> {
+  const response = await answer
+  // A route abandons a body only for its size. Of GET and HEAD Bun shows none.
+  const isRead = request.bodyUsed
+    ? response.status !== 413
+    : request.body !== null &&
+      (await Promise.race([dropBody(request, unreadMax.bytes), Bun.sleep(unreadMax.ms)]))
+  if (!isRead) response.headers.set('connection', 'close')
+  return response
 }
 
 function earlyProbe({ method, url }: Request, log: Log): Response | undefined {

@@ -29,11 +29,11 @@ function loadBalancer(
   return {
     name,
     isInstalled: program !== null,
-    /** Starts it at the port `front`, before replicas at `ports` (three at most). */
-    start(front: number, ports: readonly number[]) {
+    /** Starts it at the port `front`, before replicas at `ports` (three at most); `protocol` is what `bind` has for HTTP/2. */
+    start(front: number, ports: readonly number[], protocol = '') {
       const folder = mkdtempSync(join(tmpdir(), `todo-api-${command}-`))
       const config = readFileSync(join(import.meta.dir, '../../deploy', example), 'utf8')
-        .replace(/^( *(?:bind|listen) ):?8080\b/m, `$1127.0.0.1:${front}`)
+        .replace(/^( *(?:bind|listen) ):?8080\b/m, `$1127.0.0.1:${front}${protocol}`)
         .replace(/^ +server .*127\.0\.0\.1:800(\d).*\n/gm, (line, number) =>
           ports[number - 1] === undefined ? '' : line.replace(/:800\d/, `:${ports[number - 1]}`),
         )
