@@ -1,5 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { createConnection } from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -231,6 +240,7 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres://h/d?sslaccept=strict', /sslaccept: write sslmode: verify-full/],
     ['postgres://h/d?passfile=/geheim', /passfile: .*DATABASE_URL_FILE/],
     ['postgres://h/d?sslrootcert=/geheim', /sslrootcert .*cannot be read \(ENOENT\)/],
+    ['postgres://h/d?sslrootcert=/dev/null', /sslrootcert .*is empty/],
     ['postgres://h/d?sslmode=require&sslrootcert=system', /needs sslmode=verify-full/],
     ['postgres://h/d?sslcert=/geheim', /needs both/],
     ['postgres://h/d?sslkey=/geheim', /needs both/],
@@ -365,6 +375,29 @@ describe('a server with TLS', () => {
     for (const mode of ['require', 'verify-ca', 'verify-full']) {
       const query = `sslmode=${mode}&sslrootcert=${authority.file}`
       expect(await ask(at('encrypted', query))).toEqual(['encrypted', true])
+    }
+  })
+
+  test('is verified with the authority that is in the file when a connection is made', async () => {
+    const file = join(foreign.folder, 'replaced.crt')
+    copyFileSync(foreign.file, file)
+    const url = at('encrypted', `sslmode=verify-full&sslrootcert=${file}`)
+    const driver = openPostgres({ url, poolSize: 1 })
+    const outcome = () =>
+      driver.query('select 1', []).then(
+        rows => [...rows],
+        ({ cause }) => cause.code,
+      )
+    try {
+      expect(await outcome()).toMatch(/UNABLE_TO_|SELF_SIGNED|CERT_/)
+      copyFileSync(authority.file, file)
+      await until(async () => Array.isArray(await outcome()))
+      // While one is being written, the last one counts.
+      writeFileSync(file, '')
+      await driver.query('select pg_terminate_backend(pg_backend_pid())', []).catch(() => {})
+      await until(async () => Array.isArray(await outcome()))
+    } finally {
+      await driver.close()
     }
   })
 

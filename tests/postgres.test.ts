@@ -48,6 +48,7 @@ test('a session has these settings, whatever those of the server are', async () 
     statement_timeout: '1800ms',
     lock_timeout: '1s',
     idle_in_transaction_session_timeout: '2s',
+    idle_session_timeout: '0',
     jit: 'off',
     max_parallel_workers_per_gather: '0',
     random_page_cost: '1.1',

@@ -224,11 +224,13 @@ type Mistake = (message: string) => void
 function readFile(name: string, path: string | undefined, mistake: Mistake): string | undefined {
   if (!path) return undefined
   try {
-    return readFileSync(path, 'utf8')
+    const content = readFileSync(path, 'utf8')
+    if (content) return content
+    mistake(`has ${name} with a file that is empty`)
   } catch (error) {
     mistake(`has ${name} with a file that cannot be read (${(error as NodeJS.ErrnoException).code})`)
-    return undefined
   }
+  return undefined
 }
 
 /** Node's TLS, loaded when it is needed: the port opens sooner without it. */

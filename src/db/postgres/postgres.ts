@@ -57,7 +57,8 @@ const sessionParameters = {
 }
 
 /**
- * Limits in milliseconds, below those of the pool, so that a slow statement does not cost a connection. No parallel plans,
+ * Limits in milliseconds, below those of the pool, so that a slow statement does not cost a connection; none for an idle
+ * session, which the server would end just as a statement is sent. No parallel plans,
  * and random pages at their cost on an SSD (the default, 4, is for disks): for the list of a user who owns a tenth of the
  * table, the whole table would be read, three processes at a time. READ COMMITTED, because writers of one user wait for each
  * other (docs/decisions/0005), and with more isolation the second one would fail.
@@ -66,6 +67,7 @@ export const statementLimits = {
   statement_timeout: '1800',
   lock_timeout: '1000',
   idle_in_transaction_session_timeout: '2000',
+  idle_session_timeout: '0',
   jit: 'off',
   max_parallel_workers_per_gather: '0',
   random_page_cost: '1.1',
@@ -84,7 +86,7 @@ const migrationLimits = {
 
 /** What connects to the server, of several hosts to the one that accepts writes. Throws when the address is invalid. */
 function createConnector(url: string) {
-  const address = parseDatabaseUrl(url)
+  let address = parseDatabaseUrl(url)
   const { hosts } = address
   let current = 0
   let connections: SingleConnection[] = []
@@ -95,6 +97,7 @@ function createConnector(url: string) {
    * and accepts writes would receive a part of them.
    */
   async function connect(parameters: Parameters, secondsMax = openingSecondsMax) {
+    readAddress()
     const seconds = address.connectTimeoutSeconds ?? openingSecondsMax
     const until = performance.now() + Math.min(seconds, secondsMax) * 1000
     for (let left = currentHost() === undefined ? hosts.length : 1; ; left--) {
@@ -109,6 +112,15 @@ function createConnector(url: string) {
         if (current === index) current = (index + 1) % hosts.length
         if (left === 1) throw error
       }
+    }
+  }
+
+  /** Reads the files of certificates as well, as libpq does for each connection: they are replaced before they expire. */
+  function readAddress() {
+    try {
+      address = parseDatabaseUrl(url)
+    } catch {
+      // A file is just being replaced: the last one stays.
     }
   }
 
