@@ -275,7 +275,7 @@ describe('with BACKUP_EVERY', () => {
     expect(events(api, 'backup made')).toEqual([])
   }, 60_000)
 
-  test('a backup has the lowest priority, may be killed, and is ended by a stop, which leaves nothing of it', async () => {
+  test('a backup has the lowest priority, goes first when memory runs out, may be killed, and is ended by a stop, which leaves nothing of it', async () => {
     const dataDir = newFolder()
     const program = join(mkdtempSync(join(root, 'program-')), 'todo-api')
     copyFileSync(await executablePath(), program)
@@ -288,11 +288,13 @@ describe('with BACKUP_EVERY', () => {
     const [backup] = descendants(api.process.pid)
     const stat = readFileSync(`/proc/${backup}/stat`, 'utf8').replace(/.*\)/s, '').trim().split(' ')
     const words = readFileSync(`/proc/${backup}/cmdline`, 'utf8').split('\0')
+    const firstToGo = readFileSync(`/proc/${backup}/oom_score_adj`, 'utf8').trim()
     process.kill(backup!, 'SIGKILL')
     await until(() => events(api, 'backup failed').length > 0)
     await until(() => descendants(api.process.pid).length > 0, 60)
 
     expect(stat[16]).toBe('19')
+    expect(firstToGo).toBe('1000')
     expect(words.slice(1, 3)).toEqual(['backup', '--verify'])
     expect(events(api, 'backup failed')[0]).toMatchObject({ reason: 'ended by SIGKILL' })
     expect(await api.stop()).toBe(0)

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import type { BackupSettings } from '../config/config.ts'
@@ -126,11 +126,17 @@ export function startBackups(settings: BackupSettings, log: Log) {
   }
 }
 
-/** Requests come first. */
+/** Requests come first. When memory runs out, Linux ends the backup and not the service, which is larger. */
 function lowerPriority(pid: number) {
-  try {
-    setPriority(pid, constants.priority.PRIORITY_LOW)
-  } catch {
-    // It has ended already, or a filter of system calls forbids it.
+  const yields = [
+    () => setPriority(pid, constants.priority.PRIORITY_LOW),
+    () => writeFileSync(`/proc/${pid}/oom_score_adj`, '1000'),
+  ]
+  for (const yieldTo of yields) {
+    try {
+      yieldTo()
+    } catch {
+      // It has ended already, a filter of system calls forbids it, or it is not Linux.
+    }
   }
 }
