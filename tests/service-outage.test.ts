@@ -296,6 +296,11 @@ describe('the executable', () => {
       expect(isRefusal(answer)).toBe(true)
     }
     expect((await api.get('/health/ready')).body.detail).toBe('the database does not answer')
+    // Also for those who only probe: why, and once a minute.
+    const reasons = api.lines
+      .map(line => JSON.parse(line))
+      .filter(({ msg }) => msg === 'the database does not answer')
+    expect(reasons).toMatchObject([{ level: 'warn', code: 'ECONNREFUSED' }])
 
     await server.start()
     const elapsed = stopwatch(api.process.pid)

@@ -39,6 +39,9 @@ export async function serve(
   const warnOfShortage = onceAMinute((cause: unknown) =>
     log.warn('too few connections to the database', errorFields(cause)),
   )
+  const warnThatAway = onceAMinute((cause: unknown) =>
+    log.warn('the database does not answer', errorFields(cause)),
+  )
   const database = await openDriver(config.database, warnOfShortage)
   const telemetry = await startTelemetry(config, database, log, supervisor)
   const { driver } = telemetry
@@ -67,7 +70,7 @@ export async function serve(
     secretKey,
     driver,
     log,
-    readiness: readinessOf(driver, () => ({ stopping, isPrepared }), backups?.stats),
+    readiness: readinessOf(driver, () => ({ stopping, isPrepared }), backups?.stats, warnThatAway),
     peerOf: request => server.requestIP(request)?.address ?? null,
     observers: telemetry.observers,
     plugins: telemetry.plugins,
@@ -197,6 +200,7 @@ function readinessOf(
   driver: Driver,
   state: () => { stopping: boolean; isPrepared: boolean },
   backups: (() => BackupStats) | undefined,
+  onAway: (cause: unknown) => void,
 ): Readiness {
   return async () => {
     if (state().stopping) return { ready: false, reason: 'the service is stopping' }
@@ -209,7 +213,8 @@ function readinessOf(
       if (!state().isPrepared) return { ready: false, reason: 'the service is starting' }
       const lastGoodAt = backups?.().lastGoodAt?.toISOString() ?? null
       return { ready: true, lastBackupAt: backups && lastGoodAt }
-    } catch {
+    } catch (error) {
+      onAway(error)
       return { ready: false, reason: 'the database does not answer' }
     }
   }
