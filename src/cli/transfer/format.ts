@@ -1,26 +1,15 @@
 import { getTableColumns } from 'drizzle-orm'
 import type { PgColumn } from 'drizzle-orm/pg-core'
 import { exportedTables, type RowType } from '../../modules/table-registry.ts'
-import { toColumns } from '../../modules/tasks/to-columns.ts'
+import { isWords } from '../../modules/tasks/to-columns.ts'
 
 /** The first line of an export. */
 export const exportFormat = { format: 'todo-api-export', version: 3 } as const
 
-const texts = { title: '', description: '' }
-/** The columns that `toColumns` adds to them, for the search. */
-const wordColumns = Object.keys(toColumns(texts)).filter(name => !(name in texts))
-
-/** The columns that follow from others: `import` computes them again. */
-const leftOut: Partial<Record<RowType, string[]>> = {
-  user: ['normalized_email'],
-  list: ['json'],
-  task: [...wordColumns, 'json'],
-}
-
-/** The columns that a line of a type holds. */
+/** The columns that a line of a type holds. Those that follow from others are left out: `import` computes them again. */
 export const exportedColumns = (type: RowType) =>
   Object.values<PgColumn>(getTableColumns(exportedTables[type])).filter(
-    ({ name }) => !leftOut[type]?.includes(name),
+    ({ name }) => name !== 'normalized_email' && name !== 'json' && !isWords(name),
   )
 
 /** A count of 0 for each type. */

@@ -4,7 +4,7 @@ import { taskTombstones, typeOf, userVersions } from '../../db/tables.ts'
 import type { Precondition } from '../../http/entity-tag.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { camelCase, columnOf, isLive, tasks } from './table.ts'
-import { initialOf } from './to-columns.ts'
+import { initialOf, isWords } from './to-columns.ts'
 
 /**
  * The statements about one task, for the requests that are frequent: each reads or writes in one round trip. A write takes
@@ -114,9 +114,8 @@ export function insertTasks(db: Db, userId: UserId, firstVersion: number, rows: 
 
 /** Changes these columns and no others. No row: there is no such task in that version, or nothing differs. */
 export function updateTask(db: Db, columns: string[]) {
-  // The words follow from their text.
   const differences = columns
-    .filter(column => !column.endsWith('_words'))
+    .filter(column => !isWords(column))
     .map(column => sql`${tasks}.${sql.identifier(column)} is distinct from ${columnValue(column)}`)
   const condition = and(own, isLive, isWanted)
   const next = takeNextVersion(db, exists(among(db, tasks, and(condition, or(...differences) ?? sql`false`))))

@@ -19,6 +19,9 @@ export function toColumns(input: Input): Record<string, unknown> {
   return columns
 }
 
+/** Whether a column has the words of a text, which follow from it. */
+export const isWords = (column: string) => column.endsWith('_words')
+
 /** What a column of a new task holds if the request does not set it. */
 export const initialOf = (column: PgColumn) => column.default ?? null
 
@@ -28,7 +31,7 @@ export const initialOf = (column: PgColumn) => column.default ?? null
  */
 export function requestText(input: Input): string {
   const columns = Object.entries(toColumns(input)).filter(
-    ([name, value]) => !name.endsWith('_words') && !Bun.deepEquals(value, initialOf(columnOf(name))),
+    ([name, value]) => !isWords(name) && !Bun.deepEquals(value, initialOf(columnOf(name))),
   )
   return JSON.stringify(columns.sort(([a], [b]) => (a < b ? -1 : 1)))
 }
