@@ -1,11 +1,11 @@
-/** How long the event loop may be kept from what else there is to do. */
-const turnMs = 10
-
-/** For work that may take long: what is returned is to be called and awaited between its parts. A turn comes every `turnMs`. */
-export function eventLoopTurns(): () => Promise<void> | undefined {
+/**
+ * For work that may take long: what is returned is to be called and awaited between its parts. The event loop is kept from
+ * what else there is to do for `everyMs` at most.
+ */
+export function eventLoopTurns(everyMs = 10): () => Promise<void> | undefined {
   let beganAt = performance.now()
   return () => {
-    if (performance.now() - beganAt < turnMs) return undefined
+    if (performance.now() - beganAt < everyMs) return undefined
     return new Promise(resolve => {
       setImmediate(() => {
         beganAt = performance.now()

@@ -1,4 +1,5 @@
 import { atMost } from '../../lib/at-most.ts'
+import { eventLoopTurns } from '../../lib/event-loop-turns.ts'
 import { createFairQueue } from '../../lib/fair-queue.ts'
 import { unavailable } from '../pg-error.ts'
 import { budgetMs, currentCaller, spendBudget } from '../time-budget.ts'
@@ -12,8 +13,8 @@ const pauseEveryMs = 5
  */
 export function createTurns() {
   const waiting = createFairQueue<{ caller: string | undefined; start: () => void }>()
+  const pause = eventLoopTurns(pauseEveryMs)
   let isBusy = false
-  let pausedAt = 0
 
   /** `work` receives the milliseconds that it may take. */
   const take = <T>(work: (leftMs: number) => Promise<T>): Promise<T> =>
@@ -22,7 +23,7 @@ export function createTurns() {
       if (isBusy) await turn(caller, deadline)
       isBusy = true
       try {
-        if (performance.now() - pausedAt >= pauseEveryMs) await pause()
+        await pause()
         return await work(caller ? deadline - performance.now() : budgetMs)
       } finally {
         waiting.yieldTurn(caller)
@@ -41,11 +42,6 @@ export function createTurns() {
       waiting.delete(place)
       throw unavailable('no turn in time')
     })
-  }
-
-  async function pause() {
-    await new Promise<void>(resolve => setImmediate(resolve))
-    pausedAt = performance.now()
   }
 
   /** How much runs or waits. */
