@@ -5,6 +5,8 @@ interface DatabaseError {
   message: string
   code: string
   constraint_name?: string
+  /** The same of PGlite, and of a service that a command asks (cli/control-socket.ts). */
+  constraint?: string
 }
 
 /**
@@ -26,9 +28,9 @@ export function databaseError(error: unknown): DatabaseError | undefined {
 export function brokenConstraint(error: unknown): string | undefined {
   const failure = databaseError(error)
   if (!failure?.code.startsWith('23')) return undefined
-  // The embedded engine and Citus have it in the message alone, Citus with the number of the shard behind it.
+  // Citus has it in the message alone, with the number of the shard behind it.
   const [, named] = /constraint "(\w+?)(?:_\d{6,})?"/.exec(failure.message) ?? []
-  return failure.constraint_name ?? named ?? ''
+  return failure.constraint_name ?? failure.constraint ?? named ?? ''
 }
 
 /** Whether a statement met a database without our tables or columns: its migrations have not run yet. */
