@@ -19,16 +19,14 @@ export async function runTransaction<T>(
 ): Promise<T> {
   const { run } = connection
   let isOver = false
-  let failed: { error: unknown } | undefined
+  const failures: unknown[] = []
   /** Settles when the statements so far are answered. */
   let answered: Promise<unknown> = Promise.resolve()
 
   const query: Query = (text, values, options) => {
     if (isOver) return Promise.reject(new Error('The transaction of this statement is over'))
     const answer = answered.then(() => run(text, values, options))
-    answered = answer.catch(error => {
-      failed ??= { error }
-    })
+    answered = answer.catch(error => failures.push(error))
     return answer
   }
 
@@ -38,7 +36,7 @@ export async function runTransaction<T>(
       isOver = true
     })
     await answered
-    if (failed) throw (failed as { error: unknown }).error
+    if (failures.length > 0) throw failures[0]
     await run('commit', [])
     return result
   } catch (error) {
