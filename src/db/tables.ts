@@ -1,4 +1,4 @@
-import { type Column, sql } from 'drizzle-orm'
+import { and, type Column, eq, sql } from 'drizzle-orm'
 import {
   type AnyPgColumn,
   bigint,
@@ -15,6 +15,7 @@ import {
 } from 'drizzle-orm/pg-core'
 import type { ErrorCode } from '../lib/errors.ts'
 import type { TokenScope } from '../lib/scope.ts'
+import type { UserId } from '../lib/user-id.ts'
 
 /**
  * A moment: `timestamptz` in the database, RFC 3339 in UTC with microseconds in the program and in the API. Text in both,
@@ -41,6 +42,10 @@ const now = sql`now()`
 /** A foreign key: the row is deleted with the row of its owner. */
 export const belongsTo = (owner: AnyPgColumn, name: string, column: AnyPgColumn) =>
   foreignKey({ name, columns: [column], foreignColumns: [owner] }).onDelete('cascade')
+
+/** The condition for one row of a user. */
+export const own = ({ id, userId }: Record<'id' | 'userId', Column>, owner: UserId, wanted: string) =>
+  and(eq(id, wanted), eq(userId, owner))
 
 export const users = pgTable(
   'users',

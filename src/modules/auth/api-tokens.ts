@@ -1,6 +1,6 @@
 import { and, count, desc, eq, gt, isNull, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { apiTokens, users } from '../../db/tables.ts'
+import { apiTokens, own, users } from '../../db/tables.ts'
 import { withoutTimeBudget } from '../../db/time-budget.ts'
 import type { Client } from '../../http/client.ts'
 import type { Caller } from '../../http/require-user.ts'
@@ -24,9 +24,6 @@ const prefixLength = 12
 
 /** Whether a token has not expired. */
 export const isUnexpired = or(isNull(apiTokens.expiresAt), gt(apiTokens.expiresAt, sql`now()`))
-
-/** The condition for one token of the user. */
-const isOwn = (userId: UserId, id: string) => and(eq(apiTokens.userId, userId), eq(apiTokens.id, id))
 
 /** What the user chooses about a token. */
 export type ApiTokenInput = Omit<ApiTokenCreate, 'current_password'>
@@ -75,7 +72,10 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
       const userId = found.userId as UserId
       // For display, so it is written at most once a minute, and no request waits for it or fails with it.
       if (isUsageStale) {
-        const note = db.update(apiTokens).set({ lastUsedAt: sql`now()` }).where(isOwn(userId, id))
+        const note = db
+          .update(apiTokens)
+          .set({ lastUsedAt: sql`now()` })
+          .where(own(apiTokens, userId, id))
         void withoutTimeBudget(() => note.catch(() => {}))
       }
       const caller = { id: userId, sessionId: id, scopes: scopesOf(scopes) }
@@ -98,7 +98,7 @@ export function createApiTokens({ db, tokenCache, withPassword }: Parts) {
 
     /** Ends one token of the user. Throws `token_not_found`. */
     async end(userId: UserId, id: string): Promise<void> {
-      const ended = isUuid(id) ? await endTokens(isOwn(userId, id)) : []
+      const ended = isUuid(id) ? await endTokens(own(apiTokens, userId, id)) : []
       if (ended.length === 0) throw new AppError('token_not_found')
     },
 

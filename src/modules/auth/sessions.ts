@@ -1,6 +1,6 @@
 import { and, desc, eq, gt, isNull, ne, or, placeholder, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { sessions, users } from '../../db/tables.ts'
+import { own, sessions, users } from '../../db/tables.ts'
 import { setCaller, withoutTimeBudget } from '../../db/time-budget.ts'
 import type { Client } from '../../http/client.ts'
 import type { Caller } from '../../http/require-user.ts'
@@ -8,7 +8,6 @@ import { isApiToken } from '../../lib/api-token.ts'
 import { AppError } from '../../lib/errors.ts'
 import { sessionScopes } from '../../lib/scope.ts'
 import { sha256 } from '../../lib/sha256.ts'
-import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import type { ApiTokens } from './api-tokens.ts'
 import { endRows } from './end-access.ts'
@@ -27,9 +26,6 @@ const endOfSession = sql<string>`now() + interval '30 days'`
 
 /** A sign-in beyond that ends the session that was not used for the longest time. A sign-in looks at all of them. */
 const sessionsMax = 1000
-
-/** The condition for one session of the user. */
-const isOwn = (userId: UserId, id: string) => and(eq(sessions.userId, userId), eq(sessions.id, id))
 
 export type Sessions = ReturnType<typeof createSessions>
 
@@ -113,7 +109,10 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
     const { leftMs, isUsageStale } = session
     // For display, so it is written at most every five minutes, and no request waits for it or fails with it.
     if (isUsageStale) {
-      const note = db.update(sessions).set({ lastUsedAt: now }).where(isOwn(sub, sid))
+      const note = db
+        .update(sessions)
+        .set({ lastUsedAt: now })
+        .where(own(sessions, sub, sid))
       void withoutTimeBudget(() => note.catch(() => {}))
     }
     const caller = { id: sub, sessionId: sid, scopes: sessionScopes }
@@ -202,14 +201,14 @@ export function createSessions({ db, tokens, refreshTokens, apiTokens, tokenCach
 
     /** Ends one session of the caller. Throws `session_not_found`. */
     async end({ id }: Caller, sessionId: string): Promise<void> {
-      const ended = isUuid(sessionId) ? await endSessions(isOwn(id, sessionId)) : []
+      const ended = isUuid(sessionId) ? await endSessions(own(sessions, id, sessionId)) : []
       if (ended.length === 0) throw new AppError('session_not_found')
     },
 
     /** Ends the session that an access token or a refresh token names, if it is one of ours. */
     async endByToken(token: string): Promise<void> {
       const claims = await tokens.verify(token)
-      if (claims) await endSessions(isOwn(claims.sub, claims.sid))
+      if (claims) await endSessions(own(sessions, claims.sub, claims.sid))
       const sessionId = refreshTokens.read(token)?.sessionId
       if (sessionId) await endSessions(eq(sessions.id, sessionId))
     },

@@ -10,7 +10,7 @@ import {
   pageSizeDefault,
   readPage,
 } from '../../db/page.ts'
-import { listTombstones } from '../../db/tables.ts'
+import { listTombstones, own } from '../../db/tables.ts'
 import { createVersionReader, takeVersion, writeInTurn, writeTombstones } from '../../db/versions.ts'
 import type { Precondition } from '../../http/entity-tag.ts'
 import { createCursors } from '../../lib/cursor.ts'
@@ -18,7 +18,7 @@ import { AppError } from '../../lib/errors.ts'
 import { createIdempotency } from '../../lib/idempotency.ts'
 import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
-import { findOwn, findPrior, own, type Serialized, throwMissing } from '../tasks/owned.ts'
+import { findOwn, findPrior, type Serialized, throwMissing } from '../tasks/owned.ts'
 import { changeTasks } from '../tasks/sub-tasks.ts'
 import { isLive, tasks } from '../tasks/table.ts'
 import type { List, ListCreate, ListsQuery, ListUpdate } from './model.ts'

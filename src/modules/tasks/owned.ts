@@ -1,6 +1,6 @@
 import { and, eq, inArray, isNotNull, type SQL, sql } from 'drizzle-orm'
 import type { Db } from '../../db/drizzle.ts'
-import { listTombstones, type Tombstones, taskTombstones } from '../../db/tables.ts'
+import { listTombstones, own, type Tombstones, taskTombstones } from '../../db/tables.ts'
 import { noPrecondition, type Precondition } from '../../http/entity-tag.ts'
 import { AppError } from '../../lib/errors.ts'
 import { alreadyUsed, type Creation, keyReused } from '../../lib/idempotency.ts'
@@ -36,10 +36,6 @@ export interface Serialized {
 }
 
 type Table = typeof tasks | typeof lists | Tombstones
-
-/** The condition for one row of the user. */
-export const own = ({ id, userId }: Table, owner: UserId, wanted: string) =>
-  and(eq(id, wanted), eq(userId, owner))
 
 /** The condition for these rows of the user. */
 const ownOf = ({ id, userId }: Table, owner: UserId, wanted: string[]) =>

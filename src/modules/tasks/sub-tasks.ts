@@ -1,10 +1,9 @@
 import { and, eq, inArray, isNull, or, type SQL, sql } from 'drizzle-orm'
 import { alias } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
-import { taskTombstones } from '../../db/tables.ts'
+import { own, taskTombstones } from '../../db/tables.ts'
 import { takeVersions, writeTombstones } from '../../db/versions.ts'
 import type { UserId } from '../../lib/user-id.ts'
-import { own } from './owned.ts'
 import { isLive, isTrashed, tasks } from './table.ts'
 
 /**
