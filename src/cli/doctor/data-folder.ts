@@ -35,7 +35,7 @@ export function examineDataDir({ dataDir, database, secretKey }: Config, tell: T
 
 /** Whether a folder of the settings can be written to; the folders above it are made with it. */
 export function examineWriting(check: string, path: string, setting: string, tell: Tell): boolean {
-  const folder = existsSync(path) ? path : nearestFolder(path)
+  const folder = nearestFolder(path)
   const fault = faultOf(folder)
   if (fault)
     tell(check, `${fault.path} cannot be written to (${fault.code})`, fail(cureOf(fault, folder, setting)))
@@ -48,10 +48,9 @@ function judgeFreeSpace(free: number): Verdict {
   return free < 512 * mebibyte ? warn('make room before it runs out') : ok
 }
 
-function nearestFolder(path: string): string {
-  const parent = dirname(resolve(path))
-  return existsSync(parent) ? parent : nearestFolder(parent)
-}
+/** The folder, or the first one above it that exists. */
+const nearestFolder = (path: string): string =>
+  existsSync(path) ? path : nearestFolder(dirname(resolve(path)))
 
 interface Fault {
   path: string
