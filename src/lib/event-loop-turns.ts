@@ -16,15 +16,10 @@ export function eventLoopTurns(everyMs = 10): () => Promise<void> | undefined {
 }
 
 /** `Array.map` in such turns. */
-export async function mapInTurns<From, To>(
-  values: readonly From[],
-  change: (value: From, index: number) => To,
-): Promise<To[]> {
-  const changed: To[] = []
+export function mapInTurns<From, To>(values: readonly From[], change: (value: From, index: number) => To) {
   const turn = eventLoopTurns()
-  for (const [i, value] of values.entries()) {
+  return Array.fromAsync(values, async (value, i) => {
     await turn()
-    changed.push(change(value, i))
-  }
-  return changed
+    return change(value, i)
+  })
 }
