@@ -81,13 +81,8 @@ const isList = ({ type }: TSchema) => type === 'array'
 
 /** One problem for each name that comes more than once. */
 export function repeatedNames(names: string[], place: Problem['loc']): Problem[] {
-  const seen = new Set<string>()
-  const repeated = names.filter(name => seen.size === seen.add(name).size)
-  return [...new Set(repeated)].map(name => ({
-    loc: [...place, name],
-    msg: 'Should come only once',
-    type: 'repeated',
-  }))
+  const repeated = [...Map.groupBy(names, name => name)].filter(([, all]) => all.length > 1)
+  return repeated.map(([name]) => ({ loc: [...place, name], msg: 'Should come only once', type: 'repeated' }))
 }
 
 /** One problem for each field of a value that its schema does not know, found one by one: the nearest name takes time. */
