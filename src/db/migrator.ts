@@ -98,21 +98,14 @@ const journal = `
   select created_at, obj_description('drizzle.__drizzle_migrations'::regclass), to_regclass('users') is not null
   from drizzle.__drizzle_migrations`
 
-/** How the database and this program differ. */
-interface MigrationState {
-  /** The tags of the migrations that the database lacks. */
-  pending: string[]
-  /** How many migrations of a newer program it has. */
-  newer: number
-}
-
 /**
- * Reads the journal; asks the database each time. Throws an Error with one line when this program cannot use the
- * database: its first migration is not ours, the session does not see the tables, or a migration of a newer program dropped
- * what ours reads. Such a migration says so in the comment of the journal:
+ * How the database and this program differ: the tags of the migrations that the database lacks, and how many it has of a
+ * newer program. Asks the database each time. Throws an Error with one line when this program cannot use the database: its
+ * first migration is not ours, the session does not see the tables, or a migration of a newer program dropped what ours
+ * reads. Such a migration says so in the comment of the journal:
  * `comment on table drizzle.__drizzle_migrations is 'needs 0007_drop_position'`.
  */
-export async function migrationState(driver: Driver, wanted = migrations): Promise<MigrationState> {
+export async function migrationState(driver: Driver, wanted = migrations) {
   const rows = await journalOf(driver)
   const applied = new Set(rows.map(([when]) => Number(when)))
   if (applied.size > 0 && !applied.has(wanted[0]!.when)) throw new Error(otherHistory)
