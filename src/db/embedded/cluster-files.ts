@@ -67,7 +67,8 @@ export async function ensureCluster(folder: string): Promise<void> {
   rmSync(staging, { recursive: true, force: true })
   const archive = template()
   try {
-    await (archive ? unpack(archive, staging) : initialize(staging))
+    if (archive) await new Bun.Archive(await Bun.file(archive).bytes()).extract(staging)
+    else await initialize(staging)
     await syncTree(staging)
     renameSync(staging, folder)
     syncFolder(join(folder, '..'))
@@ -96,10 +97,6 @@ export async function initialize(folder: string): Promise<void> {
 export function template(): string | undefined {
   const places = ['', '../../../build']
   return places.map(place => join(import.meta.dir, place, archiveName())).find(path => existsSync(path))
-}
-
-async function unpack(archive: string, folder: string): Promise<void> {
-  await new Bun.Archive(await Bun.file(archive).bytes()).extract(folder)
 }
 
 /** Syncs a folder and everything in it to disk, readable by its owner only. Several files at a time: each sync waits. */
