@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { openDraft } from '../lib/durable-file.ts'
@@ -35,15 +36,13 @@ export function hasDamagedSecret(dataDir: string): boolean {
 function makeSecret(path: string): void {
   const lock = `${secretName}.lock`
   using _ = lockFile(dirname(path), lock)
-  if (!existsSync(path)) writeSecret(path)
+  if (!existsSync(path)) {
+    using draft = openDraft(path)
+    writeSync(draft.file, randomBytes(secretBytes).toString('hex'))
+    draft.publish()
+  }
   // A process that waits for it, or makes it again, finds the secret.
   rmSync(join(dirname(path), lock), { force: true })
-}
-
-function writeSecret(path: string): void {
-  using draft = openDraft(path)
-  writeSync(draft.file, crypto.getRandomValues(Buffer.alloc(secretBytes)).toString('hex'))
-  draft.publish()
 }
 
 function readSecret(file: string): string {
