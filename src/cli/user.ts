@@ -1,7 +1,8 @@
-import { asc, count, eq, type SQL, sql } from 'drizzle-orm'
+import { count, eq, type SQL, sql } from 'drizzle-orm'
 import { t } from 'elysia'
 import type { Config } from '../config/config.ts'
 import { createDb, type Db } from '../db/drizzle.ts'
+import { afterCursor, orderKeys } from '../db/page.ts'
 import { brokenConstraint } from '../db/pg-error.ts'
 import { apiTokens, sessions, toInstant, users } from '../db/tables.ts'
 import type { AccessChange } from '../modules/auth/end-access.ts'
@@ -117,6 +118,7 @@ async function changeUser(
 }
 
 const pageRows = 500
+const order = orderKeys([users.createdAt, users.id], { isDescending: false })
 
 /** All accounts, oldest first, read a page at a time. */
 async function* accounts(db: Db) {
@@ -140,11 +142,11 @@ async function* accounts(db: Db) {
       .select(selected)
       .from(users)
       .where(after)
-      .orderBy(asc(users.createdAt), asc(users.id))
+      .orderBy(...order.map(({ by }) => by))
       .limit(pageRows)
     yield* page
     const last = page.at(-1)
     if (!last || page.length < pageRows) return
-    after = sql`(${users.createdAt}, ${users.id}) > (${last.created_at}::timestamptz, ${last.id}::uuid)`
+    after = afterCursor(order, [last.created_at, last.id])
   }
 }
