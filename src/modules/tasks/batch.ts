@@ -225,8 +225,6 @@ function problemsOf(value: unknown, isStrict: boolean, max: number): Problem[] {
   // Ignored like other unknown fields, it would look like a condition that holds.
   if ('version' in read) return problem('version', 'not_combinable', 'Not with create')
   const { id, task } = read
-  const isAmbiguous = id !== undefined && task.id !== undefined && !isSameId(id, task.id)
+  const isAmbiguous = id && task.id && id.toLowerCase() !== task.id.toLowerCase()
   return isAmbiguous ? problem('id', 'not_combinable', 'The task has another id') : []
 }
-
-const isSameId = (one: string, other: string) => one.toLowerCase() === other.toLowerCase()
