@@ -9,7 +9,8 @@ const checksumLength = 6
 
 /** A new API token: a prefix that scanners find, a secret, and a checksum. */
 export function newApiToken(): string {
-  const body = prefix + randomText(secretLength)
+  const secret = Array.from({ length: secretLength }, () => alphabet[randomInt(alphabet.length)])
+  const body = prefix + secret.join('')
   return body + checksum(body)
 }
 
@@ -35,6 +36,3 @@ function checksum(body: string): string {
   }
   return text
 }
-
-const randomText = (length: number) =>
-  Array.from({ length }, () => alphabet[randomInt(alphabet.length)]).join('')
