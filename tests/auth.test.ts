@@ -10,12 +10,12 @@ import {
   SignJWT,
 } from 'jose'
 import { leastCpuMs, unlike } from './support/cpu.ts'
-import { onBothDatabases, type User } from './support/harness.ts'
+import { onBothDatabases, testSettings, type User } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 
 const password = 'correct horse battery'
 const newAddress = () => `${crypto.randomUUID()}@example.com`
-const secretKey = new TextEncoder().encode('test-secret-test-secret-test-secret-0123')
+const secretKey = new TextEncoder().encode(testSettings.SECRET_KEY)
 
 onBothDatabases(
   'accounts',

@@ -11,7 +11,7 @@ import { createLog } from '../src/telemetry/log.ts'
 import { type CitusCluster, citusPrograms, startCitus } from './support/citus.ts'
 import { runCommand } from './support/command.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
-import { type Client, client, type User } from './support/harness.ts'
+import { type Client, client, testSettings, type User } from './support/harness.ts'
 import { execute } from './support/postgres-server.ts'
 import { auditBooks, startTraffic } from './support/traffic.ts'
 import { until } from './support/until.ts'
@@ -30,12 +30,8 @@ describe.skipIf(!givenUrl && !citusPrograms)('on Citus', () => {
   let service: Running
 
   const settings = () => ({
+    ...testSettings,
     DATABASE_URL: url,
-    SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-    ENVIRONMENT: 'test',
-    BCRYPT_COST: '4',
-    REGISTER_LIMIT: '0',
-    LOGIN_LIMIT: '0',
   })
 
   beforeAll(async () => {

@@ -4,7 +4,7 @@ import { EventSource } from 'eventsource'
 import { type EventReader, openEvents } from './support/event-stream.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
 import { startFaultProxy } from './support/fault-proxy.ts'
-import { type Client, client, startService, type User } from './support/harness.ts'
+import { type Client, client, startService, testSettings, type User } from './support/harness.ts'
 import { haproxy, nginx } from './support/load-balancers.ts'
 import { type PgBouncer, pgbouncer, startPgBouncer } from './support/pgbouncer.ts'
 import { freePort, listenOnFreePort } from './support/ports.ts'
@@ -22,12 +22,6 @@ const balancers = [haproxy, nginx].filter(({ name, isInstalled }) => {
 })
 if (!pgbouncer) process.stderr.write('\nNOT RUN: streams through PgBouncer, because there is none in PATH.\n')
 
-const settings = {
-  SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-  ENVIRONMENT: 'test',
-  BCRYPT_COST: '4',
-}
-
 /** One replica at the database, and one of two processes behind PgBouncer. */
 describe('streams on two replicas', () => {
   let database: PrivateDatabase
@@ -37,7 +31,7 @@ describe('streams on two replicas', () => {
   let ports: number[]
 
   const startOne = () =>
-    startExecutable({ ...settings, DATABASE_URL: database.directUrl, PORT: String(ports[0]) })
+    startExecutable({ ...testSettings, DATABASE_URL: database.directUrl, PORT: String(ports[0]) })
 
   beforeAll(async () => {
     database = await privateDatabase()
@@ -46,7 +40,7 @@ describe('streams on two replicas', () => {
     one = await startOne()
     await untilReady(one)
     two = await startExecutable({
-      ...settings,
+      ...testSettings,
       DATABASE_URL: bouncer?.through(database.directUrl) ?? database.directUrl,
       PORT: String(ports[1]),
       WORKERS: '2',

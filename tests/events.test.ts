@@ -13,7 +13,7 @@ import { createStreams, streamLimits } from '../src/modules/events/streams.ts'
 import type { TaskService } from '../src/modules/tasks/service.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { type EventReader, openEvents } from './support/event-stream.ts'
-import { onBothDatabases, type Service, startService, type User } from './support/harness.ts'
+import { onBothDatabases, type Service, startService, testSettings, type User } from './support/harness.ts'
 import { listening } from './support/listening.ts'
 import { speak } from './support/mcp.ts'
 import { readPrometheus, sampled } from './support/prometheus.ts'
@@ -478,7 +478,7 @@ onBothDatabases(
       const shortLived = await new SignJWT({ sub: claims.sub, sid: claims.sid })
         .setProtectedHeader({ alg: 'HS256' })
         .setExpirationTime(new Date(Date.now() + 1500))
-        .sign(Buffer.from('test-secret-test-secret-test-secret-0123'))
+        .sign(Buffer.from(testSettings.SECRET_KEY))
       // A token that stays valid is looked at before those that do not.
       const other = await openEvents(api, eve)
       const [expiring, gone] = await Promise.all([

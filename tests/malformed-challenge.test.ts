@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
 import { openPostgres } from '../src/db/postgres/postgres.ts'
 import { startExecutable } from './support/executable.ts'
+import { testSettings } from './support/harness.ts'
 import { listenOnFreePort } from './support/ports.ts'
 import { authentication, startScriptedServer } from './support/scripted-server.ts'
 import { until } from './support/until.ts'
@@ -12,8 +13,7 @@ test('a server that challenges with nonsense inside TLS is a line in the log, an
   using server = await startMalformedServer()
   const api = await startExecutable({
     DATABASE_URL: `postgres://todo:hunter2hunter2@127.0.0.1:${server.port}/todo?sslmode=require`,
-    ENVIRONMENT: 'test',
-    SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
+    ...testSettings,
   })
 
   await until(() => api.lines.some(line => line.includes('"waiting for the database"')))

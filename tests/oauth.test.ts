@@ -5,7 +5,7 @@ import * as openidClient from 'openid-client'
 import { ResourceOwnerPassword } from 'simple-oauth2'
 import { newApiToken } from '../src/lib/api-token.ts'
 import { makeApiToken } from './support/api-token.ts'
-import { onBothDatabases } from './support/harness.ts'
+import { onBothDatabases, testSettings } from './support/harness.ts'
 
 interface Tokens {
   access_token: string
@@ -354,7 +354,7 @@ onBothDatabases('OAuth 2', api => {
 
   test('jose verifies the access token and finds the documented claims', async () => {
     const ada = await api.user()
-    const secret = new TextEncoder().encode('test-secret-test-secret-test-secret-0123')
+    const secret = new TextEncoder().encode(testSettings.SECRET_KEY)
 
     const { payload } = await jwtVerify(ada.token, secret, { algorithms: ['HS256'] })
 

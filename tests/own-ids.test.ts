@@ -3,7 +3,7 @@ import { createDb } from '../src/db/drizzle.ts'
 import { createIdempotency } from '../src/lib/idempotency.ts'
 import { createListService } from '../src/modules/lists/service.ts'
 import { requestText } from '../src/modules/tasks/to-columns.ts'
-import { onBothDatabases } from './support/harness.ts'
+import { onBothDatabases, testSettings } from './support/harness.ts'
 import { serviceOn } from './support/task-service.ts'
 import { expectError } from './support/wire.ts'
 
@@ -305,7 +305,7 @@ test.each([
 ])(
   'an Idempotency-Key of %s stands for one id in every release, and for another one elsewhere',
   (_, purpose, id) => {
-    const identify = createIdempotency('test-secret-test-secret-test-secret-0123', purpose)
+    const identify = createIdempotency(testSettings.SECRET_KEY, purpose)
     const userId = '019a9c3d-52e0-7d1b-8c77-3f4a5b6c7d8e'
     expect(identify(userId, { key: 'monday', request: () => '' }).id).toBe(id)
   },

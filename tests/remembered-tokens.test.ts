@@ -11,7 +11,7 @@ import * as tokenCaches from '../src/modules/auth/token-cache.ts'
 import { createTokens } from '../src/modules/auth/tokens.ts'
 import { makeApiToken } from './support/api-token.ts'
 import { bareApp } from './support/bare-app.ts'
-import { onBothDatabases } from './support/harness.ts'
+import { onBothDatabases, testSettings } from './support/harness.ts'
 
 const { createTokenCache } = tokenCaches
 
@@ -265,7 +265,7 @@ onBothDatabases('a token is remembered', api => {
     })
     const tokenCache = createTokenCache(async () => ({ databaseTime: 0, sessionIds: [] }))
     const db = createDb(driver)
-    const secretKey = 'test-secret-test-secret-test-secret-0123'
+    const secretKey = testSettings.SECRET_KEY
     const withPassword = () => Promise.reject(new Error('not needed here'))
     const tokens = createTokens({ secretKey, algorithm: 'HS256', lifetimeSeconds: 60 })
     const sessions = createSessions({

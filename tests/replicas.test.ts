@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { makeApiToken } from './support/api-token.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
-import type { Client, User } from './support/harness.ts'
+import { type Client, testSettings, type User } from './support/harness.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
 
@@ -16,10 +16,8 @@ describe('two replicas', () => {
   beforeAll(async () => {
     database = await privateDatabase()
     const env = {
+      ...testSettings,
       DATABASE_URL: database.url,
-      SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-      ENVIRONMENT: 'test',
-      BCRYPT_COST: '4',
       LOGIN_FAILURE_LIMIT: '5',
       TRUSTED_PROXIES: '127.0.0.1',
     }

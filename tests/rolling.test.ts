@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { openEvents } from './support/event-stream.ts'
 import { type Running, startExecutable, untilReady } from './support/executable.ts'
-import { type Client, client, type User } from './support/harness.ts'
+import { type Client, client, testSettings, type User } from './support/harness.ts'
 import { haproxy } from './support/load-balancers.ts'
 import { isListening } from './support/ports.ts'
 import { type PrivateDatabase, privateDatabase } from './support/template.ts'
@@ -34,11 +34,9 @@ describe.skipIf(!haproxy.isInstalled).each(cases)(
 
     const start = (port: number, path?: string) => {
       const env = {
+        ...testSettings,
         PORT: String(port),
         DATABASE_URL: database.url,
-        SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-        ENVIRONMENT: 'test',
-        BCRYPT_COST: '4',
         TRUSTED_PROXIES: '127.0.0.1',
         SHUTDOWN_DELAY_SECONDS: '3',
       }

@@ -7,7 +7,7 @@ import type { Env } from '../src/config/config.ts'
 import { stopLimits } from '../src/server/start.ts'
 import { runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable } from './support/executable.ts'
-import { client, type DatabaseKind, type User } from './support/harness.ts'
+import { client, type DatabaseKind, testSettings, type User } from './support/harness.ts'
 import { freePort, isListening } from './support/ports.ts'
 import { stopwatch } from './support/stopwatch.ts'
 import { emptyDatabase, privateDatabase } from './support/template.ts'
@@ -15,7 +15,6 @@ import { until } from './support/until.ts'
 import { halfSent } from './support/wire.ts'
 
 const signal = (api: Running) => api.process.kill('SIGTERM')
-const secret = 'test-secret-test-secret-test-secret-0123'
 
 /** Runs a test against the executable, which may be started again on the same data. */
 async function withData(kind: DatabaseKind, run: (start: (env?: Env) => Promise<Running>) => Promise<void>) {
@@ -25,11 +24,9 @@ async function withData(kind: DatabaseKind, run: (start: (env?: Env) => Promise<
   try {
     await run(async env => {
       const api = await startExecutable({
+        ...testSettings,
         DATA_DIR: folder,
         DATABASE_URL: database?.url,
-        SECRET_KEY: secret,
-        ENVIRONMENT: 'test',
-        BCRYPT_COST: '4',
         ...env,
       })
       started.push(api)
@@ -334,11 +331,9 @@ async function withSpawned(
   const child = Bun.spawn(command.length === 1 ? [path, ...command] : [...command, path], {
     env: {
       PATH: process.env.PATH,
+      ...testSettings,
       PORT: String(port),
       DATABASE_URL: database.url,
-      SECRET_KEY: secret,
-      ENVIRONMENT: 'test',
-      BCRYPT_COST: '4',
       WORKERS,
     },
     terminal: {},
@@ -377,8 +372,7 @@ test('a start that fails says why and ends at once, however long a stop would wa
   const { url, drop } = await emptyDatabase()
   await drop()
   const elapsed = stopwatch()
-  const settings = { SECRET_KEY: secret, ENVIRONMENT: 'test', PORT: '0', SHUTDOWN_DELAY_SECONDS: '50' }
-  const env = { DATABASE_URL: url, ...settings }
+  const env = { ...testSettings, DATABASE_URL: url, SHUTDOWN_DELAY_SECONDS: '50' }
   const { exitCode, stderr } = await runCommand(['serve'], { env })
 
   expect(stderr).toContain('does not exist')

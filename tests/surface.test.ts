@@ -9,7 +9,7 @@ import { AppError, type ErrorCode } from '../src/lib/errors.ts'
 import { type Scope, sessionScopes, type TokenScope, tokenScopes } from '../src/lib/scope.ts'
 import type { UserId } from '../src/lib/user-id.ts'
 import { makeApiToken } from './support/api-token.ts'
-import { onBothDatabases, type User } from './support/harness.ts'
+import { onBothDatabases, testSettings, type User } from './support/harness.ts'
 import { requiredScope } from './support/required-scopes.ts'
 import { allRoutes, expectError, send } from './support/wire.ts'
 
@@ -58,7 +58,7 @@ test('a route declares the errors of the plugins that it is behind, without nami
   ])
 })
 
-const secretKey = 'test-secret-test-secret-test-secret-0123'
+const secretKey = testSettings.SECRET_KEY
 
 onBothDatabases(
   'every route',

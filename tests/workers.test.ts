@@ -8,7 +8,7 @@ import { supervisorLimits } from '../src/server/cluster/supervisor.ts'
 import { descendants } from './bench/measure.ts'
 import { runCommand } from './support/command.ts'
 import { executablePath, type Running, startExecutable, untilReady } from './support/executable.ts'
-import type { Answer } from './support/harness.ts'
+import { type Answer, testSettings } from './support/harness.ts'
 import { freePort, isListening } from './support/ports.ts'
 import { readPrometheus, sampled } from './support/prometheus.ts'
 import { stopwatch } from './support/stopwatch.ts'
@@ -24,10 +24,8 @@ beforeAll(async () => {
 afterAll(() => database?.drop())
 
 const settings = (): Env => ({
+  ...testSettings,
   DATABASE_URL: database.url,
-  SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
-  ENVIRONMENT: 'test',
-  BCRYPT_COST: '4',
   WORKERS: '2',
 })
 
@@ -449,9 +447,9 @@ describe.each(['1', '3'])('the log of WORKERS=%s', WORKERS => {
     const child = Bun.spawn([await executablePath(), 'serve'], {
       env: {
         PATH: process.env.PATH,
+        ...settings(),
         PORT: String(port),
         METRICS_PORT: String(metricsPort),
-        ...settings(),
         WORKERS,
       },
       stdio: ['ignore', ends[1]!, 'inherit'],

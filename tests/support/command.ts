@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Env } from '../../src/config/config.ts'
 import { executablePath } from './executable.ts'
-import type { DatabaseKind } from './harness.ts'
+import { type DatabaseKind, testSettings } from './harness.ts'
 import { outcomeOf } from './outcome.ts'
 import { privateDatabase } from './template.ts'
 
@@ -38,10 +38,8 @@ export async function newPlace(kind: DatabaseKind, { direct = false } = {}): Pro
   const folder = mkdtempSync(join(tmpdir(), 'todo-api-place-'))
   const database = kind === 'postgres' ? await privateDatabase() : undefined
   const env: Env = {
-    ENVIRONMENT: 'test',
-    BCRYPT_COST: '4',
+    ...testSettings,
     DATA_DIR: join(folder, 'data'),
-    SECRET_KEY: 'test-secret-test-secret-test-secret-0123',
     ...(database && { DATABASE_URL: direct ? database.directUrl : database.url }),
   }
   return {
