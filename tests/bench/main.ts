@@ -19,6 +19,7 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startPostgresServer } from '../support/postgres-server.ts'
+import { until } from '../support/until.ts'
 import { type Contest, compare } from './compare.ts'
 import { generator } from './load.ts'
 import { canCountInstructions, descendants } from './measure.ts'
@@ -203,13 +204,6 @@ function finish(figures: object) {
 function split(pair: string): [name: string, value: string] {
   const at = pair.indexOf('=')
   return [pair.slice(0, at), pair.slice(at + 1)]
-}
-
-async function until(isSo: () => Promise<boolean>) {
-  for (let tries = 0; !(await isSo()); tries++) {
-    if (tries > 400) throw new Error('the service does not get ready')
-    await Bun.sleep(50)
-  }
 }
 
 function say(text: string) {

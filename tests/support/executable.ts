@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Glob } from 'bun'
 import type { Env } from '../../src/config/config.ts'
 import { type Client, client } from './harness.ts'
+import { until } from './until.ts'
 
 const root = join(import.meta.dir, '../..')
 
@@ -95,13 +96,8 @@ export async function startExecutable(env: Env = {}, path?: string): Promise<Run
 }
 
 /** Waits until a service is ready for work. */
-export async function untilReady(service: Client): Promise<void> {
-  for (let i = 0; i < 400; i++) {
-    if ((await service.get('/health/ready')).status === 200) return
-    await Bun.sleep(25)
-  }
-  throw new Error('the service did not become ready')
-}
+export const untilReady = (service: Client) =>
+  until(async () => (await service.get('/health/ready')).status === 200)
 
 async function readLines(stream: ReadableStream<Uint8Array>, take: (line: string) => void) {
   const decoder = new TextDecoder()
