@@ -578,7 +578,7 @@ const rxdbPage = `
   const api = createClient({ baseUrl: url, headers: { authorization: 'Bearer ' + token } })
   const database = await createRxDatabase({ name: \`todo of \${user.id}\`, storage: getRxStorageDexie() })
   const { tasks } = await database.addCollections({ tasks: { schema: taskSchema, conflictHandler } })
-  replicateTasks(tasks, api)
+  replicateTasks(tasks, api).error$.subscribe(console.error)
   Object.assign(window, { database, tasks })
 `
 

@@ -70,6 +70,36 @@ describe.each(Object.entries(engines))('a device with %s', (_name, connect) => {
     }
   }, 60_000)
 
+  test('undoes a change that the service refuses, and goes on with the others', async () => {
+    const other = await service.user()
+    const send = (request: Request) => {
+      const { pathname, search } = new URL(request.url)
+      const headers = new Headers(request.headers)
+      headers.set('authorization', `Bearer ${other.token}`)
+      return fetch(new Request(service.url + pathname + search, request), { headers })
+    }
+    const device = await connect('http://service', send)
+    const add = async (title: string) => {
+      const id = crypto.randomUUID()
+      await device.add(id, title)
+      return id
+    }
+    try {
+      const first = await add('first')
+      await until(async () => (await device.tasks()).get(first)!.version > 0)
+      await add(' ')
+      await device.change(first, { priority: 9 })
+      await add('second')
+      await service.task(other, { title: 'of another device' })
+
+      await shows(device, ['first', 'of another device', 'second'])
+      await until(async () => (await device.tasks()).get(first)!.priority === 0)
+      expect((await service.get('/tasks', other)).body).toHaveLength(3)
+    } finally {
+      await device.stop()
+    }
+  }, 60_000)
+
   test('begins again when the service knows neither its cursor nor its token, and sends what waits', async () => {
     let { token } = user
     let isRefused = false

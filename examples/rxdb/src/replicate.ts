@@ -2,7 +2,7 @@ import { deepEqual, type RxCollection } from 'rxdb'
 import { replicateRxCollection } from 'rxdb/plugins/replication'
 import { Observable } from 'rxjs'
 import { listen } from './live.ts'
-import { type Api, type State, type Task, type TaskDoc, toDeleted, toState } from './task.ts'
+import { type Api, isRefused, type State, type Task, type TaskDoc, toDeleted, toState } from './task.ts'
 
 export function replicateTasks(collection: RxCollection<TaskDoc>, api: Api, retryTime = 5000) {
   async function pull(since?: string): Promise<{ documents: State[]; checkpoint: { cursor: string } }> {
@@ -19,7 +19,6 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Api, retr
     if (documents.length === 0 && data.has_more) return pull(data.cursor)
     return { documents, checkpoint: { cursor: data.cursor } }
   }
-
   /** Sends a task. Returns the service's if that is another one than RxDB assumes, which is a conflict. */
   async function push({ _deleted, version, ...mine }: State, base?: State): Promise<State[]> {
     const params = { path: { id: mine.id }, header: { 'If-Match': base && `"${base.version}"` } }
@@ -30,6 +29,10 @@ export function replicateTasks(collection: RxCollection<TaskDoc>, api: Api, retr
         : api.POST('/api/v1/tasks', { body: mine }))
     if (response.status === 404 || response.status === 409) return _deleted ? [] : [toDeleted(mine)]
     if (response.status === 412) return [toState((error as { current: Task }).current)]
+    if (isRefused(response)) {
+      replication.subjects.error.next(error as never)
+      return [base ?? toDeleted(mine)]
+    }
     if (error) throw error
     // A create that was sent before returns the task as it is now.
     const isSame = !data || base || deepEqual({ ...toState(data), version }, { ...mine, version, _deleted })

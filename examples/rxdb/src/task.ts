@@ -16,11 +16,18 @@ export const toState = ({ id, version, title, description, status, priority, due
 /** The service tells no more of a deleted task than its id. */
 export const toDeleted = ({ id }: Pick<Task, 'id'>) => ({ id, _deleted: true }) as State
 
-/** Both sides have changed a task: each field that has changed here wins, unless the task is gone there. */
+/** Sent again it would be refused again, and hold up all others; but for want of a token (401) or of patience (408, 429). */
+export const isRefused = ({ status }: Response) =>
+  status >= 400 && status < 500 && ![401, 408, 429].includes(status)
+
+/**
+ * Both sides have changed a task: each field that has changed here wins, unless the task is gone there. With the version that
+ * was assumed it has not changed there: then the change was refused.
+ */
 export const conflictHandler: RxConflictHandler<TaskDoc> = {
   isEqual: deepEqual,
   async resolve({ realMasterState: theirs, newDocumentState: mine, assumedMasterState: base }) {
-    if (theirs._deleted) return theirs
+    if (theirs._deleted || theirs.version === base?.version) return theirs
     const changes = Object.entries(mine).filter(([name, value]) => value !== base?.[name as keyof State])
     return { ...theirs, ...Object.fromEntries(changes), version: theirs.version }
   },
