@@ -19,10 +19,11 @@ onBothDatabases('what a route does not know', api => {
       ['/tasks?limit=5&&offsets=1', 'offsets', "Unknown parameter: the nearest known one is 'offset'"],
       ['/tasks??status=completed', '?status', "Unknown parameter: the nearest known one is 'status'"],
       ['/tasks?due_befor%65=x', 'due_before', undefined],
-      ['/tasks?constructor=1', 'constructor', "Unknown parameter: the nearest known one is 'cursor'"],
-      ['/tasks/trash?tag=home', 'tag', "Unknown parameter: the nearest known one is 'limit'"],
+      ['/tasks?curser=x', 'curser', "Unknown parameter: the nearest known one is 'cursor'"],
+      ['/tasks/trash?page=2', 'page', 'Unknown parameter: known are limit, cursor'],
+      ['/tasks/trash?constructor=1', 'constructor', 'Unknown parameter: known are limit, cursor'],
       ['/users/me?expand=tasks', 'expand', 'Unknown parameter: none is known here'],
-    ])('%s is refused with the nearest name', async (path, name, msg) => {
+    ])('%s is refused with the nearest name, or with all', async (path, name, msg) => {
       const ada = await api.user()
       for (const method of ['GET', 'HEAD']) {
         const answer = await api.request(method, path, { token: ada.token })

@@ -1,7 +1,7 @@
 import { Kind, type TObject, type TSchema } from '@sinclair/typebox'
 import { Elysia } from 'elysia'
 import { type Problem, problemsMax } from '../lib/errors.ts'
-import { nearest } from '../lib/nearest.ts'
+import { isLike, nearest } from '../lib/nearest.ts'
 import { variantOf } from './problems.ts'
 import { withoutBrackets } from './query.ts'
 import { type Routes, type Schemas, schemasOf } from './route-table.ts'
@@ -104,7 +104,13 @@ export function* unknownFields(schema: TSchema, value: unknown, loc: Problem['lo
 
 /** `known` are the names that might be meant. */
 function unknownName(loc: Problem['loc'], what: string, known: string[]): Problem {
-  const name = nearest(withoutBrackets(String(loc.at(-1))), known)
-  const hint = name ? `the nearest known one is '${name}'` : 'none is known here'
+  const written = withoutBrackets(String(loc.at(-1)))
+  const name = nearest(written, known)
+  const hint =
+    name === undefined
+      ? 'none is known here'
+      : isLike(written, name)
+        ? `the nearest known one is '${name}'`
+        : `known are ${known.join(', ')}`
   return { loc, msg: `Unknown ${what}: ${hint}`, type: 'extra_forbidden' }
 }

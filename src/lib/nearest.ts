@@ -1,8 +1,14 @@
-import { closest } from 'fastest-levenshtein'
+import { closest, distance } from 'fastest-levenshtein'
 
 /** Of a longer name only the beginning is compared: the time grows with the length. */
 const comparedMax = 100
 
+const compared = (name: string) => name.slice(0, comparedMax).toLowerCase()
+
 /** The name of `known`, which are in lower case, that is most like `name`; `undefined` when none is known. */
 export const nearest = (name: string, known: readonly string[]): string | undefined =>
-  closest(name.slice(0, comparedMax).toLowerCase(), known)
+  closest(compared(name), known)
+
+/** Whether a name may be meant by another one: not more than half of the letters differ. */
+export const isLike = (name: string, other: string): boolean =>
+  distance(compared(name), other) <= compared(name).length / 2
