@@ -141,10 +141,7 @@ export const operation = t.Union([create, update, remove], { title: 'Operation',
 export const batch = t.Object(
   {
     atomic: t.Optional(
-      t.Boolean({
-        description: '`true`, the default: all operations or none. `false`: each on its own.',
-        default: true,
-      }),
+      t.Boolean({ description: '`true`, the default: all operations or none. `false`: each on its own.' }),
     ),
     operations: t.Array(unchecked(operation), { minItems: 1, maxItems: 100 }),
   },

@@ -21,7 +21,9 @@ export const passwordChange = t.Object(
   {
     current_password: currentPassword,
     new_password: newPassword,
-    keep_tokens: t.Optional(t.Boolean({ description: 'Whether API tokens stay valid.', default: false })),
+    keep_tokens: t.Optional(
+      t.Boolean({ description: 'Whether API tokens stay valid; if it is not sent, they end.' }),
+    ),
   },
   {
     title: 'PasswordChange',
