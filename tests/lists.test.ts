@@ -493,6 +493,8 @@ onBothDatabases('lists', api => {
     [`tag=${'x'.repeat(51)}`, 'tag'],
     ['tag=%00', 'tag'],
     [Array(21).fill('tag=x').join('&'), 'tag'],
+    ['tag=', 'tag'],
+    ['tag[]=home&tag[]=%20', 'tag'],
     [`q=${'x'.repeat(201)}`, 'q'],
     ['q=%00', 'q'],
     [`q=${words(21)}`, 'q'],

@@ -210,6 +210,7 @@ export const fields = {
         stringList({
           maxItems: 20,
           maxLength: 50,
+          notBlank: true,
           description: 'With this tag; given more than once: with any of them.',
         }),
         (column, tags) => (tags.length > 0 ? arrayOverlaps(column, tags) : undefined),
