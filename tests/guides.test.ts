@@ -51,7 +51,9 @@ describe('a client by README and docs/client.md', () => {
     const lines = blocks(path, 'sh').flatMap(({ code }) => code.match(/^npx .+$/gm) ?? [])
     await Promise.all(
       lines.map(line => {
-        const command = line.replace('http://127.0.0.1:8000', service.url).replace(/^npx /, '')
+        const command = line
+          .replace('http://127.0.0.1:8000', service.url)
+          .replace(/^npx (?:--yes )?(?:-p \S+ )*/, '')
         const [name, ...args] = command.split(' ')
         return run(join(packages, '.bin', name!), ...args)
       }),

@@ -1,5 +1,6 @@
 import { expect, test } from 'bun:test'
 import { dirname, join } from 'node:path'
+import { AppError, type ErrorCode } from '../src/lib/errors.ts'
 import { startExecutable } from './support/executable.ts'
 
 const root = `${import.meta.dir}/..`
@@ -44,6 +45,20 @@ test('every script that the README names exists', async () => {
   ]
   expect(named.length).toBeGreaterThan(5)
   for (const [, name] of named) expect(Object.keys(scripts)).toContain(name!)
+})
+
+test('every code of an error is documented with its status', async () => {
+  const names = [...(await read('src/lib/errors.ts')).matchAll(/^ {2}(\w+): \[/gm)].map(match => match[1]!)
+  const sent = names.map(name => {
+    const { status, code } = new AppError(name as ErrorCode)
+    return `${status} ${code}`
+  })
+  const rows = [...(await read('docs/api.md')).matchAll(/^\| (\d{3}) \| (.+) \|$/gm)]
+  const documented = rows.flatMap(([, status, codes]) =>
+    [...codes!.matchAll(/`(\w+)`/g)].map(([, code]) => `${status} ${code}`),
+  )
+  expect(names.length).toBeGreaterThan(30)
+  expect(documented.sort()).toEqual([...new Set(sent)].sort())
 })
 
 test('every setting is documented, and every documented setting exists', async () => {
