@@ -137,6 +137,7 @@ test('rows that cannot be imported are reported, one line each, and the others a
       (5, '${ada}', 'x', null, 'done', '2026-01-01'),
       (6, '${ada}', 'x', null, 'pending', '-infinity'),
       (7, '${ada}', repeat('🎉', 200), null, 'pending', null),
+      (12, '${ada}', 'completed at no time', null, 'completed', null),
       (8, '11111111-1111-4111-8111-111111111111', 'orphan', null, 'pending', '2026-01-01'),
       (9, '00000000-0000-4000-8000-000000000001', 'of a user who is not imported', null, 'pending', '2026-01-01'),
       (10, 'number 6', 'x', null, 'pending', '2026-01-01')
@@ -178,7 +179,7 @@ test('rows that cannot be imported are reported, one line each, and the others a
     for (const [id, reason] of Object.entries(skipped))
       expect(about(id)).toEqual([expect.stringContaining(reason)])
     expect(lines.filter(line => line.startsWith('skipped'))).toHaveLength(Object.keys(skipped).length)
-    expect(stderr).toContain('added 3 users, 4 tasks; 0 were here already; 15 skipped')
+    expect(stderr).toContain('added 3 users, 5 tasks; 0 were here already; 15 skipped')
     expect(stderr).not.toContain(passlibHash)
   } finally {
     await source.drop()

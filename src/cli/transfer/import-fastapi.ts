@@ -92,7 +92,7 @@ const toTask: Reader = ({ id, user_id, title, description, status, created_at, u
       user_id,
       ...toColumns(input),
       // The FastAPI service did not record when a task was completed; the last change is the best guess.
-      completed_at: status === 'completed' ? updated_at : null,
+      completed_at: status === 'completed' ? (updated_at ?? created_at ?? new Date().toISOString()) : null,
       created_at,
       updated_at,
     },
