@@ -62,6 +62,7 @@ onBothDatabases('a search', api => {
       'ОТЧЁТ сдать',
       "it's",
       'feed the 🦆',
+      'to 🇩🇪',
       '٣ items',
       'ซื้อนม',
     ]
@@ -80,6 +81,9 @@ onBothDatabases('a search', api => {
       ["it's", "it's", 1],
       ["'", undefined, 0],
       ['🦆', 'feed the 🦆', 1],
+      // A flag is two letters of its own.
+      ['🇩🇪', 'to 🇩🇪', 1],
+      ['🇩🇰', undefined, 0],
       ['٣', '٣ items', 1],
       // Thai has no spaces between words: its letters are found wherever they stand.
       ['นม', 'ซื้อนม', 1],

@@ -1,11 +1,11 @@
 /** Scripts without spaces between words, and Hangul, whose endings are part of the word: each character is a word. */
 const scriptsWithoutSpaces =
-  /([\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Hangul}\p{scx=Thai}\p{scx=Lao}\p{scx=Khmer}\p{scx=Myanmar}\p{Extended_Pictographic}])/gu
+  /([\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Hangul}\p{scx=Thai}\p{scx=Lao}\p{scx=Khmer}\p{scx=Myanmar}\p{Extended_Pictographic}\p{Regional_Indicator}])/gu
 
 /** Accents and vowel signs that users leave out when they search: Latin, Greek and Cyrillic, Hebrew, Arabic. */
 const marks = /[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670]/g
 
-const betweenWords = /[^\p{L}\p{N}\p{M}\p{Extended_Pictographic}]+/gu
+const betweenWords = /[^\p{L}\p{N}\p{M}\p{Extended_Pictographic}\p{Regional_Indicator}]+/gu
 
 /** Normalization sorts the marks on a letter, which takes long for many of them; compatibility forms can be 18 times as long. */
 const maxCombiningMarks = 8
