@@ -8,7 +8,7 @@ import { body } from '../src/http/body.ts'
 import { errorHandler } from '../src/http/error-handler.ts'
 import { createCheck, findProblems } from '../src/http/problems.ts'
 import { requestLog } from '../src/http/request-log.ts'
-import { instantInput, oneOf, text, uuidInput } from '../src/http/schema.ts'
+import { instantInput, nullable, oneOf, text, uuidInput } from '../src/http/schema.ts'
 import { unknownNames } from '../src/http/unknown-names.ts'
 import { AppError } from '../src/lib/errors.ts'
 import { email, withinYear } from '../src/modules/auth/model.ts'
@@ -788,6 +788,8 @@ describe('in the framework', () => {
     ['string_pattern_mismatch', 'String should be a valid email', email, 'b'],
     ['string_pattern_mismatch', 'String should be an a', text({ pattern: /^a$/, wanted: 'an a' }), 'b'],
     ['uuid', 'Input should be a UUID other than the nil and the max one', uuidInput(), 'b'],
+    ['uuid', 'Input should be a UUID other than the nil and the max one', nullable(uuidInput()), 'b'],
+    ['uuid', 'Input should be a UUID other than the nil and the max one, or null', nullable(uuidInput()), ''],
     ['datetime_future', 'Input should be in the future', soon, '2020-01-01T00:00:00Z'],
     ['less_than_equal', 'Input should be at most one year ahead', soon, '9999-01-01T00:00:00Z'],
     ['int_type', 'Input should be a whole number', Type.Integer(), 1.5],

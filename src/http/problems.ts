@@ -130,7 +130,9 @@ function describeUnion(schema: TSchema, value: unknown): Omit<Problem, 'loc'> {
     return { type: 'literal_error', msg: `Input should be one of ${literals.join(', ')}` }
   const main = choices.find(choice => choice[Kind] !== 'Null' && !isTextForm(choice))
   const error = main && Value.Errors(main, value).First()
-  return error
-    ? describe(error.type, error.schema, error.value)
-    : { type: 'value_error', msg: 'Input should be valid' }
+  if (!error) return { type: 'value_error', msg: 'Input should be valid' }
+  const { type, msg } = describe(error.type, error.schema, error.value)
+  // What a form sends for an empty field.
+  const meansNull = value === '' && choices.some(choice => choice[Kind] === 'Null')
+  return { type, msg: meansNull ? `${msg}, or null` : msg }
 }
