@@ -51,7 +51,7 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
           operationId: 'streamChanges',
           summary: 'Receive changes as they happen',
           description:
-            'A stream of server-sent events: `hello` with the place where it begins, then `changes` with what `/tasks/changes` returns, at most 200 entries each. The `id` of an event is its cursor: with it as `Last-Event-ID` or `since`, the next stream misses nothing and repeats nothing. `end` says why the service ends it: `restarting` and `too_slow` (connect again), `invalid_token` (sign in again). After a 410, or a 422 for the cursor, throw the copy away and begin again. At most 10 streams a user.',
+            'A stream of server-sent events: `hello` with the place where it begins, then `changes` with what `/tasks/changes` returns, at most 200 entries each. The `id` of an event is its cursor: with it as `Last-Event-ID` or `since`, the next stream misses nothing and repeats nothing. `end` says why the service ends it: `restarting` and `too_slow` (connect again), `invalid_token` (sign in again). After a 410, or a 422 for the cursor, throw the copy away and begin again. At most 10 streams a user. The answer does not end: `curl -N` shows it, the Swagger page does not.',
         },
       },
     )
