@@ -4,9 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { DatabaseSettings } from '../src/config/config.ts'
 import type { Driver } from '../src/db/driver.ts'
+import { createDb } from '../src/db/drizzle.ts'
 import { untilUnlocked } from '../src/db/lock-wait.ts'
 import { migrate, migrationState, migrations } from '../src/db/migrator.ts'
 import { openDriver } from '../src/db/open-driver.ts'
+import { isOutage } from '../src/db/pg-error.ts'
+import type { UserId } from '../src/lib/user-id.ts'
+import { createTaskService } from '../src/modules/tasks/service.ts'
 import { isAway } from '../src/server/start.ts'
 import { executablePath, untilReady } from './support/executable.ts'
 import { startFaultProxy } from './support/fault-proxy.ts'
@@ -39,10 +43,10 @@ async function withEmptyDatabase(
   }
 }
 
-async function withDriver(settings: DatabaseSettings, work: (driver: Driver) => Promise<void>) {
+async function withDriver<T>(settings: DatabaseSettings, work: (driver: Driver) => Promise<T>): Promise<T> {
   const driver = await openDriver(settings)
   try {
-    await work(driver)
+    return await work(driver)
   } finally {
     await driver.close()
   }
@@ -308,6 +312,82 @@ test(
     }),
   60_000,
 )
+
+test(
+  'the purge erases no one whose account it cannot see, and doctor says why it cannot',
+  () =>
+    withEmptyDatabase('postgres', (settings, env) =>
+      withDriver(settings, async driver => {
+        await migrate(driver, [])
+        await driver.query(
+          `with ada as (
+             insert into users (id, email, normalized_email, password_hash)
+             values (gen_random_uuid(), 'ada@example.com', 'ada@example.com', 'x') returning id),
+           versions as (insert into user_versions (user_id, last_version) select id, 1 from ada)
+           insert into tasks (id, user_id, title, version) select gen_random_uuid(), id, 'kept', 1 from ada`,
+          [],
+        )
+        const role = `sees_little_${crypto.randomUUID().slice(0, 8)}`
+        const url = new URL(env.DATABASE_URL!)
+        Object.assign(url, { username: role, password: 'x' })
+        await driver.query(`create role ${role} login password 'x'`, [])
+        for (const schema of ['public', 'drizzle'])
+          await driver.query(`grant usage on schema ${schema} to ${role}`, [])
+        await driver.query(`grant select on all tables in schema drizzle to ${role}`, [])
+        await driver.query(
+          `grant select, insert, update, delete on all tables in schema public to ${role}`,
+          [],
+        )
+        /** What is left after a purge by that role, and what it logs. */
+        const purge = () =>
+          withDriver({ ...settings, url: url.href } as DatabaseSettings, async limited => {
+            const lines: string[] = []
+            const log = { error: (message: string) => void lines.push(message) }
+            await createTaskService({ db: createDb(limited), secretKey: 'x', log }).purge()
+            return [...(await driver.query('select count(*)::int from tasks', []))[0]!, ...lines]
+          })
+        const unseen = 'deleted accounts cannot be told from hidden ones: todo-api doctor says why'
+        const asRole = { ...env, DATABASE_URL: url.href, SECRET_KEY: 'x'.repeat(40) }
+        try {
+          await driver.query('alter table users enable row level security', [])
+          expect(await purge()).toEqual([1, unseen])
+          expect((await run(['doctor'], asRole)).stdout).toContain('row-level security hides rows of users')
+          await driver.query('alter table users disable row level security', [])
+
+          // A schema that is named as the role comes first.
+          await driver.query(`create schema ${role}`, [])
+          await driver.query(`create table ${role}.users (id uuid)`, [])
+          await driver.query(`grant usage on schema ${role} to ${role}`, [])
+          await driver.query(`grant select on ${role}.users to ${role}`, [])
+          expect(await purge()).toEqual([1, unseen])
+          expect((await run(['migrate'], asRole)).stderr).toContain('behind those of another program')
+          await driver.query(`drop schema ${role} cascade`, [])
+
+          expect(await purge()).toEqual([1])
+          await driver.query('delete from users', [])
+          expect(await purge()).toEqual([0])
+        } finally {
+          await driver.query(`drop owned by ${role}`, [])
+          await driver.query(`drop role ${role}`, [])
+        }
+      }),
+    ),
+  60_000,
+)
+
+test('until all migrations have run, a task is created or refused as in an outage', () =>
+  withEmptyDatabase('postgres', settings =>
+    withDriver(settings, async driver => {
+      const tasks = createTaskService({ db: createDb(driver), secretKey: 'x', log: { error() {} } })
+      for (const [i, { tag }] of migrations.entries()) {
+        await migrate(driver, [], migrations.slice(0, i + 1))
+        const id = crypto.randomUUID() as UserId
+        await driver.query('insert into user_versions (user_id) values ($1)', [id])
+        const outcome = await tasks.create(id, { title: 'x' }).then(() => 'created', isOutage)
+        expect([tag, outcome === 'created' || outcome]).toEqual([tag, true])
+      }
+    }),
+  ))
 
 test(
   'the tables are in the first schema of the search path, and a service that does not see them says so',

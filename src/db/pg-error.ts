@@ -33,11 +33,10 @@ export function brokenConstraint(error: unknown): string | undefined {
   return failure.constraint_name ?? failure.constraint ?? named ?? ''
 }
 
-/** Whether a statement met a database without our tables or columns: its migrations have not run yet. */
+/** Whether a statement met a database without our tables or columns, or with older ones: its migrations have not run yet. */
 export function isSchemaMissing(error: unknown): boolean {
-  const [undefinedTable, undefinedColumn] = ['42P01', '42703']
-  const code = databaseError(error)?.code
-  return code === undefinedTable || code === undefinedColumn
+  // No such table, no such column, a column that is generated still.
+  return ['42P01', '42703', '428C9'].includes(databaseError(error)?.code ?? '')
 }
 
 /** Whether the role of `DATABASE_URL` may not do what a statement does: while a dump is restored, rights come last. */

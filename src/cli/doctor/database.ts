@@ -134,12 +134,23 @@ async function examineWriting(
 }
 
 async function examineRights(driver: Driver, tell: Tell): Promise<void> {
+  const names = registry.map(({ table }) => getTableName(table))
   const rows = await driver.query(
     `select format('%s on %I', privilege, name)
      from unnest($1::text[]) name, unnest('{select,insert,update,delete}'::text[]) privilege
      where not has_table_privilege(name, privilege)`,
-    [registry.map(({ table }) => getTableName(table))],
+    [names],
   )
+  const [hidden] = await driver.query(
+    'select name from unnest($1::text[]) name where row_security_active(name)',
+    [names],
+  )
+  if (hidden)
+    return tell(
+      'writing',
+      `row-level security hides rows of ${hidden}`,
+      fail('make the role of DATABASE_URL the owner, or: alter table … disable row level security'),
+    )
   if (rows.length === 0) return tell('writing', 'allowed on every table', ok)
   const [first] = rows
   const more = rows.length > 1 ? ` and ${rows.length - 1} more` : ''
