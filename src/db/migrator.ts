@@ -56,6 +56,10 @@ async function requireUtf8(driver: Driver): Promise<void> {
   if (encoding !== 'UTF8') throw new Error(`the database is in ${encoding}, not UTF8: ${makeUtf8Database}`)
 }
 
+/** PostgreSQL 17 and later have that limit. */
+export const withoutTransactionTimeout =
+  "select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout'"
+
 async function applyNext(
   connection: DedicatedConnection,
   wanted: readonly Migration[],
@@ -65,7 +69,8 @@ async function applyNext(
   // The role may have other limits. Through a proxy only `set local` removes them reliably.
   // Our lock is held by other copies alone.
   await connection.execute(
-    'begin; set local statement_timeout = 0; set local lock_timeout = 0; set local idle_in_transaction_session_timeout = 10000',
+    `begin; set local statement_timeout = 0; set local lock_timeout = 0; ${withoutTransactionTimeout};
+    set local idle_in_transaction_session_timeout = 10000`,
   )
   await connection.execute(`select pg_advisory_xact_lock(${lockKey})`)
   await connection.execute(`
@@ -94,8 +99,12 @@ async function applyNext(
   return next.tag
 }
 
+/** The tables are in one schema; another program may have a `users` in one that comes first in the search path. */
+const schemaOf = (table: string) => `(select relnamespace from pg_class where oid = to_regclass('${table}'))`
+
 const journal = `
-  select created_at, obj_description('drizzle.__drizzle_migrations'::regclass), to_regclass('users') is not null
+  select created_at, obj_description('drizzle.__drizzle_migrations'::regclass),
+    coalesce(${schemaOf('users')} = ${schemaOf('user_versions')}, false)
   from drizzle.__drizzle_migrations`
 
 /**
@@ -129,7 +138,7 @@ async function journalOf(driver: Driver): Promise<readonly unknown[][]> {
 }
 
 const unseen =
-  'the tables of todo-api are in no schema of the search_path: name it there, for the role or in DATABASE_URL'
+  'the tables of todo-api are in no schema of the search_path, or behind those of another program: name theirs first, for the role or in DATABASE_URL'
 
 const otherHistory =
   'this database is from before the first release, and no migration leads here from it: ' +

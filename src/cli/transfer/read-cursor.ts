@@ -1,4 +1,5 @@
 import type { DedicatedConnection } from '../../db/driver.ts'
+import { withoutTransactionTimeout } from '../../db/migrator.ts'
 
 /** How many rows are read, or added in one transaction: few, because a slow database has 2 s for it, too. */
 export const rowsAtOnce = 200
@@ -22,8 +23,8 @@ export async function* readJson(connection: DedicatedConnection, query: string):
  * Begins a transaction in which every statement sees the database as it is now. The reader of a pipe may be slow; but of a
  * host that vanishes the server must not keep the locks, and the rows that are old since.
  */
-export const beginSnapshot =
-  "begin isolation level repeatable read read only; set local idle_in_transaction_session_timeout = '1h'"
+export const beginSnapshot = `begin isolation level repeatable read read only; ${withoutTransactionTimeout};
+  set local idle_in_transaction_session_timeout = '1h'`
 
 const callsBetween = 20
 let calls = 0
