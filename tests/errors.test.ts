@@ -646,12 +646,46 @@ describe('over the wire', () => {
     socket.destroy()
     expect(received).not.toMatch(/^connection:/im)
 
-    // What is not read ends the connection.
+    // What is not read ends the connection; so does what Bun takes for a tunnel, or answers twice.
+    const chunks = (...lines: string[]) =>
+      Buffer.from(['POST /x HTTP/1.1', 'Host: x', 'Transfer-Encoding: chunked', '', ...lines].join('\r\n'))
     const closed = await Promise.all([
       exchange(api.url, Buffer.concat([head('GET /health', 6), Buffer.from('abc')])),
       exchange(api.url, Buffer.concat([head('POST /nowhere', 2 ** 24), Buffer.alloc(2 ** 20 + 1)])),
+      exchange(api.url, Buffer.from('CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n')),
+      exchange(api.url, chunks('1', 'x', '0', 'trailer: x', '', '')),
     ])
-    for (const text of closed) expect(text).toMatch(/^connection: close/im)
+    for (const text of closed) {
+      expect(text).toMatch(/^connection: close/im)
+      expect(text.match(/^HTTP\/1\.1 /gm)).toHaveLength(1)
+    }
+  })
+
+  test('a chunked body that is too large is answered at its end, and of sixteen stalled ones at most at once', async () => {
+    const lines = ['POST /api/v1/tasks HTTP/1.1', 'Host: x', `Authorization: Bearer ${ada.token}`]
+    const { hostname, port } = new URL(api.url)
+    let received = ''
+    const socket = connect(Number(port), hostname)
+    socket.on('data', data => {
+      received += data
+    })
+    const chunk = `8000\r\n${'x'.repeat(0x8000)}\r\n`
+    socket.write(`${lines.join('\r\n')}\r\nTransfer-Encoding: chunked\r\n\r\n${chunk}${chunk}`)
+    await Bun.sleep(200)
+    expect(received).toBe('')
+    socket.write('0\r\n\r\n')
+    await until(() => received.includes('body_too_large'))
+    socket.destroy()
+
+    const stalled = Buffer.from('POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n')
+    const began = performance.now()
+    const waits = await Promise.all(
+      Array.from({ length: 20 }, async () => {
+        expect(await exchange(api.url, stalled)).toContain('not_authenticated')
+        return performance.now() - began
+      }),
+    )
+    expect(waits.filter(ms => ms > 1900)).toHaveLength(16)
   })
 
   test('X-Request-Id is on every answer, and a safe one of the client is kept', async () => {

@@ -77,29 +77,64 @@ async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array
   }
 }
 
-/** A body of unknown length (chunked), counted while it arrives, and abandoned at the limit. */
-async function readStream(request: Request, bytesMax: number): Promise<Uint8Array> {
+/** A body of unknown length (chunked), counted while it arrives. Its chunks may be single bytes; Bun joins those that wait. */
+async function readStream({ body }: Request, bytesMax: number): Promise<Uint8Array> {
   const chunks: Uint8Array[] = []
-  if (!(await readChunks(request, bytesMax, chunk => chunks.push(chunk))))
-    throw new AppError('body_too_large')
+  let length = 0
+  const turn = eventLoopTurns()
+  const arriving = chunksOf(body)
+  for await (const chunk of arriving) {
+    length += chunk.length
+    if (length > bytesMax) {
+      await drop(arriving)
+      throw new AppError('body_too_large')
+    }
+    chunks.push(chunk)
+    await turn()
+  }
   return Buffer.concat(chunks)
 }
 
-/** Reads what no route has read of a body, and keeps nothing. Resolves to whether that was all of it. */
-export const dropBody = (request: Request, bytesMax: number): Promise<boolean> =>
-  readChunks(request, bytesMax, () => {}).catch(() => false)
+type Chunks = AsyncIterableIterator<Uint8Array>
 
-/** Whether the body has no more bytes. The chunks may be single ones; Bun joins those that arrive while it waits. */
-async function readChunks({ body }: Request, bytesMax: number, take: (chunk: Uint8Array) => void) {
-  const turn = eventLoopTurns()
-  let length = 0
-  for await (const chunk of (body ?? []) as AsyncIterable<Uint8Array>) {
-    length += chunk.length
-    if (length > bytesMax) return false
-    take(chunk)
-    await turn()
+async function* noChunks() {}
+
+const chunksOf = (body: Request['body']): Chunks => (body?.values() as Chunks | undefined) ?? noChunks()
+
+/** Reads what no route has read of a body, and keeps nothing. Resolves to whether it has come to the end, see `drop`. */
+export const dropBody = ({ body }: Request): Promise<boolean> => drop(chunksOf(body))
+
+/** Of what is dropped at most that is read, as much as the largest body may have, for that long, and of that many requests at once. */
+const droppedMax = { bytes: 1024 * 1024, ms: 2000, atOnce: 16 }
+let dropping = 0
+
+async function drop(arriving: Chunks): Promise<boolean> {
+  if (dropping >= droppedMax.atOnce) return false
+  dropping++
+  try {
+    return await Promise.race([
+      isWithin(droppedMax.bytes, arriving),
+      Bun.sleep(droppedMax.ms).then(() => false),
+    ])
+  } finally {
+    dropping--
   }
-  return true
+}
+
+async function isWithin(bytesMax: number, arriving: Chunks): Promise<boolean> {
+  let length = 0
+  const turn = eventLoopTurns()
+  try {
+    for await (const chunk of arriving) {
+      length += chunk.length
+      if (length > bytesMax) return false
+      await turn()
+    }
+    return true
+  } catch {
+    // The client has hung up.
+    return false
+  }
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })

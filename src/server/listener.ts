@@ -13,9 +13,6 @@ export type Listener = ReturnType<typeof listen>
 /** Far above the limit of `http/body.ts`, whose answer has the API's shape. */
 const bodyBytesMax = 1024 * 1024 * 1024
 
-/** How much is read of a body that no route reads, as much as the largest one may have; and for how long. */
-const unreadMax = { bytes: 1024 * 1024, ms: 2000 }
-
 /**
  * Seconds that a connection may be idle between two requests, and within a request or an answer. Bun closes a connection
  * whose headers take longer than 12 s. A proxy in front must close idle connections earlier, or it may send a request
@@ -58,7 +55,7 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
       // Bun's error page for developers shows source code.
       development: false,
       error: error => lastResort(error, log),
-      fetch: request => (hasBody(request) ? afterBody(request, answer(request)) : answer(request)),
+      fetch: request => (hasMore(request) ? afterBody(request, answer(request)) : answer(request)),
     }),
   )
 
@@ -99,22 +96,21 @@ function withHost(request: Request): Request {
   return Object.defineProperty(request, 'url', { value: `http://localhost${path}` })
 }
 
-const hasBody = ({ headers }: Request) =>
-  (headers.get('content-length') ?? '0') !== '0' || headers.has('transfer-encoding')
+/** Whether more than the head of a request arrives: a body, or after a CONNECT what Bun takes for a tunnel. */
+const hasMore = ({ method, headers }: Request) =>
+  method === 'CONNECT' || (headers.get('content-length') ?? '0') !== '0' || headers.has('transfer-encoding')
 
 /**
  * No answer overtakes the body of its request: what no route has read of it is read here, or the connection is closed. A proxy
  * that shares its connections could take this one for free, and send the next client's request as the rest of this one:
- * HAProxy 2.6 does when a client with HTTP/2 gives up an upload that was refused.
+ * HAProxy 2.6 does when a client with HTTP/2 gives up an upload that was refused. After a chunked body the connection is
+ * closed in any case: to one with a trailer Bun sends a second answer, a 400, which would be the next client's.
  */
 async function afterBody(request: Request, answer: Response | Promise<Response>): Promise<Response> {
   const response = await answer
-  // A route abandons a body only for its size. Of GET and HEAD Bun shows none.
-  const isRead = request.bodyUsed
-    ? response.status !== 413
-    : request.body !== null &&
-      (await Promise.race([dropBody(request, unreadMax.bytes), Bun.sleep(unreadMax.ms)]))
-  if (!isRead) response.headers.set('connection', 'close')
+  // Of GET, HEAD and CONNECT Bun shows no body.
+  const isRead = request.bodyUsed || (request.body !== null && (await dropBody(request)))
+  if (!isRead || request.headers.has('transfer-encoding')) response.headers.set('connection', 'close')
   return response
 }
 
