@@ -1,6 +1,6 @@
 import { Elysia } from 'elysia'
 import { AppError, invalid } from '../lib/errors.ts'
-import { eventLoopTurns } from '../lib/event-loop-turns.ts'
+import { readStream } from './body-stream.ts'
 import { errors } from './error-responses.ts'
 import { checkEncoding } from './query.ts'
 import { prefersStrict, repeatedNames } from './unknown-names.ts'
@@ -70,70 +70,11 @@ async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array
   const announced = Number(request.headers.get('content-length') ?? Number.NaN)
   if (announced > bytesMax) throw new AppError('body_too_large')
   try {
-    return announced >= 0 ? await request.bytes() : await readStream(request, bytesMax)
+    if (announced >= 0) return await request.bytes()
+    return request.body ? await readStream(request.body, bytesMax) : new Uint8Array()
   } catch (error) {
     // The client has hung up, or broke the HTTP framing.
     throw error instanceof AppError ? error : new AppError('bad_request', { cause: error })
-  }
-}
-
-/** A body of unknown length (chunked), counted while it arrives. Its chunks may be single bytes; Bun joins those that wait. */
-async function readStream({ body }: Request, bytesMax: number): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = []
-  let length = 0
-  const turn = eventLoopTurns()
-  const arriving = chunksOf(body)
-  for await (const chunk of arriving) {
-    length += chunk.length
-    if (length > bytesMax) {
-      await drop(arriving)
-      throw new AppError('body_too_large')
-    }
-    chunks.push(chunk)
-    await turn()
-  }
-  return Buffer.concat(chunks)
-}
-
-type Chunks = AsyncIterableIterator<Uint8Array>
-
-async function* noChunks() {}
-
-const chunksOf = (body: Request['body']): Chunks => (body?.values() as Chunks | undefined) ?? noChunks()
-
-/** Reads what no route has read of a body, and keeps nothing. Resolves to whether it has come to the end, see `drop`. */
-export const dropBody = ({ body }: Request): Promise<boolean> => drop(chunksOf(body))
-
-/** Of what is dropped at most that is read, as much as the largest body may have, for that long, and of that many requests at once. */
-const droppedMax = { bytes: 1024 * 1024, ms: 2000, atOnce: 16 }
-let dropping = 0
-
-async function drop(arriving: Chunks): Promise<boolean> {
-  if (dropping >= droppedMax.atOnce) return false
-  dropping++
-  try {
-    return await Promise.race([
-      isWithin(droppedMax.bytes, arriving),
-      Bun.sleep(droppedMax.ms).then(() => false),
-    ])
-  } finally {
-    dropping--
-  }
-}
-
-async function isWithin(bytesMax: number, arriving: Chunks): Promise<boolean> {
-  let length = 0
-  const turn = eventLoopTurns()
-  try {
-    for await (const chunk of arriving) {
-      length += chunk.length
-      if (length > bytesMax) return false
-      await turn()
-    }
-    return true
-  } catch {
-    // The client has hung up.
-    return false
   }
 }
 

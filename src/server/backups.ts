@@ -128,13 +128,13 @@ export function startBackups(settings: BackupSettings, log: Log) {
 
 /** Requests come first. When memory runs out, Linux ends the backup and not the service, which is larger. */
 function lowerPriority(pid: number) {
-  const yields = [
+  const ways = [
     () => setPriority(pid, constants.priority.PRIORITY_LOW),
     () => writeFileSync(`/proc/${pid}/oom_score_adj`, '1000'),
   ]
-  for (const yieldTo of yields) {
+  for (const lower of ways) {
     try {
-      yieldTo()
+      lower()
     } catch {
       // It has ended already, a filter of system calls forbids it, or it is not Linux.
     }

@@ -1,6 +1,6 @@
 import type { Config } from '../config/config.ts'
 import { bind } from '../http/bind.ts'
-import { dropBody } from '../http/body.ts'
+import { dropBody } from '../http/body-stream.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { claimName } from '../lib/claim-name.ts'
 import { AppError } from '../lib/errors.ts'
@@ -109,7 +109,7 @@ const hasMore = ({ method, headers }: Request) =>
 async function afterBody(request: Request, answer: Response | Promise<Response>): Promise<Response> {
   const response = await answer
   // Of GET, HEAD and CONNECT Bun shows no body.
-  const isRead = request.bodyUsed || (request.body !== null && (await dropBody(request)))
+  const isRead = request.bodyUsed || (request.body !== null && (await dropBody(request.body)))
   if (!isRead || request.headers.has('transfer-encoding')) response.headers.set('connection', 'close')
   return response
 }
