@@ -21,6 +21,10 @@ onBothDatabases('what a route does not know', api => {
       ['/tasks?due_befor%65=x', 'due_before', undefined],
       ['/tasks?curser=x', 'curser', "Unknown parameter: the nearest known one is 'cursor'"],
       ['/tasks/trash?page=2', 'page', 'Unknown parameter: known are limit, cursor'],
+      ...['page', 'per_page', 'search', 'order'].map(
+        name =>
+          [`/tasks?${name}=2`, name, expect.stringContaining('known are limit, offset, cursor, ')] as const,
+      ),
       ['/tasks/trash?constructor=1', 'constructor', 'Unknown parameter: known are limit, cursor'],
       ['/users/me?expand=tasks', 'expand', 'Unknown parameter: none is known here'],
     ])('%s is refused with the nearest name, or with all', async (path, name, msg) => {

@@ -104,7 +104,8 @@ export function* unknownFields(schema: TSchema, value: unknown, loc: Problem['lo
 
 /** `known` are the names that might be meant. */
 function unknownName(loc: Problem['loc'], what: string, known: string[]): Problem {
-  const written = withoutBrackets(String(loc.at(-1)))
+  // Also `tag[0]` is meant as a list.
+  const written = String(loc.at(-1)).replace(/\[\w*\]$/, '')
   const name = nearest(written, known)
   const hint =
     name === undefined

@@ -9,6 +9,6 @@ const compared = (name: string) => name.slice(0, comparedMax).toLowerCase()
 export const nearest = (name: string, known: readonly string[]): string | undefined =>
   closest(compared(name), known)
 
-/** Whether a name may be meant by another one: not more than half of the letters differ. */
+/** Whether a name may be meant by another one: fewer than half of the letters differ. */
 export const isLike = (name: string, other: string): boolean =>
-  distance(compared(name), other) <= compared(name).length / 2
+  distance(compared(name), other) < compared(name).length / 2
