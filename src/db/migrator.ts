@@ -99,12 +99,16 @@ async function applyNext(
   return next.tag
 }
 
-/** The tables are in one schema; another program may have a `users` in one that comes first in the search path. */
 const schemaOf = (table: string) => `(select relnamespace from pg_class where oid = to_regclass('${table}'))`
 
+/**
+ * Whether a session sees our tables, as SQL: they are in one schema, and another program may have a `users` in one that comes
+ * first in the search path.
+ */
+export const seesTables = `coalesce(${schemaOf('users')} = ${schemaOf('user_versions')}, false)`
+
 const journal = `
-  select created_at, obj_description('drizzle.__drizzle_migrations'::regclass),
-    coalesce(${schemaOf('users')} = ${schemaOf('user_versions')}, false)
+  select created_at, obj_description('drizzle.__drizzle_migrations'::regclass), ${seesTables}
   from drizzle.__drizzle_migrations`
 
 /**

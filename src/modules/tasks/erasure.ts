@@ -1,6 +1,7 @@
 import { and, eq, lt, notExists, type SQL, sql } from 'drizzle-orm'
 import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 import type { Db } from '../../db/drizzle.ts'
+import { seesTables } from '../../db/migrator.ts'
 import { isOutage } from '../../db/pg-error.ts'
 import { listTombstones, type Tombstones, taskTombstones, users, userVersions } from '../../db/tables.ts'
 import { renewTimeBudget } from '../../db/time-budget.ts'
@@ -21,17 +22,10 @@ const daysAgo = (days: number) => sql`now() - make_interval(days => ${days})`
 const isOldTrash = lt(tasks.deletedAt, daysAgo(trashDays))
 const isOldTombstone = ({ deletedAt }: Tombstones) => lt(deletedAt, daysAgo(tombstoneDays))
 
-/**
- * Whether an account that is not found is deleted. Row-level security can hide all of them, and so can a table of that name
- * in a schema that comes first in the search path.
- */
+/** Whether an account that is not found is deleted: row-level security hides accounts, and so does another program's table. */
 async function seesAccounts(db: Db): Promise<boolean> {
-  const [row] = await db
-    .select({
-      isSo: sql<boolean>`bool_and(not row_security_active(oid)) and count(distinct relnamespace) = 1`,
-    })
-    .from(sql`pg_class`)
-    .where(sql`oid in ('users'::regclass, 'user_versions'::regclass)`)
+  const isSo = sql<boolean>`${sql.raw(seesTables)} and not row_security_active('users')`
+  const [row] = await db.select({ isSo }).from(sql`(select) nothing`)
   return row!.isSo
 }
 
