@@ -106,12 +106,11 @@ export function* unknownFields(schema: TSchema, value: unknown, loc: Problem['lo
 function unknownName(loc: Problem['loc'], what: string, known: string[]): Problem {
   // Also `tag[0]` is meant as a list.
   const written = String(loc.at(-1)).replace(/\[\w*\]$/, '')
+  return { loc, msg: `Unknown ${what}: ${hintFor(written, known)}`, type: 'extra_forbidden' }
+}
+
+function hintFor(written: string, known: string[]): string {
   const name = nearest(written, known)
-  const hint =
-    name === undefined
-      ? 'none is known here'
-      : isLike(written, name)
-        ? `the nearest known one is '${name}'`
-        : `known are ${known.join(', ')}`
-  return { loc, msg: `Unknown ${what}: ${hint}`, type: 'extra_forbidden' }
+  if (name === undefined) return 'none is known here'
+  return isLike(written, name) ? `the nearest known one is '${name}'` : `known are ${known.join(', ')}`
 }
