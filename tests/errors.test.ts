@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
-import { connect } from 'node:net'
 import { type TSchema, Type } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { type AnyElysia, Elysia, t } from 'elysia'
@@ -25,7 +24,7 @@ import {
   type User,
 } from './support/harness.ts'
 import { until } from './support/until.ts'
-import { allRoutes, exchange, expectError, send } from './support/wire.ts'
+import { allRoutes, exchange, expectError, openConnection, send } from './support/wire.ts'
 
 const json = 'Content-Type: application/json'
 /** A body of this size that is read in one go, and refused. */
@@ -630,21 +629,16 @@ describe('over the wire', () => {
   test('no answer overtakes its body, or a proxy would send the next request into it', async () => {
     const head = (line: string, length: number) =>
       Buffer.from(`${line} HTTP/1.1\r\nHost: x\r\nContent-Length: ${length}\r\n\r\n`)
-    const { hostname, port } = new URL(api.url)
-    let received = ''
-    const socket = connect(Number(port), hostname)
-    socket.on('data', data => {
-      received += data
-    })
-    socket.write(Buffer.concat([head('POST /api/v1/tasks', 6), Buffer.from('abc')]))
+    const { write, received, close } = openConnection(api.url)
+    write(Buffer.concat([head('POST /api/v1/tasks', 6), Buffer.from('abc')]))
     await Bun.sleep(200)
-    expect(received).toBe('')
-    socket.write('def')
-    await until(() => received.includes('not_authenticated'))
-    socket.write('GET /health HTTP/1.1\r\nHost: x\r\n\r\n')
-    await until(() => received.includes('healthy'))
-    socket.destroy()
-    expect(received).not.toMatch(/^connection:/im)
+    expect(received()).toBe('')
+    write('def')
+    await until(() => received().includes('not_authenticated'))
+    write('GET /health HTTP/1.1\r\nHost: x\r\n\r\n')
+    await until(() => received().includes('healthy'))
+    close()
+    expect(received()).not.toMatch(/^connection:/im)
 
     // What is not read ends the connection; so does what Bun takes for a tunnel, or answers twice.
     const chunks = (...lines: string[]) =>
@@ -663,19 +657,14 @@ describe('over the wire', () => {
 
   test('a chunked body that is too large is answered at its end, and of sixteen stalled ones at most at once', async () => {
     const lines = ['POST /api/v1/tasks HTTP/1.1', 'Host: x', `Authorization: Bearer ${ada.token}`]
-    const { hostname, port } = new URL(api.url)
-    let received = ''
-    const socket = connect(Number(port), hostname)
-    socket.on('data', data => {
-      received += data
-    })
+    const { write, received, close } = openConnection(api.url)
     const chunk = `8000\r\n${'x'.repeat(0x8000)}\r\n`
-    socket.write(`${lines.join('\r\n')}\r\nTransfer-Encoding: chunked\r\n\r\n${chunk}${chunk}`)
+    write(`${lines.join('\r\n')}\r\nTransfer-Encoding: chunked\r\n\r\n${chunk}${chunk}`)
     await Bun.sleep(200)
-    expect(received).toBe('')
-    socket.write('0\r\n\r\n')
-    await until(() => received.includes('body_too_large'))
-    socket.destroy()
+    expect(received()).toBe('')
+    write('0\r\n\r\n')
+    await until(() => received().includes('body_too_large'))
+    close()
 
     const stalled = Buffer.from('POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n')
     const began = performance.now()

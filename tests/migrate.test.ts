@@ -268,6 +268,16 @@ describe.each(['postgres', 'embedded'] as const)('a database of before the first
   }
 })
 
+/** Lets a role serve, but not migrate: as docs/upgrade.md says. */
+async function grantRows(driver: Driver, role: string) {
+  for (const right of [
+    'usage on schema drizzle',
+    'select on drizzle.__drizzle_migrations',
+    'select, insert, update, delete on all tables in schema public',
+  ])
+    await driver.query(`grant ${right} to ${role}`, [])
+}
+
 test(
   'a role with rights on the rows alone serves a database that is up to date, and migrates none',
   () =>
@@ -286,12 +296,7 @@ test(
           ])
 
           await migrate(driver, [])
-          await driver.query(`grant usage on schema drizzle to ${role}`, [])
-          await driver.query(`grant select on drizzle.__drizzle_migrations to ${role}`, [])
-          await driver.query(
-            `grant select, insert, update, delete on all tables in schema public to ${role}`,
-            [],
-          )
+          await grantRows(driver, role)
           expect(await run(['migrate'], rowsOnly)).toMatchObject({ exitCode: 0, stderr: 'up to date\n' })
           const child = start(['serve'], rowsOnly)
           try {
@@ -331,13 +336,7 @@ test(
         const url = new URL(env.DATABASE_URL!)
         Object.assign(url, { username: role, password: 'x' })
         await driver.query(`create role ${role} login password 'x'`, [])
-        for (const schema of ['public', 'drizzle'])
-          await driver.query(`grant usage on schema ${schema} to ${role}`, [])
-        await driver.query(`grant select on all tables in schema drizzle to ${role}`, [])
-        await driver.query(
-          `grant select, insert, update, delete on all tables in schema public to ${role}`,
-          [],
-        )
+        await grantRows(driver, role)
         /** What is left after a purge by that role, and what it logs. */
         const purge = () =>
           withDriver({ ...settings, url: url.href } as DatabaseSettings, async limited => {

@@ -41,8 +41,8 @@ export function exchange(url: string, bytes: Uint8Array, timeoutMs = 10_000): Pr
   })
 }
 
-/** A POST whose body is on its way. */
-export async function halfSent(url: string, token: string) {
+/** A connection on which bytes are sent one after the other, as they are; `received` is what has come back so far, as UTF-8. */
+export function openConnection(url: string) {
   const { hostname, port } = new URL(url)
   let received = ''
   const socket = connect(Number(port), hostname)
@@ -51,15 +51,26 @@ export async function halfSent(url: string, token: string) {
   })
   socket.on('error', () => {})
   const closed = new Promise(resolve => socket.on('close', resolve))
-  socket.write(
+  return {
+    write: (bytes: string | Uint8Array) => void socket.write(bytes),
+    received: () => received,
+    closed,
+    close: () => void socket.destroy(),
+  }
+}
+
+/** A POST whose body is on its way. */
+export async function halfSent(url: string, token: string) {
+  const connection = openConnection(url)
+  connection.write(
     `POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\nContent-Length: 20\r\n\r\n{"title":`,
   )
   await Bun.sleep(100)
   return {
     async finish() {
-      socket.write('"Buy milk"}')
-      await closed
-      return received
+      connection.write('"Buy milk"}')
+      await connection.closed
+      return connection.received()
     },
   }
 }
