@@ -129,16 +129,16 @@ async function open(dataDir: string, freeBytesMin?: number): Promise<Driver> {
   return driver
 }
 
-/** Another process, running `code` after the imports that it needs. `files`: how many it may have open. */
-function program(code: string, { files }: { files?: number } = {}) {
+/** Another process, running `code` after the imports that it needs. `before`: what a shell does first. */
+function program(code: string, { before }: { before?: string } = {}) {
   const source = (name: string) => JSON.stringify(join(import.meta.dir, '../src', name))
   const imports = `
     import { openEmbedded } from ${source('db/embedded/embedded.ts')}
     import { openDataDir } from ${source('config/data-dir.ts')}
     import { DurableFS } from ${source('db/embedded/durable-fs.ts')}
   `
-  const limit = files ? ['sh', '-c', `ulimit -n ${files}; exec "$@"`, 'sh'] : []
-  const child = Bun.spawn([...limit, process.execPath, '-e', imports + code], {
+  const shell = before ? ['sh', '-c', `${before}; exec "$@"`, 'sh'] : []
+  const child = Bun.spawn([...shell, process.execPath, '-e', imports + code], {
     stdin: 'pipe',
     stdout: 'pipe',
     stderr: 'pipe',
@@ -657,9 +657,9 @@ test('every answered row is there after kill -9', async () => {
   expect(count).toBeGreaterThanOrEqual(answered)
 })
 
-test('a disk that fails ends the process at once with a clear line, and nothing answered is lost', async () => {
-  const dataDir = folder()
-  const writer = program(`
+describe('a disk that fails', () => {
+  /** Writes, and prints `answered` after that, on a disk that fails meanwhile. */
+  const failingWriter = (dataDir: string) => `
     let failing = false
     class FailingFS extends DurableFS {
       patch(module) {
@@ -674,16 +674,35 @@ test('a disk that fails ends the process at once with a clear line, and nothing 
     const driver = await openEmbedded({ dataDir: ${JSON.stringify(dataDir)} }, folder => new FailingFS(folder))
     await driver.dedicatedConnection(connection => connection.execute('create table t as select 1 as a'))
     failing = true
-    await driver.query('insert into t values (2)', [])
-    console.log('answered')
-  `)
+    const write = () => driver.query('insert into t values (2)', [])
+    for (const _ of [1, 2, 3]) await write().then(() => console.log('answered'), () => {})
+  `
 
-  const [code, out, err] = await Promise.all([writer.exited, writer.stdout.text(), writer.stderr.text()])
+  test('ends the process at once with a clear line, and nothing answered is lost', async () => {
+    const dataDir = folder()
+    const writer = program(failingWriter(dataDir))
 
-  expect(err).toMatch(/^todo-api: the embedded database stopped \(could not fsync .*\); .*\n$/)
-  expect({ code, out }).toEqual({ code: 1, out: '' })
-  const driver = await open(dataDir)
-  expect((await driver.query('select a from t order by a', []))[0]).toEqual([1])
+    const [code, out, err] = await Promise.all([writer.exited, writer.stdout.text(), writer.stderr.text()])
+
+    expect(err).toMatch(/^todo-api: the embedded database stopped \(could not fsync .*\); .*\n$/)
+    expect({ code, out }).toEqual({ code: 1, out: '' })
+    const driver = await open(dataDir)
+    expect((await driver.query('select a from t order by a', []))[0]).toEqual([1])
+  })
+
+  test.each([
+    ['on that disk', () => 'exec 2>/dev/full'],
+    [
+      'a pipe that is full',
+      (fifo: string) =>
+        `mkfifo ${fifo}; exec 3<>${fifo} 2>${fifo}; dd if=/dev/zero of=${fifo} oflag=nonblock status=none 2>/dev/null`,
+    ],
+  ])('ends the process, too, when stderr is %s', async (_, redirect) => {
+    const dataDir = folder()
+    const writer = program(failingWriter(dataDir), { before: redirect(join(dataDir, '../stderr')) })
+
+    expect([await writer.exited, await writer.stdout.text()]).toEqual([1, ''])
+  })
 })
 
 test('while no more files can be opened writes wait for that alone: no restart is needed', async () => {
@@ -710,7 +729,7 @@ test('while no more files can be opened writes wait for that alone: no restart i
     console.log('goes on')
     process.exit()
   `,
-    { files: 300 },
+    { before: 'ulimit -n 300' },
   )
   const [out, err] = await Promise.all([service.stdout.text(), service.stderr.text()])
 

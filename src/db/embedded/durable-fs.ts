@@ -1,4 +1,4 @@
-import { fsyncSync, writeSync } from 'node:fs'
+import { constants, fsyncSync, openSync, writeSync } from 'node:fs'
 import type { PGlite } from '@electric-sql/pglite'
 import { NodeFS } from '@electric-sql/pglite/nodefs'
 
@@ -100,10 +100,24 @@ export class DurableFS extends NodeFS {
    * once; the next start recovers every acknowledged write.
    */
   protected stop(): void {
-    writeSync(
-      2,
-      `todo-api: the embedded database stopped (${this.lastError ?? 'no reason given'}); no acknowledged write is lost\n`,
-    )
-    process.exit(1)
+    const reason = this.lastError ?? 'no reason given'
+    try {
+      writeSync(
+        nonBlockingStderr(),
+        `todo-api: the embedded database stopped (${reason}); no acknowledged write is lost\n`,
+      )
+    } finally {
+      // Also when stderr is a file on the disk that has failed.
+      process.exit(1)
+    }
+  }
+}
+
+/** A write to a pipe that is full then fails and does not wait. A socket cannot be opened again. */
+function nonBlockingStderr(): number {
+  try {
+    return openSync('/proc/self/fd/2', constants.O_WRONLY | constants.O_APPEND | constants.O_NONBLOCK)
+  } catch {
+    return 2
   }
 }
