@@ -56,6 +56,24 @@ describe('a job', () => {
     expect(new Set(atOnce)).toEqual(new Set([1]))
   })
 
+  test('runs after those of its period that were given before it, so that a database that sleeps is woken once', async () => {
+    const done: string[] = []
+    const slow = (name: string, everySeconds: number) => ({
+      name,
+      everySeconds,
+      async run() {
+        done.push(`${name} begins`)
+        await Bun.sleep(30)
+        done.push(`${name} ends`)
+      },
+    })
+    const { background } = start(slow('a', 0.01), slow('b', 0.01), slow('other', 600))
+    await until(() => done.length >= 8)
+    await background.stop()
+
+    expect(done.slice(0, 8)).toEqual(['a', 'b', 'a', 'b'].flatMap(name => [`${name} begins`, `${name} ends`]))
+  })
+
   test('that fails is reported by its name, and runs again', async () => {
     let runs = 0
     const { log } = start(

@@ -130,7 +130,7 @@ function createServices({ config, secretKey, driver, log, peerOf }: AppParts) {
   }
   const jobs: Job[] = [
     ...createCleanUp(db),
-    { name: 'purge the trash', everySeconds: 900, run: tasks.purge },
+    { name: 'purge the trash', everySeconds: 600, run: tasks.purge },
     ...streams.jobs,
   ]
   const stats = {

@@ -10,20 +10,27 @@ export interface Job {
 }
 
 /**
- * Runs each job periodically. `stop` waits for running jobs. A failure is logged, unless the database is away, and the job
- * runs again at its next turn.
+ * Runs each job periodically, those of one period one after the other: a database that sleeps when idle is woken once for
+ * all of them. `stop` waits for the running job. A failure is logged, unless the database is away, and the job runs again at
+ * its next turn.
  */
 export function schedule(jobs: readonly Job[], log: Log): { stop(): Promise<void> } {
-  /** The last run of each job. */
-  const runs = new Map<Job, Promise<void>>()
-  const timers = new Map<Job, Timer>()
+  /** The last runs, and the next, of each period. */
+  const runs = new Map<number, Promise<void>>()
+  const timers = new Map<number, Timer>()
+  const periods = Map.groupBy(jobs, ({ everySeconds }) => everySeconds)
 
-  function plan(job: Job) {
-    const seconds = job.everySeconds * (0.9 + 0.2 * Math.random())
+  function plan(period: number) {
+    const seconds = period * (0.9 + 0.2 * Math.random())
     timers.set(
-      job,
-      setTimeout(() => runs.set(job, run(job)), seconds * 1000),
+      period,
+      setTimeout(() => runs.set(period, runAll(period)), seconds * 1000),
     )
+  }
+
+  async function runAll(period: number) {
+    for (const job of periods.get(period)!) if (timers.has(period)) await run(job)
+    if (timers.has(period)) plan(period)
   }
 
   async function run(job: Job) {
@@ -32,10 +39,9 @@ export function schedule(jobs: readonly Job[], log: Log): { stop(): Promise<void
     } catch (error) {
       if (!isOutage(error)) log.error('job failed', { job: job.name, ...errorFields(error) })
     }
-    if (timers.has(job)) plan(job)
   }
 
-  for (const job of jobs) plan(job)
+  for (const period of periods.keys()) plan(period)
   return {
     async stop() {
       for (const timer of timers.values()) clearTimeout(timer)
