@@ -3,9 +3,11 @@ import postgres from 'postgres'
 import { parseConfig } from '../src/config/config.ts'
 import { distribute, undistributedTables } from '../src/db/distribute.ts'
 import type { Driver, Query } from '../src/db/driver.ts'
+import { createDb } from '../src/db/drizzle.ts'
 import { migrate, migrations } from '../src/db/migrator.ts'
 import { openDriver } from '../src/db/open-driver.ts'
 import { distributedTables } from '../src/modules/table-registry.ts'
+import { createErasure } from '../src/modules/tasks/erasure.ts'
 import { createApp } from '../src/server/app.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { type CitusCluster, citusPrograms, startCitus } from './support/citus.ts'
@@ -127,6 +129,18 @@ describe.skipIf(!givenUrl && !citusPrograms)('on Citus', () => {
     expect(wide.filter(statement => !knownToBeWide.test(statement))).toEqual([])
   }, 60_000)
 
+  test('the purge removes what an interrupted deletion of an account left', async () => {
+    const { user } = await newcomer(service)
+    const { user: other } = await newcomer(service)
+    await execute(url, `delete from users where id = '${user.id}'`)
+
+    await purgeOn(parseConfig(settings()))
+
+    const left = await execute(url, `select count(*)::int from tasks where user_id = '${user.id}'`)
+    expect(left.map(row => Object.values(row))).toEqual([[0]])
+    expect((await service.get('/tasks', other)).body).toHaveLength(4)
+  })
+
   test.skipIf(givenUrl !== undefined)(
     'with one worker dead the users of the other are served, and the rest get 503 in time',
     async () => {
@@ -191,6 +205,18 @@ describe.skipIf(!givenUrl && !citusPrograms)('on Citus', () => {
   }
 })
 
+/** Runs the purge, as the service does every ten minutes. */
+async function purgeOn({ database }: ReturnType<typeof parseConfig>): Promise<void> {
+  const driver = await openDriver(database)
+  const failures: unknown[] = []
+  try {
+    await createErasure(createDb(driver), { error: (...failure) => failures.push(failure) }).purge()
+  } finally {
+    await driver.close()
+  }
+  expect(failures).toEqual([])
+}
+
 /** A user, with tasks to read, change and delete. */
 interface Newcomer {
   user: User
@@ -225,6 +251,17 @@ const requests: Record<string, (api: Client, newcomer: Newcomer) => Promise<{ st
       ? api.post('/tasks', { token, json: { title: 'x', list_id: list.body.id } })
       : list
   },
+  ...Object.fromEntries(
+    ['keep', 'trash'].map(becomes => [
+      `delete a list, and ${becomes} its tasks`,
+      async (api: Client, { user }: Newcomer) => {
+        const list = await api.post('/lists', { token: user.token, json: { name: 'x' } })
+        if (list.status >= 300) return list
+        const changed = await api.patch(`/lists/${list.body.id}`, { token: user.token, json: { name: 'y' } })
+        return changed.status < 300 ? api.delete(`/lists/${list.body.id}?tasks=${becomes}`, user) : changed
+      },
+    ]),
+  ),
   'create a sub-task': (api, { user: { token }, tasks }) =>
     api.post('/tasks', { token, json: { title: 'x', parent_id: tasks[1] } }),
   lists: (api, { user }) => api.get('/lists?counts=true', user),

@@ -162,7 +162,8 @@ export function createListService({ db, secretKey }: Parts) {
           const isChild = and(isLive, sql`${tasks.parentId} = any (array(${parents}))`)
           await changeTasks(tx, userId, or(isInside, isChild), {
             listId: sql`nullif(${tasks.listId}, ${id}::uuid)`,
-            deletedAt: sql`coalesce(${tasks.deletedAt}, now())`,
+            // Of those in the trash it stays. Citus refuses `now()` within `coalesce`.
+            deletedAt: sql`least(${tasks.deletedAt}, now())`,
           })
         }
         // The tasks first: a client that follows the changes learns of them before the list is gone.
