@@ -62,7 +62,7 @@ test('a round that takes longer than its period is not joined by another one', (
 })
 
 test('a table that was filled before the start is analyzed after it, without another change', async () => {
-  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-maintenance-'))
   try {
     const filling = await openDriver({ kind: 'embedded', dataDir })
     await filling.dedicatedConnection(connection =>
@@ -97,7 +97,7 @@ test('a table that was filled before the start is analyzed after it, without ano
 }, 60_000)
 
 test('nothing is vacuumed while space is short: that writes log', async () => {
-  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-maintenance-'))
   const timers = spyOn(globalThis, 'setInterval')
   try {
     const sizes = async (freeBytesMin: number) => {
@@ -121,7 +121,7 @@ test('nothing is vacuumed while space is short: that writes log', async () => {
 }, 60_000)
 
 test('a table is vacuumed where more than fifty rows and a fifth are dead, or fifty and a tenth have changed', async () => {
-  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-maintenance-'))
   try {
     const driver = await openDriver({ kind: 'embedded', dataDir })
     const run = (statement: string) => driver.dedicatedConnection(connection => connection.execute(statement))
@@ -154,7 +154,7 @@ test('a table is vacuumed where more than fifty rows and a fifth are dead, or fi
 }, 60_000)
 
 test('the catalogs, which each analyze fills, and a table whose transactions are old are vacuumed, too', async () => {
-  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-upkeep-'))
+  const dataDir = mkdtempSync(join(tmpdir(), 'todo-api-maintenance-'))
   try {
     const driver = await openDriver({ kind: 'embedded', dataDir })
     const statements: string[] = []
