@@ -220,6 +220,30 @@ describe('with BACKUP_EVERY', () => {
     }
   })
 
+  test('a backup that fails is not the last good one', async () => {
+    const log = createLog({ level: 'error', pretty: false, write: () => {} })
+    const failing = spyOn(Bun, 'spawn').mockImplementation((() => ({
+      pid: Number.NaN,
+      stderr: 'todo-api: the disk is full',
+      exited: Promise.resolve(1),
+      kill() {},
+    })) as never)
+    jest.useFakeTimers()
+    try {
+      const dir = mkdtempSync(join(root, 'failing-'))
+      const backups = startBackups({ everySeconds: 60, keep: 1, dir }, log)
+      jest.advanceTimersByTime(10_000)
+      jest.useRealTimers()
+      await until(() => backups.stats().outcomes.failed === 1)
+      await backups.stop()
+
+      expect(backups.stats()).toEqual({ lastGoodAt: undefined, outcomes: { ok: 0, failed: 1 } })
+    } finally {
+      jest.useRealTimers()
+      failing.mockRestore()
+    }
+  })
+
   test('a restart makes no backup sooner, either', async () => {
     const dir = mkdtempSync(join(root, 'newest-'))
     const nameOf = (hoursAgo: number) => {
