@@ -189,17 +189,25 @@ describe('with BACKUP_EVERY', () => {
     },
   )
 
+  /** Replaces the process that makes a backup; `make` resolves to its exit code. */
+  const spyOnMaking = (make: (file: string) => Promise<number>) =>
+    spyOn(Bun, 'spawn').mockImplementation(((command: string[]) => ({
+      pid: Number.NaN,
+      stderr: '',
+      exited: make(command.at(-1)!),
+      kill() {},
+    })) as never)
+
   test('the next one is due a period after the begin of the last one, however long that took', async () => {
     const dir = mkdtempSync(join(root, 'period-'))
     const log = createLog({ level: 'error', pretty: false, write: () => {} })
     const settle = async () => {
       for (let i = 0; i < 30; i++) await Promise.resolve()
     }
-    const making = spyOn(Bun, 'spawn').mockImplementation(((command: string[]) => {
-      writeFileSync(command.at(-1)!, '')
-      const exited = Bun.sleep(20_000).then(() => 0)
-      return { pid: Number.NaN, stderr: '', exited, kill() {} }
-    }) as never)
+    const making = spyOnMaking(file => {
+      writeFileSync(file, '')
+      return Bun.sleep(20_000).then(() => 0)
+    })
     jest.useFakeTimers()
     try {
       const backups = startBackups({ everySeconds: 60, keep: 9, dir }, log)
@@ -222,12 +230,7 @@ describe('with BACKUP_EVERY', () => {
 
   test('a backup that fails is not the last good one', async () => {
     const log = createLog({ level: 'error', pretty: false, write: () => {} })
-    const failing = spyOn(Bun, 'spawn').mockImplementation((() => ({
-      pid: Number.NaN,
-      stderr: 'todo-api: the disk is full',
-      exited: Promise.resolve(1),
-      kill() {},
-    })) as never)
+    const failing = spyOnMaking(async () => 1)
     jest.useFakeTimers()
     try {
       const dir = mkdtempSync(join(root, 'failing-'))

@@ -251,17 +251,8 @@ const requests: Record<string, (api: Client, newcomer: Newcomer) => Promise<{ st
       ? api.post('/tasks', { token, json: { title: 'x', list_id: list.body.id } })
       : list
   },
-  ...Object.fromEntries(
-    ['keep', 'trash'].map(becomes => [
-      `delete a list, and ${becomes} its tasks`,
-      async (api: Client, { user }: Newcomer) => {
-        const list = await api.post('/lists', { token: user.token, json: { name: 'x' } })
-        if (list.status >= 300) return list
-        const changed = await api.patch(`/lists/${list.body.id}`, { token: user.token, json: { name: 'y' } })
-        return changed.status < 300 ? api.delete(`/lists/${list.body.id}?tasks=${becomes}`, user) : changed
-      },
-    ]),
-  ),
+  'delete a list, and keep its tasks': (api, { user }) => deleteNewList(api, user, 'keep'),
+  'delete a list, and trash its tasks': (api, { user }) => deleteNewList(api, user, 'trash'),
   'create a sub-task': (api, { user: { token }, tasks }) =>
     api.post('/tasks', { token, json: { title: 'x', parent_id: tasks[1] } }),
   lists: (api, { user }) => api.get('/lists?counts=true', user),
@@ -286,6 +277,15 @@ const requests: Record<string, (api: Client, newcomer: Newcomer) => Promise<{ st
   restore: (api, { user, tasks }) => api.post(`/tasks/${tasks[0]}/restore`, user),
   erase: (api, { user, tasks }) => api.delete(`/tasks/${tasks[3]}?permanent=true`, user),
   'empty the trash': (api, { user }) => api.delete('/tasks/trash', user),
+}
+
+/** Creates, changes and deletes a list; the answer is the first that is refused, or the last. */
+async function deleteNewList(api: Client, user: User, tasks: 'keep' | 'trash') {
+  const { token } = user
+  const list = await api.post('/lists', { token, json: { name: 'x' } })
+  if (list.status >= 300) return list
+  const changed = await api.patch(`/lists/${list.body.id}`, { token, json: { name: 'y' } })
+  return changed.status < 300 ? api.delete(`/lists/${list.body.id}?tasks=${tasks}`, user) : changed
 }
 
 /**
