@@ -15,8 +15,8 @@ const bodyBytesMax = 1024 * 1024 * 1024
 
 /**
  * Seconds that a connection may be idle between two requests and within an answer, and that a whole body may take. Bun closes
- * a connection whose headers take longer than 12 s. A proxy in front must close idle connections earlier, or it may send a request
- * into one that is being closed here.
+ * a connection whose headers take longer than 12 s. A proxy in front must close idle connections earlier, or it may send a
+ * request into one that is being closed here.
  */
 export const idleSeconds = 30
 

@@ -8,7 +8,7 @@ export function createCleanUp(db: Db) {
   const inMinutes = (minutes: number) => sql`now() + make_interval(mins => ${minutes}::int)`
   const inMilliseconds = (moment: SQL) => sql`date_part('epoch', ${moment}) * 1000`
   const isOver = (expiresAt: Column) => lt(expiresAt, sql`now()`)
-  // Not all at once: each end is recorded for the replicas. More in ten minutes than passwords can be checked for.
+  // Not all at once: each end is recorded for the replicas. Fewer sign-ins than that fit into ten minutes.
   const some = db.select({ id: sessions.id }).from(sessions).where(isOver(sessions.expiresAt)).limit(10_000)
   const expired: [what: string, table: PgTable, which: SQL][] = [
     ['sessions', sessions, inArray(sessions.id, some)],
