@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { projectFiles } from './support/project-files.ts'
 import { change, readRecipes } from './support/recipes.ts'
 
 const root = join(import.meta.dir, '..')
@@ -34,13 +35,7 @@ describe('on a copy, as CONTRIBUTING.md says it', () => {
 
   beforeAll(async () => {
     copy = mkdtempSync(join(tmpdir(), 'todo-api-recipes-'))
-    const left = ['.git', 'node_modules', 'build', 'dist', 'data']
-    for (const name of readdirSync(root).filter(name => !left.includes(name))) {
-      cpSync(join(root, name), join(copy, name), {
-        recursive: true,
-        filter: path => !/\/(node_modules|\.venv|generated)$/.test(path),
-      })
-    }
+    for (const path of projectFiles()) cpSync(join(root, path), join(copy, path))
     for (const path of ['node_modules', 'tests/clients/node_modules'])
       symlinkSync(join(root, path), join(copy, path))
     for (const recipe of recipes) {

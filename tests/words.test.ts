@@ -1,27 +1,14 @@
 import { expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { projectFiles } from './support/project-files.ts'
 
 const root = join(import.meta.dir, '..')
 
-/** Where the words are looked for. */
-const single = [
-  'README.md',
-  'CHANGELOG.md',
-  'Dockerfile',
-  'compose.yaml',
-  'bunfig.toml',
-  '.ci/run',
-  '.dockerignore',
-]
-const places = [
-  '{scripts,deploy,.github,drizzle}/**/*.{ts,sh,sql,md,yaml,yml,conf,cfg,service}',
-  'src/**/*.ts',
-  'docs/**/*.md',
-  'examples/**/*.{ts,tsx,md}',
-  'tests/*.ts',
-  'tests/{faults,support,bench,clients}/**/*.{ts,js,go,py}',
-]
+/** Where the words are looked for: not in data, images, licenses, the migrations of former versions and this file. */
+const files = projectFiles().filter(
+  path => !/\.(jsonl?|lock|txt|svg|webp)$|^(LICENSE$|tests\/(fixtures\/|words\.test\.ts$))/.test(path),
+)
 
 /** Words that make a reader guess who acts or what is meant, and what to write instead. */
 const avoided: [word: RegExp, instead: string][] = [
@@ -46,7 +33,7 @@ const avoided: [word: RegExp, instead: string][] = [
 ]
 
 test.each(avoided)('%p is nowhere: %s', (word, instead) => {
-  const found = files().flatMap(path =>
+  const found = files.flatMap(path =>
     readFileSync(join(root, path), 'utf8')
       .split('\n')
       .flatMap((line, i) => (word.test(line) ? [`${path}:${i + 1}: ${line.trim()} (${instead})`] : [])),
@@ -55,12 +42,8 @@ test.each(avoided)('%p is nowhere: %s', (word, instead) => {
   expect(found).toEqual([])
 })
 
-function files(): string[] {
-  // Packages and generated clients are below tests/, too.
-  const isOurs = (path: string) => !/node_modules\/|\/generated\/|\/\.venv\//.test(path)
-  const found = places.map(place =>
-    [...new Bun.Glob(place).scanSync({ cwd: root, dot: true })].filter(isOurs),
-  )
-  expect(found.map(paths => paths.length > 10)).toEqual(places.map(() => true))
-  return [...single, ...found.flat()].filter(path => path !== 'tests/words.test.ts')
-}
+test('the words are looked for in every folder', () => {
+  const folders = new Set(files.flatMap(path => path.match(/^(\w+)\//)?.[1] ?? []))
+
+  expect([...folders].sort()).toEqual(['deploy', 'docs', 'drizzle', 'examples', 'scripts', 'src', 'tests'])
+})
