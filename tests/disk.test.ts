@@ -239,6 +239,24 @@ test('a first database is on disk before it has its name, and its name after tha
   expect(fs.readdirSync(join(top, 'cluster/base'))).toHaveLength(1)
 }, 60_000)
 
+test('a first database has nothing of one that was cut off, and one that cannot be made leaves nothing', async () => {
+  const cluster = join(folder(), 'cluster')
+  fs.mkdirSync(`${cluster}.new`)
+  fs.writeFileSync(join(`${cluster}.new`, 'left'), '')
+  failing = { call: 'fsync', code: 'EIO' }
+  try {
+    await expect(ensureCluster(cluster)).rejects.toThrow('no database can be made')
+  } finally {
+    failing = undefined
+  }
+  expect(fs.readdirSync(join(cluster, '..'))).toEqual([])
+
+  fs.mkdirSync(`${cluster}.new`)
+  fs.writeFileSync(join(`${cluster}.new`, 'left'), '')
+  await ensureCluster(cluster)
+  expect(fs.existsSync(join(cluster, 'left'))).toBe(false)
+})
+
 test('64 MiB stay free: fewer refuse writes, and a copy that would leave fewer', async () => {
   const dataDir = folder()
   const driver = await openEmbedded({ dataDir })
@@ -279,7 +297,7 @@ test('a burst of writes that fills the disk with log is over with the next round
   const burst = `select pg_logical_emit_message(false, 'x', repeat('x', ${16 * mebibyte}))`
   const write = () => driver.query('insert into t values (1)', [])
   try {
-    // A vacuum is due, and refused.
+    // A vacuum is due, too.
     await driver.query('create table t as select n from generate_series(1, 1000) n', [])
     while (free() >= 64 * mebibyte) await driver.query(burst, [])
     await expect(write()).rejects.toThrow('Service temporarily unavailable')
@@ -287,6 +305,30 @@ test('a burst of writes that fills the disk with log is over with the next round
     await round()
     await write()
     expect(bytesOf(join(dataDir, 'cluster/pg_wal'))).toBeLessThanOrEqual(64 * mebibyte)
+  } finally {
+    free = undefined
+    await driver.close()
+  }
+}, 60_000)
+
+test('a vacuum writes, too: it waits until 64 MiB are free', async () => {
+  const rounds = spyOn(globalThis, 'setInterval')
+  const driver = await openEmbedded({ dataDir: folder() })
+  const round = rounds.mock.calls.find(([, everyMs]) => everyMs === 60_000)![0] as () => Promise<void>
+  rounds.mockRestore()
+  const dead = async () =>
+    (await driver.query(`select n_dead_tup from pg_stat_user_tables where relname = 't'`, []))[0]![0]
+  try {
+    await driver.query('create table t as select n from generate_series(1, 1000) n', [])
+    await driver.query('update t set n = 0', [])
+    await driver.query('select pg_stat_force_next_flush()', [])
+    free = 63 * mebibyte
+    await round()
+    expect(await dead()).toBe(1000)
+
+    free = 64 * mebibyte
+    await round()
+    expect(await dead()).toBe(0)
   } finally {
     free = undefined
     await driver.close()

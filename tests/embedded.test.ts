@@ -858,6 +858,13 @@ test.each([
       writeFileSync(dataDir, '')
     },
   ],
+  [
+    'given another database',
+    (dataDir: string) => {
+      renameSync(join(dataDir, 'cluster'), join(dataDir, 'moved'))
+      cpSync(join(dataDir, 'moved'), join(dataDir, 'cluster'), { recursive: true })
+    },
+  ],
   ['robbed of its lock', (dataDir: string) => rmSync(join(dataDir, 'lock'))],
   [
     'locked again by another',
@@ -1004,4 +1011,22 @@ test('maintenance removes dead rows and renews the row estimates of the planner'
     [],
   )
   expect([rows, dead]).toEqual([1000, 0])
+})
+
+test('a stop writes nothing into a folder that has taken the place of its own', async () => {
+  const dataDir = folder()
+  const driver = await open(dataDir)
+  await driver.query('create table t as select 1 as a', [])
+  renameSync(dataDir, `${dataDir}.moved`)
+  cpSync(`${dataDir}.moved`, dataDir, { recursive: true })
+  const files = () =>
+    (readdirSync(dataDir, { recursive: true }) as string[])
+      .filter(name => statSync(join(dataDir, name)).isFile())
+      .sort()
+      .map(name => `${name} ${Bun.hash(readFileSync(join(dataDir, name)))}`)
+  const before = files()
+
+  await driver.close()
+
+  expect(files()).toEqual(before)
 })
