@@ -115,6 +115,19 @@ describe.each(['postgres', 'embedded'] as const)('the FastAPI service’s databa
   })
 })
 
+test('an address with spaces around it is imported without them', async () => {
+  const source = await referenceDatabase(
+    `insert into "user" values ('${ada}', ' Ada@example.com ', '${passlibHash}', '2025-03-01 10:00:00+00')`,
+  )
+  const place = await newPlace('postgres')
+  await runCommand(['import', '--from', source.url], place)
+  const [user] = rowsOf((await runCommand(['export'], place)).stdout)
+  await source.drop()
+  await place.remove()
+
+  expect(JSON.parse(user!)).toMatchObject({ id: ada, email: 'Ada@example.com' })
+})
+
 test('rows that cannot be imported are reported, one line each, and the others are imported', async () => {
   const source = await referenceDatabase(
     usersAndTasks,

@@ -5,6 +5,7 @@ import { Kind } from '@sinclair/typebox'
 import { version } from '../package.json'
 import { operationsOn } from '../src/cli/operations.ts'
 import { patiently } from '../src/cli/patiently.ts'
+import type { NewRow } from '../src/cli/transfer/bulk-insert.ts'
 import { exportAll } from '../src/cli/transfer/export.ts'
 import { importFile } from '../src/cli/transfer/import-file.ts'
 import { createLoader, type Loader } from '../src/cli/transfer/loader.ts'
@@ -429,6 +430,20 @@ onBothDatabases('the loader', api => {
     },
   )
 
+  test('tries again when the database does not answer', async () => {
+    const ada = await api.user()
+    const { addRows } = operationsOn(createDb(api.driver))
+    let tries = 0
+    const away = async (...args: Parameters<typeof addRows>) => {
+      if (++tries === 1) throw new AppError('unavailable')
+      return addRows(...args)
+    }
+    const loader = createLoader({ addRows: away }, { add() {}, say() {} })
+    await loader.add([row(ada.id, 1)])
+
+    expect([tries, loader.counts.added.task, loader.counts.skipped]).toEqual([2, 1, 0])
+  })
+
   test('counts a row that comes twice once', async () => {
     const ada = await api.user()
     const twice = row(ada.id, 1)
@@ -521,6 +536,32 @@ test('ids in upper case are those in lower case, and an account without versions
   expect((await take(eve, task)).stderr).toContain('added 0 users, 1 tasks; 1 were')
   expect((await runCommand(['export'], place)).stdout).toContain('"user":1,"list":0,"task":1')
   await place.remove()
+})
+
+test('an import that fails says what it has added before', async () => {
+  const place = await newPlace('postgres')
+  const eve = crypto.randomUUID()
+  const tasks = Array.from({ length: 250 }, (_, i) =>
+    taskLine(eve, 2 + i, i === 240 ? { priority: 'x' } : {}),
+  )
+  const stdin = exportOf(userLine(eve), ...tasks).join('')
+  const outcome = await runCommand(['import', '-'], { ...place, stdin })
+  await place.remove()
+
+  expect(outcome.exitCode).toBe(1)
+  expect(outcome.stderr).toContain('added 1 users, 199 tasks; 0 were here already; 0 skipped')
+  expect(outcome.stderr).toContain('line 243: priority: ')
+})
+
+test('an account without versions is exported so that it can be imported', async () => {
+  const [from, to] = [await newPlace('postgres'), await newPlace('postgres')]
+  const lines = exportOf(userLine(crypto.randomUUID(), { last_version: 1 }))
+  await runCommand(['import', '-'], { ...from, stdin: lines.join('') })
+  await execute(from.env.DATABASE_URL!, 'delete from user_versions')
+  const { stdout } = await runCommand(['export'], from)
+
+  expect((await runCommand(['import', '-'], { ...to, stdin: stdout })).stderr).toContain('added 1 users')
+  await Promise.all([from.remove(), to.remove()])
 })
 
 test('what was accepted once comes in, whatever the rules of requests are today', async () => {
@@ -681,6 +722,22 @@ describe('the lines of a file', () => {
     for (const version of [1, 2, 3]) {
       await read(bytes([head.replace('"version":2', `"version":${version}`), ...rest]))
     }
+  })
+
+  test('give a user versions that no client has seen: above those of the file and those of now', async () => {
+    const begun = Date.now() * 1000
+    const versions: number[] = []
+    const noting = {
+      add: async (rows: readonly NewRow[]) =>
+        void versions.push(...rows.flatMap(({ version }) => version ?? [])),
+    } as unknown as Loader
+    const last = 2 ** 52
+    const lines = exportOf(userLine(eve), userLine(crypto.randomUUID(), { last_version: last }))
+    await importFile(new Blob([lines.join('')]).stream() as never, noting)
+
+    expect(versions).toEqual([expect.any(Number), last + 2 ** 32])
+    // Another import of the same file, into another database, has others.
+    expect(versions[0]).toBeWithin(begun, Date.now() * 1000 + 1)
   })
 
   test('are named together where several of a batch are wrong', async () => {
