@@ -140,6 +140,26 @@ test('of two creations that meet at the last place one makes an API token', asyn
   expect(answers.map(({ status }) => status).sort()).toEqual([201, 409])
 })
 
+test('a stolen refresh token is refused when its session has ended, not before', async () => {
+  const ada = await api.user()
+  const refresh = (refresh_token: string) => api.post('/auth/refresh', { json: { refresh_token } })
+  const second = (await refresh(ada.refreshToken)).body.refresh_token
+  await refresh(second)
+  let isAnswered = false
+
+  const [answer] = await meeting.meet(
+    sql => sql`select 1 from sessions where user_id = ${ada.id} for update`,
+    [() => refresh(ada.refreshToken).finally(() => (isAnswered = true))],
+    async () => {
+      await Bun.sleep(50)
+      expect(isAnswered).toBe(false)
+    },
+  )
+
+  expect(answer!.status).toBe(401)
+  expect((await api.get('/users/me', { token: ada.token })).status).toBe(401)
+})
+
 test('a hash that is renewed at a sign-in does not undo a change of the password', async () => {
   const ada = await api.user()
   await meeting.sql.begin(setHash(ada, await hashOf(ada.password, 5)))

@@ -17,6 +17,7 @@ import { requireUser } from '../src/http/require-user.ts'
 import { newApiToken } from '../src/lib/api-token.ts'
 import { sessionScopes } from '../src/lib/scope.ts'
 import type { UserId } from '../src/lib/user-id.ts'
+import { createApiTokens } from '../src/modules/auth/api-tokens.ts'
 import { createRefreshTokens } from '../src/modules/auth/refresh-tokens.ts'
 import { createSessions } from '../src/modules/auth/sessions.ts'
 import { createLog } from '../src/telemetry/log.ts'
@@ -182,6 +183,39 @@ test('the session of a user who signs in is written as that user, not as the add
   await request(() => sessions.openSession('ada', sql`true`, { ip: null, userAgent: null }))
 
   expect(callers).toEqual(['ada'])
+})
+
+test('a session is looked up as its user, and no request waits for the note of its use, nor one of an API token', async () => {
+  const asked: unknown[][] = []
+  /** A database that answers every look with `row`, and no note. */
+  const databaseOf = (...row: unknown[]) =>
+    createDb({
+      async query(text: string) {
+        asked.push([text.split(' ')[0], currentCaller()])
+        return text.startsWith('select') ? [row] : new Promise(() => {})
+      },
+    } as never)
+  const claims = { sub: 'ada', sid: 'a session', exp: Date.now() }
+  const tokenCache = { caller: () => undefined, remember() {} }
+  const sessions = createSessions({
+    db: databaseOf(60_000, true),
+    tokens: { verify: async () => claims },
+    tokenCache,
+  } as never)
+  const apiTokens = createApiTokens({
+    db: databaseOf('a token', 'ada', ['tasks:read'], null, true),
+    tokenCache,
+  } as never)
+
+  expect(await request(() => sessions.authenticate('a token'))).toMatchObject({ id: 'ada' })
+  expect(await request(() => apiTokens.authenticate(newApiToken()))).toMatchObject({ id: 'ada' })
+  // A note without a caller takes no time from the request.
+  expect(asked).toEqual([
+    ['select', 'ada'],
+    ['update', undefined],
+    ['select', '203.0.113.1'],
+    ['update', undefined],
+  ])
 })
 
 test('before the user is known, the statements of a request are those of its address, which is not looked up before', async () => {
