@@ -163,16 +163,23 @@ describe('a service that answers commands', () => {
 
   test('waits for no command when it stops', async () => {
     const path = join(root, 'stopped')
-    const begun = Promise.withResolvers<void>()
-    await answering(path, async folder => {
-      const socket = createConnection(join(folder, 'control'))
-      socket.on('error', begun.reject).on('data', () => begun.resolve())
-      // The server answers `Expect` when it has begun to read the body, which does not come.
-      socket.write('POST /greet HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n')
-      await begun.promise
-    })
+    const asked = Promise.withResolvers<void>()
+    const silent = {
+      ...driver,
+      query() {
+        asked.resolve()
+        return new Promise<never>(() => {})
+      },
+    }
+    let answer: Promise<unknown> | undefined
+    const work = async (folder: string) => {
+      answer = (await connectToService(folder))!.query('select 1', []).catch(error => error)
+      await asked.promise
+    }
+    await answering(path, work, silent)
 
     expect(existsSync(join(path, 'control'))).toBe(false)
+    expect(await answer).toBeInstanceOf(Error)
   })
 
   test('copies the database, and removes the copy of a command that has ended meanwhile', async () => {

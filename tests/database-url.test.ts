@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, mock, test } from 'bun:test'
+import * as dns from 'node:dns/promises'
 import {
   copyFileSync,
   mkdirSync,
@@ -671,6 +672,20 @@ describe('a failure to connect has a code of its own:', () => {
       code: 'CONNECT_TIMEOUT',
       message: 'TLS was not ready in time',
     })
+  })
+
+  test('a name with several addresses that all refuse: that of the last one', async () => {
+    const real = { ...dns }
+    const found = ['127.0.0.1', '127.0.0.2'].map(address => ({ address, family: 4 }))
+    mock.module('node:dns/promises', () => ({ ...real, lookup: async () => found }))
+    try {
+      await expect(ask('postgres://u:p@several.example:1/d')).rejects.toMatchObject({
+        code: 'ECONNREFUSED',
+        message: 'connect ECONNREFUSED 127.0.0.2:1',
+      })
+    } finally {
+      mock.module('node:dns/promises', () => real)
+    }
   })
 
   test('an address at which nothing answers', async () => {

@@ -11,7 +11,7 @@ import { createLog } from '../src/telemetry/log.ts'
 import { client } from './support/harness.ts'
 import { addEmptyEmbeddedDatabase, emptyDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
-import { halfSent } from './support/wire.ts'
+import { exchange, halfSent } from './support/wire.ts'
 
 describe('at the start', () => {
   const failed = (code: string) => Object.assign(new Error('no'), { code, name: 'PostgresError' })
@@ -112,6 +112,18 @@ describe('a listener', () => {
     expect(logged()).toMatchObject([
       { level: 'error', msg: 'request failed', request_id: body.request_id, message: 'geheim' },
     ])
+  })
+
+  test('gives each request an address that can be read, also one of HTTP/1.0 that has to wait for its turn', async () => {
+    const { attach, server } = start()
+    attach(({ url }) => new Response(URL.canParse(url) ? 'an address' : url))
+    const answers: string[] = []
+    // One of 500 waits.
+    for (let i = 0; i < 500; i++)
+      answers.push(await exchange(server.url.href, Buffer.from('GET /health/ready HTTP/1.0\r\n\r\n')))
+    await server.stop(true)
+
+    expect(answers.filter(answer => !answer.endsWith('an address'))).toEqual([])
   })
 
   test('closes a connection that is idle for half a minute', async () => {
