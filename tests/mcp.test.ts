@@ -405,6 +405,19 @@ onBothDatabases(
       expect((await call('task_stats')).content.total).toBe(0)
     })
 
+    test('receives 401, and no result, when the account is deleted during the call', async () => {
+      const ada = await api.user()
+      const { call, send } = speak(api, ada)
+      await call('find_tasks')
+      // The token is known to be good for a moment longer.
+      await api.sql('delete from user_versions where user_id = $1', [ada.id])
+      await api.sql('delete from users where id = $1', [ada.id])
+
+      const answer = await send('tools/call', { name: 'add_tasks', arguments: { tasks: [{ title: 'x' }] } })
+
+      expectError(answer, 401, 'invalid_token', 'Could not validate credentials')
+    })
+
     test('receives 503 while its rows are moving to another server', async () => {
       const ada = await api.user()
       // What a distributed PostgreSQL shows meanwhile.

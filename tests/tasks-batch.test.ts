@@ -587,6 +587,36 @@ onBothDatabases('a batch', api => {
       expect(await listOf(ada.token)).toHaveLength(4)
     })
 
+    test('returns the first task for an id that comes twice, also when nothing had it before', async () => {
+      const ada = await api.user()
+      const id = crypto.randomUUID()
+
+      const { results } = await sendAs(ada.token, [
+        create({ id, title: 'first' }),
+        create({ title: 'new' }),
+        create({ id: id.toUpperCase(), title: 'second' }),
+      ])
+
+      expect(results.map(({ task }: { task: Task }) => task.title)).toEqual(['first', 'new', 'first'])
+      expect(await listOf(ada.token)).toHaveLength(2)
+    })
+
+    test('refuses the child of a child, though the batch creates both', async () => {
+      const ada = await api.user()
+      const [parent, child] = [crypto.randomUUID(), crypto.randomUUID()]
+      const operations = [
+        create({ id: parent }),
+        create({ id: child, parent_id: parent }),
+        create({ parent_id: child }),
+        create(),
+      ]
+
+      expect(outcomes(await sendAs(ada.token, operations))).toEqual(
+        atomic ? ['parent_nested', 2] : [201, 201, 'parent_nested', 201],
+      )
+      expect(await listOf(ada.token)).toHaveLength(atomic ? 0 : 3)
+    })
+
     test('creates each once, though they are sent several times at once', async () => {
       const ada = await api.user()
       const operations = Array.from({ length: 20 }, () => create({ id: crypto.randomUUID() }))
