@@ -3,10 +3,12 @@ import { bind } from '../http/bind.ts'
 import { dropBody } from '../http/body-stream.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { claimName } from '../lib/claim-name.ts'
-import { AppError } from '../lib/errors.ts'
+import { AppError, findAppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
+import { createBodyRoom } from './body-room.ts'
 
 type Handler = (request: Request) => Response | Promise<Response>
+type AddressOf = (request: Request) => string
 
 export type Listener = ReturnType<typeof listen>
 
@@ -35,6 +37,8 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
   const attached = Promise.withResolvers<Handler>()
   let handle: Handler = request =>
     earlyProbe(request, log) ?? attached.promise.then(handler => handler(request))
+  let addressOf: AddressOf = request => server.requestIP(request)?.address ?? ''
+  const withRoom = createBodyRoom()
 
   let requests = 0
   async function later(request: Request) {
@@ -43,6 +47,8 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
   }
   const answer = (request: Request) =>
     ++requests % requestsAtOnce === 0 ? later(request) : handle(withHost(request))
+  const answerWithRoom = (request: Request) =>
+    withRoom(request, addressOf, answer).catch(error => lastResort(error, log))
 
   const server = bind({ host, port }, () =>
     Bun.serve({
@@ -55,15 +61,16 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
       // Bun's error page for developers shows source code.
       development: false,
       error: error => lastResort(error, log),
-      fetch: request => (hasMore(request) ? afterBody(request, answer(request)) : answer(request)),
+      fetch: request => (hasMore(request) ? afterBody(request, answerWithRoom(request)) : answer(request)),
     }),
   )
 
   return {
     server,
-    /** Answers waiting and further requests with `handler`. */
-    attach(handler: Handler) {
+    /** Answers waiting and further requests with `handler`; `clientAddress` knows the clients behind proxies. */
+    attach(handler: Handler, clientAddress = addressOf) {
       handle = handler
+      addressOf = clientAddress
       attached.resolve(handler)
     },
   }
@@ -106,7 +113,7 @@ const hasMore = ({ method, headers }: Request) =>
  * HAProxy 2.6 does when a client with HTTP/2 gives up an upload that was refused. After a chunked body the connection is
  * closed in any case: to one with a trailer Bun sends a second answer, a 400, which would be the next client's.
  */
-async function afterBody(request: Request, answer: Response | Promise<Response>): Promise<Response> {
+async function afterBody(request: Request, answer: Promise<Response>): Promise<Response> {
   const response = await answer
   // Of GET, HEAD and CONNECT Bun shows no body.
   const isRead = request.bodyUsed || (request.body !== null && (await dropBody(request.body)))
@@ -124,9 +131,19 @@ function earlyProbe({ method, url }: Request, log: Log): Response | undefined {
 
 /** Failures outside of the app's error handler, in the same shape. */
 function lastResort(error: unknown, log: Log): Response {
-  const { status, code, detail } = new AppError('internal')
+  const expected = findAppError(error)
+  const { status, code, detail, headers } = expected ?? new AppError('internal')
   const requestId = Bun.randomUUIDv7()
-  log.error('request failed', { request_id: requestId, ...errorFields(error) })
-  const headers = { ...securityHeaders, 'content-type': 'application/json', 'x-request-id': requestId }
-  return new Response(JSON.stringify({ detail, code, request_id: requestId }), { status, headers })
+  const fields = { request_id: requestId, ...errorFields(error) }
+  if (expected) log.warn('request refused', { reason: code, ...fields })
+  else log.error('request failed', fields)
+  return new Response(JSON.stringify({ detail, code, request_id: requestId }), {
+    status,
+    headers: {
+      ...securityHeaders,
+      ...headers,
+      'content-type': 'application/json',
+      'x-request-id': requestId,
+    },
+  })
 }

@@ -84,11 +84,14 @@ export async function serve(
     if (stopping) set.headers.connection = 'close'
   })
   const handle = handlerOf(app)
-  attach(request =>
-    withTimeBudget(
-      () => handle(request),
-      () => networkOf(clientOf(request).ip),
-    ),
+  const addressOf = (request: Request) => networkOf(clientOf(request).ip)
+  attach(
+    request =>
+      withTimeBudget(
+        () => handle(request),
+        () => addressOf(request),
+      ),
+    addressOf,
   )
 
   // 4. Background jobs; the first run comes long after the migrations.
