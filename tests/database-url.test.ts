@@ -235,6 +235,7 @@ describe('a mistake says what to write, and repeats nothing of the address:', ()
     ['postgres://h/d?gssencmode=require', /gssencmode .*disable, prefer/],
     ['postgres://h/d?sslmod=geheim', /unknown parameter sslmod; the nearest is sslmode/],
     ['postgres://h/d?aplication_name=geheim', /parameter aplication_name; the nearest is application_name/],
+    ['postgres://h/d?charset=geheim', /unknown parameter charset; parameters of the session go into options/],
     ['postgres://h/d?statement_mem=geheim', /unknown parameter statement_mem/],
     ['postgres://h/d?Geheim9=1', /an unknown parameter/],
     [`postgres://h/d?${'geheim'.repeat(7)}=1`, /an unknown parameter/],

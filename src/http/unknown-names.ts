@@ -1,7 +1,7 @@
 import { Kind, type TObject, type TSchema } from '@sinclair/typebox'
 import { Elysia } from 'elysia'
 import { type Problem, problemsMax } from '../lib/errors.ts'
-import { isLike, nearest } from '../lib/nearest.ts'
+import { hintFor } from '../lib/nearest.ts'
 import { variantOf } from './problems.ts'
 import { withoutBrackets } from './query.ts'
 import { type Routes, type Schemas, schemasOf } from './route-table.ts'
@@ -107,10 +107,4 @@ function unknownName(loc: Problem['loc'], what: string, known: string[]): Proble
   // Also `tag[0]` is meant as a list.
   const written = String(loc.at(-1)).replace(/\[\w*\]$/, '')
   return { loc, msg: `Unknown ${what}: ${hintFor(written, known)}`, type: 'extra_forbidden' }
-}
-
-function hintFor(written: string, known: string[]): string {
-  const name = nearest(written, known)
-  if (name === undefined) return 'none is known here'
-  return isLike(written, name) ? `the nearest known one is '${name}'` : `known are ${known.join(', ')}`
 }

@@ -12,3 +12,10 @@ export const nearest = (name: string, known: readonly string[]): string | undefi
 /** Whether a name may be meant by another one: fewer than half of the letters differ. */
 export const isLike = (name: string, other: string): boolean =>
   distance(compared(name), other) < compared(name).length / 2
+
+/** What may be meant by a name that is not among `known`: the nearest if it is like it, else all. */
+export function hintFor(name: string, known: readonly string[]): string {
+  const found = nearest(name, known)
+  if (found === undefined) return 'none is known here'
+  return isLike(name, found) ? `the nearest known one is '${found}'` : `known are ${known.join(', ')}`
+}

@@ -15,7 +15,7 @@ import { version } from '../../../package.json'
 import { errorFieldsOf } from '../../http/error-handler.ts'
 import type { Caller } from '../../http/require-user.ts'
 import { type AppError, findAppError } from '../../lib/errors.ts'
-import { nearest } from '../../lib/nearest.ts'
+import { hintFor } from '../../lib/nearest.ts'
 import { requireScope } from '../../lib/scope.ts'
 import { type Message, refuseMessage } from './message.ts'
 import { checkArguments, inArguments, toolSchema } from './tool-schema.ts'
@@ -93,7 +93,7 @@ const describe = (name: string, { description, arguments: input, result, effect 
   }) as ListedTool
 
 function throwUnknownTool(name: string, known: string[]): never {
-  const message = `Unknown tool: ${name.slice(0, 100)}; the nearest one is ${nearest(name, known)}`
+  const message = `Unknown tool ${name.slice(0, 100)}: ${hintFor(name, known)}`
   throw new ProtocolError(ProtocolErrorCode.InvalidParams, message)
 }
 
