@@ -336,6 +336,17 @@ describe('a restore that is killed', () => {
     const state = await look(killed)
     expect([state.found, state.stderr]).toEqual(['restored', state.finished])
   }, 240_000)
+
+  test('is finished, too, when nothing can be written to stderr', async () => {
+    const copy = newCopy()
+    await restoreUntil(4, copy)
+    const command = [await executablePath(), 'user', 'list', '--json']
+    const child = Bun.spawn(['sh', '-c', 'exec "$@" 2>/dev/full', 'sh', ...command], { env: on(copy) })
+
+    expect((await child.stdout.text()).trim().split('\n')).toHaveLength(1)
+    expect(await child.exited).toBe(0)
+    expect((await look(copy)).found).toBe('restored')
+  }, 60_000)
 })
 
 test.each([

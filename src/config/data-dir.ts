@@ -168,7 +168,8 @@ function finishInterruptedRestore(dataDir: string): void {
   if (!existsSync(join(dataDir, restoredName))) return
   const aside = finishReplacement(dataDir)
   const about = aside ? `; what was there before is in ${aside}` : ''
-  process.stderr.write(`todo-api: finished a restore that was interrupted${about}\n`)
+  // Unlike process.stderr, it does not end the program when it cannot be written.
+  console.error(`todo-api: finished a restore that was interrupted${about}`)
 }
 
 /** References to locks: an unreferenced one would be garbage-collected and so released. */
