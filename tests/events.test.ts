@@ -125,7 +125,7 @@ onBothDatabases(
       })
       expect(Object.fromEntries(stream.headers)).toMatchObject({
         'content-type': 'text/event-stream',
-        'cache-control': 'no-store',
+        'cache-control': 'no-store, no-transform',
         'x-accel-buffering': 'no',
       })
       await stream.close()

@@ -35,7 +35,12 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
         const place = await (lastEventId
           ? tasks.changesStart(user.id, lastEventId, ['header', 'last-event-id'])
           : tasks.changesStart(user.id, since))
-        Object.assign(set.headers, { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
+        Object.assign(set.headers, {
+          'content-type': 'text/event-stream',
+          // Proxies of Node.js (Next.js, webpack) would compress it, and keep the events until a buffer is full.
+          'cache-control': 'no-store, no-transform',
+          'x-accel-buffering': 'no',
+        })
         if (method === 'HEAD') return new Response()
         if (ticket !== undefined) {
           streams.requireRoom(user.id)
