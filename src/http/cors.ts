@@ -41,8 +41,7 @@ export function cors(isListed: IsListed, log: Log) {
     const origin = headers.get('origin')
     if (origin === null) return false
     if (isListed(origin)) return true
-    // A page of the service's own origin, such as the Swagger page, needs no permission.
-    if (URL.parse(origin)?.host !== headers.get('host')) report(origin)
+    if (!isOwnPage(origin, headers)) report(origin)
     return false
   }
 
@@ -53,6 +52,10 @@ export function cors(isListed: IsListed, log: Log) {
       .options('/*', preflight)
   )
 }
+
+/** A page of the service's own origin, such as the Swagger page, needs no permission. A proxy there may send a Host of its own. */
+const isOwnPage = (origin: string, headers: Headers) =>
+  URL.parse(origin)?.host === headers.get('host') || headers.get('sec-fetch-site') === 'same-origin'
 
 const isLocal = (origin: string) => /^https?:\/\/(localhost|127\.0\.0\.1)(:\d+)?$/.test(origin)
 
