@@ -151,3 +151,29 @@ test('of two creations of the 500th list, one is refused; of two of one id, both
     '409 too_many_lists',
   ])
 })
+
+test('a list that is deleted into the trash does not part a task from the children that it finds there', async () => {
+  const { ada, list, parent, task, post, patch, remove, live } = await begin()
+  await patch(`/tasks/${parent.id}`, { list_id: list.id })()
+  await patch(`/tasks/${task.id}`, { parent_id: parent.id })()
+  let deleteBoth: () => Promise<unknown>
+
+  // Another writer, whose turn is first, deletes both at a moment after the one at which the list's transaction has begun.
+  const [answer] = await meeting.meet(
+    sql => {
+      deleteBoth = () => sql`
+        with taken as (
+          update user_versions set last_version = last_version + 2 where user_id = ${ada.id} returning last_version
+        )
+        update tasks set deleted_at = statement_timestamp(), version = last_version - (id = ${parent.id})::int
+        from taken where user_id = ${ada.id}`
+      return versionsOf(ada)(sql)
+    },
+    [remove(`/lists/${list.id}?tasks=trash`)],
+    () => deleteBoth(),
+  )
+  await post(`/tasks/${parent.id}/restore`)()
+
+  expect(answer!.status).toBe(204)
+  expect((await live()).map(({ title }: { title: string }) => title)).toEqual(['parent', 'task'])
+})

@@ -20,7 +20,7 @@ import type { UserId } from '../../lib/user-id.ts'
 import { isUuid } from '../../lib/uuid.ts'
 import { findOwn, findPrior, type Serialized, throwMissing } from '../tasks/owned.ts'
 import { changeTasks } from '../tasks/sub-tasks.ts'
-import { isLive, tasks } from '../tasks/table.ts'
+import { isLive, isTrashed, tasks } from '../tasks/table.ts'
 import type { List, ListCreate, ListsQuery, ListUpdate } from './model.ts'
 import { lists } from './table.ts'
 
@@ -154,16 +154,17 @@ export function createListService({ db, secretKey }: Parts) {
         if (becomes === 'keep') {
           await changeTasks(tx, userId, isInside, { listId: sql`null`, updatedAt: sql`now()` })
         } else {
-          // A task takes its children along into the trash, from whatever list.
+          // Those in the trash stay there with what went with them, whose moment is theirs.
+          await changeTasks(tx, userId, and(isInside, isTrashed), { listId: sql`null` })
+          // A task takes its children along, from whatever list.
           const parents = tx
             .select({ id: tasks.id })
             .from(tasks)
             .where(and(isInside, eq(tasks.userId, userId)))
-          const isChild = and(isLive, sql`${tasks.parentId} = any (array(${parents}))`)
-          await changeTasks(tx, userId, or(isInside, isChild), {
+          const isChild = sql`${tasks.parentId} = any (array(${parents}))`
+          await changeTasks(tx, userId, and(isLive, or(isInside, isChild)), {
             listId: sql`nullif(${tasks.listId}, ${id}::uuid)`,
-            // Of those in the trash it stays. Citus refuses `now()` within `coalesce`.
-            deletedAt: sql`least(${tasks.deletedAt}, now())`,
+            deletedAt: sql`now()`,
           })
         }
         // The tasks first: a client that follows the changes learns of them before the list is gone.
