@@ -11,7 +11,7 @@ import { createLog } from '../src/telemetry/log.ts'
 import { client } from './support/harness.ts'
 import { addEmptyEmbeddedDatabase, emptyDatabase } from './support/template.ts'
 import { until } from './support/until.ts'
-import { exchange, halfSent, openConnection } from './support/wire.ts'
+import { exchange, halfSent } from './support/wire.ts'
 
 describe('at the start', () => {
   const failed = (code: string) => Object.assign(new Error('no'), { code, name: 'PostgresError' })
@@ -124,51 +124,6 @@ describe('a listener', () => {
     await server.stop(true)
 
     expect(answers.filter(answer => !answer.endsWith('an address'))).toEqual([])
-  })
-
-  test('refuses large bodies that would take too much memory together, and leaves room to other addresses', async () => {
-    const { attach, server } = start()
-    attach(
-      async request => new Response(`${(await request.bytes()).length} bytes`),
-      request => request.headers.get('x-address')!,
-    )
-    const mebibyte = 1024 * 1024
-    const upload = (address: string, framing = `Content-Length: ${mebibyte}`) => {
-      const { write, ...connection } = openConnection(server.url.href)
-      write(`POST /x HTTP/1.1\r\nHost: x\r\nX-Address: ${address}\r\n${framing}\r\n\r\n`)
-      return { ...connection, finish: () => write(Buffer.alloc(mebibyte)) }
-    }
-    // Without a length that is a number it counts as large as can be.
-    const twice = 'Content-Length: 9\r\nContent-Length: 9'
-    const uploads = [upload('a'), upload('a', twice), ...Array.from({ length: 30 }, () => upload('a'))]
-    await until(() => server.pendingRequests === 32)
-
-    const refused = [undefined, 'Transfer-Encoding: chunked', 'Content-Length: 99999999'].map(framing =>
-      upload('a', framing),
-    )
-    await Promise.all(refused.map(({ closed }) => closed))
-    for (const { received } of refused) {
-      const [head, body] = received().split('\r\n\r\n')
-      expect(head).toMatch(/^HTTP\/1\.1 503 /)
-      expect(head).toMatch(/^connection: close/im)
-      expect(head).toMatch(/^retry-after: 2/im)
-      expect(JSON.parse(body!)).toMatchObject({ code: 'unavailable' })
-    }
-    const [line] = logged()
-    expect(line).toMatchObject({ level: 'warn', msg: 'request refused', reason: 'unavailable' })
-    expect(line.message).toBe('there is no room for another large body')
-
-    const others = [upload('b'), upload('a', 'Content-Length: 0')]
-    await until(() => others[1]!.received().endsWith('0 bytes'))
-    // What is answered, and what a client has given up, makes room.
-    uploads[0]!.finish()
-    uploads[1]!.close()
-    await until(() => uploads[0]!.received().endsWith(`${mebibyte} bytes`) && server.pendingRequests === 31)
-    others.push(upload('a'))
-    for (const { finish } of others) finish()
-    await until(() => others.every(other => /^HTTP\/1\.1 200 /.test(other.received())))
-    for (const { close } of [...uploads, ...others]) close()
-    await server.stop(true)
   })
 
   test('closes a connection that is idle for half a minute', async () => {

@@ -1,6 +1,7 @@
 import { atMost } from '../lib/at-most.ts'
 import { AppError } from '../lib/errors.ts'
 import { eventLoopTurns } from '../lib/event-loop-turns.ts'
+import { largestBodyBytes } from './body-sizes.ts'
 
 /**
  * Reads a body of unknown length (chunked), counted while it arrives. Throws `body_too_large`, at its end if that comes soon
@@ -18,7 +19,7 @@ export async function readStream(body: ReadableStream, bytesMax: number): Promis
 export const dropBody = (body: ReadableStream): Promise<boolean> => drop(body.values())
 
 /** Of what is dropped this is read at most: as much as the largest body may have, for this long, of this many requests at once. */
-const droppedMax = { bytes: 1024 * 1024, ms: 2000, atOnce: 16 }
+const droppedMax = { bytes: largestBodyBytes, ms: 2000, atOnce: 16 }
 let dropping = 0
 
 async function drop(arriving: Chunks): Promise<boolean> {

@@ -1,12 +1,12 @@
 import { Elysia } from 'elysia'
 import { AppError, invalid } from '../lib/errors.ts'
+import { keepAtMost } from './body-room.ts'
+import { bodyBytesMax } from './body-sizes.ts'
 import { readStream } from './body-stream.ts'
 import { errors } from './error-responses.ts'
 import { checkEncoding } from './query.ts'
 import { prefersStrict, repeatedNames } from './unknown-names.ts'
 
-/** The largest request body, in bytes. */
-const bodyBytesMax = 32 * 1024
 const depthMax = 16
 /** Five times what the largest batch needs. For 200,000 values Elysia spends 60 ms on listing what is wrong. */
 const valuesMax = 20_000
@@ -67,6 +67,7 @@ const unsupportedType = (forms: boolean) => (forms ? 'neither_form_nor_json' : '
 const unsupported = (detail: string) => new AppError('unsupported_media_type', { detail })
 
 async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array> {
+  keepAtMost(request, bytesMax)
   const announced = Number(request.headers.get('content-length') ?? Number.NaN)
   if (announced > bytesMax) throw new AppError('body_too_large')
   try {

@@ -3,6 +3,7 @@ import type { Config } from '../config/config.ts'
 import type { Driver } from '../db/driver.ts'
 import { createDb } from '../db/drizzle.ts'
 import { migrations } from '../db/migrator.ts'
+import { requireBodyRoom } from '../http/body-room.ts'
 import { createClientOf, type PeerOf, reportUntrustedProxy } from '../http/client.ts'
 import { cors, createOriginList } from '../http/cors.ts'
 import { docs } from '../http/docs.ts'
@@ -86,6 +87,7 @@ export function createApp(parts: AppParts) {
     .use(reportUntrustedProxy(config.trustedProxies, peerOf, log))
     .use(errorHandler(log, () => routes))
     .use(cors(isListed, log))
+    .onRequest(requireBodyRoom)
     .use(health(readiness))
     .use(docs(config.registration, () => routes))
     .use(under('/api/v1'))

@@ -1,11 +1,11 @@
 import type { Config } from '../config/config.ts'
 import { bind } from '../http/bind.ts'
+import { createBodyRoom, mayBeLarge } from '../http/body-room.ts'
 import { dropBody } from '../http/body-stream.ts'
 import { securityHeaders } from '../http/security-headers.ts'
 import { claimName } from '../lib/claim-name.ts'
-import { AppError, findAppError } from '../lib/errors.ts'
+import { AppError } from '../lib/errors.ts'
 import { errorFields, type Log } from '../telemetry/log.ts'
-import { createBodyRoom } from './body-room.ts'
 
 type Handler = (request: Request) => Response | Promise<Response>
 type AddressOf = (request: Request) => string
@@ -37,7 +37,7 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
   const attached = Promise.withResolvers<Handler>()
   let handle: Handler = request =>
     earlyProbe(request, log) ?? attached.promise.then(handler => handler(request))
-  let addressOf: AddressOf = request => server.requestIP(request)?.address ?? ''
+  let addressOf: AddressOf = () => 'not known yet'
   const withRoom = createBodyRoom()
 
   let requests = 0
@@ -47,8 +47,8 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
   }
   const answer = (request: Request) =>
     ++requests % requestsAtOnce === 0 ? later(request) : handle(withHost(request))
-  const answerWithRoom = (request: Request) =>
-    withRoom(request, addressOf, answer).catch(error => lastResort(error, log))
+  const answerBody = (request: Request) =>
+    mayBeLarge(request) ? withRoom(request, addressOf(request), answer) : answer(request)
 
   const server = bind({ host, port }, () =>
     Bun.serve({
@@ -61,13 +61,13 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
       // Bun's error page for developers shows source code.
       development: false,
       error: error => lastResort(error, log),
-      fetch: request => (hasMore(request) ? afterBody(request, answerWithRoom(request)) : answer(request)),
+      fetch: request => (hasMore(request) ? afterBody(request, answerBody(request)) : answer(request)),
     }),
   )
 
   return {
     server,
-    /** Answers waiting and further requests with `handler`; `clientAddress` knows the clients behind proxies. */
+    /** Answers waiting and further requests with `handler`. `clientAddress`: of the client, also behind a trusted proxy. */
     attach(handler: Handler, clientAddress = addressOf) {
       handle = handler
       addressOf = clientAddress
@@ -113,7 +113,7 @@ const hasMore = ({ method, headers }: Request) =>
  * HAProxy 2.6 does when a client with HTTP/2 gives up an upload that was refused. After a chunked body the connection is
  * closed in any case: to one with a trailer Bun sends a second answer, a 400, which would be the next client's.
  */
-async function afterBody(request: Request, answer: Promise<Response>): Promise<Response> {
+async function afterBody(request: Request, answer: Response | Promise<Response>): Promise<Response> {
   const response = await answer
   // Of GET, HEAD and CONNECT Bun shows no body.
   const isRead = request.bodyUsed || (request.body !== null && (await dropBody(request.body)))
@@ -131,19 +131,9 @@ function earlyProbe({ method, url }: Request, log: Log): Response | undefined {
 
 /** Failures outside of the app's error handler, in the same shape. */
 function lastResort(error: unknown, log: Log): Response {
-  const expected = findAppError(error)
-  const { status, code, detail, headers } = expected ?? new AppError('internal')
+  const { status, code, detail } = new AppError('internal')
   const requestId = Bun.randomUUIDv7()
-  const fields = { request_id: requestId, ...errorFields(error) }
-  if (expected) log.warn('request refused', { reason: code, ...fields })
-  else log.error('request failed', fields)
-  return new Response(JSON.stringify({ detail, code, request_id: requestId }), {
-    status,
-    headers: {
-      ...securityHeaders,
-      ...headers,
-      'content-type': 'application/json',
-      'x-request-id': requestId,
-    },
-  })
+  log.error('request failed', { request_id: requestId, ...errorFields(error) })
+  const headers = { ...securityHeaders, 'content-type': 'application/json', 'x-request-id': requestId }
+  return new Response(JSON.stringify({ detail, code, request_id: requestId }), { status, headers })
 }

@@ -1,5 +1,6 @@
 import { Elysia } from 'elysia'
 import { body } from '../../http/body.ts'
+import { largestBodyBytes } from '../../http/body-sizes.ts'
 import { errorFieldsOf } from '../../http/error-handler.ts'
 import { conflict, errors } from '../../http/error-responses.ts'
 import { requestContext } from '../../http/request-log.ts'
@@ -11,14 +12,12 @@ import { batch, batchResult, task } from './model.ts'
 import { misplacedCodes } from './placement.ts'
 import type { TaskService } from './service.ts'
 
-const batchBytesMax = 1024 * 1024
-
 /** By itself, because it takes a larger body. */
 export const batchRoutes = (tasks: TaskService, authenticate: Authenticate) =>
   new Elysia({ tags: ['tasks'] })
     .use(requestContext)
     .use(requireUser(authenticate, 'tasks:write'))
-    .use(body({ bytesMax: batchBytesMax }))
+    .use(body({ bytesMax: largestBodyBytes }))
     .post(
       '/batch',
       async ({ user, body, request, requestId, set }) => {
