@@ -101,6 +101,18 @@ async function during(work: () => unknown): Promise<string[]> {
   return events
 }
 
+/** Opens a database whose maintenance runs when the test says so: `round`. */
+async function openWithMaintenance(dataDir: string) {
+  const timers = spyOn(globalThis, 'setInterval')
+  try {
+    const driver = await openEmbedded({ dataDir })
+    const [round] = timers.mock.calls.find(([, everyMs]) => everyMs === 60_000)!
+    return { driver, round: round as () => Promise<void> }
+  } finally {
+    timers.mockRestore()
+  }
+}
+
 describe('a data folder', () => {
   test('is on disk with every folder above it that was made', async () => {
     const top = folder()
@@ -288,10 +300,7 @@ test('64 MiB stay free: fewer refuse writes, and a copy that would leave fewer',
 
 test('a burst of writes that fills the disk with log is over with the next round of maintenance', async () => {
   const dataDir = folder()
-  const rounds = spyOn(globalThis, 'setInterval')
-  const driver = await openEmbedded({ dataDir })
-  const round = rounds.mock.calls.find(([, everyMs]) => everyMs === 60_000)![0] as () => Promise<void>
-  rounds.mockRestore()
+  const { driver, round } = await openWithMaintenance(dataDir)
   const disk = bytesOf(dataDir) + 144 * mebibyte
   free = () => disk - bytesOf(dataDir)
   const burst = `select pg_logical_emit_message(false, 'x', repeat('x', ${16 * mebibyte}))`
@@ -312,10 +321,7 @@ test('a burst of writes that fills the disk with log is over with the next round
 }, 60_000)
 
 test('a vacuum writes, too: it waits until 64 MiB are free', async () => {
-  const rounds = spyOn(globalThis, 'setInterval')
-  const driver = await openEmbedded({ dataDir: folder() })
-  const round = rounds.mock.calls.find(([, everyMs]) => everyMs === 60_000)![0] as () => Promise<void>
-  rounds.mockRestore()
+  const { driver, round } = await openWithMaintenance(folder())
   const dead = async () =>
     (await driver.query(`select n_dead_tup from pg_stat_user_tables where relname = 't'`, []))[0]![0]
   try {

@@ -317,7 +317,7 @@ describe('over the wire', () => {
     expect(statuses).toEqual([201, 201, 201, 201, 201])
   })
 
-  test('JSON may begin with the mark that editors and shells of Windows put before UTF-8', async () => {
+  test('JSON may begin with the byte order mark that Windows editors and shells write', async () => {
     const { status, body } = await post('\ufeff{"title":"Buy milk"}')
 
     expect([status, body.title]).toEqual([201, 'Buy milk'])

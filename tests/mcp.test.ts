@@ -405,11 +405,11 @@ onBothDatabases(
       expect((await call('task_stats')).content.total).toBe(0)
     })
 
-    test('receives 401, and no result, when the account is deleted during the call', async () => {
+    test('receives 401, and no result, when the account was deleted after its token was last looked up', async () => {
       const ada = await api.user()
       const { call, send } = speak(api, ada)
       await call('find_tasks')
-      // The token is known to be good for a moment longer.
+      // For 700 ms no look is needed: the call passes, and fails in its statement.
       await api.sql('delete from user_versions where user_id = $1', [ada.id])
       await api.sql('delete from users where id = $1', [ada.id])
 

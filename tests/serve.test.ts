@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { parseConfig } from '../src/config/config.ts'
 import { migrations } from '../src/db/migrator.ts'
 import { AppError } from '../src/lib/errors.ts'
-import { idleSeconds, listen } from '../src/server/listener.ts'
+import { idleSeconds, listen, requestsAtOnce } from '../src/server/listener.ts'
 import { isAway, serve } from '../src/server/start.ts'
 import { createLog } from '../src/telemetry/log.ts'
 import { client } from './support/harness.ts'
@@ -114,12 +114,11 @@ describe('a listener', () => {
     ])
   })
 
-  test('passes on addresses that can be parsed, also of a request of HTTP/1.0 that has to wait for its turn', async () => {
+  test('passes on URLs that can be parsed, also of an HTTP/1.0 request that waits for its turn', async () => {
     const { attach, server } = start()
     attach(({ url }) => new Response(URL.canParse(url) ? 'an address' : url))
     const answers: string[] = []
-    // One of 500 waits.
-    for (let i = 0; i < 500; i++)
+    for (let i = 0; i < requestsAtOnce; i++)
       answers.push(await exchange(server.url.href, Buffer.from('GET /health/ready HTTP/1.0\r\n\r\n')))
     await server.stop(true)
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { type AnyElysia, Elysia, t } from 'elysia'
 import { refuseUnknownNames } from '../src/http/unknown-names.ts'
-import { nearest } from '../src/lib/nearest.ts'
+import { similarName } from '../src/lib/nearest.ts'
 import { onBothDatabases } from './support/harness.ts'
 import { expectError } from './support/wire.ts'
 
@@ -184,7 +184,7 @@ onBothDatabases('what a route does not know', api => {
 
   test('a long name is compared by its beginning', () => {
     const [beginning, rest] = ['a'.repeat(100), 'b'.repeat(500)]
-    expect(nearest(beginning + rest, [rest, beginning])).toBe(beginning)
+    expect(similarName(beginning + rest, [rest, beginning])).toBe(beginning)
   })
 
   test('lists in an address come as name=, repeated, and as name[]=', async () => {

@@ -168,7 +168,7 @@ function finishInterruptedRestore(dataDir: string): void {
   if (!existsSync(join(dataDir, restoredName))) return
   const aside = finishReplacement(dataDir)
   const about = aside ? `; what was there before is in ${aside}` : ''
-  // Unlike process.stderr, it does not end the program when it cannot be written.
+  // Unlike process.stderr.write, it does not end the program when it cannot be written.
   console.error(`todo-api: finished a restore that was interrupted${about}`)
 }
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import type { ConnectionOptions, SecureVersion } from 'node:tls'
 import { isAddress } from '../lib/client-address.ts'
-import { isLike, nearest } from '../lib/nearest.ts'
+import { similarName } from '../lib/nearest.ts'
 import { type Parameter, parameters, type SslMode, wholeNumber } from './database-parameters.ts'
 
 /** One server that an address names. */
@@ -131,8 +131,8 @@ function faultOf(value: string, allowed: Parameter['values']): string | undefine
 /** Names of an address may be parts of a secret: only what looks like a name is repeated. */
 function unknownParameter(name: string): string {
   const shown = /^[a-z][a-z_]{1,40}$/.test(name) ? `the unknown parameter ${name}` : 'an unknown parameter'
-  const known = nearest(name, [...parameters.keys()])!
-  const hint = isLike(name, known) ? `; the nearest is ${known}` : ''
+  const similar = similarName(name, [...parameters.keys()])
+  const hint = similar === undefined ? '' : `; the nearest is ${similar}`
   return `has ${shown}${hint}; parameters of the session go into options=-c%20name%3Dvalue`
 }
 

@@ -53,7 +53,10 @@ export function cors(isListed: IsListed, log: Log) {
   )
 }
 
-/** A page of the service's own origin, such as the Swagger page, needs no permission. A proxy there may send a Host of its own. */
+/**
+ * A page of the service's own origin, such as the Swagger page, needs no permission. A proxy may have changed `Host`; then the
+ * browser's `Sec-Fetch-Site` says so. Who forges that is not named in the log, and gains nothing else.
+ */
 const isOwnPage = (origin: string, headers: Headers) =>
   URL.parse(origin)?.host === headers.get('host') || headers.get('sec-fetch-site') === 'same-origin'
 

@@ -5,17 +5,16 @@ const comparedMax = 100
 
 const compared = (name: string) => name.slice(0, comparedMax).toLowerCase()
 
-/** The name of `known`, which are in lower case, that is most like `name`; `undefined` when none is known. */
-export const nearest = (name: string, known: readonly string[]): string | undefined =>
-  closest(compared(name), known)
+/** The name of `known`, which are in lower case, that may be meant by `name`: fewer than half of the letters differ. */
+export function similarName(name: string, known: readonly string[]): string | undefined {
+  const written = compared(name)
+  const found = closest(written, known)
+  return found !== undefined && distance(written, found) < written.length / 2 ? found : undefined
+}
 
-/** Whether a name may be meant by another one: fewer than half of the letters differ. */
-export const isLike = (name: string, other: string): boolean =>
-  distance(compared(name), other) < compared(name).length / 2
-
-/** What may be meant by a name that is not among `known`: the nearest if it is like it, else all. */
+/** What may be written in place of an unknown name: the similar one, or else all. */
 export function hintFor(name: string, known: readonly string[]): string {
-  const found = nearest(name, known)
-  if (found === undefined) return 'none is known here'
-  return isLike(name, found) ? `the nearest known one is '${found}'` : `known are ${known.join(', ')}`
+  if (known.length === 0) return 'none is known here'
+  const similar = similarName(name, known)
+  return similar === undefined ? `known are ${known.join(', ')}` : `the nearest known one is '${similar}'`
 }

@@ -26,7 +26,7 @@ export const idleSeconds = 30
  * One packet may hold thousands of requests: each 500th waits for a turn of the event loop. Where they are pipelined, Bun
  * then closes the connection.
  */
-const requestsAtOnce = 500
+export const requestsAtOnce = 500
 
 /**
  * Listens before the app is loaded and its database opened: a port in use is noticed at once, and early requests wait

@@ -37,7 +37,7 @@ export const eventRoutes = ({ tasks, streams, tickets, sessions }: Parts) =>
           : tasks.changesStart(user.id, since))
         Object.assign(set.headers, {
           'content-type': 'text/event-stream',
-          // Proxies of Node.js (Next.js, webpack) would compress it, and keep the events until a buffer is full.
+          // Proxies in Node.js (Next.js, webpack) would compress it, and hold events back until a buffer is full.
           'cache-control': 'no-store, no-transform',
           'x-accel-buffering': 'no',
         })
