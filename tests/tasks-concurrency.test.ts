@@ -47,6 +47,12 @@ onBothDatabases('tasks and other users', api => {
     ['*', 200],
     ['"1"', 412],
     ['W/"2"', 412],
+    // What Apache httpd, lighttpd and Caddy make of "2".
+    ['"2-gzip"', 200],
+    ['"x", "2-zstd"', 200],
+    ['W/"2-br"', 412],
+    ['"1-deflate"', 412],
+    ['"2-x"', 412],
     ['"02"', 412],
     ['""', 412],
     ['"9999999999999999999"', 412],

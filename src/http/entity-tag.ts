@@ -13,7 +13,8 @@ const entityTag = (version: number | string) => `"${version}"`
 
 /** `*`, or a list of tags, which may have empty elements. Its parts begin differently, so no input makes the match slow. */
 const tags = /^(\*|[\s,]*(W\/)?"[^"\s]*"(\s*,[\s,]*(W\/)?"[^"\s]*")*[\s,]*)$/
-const anyTag = /(W\/)?"([^"]*)"/g
+/** Without what proxies append that compress: Apache httpd, Caddy and lighttpd make `"7-gzip"` of `"7"`. */
+const anyTag = /(W\/)?"([^"]*?)(?:-(?:gzip|br|zstd|deflate))?"/g
 
 const header = (description: string) =>
   t.Optional(text({ pattern: tags, wanted: 'a list of entity tags such as "7", or *', description }))
