@@ -506,7 +506,9 @@ onBothDatabases('lists', api => {
     ['created_after=', 'created_after'],
     ['updated_after=10000-01-01T00:00:00Z', 'updated_after'],
     ['overdue=perhaps', 'overdue'],
-    ['total=1', 'total'],
+    ['total=2', 'total'],
+    ['total=truex', 'total'],
+    ['total=', 'total'],
   ])('%s is refused', async (query, name) => {
     const ada = await api.user()
 
@@ -514,6 +516,22 @@ onBothDatabases('lists', api => {
 
     expect(answer.status).toBe(422)
     expect(answer.body.detail[0].loc.slice(0, 2)).toEqual(['query', name])
+  })
+
+  test.each([
+    ['true', '1'],
+    ['True', '1'],
+    ['1', '1'],
+    ['false', null],
+    ['False', null],
+    ['0', null],
+  ])('total=%s, as programs in Python and PHP write it, is understood', async (total, count) => {
+    const ada = await api.user()
+    await api.task(ada)
+
+    const { status, headers } = await api.get(`/tasks?total=${total}`, { token: ada.token })
+
+    expect([status, headers.get('x-total-count')]).toEqual([200, count])
   })
 
   test('what is refused is explained in words that help', async () => {

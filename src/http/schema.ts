@@ -202,3 +202,19 @@ export const withHeaders = <Schema extends object>(schema: Schema, ...headers: s
 
 /** For `response: { 204: noContent }`. */
 export const noContent = t.Void()
+
+/**
+ * `true` or `false` in an address, also as Python (`True`) and PHP (`1`) write them. Elysia's BooleanString has the two in the other
+ * order, in which `1` would be read as false.
+ */
+export function flag(options: { description: string }) {
+  const written = t.String({ format: 'boolean', default: false })
+  return t
+    .Transform(t.Union([written, t.Boolean(options)], options))
+    .Decode(value => (typeof value === 'string' ? isTrue(value) : value) as boolean)
+    .Encode(value => value)
+}
+
+const isTrue = (value: string) => /^(true|1)$/i.test(value)
+
+FormatRegistry.Set('boolean', value => isTrue(value) || /^(false|0)$/i.test(value))

@@ -1,6 +1,6 @@
 import { t } from 'elysia'
 import { pageParameters } from '../../http/paging.ts'
-import { instant, integer, oneOf, ownId, pathId, text, uuid } from '../../http/schema.ts'
+import { flag, instant, integer, oneOf, ownId, pathId, text, uuid } from '../../http/schema.ts'
 
 const example = {
   id: '019a9c3f-2d40-7e8b-a1c2-6b7c8d9e0f12',
@@ -53,12 +53,12 @@ export const listUpdate = t.Partial(t.Object({ name, position }), {
   examples: [{ name: 'Errands' }],
 })
 
-const counts = t.Optional(t.BooleanString({ description: 'Also count the tasks in it: `open` and `total`.' }))
+const counts = t.Optional(flag({ description: 'Also count the tasks in it: `open` and `total`.' }))
 
 export const listsQuery = t.Object({
   ...pageParameters,
   offset: t.Optional(t.Integer({ minimum: 0, maximum: 500, description: 'Skip this many.' })),
-  total: t.Optional(t.BooleanString({ description: 'Also count the lists: `X-Total-Count`.' })),
+  total: t.Optional(flag({ description: 'Also count the lists: `X-Total-Count`.' })),
   counts,
 })
 

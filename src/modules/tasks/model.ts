@@ -1,7 +1,18 @@
 import { t } from 'elysia'
 import { conflictBody, validationFailedBody } from '../../http/error-responses.ts'
 import { pageParameters } from '../../http/paging.ts'
-import { instant, integer, nullable, oneOf, ownId, pathId, text, unchecked, uuid } from '../../http/schema.ts'
+import {
+  flag,
+  instant,
+  integer,
+  nullable,
+  oneOf,
+  ownId,
+  pathId,
+  text,
+  unchecked,
+  uuid,
+} from '../../http/schema.ts'
 import { list } from '../lists/model.ts'
 import { examples, fieldsWith, filterSchemas, inputs, outputs, type SortName } from './fields.ts'
 import { searchProblem } from './search.ts'
@@ -48,7 +59,7 @@ export const listQuery = t.Object({
         '`-created_at` by default. A comma list such as `-priority,due_at`, with `-` for descending. Ties are broken by `id`. No date is after all dates.',
     }),
   ),
-  total: t.Optional(t.BooleanString({ description: 'Also count them all: `X-Total-Count`.' })),
+  total: t.Optional(flag({ description: 'Also count them all: `X-Total-Count`.' })),
   ...filterSchemas,
   q: t.Optional(
     text({
@@ -59,7 +70,7 @@ export const listQuery = t.Object({
     }),
   ),
   overdue: t.Optional(
-    t.BooleanString({
+    flag({
       description: '`true`: only what is due and not completed. `false` is the default.',
     }),
   ),
@@ -68,7 +79,7 @@ export const listQuery = t.Object({
 export const trashQuery = t.Object({ limit, cursor })
 
 export const deleteTaskQuery = t.Object({
-  permanent: t.Optional(t.BooleanString({ description: 'For good, not into the trash.' })),
+  permanent: t.Optional(flag({ description: 'For good, not into the trash.' })),
 })
 
 const trashedTask = t.Object(
