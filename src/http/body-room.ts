@@ -27,7 +27,7 @@ export function createBodyRoom(max = 64 * largestBodyBytes) {
     else taken.delete(address)
   }
 
-  /** Answers a request that holds room meanwhile; one that finds none is answered, too, by `requireBodyRoom`. */
+  /** Answers a request while it holds room for its body. One that finds none is refused by the app: `requireBodyRoom`. */
   return async function withRoom(
     request: Request,
     address: string,

@@ -7,12 +7,22 @@ export async function listenOnFreePort(server: Server): Promise<number> {
   return (server.address() as AddressInfo).port
 }
 
-/** A port on 127.0.0.1 that no process listens on at the moment. */
+/**
+ * A port on 127.0.0.1 that no process listens on. Systems assign ports from 32768 on, or higher ones: so no other test's server
+ * gets this one meanwhile, whose clients would not be its own.
+ */
 export async function freePort(): Promise<number> {
-  const probe = createServer()
-  const port = await listenOnFreePort(probe)
-  await once(probe.close(), 'close')
-  return port
+  while (true) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000)
+    const probe = createServer()
+    try {
+      await once(probe.listen(port, '127.0.0.1'), 'listening')
+      await once(probe.close(), 'close')
+      return port
+    } catch {
+      // Another process has it.
+    }
+  }
 }
 
 /** The same address with another port. */
