@@ -9,14 +9,17 @@ interface Reservation {
 /** Of the requests whose bodies may be large, while they are answered. */
 const reservations = new WeakMap<Request, Reservation>()
 
+/** What unread bodies may take together, in bytes. */
+const roomBytes = 64 * largestBodyBytes
+
 /** Whether a body that a request has counts: it is larger than most routes accept, or its length is unknown. */
 export const mayBeLarge = (request: Request) => lengthOf(request) > bodyBytesMax
 
 /**
- * Bounds what unread bodies take together, to `max` bytes: while a request waits, for its user or for the rest of its body, Bun
- * buffers up to 1 MiB of it. An address may hold at most as much as is left, as in lib/fair-queue.ts.
+ * Bounds what unread bodies take together: while a request waits, for its user or for the rest of its body, Bun buffers up to
+ * 1 MiB of it. An address may hold at most as much as is left, as in lib/fair-queue.ts.
  */
-export function createBodyRoom(max = 64 * largestBodyBytes) {
+export function createBodyRoom() {
   const taken = new Map<string, number>()
   let total = 0
 
@@ -34,7 +37,7 @@ export function createBodyRoom(max = 64 * largestBodyBytes) {
     answer: (request: Request) => Response | Promise<Response>,
   ): Promise<Response> {
     const bytes = Math.min(lengthOf(request), largestBodyBytes)
-    const isRefused = (taken.get(address) ?? 0) + bytes > max - total
+    const isRefused = (taken.get(address) ?? 0) + bytes > roomBytes - total
     let held = 0
     const resize = (size: number) => {
       add(address, size - held)

@@ -12,8 +12,8 @@ type AddressOf = (request: Request) => string
 
 export type Listener = ReturnType<typeof listen>
 
-/** Far above the limit of `http/body.ts`, whose answer has the API's shape. */
-const bodyBytesMax = 1024 * 1024 * 1024
+/** Far above the limits of `http/body-sizes.ts`, whose answer has the API's shape. */
+const serverBytesMax = 1024 * 1024 * 1024
 
 /**
  * Seconds that a connection may be idle between two requests and within an answer, and that a whole body may take. Bun closes
@@ -56,7 +56,7 @@ export function listen({ host, port, workers }: Pick<Config, 'host' | 'port' | '
       port,
       // Only workers of one supervisor share a port.
       reusePort: workers > 1,
-      maxRequestBodySize: bodyBytesMax,
+      maxRequestBodySize: serverBytesMax,
       idleTimeout: idleSeconds,
       // Bun's error page for developers shows source code.
       development: false,

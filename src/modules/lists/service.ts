@@ -154,7 +154,7 @@ export function createListService({ db, secretKey }: Parts) {
         if (becomes === 'keep') {
           await changeTasks(tx, userId, isInside, { listId: sql`null`, updatedAt: sql`now()` })
         } else {
-          // Those in the trash stay there with what went with them, whose moment is theirs.
+          // Tasks in the trash keep their `deleted_at`: by it a restore finds the children that went there with them.
           await changeTasks(tx, userId, and(isInside, isTrashed), { listId: sql`null` })
           // A task takes its children along, from whatever list.
           const parents = tx
