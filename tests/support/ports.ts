@@ -19,8 +19,8 @@ export async function freePort(): Promise<number> {
       await once(probe.listen(port, '127.0.0.1'), 'listening')
       await once(probe.close(), 'close')
       return port
-    } catch {
-      // Another process has it.
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
     }
   }
 }
