@@ -161,6 +161,20 @@ describe('a service that answers commands', () => {
     })
   })
 
+  test('waits for no command that does not come to its end when it stops', async () => {
+    const path = join(root, 'unfinished')
+    const begun = Promise.withResolvers<void>()
+    await answering(path, async folder => {
+      const socket = createConnection(join(folder, 'control'))
+      socket.on('error', begun.reject).on('data', () => begun.resolve())
+      // The server answers `Expect` when it has begun to read the body, which does not come.
+      socket.write('POST /greet HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n')
+      await begun.promise
+    })
+
+    expect(existsSync(join(path, 'control'))).toBe(false)
+  })
+
   test('waits for no command when it stops', async () => {
     const path = join(root, 'stopped')
     const asked = Promise.withResolvers<void>()

@@ -646,11 +646,14 @@ describe('over the wire', () => {
     close()
     expect(received()).not.toMatch(/^connection:/im)
 
-    // What is not read ends the connection; so does what Bun takes for a tunnel.
+    // What is not read ends the connection; so does what Bun takes for a tunnel, or refuses itself.
+    const chunks = (...lines: string[]) =>
+      Buffer.from(['POST /x HTTP/1.1', 'Host: x', 'Transfer-Encoding: chunked', '', ...lines].join('\r\n'))
     const closed = await Promise.all([
       exchange(api.url, Buffer.concat([head('GET /health', 6), Buffer.from('abc')])),
       exchange(api.url, Buffer.concat([head('POST /nowhere', 2 ** 24), Buffer.alloc(2 ** 20 + 1)])),
       exchange(api.url, Buffer.from('CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n')),
+      exchange(api.url, chunks('1', 'x', '0', 'trailer: x', '', '')),
     ])
     for (const text of closed) {
       expect(text).toMatch(/^connection: close/im)
